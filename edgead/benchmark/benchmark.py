@@ -1,0 +1,220 @@
+"""`edgead benchmark`: bundles on a labelled data set, as a table, results.json, results.csv and report.html."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgead.benchmark.accuracy import FPR_LIMIT, METRICS, Miss, measure_accuracy
+from edgead.benchmark.latency import measure_latency
+from edgead.benchmark.machine import describe_machine, versions
+from edgead.console import Console
+from edgead.datasets import Category, open_categories
+from edgead.errors import DataError, require
+from edgead.files import write_json, write_text
+from edgead.images import Frame, read_frame
+from edgead.runtime.inspector import Inspector, load
+
+TIMED_FRAMES = 32
+"""Different images that are timed; more would be decoded into memory for nothing."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a benchmark found. `rows` has one dictionary per bundle and category; see docs/benchmark.md."""
+
+    results: dict[str, Any]
+    misses: tuple[tuple[str, tuple[Miss, ...]], ...]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.results["rows"]
+        return rows
+
+
+def benchmark(
+    bundles: Sequence[str | Path],
+    data: str | Path,
+    *,
+    engine: str = "auto",
+    rounds: int = 100,
+    pixel_size: int = 256,
+    out: str | Path | None = None,
+    command: Sequence[str] = (),
+    console: Console | None = None,
+) -> tuple[Report, Path]:
+    """Measure accuracy and latency of bundles.
+
+    Each bundle is measured on the category that it was made for; where the data set has just one category, on that.
+
+    Args:
+        bundles: folders of bundles.
+        data: folder of one or of several categories with labelled test images.
+        engine: what runs them; see `edgead.load`.
+        rounds: timed calls of each bundle.
+        pixel_size: side at which pixel metrics are computed.
+        out: folder of the report; a new one below ``runs/benchmark`` by default.
+        command: the command line, for the record.
+        console: shows progress.
+
+    Returns:
+        The report and the folder that it was written to.
+
+    Raises:
+        DataError: a bundle's category is not in the data set, or has no labelled images.
+        MissingDependencyError: matplotlib, which draws the plot, is not installed.
+    """
+    require("matplotlib", "benchmark")
+    console = console or Console()
+    machine = describe_machine()
+    categories = open_categories(data)
+    inspectors = [load(bundle, engine=engine) for bundle in bundles]
+    chosen = [_category_of(inspector, categories) for inspector in inspectors]
+    rows: list[dict[str, Any]] = []
+    misses: list[tuple[str, tuple[Miss, ...]]] = []
+    for inspector, category in zip(inspectors, chosen):
+        manifest = inspector.bundle.manifest
+        if category.without_mask:
+            console.say(
+                f"Warning: {category.without_mask} defective images of {category.name} have no mask; "
+                "they count for the image metrics only."
+            )
+        accuracy = measure_accuracy(inspector, category, pixel_size, console)
+        rows.append(
+            {
+                "bundle": manifest.name,
+                "method": manifest.method,
+                "preset": manifest.preset,
+                "category": category.name,
+                "engine": inspector.engine.name,
+                "precision": manifest.precision,
+                "size": list(manifest.size),
+                **accuracy.values,
+            }
+        )
+        misses.append((f"{manifest.name} on {category.name}", accuracy.misses))
+    frames = _frames_to_time(chosen, console)
+    for row, latency in zip(rows, measure_latency(inspectors, frames, rounds, console)):
+        row.update(latency)
+    for inspector in inspectors:
+        inspector.close()
+    results = {
+        "schema": 1,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(command),
+        "machine": machine,
+        "versions": versions(),
+        "conditions": {
+            "rounds": rounds,
+            "pixel_size": pixel_size,
+            "fpr_limit": FPR_LIMIT,
+            "timed_frames": len(frames),
+            "frame_sizes": sorted({f"{frame.shape[1]}x{frame.shape[0]}" for frame in frames}),
+        },
+        "rows": rows,
+        "averages": _averages(rows),
+    }
+    report = Report(results, tuple(misses))
+    folder = Path(out) if out else Path("runs", "benchmark", f"{datetime.now():%Y%m%d-%H%M%S}")
+    write_report(report, folder)
+    return report, folder
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write results.json, results.csv and report.html."""
+    from edgead.benchmark.html import render  # matplotlib: a second to import, and only needed here
+
+    write_json(folder / "results.json", report.results)
+    write_text(folder / "results.csv", _to_csv(report.rows))
+    write_text(folder / "report.html", render(report.results, report.misses))
+
+
+def to_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Format rows, or averages, as a table in plain text."""
+    names = ["bundle", "category", *METRICS, "p50 ms", "p90 ms", "p99 ms"]
+    cells = [names]
+    for row in rows:
+        figures = ["–" if row[name] is None else f"{100 * row[name]:.1f}" for name in METRICS]
+        times = [f"{row['latency_ms'][name]:.1f}" for name in ("p50", "p90", "p99")]
+        cells.append([row["bundle"], row["category"], *figures, *times])
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _category_of(inspector: Inspector, categories: Sequence[Category]) -> Category:
+    wanted = inspector.bundle.manifest.category
+    for category in categories:
+        if category.name == wanted or len(categories) == 1:
+            return category
+    known = ", ".join(category.name for category in categories)
+    raise DataError(f"{inspector.bundle.path} was made for '{wanted}'; the data set has {known}.")
+
+
+def _frames_to_time(categories: Sequence[Category], console: Console) -> list[Frame]:
+    paths = [sample.path for category in dict.fromkeys(categories) for sample in category.test]
+    chosen = np.linspace(0, len(paths) - 1, min(TIMED_FRAMES, len(paths))).round().astype(int)
+    frames = []
+    for index in console.track("reading frames to time")(list(chosen)):
+        try:
+            frames.append(read_frame(paths[index]))
+        except DataError:  # named already when the accuracy was measured
+            continue
+    return frames
+
+
+def _averages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean over categories of each method, preset, precision and engine that has more than one."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["preset"], row["precision"], row["engine"]), []).append(row)
+    averages = []
+    for (method, preset, precision, engine), members in groups.items():
+        if len(members) < 2:
+            continue
+        average: dict[str, Any] = {
+            "bundle": f"{method} {preset} {precision}",
+            "category": f"mean of {len(members)}",
+            "engine": engine,
+            "latency_ms": {
+                name: float(np.mean([member["latency_ms"][name] for member in members]))
+                for name in ("p50", "p90", "p99")
+            },
+        }
+        for name in METRICS:
+            values = [member[name] for member in members if member[name] is not None]
+            average[name] = float(np.mean(values)) if values else None
+        averages.append(average)
+    return averages
+
+
+def _to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    stream = io.StringIO()
+    names = [
+        "bundle",
+        "method",
+        "preset",
+        "category",
+        "engine",
+        "precision",
+        *METRICS,
+        "false_reject_rate",
+        "detection_rate",
+        "p50_ms",
+        "p90_ms",
+        "p99_ms",
+    ]
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        flat = {**row, **{f"{name}_ms": value for name, value in row["latency_ms"].items()}}
+        writer.writerow([flat[name] for name in names])
+    return stream.getvalue()

@@ -1,0 +1,128 @@
+"""The report as one HTML page that needs nothing else: plot, tables, conditions and the worst misses as pictures."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from edgead.benchmark.accuracy import METRICS, Miss
+from edgead.images import Frame, cv2
+
+PICTURE_SIDE = 220
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1150px; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #d8dee4; white-space: nowrap; }
+th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
+th { font-weight: 600; background: #f6f8fa; } tr.mean td { font-weight: 600; }
+svg { max-width: 100%; height: auto; } .misses { display: flex; flex-wrap: wrap; gap: .8rem; }
+figure { margin: 0; width: 220px; font-size: .82rem; } figure img { width: 100%; border-radius: 4px; display: block; }
+pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; font-size: .82rem; } .note { color: #57606a; }
+"""
+
+
+def render(results: dict[str, Any], misses: Sequence[tuple[str, Sequence[Miss]]]) -> str:
+    """Render a benchmark's results (see docs/benchmark.md) and its worst misses as a page."""
+    machine, conditions = results["machine"], results["conditions"]
+    where = machine["accelerator"] or f"{machine['cpu']}, {machine['usable_cores']} cores"
+    conditions_text = json.dumps(
+        {name: results[name] for name in ("command", "machine", "versions", "conditions")}, indent=2, ensure_ascii=False
+    )
+    pictures = "".join(_misses(title, items) for title, items in misses)
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>edgead benchmark</title><style>{STYLE}</style></head><body>
+<h1>edgead benchmark</h1>
+<p>{html.escape(results["created"])} on {html.escape(where)}. Latency is that of the whole <code>inspect</code> call
+(fit, infer, post) on one frame at a time; {conditions["rounds"]} calls of each bundle, interleaved.</p>
+<h2>Latency against AUROC</h2>
+{_plot(results["rows"])}
+<h2>Accuracy</h2>
+<p class="note">Percent. Pixel metrics at {conditions["pixel_size"]}×{conditions["pixel_size"]}. The F1-max columns pick
+their threshold on the test labels, as papers do; the last two columns are what the bundle's own threshold does.</p>
+{_accuracy_table(results)}
+<h2>Latency</h2>
+<p class="note">Milliseconds. “Engine alone” is the bare engine on the same frame, already fitted.</p>
+{_latency_table(results["rows"])}
+<h2>Worst misses</h2>
+<p class="note">Defective images with the lowest scores and good images with the highest, with map and mask.</p>
+{pictures}
+<h2>Conditions</h2>
+<pre>{html.escape(conditions_text)}</pre>
+</body></html>
+"""
+
+
+def _plot(rows: Sequence[dict[str, Any]]) -> str:
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for row in rows:
+        x, y = row["latency_ms"]["p50"], 100 * row["image_auroc"]
+        axes.errorbar(x, y, xerr=[[0], [row["latency_ms"]["p99"] - x]], fmt="o", markersize=8, capsize=3)
+        axes.annotate(f"{row['bundle']} ({row['category']})", (x, y), xytext=(8, 6), textcoords="offset points")
+    axes.set(xlabel="latency, ms (p50, bar to p99; log scale)", ylabel="image AUROC, %", xscale="log")
+    axes.margins(x=0.5, y=0.3)
+    axes.grid(alpha=0.3, which="both")
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]], means: int = 0) -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "".join(
+        f"<tr{' class=mean' if index >= len(lines) - means else ''}>"
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in line)
+        + "</tr>"
+        for index, line in enumerate(lines)
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _accuracy_table(results: dict[str, Any]) -> str:
+    lines = []
+    for row in [*results["rows"], *results["averages"]]:
+        shares = [_percent(row.get(name)) for name in ("false_reject_rate", "detection_rate")]
+        lines.append([row["bundle"], row["category"], *(_percent(row[name]) for name in METRICS), *shares])
+    header = ["bundle", "category", *METRICS.values(), "good rejected", "defects found"]
+    return _table(header, lines, means=len(results["averages"]))
+
+
+def _latency_table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        whole = [f"{row['latency_ms'][name]:.2f}" for name in ("p50", "p90", "p99")]
+        stages = [f"{row['stages_ms'][name]['p50']:.2f}" for name in ("fit", "infer", "post")]
+        ratio = f"{row['inspect_over_engine']:.3f}"
+        lines.append([row["bundle"], row["engine"], *whole, *stages, f"{row['engine_ms']['p50']:.2f}", ratio])
+    header = ["bundle", "engine", "p50", "p90", "p99", "fit p50", "infer p50", "post p50", "engine alone p50", "ratio"]
+    return _table(header, lines)
+
+
+def _misses(title: str, misses: Sequence[Miss]) -> str:
+    figures = "".join(
+        f'<figure><img alt="" src="data:image/jpeg;base64,{_thumbnail(miss.picture)}">'
+        f"<figcaption>{html.escape(miss.sample.kind)}, score {miss.score:.4g}<br>{html.escape(miss.sample.path.name)}"
+        "</figcaption></figure>"
+        for miss in misses
+    )
+    return f'<h3>{html.escape(title)}</h3><div class="misses">{figures}</div>'
+
+
+def _thumbnail(picture: Frame) -> str:
+    scale = 2 * PICTURE_SIDE / max(picture.shape[:2])
+    small = cv2().resize(picture, None, fx=scale, fy=scale, interpolation=cv2().INTER_AREA)
+    _, data = cv2().imencode(".jpg", small, [cv2().IMWRITE_JPEG_QUALITY, 85])
+    return base64.b64encode(data).decode()

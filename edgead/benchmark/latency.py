@@ -1,0 +1,72 @@
+"""Latency of bundles side by side: interleaved in one run, percentiles of every stage, and the bare engine beside it.
+
+Each round takes one frame and gives it, in turn, to every bundle: first the whole `inspect` call, then the engine
+alone on the same frame, already fitted. What disturbs the machine disturbs all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from edgead.console import Console
+from edgead.images import Frame, fit_frame
+from edgead.runtime.inspector import Inspector
+
+STAGES = ("fit", "infer", "post", "total")
+WARM_UP_ROUNDS = 3
+
+
+def measure_latency(
+    inspectors: Sequence[Inspector], frames: Sequence[Frame], rounds: int, console: Console
+) -> list[dict[str, Any]]:
+    """Time every inspector on the same frames.
+
+    Args:
+        inspectors: what is timed, in turn.
+        frames: real frames at the camera's resolution; used again and again.
+        rounds: measurements of each.
+        console: shows progress.
+
+    Returns:
+        For each inspector: ``latency_ms`` with p50, p90 and p99 of the whole call, ``stages_ms`` with the same of each
+        stage, ``engine_ms`` of the bare engine, ``inspect_over_engine`` (ratio of the medians), and ``rounds``.
+    """
+    samples: list[dict[str, list[float]]] = [{name: [] for name in (*STAGES, "engine")} for _ in inspectors]
+    for round_number in console.track("timing")(range(-WARM_UP_ROUNDS, rounds)):
+        frame = frames[round_number % len(frames)]
+        for inspector, times in zip(inspectors, samples):
+            fitted = fit_frame(frame, inspector.bundle.manifest.size)[None]
+            # Which of the two goes first alternates: the second one finds warmer caches.
+            engine = _time_engine(inspector, fitted) if round_number % 2 else None
+            latency = inspector.inspect(frame).latency_ms
+            engine = engine if engine is not None else _time_engine(inspector, fitted)
+            if round_number >= 0:
+                for name in STAGES:
+                    times[name].append(latency[name])
+                times["engine"].append(engine)
+    return [_summary(times) for times in samples]
+
+
+def _time_engine(inspector: Inspector, fitted: np.ndarray) -> float:
+    start = time.perf_counter()
+    inspector.engine.infer(fitted)
+    return (time.perf_counter() - start) * 1e3
+
+
+def _percentiles(times: Sequence[float]) -> dict[str, float]:
+    return {f"p{share}": round(float(np.percentile(times, share)), 4) for share in (50, 90, 99)}
+
+
+def _summary(times: dict[str, list[float]]) -> dict[str, Any]:
+    total, engine = _percentiles(times["total"]), _percentiles(times["engine"])
+    return {
+        "latency_ms": total,
+        "stages_ms": {name: _percentiles(times[name]) for name in STAGES if name != "total"},
+        "engine_ms": engine,
+        "inspect_over_engine": round(total["p50"] / engine["p50"], 4),
+        "rounds": len(times["total"]),
+    }

@@ -1,0 +1,171 @@
+"""The bundle: the folder ``NAME.edgead`` that travels from export to the line. Described in docs/bundle.md.
+
+manifest.json   what is in here, how it was made, and the SHA-256 of the other files
+model.onnx      frames -> scores, maps
+golden.npz      a few frames and what they must give, so that a bundle proves itself where it lands
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.errors import BundleError
+from edgead.files import atomic_file, sha256, write_json
+
+FORMAT = 1
+MANIFEST, MODEL, GOLDEN = "manifest.json", "model.onnx", "golden.npz"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` holds.
+
+    Attributes:
+        format: version of this format; a reader refuses a newer one.
+        name: of the bundle.
+        method, preset, config: how the model was configured.
+        category: name of the product.
+        input: ``height``, ``width`` in pixels and ``bit_depth`` of 16-bit images.
+        precision: of the graph, ``"fp32"``.
+        threshold: ``value``, ``normals``, ``false_reject_bound``, ``requested_bound``; see `edgead.decision.Threshold`.
+        mask_threshold: map values above it belong to the mask.
+        parity: graph against the trained network: ``frames``, ``score_error``, ``map_error``, ``tolerance``
+            (absolute, in units of the score).
+        data: ``fingerprint`` of the training images and ``held_out_fingerprint``, SHA-256.
+        training: ``seed``, ``steps``, ``created`` and package ``versions``.
+        created: UTC, ISO 8601.
+        edgead: version that wrote the bundle.
+        files: file name ↦ SHA-256, for every file but the manifest.
+    """
+
+    format: int
+    name: str
+    method: str
+    preset: str
+    config: dict[str, Any]
+    category: str
+    input: dict[str, int]
+    precision: str
+    threshold: dict[str, float]
+    mask_threshold: float
+    parity: dict[str, float]
+    data: dict[str, str]
+    training: dict[str, Any]
+    created: str
+    edgead: str
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Input (height, width) in pixels."""
+        return self.input["height"], self.input["width"]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Frames ``[K, H, W, 3] uint8 BGR`` and the trained network's scores ``[K]`` and maps ``[K, H, W]`` on them."""
+
+    frames: NDArray[np.uint8]
+    scores: NDArray[np.float32]
+    maps: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was read and whose files were checked."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def model(self) -> Path:
+        """The ONNX graph."""
+        return self.path / MODEL
+
+    def golden(self) -> Golden:
+        """Read the golden frames.
+
+        Raises:
+            BundleError: the file does not hold them.
+        """
+        try:
+            with np.load(self.path / GOLDEN, allow_pickle=False) as arrays:
+                return Golden(arrays["frames"], arrays["scores"], arrays["maps"])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{self.path / GOLDEN} does not hold golden frames: {error}") from error
+
+
+def write_bundle(folder: Path, manifest: Manifest, golden: Golden) -> Manifest:
+    """Complete a folder that holds the graph already: golden frames, hashes, and the manifest last.
+
+    Returns:
+        The manifest with the hashes of the files.
+    """
+    with atomic_file(folder / GOLDEN) as stream:
+        np.savez_compressed(stream, frames=golden.frames, scores=golden.scores, maps=golden.maps)
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    manifest = dataclasses.replace(manifest, files=files)
+    write_json(folder / MANIFEST, dataclasses.asdict(manifest))
+    return manifest
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read a bundle and check the hash of every file in it.
+
+    Raises:
+        BundleError: not a bundle, of a newer format, a field or file missing, or a file that was changed.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    for name, expected in manifest.files.items():
+        file = path / name
+        if Path(name).name != name or not file.is_file():
+            raise BundleError(f"{path} is incomplete: {name} is missing. Copy the bundle again, or export it again.")
+        if sha256(file) != expected:
+            raise BundleError(
+                f"{file} is damaged: its SHA-256 is not the one in the manifest.\n"
+                "Copy the bundle again, or export it again."
+            )
+    missing = {MODEL, GOLDEN} - manifest.files.keys()
+    if missing:
+        raise BundleError(f"The manifest of {path} does not list {', '.join(sorted(missing))}.")
+    return Bundle(path, manifest)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    if not path.is_dir():
+        raise BundleError(f"{path} is not a bundle: " + ("it is a file." if path.exists() else "it does not exist."))
+    try:
+        values = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}.") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path / MANIFEST} is damaged: {error}") from error
+    version = values.get("format") if isinstance(values, dict) else None
+    if not isinstance(version, int):
+        raise BundleError(f"{path / MANIFEST} is damaged: it has no format version.")
+    if version > FORMAT:
+        raise BundleError(
+            f"{path} has format {version}; this edgead reads up to {FORMAT}.\n"
+            "Upgrade with:  pip install --upgrade edgead"
+        )
+    names = [field.name for field in dataclasses.fields(Manifest)]
+    absent = [name for name in names if name not in values]
+    if absent:
+        raise BundleError(f"{path / MANIFEST} is damaged: it has no {', '.join(absent)}.")
+    manifest = Manifest(**{name: values[name] for name in names})
+    try:
+        usable = min(manifest.size) > 0 and np.isfinite(manifest.threshold["value"]) and manifest.mask_threshold >= 0
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"{path / MANIFEST} is damaged: {error!r}.") from error
+    if not usable:
+        raise BundleError(f"{path / MANIFEST} is damaged: input size or threshold make no sense.")
+    return manifest

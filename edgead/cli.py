@@ -1,0 +1,366 @@
+"""The command line. Each verb is a thin call into a room; what a verb needs is imported inside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from edgead import __version__
+from edgead.console import Terminal
+from edgead.errors import DeviceError, EdgeadError, SourceError
+
+F = TypeVar("F", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code. An error is one to three lines, never a traceback."""
+    try:
+        cli.main(args=arguments, prog_name="edgead", standalone_mode=False)
+        code = 0
+    except EdgeadError as error:
+        code = _complain(str(error), error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = _complain("interrupted.", INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        code = _complain(f"Cannot read or write{where}: {error.strerror or error}.{_remedy(error)}", 2)
+    except MemoryError:
+        code = _complain("Out of memory. Use fewer or smaller images, or a smaller preset.", 2)
+    sys.exit(code)
+
+
+def _complain(text: str, code: int) -> int:
+    click.echo(f"Error: {text}", err=True)
+    return code
+
+
+def _remedy(error: OSError) -> str:
+    return " Free some space and try again." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+
+
+def _emit(value: Any, as_json: bool, text: str) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else text)
+
+
+def _json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")(
+        function
+    )
+
+
+def _runtime_options(function: F) -> F:
+    function = click.option("--threshold", type=float, help="Scores above it fail. [default: the bundle's]")(function)
+    return _engine_option(function)
+
+
+def _engine_option(function: F) -> F:
+    return click.option("--engine", default="auto", show_default=True, help="auto or onnxruntime.")(function)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgead")
+def cli() -> None:
+    """Visual anomaly detection: from photographs of good parts to a decision on every frame.
+
+    \b
+    edgead demo                                   see it work on sample parts
+    edgead train --method draem --data DIR        learn what good parts look like
+    edgead export --method draem                  make a bundle for the line
+    edgead run BUNDLE --source 0                  decide on every frame of a camera
+    """
+
+
+@cli.command()
+@click.option("--out", type=PATH, help="Folder for everything that is made. [default: runs/demo/TIME]")
+@click.option("--seed", default=0, show_default=True, help="Of the training.")
+@_json_option
+def demo(out: Path | None, seed: int, as_json: bool) -> None:
+    """Make sample parts, train on them, export, inspect and benchmark: a few minutes on two cores."""
+    from edgead.demo import run_demo
+
+    outcome = run_demo(out, seed, Terminal())
+    _emit(outcome, as_json, outcome["summary"])
+
+
+@cli.command()
+@click.option("--method", default="draem", show_default=True, help="See `edgead methods`.")
+@click.option("--data", type=PATH, help="Good images, or a data set in MVTec AD, MVTec 3D-AD or VisA form.")
+@click.option("--category", help="One of several categories, or 'all' for a run each.")
+@click.option("--preset", default="paper", show_default=True, help="paper, edge (for small devices) or nano (to try).")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods`."
+)
+@click.option("--textures", type=PATH, help="Folder of pictures that fill synthetic anomalies, for instance DTD.")
+@click.option("--holdout", default=0.2, show_default=True, help="Share of good images kept for the threshold.")
+@click.option(
+    "--bit-depth", type=click.IntRange(9, 16), default=16, show_default=True, help="Bits used by 16-bit images."
+)
+@click.option("--seed", default=0, show_default=True, help="Same seed, same result on a CPU.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--precision",
+    type=click.Choice(["no", "bf16", "fp16"]),
+    default="no",
+    show_default=True,
+    help="Mixed precision, for GPUs.",
+)
+@click.option("--workers", type=click.IntRange(0), help="Processes that prepare examples. [default: by the machine]")
+@click.option("--resume", "go_on", is_flag=True, help="Go on with a stopped run: --out, or the newest of the method.")
+@click.option("--out", type=PATH, help="Folder of the run. [default: runs/train/METHOD-CATEGORY-TIME]")
+@_json_option
+def train(go_on: bool, as_json: bool, data: Path | None, method: str, out: Path | None, **options: Any) -> None:
+    """Learn from images of good parts.
+
+    A run can be stopped at any time and gone on with later (--resume).
+    Several GPUs: accelerate launch -m edgead train …
+    """
+    from edgead.train.train import find_unfinished, resume
+    from edgead.train.train import train as start
+
+    if go_on:
+        folder = out or find_unfinished(method)
+        folders = [resume(folder, device=options["device"], workers=options["workers"], console=Terminal())]
+    else:
+        if data is None:
+            raise click.UsageError("Missing option '--data'.")
+        folders = start(method, data, out=out, console=Terminal(), **options)
+    text = "\n".join(f"{folder}\nNext:  edgead export --checkpoint {folder}" for folder in folders)
+    _emit({"runs": [str(folder) for folder in folders]}, as_json, text)
+
+
+@cli.command()
+@click.option("--method", default="draem", show_default=True, help="Whose newest finished run is exported.")
+@click.option("--category", help="Of the run; 'all' exports the newest run of every category.")
+@click.option("--checkpoint", type=PATH, help="The run to export, instead of the newest.")
+@click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
+@click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
+@click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/export/RUN.edgead]")
+@_json_option
+def export(
+    method: str,
+    category: str | None,
+    checkpoint: Path | None,
+    data: Path | None,
+    false_reject: float,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Make a bundle: the graph, compared with the trained network, and its threshold."""
+    from edgead.export.export import export as make
+    from edgead.export.export import find_run, find_runs_of_all
+
+    if category == "all" and out:
+        raise click.UsageError("--category all writes several bundles; leave out --out.")
+    if checkpoint:
+        runs = [checkpoint]
+    else:
+        runs = find_runs_of_all(method) if category == "all" else [find_run(method, category)]
+    bundles = [make(run, data=data, out=out, false_reject=false_reject, console=Terminal()) for run in runs]
+    text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
+    value = [{"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)} for bundle in bundles]
+    _emit({"bundles": value}, as_json, text)
+
+
+@cli.command()
+@click.argument("bundle", type=PATH)
+@click.argument("paths", nargs=-1, required=True, type=PATH)
+@click.option("--save", type=PATH, help="Folder for overlays: heat where the map is high, the mask outlined.")
+@_runtime_options
+@_json_option
+def predict(
+    bundle: Path, paths: tuple[Path, ...], save: Path | None, engine: str, threshold: float | None, as_json: bool
+) -> None:
+    """Decide on images, and on folders with their subfolders."""
+    from edgead.runtime.inspector import load
+    from edgead.runtime.predict import collect_images
+    from edgead.runtime.predict import predict as decide
+
+    images = collect_images(paths)
+    with (
+        load(bundle, engine=engine, threshold=threshold) as inspector,
+        Terminal().bar("inspecting", len(images)) as step,
+    ):
+        results = []
+        for result in decide(inspector, images, save):
+            results.append(result.to_dict())
+            step("")
+            if not as_json:
+                click.echo(_line(results[-1]))
+    counts = {name: sum(result["verdict"] == name for result in results) for name in ("PASS", "FAIL", "UNKNOWN")}
+    if as_json:
+        _emit({"bundle": str(bundle), "counts": counts, "results": results}, True, "")
+    else:
+        click.echo(", ".join(f"{count} {name}" for name, count in counts.items()), err=True)
+
+
+def _line(result: dict[str, Any]) -> str:
+    score = "-" if result["score"] is None else f"{result['score']:.6g}"
+    where = result["path"] or f"{result['source_id']}#{result['frame_id']}"
+    return f"{result['verdict']:<8}{score:<12}{where}" + (f"  ({result['reason']})" if result["score"] is None else "")
+
+
+@cli.command()
+@click.argument("bundle", type=PATH)
+@click.option("--source", required=True, help="Image, folder, glob, video file or camera number.")
+@click.option(
+    "--sink", "sinks", multiple=True, help="jsonl:FILE (appended to; jsonl:- is standard output); repeatable."
+)
+@click.option("--max-frames", type=click.IntRange(1), help="Stop after that many results.")
+@_runtime_options
+@_json_option
+def run(
+    bundle: Path,
+    source: str,
+    sinks: tuple[str, ...],
+    max_frames: int | None,
+    engine: str,
+    threshold: float | None,
+    as_json: bool,
+) -> None:
+    """Decide on every frame of a source. Without a sink, results are printed."""
+    from edgead.runtime.inspector import load
+    from edgead.runtime.sinks import open_sink
+    from edgead.runtime.sources import open_source
+    from edgead.runtime.stream import Ledger, run_stream
+
+    ledger = Ledger()
+    with load(bundle, engine=engine, threshold=threshold) as inspector:
+        opened = open_source(source, inspector.bundle.manifest.input["bit_depth"])
+        show = None if sinks or as_json else lambda result: click.echo(_line(result.to_dict()))
+        try:
+            run_stream(
+                inspector,
+                opened,
+                [open_sink(sink) for sink in sinks],
+                ledger,
+                max_frames=max_frames or 0,
+                on_result=show,
+            )
+        finally:
+            summary = {"captured": ledger.captured, **dataclasses.asdict(ledger)}
+            to_stdout = as_json and not any(sink.endswith(":-") for sink in sinks)
+            click.echo(json.dumps(summary) if as_json else _ledger_line(ledger), err=not to_stdout)
+    if ledger.captured == 0:
+        raise SourceError(f"The source {source} gave no frame.")
+
+
+def _ledger_line(ledger: Any) -> str:
+    return (
+        f"captured {ledger.captured} = passed {ledger.passed} + failed {ledger.failed} + unknown {ledger.unknown} "
+        f"+ dropped {ledger.dropped}"
+    )
+
+
+@cli.command()
+@click.argument("bundles", nargs=-1, required=True, type=PATH)
+@click.option("--data", required=True, type=PATH, help="Labelled test images: one category, or a folder of several.")
+@click.option("--rounds", type=click.IntRange(1), default=100, show_default=True, help="Timed calls of each bundle.")
+@click.option(
+    "--pixel-size",
+    type=click.IntRange(32),
+    default=256,
+    show_default=True,
+    help="Side at which pixel metrics are computed.",
+)
+@click.option("--out", type=PATH, help="Folder of the report. [default: runs/benchmark/TIME]")
+@_engine_option
+@_json_option
+def benchmark(
+    bundles: tuple[Path, ...], data: Path, rounds: int, pixel_size: int, out: Path | None, engine: str, as_json: bool
+) -> None:
+    """Measure latency against AUROC: table, results.json, results.csv and report.html."""
+    from edgead.benchmark.benchmark import benchmark as measure
+    from edgead.benchmark.benchmark import to_table
+
+    report, folder = measure(
+        bundles,
+        data,
+        engine=engine,
+        rounds=rounds,
+        pixel_size=pixel_size,
+        out=out,
+        command=["edgead", *sys.argv[1:]],
+        console=Terminal(),
+    )
+    table = to_table([*report.rows, *report.results["averages"]])
+    _emit(report.results, as_json, f"{table}\n\nReport: {folder / 'report.html'}")
+
+
+@cli.command()
+@click.argument("bundle", type=PATH)
+@_engine_option
+@_json_option
+def inspect(bundle: Path, engine: str, as_json: bool) -> None:
+    """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
+    from edgead.runtime.golden import check_golden
+    from edgead.runtime.inspector import load
+
+    with load(bundle, engine=engine) as inspector:
+        check = check_golden(inspector.bundle, inspector.engine)
+        manifest, name = inspector.bundle.manifest, inspector.engine.name
+    error = max(check.score_error, check.map_error)
+    apart = max(manifest.parity["score_error"], manifest.parity["map_error"])
+    facts = {
+        "bundle": manifest.name,
+        "method": f"{manifest.method} ({manifest.preset})",
+        "category": manifest.category,
+        "input": f"{manifest.size[0]}×{manifest.size[1]}",
+        "precision": manifest.precision,
+        "threshold": f"{manifest.threshold['value']:.6g}, from {manifest.threshold['normals']} held-out good images, "
+        f"rejects at most {manifest.threshold['false_reject_bound']:.2%} of good parts on average",
+        "parity": f"graph and network differ by at most {apart:.2g}",
+        "made": f"{manifest.created} by edgead {manifest.edgead}",
+        "files": f"{len(manifest.files)}, hashes right",
+        "golden": f"{check.frames} frames on {name}: differ by at most {error:.2g} (allowed {check.tolerance:.2g})",
+    }
+    value = {"manifest": dataclasses.asdict(manifest), "golden": {**dataclasses.asdict(check), "passed": check.passed}}
+    _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
+    if not check.passed:
+        raise DeviceError(f"On this machine {name} does not give what the bundle must give. Do not use it here.")
+
+
+@cli.command()
+@_json_option
+def methods(as_json: bool) -> None:
+    """List the methods, their figures, presets and settings."""
+    from edgead.train.methods import describe
+
+    described = describe()
+    blocks = []
+    for entry in described:
+        lines = [f"{entry['name']}: {entry['title']} ({entry['paper']})"]
+        lines += [f"  {key:<12} {entry[key]}" for key in ("weights", "published", "localises", "needs", "presets")]
+        lines += ["  settings"] + [f"    {key} = {value}" for key, value in entry["settings"].items()]
+        blocks.append("\n".join(lines))
+    _emit(described, as_json, "\n\n".join(blocks))
+
+
+@cli.command()
+@_json_option
+def doctor(as_json: bool) -> None:
+    """Tell what this machine can run, and what is missing."""
+    from edgead.doctor import diagnose
+
+    findings = diagnose()
+    marks = {True: "ok", False: "--", None: "  "}
+    lines = [f"{marks[finding.good]}  {finding.name:<12} {finding.text}" for finding in findings]
+    _emit([dataclasses.asdict(finding) for finding in findings], as_json, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""`edgead demo`: the whole path on sample parts made in code, brushed-metal washers with several kinds of defect.
+
+They are for trying things out: easier than real parts, and every figure measured on them should be read as such.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.console import Console
+from edgead.files import atomic_file
+from edgead.images import Frame, Mask, cv2, encode_png
+
+Rng = np.random.Generator
+SIDE = 256
+"""Side of a picture, pixels."""
+
+
+def run_demo(out: Path | None, seed: int, console: Console) -> dict[str, Any]:
+    """Make sample parts, train `nano`, export, inspect the test images as a stream, and benchmark.
+
+    Args:
+        out: folder for everything; a new one below ``runs/demo`` where None.
+        seed: of the training.
+        console: shows progress.
+
+    Returns:
+        Paths and measured figures as JSON values; ``summary`` is text for a person.
+    """
+    from edgead.benchmark.benchmark import benchmark, to_table
+    from edgead.export.export import export
+    from edgead.runtime.inspector import load
+    from edgead.runtime.predict import save_contact_sheet
+    from edgead.runtime.sinks import open_sink
+    from edgead.runtime.sources import open_source
+    from edgead.runtime.stream import Ledger, run_stream
+    from edgead.train.train import train
+
+    started = time.monotonic()
+    folder = out or Path("runs", "demo", f"{datetime.now():%Y%m%d-%H%M%S}")
+    parts = make_parts(folder / "washer", console=console)
+    [run] = train("draem", parts, preset="nano", out=folder / "run", seed=seed, console=console)
+    bundle = export(run, out=folder / "washer.edgead", console=console)
+    ledger = Ledger()
+    with load(bundle.path) as inspector:
+        source = open_source(str(parts / "test"))
+        run_stream(inspector, source, [open_sink(f"jsonl:{folder / 'results.jsonl'}")], ledger)
+        shown = [parts / "test" / kind / "001.png" for kind in ("good", *DEFECTS)]
+        save_contact_sheet(inspector, shown, folder / "overlays.png")
+    report, report_folder = benchmark(
+        [bundle.path], parts, out=folder / "report", command=["edgead", "demo"], console=console
+    )
+    row = report.rows[0]
+    minutes = (time.monotonic() - started) / 60
+    summary = (
+        f"{to_table(report.rows)}\n\n"
+        f"{ledger.captured} test images: {ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN. "
+        f"The bundle's threshold rejects {row['false_reject_rate']:.0%} of the good parts and finds "
+        f"{row['detection_rate']:.0%} of the defective ones.\n"
+        f"These parts are drawn by a program; expect other figures on yours. Took {minutes:.1f} minutes.\n\n"
+        f"Overlays: {folder / 'overlays.png'}\n"
+        f"Report:   {report_folder / 'report.html'}\n"
+        f"Try:      edgead predict {bundle.path} {parts / 'test'} --save {folder / 'overlays'}"
+    )
+    return {
+        "summary": summary,
+        "minutes": round(minutes, 2),
+        "bundle": str(bundle.path),
+        "run": str(run),
+        "report": str(report_folder / "report.html"),
+        "overlays": str(folder / "overlays.png"),
+        "row": row,
+    }
+
+
+def make_parts(
+    root: Path, *, train: int = 60, good: int = 20, bad: int = 8, seed: int = 7, console: Console | None = None
+) -> Path:
+    """Draw a data set of washers.
+
+    Args:
+        root: folder of the category; made anew.
+        train: good images to train on.
+        good: good test images.
+        bad: test images of each kind of defect.
+        seed: of everything that varies.
+        console: shows progress.
+
+    Returns:
+        `root`.
+    """
+    console = console or Console()
+    rng = np.random.default_rng(seed)
+    jobs = [(f"train/good/{index:03}.png", "") for index in range(train)]
+    jobs += [(f"test/good/{index:03}.png", "") for index in range(good)]
+    jobs += [(f"test/{kind}/{index:03}.png", kind) for kind in DEFECTS for index in range(bad)]
+    for name, kind in console.track("drawing parts")(jobs):
+        picture, part = draw_part(rng)
+        if kind:
+            picture, mask = DEFECTS[kind](rng, picture, part)
+            target = root / "ground_truth" / kind / (Path(name).stem + "_mask.png")
+            _write(target, mask.astype(np.uint8) * 255)
+        noisy = picture + rng.normal(0, 2.5, picture.shape)
+        _write(root / name, np.clip(noisy, 0, 255).astype(np.uint8))
+    return root
+
+
+def draw_part(rng: Rng) -> tuple[Frame, Mask]:
+    """Draw a good washer on a dark bench: jittered in place, angle, size and light, with a grain along the turning.
+
+    Returns:
+        The picture ``[SIDE, SIDE, 3] uint8 BGR`` without sensor noise, and the metal's mask ``[SIDE, SIDE] bool``.
+    """
+    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float64)
+    x, y = columns - SIDE / 2 - rng.uniform(-5, 5), rows - SIDE / 2 - rng.uniform(-5, 5)
+    radius, angle = np.hypot(x, y), np.arctan2(y, x)
+    outer, inner = 96 * rng.uniform(0.98, 1.02), 34 * rng.uniform(0.98, 1.02)
+    edge = np.clip(outer - radius, 0, 1) * np.clip(radius - inner, 0, 1)
+    turning = _smooth(rng.normal(0, 1, 512), 1.2)[np.clip(radius * 3, 0, 511).astype(int)]
+    streaks = cv2().GaussianBlur(rng.normal(0, 1, (SIDE, SIDE)), (0, 0), 1.5)
+    light = rng.uniform(-0.2, 0.2) + 0.6
+    anisotropy = 0.16 * np.cos(2 * (angle - light)) + 0.05 * np.cos(angle - light)
+    chamfer = 0.22 * np.exp(-(((radius - outer + 5) / 3) ** 2)) - 0.18 * np.exp(-(((radius - inner - 4) / 3) ** 2))
+    metal = (0.56 + anisotropy + chamfer + 0.03 * turning + 0.05 * streaks) * rng.uniform(0.93, 1.07)
+    bench = 0.13 + 0.03 * (x + y) / SIDE + 0.03 * cv2().GaussianBlur(rng.normal(0, 1, (SIDE, SIDE)), (0, 0), 3)
+    shadow = 1 - 0.5 * np.exp(-np.clip(np.hypot(x - 5, y - 7) - outer, 0, None) / 7)
+    tint_metal, tint_bench = np.array([1.02, 1.0, 0.96]), np.array([1.1, 1.0, 0.85])
+    picture = (bench * shadow)[..., None] * tint_bench * (1 - edge[..., None])
+    picture = picture + metal[..., None] * tint_metal * edge[..., None]
+    return np.clip(picture * 255, 0, 255).astype(np.uint8), edge > 0.5
+
+
+def _scratch(rng: Rng, picture: Frame, part: Mask) -> tuple[Frame, Mask]:
+    row, column = _inside(rng, part)
+    turn, bend = rng.uniform(0, np.pi), rng.uniform(-0.02, 0.02)
+    steps = np.arange(rng.integers(25, 60))
+    heading = turn + bend * steps
+    path = np.stack([column + np.cumsum(np.cos(heading)), row + np.cumsum(np.sin(heading))], axis=1)
+    line = np.zeros(part.shape, np.uint8)
+    cv2().polylines(line, [np.round(path).astype(np.int32)], False, 255, int(rng.integers(1, 3)), cv2().LINE_AA)
+    return _paint(picture, line / 255.0 * part, rng.choice([25.0, 240.0]), 0.75)
+
+
+def _dent(rng: Rng, picture: Frame, part: Mask) -> tuple[Frame, Mask]:
+    row, column = _inside(rng, part)
+    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float64)
+    size, turn = rng.uniform(6, 11), rng.uniform(0, 2 * np.pi)
+    x, y = (columns - column) / size, (rows - row) / size
+    bowl = np.exp(-(x**2 + y**2) * 1.5) * part
+    shade = (x * np.cos(turn) + y * np.sin(turn)) * bowl * 130
+    changed = np.clip(picture.astype(np.float64) + shade[..., None], 0, 255).astype(np.uint8)
+    return changed, (x**2 + y**2 < 1.2) & part
+
+
+def _stain(rng: Rng, picture: Frame, part: Mask) -> tuple[Frame, Mask]:
+    row, column = _inside(rng, part)
+    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float64)
+    wobble = cv2().GaussianBlur(rng.normal(0, 1, part.shape), (0, 0), 5) * 25
+    distance = np.hypot(columns - column, rows - row) + wobble
+    alpha = np.clip((rng.uniform(9, 16) - distance) / 3, 0, 1) * part
+    colour = np.array([[30, 60, 105], [40, 45, 40], [120, 70, 30]][rng.integers(3)], np.float64)
+    changed = picture * (1 - 0.6 * alpha[..., None]) + colour * 0.6 * alpha[..., None]
+    return changed.astype(np.uint8), alpha > 0.3
+
+
+def _chip(rng: Rng, picture: Frame, part: Mask) -> tuple[Frame, Mask]:
+    contours, _ = cv2().findContours(part.astype(np.uint8), cv2().RETR_EXTERNAL, cv2().CHAIN_APPROX_NONE)
+    rim = max(contours, key=len)[:, 0]
+    column, row = rim[rng.integers(len(rim))]
+    corners = [
+        (column + rng.uniform(5, 11) * np.cos(turn), row + rng.uniform(5, 11) * np.sin(turn))
+        for turn in np.linspace(0, 2 * np.pi, 7)[:-1]
+    ]
+    bite = np.zeros(part.shape, np.uint8)
+    cv2().fillPoly(bite, [np.round(corners).astype(np.int32)], 255, cv2().LINE_AA)
+    return _paint(picture, bite / 255.0 * part, 28.0, 1.0)
+
+
+DEFECTS: dict[str, Callable[[Rng, Frame, Mask], tuple[Frame, Mask]]] = {
+    "chip": _chip,
+    "dent": _dent,
+    "scratch": _scratch,
+    "stain": _stain,
+}
+"""Kind of defect ↦ function that adds one to a picture and gives its mask."""
+
+
+def _inside(rng: Rng, part: Mask) -> tuple[int, int]:
+    """Draw a pixel well inside the part."""
+    core = cv2().erode(part.astype(np.uint8), np.ones((9, 9), np.uint8))
+    places = np.argwhere(core)
+    row, column = places[rng.integers(len(places))]
+    return int(row), int(column)
+
+
+def _paint(picture: Frame, alpha: NDArray[Any], tone: float, opacity: float) -> tuple[Frame, Mask]:
+    weight = (alpha * opacity)[..., None]
+    return (picture * (1 - weight) + tone * weight).astype(np.uint8), alpha > 0.3
+
+
+def _smooth(values: NDArray[Any], sigma: float) -> NDArray[Any]:
+    return np.asarray(cv2().GaussianBlur(values[None], (0, 0), sigma)[0])
+
+
+def _write(path: Path, image: NDArray[Any]) -> None:
+    with atomic_file(path) as stream:
+        stream.write(encode_png(image))

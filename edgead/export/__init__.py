@@ -1,0 +1,1 @@
+"""From a checkpoint to a bundle. Needs torch and onnx: ``pip install 'edgead[train]'``."""

@@ -1,0 +1,193 @@
+"""Images in: decode, convert at the door, fit to a model. The one preprocessing of training, export and runtime.
+
+A *frame* is ``(H, W, 3) uint8 BGR``, as OpenCV gives it. Everything that is not a frame becomes one here or is
+refused here. `fit_frame` is the only function that changes a frame's size on its way into a model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.errors import DataError, require
+
+Frame = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
+
+
+def cv2() -> Any:
+    """Return OpenCV, imported at first use."""
+    return require("cv2", "cpu")
+
+
+def is_image(path: Path) -> bool:
+    """Tell by its name whether a file is an image that `read_frame` reads (hidden files are not)."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def list_images(folder: Path, recursive: bool = False) -> list[Path]:
+    """Return the image files in a folder, sorted by path."""
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(path for path in found if is_image(path) and path.is_file())
+
+
+def _decode(path: Path, flags: int) -> NDArray[Any]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror}.") from error
+    # OpenCV 4 fills the missing rest of a cut JPEG with grey and says nothing. In a whole JPEG the end marker
+    # comes after the last start-of-scan marker; neither can occur inside the coded data, where 0xFF is escaped.
+    cut = data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    image = None
+    if data and not cut:
+        try:
+            image = cv2().imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2().error:
+            image = None
+    if image is None:
+        reason = "the file is empty" if not data else "the file is cut short" if cut else "not an image, or damaged"
+        raise DataError(f"Cannot decode {path}: {reason}.")
+    decoded: NDArray[Any] = image
+    return decoded
+
+
+def read_frame(path: str | Path, bit_depth: int = 16) -> Frame:
+    """Read an image file as a frame.
+
+    PNG, JPEG, TIFF, WebP and BMP; colour, grey (becomes three equal channels) or with an alpha channel (dropped);
+    8 or 16 bits a channel. An EXIF orientation is applied.
+
+    Args:
+        path: the file.
+        bit_depth: significant bits of 16-bit images (12 for a camera that stores 12 bits in 16).
+
+    Returns:
+        ``(H, W, 3) uint8 BGR``, owned by the caller.
+
+    Raises:
+        DataError: the file cannot be read, is cut short, or holds pixels that are neither 8 nor 16 bit.
+    """
+    flags = cv2().IMREAD_COLOR | cv2().IMREAD_ANYDEPTH
+    try:
+        return to_frame(_decode(Path(path), flags), bit_depth)
+    except DataError as error:
+        raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
+def to_frame(image: NDArray[Any], bit_depth: int = 16) -> Frame:
+    """Convert an array to a frame, or refuse it.
+
+    Args:
+        image: ``(H, W)`` or ``(H, W, 1|3|4)``, uint8 or uint16, grey, BGR or BGRA. A frame is returned as it is,
+            without a copy.
+        bit_depth: significant bits of uint16 images, 9 to 16.
+
+    Returns:
+        ``(H, W, 3) uint8 BGR``.
+
+    Raises:
+        DataError: another type or shape. Floating-point images are refused because their range is a guess.
+    """
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"A frame must be a NumPy array, not {type(image).__name__}.")
+    if image.dtype == np.uint16:
+        image = np.minimum(image >> (bit_depth - 8), 255).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise DataError(f"A frame must hold uint8 or uint16 values, not {image.dtype}. Scale it to 0..255 first.")
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or 0 in image.shape:
+        raise DataError(f"A frame must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {image.shape}.")
+    if image.shape[2] == 1:
+        return np.repeat(image, 3, axis=2)
+    return image[:, :, :3]
+
+
+def fit_frame(frame: Frame, size: tuple[int, int]) -> Frame:
+    """Resize a frame to a model's input size without aliasing. The aspect ratio is not kept, as in the papers.
+
+    Shrinking averages areas. Halving both sides is done with OpenCV's vectorised 2×2 average as long as both are
+    even and stay at or above the target; that reads most pixels of a large frame and is several times faster than
+    one area average over arbitrary ratios, with the same geometry.
+
+    Args:
+        frame: ``(H, W, 3) uint8``.
+        size: (height, width) of the model in pixels.
+
+    Returns:
+        ``(height, width, 3) uint8``, C-contiguous. It is `frame` itself when that has the size already.
+    """
+    height, width = size
+    lib = cv2()
+    while True:
+        h, w = frame.shape[:2]
+        if h % 2 or w % 2 or h < 2 * height or w < 2 * width:
+            break
+        frame = lib.resize(frame, (w // 2, h // 2), interpolation=lib.INTER_AREA)
+    # INTER_AREA averages areas only when no axis grows, so an axis that grows has its own step.
+    shrunk = (min(w, width), min(h, height))
+    if shrunk != (w, h):
+        frame = lib.resize(frame, shrunk, interpolation=lib.INTER_AREA)
+    if shrunk != (width, height):
+        frame = lib.resize(frame, (width, height), interpolation=lib.INTER_LINEAR)
+    return np.ascontiguousarray(frame)
+
+
+def read_mask(path: Path) -> Mask:
+    """Read a ground-truth mask: every value above zero is defect (above 127 in JPEG, which blurs edges).
+
+    Returns:
+        ``(H, W) bool``.
+
+    Raises:
+        DataError: the file cannot be read as an image.
+    """
+    image = _decode(path, cv2().IMREAD_UNCHANGED)
+    if image.ndim == 3:
+        image = image[:, :, :3].max(axis=2)
+    lossy = path.suffix.lower() in {".jpg", ".jpeg"}
+    return np.asarray(image > (127 if lossy else 0))
+
+
+def fit_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+    """Resize a mask to (height, width) with nearest neighbour, as the field's evaluation codes do."""
+    fitted = cv2().resize(mask.astype(np.uint8), size[::-1], interpolation=cv2().INTER_NEAREST)
+    return np.asarray(fitted, dtype=np.bool_)
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """Encode ``(H, W)`` or ``(H, W, 3) BGR`` uint8 as PNG."""
+    done, data = cv2().imencode(".png", image)
+    if not done:
+        raise DataError("OpenCV could not encode a PNG.")
+    return bytes(data)
+
+
+def draw_overlay(frame: Frame, anomaly_map: NDArray[np.float32], mask: Mask, scale: float) -> Frame:
+    """Blend an anomaly map over a frame and outline its mask.
+
+    Args:
+        frame: ``(H, W, 3) uint8 BGR``.
+        anomaly_map: ``(h, w) float32``; resized to the frame.
+        mask: ``(H, W) bool``; outlined in red.
+        scale: the map's value that is drawn at full heat, typically twice the pixel threshold.
+
+    Returns:
+        A new ``(H, W, 3) uint8 BGR`` picture.
+    """
+    lib = cv2()
+    height, width = frame.shape[:2]
+    heat = np.clip(anomaly_map / max(scale, 1e-12), 0.0, 1.0).astype(np.float32)
+    heat = lib.resize(heat, (width, height), interpolation=lib.INTER_LINEAR)[:, :, None]
+    colours = lib.applyColorMap((heat * 255).astype(np.uint8), lib.COLORMAP_TURBO)
+    picture = (frame * (1 - 0.6 * heat) + colours * (0.6 * heat)).astype(np.uint8)
+    contours, _ = lib.findContours(mask.astype(np.uint8), lib.RETR_EXTERNAL, lib.CHAIN_APPROX_NONE)
+    thickness = max(1, round(min(height, width) / 256))
+    lib.drawContours(picture, contours, -1, (0, 0, 255), thickness)
+    return np.asarray(picture)

@@ -1,0 +1,71 @@
+"""`edgead predict`: image files in, a result and an overlay each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgead.errors import SourceError
+from edgead.files import atomic_file
+from edgead.images import draw_overlay, encode_png, list_images, read_frame
+from edgead.runtime.inspector import Inspector
+from edgead.runtime.result import Result
+from edgead.runtime.sources import ImageSource
+
+
+def collect_images(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Return every image among files and folders (with subfolders), each with the name of its overlay.
+
+    Raises:
+        SourceError: a path does not exist, or there is no image at all.
+    """
+    found: list[tuple[Path, Path]] = []
+    for root in paths:
+        if root.is_dir():
+            prefix = Path(root.resolve().name) if len(paths) > 1 else Path()
+            found += [(path, prefix / path.relative_to(root)) for path in list_images(root, recursive=True)]
+        elif root.is_file():
+            found.append((root, Path(root.name)))
+        else:
+            raise SourceError(f"{root} does not exist.")
+    if not found:
+        raise SourceError(f"No images in {', '.join(map(str, paths))}.")
+    return found
+
+
+def predict(inspector: Inspector, images: Sequence[tuple[Path, Path]], save: Path | None = None) -> Iterator[Result]:
+    """Decide on image files, in order.
+
+    Args:
+        inspector: decides.
+        images: from `collect_images`.
+        save: folder for overlays (PNG): heat where the map is high, the mask outlined. Images that cannot be read
+            have none.
+
+    Yields:
+        One result per file, with its `path`; UNKNOWN with the reason where the file cannot be read.
+    """
+    bit_depth = inspector.bundle.manifest.input["bit_depth"]
+    with ImageSource("files", [path for path, _ in images], bit_depth) as frames:
+        for captured, (_, name) in zip(frames, images):
+            result = inspector.judge(captured)
+            if save and captured.image is not None and result.anomaly_map is not None:
+                picture = draw_overlay(captured.image, result.anomaly_map, result.mask, 2 * result.mask_threshold)
+                name = name if name.suffix == ".png" else name.with_name(name.name + ".png")
+                with atomic_file(save / name) as stream:
+                    stream.write(encode_png(picture))
+            yield result
+
+
+def save_contact_sheet(inspector: Inspector, paths: Sequence[Path], path: Path) -> None:
+    """Write a picture with the given images above and their overlays below. All must have the same size."""
+    frames = [read_frame(name) for name in paths]
+    overlays = []
+    for frame in frames:
+        result = inspector.inspect(frame)
+        assert result.anomaly_map is not None
+        overlays.append(draw_overlay(frame, result.anomaly_map, result.mask, 2 * result.mask_threshold))
+    with atomic_file(path) as stream:
+        stream.write(encode_png(np.concatenate([np.concatenate(frames, 1), np.concatenate(overlays, 1)])))

@@ -1,0 +1,223 @@
+"""A training run on disk: a folder that is its own checkpoint.
+
+    config.json          what is trained, on what, with which seed and versions
+    metrics.jsonl        losses of every step
+    state.safetensors    weights, optimiser and position while training; replaced in one step, gone at the end
+    weights.safetensors  the trained weights; their presence means that the run is finished
+    curves.png           losses over steps
+    synthetic.png        examples of what the network was trained on
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from edgead.errors import CheckpointError, EdgeadError
+from edgead.files import atomic_file, write_json
+from edgead.train.method import Method, config_from_dict
+from edgead.train.methods import get_method
+
+CONFIG, METRICS, STATE, WEIGHTS = "config.json", "metrics.jsonl", "state.safetensors", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What `config.json` holds: everything that decides the result of a run.
+
+    Attributes:
+        method, preset, config: the method's name, the preset it came from, all configuration values.
+        category: name of the product.
+        data: the data set's folder.
+        normals, held_out: file names of the good images trained on and of those kept for the threshold, relative
+            to `data`.
+        fingerprint: SHA-256 over the training images.
+        textures: folder of texture pictures, or None.
+        bit_depth: significant bits of 16-bit images.
+        seed, precision: of the training.
+        created: UTC, ISO 8601.
+        versions: of the packages that matter.
+    """
+
+    method: str
+    preset: str
+    config: dict[str, Any]
+    category: str
+    data: str
+    normals: tuple[str, ...]
+    held_out: tuple[str, ...]
+    fingerprint: str
+    textures: str | None
+    bit_depth: int
+    seed: int
+    precision: str
+    created: str
+    versions: dict[str, str]
+
+
+def save_run_config(folder: Path, run: RunConfig) -> None:
+    """Write `config.json`."""
+    write_json(folder / CONFIG, dataclasses.asdict(run))
+
+
+def load_run_config(folder: Path) -> RunConfig:
+    """Read `config.json`.
+
+    Raises:
+        CheckpointError: it is missing, damaged or lacks a field.
+    """
+    path = folder / CONFIG
+    try:
+        values = json.loads(path.read_text())
+        fields = {field.name for field in dataclasses.fields(RunConfig)}
+        kept: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return RunConfig(**{name: kept[name] for name in fields})
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is not a training run: it has no {CONFIG}.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}). Train again, or name another --checkpoint.") from error
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a run has its final weights."""
+    return (folder / WEIGHTS).is_file()
+
+
+def find_runs(root: Path, method: str, finished: bool, category: str | None = None) -> list[Path]:
+    """Return the runs of a method below `root`, newest first."""
+    found = []
+    for path in root.glob(f"**/{CONFIG}"):
+        folder = path.parent
+        try:
+            run = load_run_config(folder)
+        except CheckpointError:
+            continue
+        if run.method == method and is_finished(folder) == finished and category in (None, run.category):
+            found.append((run.created, folder))
+    return [folder for _, folder in sorted(found, reverse=True)]
+
+
+def save_weights(folder: Path, method: Method) -> None:
+    """Write the final weights; the state that was needed to go on is removed."""
+    _save_tensors(folder / WEIGHTS, dict(method.network.state_dict()), {})
+    (folder / STATE).unlink(missing_ok=True)
+
+
+def load_method(folder: Path) -> tuple[RunConfig, Method]:
+    """Read a finished run and rebuild its method with the trained weights.
+
+    Raises:
+        CheckpointError: not a finished run, damaged, or weights that do not fit its configuration.
+    """
+    run = load_run_config(folder)
+    if not is_finished(folder):
+        raise CheckpointError(f"The run in {folder} is not finished. Go on with:  edgead train --resume --out {folder}")
+    method = build_method(run)
+    try:
+        method.network.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} does not hold the weights of this run: {error}") from error
+    return run, method
+
+
+def build_method(run: RunConfig) -> Method:
+    """Make the method of a run, with weights drawn from its seed."""
+    kind = get_method(run.method)
+    try:
+        config = config_from_dict(kind, run.config)
+    except (TypeError, EdgeadError) as error:
+        raise CheckpointError(f"The run's configuration does not fit {run.method}: {error}") from error
+    torch.manual_seed(run.seed)
+    return kind(config)
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stopped: `step` steps of the stage with number `stage` are done."""
+
+    stage: int
+    step: int
+    scaler: dict[str, Any]
+
+
+def save_state(folder: Path, method: Method, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Write weights, optimiser and position as one file that is whole or not there at all."""
+    tensors = {f"network/{name}": value for name, value in method.network.state_dict().items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer/{index}/{name}": value for name, value in values.items()})
+    position = {"stage": str(state.stage), "step": str(state.step), "scaler": json.dumps(state.scaler)}
+    _save_tensors(folder / STATE, tensors, position)
+
+
+def load_state(folder: Path, method: Method) -> tuple[State, dict[str, Tensor]] | None:
+    """Restore the network of an unfinished run.
+
+    Returns:
+        The position and the optimiser's tensors, or None where nothing was saved yet.
+
+    Raises:
+        CheckpointError: the file is damaged or does not fit the network.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            position = file.metadata()
+        tensors = load_file(path)
+        network = {name.removeprefix("network/"): value for name, value in tensors.items() if name[0] == "n"}
+        method.network.load_state_dict(network)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{path} cannot be resumed from: {error}") from error
+    rest = {name.removeprefix("optimizer/"): value for name, value in tensors.items() if name[0] == "o"}
+    return State(int(position["stage"]), int(position["step"]), json.loads(position["scaler"])), rest
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give a new optimiser the state of a saved one, each tensor in the memory layout of its parameter."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition("/")
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_file(path) as stream:
+        stream.write(save(plain, metadata or None))
+
+
+def trim_metrics(folder: Path, stages: list[str], state: State) -> None:
+    """Drop the lines of metrics.jsonl that lie behind the saved position, and a last line that was cut."""
+    path = folder / METRICS
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if (stages.index(entry["stage"]), entry["step"]) <= (state.stage, state.step):
+            kept.append(line + "\n")
+    with atomic_file(path) as stream:
+        stream.write("".join(kept).encode())
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Read metrics.jsonl: one dictionary per step with ``stage``, ``step`` (from 1) and the losses."""
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]

@@ -1,0 +1,234 @@
+"""The one training loop. Device placement, mixed precision and several processes are accelerate's.
+
+Every random choice of a step is drawn from a generator seeded with (seed, stage, example), so a run that is killed
+and resumed, or read by any number of workers, sees exactly the same examples.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch.utils.data import DataLoader, Dataset
+
+from edgead.console import Console
+from edgead.errors import ConfigError, DeviceError, TrainingError
+from edgead.train.checkpoint import METRICS, State, load_state, restore_optimizer, save_state, save_weights, trim_metrics
+from edgead.train.method import Arrays, Method, Stage
+
+SAVE_SECONDS = 60.0
+"""Longest time between two saved states: what a kill can cost."""
+
+
+def fit(
+    method: Method,
+    stages: list[Stage],
+    folder: Path,
+    *,
+    seed: int,
+    device: str = "auto",
+    precision: str = "no",
+    workers: int = 0,
+    console: Console | None = None,
+    save_seconds: float = SAVE_SECONDS,
+) -> None:
+    """Run a method's stages to the end and write its weights; go on where `folder` holds a saved state.
+
+    Args:
+        method: its network is trained in place.
+        stages: from `Method.stages`.
+        folder: the run's folder.
+        seed: of every random choice.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        precision: ``"no"`` (float32), ``"bf16"`` or ``"fp16"``.
+        workers: processes that prepare examples; 0 prepares them in this one. The result is the same.
+        console: shows a progress bar with loss and remaining time.
+        save_seconds: time between saved states.
+
+    Raises:
+        TrainingError: a loss is not finite; the last saved state is kept.
+        DeviceError: the device is not there.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; the state is saved first.
+    """
+    accelerator = make_accelerator(device, precision)
+    saved = load_state(folder, method)
+    if saved:
+        trim_metrics(folder, [stage.name for stage in stages], saved[0])
+    else:
+        (folder / METRICS).unlink(missing_ok=True)
+    for index, stage in enumerate(stages):
+        if saved and index < saved[0].stage:
+            continue
+        if stage.batch_size % accelerator.num_processes:
+            raise ConfigError(f"batch_size {stage.batch_size} cannot be shared by {accelerator.num_processes} processes.")
+        resumed = saved if saved and index == saved[0].stage else None
+        loop = _StageLoop(method, stage, index, folder, accelerator, seed, resumed)
+        loop.run(workers, console or Console(), save_seconds)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        save_weights(folder, method)
+    accelerator.end_training()
+
+
+def make_accelerator(device: str, precision: str) -> Accelerator:
+    """Make the Accelerator for a device; processes started by ``accelerate launch`` get theirs from it."""
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or 0)
+        if index >= torch.cuda.device_count():
+            raise DeviceError(
+                f"There is no {device}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here.\n"
+                "Use --device cpu, or install a torch build with CUDA and check nvidia-smi."
+            )
+        os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{index}"
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps the first choice of a process forever
+    try:
+        return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    except (ValueError, RuntimeError) as error:
+        raise DeviceError(f"Cannot train with precision '{precision}' on '{device}': {error}") from error
+    finally:
+        os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
+
+
+class _Examples(Dataset[Arrays]):
+    """Example number → example; the number seeds everything that is random in it."""
+
+    def __init__(self, stage: Stage, seed: int, index: int) -> None:
+        self.stage, self.seed, self.index = stage, seed, index
+
+    def __getitem__(self, number: int) -> Arrays:
+        return self.stage.sample(np.random.default_rng((self.seed, self.index, number)))
+
+
+class _Batches:
+    """The example numbers of each step from `first` on, this process's share of them."""
+
+    def __init__(self, first: int, stage: Stage, rank: int, processes: int) -> None:
+        self.steps, self.size = range(first, stage.steps), stage.batch_size
+        self.rank, self.processes = rank, processes
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            yield list(range(step * self.size + self.rank, (step + 1) * self.size, self.processes))
+
+
+class _StageLoop:
+    def __init__(
+        self,
+        method: Method,
+        stage: Stage,
+        index: int,
+        folder: Path,
+        accelerator: Accelerator,
+        seed: int,
+        resumed: tuple[State, dict[str, torch.Tensor]] | None,
+    ) -> None:
+        self.method, self.stage, self.index, self.folder = method, stage, index, folder
+        self.accelerator, self.seed = accelerator, seed
+        # Channels-last convolutions are about 1.4 times faster on a CPU and fit tensor cores.
+        stage.module.to(device=accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        parameters = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
+        self.optimizer = stage.optimizer(parameters)
+        self.first = 0
+        if resumed:
+            self.first = resumed[0].step
+            restore_optimizer(self.optimizer, resumed[1])
+            if accelerator.scaler is not None and resumed[0].scaler:
+                accelerator.scaler.load_state_dict(resumed[0].scaler)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.module, self.prepared = accelerator.prepare(stage.module, self.optimizer)
+
+    def run(self, workers: int, console: Console, save_seconds: float) -> None:
+        batches = _Batches(self.first, self.stage, self.accelerator.process_index, self.accelerator.num_processes)
+        loader = DataLoader(
+            _Examples(self.stage, self.seed, self.index),
+            batch_sampler=batches,
+            num_workers=workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+        self.module.train()
+        saved_at = time.monotonic()
+        with (
+            _stop_requests() as stop,
+            (self.folder / METRICS).open("a", buffering=1) as metrics,
+            console.bar(self.stage.name, len(batches)) as advance,
+        ):
+            for step, batch in enumerate(loader, start=self.first):
+                losses = self._step(step, batch)
+                if self.accelerator.is_main_process:
+                    metrics.write(json.dumps({"stage": self.stage.name, "step": step + 1, **losses}) + "\n")
+                advance(f"loss {losses['total']:.4f}")
+                if stop.is_set():
+                    self._save(step + 1)
+                    raise KeyboardInterrupt
+                if time.monotonic() - saved_at >= save_seconds:
+                    self._save(step + 1)
+                    saved_at = time.monotonic()
+        self._save(self.stage.steps)
+
+    def _step(self, step: int, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+        torch.manual_seed(((self.seed * 1009 + self.index) << 32) + step * 1024 + self.accelerator.process_index)
+        factor = self.stage.schedule(step)
+        for group, rate in zip(self.optimizer.param_groups, self.rates):
+            group["lr"] = rate * factor
+        device = self.accelerator.device
+        losses = self.module({name: value.to(device, non_blocking=True) for name, value in batch.items()})
+        total = torch.stack(list(losses.values())).sum()
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        values["total"] = float(total.detach())
+        if not math.isfinite(values["total"]):
+            broken = ", ".join(name for name, value in values.items() if not math.isfinite(value) and name != "total")
+            raise TrainingError(
+                f"The loss is not finite at step {step + 1} of stage '{self.stage.name}' ({broken or 'the sum'}).\n"
+                "Likely causes: a learning rate that is too high (--set learning_rate=…), or fp16 overflow "
+                "(--precision bf16).\n"
+                f"The last good state is in {self.folder}."
+            )
+        self.prepared.zero_grad()
+        self.accelerator.backward(total)
+        self.prepared.step()
+        return {**values, "learning_rate": self.rates[0] * factor}
+
+    def _save(self, step: int) -> None:
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            scaler: dict[str, Any] = {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict()
+            save_state(self.folder, self.method, self.optimizer, State(self.index, step, scaler))
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C or SIGTERM into an event, so that a step is finished and saved; the second one stops at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def request(number: int, _: object) -> None:
+        event.set()
+        for each in signals:
+            signal.signal(each, signal.default_int_handler)
+
+    for number in signals:
+        signal.signal(number, request)
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

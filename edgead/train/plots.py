@@ -1,0 +1,44 @@
+"""Pictures of a training run."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from edgead.files import atomic_file
+from edgead.images import Frame, Mask, encode_png
+
+
+def draw_curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw every loss over the steps, one panel per stage, smoothed over a fiftieth of the stage."""
+    stages = list(dict.fromkeys(entry["stage"] for entry in metrics))
+    figure = Figure(figsize=(7, 3.2 * len(stages)), layout="constrained")
+    for index, stage in enumerate(stages):
+        axes = figure.add_subplot(len(stages), 1, index + 1)
+        entries = [entry for entry in metrics if entry["stage"] == stage]
+        window = max(1, len(entries) // 50)
+        for name in [key for key in entries[0] if key not in ("stage", "step", "learning_rate")]:
+            values = np.array([entry[name] for entry in entries], np.float64)
+            smooth = np.convolve(values, np.ones(window) / window, mode="valid")
+            steps = [entry["step"] for entry in entries][window - 1 :]
+            axes.plot(steps, np.maximum(smooth, 1e-9), label=name, linewidth=2 if name == "total" else 1)
+        axes.set(title=f"stage '{stage}'", xlabel="step", ylabel="loss", yscale="log")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    with atomic_file(path) as stream:
+        stream.write(buffer.getvalue())
+
+
+def draw_examples(examples: Sequence[tuple[Frame, Mask]], path: Path) -> None:
+    """Draw training examples as a grid: frames above, their masks below."""
+    frames = np.concatenate([frame for frame, _ in examples], axis=1)
+    masks = np.concatenate([np.repeat(mask[:, :, None], 3, axis=2) for _, mask in examples], axis=1)
+    with atomic_file(path) as stream:
+        stream.write(encode_png(np.concatenate([frames, masks.astype(np.uint8) * 255])))

@@ -1,0 +1,246 @@
+"""`edgead train`: from a folder of images to a finished run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.console import Console
+from edgead.datasets import Category, Frames, load_frames, open_categories, open_category
+from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.images import Frame, list_images
+from edgead.train import checkpoint, plots
+from edgead.train.checkpoint import RunConfig
+from edgead.train.fit import fit
+from edgead.train.method import Method, configure
+from edgead.train.methods import get_method
+
+MOST_HELD_OUT = 200
+"""More held-out normals than this sharpen the threshold little and cost training images."""
+MOST_TEXTURES = 2000
+"""Texture pictures kept in memory: 393 MB at 256×256."""
+FEW_IMAGES = 20
+
+
+def train(
+    method: str,
+    data: str | Path,
+    *,
+    category: str | None = None,
+    preset: str = "paper",
+    settings: tuple[str, ...] = (),
+    out: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "no",
+    workers: int | None = None,
+    holdout: float = 0.2,
+    textures: str | Path | None = None,
+    bit_depth: int = 16,
+    console: Console | None = None,
+) -> list[Path]:
+    """Train a method on the good images of a data set.
+
+    Args:
+        method: name, for instance ``"draem"``.
+        data: folder in a layout of `edgead.datasets`.
+        category: one of several categories, or ``"all"`` for a run each.
+        preset: ``"paper"``, ``"edge"`` or ``"nano"``.
+        settings: ``"name=value"`` overrides of the method's configuration.
+        out: the run's folder (with several categories: the folder of their runs); a new one below ``runs/train``
+            by default.
+        seed: of the weights, the split and every example.
+        device, precision, workers: see `edgead.train.fit.fit`; `workers` is chosen by the machine when None.
+        holdout: share of the good images that is kept for the threshold and never trained on; 200 at most.
+        textures: folder of pictures that fill synthetic anomalies.
+        bit_depth: significant bits of 16-bit images.
+        console: what shows progress.
+
+    Returns:
+        The folder of each finished run.
+
+    Raises:
+        EdgeadError: see `edgead.errors`.
+    """
+    console = console or Console()
+    kind = get_method(method)
+    config = dataclasses.asdict(configure(kind, preset, settings))
+    if not 0 < holdout < 1:
+        raise ConfigError(f"--holdout is a share between 0 and 1, not {holdout}.")
+    categories = open_categories(data) if category == "all" else [open_category(data, category)]
+    created = datetime.now(timezone.utc)
+    folders = []
+    for chosen in categories:
+        name = f"{method}-{chosen.name}-{created:%Y%m%d-%H%M%S}"
+        folder = Path(out) if out else Path("runs", "train", name)
+        if out and len(categories) > 1:
+            folder = folder / chosen.name
+        if (folder / checkpoint.CONFIG).exists():
+            raise ConfigError(f"{folder} holds a run already. Go on with it (--resume), or choose another --out.")
+        normals, held_out = split_normals(chosen, holdout, seed)
+        run = RunConfig(
+            method=method,
+            preset=preset,
+            config=config,
+            category=chosen.name,
+            data=str(chosen.root.resolve()),
+            normals=tuple(_relative(normals, chosen.root)),
+            held_out=tuple(_relative(held_out, chosen.root)),
+            fingerprint="",
+            textures=str(Path(textures).resolve()) if textures else None,
+            bit_depth=bit_depth,
+            seed=seed,
+            precision=precision,
+            created=created.isoformat(timespec="microseconds"),
+            versions=_versions(),
+        )
+        console.say(f"{chosen.name}: {chosen.layout} layout, {len(normals)} good images to train on, "
+                    f"{len(held_out)} held out for the threshold")
+        folders.append(_run(run, folder, device, workers, console))
+    return folders
+
+
+def resume(
+    folder: str | Path, *, device: str = "auto", workers: int | None = None, console: Console | None = None
+) -> Path:
+    """Go on with a run that was stopped; on a CPU the result is that of a run that was never stopped.
+
+    Raises:
+        CheckpointError: not a run, or the training images have changed since.
+    """
+    folder, console = Path(folder), console or Console()
+    run = checkpoint.load_run_config(folder)
+    if checkpoint.is_finished(folder):
+        console.say(f"{folder} is finished already.")
+        return folder
+    return _run(run, folder, device, workers, console)
+
+
+def find_unfinished(method: str, root: Path = Path("runs/train")) -> Path:
+    """Return the newest run of a method that was stopped.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    found = checkpoint.find_runs(root, method, finished=False)
+    if not found:
+        raise CheckpointError(f"There is no unfinished run of {method} in {root}. Name it with --out DIR.")
+    return found[0]
+
+
+def split_normals(category: Category, holdout: float, seed: int) -> tuple[list[Path], list[Path]]:
+    """Split good images into those to train on and those for the threshold, which training never sees.
+
+    A data set's own validation images are taken where it has them.
+
+    Raises:
+        DataError: fewer than two good images.
+    """
+    if category.validation:
+        return list(category.normals), list(category.validation)
+    total = len(category.normals)
+    if total < 2:
+        raise DataError(
+            f"{category.root} has one good image. At least two are needed: one to train on, one for the threshold "
+            f"({FEW_IMAGES} or more are advisable)."
+        )
+    count = min(max(1, round(holdout * total)), MOST_HELD_OUT, total - 1)
+    order = np.random.default_rng((seed, 0xED6EAD)).permutation(total)
+    held_out = sorted(int(index) for index in order[:count])
+    chosen = set(held_out)
+    return (
+        [path for index, path in enumerate(category.normals) if index not in chosen],
+        [category.normals[index] for index in held_out],
+    )
+
+
+def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console: Console) -> Path:
+    method = checkpoint.build_method(run)
+    size = run.config["size"]
+    frames = load_frames(
+        [Path(run.data, name) for name in run.normals], tuple(size), run.bit_depth, console.track("reading images")
+    )
+    _report_skipped(frames, "images", console)
+    if not len(frames.frames):
+        raise DataError(f"None of the {len(run.normals)} good images in {run.data} can be read; the first error:\n"
+                        f"{frames.skipped[0]}")
+    if len(frames.frames) < FEW_IMAGES:
+        console.say(f"Warning: only {len(frames.frames)} good images to train on; {FEW_IMAGES} or more are advisable.")
+    if run.bit_depth == 16 and frames.frames.max() < 16:
+        console.say("Warning: the images are almost black. If they hold 10 or 12 bits in 16, say --bit-depth 10 (or 12).")
+    pictures = _load_textures(run, console)
+    # accelerate launch starts several processes; one of them owns the folder.
+    main = int(os.environ.get("RANK", 0)) == 0
+    if not run.fingerprint:
+        run = dataclasses.replace(run, fingerprint=frames.fingerprint)
+        if main:
+            checkpoint.save_run_config(folder, run)
+            plots.draw_examples(_examples(method, frames.frames, pictures, run.seed), folder / "synthetic.png")
+    elif run.fingerprint != frames.fingerprint:
+        raise CheckpointError(f"The training images in {run.data} are not those that {folder} was started with.")
+    stages = method.stages(frames.frames, pictures)
+    if workers is None:
+        workers = 0 if (os.cpu_count() or 1) <= 2 else min(8, (os.cpu_count() or 1) - 1)
+    fit(
+        method,
+        stages,
+        folder,
+        seed=run.seed,
+        device=device,
+        precision=run.precision,
+        workers=workers,
+        console=console,
+    )
+    if main:
+        plots.draw_curves(checkpoint.read_metrics(folder), folder / "curves.png")
+        console.say(f"Trained: {folder}")
+    return folder
+
+
+def _load_textures(run: RunConfig, console: Console) -> NDArray[np.uint8]:
+    size = tuple(run.config["size"])
+    if run.textures is None:
+        return np.empty((0, *size, 3), np.uint8)
+    folder = Path(run.textures)
+    paths = list_images(folder, recursive=True) if folder.is_dir() else []
+    if not paths:
+        raise DataError(f"--textures {folder} holds no images.")
+    if len(paths) > MOST_TEXTURES:
+        chosen = np.random.default_rng((run.seed, 0x7E)).permutation(len(paths))[:MOST_TEXTURES]
+        paths = [paths[index] for index in sorted(chosen)]
+    frames = load_frames(paths, size, progress=console.track("reading textures"))
+    _report_skipped(frames, "textures", console)
+    return frames.frames
+
+
+def _report_skipped(frames: Frames, what: str, console: Console) -> None:
+    if frames.skipped:
+        console.say(f"Warning: {len(frames.skipped)} {what} skipped:")
+        for line in frames.skipped[:10]:
+            console.say(f"  {line}")
+        if len(frames.skipped) > 10:
+            console.say(f"  … and {len(frames.skipped) - 10} more")
+
+
+def _examples(
+    method: Method, normals: NDArray[np.uint8], textures: NDArray[np.uint8], seed: int
+) -> list[tuple[Frame, NDArray[np.bool_]]]:
+    rng = np.random.default_rng((seed, 0xE6))
+    made = [method.example(normals, textures, rng) for _ in range(8)]
+    return [(example["frame"], example["mask"]) for example in made]
+
+
+def _relative(paths: list[Path], root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in paths]
+
+
+def _versions() -> dict[str, str]:
+    names = ("edgead", "torch", "numpy", "accelerate", "safetensors")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}

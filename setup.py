@@ -1,0 +1,56 @@
+"""Package metadata. It lives here because the setuptools of JetPack 6 does not read it from pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "edgead" / "__init__.py").read_text()).group(1)
+
+OPENCV = "opencv-python-headless>=4.5,<6"  # PC extras only: on a Jetson the system's OpenCV, with GStreamer, is used
+EXTRAS = {
+    # onnxruntime: the engine that runs everywhere.
+    "cpu": ["onnxruntime>=1.17", OPENCV],
+    # torch: networks and training. onnx: reading and checking exported graphs. onnxruntime: parity and thresholds on
+    # the exported graph. accelerate: devices, mixed precision, several processes. safetensors: weights without
+    # pickle. Pillow: the published texture augmentations. matplotlib: loss curves.
+    "train": [
+        "torch>=2.5",
+        "onnx>=1.16",
+        "onnxruntime>=1.17",
+        "accelerate>=1.0",
+        "safetensors>=0.4.3",
+        "Pillow>=9.1",
+        "matplotlib>=3.6",
+        OPENCV,
+    ],
+    # matplotlib: the plot in the benchmark's report.
+    "benchmark": ["matplotlib>=3.6"],
+    # scikit-learn, scipy: independent implementations that our metrics are tested against.
+    "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.11", "import-linter>=2", "scikit-learn>=1.4", "scipy>=1.11"],
+}
+
+setup(
+    name="edgead",
+    version=VERSION,
+    description="Visual anomaly detection from photographs of good parts to a decision on every frame, on the edge",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["edgead", "edgead.*"]),
+    package_data={"edgead": ["py.typed"]},
+    # numpy: arrays. click: the command line.
+    install_requires=["numpy>=1.23", "click>=8.1"],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["edgead = edgead.cli:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Manufacturing",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)

@@ -163,9 +163,13 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{path / MANIFEST} is damaged: it has no {', '.join(absent)}.")
     manifest = Manifest(**{name: values[name] for name in names})
     try:
-        usable = min(manifest.size) > 0 and np.isfinite(manifest.threshold["value"]) and manifest.mask_threshold >= 0
+        usable = (
+            min(manifest.size) > 0
+            and np.isfinite([manifest.threshold["value"], manifest.mask_threshold]).all()
+            and isinstance(manifest.files, dict)
+        )
     except (KeyError, TypeError) as error:
         raise BundleError(f"{path / MANIFEST} is damaged: {error!r}.") from error
     if not usable:
-        raise BundleError(f"{path / MANIFEST} is damaged: input size or threshold make no sense.")
+        raise BundleError(f"{path / MANIFEST} is damaged: input size, threshold or files make no sense.")
     return manifest

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
+
+from edgead.errors import is_installed
 
 PACKAGES = {
     "cv2": ("reading images and cameras", "cpu"),
@@ -33,11 +34,11 @@ def diagnose() -> list[Finding]:
     """Look at this machine. Nothing is imported that is slow to import."""
     findings = [Finding("python", None, f"{platform.python_version()} on {platform.platform()}")]
     for module, (purpose, extra) in PACKAGES.items():
-        if importlib.util.find_spec(module) is None:
-            findings.append(Finding(module, False, f"missing, needed for {purpose}: pip install 'edgead[{extra}]'"))
-        else:
+        if is_installed(module):
             findings.append(Finding(module, True, f"{_version(module)}, {purpose}"))
-    if importlib.util.find_spec("cv2") is not None:
+        else:
+            findings.append(Finding(module, False, f"missing, needed for {purpose}: pip install 'edgead[{extra}]'"))
+    if is_installed("cv2"):
         findings.append(_camera_support())
     findings.append(_gpu())
     return findings

@@ -17,6 +17,7 @@ The text of an error is one to three lines: what happened, why, and the next com
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 from typing import ClassVar
 
@@ -80,7 +81,30 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingDependencyError(
-            f"The Python package '{module}' is needed here and cannot be imported ({error}).\n"
-            f"Install it with:  pip install 'edgead[{extra}]'"
-        ) from error
+        raise _missing(module, extra) from error
+
+
+def is_installed(module: str) -> bool:
+    """Tell whether a package can be found, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
+
+
+def require_installed(modules: tuple[str, ...], extra: str) -> None:
+    """Check for packages that a whole room needs, without the time that importing them takes.
+
+    Raises:
+        MissingDependencyError: as `require` does.
+    """
+    for module in modules:
+        if not is_installed(module):
+            raise _missing(module, extra)
+
+
+def _missing(module: str, extra: str) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"The Python package '{module}' is needed here and cannot be imported.\n"
+        f"Install it with:  pip install 'edgead[{extra}]'"
+    )

@@ -106,7 +106,7 @@ def to_frame(image: NDArray[Any], bit_depth: int = 16) -> Frame:
         raise DataError(f"A frame must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {image.shape}.")
     if image.shape[2] == 1:
         return np.repeat(image, 3, axis=2)
-    return image[:, :, :3]
+    return image if image.shape[2] == 3 else image[:, :, :3]
 
 
 def fit_frame(frame: Frame, size: tuple[int, int]) -> Frame:

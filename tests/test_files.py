@@ -1,0 +1,100 @@
+"""Nothing half-written looks whole: not after an error, not on a full disk, not after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgead.files import atomic_file, atomic_folder, write_json
+
+LIMITED = """
+# The system refuses to let a file grow further, as a full disk does.
+import resource, signal, sys
+from pathlib import Path
+from edgead.files import atomic_file, atomic_folder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+target = Path(sys.argv[2])
+try:
+    if sys.argv[1] == "file":
+        with atomic_file(target) as stream:
+            stream.write(b"x" * 5000)
+    else:
+        with atomic_folder(target) as folder:
+            (folder / "small").write_bytes(b"x" * 10)
+            (folder / "large").write_bytes(b"x" * 5000)
+except OSError:
+    sys.exit(3)
+"""
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "sub" / "file") as stream:
+        stream.write(b"new")
+        assert not (tmp_path / "sub" / "file").exists()
+    assert (tmp_path / "sub" / "file").read_bytes() == b"new"
+    assert len(list((tmp_path / "sub").iterdir())) == 1
+
+
+def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("old")
+    with pytest.raises(TypeError), atomic_file(target) as stream:
+        stream.writelines([b"half", "not bytes"])  # type: ignore[list-item]
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_an_error_leaves_the_old_folder(tmp_path: Path, existing: bool) -> None:
+    target = tmp_path / "folder"
+    if existing:
+        target.mkdir()
+        (target / "file").write_text("old")
+    with pytest.raises(FileNotFoundError), atomic_folder(target) as folder:
+        (folder / "file").write_text("half") and (folder / "absent").read_text()
+    assert target.exists() == existing
+    if existing:
+        assert (target / "file").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == existing
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "stale").write_text("old")
+    with atomic_folder(target) as folder:
+        (folder / "file").write_text("new")
+    assert [path.name for path in target.iterdir()] == ["file"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_full_disk_leaves_nothing(tmp_path: Path, kind: str) -> None:
+    done = subprocess.run([sys.executable, "-c", LIMITED, kind, str(tmp_path / "target")], check=False)
+    assert done.returncode == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("old")
+    code = (
+        "import os, signal, sys; from pathlib import Path; from edgead.files import atomic_file\n"
+        "with atomic_file(Path(sys.argv[1])) as stream:\n"
+        "    stream.write(b'half'); stream.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert target.read_text() == "old"
+
+
+def test_json_refuses_what_is_not_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nan"):
+        write_json(tmp_path / "file.json", {"score": float("nan")})
+    assert os.listdir(tmp_path) == []

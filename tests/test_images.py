@@ -1,0 +1,143 @@
+"""Decoding, conversion and the one preprocessing function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgead.errors import DataError
+from edgead.images import draw_overlay, fit_frame, read_frame, read_mask, to_frame
+
+RNG = np.random.default_rng(0)
+COLOUR = cv2.GaussianBlur(RNG.integers(0, 256, (60, 80, 3), dtype=np.uint8), (0, 0), 2)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".webp", ".bmp"])
+def test_formats(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image{suffix}"
+    cv2.imwrite(str(path), COLOUR)
+    frame = read_frame(path)
+    assert frame.shape == (60, 80, 3)
+    assert frame.dtype == np.uint8
+    assert np.abs(frame.astype(int) - COLOUR).mean() < 4  # JPEG and WebP lose a little
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_grey_alpha_and_16_bit(tmp_path: Path, suffix: str) -> None:
+    grey = COLOUR[:, :, 0]
+    path = tmp_path / f"image{suffix}"
+    cv2.imwrite(str(path), grey)
+    assert np.array_equal(read_frame(path), np.repeat(grey[:, :, None], 3, axis=2))
+    cv2.imwrite(str(path), np.dstack([COLOUR, np.full((60, 80), 7, np.uint8)]))
+    assert np.array_equal(read_frame(path), COLOUR)
+    cv2.imwrite(str(path), COLOUR.astype(np.uint16) << 8)
+    assert np.array_equal(read_frame(path), COLOUR)
+    cv2.imwrite(str(path), grey.astype(np.uint16) << 4)  # 12 bits in 16
+    assert np.array_equal(read_frame(path, bit_depth=12)[:, :, 0], grey)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".webp", ".bmp"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.99])
+def test_cut_files_are_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"image{suffix}"
+    cv2.imwrite(str(path), COLOUR)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DataError, match=f"image{suffix}"):
+        read_frame(path)
+
+
+def test_cut_jpeg_is_refused_even_where_the_decoder_would_fill_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV 4 returns a cut JPEG with a grey rest; the check must not depend on the decoder."""
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: COLOUR)
+    path = tmp_path / "image.jpg"
+    cv2.imwrite(str(path), COLOUR)
+    assert np.array_equal(read_frame(path), COLOUR)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match="cut short"):
+        read_frame(path)
+
+
+def test_missing_file_and_text_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No such file"):
+        read_frame(tmp_path / "absent.png")
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(DataError, match="not an image, or damaged"):
+        read_frame(tmp_path / "text.png")
+
+
+def test_to_frame_converts_at_the_door() -> None:
+    assert to_frame(COLOUR) is COLOUR
+    assert to_frame(COLOUR[:, :, 0]).shape == (60, 80, 3)
+    assert to_frame(COLOUR[:, :, :1]).shape == (60, 80, 3)
+    assert np.array_equal(to_frame(COLOUR.astype(np.uint16) * 256), COLOUR)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros(4, np.uint8),
+        "x",
+    ],
+)
+def test_to_frame_refuses_the_rest(image: object) -> None:
+    with pytest.raises(DataError, match="A frame must"):
+        to_frame(image)  # type: ignore[arg-type]
+
+
+def test_fit_is_the_identity_at_the_models_size() -> None:
+    assert fit_frame(COLOUR, (60, 80)) is COLOUR
+
+
+@pytest.mark.parametrize(
+    "shape", [(1080, 1920), (1024, 1024), (901, 1203), (300, 260), (100, 90), (1000, 120), (256, 256)]
+)
+def test_fit_shape_and_mean(shape: tuple[int, int]) -> None:
+    frame = RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    fitted = fit_frame(frame, (256, 256))
+    assert fitted.shape == (256, 256, 3)
+    assert fitted.dtype == np.uint8
+    assert fitted.flags.c_contiguous
+    assert abs(float(fitted.mean()) - float(frame.mean())) < 1
+
+
+def test_fit_does_not_alias() -> None:
+    """A grating finer than the target's pixels must become flat grey; INTER_LINEAR makes false stripes of it."""
+    columns = np.arange(1920)
+    grating = (127.5 + 127.5 * np.sin(2 * np.pi * columns / 3.7)).astype(np.uint8)
+    frame = np.broadcast_to(grating[None, :, None], (1080, 1920, 3)).copy()
+    assert fit_frame(frame, (256, 256)).std() < 12
+    assert cv2.resize(frame, (256, 256)).std() > 60
+
+
+def test_fit_has_the_geometry_of_one_area_average() -> None:
+    frame = cv2.GaussianBlur(RNG.integers(0, 256, (1080, 1920, 3), dtype=np.uint8), (0, 0), 9)
+    expected = cv2.resize(frame, (256, 256), interpolation=cv2.INTER_AREA)
+    assert np.abs(fit_frame(frame, (256, 256)).astype(int) - expected).max() <= 2
+
+
+def test_masks_of_any_kind(tmp_path: Path) -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:9, 3:12] = 1  # VisA numbers its kinds of defect from 1
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), mask > 0)
+    cv2.imwrite(str(tmp_path / "mask.jpg"), mask * 255)
+    assert (read_mask(tmp_path / "mask.jpg") ^ (mask > 0)).mean() < 0.02
+
+
+def test_overlay_is_hot_where_the_map_is_and_leaves_the_rest() -> None:
+    heat = np.zeros((30, 40), np.float32)
+    heat[10:20, 10:20] = 1
+    mask = cv2.resize(heat, (80, 60)) > 0.5
+    picture = draw_overlay(COLOUR, heat, mask, 1.0)
+    assert picture.shape == COLOUR.shape
+    assert np.array_equal(picture[50:, 60:], COLOUR[50:, 60:])
+    assert np.abs(picture[25:35, 25:35].astype(int) - COLOUR[25:35, 25:35]).mean() > 20

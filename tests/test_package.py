@@ -1,0 +1,118 @@
+"""What holds for the package as a whole: who imports what, what a wheel contains, versions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import edgead
+import edgead.bundle
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "onnx", "sklearn", "accelerate", "safetensors", "PIL", "matplotlib", "scipy")
+
+BAN = """
+import sys
+class Ban:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BANNED:
+            raise ImportError(f"{name} is banned here")
+sys.meta_path.insert(0, Ban())
+"""
+
+
+def run_banned(code: str, banned: tuple[str, ...], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process where the banned packages cannot be imported, as if they were not installed."""
+    program = f"BANNED = {banned!r}\n{BAN}\n{code}"
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_runtime_runs_where_only_the_cpu_extra_is_installed(bundle: edgead.bundle.Bundle, parts: Path) -> None:
+    """Load, inspect, stream and the verbs of the line, with everything else banned."""
+    code = (
+        "import sys, edgead\n"
+        "from edgead.images import read_frame\n"
+        "inspector = edgead.load(sys.argv[1])\n"
+        "print(inspector.inspect(read_frame(sys.argv[2] + '/good/000.png')).verdict.value)\n"
+        "print(sum(1 for _ in inspector.stream(sys.argv[2])))\n"
+        "from edgead.cli import main\n"
+        "main(['inspect', sys.argv[1]])\n"
+    )
+    done = run_banned(code, HEAVY, str(bundle.path), str(parts / "test"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1] == "12"
+    assert "golden" in done.stdout
+
+
+def test_help_is_light() -> None:
+    for arguments in (["--help"], ["train", "--help"], ["export", "--help"], ["run", "--help"], ["--version"]):
+        banned = (*HEAVY, "cv2", "onnxruntime", "numpy")
+        done = run_banned("import sys\nfrom edgead.cli import main\nmain(sys.argv[1:])", banned, *arguments)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "extra"),
+    [
+        ("cv2", ["predict", "BUNDLE", "IMAGES"], "cpu"),
+        ("onnxruntime", ["predict", "BUNDLE", "IMAGES"], "cpu"),
+        ("matplotlib", ["benchmark", "BUNDLE", "--data", "DATA"], "benchmark"),
+        ("torch", ["train", "--data", "DATA"], "train"),
+        ("torch", ["methods"], "train"),
+        ("onnx", ["export"], "train"),
+        ("PIL", ["train", "--data", "DATA"], "train"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_cure(
+    bundle: edgead.bundle.Bundle, parts: Path, missing: str, arguments: list[str], extra: str
+) -> None:
+    places = {"BUNDLE": str(bundle.path), "IMAGES": str(parts / "test"), "DATA": str(parts)}
+    code = "import sys\nfrom edgead.cli import main\nmain(sys.argv[1:])"
+    done = run_banned(code, (missing,), *[places.get(argument, argument) for argument in arguments])
+    assert done.returncode == 2, done.stderr
+    assert f"'{missing}'" in done.stderr
+    assert f"pip install 'edgead[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_names_what_is_missing() -> None:
+    code = "from edgead.cli import main\nmain(['doctor'])"
+    done = run_banned(code, ("torch",))
+    assert done.returncode == 0, done.stderr
+    assert "--  torch        missing, needed for training and export: pip install 'edgead[train]'" in done.stdout
+
+
+def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"edgead"}
+    assert {"edgead/py.typed", "edgead/train/methods/draem.py", "edgead/runtime/engines/onnxruntime_engine.py"} <= set(
+        names
+    )
+
+
+def test_version_and_changelog_agree() -> None:
+    headings = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")]
+    assert headings[0].split()[1] == edgead.__version__
+
+
+def test_the_links_show_the_rooms() -> None:
+    for name in ("train", "export", "runtime"):
+        assert (ROOT / name).resolve() == ROOT / "edgead" / name

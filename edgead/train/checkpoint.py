@@ -83,7 +83,7 @@ def load_run_config(folder: Path) -> RunConfig:
         return RunConfig(**{name: kept[name] for name in fields})
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a training run: it has no {CONFIG}.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}). Train again, or name another --checkpoint.") from error
 
 

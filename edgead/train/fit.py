@@ -63,6 +63,7 @@ def fit(
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the state is saved first.
     """
     accelerator = make_accelerator(device, precision)
+    folder.mkdir(parents=True, exist_ok=True)
     saved = load_state(folder, method)
     if saved:
         trim_metrics(folder, [stage.name for stage in stages], saved[0])

@@ -278,10 +278,10 @@ class Draem(Method):
         "edge": {"reconstructive_width": 64, "discriminative_width": 32},
         "nano": {
             "size": (128, 128),
-            "reconstructive_width": 16,
+            "reconstructive_width": 8,
             "discriminative_width": 8,
-            "learning_rate": 1e-3,
-            "steps": 400,
+            "learning_rate": 2e-3,
+            "steps": 450,
         },
     }
 

@@ -1,0 +1,159 @@
+"""What every method must do, whatever it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from edgead.errors import ConfigError
+from edgead.export.parity import check_parity, run_reference
+from edgead.export.to_onnx import OPSET, write_onnx
+from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.train.fit import fit
+from edgead.train.method import Method, config_from_dict, configure
+from edgead.train.methods import METHODS, describe, get_method
+
+SMALL = {
+    "draem": ("size=64x96", "reconstructive_width=4", "discriminative_width=4", "steps=3", "batch_size=2"),
+}
+"""Settings under which a method trains in seconds; a new method adds a line."""
+
+
+def small(name: str, seed: int = 0) -> tuple[Method, NDArray[np.uint8]]:
+    kind = get_method(name)
+    torch.manual_seed(seed)
+    method = kind(configure(kind, "nano", SMALL[name]))
+    size = method.config.size
+    normals = np.random.default_rng(0).integers(0, 256, (6, *size, 3), dtype=np.uint8)
+    return method, normals
+
+
+def no_textures(method: Method) -> NDArray[np.uint8]:
+    return np.empty((0, *method.config.size, 3), np.uint8)
+
+
+@pytest.fixture(scope="module", params=list(METHODS))
+def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Method, NDArray[np.uint8]]:
+    method, normals = small(request.param)
+    stages = method.stages(normals, no_textures(method))
+    fit(method, stages, tmp_path_factory.mktemp("run"), seed=0, device="cpu")
+    return method, normals
+
+
+def test_shapes_types_and_values(fitted: tuple[Method, NDArray[np.uint8]]) -> None:
+    method, normals = fitted
+    for module in (method.detector(), method.deployable()):
+        with torch.inference_mode():
+            scores, maps = module(torch.from_numpy(normals[:3]))
+        assert scores.shape == (3,)
+        assert maps.shape == (3, *method.config.size)
+        assert scores.dtype == maps.dtype == torch.float32
+        assert torch.isfinite(scores).all()
+        assert torch.isfinite(maps).all()
+        assert not module.training
+
+
+def test_the_graph_is_the_network(fitted: tuple[Method, NDArray[np.uint8]], tmp_path: Path) -> None:
+    method, normals = fitted
+    write_onnx(method.deployable(), method.config.size, tmp_path / "model.onnx")
+    engine = OnnxRuntimeEngine(tmp_path / "model.onnx")
+    together = engine.infer(normals)
+    check_parity(run_reference(method.detector(), normals), *together)
+    alone = engine.infer(normals[2:3])
+    assert np.allclose(alone[0], together[0][2:3], atol=1e-5)
+    assert np.allclose(alone[1], together[1][2:3], atol=1e-5)
+
+
+def test_the_graph_has_the_one_signature_and_no_leftovers(
+    fitted: tuple[Method, NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    method, _ = fitted
+    write_onnx(method.deployable(), method.config.size, tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+
+    def form(value: Any) -> tuple[str, int, list[Any]]:
+        tensor = value.type.tensor_type
+        return value.name, tensor.elem_type, [side.dim_param or side.dim_value for side in tensor.shape.dim]
+
+    height, width = method.config.size
+    assert [form(value) for value in model.graph.input] == [("frames", onnx.TensorProto.UINT8, ["N", height, width, 3])]
+    assert [form(value) for value in model.graph.output] == [
+        ("scores", onnx.TensorProto.FLOAT, ["N"]),
+        ("maps", onnx.TensorProto.FLOAT, ["N", height, width]),
+    ]
+    assert model.opset_import[0].version == OPSET
+    kinds = {node.op_type for node in model.graph.node}
+    assert not kinds & {"BatchNormalization", "Shape", "Loop", "If", "Dropout"}
+
+
+def test_the_same_seed_gives_the_same_weights(fitted: tuple[Method, NDArray[np.uint8]], tmp_path: Path) -> None:
+    method, normals = fitted
+    states = {}
+    for name, seed in (("again", 0), ("other", 1)):
+        fresh, _ = small(method.name, seed)
+        fit(fresh, fresh.stages(normals, no_textures(fresh)), tmp_path / name, seed=seed, device="cpu")
+        states[name] = fresh.network.state_dict()
+    for key, value in method.network.state_dict().items():
+        assert torch.equal(value, states["again"][key]), key
+    assert any(not torch.equal(value, states["other"][key]) for key, value in method.network.state_dict().items())
+
+
+def test_training_changes_weights_and_deploying_does_not(fitted: tuple[Method, NDArray[np.uint8]]) -> None:
+    method, _ = fitted
+    fresh, _ = small(method.name)
+    before = {key: value.clone() for key, value in method.network.state_dict().items()}
+    assert any(not torch.equal(value, fresh.network.state_dict()[key]) for key, value in before.items())
+    method.deployable()
+    assert all(torch.equal(value, before[key]) for key, value in method.network.state_dict().items())
+
+
+def test_examples_are_anomalies(fitted: tuple[Method, NDArray[np.uint8]]) -> None:
+    method, normals = fitted
+    example = method.example(normals, no_textures(method), np.random.default_rng(0))
+    assert example["frame"].shape == (*method.config.size, 3)
+    assert example["frame"].dtype == np.uint8
+    assert example["mask"].any()
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_presets_and_configuration_survive_json(name: str) -> None:
+    kind = get_method(name)
+    assert {"paper", "edge", "nano"} <= set(kind.presets)
+    for preset in kind.presets:
+        config = configure(kind, preset)
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in config.__dict__.items()}
+        assert config_from_dict(kind, values) == config
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("size=big", "size takes a value like"),
+        ("learning_rat=1", "Did you mean 'learning_rate'"),
+        ("steps", "NAME=VALUE"),
+        ("batch_size=0", "positive"),
+    ],
+)
+def test_bad_settings_say_what_would_be_right(setting: str, message: str) -> None:
+    for name in METHODS:
+        with pytest.raises(ConfigError, match=message):
+            configure(get_method(name), "nano", [setting])
+
+
+def test_unknown_names_are_corrected() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'draem'"):
+        get_method("dream")
+    with pytest.raises(ConfigError, match="It has: paper, edge, nano"):
+        configure(get_method("draem"), "tiny")
+
+
+def test_every_method_is_described() -> None:
+    assert [entry["name"] for entry in describe()] == list(METHODS)
+
+

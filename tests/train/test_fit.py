@@ -1,0 +1,214 @@
+"""The loop: stopped, killed or spread over processes, it gives what an undisturbed run gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from edgead.errors import CheckpointError, ConfigError, DeviceError, TrainingError
+from edgead.train import checkpoint
+from edgead.train.fit import fit, make_accelerator
+from edgead.train.method import Stage
+from edgead.train.methods.draem import Draem, DraemConfig
+
+NORMALS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+NONE = np.empty((0, 32, 32, 3), np.uint8)
+CONFIG = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
+
+DIE_AT_STEP = """
+import os, signal, sys
+from contextlib import contextmanager
+from pathlib import Path
+import numpy as np, torch
+from edgead.console import Console
+from edgead.train.fit import fit
+from edgead.train.methods.draem import Draem, DraemConfig
+
+class Killer(Console):
+    @contextmanager
+    def bar(self, label, total):
+        done = []
+        def step(text):
+            done.append(text)
+            if len(done) == int(sys.argv[2]):
+                os.kill(os.getpid(), getattr(signal, sys.argv[3]))
+        yield step
+
+normals = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+torch.manual_seed(3)
+config = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
+method = Draem(config)
+stages = method.stages(normals, np.empty((0, 32, 32, 3), np.uint8))
+fit(method, stages, Path(sys.argv[1]), seed=3, device="cpu", console=Killer(), save_seconds=float(sys.argv[4]))
+"""
+
+
+def run(folder: Path, workers: int = 0) -> dict[str, Tensor]:
+    """Start or go on with the small run, to its end."""
+    torch.manual_seed(3)
+    method = Draem(CONFIG)
+    fit(method, method.stages(NORMALS, NONE), folder, seed=3, device="cpu", workers=workers)
+    return load_file(folder / checkpoint.WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], list[dict[str, object]]]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return run(folder), checkpoint.read_metrics(folder)
+
+
+def assert_same(folder: Path, weights: dict[str, Tensor], expected: tuple[dict[str, Tensor], list[dict[str, object]]]) -> None:
+    assert weights.keys() == expected[0].keys()
+    assert all(torch.equal(weights[name], expected[0][name]) for name in weights)
+    assert checkpoint.read_metrics(folder) == expected[1]
+    assert not (folder / checkpoint.STATE).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "save_seconds"), [("SIGKILL", 0.0), ("SIGKILL", 1e9), ("SIGINT", 1e9), ("SIGTERM", 1e9)])
+def test_a_stopped_run_goes_on_to_the_same_result(
+    tmp_path: Path, undisturbed: tuple[dict[str, Tensor], list[dict[str, object]]], number: str, save_seconds: float
+) -> None:
+    """Killed with and without a saved state; asked to stop, where the state is saved in any case."""
+    command = [sys.executable, "-c", DIE_AT_STEP, str(tmp_path), "5", number, str(save_seconds)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode in ((-signal.SIGKILL,) if number == "SIGKILL" else (1, -signal.SIGINT))
+    assert (tmp_path / checkpoint.STATE).exists() == (number != "SIGKILL" or save_seconds == 0)
+    assert not (tmp_path / checkpoint.WEIGHTS).exists()
+    assert_same(tmp_path, run(tmp_path), undisturbed)
+
+
+def test_workers_do_not_change_the_result(
+    tmp_path: Path, undisturbed: tuple[dict[str, Tensor], list[dict[str, object]]]
+) -> None:
+    assert_same(tmp_path, run(tmp_path, workers=2), undisturbed)
+
+
+def test_metrics_hold_every_step(undisturbed: tuple[dict[str, Tensor], list[dict[str, float]]]) -> None:
+    entries = undisturbed[1]
+    assert [entry["step"] for entry in entries] == list(range(1, 9))
+    for entry in entries:
+        assert entry["total"] == pytest.approx(entry["l2"] + entry["ssim"] + entry["focal"], rel=1e-5)
+    rates = [entry["learning_rate"] for entry in entries]
+    assert rates == pytest.approx([1e-4] * 7 + [2e-5])  # 0.8·8 = 6.4 and 0.9·8 = 7.2: the second decay comes too late
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    (tmp_path / checkpoint.STATE).write_bytes(b"not tensors")
+    with pytest.raises(CheckpointError, match="cannot be resumed from"):
+        run(tmp_path)
+
+
+class Diverging(nn.Module):
+    """Loss is finite for three steps, then not."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.calls = network, 0
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.calls += 1
+        losses: dict[str, Tensor] = self.network(batch)
+        return {**losses, "ssim": losses["ssim"] * (math.inf if self.calls > 3 else 1)}
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    method = Draem(CONFIG)
+    stage = dataclasses.replace(method.stages(NORMALS, NONE)[0], module=Diverging(method.network))
+    with pytest.raises(TrainingError, match=r"(?s)step 4 of stage 'train' \(ssim\).*learning_rate.*bf16"):
+        fit(method, [stage], tmp_path, seed=3, device="cpu", save_seconds=0.0)
+    saved = checkpoint.load_state(tmp_path, method)
+    assert saved is not None
+    assert saved[0].step == 3
+    assert all(torch.isfinite(value).all() for value in method.network.state_dict().values())
+
+
+def test_two_stages_run_in_order_and_resume_in_the_second(tmp_path: Path) -> None:
+    def stages(method: Draem) -> list[Stage]:
+        [stage] = method.stages(NORMALS, NONE)
+        return [dataclasses.replace(stage, name="one", steps=3), dataclasses.replace(stage, name="two", steps=4)]
+
+    def start() -> Draem:
+        torch.manual_seed(3)
+        return Draem(CONFIG)
+
+    method = start()
+    fit(method, stages(method), tmp_path / "whole", seed=3, device="cpu")
+    entries = checkpoint.read_metrics(tmp_path / "whole")
+    assert [(entry["stage"], entry["step"]) for entry in entries] == [("one", n) for n in (1, 2, 3)] + [
+        ("two", n) for n in (1, 2, 3, 4)
+    ]
+    first = start()
+    fit(first, stages(first)[:1], tmp_path / "cut", seed=3, device="cpu")
+    (tmp_path / "cut" / checkpoint.WEIGHTS).unlink()
+    checkpoint.save_state(tmp_path / "cut", first, torch.optim.Adam(first.network.parameters()), checkpoint.State(0, 3, {}))
+    second = start()
+    fit(second, stages(second), tmp_path / "cut", seed=3, device="cpu")
+    for name, value in load_file(tmp_path / "whole" / checkpoint.WEIGHTS).items():
+        assert torch.equal(value, second.network.state_dict()[name]), name
+
+
+def test_devices_that_are_not_there() -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="There is no cuda:3"):
+            make_accelerator("cuda:3", "no")
+    assert make_accelerator("cpu", "no").device.type == "cpu"
+
+
+def test_bf16_on_a_cpu_stays_close_to_float32(tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("no", "bf16"):
+        torch.manual_seed(3)
+        method = Draem(CONFIG)
+        fit(method, method.stages(NORMALS, NONE), tmp_path / precision, seed=3, device="cpu", precision=precision)
+        losses[precision] = [entry["total"] for entry in checkpoint.read_metrics(tmp_path / precision)]
+    assert losses["bf16"] != losses["no"]
+    assert losses["bf16"] == pytest.approx(losses["no"], rel=0.05)
+
+
+@pytest.mark.slow
+def test_two_processes_share_each_batch(parts: Path, tmp_path: Path) -> None:
+    settings = ["size=32", "reconstructive_width=2", "discriminative_width=2", "steps=3"]
+    options = [argument for setting in settings for argument in ("--set", setting)]
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "edgead"),
+        *("train", "--data", str(parts), "--preset", "nano", "--out", str(tmp_path / "run"), *options),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [entry["step"] for entry in checkpoint.read_metrics(tmp_path / "run")] == [1, 2, 3]
+    run_config, method = checkpoint.load_method(tmp_path / "run")
+    assert len(run_config.normals) == 10
+    assert all(torch.isfinite(value).all() for value in method.network.state_dict().values())
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate import Accelerator
+
+    monkeypatch.setattr(Accelerator, "num_processes", 3)
+    with pytest.raises(ConfigError, match="batch_size 2 cannot be shared by 3"):
+        run(tmp_path)
+
+
+def test_saved_states_are_plain_tensors(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    method = Draem(CONFIG)
+    checkpoint.save_state(tmp_path, method, torch.optim.Adam(method.network.parameters()), checkpoint.State(1, 2, {}))
+    header = (tmp_path / checkpoint.STATE).read_bytes()
+    size = int.from_bytes(header[:8], "little")
+    assert json.loads(header[8 : 8 + size])["__metadata__"] == {"stage": "1", "step": "2", "scaler": "{}"}

@@ -1,0 +1,179 @@
+"""`edgead train` as a function: splits, layouts, warnings, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgead.console import Console
+from edgead.datasets import Category, open_category
+from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.train import checkpoint
+from edgead.train.train import MOST_HELD_OUT, find_unfinished, resume, split_normals, train
+
+Write = Callable[..., Path]
+QUICK = ("size=32", "reconstructive_width=2", "discriminative_width=2", "steps=1", "batch_size=2")
+
+
+class Recorder(Console):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def fill(folder: Path, write: Write, count: int = 4) -> Path:
+    for index in range(count):
+        write(folder / f"{index}.png", seed=index)
+    return folder
+
+
+def test_a_run_is_a_folder_that_says_everything(trained: Path, parts: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "weights.safetensors", "curves.png", "synthetic.png"}
+    run, method = checkpoint.load_method(trained)
+    assert run.method == method.name == "draem"
+    assert run.category == "washer"
+    assert len(run.normals) + len(run.held_out) == 12
+    assert set(run.normals).isdisjoint(run.held_out)
+    assert all(name.startswith("train/good/") for name in (*run.normals, *run.held_out))
+    assert len(run.fingerprint) == 64
+    for picture in ("curves.png", "synthetic.png"):
+        image = cv2.imread(str(trained / picture))
+        assert image.std() > 10
+    grid = cv2.imread(str(trained / "synthetic.png"))
+    assert grid.shape == (2 * 64, 8 * 64, 3)
+
+
+def test_normals_are_split_by_seed_alone(parts: Path) -> None:
+    category = open_category(parts)
+    first, again, other = (split_normals(category, 0.25, seed) for seed in (0, 0, 1))
+    assert first == again != other
+    assert (len(first[0]), len(first[1])) == (9, 3)
+    many = Category("many", parts, "plain", tuple(Path(f"{index}.png") for index in range(3000)))
+    assert len(split_normals(many, 0.5, 0)[1]) == MOST_HELD_OUT
+    own = Category("own", parts, "mvtec3d", (Path("a"),), (Path("b"), Path("c")))
+    assert split_normals(own, 0.2, 0) == ([Path("a")], [Path("b"), Path("c")])
+
+
+def test_test_images_are_never_read(parts: Path, tmp_path: Path) -> None:
+    """With and without its test images, a data set gives the same weights."""
+    bare = tmp_path / "washer"
+    shutil.copytree(parts / "train", bare / "train")
+    [with_test] = train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "a")
+    [without] = train("draem", bare, preset="nano", settings=QUICK, out=tmp_path / "b")
+    assert (with_test / checkpoint.WEIGHTS).read_bytes() == (without / checkpoint.WEIGHTS).read_bytes()
+
+
+def test_plain_folder_of_mixed_images(tmp_path: Path, write_image: Write) -> None:
+    folder = fill(tmp_path / "photos", write_image)
+    grey = np.random.default_rng(0).integers(0, 65536, (50, 60), dtype=np.uint16)
+    cv2.imwrite(str(folder / "grey16.tiff"), grey)
+    cv2.imwrite(str(folder / "photo.jpg"), np.full((40, 40, 3), 90, np.uint8))
+    cv2.imwrite(str(folder / "alpha.webp"), np.full((40, 40, 4), 200, np.uint8))
+    [run] = train("draem", folder, preset="nano", settings=QUICK, out=tmp_path / "run")
+    config = checkpoint.load_run_config(run)
+    assert len(config.normals) + len(config.held_out) == 7
+    assert config.category == "photos"
+
+
+def test_all_categories_get_a_run_each(tmp_path: Path, write_image: Write) -> None:
+    for name in ("bolt", "nut"):
+        fill(tmp_path / "data" / name / "train" / "good", write_image)
+    runs = train("draem", tmp_path / "data", category="all", preset="nano", settings=QUICK, out=tmp_path / "runs")
+    assert [run.name for run in runs] == ["bolt", "nut"]
+    assert all(checkpoint.is_finished(run) for run in runs)
+
+
+def test_damaged_images_are_named_and_counted(tmp_path: Path, write_image: Write) -> None:
+    folder = fill(tmp_path / "photos", write_image, 6)
+    for path in folder.iterdir():
+        cut = path.with_name(f"cut-{path.name}")
+        cut.write_bytes(path.read_bytes()[:60])
+    recorder = Recorder()
+    train("draem", folder, preset="nano", settings=QUICK, out=tmp_path / "run", console=recorder)
+    said = "\n".join(recorder.lines)
+    assert "images skipped:" in said
+    assert "cut-" in said
+    assert "only" in said  # few images
+
+
+def test_images_that_are_all_damaged(tmp_path: Path) -> None:
+    for index in range(3):
+        (tmp_path / f"{index}.png").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="None of the 2 good images"):
+        train("draem", tmp_path, preset="nano", settings=QUICK, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_image_is_too_few(tmp_path: Path, write_image: Write) -> None:
+    fill(tmp_path, write_image, 1)
+    with pytest.raises(DataError, match="At least two are needed"):
+        train("draem", tmp_path, preset="nano", settings=QUICK)
+
+
+def test_dark_16_bit_images_suggest_the_bit_depth(tmp_path: Path) -> None:
+    for index in range(4):
+        image = np.random.default_rng(index).integers(0, 4096, (32, 32), dtype=np.uint16)
+        cv2.imwrite(str(tmp_path / f"{index}.png"), image)
+    recorder = Recorder()
+    train("draem", tmp_path, preset="nano", settings=QUICK, out=tmp_path / "a", console=recorder)
+    assert any("--bit-depth" in line for line in recorder.lines)
+    recorder.lines.clear()
+    train("draem", tmp_path, preset="nano", settings=QUICK, out=tmp_path / "b", bit_depth=12, console=recorder)
+    assert not any("--bit-depth" in line for line in recorder.lines)
+
+
+def test_textures(tmp_path: Path, parts: Path, write_image: Write) -> None:
+    textures = fill(tmp_path / "textures" / "woven", write_image).parent
+    [run] = train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "run", textures=textures)
+    assert checkpoint.load_run_config(run).textures == str(textures)
+    with pytest.raises(DataError, match="holds no images"):
+        train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "other", textures=tmp_path / "absent")
+
+
+def test_an_existing_run_is_not_overwritten(trained: Path, parts: Path) -> None:
+    with pytest.raises(ConfigError, match="--resume"):
+        train("draem", parts, preset="nano", settings=QUICK, out=trained)
+    with pytest.raises(ConfigError, match="share between 0 and 1"):
+        train("draem", parts, holdout=1.0)
+
+
+def test_resume_refuses_changed_images(trained: Path, tmp_path: Path, parts: Path) -> None:
+    data = Path(shutil.copytree(parts, tmp_path / "washer"))
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    (folder / checkpoint.WEIGHTS).unlink()
+    values = json.loads((folder / checkpoint.CONFIG).read_text())
+    values["data"] = str(data)
+    (folder / checkpoint.CONFIG).write_text(json.dumps(values))
+    changed = data / values["normals"][0]
+    shutil.copy(data / values["normals"][1], changed)
+    with pytest.raises(CheckpointError, match="are not those"):
+        resume(folder)
+    assert find_unfinished("draem", tmp_path) == folder
+
+
+def test_a_finished_run_is_left_alone(trained: Path) -> None:
+    before = (trained / checkpoint.WEIGHTS).stat().st_mtime_ns
+    assert resume(trained) == trained
+    assert (trained / checkpoint.WEIGHTS).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"method": "draem"}'])
+def test_a_damaged_run_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / checkpoint.CONFIG).write_text(text)
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.load_run_config(tmp_path)
+    with pytest.raises(CheckpointError, match="no unfinished run"):
+        find_unfinished("draem", tmp_path)
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+        checkpoint.load_run_config(tmp_path / "absent")

@@ -313,7 +313,6 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     with load(bundle, engine=engine) as inspector:
         check = check_golden(inspector.bundle, inspector.engine)
         manifest, name = inspector.bundle.manifest, inspector.engine.name
-    error = max(check.score_error, check.map_error)
     apart = max(manifest.parity["score_error"], manifest.parity["map_error"])
     facts = {
         "bundle": manifest.name,
@@ -326,11 +325,11 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "parity": f"graph and network differ by at most {apart:.2g}",
         "made": f"{manifest.created} by edgead {manifest.edgead}",
         "files": f"{len(manifest.files)}, hashes right",
-        "golden": f"{check.frames} frames on {name}: differ by at most {error:.2g} (allowed {check.tolerance:.2g})",
+        "golden": f"{check.frames} frames on {name}: within {check.largest:.2g} (allowed {check.tolerance:g})",
     }
-    value = {"manifest": dataclasses.asdict(manifest), "golden": {**dataclasses.asdict(check), "passed": check.passed}}
+    value = {"manifest": dataclasses.asdict(manifest), "golden": {**dataclasses.asdict(check), "good": check.good}}
     _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
-    if not check.passed:
+    if not check.good:
         raise DeviceError(f"On this machine {name} does not give what the bundle must give. Do not use it here.")
 
 

@@ -105,7 +105,7 @@ def test_pickles_are_never_loaded(copy: Path) -> None:
 
 def test_the_golden_frames_prove_the_bundle(bundle: Bundle) -> None:
     check = check_golden(bundle, open_engine("auto", bundle.model))
-    assert check.passed
+    assert check.good
     assert check.frames == 4
 
 
@@ -123,5 +123,5 @@ def test_the_golden_frames_find_another_graph(bundle: Bundle) -> None:
         def close(self) -> None: ...
 
     check = check_golden(bundle, Biased())
-    assert not check.passed
+    assert not check.good
     assert check.score_error == pytest.approx(0.01, abs=1e-3)

@@ -116,3 +116,15 @@ def test_version_and_changelog_agree() -> None:
 def test_the_links_show_the_rooms() -> None:
     for name in ("train", "export", "runtime"):
         assert (ROOT / name).resolve() == ROOT / "edgead" / name
+
+
+def test_the_examples_run(bundle: edgead.bundle.Bundle, parts: Path) -> None:
+    images = parts / "test" / "chip"
+    looped = [sys.executable, ROOT / "examples" / "inspect_folder.py", bundle.path, images]
+    done = subprocess.run(looped, capture_output=True, text=True, check=True)
+    verdicts = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert len(verdicts) == 2
+    for path, verdict in zip(sorted(images.iterdir()), verdicts):
+        plain = [sys.executable, ROOT / "examples" / "plain_onnxruntime.py", bundle.path, path]
+        done = subprocess.run(plain, capture_output=True, text=True, check=True)
+        assert done.stdout.split()[0] == verdict

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from edgead.benchmark.accuracy import METRICS, Miss
 from edgead.images import Frame, cv2
 
 PICTURE_SIDE = 220
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1150px; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1280px; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #d8dee4; white-space: nowrap; }
@@ -68,7 +69,11 @@ def _plot(rows: Sequence[dict[str, Any]]) -> str:
         axes.errorbar(x, y, xerr=[[0], [row["latency_ms"]["p99"] - x]], fmt="o", markersize=8, capsize=3)
         axes.annotate(f"{row['bundle']} ({row['category']})", (x, y), xytext=(8, 6), textcoords="offset points")
     axes.set(xlabel="latency, ms (p50, bar to p99; log scale)", ylabel="image AUROC, %", xscale="log")
-    axes.margins(x=0.5, y=0.3)
+    axes.margins(x=0.5)
+    lowest = min(100 * row["image_auroc"] for row in rows)
+    axes.set_ylim(lowest - 0.25 * max(100 - lowest, 4), 100.5)
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis(ScalarFormatter())
     axes.grid(alpha=0.3, which="both")
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -122,7 +122,7 @@ def export(
         )
         golden = Golden(probes[shown], reference.scores[shown], reference.maps[shown])
         manifest = write_bundle(folder, manifest, golden)
-    console.say(f"graph and network differ by at most {max(parity.score_error, parity.map_error):.2g} "
+    console.say(f"graph and network differ by at most {parity.largest:.2g} "
                 f"(allowed {parity.tolerance:.2g})")
     console.say(threshold.describe())
     console.say(f"Exported: {path}")

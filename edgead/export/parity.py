@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,19 +9,10 @@ from torch import nn
 
 from edgead.bundle import Golden
 from edgead.errors import GateError
+from edgead.runtime.golden import Agreement, compare
 
 TOLERANCE = 1e-4
 """Largest difference of a score or map value, relative to the largest reference value where that exceeds 1."""
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Largest absolute differences between graph and network, and the tolerance they were held to."""
-
-    frames: int
-    score_error: float
-    map_error: float
-    tolerance: float
 
 
 def run_reference(detector: nn.Module, frames: NDArray[np.uint8]) -> Golden:
@@ -36,22 +25,17 @@ def run_reference(detector: nn.Module, frames: NDArray[np.uint8]) -> Golden:
     return Golden(frames, scores, maps)
 
 
-def check_parity(reference: Golden, scores: NDArray[np.float32], maps: NDArray[np.float32]) -> Parity:
+def check_parity(reference: Golden, scores: NDArray[np.float32], maps: NDArray[np.float32]) -> Agreement:
     """Compare an engine's output with the trained network's.
 
     Raises:
         GateError: above the tolerance, or not finite.
     """
     largest = max(1.0, float(np.abs(reference.scores).max()), float(np.abs(reference.maps).max()))
-    parity = Parity(
-        frames=len(reference.frames),
-        score_error=float(np.abs(scores - reference.scores).max()),
-        map_error=float(np.abs(maps - reference.maps).max()),
-        tolerance=TOLERANCE * largest,
-    )
-    if not max(parity.score_error, parity.map_error) <= parity.tolerance:
+    agreement = compare(reference, scores, maps, TOLERANCE * largest)
+    if not agreement.good:
         raise GateError(
-            f"The exported graph is not the trained network: scores differ by {parity.score_error:.2g}, maps by "
-            f"{parity.map_error:.2g}; allowed is {parity.tolerance:.2g}. No bundle was written."
+            f"The exported graph is not the trained network: scores differ by {agreement.score_error:.2g}, maps by "
+            f"{agreement.map_error:.2g}; allowed is {agreement.tolerance:.2g}. No bundle was written."
         )
-    return parity
+    return agreement

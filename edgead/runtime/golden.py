@@ -1,18 +1,19 @@
-"""Does a bundle still give here what it gave where it was made?"""
+"""Does an engine give what the trained network gave? Asked at export, and again wherever a bundle lands."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgead.bundle import Bundle
+from edgead.bundle import Bundle, Golden
 from edgead.runtime.engines import Engine
 
 
 @dataclass(frozen=True)
-class GoldenCheck:
-    """Largest absolute differences of an engine from the golden outputs, and what is allowed."""
+class Agreement:
+    """Largest absolute differences from the reference, in units of the score, and what is allowed."""
 
     frames: int
     score_error: float
@@ -20,17 +21,31 @@ class GoldenCheck:
     tolerance: float
 
     @property
-    def passed(self) -> bool:
-        return max(self.score_error, self.map_error) <= self.tolerance  # False for NaN
+    def good(self) -> bool:
+        """Within the tolerance. Errors that are not a number are not."""
+        return self.score_error <= self.tolerance and self.map_error <= self.tolerance
+
+    @property
+    def largest(self) -> float:
+        """The larger of the two errors."""
+        return float(np.maximum(self.score_error, self.map_error))
 
 
-def check_golden(bundle: Bundle, engine: Engine) -> GoldenCheck:
-    """Run a bundle's golden frames on an engine and compare."""
+def compare(
+    reference: Golden, scores: NDArray[np.float32], maps: NDArray[np.float32], tolerance: float
+) -> Agreement:
+    """Compare an engine's scores ``[K]`` and maps ``[K, H, W]`` on the reference's frames with the reference."""
+    return Agreement(
+        frames=len(reference.frames),
+        score_error=float(np.abs(scores - reference.scores).max()),
+        map_error=float(np.abs(maps - reference.maps).max()),
+        tolerance=tolerance,
+    )
+
+
+def check_golden(bundle: Bundle, engine: Engine) -> Agreement:
+    """Run a bundle's golden frames on an engine, one by one, and compare."""
     golden = bundle.golden()
     outputs = [engine.infer(golden.frames[index : index + 1]) for index in range(len(golden.frames))]
-    return GoldenCheck(
-        frames=len(golden.frames),
-        score_error=float(np.abs(np.concatenate([scores for scores, _ in outputs]) - golden.scores).max()),
-        map_error=float(np.abs(np.concatenate([maps for _, maps in outputs]) - golden.maps).max()),
-        tolerance=bundle.manifest.parity["tolerance"],
-    )
+    scores, maps = (np.concatenate(parts) for parts in zip(*outputs))
+    return compare(golden, scores, maps, bundle.manifest.parity["tolerance"])

@@ -1,0 +1,54 @@
+"""Time `fit_frame` against one INTER_AREA call on the same frames, interleaved, and write the result.
+
+python benchmarks/fit_frame.py benchmarks/results/fit-frame-MACHINE.json
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+
+from edgead.benchmark.machine import describe_machine, versions
+from edgead.files import write_json
+from edgead.images import fit_frame
+
+CASES = {"1920x1080": (1080, 1920), "2448x2048": (2048, 2448), "1280x720": (720, 1280), "1023x767": (767, 1023)}
+TARGET = (256, 256)
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--rounds", default=200)
+def main(out: Path, rounds: int) -> None:
+    """Write the medians and their ratio to OUT."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for name, shape in CASES.items():
+        frame = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        calls = {
+            "fit_frame": lambda frame=frame: fit_frame(frame, TARGET),
+            "inter_area": lambda frame=frame: cv2.resize(frame, TARGET[::-1], interpolation=cv2.INTER_AREA),
+        }
+        times: dict[str, list[float]] = {key: [] for key in calls}
+        for _ in range(rounds):
+            for key, call in calls.items():
+                start = time.perf_counter()
+                call()
+                times[key].append((time.perf_counter() - start) * 1e3)
+        medians = {key: float(np.median(values)) for key, values in times.items()}
+        rows.append({"frame": name, **{f"{key}_ms": round(value, 3) for key, value in medians.items()}})
+        rows[-1]["speedup"] = round(medians["inter_area"] / medians["fit_frame"], 2)
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    conditions = {"target": "256x256", "rounds": rounds, "order": "interleaved, medians"}
+    result = {"created": created, "machine": describe_machine(), "versions": versions(), "conditions": conditions}
+    write_json(out, {**result, "rows": rows})
+    click.echo("\n".join(str(row) for row in rows))
+
+
+if __name__ == "__main__":
+    main()

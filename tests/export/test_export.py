@@ -1,0 +1,162 @@
+"""From a run to a bundle: parity, threshold, golden frames, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from edgead.bundle import Bundle, read_bundle
+from edgead.decision import conformal_threshold
+from edgead.errors import CheckpointError, DataError, GateError
+from edgead.export.export import export, find_run, find_runs_of_all
+from edgead.export.parity import check_parity, run_reference
+from edgead.images import fit_frame, read_frame
+from edgead.runtime.inspector import load
+from edgead.train import checkpoint
+from edgead.train.methods.draem import Draem
+
+
+def test_the_manifest_tells_how_the_bundle_came_about(bundle: Bundle, trained: Path) -> None:
+    manifest, run = bundle.manifest, checkpoint.load_run_config(trained)
+    assert (manifest.method, manifest.preset, manifest.category) == ("draem", "nano", "washer")
+    assert manifest.size == (64, 64)
+    assert manifest.data["fingerprint"] == run.fingerprint
+    assert len(manifest.data["held_out_fingerprint"]) == 64
+    assert manifest.training["steps"] == 12
+    assert manifest.training["images"] == len(run.normals)
+    assert manifest.parity["frames"] == 4
+    assert max(manifest.parity["score_error"], manifest.parity["map_error"]) <= manifest.parity["tolerance"] == 1e-4
+    text = (bundle.path / "manifest.json").read_text()
+    assert str(Path.home()) not in text
+    assert run.data not in text
+
+
+def test_the_threshold_is_that_of_the_held_out_images(bundle: Bundle, trained: Path) -> None:
+    """Recomputed from the run: the trained network on the held-out files, read as the runtime reads them."""
+    run, method = checkpoint.load_method(trained)
+    frames = np.stack([fit_frame(read_frame(Path(run.data, name)), (64, 64)) for name in run.held_out])
+    reference = run_reference(method.detector(), frames)
+    threshold = conformal_threshold(reference.scores, 0.01)
+    assert bundle.manifest.threshold["value"] == pytest.approx(threshold.value, abs=1e-4)
+    assert bundle.manifest.threshold["false_reject_bound"] == pytest.approx(1 / (len(run.held_out) + 1))
+    assert bundle.manifest.mask_threshold == pytest.approx(float(reference.maps.max()), abs=1e-4)
+
+
+def test_no_held_out_image_fails_with_so_few(bundle: Bundle, trained: Path) -> None:
+    run = checkpoint.load_run_config(trained)
+    with load(bundle.path) as inspector:
+        verdicts = [inspector.inspect(read_frame(Path(run.data, name))).verdict.value for name in run.held_out]
+    assert set(verdicts) == {"PASS"}
+
+
+def test_golden_frames_are_good_and_anomalous(bundle: Bundle, trained: Path) -> None:
+    golden = bundle.golden()
+    run, method = checkpoint.load_method(trained)
+    held_out = [fit_frame(read_frame(Path(run.data, name)), (64, 64)) for name in run.held_out]
+    assert all(any(np.array_equal(frame, other) for other in held_out) for frame in golden.frames[:2])
+    assert not any(np.array_equal(golden.frames[2], other) for other in held_out)
+    again = run_reference(method.detector(), golden.frames)
+    assert np.array_equal(again.scores, golden.scores)
+
+
+def test_batch_norms_are_folded(bundle: Bundle) -> None:
+    model = onnx.load(bundle.model)
+    assert not any(node.op_type in ("BatchNormalization", "Softmax") for node in model.graph.node)
+
+
+def test_a_graph_that_is_not_the_network_is_refused(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Draem.deployable
+
+    def wrong(self: Draem) -> nn.Module:
+        module = honest(self)
+        with torch.no_grad():
+            list(module.parameters())[-1].add_(0.05)
+        return module
+
+    monkeypatch.setattr(Draem, "deployable", wrong)
+    with pytest.raises(GateError, match="is not the trained network"):
+        export(trained, out=tmp_path / "wrong.edgead")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [2e-4, np.nan, np.inf])
+def test_the_tolerance_holds_for_scores_and_maps(bundle: Bundle, error: float) -> None:
+    golden = bundle.golden()
+    check_parity(golden, golden.scores, golden.maps)
+    with pytest.raises(GateError):
+        check_parity(golden, golden.scores + np.float32(error), golden.maps)
+    maps = golden.maps.copy()
+    maps[0, 3, 3] += error
+    with pytest.raises(GateError):
+        check_parity(golden, golden.scores, maps)
+
+
+def test_moved_data(trained: Path, parts: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(parts, tmp_path / "moved"))
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    values = json.loads((run / checkpoint.CONFIG).read_text())
+    values["data"] = str(tmp_path / "gone")
+    (run / checkpoint.CONFIG).write_text(json.dumps(values))
+    with pytest.raises(DataError, match="(?s)held-out images of this run are not there.*--data"):
+        export(run, out=tmp_path / "out.edgead")
+    assert read_bundle(export(run, data=moved, out=tmp_path / "out.edgead").path)
+
+
+def test_a_bundle_is_replaced_and_nothing_else(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.edgead"
+    first = export(trained, out=out)
+    second = export(trained, out=out)
+    assert first.manifest.files == second.manifest.files  # the same run gives the same bytes
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "dear.png").write_bytes(b"x")
+    with pytest.raises(DataError, match="is not a bundle"):
+        export(trained, out=tmp_path / "photos")
+    assert (tmp_path / "photos" / "dear.png").exists()
+
+
+def test_the_newest_finished_run_is_found(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="(?s)no finished run of draem.*edgead train --method draem"):
+        find_run("draem", root=tmp_path)
+    for name, created, category in (("a", "2026-01-02", "nut"), ("b", "2026-01-03", "nut"), ("c", "2026-01-01", "bolt")):
+        folder = Path(shutil.copytree(trained, tmp_path / name))
+        values = json.loads((folder / checkpoint.CONFIG).read_text())
+        values.update(created=created, category=category)
+        (folder / checkpoint.CONFIG).write_text(json.dumps(values))
+    (tmp_path / "unfinished").mkdir()
+    shutil.copy(tmp_path / "b" / checkpoint.CONFIG, tmp_path / "unfinished")
+    assert find_run("draem", root=tmp_path).name == "b"
+    assert find_run("draem", "bolt", root=tmp_path).name == "c"
+    assert [run.name for run in find_runs_of_all("draem", tmp_path)] == ["c", "b"]
+    with pytest.raises(CheckpointError, match="is not finished"):
+        export(tmp_path / "unfinished", out=tmp_path / "x.edgead")
+
+
+@pytest.mark.parametrize("damage", ["cut", "other"])
+def test_damaged_weights_are_refused(trained: Path, tmp_path: Path, damage: str) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    weights = run / checkpoint.WEIGHTS
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    else:
+        values = json.loads((run / checkpoint.CONFIG).read_text())
+        values["config"]["discriminative_width"] = 6
+        (run / checkpoint.CONFIG).write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="does not hold the weights"):
+        export(run, out=tmp_path / "x.edgead")
+
+
+def test_the_graph_is_ordinary_onnx(bundle: Bundle) -> None:
+    model = onnx.load(bundle.model)
+    assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
+    assert sum(numpy_helper.to_array(tensor).size for tensor in model.graph.initializer) > 10_000
+    assert {entry.domain for entry in model.opset_import} <= {"", "ai.onnx"}

@@ -1,0 +1,145 @@
+"""Inspecting frames: fields, conversions, failures as verdicts."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import edgead
+from edgead.bundle import Bundle
+from edgead.decision import Verdict
+from edgead.errors import BundleError, ConfigError, DataError, DeviceError
+from edgead.images import fit_frame, read_frame
+from edgead.runtime.engines import open_engine
+from edgead.runtime.inspector import Inspector
+from edgead.runtime.sources import Captured
+
+
+@pytest.fixture(scope="module")
+def inspector(bundle: Bundle) -> Inspector:
+    return edgead.load(bundle.path)
+
+
+@pytest.fixture(scope="module")
+def frame(parts: Path) -> NDArray[np.uint8]:
+    return read_frame(parts / "test" / "stain" / "000.png")
+
+
+def test_a_result_has_every_field(inspector: Inspector, frame: NDArray[np.uint8]) -> None:
+    before = time.monotonic()
+    result = inspector.inspect(frame, source_id="cam", frame_id=7)
+    assert math.isfinite(result.score)
+    assert result.verdict in (Verdict.PASS, Verdict.FAIL)
+    assert result.threshold == inspector.threshold
+    assert result.anomaly_map is not None
+    assert (result.anomaly_map.shape, result.anomaly_map.dtype) == ((64, 64), np.float32)
+    assert (result.mask.shape, result.mask.dtype) == ((256, 256), np.bool_)
+    assert (result.source_id, result.frame_id, result.engine) == ("cam", 7, "onnxruntime-cpu")
+    assert before <= result.t_capture <= time.monotonic()
+    assert set(result.latency_ms) == {"queue", "fit", "infer", "post", "total"}
+    parts_sum = sum(result.latency_ms[name] for name in ("queue", "fit", "infer", "post"))
+    assert result.latency_ms["total"] == pytest.approx(parts_sum, abs=1e-6)
+    assert json.loads(json.dumps(result.to_dict()))["verdict"] == result.verdict.value
+
+
+def test_inspect_is_fit_and_engine_and_nothing_else(inspector: Inspector, bundle: Bundle, frame: NDArray[np.uint8]) -> None:
+    scores, maps = open_engine("onnxruntime", bundle.model).infer(fit_frame(frame, (64, 64))[None])
+    result = inspector.inspect(frame)
+    assert result.score == scores[0]
+    assert np.array_equal(result.anomaly_map, maps[0])  # type: ignore[arg-type]
+
+
+def test_frames_of_other_forms_and_sizes(inspector: Inspector, frame: NDArray[np.uint8]) -> None:
+    expected = inspector.inspect(frame).score
+    original = frame.copy()
+    assert inspector.inspect(np.dstack([frame, frame[:, :, 0]])).score == expected
+    assert inspector.inspect(frame.astype(np.uint16) << 8).score == expected
+    assert inspector.inspect(frame[:, ::-1][:, ::-1]).score == expected  # a view that is not contiguous
+    assert np.array_equal(frame, original)
+    large = inspector.inspect(np.zeros((1080, 1920), np.uint8))
+    assert large.mask.shape == (1080, 1920)
+    with pytest.raises(DataError, match="not float32"):
+        inspector.inspect(frame.astype(np.float32))
+
+
+def test_results_do_not_share_memory(inspector: Inspector, frame: NDArray[np.uint8]) -> None:
+    first = inspector.inspect(frame)
+    kept = first.anomaly_map.copy()  # type: ignore[union-attr]
+    inspector.inspect(np.zeros_like(frame))
+    assert np.array_equal(first.anomaly_map, kept)  # type: ignore[arg-type]
+
+
+def test_the_mask_is_where_the_map_is_high(inspector: Inspector, frame: NDArray[np.uint8]) -> None:
+    result = inspector.inspect(frame)
+    result.anomaly_map = np.zeros((64, 64), np.float32)
+    result.anomaly_map[16:32, 16:32] = 1
+    result.mask_threshold = 0.5
+    assert result.mask[70:120, 70:120].all()
+    assert not result.mask[:56].any()
+    assert not result.mask[140:].any()
+
+
+def test_the_threshold_decides(bundle: Bundle, frame: NDArray[np.uint8]) -> None:
+    assert edgead.load(bundle.path, threshold=-1.0).inspect(frame).verdict is Verdict.FAIL
+    assert edgead.load(bundle.path, threshold=2.0).inspect(frame).verdict is Verdict.PASS
+    with pytest.raises(ConfigError, match="finite"):
+        edgead.load(bundle.path, threshold=math.nan)
+
+
+class Broken:
+    """An engine that works for the warm-up and then fails, or gives nonsense."""
+
+    name = "broken"
+
+    def __init__(self, failure: Exception | None) -> None:
+        self.failure, self.calls = failure, 0
+
+    def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        self.calls += 1
+        if self.failure and self.calls > 2:
+            raise self.failure
+        return np.full(1, np.nan, np.float32), np.zeros((1, 64, 64), np.float32)
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("failure", [DeviceError("the device is gone"), RuntimeError("driver"), MemoryError(), None])
+def test_a_failure_is_unknown_and_never_pass(bundle: Bundle, frame: NDArray[np.uint8], failure: Exception | None) -> None:
+    inspector = Inspector(bundle, Broken(failure))
+    result = inspector.judge(Captured(frame, "", "cam", 3, time.monotonic()))
+    assert result.verdict is Verdict.UNKNOWN
+    assert result.reason
+    assert (result.source_id, result.frame_id) == ("cam", 3)
+    assert not result.mask.any()
+    assert json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_a_frame_that_could_not_be_had_is_unknown(inspector: Inspector) -> None:
+    result = inspector.judge(Captured(None, "the camera is gone", "cam", 0, time.monotonic()))
+    assert (result.verdict, result.reason) == (Verdict.UNKNOWN, "the camera is gone")
+    assert math.isnan(result.score)
+    assert result.to_dict()["score"] is None
+
+
+def test_engines_that_are_not_there_and_graphs_that_are_none(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="There is no engine 'gpu'"):
+        edgead.load(bundle.path, engine="gpu")
+    (tmp_path / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(BundleError, match="cannot read"):
+        open_engine("auto", tmp_path / "model.onnx")
+    copy = shutil.copytree(bundle.path, tmp_path / "copy.edgead")
+    with pytest.raises(DeviceError, match="ONNX Runtime failed"):
+        edgead.load(copy).engine.infer(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def test_the_public_api_is_what_it_says() -> None:
+    assert {name: getattr(edgead, name) for name in edgead.__all__}
+    with pytest.raises(AttributeError, match="no attribute 'train_everything'"):
+        edgead.train_everything  # noqa: B018

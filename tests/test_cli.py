@@ -1,0 +1,244 @@
+"""The command line as a person uses it: exit codes, words, JSON, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgead.bundle import Bundle
+from edgead.cli import cli
+
+VERBS = sorted(cli.commands)
+Write = Callable[..., Path]
+QUICK = [
+    *("--preset", "nano", "--set", "size=32", "--set", "reconstructive_width=2", "--set", "discriminative_width=2"),
+    *("--set", "batch_size=2"),
+]
+
+
+def edgead(*arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "edgead", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=300)
+
+
+def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert "Traceback" not in done.stderr
+    return done.stderr[done.stderr.index("Error:") :].splitlines()
+
+
+@pytest.mark.slow
+def test_the_defaults_line_up(parts: Path, tmp_path: Path) -> None:
+    """train, export, inspect, predict, run and benchmark with nothing but what the README says."""
+    trained = edgead(
+        "train", "--method", "draem", "--data", parts, *QUICK, "--set", "steps=2", "--json", folder=tmp_path
+    )
+    assert trained.returncode == 0, trained.stderr
+    [run] = json.loads(trained.stdout)["runs"]
+    assert run.startswith("runs/train/draem-washer-")
+    exported = edgead("export", "--method", "draem", "--json", folder=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    [made] = json.loads(exported.stdout)["bundles"]
+    assert made["bundle"] == f"runs/export/{Path(run).name}.edgead"
+    assert made["manifest"]["category"] == "washer"
+    inspected = edgead("inspect", made["bundle"], "--json", folder=tmp_path)
+    assert json.loads(inspected.stdout)["golden"]["good"]
+    images = parts / "test" / "good"
+    predicted = edgead("predict", made["bundle"], images, "--save", "overlays", "--json", folder=tmp_path)
+    assert predicted.returncode == 0, predicted.stderr
+    predictions = json.loads(predicted.stdout)
+    assert [result["path"] for result in predictions["results"]] == sorted(str(path) for path in images.iterdir())
+    assert len(list((tmp_path / "overlays").iterdir())) == 4
+    ran = edgead("run", made["bundle"], "--source", images, "--sink", "jsonl:out.jsonl", "--json", folder=tmp_path)
+    assert json.loads(ran.stdout)["captured"] == 4
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["score"] for line in lines] == [result["score"] for result in predictions["results"]]
+    measured = edgead("benchmark", made["bundle"], "--data", parts, "--rounds", "2", "--json", folder=tmp_path)
+    assert json.loads(measured.stdout)["rows"][0]["bundle"] == Path(run).name
+    assert len(list((tmp_path / "runs" / "benchmark").glob("*/report.html"))) == 1
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_and_json(verb: str) -> None:
+    done = edgead(verb, "--help")
+    assert done.returncode == 0
+    assert "--json" in done.stdout
+
+
+def test_text_for_people(bundle: Bundle, parts: Path) -> None:
+    inspected = edgead("inspect", bundle.path)
+    assert inspected.returncode == 0
+    assert "hashes right" in inspected.stdout
+    predicted = edgead("predict", bundle.path, parts / "test" / "chip")
+    assert len(predicted.stdout.splitlines()) == 2
+    assert predicted.stderr.strip().endswith("0 UNKNOWN")
+    assert "draem: DRAEM" in edgead("methods").stdout
+    assert json.loads(edgead("methods", "--json").stdout)[0]["settings"]["batch_size"] == 8
+
+
+def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
+    done = edgead("run", bundle.path, "--source", parts / "test" / "good", "--sink", "jsonl:-")
+    assert [json.loads(line)["frame_id"] for line in done.stdout.splitlines()] == [0, 1, 2, 3]
+    assert done.stderr.startswith("captured 4 =")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "EMPTY"], "No images of good parts"),
+        (["train", "--data", "EMPTY", "--method", "dream"], "Did you mean 'draem'"),
+        (["train"], "Missing option '--data'"),
+        (["train", "--data", "PARTS", "--preset", "small"], "It has: paper, edge, nano"),
+        (["train", "--data", "PARTS", "--set", "widht=3"], "no setting 'widht'"),
+        (["train", "--data", "PARTS", "--device", "cuda:9", "--preset", "nano"], "There is no cuda:9"),
+        (["train", "--resume"], "There is no unfinished run"),
+        (["export"], "There is no finished run of draem"),
+        (["export", "--checkpoint", "EMPTY"], "is not a training run"),
+        (["export", "--category", "all", "--out", "x"], "leave out --out"),
+        (["predict", "EMPTY", "PARTS"], "is not a bundle"),
+        (["predict", "BUNDLE", "absent"], "absent does not exist"),
+        (["run", "BUNDLE", "--source", "absent"], "does not exist"),
+        (["run", "BUNDLE", "--source", "PARTS", "--sink", "out.txt"], "jsonl:FILE"),
+        (["run", "BUNDLE", "--source", "PARTS", "--engine", "gpu"], "There is no engine 'gpu'"),
+        (["benchmark", "BUNDLE", "--data", "EMPTY"], "No images of good parts"),
+        (["inspect", "absent.edgead"], "does not exist"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+def test_bad_input_is_said_in_a_few_lines(
+    bundle: Bundle, parts: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"EMPTY": tmp_path / "empty", "PARTS": parts, "BUNDLE": bundle.path}
+    done = edgead(*[places.get(argument, argument) for argument in arguments], folder=tmp_path)
+    lines = error_lines(done)
+    assert message in done.stderr
+    assert len(lines) <= 3
+    assert done.returncode == (4 if "cuda:9" in arguments else 2)
+
+
+def test_a_bundle_that_does_not_prove_itself_is_a_device_error(bundle: Bundle, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle.path, tmp_path / "copy.edgead"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["parity"]["tolerance"] = -1.0
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    done = edgead("inspect", copy)
+    assert done.returncode == 4
+    assert "Do not use it here" in error_lines(done)[0]
+
+
+def test_a_flipped_byte_and_a_newer_format(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle.path, tmp_path / "copy.edgead"))
+    data = bytearray((copy / "model.onnx").read_bytes())
+    data[1000] ^= 255
+    (copy / "model.onnx").write_bytes(data)
+    done = edgead("run", copy, "--source", parts)
+    assert (done.returncode, "damaged" in error_lines(done)[0]) == (2, True)
+    (copy / "manifest.json").write_text(json.dumps({"format": 99}))
+    done = edgead("run", copy, "--source", parts)
+    assert (done.returncode, "has format 99" in error_lines(done)[0]) == (2, True)
+
+
+def test_a_full_disk_is_said(bundle: Bundle, parts: Path) -> None:
+    done = edgead("run", bundle.path, "--source", parts / "test", "--sink", "jsonl:/dev/full")
+    assert done.returncode == 2
+    assert "No space left" in done.stderr
+    assert "captured 0 = passed 0" in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error(bundle: Bundle, parts: Path) -> None:
+    command = f"{sys.executable} -m edgead predict {bundle.path} {parts / 'test'} | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=120)
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def interrupt(arguments: list[str | Path], folder: Path, ready: Callable[[], bool]) -> tuple[int, str]:
+    """Start a verb, press Ctrl-C when `ready`, and return its exit code, as a shell sees it, and what it said."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgead", *map(str, arguments)],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": folder, "env": environment},
+    )
+    deadline = time.monotonic() + 60
+    while not ready() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    # CPython ends itself by the signal if it came while code in a string was executed, as some imports do.
+    return 128 - process.returncode if process.returncode < 0 else process.returncode, said
+
+
+@pytest.fixture
+def many(parts: Path, tmp_path: Path) -> Path:
+    """A data set large enough to be interrupted."""
+    source = parts / "test" / "good" / "000.png"
+    for kind in ("train/good", "test/good", "test/bad"):
+        (tmp_path / "many" / kind).mkdir(parents=True)
+        for index in range(1500):
+            (tmp_path / "many" / kind / f"{index:04}.png").symlink_to(source)
+    return tmp_path / "many"
+
+
+def slept(seconds: float) -> Callable[[], bool]:
+    until = time.monotonic() + seconds
+    return lambda: time.monotonic() > until
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "verb", ["demo", "train", "export", "predict", "run", "benchmark", "inspect", "methods", "doctor"]
+)
+def test_ctrl_c_ends_every_verb_cleanly(verb: str, bundle: Bundle, trained: Path, many: Path, tmp_path: Path) -> None:
+    """Exit 130 in one line (or 0 for a verb that was faster), and no file left half-written."""
+    run = tmp_path / "run"
+    if verb == "export":
+        shutil.copytree(trained, run)
+        values = json.loads((run / "config.json").read_text())
+        values.update(data=str(many), held_out=[f"train/good/{index:04}.png" for index in range(1500)])
+        (run / "config.json").write_text(json.dumps(values))
+    metrics, lines, overlays = run / "metrics.jsonl", tmp_path / "out.jsonl", tmp_path / "overlays"
+    verbs: dict[str, tuple[list[str | Path], Callable[[], bool]]] = {
+        "demo": (["--out", tmp_path / "demo"], lambda: (tmp_path / "demo/washer/train/good/003.png").exists()),
+        "train": (
+            ["--data", many, "--out", run, *QUICK, "--set", "steps=100000"],
+            lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 3,
+        ),
+        "export": (["--checkpoint", run, "--out", tmp_path / "x.edgead"], slept(6)),
+        "predict": ([bundle.path, many, "--save", overlays], overlays.exists),
+        "run": (
+            [bundle.path, "--source", many, "--sink", f"jsonl:{lines}"],
+            lambda: lines.exists() and lines.stat().st_size > 500,
+        ),
+        "benchmark": ([bundle.path, "--data", many, "--out", tmp_path / "report"], slept(4)),
+        "inspect": ([bundle.path], slept(0.5)),
+        "methods": ([], slept(1)),
+        "doctor": ([], slept(0.3)),
+    }
+    arguments, ready = verbs[verb]
+    code, said = interrupt([verb, *arguments], tmp_path, ready)
+    assert "Traceback" not in said
+    if verb not in ("inspect", "methods", "doctor") or code != 0:
+        assert code == 130, said
+        assert "Error: interrupted." in said
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith((".part", ".old"))]
+    for path in [*tmp_path.rglob("*.jsonl")]:
+        assert all(json.loads(line) for line in path.read_text().splitlines())
+    if verb == "train":
+        assert (run / "state.safetensors").exists()
+        done_before = len(metrics.read_text().splitlines())
+        code, _ = interrupt(
+            ["train", "--resume", "--out", run], tmp_path, lambda: len(metrics.read_text().splitlines()) > done_before
+        )
+        assert code == 130
+        steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+        assert steps == list(range(1, len(steps) + 1))

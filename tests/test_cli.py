@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -153,6 +154,31 @@ def test_a_full_disk_is_said(bundle: Bundle, parts: Path) -> None:
     assert done.returncode == 2
     assert "No space left" in done.stderr
     assert "captured 0 = passed 0" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["train", "export", "predict", "benchmark"])
+def test_a_disk_that_fills_up_leaves_nothing_half_written(
+    verb: str, bundle: Bundle, trained: Path, parts: Path, tmp_path: Path
+) -> None:
+    """No file may grow beyond a few kilobytes: the system's own refusal, as on a full disk or quota."""
+    out = tmp_path / "out"
+    arguments = {
+        "train": ["--data", parts, "--out", out, *QUICK, "--set", "steps=1"],
+        "export": ["--checkpoint", trained, "--out", out / "x.edgead"],
+        "predict": [bundle.path, parts / "test", "--save", out],
+        "benchmark": [bundle.path, "--data", parts, "--rounds", "1", "--out", out],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "edgead", verb, *map(str, arguments[verb])],
+        capture_output=True, text=True, check=False, timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)),
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Cannot read or write" in error_lines(done)[0]
+    left = [path for path in out.rglob("*") if path.is_file()] if out.exists() else []
+    assert not [path for path in left if path.name.endswith((".part", ".png", ".onnx", ".safetensors", ".html"))]
+    assert not (out / "x.edgead").exists()
 
 
 def test_a_reader_that_leaves_early_is_no_error(bundle: Bundle, parts: Path) -> None:

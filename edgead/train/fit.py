@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -85,6 +86,8 @@ def fit(
 
 def make_accelerator(device: str, precision: str) -> Accelerator:
     """Make the Accelerator for a device; processes started by ``accelerate launch`` get theirs from it."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ConfigError(f"There is no device '{device}'; give auto, cpu, cuda or cuda:N.")
     if device.startswith("cuda"):
         index = int(device.partition(":")[2] or 0)
         if index >= torch.cuda.device_count():

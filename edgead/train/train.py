@@ -82,7 +82,7 @@ def train(
         folder = Path(out) if out else Path("runs", "train", name)
         if out and len(categories) > 1:
             folder = folder / chosen.name
-        if (folder / checkpoint.CONFIG).exists():
+        if any((folder / name).exists() for name in (checkpoint.CONFIG, checkpoint.STATE, checkpoint.WEIGHTS)):
             raise ConfigError(f"{folder} holds a run already. Go on with it (--resume), or choose another --out.")
         normals, held_out = split_normals(chosen, holdout, seed)
         run = RunConfig(

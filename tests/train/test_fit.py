@@ -166,6 +166,9 @@ def test_devices_that_are_not_there() -> None:
         with pytest.raises(DeviceError, match="There is no cuda:3"):
             make_accelerator("cuda:3", "no")
     assert make_accelerator("cpu", "no").device.type == "cpu"
+    for device in ("gpu", "cuda:x", "cpu:0", ""):
+        with pytest.raises(ConfigError, match="give auto, cpu, cuda or cuda:N"):
+            make_accelerator(device, "no")
 
 
 def test_bf16_on_a_cpu_stays_close_to_float32(tmp_path: Path) -> None:

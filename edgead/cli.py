@@ -14,7 +14,7 @@ import click
 
 from edgead import __version__
 from edgead.console import Terminal
-from edgead.errors import DeviceError, EdgeadError, SourceError
+from edgead.errors import DeviceError, EdgeadError, SourceError, was_interrupted
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -32,6 +32,10 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        code = _complain("interrupted.", INTERRUPTED)
+    except ImportError as error:
+        if not was_interrupted(error):
+            raise
         code = _complain("interrupted.", INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()

@@ -76,11 +76,17 @@ def require(module: str, extra: str) -> ModuleType:
         extra: the extra of this distribution that brings it, for instance ``"cpu"``.
 
     Raises:
-        MissingDependencyError: with the exact command that installs it.
+        MissingDependencyError: with the exact command that installs it, or why it does not work.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        if was_interrupted(error):
+            raise KeyboardInterrupt from error
+        if is_installed(module):
+            raise MissingDependencyError(
+                f"The Python package '{module}' is installed but cannot be imported: {error}."
+            ) from error
         raise _missing(module, extra) from error
 
 
@@ -101,6 +107,13 @@ def require_installed(modules: tuple[str, ...], extra: str) -> None:
     for module in modules:
         if not is_installed(module):
             raise _missing(module, extra)
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Tell whether Ctrl-C is behind an error: compiled modules report it as a failed import."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _missing(module: str, extra: str) -> MissingDependencyError:

@@ -1,0 +1,38 @@
+"""Optional packages: absent, broken, or interrupted while they load."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgead.errors import MissingDependencyError, require, require_installed
+
+
+def test_an_absent_package_comes_with_its_cure() -> None:
+    for call in (lambda: require("no_such_package", "cpu"), lambda: require_installed(("no_such_package",), "cpu")):
+        with pytest.raises(MissingDependencyError, match=r"(?s)'no_such_package'.*pip install 'edgead\[cpu\]'"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "message"),
+    [
+        (
+            "raise ImportError('libGL.so.1: cannot open shared object file')",
+            MissingDependencyError,
+            "installed but .*libGL",
+        ),
+        ("raise ImportError('initialization failed') from KeyboardInterrupt()", KeyboardInterrupt, None),
+        ("raise KeyboardInterrupt", KeyboardInterrupt, None),
+    ],
+)
+def test_a_package_that_fails_to_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, expected: type[BaseException], message: str | None
+) -> None:
+    (tmp_path / "broken_package.py").write_text(body)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(expected, match=message):
+        require("broken_package", "cpu")
+    assert "broken_package" not in sys.modules

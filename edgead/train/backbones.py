@@ -194,7 +194,7 @@ def fold_normalisation(backbone: Backbone) -> Callable[[Tensor], Tensor]:
 
 
 def centre(frames: Tensor) -> Tensor:
-    """``[N, H, W, 3]`` BGR in 0 to 255 to ``[N, 3, H, W] float32`` BGR without ImageNet's mean, still in grey values."""
+    """``[N, H, W, 3]`` BGR in 0 to 255 to ``[N, 3, H, W] float32`` BGR in grey values, without ImageNet's mean."""
     planes = frames.permute(0, 3, 1, 2).float()
     return planes - 255 * planes.new_tensor(MEAN[::-1])[:, None, None]
 

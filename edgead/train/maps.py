@@ -44,14 +44,21 @@ def _interpolation(side: int, cells: int, corners: bool) -> Matrix:
     return matrix
 
 
+def gaussian_weights(sigma: float) -> Tensor:
+    """Return SciPy's Gaussian window, ``[2 r + 1] float64``, its weights summing to one."""
+    offsets = torch.arange(-_radius(sigma), _radius(sigma) + 1, dtype=torch.float64)
+    weights = torch.exp(-0.5 * (offsets / max(sigma, 1e-12)) ** 2)
+    return weights / weights.sum()
+
+
+def _radius(sigma: float) -> int:
+    return int(TRUNCATE * sigma + 0.5)
+
+
 def _gaussian(side: int, sigma: float) -> Matrix:
-    radius = int(TRUNCATE * sigma + 0.5)
-    offsets = np.arange(-radius, radius + 1)
-    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
-    weights /= weights.sum()
     matrix = np.zeros((side, side))
     rows = np.arange(side)
-    for offset, weight in zip(offsets, weights):
+    for offset, weight in enumerate(gaussian_weights(sigma).tolist(), start=-_radius(sigma)):
         folded = (rows + offset) % (2 * side)  # … b a | a b c | c b a …
         np.add.at(matrix, (rows, np.where(folded < side, folded, 2 * side - 1 - folded)), weight)
     return matrix

@@ -13,6 +13,7 @@ from edgead.train.method import Method
 METHODS = {
     "draem": "edgead.train.methods.draem:Draem",
     "differnet": "edgead.train.methods.differnet:Differnet",
+    "aand": "edgead.train.methods.aand:Aand",
 }
 
 

@@ -2,8 +2,11 @@
 
 A pretrained network, never trained further, sees the image at several sizes; the means of its feature maps are one
 vector. A flow of affine couplings learns to map the vectors of good images to a standard normal distribution. An
-image is rotated to fixed angles, and its score is the mean square of what the flow makes of them. Module and
-parameter names are the published code's, so its weights load.
+image is rotated to fixed angles, and the published score is s, the mean square of what the flow makes of them. Module
+and parameter names are the published code's, so its weights load.
+
+The graph gives log(1 + s). s grows by powers of ten with each coupling that an anomaly goes through, up to 10¹², and
+its last digits are rounding there; its logarithm has the same order, so the same verdicts, and a usable scale.
 
 The paper localises by the gradient of the score with respect to the pixels. Here the gradient is taken with respect
 to the pooled features, written out as forward operations, and each place of a feature map is worth its share of it:
@@ -31,6 +34,8 @@ from edgead.train.synthetic import synthesise
 
 BOUND = 1e6
 """The published code cuts the output of a coupling off here; a flow that comes near is broken anyway."""
+TINY = 1e-12
+"""Smallest squared distance that is divided by."""
 GOLDEN = 0.6180339887498949
 """Turns the cached angles of one image against those of the next, so that together they fill the circle."""
 
@@ -214,7 +219,8 @@ class Coupling(nn.Module):
             through_s2 = torch.cat([g1 * x1 * scale2 * self.slope(s2), g1], dim=1)
             return torch.cat([g1 * scale2, g2 * scale1 + self.s2.pull(hidden2, through_s2)], dim=1)
 
-        return torch.cat([y1, scale1 * x2 + t1], dim=1).clamp(-BOUND, BOUND), pull
+        y = torch.cat([y1, scale1 * x2 + t1], dim=1)
+        return y.clamp(-BOUND, BOUND), lambda gradient: pull(gradient * (y.abs() < BOUND).to(y.dtype))
 
 
 class Flow(nn.Module):
@@ -263,6 +269,7 @@ class DiffernetNetwork(nn.Module):
     """The frozen feature extractor, the flow, and the loss that trains it."""
 
     reference: Tensor
+    square: Tensor
     seen: Tensor
 
     def __init__(self, config: DiffernetConfig) -> None:
@@ -272,8 +279,9 @@ class DiffernetNetwork(nn.Module):
         [(self.width, _, _)] = self.feature_extractor.shapes(config.size)
         dimensions = self.width * config.scales
         self.nf = Flow(dimensions, config.blocks, config.hidden, config.clamp)
-        # Mean features of the training images: what a place of the pixel map is compared with.
+        # Mean features of the training images, and their mean squared length: what the pixel map compares with.
         self.register_buffer("reference", torch.zeros(dimensions))
+        self.register_buffer("square", torch.zeros(()))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def features(self, image: Tensor) -> list[Tensor]:
@@ -287,6 +295,17 @@ class DiffernetNetwork(nn.Module):
         """Normalised ``[N, 3, H, W]`` to the flow's input ``[N, D]``."""
         return torch.cat([found.mean(dim=(2, 3)) for found in self.features(image)], dim=1)
 
+    def near(self, y: Tensor) -> Tensor:
+        """Features ``[N, D]``, drawn towards the mean until they are as far from it as good images are on average.
+
+        Farther out the flow was never trained, and its gradient is noise in float32.
+        """
+        away = y - self.reference
+        radius = (self.square - self.reference.square().sum()).clamp(min=0)
+        return self.reference + away * (radius / away.square().sum(dim=1, keepdim=True).clamp(min=TINY)).sqrt().clamp(
+            max=1
+        )
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Negative log-likelihood per dimension, without constants (paper, eq. 5).
 
@@ -298,6 +317,7 @@ class DiffernetNetwork(nn.Module):
             if self.training:
                 self.seen += len(y)
                 self.reference += (y.mean(dim=0) - self.reference) * (len(y) / self.seen)
+                self.square += (y.square().sum(dim=1).mean() - self.square) * (len(y) / self.seen)
         z, volume = self.nf(y)
         return {"likelihood": (0.5 * z.square().sum(dim=1) - volume).mean() / z.shape[1]}
 
@@ -305,10 +325,10 @@ class DiffernetNetwork(nn.Module):
 class Detector(nn.Module):
     """The published scoring at fixed angles, all of them in one batch, and the pixel map.
 
-    Map: to first order, score(y) − score(ȳ) = g·(y − ȳ), with g the score's gradient and ȳ the mean features of the
-    training images. y is the mean of a feature map f over its places, so the place p is worth g·(f(p) − ȳ). The
-    worth of all scales is added up, turned back by each view's angle, averaged over the views that saw the place,
-    and brought to the input's size with a Gaussian.
+    Map: to first order, score(y) − score(ȳ) = g·(y − ȳ), with ȳ the mean features of the training images and g the
+    score's gradient (at `DiffernetNetwork.near`). y is the mean of a feature map f over its places, so the place p
+    is worth g·(f(p) − ȳ). The worth of all scales is added up, turned back by each view's angle, averaged over the
+    views that saw the place, and brought to the input's size with a Gaussian.
     """
 
     sources: Tensor
@@ -342,8 +362,10 @@ class Detector(nn.Module):
         views = pixels.index_select(1, self.sources).reshape(-1, *self.size, 3)
         found = self.network.features(self.planes(views))
         pooled = torch.cat([f.mean(dim=(2, 3)) for f in found], dim=1)
-        scores, gradient = self.network.nf.score_gradient(pooled)
-        return scores.reshape(-1, self.views).mean(dim=1), self._maps(found, gradient)
+        squares = self.network.nf(pooled)[0].square().mean(dim=1)
+        inner, gradient = self.network.nf.score_gradient(self.network.near(pooled))
+        scores = squares.reshape(-1, self.views).mean(dim=1).log1p()
+        return scores, self._maps(found, gradient / (1 + inner[:, None]))
 
     def _maps(self, found: list[Tensor], gradient: Tensor) -> Tensor:
         worth = torch.zeros(1)
@@ -382,7 +404,7 @@ class Differnet(Method):
         needs="good images and ImageNet weights (--weights)",
     )
     Config = DiffernetConfig
-    presets = {
+    presets = {  # noqa: RUF012
         "paper": {},
         "edge": {"views": 8, "hidden": 512, "cached_views": 16},
         "nano": {

@@ -8,9 +8,9 @@ and parameter names are the published code's, so its weights load.
 The graph gives log(1 + s). s grows by powers of ten with each coupling that an anomaly goes through, up to 10¹², and
 its last digits are rounding there; its logarithm has the same order, so the same verdicts, and a usable scale.
 
-The paper localises by the gradient of the score with respect to the pixels. Here the gradient is taken with respect
-to the pooled features, written out as forward operations, and each place of a feature map is worth its share of it:
-one extra pass through the flow, no backward pass through the network, and a graph that any engine runs.
+The paper localises by the gradient of the score with respect to the pixels, which takes a backward pass through
+everything. Here the score is expanded to second order around the mean features of good images, and each place of a
+feature map is worth its share of it: one matrix product, no backward pass, and a graph that any engine runs.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ from edgead.train.synthetic import synthesise
 
 BOUND = 1e6
 """The published code cuts the output of a coupling off here; a flow that comes near is broken anyway."""
-TINY = 1e-12
-"""Smallest squared distance that is divided by."""
 GOLDEN = 0.6180339887498949
 """Turns the cached angles of one image against those of the next, so that together they fill the circle."""
 
@@ -138,20 +136,9 @@ class Subnetwork(nn.Module):
         self.bn = nn.BatchNorm1d(inputs).requires_grad_(False)  # in the published weights, but never used
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.trace(x)[0]
-
-    def trace(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Output, and the hidden activations that `pull` needs."""
-        hidden = [F.relu(self.fc1(x))]
-        hidden.append(F.relu(self.fc2(hidden[-1])))
-        hidden.append(F.relu(self.fc2b(hidden[-1])))
-        return self.fc3(hidden[-1]), hidden
-
-    def pull(self, hidden: list[Tensor], gradient: Tensor) -> Tensor:
-        """Gradient with respect to the output to the gradient with respect to the input."""
-        for layer, active in zip((self.fc3, self.fc2b, self.fc2), reversed(hidden)):
-            gradient = (gradient @ layer.weight) * (active > 0).to(gradient.dtype)
-        return gradient @ self.fc1.weight
+        x = F.relu(self.fc2(F.relu(self.fc1(x))))
+        out: Tensor = self.fc3(F.relu(self.fc2b(x)))
+        return out
 
 
 class Permutation(nn.Module):
@@ -180,10 +167,6 @@ class Coupling(nn.Module):
         """α · 0.636 · atan(s / α): odd, bounded, slope 0.636 at 0 (0.636 stands for 2/π)."""
         return self.clamp * 0.636 * torch.atan(s / self.clamp)
 
-    def slope(self, s: Tensor) -> Tensor:
-        """Derivative of `log_scale`."""
-        return 0.636 / (1 + (s / self.clamp) ** 2)
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``[B, D]`` to ``[B, D]`` and the logarithm of the Jacobian's determinant ``[B]``."""
         x1, x2 = torch.split(x, [self.first, self.second], dim=1)
@@ -200,27 +183,6 @@ class Coupling(nn.Module):
         x2 = (y2 - t1) / self.log_scale(s1).exp()
         s2, t2 = torch.split(self.s2(x2), self.first, dim=1)
         return torch.cat([(y1 - t2) / self.log_scale(s2).exp(), x2], dim=1)
-
-    def traced(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Output, and the function that takes a gradient from the output to the input."""
-        x1, x2 = torch.split(x, [self.first, self.second], dim=1)
-        out2, hidden2 = self.s2.trace(x2)
-        s2, t2 = torch.split(out2, self.first, dim=1)
-        scale2 = self.log_scale(s2).exp()
-        y1 = scale2 * x1 + t2
-        out1, hidden1 = self.s1.trace(y1)
-        s1, t1 = torch.split(out1, self.second, dim=1)
-        scale1 = self.log_scale(s1).exp()
-
-        def pull(gradient: Tensor) -> Tensor:
-            g1, g2 = torch.split(gradient, [self.first, self.second], dim=1)
-            through_s1 = torch.cat([g2 * x2 * scale1 * self.slope(s1), g2], dim=1)
-            g1 = g1 + self.s1.pull(hidden1, through_s1)
-            through_s2 = torch.cat([g1 * x1 * scale2 * self.slope(s2), g1], dim=1)
-            return torch.cat([g1 * scale2, g2 * scale1 + self.s2.pull(hidden2, through_s2)], dim=1)
-
-        y = torch.cat([y1, scale1 * x2 + t1], dim=1)
-        return y.clamp(-BOUND, BOUND), lambda gradient: pull(gradient * (y.abs() < BOUND).to(y.dtype))
 
 
 class Flow(nn.Module):
@@ -253,23 +215,21 @@ class Flow(nn.Module):
             z = coupling.inverse(z).index_select(1, permutation.inverse)
         return z
 
-    def score_gradient(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``[B, D]`` to their scores, mean z² ``[B]``, and ∂score/∂y ``[B, D]``, without autograd."""
-        pulls = []
-        for permutation, coupling in self.steps():
-            y, pull = coupling.traced(y.index_select(1, permutation.order))
-            pulls.append((permutation, pull))
-        gradient = y * (2 / y.shape[1])
-        for permutation, pull in reversed(pulls):
-            gradient = pull(gradient).index_select(1, permutation.inverse)
-        return y.square().mean(dim=1), gradient
+    def curvature(self, y: Tensor) -> Tensor:
+        """Features ``[D]`` to the ``[D, D]`` matrix (2 / D) Jᵀ J with J = ∂z/∂y.
+
+        With it, mean z² grows like ½ dᵀ M d at a distance d from a place where z is near zero.
+        """
+        rows = y.detach().expand(len(y), -1).clone().requires_grad_()
+        with torch.enable_grad():
+            (jacobian,) = torch.autograd.grad(self(rows)[0].diagonal().sum(), rows)
+        return jacobian.T @ jacobian * (2 / len(y))
 
 
 class DiffernetNetwork(nn.Module):
     """The frozen feature extractor, the flow, and the loss that trains it."""
 
     reference: Tensor
-    square: Tensor
     seen: Tensor
 
     def __init__(self, config: DiffernetConfig) -> None:
@@ -279,9 +239,8 @@ class DiffernetNetwork(nn.Module):
         [(self.width, _, _)] = self.feature_extractor.shapes(config.size)
         dimensions = self.width * config.scales
         self.nf = Flow(dimensions, config.blocks, config.hidden, config.clamp)
-        # Mean features of the training images, and their mean squared length: what the pixel map compares with.
+        # Mean features of the training images: what the pixel map compares with.
         self.register_buffer("reference", torch.zeros(dimensions))
-        self.register_buffer("square", torch.zeros(()))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def features(self, image: Tensor) -> list[Tensor]:
@@ -295,17 +254,6 @@ class DiffernetNetwork(nn.Module):
         """Normalised ``[N, 3, H, W]`` to the flow's input ``[N, D]``."""
         return torch.cat([found.mean(dim=(2, 3)) for found in self.features(image)], dim=1)
 
-    def near(self, y: Tensor) -> Tensor:
-        """Features ``[N, D]``, drawn towards the mean until they are as far from it as good images are on average.
-
-        Farther out the flow was never trained, and its gradient is noise in float32.
-        """
-        away = y - self.reference
-        radius = (self.square - self.reference.square().sum()).clamp(min=0)
-        return self.reference + away * (radius / away.square().sum(dim=1, keepdim=True).clamp(min=TINY)).sqrt().clamp(
-            max=1
-        )
-
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Negative log-likelihood per dimension, without constants (paper, eq. 5).
 
@@ -317,7 +265,6 @@ class DiffernetNetwork(nn.Module):
             if self.training:
                 self.seen += len(y)
                 self.reference += (y.mean(dim=0) - self.reference) * (len(y) / self.seen)
-                self.square += (y.square().sum(dim=1).mean() - self.square) * (len(y) / self.seen)
         z, volume = self.nf(y)
         return {"likelihood": (0.5 * z.square().sum(dim=1) - volume).mean() / z.shape[1]}
 
@@ -325,20 +272,23 @@ class DiffernetNetwork(nn.Module):
 class Detector(nn.Module):
     """The published scoring at fixed angles, all of them in one batch, and the pixel map.
 
-    Map: to first order, score(y) − score(ȳ) = g·(y − ȳ), with ȳ the mean features of the training images and g the
-    score's gradient (at `DiffernetNetwork.near`). y is the mean of a feature map f over its places, so the place p
-    is worth g·(f(p) − ȳ). The worth of all scales is added up, turned back by each view's angle, averaged over the
-    views that saw the place, and brought to the input's size with a Gaussian.
+    Map: with ȳ the mean features of the training images and M the flow's `curvature` there, the score grows like ½
+    (y − ȳ)ᵀ M (y − ȳ). y is the mean of a feature map f over its places, so the place p is worth (f(p) − ȳ)ᵀ M (y −
+    ȳ). The worth of all scales is added up, turned back by each view's angle, averaged over the views that saw the
+    place, and brought to the input's size with a Gaussian. The gradient at y itself localises no better, and for
+    anomalies, where the flow was never trained, float32 does not carry it.
     """
 
     sources: Tensor
     back: Tensor
     weight: Tensor
+    metric: Tensor
 
     def __init__(self, network: DiffernetNetwork, config: DiffernetConfig) -> None:
         super().__init__()
         self.network, self.size, self.views = network, config.size, config.views
         self.planes: Callable[[Tensor], Tensor] = normalise
+        self.register_buffer("metric", network.nf.curvature(network.reference), persistent=False)
         index = np.concatenate([rotation_index(config.size, angle) for angle in config.angles()])
         self.register_buffer("sources", torch.from_numpy(index.astype(np.int32)), persistent=False)
         cells = [
@@ -363,13 +313,12 @@ class Detector(nn.Module):
         found = self.network.features(self.planes(views))
         pooled = torch.cat([f.mean(dim=(2, 3)) for f in found], dim=1)
         squares = self.network.nf(pooled)[0].square().mean(dim=1)
-        inner, gradient = self.network.nf.score_gradient(self.network.near(pooled))
         scores = squares.reshape(-1, self.views).mean(dim=1).log1p()
-        return scores, self._maps(found, gradient / (1 + inner[:, None]))
+        return scores, self._maps(found, (pooled - self.network.reference) @ self.metric)
 
-    def _maps(self, found: list[Tensor], gradient: Tensor) -> Tensor:
+    def _maps(self, found: list[Tensor], slope: Tensor) -> Tensor:
         worth = torch.zeros(1)
-        for s, (f, g) in enumerate(zip(found, torch.split(gradient, self.network.width, dim=1))):
+        for s, (f, g) in enumerate(zip(found, torch.split(slope, self.network.width, dim=1))):
             reference = self.network.reference[s * self.network.width : (s + 1) * self.network.width]
             place = (g.unsqueeze(1) @ f.flatten(2)).reshape(-1, *f.shape[2:]) - (g @ reference)[:, None, None]
             worth = worth + self.get_buffer(f"rows{s}") @ place @ self.get_buffer(f"columns{s}")
@@ -400,7 +349,7 @@ class Differnet(Method):
         parameters=174.5,
         macs=239.8,
         published="MVTec AD 94.9, Magnetic Tile Defects 97.7 (paper)",
-        localises="gradient of the score with respect to the features, about 1/16 of the input's resolution",
+        localises="second-order share of the score, about 1/16 of the input's resolution",
         needs="good images and ImageNet weights (--weights)",
     )
     Config = DiffernetConfig

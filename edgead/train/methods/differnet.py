@@ -34,6 +34,8 @@ from edgead.train.synthetic import synthesise
 
 BOUND = 1e6
 """The published code cuts the output of a coupling off here; a flow that comes near is broken anyway."""
+TINY = 1e-12
+"""Smallest number that is divided by."""
 GOLDEN = 0.6180339887498949
 """Turns the cached angles of one image against those of the next, so that together they fill the circle."""
 
@@ -274,9 +276,9 @@ class Detector(nn.Module):
 
     Map: with ȳ the mean features of the training images and M the flow's `curvature` there, the score grows like ½
     (y − ȳ)ᵀ M (y − ȳ). y is the mean of a feature map f over its places, so the place p is worth (f(p) − ȳ)ᵀ M (y −
-    ȳ). The worth of all scales is added up, turned back by each view's angle, averaged over the views that saw the
-    place, and brought to the input's size with a Gaussian. The gradient at y itself localises no better, and for
-    anomalies, where the flow was never trained, float32 does not carry it.
+    ȳ), brought to the score's logarithmic scale. The worth of all scales is added up, turned back by each view's
+    angle, averaged over the views that saw the place, and brought to the input's size with a Gaussian. The gradient
+    at y itself localises no better, and for anomalies, where the flow was never trained, float32 does not carry it.
     """
 
     sources: Tensor
@@ -291,39 +293,43 @@ class Detector(nn.Module):
         self.register_buffer("metric", network.nf.curvature(network.reference), persistent=False)
         index = np.concatenate([rotation_index(config.size, angle) for angle in config.angles()])
         self.register_buffer("sources", torch.from_numpy(index.astype(np.int32)), persistent=False)
-        cells = [
-            network.feature_extractor.shapes((config.size[0] // 2**s, config.size[1] // 2**s))[0][1:]
-            for s in range(config.scales)
-        ]
-        self.cells = cells[0]
+        self.cells = []
+        for s in range(config.scales):
+            [(_, height, width)] = network.feature_extractor.shapes((config.size[0] // 2**s, config.size[1] // 2**s))
+            self.cells.append((height, width))
+        cells = self.cells[0]
         for axis, name in enumerate(("rows", "columns")):
-            for s in range(config.scales):
-                matrix = upsampling(cells[0][axis], cells[s][axis], corners=False)
+            for s, sides in enumerate(self.cells):
+                matrix = upsampling(cells[axis], sides[axis], corners=False)
                 self.register_buffer(f"{name}{s}", matrix if axis == 0 else matrix.T.contiguous(), persistent=False)
-            last = upsampling(config.size[axis], cells[0][axis], corners=False, sigma=config.map_sigma)
+            last = upsampling(config.size[axis], cells[axis], corners=False, sigma=config.map_sigma)
             self.register_buffer(f"{name}_out", last if axis == 0 else last.T.contiguous(), persistent=False)
-        back = torch.stack([_turned_back(cells[0], config.size, angle) for angle in config.angles()])
-        covered = F.grid_sample(torch.ones(config.views, 1, *cells[0]), back, align_corners=False).sum(dim=0)
+        back = torch.stack([_turned_back(cells, config.size, angle) for angle in config.angles()])
+        covered = F.grid_sample(torch.ones(config.views, 1, *cells), back, align_corners=False).sum(dim=0)
         self.register_buffer("back", back, persistent=False)
         self.register_buffer("weight", 1 / covered.clamp(min=1e-3), persistent=False)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = F.pad(frames.flatten(1, 2).float(), (0, 0, 0, 1))  # the last one is black: what lies outside
-        views = pixels.index_select(1, self.sources).reshape(-1, *self.size, 3)
-        found = self.network.features(self.planes(views))
+        pixels = frames.reshape(-1, self.size[0] * self.size[1], 3).float()
+        pixels = F.pad(pixels, (0, 0, 0, 1))  # the last one is black: what lies outside
+        found = self.network.features(self.planes(pixels.index_select(1, self.sources).reshape(-1, *self.size, 3)))
         pooled = torch.cat([f.mean(dim=(2, 3)) for f in found], dim=1)
         squares = self.network.nf(pooled)[0].square().mean(dim=1)
         scores = squares.reshape(-1, self.views).mean(dim=1).log1p()
-        return scores, self._maps(found, (pooled - self.network.reference) @ self.metric)
+        away = pooled - self.network.reference
+        slope = away @ self.metric
+        rise = 0.5 * (away * slope).sum(dim=1, keepdim=True)
+        return scores, self._maps(found, slope * (rise.log1p() / rise.clamp(min=TINY)))
 
     def _maps(self, found: list[Tensor], slope: Tensor) -> Tensor:
-        worth = torch.zeros(1)
-        for s, (f, g) in enumerate(zip(found, torch.split(slope, self.network.width, dim=1))):
-            reference = self.network.reference[s * self.network.width : (s + 1) * self.network.width]
-            place = (g.unsqueeze(1) @ f.flatten(2)).reshape(-1, *f.shape[2:]) - (g @ reference)[:, None, None]
-            worth = worth + self.get_buffer(f"rows{s}") @ place @ self.get_buffer(f"columns{s}")
+        width, worth = self.network.width, torch.zeros(1)
+        for s, (f, (height, length)) in enumerate(zip(found, self.cells)):
+            span = slice(s * width, (s + 1) * width)
+            away = f.reshape(-1, width, height * length) - self.network.reference[span, None]
+            places = (slope[:, None, span] @ away).reshape(-1, height, length)
+            worth = worth + self.get_buffer(f"rows{s}") @ places @ self.get_buffer(f"columns{s}")
         # Views first: the grid is then the same for every image of the batch.
-        by_view = worth.reshape(-1, self.views, *self.cells).transpose(0, 1)
+        by_view = worth.reshape(-1, self.views, *self.cells[0]).transpose(0, 1)
         turned = F.grid_sample(by_view, self.back, align_corners=False).sum(dim=0) * self.weight
         return self.get_buffer("rows_out") @ turned @ self.get_buffer("columns_out")
 

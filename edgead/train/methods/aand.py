@@ -417,6 +417,7 @@ class Deployable(nn.Module):
             if isinstance(block, Block) and isinstance(block.conv2, nn.ConvTranspose2d):
                 block.conv2, block.bn2 = _Doubling(block.conv2, block.bn2), nn.Identity()
                 block.upsample = nn.Sequential(_Doubling(block.upsample[0], block.upsample[1]))
+        self.totals = nn.ModuleList([_total(channels) for channels, _, _ in network.encoder_AT.level_shapes])
         for level, (_, *cells) in enumerate(network.encoder_AT.level_shapes):
             for name, side, count in zip(("rows", "columns"), config.size, cells):
                 matrix = upsampling(side, count, corners=True, sigma=config.map_sigma)
@@ -430,8 +431,9 @@ class Deployable(nn.Module):
         ]
         maps = torch.zeros(1)
         for level, (t, s) in enumerate(zip(amplified, self.network.decoder_ss(self.network.bn(amplified)))):
-            lengths = t.square().sum(dim=1).clamp(min=TINY**2) * s.square().sum(dim=1).clamp(min=TINY**2)
-            distance = 1 - (t * s).sum(dim=1) * lengths.rsqrt()
+            total = self.totals[level]
+            lengths = total(t * t).clamp(min=TINY**2) * total(s * s).clamp(min=TINY**2)
+            distance = (1 - total(t * s) * lengths.rsqrt())[:, 0]
             maps = maps + self.get_buffer(f"rows{level}") @ distance @ self.get_buffer(f"columns{level}")
         return maps.amax(dim=(1, 2)), maps
 
@@ -445,6 +447,7 @@ class _Gate(nn.Module):
         super().__init__()
         keys = F.normalize(amplifier.K_list[0][0].detach(), dim=1, eps=TINY) / amplifier.temperature
         self.query = amplifier.projs[0]
+        self.squares = _total(keys.shape[1])
         self.match = nn.Conv2d(keys.shape[1], len(keys), 1, bias=False)
         self.match.weight = nn.Parameter(keys[:, :, None, None])
         self.total = nn.Conv2d(len(keys), 2, 1, bias=False)
@@ -454,9 +457,16 @@ class _Gate(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         query = self.query(features + self.positions)
-        length = query.square().sum(dim=1, keepdim=True).clamp(min=TINY**2)
+        length = self.squares(query * query).clamp(min=TINY**2)
         sums: Tensor = self.total((self.match(query) * length.rsqrt()).exp())
         return sums[:, :1] / sums[:, 1:]
+
+
+def _total(channels: int) -> nn.Conv2d:
+    """Sum over channels as a 1×1 convolution: on a CPU it stays in the layout of the convolutions around it."""
+    convolution = nn.Conv2d(channels, 1, 1, bias=False)
+    nn.init.ones_(convolution.weight)
+    return convolution
 
 
 class _Doubling(nn.Module):

@@ -34,7 +34,7 @@ from edgead.train.methods.aand import (
     position_table,
 )
 
-SMALL = ["size=65x97", "keys=4", "steps=6", "batch_size=2"]
+SMALL = ["size=65x97", "keys=4", "steps=4", "batch_size=2"]
 
 
 def small(seed: int = 0, *settings: str) -> Aand:
@@ -327,7 +327,7 @@ def test_anomalies_stay_on_the_part() -> None:
 def test_stage_one_finds_anomalies_better_than_chance(tmp_path: Path) -> None:
     """On random features of plain grey parts with foreign patches, the gates alone must rank patches."""
     frames = np.random.default_rng(0).normal(120, 4, (6, 65, 65, 3)).clip(0, 255).astype(np.uint8)
-    method = small(0, "size=65", "steps=120", "amplify_epochs=100", "epochs=20", "batch_size=4", "lowest_opacity=0.8")
+    method = small(0, "size=65", "steps=60", "amplify_epochs=100", "epochs=20", "batch_size=4", "lowest_opacity=0.8")
     stages = method.stages(frames, frames[:0])
     fit(method, stages[:1], tmp_path, seed=0, device="cpu")
     rng = np.random.default_rng(9)

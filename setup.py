@@ -14,9 +14,10 @@ EXTRAS = {
     "cpu": ["onnxruntime>=1.17", OPENCV],
     # torch: networks and training. onnx: reading and checking exported graphs. onnxruntime: parity and thresholds on
     # the exported graph. accelerate: devices, mixed precision, several processes. safetensors: weights without
-    # pickle. Pillow: the published texture augmentations. matplotlib: loss curves.
+    # pickle. torchvision: pretrained backbones. Pillow: the published texture augmentations. matplotlib: loss curves.
     "train": [
         "torch>=2.5",
+        "torchvision>=0.20",
         "onnx>=1.16",
         "onnxruntime>=1.17",
         "accelerate>=1.0",

@@ -110,6 +110,7 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods`."
 )
 @click.option("--textures", type=PATH, help="Folder of pictures that fill synthetic anomalies, for instance DTD.")
+@click.option("--weights", type=PATH, help="A backbone's ImageNet weights, .pth or .safetensors. [default: download]")
 @click.option("--holdout", default=0.2, show_default=True, help="Share of good images kept for the threshold.")
 @click.option(
     "--bit-depth", type=click.IntRange(9, 16), default=16, show_default=True, help="Bits used by 16-bit images."

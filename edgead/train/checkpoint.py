@@ -46,6 +46,7 @@ class RunConfig:
         seed, precision: of the training.
         created: UTC, ISO 8601.
         versions: of the packages that matter.
+        weights: file of a backbone's weights, or None for its publisher's download.
     """
 
     method: str
@@ -62,6 +63,7 @@ class RunConfig:
     precision: str
     created: str
     versions: dict[str, str]
+    weights: str | None = None
 
 
 def save_run_config(folder: Path, run: RunConfig) -> None:
@@ -80,7 +82,7 @@ def load_run_config(folder: Path) -> RunConfig:
         values = json.loads(path.read_text())
         fields = {field.name for field in dataclasses.fields(RunConfig)}
         kept: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return RunConfig(**{name: kept[name] for name in fields})
+        return RunConfig(**{name: kept[name] for name in fields if name in kept})
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a training run: it has no {CONFIG}.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -76,8 +76,12 @@ def fit(
         if stage.batch_size % accelerator.num_processes:
             raise ConfigError(f"batch_size {stage.batch_size} cannot be shared by {accelerator.num_processes} processes.")
         resumed = saved if saved and index == saved[0].stage else None
+        console = console or Console()
+        # Channels-last convolutions are about 1.4 times faster on a CPU and fit tensor cores.
+        stage.module.to(device=accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        stage.prepare(accelerator.device, console.track(f"preparing {stage.name}"))
         loop = _StageLoop(method, stage, index, folder, accelerator, seed, resumed)
-        loop.run(workers, console or Console(), save_seconds)
+        loop.run(workers, console, save_seconds)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         save_weights(folder, method)
@@ -143,8 +147,6 @@ class _StageLoop:
     ) -> None:
         self.method, self.stage, self.index, self.folder = method, stage, index, folder
         self.accelerator, self.seed = accelerator, seed
-        # Channels-last convolutions are about 1.4 times faster on a CPU and fit tensor cores.
-        stage.module.to(device=accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         parameters = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
         self.optimizer = stage.optimizer(parameters)
         self.first = 0

@@ -10,9 +10,10 @@ import dataclasses
 import difflib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,13 @@ from edgead.errors import ConfigError
 
 Arrays = dict[str, NDArray[Any]]
 Batch = dict[str, Tensor]
+T = TypeVar("T")
+
+
+class Track(Protocol):
+    """Shows progress while a sequence is gone through."""
+
+    def __call__(self, items: Sequence[T], /) -> Iterable[T]: ...
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,9 @@ class Stage:
         batch_size: examples in a step, over all processes.
         optimizer: makes the optimiser from the module's trainable parameters.
         schedule: step ↦ factor on the learning rate.
+        prepare: called once with the network in its place, on its device, before the optimiser is made and the first
+            example is drawn: freezes what this stage leaves alone, computes what does not change while it lasts. It
+            must depend on the network's weights alone, because it is called again when a run is resumed.
     """
 
     name: str
@@ -74,6 +85,7 @@ class Stage:
     batch_size: int
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
     schedule: Callable[[int], float]
+    prepare: Callable[[torch.device, Track], None] = lambda device, track: None
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,19 @@ class Method(ABC):
 
     @abstractmethod
     def __init__(self, config: Any) -> None: ...
+
+    def load_pretrained(self, weights: Path | None) -> None:
+        """Read the parts of the network that come trained already; a method without any has nothing to do.
+
+        Args:
+            weights: their file; their publisher's download where None.
+
+        Raises:
+            CheckpointError: they cannot be had, or are another network's.
+            ConfigError: a file is named, and the method has no such part.
+        """
+        if weights is not None:
+            raise ConfigError(f"{self.name} has no pretrained backbone; leave out --weights.")
 
     @abstractmethod
     def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:

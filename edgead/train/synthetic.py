@@ -194,3 +194,29 @@ def blend(frame: Floats, texture: Frame, mask: Mask, opacity: float) -> Floats:
     """
     mixed = (1 - opacity) * frame + opacity * (texture.astype(np.float32) / 255)
     return np.where(mask[:, :, None], mixed, frame).astype(np.float32)
+
+
+MOST_DRAWS = 12
+"""Tries to get an anomaly into the region where it is wanted."""
+FEWEST_PIXELS = 5
+"""An anomaly that covers less is drawn again."""
+
+
+def synthesise(
+    rng: Rng, frame: Frame, textures: NDArray[np.uint8], lowest_opacity: float = 0.2, region: Mask | None = None
+) -> tuple[Floats, Mask]:
+    """Put one anomaly on a good frame, inside `region` ``[H, W]`` where one is given.
+
+    Returns:
+        The frame with it, ``[H, W, 3] float32`` in [0, 1], and its mask ``[H, W] bool``: empty where no shape met
+        the region.
+    """
+    mask = np.zeros(frame.shape[:2], np.bool_)
+    for _ in range(MOST_DRAWS):
+        drawn = perlin_mask(rng, (frame.shape[0], frame.shape[1]))
+        mask = drawn if region is None else drawn & region
+        if mask.sum() >= FEWEST_PIXELS:
+            break
+    texture = draw_texture(rng, frame, textures)
+    image = frame.astype(np.float32) / np.float32(255)
+    return blend(image, texture, mask, rng.uniform(lowest_opacity, 1.0)), mask

@@ -43,6 +43,7 @@ def train(
     workers: int | None = None,
     holdout: float = 0.2,
     textures: str | Path | None = None,
+    weights: str | Path | None = None,
     bit_depth: int = 16,
     console: Console | None = None,
 ) -> list[Path]:
@@ -60,6 +61,7 @@ def train(
         device, precision, workers: see `edgead.train.fit.fit`; `workers` is chosen by the machine when None.
         holdout: share of the good images that is kept for the threshold and never trained on; 200 at most.
         textures: folder of pictures that fill synthetic anomalies.
+        weights: file of a backbone's weights; without one they are downloaded where the method needs any.
         bit_depth: significant bits of 16-bit images.
         console: what shows progress.
 
@@ -100,6 +102,7 @@ def train(
             precision=precision,
             created=created.isoformat(timespec="microseconds"),
             versions=_versions(),
+            weights=str(Path(weights).resolve()) if weights else None,
         )
         console.say(f"{chosen.name}: {chosen.layout} layout, {len(normals)} good images to train on, "
                     f"{len(held_out)} held out for the threshold")
@@ -163,6 +166,8 @@ def split_normals(category: Category, holdout: float, seed: int) -> tuple[list[P
 
 def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console: Console) -> Path:
     method = checkpoint.build_method(run)
+    if not (folder / checkpoint.STATE).is_file():  # a saved state holds the backbone too
+        method.load_pretrained(Path(run.weights) if run.weights else None)
     size = run.config["size"]
     frames = load_frames(
         [Path(run.data, name) for name in run.normals], tuple(size), run.bit_depth, console.track("reading images")

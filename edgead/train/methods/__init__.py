@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-
 from typing import Any
 
 from edgead.errors import ConfigError
@@ -13,6 +12,8 @@ from edgead.train.method import Method
 
 METHODS = {
     "draem": "edgead.train.methods.draem:Draem",
+    "differnet": "edgead.train.methods.differnet:Differnet",
+    "aand": "edgead.train.methods.aand:Aand",
 }
 
 

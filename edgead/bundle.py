@@ -8,6 +8,7 @@ golden.npz      a few frames and what they must give, so that a bundle proves it
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import zipfile
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Manifest:
         created: UTC, ISO 8601.
         edgead: version that wrote the bundle.
         files: file name ↦ SHA-256, for every file but the manifest.
+        digest: SHA-256 of the manifest itself, see `manifest_digest`.
     """
 
     format: int
@@ -62,6 +64,7 @@ class Manifest:
     created: str
     edgead: str
     files: dict[str, str] = dataclasses.field(default_factory=dict)
+    digest: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -113,8 +116,24 @@ def write_bundle(folder: Path, manifest: Manifest, golden: Golden) -> Manifest:
         np.savez_compressed(stream, frames=golden.frames, scores=golden.scores, maps=golden.maps)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     manifest = dataclasses.replace(manifest, files=files)
+    manifest = dataclasses.replace(manifest, digest=manifest_digest(dataclasses.asdict(manifest)))
     write_json(folder / MANIFEST, dataclasses.asdict(manifest))
     return manifest
+
+
+def manifest_digest(values: dict[str, Any]) -> str:
+    """SHA-256 over a manifest's fields but `digest`, as JSON with sorted keys and without spaces."""
+    rest = {name: value for name, value in values.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def is_bundle(path: Path) -> bool:
+    """Tell whether a folder is a bundle and nothing else, so that it may be replaced by another."""
+    try:
+        manifest = _read_manifest(path)
+    except BundleError:
+        return False
+    return {file.name for file in path.iterdir()} <= {MANIFEST, *manifest.files}
 
 
 def read_bundle(path: str | Path) -> Bundle:
@@ -161,11 +180,15 @@ def _read_manifest(path: Path) -> Manifest:
     absent = [name for name in names if name not in values]
     if absent:
         raise BundleError(f"{path / MANIFEST} is damaged: it has no {', '.join(absent)}.")
+    if values["digest"] != manifest_digest(values):
+        raise BundleError(
+            f"{path / MANIFEST} is damaged: it was changed since it was written. Export the bundle again."
+        )
     manifest = Manifest(**{name: values[name] for name in names})
     try:
         usable = (
-            min(manifest.size) > 0
-            and np.isfinite([manifest.threshold["value"], manifest.mask_threshold]).all()
+            min(*manifest.size, manifest.input["bit_depth"] - 8) > 0
+            and np.isfinite([manifest.threshold["value"], manifest.mask_threshold, manifest.parity["tolerance"]]).all()
             and isinstance(manifest.files, dict)
         )
     except (KeyError, TypeError) as error:

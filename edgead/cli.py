@@ -37,9 +37,6 @@ def main(arguments: list[str] | None = None) -> None:
         if not was_interrupted(error):
             raise
         code = _complain("interrupted.", INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 0
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         code = _complain(f"Cannot read or write{where}: {error.strerror or error}.{_remedy(error)}", 2)
@@ -91,7 +88,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--out", type=PATH, help="Folder for everything that is made. [default: runs/demo/TIME]")
-@click.option("--seed", default=0, show_default=True, help="Of the training.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the training.")
 @_json_option
 def demo(out: Path | None, seed: int, as_json: bool) -> None:
     """Make sample parts, train on them, export, inspect and benchmark: a few minutes on two cores."""
@@ -115,7 +112,7 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
 @click.option(
     "--bit-depth", type=click.IntRange(9, 16), default=16, show_default=True, help="Bits used by 16-bit images."
 )
-@click.option("--seed", default=0, show_default=True, help="Same seed, same result on a CPU.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same CPU result.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--precision",
@@ -138,14 +135,26 @@ def train(go_on: bool, as_json: bool, data: Path | None, method: str, out: Path 
     from edgead.train.train import train as start
 
     if go_on:
+        _refuse_others("method", "data", "out", "device", "workers", "go_on", "as_json")
         folder = out or find_unfinished(method)
-        folders = [resume(folder, device=options["device"], workers=options["workers"], console=Terminal())]
+        device, workers = options["device"], options["workers"]
+        folders = [resume(folder, data=data, device=device, workers=workers, console=Terminal())]
     else:
         if data is None:
             raise click.UsageError("Missing option '--data'.")
         folders = start(method, data, out=out, console=Terminal(), **options)
     text = "\n".join(f"{folder}\nNext:  edgead export --checkpoint {folder}" for folder in folders)
     _emit({"runs": [str(folder) for folder in folders]}, as_json, text)
+
+
+def _refuse_others(*allowed: str) -> None:
+    """Refuse options that a resumed run would ignore: what decides its result was decided when it was started."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and name not in allowed:
+            raise click.UsageError(f"{parameter.opts[0]} cannot be changed when a run is resumed.")
 
 
 @cli.command()
@@ -215,7 +224,7 @@ def predict(
 
 def _line(result: dict[str, Any]) -> str:
     score = "-" if result["score"] is None else f"{result['score']:.6g}"
-    where = result["path"] or f"{result['source_id']}#{result['frame_id']}"
+    where = click.format_filename(result["path"]) if result["path"] else f"{result['source_id']}#{result['frame_id']}"
     return f"{result['verdict']:<8}{score:<12}{where}" + (f"  ({result['reason']})" if result["score"] is None else "")
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ class Category:
         name: the folder's name.
         root: the folder.
         layout: ``"mvtec"``, ``"mvtec3d"``, ``"visa"`` or ``"plain"``.
-        normals: good images for training, sorted.
+        normals: good images for training, sorted; empty where there are only labelled test images.
         validation: good images that the data set itself keeps apart for validation (MVTec 3D-AD), sorted.
         test: labelled images, sorted; empty in a plain folder.
     """
@@ -72,6 +73,8 @@ def open_category(root: str | Path, name: str | None = None) -> Category:
     Raises:
         DataError: nothing recognisable there, several categories without a name, or an unknown name.
     """
+    if name is not None and (found := _open_named(Path(root), name)):
+        return found
     categories = open_categories(root)
     if name is not None:
         for category in categories:
@@ -108,8 +111,14 @@ def open_categories(root: str | Path) -> list[Category]:
     return found
 
 
+def _open_named(root: Path, name: str) -> Category | None:
+    """Open the folder of that name alone: what is wrong with its neighbours does not matter."""
+    folder = root / name
+    return _open_one(folder, plain=False) if Path(name).name == name and folder.is_dir() else None
+
+
 def _open_one(root: Path, plain: bool = True) -> Category | None:
-    if (root / "train").is_dir():
+    if (root / "train").is_dir() or (root / "test").is_dir():
         return _open_mvtec(root)
     if (root / "image_anno.csv").is_file():
         return _open_visa(root)
@@ -127,12 +136,10 @@ def _good_folder(folder: Path) -> Path | None:
 
 
 def _open_mvtec(root: Path) -> Category:
-    good = _good_folder(root / "train")
-    three_d = good is not None and (good / "rgb").is_dir()
+    good = _good_folder(root / "train") if (root / "train").is_dir() else None
+    three_d = any((folder / "rgb").is_dir() for folder in root.glob("t*/*"))
     inner = "rgb" if three_d else "."
     normals = tuple(list_images(good / inner)) if good else ()
-    if not normals:
-        raise DataError(f"{root / 'train' / GOOD} holds no images of good parts; there is nothing to train on.")
     validation_folder = _good_folder(root / "validation") if (root / "validation").is_dir() else None
     validation = tuple(list_images(validation_folder / inner)) if validation_folder else ()
     test: list[Sample] = []
@@ -161,6 +168,8 @@ def _match_masks(images: Sequence[Path], folder: Path, kind: str) -> Iterable[Sa
 
 
 def _open_visa(root: Path) -> Category:
+    root = root.resolve()  # its parent and its own name are looked at
+
     def locate(entry: str) -> Path:
         # The tables name files from the data set's root: "candle/Data/Images/Normal/000.JPG".
         return root / Path(*Path(entry).parts[1:])
@@ -185,8 +194,6 @@ def _open_visa(root: Path) -> Category:
         normals = [path for path in good if path in chosen]
     else:  # the published split's proportion, nine to one, without its table
         normals = [path for index, path in enumerate(good) if index % 10 != 9]
-    if not normals:
-        raise DataError(f"{root} holds no good images for training.")
     trained = set(normals)
     test = sorted((sample for sample in samples if sample.path not in trained), key=lambda sample: sample.path)
     return Category(_name(root), root, "visa", tuple(normals), (), tuple(test))
@@ -237,7 +244,7 @@ def load_frames(
         except DataError as error:
             skipped.append(str(error))
             continue
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        digest.update(os.fsencode(path.name) + b"\0" + path.read_bytes())
         kept.append(path)
     return Frames(frames[: len(kept)], tuple(kept), tuple(skipped), digest.hexdigest())
 

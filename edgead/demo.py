@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.console import Console
-from edgead.files import atomic_file
+from edgead.errors import ConfigError
+from edgead.files import atomic_file, new_folder
 from edgead.images import Frame, Mask, cv2, encode_png
 
 Rng = np.random.Generator
@@ -44,7 +45,9 @@ def run_demo(out: Path | None, seed: int, console: Console) -> dict[str, Any]:
     from edgead.train.train import train
 
     started = time.monotonic()
-    folder = out or Path("runs", "demo", f"{datetime.now():%Y%m%d-%H%M%S}")
+    if out and out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty; choose another --out.")
+    folder = out or new_folder(Path("runs", "demo", f"{datetime.now():%Y%m%d-%H%M%S}"))
     parts = make_parts(folder / "washer", console=console)
     [run] = train("draem", parts, preset="nano", out=folder / "run", seed=seed, console=console)
     bundle = export(run, out=folder / "washer.edgead", console=console)
@@ -86,7 +89,7 @@ def make_parts(
     """Draw a data set of washers.
 
     Args:
-        root: folder of the category; made anew.
+        root: folder of the category.
         train: good images to train on.
         good: good test images.
         bad: test images of each kind of defect.

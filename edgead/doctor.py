@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from dataclasses import dataclass
 from importlib import metadata
 
-from edgead.errors import is_installed
+from edgead.benchmark.machine import describe_accelerator
+from edgead.errors import MissingDependencyError, is_installed, require
 
 PACKAGES = {
     "cv2": ("reading images and cameras", "cpu"),
@@ -40,30 +40,29 @@ def diagnose() -> list[Finding]:
             findings.append(Finding(module, False, f"missing, needed for {purpose}: pip install 'edgead[{extra}]'"))
     if is_installed("cv2"):
         findings.append(_camera_support())
-    findings.append(_gpu())
+    if is_installed("onnxruntime") and {"onnxruntime", "onnxruntime-gpu"} <= set(_distributions("onnxruntime")):
+        findings.append(Finding("onnxruntime", False, "onnxruntime and onnxruntime-gpu overwrite each other: keep one"))
+    gpu = describe_accelerator()
+    findings.append(Finding("gpu", None, gpu or "no NVIDIA GPU seen (nvidia-smi gives none)"))
     return findings
 
 
 def _version(module: str) -> str:
-    names = metadata.packages_distributions().get(module, [])
-    return ", ".join(f"{name} {metadata.version(name)}" for name in dict.fromkeys(names)) or "installed"
+    return ", ".join(f"{name} {metadata.version(name)}" for name in _distributions(module)) or "installed"
+
+
+def _distributions(module: str) -> list[str]:
+    return list(dict.fromkeys(metadata.packages_distributions().get(module, [])))
 
 
 def _camera_support() -> Finding:
-    import cv2
-
+    try:
+        cv2 = require("cv2", "cpu")
+    except MissingDependencyError as error:
+        return Finding("cameras", False, str(error))
     registry = cv2.videoio_registry
     backends = {"V4L2": cv2.CAP_V4L2, "FFmpeg": cv2.CAP_FFMPEG, "GStreamer": cv2.CAP_GSTREAMER}
     there = [name for name, number in backends.items() if registry.hasBackend(number)]
     absent = [name for name in backends if name not in there]
     text = f"OpenCV reads cameras and videos with {', '.join(there) or 'nothing'}"
     return Finding("cameras", bool(there), text + (f" (not with {', '.join(absent)})" if absent else ""))
-
-
-def _gpu() -> Finding:
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        listed = ""
-    return Finding("gpu", None, listed.replace("\n", "; ") or "no NVIDIA GPU seen (nvidia-smi gives none)")

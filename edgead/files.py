@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     an error, a full disk or a kill, `path` is what it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _neighbour(path, "part")
     try:
         with temporary.open("wb") as stream:
             yield stream
@@ -35,11 +37,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new empty folder that takes the name `path` only when the block ends without an error.
 
-    A folder that stood under `path` is replaced as a whole.
+    A folder that stood under `path` is replaced as a whole; where `path` is a link, what it points to.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    displaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+    temporary, displaced = _neighbour(path, "part"), _neighbour(path, "old")
     try:
         temporary.mkdir()
         yield temporary
@@ -58,9 +60,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(displaced, ignore_errors=True)
 
 
+def new_folder(path: Path) -> Path:
+    """Make a folder that did not exist, ``NAME``, ``NAME-2``, …, so that no two processes ever get the same one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            candidate.mkdir()
+        except FileExistsError:
+            continue
+        return candidate
+    raise AssertionError
+
+
+def _neighbour(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.{suffix}")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
-    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     with atomic_file(path) as stream:
         stream.write(text.encode())
 

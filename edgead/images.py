@@ -6,6 +6,7 @@ refused here. `fit_frame` is the only function that changes a frame's size on it
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,19 @@ def is_image(path: Path) -> bool:
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
-    """Return the image files in a folder, sorted by path."""
-    found = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(path for path in found if is_image(path) and path.is_file())
+    """Return the image files in a folder, sorted by path; with subfolders, linked ones too, if `recursive`."""
+    found: list[Path] = []
+    visited: set[Path] = set()
+    for name, folders, files in os.walk(folder, followlinks=True):
+        here = Path(name)
+        if here.resolve() in visited:  # a link that leads back
+            folders.clear()
+            continue
+        visited.add(here.resolve())
+        found += [path for file in files if is_image(path := here / file) and path.is_file()]
+        if not recursive:
+            break
+    return sorted(found)
 
 
 def _decode(path: Path, flags: int) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgead.bundle import FORMAT, Bundle, read_bundle
+from edgead.bundle import FORMAT, Bundle, manifest_digest, read_bundle
 from edgead.errors import BundleError
 from edgead.runtime.engines import open_engine
 from edgead.runtime.golden import check_golden
@@ -22,11 +22,12 @@ def copy(bundle: Bundle, tmp_path: Path) -> Path:
 
 
 def change_manifest(path: Path, **values: Any) -> None:
+    """Change fields (None removes one) and seal the manifest again."""
     manifest = json.loads((path / "manifest.json").read_text())
     manifest.update(values)
-    (path / "manifest.json").write_text(
-        json.dumps({key: value for key, value in manifest.items() if value is not None})
-    )
+    manifest = {key: value for key, value in manifest.items() if value is not None}
+    manifest["digest"] = manifest_digest(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_what_was_written_is_read(bundle: Bundle) -> None:
@@ -44,6 +45,14 @@ def test_a_flipped_bit_is_found(copy: Path, name: str) -> None:
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
     with pytest.raises(BundleError, match=f"{name} is damaged"):
+        read_bundle(copy)
+
+
+def test_a_changed_threshold_is_found(copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["threshold"]["value"] += 0.5
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="was changed since it was written"):
         read_bundle(copy)
 
 
@@ -65,6 +74,8 @@ def test_a_newer_format_says_upgrade(copy: Path) -> None:
         ({"threshold": None}, "it has no threshold"),
         ({"format": "one"}, "no format version"),
         ({"input": {"height": 64}}, "width"),
+        ({"input": {"height": 64, "width": 64}}, "bit_depth"),
+        ({"parity": {}}, "tolerance"),
         ({"threshold": {"value": "high"}}, "damaged"),
         ({"files": {"model.onnx": "0"}}, "damaged"),
         ({"files": {}}, "does not list"),

@@ -11,6 +11,8 @@ import pytest
 
 from edgead.datasets import load_frames, open_categories, open_category, read_labelled_mask
 from edgead.errors import DataError
+from edgead.images import list_images
+from edgead.train.train import split_normals
 
 Write = Callable[..., Path]
 
@@ -53,6 +55,8 @@ def test_several_categories(tmp_path: Path, write_image: Write) -> None:
         open_category(tmp_path)
     with pytest.raises(DataError, match="It has: bolt, nut"):
         open_category(tmp_path, "screw")
+    (tmp_path / "bolt" / "ground_truth" / "crack" / "stray.png").write_bytes(b"")
+    assert open_category(tmp_path, "nut").name == "nut"  # what is wrong with its neighbour does not matter
 
 
 def make_visa(root: Path, write: Write, images: int = 20) -> Path:
@@ -80,7 +84,7 @@ def test_visa_without_the_published_split(tmp_path: Path, write_image: Write) ->
     assert mask.sum() == 4
 
 
-def test_visa_with_the_published_split(tmp_path: Path, write_image: Write) -> None:
+def test_visa_with_the_published_split(tmp_path: Path, write_image: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     make_visa(tmp_path, write_image, images=6)
     (tmp_path / "split_csv").mkdir()
     rows = [
@@ -91,6 +95,8 @@ def test_visa_with_the_published_split(tmp_path: Path, write_image: Write) -> No
     category = open_category(tmp_path / "candle")
     assert [path.name for path in category.normals] == ["0000.png", "0002.png", "0004.png"]
     assert sum(not sample.anomalous for sample in category.test) == 3
+    monkeypatch.chdir(tmp_path / "candle")
+    assert [path.name for path in open_category(".").normals] == [path.name for path in category.normals]
 
 
 def test_visa_with_a_missing_file(tmp_path: Path, write_image: Write) -> None:
@@ -141,7 +147,7 @@ def test_no_good_images(tmp_path: Path, write_image: Write) -> None:
     for path in (tmp_path / "train/good").iterdir():
         path.unlink()
     with pytest.raises(DataError, match="no images of good parts"):
-        open_category(tmp_path)
+        split_normals(open_category(tmp_path), 0.2, 0)
 
 
 def test_masks_with_wrong_names(tmp_path: Path, write_image: Write) -> None:
@@ -163,6 +169,14 @@ def test_masks_with_wrong_sizes(tmp_path: Path, write_image: Write) -> None:
     sample = open_category(tmp_path).test[1]
     with pytest.raises(DataError, match=r"001_mask\.png is 20×16 pixels, its image .* is 40×32"):
         read_labelled_mask(sample, (32, 40), (64, 64))
+
+
+def test_linked_folders_are_searched_once(tmp_path: Path, write_image: Write) -> None:
+    write_image(tmp_path / "there" / "a.png")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "linked").symlink_to(tmp_path / "there")
+    (tmp_path / "there" / "back").symlink_to(tmp_path / "images")
+    assert [path.name for path in list_images(tmp_path / "images", recursive=True)] == ["a.png"]
 
 
 def test_damaged_images_are_skipped_by_name(tmp_path: Path, write_image: Write) -> None:

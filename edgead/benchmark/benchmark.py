@@ -19,7 +19,7 @@ from edgead.benchmark.machine import describe_machine, versions
 from edgead.console import Console
 from edgead.datasets import Category, open_categories
 from edgead.errors import DataError, require
-from edgead.files import write_json, write_text
+from edgead.files import new_folder, write_json, write_text
 from edgead.images import Frame, read_frame
 from edgead.runtime.inspector import Inspector, load
 
@@ -123,7 +123,7 @@ def benchmark(
         "averages": _averages(rows),
     }
     report = Report(results, tuple(misses))
-    folder = Path(out) if out else Path("runs", "benchmark", f"{datetime.now():%Y%m%d-%H%M%S}")
+    folder = Path(out) if out else new_folder(Path("runs", "benchmark", f"{datetime.now():%Y%m%d-%H%M%S}"))
     write_report(report, folder)
     return report, folder
 

@@ -7,7 +7,8 @@ alone on the same frame, already fitted. What disturbs the machine disturbs all 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgead.images import Frame, fit_frame
 from edgead.runtime.inspector import Inspector
 
 STAGES = ("fit", "infer", "post", "total")
+"""What `Result.latency_ms` holds of a frame that did not wait."""
 WARM_UP_ROUNDS = 3
 
 
@@ -33,27 +35,29 @@ def measure_latency(
 
     Returns:
         For each inspector: ``latency_ms`` with p50, p90 and p99 of the whole call, ``stages_ms`` with the same of each
-        stage, ``engine_ms`` of the bare engine, ``inspect_over_engine`` (ratio of the medians), and ``rounds``.
+        stage, ``engine_ms`` of the bare engine, ``mask_ms`` of
+        `Result.mask`, ``inspect_over_engine`` (ratio of the medians), and ``rounds``.
     """
-    samples: list[dict[str, list[float]]] = [{name: [] for name in (*STAGES, "engine")} for _ in inspectors]
+    samples: list[dict[str, list[float]]] = [{name: [] for name in (*STAGES, "engine", "mask")} for _ in inspectors]
     for round_number in console.track("timing")(range(-WARM_UP_ROUNDS, rounds)):
         frame = frames[round_number % len(frames)]
         for inspector, times in zip(inspectors, samples):
             fitted = fit_frame(frame, inspector.bundle.manifest.size)[None]
             # Which of the two goes first alternates: the second one finds warmer caches.
-            engine = _time_engine(inspector, fitted) if round_number % 2 else None
-            latency = inspector.inspect(frame).latency_ms
-            engine = engine if engine is not None else _time_engine(inspector, fitted)
+            engine = _time(inspector.engine.infer, fitted) if round_number % 2 else None
+            result = inspector.inspect(frame)
+            engine = engine if engine is not None else _time(inspector.engine.infer, fitted)
             if round_number >= 0:
                 for name in STAGES:
-                    times[name].append(latency[name])
+                    times[name].append(result.latency_ms[name])
                 times["engine"].append(engine)
+                times["mask"].append(_time(attrgetter("mask"), result))
     return [_summary(times) for times in samples]
 
 
-def _time_engine(inspector: Inspector, fitted: np.ndarray) -> float:
+def _time(call: Callable[[Any], object], argument: Any) -> float:
     start = time.perf_counter()
-    inspector.engine.infer(fitted)
+    call(argument)
     return (time.perf_counter() - start) * 1e3
 
 
@@ -67,6 +71,7 @@ def _summary(times: dict[str, list[float]]) -> dict[str, Any]:
         "latency_ms": total,
         "stages_ms": {name: _percentiles(times[name]) for name in STAGES if name != "total"},
         "engine_ms": engine,
+        "mask_ms": _percentiles(times["mask"]),
         "inspect_over_engine": round(total["p50"] / engine["p50"], 4),
         "rounds": len(times["total"]),
     }

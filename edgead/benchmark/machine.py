@@ -27,7 +27,7 @@ def describe_machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "accelerator": _accelerator(),
+        "accelerator": describe_accelerator(),
         "system": platform.platform(),
         "load_before": round(os.getloadavg()[0], 2),
     }
@@ -54,7 +54,8 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def _accelerator() -> str | None:
+def describe_accelerator() -> str | None:
+    """Return name and driver of each NVIDIA GPU, one a line, or None where nvidia-smi gives none."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgead
-from edgead.bundle import FORMAT, MODEL, Bundle, Golden, Manifest, write_bundle
+from edgead.bundle import FORMAT, MODEL, Bundle, Golden, Manifest, is_bundle, write_bundle
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames
 from edgead.decision import conformal_threshold
@@ -83,8 +83,8 @@ def export(
     run_folder, console = Path(run_folder), console or Console()
     run, method = checkpoint.load_method(run_folder)
     path = Path(out) if out else Path("runs", "export", run_folder.resolve().name + ".edgead")
-    if path.exists() and not (path / "manifest.json").is_file():
-        raise DataError(f"{path} exists and is not a bundle; choose another --out.")
+    if path.exists() and not is_bundle(path):
+        raise DataError(f"{path} exists and is not a bundle, or holds other files too; choose another --out.")
     held_out = _load_held_out(run, Path(data or run.data), console)
     rng = np.random.default_rng((run.seed, 0x60D))
     count = min(len(held_out.frames), PARITY_FRAMES)
@@ -122,14 +122,15 @@ def export(
         )
         golden = Golden(probes[shown], reference.scores[shown], reference.maps[shown])
         manifest = write_bundle(folder, manifest, golden)
-    console.say(f"graph and network differ by at most {parity.largest:.2g} "
-                f"(allowed {parity.tolerance:.2g})")
+    console.say(f"graph and network differ by at most {parity.largest:.2g} (allowed {parity.tolerance:.2g})")
     console.say(threshold.describe())
     console.say(f"Exported: {path}")
     return Bundle(path, manifest)
 
 
 def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
+    if (root / run.category).is_dir() and not (root / run.held_out[0]).exists():
+        root = root / run.category  # --data names the folder of several categories
     paths = [root / name for name in run.held_out]
     absent = [path for path in paths if not path.is_file()]
     if absent:
@@ -138,10 +139,11 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
             "They set the threshold. If the data has moved, say where it is with --data DIR."
         )
     frames = load_frames(paths, tuple(run.config["size"]), run.bit_depth, console.track("reading held-out images"))
-    for line in frames.skipped:
-        console.say(f"Warning: skipped: {line}")
-    if not len(frames.frames):
-        raise DataError(f"None of the {len(paths)} held-out images can be read, so no threshold can be set.")
+    if frames.fingerprint != run.held_out_fingerprint:
+        raise DataError(
+            f"The held-out images in {root} are not those that this run was started with (names or contents differ).\n"
+            "They set the threshold. Say where the right ones are with --data DIR, or train again."
+        )
     return frames
 
 
@@ -154,5 +156,11 @@ def _run(
 
 def _training(run: RunConfig, method: Method) -> dict[str, object]:
     steps = method.config.total_steps(len(run.normals))
-    return {"seed": run.seed, "steps": steps, "images": len(run.normals), "precision": run.precision,
-            "created": run.created, "versions": run.versions}
+    return {
+        "seed": run.seed,
+        "steps": steps,
+        "images": len(run.normals),
+        "precision": run.precision,
+        "created": run.created,
+        "versions": run.versions,
+    }

@@ -31,9 +31,7 @@ class Agreement:
         return float(np.maximum(self.score_error, self.map_error))
 
 
-def compare(
-    reference: Golden, scores: NDArray[np.float32], maps: NDArray[np.float32], tolerance: float
-) -> Agreement:
+def compare(reference: Golden, scores: NDArray[np.float32], maps: NDArray[np.float32], tolerance: float) -> Agreement:
     """Compare an engine's scores ``[K]`` and maps ``[K, H, W]`` on the reference's frames with the reference."""
     return Agreement(
         frames=len(reference.frames),

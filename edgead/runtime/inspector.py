@@ -108,7 +108,7 @@ class Inspector:
         return result
 
     def judge(self, captured: Captured) -> Result:
-        """Decide on what a source gave. Anything that stops a decision gives UNKNOWN with the reason; nothing is raised."""
+        """Decide on what a source gave. What stops a decision gives UNKNOWN with the reason; nothing is raised."""
         reason = captured.error
         if captured.image is not None:
             try:
@@ -155,5 +155,7 @@ class Inspector:
     def __enter__(self) -> Inspector:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

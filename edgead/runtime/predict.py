@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from edgead.runtime.sources import ImageSource
 
 
 def collect_images(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Return every image among files and folders (with subfolders), each with the name of its overlay.
+    """Return every image among files and folders (with subfolders), each with a name for its overlay, all different.
 
     Raises:
         SourceError: a path does not exist, or there is no image at all.
     """
     found: list[tuple[Path, Path]] = []
+    taken: set[Path] = set()
     for root in paths:
         if root.is_dir():
             prefix = Path(root.resolve().name) if len(paths) > 1 else Path()
@@ -32,7 +34,19 @@ def collect_images(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
             raise SourceError(f"{root} does not exist.")
     if not found:
         raise SourceError(f"No images in {', '.join(map(str, paths))}.")
-    return found
+    named = []
+    for path, name in found:
+        tries = (name.with_name(f"{stem}.overlay.png") for stem in _stems(name))
+        overlay = next(each for each in tries if each not in taken)
+        taken.add(overlay)
+        named.append((path, overlay))
+    return named
+
+
+def _stems(name: Path) -> Iterator[str]:
+    yield name.stem
+    yield name.name
+    yield from (f"{name.name}-{number}" for number in itertools.count(2))
 
 
 def predict(inspector: Inspector, images: Sequence[tuple[Path, Path]], save: Path | None = None) -> Iterator[Result]:
@@ -41,8 +55,8 @@ def predict(inspector: Inspector, images: Sequence[tuple[Path, Path]], save: Pat
     Args:
         inspector: decides.
         images: from `collect_images`.
-        save: folder for overlays (PNG): heat where the map is high, the mask outlined. Images that cannot be read
-            have none.
+        save: folder for overlays (``NAME.overlay.png``): heat where the map is high, the mask outlined. Images that
+            cannot be read have none.
 
     Yields:
         One result per file, with its `path`; UNKNOWN with the reason where the file cannot be read.
@@ -53,7 +67,6 @@ def predict(inspector: Inspector, images: Sequence[tuple[Path, Path]], save: Pat
             result = inspector.judge(captured)
             if save and captured.image is not None and result.anomaly_map is not None:
                 picture = draw_overlay(captured.image, result.anomaly_map, result.mask, 2 * result.mask_threshold)
-                name = name if name.suffix == ".png" else name.with_name(name.name + ".png")
                 with atomic_file(save / name) as stream:
                     stream.write(encode_png(picture))
             yield result

@@ -55,7 +55,7 @@ class JsonLines:
                 self._stream.write(b"\n")
 
     def write(self, result: Result) -> None:
-        self._stream.write(json.dumps(result.to_dict(), ensure_ascii=False).encode() + b"\n")
+        self._stream.write(json.dumps(result.to_dict()).encode() + b"\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -65,5 +65,7 @@ class JsonLines:
     def __enter__(self) -> JsonLines:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

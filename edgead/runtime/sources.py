@@ -152,7 +152,9 @@ class CameraSource:
         self._capture = (open_capture or cv2().VideoCapture)(index)
         if not self._capture.isOpened():
             self._capture.release()
-            raise SourceError(f"Camera {index} cannot be opened. Is it connected, and free?  See:  v4l2-ctl --list-devices")
+            raise SourceError(
+                f"Camera {index} cannot be opened. Is it connected, and free?  See:  v4l2-ctl --list-devices"
+            )
         self._changed = threading.Condition()
         self._newest: Captured | None = None
         self._stopped = self._ended = False
@@ -200,4 +202,3 @@ class CameraSource:
         with self._changed:
             self.dropped += self._newest is not None
             self._newest = None
-

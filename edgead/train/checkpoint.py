@@ -1,11 +1,11 @@
 """A training run on disk: a folder that is its own checkpoint.
 
-    config.json          what is trained, on what, with which seed and versions
-    metrics.jsonl        losses of every step
-    state.safetensors    weights, optimiser and position while training; replaced in one step, gone at the end
-    weights.safetensors  the trained weights; their presence means that the run is finished
-    curves.png           losses over steps
-    synthetic.png        examples of what the network was trained on
+config.json          what is trained, on what, with which seed and versions
+metrics.jsonl        losses of every step
+state.safetensors    weights, optimiser and position while training; replaced in one step, gone at the end
+weights.safetensors  the trained weights; their presence means that the run is finished
+curves.png           losses over steps
+synthetic.png        examples of what the network was trained on
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RunConfig:
         data: the data set's folder.
         normals, held_out: file names of the good images trained on and of those kept for the threshold, relative
             to `data`.
-        fingerprint: SHA-256 over the training images.
+        fingerprint, held_out_fingerprint: SHA-256 over the training images and over those held out.
         textures: folder of texture pictures, or None.
         bit_depth: significant bits of 16-bit images.
         seed, precision: of the training.
@@ -57,6 +57,7 @@ class RunConfig:
     normals: tuple[str, ...]
     held_out: tuple[str, ...]
     fingerprint: str
+    held_out_fingerprint: str
     textures: str | None
     bit_depth: int
     seed: int
@@ -81,7 +82,9 @@ def load_run_config(folder: Path) -> RunConfig:
     try:
         values = json.loads(path.read_text())
         fields = {field.name for field in dataclasses.fields(RunConfig)}
-        kept: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        kept: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
         return RunConfig(**{name: kept[name] for name in fields if name in kept})
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a training run: it has no {CONFIG}.") from error

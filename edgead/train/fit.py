@@ -26,11 +26,21 @@ from torch.utils.data import DataLoader, Dataset
 
 from edgead.console import Console
 from edgead.errors import ConfigError, DeviceError, TrainingError
-from edgead.train.checkpoint import METRICS, State, load_state, restore_optimizer, save_state, save_weights, trim_metrics
+from edgead.train.checkpoint import (
+    METRICS,
+    State,
+    load_state,
+    restore_optimizer,
+    save_state,
+    save_weights,
+    trim_metrics,
+)
 from edgead.train.method import Arrays, Method, Stage
 
 SAVE_SECONDS = 60.0
-"""Longest time between two saved states: what a kill can cost."""
+"""Time between two saved states: what a kill can cost."""
+SAVE_SHARE = 0.02
+"""Most of the time that may go into saving; where a state is large, it is saved less often."""
 
 
 def fit(
@@ -74,7 +84,9 @@ def fit(
         if saved and index < saved[0].stage:
             continue
         if stage.batch_size % accelerator.num_processes:
-            raise ConfigError(f"batch_size {stage.batch_size} cannot be shared by {accelerator.num_processes} processes.")
+            raise ConfigError(
+                f"batch_size {stage.batch_size} cannot be shared by {accelerator.num_processes} processes."
+            )
         resumed = saved if saved and index == saved[0].stage else None
         console = console or Console()
         # Channels-last convolutions are about 1.4 times faster on a CPU and fit tensor cores.
@@ -146,7 +158,7 @@ class _StageLoop:
         resumed: tuple[State, dict[str, torch.Tensor]] | None,
     ) -> None:
         self.method, self.stage, self.index, self.folder = method, stage, index, folder
-        self.accelerator, self.seed = accelerator, seed
+        self.accelerator, self.seed, self.save_cost = accelerator, seed, 0.0
         parameters = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
         self.optimizer = stage.optimizer(parameters)
         self.first = 0
@@ -174,20 +186,24 @@ class _StageLoop:
             console.bar(self.stage.name, len(batches)) as advance,
         ):
             for step, batch in enumerate(loader, start=self.first):
-                losses = self._step(step, batch)
+                due = time.monotonic() - saved_at >= max(save_seconds, self.save_cost / SAVE_SHARE)
+                losses, stopping, saving = self._step(step, batch, stop.is_set(), due)
                 if self.accelerator.is_main_process:
                     metrics.write(json.dumps({"stage": self.stage.name, "step": step + 1, **losses}) + "\n")
                 advance(f"loss {losses['total']:.4f}")
-                if stop.is_set():
-                    self._save(step + 1)
-                    raise KeyboardInterrupt
-                if time.monotonic() - saved_at >= save_seconds:
+                if stopping or saving:
                     self._save(step + 1)
                     saved_at = time.monotonic()
+                if stopping:
+                    raise KeyboardInterrupt
         self._save(self.stage.steps)
 
-    def _step(self, step: int, batch: dict[str, torch.Tensor]) -> dict[str, float]:
-        torch.manual_seed(((self.seed * 1009 + self.index) << 32) + step * 1024 + self.accelerator.process_index)
+    def _step(
+        self, step: int, batch: dict[str, torch.Tensor], stop: bool, due: bool
+    ) -> tuple[dict[str, float], bool, bool]:
+        """Take one step; return its losses, and whether all processes agree to stop and to save after it."""
+        seeds = np.random.SeedSequence((self.seed, self.index, step, self.accelerator.process_index))
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         factor = self.stage.schedule(step)
         for group, rate in zip(self.optimizer.param_groups, self.rates):
             group["lr"] = rate * factor
@@ -196,10 +212,13 @@ class _StageLoop:
         total = torch.stack(list(losses.values())).sum()
         values = {name: float(value.detach()) for name, value in losses.items()}
         values["total"] = float(total.detach())
-        if not math.isfinite(values["total"]):
+        broken_here = not math.isfinite(values["total"])
+        broken_anywhere, stopping, saving = self._agree(broken_here, stop, due)
+        if broken_anywhere:
+            where = "the sum" if broken_here else "in another process"
             broken = ", ".join(name for name, value in values.items() if not math.isfinite(value) and name != "total")
             raise TrainingError(
-                f"The loss is not finite at step {step + 1} of stage '{self.stage.name}' ({broken or 'the sum'}).\n"
+                f"The loss is not finite at step {step + 1} of stage '{self.stage.name}' ({broken or where}).\n"
                 "Likely causes: a learning rate that is too high (--set learning_rate=…), or fp16 overflow "
                 "(--precision bf16).\n"
                 f"The last good state is in {self.folder}."
@@ -207,18 +226,27 @@ class _StageLoop:
         self.prepared.zero_grad()
         self.accelerator.backward(total)
         self.prepared.step()
-        return {**values, "learning_rate": self.rates[0] * factor}
+        return {**values, "learning_rate": self.rates[0] * factor}, stopping, saving
+
+    def _agree(self, *flags: bool) -> list[bool]:
+        """Combine each process's flags: what one asks for, all do, at the same step, or they would wait for ever."""
+        if self.accelerator.num_processes == 1:
+            return list(flags)
+        asked = torch.tensor(flags, dtype=torch.float32, device=self.accelerator.device)
+        return [bool(flag) for flag in self.accelerator.reduce(asked, reduction="sum") > 0]
 
     def _save(self, step: int) -> None:
+        started = time.monotonic()
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             scaler: dict[str, Any] = {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict()
             save_state(self.folder, self.method, self.optimizer, State(self.index, step, scaler))
+        self.save_cost = time.monotonic() - started
 
 
 @contextmanager
 def _stop_requests() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into an event, so that a step is finished and saved; the second one stops at once."""
+    """Turn the first Ctrl-C or SIGTERM into an event: the step is finished and saved. The second stops at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from edgead.console import Console
 from edgead.datasets import Category, Frames, load_frames, open_categories, open_category
 from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.files import new_folder
 from edgead.images import Frame, list_images
 from edgead.train import checkpoint, plots
 from edgead.train.checkpoint import RunConfig
@@ -27,6 +29,7 @@ MOST_HELD_OUT = 200
 MOST_TEXTURES = 2000
 """Texture pictures kept in memory: 393 MB at 256×256."""
 FEW_IMAGES = 20
+CURVES = "curves.png"
 
 
 def train(
@@ -72,6 +75,8 @@ def train(
         EdgeadError: see `edgead.errors`.
     """
     console = console or Console()
+    if out is None and "RANK" in os.environ:
+        raise ConfigError("Several processes need one folder to share; name it with --out DIR.")
     kind = get_method(method)
     config = dataclasses.asdict(configure(kind, preset, settings))
     if not 0 < holdout < 1:
@@ -80,11 +85,15 @@ def train(
     created = datetime.now(timezone.utc)
     folders = []
     for chosen in categories:
-        name = f"{method}-{chosen.name}-{created:%Y%m%d-%H%M%S}"
-        folder = Path(out) if out else Path("runs", "train", name)
-        if out and len(categories) > 1:
+        folder = Path(out) if out else Path("runs", "train", f"{method}-{chosen.name}-{created:%Y%m%d-%H%M%S}")
+        if out and category == "all":
             folder = folder / chosen.name
-        if any((folder / name).exists() for name in (checkpoint.CONFIG, checkpoint.STATE, checkpoint.WEIGHTS)):
+            if (folder / checkpoint.CONFIG).exists():  # the same command again goes on where it stopped
+                folders.append(resume(folder, device=device, workers=workers, console=console))
+                continue
+        if _is_main() and any(
+            (folder / name).exists() for name in (checkpoint.CONFIG, checkpoint.STATE, checkpoint.WEIGHTS)
+        ):
             raise ConfigError(f"{folder} holds a run already. Go on with it (--resume), or choose another --out.")
         normals, held_out = split_normals(chosen, holdout, seed)
         run = RunConfig(
@@ -96,6 +105,7 @@ def train(
             normals=tuple(_relative(normals, chosen.root)),
             held_out=tuple(_relative(held_out, chosen.root)),
             fingerprint="",
+            held_out_fingerprint="",
             textures=str(Path(textures).resolve()) if textures else None,
             bit_depth=bit_depth,
             seed=seed,
@@ -104,16 +114,28 @@ def train(
             versions=_versions(),
             weights=str(Path(weights).resolve()) if weights else None,
         )
-        console.say(f"{chosen.name}: {chosen.layout} layout, {len(normals)} good images to train on, "
-                    f"{len(held_out)} held out for the threshold")
-        folders.append(_run(run, folder, device, workers, console))
+        console.say(
+            f"{chosen.name}: {chosen.layout} layout, {len(normals)} good images to train on, "
+            f"{len(held_out)} held out for the threshold"
+        )
+        folders.append(_run(run, folder, device, workers, console, named=out is not None))
     return folders
 
 
 def resume(
-    folder: str | Path, *, device: str = "auto", workers: int | None = None, console: Console | None = None
+    folder: str | Path,
+    *,
+    data: str | Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    console: Console | None = None,
 ) -> Path:
     """Go on with a run that was stopped; on a CPU the result is that of a run that was never stopped.
+
+    Args:
+        folder: of the run.
+        data: where the category's folder is now, if it has moved.
+        device, workers, console: as for `train`.
 
     Raises:
         CheckpointError: not a run, or the training images have changed since.
@@ -122,8 +144,16 @@ def resume(
     run = checkpoint.load_run_config(folder)
     if checkpoint.is_finished(folder):
         console.say(f"{folder} is finished already.")
+        if not (folder / CURVES).exists():
+            plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
         return folder
-    return _run(run, folder, device, workers, console)
+    if data is not None:
+        run = dataclasses.replace(run, data=str(open_category(data, _named_in(data, run.category)).root.resolve()))
+    return _run(run, folder, device, workers, console, named=True)
+
+
+def _named_in(data: str | Path, category: str) -> str | None:
+    return category if (Path(data) / category).is_dir() else None
 
 
 def find_unfinished(method: str, root: Path = Path("runs/train")) -> Path:
@@ -146,9 +176,11 @@ def split_normals(category: Category, holdout: float, seed: int) -> tuple[list[P
     Raises:
         DataError: fewer than two good images.
     """
-    if category.validation:
+    if category.validation and category.normals:
         return list(category.normals), list(category.validation)
     total = len(category.normals)
+    if total == 0:
+        raise DataError(f"{category.root} holds no images of good parts (train/good); there is nothing to train on.")
     if total < 2:
         raise DataError(
             f"{category.root} has one good image. At least two are needed: one to train on, one for the threshold "
@@ -164,28 +196,42 @@ def split_normals(category: Category, holdout: float, seed: int) -> tuple[list[P
     )
 
 
-def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console: Console) -> Path:
+def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console: Console, named: bool) -> Path:
     method = checkpoint.build_method(run)
     if not (folder / checkpoint.STATE).is_file():  # a saved state holds the backbone too
         method.load_pretrained(Path(run.weights) if run.weights else None)
-    size = run.config["size"]
+    size = tuple(run.config["size"])
     frames = load_frames(
-        [Path(run.data, name) for name in run.normals], tuple(size), run.bit_depth, console.track("reading images")
+        [Path(run.data, name) for name in run.normals], size, run.bit_depth, console.track("reading images")
     )
     _report_skipped(frames, "images", console)
     if not len(frames.frames):
-        raise DataError(f"None of the {len(run.normals)} good images in {run.data} can be read; the first error:\n"
-                        f"{frames.skipped[0]}")
+        raise DataError(
+            f"None of the {len(run.normals)} good images in {run.data} can be read; the first error:\n"
+            f"{frames.skipped[0]}"
+        )
     if len(frames.frames) < FEW_IMAGES:
         console.say(f"Warning: only {len(frames.frames)} good images to train on; {FEW_IMAGES} or more are advisable.")
     if run.bit_depth == 16 and frames.frames.max() < 16:
-        console.say("Warning: the images are almost black. If they hold 10 or 12 bits in 16, say --bit-depth 10 (or 12).")
+        console.say(
+            "Warning: the images are almost black. If they hold 10 or 12 bits in 16, say --bit-depth 10 (or 12)."
+        )
     pictures = _load_textures(run, console)
-    # accelerate launch starts several processes; one of them owns the folder.
-    main = int(os.environ.get("RANK", 0)) == 0
+    held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.bit_depth)
+    if not len(held_out.frames):
+        raise DataError(
+            f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"
+        )
     if not run.fingerprint:
-        run = dataclasses.replace(run, fingerprint=frames.fingerprint)
-        if main:
+        run = dataclasses.replace(
+            run,
+            normals=tuple(_relative(frames.paths, Path(run.data))),
+            held_out=tuple(_relative(held_out.paths, Path(run.data))),
+            fingerprint=frames.fingerprint,
+            held_out_fingerprint=held_out.fingerprint,
+        )
+        if _is_main():
+            folder = folder if named else new_folder(folder)
             checkpoint.save_run_config(folder, run)
             plots.draw_examples(_examples(method, frames.frames, pictures, run.seed), folder / "synthetic.png")
     elif run.fingerprint != frames.fingerprint:
@@ -203,8 +249,8 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         workers=workers,
         console=console,
     )
-    if main:
-        plots.draw_curves(checkpoint.read_metrics(folder), folder / "curves.png")
+    if _is_main():
+        plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")
     return folder
 
@@ -242,7 +288,12 @@ def _examples(
     return [(example["frame"], example["mask"]) for example in made]
 
 
-def _relative(paths: list[Path], root: Path) -> list[str]:
+def _is_main() -> bool:
+    """Tell whether this process, of those that accelerate launch started, owns the folder."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _relative(paths: Sequence[Path], root: Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in paths]
 
 

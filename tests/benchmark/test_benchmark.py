@@ -15,7 +15,7 @@ import edgead
 from edgead.benchmark.accuracy import METRICS
 from edgead.benchmark.benchmark import Report, benchmark, to_table
 from edgead.benchmark.latency import measure_latency
-from edgead.bundle import Bundle
+from edgead.bundle import Bundle, manifest_digest
 from edgead.console import Console
 from edgead.datasets import open_category
 from edgead.errors import DataError
@@ -48,6 +48,7 @@ def test_every_metric_and_percentile_is_there(measured: tuple[Report, Path]) -> 
     assert set(row["stages_ms"]) == {"fit", "infer", "post"}
     assert row["inspect_over_engine"] == pytest.approx(row["latency_ms"]["p50"] / row["engine_ms"]["p50"], abs=1e-3)
     assert row["rounds"] == 5
+    assert row["mask_ms"]["p50"] > 0
 
 
 def test_the_files_hold_the_same_figures(measured: tuple[Report, Path]) -> None:
@@ -78,6 +79,7 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
         copy = Path(shutil.copytree(bundle.path, tmp_path / f"{name}.edgead"))
         manifest = json.loads((copy / "manifest.json").read_text())
         manifest.update(category=name, name=name)
+        manifest["digest"] = manifest_digest(manifest)
         (copy / "manifest.json").write_text(json.dumps(manifest))
         bundles.append(copy)
     report, _ = benchmark(bundles, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out")
@@ -96,6 +98,13 @@ def test_without_masks_there_are_no_pixel_metrics(bundle: Bundle, parts: Path, t
     assert row["pixel_auroc"] is row["aupro"] is None
     assert row["image_auroc"] is not None
     assert "–" in (folder / "report.html").read_text()
+
+
+def test_labelled_images_alone_are_enough(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
+    for folder in ("test", "ground_truth"):
+        shutil.copytree(parts / folder, tmp_path / "washer" / folder)
+    report, _ = benchmark([bundle.path], tmp_path / "washer", rounds=1, pixel_size=64, out=tmp_path / "out")
+    assert report.rows[0]["images"]["defective"] == 8
 
 
 def test_unlabelled_data_is_refused(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

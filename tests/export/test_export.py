@@ -107,9 +107,16 @@ def test_moved_data(trained: Path, parts: Path, tmp_path: Path) -> None:
     values = json.loads((run / checkpoint.CONFIG).read_text())
     values["data"] = str(tmp_path / "gone")
     (run / checkpoint.CONFIG).write_text(json.dumps(values))
-    with pytest.raises(DataError, match="(?s)held-out images of this run are not there.*--data"):
+    with pytest.raises(DataError, match=r"(?s)held-out images of this run are not there.*--data"):
         export(run, out=tmp_path / "out.edgead")
     assert read_bundle(export(run, data=moved, out=tmp_path / "out.edgead").path)
+    values["category"] = "moved"  # its folder may stand among others
+    (run / checkpoint.CONFIG).write_text(json.dumps(values))
+    assert read_bundle(export(run, data=tmp_path, out=tmp_path / "out.edgead").path)
+    for path in (moved / "train" / "good").iterdir():
+        path.write_bytes(next((moved / "test" / "chip").iterdir()).read_bytes())
+    with pytest.raises(DataError, match="are not those that this run was started with"):
+        export(run, data=moved, out=tmp_path / "other.edgead")
 
 
 def test_a_bundle_is_replaced_and_nothing_else(trained: Path, tmp_path: Path) -> None:
@@ -122,12 +129,24 @@ def test_a_bundle_is_replaced_and_nothing_else(trained: Path, tmp_path: Path) ->
     with pytest.raises(DataError, match="is not a bundle"):
         export(trained, out=tmp_path / "photos")
     assert (tmp_path / "photos" / "dear.png").exists()
+    (out / "dear.png").write_bytes(b"x")
+    with pytest.raises(DataError, match="holds other files too"):
+        export(trained, out=out)
+    (out / "dear.png").unlink()
+    (tmp_path / "link.edgead").symlink_to(out)
+    export(trained, out=tmp_path / "link.edgead")
+    assert (tmp_path / "link.edgead").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.edgead", "out.edgead", "photos"]
 
 
 def test_the_newest_finished_run_is_found(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="(?s)no finished run of draem.*edgead train --method draem"):
+    with pytest.raises(CheckpointError, match=r"(?s)no finished run of draem.*edgead train --method draem"):
         find_run("draem", root=tmp_path)
-    for name, created, category in (("a", "2026-01-02", "nut"), ("b", "2026-01-03", "nut"), ("c", "2026-01-01", "bolt")):
+    for name, created, category in (
+        ("a", "2026-01-02", "nut"),
+        ("b", "2026-01-03", "nut"),
+        ("c", "2026-01-01", "bolt"),
+    ):
         folder = Path(shutil.copytree(trained, tmp_path / name))
         values = json.loads((folder / checkpoint.CONFIG).read_text())
         values.update(created=created, category=category)

@@ -49,7 +49,9 @@ def test_a_result_has_every_field(inspector: Inspector, frame: NDArray[np.uint8]
     assert json.loads(json.dumps(result.to_dict()))["verdict"] == result.verdict.value
 
 
-def test_inspect_is_fit_and_engine_and_nothing_else(inspector: Inspector, bundle: Bundle, frame: NDArray[np.uint8]) -> None:
+def test_inspect_is_fit_and_engine_and_nothing_else(
+    inspector: Inspector, bundle: Bundle, frame: NDArray[np.uint8]
+) -> None:
     scores, maps = open_engine("onnxruntime", bundle.model).infer(fit_frame(frame, (64, 64))[None])
     result = inspector.inspect(frame)
     assert result.score == scores[0]
@@ -111,7 +113,9 @@ class Broken:
 
 
 @pytest.mark.parametrize("failure", [DeviceError("the device is gone"), RuntimeError("driver"), MemoryError(), None])
-def test_a_failure_is_unknown_and_never_pass(bundle: Bundle, frame: NDArray[np.uint8], failure: Exception | None) -> None:
+def test_a_failure_is_unknown_and_never_pass(
+    bundle: Bundle, frame: NDArray[np.uint8], failure: Exception | None
+) -> None:
     inspector = Inspector(bundle, Broken(failure))
     result = inspector.judge(Captured(frame, "", "cam", 3, time.monotonic()))
     assert result.verdict is Verdict.UNKNOWN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -87,9 +88,7 @@ def test_the_ledger_is_right_when_a_sink_fails(inspector: Inspector, parts: Path
     assert sink.closed
 
 
-def test_results_are_appended_and_a_cut_line_spoils_no_other(
-    inspector: Inspector, parts: Path, tmp_path: Path
-) -> None:
+def test_results_are_appended_and_a_cut_line_spoils_no_other(inspector: Inspector, parts: Path, tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     result = next(iter(inspector.stream(str(parts / "test" / "good"))))
     for cut in (False, True):
@@ -126,10 +125,32 @@ def test_predict_gives_one_result_per_file_with_overlays(
     results = list(predict(inspector, images, tmp_path / "overlays"))
     assert [result.path for result in results] == [str(path) for path, _ in images]
     assert [result.verdict.value == "UNKNOWN" for result in results] == [False, False, True, False]
-    saved = sorted(path.relative_to(tmp_path / "overlays").as_posix() for path in (tmp_path / "overlays").rglob("*.png"))
-    assert saved == ["photo.jpg.png", "stain/000.png", "stain/001.png"]
-    overlay = cv2.imread(str(tmp_path / "overlays" / "stain" / "000.png"))
+    saved = sorted(
+        path.relative_to(tmp_path / "overlays").as_posix() for path in (tmp_path / "overlays").rglob("*.png")
+    )
+    assert saved == ["photo.overlay.png", "stain/000.overlay.png", "stain/001.overlay.png"]
+    overlay = cv2.imread(str(tmp_path / "overlays" / "stain" / "000.overlay.png"))
     assert overlay.shape == (256, 256, 3)
+
+
+def test_overlays_overwrite_neither_images_nor_each_other(tmp_path: Path, write_image: Write) -> None:
+    for name in ("a/x.png", "a/x.jpg", "b/x.png"):
+        write_image(tmp_path / name)
+    paths = [tmp_path / "a" / "x.png", tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.png"]
+    named = [name.as_posix() for _, name in collect_images(paths)]
+    assert named == ["x.overlay.png", "x.jpg.overlay.png", "x.png.overlay.png"]
+    assert len({name for _, name in collect_images([*paths, *paths])}) == 6
+
+
+def test_a_name_that_is_not_utf8_is_a_result_like_any_other(inspector: Inspector, tmp_path: Path, parts: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/St\xfcck.png"
+    Path(os.fsdecode(odd)).write_bytes((parts / "test" / "good" / "000.png").read_bytes())
+    ledger = Ledger()
+    sink = open_sink(f"jsonl:{tmp_path / 'results.jsonl'}")
+    run_stream(inspector, open_source(str(tmp_path)), [sink], ledger)
+    [line] = read_lines(tmp_path / "results.jsonl")
+    assert os.fsencode(str(line["path"])) == odd
+    assert ledger.unknown == 0
 
 
 def test_predict_needs_images(tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Ten
     return run(folder), checkpoint.read_metrics(folder)
 
 
-def assert_same(folder: Path, weights: dict[str, Tensor], expected: tuple[dict[str, Tensor], list[dict[str, object]]]) -> None:
+def assert_same(
+    folder: Path, weights: dict[str, Tensor], expected: tuple[dict[str, Tensor], list[dict[str, object]]]
+) -> None:
     assert weights.keys() == expected[0].keys()
     assert all(torch.equal(weights[name], expected[0][name]) for name in weights)
     assert checkpoint.read_metrics(folder) == expected[1]
@@ -77,7 +79,9 @@ def assert_same(folder: Path, weights: dict[str, Tensor], expected: tuple[dict[s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "save_seconds"), [("SIGKILL", 0.0), ("SIGKILL", 1e9), ("SIGINT", 1e9), ("SIGTERM", 1e9)])
+@pytest.mark.parametrize(
+    ("number", "save_seconds"), [("SIGKILL", 0.0), ("SIGKILL", 1e9), ("SIGINT", 1e9), ("SIGTERM", 1e9)]
+)
 def test_a_stopped_run_goes_on_to_the_same_result(
     tmp_path: Path, undisturbed: tuple[dict[str, Tensor], list[dict[str, object]]], number: str, save_seconds: float
 ) -> None:
@@ -124,7 +128,10 @@ class Diverging(nn.Module):
         return {**losses, "ssim": losses["ssim"] * (math.inf if self.calls > 3 else 1)}
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgead.train.fit.SAVE_SHARE", 1e9)  # save after every step
     torch.manual_seed(3)
     method = Draem(CONFIG)
     stage = dataclasses.replace(method.stages(NORMALS, NONE)[0], module=Diverging(method.network))
@@ -154,7 +161,9 @@ def test_two_stages_run_in_order_and_resume_in_the_second(tmp_path: Path) -> Non
     first = start()
     fit(first, stages(first)[:1], tmp_path / "cut", seed=3, device="cpu")
     (tmp_path / "cut" / checkpoint.WEIGHTS).unlink()
-    checkpoint.save_state(tmp_path / "cut", first, torch.optim.Adam(first.network.parameters()), checkpoint.State(0, 3, {}))
+    checkpoint.save_state(
+        tmp_path / "cut", first, torch.optim.Adam(first.network.parameters()), checkpoint.State(0, 3, {})
+    )
     second = start()
     fit(second, stages(second), tmp_path / "cut", seed=3, device="cpu")
     for name, value in load_file(tmp_path / "whole" / checkpoint.WEIGHTS).items():
@@ -182,22 +191,45 @@ def test_bf16_on_a_cpu_stays_close_to_float32(tmp_path: Path) -> None:
     assert losses["bf16"] == pytest.approx(losses["no"], rel=0.05)
 
 
+SHARED = """
+import sys
+from pathlib import Path
+import torch
+from accelerate import Accelerator
+from edgead.errors import TrainingError
+from edgead.train import fit
+from edgead.train.train import train
+
+fit.SAVE_SHARE = 1e9
+honest = fit.fit
+def often(*arguments, **options):
+    honest(*arguments, **options, save_seconds=0.0)
+import edgead.train.train as module
+module.fit = often
+settings = ("size=32", "reconstructive_width=2", "discriminative_width=2", "steps=12", "batch_size=4")
+train("draem", sys.argv[1], preset="nano", settings=settings, out=sys.argv[2], device="cpu")
+print("processes", Accelerator(cpu=True).num_processes)
+"""
+
+
 @pytest.mark.slow
-def test_two_processes_share_each_batch(parts: Path, tmp_path: Path) -> None:
-    settings = ["size=32", "reconstructive_width=2", "discriminative_width=2", "steps=3"]
-    options = [argument for setting in settings for argument in ("--set", setting)]
-    command = [
-        *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
-        *("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "edgead"),
-        *("train", "--data", str(parts), "--preset", "nano", "--out", str(tmp_path / "run"), *options),
-    ]
+def test_two_processes_share_each_batch_and_save_together(parts: Path, tmp_path: Path) -> None:
+    """Saving after every step is a meeting of both; were it each one's own decision, they would wait for ever."""
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    out = tmp_path / "run"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=180)
+    done = subprocess.run(
+        [*launch, str(script), str(parts), str(out)],
+        **{"capture_output": True, "text": True, "check": False, "env": environment, "timeout": 240},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [entry["step"] for entry in checkpoint.read_metrics(tmp_path / "run")] == [1, 2, 3]
-    run_config, method = checkpoint.load_method(tmp_path / "run")
-    assert len(run_config.normals) == 10
-    assert all(torch.isfinite(value).all() for value in method.network.state_dict().values())
+    assert done.stdout.count("processes 2") == 2
+    entries = checkpoint.read_metrics(out)
+    assert [entry["step"] for entry in entries] == list(range(1, 13))
+    assert entries[-1]["total"] < entries[0]["total"]
+    checkpoint.load_method(out)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,12 @@ def test_ssim_of_a_batch_is_the_mean_over_images() -> None:
 
 @pytest.mark.parametrize(
     ("probabilities", "mask", "expected"),
-    [((0.5, 0.5), 0, 0.173274860), ((0.5, 0.5), 1, 0.173274860), ((0.9, 0.1), 0, 1.05354e-3), ((0.9, 0.1), 1, 1.86487365)],
+    [
+        ((0.5, 0.5), 0, 0.173274860),
+        ((0.5, 0.5), 1, 0.173274860),
+        ((0.9, 0.1), 0, 1.05354e-3),
+        ((0.9, 0.1), 1, 1.86487365),
+    ],
 )
 def test_focal(probabilities: tuple[float, float], mask: int, expected: float) -> None:
     logits = torch.tensor(probabilities).log().view(1, 2, 1, 1).expand(2, 2, 5, 4)

@@ -14,6 +14,7 @@ import pytest
 from edgead.console import Console
 from edgead.datasets import Category, open_category
 from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.files import new_folder
 from edgead.train import checkpoint
 from edgead.train.train import MOST_HELD_OUT, find_unfinished, resume, split_normals, train
 
@@ -92,6 +93,10 @@ def test_all_categories_get_a_run_each(tmp_path: Path, write_image: Write) -> No
     runs = train("draem", tmp_path / "data", category="all", preset="nano", settings=QUICK, out=tmp_path / "runs")
     assert [run.name for run in runs] == ["bolt", "nut"]
     assert all(checkpoint.is_finished(run) for run in runs)
+    (runs[1] / checkpoint.WEIGHTS).unlink()
+    again = train("draem", tmp_path / "data", category="all", preset="nano", settings=QUICK, out=tmp_path / "runs")
+    assert again == runs  # the same command goes on where it stopped
+    assert checkpoint.is_finished(runs[1])
 
 
 def test_damaged_images_are_named_and_counted(tmp_path: Path, write_image: Write) -> None:
@@ -160,6 +165,8 @@ def test_resume_refuses_changed_images(trained: Path, tmp_path: Path, parts: Pat
     with pytest.raises(CheckpointError, match="are not those"):
         resume(folder)
     assert find_unfinished("draem", tmp_path) == folder
+    assert resume(folder, data=parts) == folder  # the right images, elsewhere
+    assert checkpoint.is_finished(folder)
 
 
 def test_a_finished_run_is_left_alone(trained: Path) -> None:
@@ -177,3 +184,13 @@ def test_a_damaged_run_is_refused(tmp_path: Path, text: str) -> None:
         find_unfinished("draem", tmp_path)
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         checkpoint.load_run_config(tmp_path / "absent")
+
+
+def test_two_runs_in_the_same_second_get_two_folders(tmp_path: Path) -> None:
+    first, second = new_folder(tmp_path / "run"), new_folder(tmp_path / "run")
+    assert (first.name, second.name) == ("run", "run-2")
+
+
+def test_large_seeds(tmp_path: Path, parts: Path) -> None:
+    [run] = train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "run", seed=20261122)
+    assert checkpoint.load_run_config(run).seed == 20261122

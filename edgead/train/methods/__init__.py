@@ -37,16 +37,18 @@ def describe() -> list[dict[str, Any]]:
     described = []
     for name in METHODS:
         method = get_method(name)
-        card = method.card
-        described.append({
-            "name": name,
-            "title": card.title,
-            "paper": card.paper,
-            "weights": f"{card.parameters:g} M, {card.macs:g} GMAC per {method.Config().size[0]}×{method.Config().size[1]} image",
-            "published": card.published,
-            "localises": card.localises,
-            "needs": card.needs,
-            "presets": ", ".join(method.presets),
-            "settings": dataclasses.asdict(method.Config()),
-        })
+        card, (height, width) = method.card, method.Config().size
+        described.append(
+            {
+                "name": name,
+                "title": card.title,
+                "paper": card.paper,
+                "weights": f"{card.parameters:g} M, {card.macs:g} GMAC per {height}×{width} image",
+                "published": card.published,
+                "localises": card.localises,
+                "needs": card.needs,
+                "presets": ", ".join(method.presets),
+                "settings": dataclasses.asdict(method.Config()),
+            }
+        )
     return described

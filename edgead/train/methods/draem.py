@@ -237,7 +237,8 @@ class Deployable(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(network)
         last = self.network.discriminative.decoder_segment.fin_out[0]
-        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
         difference = nn.Conv2d(last.in_channels, 1, 3, padding=1)
         difference.weight = nn.Parameter((last.weight[1:] - last.weight[:1]).detach())
         difference.bias = nn.Parameter((last.bias[1:] - last.bias[:1]).detach())
@@ -273,7 +274,7 @@ class Draem(Method):
         needs="good images; texture pictures help (--textures)",
     )
     Config = DraemConfig
-    presets = {
+    presets = {  # noqa: RUF012
         "paper": {},
         "edge": {"reconstructive_width": 64, "discriminative_width": 32},
         "nano": {

@@ -39,7 +39,9 @@ def no_textures(method: Method) -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module", params=list(METHODS))
-def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Method, NDArray[np.uint8]]:
+def fitted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Method, NDArray[np.uint8]]:
     method, normals = small(request.param)
     stages = method.stages(normals, no_textures(method))
     fit(method, stages, tmp_path_factory.mktemp("run"), seed=0, device="cpu")
@@ -155,5 +157,3 @@ def test_unknown_names_are_corrected() -> None:
 
 def test_every_method_is_described() -> None:
     assert [entry["name"] for entry in describe()] == list(METHODS)
-
-

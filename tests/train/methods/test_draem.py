@@ -40,8 +40,20 @@ def settle_batch_norms(network: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("kind", "width", "tensors", "parameters", "digest"),
     [
-        (ReconstructiveNetwork, 128, 156, 69_048_579, "b2d312a7f1a8dcf3b68433dcfa9c5df95fcf6967ee68be38c333ac580d9921ea"),
-        (DiscriminativeNetwork, 64, 191, 28_374_146, "9148bc61d9f7a34ed1dc593967c871f54c6c48e2608f0aea3d0e8e6446fd00a6"),
+        (
+            ReconstructiveNetwork,
+            128,
+            156,
+            69_048_579,
+            "b2d312a7f1a8dcf3b68433dcfa9c5df95fcf6967ee68be38c333ac580d9921ea",
+        ),
+        (
+            DiscriminativeNetwork,
+            64,
+            191,
+            28_374_146,
+            "9148bc61d9f7a34ed1dc593967c871f54c6c48e2608f0aea3d0e8e6446fd00a6",
+        ),
     ],
 )
 def test_names_and_shapes_are_the_published_ones(

@@ -104,7 +104,8 @@ def test_a_flow_of_zeros_permutes_and_its_loss_is_half_the_square() -> None:
     for parameter in method.network.nf.parameters():
         nn.init.zeros_(parameter)
     features = torch.randn(2, 3, 1024)
-    loss = method.network.eval()({"features": features})["likelihood"]
+    with torch.no_grad():
+        loss = method.network.eval()({"features": features})["likelihood"]
     assert float(loss) == pytest.approx(float(0.5 * features.square().mean()), rel=1e-6)
     z, volume = method.network.nf(features[0])
     assert torch.equal(z.sort(dim=1).values, features[0].sort(dim=1).values)
@@ -311,6 +312,7 @@ def test_fixed_orientation_has_angles_within_bounds() -> None:
     assert DiffernetConfig(views=1, rotate_degrees=0.0).angles().tolist() == [0]
 
 
+@pytest.mark.slow
 def test_squares_against_circles(tmp_path: Path) -> None:
     """The authors' self-check, on images of our own: with pretrained features it must be perfect."""
     root = Path(__file__).parents[3].parent / "shared" / "data"

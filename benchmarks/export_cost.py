@@ -1,0 +1,94 @@
+"""What the rewritten graphs save, and what a view costs. Untrained networks: latency does not depend on the weights.
+
+    taskset -c 0 python benchmarks/export_cost.py --out benchmarks/results/export-cost.json
+
+On one core, processor time says what a graph costs even where other programs share the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from edgead.benchmark.machine import describe_machine, versions
+from edgead.export.to_onnx import write_onnx
+from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.train.method import Method, configure
+from edgead.train.methods import get_method
+
+VIEWS = (1, 2, 4, 8)
+
+
+def make(name: str, preset: str, *settings: str) -> Method:
+    """Make a method with weights drawn from seed 0."""
+    kind = get_method(name)
+    torch.manual_seed(0)
+    return kind(configure(kind, preset, settings))
+
+
+def measure(graphs: dict[str, tuple[torch.nn.Module, tuple[int, int]]], rounds: int) -> dict[str, dict[str, float]]:
+    """Time one frame on every graph in turn, `rounds` times; milliseconds of the clock and of the processor."""
+    with tempfile.TemporaryDirectory() as folder:
+        engines = {}
+        for name, (module, size) in graphs.items():
+            write_onnx(module, size, Path(folder, f"{name}.onnx"))
+            engines[name] = OnnxRuntimeEngine(Path(folder, f"{name}.onnx"))
+        rng = np.random.default_rng(0)
+        frames = {name: rng.integers(0, 256, (1, *size, 3), dtype=np.uint8) for name, (_, size) in graphs.items()}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in graphs}
+        for turn in range(rounds + 2):
+            for name, engine in engines.items():
+                start, used = time.perf_counter(), time.process_time()
+                engine.infer(frames[name])
+                if turn >= 2:
+                    times[name].append((time.perf_counter() - start, time.process_time() - used))
+    found = {}
+    for name, each in times.items():
+        clock, processor = np.median(each, axis=0) * 1e3
+        found[name] = {"p50_ms": float(clock), "p50_cpu_ms": float(processor), "rounds": rounds}
+    return found
+
+
+@click.command()
+@click.option("--rounds", default=20, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def main(rounds: int, out: Path) -> None:
+    """Measure and write JSON."""
+    machine, results = describe_machine(), {}
+    for label, settings in (
+        ("aand-paper", ("paper",)),
+        ("aand-edge", ("edge",)),
+        ("aand-nano", ("nano",)),
+        ("aand-edge-squeezenet1_1", ("edge", "backbone=squeezenet1_1", "size=257")),
+    ):
+        method = make("aand", *settings)
+        size = method.config.size
+        rows = measure({"detector": (method.detector(), size), "deployable": (method.deployable(), size)}, rounds)
+        faster = {key: rows["detector"][key] / rows["deployable"][key] for key in ("p50_ms", "p50_cpu_ms")}
+        results[label] = {**rows, "times_faster": faster}
+        click.echo(f"{label}: {faster}")
+    graphs = {}
+    for views in VIEWS:
+        method = make("differnet", "edge", f"views={views}")
+        graphs[f"views={views}"] = (method.deployable(), method.config.size)
+    results["differnet-edge"] = measure(graphs, rounds)
+    click.echo(f"differnet-edge: {results['differnet-edge']}")
+    record = {
+        "command": sys.argv,
+        "machine": machine,
+        "versions": versions(),
+        "engine": "onnxruntime-cpu",
+        "results": results,
+    }
+    out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

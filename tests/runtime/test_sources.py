@@ -1,0 +1,232 @@
+"""Sources by name, from Python and from plug-ins; health; and that credentials are never shown."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+
+from edgead.decision import Verdict
+from edgead.errors import ConfigError, SourceError
+from edgead.images import encode_png
+from edgead.runtime.health import Health, Limits, limits_from
+from edgead.runtime.inspector import Inspector
+from edgead.runtime.sources import Captured, LiveSource, open_source, redact
+from edgead.runtime.sources import live as live_module
+from edgead.runtime.sources.cameras import csi_pipeline
+from edgead.runtime.sources.python import IterableSource, SyntheticSource
+from edgead.runtime.stream import Policy, Stream
+
+NOISE = np.random.default_rng(1).integers(0, 256, (8, 48, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("rtsp://user:secret@cam-3:554/line?token=secret", "rtsp://cam-3:554/line?token=…"),
+        ("http://user@host/x#secret", "http://host/x"),
+        ("/plain/path", "/plain/path"),
+        ("0", "0"),
+    ],
+)
+def test_redact(uri: str, shown: str) -> None:
+    assert redact(uri) == shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("ftp://host/x", "'ftp://…' is not supported"),
+        ("no/such/file", "does not exist"),
+        ("watch:no/such/folder", "there is no folder"),
+        ("replay:no/such/folder", "is not a recording"),
+        ("rtsp://user:secret@127.0.0.1:9/line", "rtsp://127.0.0.1:9/line cannot be opened: Connection refused"),
+        ("http://user:secret@127.0.0.1:9/x?key=secret", "cannot be opened: Connection refused"),
+        ("v4l2:///dev/video99", "cannot be opened. Is it connected"),
+        ("77", "Camera 77 cannot be opened"),
+    ],
+)
+def test_what_is_not_there_is_named_without_credentials(uri: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source(uri)
+    assert says in str(caught.value)
+    assert "secret" not in str(caught.value) + "".join(capfd.readouterr())
+
+
+def test_options_of_a_uri_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"no option 'speed'; there is width"):
+        open_source("synthetic:?speed=3")
+    with pytest.raises(ConfigError, match="fps must be a number"):
+        open_source("synthetic:?fps=fast")
+
+
+def test_csi_says_what_opencv_lacks() -> None:
+    if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+        pytest.skip("this OpenCV has GStreamer")
+    with pytest.raises(SourceError, match="needs an OpenCV with GStreamer"):
+        open_source("csi://0")
+    with pytest.raises(ConfigError, match="as in csi://0"):
+        open_source("csi://left")
+    assert "sensor-id=1 " in csi_pipeline(1, 1280, 720, 60)
+
+
+def test_synthetic_frames_are_the_same_for_the_same_seed() -> None:
+    first, second = (list(open_source("synthetic:?frames=3&width=32&height=24&seed=5").__enter__()) for _ in range(2))
+    assert [captured.frame_id for captured in first] == [0, 1, 2]
+    assert first[0].image is not None
+    assert first[0].image.shape == (24, 32, 3)
+    np.testing.assert_array_equal(first[2].image, second[2].image)
+    assert SyntheticSource(fps=25).live
+    assert not SyntheticSource().live
+
+
+def test_plugin_brings_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plugin:
+        name = "genicam"
+
+        def load(self) -> Any:
+            return lambda uri: IterableSource([], name=uri)
+
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [Plugin()] if group == "edgead.sources" else [])
+    assert open_source("genicam://serial").name == "genicam://serial"
+
+
+def test_watched_folder_gives_each_whole_file_once(tmp_path: Path, inspector: Inspector) -> None:
+    (tmp_path / "before.png").write_bytes(encode_png(NOISE[0]))
+    source = open_source(f"watch:{tmp_path}?poll=0.02")
+    results: list[str] = []
+    with Stream(inspector, [source]) as stream:
+        data = encode_png(NOISE[1])
+        with (tmp_path / "slow.png").open("wb") as half:
+            half.write(data[:50])
+            half.flush()
+            # Written while the first half lies there; its own result says that the folder is being looked at.
+            (tmp_path / "fast.png").write_bytes(data)
+            for result in stream:
+                results.append(f"{Path(result.path).name} {result.cause}")
+                if results == ["fast.png "] or (len(results) == 2 and "slow.png unreadable" in results):
+                    half.write(data[50:])
+                    half.flush()
+                if "slow.png " in results:
+                    stream.stop()
+    assert "fast.png " in results
+    assert results[-1] == "slow.png "
+    assert not any("before" in name for name in results)
+
+
+def test_watched_folder_survives_its_removal(tmp_path: Path, inspector: Inspector) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    source = open_source(f"watch:{folder}?poll=0.02&existing=1")
+    (folder / "a.png").write_bytes(encode_png(NOISE[0]))
+    with Stream(inspector, [source]) as stream:
+        results = iter(stream)
+        assert next(results).verdict is not Verdict.UNKNOWN
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / "b.png").write_bytes(encode_png(NOISE[1]))
+        assert Path(next(results).path).name == "b.png"
+
+
+class FakeCapture:
+    """Gives some frames and then nothing, like a camera that is unplugged."""
+
+    def __init__(self, frames: list[np.ndarray]) -> None:
+        self.frames = list(frames)
+        self.there = bool(frames)
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self.there
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        return (True, self.frames.pop(0)) if self.frames else (False, None)
+
+    def release(self) -> None:
+        self.there = False
+
+
+def test_lost_camera_is_opened_again_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    captures = iter([FakeCapture([NOISE[0]])] + [FakeCapture([])] * 8 + [FakeCapture([NOISE[1], NOISE[2]])])
+    source = LiveSource("cam", lambda: next(captures))
+    monkeypatch.setattr(source.stopped, "wait", lambda seconds: waits.append(seconds))
+    given: list[Captured] = []
+    for captured in source.read():
+        given.append(captured)
+        if len(given) == 5:
+            source.stop()
+    assert [captured.cause for captured in given] == ["", "lost", "", "", "lost"]
+    assert [captured.frame_id for captured in given] == [0, 1, 1, 2, 3]
+    assert waits == [0.5, 1, 2, 4, 8, 10, 10, 10, 10]
+    assert live_module.LONGEST_DELAY == 10
+
+
+def test_camera_that_changes_its_resolution_goes_on(inspector: Inspector) -> None:
+    sizes = [(48, 64), (96, 128), (30, 20)]
+    frames = [np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    results = list(inspector.stream(IterableSource(frames, live=False)))
+    assert [result.frame_size for result in results] == sizes
+    assert [result.mask.shape for result in results] == sizes
+    assert Verdict.UNKNOWN not in {result.verdict for result in results}
+
+
+def test_health_names_black_blurred_and_frozen(inspector: Inspector) -> None:
+    golden = inspector.bundle.golden().frames
+    good = golden[0]
+    pictures = {
+        "": good,
+        "black": np.random.default_rng(0).integers(0, 6, good.shape, dtype=np.uint8),
+        "blurred": cv2.GaussianBlur(good, (0, 0), 6),
+    }
+    for cause, picture in pictures.items():
+        assert Health(limits_from(golden)).check(picture, picture, 0.0)[0] == cause
+    health = Health(limits_from(golden, frozen_after=2.0))
+    assert [health.check(good, good, now)[0] for now in (0.0, 1.0, 1.9, 2.0, 2.5)] == ["", "", "", "frozen", "frozen"]
+    assert health.check(golden[1], golden[1], 3.0)[0] == ""
+    assert health.check(golden[1][:32], golden[1], 3.1)[0] == ""  # another resolution
+
+
+def test_health_checks_can_be_turned_off() -> None:
+    flat = np.zeros((64, 64, 3), np.uint8)
+    off = Health(Limits(dark=True, blurred_below=0, frozen_after=0, sharpness=9.0))
+    assert [off.check(flat, flat, now)[0] for now in (0.0, 100.0)] == ["", ""]
+
+
+@pytest.mark.parametrize(("health", "cause"), [("all", "black"), ("live", ""), ("off", "")])
+def test_unhealthy_frame_is_never_judged(inspector: Inspector, health: str, cause: str) -> None:
+    black = [np.zeros((48, 64, 3), np.uint8)]
+    with Stream(inspector, [IterableSource(black)], Policy(health=health)) as stream:
+        [result] = list(stream)
+    assert result.cause == cause
+    assert (result.verdict is Verdict.UNKNOWN) == bool(cause)
+    assert np.isnan(result.score) == bool(cause)
+
+
+def test_frozen_camera_is_unknown_until_it_moves(inspector: Inspector) -> None:
+    moving = False
+
+    def grab() -> Iterator[np.ndarray]:
+        number = 0
+        while True:
+            number += moving
+            yield NOISE[number % 8]
+
+    source = IterableSource(grab(), live=True)
+    with Stream(inspector, [source], Policy(frozen_after=0.05, blurred_below=0)) as stream:
+        causes = []
+        for result in stream:
+            causes.append(result.cause)
+            if result.cause == "frozen":
+                moving = True
+            elif moving:
+                stream.stop()
+    assert causes[0] == ""
+    assert "frozen" in causes
+    assert "" in causes[causes.index("frozen") :]

@@ -37,6 +37,7 @@ class Manifest:
         input: ``height``, ``width`` in pixels and ``bit_depth`` of 16-bit images.
         precision: of the graph, ``"fp32"``.
         threshold: ``value``, ``normals``, ``false_reject_bound``, ``requested_bound``; see `edgead.decision.Threshold`.
+            ``scores`` and ``peaks`` are the sorted scores and highest map values of the held-out images.
         mask_threshold: map values above it belong to the mask.
         parity: graph against the trained network: ``frames``, ``score_error``, ``map_error``, ``tolerance``
             (absolute, in units of the score).
@@ -56,7 +57,7 @@ class Manifest:
     category: str
     input: dict[str, int]
     precision: str
-    threshold: dict[str, float]
+    threshold: dict[str, Any]
     mask_threshold: float
     parity: dict[str, float]
     data: dict[str, str]

@@ -14,10 +14,11 @@ import click
 
 from edgead import __version__
 from edgead.console import Terminal
-from edgead.errors import DeviceError, EdgeadError, SourceError, was_interrupted
+from edgead.errors import DeviceError, EdgeadError, was_interrupted
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
+ENGINES = ("onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "tensorrt")
 INTERRUPTED = 130
 
 
@@ -65,12 +66,13 @@ def _json_option(function: F) -> F:
 
 
 def _runtime_options(function: F) -> F:
-    function = click.option("--threshold", type=float, help="Scores above it fail. [default: the bundle's]")(function)
+    text = "Scores above it fail; fpr:0.001 lets that share of good parts fail. [default: the bundle's]"
+    function = click.option("--threshold", help=text)(function)
     return _engine_option(function)
 
 
 def _engine_option(function: F) -> F:
-    return click.option("--engine", default="auto", show_default=True, help="auto or onnxruntime.")(function)
+    return click.option("--engine", default="auto", show_default=True, help=f"auto, {', '.join(ENGINES)}.")(function)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -197,7 +199,7 @@ def export(
 @_runtime_options
 @_json_option
 def predict(
-    bundle: Path, paths: tuple[Path, ...], save: Path | None, engine: str, threshold: float | None, as_json: bool
+    bundle: Path, paths: tuple[Path, ...], save: Path | None, engine: str, threshold: str | None, as_json: bool
 ) -> None:
     """Decide on images, and on folders with their subfolders."""
     from edgead.runtime.inspector import load
@@ -230,53 +232,67 @@ def _line(result: dict[str, Any]) -> str:
 
 @cli.command()
 @click.argument("bundle", type=PATH)
-@click.option("--source", required=True, help="Image, folder, glob, video file or camera number.")
+@click.option("--source", "sources", multiple=True, required=True, help="Camera, video, folder …; see docs/sources.md.")
 @click.option(
-    "--sink", "sinks", multiple=True, help="jsonl:FILE (appended to; jsonl:- is standard output); repeatable."
+    "--sink", "sinks", multiple=True, help="jsonl:FILE, sqlite:FILE, mqtt://…; see docs/sinks.md. Repeatable."
 )
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after that many results.")
+@click.option(
+    "--on-full",
+    type=click.Choice(["wait", "drop-oldest", "drop-newest"]),
+    default="drop-oldest",
+    show_default=True,
+    help="When a camera is faster than the engine. Files always wait.",
+)
+@click.option("--max-staleness", type=float, help="ms since capture after which a frame is UNKNOWN, not inferred.")
+@click.option("--deadline", type=float, help="ms since capture after which a decision is UNKNOWN.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Most frames in one inference.")
+@click.option("--silence", type=float, default=5.0, show_default=True, help="s without a frame until that is reported.")
+@click.option(
+    "--health",
+    type=click.Choice(["live", "all", "off"]),
+    default="live",
+    show_default=True,
+    help="Whose frames are checked for black, blurred and frozen pictures.",
+)
+@click.option(
+    "--keep-warm", type=float, default=0.0, help="s without a frame after which the engine is run on nothing."
+)
+@click.option("--roi", multiple=True, help="What counts: a mask image, or x,y,width,height from 0 to 1. Repeatable.")
+@click.option("--ignore", multiple=True, help="What does not count, in the same form. Repeatable.")
+@click.option("--min-area", type=click.IntRange(0), default=0, help="Pixels; smaller defects pass.")
+@click.option("--boxes", "shapes", flag_value="boxes", multiple=True, help="Put the defects' boxes into the results.")
+@click.option("--contours", "shapes", flag_value="contours", multiple=True, help="Put their outlines into the results.")
+@click.option("--record", type=PATH, help="Folder that keeps frames and results, for --source replay:DIR.")
+@click.option("--shadow", type=PATH, help="A second bundle that runs beside; signal USR1 exchanges the two.")
+@click.option("--metrics", "metrics_port", type=int, help="Serve Prometheus metrics on this port of 127.0.0.1.")
 @_runtime_options
 @_json_option
-def run(
-    bundle: Path,
-    source: str,
-    sinks: tuple[str, ...],
-    max_frames: int | None,
-    engine: str,
-    threshold: float | None,
-    as_json: bool,
-) -> None:
-    """Decide on every frame of a source. Without a sink, results are printed."""
-    from edgead.runtime.inspector import load
-    from edgead.runtime.sinks import open_sink
-    from edgead.runtime.sources import open_source
-    from edgead.runtime.stream import Ledger, run_stream
+def run(bundle: Path, as_json: bool, **options: Any) -> None:
+    """Decide on every frame of one or several sources. Without a sink, results are printed.
 
-    ledger = Ledger()
-    with load(bundle, engine=engine, threshold=threshold) as inspector:
-        opened = open_source(source, inspector.bundle.manifest.input["bit_depth"])
-        show = None if sinks or as_json else lambda result: click.echo(_line(result.to_dict()))
-        try:
-            run_stream(
-                inspector,
-                opened,
-                [open_sink(sink) for sink in sinks],
-                ledger,
-                max_frames=max_frames or 0,
-                on_result=show,
-            )
-        finally:
-            summary = {"captured": ledger.captured, **dataclasses.asdict(ledger)}
-            to_stdout = as_json and not any(sink.endswith(":-") for sink in sinks)
-            click.echo(json.dumps(summary) if as_json else _ledger_line(ledger), err=not to_stdout)
-    if ledger.captured == 0:
-        raise SourceError(f"The source {source} gave no frame.")
+    Ctrl-C or signal TERM end it: what is captured is still decided and written. Signal HUP reads the bundle again.
+    """
+    from edgead.runtime.run import run as go
+
+    printed = any(sink.endswith(":-") for sink in options["sinks"])
+    show = None if options["sinks"] or as_json else lambda result: click.echo(_line(result.to_dict()))
+
+    def finish(summary: dict[str, Any]) -> None:
+        text = json.dumps(summary, ensure_ascii=False) if as_json else _ledger_line(summary)
+        click.echo(text, err=printed or not as_json)
+
+    go(bundle, on_result=show, on_end=finish, say=Terminal().say, **options)
 
 
-def _ledger_line(ledger: Any) -> str:
+def _ledger_line(summary: dict[str, Any]) -> str:
+    def by_cause(counts: dict[str, int]) -> str:
+        return f" ({', '.join(f'{cause} {count}' for cause, count in counts.items())})" if counts else ""
+
     return (
-        f"captured {ledger.captured} = passed {ledger.passed} + failed {ledger.failed} + unknown {ledger.unknown} "
-        f"+ dropped {ledger.dropped}"
+        f"captured {summary['captured']} = passed {summary['passed']} + failed {summary['failed']} "
+        f"+ unknown {summary['unknown']}{by_cause(summary['unknown_by_cause'])} "
+        f"+ dropped {summary['dropped']}{by_cause(summary['dropped_by_cause'])}"
     )
 
 

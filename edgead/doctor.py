@@ -12,6 +12,8 @@ from edgead.errors import MissingDependencyError, is_installed, require
 PACKAGES = {
     "cv2": ("reading images and cameras", "cpu"),
     "onnxruntime": ("the CPU engine", "cpu"),
+    "openvino": ("the faster engine on many x86 CPUs", "cpu"),
+    "paho.mqtt": ("the MQTT sink", "mqtt"),
     "torch": ("training and export", "train"),
     "onnx": ("export", "train"),
     "accelerate": ("training", "train"),
@@ -52,7 +54,7 @@ def _version(module: str) -> str:
 
 
 def _distributions(module: str) -> list[str]:
-    return list(dict.fromkeys(metadata.packages_distributions().get(module, [])))
+    return list(dict.fromkeys(metadata.packages_distributions().get(module.partition(".")[0], [])))
 
 
 def _camera_support() -> Finding:

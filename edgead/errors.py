@@ -7,6 +7,7 @@
     ├── CheckpointError            exit 2   a checkpoint that is missing, damaged or of another method
     ├── BundleError                exit 2   a bundle that is missing, damaged or of a newer format
     ├── SourceError                exit 2   a frame source that cannot be opened
+    ├── SinkError                  exit 2   a sink that did not take every result
     ├── MissingDependencyError     exit 2   an optional package is not installed
     ├── GateError                  exit 3   the exported graph is not close enough to the trained one
     └── DeviceError                exit 4   this machine cannot run what was asked for
@@ -50,6 +51,10 @@ class BundleError(EdgeadError):
 
 class SourceError(EdgeadError):
     """A frame source that cannot be opened."""
+
+
+class SinkError(EdgeadError):
+    """A sink that did not take every result."""
 
 
 class MissingDependencyError(EdgeadError):

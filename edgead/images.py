@@ -120,7 +120,7 @@ def to_frame(image: NDArray[Any], bit_depth: int = 16) -> Frame:
     return image if image.shape[2] == 3 else image[:, :, :3]
 
 
-def fit_frame(frame: Frame, size: tuple[int, int]) -> Frame:
+def fit_frame(frame: Frame, size: tuple[int, int], out: Frame | None = None) -> Frame:
     """Resize a frame to a model's input size without aliasing. The aspect ratio is not kept, as in the papers.
 
     Shrinking averages areas. Halving both sides is done with OpenCV's vectorised 2×2 average as long as both are
@@ -130,9 +130,10 @@ def fit_frame(frame: Frame, size: tuple[int, int]) -> Frame:
     Args:
         frame: ``(H, W, 3) uint8``.
         size: (height, width) of the model in pixels.
+        out: ``(height, width, 3) uint8``, written and returned, so that a stream allocates nothing here.
 
     Returns:
-        ``(height, width, 3) uint8``, C-contiguous. It is `frame` itself when that has the size already.
+        ``(height, width, 3) uint8``, C-contiguous. Without `out` it is `frame` itself when that has the size already.
     """
     height, width = size
     lib = cv2()
@@ -144,10 +145,15 @@ def fit_frame(frame: Frame, size: tuple[int, int]) -> Frame:
     # INTER_AREA averages areas only when no axis grows, so an axis that grows has its own step.
     shrunk = (min(w, width), min(h, height))
     if shrunk != (w, h):
-        frame = lib.resize(frame, shrunk, interpolation=lib.INTER_AREA)
+        target = out if shrunk == (width, height) else None
+        frame = lib.resize(frame, shrunk, dst=target, interpolation=lib.INTER_AREA)
     if shrunk != (width, height):
-        frame = lib.resize(frame, (width, height), interpolation=lib.INTER_LINEAR)
-    return np.ascontiguousarray(frame)
+        frame = lib.resize(frame, (width, height), dst=out, interpolation=lib.INTER_LINEAR)
+    if out is None:
+        return np.ascontiguousarray(frame)
+    if frame is not out:
+        np.copyto(out, frame)
+    return out
 
 
 def read_mask(path: Path) -> Mask:

@@ -112,7 +112,12 @@ def export(
             category=run.category,
             input={"height": size[0], "width": size[1], "bit_depth": run.bit_depth},
             precision="fp32",
-            threshold=dataclasses.asdict(threshold),
+            threshold={
+                **dataclasses.asdict(threshold),
+                # Kept so that `--threshold fpr:…` can choose anew beside the line, also where only a region counts.
+                "scores": np.sort(scores).tolist(),
+                "peaks": np.sort(maps.max(axis=(1, 2))).tolist(),
+            },
             mask_threshold=peaks.value,
             parity=dataclasses.asdict(parity),
             data={"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},

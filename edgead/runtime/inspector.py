@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,51 +17,109 @@ from numpy.typing import NDArray
 from edgead.bundle import Bundle, read_bundle
 from edgead.decision import Verdict, decide
 from edgead.errors import ConfigError
-from edgead.images import fit_frame, to_frame
+from edgead.images import Frame, Mask, fit_frame, to_frame
 from edgead.runtime.engines import Engine, open_engine
 from edgead.runtime.result import Result
-from edgead.runtime.sources import Captured, Source, open_source
+from edgead.runtime.rules import SHAPES, choose_threshold
+from edgead.runtime.sources.source import Captured, Source
 
 WARM_UP_RUNS = 2
 """Inferences before the first frame: engines allocate and choose kernels in their first ones."""
 
 
-def load(bundle: str | Path, *, engine: str = "auto", threshold: float | None = None) -> Inspector:
+def load(
+    bundle: str | Path,
+    *,
+    engine: str = "auto",
+    threshold: float | str | None = None,
+    region: Mask | None = None,
+    min_area: int = 0,
+    shapes: Sequence[str] = (),
+) -> Inspector:
     """Read a bundle, check its hashes, open it on an engine and warm it up.
 
     Args:
         bundle: the folder ``NAME.edgead``.
-        engine: ``"auto"`` or ``"onnxruntime"``.
-        threshold: scores above it fail; the bundle's own where None.
+        engine: ``"auto"`` for the fastest one installed, or a name of `edgead.runtime.engines.ENGINES`.
+        threshold: scores above it fail; ``"fpr:0.001"`` for the share of good parts that may fail; the bundle's own
+            where None.
+        region, min_area, shapes: see `Inspector`.
 
     Raises:
         BundleError: missing, damaged or of a newer format.
+        ConfigError: a threshold, region or engine that makes no sense.
         MissingDependencyError: the engine's package is not installed.
+        DeviceError: this machine cannot run the engine.
     """
     opened = read_bundle(bundle)
-    return Inspector(opened, open_engine(engine, opened.model), threshold=threshold)
+    runner = open_engine(engine, opened)
+    return Inspector(opened, runner, threshold=threshold, region=region, min_area=min_area, shapes=shapes)
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A captured frame on its way to the engine.
+
+    Attributes:
+        captured: as it came.
+        fitted: ``(h, w, 3) uint8`` at the model's size; None where there is nothing to infer.
+        frame_size: (height, width) as captured.
+        error, cause: why the result will be UNKNOWN, in words and in one of `edgead.runtime.result.CAUSES`.
+        began, fitted_at: when fitting began and ended, `time.monotonic` seconds.
+    """
+
+    captured: Captured
+    fitted: Frame | None
+    frame_size: tuple[int, int]
+    error: str
+    cause: str
+    began: float
+    fitted_at: float
 
 
 class Inspector:
     """Decides on frames. Use it from one thread, and close it (or use ``with``) to release the engine.
 
-    Attributes:
+    Args:
         bundle: what it runs.
         engine: what runs it.
+        threshold: see `load`.
+        region: ``(h, w) bool`` at the model's size, the part of the frame that counts, see
+            `edgead.runtime.rules.read_region`. The score is then the highest map value in it.
+        min_area: pixels of the frame; where the mask's largest connected part is smaller, the frame passes. A score
+            above the threshold with an empty mask still fails.
+        shapes: which of ``"boxes"`` and ``"contours"`` of the mask go into `Result.to_dict`.
+
+    Attributes:
         threshold: a score above it fails; may be changed at any time.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, *, threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        threshold: float | str | None = None,
+        region: Mask | None = None,
+        min_area: int = 0,
+        shapes: Sequence[str] = (),
+    ) -> None:
         self.bundle, self.engine = bundle, engine
-        self.threshold = bundle.manifest.threshold["value"] if threshold is None else threshold
-        if not math.isfinite(self.threshold):
-            raise ConfigError(f"The threshold must be a finite number, not {self.threshold}.")
-        self._size = bundle.manifest.size
-        self._bit_depth = bundle.manifest.input["bit_depth"]
-        self._mask_threshold = bundle.manifest.mask_threshold
-        blank = np.zeros((1, *self._size, 3), np.uint8)
+        self.size = bundle.manifest.size
+        self.bit_depth = bundle.manifest.input["bit_depth"]
+        self.threshold = choose_threshold(bundle.manifest, threshold, region)
+        self.region, self.min_area, self.shapes = region, min_area, tuple(shapes)
+        if region is not None and region.shape != self.size:
+            raise ConfigError(f"The region must have the model's size {self.size}, not {region.shape}.")
+        if set(shapes) - set(SHAPES):
+            raise ConfigError(f"The shapes are {', '.join(SHAPES)}; not {', '.join(set(shapes) - set(SHAPES))}.")
+        self._blank = np.zeros((1, *self.size, 3), np.uint8)
         for _ in range(WARM_UP_RUNS):
-            self.engine.infer(blank)
+            self.keep_warm()
+
+    def keep_warm(self) -> None:
+        """Infer on nothing, so that the next frame is not the slow one after a pause."""
+        self.engine.infer(self._blank)
 
     def inspect(
         self, frame: NDArray[Any], *, source_id: str = "", frame_id: int = 0, t_capture: float | None = None
@@ -75,78 +135,174 @@ class Inspector:
             DataError: not a frame.
             DeviceError: the engine failed.
         """
+        now = time.monotonic()
+        captured = Captured(frame, "", source_id, frame_id, now if t_capture is None else t_capture)
+        return self.infer([self.prepare(captured)])[0]
+
+    def prepare(
+        self,
+        captured: Captured,
+        out: Frame | None = None,
+        check: Callable[[Frame, Frame, float], tuple[str, str]] | None = None,
+    ) -> Prepared:
+        """Fit a frame to the model. Any thread may do this while another infers.
+
+        Args:
+            captured: from a source.
+            out: ``(h, w, 3) uint8``, written where given.
+            check: tells cause and reason why the frame must not be judged, see `edgead.runtime.health.Health.check`.
+
+        Raises:
+            DataError: not a frame.
+        """
+        began = time.monotonic()
+        if captured.image is None:
+            error = captured.error or "no image"
+            return Prepared(captured, None, (0, 0), error, captured.cause or "unreadable", began, began)
+        frame = to_frame(captured.image, self.bit_depth)
+        fitted: Frame | None = fit_frame(frame, self.size, out)
+        cause, error = captured.cause, captured.error
+        if check and fitted is not None and not error:
+            cause, error = check(frame, fitted, captured.t_capture)
+            fitted = None if error else fitted
+        size = (frame.shape[0], frame.shape[1])
+        return Prepared(captured, fitted, size, error, cause, began, time.monotonic())
+
+    def infer(self, batch: Sequence[Prepared], buffer: NDArray[np.uint8] | None = None) -> list[Result]:
+        """Decide on frames that were prepared, in one call of the engine.
+
+        Args:
+            batch: one or more; those with nothing to infer become UNKNOWN.
+            buffer: ``[N, h, w, 3] uint8`` with N at least the number of frames; scratch space.
+
+        Raises:
+            DeviceError: the engine failed.
+        """
         start = time.monotonic()
-        t_capture = start if t_capture is None else t_capture
-        frame = to_frame(frame, self._bit_depth)
-        fitted = fit_frame(frame, self._size)[None]
-        fit_done = time.monotonic()
-        scores, maps = self.engine.infer(fitted)
-        infer_done = time.monotonic()
-        score = float(scores[0])
-        verdict, reason = decide(score, self.threshold)
-        result = Result(
-            score=score,
-            verdict=verdict,
-            reason=reason,
-            threshold=self.threshold,
-            anomaly_map=maps[0],
-            mask_threshold=self._mask_threshold,
-            frame_size=(frame.shape[0], frame.shape[1]),
-            source_id=source_id,
-            frame_id=frame_id,
-            t_capture=t_capture,
-            engine=self.engine.name,
-        )
-        done = time.monotonic()
+        frames = [self._refit(prepared) for prepared in batch if prepared.fitted is not None]
+        if len(frames) == 1:
+            scores, maps = self.engine.infer(frames[0][None])
+        elif frames:
+            scores, maps = self.engine.infer(np.stack(frames, out=None if buffer is None else buffer[: len(frames)]))
+        inferred_at = time.monotonic()
+        results, index = [], 0
+        for prepared in batch:
+            if prepared.fitted is None:
+                results.append(self.unknown(prepared, prepared.cause, prepared.error))
+                continue
+            results.append(self._decide(prepared, float(scores[index]), maps[index], start, inferred_at))
+            index += 1
+        return results
+
+    def _refit(self, prepared: Prepared) -> Frame:
+        """A frame that was fitted for a bundle that has been swapped since may have another size."""
+        assert prepared.fitted is not None
+        assert prepared.captured.image is not None
+        if prepared.fitted.shape[:2] == self.size:
+            return prepared.fitted
+        return fit_frame(to_frame(prepared.captured.image, self.bit_depth), self.size)
+
+    def _decide(
+        self, prepared: Prepared, score: float, anomaly_map: NDArray[np.float32], start: float, inferred_at: float
+    ) -> Result:
+        if self.region is not None:
+            score = float(anomaly_map[self.region].max())
+        result = self._blank_result(prepared.captured, score)
+        result.anomaly_map, result.frame_size, result.region = anomaly_map, prepared.frame_size, self.region
+        result.mask_threshold = self.bundle.manifest.mask_threshold
+        result.verdict, result.reason = decide(score, self.threshold)
+        if result.verdict is Verdict.UNKNOWN:
+            result.cause = "score"
+        if result.verdict is Verdict.FAIL and self.min_area and result.boxes:
+            area = result.boxes[0]["area"]
+            if area < self.min_area:
+                result.verdict, result.reason = (
+                    Verdict.PASS,
+                    f"largest defect of {area} pixels is below {self.min_area}",
+                )
+        if prepared.error:
+            result.verdict, result.reason, result.cause = Verdict.UNKNOWN, prepared.error, prepared.cause
+        done, t_capture = time.monotonic(), prepared.captured.t_capture
+        fit = prepared.fitted_at - prepared.began
         result.latency_ms = {
-            "queue": (start - t_capture) * 1e3,
-            "fit": (fit_done - start) * 1e3,
-            "infer": (infer_done - fit_done) * 1e3,
-            "post": (done - infer_done) * 1e3,
+            "queue": (start - t_capture - fit) * 1e3,
+            "fit": fit * 1e3,
+            "infer": (inferred_at - start) * 1e3,
+            "post": (done - inferred_at) * 1e3,
             "total": (done - t_capture) * 1e3,
         }
         return result
 
-    def judge(self, captured: Captured) -> Result:
-        """Decide on what a source gave. What stops a decision gives UNKNOWN with the reason; nothing is raised."""
-        reason = captured.error
-        if captured.image is not None:
-            try:
-                result = self.inspect(
-                    captured.image,
-                    source_id=captured.source_id,
-                    frame_id=captured.frame_id,
-                    t_capture=captured.t_capture,
-                )
-                result.path = captured.path
-                return result
-            except Exception as error:  # whatever it is: beside a line a failure is a verdict, not an end
-                reason = f"{type(error).__name__}: {error}"
+    def unknown(self, prepared: Prepared, cause: str, reason: str) -> Result:
+        """Return the result on a frame that is not inferred."""
+        result = self._blank_result(prepared.captured, math.nan)
+        result.frame_size, result.reason, result.cause = prepared.frame_size, reason, cause
+        result.latency_ms = {"total": (time.monotonic() - prepared.captured.t_capture) * 1e3}
+        return result
+
+    def _blank_result(self, captured: Captured, score: float) -> Result:
+        arrived = time.time() - (time.monotonic() - captured.t_capture)
         return Result(
-            score=math.nan,
+            score=score,
             verdict=Verdict.UNKNOWN,
-            reason=reason or "no image",
+            reason="",
             threshold=self.threshold,
             source_id=captured.source_id,
             frame_id=captured.frame_id,
             t_capture=captured.t_capture,
-            latency_ms={"total": (time.monotonic() - captured.t_capture) * 1e3},
             engine=self.engine.name,
             path=captured.path,
+            precision=self.bundle.manifest.precision,
+            bundle=self.bundle.manifest.name,
+            captured_at=datetime.fromtimestamp(arrived, timezone.utc).isoformat(timespec="milliseconds"),
+            shapes=self.shapes,
         )
 
-    def stream(self, source: str | Source) -> Iterator[Result]:
+    def judge(self, captured: Captured) -> Result:
+        """Decide on what a source gave. What stops a decision is the reason of an UNKNOWN; nothing is raised."""
+        prepared = self.try_to_prepare(captured)
+        return self.try_to_infer([prepared])[0]
+
+    def try_to_prepare(
+        self,
+        captured: Captured,
+        out: Frame | None = None,
+        check: Callable[[Frame, Frame, float], tuple[str, str]] | None = None,
+    ) -> Prepared:
+        """`prepare`, with what it raises as the reason of an UNKNOWN."""
+        try:
+            return self.prepare(captured, out, check)
+        except Exception as error:  # whatever it is: beside a line a failure is a verdict, not an end
+            now = time.monotonic()
+            return Prepared(captured, None, (0, 0), _words(error), "unreadable", now, now)
+
+    def try_to_infer(self, batch: Sequence[Prepared], buffer: NDArray[np.uint8] | None = None) -> list[Result]:
+        """`infer`, with what it raises as the reason of UNKNOWNs."""
+        try:
+            return self.infer(batch, buffer)
+        except Exception as error:  # as above
+            reason = _words(error)
+            return [self.unknown(prepared, prepared.cause or "failed", prepared.error or reason) for prepared in batch]
+
+    def stream(
+        self, source: str | Source | Iterable[NDArray[Any]] | Callable[[], NDArray[Any] | None]
+    ) -> Iterator[Result]:
         """Decide on every frame of a source, in order, until it ends.
 
+        Frames of a file wait until they are asked for. Of a camera the newest is taken; older ones are dropped while
+        the receiver is busy. `edgead.runtime.stream.Stream` says more, and takes several sources.
+
         Args:
-            source: what `edgead.runtime.sources.open_source` takes, or an open source.
+            source: what `edgead.runtime.sources.open_source` takes, an open source, an iterable of frames, or a
+                function that returns the next frame, and None at the end.
 
         Raises:
             SourceError: the source cannot be opened.
         """
-        with open_source(source, self._bit_depth) if isinstance(source, str) else source as frames:
-            for captured in frames:
-                yield self.judge(captured)
+        from edgead.runtime.stream import Stream  # it needs this module
+
+        with Stream(self, [source]) as stream:
+            yield from stream
 
     def close(self) -> None:
         """Release the engine."""
@@ -159,3 +315,7 @@ class Inspector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,167 +1,231 @@
-"""Sources: every frame of files, the newest of cameras, errors as frames."""
+"""Sources by name, from Python and from plug-ins; health; and that credentials are never shown."""
 
 from __future__ import annotations
 
-import os
-import threading
-import time
-from collections.abc import Callable
+import shutil
+from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from edgead.errors import SourceError
-from edgead.runtime.sources import CameraSource, Captured, open_source
+from edgead.decision import Verdict
+from edgead.errors import ConfigError, SourceError
+from edgead.images import encode_png
+from edgead.runtime.health import Health, Limits, limits_from
+from edgead.runtime.inspector import Inspector
+from edgead.runtime.sources import Captured, LiveSource, open_source, redact
+from edgead.runtime.sources import live as live_module
+from edgead.runtime.sources.cameras import csi_pipeline
+from edgead.runtime.sources.python import IterableSource, SyntheticSource
+from edgead.runtime.stream import Policy, Stream
 
-Write = Callable[..., Path]
-
-
-def read_all(uri: Path | str) -> list[Captured]:
-    with open_source(str(uri)) as frames:
-        return list(frames)
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("video") / "line.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
-    for index in range(12):
-        writer.write(np.full((48, 64, 3), index * 20, np.uint8))
-    writer.release()
-    return path
-
-
-def test_images_folders_and_globs(tmp_path: Path, write_image: Write) -> None:
-    first = write_image(tmp_path / "b.png", seed=1)
-    write_image(tmp_path / "sub" / "a.png", seed=2)
-    (tmp_path / "notes.txt").write_text("")
-    [single] = read_all(first)
-    assert (single.image.shape, single.error, single.frame_id, single.path) == ((32, 40, 3), "", 0, str(first))  # type: ignore[union-attr]
-    assert [Path(captured.path).name for captured in read_all(tmp_path)] == ["b.png", "a.png"]
-    assert [Path(captured.path).name for captured in read_all(f"{tmp_path}/**/*.png")] == ["b.png", "a.png"]
-    assert [captured.frame_id for captured in read_all(tmp_path)] == [0, 1]
-
-
-def test_an_unreadable_image_is_a_frame_with_an_error(tmp_path: Path, write_image: Write) -> None:
-    write_image(tmp_path / "0.png")
-    (tmp_path / "1.png").write_bytes(b"damaged")
-    write_image(tmp_path / "2.png")
-    captured = read_all(tmp_path)
-    assert [item.image is not None for item in captured] == [True, False, True]
-    assert "1.png" in captured[1].error
-
-
-def test_a_video_gives_every_frame_in_order(video: Path) -> None:
-    captured = read_all(video)
-    assert [item.frame_id for item in captured] == list(range(12))
-    means = [float(item.image.mean()) for item in captured if item.image is not None]
-    assert np.allclose(means, np.arange(12) * 20, atol=3)
-
-
-def test_a_cut_video_says_how_much_is_missing(video: Path, tmp_path: Path) -> None:
-    data = video.read_bytes()
-    cut = tmp_path / "cut.avi"
-    cut.write_bytes(data[: int(len(data) * 0.6)])
-    try:
-        captured = read_all(cut)
-    except SourceError:
-        return  # this OpenCV refuses it as a whole, which says it too
-    assert sum(item.image is not None for item in captured) < 12
-    if captured[-1].image is not None:
-        pytest.skip("this OpenCV repairs the index of a cut video and reports the shorter length")
-    assert "ends after" in captured[-1].error
+NOISE = np.random.default_rng(1).integers(0, 256, (8, 48, 64, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("uri", "message"),
+    ("uri", "shown"),
     [
-        ("absent.png", "does not exist"),
-        ("none/*.png", "holds no images"),
-        ("rtsp://user:secret@host/line", "is not supported"),
-        ("text.mp4", "neither an image nor a video"),
-        ("empty", "holds no images"),
+        ("rtsp://user:secret@cam-3:554/line?token=secret", "rtsp://cam-3:554/line?token=…"),
+        ("http://user@host/x#secret", "http://host/x"),
+        ("/plain/path", "/plain/path"),
+        ("0", "0"),
     ],
 )
-def test_what_is_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, message: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("text.mp4").write_text("not a video")
-    Path("empty").mkdir()
-    with pytest.raises(SourceError, match=message) as error:
+def test_redact(uri: str, shown: str) -> None:
+    assert redact(uri) == shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("ftp://host/x", "'ftp://…' is not supported"),
+        ("no/such/file", "does not exist"),
+        ("watch:no/such/folder", "there is no folder"),
+        ("replay:no/such/folder", "is not a recording"),
+        ("rtsp://user:secret@127.0.0.1:9/line", "rtsp://127.0.0.1:9/line cannot be opened: Connection refused"),
+        ("http://user:secret@127.0.0.1:9/x?key=secret", "cannot be opened: Connection refused"),
+        ("v4l2:///dev/video99", "cannot be opened. Is it connected"),
+        ("77", "Camera 77 cannot be opened"),
+    ],
+)
+def test_what_is_not_there_is_named_without_credentials(uri: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SourceError) as caught:
         open_source(uri)
-    assert "secret" not in str(error.value)
+    assert says in str(caught.value)
+    assert "secret" not in str(caught.value) + "".join(capfd.readouterr())
 
 
-@pytest.mark.skipif(os.path.exists("/dev/video63"), reason="there is a camera with number 63 here")
-def test_a_camera_that_is_not_there() -> None:
-    with pytest.raises(SourceError, match="Camera 63 cannot be opened"):
-        open_source("63")
+def test_options_of_a_uri_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"no option 'speed'; there is width"):
+        open_source("synthetic:?speed=3")
+    with pytest.raises(ConfigError, match="fps must be a number"):
+        open_source("synthetic:?fps=fast")
 
 
-class Line:
-    """A video file, opened as if it were a camera: frames come when the test lets them, and then it hangs or ends."""
+def test_csi_says_what_opencv_lacks() -> None:
+    if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+        pytest.skip("this OpenCV has GStreamer")
+    with pytest.raises(SourceError, match="needs an OpenCV with GStreamer"):
+        open_source("csi://0")
+    with pytest.raises(ConfigError, match="as in csi://0"):
+        open_source("csi://left")
+    assert "sensor-id=1 " in csi_pipeline(1, 1280, 720, 60)
 
-    def __init__(self, video: Path, hang: bool = False) -> None:
-        self.capture, self.hang = cv2.VideoCapture(str(video)), hang
-        self.released, self.taken = threading.Event(), 0
-        self.tickets = threading.Semaphore(0)
 
-    def __call__(self, index: int) -> Line:
-        return self
+def test_synthetic_frames_are_the_same_for_the_same_seed() -> None:
+    first, second = (list(open_source("synthetic:?frames=3&width=32&height=24&seed=5").__enter__()) for _ in range(2))
+    assert [captured.frame_id for captured in first] == [0, 1, 2]
+    assert first[0].image is not None
+    assert first[0].image.shape == (24, 32, 3)
+    np.testing.assert_array_equal(first[2].image, second[2].image)
+    assert SyntheticSource(fps=25).live
+    assert not SyntheticSource().live
 
-    def isOpened(self) -> bool:  # noqa: N802 (OpenCV's name)
-        return bool(self.capture.isOpened())
+
+def test_plugin_brings_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plugin:
+        name = "genicam"
+
+        def load(self) -> Any:
+            return lambda uri: IterableSource([], name=uri)
+
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [Plugin()] if group == "edgead.sources" else [])
+    assert open_source("genicam://serial").name == "genicam://serial"
+
+
+def test_watched_folder_gives_each_whole_file_once(tmp_path: Path, inspector: Inspector) -> None:
+    (tmp_path / "before.png").write_bytes(encode_png(NOISE[0]))
+    source = open_source(f"watch:{tmp_path}?poll=0.02")
+    results: list[str] = []
+    with Stream(inspector, [source]) as stream:
+        data = encode_png(NOISE[1])
+        with (tmp_path / "slow.png").open("wb") as half:
+            half.write(data[:50])
+            half.flush()
+            # Written while the first half lies there; its own result says that the folder is being looked at.
+            (tmp_path / "fast.png").write_bytes(data)
+            for result in stream:
+                results.append(f"{Path(result.path).name} {result.cause}")
+                if results == ["fast.png "] or (len(results) == 2 and "slow.png unreadable" in results):
+                    half.write(data[50:])
+                    half.flush()
+                if "slow.png " in results:
+                    stream.stop()
+    assert "fast.png " in results
+    assert results[-1] == "slow.png "
+    assert not any("before" in name for name in results)
+
+
+def test_watched_folder_survives_its_removal(tmp_path: Path, inspector: Inspector) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    source = open_source(f"watch:{folder}?poll=0.02&existing=1")
+    (folder / "a.png").write_bytes(encode_png(NOISE[0]))
+    with Stream(inspector, [source]) as stream:
+        results = iter(stream)
+        assert next(results).verdict is not Verdict.UNKNOWN
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / "b.png").write_bytes(encode_png(NOISE[1]))
+        assert Path(next(results).path).name == "b.png"
+
+
+class FakeCapture:
+    """Gives some frames and then nothing, like a camera that is unplugged."""
+
+    def __init__(self, frames: list[np.ndarray]) -> None:
+        self.frames = list(frames)
+        self.there = bool(frames)
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self.there
 
     def read(self) -> tuple[bool, np.ndarray | None]:
-        self.tickets.acquire()
-        there, image = self.capture.read()
-        self.taken += 1
-        return there, image
+        return (True, self.frames.pop(0)) if self.frames else (False, None)
 
     def release(self) -> None:
-        self.released.set()
-        self.capture.release()
+        self.there = False
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+def test_lost_camera_is_opened_again_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    captures = iter([FakeCapture([NOISE[0]])] + [FakeCapture([])] * 8 + [FakeCapture([NOISE[1], NOISE[2]])])
+    source = LiveSource("cam", lambda: next(captures))
+    monkeypatch.setattr(source.stopped, "wait", lambda seconds: waits.append(seconds))
+    given: list[Captured] = []
+    for captured in source.read():
+        given.append(captured)
+        if len(given) == 5:
+            source.stop()
+    assert [captured.cause for captured in given] == ["", "lost", "", "", "lost"]
+    assert [captured.frame_id for captured in given] == [0, 1, 1, 2, 3]
+    assert waits == [0.5, 1, 2, 4, 8, 10, 10, 10, 10]
+    assert live_module.LONGEST_DELAY == 10
 
 
-def test_a_camera_gives_the_newest_frame_and_counts_the_overtaken(video: Path) -> None:
-    line = Line(video)
-    source = CameraSource(0, line, silence=20)
-    with source as frames:
-        for _ in range(5):
-            line.tickets.release()
-        wait_until(lambda: source.dropped == 4)
-        newest = next(frames)
-        assert newest.frame_id == 4
-        assert newest.image is not None
-        line.tickets.release()
-        assert next(frames).frame_id == 5
-        for _ in range(20):
-            line.tickets.release()
-        rest = list(frames)
-    assert rest[-1].error == "camera 0 stopped"
-    delivered = 2 + sum(item.image is not None for item in rest)
-    assert delivered + source.dropped == 12
-    assert line.released.is_set()
+def test_camera_that_changes_its_resolution_goes_on(inspector: Inspector) -> None:
+    sizes = [(48, 64), (96, 128), (30, 20)]
+    frames = [np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    results = list(inspector.stream(IterableSource(frames, live=False)))
+    assert [result.frame_size for result in results] == sizes
+    assert [result.mask.shape for result in results] == sizes
+    assert Verdict.UNKNOWN not in {result.verdict for result in results}
 
 
-def test_a_camera_that_is_silent_is_reported_and_waited_for(video: Path) -> None:
-    line = Line(video)
-    source = CameraSource(0, line, silence=0.05)
-    with source as frames:
-        assert next(frames).error == "camera 0 gave no frame for 0.05 s"
-        assert next(frames).image is None
-        line.tickets.release()
-        wait_until(lambda: line.taken == 1)
-        while (captured := next(frames)).image is None:
-            pass
-        assert captured.frame_id == 0
-        line.tickets.release(50)
-    assert line.released.is_set()
+def test_health_names_black_blurred_and_frozen(inspector: Inspector) -> None:
+    golden = inspector.bundle.golden().frames
+    good = golden[0]
+    pictures = {
+        "": good,
+        "black": np.random.default_rng(0).integers(0, 6, good.shape, dtype=np.uint8),
+        "blurred": cv2.GaussianBlur(good, (0, 0), 6),
+    }
+    for cause, picture in pictures.items():
+        assert Health(limits_from(golden)).check(picture, picture, 0.0)[0] == cause
+    health = Health(limits_from(golden, frozen_after=2.0))
+    assert [health.check(good, good, now)[0] for now in (0.0, 1.0, 1.9, 2.0, 2.5)] == ["", "", "", "frozen", "frozen"]
+    assert health.check(golden[1], golden[1], 3.0)[0] == ""
+    assert health.check(golden[1][:32], golden[1], 3.1)[0] == ""  # another resolution
+
+
+def test_health_checks_can_be_turned_off() -> None:
+    flat = np.zeros((64, 64, 3), np.uint8)
+    off = Health(Limits(dark=True, blurred_below=0, frozen_after=0, sharpness=9.0))
+    assert [off.check(flat, flat, now)[0] for now in (0.0, 100.0)] == ["", ""]
+
+
+@pytest.mark.parametrize(("health", "cause"), [("all", "black"), ("live", ""), ("off", "")])
+def test_unhealthy_frame_is_never_judged(inspector: Inspector, health: str, cause: str) -> None:
+    black = [np.zeros((48, 64, 3), np.uint8)]
+    with Stream(inspector, [IterableSource(black)], Policy(health=health)) as stream:
+        [result] = list(stream)
+    assert result.cause == cause
+    assert (result.verdict is Verdict.UNKNOWN) == bool(cause)
+    assert np.isnan(result.score) == bool(cause)
+
+
+def test_frozen_camera_is_unknown_until_it_moves(inspector: Inspector) -> None:
+    moving = False
+
+    def grab() -> Iterator[np.ndarray]:
+        number = 0
+        while True:
+            number += moving
+            yield NOISE[number % 8]
+
+    source = IterableSource(grab(), live=True)
+    with Stream(inspector, [source], Policy(frozen_after=0.05, blurred_below=0)) as stream:
+        causes = []
+        for result in stream:
+            causes.append(result.cause)
+            if result.cause == "frozen":
+                moving = True
+            elif moving:
+                stream.stop()
+    assert causes[0] == ""
+    assert "frozen" in causes
+    assert "" in causes[causes.index("frozen") :]

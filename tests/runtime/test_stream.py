@@ -1,160 +1,265 @@
-"""Streams, sinks, predictions: every frame accounted for, nothing lost."""
+"""The stream: policies, order, deadlines, stopping, swapping; and the ledger's equation at every instant."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Callable
-from pathlib import Path
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
 
-import cv2
+import numpy as np
 import pytest
+from conftest import Camera, wait_until
 
 import edgead
-from edgead.bundle import Bundle
-from edgead.errors import ConfigError, SourceError
+from edgead.decision import Verdict
+from edgead.errors import ConfigError, DeviceError
 from edgead.runtime.inspector import Inspector
-from edgead.runtime.predict import collect_images, predict
+from edgead.runtime.ledger import Ledger
 from edgead.runtime.result import Result
-from edgead.runtime.sinks import open_sink
-from edgead.runtime.sources import open_source
-from edgead.runtime.stream import Ledger, run_stream
+from edgead.runtime.sources.python import IterableSource
+from edgead.runtime.stream import Policy, Stream, run_stream
 
-Write = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def inspector(bundle: Bundle) -> Inspector:
-    return edgead.load(bundle.path)
+NOISE = np.random.default_rng(1).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8)
 
 
-def read_lines(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def test_every_frame_is_accounted_for(inspector: Inspector, parts: Path, tmp_path: Path) -> None:
-    data = Path(shutil.copytree(parts / "test", tmp_path / "test"))
-    (data / "good" / "000.png").write_bytes(b"damaged")
-    ledger, seen = Ledger(), []
-    sink = open_sink(f"jsonl:{tmp_path / 'out' / 'results.jsonl'}")
-    run_stream(inspector, open_source(str(data)), [sink], ledger, on_result=seen.append)
-    lines = read_lines(tmp_path / "out" / "results.jsonl")
-    assert ledger.captured == len(lines) == len(seen) == 12
-    assert ledger.unknown == 1
-    assert ledger.passed + ledger.failed == 11
-    assert [line["frame_id"] for line in lines] == list(range(12))
-    [unknown] = [line for line in lines if line["verdict"] == "UNKNOWN"]
-    assert unknown["path"] == str(data / "good" / "000.png")
-    assert unknown["score"] is None
-    assert "Cannot decode" in str(unknown["reason"])
-
-
-def test_stream_is_a_plain_loop(inspector: Inspector, parts: Path) -> None:
-    results = list(inspector.stream(str(parts / "test" / "good")))
-    assert [result.frame_id for result in results] == [0, 1, 2, 3]
-    assert all(result.path.endswith(".png") for result in results)
-    with pytest.raises(SourceError):
-        next(iter(inspector.stream("absent.mp4")))
-
-
-def test_a_stream_can_be_limited(inspector: Inspector, parts: Path) -> None:
-    ledger = Ledger()
-    run_stream(inspector, open_source(str(parts / "test")), [], ledger, max_frames=5)
-    assert ledger.captured == 5
-
-
-class FullSink:
-    """Fails at the third result."""
-
-    def __init__(self) -> None:
-        self.results: list[Result] = []
-        self.closed = False
-
-    def write(self, result: Result) -> None:
-        if len(self.results) == 2:
-            raise OSError(28, "No space left on device")
-        self.results.append(result)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def test_the_ledger_is_right_when_a_sink_fails(inspector: Inspector, parts: Path) -> None:
-    ledger, sink = Ledger(), FullSink()
-    with pytest.raises(OSError, match="No space"):
-        run_stream(inspector, open_source(str(parts / "test")), [sink], ledger)
-    assert ledger.captured == len(sink.results) == 2
-    assert sink.closed
-
-
-def test_results_are_appended_and_a_cut_line_spoils_no_other(inspector: Inspector, parts: Path, tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    result = next(iter(inspector.stream(str(parts / "test" / "good"))))
-    for cut in (False, True):
-        if cut:
-            path.write_bytes(path.read_bytes() + b'{"schema": 1, "fra')
-        sink = open_sink(f"jsonl:{path}")
-        sink.write(result)
-        sink.close()
-    lines = path.read_text().splitlines()
-    assert len(lines) == 3
-    assert json.loads(lines[0]) == json.loads(lines[2]) == json.loads(json.dumps(result.to_dict()))
-
-
-def test_a_full_disk_is_an_error(inspector: Inspector, parts: Path) -> None:
-    sink = open_sink("jsonl:/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        sink.write(next(iter(inspector.stream(str(parts / "test" / "good")))))
-    sink.close()
-
-
-@pytest.mark.parametrize("uri", ["jsonl", "jsonl:", "results.jsonl", "ftp:x"])
-def test_what_is_no_sink(uri: str) -> None:
-    with pytest.raises(ConfigError, match="jsonl:FILE"):
-        open_sink(uri)
-
-
-def test_predict_gives_one_result_per_file_with_overlays(
-    inspector: Inspector, parts: Path, tmp_path: Path, write_image: Write
-) -> None:
-    (tmp_path / "bad.png").write_bytes(b"damaged")
-    photo = tmp_path / "photo.jpg"
-    cv2.imwrite(str(photo), cv2.imread(str(parts / "test" / "good" / "000.png")))
-    images = collect_images([parts / "test" / "stain", tmp_path / "bad.png", photo])
-    results = list(predict(inspector, images, tmp_path / "overlays"))
-    assert [result.path for result in results] == [str(path) for path, _ in images]
-    assert [result.verdict.value == "UNKNOWN" for result in results] == [False, False, True, False]
-    saved = sorted(
-        path.relative_to(tmp_path / "overlays").as_posix() for path in (tmp_path / "overlays").rglob("*.png")
+def is_balanced(snapshot: dict[str, Any]) -> bool:
+    """The equation, over all and for each source."""
+    parts = [snapshot, *snapshot.get("sources", {}).values()]
+    return all(
+        part["captured"] == part["inferred"] + part["dropped"] + part["in_flight"]
+        and part["dropped"] == sum(part["dropped_by_cause"].values())
+        and part["inferred"] == part["passed"] + part["failed"] + part["unknown"]
+        for part in parts
     )
-    assert saved == ["photo.overlay.png", "stain/000.overlay.png", "stain/001.overlay.png"]
-    overlay = cv2.imread(str(tmp_path / "overlays" / "stain" / "000.overlay.png"))
-    assert overlay.shape == (256, 256, 3)
 
 
-def test_overlays_overwrite_neither_images_nor_each_other(tmp_path: Path, write_image: Write) -> None:
-    for name in ("a/x.png", "a/x.jpg", "b/x.png"):
-        write_image(tmp_path / name)
-    paths = [tmp_path / "a" / "x.png", tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.png"]
-    named = [name.as_posix() for _, name in collect_images(paths)]
-    assert named == ["x.overlay.png", "x.jpg.overlay.png", "x.png.overlay.png"]
-    assert len({name for _, name in collect_images([*paths, *paths])}) == 6
-
-
-def test_a_name_that_is_not_utf8_is_a_result_like_any_other(inspector: Inspector, tmp_path: Path, parts: Path) -> None:
-    odd = os.fsencode(tmp_path) + b"/St\xfcck.png"
-    Path(os.fsdecode(odd)).write_bytes((parts / "test" / "good" / "000.png").read_bytes())
+def test_files_lose_nothing_and_keep_their_order(inspector: Inspector) -> None:
     ledger = Ledger()
-    sink = open_sink(f"jsonl:{tmp_path / 'results.jsonl'}")
-    run_stream(inspector, open_source(str(tmp_path)), [sink], ledger)
-    [line] = read_lines(tmp_path / "results.jsonl")
-    assert os.fsencode(str(line["path"])) == odd
-    assert ledger.unknown == 0
+    with Stream(inspector, [list(NOISE)], ledger=ledger) as stream:
+        results = []
+        for result in stream:
+            time.sleep(0.002)
+            results.append(result.frame_id)
+    assert results == list(range(40))
+    assert ledger.snapshot()["captured"] == ledger.inferred == 40
+    assert ledger.dropped == ledger.in_flight == 0
 
 
-def test_predict_needs_images(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="does not exist"):
-        collect_images([tmp_path / "absent"])
-    with pytest.raises(SourceError, match="No images"):
-        collect_images([tmp_path])
+@pytest.mark.parametrize(
+    ("on_full", "cause"), [("drop-oldest", "overtaken"), ("drop-newest", "refused"), ("wait", None)]
+)
+def test_live_source_drops_by_the_named_policy(inspector: Inspector, on_full: str, cause: str | None) -> None:
+    camera, ledger = Camera(frames=60), Ledger()
+    with Stream(inspector, [camera], Policy(on_full=on_full), ledger) as stream:
+        frames = []
+        for result in stream:
+            time.sleep(0.01)
+            frames.append(result.frame_id)
+    assert frames == sorted(frames)
+    snapshot = ledger.snapshot()
+    assert is_balanced(snapshot)
+    assert snapshot["in_flight"] == 0
+    assert set(snapshot["dropped_by_cause"]) == ({cause} if cause else set())
+    assert snapshot["captured"] == 60
+    assert (59 in frames) == (on_full != "drop-newest" or snapshot["dropped"] == 0)
+
+
+def test_equation_holds_at_every_instant(inspector: Inspector) -> None:
+    ledger = Ledger()
+    wrong: list[dict[str, Any]] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            snapshot = ledger.snapshot()
+            if not is_balanced(snapshot):
+                wrong.append(snapshot)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    cameras = [Camera(frames=150, name=f"camera-{number}") for number in range(3)]
+    with Stream(inspector, [*cameras, list(NOISE)], Policy(batch=4), ledger) as stream:
+        seen = [(result.source_id, result.frame_id) for result in stream]
+    done.set()
+    watcher.join()
+    assert not wrong
+    assert ledger.captured == 3 * 150 + 40
+    assert ledger.captured == ledger.inferred + ledger.dropped
+    for name in {source for source, _ in seen}:
+        numbers = [number for source, number in seen if source == name]
+        assert numbers == sorted(numbers)
+
+
+def test_batches_of_several_sources_score_as_single_frames_do(inspector: Inspector) -> None:
+    sources = [IterableSource(list(NOISE[start::4]), name=str(start)) for start in range(4)]
+    alone = {(str(i % 4), i // 4): inspector.inspect(frame).score for i, frame in enumerate(NOISE)}
+    with Stream(inspector, sources, Policy(batch=4)) as stream:
+        together = {(result.source_id, result.frame_id): result.score for result in stream}
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_late_decision_is_unknown_and_keeps_its_score(inspector: Inspector) -> None:
+    with Stream(inspector, [list(NOISE[:3])], Policy(deadline=1e-3)) as stream:
+        results = list(stream)
+    assert {result.verdict for result in results} == {Verdict.UNKNOWN}
+    assert {result.cause for result in results} == {"late"}
+    assert np.isfinite([result.score for result in results]).all()
+
+
+def test_stale_frame_is_unknown_without_inference(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspector.engine, "infer", pytest.fail)
+    ledger = Ledger()
+    with Stream(inspector, [list(NOISE[:3])], Policy(max_staleness=1e-3), ledger) as stream:
+        assert {(result.verdict, result.cause) for result in stream} == {(Verdict.UNKNOWN, "stale")}
+    assert ledger.snapshot()["unknown_by_cause"] == {"stale": 3}
+
+
+def test_failing_engine_gives_unknown_and_the_stream_goes_on(
+    inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer, calls = inspector.engine.infer, iter(range(100))
+
+    def fails_at_first(frames: Any) -> Any:
+        if next(calls) < 2:
+            raise DeviceError("the device is gone")
+        return infer(frames)
+
+    monkeypatch.setattr(inspector.engine, "infer", fails_at_first)
+    with Stream(inspector, [list(NOISE[:4])]) as stream:
+        results = list(stream)
+    assert [result.cause for result in results] == ["failed", "failed", "", ""]
+    assert "the device is gone" in results[0].reason
+    assert Verdict.UNKNOWN not in {result.verdict for result in results[2:]}
+
+
+def test_source_that_raises_is_named_and_the_others_go_on(inspector: Inspector) -> None:
+    def breaks() -> Iterator[np.ndarray]:
+        yield NOISE[0]
+        raise RuntimeError("cable pulled")
+
+    with Stream(inspector, [IterableSource(breaks(), "bad"), IterableSource(list(NOISE[:5]), "good")]) as stream:
+        results = list(stream)
+    bad = [result for result in results if result.source_id == "bad"]
+    assert [result.cause for result in bad] == ["", "lost"]
+    assert "cable pulled" in bad[1].reason
+    assert len(results) == 7
+
+
+def test_stop_drains_what_was_captured(inspector: Inspector) -> None:
+    camera, ledger = Camera(), Ledger()
+    with Stream(inspector, [camera], Policy(on_full="wait", capacity=8), ledger) as stream:
+        results = 0
+        for _ in stream:
+            results += 1
+            if results == 5:
+                stream.stop()
+    assert ledger.captured == ledger.inferred == results
+    assert ledger.dropped == 0
+
+
+def test_max_frames_captures_no_more_of_a_file(inspector: Inspector) -> None:
+    ledger = Ledger()
+    with Stream(inspector, [list(NOISE)], ledger=ledger, max_frames=3) as stream:
+        assert len(list(stream)) == 3
+    assert ledger.captured == 3
+
+
+def test_leaving_early_accounts_for_what_was_in_flight(inspector: Inspector) -> None:
+    ledger = Ledger()
+    with Stream(inspector, [Camera()], Policy(capacity=5), ledger) as stream:
+        next(iter(stream))
+        wait_until(lambda: ledger.in_flight >= 5)
+    assert ledger.in_flight == 0
+    assert ledger.snapshot()["dropped_by_cause"]["stopped"] >= 5
+    assert is_balanced(ledger.snapshot())
+
+
+def test_swap_changes_the_inspector_between_two_frames(inspector: Inspector, line_bundle: Any) -> None:
+    other = edgead.load(line_bundle, engine="openvino" if _has_openvino() else "onnxruntime", threshold=-1.0)
+    retired: list[Inspector] = []
+    with other, Stream(inspector, [list(NOISE)]) as stream:
+        results = []
+        for result in stream:
+            results.append(result)
+            if len(results) == 10:
+                stream.swap(other, retire=retired.append)
+    assert [result.frame_id for result in results] == list(range(40))
+    assert {result.threshold for result in results[10:]} == {-1.0}
+    assert retired == [inspector]
+
+
+def _has_openvino() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("openvino") is not None
+
+
+def test_silent_camera_is_reported_again_and_again(inspector: Inspector) -> None:
+    camera = Camera(pause=3600)
+    with Stream(inspector, [camera], Policy(silence=0.05)) as stream:
+        results = [result for _, result in zip(range(2), stream)]
+    assert {(result.verdict, result.cause) for result in results} == {(Verdict.UNKNOWN, "silent")}
+
+
+def test_slow_consumer_is_not_taken_for_a_silent_camera(inspector: Inspector) -> None:
+    with Stream(inspector, [Camera(frames=20)], Policy(silence=0.05, on_full="wait")) as stream:
+        causes = set()
+        for result in stream:
+            time.sleep(0.06)
+            causes.add(result.cause)
+            if result.frame_id == 4:
+                stream.stop()
+    assert causes == {""}
+
+
+def test_keep_warm_infers_on_nothing_while_nothing_comes(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera, warmed = Camera(pause=3600), threading.Event()
+    keep_warm = inspector.keep_warm
+
+    def noted() -> None:
+        keep_warm()
+        warmed.set()
+        camera.stop()
+
+    monkeypatch.setattr(inspector, "keep_warm", noted)
+    with Stream(inspector, [camera], Policy(keep_warm=0.05)) as stream:
+        assert not list(stream)
+    assert warmed.is_set()
+
+
+def test_callable_and_bare_iterable_are_sources(inspector: Inspector) -> None:
+    frames = iter([*NOISE[:3], None])
+    assert [result.source_id for result in inspector.stream(lambda: next(frames))][-1] == "callable"
+    assert len(list(inspector.stream(iter(NOISE[:3])))) == 3
+    with pytest.raises(ConfigError, match="not int"):
+        next(iter(inspector.stream(3)))  # type: ignore[arg-type]
+
+
+def test_what_is_no_frame_becomes_unknown(inspector: Inspector) -> None:
+    results = list(inspector.stream([NOISE[0], np.zeros((4, 4), np.float32)]))
+    assert [result.cause for result in results] == ["", "unreadable"]
+    assert "uint8" in results[1].reason
+
+
+def test_policy_names_what_it_does_not_know() -> None:
+    with pytest.raises(ConfigError, match="drop-oldest, drop-newest, wait"):
+        Policy(on_full="drop-all")
+    with pytest.raises(ConfigError, match="deadline must be positive"):
+        Policy(deadline=0)
+
+
+def test_prometheus_text_holds_the_equation(inspector: Inspector) -> None:
+    ledger = Ledger()
+    run_stream(inspector, IterableSource(list(NOISE[:5]), 'a "quoted" name'), [], ledger)
+    text = ledger.to_prometheus()
+    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert samples['edgead_frames_captured_total{source="a \\"quoted\\" name"}'] == "5"
+    assert sum(int(value) for key, value in samples.items() if key.startswith("edgead_frames_inferred")) == 5
+    assert samples['edgead_latency_milliseconds_count{source="a \\"quoted\\" name"}'] == "5"
+
+
+def test_result_does_not_hold_its_frame_unless_a_sink_wants_it(inspector: Inspector) -> None:
+    seen: list[Result] = []
+    run_stream(inspector, list(NOISE[:2]), [], Ledger(), on_result=seen.append)
+    assert all(result.frame is None for result in seen)

@@ -1,0 +1,175 @@
+"""The ledger: what became of every frame, at every instant."""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgead.decision import Verdict
+from edgead.runtime.result import Result
+
+BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+"""Upper limits of the latency histogram, milliseconds."""
+
+
+@dataclass
+class Account:
+    """The frames of one source. ``captured = passed + failed + unknown + dropped + in flight``.
+
+    Attributes:
+        captured: frames, and errors in place of frames, that the source gave.
+        verdicts: results by verdict.
+        unknown: UNKNOWN results by cause, a word of `edgead.runtime.result.CAUSES`.
+        dropped: frames without a result by cause: ``overtaken`` by a newer one, ``refused`` because older ones
+            waited, ``stopped`` at the end before their turn.
+        latency: results by bucket of `BUCKETS_MS`, capture to decision; the last one has no limit.
+        latency_sum: milliseconds.
+    """
+
+    captured: int = 0
+    verdicts: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    latency: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_MS) + 1))
+    latency_sum: float = 0.0
+    in_flight: int = 0
+
+
+class Ledger:
+    """Counts frames as they come and go: ``captured = inferred + dropped (by cause) + in flight``, always.
+
+    Each of the four is counted by itself, so that the equation is a check and not a definition. `inferred` counts the
+    results: PASS, FAIL and UNKNOWN, the latter also where the engine was not asked, by a cause that is counted too.
+    Any thread may ask and count.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._accounts: dict[str, Account] = {}
+
+    def enter(self, source_id: str) -> None:
+        """A source gave a frame, or an error in place of one."""
+        with self._lock:
+            account = self._accounts.setdefault(source_id, Account())
+            account.captured += 1
+            account.in_flight += 1
+
+    def drop(self, source_id: str, cause: str) -> None:
+        """A frame that was entered gets no result."""
+        with self._lock:
+            account = self._accounts[source_id]
+            account.dropped[cause] += 1
+            account.in_flight -= 1
+
+    def count(self, result: Result) -> None:
+        """A frame that was entered has its result."""
+        latency = result.latency_ms.get("total", 0.0)
+        with self._lock:
+            account = self._accounts[result.source_id]
+            account.verdicts[result.verdict.value] += 1
+            if result.verdict is Verdict.UNKNOWN:
+                account.unknown[result.cause] += 1
+            account.latency[bisect.bisect_left(BUCKETS_MS, latency)] += 1
+            account.latency_sum += latency
+            account.in_flight -= 1
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the totals of one instant, and the same by source, as JSON values."""
+        with self._lock:
+            by_source = {source: _figures([account]) for source, account in self._accounts.items()}
+            return {**_figures(list(self._accounts.values())), "sources": by_source}
+
+    @property
+    def captured(self) -> int:
+        return int(self.snapshot()["captured"])
+
+    @property
+    def inferred(self) -> int:
+        return int(self.snapshot()["inferred"])
+
+    @property
+    def passed(self) -> int:
+        return int(self.snapshot()["passed"])
+
+    @property
+    def failed(self) -> int:
+        return int(self.snapshot()["failed"])
+
+    @property
+    def unknown(self) -> int:
+        return int(self.snapshot()["unknown"])
+
+    @property
+    def dropped(self) -> int:
+        return int(self.snapshot()["dropped"])
+
+    @property
+    def in_flight(self) -> int:
+        return int(self.snapshot()["in_flight"])
+
+    def to_prometheus(self) -> str:
+        """Return everything as Prometheus text, with the sources as labels."""
+        with self._lock:
+            lines: list[str] = []
+            for name, kind, text in _METRICS:
+                lines += [f"# HELP edgead_{name} {text}", f"# TYPE edgead_{name} {kind}"]
+                for source, account in self._accounts.items():
+                    lines += _samples(name, label("source", source), account)
+        return "\n".join(lines) + "\n"
+
+
+def label(name: str, value: str) -> str:
+    """Return a Prometheus label."""
+    escaped = value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return f'{name}="{escaped}"'
+
+
+def _figures(accounts: list[Account]) -> dict[str, Any]:
+    verdicts, unknown, dropped = Counter[str](), Counter[str](), Counter[str]()
+    for account in accounts:
+        verdicts.update(account.verdicts)
+        unknown.update(account.unknown)
+        dropped.update(account.dropped)
+    return {
+        "captured": sum(account.captured for account in accounts),
+        "inferred": verdicts.total(),
+        "passed": verdicts[Verdict.PASS.value],
+        "failed": verdicts[Verdict.FAIL.value],
+        "unknown": verdicts[Verdict.UNKNOWN.value],
+        "dropped": dropped.total(),
+        "in_flight": sum(account.in_flight for account in accounts),
+        "unknown_by_cause": dict(unknown),
+        "dropped_by_cause": dict(dropped),
+    }
+
+
+_METRICS = (
+    ("frames_captured_total", "counter", "Frames that a source gave, and errors in place of frames."),
+    ("frames_inferred_total", "counter", "Results by verdict."),
+    ("frames_unknown_total", "counter", "UNKNOWN results by cause."),
+    ("frames_dropped_total", "counter", "Frames without a result by cause."),
+    ("frames_in_flight", "gauge", "Frames between capture and result."),
+    ("latency_milliseconds", "histogram", "Capture to decision."),
+)
+
+
+def _samples(name: str, source: str, account: Account) -> list[str]:
+    full = f"edgead_{name}"
+    if name == "frames_captured_total":
+        return [f"{full}{{{source}}} {account.captured}"]
+    if name == "frames_in_flight":
+        return [f"{full}{{{source}}} {account.in_flight}"]
+    if name == "latency_milliseconds":
+        limits = [*map(str, BUCKETS_MS), "+Inf"]
+        counts = [sum(account.latency[: index + 1]) for index in range(len(limits))]
+        lines = [f"{full}_bucket{{{source},{label('le', limit)}}} {count}" for limit, count in zip(limits, counts)]
+        return [*lines, f"{full}_sum{{{source}}} {account.latency_sum:.3f}", f"{full}_count{{{source}}} {counts[-1]}"]
+    kind, counted = {
+        "frames_inferred_total": ("verdict", {verdict.value: account.verdicts[verdict.value] for verdict in Verdict}),
+        "frames_unknown_total": ("cause", dict(account.unknown)),
+        "frames_dropped_total": ("cause", dict(account.dropped)),
+    }[name]
+    return [f"{full}{{{source},{label(kind, key)}}} {count}" for key, count in counted.items()]

@@ -1,0 +1,77 @@
+"""Where frames come from. `open_source` makes a source from its name; docs/sources.md has the table of names.
+
+A source is a context manager and an iterator of `Captured`. It is read by one thread; only `stop` is called by
+another. A frame that cannot be had is given as an error, never left out. Which frames are dropped when they come
+faster than they can be inspected is not decided here but in `edgead.runtime.inbox`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from pathlib import Path
+
+from edgead.errors import SourceError
+from edgead.runtime.sources.files import ImageSource, VideoSource, open_path
+from edgead.runtime.sources.live import CameraSource, LiveSource
+from edgead.runtime.sources.source import Captured, FrameSource, Source
+from edgead.runtime.sources.uri import redact, scheme_of
+
+FORMS = (
+    "an image, a folder, a glob, a video file, the number of a camera, v4l2://, csi://, rtsp://, http://, "
+    "watch:DIR, replay:DIR or synthetic:"
+)
+PLUGINS = "edgead.sources"
+"""Group of entry points that bring more schemes: ``name = module:function``, the function takes the URI."""
+
+_SCHEMES = {
+    "v4l2": "edgead.runtime.sources.cameras:open_v4l2",
+    "csi": "edgead.runtime.sources.cameras:open_csi",
+    "rtsp": "edgead.runtime.sources.cameras:open_network",
+    "rtsps": "edgead.runtime.sources.cameras:open_network",
+    "http": "edgead.runtime.sources.cameras:open_network",
+    "https": "edgead.runtime.sources.cameras:open_network",
+    "watch": "edgead.runtime.sources.watch:open_watched",
+    "replay": "edgead.runtime.record:open_replay",
+    "synthetic": "edgead.runtime.sources.python:open_synthetic",
+}
+
+__all__ = [
+    "CameraSource",
+    "Captured",
+    "FrameSource",
+    "ImageSource",
+    "LiveSource",
+    "Source",
+    "VideoSource",
+    "open_source",
+    "redact",
+]
+
+
+def open_source(uri: str, bit_depth: int = 16) -> Source:
+    """Make a source from its name.
+
+    Args:
+        uri: see docs/sources.md; plug-ins may bring more schemes.
+        bit_depth: significant bits of 16-bit images.
+
+    Raises:
+        SourceError: nothing there, or not one of these.
+    """
+    if uri.isdecimal() and not Path(uri).exists():
+        return CameraSource(int(uri), reconnect=True)
+    scheme = scheme_of(uri)
+    if not scheme or Path(uri).exists():
+        return open_path(uri, FORMS, bit_depth)
+    if scheme in _SCHEMES:
+        module, _, function = _SCHEMES[scheme].partition(":")
+        source: Source = getattr(importlib.import_module(module), function)(uri, bit_depth)
+        return source
+    for plugin in metadata.entry_points(group=PLUGINS):
+        if plugin.name == scheme:
+            brought: Source = plugin.load()(uri)
+            return brought
+    if "://" in uri:
+        raise SourceError(f"The source '{scheme}://…' is not supported; give {FORMS}.")
+    return open_path(uri, FORMS, bit_depth)  # a colon in the name of a file

@@ -1,0 +1,90 @@
+"""Images, folders, globs and video files. They give every frame, however slow the reader is."""
+
+from __future__ import annotations
+
+import glob
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edgead.errors import DataError, SourceError
+from edgead.images import cv2, is_image, list_images, read_frame
+from edgead.runtime.sources.source import Captured, FrameSource, Source
+
+
+def open_path(uri: str, forms: str, bit_depth: int) -> Source:
+    """Make a source from a path or a glob pattern.
+
+    Args:
+        uri: path of an image, a folder (searched with its subfolders), a video file; or a glob pattern.
+        forms: what else could have been given, for the text of the error.
+        bit_depth: significant bits of 16-bit images.
+
+    Raises:
+        SourceError: nothing there, or not one of these.
+    """
+    path = Path(uri)
+    if path.is_dir():
+        paths = list_images(path, recursive=True)
+    elif path.is_file():
+        if not is_image(path):
+            return VideoSource(path)
+        paths = [path]
+    else:
+        paths = [found for name in sorted(glob.glob(uri, recursive=True)) if (found := Path(name)).is_file()]
+        if not paths and not glob.has_magic(uri):
+            raise SourceError(f"The source {uri} does not exist; give {forms}.")
+    if not paths:
+        raise SourceError(f"The source {uri} holds no images.")
+    return ImageSource(uri, paths, bit_depth)
+
+
+def capture_file(path: Path, name: str, frame_id: int, bit_depth: int) -> Captured:
+    """Read one image file; an error where it cannot be read."""
+    try:
+        image = read_frame(path, bit_depth)
+    except DataError as failure:
+        return Captured(None, str(failure), name, frame_id, time.monotonic(), str(path), "unreadable")
+    return Captured(image, "", name, frame_id, time.monotonic(), str(path))
+
+
+class ImageSource(FrameSource):
+    """Image files in the given order."""
+
+    def __init__(self, name: str, paths: Sequence[Path], bit_depth: int = 16) -> None:
+        super().__init__(name)
+        self.paths, self.bit_depth = paths, bit_depth
+
+    def read(self) -> Iterator[Captured]:
+        for frame_id, path in enumerate(self.paths):
+            if self.stopped.is_set():
+                return
+            yield capture_file(path, self.name, frame_id, self.bit_depth)
+
+
+class VideoSource(FrameSource):
+    """Every frame of a video file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._capture = cv2().VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise SourceError(f"{path} is neither an image nor a video that OpenCV can open.")
+
+    def read(self) -> Iterator[Captured]:
+        expected = int(self._capture.get(cv2().CAP_PROP_FRAME_COUNT))
+        frame_id = 0
+        while not self.stopped.is_set():
+            there, image = self._capture.read()
+            if not there:
+                break
+            yield Captured(image, "", self.name, frame_id, time.monotonic(), self.name)
+            frame_id += 1
+        else:
+            return
+        if frame_id < expected:
+            error = f"the video ends after {frame_id} of {expected} frames"
+            yield Captured(None, error, self.name, frame_id, time.monotonic(), self.name, "unreadable")
+
+    def close(self) -> None:
+        self._capture.release()

@@ -1,0 +1,105 @@
+"""Cameras: what is opened again whenever it is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from edgead.errors import SourceError
+from edgead.images import cv2
+from edgead.runtime.sources.source import Captured, FrameSource
+
+FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
+"""Seconds between two attempts to open a lost camera: doubled after each, up to the longest."""
+
+
+class Capture(Protocol):
+    """What OpenCV's VideoCapture is."""
+
+    def isOpened(self) -> bool: ...  # noqa: N802
+
+    def read(self) -> tuple[bool, NDArray[Any] | None]: ...
+
+    def release(self) -> None: ...
+
+
+class LiveSource(FrameSource):
+    """A camera. What is lost is reported once and opened again, for as long as it takes.
+
+    The first opening is not repeated: a wrong name or password must be seen at once.
+
+    Args:
+        name: what results call it, without credentials.
+        open_capture: makes the object that frames are read from.
+        explain: says why it could not be opened.
+        reconnect: open it again when it is lost; otherwise the source ends there.
+
+    Raises:
+        SourceError: it cannot be opened.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        name: str,
+        open_capture: Callable[[], Capture],
+        explain: Callable[[], str] | None = None,
+        reconnect: bool = True,
+    ) -> None:
+        super().__init__(name)
+        self._open, self._reconnect = open_capture, reconnect
+        self._capture = self._try_to_open()
+        if self._capture is None:
+            raise SourceError(explain() if explain else f"The camera {name} cannot be opened.")
+
+    def _try_to_open(self) -> Capture | None:
+        capture = self._open()
+        if capture.isOpened():
+            return capture
+        capture.release()
+        return None
+
+    def read(self) -> Iterator[Captured]:
+        frame_id, delay = 0, FIRST_DELAY
+        while not self.stopped.is_set():
+            if self._capture is None:
+                self.stopped.wait(delay)
+                delay = min(2 * delay, LONGEST_DELAY)
+                self._capture = None if self.stopped.is_set() else self._try_to_open()
+                continue
+            there, image = self._capture.read()
+            if there:
+                yield Captured(image, "", self.name, frame_id, time.monotonic())
+                frame_id, delay = frame_id + 1, FIRST_DELAY
+                continue
+            self.close()
+            error = f"camera {self.name} stopped" + ("; it is opened again as soon as it is back" * self._reconnect)
+            yield Captured(None, error, self.name, frame_id, time.monotonic(), cause="lost")
+            if not self._reconnect:
+                return
+
+    def close(self) -> None:
+        capture, self._capture = self._capture, None
+        if capture is not None:
+            capture.release()
+
+
+class CameraSource(LiveSource):
+    """A camera by OpenCV's number.
+
+    Args:
+        index: the number.
+        open_capture: opens it; OpenCV where None.
+        reconnect: see `LiveSource`.
+    """
+
+    def __init__(
+        self, index: int, open_capture: Callable[[int], Capture] | None = None, reconnect: bool = False
+    ) -> None:
+        opener: Callable[[int], Capture] = open_capture or cv2().VideoCapture
+        text = f"Camera {index} cannot be opened. Is it connected, and free?  See:  v4l2-ctl --list-devices"
+        super().__init__(str(index), lambda: opener(index), lambda: text, reconnect)

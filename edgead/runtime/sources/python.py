@@ -1,0 +1,95 @@
+"""Frames from Python: an iterable, a callable, or drawn by a program."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.errors import ConfigError
+from edgead.images import Frame
+from edgead.runtime.sources.source import Captured, FrameSource, Source
+from edgead.runtime.sources.uri import number, split_options
+
+
+class IterableSource(FrameSource):
+    """Frames of any iterable, all of them.
+
+    Args:
+        frames: arrays that `edgead.images.to_frame` takes, or `Captured`.
+        name: what results call it.
+        live: frames come whether or not someone takes them.
+    """
+
+    def __init__(self, frames: Iterable[NDArray[Any] | Captured], name: str = "iterable", live: bool = False) -> None:
+        super().__init__(name)
+        self.frames, self.live = frames, live
+
+    def read(self) -> Iterator[Captured]:
+        for frame_id, frame in enumerate(self.frames):
+            if self.stopped.is_set():
+                return
+            yield frame if isinstance(frame, Captured) else Captured(frame, "", self.name, frame_id, time.monotonic())
+
+
+class CallableSource(IterableSource):
+    """Frames that a function gives, one a call, until it gives None. It is called as often as it returns."""
+
+    def __init__(self, grab: Callable[[], NDArray[Any] | None], name: str = "callable", live: bool = True) -> None:
+        super().__init__(_call(grab), name, live)
+
+
+def _call(grab: Callable[[], NDArray[Any] | None]) -> Iterator[NDArray[Any]]:
+    while (frame := grab()) is not None:  # iter(grab, None) would compare arrays with ==
+        yield frame
+
+
+class SyntheticSource(FrameSource):
+    """Drawn frames, for trying things out: a bright disc that moves over a grey, slightly noisy ground.
+
+    Args:
+        size: (height, width) in pixels.
+        fps: frames a second; 0 for as fast as they are taken, all of them.
+        frames: how many; 0 for no end.
+        seed: of the noise. The same seed gives the same frames.
+    """
+
+    def __init__(self, size: tuple[int, int] = (480, 640), fps: float = 0, frames: int = 0, seed: int = 0) -> None:
+        super().__init__("synthetic")
+        self.size, self.fps, self.frames, self.live = size, fps, frames, fps > 0
+        height, width = size
+        rng = np.random.default_rng(seed)
+        self._grounds = rng.integers(96, 128, (8, height, width, 3), dtype=np.uint8)
+        self._y, self._x = np.ogrid[:height, :width]
+
+    def draw(self, frame_id: int) -> Frame:
+        """Return frame number `frame_id`."""
+        height, width = self.size
+        frame: Frame = self._grounds[frame_id % len(self._grounds)].copy()
+        centre, radius = width / 2 + width / 4 * np.sin(frame_id / 20), min(height, width) / 5
+        frame[(self._y - height / 2) ** 2 + (self._x - centre) ** 2 < radius**2] = (200, 210, 220)
+        return frame
+
+    def read(self) -> Iterator[Captured]:
+        start, frame_id = time.monotonic(), 0
+        while not self.frames or frame_id < self.frames:
+            frame = self.draw(frame_id)
+            pause = start + frame_id / self.fps - time.monotonic() if self.fps else 0.0
+            if self.stopped.wait(pause) if pause > 0 else self.stopped.is_set():
+                return
+            yield Captured(frame, "", self.name, frame_id, time.monotonic())
+            frame_id += 1
+
+
+def open_synthetic(uri: str, bit_depth: int = 16) -> Source:
+    """``synthetic:?width=640&height=480&fps=25&frames=1000&seed=0``."""
+    defaults = {"width": "640", "height": "480", "fps": "0", "frames": "0", "seed": "0"}
+    _, options = split_options(uri, defaults)
+    values = {name: number(uri, options, name) for name in defaults}
+    height, width = int(values["height"]), int(values["width"])
+    if min(height, width) < 1:
+        raise ConfigError(f"{uri}: width and height must be at least 1.")
+    return SyntheticSource((height, width), values["fps"], int(values["frames"]), int(values["seed"]))

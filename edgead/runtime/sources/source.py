@@ -1,0 +1,79 @@
+"""What every source gives, and what every source is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """One frame as it came from its source, or the reason why there is none.
+
+    Attributes:
+        image: ``(H, W, 3) uint8 BGR`` or what `edgead.images.to_frame` takes, owned by the receiver; or None.
+        error: why there is no image, or why the image must not be decided on; empty where all is well.
+        source_id: the source as it was named, without credentials.
+        frame_id: number of the frame at its source, from 0. An error has the number that its frame would have had.
+        t_capture: when it arrived, `time.monotonic` seconds.
+        path: of the image file, where it comes from one.
+        cause: the error in one word of `edgead.runtime.result.CAUSES`; empty where there is no error.
+    """
+
+    image: NDArray[Any] | None
+    error: str
+    source_id: str
+    frame_id: int
+    t_capture: float
+    path: str = ""
+    cause: str = ""
+
+
+class Source(Protocol):
+    """Gives frames.
+
+    Attributes:
+        name: what results call it, without credentials.
+        live: frames come whether or not someone takes them, so that the newest may have to overtake older ones.
+    """
+
+    name: str
+    live: bool
+
+    def __enter__(self) -> Iterator[Captured]: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def stop(self) -> None:
+        """End the iteration soon. May be called by any thread, at any time, more than once."""
+
+
+class FrameSource:
+    """A `Source` whose subclass has only `read` to write. `read` must look at `stopped` where it waits."""
+
+    live = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.stopped = threading.Event()
+
+    def read(self) -> Iterator[Captured]:
+        """Give frames until there are no more, or until `stopped` is set."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def close(self) -> None:
+        """Release what is held. Called by the thread that read."""
+
+    def __enter__(self) -> Iterator[Captured]:
+        return self.read()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+        self.close()

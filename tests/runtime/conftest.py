@@ -1,0 +1,77 @@
+"""A small bundle, made once, and helpers that several test files of the runtime share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgead.demo import make_parts
+from edgead.runtime.inspector import Inspector, load
+from edgead.runtime.sources import Captured, FrameSource
+
+
+@pytest.fixture(scope="session")
+def line_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sample parts, MVTec layout."""
+    return make_parts(tmp_path_factory.mktemp("line") / "washer", train=12, good=3, bad=1)
+
+
+@pytest.fixture(scope="session")
+def line_bundle(line_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of 64×64 pixels whose network is as good as untrained: its decisions mean nothing, its form is right."""
+    from edgead.export.export import export
+    from edgead.train.train import train
+
+    folder = tmp_path_factory.mktemp("line-bundle")
+    settings = ("size=64", "reconstructive_width=2", "discriminative_width=2", "steps=2", "batch_size=2")
+    [run] = train("draem", line_parts, preset="nano", settings=settings, out=folder / "run")
+    return export(run, out=folder / "line.edgead").path
+
+
+@pytest.fixture
+def inspector(line_bundle: Path) -> Iterator[Inspector]:
+    """That bundle on ONNX Runtime."""
+    with load(line_bundle, engine="onnxruntime") as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the runtime remembers about a machine and a user goes to the test's folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+class Camera(FrameSource):
+    """A live source that gives noise as fast as asked, so that tests need no clock.
+
+    Args:
+        frames: how many; 0 for no end.
+        pause: seconds between two.
+        name: of the source.
+    """
+
+    live = True
+
+    def __init__(self, frames: int = 0, pause: float = 0.001, name: str = "camera") -> None:
+        super().__init__(name)
+        self.frames, self.pause = frames, pause
+        self.given = 0
+
+    def read(self) -> Iterator[Captured]:
+        noise = np.random.default_rng(0).integers(0, 256, (8, 48, 64, 3), dtype=np.uint8)
+        while not self.stopped.wait(self.pause) and (not self.frames or self.given < self.frames):
+            yield Captured(noise[self.given % 8], "", self.name, self.given, time.monotonic())
+            self.given += 1
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for something that happens soon on any machine; fail where it never does."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "did not happen"
+        time.sleep(0.01)

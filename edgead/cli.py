@@ -56,7 +56,7 @@ def _remedy(error: OSError) -> str:
 
 
 def _emit(value: Any, as_json: bool, text: str) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else text)
+    click.echo(json.dumps(value, indent=2) if as_json else text)
 
 
 def _json_option(function: F) -> F:
@@ -279,7 +279,7 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
     show = None if options["sinks"] or as_json else lambda result: click.echo(_line(result.to_dict()))
 
     def finish(summary: dict[str, Any]) -> None:
-        text = json.dumps(summary, ensure_ascii=False) if as_json else _ledger_line(summary)
+        text = json.dumps(summary) if as_json else _ledger_line(summary)
         click.echo(text, err=printed or not as_json)
 
     go(bundle, on_result=show, on_end=finish, say=Terminal().say, **options)

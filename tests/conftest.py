@@ -17,6 +17,13 @@ TINY = ("size=64", "reconstructive_width=4", "discriminative_width=4", "steps=12
 """Settings of a DRAEM that trains in seconds: right in form, useless in accuracy."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the runtime remembers about a machine and a user goes to a folder of the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    os.environ["XDG_CACHE_HOME"], os.environ["XDG_STATE_HOME"] = str(folder / "cache"), str(folder / "state")
+
+
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set of sample parts in MVTec AD form."""

@@ -115,7 +115,7 @@ def test_pickles_are_never_loaded(copy: Path) -> None:
 
 
 def test_the_golden_frames_prove_the_bundle(bundle: Bundle) -> None:
-    check = check_golden(bundle, open_engine("auto", bundle.model))
+    check = check_golden(bundle, open_engine("onnxruntime", bundle))
     assert check.good
     assert check.frames == 4
 
@@ -125,7 +125,7 @@ def test_the_golden_frames_find_another_graph(bundle: Bundle) -> None:
         name = "biased"
 
         def __init__(self) -> None:
-            self.engine = open_engine("auto", bundle.model)
+            self.engine = open_engine("onnxruntime", bundle)
 
         def infer(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             scores, maps = self.engine.infer(frames)

@@ -59,7 +59,7 @@ def test_help_is_light() -> None:
     ("missing", "arguments", "extra"),
     [
         ("cv2", ["predict", "BUNDLE", "IMAGES"], "cpu"),
-        ("onnxruntime", ["predict", "BUNDLE", "IMAGES"], "cpu"),
+        ("onnxruntime", ["predict", "BUNDLE", "IMAGES", "--engine", "onnxruntime"], "cpu"),
         ("matplotlib", ["benchmark", "BUNDLE", "--data", "DATA"], "benchmark"),
         ("torch", ["train", "--data", "DATA"], "train"),
         ("torch", ["methods"], "train"),

@@ -64,7 +64,7 @@ class Recorder:
         self._write_event({**event, "t_capture": round(captured.t_capture, 6)})
 
     def _write_event(self, event: dict[str, Any]) -> None:
-        self._events.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
+        self._events.write(json.dumps(event).encode() + b"\n")
         self._line += 1
 
     def close(self) -> None:

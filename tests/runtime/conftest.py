@@ -40,8 +40,7 @@ def inspector(line_bundle: Path) -> Iterator[Inspector]:
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the runtime remembers about a machine and a user goes to the test's folder."""
+def _own_folders_of_each_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 

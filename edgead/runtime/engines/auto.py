@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from edgead.bundle import MODEL, Bundle
-from edgead.errors import DeviceError, EdgeadError, MissingDependencyError
+from edgead.errors import DeviceError, EdgeadError, MissingDependencyError, is_installed
 from edgead.files import write_json
 from edgead.runtime.engines import Engine, open_engine
 from edgead.runtime.golden import check_golden
@@ -47,7 +46,7 @@ def choose_engine(bundle: Bundle) -> str:
         MissingDependencyError: no engine is installed.
         DeviceError: none gives the golden outputs.
     """
-    installed = [name for name, module in CANDIDATES.items() if importlib.util.find_spec(module) is not None]
+    installed = [name for name, module in CANDIDATES.items() if is_installed(module)]
     if not installed:
         raise MissingDependencyError("No engine is installed.\nInstall one with:  pip install 'edgead[cpu]'")
     if len(installed) == 1:

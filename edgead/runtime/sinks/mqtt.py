@@ -120,7 +120,7 @@ class MqttSink:
         self._thread.start()
 
     def write(self, result: Result) -> None:
-        payload = json.dumps(result.to_dict(), ensure_ascii=False)
+        payload = json.dumps(result.to_dict())
         with self._lock:
             self._store.execute("INSERT INTO waiting (payload) VALUES (?)", (payload,))
             self._stored += 1

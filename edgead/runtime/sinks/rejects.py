@@ -72,7 +72,7 @@ class RejectFolder:
         moment = re.sub(r"[-:]|\+.*", "", result.captured_at).replace(".", "")
         source = re.sub(r"[^A-Za-z0-9]+", "_", result.source_id).strip("_")[-40:]
         stem = f"{moment}-{source}-{result.frame_id:08d}"
-        self._save(f"{stem}.json", json.dumps(result.to_dict(), ensure_ascii=False, indent=2).encode())
+        self._save(f"{stem}.json", json.dumps(result.to_dict(), indent=2).encode())
         if result.frame is None:
             return
         self._save(f"{stem}.png", encode_png(result.frame))

@@ -53,7 +53,7 @@ class SqliteSink:
     def write(self, result: Result) -> None:
         fields = result.to_dict()
         columns = ("captured_at", "source_id", "frame_id", "verdict", "cause", "score")
-        row = (*(fields[name] for name in columns), json.dumps(fields, ensure_ascii=False))
+        row = (*(fields[name] for name in columns), json.dumps(fields))
         self._connection.execute(
             f"INSERT INTO results ({', '.join(columns)}, result) VALUES (?, ?, ?, ?, ?, ?, ?)", row
         )

@@ -46,7 +46,7 @@ class Webhook:
         self._closed = threading.Event()
 
     def write(self, result: Result) -> None:
-        body = json.dumps(result.to_dict(), ensure_ascii=False).encode()
+        body = json.dumps(result.to_dict()).encode()
         delay = self._first_delay
         for attempt in range(self._attempts):
             if attempt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -36,7 +37,7 @@ def open_mqtt(uri: str) -> MqttSink:
     parts = urlsplit(uri)
     options = dict(parse_qsl(parts.query))
     topic = unquote(parts.path).strip("/")
-    if not parts.hostname or not topic or set(topic) & set("#+"):
+    if not parts.hostname or not topic or parts.fragment or set(topic) & set("#+"):
         raise ConfigError(f"The sink {redact(uri)} must name a host and a topic, as in mqtt://HOST/TOPIC.")
     if options.keys() - set(_OPTIONS):
         raise ConfigError(f"{redact(uri)}: the options are {', '.join(_OPTIONS)}.")
@@ -195,7 +196,9 @@ class MqttSink:
         self._wake.set()
         self._thread.join(2.0)
         if self._connected:
-            self._client.publish(f"{self.topic}/status", "offline", qos=1, retain=True).wait_for_publish(1.0)
+            farewell = self._client.publish(f"{self.topic}/status", "offline", qos=1, retain=True)
+            with contextlib.suppress(RuntimeError, ValueError):  # the connection is gone: the last will says it
+                farewell.wait_for_publish(1.0)
         self._client.disconnect()
         self._client.loop_stop()
         self._store.close()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from edgead.errors import ConfigError, SourceError
@@ -17,6 +20,8 @@ OPEN_MS, READ_MS = 8000, 5000
 """How long a network camera may take to open, and to give the next frame. FFmpeg's probing alone takes 1 to 2 s."""
 FFMPEG_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
 """TCP, because lost UDP packets become grey blocks that look like defects; no buffer, because a late frame is useless."""
+_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_lock, _openings = threading.Lock(), 0
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _FORMAT = {"width": "0", "height": "0", "fps": "0"}
 
@@ -79,11 +84,33 @@ def open_network(uri: str, bit_depth: int = 16) -> Source:
         SourceError: nothing answers, or it refuses.
     """
     lib = cv2()
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG_OPTIONS)  # OpenCV reads it at every opening
     timeouts = [lib.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_MS, lib.CAP_PROP_READ_TIMEOUT_MSEC, READ_MS]
-    return LiveSource(
-        redact(uri), lambda: _video_capture(uri, lib.CAP_FFMPEG, timeouts), lambda: explain_network(uri)
-    )
+
+    def opener() -> Capture:
+        with _ffmpeg_options():
+            return _video_capture(uri, lib.CAP_FFMPEG, timeouts)
+
+    return LiveSource(redact(uri), opener, lambda: explain_network(uri))
+
+
+@contextmanager
+def _ffmpeg_options() -> Iterator[None]:
+    """Set the options for as long as a camera is opened. OpenCV takes them from the environment alone.
+
+    Left there, they would also hold for files: without a buffer, a video loses its last frame.
+    """
+    global _openings
+    with _lock:
+        _openings += 1
+        if not os.environ.get(_VARIABLE):
+            os.environ[_VARIABLE] = FFMPEG_OPTIONS
+    try:
+        yield
+    finally:
+        with _lock:
+            _openings -= 1
+            if not _openings and os.environ.get(_VARIABLE) == FFMPEG_OPTIONS:
+                del os.environ[_VARIABLE]
 
 
 def _video_capture(name: str, backend: int, parameters: list[int]) -> Capture:

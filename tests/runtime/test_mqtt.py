@@ -1,0 +1,216 @@
+"""MQTT against a real mosquitto: started, stopped and restarted by the tests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import wait_until
+
+from edgead.decision import Verdict
+from edgead.runtime.outbox import Outbox
+from edgead.runtime.result import Result
+from edgead.runtime.sinks import open_sink
+
+mqtt = pytest.importorskip("paho.mqtt.client", reason="no paho-mqtt (pip install 'edgead[mqtt]')")
+PROGRAM = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+PASSWORDS = shutil.which("mosquitto_passwd")
+if not PROGRAM:
+    pytest.skip("no mosquitto (apt: mosquitto)", allow_module_level=True)
+
+
+def make_result(number: int) -> Result:
+    return Result(1.0, Verdict.FAIL, "made for a test", 0.5, source_id="cam", frame_id=number)
+
+
+class Broker:
+    """A mosquitto on a free port that can be stopped and started again."""
+
+    def __init__(self, folder: Path, *lines: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.config = folder / "mosquitto.conf"
+        text = [f"listener {self.port} 127.0.0.1", "persistence false", "user root", *lines]
+        self.config.write_text("\n".join(text if any("allow" in line for line in lines) else [*text, "allow_anonymous true"]))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen([str(PROGRAM), "-c", str(self.config)], stderr=subprocess.DEVNULL)
+        wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        with socket.socket() as link:
+            return link.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def make_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
+    brokers = []
+
+    def make(*lines: str) -> Broker:
+        brokers.append(Broker(tmp_path, *lines))
+        return brokers[-1]
+
+    yield make
+    for broker in brokers:
+        broker.stop()
+
+
+class Listener:
+    """Collects what is published, with a session that survives the broker's absence."""
+
+    def __init__(self, port: int, prepare: Callable[[Any], object] = lambda client: None) -> None:
+        self.got: list[tuple[str, str]] = []
+        self.subscribed = threading.Event()
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self.client.reconnect_delay_set(1, 1)
+        self.client.on_message = lambda client, data, message: self.got.append((message.topic, message.payload.decode()))
+        self.client.on_connect = lambda client, *rest: client.subscribe("line/#", qos=1)
+        self.client.on_subscribe = lambda *rest: self.subscribed.set()
+        prepare(self.client)
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+        assert self.subscribed.wait(20)
+
+    def numbers(self) -> list[int]:
+        return [json.loads(payload)["frame_id"] for topic, payload in list(self.got) if topic == "line/results"]
+
+    def statuses(self) -> list[str]:
+        return [payload for topic, payload in list(self.got) if topic == "line/results/status"]
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def stored(path: Path) -> int:
+    database = sqlite3.connect(path)
+    count = int(database.execute("SELECT COUNT(*) FROM waiting").fetchone()[0])
+    database.close()
+    return count
+
+
+def test_results_arrive_in_order_and_the_end_is_told(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
+    broker = make_broker()
+    broker.start()
+    listener = Listener(broker.port)
+    store = tmp_path / "store.sqlite"
+    outbox = Outbox(open_sink(f"mqtt://127.0.0.1:{broker.port}/line/results?store={store}"))
+    for number in range(100):
+        outbox.offer(make_result(number))
+    wait_until(lambda: len(listener.numbers()) == 100)
+    outbox.close()
+    wait_until(lambda: listener.statuses()[-1:] == ["offline"])
+    listener.close()
+    assert listener.numbers() == list(range(100))
+    assert listener.statuses() == ["online", "offline"]
+    assert stored(store) == 0
+
+
+def test_what_the_broker_missed_arrives_when_it_is_back(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
+    broker = make_broker()
+    store = tmp_path / "store.sqlite"
+    uri = f"mqtt://127.0.0.1:{broker.port}/line/results?store={store}"
+    away = Outbox(open_sink(uri))  # the broker is not there yet, and this process ends before it is
+    for number in range(30):
+        away.offer(make_result(number))
+    away.close()
+    assert away.account()["taken"] == 30
+    assert stored(store) == 30
+
+    broker.start()
+    listener = Listener(broker.port)
+    outbox = Outbox(open_sink(uri))
+    wait_until(lambda: len(set(listener.numbers())) == 30)
+    broker.stop()
+    for number in range(30, 60):
+        outbox.offer(make_result(number))
+    wait_until(lambda: outbox.account()["taken"] == 30)
+    broker.start()
+    wait_until(lambda: set(listener.numbers()) == set(range(60)))
+    wait_until(lambda: outbox.sink.stored == 0)  # type: ignore[attr-defined]
+    outbox.close()
+    listener.close()
+    firsts = list(dict.fromkeys(listener.numbers()))
+    assert firsts == list(range(60))
+
+
+def test_password_and_last_will(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
+    if not PASSWORDS:
+        pytest.skip("no mosquitto_passwd")
+    file = tmp_path / "passwords"
+    subprocess.run([PASSWORDS, "-b", "-c", str(file), "cell", "right secret"], check=True, capture_output=True)
+    broker = make_broker("allow_anonymous false", f"password_file {file}")
+    broker.start()
+    listener = Listener(broker.port, lambda client: client.username_pw_set("cell", "right secret"))
+    sink = open_sink(f"mqtt://cell:right%20secret@127.0.0.1:{broker.port}/line/results")
+    assert "secret" not in sink.name  # type: ignore[attr-defined]
+    wait_until(lambda: listener.statuses() == ["online"])
+    client: Any = sink._client  # type: ignore[attr-defined]
+    client.loop_stop()
+    client.socket().close()  # a crash: no farewell
+    wait_until(lambda: listener.statuses() == ["online", "offline"])
+    listener.close()
+    sink.close()
+
+
+def test_refused_password_is_said_and_results_are_kept(
+    make_broker: Callable[..., Broker], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = make_broker("allow_anonymous false")
+    broker.start()
+    store = tmp_path / "store.sqlite"
+    outbox = Outbox(open_sink(f"mqtt://cell:wrong-secret@127.0.0.1:{broker.port}/line/results?store={store}"))
+    outbox.offer(make_result(1))
+    wait_until(lambda: "refuses the connection" in caplog.text)
+    outbox.close()
+    assert "secret" not in caplog.text
+    assert stored(store) == 1
+
+
+def test_tls(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    broker = make_broker(f"certfile {certificate}", f"keyfile {key}")
+    broker.start()
+    listener = Listener(broker.port, lambda client: client.tls_set(str(certificate)))
+    outbox = Outbox(open_sink(f"mqtts://127.0.0.1:{broker.port}/line/results?ca={certificate}"))
+    outbox.offer(make_result(5))
+    wait_until(lambda: listener.numbers() == [5])
+    outbox.close()
+    listener.close()
+
+
+def test_store_is_limited_oldest_first(tmp_path: Path) -> None:
+    from edgead.runtime.sinks.mqtt import MqttSink
+
+    store = tmp_path / "store.sqlite"
+    sink = MqttSink("127.0.0.1", 9, "line/results", store=store, most_stored=10)
+    for number in range(25):
+        sink.write(make_result(number))
+    sink.flush()
+    sink.close()
+    assert sink.given_up == 15
+    database = sqlite3.connect(store)
+    kept = [json.loads(row[0])["frame_id"] for row in database.execute("SELECT payload FROM waiting ORDER BY id")]
+    database.close()
+    assert kept == list(range(15, 25))

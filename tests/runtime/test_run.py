@@ -1,0 +1,225 @@
+"""`edgead run` as a process beside the line: record and replay, signals, metrics, hot swap and shadow, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Camera, wait_until
+
+import edgead
+from edgead.decision import Verdict
+from edgead.errors import ConfigError, SinkError
+from edgead.images import read_frame
+from edgead.runtime.inspector import Inspector
+from edgead.runtime.ledger import Ledger
+from edgead.runtime.metrics_server import MetricsServer
+from edgead.runtime.record import Recorder, Replay
+from edgead.runtime.result import Result
+from edgead.runtime.run import run
+from edgead.runtime.shadow import Shadow
+from edgead.runtime.sources import open_source
+from edgead.runtime.stream import Policy, run_stream
+
+NOISE = np.random.default_rng(1).integers(0, 256, (12, 48, 64, 3), dtype=np.uint8)
+
+
+def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(edgead.__file__).parents[1])}
+    return subprocess.Popen(
+        [sys.executable, "-m", "edgead", "run", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def test_replay_gives_the_same_scores_and_verdicts(inspector: Inspector, tmp_path: Path) -> None:
+    recorded: list[Result] = []
+    folder = tmp_path / "recording"
+    camera = Camera(frames=40)
+    policy = Policy(on_full="drop-oldest", deadline=1000)
+    run_stream(
+        inspector, [camera], [Recorder(folder, inspector)], Ledger(), policy=policy, on_result=recorded.append
+    )
+    replayed: list[Result] = []
+    run_stream(inspector, open_source(f"replay:{folder}"), [], Ledger(), on_result=replayed.append)
+    assert [(r.source_id, r.frame_id, r.score, r.verdict) for r in recorded] == [
+        (r.source_id, r.frame_id, r.score, r.verdict) for r in replayed
+    ]
+    assert recorded
+
+
+def test_replay_repeats_what_time_decided(inspector: Inspector, tmp_path: Path) -> None:
+    folder = tmp_path / "recording"
+    recorded: list[Result] = []
+    sources = [[*NOISE[:3], np.zeros((4, 4), np.float32)]]
+    run_stream(
+        inspector,
+        iter(sources[0]),
+        [Recorder(folder, inspector)],
+        Ledger(),
+        policy=Policy(deadline=1e-3),
+        on_result=recorded.append,
+    )
+    replayed: list[Result] = []
+    run_stream(inspector, open_source(f"replay:{folder}"), [], Ledger(), on_result=replayed.append)
+    assert [(r.cause, r.verdict) for r in replayed] == [("late", Verdict.UNKNOWN)] * 3 + [("unreadable", Verdict.UNKNOWN)]
+    np.testing.assert_array_equal([r.score for r in replayed], [r.score for r in recorded])
+    np.testing.assert_array_equal(read_frame(folder / "frames" / "000000001.png"), NOISE[1])
+
+
+def test_recording_keeps_the_drops(inspector: Inspector, tmp_path: Path) -> None:
+    folder, ledger = tmp_path / "recording", Ledger()
+    slow = [0.01]
+    run_stream(
+        inspector,
+        [Camera(frames=60)],
+        [Recorder(folder, inspector)],
+        ledger,
+        on_result=lambda result: wait_until(lambda: slow.append(0) or len(slow) % 5 == 0),
+    )
+    replay = Replay(folder)
+    given = list(replay.read())
+    assert len(given) == ledger.inferred
+    assert len(replay.dropped) == ledger.dropped > 0
+    assert {event["dropped"] for event in replay.dropped} == {"overtaken"}
+
+
+def test_recording_needs_a_folder_of_its_own(inspector: Inspector, tmp_path: Path) -> None:
+    (tmp_path / "something").touch()
+    with pytest.raises(ConfigError, match="is not empty"):
+        Recorder(tmp_path, inspector)
+
+
+def test_shadow_reports_disagreements_and_never_decides(line_bundle: Path) -> None:
+    said: list[str] = []
+    with (
+        edgead.load(line_bundle, engine="onnxruntime", threshold=1e9) as champion,
+        edgead.load(line_bundle, engine="onnxruntime", threshold=-1e9) as challenger,
+    ):
+        shadow, results = Shadow(challenger, said.append), []
+        run_stream(champion, iter(NOISE), [shadow], Ledger(), on_result=results.append)
+        assert {result.verdict for result in results} == {Verdict.PASS}
+        assert shadow.account() == {"agreed": 0, "disagreed": 12}
+        assert len(said) == 12
+        assert "says PASS" in said[0]
+        assert "says FAIL" in said[0]
+        assert shadow.exchange(champion) is challenger
+
+
+def test_metrics_are_served_on_this_machine_only(inspector: Inspector) -> None:
+    ledger = Ledger()
+    run_stream(inspector, iter(NOISE[:2]), [], ledger)
+    server = MetricsServer(0, ledger.to_prometheus)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=10).close()
+        with pytest.raises(ConfigError, match="cannot be served on port"):
+            MetricsServer(server.port, ledger.to_prometheus)
+    finally:
+        server.close()
+    assert 'edgead_frames_captured_total{source="iterable"} 2' in text
+
+
+def test_ledger_is_told_also_where_a_sink_fails(line_bundle: Path, line_parts: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    told: list[dict[str, Any]] = []
+    with pytest.raises(SinkError, match="No space left"):
+        run(line_bundle, sources=[str(line_parts / "test")], sinks=["jsonl:/dev/full"], on_end=told.append)
+    [summary] = told
+    assert summary["captured"] == summary["inferred"] > 0
+    assert summary["sinks"][0]["failed"] == summary["captured"]
+
+
+def test_several_sources_regions_and_a_chosen_false_reject_share(line_bundle: Path, line_parts: Path) -> None:
+    told: list[dict[str, Any]] = []
+    said: list[str] = []
+    seen: list[Result] = []
+    run(
+        line_bundle,
+        sources=[str(line_parts / "test" / "good"), "synthetic:?frames=4&width=64&height=48"],
+        threshold="fpr:0.1",
+        roi=["0,0,1,0.5"],
+        shapes=["boxes"],
+        batch=2,
+        on_end=told.append,
+        on_result=seen.append,
+        say=said.append,
+    )
+    assert told[0]["sources"].keys() == {str(line_parts / "test" / "good"), "synthetic"}
+    assert told[0]["inferred"] == 7
+    assert "held-out good images" in said[0]
+    assert all("boxes" in result.to_dict() for result in seen)
+
+
+def test_process_drains_on_term_and_swaps_on_hup(line_bundle: Path, tmp_path: Path) -> None:
+    bundle, results = tmp_path / "line.edgead", tmp_path / "results.jsonl"
+    shutil.copytree(line_bundle, bundle)
+    shadow = tmp_path / "shadow.edgead"
+    shutil.copytree(line_bundle, shadow)
+    source = "synthetic:?fps=100&width=64&height=48"
+    options = ["--engine", "onnxruntime", "--health", "off", "--shadow", str(shadow), "--json"]
+    process = start(str(bundle), "--source", source, "--sink", f"jsonl:{results}", *options)
+    assert process.stderr
+    wait_until(lambda: results.exists() and len(results.read_text().splitlines()) > 5)
+    (bundle / "manifest.json").write_text("{}")
+    process.send_signal(signal.SIGHUP)
+    assert "the old one goes on" in process.stderr.readline()
+    process.stderr.readline()
+    shutil.copy(line_bundle / "manifest.json", bundle)
+    process.send_signal(signal.SIGHUP)
+    assert "The bundle was read again" in process.stderr.readline()
+    process.send_signal(signal.SIGUSR1)
+    assert "now decides" in process.stderr.readline()
+    count = len(results.read_text().splitlines())
+    wait_until(lambda: len(results.read_text().splitlines()) > count + 5)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    summary = json.loads(out)
+    assert summary["in_flight"] == 0
+    assert summary["captured"] == summary["inferred"] + summary["dropped"]
+    lines = lines_of(results)
+    assert len(lines) == summary["inferred"]
+    numbers = [line["frame_id"] for line in lines]
+    assert numbers == sorted(set(numbers))
+
+
+def test_process_interrupted_says_so_and_keeps_the_ledger(line_bundle: Path) -> None:
+    process = start(str(line_bundle), "--source", "synthetic:?fps=50&width=64&height=48", "--engine", "onnxruntime")
+    assert process.stdout
+    assert re.match(r"(PASS|FAIL|UNKNOWN)", process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "captured" in err
+    assert "Traceback" not in err
+
+
+def test_password_of_a_camera_is_in_no_output(line_bundle: Path) -> None:
+    process = start(str(line_bundle), "--source", "rtsp://me:secret@127.0.0.1:9/line", "--engine", "onnxruntime")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "cannot be opened" in err
+    assert "secret" not in out + err

@@ -10,8 +10,14 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "edgead" / "__init__.py").r
 
 OPENCV = "opencv-python-headless>=4.5,<6"  # PC extras only: on a Jetson the system's OpenCV, with GStreamer, is used
 EXTRAS = {
-    # onnxruntime: the engine that runs everywhere.
-    "cpu": ["onnxruntime>=1.17", OPENCV],
+    # onnxruntime: the engine that runs everywhere. openvino: often the faster one on an x86 CPU.
+    "cpu": ["onnxruntime>=1.17", 'openvino>=2024.0; platform_machine == "x86_64"', OPENCV],
+    # onnxruntime-gpu: the same module as onnxruntime with its CUDA provider; the two must not both be installed.
+    "gpu": ["onnxruntime-gpu>=1.17", OPENCV],
+    # tensorrt: the engine of NVIDIA GPUs. On a Jetson the system brings it, and this extra is not for there.
+    "tensorrt": ["tensorrt>=8.6", OPENCV],
+    # paho-mqtt: the MQTT sink; version 2 has the callbacks that it is written for.
+    "mqtt": ["paho-mqtt>=2,<3"],
     # torch: networks and training. onnx: reading and checking exported graphs. onnxruntime: parity and thresholds on
     # the exported graph. accelerate: devices, mixed precision, several processes. safetensors: weights without
     # pickle. Pillow: the published texture augmentations. matplotlib: loss curves.
@@ -28,7 +34,16 @@ EXTRAS = {
     # matplotlib: the plot in the benchmark's report.
     "benchmark": ["matplotlib>=3.6"],
     # scikit-learn, scipy: independent implementations that our metrics are tested against.
-    "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.11", "import-linter>=2", "scikit-learn>=1.4", "scipy>=1.11"],
+    # paho-mqtt: the MQTT sink's tests.
+    "dev": [
+        "paho-mqtt>=2,<3",
+        "pytest>=8",
+        "ruff>=0.9",
+        "mypy>=1.11",
+        "import-linter>=2",
+        "scikit-learn>=1.4",
+        "scipy>=1.11",
+    ],
 }
 
 setup(

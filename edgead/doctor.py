@@ -11,6 +11,8 @@ from importlib import metadata
 PACKAGES = {
     "cv2": ("reading images and cameras", "cpu"),
     "onnxruntime": ("the CPU engine", "cpu"),
+    "openvino": ("the faster engine on many x86 CPUs", "cpu"),
+    "paho.mqtt": ("the MQTT sink", "mqtt"),
     "torch": ("training and export", "train"),
     "onnx": ("export", "train"),
     "accelerate": ("training", "train"),
@@ -33,7 +35,7 @@ def diagnose() -> list[Finding]:
     """Look at this machine. Nothing is imported that is slow to import."""
     findings = [Finding("python", None, f"{platform.python_version()} on {platform.platform()}")]
     for module, (purpose, extra) in PACKAGES.items():
-        if importlib.util.find_spec(module) is None:
+        if not _is_installed(module):
             findings.append(Finding(module, False, f"missing, needed for {purpose}: pip install 'edgead[{extra}]'"))
         else:
             findings.append(Finding(module, True, f"{_version(module)}, {purpose}"))
@@ -43,8 +45,15 @@ def diagnose() -> list[Finding]:
     return findings
 
 
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that the module should be in
+        return False
+
+
 def _version(module: str) -> str:
-    names = metadata.packages_distributions().get(module, [])
+    names = metadata.packages_distributions().get(module.partition(".")[0], [])
     return ", ".join(f"{name} {metadata.version(name)}" for name in dict.fromkeys(names)) or "installed"
 
 

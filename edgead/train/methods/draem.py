@@ -206,7 +206,8 @@ class DraemNetwork(nn.Module):
 
 def _planar(frames: Tensor) -> Tensor:
     """``[N, H, W, 3] uint8`` to ``[N, 3, H, W] float32`` in [0, 1]."""
-    return frames.permute(0, 3, 1, 2).float() / 255
+    # Cast first: TensorRT's parser takes bytes into no other operator.
+    return frames.float().permute(0, 3, 1, 2) / 255
 
 
 class Detector(nn.Module):

@@ -37,7 +37,7 @@ def open_mqtt(uri: str) -> MqttSink:
     parts = urlsplit(uri)
     options = dict(parse_qsl(parts.query))
     topic = unquote(parts.path).strip("/")
-    if not parts.hostname or not topic or parts.fragment or set(topic) & set("#+"):
+    if not parts.hostname or not topic or "#" in uri or "+" in topic:
         raise ConfigError(f"The sink {redact(uri)} must name a host and a topic, as in mqtt://HOST/TOPIC.")
     if options.keys() - set(_OPTIONS):
         raise ConfigError(f"{redact(uri)}: the options are {', '.join(_OPTIONS)}.")

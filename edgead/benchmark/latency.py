@@ -57,15 +57,16 @@ def _time_engine(inspector: Inspector, fitted: np.ndarray) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def _percentiles(times: Sequence[float]) -> dict[str, float]:
+def percentiles(times: Sequence[float]) -> dict[str, float]:
+    """Return p50, p90 and p99."""
     return {f"p{share}": round(float(np.percentile(times, share)), 4) for share in (50, 90, 99)}
 
 
 def _summary(times: dict[str, list[float]]) -> dict[str, Any]:
-    total, engine = _percentiles(times["total"]), _percentiles(times["engine"])
+    total, engine = percentiles(times["total"]), percentiles(times["engine"])
     return {
         "latency_ms": total,
-        "stages_ms": {name: _percentiles(times[name]) for name in STAGES if name != "total"},
+        "stages_ms": {name: percentiles(times[name]) for name in STAGES if name != "total"},
         "engine_ms": engine,
         "inspect_over_engine": round(total["p50"] / engine["p50"], 4),
         "rounds": len(times["total"]),

@@ -88,7 +88,7 @@ class Inbox:
             self._changed.notify_all()
 
     def take(self, most: int, timeout: float | None) -> list[Prepared]:
-        """Return what waits, at most `most` frames, the sources in turn; nothing after `timeout` seconds without one."""
+        """Return at most `most` of the frames that wait, the sources in turn; none after `timeout` seconds without."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting() or self._ended(), timeout)
             taken: list[Prepared] = []

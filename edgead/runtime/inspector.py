@@ -216,7 +216,10 @@ class Inspector:
         if result.verdict is Verdict.FAIL and self.min_area and result.boxes:
             area = result.boxes[0]["area"]
             if area < self.min_area:
-                result.verdict, result.reason = Verdict.PASS, f"largest defect of {area} pixels is below {self.min_area}"
+                result.verdict, result.reason = (
+                    Verdict.PASS,
+                    f"largest defect of {area} pixels is below {self.min_area}",
+                )
         if prepared.error:
             result.verdict, result.reason, result.cause = Verdict.UNKNOWN, prepared.error, prepared.cause
         done, t_capture = time.monotonic(), prepared.captured.t_capture
@@ -256,7 +259,7 @@ class Inspector:
         )
 
     def judge(self, captured: Captured) -> Result:
-        """Decide on what a source gave. Anything that stops a decision gives UNKNOWN with the reason; nothing is raised."""
+        """Decide on what a source gave. What stops a decision is the reason of an UNKNOWN; nothing is raised."""
         prepared = self.try_to_prepare(captured)
         return self.try_to_infer([prepared])[0]
 
@@ -279,11 +282,11 @@ class Inspector:
             return self.infer(batch, buffer)
         except Exception as error:  # as above
             reason = _words(error)
-            return [
-                self.unknown(prepared, prepared.cause or "failed", prepared.error or reason) for prepared in batch
-            ]
+            return [self.unknown(prepared, prepared.cause or "failed", prepared.error or reason) for prepared in batch]
 
-    def stream(self, source: str | Source | Iterable[NDArray[Any]] | Callable[[], NDArray[Any] | None]) -> Iterator[Result]:
+    def stream(
+        self, source: str | Source | Iterable[NDArray[Any]] | Callable[[], NDArray[Any] | None]
+    ) -> Iterator[Result]:
         """Decide on every frame of a source, in order, until it ends.
 
         Frames of a file wait until they are asked for. Of a camera the newest is taken; older ones are dropped while
@@ -308,7 +311,9 @@ class Inspector:
     def __enter__(self) -> Inspector:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

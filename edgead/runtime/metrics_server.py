@@ -22,7 +22,7 @@ class MetricsServer:
 
     def __init__(self, port: int, render: Callable[[], str]) -> None:
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 if self.path.partition("?")[0] != "/metrics":
                     self.send_error(404, "There is /metrics")
                     return

@@ -97,7 +97,9 @@ def _read_mask(text: str, size: tuple[int, int]) -> Mask:
     if not (0 <= x <= x + width <= 1 + 1e-9 and 0 <= y <= y + height <= 1 + 1e-9):
         raise ConfigError(f"The region '{text}' must lie inside the frame, whose sides are 0 to 1.")
     mask = np.zeros(size, np.bool_)
-    rows, columns = ((round(low * side), round((low + length) * side)) for low, length, side in
-                     ((y, height, size[0]), (x, width, size[1])))
+    rows, columns = (
+        (round(low * side), round((low + length) * side))
+        for low, length, side in ((y, height, size[0]), (x, width, size[1]))
+    )
     mask[slice(*rows), slice(*columns)] = True
     return mask

@@ -69,9 +69,7 @@ def run(
 
     def open_inspector(path: Path) -> Inspector:
         region = read_region(roi, ignore, read_bundle(path).manifest.size)
-        return load(
-            path, engine=engine, threshold=threshold, region=region, min_area=min_area, shapes=tuple(shapes)
-        )
+        return load(path, engine=engine, threshold=threshold, region=region, min_area=min_area, shapes=tuple(shapes))
 
     with ExitStack() as stack:
         inspector = stack.enter_context(open_inspector(bundle))

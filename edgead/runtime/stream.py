@@ -122,7 +122,9 @@ class Stream:
         self._inbox = Inbox(self.ledger, live, self.policy.on_full, self.policy.capacity, max_frames, on_drop)
         limits = self._limits_of(inspector)
         self._health = [Health(limits) if self._is_checked(source) else None for source in self.sources]
-        self._heard = [math.inf] * len(self.sources)  # when each source was last heard; infinity while it is not awaited
+        self._heard = [math.inf] * len(
+            self.sources
+        )  # when each source was last heard; infinity while it is not awaited
         self._next_id = [0] * len(self.sources)
         self._stopped_at = math.inf
         self._buffers: deque[Frame] = deque()

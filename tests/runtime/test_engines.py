@@ -122,7 +122,9 @@ print(len(build_plan(read_bundle(sys.argv[1]), trt, trt.Logger(trt.Logger.ERROR)
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="no tensorrt-rtx, which builds without a GPU")
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="no tensorrt-rtx, which builds without a GPU"
+)
 def test_real_builder_builds_a_plan(line_bundle: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(edgead.__file__).parents[1])}
     done = subprocess.run(

@@ -40,7 +40,9 @@ class Broker:
             self.port = int(probe.getsockname()[1])
         self.config = folder / "mosquitto.conf"
         text = [f"listener {self.port} 127.0.0.1", "persistence false", "user root", *lines]
-        self.config.write_text("\n".join(text if any("allow" in line for line in lines) else [*text, "allow_anonymous true"]))
+        self.config.write_text(
+            "\n".join(text if any("allow" in line for line in lines) else [*text, "allow_anonymous true"])
+        )
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -79,7 +81,9 @@ class Listener:
         self.subscribed = threading.Event()
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         self.client.reconnect_delay_set(1, 1)
-        self.client.on_message = lambda client, data, message: self.got.append((message.topic, message.payload.decode()))
+        self.client.on_message = lambda client, data, message: self.got.append(
+            (message.topic, message.payload.decode())
+        )
         self.client.on_connect = lambda client, *rest: client.subscribe("line/#", qos=1)
         self.client.on_subscribe = lambda *rest: self.subscribed.set()
         prepare(self.client)

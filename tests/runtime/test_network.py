@@ -115,7 +115,7 @@ def test_rtsp_with_the_right_password_opens_and_hides_it(inspector: Inspector) -
 class Mjpeg(BaseHTTPRequestHandler):
     """An endless multipart stream of one picture."""
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         if self.path.partition("?")[0] != "/stream":
             self.send_error(404)
             return
@@ -191,5 +191,3 @@ def test_real_video_file_gives_every_frame_in_order(inspector: Inspector, tmp_pa
     results = list(inspector.stream(str(path)))
     assert [result.frame_id for result in results] == list(range(12))
     assert {result.cause for result in results} == {""}, [result.reason for result in results]
-
-

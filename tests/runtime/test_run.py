@@ -57,9 +57,7 @@ def test_replay_gives_the_same_scores_and_verdicts(inspector: Inspector, tmp_pat
     folder = tmp_path / "recording"
     camera = Camera(frames=40)
     policy = Policy(on_full="drop-oldest", deadline=1000)
-    run_stream(
-        inspector, [camera], [Recorder(folder, inspector)], Ledger(), policy=policy, on_result=recorded.append
-    )
+    run_stream(inspector, [camera], [Recorder(folder, inspector)], Ledger(), policy=policy, on_result=recorded.append)
     replayed: list[Result] = []
     run_stream(inspector, open_source(f"replay:{folder}"), [], Ledger(), on_result=replayed.append)
     assert [(r.source_id, r.frame_id, r.score, r.verdict) for r in recorded] == [
@@ -82,7 +80,9 @@ def test_replay_repeats_what_time_decided(inspector: Inspector, tmp_path: Path) 
     )
     replayed: list[Result] = []
     run_stream(inspector, open_source(f"replay:{folder}"), [], Ledger(), on_result=replayed.append)
-    assert [(r.cause, r.verdict) for r in replayed] == [("late", Verdict.UNKNOWN)] * 3 + [("unreadable", Verdict.UNKNOWN)]
+    assert [(r.cause, r.verdict) for r in replayed] == [("late", Verdict.UNKNOWN)] * 3 + [
+        ("unreadable", Verdict.UNKNOWN)
+    ]
     np.testing.assert_array_equal([r.score for r in replayed], [r.score for r in recorded])
     np.testing.assert_array_equal(read_frame(folder / "frames" / "000000001.png"), NOISE[1])
 

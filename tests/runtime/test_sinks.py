@@ -232,7 +232,7 @@ def test_rejects_are_limited_in_rate_and_in_bytes_oldest_first(tmp_path: Path) -
 
 
 class Hook(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server: Any = self.server
         code = server.codes.pop(0) if server.codes else 204
@@ -270,7 +270,7 @@ def test_webhook_gives_up_by_name(hook: Any) -> None:
         sink.write(make_result())
     assert len(hook.got) == 1
     gone = Webhook("http://me:secret@127.0.0.1:9/", attempts=2, first_delay=0.01)
-    with pytest.raises(SinkError, match="in 2 attempts: .*refused") as caught:
+    with pytest.raises(SinkError, match=r"in 2 attempts: .*refused") as caught:
         gone.write(make_result())
     assert "secret" not in str(caught.value)
 

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 
-
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SourceError
 from edgead.images import encode_png

@@ -213,9 +213,7 @@ def test_slow_consumer_is_not_taken_for_a_silent_camera(inspector: Inspector) ->
     assert causes == {""}
 
 
-def test_keep_warm_infers_on_nothing_while_nothing_comes(
-    inspector: Inspector, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keep_warm_infers_on_nothing_while_nothing_comes(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
     camera, warmed = Camera(pause=3600), threading.Event()
     keep_warm = inspector.keep_warm
 

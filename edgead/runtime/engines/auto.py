@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -57,10 +58,10 @@ def choose_engine(bundle: Bundle) -> str:
         return str(remembered[key]["engine"])
     times = _time_candidates(bundle, installed)
     fastest = min(times, key=lambda name: times[name])
-    try:
-        write_json(file, {**remembered, key: {"engine": fastest, "milliseconds": times, "bundle": bundle.manifest.name}})
-    except OSError:
-        pass  # a machine without a home measures at every start
+    with contextlib.suppress(OSError):  # a machine without a home measures at every start
+        write_json(
+            file, {**remembered, key: {"engine": fastest, "milliseconds": times, "bundle": bundle.manifest.name}}
+        )
     return fastest
 
 

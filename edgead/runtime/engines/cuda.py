@@ -54,7 +54,9 @@ def _load() -> ctypes.CDLL:
             return ctypes.CDLL(name)
         except OSError:
             continue
-    raise DeviceError("The CUDA runtime (libcudart) is not installed.\nInstall it with:  pip install 'edgead[tensorrt]'")
+    raise DeviceError(
+        "The CUDA runtime (libcudart) is not installed.\nInstall it with:  pip install 'edgead[tensorrt]'"
+    )
 
 
 class Cuda:
@@ -124,7 +126,12 @@ class Cuda:
 
     def _copy(self, target: int, source: int, size: int, kind: int) -> None:
         self._call(
-            "cudaMemcpyAsync", ctypes.c_void_p(target), ctypes.c_void_p(source), ctypes.c_size_t(size), kind, self.stream
+            "cudaMemcpyAsync",
+            ctypes.c_void_p(target),
+            ctypes.c_void_p(source),
+            ctypes.c_size_t(size),
+            kind,
+            self.stream,
         )
 
     def synchronize(self) -> None:

@@ -39,8 +39,8 @@ def open_tensorrt(bundle: Bundle) -> TensorRtEngine:
 class TensorRtEngine:
     """An `edgead.runtime.engines.Engine`: one frame at a time, from and into memory that is allocated once.
 
-    Upload, inference and download are recorded as one CUDA graph where the engine allows it. On a Jetson, where host and
-    device share memory, the pinned arrays are used in place and nothing is copied.
+    Upload, inference and download are recorded as one CUDA graph where the engine allows it. On a Jetson, where host
+    and device share memory, the pinned arrays are used in place and nothing is copied.
 
     Args:
         plan: the serialised engine.

@@ -14,9 +14,7 @@ from edgead.runtime.sinks.callback import Callback
 from edgead.runtime.sinks.jsonl import JsonLines
 from edgead.runtime.sources.uri import redact, scheme_of
 
-FORMS = (
-    "jsonl:FILE (or jsonl:- for standard output), sqlite:FILE, rejects:DIR, http://HOST/PATH, mqtt://HOST/TOPIC"
-)
+FORMS = "jsonl:FILE (or jsonl:- for standard output), sqlite:FILE, rejects:DIR, http://HOST/PATH, mqtt://HOST/TOPIC"
 _SCHEMES = {
     "jsonl": "edgead.runtime.sinks.jsonl:open_jsonl",
     "sqlite": "edgead.runtime.sinks.sqlite:open_sqlite",

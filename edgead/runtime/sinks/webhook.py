@@ -26,7 +26,7 @@ def open_webhook(uri: str) -> Webhook:
 
 
 class Webhook:
-    """Posts each result as JSON. What the server does not take (2xx) is tried again, unless it says that it is wrong (4xx).
+    """Posts each result as JSON. What the server does not take is tried again, unless it says that it is wrong (4xx).
 
     Args:
         url: where to; user and password become an Authorization header.

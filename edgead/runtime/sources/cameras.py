@@ -19,7 +19,7 @@ from edgead.runtime.sources.uri import number, redact, split_options
 OPEN_MS, READ_MS = 8000, 5000
 """How long a network camera may take to open, and to give the next frame. FFmpeg's probing alone takes 1 to 2 s."""
 FFMPEG_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
-"""TCP, because lost UDP packets become grey blocks that look like defects; no buffer, because a late frame is useless."""
+"""TCP, because lost UDP packets become grey blocks like defects; no buffer, because a late frame is useless."""
 _VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _lock, _openings = threading.Lock(), 0
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}

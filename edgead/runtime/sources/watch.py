@@ -43,9 +43,7 @@ class WatchedFolder(FrameSource):
         bit_depth: significant bits of 16-bit images.
     """
 
-    def __init__(
-        self, folder: Path, existing: bool = False, poll: float = POLL_SECONDS, bit_depth: int = 16
-    ) -> None:
+    def __init__(self, folder: Path, existing: bool = False, poll: float = POLL_SECONDS, bit_depth: int = 16) -> None:
         super().__init__(f"watch:{folder}")
         self.folder, self.poll, self.bit_depth = folder, poll, bit_depth
         self._given: dict[Path, _Stamp] = {} if existing else self._look()

@@ -1,0 +1,153 @@
+"""What the stream costs beside fitting and inferring: capture to decision, throughput of several sources, memory.
+
+The stream and the bare calls take turns in short blocks, so that what disturbs the machine disturbs both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgead.benchmark.latency import percentiles
+from edgead.benchmark.machine import describe_machine, versions
+from edgead.files import write_json
+from edgead.images import Frame, fit_frame
+from edgead.runtime.inspector import Inspector, load
+from edgead.runtime.ledger import Ledger
+from edgead.runtime.sources import VideoSource
+from edgead.runtime.sources.python import IterableSource
+from edgead.runtime.stream import Policy, Stream
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def measure_stream(inspector: Inspector, video: Path, rounds: int, pause: float) -> dict[str, Any]:
+    """Compare a stream on a video, paced like a camera, with fitting and inferring the same frames one by one.
+
+    Args:
+        inspector: decides.
+        video: is read again in every round.
+        rounds: of one stream and one bare pass each, in turn.
+        pause: seconds before each frame, in both passes.
+
+    Returns:
+        Milliseconds of both and the ratios of their percentiles.
+    """
+    streamed: list[float] = []
+    bare: list[float] = []
+    for number in range(rounds):
+        passes = (_stream_pass, _bare_pass) if number % 2 else (_bare_pass, _stream_pass)
+        for one in passes:
+            times = one(inspector, video, pause)
+            if number:  # the first round warms up
+                (streamed if one is _stream_pass else bare).extend(times)
+    stream_ms, bare_ms = percentiles(streamed), percentiles(bare)
+    ratios = {name: round(stream_ms[name] / bare_ms[name], 4) for name in stream_ms}
+    return {"stream_ms": stream_ms, "fit_and_engine_ms": bare_ms, "stream_over_bare": ratios, "frames": len(streamed)}
+
+
+def _paced(video: Path, pause: float) -> Iterator[Frame]:
+    """Give a video's frames with a pause before each is decoded, like a camera that is slower than the engine."""
+    with VideoSource(video) as frames:
+        while True:
+            time.sleep(pause)
+            captured = next(frames, None)
+            if captured is None:
+                return
+            assert captured.image is not None
+            yield captured.image
+
+
+def _stream_pass(inspector: Inspector, video: Path, pause: float) -> list[float]:
+    with Stream(inspector, [IterableSource(_paced(video, pause), live=True)], Policy(health="off")) as stream:
+        return [result.latency_ms["total"] for result in stream]
+
+
+def _bare_pass(inspector: Inspector, video: Path, pause: float) -> list[float]:
+    times = []
+    for frame in _paced(video, pause):
+        start = time.perf_counter()
+        inspector.engine.infer(fit_frame(frame, inspector.size)[None])
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def measure_throughput(inspector: Inspector, frames: Sequence[Frame], sources: int, rounds: int) -> dict[str, float]:
+    """Compare the frames a second of several sources on one engine with those of one source, in turn."""
+    seconds: dict[int, list[float]] = {1: [], sources: []}
+    for _ in range(rounds):
+        for count, times in seconds.items():
+            share = len(frames) // count
+            parts = [IterableSource(frames[i * share : (i + 1) * share], str(i)) for i in range(count)]
+            start = time.perf_counter()
+            with Stream(inspector, parts) as stream:
+                given = sum(1 for _ in stream)
+            times.append((time.perf_counter() - start) / given)
+    one, several = (float(np.median(seconds[count])) for count in (1, sources))
+    return {
+        "sources": sources,
+        "one_source_fps": round(1 / one, 2),
+        "several_sources_fps": round(1 / several, 2),
+        "several_over_one": round(one / several, 4),
+    }
+
+
+def measure_memory(inspector: Inspector, frame: Frame, count: int, samples: int = 20) -> dict[str, Any]:
+    """Return the resident memory, MiB, while a stream inspects `count` frames."""
+    ledger, resident = Ledger(), []
+    step = max(1, count // samples)
+    with Stream(inspector, [IterableSource(frame for _ in range(count))], ledger=ledger) as stream:
+        for number, _ in enumerate(stream):
+            if number % step == 0:
+                resident.append(round(_resident_mib(), 2))
+    return {"frames": ledger.inferred, "rss_mib": resident, "growth_mib": round(resident[-1] - resident[2], 2)}
+
+
+def _resident_mib() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 2**20
+
+
+def main() -> None:
+    """Measure and write a results file: ``python -m edgead.benchmark.stream BUNDLE VIDEO --out FILE``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("video", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--engine", default="onnxruntime")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--pause", type=float, default=0.03, help="seconds between two frames")
+    parser.add_argument("--memory-frames", type=int, default=100_000)
+    options = parser.parse_args()
+    machine = describe_machine()
+    start = time.perf_counter()
+    inspector = load(options.bundle, engine=options.engine)
+    load_seconds = time.perf_counter() - start
+    with inspector, VideoSource(options.video) as captured:
+        frames = [one.image for one in captured if one.image is not None]
+        results = {
+            "schema": 1,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "command": shlex.join(["python", "-m", "edgead.benchmark.stream", *map(os.path.basename, sys.argv[1:])]),
+            "machine": machine,
+            "versions": versions(),
+            "bundle": {"name": inspector.bundle.manifest.name, "size": inspector.size, "engine": inspector.engine.name},
+            "video": {"frames": len(frames), "height": frames[0].shape[0], "width": frames[0].shape[1]},
+            "load_seconds": round(load_seconds, 3),
+            "latency": measure_stream(inspector, options.video, options.rounds, options.pause),
+            "throughput": measure_throughput(inspector, frames, 4, options.rounds),
+            "memory": measure_memory(inspector, frames[0], options.memory_frames),
+        }
+    write_json(options.out, results)
+
+
+if __name__ == "__main__":
+    main()

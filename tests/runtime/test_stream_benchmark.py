@@ -1,0 +1,32 @@
+"""The benchmark of the stream writes what it says; its figures are nobody's business here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgead.benchmark import stream
+
+
+def test_results_file(line_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video, out = tmp_path / "line.avi", tmp_path / "stream.json"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
+    for number in range(8):
+        writer.write(np.full((48, 64, 3), 20 * number, np.uint8))
+    writer.release()
+    options = ["--out", str(out), "--rounds", "2", "--pause", "0.005", "--memory-frames", "50"]
+    monkeypatch.setattr(sys, "argv", ["stream", str(line_bundle), str(video), *options])
+    stream.main()
+    results = json.loads(out.read_text())
+    assert results["latency"]["frames"] > 0
+    assert results["latency"]["stream_over_bare"].keys() == {"p50", "p90", "p99"}
+    assert results["throughput"]["sources"] == 4
+    assert results["memory"]["frames"] == 50
+    assert len(results["memory"]["rss_mib"]) >= 20
+    assert results["machine"]["cores"]
+    assert str(tmp_path) not in out.read_text()

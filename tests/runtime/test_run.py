@@ -26,6 +26,7 @@ from edgead.images import read_frame
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.metrics_server import MetricsServer
+from edgead.runtime.outbox import Outbox
 from edgead.runtime.record import Recorder, Replay
 from edgead.runtime.result import Result
 from edgead.runtime.run import run
@@ -57,7 +58,14 @@ def test_replay_gives_the_same_scores_and_verdicts(inspector: Inspector, tmp_pat
     folder = tmp_path / "recording"
     camera = Camera(frames=40)
     policy = Policy(on_full="drop-oldest", deadline=1000)
-    run_stream(inspector, [camera], [Recorder(folder, inspector)], Ledger(), policy=policy, on_result=recorded.append)
+    run_stream(
+        inspector,
+        [camera],
+        [Outbox(Recorder(folder, inspector), capacity=1000)],
+        Ledger(),
+        policy=policy,
+        on_result=recorded.append,
+    )
     replayed: list[Result] = []
     run_stream(inspector, open_source(f"replay:{folder}"), [], Ledger(), on_result=replayed.append)
     assert [(r.source_id, r.frame_id, r.score, r.verdict) for r in recorded] == [
@@ -73,7 +81,7 @@ def test_replay_repeats_what_time_decided(inspector: Inspector, tmp_path: Path) 
     run_stream(
         inspector,
         iter(sources[0]),
-        [Recorder(folder, inspector)],
+        [Outbox(Recorder(folder, inspector), capacity=1000)],
         Ledger(),
         policy=Policy(deadline=1e-3),
         on_result=recorded.append,
@@ -92,7 +100,7 @@ def test_recording_keeps_the_drops(inspector: Inspector, tmp_path: Path) -> None
     run_stream(
         inspector,
         [Camera(frames=60)],
-        [Recorder(folder, inspector)],
+        [Outbox(Recorder(folder, inspector), capacity=1000)],
         ledger,
         on_result=lambda result: time.sleep(0.02),
     )

@@ -1,8 +1,8 @@
 """What the rewritten graphs save, and what a view costs. Untrained networks: latency does not depend on the weights.
 
-    taskset -c 0 python benchmarks/export_cost.py --out benchmarks/results/export-cost.json
+    python benchmarks/export_cost.py --out benchmarks/results/export-cost.json
 
-On one core, processor time says what a graph costs even where other programs share the machine.
+Processor time says what a graph costs where other programs share the machine.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from edgead.metrics import rank
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import Backbone, normalise
 from edgead.train.fit import fit
-from edgead.train.method import configure
+from edgead.train.method import Arrays, configure
 from edgead.train.methods.differnet import (
     Coupling,
     Differnet,
@@ -244,6 +245,31 @@ def test_training_follows_the_seed(
         fit(again, again.stages(frames, frames[:0]), tmp_path_factory.mktemp("run"), seed=seed, device="cpu")
         pairs = zip(fitted.network.state_dict().values(), again.network.state_dict().values())
         assert all(torch.equal(a, b) for a, b in pairs) is equal
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    fitted: Differnet, frames: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """Stopped in the middle of the only stage; what `prepare` computes or freezes is made again."""
+    stopped, drawn = small(), 0
+    stages = stopped.stages(frames, frames[:0])
+    sample = stages[-1].sample
+
+    def stop(rng: np.random.Generator) -> Arrays:
+        nonlocal drawn
+        drawn += 1
+        if drawn > 2:  # the second step's first example
+            raise KeyboardInterrupt
+        return sample(rng)
+
+    stages[-1] = dataclasses.replace(stages[-1], sample=stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, stages, tmp_path, seed=0, device="cpu", save_seconds=0)
+    assert (tmp_path / "state.safetensors").is_file()
+    resumed = small(seed=3)
+    fit(resumed, resumed.stages(frames, frames[:0]), tmp_path, seed=0, device="cpu")
+    for key, value in fitted.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[key]), key
 
 
 def test_cached_features_are_those_of_turned_images(frames: NDArray[np.uint8]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -128,3 +129,19 @@ def test_the_examples_run(bundle: edgead.bundle.Bundle, parts: Path) -> None:
         plain = [sys.executable, ROOT / "examples" / "plain_onnxruntime.py", bundle.path, path]
         done = subprocess.run(plain, capture_output=True, text=True, check=True)
         assert done.stdout.split()[0] == verdict
+
+
+def test_the_readme_is_finished_and_its_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]:
+        text = page.read_text()
+        assert "@@" not in text, page
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_every_source_file_is_linted() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--show-files", str(ROOT)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    seen = {Path(line) for line in listed}
+    assert {path for folder in ("edgead", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")} <= seen

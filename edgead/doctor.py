@@ -16,6 +16,7 @@ PACKAGES = {
     "paho.mqtt": ("the MQTT sink", "mqtt"),
     "torch": ("training and export", "train"),
     "onnx": ("export", "train"),
+    "torchvision": ("pretrained backbones", "train"),
     "accelerate": ("training", "train"),
     "safetensors": ("training and export", "train"),
     "PIL": ("training", "train"),

@@ -1,4 +1,4 @@
-"""The few CUDA runtime calls that the TensorRT engine needs, through ctypes. Why not pycuda: docs/adr/0011.
+"""The few CUDA runtime calls that the TensorRT engine needs, through ctypes. Why not pycuda: docs/adr/0007.
 
 The runtime works on a device's primary context, the one that every other library in the process uses. Nothing here has
 been run on a GPU by its authors; the machine it was written on has none.

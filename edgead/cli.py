@@ -131,7 +131,7 @@ def train(go_on: bool, as_json: bool, data: Path | None, method: str, out: Path 
     """Learn from images of good parts.
 
     A run can be stopped at any time and gone on with later (--resume).
-    Several GPUs: accelerate launch -m edgead train …
+    Several GPUs: accelerate launch -m edgead train … --out DIR
     """
     from edgead.train.train import find_unfinished, resume
     from edgead.train.train import train as start

@@ -20,10 +20,10 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1280px; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #d8dee4; white-space: nowrap; }
+th, td { padding: .35rem .5rem; text-align: right; border-bottom: 1px solid #d8dee4; white-space: nowrap; }
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
 th { font-weight: 600; background: #f6f8fa; } tr.mean td { font-weight: 600; }
-svg { max-width: 100%; height: auto; } .misses { display: flex; flex-wrap: wrap; gap: .8rem; }
+svg { max-width: 100%; height: auto; } .misses { display: flex; flex-wrap: wrap; gap: .8rem; max-width: 940px; }
 figure { margin: 0; width: 220px; font-size: .82rem; } figure img { width: 100%; border-radius: 4px; display: block; }
 pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; font-size: .82rem; } .note { color: #57606a; }
 """

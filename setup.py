@@ -39,6 +39,7 @@ EXTRAS = {
     "dev": [
         "paho-mqtt>=2,<3",
         "pytest>=8",
+        "pytest-instafail>=0.5",  # a failure is shown when it happens: a crash later does not hide it
         "ruff>=0.9",
         "mypy>=1.11",
         "import-linter>=2",

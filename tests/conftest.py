@@ -6,6 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+# The same kernels on every CPU: what torch and OpenVINO take by themselves depends on the machine (AMX, AVX-512), and
+# with it speed, rounding and, in bf16, the result.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
+
 import numpy as np
 import pytest
 

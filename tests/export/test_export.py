@@ -51,8 +51,9 @@ def test_the_threshold_is_that_of_the_held_out_images(bundle: Bundle, trained: P
 
 
 def test_no_held_out_image_fails_with_so_few(bundle: Bundle, trained: Path) -> None:
+    """On the engine that gave the threshold, which is the largest of their scores: another may round it up."""
     run = checkpoint.load_run_config(trained)
-    with load(bundle.path) as inspector:
+    with load(bundle.path, engine="onnxruntime") as inspector:
         verdicts = [inspector.inspect(read_frame(Path(run.data, name))).verdict.value for name in run.held_out]
     assert set(verdicts) == {"PASS"}
 

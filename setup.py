@@ -18,6 +18,9 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=8.6", OPENCV],
     # paho-mqtt: the MQTT sink; version 2 has the callbacks that it is written for.
     "mqtt": ["paho-mqtt>=2,<3"],
+    # av: PyAV, another way to network cameras (av+rtsp://). harvesters: GenICam cameras (genicam://).
+    "rtsp": ["av>=12", OPENCV],
+    "genicam": ["harvesters>=1.4,<2", OPENCV],
     # torch: networks and training. onnx: reading and checking exported graphs. onnxruntime: parity and thresholds on
     # the exported graph. accelerate: devices, mixed precision, several processes. safetensors: weights without
     # pickle. torchvision: pretrained backbones. Pillow: the published texture augmentations. matplotlib: loss curves.
@@ -35,11 +38,14 @@ EXTRAS = {
     # matplotlib: the plot in the benchmark's report.
     "benchmark": ["matplotlib>=3.6"],
     # scikit-learn, scipy: independent implementations that our metrics are tested against.
-    # paho-mqtt: the MQTT sink's tests.
+    # paho-mqtt, av, harvesters: the tests of what needs them. pytest-instafail: a failure is shown when it happens, and
+    # not lost by a crash later.
     "dev": [
         "paho-mqtt>=2,<3",
         "pytest>=8",
-        "pytest-instafail>=0.5",  # a failure is shown when it happens: a crash later does not hide it
+        "pytest-instafail>=0.5",
+        "av>=12",
+        "harvesters>=1.4,<2",
         "ruff>=0.9",
         "mypy>=1.11",
         "import-linter>=2",
@@ -61,7 +67,10 @@ setup(
     # numpy: arrays. click: the command line.
     install_requires=["numpy>=1.23", "click>=8.1"],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["edgead = edgead.cli:main"]},
+    entry_points={
+        "console_scripts": ["edgead = edgead.cli:main"],
+        "edgead.sources": ["genicam = edgead.runtime.sources.genicam:open_genicam"],
+    },
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Manufacturing",

@@ -57,12 +57,13 @@ def end(server: subprocess.Popen[str]) -> None:
     server.stdout.close()
 
 
-def test_rtsp_server_killed_and_restarted(inspector: Inspector) -> None:
+@pytest.mark.parametrize("through", ["", "av+"])
+def test_rtsp_server_killed_and_restarted(inspector: Inspector, through: str) -> None:
     port = free_port()
     server = start_rtsp(port)
     restarted = []
     try:
-        with Stream(inspector, [f"rtsp://127.0.0.1:{port}/line"], Policy(blurred_below=0)) as stream:
+        with Stream(inspector, [f"{through}rtsp://127.0.0.1:{port}/line"], Policy(blurred_below=0)) as stream:
             causes = []
             for result in stream:
                 causes.append(result.cause)
@@ -80,6 +81,7 @@ def test_rtsp_server_killed_and_restarted(inspector: Inspector) -> None:
         end(server)
 
 
+@pytest.mark.parametrize("through", ["", "av+"])
 @pytest.mark.parametrize(
     ("login", "path", "says"),
     [
@@ -88,27 +90,28 @@ def test_rtsp_server_killed_and_restarted(inspector: Inspector) -> None:
         ("viewer:right-secret@", "elsewhere", "has no stream of that name"),
     ],
 )
-def test_rtsp_that_refuses_says_why(login: str, path: str, says: str) -> None:
+def test_rtsp_that_refuses_says_why(login: str, path: str, says: str, through: str) -> None:
     port = free_port()
     server = start_rtsp(port, "viewer", "right-secret")
     try:
         with pytest.raises(SourceError) as caught:
-            open_source(f"rtsp://{login}127.0.0.1:{port}/{path}")
+            open_source(f"{through}rtsp://{login}127.0.0.1:{port}/{path}")
     finally:
         end(server)
     assert says in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
-def test_rtsp_with_the_right_password_opens_and_hides_it(inspector: Inspector) -> None:
+@pytest.mark.parametrize("through", ["", "av+"])
+def test_rtsp_with_the_right_password_opens_and_hides_it(inspector: Inspector, through: str) -> None:
     port = free_port()
     server = start_rtsp(port, "viewer", "right-secret")
     try:
-        with Stream(inspector, [f"rtsp://viewer:right-secret@127.0.0.1:{port}/line"], max_frames=2) as stream:
+        with Stream(inspector, [f"{through}rtsp://viewer:right-secret@127.0.0.1:{port}/line"], max_frames=2) as stream:
             results = list(stream)
     finally:
         end(server)
-    assert [result.source_id for result in results] == [f"rtsp://127.0.0.1:{port}/line"] * 2
+    assert [result.source_id for result in results] == [f"{through}rtsp://127.0.0.1:{port}/line"] * 2
     assert "secret" not in str([result.to_dict() for result in results])
 
 

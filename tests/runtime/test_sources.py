@@ -88,13 +88,13 @@ def test_synthetic_frames_are_the_same_for_the_same_seed() -> None:
 
 def test_plugin_brings_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     class Plugin:
-        name = "genicam"
+        name = "vendor"
 
         def load(self) -> Any:
             return lambda uri: IterableSource([], name=uri)
 
     monkeypatch.setattr(metadata, "entry_points", lambda group: [Plugin()] if group == "edgead.sources" else [])
-    assert open_source("genicam://serial").name == "genicam://serial"
+    assert open_source("vendor://serial").name == "vendor://serial"
 
 
 def test_watched_folder_gives_each_whole_file_once(tmp_path: Path, inspector: Inspector) -> None:

@@ -18,8 +18,8 @@ from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.runtime.sources.uri import redact, scheme_of
 
 FORMS = (
-    "an image, a folder, a glob, a video file, the number of a camera, v4l2://, csi://, rtsp://, http://, "
-    "watch:DIR, replay:DIR or synthetic:"
+    "an image, a folder, a glob, a video file, the number of a camera, v4l2://, csi://, rtsp://, av+rtsp://, http://, "
+    "genicam:, watch:DIR, replay:DIR or synthetic:"
 )
 PLUGINS = "edgead.sources"
 """Group of entry points that bring more schemes: ``name = module:function``, the function takes the URI."""
@@ -31,6 +31,10 @@ _SCHEMES = {
     "rtsps": "edgead.runtime.sources.cameras:open_network",
     "http": "edgead.runtime.sources.cameras:open_network",
     "https": "edgead.runtime.sources.cameras:open_network",
+    "av+rtsp": "edgead.runtime.sources.pyav:open_pyav",
+    "av+rtsps": "edgead.runtime.sources.pyav:open_pyav",
+    "av+http": "edgead.runtime.sources.pyav:open_pyav",
+    "av+https": "edgead.runtime.sources.pyav:open_pyav",
     "watch": "edgead.runtime.sources.watch:open_watched",
     "replay": "edgead.runtime.record:open_replay",
     "synthetic": "edgead.runtime.sources.python:open_synthetic",

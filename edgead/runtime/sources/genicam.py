@@ -1,0 +1,153 @@
+"""GenICam cameras (GigE Vision, USB3 Vision, CoaXPress) through harvesters and the maker's GenTL producer.
+
+A plug-in like anybody's: setup.py names it as an entry point of `edgead.sources`, and nothing else knows of it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.errors import SourceError, require
+from edgead.images import Frame, cv2, to_frame
+from edgead.runtime.sources.live import LiveSource
+from edgead.runtime.sources.source import Source
+from edgead.runtime.sources.uri import number, split_options
+
+VARIABLE = "GENICAM_GENTL64_PATH"
+"""Folders of producers; the makers' installers set it."""
+_BAYER = {"BayerRG": "BayerBG", "BayerGB": "BayerGR", "BayerGR": "BayerGB", "BayerBG": "BayerRG"}
+"""GenICam names a pattern by its first two pixels, OpenCV by the second and third of the second row."""
+_lock = threading.Lock()
+
+
+def open_genicam(uri: str) -> Source:
+    """``genicam:///opt/maker/producer.cti?serial=…``; without a file, the producers in GENICAM_GENTL64_PATH.
+
+    Options: ``serial`` of the camera (the first one found where left out) and ``timeout``, seconds to wait for a frame.
+
+    Raises:
+        MissingDependencyError: harvesters is not installed.
+        SourceError: no producer, or no such camera.
+    """
+    rest, options = split_options(uri, {"serial": "", "timeout": "5"})
+    timeout = number(uri, options, "timeout")
+    producers = (rest,) if rest else _installed_producers()
+    missing = [name for name in producers if not Path(name).is_file()]
+    if missing or not producers:
+        raise SourceError(
+            f"There is no GenTL producer{' at ' + missing[0] if missing else ' for ' + uri}.\n"
+            f"The camera's maker brings one (a .cti file): name it, or its folder in {VARIABLE}."
+        )
+    harvester = _open_producers(producers)
+    wanted = {"serial_number": options["serial"]} if options["serial"] else 0
+    reasons: list[str] = []
+
+    def opener() -> GenicamCapture:
+        return GenicamCapture(harvester, wanted, timeout, reasons)
+
+    name = f"genicam:{options['serial'] or rest}"
+    return LiveSource(name, opener, lambda: f"{uri} cannot be opened: {reasons[-1]}")
+
+
+def _installed_producers() -> tuple[str, ...]:
+    folders = filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))
+    return tuple(sorted(str(file) for folder in folders for file in Path(folder).glob("*.cti")))
+
+
+@cache
+def _open_producers(producers: tuple[str, ...]) -> Any:
+    """Load producers, once for all cameras: most cannot be loaded twice by one process."""
+    core: Any = require("harvesters.core", "genicam")
+    harvester = core.Harvester()
+    for file in producers:
+        try:
+            harvester.add_file(file, check_existence=True, check_validity=True)
+        except Exception as error:  # producers and bindings raise what they like
+            raise SourceError(f"{file} is not a GenTL producer for this machine: {error}") from error
+    return harvester
+
+
+class GenicamCapture:
+    """One camera, read as `edgead.runtime.sources.live.Capture`.
+
+    Args:
+        harvester: a `harvesters.core.Harvester` with its producers.
+        wanted: what of a camera to look for, or its number.
+        timeout: seconds to wait for a frame.
+        reasons: gets why the camera could not be opened.
+    """
+
+    def __init__(self, harvester: Any, wanted: dict[str, str] | int, timeout: float, reasons: list[str]) -> None:
+        self._timeout, self._camera = timeout, None
+        try:
+            with _lock:
+                harvester.update()  # a camera that was off may be there now
+                self._camera = harvester.create(wanted)
+            split_format(str(self._camera.remote_device.node_map.PixelFormat.value))
+            self._camera.start()
+        except Exception as error:  # as above
+            reasons.append(str(error) or type(error).__name__)
+            self.release()
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self._camera is not None
+
+    def read(self) -> tuple[bool, NDArray[Any] | None]:
+        if self._camera is None:
+            return False, None
+        try:
+            with self._camera.fetch(timeout=self._timeout) as buffer:
+                part = buffer.payload.components[0]
+                return True, to_bgr(part.data, int(part.height), int(part.width), str(part.data_format))
+        except Exception:  # as above; the source says that the camera is lost
+            return False, None
+
+    def release(self) -> None:
+        camera, self._camera = self._camera, None
+        if camera is not None:
+            camera.destroy()
+
+
+def to_bgr(data: NDArray[Any], height: int, width: int, pixel_format: str) -> Frame:
+    """Return a buffer's pixels as a frame of their own.
+
+    Args:
+        data: ``[height · width · channels]``, uint8, or uint16 for more than 8 bits.
+        height, width: pixels.
+        pixel_format: GenICam's name of it, for instance ``Mono12`` or ``BayerRG8``.
+
+    Returns:
+        ``(height, width, 3) uint8 BGR``.
+
+    Raises:
+        SourceError: a format that is not known.
+    """
+    kind, bits = split_format(pixel_format)
+    image: NDArray[Any] = data.reshape(height, width, 3) if kind in ("BGR", "RGB") else data.reshape(height, width)
+    if kind == "RGB":
+        image = image[..., ::-1]
+    elif kind in _BAYER:
+        lib = cv2()
+        image = lib.cvtColor(image, getattr(lib, f"COLOR_{_BAYER[kind]}2BGR"))
+    return np.array(to_frame(image, bits), order="C")  # the buffer goes back to the camera
+
+
+def split_format(pixel_format: str) -> tuple[str, int]:
+    """Return the kind and the significant bits of a GenICam pixel format that is supported.
+
+    Raises:
+        SourceError: it is not.
+    """
+    kind = pixel_format.rstrip("0123456789")
+    bits = pixel_format.removeprefix(kind)
+    depths = {"BGR": ("8",), "RGB": ("8",), "Mono": ("8", "10", "12", "14", "16")}.get(kind, ("8", "10", "12", "16"))
+    if kind not in ("Mono", "RGB", "BGR", *_BAYER) or bits not in depths:
+        raise SourceError(f"pixels of format {pixel_format} are not supported; set Mono8, BayerRG8, RGB8 or BGR8.")
+    return kind, int(bits)

@@ -1,5 +1,8 @@
-"""From a checkpoint to a bundle. Needs torch and onnx: ``pip install 'edgead[train]'``."""
+"""From a checkpoint, or somebody else's model, to a bundle.
+
+What comes as ONNX needs ``pip install 'edgead[import]'``; what comes from PyTorch needs ``'edgead[train]'``.
+"""
 
 from edgead.errors import require_installed
 
-require_installed(("torch", "onnx", "onnxruntime"), "train")
+require_installed(("onnx", "onnxruntime"), "import")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-import edgead
-from edgead.bundle import FORMAT, MODEL, Bundle, Golden, Manifest, is_bundle, write_bundle
+import edgead.train  # noqa: F401
+from edgead.bundle import MODEL, Bundle, is_bundle
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames
-from edgead.decision import conformal_threshold
 from edgead.errors import CheckpointError, DataError
-from edgead.export.parity import check_parity, run_reference
+from edgead.export.complete import complete, limits_of
+from edgead.export.parity import run_reference
 from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
-from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
 from edgead.train.method import Method
@@ -95,40 +91,24 @@ def export(
         console.say("tracing the network to ONNX")
         size = (held_out.frames.shape[1], held_out.frames.shape[2])
         write_onnx(method.deployable(), size, folder / MODEL)
-        engine = OnnxRuntimeEngine(folder / MODEL)
-        console.say(f"comparing graph and network on {len(probes)} frames")
-        reference = run_reference(method.detector(), probes)
-        parity = check_parity(reference, *_run(engine, probes, Console()))
-        scores, maps = _run(engine, held_out.frames, console)
-        threshold = conformal_threshold(scores, false_reject)
-        peaks = conformal_threshold(maps.max(axis=(1, 2)), false_reject)
-        shown = [0, min(1, count - 1), count, min(count + 1, 2 * count - 1)]
-        manifest = Manifest(
-            format=FORMAT,
-            name=path.name.removesuffix(".edgead"),
-            method=run.method,
-            preset=run.preset,
-            config=run.config,
-            category=run.category,
-            input={"height": size[0], "width": size[1], "bit_depth": run.bit_depth},
-            precision="fp32",
-            threshold={
-                **dataclasses.asdict(threshold),
-                # Kept so that `--threshold fpr:…` can choose anew beside the line, also where only a region counts.
-                "scores": np.sort(scores).tolist(),
-                "peaks": np.sort(maps.max(axis=(1, 2))).tolist(),
+        manifest = complete(
+            folder,
+            {
+                "name": path.name.removesuffix(".edgead"),
+                "method": run.method,
+                "preset": run.preset,
+                "config": run.config,
+                "category": run.category,
+                "input": {"height": size[0], "width": size[1], "bit_depth": run.bit_depth},
+                "data": {"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},
+                "training": _training(run, method),
             },
-            mask_threshold=peaks.value,
-            parity=dataclasses.asdict(parity),
-            data={"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},
-            training=_training(run, method),
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            edgead=edgead.__version__,
+            reference=lambda frames: run_reference(method.detector(), frames),
+            probes=probes,
+            shown=[0, min(1, count - 1), count, min(count + 1, 2 * count - 1)],
+            limits=lambda engine: limits_of(engine, held_out.frames, false_reject, console),
+            console=console,
         )
-        golden = Golden(probes[shown], reference.scores[shown], reference.maps[shown])
-        manifest = write_bundle(folder, manifest, golden)
-    console.say(f"graph and network differ by at most {parity.largest:.2g} (allowed {parity.tolerance:.2g})")
-    console.say(threshold.describe())
     console.say(f"Exported: {path}")
     return Bundle(path, manifest)
 
@@ -150,13 +130,6 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
             "They set the threshold. Say where the right ones are with --data DIR, or train again."
         )
     return frames
-
-
-def _run(
-    engine: OnnxRuntimeEngine, frames: NDArray[np.uint8], console: Console
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    outputs = [engine.infer(frames[index : index + 1]) for index in console.track("scoring")(range(len(frames)))]
-    return np.concatenate([scores for scores, _ in outputs]), np.concatenate([maps for _, maps in outputs])
 
 
 def _training(run: RunConfig, method: Method) -> dict[str, object]:

@@ -18,6 +18,8 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=8.6", OPENCV],
     # paho-mqtt: the MQTT sink; version 2 has the callbacks that it is written for.
     "mqtt": ["paho-mqtt>=2,<3"],
+    # onnx, onnxruntime: taking over a model that comes as ONNX, without PyTorch.
+    "import": ["onnx>=1.16", "onnxruntime>=1.17", OPENCV],
     # torch: networks and training. onnx: reading and checking exported graphs. onnxruntime: parity and thresholds on
     # the exported graph. accelerate: devices, mixed precision, several processes. safetensors: weights without
     # pickle. torchvision: pretrained backbones. Pillow: the published texture augmentations. matplotlib: loss curves.

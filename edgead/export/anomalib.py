@@ -135,7 +135,9 @@ def _own_threshold(graph: _Graph, output: str) -> float | None:
     return None
 
 
-def check_heads(heads: dict[str, Head], raw: dict[str, NDArray[np.float32]], given: dict[str, NDArray[np.float32]]) -> None:
+def check_heads(
+    heads: dict[str, Head], raw: dict[str, NDArray[np.float32]], given: dict[str, NDArray[np.float32]]
+) -> None:
     """Check that raw values, normalised again, are what the model's own heads give.
 
     Args:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-import edgead.train  # noqa: F401
+import edgead.train  # noqa: F401  first: it says what to install where PyTorch is missing
 from edgead.bundle import MODEL, Bundle, is_bundle
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames

@@ -17,7 +17,7 @@ from onnx import helper
 
 from edgead.bundle import Golden
 from edgead.errors import ModelError, require
-from edgead.export.foreign import dimensions, prune
+from edgead.export.foreign import prune
 from edgead.images import cv2
 from edgead.runtime.engines import first_line
 
@@ -60,7 +60,7 @@ class Reading:
 
     def outputs(self) -> list[str]:
         """The tensors that are read."""
-        return [name for name in (self.score, self.map) if name not in (None, "none")]  # type: ignore[misc]
+        return [name for name in (self.score, self.map) if name not in (None, "none")]
 
 
 def set_size(model: onnx.ModelProto, name: str, shape: tuple[int | str, ...]) -> None:
@@ -97,8 +97,8 @@ class Original:
         """Frames ``[N, H, W, 3] uint8 BGR`` to what the model takes."""
         reading = self.reading
         images = frames[..., ::-1] if reading.rgb else frames
-        values = images.astype(np.float32) / np.float32(reading.scale)
-        values = (values - np.float32(reading.mean)) / np.float32(reading.std)
+        mean, std = np.array(reading.mean, np.float32), np.array(reading.std, np.float32)
+        values: NDArray[Any] = (images.astype(np.float32) / np.float32(reading.scale) - mean) / std
         values = values if reading.channels_last else values.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(values.astype(self.type))
 

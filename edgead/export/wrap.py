@@ -161,7 +161,7 @@ def _to_frame(nodes: _Nodes, maps: str | None, size: tuple[int, int] | None, rea
 
 
 def interpolation(side: int, cells: int) -> NDArray[np.float32]:
-    """Return ``[side, cells]``: linear interpolation along one axis, pixel centres aligned as OpenCV's and PyTorch's."""
+    """Return ``[side, cells]``: linear interpolation along one axis, pixel centres aligned as in OpenCV."""
     places = np.clip((np.arange(side) + 0.5) * (cells / side) - 0.5, 0, cells - 1)
     first = np.minimum(places.astype(int), max(0, cells - 2))
     matrix = np.zeros((side, cells))

@@ -106,6 +106,30 @@ class Card:
     """What training needs beside good images."""
 
 
+@dataclass(frozen=True)
+class Official:
+    """How a method's published code keeps what it trained, and how it reads images.
+
+    Attributes:
+        marks: names of weights that only this method's checkpoints hold.
+        settings: weights ↦ ``NAME=VALUE`` of the configuration that they were made with, as far as their shapes say.
+        rename: name of a weight there ↦ its name in `Method.network`; None for one that is saved and never used.
+        computed: names in `Method.network` that the checkpoint lacks, because `Method.calibrate` computes them.
+        partners: pattern and replacement in a file's path that give the path of the other file of a pair.
+        resize: how images are brought to the network's size: ``"opencv linear"``, ``"pillow bilinear"`` or
+            ``"pillow bicubic"``.
+        inference: in words, for the manifest: colour order, scaling, scoring.
+    """
+
+    marks: tuple[str, ...]
+    settings: Callable[[Mapping[str, Tensor]], list[str]]
+    rename: Callable[[str], str | None]
+    resize: str
+    inference: str
+    computed: tuple[str, ...] = ()
+    partners: tuple[tuple[str, str], ...] = ()
+
+
 class Method(ABC):
     """One published method, configured. The constructor makes the network with fresh weights."""
 
@@ -114,6 +138,8 @@ class Method(ABC):
     Config: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Preset name ↦ configuration values. Each method has ``paper``, ``edge`` and ``nano``."""
+    official: ClassVar[Official | None] = None
+    """How the published code's checkpoints are read; None where that is not known."""
 
     config: MethodConfig
     network: nn.Module
@@ -133,6 +159,9 @@ class Method(ABC):
         """
         if weights is not None:
             raise ConfigError(f"{self.name} has no pretrained backbone; leave out --weights.")
+
+    def calibrate(self, normals: NDArray[np.uint8]) -> None:  # noqa: B027  (most methods have nothing to do)
+        """Compute what a published checkpoint lacks from good images ``[N, H, W, 3] uint8 BGR``; mostly nothing."""
 
     @abstractmethod
     def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:

@@ -10,7 +10,8 @@ layers that it declares and never uses are left out.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from edgead.errors import ConfigError
 from edgead.images import Frame, Mask, cv2
 from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
 from edgead.train.maps import gaussian_weights, upsampling
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Stage, Track
+from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, Track
 from edgead.train.synthetic import synthesise
 
 TINY = 1e-8
@@ -516,6 +517,34 @@ def foreground_mask(frame: Frame, how: str = "auto") -> Mask:
     return np.asarray(bright if border < 0.5 else ~bright)
 
 
+UNUSED = re.compile(r"encoder_AT\.(layer4|fc)\.|bn\.(conv4|bn4)\.|bn\..*memory")
+"""Layers that the published code saves and never uses."""
+
+
+def _official_settings(weights: Mapping[str, Tensor]) -> list[str]:
+    def shape(name: str) -> tuple[int, ...]:
+        return tuple(weights[name].shape) if name in weights else (0, 0)
+
+    def blocks(prefix: str) -> int:
+        return len({name[len(prefix) :].partition(".")[0] for name in weights if name.startswith(prefix)})
+
+    found = []
+    if inner := shape("encoder_AT.layer1.0.conv2.weight")[0]:
+        plain = "resnet34" if blocks("encoder_AT.layer1.") == 3 else "resnet18"
+        bottleneck = "wide_resnet50_2" if inner == 128 else "resnet50"
+        found.append(f"backbone={bottleneck if 'encoder_AT.layer1.0.conv3.weight' in weights else plain}")
+    if keys := shape("encoder_AT.feat_recons_a.K_list.0")[1]:
+        found.append(f"keys={keys // 2}")
+        hidden, channels = shape("encoder_AT.feat_recons_a.projs.0.0.weight")[:2]
+        found += [f"hidden_factor={hidden / channels}"]
+        found += [f"hidden_most={shape('encoder_AT.feat_recons_c.projs.0.0.weight')[0]}"]
+    if outputs := shape("decoder_ss.layer1.0.conv3.weight")[0]:
+        found.append(f"student_factor={shape('decoder_ss.layer1.0.conv3.weight')[1] / outputs}")
+        found.append("student_blocks=" + ",".join(str(blocks(f"decoder_ss.layer{number}.")) for number in (1, 2, 3)))
+        found.append(f"bottleneck_blocks={blocks('bn.bn_layer.')}")
+    return found
+
+
 class Aand(Method):
     """AAND as a method of this package."""
 
@@ -544,6 +573,15 @@ class Aand(Method):
             "steps": 300,
         },
     }
+    official = Official(
+        marks=("encoder_AT.feat_recons_a.K_list.0", "decoder_ss.layer1.0.conv1.weight"),
+        settings=_official_settings,
+        rename=lambda name: None if UNUSED.match(name) else name,
+        partners=((r"Stage1([/\\][^/\\]+)$", r"Stage2\1"), (r"Stage2([/\\][^/\\]+)$", r"Stage1\1")),
+        resize="pillow bicubic",
+        inference="RGB, ImageNet's mean and deviation; map: cosine distances of three levels, Gaussian of 4 pixels; "
+        "score: its maximum",
+    )
 
     def __init__(self, config: AandConfig) -> None:
         self.config: AandConfig = config

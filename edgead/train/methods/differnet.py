@@ -16,7 +16,7 @@ feature map is worth its share of it: one matrix product, no backward pass, and 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +29,13 @@ from torch import Tensor, nn
 from edgead.errors import ConfigError
 from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
 from edgead.train.maps import upsampling
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Stage, Track
+from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, Track
 from edgead.train.synthetic import synthesise
 
 BOUND = 1e6
 """The published code cuts the output of a coupling off here; a flow that comes near is broken anyway."""
+REFERENCE_VIEWS = 8
+"""Rotations of each good image whose mean features stand for it where a published checkpoint is taken over."""
 TINY = 1e-12
 """Smallest number that is divided by."""
 GOLDEN = 0.6180339887498949
@@ -345,6 +347,16 @@ def _turned_back(cells: tuple[int, int], size: tuple[int, int], degrees: float) 
     return torch.from_numpy(np.stack([columns * 2 / size[1], rows * 2 / size[0]], axis=-1).astype(np.float32))
 
 
+def _official_settings(weights: Mapping[str, Tensor]) -> list[str]:
+    """AlexNet is the published extractor, its 256 channels once for each scale."""
+    blocks = [name for name in weights if name.startswith("nf.") and name.endswith(".s1.fc1.weight")]
+    if not blocks:
+        return []
+    first = weights[blocks[0]]
+    dimensions = first.shape[1] + weights[blocks[0].replace(".s1.", ".s2.")].shape[1]
+    return [f"blocks={len(blocks)}", f"hidden={first.shape[0]}", f"scales={dimensions // 256}"]
+
+
 class Differnet(Method):
     """DifferNet as a method of this package."""
 
@@ -373,6 +385,15 @@ class Differnet(Method):
             "steps": 400,
         },
     }
+    official = Official(
+        marks=("nf.module_list.2.s1.fc1.weight",),
+        settings=_official_settings,
+        rename=lambda name: None if name.startswith("feature_extractor.classifier.") else name,
+        computed=("reference", "seen"),
+        resize="pillow bilinear",
+        inference="RGB, ImageNet's mean and deviation; score: log(1 + mean z²) over fixed rotations, the same order as "
+        "the published mean z²; map: not the published gradient",
+    )
 
     def __init__(self, config: DiffernetConfig) -> None:
         self.config: DiffernetConfig = config
@@ -380,6 +401,19 @@ class Differnet(Method):
 
     def load_pretrained(self, weights: Path | None) -> None:
         self.network.feature_extractor.load_pretrained(weights)
+
+    @torch.no_grad()
+    def calibrate(self, normals: NDArray[np.uint8]) -> None:
+        """Compute the mean features of good images, which the pixel map is measured from, over a few rotations."""
+        angles = self.config.angles()
+        angles = angles[:: -(-len(angles) // REFERENCE_VIEWS)]
+        found = [
+            self.network.pooled(normalise(torch.from_numpy(rotate_frame(frame, angle)[None])))
+            for frame in normals
+            for angle in angles
+        ]
+        self.network.reference.copy_(torch.cat(found).mean(dim=0))
+        self.network.seen.fill_(len(found))
 
     def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:
         config = self.config

@@ -10,7 +10,7 @@ Images are BGR in [0, 1] without any further normalisation, as in the published 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from edgead.errors import ConfigError
 from edgead.images import Frame, Mask
 from edgead.train.losses import focal_loss, ssim_loss
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Stage
+from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage
 from edgead.train.synthetic import Floats, blend, draw_texture, perlin_mask, rotate
 
 SCORE_WINDOW = 21
@@ -261,6 +261,19 @@ def _box(side: int) -> Tensor:
     return near.float() / SCORE_WINDOW
 
 
+def _official_settings(weights: Mapping[str, Tensor]) -> list[str]:
+    widths = {"reconstructive_width": "encoder.block1.0.weight", "discriminative_width": _SEGMENT}
+    return [f"{name}={weights[key].shape[0]}" for name, key in widths.items() if key in weights]
+
+
+def _official_name(name: str) -> str:
+    part = "discriminative" if name.partition(".")[0].endswith("_segment") else "reconstructive"
+    return f"{part}.{name}"
+
+
+_SEGMENT = "encoder_segment.block1.0.weight"
+
+
 class Draem(Method):
     """DRAEM as a method of this package."""
 
@@ -286,6 +299,14 @@ class Draem(Method):
             "steps": 450,
         },
     }
+    official = Official(
+        marks=("encoder.block1.0.weight", _SEGMENT),
+        settings=_official_settings,
+        rename=_official_name,
+        partners=((r"_seg(\.\w+)$", r"\1"), (r"(?<!_seg)(\.\w+)$", r"_seg\1")),
+        resize="opencv linear",
+        inference="BGR in [0, 1]; map: softmax, not smoothed; score: maximum of its 21×21 mean",
+    )
 
     def __init__(self, config: DraemConfig) -> None:
         self.config: DraemConfig = config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -218,9 +218,13 @@ def facts_of(folder: Path, method: str, reading: Reading, normals: Frames | None
     }
 
 
-def files_of(paths: Iterable[Path]) -> dict[str, str]:
-    """Return file name ↦ SHA-256, in the order given."""
-    return {path.name: sha256(path) for path in paths}
+def files_of(paths: Sequence[Path]) -> dict[str, str]:
+    """Return file name ↦ SHA-256, in the order given; with its folder's name where two have the same."""
+    names = [path.name for path in paths]
+    keys = [
+        name if names.count(name) == 1 else f"{path.resolve().parent.name}/{name}" for path, name in zip(paths, names)
+    ]
+    return {key: sha256(path) for key, path in zip(keys, paths)}
 
 
 def describe(reading: Reading) -> str:

@@ -15,7 +15,7 @@ import edgead
 from edgead.bundle import FORMAT, MODEL, Golden, Manifest, write_bundle
 from edgead.console import Console
 from edgead.decision import Threshold, conformal_threshold
-from edgead.export.parity import check_parity
+from edgead.export.parity import HALF_TOLERANCE, TOLERANCE, check_parity
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 Frames = NDArray[np.uint8]
@@ -58,6 +58,7 @@ def complete(
     shown: list[int],
     limits: Callable[[OnnxRuntimeEngine], Limits],
     console: Console,
+    precision: str = "fp32",
 ) -> Manifest:
     """Complete a folder that holds the graph: compare it with what it was made from, set its limits, seal it.
 
@@ -69,6 +70,7 @@ def complete(
         shown: numbers of the probes that become golden frames.
         limits: called with the graph's engine.
         console: what shows progress.
+        precision: of the graph and of its reference.
 
     Raises:
         GateError: the graph differs from its reference.
@@ -76,11 +78,12 @@ def complete(
     engine = OnnxRuntimeEngine(folder / MODEL)
     console.say(f"comparing graph and network on {len(probes)} frames")
     expected = reference(probes)
-    parity = check_parity(expected, *run_singly(engine.infer, probes, Console()))
+    tolerance = HALF_TOLERANCE if precision == "fp16" else TOLERANCE
+    parity = check_parity(expected, *run_singly(engine.infer, probes, Console()), tolerance)
     found = limits(engine)
     manifest = Manifest(
         format=FORMAT,
-        precision="fp32",
+        precision=precision,
         threshold={
             **dataclasses.asdict(found.threshold),
             # Kept so that `--threshold fpr:…` can choose anew beside the line, also where only a region counts.

@@ -145,6 +145,14 @@ def _raise_version(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     return converted
 
 
+def precision_of(model: onnx.ModelProto) -> str:
+    """Return ``"int8"`` for a model with Q/DQ, ``"fp16"`` for one with half-precision weights, else ``"fp32"``."""
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in all_nodes(model.graph)):
+        return "int8"
+    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in _tensors(model.graph))
+    return "fp16" if half else "fp32"
+
+
 def dimensions(value: onnx.ValueInfoProto) -> list[int]:
     """Return a tensor's declared sides; 0 where one is free."""
     return [side.dim_value if side.dim_value > 0 else 0 for side in value.type.tensor_type.shape.dim]

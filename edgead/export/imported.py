@@ -20,7 +20,7 @@ from edgead.decision import Threshold
 from edgead.errors import ConfigError, DataError, ModelError
 from edgead.export import anomalib
 from edgead.export.complete import Limits, complete, limits_of
-from edgead.export.foreign import dimensions, find_input, is_channels_last, pick_outputs, read_onnx
+from edgead.export.foreign import dimensions, find_input, is_channels_last, pick_outputs, precision_of, read_onnx
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.original import Original, Reading, as_maps, find_resize, observe
 from edgead.export.wrap import wrap
@@ -29,7 +29,7 @@ from edgead.files import atomic_folder, sha256
 SOURCES = ("onnx", "anomalib")
 PROBES = 6
 """Images that graph and original are compared on, beside as many of noise."""
-ONNX_TYPES = {"float16": TensorProto.FLOAT16, "float64": TensorProto.DOUBLE, "uint8": TensorProto.UINT8}
+ONNX_TYPES = {"float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +153,7 @@ def import_onnx(
             shown=[0, 1, len(probes) // 2, len(probes) // 2 + 1],
             limits=lambda engine: own or limits_of(engine, normals.frames, false_reject, console),  # type: ignore[union-attr]
             console=console,
+            precision=precision_of(model),
         )
     console.say(f"Imported: {folder}")
     return Bundle(folder, manifest)

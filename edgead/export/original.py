@@ -89,9 +89,7 @@ class Original:
         set_size(pruned, reading.input, (reading.batch or "N", *sides))
         self._session = open_session(pruned)
         kind = self._session.get_inputs()[0].type
-        self.type = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8, "tensor(double)": np.float64}.get(
-            kind, np.float32
-        )
+        self.type = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(kind, np.float32)
 
     def prepare(self, frames: Frames) -> NDArray[Any]:
         """Frames ``[N, H, W, 3] uint8 BGR`` to what the model takes."""
@@ -115,7 +113,7 @@ class Original:
         """Number types of input and results, in NumPy's names."""
         kinds = {self.reading.input: np.dtype(self.type).name}
         for value in self._session.get_outputs():
-            kinds[value.name] = {"tensor(float16)": "float16", "tensor(double)": "float64"}.get(value.type, "float32")
+            kinds[value.name] = "float16" if value.type == "tensor(float16)" else "float32"
         return kinds
 
     def infer(self, frames: Frames) -> tuple[Floats, Floats]:

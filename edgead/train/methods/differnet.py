@@ -112,7 +112,7 @@ class DiffernetConfig(MethodConfig):
 def rotation_index(size: tuple[int, int], degrees: float) -> NDArray[np.int64]:
     """Return for each pixel of a rotated image the flat index of its source, nearest neighbour; H·W means outside.
 
-    Counter-clockwise about the centre, same size: the pixels that Pillow's ``rotate`` takes, by its own arithmetic of 16
+    Counter-clockwise about the centre, same size: the pixels that Pillow's ``rotate`` takes, by its arithmetic of 16
     binary places. A table instead of a sampling grid, because every engine then takes the same ones. Shape
     ``[H * W] int64``.
     """

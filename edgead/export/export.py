@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def export(
     data: str | Path | None = None,
     out: str | Path | None = None,
     false_reject: float = 0.01,
+    settings: Sequence[str] = (),
     console: Console | None = None,
 ) -> Bundle:
     """Write a run's model as a bundle.
@@ -74,6 +76,8 @@ def export(
         data: where the training data is now, if it has moved.
         out: the bundle's folder; ``runs/export/RUN.edgead`` by default. A bundle that is there is replaced.
         false_reject: wanted bound on the share of good parts that fail.
+        settings: ``"name=value"`` overrides of what the method leaves open at export, `Method.export_settings`; the
+            manifest's configuration holds them.
         console: what shows progress.
 
     Raises:
@@ -81,7 +85,7 @@ def export(
         EdgeadError: see `edgead.errors`.
     """
     run_folder, console = Path(run_folder), console or Console()
-    run, method = checkpoint.load_method(run_folder)
+    run, method = checkpoint.load_method(run_folder, settings)
     path = Path(out) if out else Path("runs", "export", run_folder.resolve().name + ".edgead")
     if path.exists() and not is_bundle(path):
         raise DataError(f"{path} exists and is not a bundle, or holds other files too; choose another --out.")

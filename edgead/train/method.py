@@ -144,6 +144,10 @@ class Method(ABC):
     Config: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Preset name ↦ configuration values. Each method has ``paper``, ``edge`` and ``nano``."""
+    export_settings: ClassVar[tuple[str, ...]] = ()
+    """Configuration values that the weights do not depend on: they may be changed when a run is exported."""
+    sensitive: ClassVar[tuple[str, ...]] = ()
+    """Dotted names of submodules of `deployable` whose nodes stay in float32 when the precision is lowered."""
 
     config: MethodConfig
     network: nn.Module
@@ -192,8 +196,31 @@ def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -
     """
     if preset not in method.presets:
         raise ConfigError(f"{method.name} has no preset '{preset}'. It has: {', '.join(method.presets)}.")
+    return method.Config(**{**method.presets[preset], **_read_settings(method, settings)})
+
+
+def reconfigure(method: type[Method], values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Change stored configuration values by ``name=value`` settings that are open at export.
+
+    Raises:
+        ConfigError: as for `configure`, or a setting that was decided when the run was trained.
+    """
+    changed = _read_settings(method, settings)
+    for name in changed:
+        if name not in method.export_settings:
+            open_ones = ", ".join(method.export_settings)
+            raise ConfigError(
+                f"{name} was decided when the run was trained. "
+                + (f"Open at export: {open_ones}." if open_ones else f"{method.name} has no settings open at export.")
+            )
+    if changed:
+        config_from_dict(method, {**values, **changed})  # its checks
+    return {**values, **changed}
+
+
+def _read_settings(method: type[Method], settings: Iterable[str]) -> dict[str, Any]:
     fields = {field.name: field for field in dataclasses.fields(method.Config)}
-    values: dict[str, Any] = dict(method.presets[preset])
+    values: dict[str, Any] = {}
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator:
@@ -203,7 +230,7 @@ def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -
             hint = f" Did you mean '{close[0]}'?" if close else f" It has: {', '.join(fields)}."
             raise ConfigError(f"{method.name} has no setting '{name}'.{hint}")
         values[name] = _parse(name, text, fields[name].default)
-    return method.Config(**values)
+    return values
 
 
 def config_from_dict(method: type[Method], values: Mapping[str, Any]) -> MethodConfig:
@@ -221,7 +248,7 @@ def _parse(name: str, text: str, default: Any) -> Any:
         if isinstance(default, bool):
             return {"true": True, "false": False}[text.lower()]
         if isinstance(default, tuple):
-            return tuple(type(default[0])(part) for part in text.split(","))
+            return tuple(type(default[0])(part) for part in text.split(",") if part)
         return type(default)(text)
     except (ValueError, KeyError) as error:
         raise ConfigError(f"{name} takes a value like {default}, not '{text}'.") from error

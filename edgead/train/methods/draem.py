@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from edgead.errors import ConfigError
 from edgead.images import Frame, Mask
 from edgead.train.losses import focal_loss, ssim_loss
+from edgead.train.maps import box_mean
 from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Stage, TrainingData
 from edgead.train.synthetic import Floats, blend, draw_texture, perlin_mask, rotate
 
@@ -243,21 +244,14 @@ class Deployable(nn.Module):
         difference.weight = nn.Parameter((last.weight[1:] - last.weight[:1]).detach())
         difference.bias = nn.Parameter((last.bias[1:] - last.bias[:1]).detach())
         self.network.discriminative.decoder_segment.fin_out[0] = difference
-        self.register_buffer("rows", _box(size[0]))
-        self.register_buffer("columns", _box(size[1]))
+        self.register_buffer("rows", box_mean(size[0], SCORE_WINDOW))
+        self.register_buffer("columns", box_mean(size[1], SCORE_WINDOW))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         _, logit = self.network.logits(_planar(frames))
         maps = logit.sigmoid().squeeze(1)
         pooled = self.rows @ maps @ self.columns
         return pooled.amax(dim=(1, 2)), maps
-
-
-def _box(side: int) -> Tensor:
-    """The symmetric ``[side, side]`` matrix whose product is a mean over `SCORE_WINDOW` neighbours, zeros outside."""
-    index = torch.arange(side)
-    near = (index[:, None] - index[None, :]).abs() <= SCORE_WINDOW // 2
-    return near.float() / SCORE_WINDOW
 
 
 class Draem(Method):

@@ -20,6 +20,7 @@ from edgead.metrics import rank
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import normalise
 from edgead.train.fit import fit
+from edgead.train.foreground import foreground_mask
 from edgead.train.maps import upsampling
 from edgead.train.method import Arrays, TrainingData, configure
 from edgead.train.methods.aand import (
@@ -30,7 +31,6 @@ from edgead.train.methods.aand import (
     Amplifier,
     amplify_loss,
     distill_loss,
-    foreground_mask,
     gate_loss,
     position_table,
 )

@@ -65,13 +65,14 @@ class Transfusion(Method):
         "paper": {},
         "edge": {"width": 32, "attention_levels": (3,), "learning_rate": 1e-4, "reverse_steps": 1},
         "nano": {
-            "size": (96, 96),
+            "size": (64, 64),
             "width": 32,
             "multipliers": (1, 1, 2),
             "attention_levels": (),
             "blocks": 1,
-            "learning_rate": 1e-3,
-            "steps": 400,
+            "learning_rate": 2e-3,
+            "decay_at": (0.8,),
+            "steps": 800,
             "reverse_steps": 1,
         },
     }

@@ -164,6 +164,9 @@ def _refuse_others(*allowed: str) -> None:
 @click.option("--category", help="Of the run; 'all' exports the newest run of every category.")
 @click.option("--checkpoint", type=PATH, help="The run to export, instead of the newest.")
 @click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting that is open at export."
+)
 @click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
 @click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/export/RUN.edgead]")
 @_json_option
@@ -172,6 +175,7 @@ def export(
     category: str | None,
     checkpoint: Path | None,
     data: Path | None,
+    settings: tuple[str, ...],
     false_reject: float,
     out: Path | None,
     as_json: bool,
@@ -186,7 +190,9 @@ def export(
         runs = [checkpoint]
     else:
         runs = find_runs_of_all(method) if category == "all" else [find_run(method, category)]
-    bundles = [make(run, data=data, out=out, false_reject=false_reject, console=Terminal()) for run in runs]
+    bundles = [
+        make(run, data=data, out=out, false_reject=false_reject, settings=settings, console=Terminal()) for run in runs
+    ]
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)} for bundle in bundles]
     _emit({"bundles": value}, as_json, text)
@@ -475,6 +481,8 @@ def methods(as_json: bool) -> None:
     for entry in described:
         lines = [f"{entry['name']}: {entry['title']} ({entry['paper']})"]
         lines += [f"  {key:<12} {entry[key]}" for key in ("weights", "published", "localises", "needs", "presets")]
+        if entry["export_settings"]:
+            lines.append(f"  {'at export':<12} --set {', '.join(entry['export_settings'])}")
         lines += ["  settings"] + [f"    {key} = {value}" for key, value in entry["settings"].items()]
         blocks.append("\n".join(lines))
     _emit(described, as_json, "\n\n".join(blocks))

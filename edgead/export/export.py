@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
-from edgead.train.method import Method
+from edgead.train.method import Method, TrainingData
 
 PARITY_FRAMES = 12
 """Held-out images on which graph and network are compared, beside as many synthetic anomalies."""
@@ -58,6 +59,7 @@ def export(
     data: str | Path | None = None,
     out: str | Path | None = None,
     false_reject: float = 0.01,
+    settings: Sequence[str] = (),
     console: Console | None = None,
 ) -> Bundle:
     """Write a run's model as a bundle.
@@ -70,6 +72,8 @@ def export(
         data: where the training data is now, if it has moved.
         out: the bundle's folder; ``runs/export/RUN.edgead`` by default. A bundle that is there is replaced.
         false_reject: wanted bound on the share of good parts that fail.
+        settings: ``"name=value"`` overrides of what the method leaves open at export, `Method.export_settings`; the
+            manifest's configuration holds them.
         console: what shows progress.
 
     Raises:
@@ -77,15 +81,14 @@ def export(
         EdgeadError: see `edgead.errors`.
     """
     run_folder, console = Path(run_folder), console or Console()
-    run, method = checkpoint.load_method(run_folder)
+    run, method = checkpoint.load_method(run_folder, settings)
     path = Path(out) if out else Path("runs", "export", run_folder.resolve().name + ".edgead")
     if path.exists() and not is_bundle(path):
         raise DataError(f"{path} exists and is not a bundle, or holds other files too; choose another --out.")
     held_out = _load_held_out(run, Path(data or run.data), console)
     rng = np.random.default_rng((run.seed, 0x60D))
     count = min(len(held_out.frames), PARITY_FRAMES)
-    no_textures = np.empty((0, *held_out.frames.shape[1:]), np.uint8)
-    anomalies = [method.example(held_out.frames, no_textures, rng)["frame"] for _ in range(count)]
+    anomalies = [method.example(TrainingData(held_out.frames), rng)["frame"] for _ in range(count)]
     probes = np.concatenate([held_out.frames[:count], np.stack(anomalies)])
     with atomic_folder(path) as folder:
         console.say("tracing the network to ONNX")

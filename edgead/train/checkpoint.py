@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from edgead.errors import CheckpointError, EdgeadError
 from edgead.files import atomic_file, write_json
-from edgead.train.method import Method, config_from_dict
+from edgead.train.method import Method, config_from_dict, reconfigure
 from edgead.train.methods import get_method
 
 CONFIG, METRICS, STATE, WEIGHTS = "config.json", "metrics.jsonl", "state.safetensors", "weights.safetensors"
@@ -117,13 +117,19 @@ def save_weights(folder: Path, method: Method) -> None:
     (folder / STATE).unlink(missing_ok=True)
 
 
-def load_method(folder: Path) -> tuple[RunConfig, Method]:
+def load_method(folder: Path, settings: Iterable[str] = ()) -> tuple[RunConfig, Method]:
     """Read a finished run and rebuild its method with the trained weights.
+
+    Args:
+        folder: of the run.
+        settings: ``name=value`` overrides of what is open at export; they go into the run's configuration too.
 
     Raises:
         CheckpointError: not a finished run, damaged, or weights that do not fit its configuration.
+        ConfigError: a setting that does not exist, makes no sense or was decided in training.
     """
     run = load_run_config(folder)
+    run = dataclasses.replace(run, config=reconfigure(get_method(run.method), run.config, settings))
     if not is_finished(folder):
         raise CheckpointError(f"The run in {folder} is not finished. Go on with:  edgead train --resume --out {folder}")
     method = build_method(run)

@@ -11,7 +11,7 @@ import difflib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -88,6 +88,36 @@ class Stage:
     prepare: Callable[[torch.device, Track], None] = lambda device, track: None
 
 
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Another product whose real defects a method may learn from.
+
+    Attributes:
+        name: of the product.
+        normals: ``[N, H, W, 3] uint8 BGR``, fitted good images.
+        anomalies: ``[A, H, W, 3] uint8 BGR``, fitted defective images.
+    """
+
+    name: str
+    normals: NDArray[np.uint8]
+    anomalies: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a method is trained on.
+
+    Attributes:
+        normals: ``[N, H, W, C] uint8``, fitted training images; the first three channels are BGR.
+        textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
+        sources: other products with real defects; most methods take none.
+    """
+
+    normals: NDArray[np.uint8]
+    textures: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))
+    sources: tuple[Source, ...] = ()
+
+
 @dataclass(frozen=True)
 class Card:
     """What `edgead methods` tells about a method. Figures are the papers', at the paper's preset."""
@@ -138,6 +168,10 @@ class Method(ABC):
     Config: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Preset name ↦ configuration values. Each method has ``paper``, ``edge`` and ``nano``."""
+    export_settings: ClassVar[tuple[str, ...]] = ()
+    """Configuration values that the weights do not depend on: they may be changed when a run is exported."""
+    sensitive: ClassVar[tuple[str, ...]] = ()
+    """Dotted names of submodules of `deployable` whose nodes stay in float32 when the precision is lowered."""
     official: ClassVar[Official | None] = None
     """How the published code's checkpoints are read; None where that is not known."""
 
@@ -164,16 +198,11 @@ class Method(ABC):
         """Compute what a published checkpoint lacks from good images ``[N, H, W, 3] uint8 BGR``; mostly nothing."""
 
     @abstractmethod
-    def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:
-        """Return what has to be optimised, in order.
-
-        Args:
-            normals: ``[N, H, W, 3] uint8 BGR``, fitted training images.
-            textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
-        """
+    def stages(self, data: TrainingData) -> list[Stage]:
+        """Return what has to be optimised, in order."""
 
     @abstractmethod
-    def example(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8], rng: np.random.Generator) -> Arrays:
+    def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
         """Return one synthetic anomaly: ``frame [H, W, 3] uint8 BGR`` and ``mask [H, W] bool``."""
 
     @abstractmethod
@@ -196,8 +225,31 @@ def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -
     """
     if preset not in method.presets:
         raise ConfigError(f"{method.name} has no preset '{preset}'. It has: {', '.join(method.presets)}.")
+    return method.Config(**{**method.presets[preset], **_read_settings(method, settings)})
+
+
+def reconfigure(method: type[Method], values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Change stored configuration values by ``name=value`` settings that are open at export.
+
+    Raises:
+        ConfigError: as for `configure`, or a setting that was decided when the run was trained.
+    """
+    changed = _read_settings(method, settings)
+    for name in changed:
+        if name not in method.export_settings:
+            open_ones = ", ".join(method.export_settings)
+            raise ConfigError(
+                f"{name} was decided when the run was trained. "
+                + (f"Open at export: {open_ones}." if open_ones else f"{method.name} has no settings open at export.")
+            )
+    if changed:
+        config_from_dict(method, {**values, **changed})  # its checks
+    return {**values, **changed}
+
+
+def _read_settings(method: type[Method], settings: Iterable[str]) -> dict[str, Any]:
     fields = {field.name: field for field in dataclasses.fields(method.Config)}
-    values: dict[str, Any] = dict(method.presets[preset])
+    values: dict[str, Any] = {}
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator:
@@ -207,7 +259,7 @@ def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -
             hint = f" Did you mean '{close[0]}'?" if close else f" It has: {', '.join(fields)}."
             raise ConfigError(f"{method.name} has no setting '{name}'.{hint}")
         values[name] = _parse(name, text, fields[name].default)
-    return method.Config(**values)
+    return values
 
 
 def config_from_dict(method: type[Method], values: Mapping[str, Any]) -> MethodConfig:
@@ -225,7 +277,7 @@ def _parse(name: str, text: str, default: Any) -> Any:
         if isinstance(default, bool):
             return {"true": True, "false": False}[text.lower()]
         if isinstance(default, tuple):
-            return tuple(type(default[0])(part) for part in text.split(","))
+            return tuple(type(default[0])(part) for part in text.split(",") if part)
         return type(default)(text)
     except (ValueError, KeyError) as error:
         raise ConfigError(f"{name} takes a value like {default}, not '{text}'.") from error

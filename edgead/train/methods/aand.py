@@ -18,14 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgead.errors import ConfigError
-from edgead.images import Frame, Mask, cv2
 from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
+from edgead.train.foreground import FOREGROUNDS, foreground_mask
 from edgead.train.maps import gaussian_weights, upsampling
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, Track
+from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, Track, TrainingData
 from edgead.train.synthetic import synthesise
 
 TINY = 1e-8
@@ -34,9 +33,6 @@ MASK_SHARE = 0.3
 """A patch counts as anomalous, or as foreground, from this share of its pixels on."""
 MOST_NORMAL, MOST_ANOMALOUS = 5000, 1000
 """Patches of a batch that are paired in the amplification loss."""
-FOREGROUNDS = ("auto", "all", "bright", "dark", "disc")
-SEPARABLE = 0.75
-"""Otsu's measure of two-classness from which `auto` believes in a background; a normal distribution has 0.64."""
 
 
 @dataclass(frozen=True)
@@ -491,32 +487,6 @@ class _Doubling(nn.Module):
         return F.pixel_shuffle(self.spread(x), 2)
 
 
-def foreground_mask(frame: Frame, how: str = "auto") -> Mask:
-    """Return where on a frame ``[H, W, 3] uint8`` the part is, ``[H, W] bool``. `how` is one of `FOREGROUNDS`."""
-    height, width = frame.shape[:2]
-    everything = np.ones((height, width), np.bool_)
-    if how == "all":
-        return everything
-    if how == "disc":
-        y, x = np.mgrid[:height, :width]
-        return np.asarray(np.hypot(y - (height - 1) / 2, x - (width - 1) / 2) <= 0.45 * height)
-    grey = cv2().cvtColor(np.ascontiguousarray(frame), cv2().COLOR_BGR2GRAY)
-    grey = cv2().GaussianBlur(grey, (0, 0), min(height, width) / 128)
-    threshold, _ = cv2().threshold(grey, 0, 255, cv2().THRESH_BINARY + cv2().THRESH_OTSU)
-    bright = grey > threshold
-    if how in ("bright", "dark"):
-        return np.asarray(bright == (how == "bright"))
-    share = bright.mean()
-    spread = float(grey.astype(np.float64).var())
-    if not 0.02 < share < 0.98 or spread == 0:
-        return everything
-    separation = share * (1 - share) * float(grey[bright].mean() - grey[~bright].mean()) ** 2 / spread
-    border = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]]).mean()
-    if separation < SEPARABLE or 0.1 < border < 0.9:
-        return everything
-    return np.asarray(bright if border < 0.5 else ~bright)
-
-
 UNUSED = re.compile(r"encoder_AT\.(layer4|fc)\.|bn\.(conv4|bn4)\.|bn\..*memory")
 """Layers that the published code saves and never uses."""
 
@@ -590,8 +560,8 @@ class Aand(Method):
     def load_pretrained(self, weights: Path | None) -> None:
         self.network.encoder_AT.load_pretrained(weights)
 
-    def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:
-        config, network = self.config, self.network
+    def stages(self, data: TrainingData) -> list[Stage]:
+        config, network, normals = self.config, self.network, data.normals
         teacher, amplifiers = network.encoder_AT, nn.ModuleList(network.encoder_AT.amplifiers())
         parts = [foreground_mask(frame, config.foreground) for frame in normals]
 
@@ -599,7 +569,7 @@ class Aand(Method):
             number = rng.integers(len(normals))
             image, mask = normals[number].astype(np.float32), np.zeros(config.size, np.bool_)
             if rng.random() < config.anomaly_share:
-                image, mask = synthesise(rng, normals[number], textures, config.lowest_opacity, parts[number])
+                image, mask = synthesise(rng, normals[number], data.textures, config.lowest_opacity, parts[number])
                 image = image * np.float32(255)
             return {
                 "image": image,
@@ -634,12 +604,12 @@ class Aand(Method):
             stage("distill", Distillation(network, config.top_patches), draw_normal, second),
         ]
 
-    def example(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8], rng: np.random.Generator) -> Arrays:
+    def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
         mask = np.zeros(self.config.size, np.bool_)
         while not mask.any():
-            frame = normals[rng.integers(len(normals))]
+            frame = data.normals[rng.integers(len(data.normals))]
             part = foreground_mask(frame, self.config.foreground)
-            image, mask = synthesise(rng, frame, textures, self.config.lowest_opacity, part)
+            image, mask = synthesise(rng, frame, data.textures, self.config.lowest_opacity, part)
         return {"frame": np.round(image * 255).astype(np.uint8), "mask": mask}
 
     def detector(self) -> nn.Module:

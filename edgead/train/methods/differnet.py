@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from edgead.errors import ConfigError
 from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
 from edgead.train.maps import upsampling
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, Track
+from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, Track, TrainingData
 from edgead.train.synthetic import synthesise
 
 BOUND = 1e6
@@ -422,8 +422,8 @@ class Differnet(Method):
         self.network.reference.copy_(torch.cat(found).mean(dim=0))
         self.network.seen.fill_(len(found))
 
-    def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:
-        config = self.config
+    def stages(self, data: TrainingData) -> list[Stage]:
+        config, normals = self.config, data.normals
         cache: list[NDArray[np.float32]] = []
 
         def prepare(device: torch.device, track: Track) -> None:
@@ -463,8 +463,8 @@ class Differnet(Method):
         views = torch.from_numpy(np.stack([rotate_frame(frame, angle) for angle in angles])).to(device)
         return np.asarray(self.network.pooled(normalise(views)).cpu().numpy())
 
-    def example(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8], rng: np.random.Generator) -> Arrays:
-        image, mask = synthesise(rng, normals[rng.integers(len(normals))], textures)
+    def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
+        image, mask = synthesise(rng, data.normals[rng.integers(len(data.normals))], data.textures)
         return {"frame": np.round(image * 255).astype(np.uint8), "mask": mask}
 
     def detector(self) -> nn.Module:

@@ -21,7 +21,7 @@ from edgead.files import atomic_folder
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
-from edgead.train.method import Method
+from edgead.train.method import Method, TrainingData
 
 PARITY_FRAMES = 12
 """Held-out images on which graph and network are compared, beside as many synthetic anomalies."""
@@ -88,8 +88,7 @@ def export(
     held_out = _load_held_out(run, Path(data or run.data), console)
     rng = np.random.default_rng((run.seed, 0x60D))
     count = min(len(held_out.frames), PARITY_FRAMES)
-    no_textures = np.empty((0, *held_out.frames.shape[1:]), np.uint8)
-    anomalies = [method.example(held_out.frames, no_textures, rng)["frame"] for _ in range(count)]
+    anomalies = [method.example(TrainingData(held_out.frames), rng)["frame"] for _ in range(count)]
     probes = np.concatenate([held_out.frames[:count], np.stack(anomalies)])
     with atomic_folder(path) as folder:
         console.say("tracing the network to ONNX")

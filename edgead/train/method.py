@@ -11,7 +11,7 @@ import difflib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -88,6 +88,36 @@ class Stage:
     prepare: Callable[[torch.device, Track], None] = lambda device, track: None
 
 
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Another product whose real defects a method may learn from.
+
+    Attributes:
+        name: of the product.
+        normals: ``[N, H, W, 3] uint8 BGR``, fitted good images.
+        anomalies: ``[A, H, W, 3] uint8 BGR``, fitted defective images.
+    """
+
+    name: str
+    normals: NDArray[np.uint8]
+    anomalies: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a method is trained on.
+
+    Attributes:
+        normals: ``[N, H, W, C] uint8``, fitted training images; the first three channels are BGR.
+        textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
+        sources: other products with real defects; most methods take none.
+    """
+
+    normals: NDArray[np.uint8]
+    textures: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))
+    sources: tuple[Source, ...] = ()
+
+
 @dataclass(frozen=True)
 class Card:
     """What `edgead methods` tells about a method. Figures are the papers', at the paper's preset."""
@@ -135,16 +165,11 @@ class Method(ABC):
             raise ConfigError(f"{self.name} has no pretrained backbone; leave out --weights.")
 
     @abstractmethod
-    def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:
-        """Return what has to be optimised, in order.
-
-        Args:
-            normals: ``[N, H, W, 3] uint8 BGR``, fitted training images.
-            textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
-        """
+    def stages(self, data: TrainingData) -> list[Stage]:
+        """Return what has to be optimised, in order."""
 
     @abstractmethod
-    def example(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8], rng: np.random.Generator) -> Arrays:
+    def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
         """Return one synthetic anomaly: ``frame [H, W, 3] uint8 BGR`` and ``mask [H, W] bool``."""
 
     @abstractmethod

@@ -21,7 +21,7 @@ from edgead.images import Frame, list_images
 from edgead.train import checkpoint, plots
 from edgead.train.checkpoint import RunConfig
 from edgead.train.fit import fit
-from edgead.train.method import Method, configure
+from edgead.train.method import Method, TrainingData, configure
 from edgead.train.methods import get_method
 
 MOST_HELD_OUT = 200
@@ -216,7 +216,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         console.say(
             "Warning: the images are almost black. If they hold 10 or 12 bits in 16, say --bit-depth 10 (or 12)."
         )
-    pictures = _load_textures(run, console)
+    data = TrainingData(frames.frames, _load_textures(run, console))
     held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.bit_depth)
     if not len(held_out.frames):
         raise DataError(
@@ -233,10 +233,10 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         if _is_main():
             folder = folder if named else new_folder(folder)
             checkpoint.save_run_config(folder, run)
-            plots.draw_examples(_examples(method, frames.frames, pictures, run.seed), folder / "synthetic.png")
+            plots.draw_examples(_examples(method, data, run.seed), folder / "synthetic.png")
     elif run.fingerprint != frames.fingerprint:
         raise CheckpointError(f"The training images in {run.data} are not those that {folder} was started with.")
-    stages = method.stages(frames.frames, pictures)
+    stages = method.stages(data)
     if workers is None:
         workers = 0 if (os.cpu_count() or 1) <= 2 else min(8, (os.cpu_count() or 1) - 1)
     fit(
@@ -280,11 +280,9 @@ def _report_skipped(frames: Frames, what: str, console: Console) -> None:
             console.say(f"  … and {len(frames.skipped) - 10} more")
 
 
-def _examples(
-    method: Method, normals: NDArray[np.uint8], textures: NDArray[np.uint8], seed: int
-) -> list[tuple[Frame, NDArray[np.bool_]]]:
+def _examples(method: Method, data: TrainingData, seed: int) -> list[tuple[Frame, NDArray[np.bool_]]]:
     rng = np.random.default_rng((seed, 0xE6))
-    made = [method.example(normals, textures, rng) for _ in range(8)]
+    made = [method.example(data, rng) for _ in range(8)]
     return [(example["frame"], example["mask"]) for example in made]
 
 

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from edgead.errors import CheckpointError, ConfigError, DeviceError, TrainingError
 from edgead.train import checkpoint
 from edgead.train.fit import fit, make_accelerator
-from edgead.train.method import Stage
+from edgead.train.method import Stage, TrainingData
 from edgead.train.methods.draem import Draem, DraemConfig
 
-NORMALS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-NONE = np.empty((0, 32, 32, 3), np.uint8)
+DATA = TrainingData(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
 CONFIG = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
 
 DIE_AT_STEP = """
@@ -34,6 +33,7 @@ from pathlib import Path
 import numpy as np, torch
 from edgead.console import Console
 from edgead.train.fit import fit
+from edgead.train.method import TrainingData
 from edgead.train.methods.draem import Draem, DraemConfig
 
 class Killer(Console):
@@ -50,7 +50,7 @@ normals = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uin
 torch.manual_seed(3)
 config = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
 method = Draem(config)
-stages = method.stages(normals, np.empty((0, 32, 32, 3), np.uint8))
+stages = method.stages(TrainingData(normals))
 fit(method, stages, Path(sys.argv[1]), seed=3, device="cpu", console=Killer(), save_seconds=float(sys.argv[4]))
 """
 
@@ -59,7 +59,7 @@ def run(folder: Path, workers: int = 0) -> dict[str, Tensor]:
     """Start or go on with the small run, to its end."""
     torch.manual_seed(3)
     method = Draem(CONFIG)
-    fit(method, method.stages(NORMALS, NONE), folder, seed=3, device="cpu", workers=workers)
+    fit(method, method.stages(DATA), folder, seed=3, device="cpu", workers=workers)
     return load_file(folder / checkpoint.WEIGHTS)
 
 
@@ -134,7 +134,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_s
     monkeypatch.setattr("edgead.train.fit.SAVE_SHARE", 1e9)  # save after every step
     torch.manual_seed(3)
     method = Draem(CONFIG)
-    stage = dataclasses.replace(method.stages(NORMALS, NONE)[0], module=Diverging(method.network))
+    stage = dataclasses.replace(method.stages(DATA)[0], module=Diverging(method.network))
     with pytest.raises(TrainingError, match=r"(?s)step 4 of stage 'train' \(ssim\).*learning_rate.*bf16"):
         fit(method, [stage], tmp_path, seed=3, device="cpu", save_seconds=0.0)
     saved = checkpoint.load_state(tmp_path, method)
@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_s
 
 def test_two_stages_run_in_order_and_resume_in_the_second(tmp_path: Path) -> None:
     def stages(method: Draem) -> list[Stage]:
-        [stage] = method.stages(NORMALS, NONE)
+        [stage] = method.stages(DATA)
         return [dataclasses.replace(stage, name="one", steps=3), dataclasses.replace(stage, name="two", steps=4)]
 
     def start() -> Draem:
@@ -185,7 +185,7 @@ def test_bf16_on_a_cpu_stays_close_to_float32(tmp_path: Path) -> None:
     for precision in ("no", "bf16"):
         torch.manual_seed(3)
         method = Draem(CONFIG)
-        fit(method, method.stages(NORMALS, NONE), tmp_path / precision, seed=3, device="cpu", precision=precision)
+        fit(method, method.stages(DATA), tmp_path / precision, seed=3, device="cpu", precision=precision)
         losses[precision] = [entry["total"] for entry in checkpoint.read_metrics(tmp_path / precision)]
     assert losses["bf16"] != losses["no"]
     assert losses["bf16"] == pytest.approx(losses["no"], rel=0.05)

@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgead.errors import ConfigError
 from edgead.images import Frame, Mask, cv2
 from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
 from edgead.train.maps import gaussian_weights, upsampling
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Stage, Track
+from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Stage, Track, TrainingData
 from edgead.train.synthetic import synthesise
 
 TINY = 1e-8
@@ -552,8 +551,8 @@ class Aand(Method):
     def load_pretrained(self, weights: Path | None) -> None:
         self.network.encoder_AT.load_pretrained(weights)
 
-    def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:
-        config, network = self.config, self.network
+    def stages(self, data: TrainingData) -> list[Stage]:
+        config, network, normals = self.config, self.network, data.normals
         teacher, amplifiers = network.encoder_AT, nn.ModuleList(network.encoder_AT.amplifiers())
         parts = [foreground_mask(frame, config.foreground) for frame in normals]
 
@@ -561,7 +560,7 @@ class Aand(Method):
             number = rng.integers(len(normals))
             image, mask = normals[number].astype(np.float32), np.zeros(config.size, np.bool_)
             if rng.random() < config.anomaly_share:
-                image, mask = synthesise(rng, normals[number], textures, config.lowest_opacity, parts[number])
+                image, mask = synthesise(rng, normals[number], data.textures, config.lowest_opacity, parts[number])
                 image = image * np.float32(255)
             return {
                 "image": image,
@@ -596,12 +595,12 @@ class Aand(Method):
             stage("distill", Distillation(network, config.top_patches), draw_normal, second),
         ]
 
-    def example(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8], rng: np.random.Generator) -> Arrays:
+    def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
         mask = np.zeros(self.config.size, np.bool_)
         while not mask.any():
-            frame = normals[rng.integers(len(normals))]
+            frame = data.normals[rng.integers(len(data.normals))]
             part = foreground_mask(frame, self.config.foreground)
-            image, mask = synthesise(rng, frame, textures, self.config.lowest_opacity, part)
+            image, mask = synthesise(rng, frame, data.textures, self.config.lowest_opacity, part)
         return {"frame": np.round(image * 255).astype(np.uint8), "mask": mask}
 
     def detector(self) -> nn.Module:

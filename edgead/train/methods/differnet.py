@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from edgead.errors import ConfigError
 from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
 from edgead.train.maps import upsampling
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Stage, Track
+from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Stage, Track, TrainingData
 from edgead.train.synthetic import synthesise
 
 BOUND = 1e6
@@ -381,8 +381,8 @@ class Differnet(Method):
     def load_pretrained(self, weights: Path | None) -> None:
         self.network.feature_extractor.load_pretrained(weights)
 
-    def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:
-        config = self.config
+    def stages(self, data: TrainingData) -> list[Stage]:
+        config, normals = self.config, data.normals
         cache: list[NDArray[np.float32]] = []
 
         def prepare(device: torch.device, track: Track) -> None:
@@ -422,8 +422,8 @@ class Differnet(Method):
         views = torch.from_numpy(np.stack([rotate_frame(frame, angle) for angle in angles])).to(device)
         return np.asarray(self.network.pooled(normalise(views)).cpu().numpy())
 
-    def example(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8], rng: np.random.Generator) -> Arrays:
-        image, mask = synthesise(rng, normals[rng.integers(len(normals))], textures)
+    def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
+        image, mask = synthesise(rng, data.normals[rng.integers(len(data.normals))], data.textures)
         return {"frame": np.round(image * 255).astype(np.uint8), "mask": mask}
 
     def detector(self) -> nn.Module:

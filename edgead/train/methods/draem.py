@@ -16,13 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgead.errors import ConfigError
 from edgead.images import Frame, Mask
 from edgead.train.losses import focal_loss, ssim_loss
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Stage
+from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Stage, TrainingData
 from edgead.train.synthetic import Floats, blend, draw_texture, perlin_mask, rotate
 
 SCORE_WINDOW = 21
@@ -291,11 +290,11 @@ class Draem(Method):
         self.config: DraemConfig = config
         self.network: DraemNetwork = DraemNetwork(config)
 
-    def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:
+    def stages(self, data: TrainingData) -> list[Stage]:
         config = self.config
 
         def sample(rng: np.random.Generator) -> Arrays:
-            image, augmented, mask = self._draw(rng, normals, textures, config.anomaly_share)
+            image, augmented, mask = self._draw(rng, data, config.anomaly_share)
             return {
                 "image": image.transpose(2, 0, 1),
                 "augmented": augmented.transpose(2, 0, 1),
@@ -305,7 +304,7 @@ class Draem(Method):
         def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
             return torch.optim.Adam(parameters, lr=config.learning_rate)
 
-        steps = config.total_steps(len(normals))
+        steps = config.total_steps(len(data.normals))
         return [
             Stage(
                 name="train",
@@ -318,25 +317,23 @@ class Draem(Method):
             )
         ]
 
-    def _draw(
-        self, rng: np.random.Generator, normals: NDArray[np.uint8], textures: NDArray[np.uint8], anomaly_share: float
-    ) -> tuple[Floats, Floats, Mask]:
+    def _draw(self, rng: np.random.Generator, data: TrainingData, anomaly_share: float) -> tuple[Floats, Floats, Mask]:
         """Draw a good image, the same with or without an anomaly, ``[H, W, 3]`` in [0, 1], and the mask."""
         config = self.config
-        frame: Frame = normals[rng.integers(len(normals))]
+        frame: Frame = data.normals[rng.integers(len(data.normals))]
         if rng.random() < config.rotate_share:
             frame = np.asarray(rotate(frame, rng.uniform(-config.rotate_degrees, config.rotate_degrees)), np.uint8)
         image: Floats = frame.astype(np.float32) / np.float32(255)
         if rng.random() >= anomaly_share:
             return image, image, np.zeros(config.size, np.bool_)
         mask = perlin_mask(rng, config.size)
-        texture = draw_texture(rng, frame, textures)
+        texture = draw_texture(rng, frame, data.textures)
         return image, blend(image, texture, mask, rng.uniform(config.lowest_opacity, 1.0)), mask
 
-    def example(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8], rng: np.random.Generator) -> Arrays:
+    def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
         mask = np.zeros(self.config.size, np.bool_)
         while not mask.any():
-            _, augmented, mask = self._draw(rng, normals, textures, 1.0)
+            _, augmented, mask = self._draw(rng, data, 1.0)
         return {"frame": np.round(augmented * 255).astype(np.uint8), "mask": mask}
 
     def detector(self) -> nn.Module:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from edgead.errors import CheckpointError, EdgeadError
 from edgead.files import atomic_file, write_json
-from edgead.train.method import Method, config_from_dict
+from edgead.train.method import Method, Trained, config_from_dict
 from edgead.train.methods import get_method
 
 CONFIG, METRICS, STATE, WEIGHTS = "config.json", "metrics.jsonl", "state.safetensors", "weights.safetensors"
@@ -111,9 +111,9 @@ def find_runs(root: Path, method: str, finished: bool, category: str | None = No
     return [folder for _, folder in sorted(found, reverse=True)]
 
 
-def save_weights(folder: Path, method: Method) -> None:
+def save_weights(folder: Path, trained: Trained) -> None:
     """Write the final weights; the state that was needed to go on is removed."""
-    _save_tensors(folder / WEIGHTS, dict(method.network.state_dict()), {})
+    _save_tensors(folder / WEIGHTS, dict(trained.network.state_dict()), {})
     (folder / STATE).unlink(missing_ok=True)
 
 
@@ -154,20 +154,21 @@ class State:
     scaler: dict[str, Any]
 
 
-def save_state(folder: Path, method: Method, optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Write weights, optimiser and position as one file that is whole or not there at all."""
-    tensors = {f"network/{name}": value for name, value in method.network.state_dict().items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        tensors.update({f"optimizer/{index}/{name}": value for name, value in values.items()})
+def save_state(folder: Path, trained: Trained, optimizers: Sequence[torch.optim.Optimizer], state: State) -> None:
+    """Write weights, each player's optimiser and position as one file that is whole or not there at all."""
+    tensors = {f"network/{name}": value for name, value in trained.network.state_dict().items()}
+    for player, optimizer in enumerate(optimizers):
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors.update({f"optimizer/{player}/{index}/{name}": value for name, value in values.items()})
     position = {"stage": str(state.stage), "step": str(state.step), "scaler": json.dumps(state.scaler)}
     _save_tensors(folder / STATE, tensors, position)
 
 
-def load_state(folder: Path, method: Method) -> tuple[State, dict[str, Tensor]] | None:
+def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]] | None:
     """Restore the network of an unfinished run.
 
     Returns:
-        The position and the optimiser's tensors, or None where nothing was saved yet.
+        The position and the optimisers' tensors, or None where nothing was saved yet.
 
     Raises:
         CheckpointError: the file is damaged or does not fit the network.
@@ -180,19 +181,21 @@ def load_state(folder: Path, method: Method) -> tuple[State, dict[str, Tensor]] 
             position = file.metadata()
         tensors = load_file(path)
         network = {name.removeprefix("network/"): value for name, value in tensors.items() if name[0] == "n"}
-        method.network.load_state_dict(network)
+        trained.network.load_state_dict(network)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be resumed from: {error}") from error
     rest = {name.removeprefix("optimizer/"): value for name, value in tensors.items() if name[0] == "o"}
     return State(int(position["stage"]), int(position["step"]), json.loads(position["scaler"])), rest
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give a new optimiser the state of a saved one, each tensor in the memory layout of its parameter."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, player: int, tensors: Mapping[str, Tensor]) -> None:
+    """Give a player's new optimiser the state of its saved one, each tensor in the memory layout of its parameter."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        index, _, name = key.partition("/")
+        owner, index, name = key.split("/")
+        if int(owner) != player:
+            continue
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -66,7 +66,8 @@ class Stage:
 
     Attributes:
         name: shown in the progress bar and in metrics.jsonl.
-        module: ``forward(batch) -> dict`` of scalar losses; their sum is minimised.
+        module: ``forward(batch) -> dict`` of scalars; the sum of those with a gradient is minimised, the others are
+            only logged.
         sample: makes one training example from a random generator. It must depend on nothing else, so that a
             run can be resumed, or spread over workers, without changing its result.
         steps: optimiser steps.
@@ -76,6 +77,9 @@ class Stage:
         prepare: called once with the network in its place, on its device, before the optimiser is made and the first
             example is drawn: freezes what this stage leaves alone, computes what does not change while it lasts. It
             must depend on the network's weights alone, because it is called again when a run is resumed.
+        players: names of submodules that take turns in every step, each with an optimiser of its own over its own
+            parameters; ``forward(batch, player)`` then gives what this one minimises, against the others' latest
+            weights. Where there are none, the whole module is the only player.
     """
 
     name: str
@@ -86,6 +90,14 @@ class Stage:
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
     schedule: Callable[[int], float]
     prepare: Callable[[torch.device, Track], None] = lambda device, track: None
+    players: tuple[str, ...] = ()
+
+
+class Trained(Protocol):
+    """What has a network that stages train."""
+
+    @property
+    def network(self) -> nn.Module: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -162,7 +162,7 @@ def test_two_stages_run_in_order_and_resume_in_the_second(tmp_path: Path) -> Non
     fit(first, stages(first)[:1], tmp_path / "cut", seed=3, device="cpu")
     (tmp_path / "cut" / checkpoint.WEIGHTS).unlink()
     checkpoint.save_state(
-        tmp_path / "cut", first, torch.optim.Adam(first.network.parameters()), checkpoint.State(0, 3, {})
+        tmp_path / "cut", first, [torch.optim.Adam(first.network.parameters())], checkpoint.State(0, 3, {})
     )
     second = start()
     fit(second, stages(second), tmp_path / "cut", seed=3, device="cpu")
@@ -243,7 +243,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: p
 def test_saved_states_are_plain_tensors(tmp_path: Path) -> None:
     torch.manual_seed(3)
     method = Draem(CONFIG)
-    checkpoint.save_state(tmp_path, method, torch.optim.Adam(method.network.parameters()), checkpoint.State(1, 2, {}))
+    checkpoint.save_state(tmp_path, method, [torch.optim.Adam(method.network.parameters())], checkpoint.State(1, 2, {}))
     header = (tmp_path / checkpoint.STATE).read_bytes()
     size = int.from_bytes(header[:8], "little")
     assert json.loads(header[8 : 8 + size])["__metadata__"] == {"stage": "1", "step": "2", "scaler": "{}"}

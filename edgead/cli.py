@@ -109,6 +109,13 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods`."
 )
 @click.option("--textures", type=PATH, help="Folder of pictures that fill synthetic anomalies, for instance DTD.")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    type=PATH,
+    help="Another product's data with defects (or a run that learned from it), for DRepT. Repeatable.",
+)
 @click.option("--weights", type=PATH, help="A backbone's ImageNet weights, .pth or .safetensors. [default: download]")
 @click.option("--holdout", default=0.2, show_default=True, help="Share of good images kept for the threshold.")
 @click.option(

@@ -6,6 +6,7 @@ state.safetensors    weights, optimiser and position while training; replaced in
 weights.safetensors  the trained weights; their presence means that the run is finished
 curves.png           losses over steps
 synthetic.png        examples of what the network was trained on
+sources/NAME         what was learned from another product first; see `edgead.train.sources`
 """
 
 from __future__ import annotations
@@ -28,6 +29,27 @@ from edgead.train.method import Method, Trained, config_from_dict
 from edgead.train.methods import get_method
 
 CONFIG, METRICS, STATE, WEIGHTS = "config.json", "metrics.jsonl", "state.safetensors", "weights.safetensors"
+CURVES = "curves.png"
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Another product that a run learns from.
+
+    Attributes:
+        name: of the product; its folder below ``RUN/sources``.
+        path: folder of its images, or the file with what another run has learned from it.
+        root: folder of its images.
+        normals, anomalies: file names relative to `root`; empty where what was learned is taken up.
+        fingerprint: SHA-256 over good and over defective images.
+    """
+
+    name: str
+    path: str
+    root: str
+    normals: tuple[str, ...] = ()
+    anomalies: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +69,7 @@ class RunConfig:
         created: UTC, ISO 8601.
         versions: of the packages that matter.
         weights: file of a backbone's weights, or None for its publisher's download.
+        sources: other products whose real defects are learned from.
     """
 
     method: str
@@ -65,6 +88,7 @@ class RunConfig:
     created: str
     versions: dict[str, str]
     weights: str | None = None
+    sources: tuple[SourceConfig, ...] = ()
 
 
 def save_run_config(folder: Path, run: RunConfig) -> None:
@@ -82,14 +106,17 @@ def load_run_config(folder: Path) -> RunConfig:
     try:
         values = json.loads(path.read_text())
         fields = {field.name for field in dataclasses.fields(RunConfig)}
-        kept: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
+        sources = tuple(SourceConfig(**_tuples(source)) for source in values.get("sources", ()))
+        kept = {**_tuples(values), "sources": sources}
         return RunConfig(**{name: kept[name] for name in fields if name in kept})
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a training run: it has no {CONFIG}.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}). Train again, or name another --checkpoint.") from error
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def is_finished(folder: Path) -> bool:

@@ -127,6 +127,11 @@ def make_accelerator(device: str, precision: str, turns: bool = False) -> Accele
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
 
 
+def is_main() -> bool:
+    """Tell whether this process, of those that accelerate launch started, owns the folder."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 class _Examples(Dataset[Arrays]):
     """Example number → example; the number seeds everything that is random in it."""
 

@@ -122,12 +122,28 @@ class TrainingData:
     Attributes:
         normals: ``[N, H, W, C] uint8``, fitted training images; the first three channels are BGR.
         textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
-        sources: other products with real defects; most methods take none.
+        sources: what was learned from each other product with real defects (`Lesson.learned`); most methods take none.
     """
 
     normals: NDArray[np.uint8]
     textures: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))
-    sources: tuple[Source, ...] = ()
+    sources: tuple[Arrays, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a method learns from a source before its own training, in files that other runs can take up.
+
+    Attributes:
+        network, stages: trained as a method's own are.
+        learned: after the training, what `Method.stages` and `Method.example` need of it.
+        picture: what was learned, to look at: rows of ``[N, H, W, 3] uint8 BGR``.
+    """
+
+    network: nn.Module
+    stages: list[Stage]
+    learned: Callable[[], Arrays]
+    picture: Callable[[], list[NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True)
@@ -146,6 +162,10 @@ class Card:
     """Where the pixel map comes from."""
     needs: str
     """What training needs beside good images."""
+    protocol: str = ""
+    """What has to be said beside every figure of a run that learned from sources; empty where a method takes none."""
+    without_sources: str = ""
+    """What it does without any."""
 
 
 class Method(ABC):
@@ -162,6 +182,10 @@ class Method(ABC):
 
     @abstractmethod
     def __init__(self, config: Any) -> None: ...
+
+    def lesson(self, source: Source) -> Lesson:
+        """Return what is to be learned from another product's real defects, if the method takes sources at all."""
+        raise NotImplementedError
 
     def load_pretrained(self, weights: Path | None) -> None:
         """Read the parts of the network that come trained already; a method without any has nothing to do.

@@ -1,4 +1,4 @@
-"""The methods there are. A new one is a file here and a line in `METHODS`."""
+"""The methods there are. A new one is a file or a folder here and a line in `METHODS`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ METHODS = {
     "draem": "edgead.train.methods.draem:Draem",
     "differnet": "edgead.train.methods.differnet:Differnet",
     "aand": "edgead.train.methods.aand:Aand",
+    "drept": "edgead.train.methods.drept.method:Drept",
 }
 
 

@@ -23,6 +23,7 @@ SMALL = {
     "draem": ("size=64x96", "reconstructive_width=4", "discriminative_width=4", "steps=3", "batch_size=2"),
     "differnet": ("size=64x96", "scales=1", "hidden=8", "blocks=2", "steps=3", "batch_size=2"),
     "aand": ("size=65x97", "keys=4", "steps=4", "batch_size=2"),
+    "drept": ("size=64x96", "width=4", "components=3", "steps=3", "batch_size=2"),
 }
 """Settings under which a method trains in seconds; a new method adds a line."""
 

@@ -167,6 +167,21 @@ def _refuse_others(*allowed: str) -> None:
 
 
 @cli.command()
+@click.argument("run_folder", metavar="RUN", type=PATH)
+@click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="Pictures to draw.")
+@click.option("--out", required=True, type=PATH, help="Folder for NUMBER.png and NUMBER_mask.png.")
+@click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other seeds, other pictures.")
+@_json_option
+def synthesise(run_folder: Path, count: int, out: Path, data: Path | None, seed: int, as_json: bool) -> None:
+    """Write synthetic anomalies, as a run is trained on, as pictures with their masks."""
+    from edgead.train.synthesise import synthesise as draw
+
+    paths = draw(run_folder, out, count=count, data=data, seed=seed, console=Terminal())
+    _emit({"pictures": [str(path) for path in paths]}, as_json, f"{len(paths)} pictures with masks in {out}")
+
+
+@cli.command()
 @click.option("--method", default="draem", show_default=True, help="Whose newest finished run is exported.")
 @click.option("--category", help="Of the run; 'all' exports the newest run of every category.")
 @click.option("--checkpoint", type=PATH, help="The run to export, instead of the newest.")
@@ -360,6 +375,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "threshold": f"{manifest.threshold['value']:.6g}, from {manifest.threshold['normals']} held-out good images, "
         f"rejects at most {manifest.threshold['false_reject_bound']:.2%} of good parts on average",
         "parity": f"graph and network differ by at most {apart:.2g}",
+        **({"protocol": manifest.training["protocol"]} if "protocol" in manifest.training else {}),
         "made": f"{manifest.created} by edgead {manifest.edgead}",
         "files": f"{len(manifest.files)}, hashes right",
         "golden": f"{check.frames} frames on {name}: within {check.largest:.2g} (allowed {check.tolerance:g})",
@@ -380,7 +396,8 @@ def methods(as_json: bool) -> None:
     blocks = []
     for entry in described:
         lines = [f"{entry['name']}: {entry['title']} ({entry['paper']})"]
-        lines += [f"  {key:<12} {entry[key]}" for key in ("weights", "published", "localises", "needs", "presets")]
+        told = ("weights", "published", "protocol", "localises", "needs", "presets")
+        lines += [f"  {key:<12} {entry[key]}" for key in told if entry[key]]
         lines += ["  settings"] + [f"    {key} = {value}" for key, value in entry["settings"].items()]
         blocks.append("\n".join(lines))
     _emit(described, as_json, "\n\n".join(blocks))

@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 from safetensors.torch import load_file as load_tensors
 
-import edgead
 from edgead.console import Console
 from edgead.datasets import Category, load_frames, open_categories
 from edgead.errors import CheckpointError, DataError
@@ -215,7 +214,7 @@ def learn(
             "config": json.dumps(run.config),
             "seed": str(run.seed),
             "created": run.created,
-            "edgead": edgead.__version__,
+            "edgead": run.versions["edgead"],
         }
         with atomic_file(folder / LEARNED) as stream:
             stream.write(save(learned, facts))

@@ -227,7 +227,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         console.say(
             "Warning: the images are almost black. If they hold 10 or 12 bits in 16, say --bit-depth 10 (or 12)."
         )
-    pictures = _load_textures(run, console)
+    pictures = load_textures(run, console)
     opened = [open_source(source, folder, run, console) for source in run.sources]
     held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.bit_depth)
     if not len(held_out.frames):
@@ -264,7 +264,8 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     return folder
 
 
-def _load_textures(run: RunConfig, console: Console) -> NDArray[np.uint8]:
+def load_textures(run: RunConfig, console: Console) -> NDArray[np.uint8]:
+    """Read the pictures that fill a run's synthetic anomalies, ``[T, H, W, 3] uint8 BGR``; none where it has none."""
     size = tuple(run.config["size"])
     if run.textures is None:
         return np.empty((0, *size, 3), np.uint8)

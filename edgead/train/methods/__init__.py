@@ -46,6 +46,7 @@ def describe() -> list[dict[str, Any]]:
                 "paper": card.paper,
                 "weights": f"{card.parameters:g} M, {card.macs:g} GMAC per {height}×{width} image",
                 "published": card.published,
+                "protocol": card.protocol,
                 "localises": card.localises,
                 "needs": card.needs,
                 "presets": ", ".join(method.presets),

@@ -41,6 +41,9 @@ class DreptConfig(MethodConfig):
     """The hue of a defect is turned by up to this. Set to 0 where the colour of a defect is known to matter."""
     shift: float = 1.0
     """A defect is shifted by up to this, in halves of the image, along either side."""
+    random_extent: float = 1.0
+    """Without sources: random mixtures are shrunk, each by a factor between this and 1. The published ones (1) cover
+    half of the image; small defects want small ones."""
     seen_change: float = 0.15
     """A Gaussian that changes the image by no more than this is left out; the image's range is 2."""
     seen_opacity: float = 0.15
@@ -63,3 +66,5 @@ class DreptConfig(MethodConfig):
             raise ConfigError(f"score_window must be odd, not {self.score_window}.")
         if not 0 <= self.seen_opacity < 1:
             raise ConfigError(f"seen_opacity must lie between 0 and 1, not {self.seen_opacity}.")
+        if not 0 < self.random_extent <= 1:
+            raise ConfigError(f"random_extent must lie between 0 and 1, not {self.random_extent}.")

@@ -88,16 +88,17 @@ class Drept(Method):
     Config = DreptConfig
     presets = {  # noqa: RUF012
         "paper": {},
-        "edge": {"width": 32},
+        "edge": {"width": 32, "random_extent": 0.05},
         "nano": {
             "width": 8,
             "source_width": 8,
-            "components": 8,
+            "components": 12,
             "batch_size": 8,
             "learning_rate": 1e-3,
             "removal_steps": 300,
             "defect_steps": 300,
-            "defect_learning_rate": 2e-2,
+            "defect_learning_rate": 5e-2,
+            "random_extent": 0.05,
             "steps": 500,
         },
     }
@@ -133,7 +134,7 @@ class Drept(Method):
         """Draw a good image and a defect: any of all sources' with the same probability, varied; or a random one."""
         frame = data.normals[rng.integers(len(data.normals))]
         if defects is None:
-            return {"frame": frame, **random_mixture(rng, self.config.components)}
+            return {"frame": frame, **random_mixture(rng, self.config.components, self.config.random_extent)}
         defect = pick(defects, int(rng.integers(len(defects["opacity"]))))
         return {"frame": frame, **vary(rng, defect, self.config.hue_degrees, self.config.shift)}
 

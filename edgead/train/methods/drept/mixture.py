@@ -137,17 +137,22 @@ def vary(rng: Rng, mixture: Arrays, hue_degrees: float, shift: float) -> Arrays:
     return {**mixture, "colour": colour, "mean": mean, "correlation": correlation}
 
 
-def random_mixture(rng: Rng, components: int) -> Arrays:
-    """Draw a mixture that no real defect stands behind, as the published code's ablation does."""
+def random_mixture(rng: Rng, components: int, extent: float = 1.0) -> Arrays:
+    """Draw a mixture that no real defect stands behind.
+
+    With an `extent` of 1 it is the published code's ablation. Below that it is shrunk as a whole, by a factor between
+    `extent` and 1 whose logarithm is uniform, about a random point of the image.
+    """
 
     def softplus(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.logaddexp(0, values))
 
     weight = np.exp(rng.normal(size=components))
+    shrink, centre = extent ** rng.random(), rng.uniform(-1, 1, 2)
     values = {
         "colour": rng.uniform(-1, 1, (components, 3)),
-        "mean": rng.uniform(-1, 1, (components, 2)),
-        "sigma": softplus(rng.normal(size=(components, 2))) + SMALLEST_SIGMA,
+        "mean": centre + shrink * (rng.uniform(-1, 1, (components, 2)) - centre),
+        "sigma": shrink * softplus(rng.normal(size=(components, 2))) + SMALLEST_SIGMA,
         "correlation": rng.uniform(-1, 1, components) * LARGEST_CORRELATION,
         "weight": weight / weight.sum(),
         "opacity": np.asarray(rng.uniform(0, 1)),

@@ -90,12 +90,14 @@ class Drept(Method):
         "paper": {},
         "edge": {"width": 32, "random_extent": 0.05},
         "nano": {
+            "size": (96, 96),
             "width": 8,
             "source_width": 8,
             "components": 12,
             "batch_size": 8,
             "learning_rate": 1e-3,
-            "removal_steps": 300,
+            "removal_steps": 600,
+            "identity_weight": 10.0,  # in so few steps the published 40 only teaches it to copy
             "defect_steps": 300,
             "defect_learning_rate": 5e-2,
             "random_extent": 0.05,

@@ -109,6 +109,13 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods`."
 )
 @click.option("--textures", type=PATH, help="Folder of pictures that fill synthetic anomalies, for instance DTD.")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    type=PATH,
+    help="Another product's data with defects (or a run that learned from it), for DRepT. Repeatable.",
+)
 @click.option("--weights", type=PATH, help="A backbone's ImageNet weights, .pth or .safetensors. [default: download]")
 @click.option("--holdout", default=0.2, show_default=True, help="Share of good images kept for the threshold.")
 @click.option(
@@ -157,6 +164,21 @@ def _refuse_others(*allowed: str) -> None:
         given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         if given and name not in allowed:
             raise click.UsageError(f"{parameter.opts[0]} cannot be changed when a run is resumed.")
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=PATH)
+@click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="Pictures to draw.")
+@click.option("--out", required=True, type=PATH, help="Folder for NUMBER.png and NUMBER_mask.png.")
+@click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other seeds, other pictures.")
+@_json_option
+def synthesise(run_folder: Path, count: int, out: Path, data: Path | None, seed: int, as_json: bool) -> None:
+    """Write synthetic anomalies, as a run is trained on, as pictures with their masks."""
+    from edgead.train.synthesise import synthesise as draw
+
+    paths = draw(run_folder, out, count=count, data=data, seed=seed, console=Terminal())
+    _emit({"pictures": [str(path) for path in paths]}, as_json, f"{len(paths)} pictures with masks in {out}")
 
 
 @cli.command()
@@ -445,6 +467,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "threshold": _threshold_line(manifest.threshold),
         "parity": f"graph and network differ by at most {apart:.2g}",
         **({"origin": _origin_line(manifest.origin)} if manifest.origin else {}),
+        **({"protocol": manifest.training["protocol"]} if "protocol" in manifest.training else {}),
         "made": f"{manifest.created} by edgead {manifest.edgead}",
         "files": f"{len(manifest.files)}, hashes right",
         "golden": f"{check.frames} frames on {name}: within {check.largest:.2g} (allowed {check.tolerance:g})",
@@ -480,7 +503,8 @@ def methods(as_json: bool) -> None:
     blocks = []
     for entry in described:
         lines = [f"{entry['name']}: {entry['title']} ({entry['paper']})"]
-        lines += [f"  {key:<12} {entry[key]}" for key in ("weights", "published", "localises", "needs", "presets")]
+        told = ("weights", "published", "protocol", "localises", "needs", "presets")
+        lines += [f"  {key:<12} {entry[key]}" for key in told if entry[key]]
         if entry["export_settings"]:
             lines.append(f"  {'at export':<12} --set {', '.join(entry['export_settings'])}")
         lines += ["  settings"] + [f"    {key} = {value}" for key, value in entry["settings"].items()]

@@ -137,7 +137,12 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
 
 def _training(run: RunConfig, method: Method) -> dict[str, object]:
     steps = method.config.total_steps(len(run.normals))
+    learned = {
+        "sources": [{"name": source.name, "fingerprint": source.fingerprint} for source in run.sources],
+        "protocol": method.card.protocol,
+    }
     return {
+        **(learned if run.sources else {}),
         "seed": run.seed,
         "steps": steps,
         "images": len(run.normals),

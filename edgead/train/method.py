@@ -66,7 +66,8 @@ class Stage:
 
     Attributes:
         name: shown in the progress bar and in metrics.jsonl.
-        module: ``forward(batch) -> dict`` of scalar losses; their sum is minimised.
+        module: ``forward(batch) -> dict`` of scalars; the sum of those with a gradient is minimised, the others are
+            only logged.
         sample: makes one training example from a random generator. It must depend on nothing else, so that a
             run can be resumed, or spread over workers, without changing its result.
         steps: optimiser steps.
@@ -76,6 +77,9 @@ class Stage:
         prepare: called once with the network in its place, on its device, before the optimiser is made and the first
             example is drawn: freezes what this stage leaves alone, computes what does not change while it lasts. It
             must depend on the network's weights alone, because it is called again when a run is resumed.
+        players: names of submodules that take turns in every step, each with an optimiser of its own over its own
+            parameters; ``forward(batch, player)`` then gives what this one minimises, against the others' latest
+            weights. Where there are none, the whole module is the only player.
     """
 
     name: str
@@ -86,6 +90,14 @@ class Stage:
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
     schedule: Callable[[int], float]
     prepare: Callable[[torch.device, Track], None] = lambda device, track: None
+    players: tuple[str, ...] = ()
+
+
+class Trained(Protocol):
+    """What has a network that stages train."""
+
+    @property
+    def network(self) -> nn.Module: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +122,28 @@ class TrainingData:
     Attributes:
         normals: ``[N, H, W, C] uint8``, fitted training images; the first three channels are BGR.
         textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
-        sources: other products with real defects; most methods take none.
+        sources: what was learned from each other product with real defects (`Lesson.learned`); most methods take none.
     """
 
     normals: NDArray[np.uint8]
     textures: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))
-    sources: tuple[Source, ...] = ()
+    sources: tuple[Arrays, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a method learns from a source before its own training, in files that other runs can take up.
+
+    Attributes:
+        network, stages: trained as a method's own are.
+        learned: after the training, what `Method.stages` and `Method.example` need of it.
+        picture: what was learned, to look at: rows of ``[N, H, W, 3] uint8 BGR``.
+    """
+
+    network: nn.Module
+    stages: list[Stage]
+    learned: Callable[[], Arrays]
+    picture: Callable[[], list[NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True)
@@ -134,6 +162,10 @@ class Card:
     """Where the pixel map comes from."""
     needs: str
     """What training needs beside good images."""
+    protocol: str = ""
+    """What has to be said beside every figure of a run that learned from sources; empty where a method takes none."""
+    without_sources: str = ""
+    """What it does without any."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +212,10 @@ class Method(ABC):
 
     @abstractmethod
     def __init__(self, config: Any) -> None: ...
+
+    def lesson(self, source: Source) -> Lesson:
+        """Return what is to be learned from another product's real defects, if the method takes sources at all."""
+        raise NotImplementedError
 
     def load_pretrained(self, weights: Path | None) -> None:
         """Read the parts of the network that come trained already; a method without any has nothing to do.

@@ -15,6 +15,7 @@ METHODS = {
     "differnet": "edgead.train.methods.differnet:Differnet",
     "aand": "edgead.train.methods.aand:Aand",
     "transfusion": "edgead.train.methods.transfusion.method:Transfusion",
+    "drept": "edgead.train.methods.drept.method:Drept",
 }
 
 
@@ -46,6 +47,7 @@ def describe() -> list[dict[str, Any]]:
                 "paper": card.paper,
                 "weights": f"{card.parameters:g} M, {card.macs:g} GMAC per {height}×{width} image",
                 "published": card.published,
+                "protocol": card.protocol,
                 "localises": card.localises,
                 "needs": card.needs,
                 "presets": ", ".join(method.presets),

@@ -24,6 +24,7 @@ SMALL = {
     "differnet": ("size=64x96", "scales=1", "hidden=8", "blocks=2", "steps=3", "batch_size=2"),
     "aand": ("size=65x97", "keys=4", "steps=4", "batch_size=2"),
     "transfusion": ("size=32x48", "attention_levels=2", "reverse_steps=2", "steps=3", "batch_size=2"),
+    "drept": ("size=64x96", "width=4", "components=3", "steps=3", "batch_size=2"),
 }
 """Settings under which a method trains in seconds; a new method adds a line."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgead.train.method import Arrays, Batch, Card, Lesson, Method, Source, Stage, TrainingData
+from edgead.train.method import Arrays, Batch, Card, Lesson, Method, Official, Source, Stage, TrainingData
 from edgead.train.methods.drept.config import DreptConfig
 from edgead.train.methods.drept.deploy import Deployable, Detector
 from edgead.train.methods.drept.lesson import BETAS, make_lesson, to_frames
@@ -24,7 +24,7 @@ from edgead.train.methods.drept.mixture import (
     to_tensors,
     vary,
 )
-from edgead.train.methods.drept.network import UNet, initialise, planes
+from edgead.train.methods.drept.network import SMALLEST, UNet, initialise, planes
 
 MOST_DRAWS = 50
 """Tries to get an example that shows a defect; after these, and as many random mixtures, the last one is taken."""
@@ -69,6 +69,20 @@ class Segmentation(nn.Module):
         }
 
 
+def _official_settings(weights: Mapping[str, Tensor]) -> list[str]:
+    """The published network is square, and each doubling of its side is one level more."""
+    first = weights.get("model.model.0.weight")
+    if first is None:
+        return []
+    levels = max(name.count("model.") for name in weights) - FEWEST_LEVELS
+    side = SMALLEST * 2**levels
+    return [f"width={first.shape[0]}", f"size={side}x{side}"]
+
+
+FEWEST_LEVELS = 9
+"""Nested modules of the network for 64×64 pixels, in the published names."""
+
+
 class Drept(Method):
     """DRepT. Without sources the defects are random mixtures, and it learns from good images alone."""
 
@@ -104,6 +118,13 @@ class Drept(Method):
             "steps": 500,
         },
     }
+    official = Official(
+        marks=("model.model.2.model.0.weight",),
+        settings=_official_settings,
+        rename=lambda name: name,
+        resize="pillow bilinear",
+        inference="RGB in [−1, 1]; map: sigmoid, not smoothed; score: its maximum",
+    )
 
     def __init__(self, config: DreptConfig) -> None:
         self.config: DreptConfig = config

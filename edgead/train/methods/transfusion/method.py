@@ -7,13 +7,13 @@ and how much the image has changed at the end, is the map.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgead.train.method import Arrays, Batch, Card, Method, Stage, TrainingData
+from edgead.train.method import Arrays, Batch, Card, Method, Official, Stage, TrainingData
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.deployable import Deployable
 from edgead.train.methods.transfusion.detector import Detector
@@ -43,6 +43,35 @@ class TransfusionNetwork(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # sums over windows and logarithms want float32
             scaled, found, logits = (each.float() for each in predicted)
             return losses((scaled, found, logits), x, normal, anomaly, mask, opacity)
+
+
+def _official_settings(weights: Mapping[str, Tensor]) -> list[str]:
+    """Go down the published network: its blocks' widths, which of them attend, and where a level ends."""
+    widths, attends, level, blocks = [], set(), 0, [0]
+    for number in range(len(weights)):
+        name = f"model.down.{number}."
+        if f"{name}conv.weight" in weights:
+            level += 1
+            blocks.append(0)
+        elif f"{name}res.conv1.weight" in weights:
+            if not blocks[level]:
+                widths.append(weights[f"{name}res.conv1.weight"].shape[0])
+            blocks[level] += 1
+            if f"{name}attn.output.weight" in weights:
+                attends.add(level)
+        else:
+            break
+    first = weights.get("model.image_proj.weight")
+    if first is None or not widths:
+        return []
+    inputs = [first.shape[0], *widths]
+    multipliers = [after // before for before, after in zip(inputs, widths)]
+    return [
+        f"width={first.shape[0]}",
+        f"multipliers={','.join(map(str, multipliers))}",
+        f"attention_levels={','.join(map(str, sorted(attends)))}",
+        f"blocks={blocks[0]}",
+    ]
 
 
 class Transfusion(Method):
@@ -76,6 +105,14 @@ class Transfusion(Method):
             "reverse_steps": 1,
         },
     }
+    official = Official(
+        marks=("model.middle.res1.conv1.weight",),
+        settings=_official_settings,
+        rename=lambda name: name if name.startswith("model.") else None,
+        resize="pillow bilinear",
+        inference="RGB in [−1, 1]; 18 reverse steps; map: 0.95 of the mean mask and 0.05 of the squared change, their "
+        "7×7 mean; score: its maximum",
+    )
 
     def __init__(self, config: TransfusionConfig) -> None:
         self.config: TransfusionConfig = config

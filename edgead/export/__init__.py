@@ -3,6 +3,6 @@
 What comes as ONNX needs ``pip install 'edgead[import]'``; what comes from PyTorch needs ``'edgead[train]'``.
 """
 
-from edgead.errors import require_installed
+from edgead.errors import is_installed, require_installed
 
-require_installed(("onnx", "onnxruntime"), "import")
+require_installed(("onnx", "onnxruntime"), "train" if is_installed("torch") else "import")

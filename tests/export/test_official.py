@@ -23,6 +23,9 @@ from edgead.train.backbones import MEAN, STD
 from edgead.train.methods.aand import Aand, AandConfig
 from edgead.train.methods.differnet import Differnet, DiffernetConfig
 from edgead.train.methods.draem import DiscriminativeNetwork, ReconstructiveNetwork
+from edgead.train.methods.drept.network import UNet
+from edgead.train.methods.transfusion.config import TransfusionConfig
+from edgead.train.methods.transfusion.method import Transfusion
 from edgead.train.official import find_files, load_official
 
 
@@ -200,6 +203,53 @@ def test_aand_scores_as_published(parts: Path, tmp_path: Path) -> None:
         assert np.abs(maps[0] - smooth).max() < 1e-4
 
 
+def test_transfusion_is_configured_as_its_weights_say(parts: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = TransfusionConfig(
+        size=(32, 32), width=32, multipliers=(1, 2, 1), attention_levels=(1,), blocks=1, reverse_steps=2
+    )
+    made = Transfusion(config)
+    stir(made.network)
+    saved = {**made.network.state_dict(), "ssim_loss.window": torch.zeros(1)}
+    torch.save(saved, tmp_path / "bottle_model.pkl")
+    settings = ["size=32", "reverse_steps=2"]
+    bundle = import_checkpoint(
+        [tmp_path / "bottle_model.pkl"],
+        "transfusion",
+        threshold_data=parts,
+        settings=settings,
+        out=tmp_path / "b.edgead",
+    )
+    names = ("width", "multipliers", "attention_levels", "blocks")
+    assert [bundle.manifest.config[name] for name in names] == [getattr(config, name) for name in names]
+    frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    scores, maps = OnnxRuntimeEngine(bundle.model).infer(frames)
+    with torch.no_grad():
+        expected, expected_maps = made.detector()(torch.from_numpy(frames))
+    assert np.abs(scores - expected.numpy()).max() < 1e-4
+    assert np.abs(maps - expected_maps.numpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize("side", [64, 128])
+def test_drept_scores_as_published(side: int, parts: Path, tmp_path: Path) -> None:
+    """Restated from the published test program: Pillow's bilinear, [−1, 1], the largest sigmoid."""
+    torch.manual_seed(0)
+    network = UNet(1, 4, (side, side))
+    stir(network)
+    torch.save(network.state_dict(), tmp_path / "seg.pth")
+    bundle = import_checkpoint([tmp_path / "seg.pth"], "drept", threshold_data=parts, out=tmp_path / "b.edgead")
+    assert (bundle.manifest.config["width"], bundle.manifest.size) == (4, (side, side))
+    engine = OnnxRuntimeEngine(bundle.model)
+    for file in list_images(parts / "test", recursive=True)[::5]:
+        image = np.asarray(Image.open(file).convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
+        tensor = ((torch.from_numpy(image.copy()).permute(2, 0, 1) / 255 - 0.5) / 0.5)[None]
+        with torch.no_grad():
+            expected = torch.sigmoid(network(tensor))
+        scores, maps = engine.infer(np.ascontiguousarray(image[None, ..., ::-1]))
+        assert scores[0] == pytest.approx(float(expected.max()), abs=1e-5)
+        assert np.abs(maps[0] - expected[0, 0].numpy()).max() < 1e-5
+
+
 class Whole(nn.Module):
     """What ``torch.save(model)`` pickles as a whole."""
 
@@ -242,6 +292,9 @@ def test_the_wrong_method_is_guessed(
 ) -> None:
     with pytest.raises(CheckpointError, match="It looks like one of DRAEM:  --method draem"):
         import_checkpoint([draem[0]], "differnet", threshold_data=parts, out=tmp_path / "b.edgead")
+    torch.save(UNet(1, 4, (64, 64)).state_dict(), tmp_path / "seg.pth")
+    with pytest.raises(CheckpointError, match="It looks like one of DRepT:  --method drept"):
+        import_checkpoint([tmp_path / "seg.pth"], "transfusion", threshold_data=parts, out=tmp_path / "b.edgead")
     torch.save({"a.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="nor of another method here"):
         import_checkpoint([tmp_path / "other.pth"], "draem", threshold_data=parts, out=tmp_path / "b.edgead")

@@ -21,6 +21,8 @@ EXTRAS = {
     # av: PyAV, another way to network cameras (av+rtsp://). harvesters: GenICam cameras (genicam://).
     "rtsp": ["av>=12", OPENCV],
     "genicam": ["harvesters>=1.4,<2", OPENCV],
+    # onnx, onnxruntime: taking over a model that comes as ONNX, without PyTorch.
+    "import": ["onnx>=1.16", "onnxruntime>=1.17", OPENCV],
     # torch: networks and training. onnx: reading and checking exported graphs. onnxruntime: parity and thresholds on
     # the exported graph. accelerate: devices, mixed precision, several processes. safetensors: weights without
     # pickle. torchvision: pretrained backbones. Pillow: the published texture augmentations. matplotlib: loss curves.

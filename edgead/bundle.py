@@ -34,7 +34,8 @@ class Manifest:
         name: of the bundle.
         method, preset, config: how the model was configured.
         category: name of the product.
-        input: ``height``, ``width`` in pixels and ``bit_depth`` of 16-bit images.
+        input: ``height``, ``width`` in pixels and ``bit_depth`` of 16-bit images; ``batch`` 1 where the graph takes no
+            more than one frame at a time.
         precision: of the graph, ``"fp32"``.
         threshold: ``value``, ``normals``, ``false_reject_bound``, ``requested_bound``; see `edgead.decision.Threshold`.
             ``scores`` and ``peaks`` are the sorted scores and highest map values of the held-out images.
@@ -45,6 +46,8 @@ class Manifest:
         training: ``seed``, ``steps``, ``created`` and package ``versions``.
         created: UTC, ISO 8601.
         edgead: version that wrote the bundle.
+        origin: of an imported model: ``what`` it is, its ``files`` with their SHA-256, and how it was read; see
+            docs/import.md. Empty where edgead trained it, and in bundles of edgead 0.1.
         files: file name ↦ SHA-256, for every file but the manifest.
         digest: SHA-256 of the manifest itself, see `manifest_digest`.
     """
@@ -64,6 +67,7 @@ class Manifest:
     training: dict[str, Any]
     created: str
     edgead: str
+    origin: dict[str, Any] = dataclasses.field(default_factory=dict)
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     digest: str = ""
 
@@ -178,14 +182,14 @@ def _read_manifest(path: Path) -> Manifest:
             "Upgrade with:  pip install --upgrade edgead"
         )
     names = [field.name for field in dataclasses.fields(Manifest)]
-    absent = [name for name in names if name not in values]
+    absent = [name for name in names if name not in values and name != "origin"]
     if absent:
         raise BundleError(f"{path / MANIFEST} is damaged: it has no {', '.join(absent)}.")
     if values["digest"] != manifest_digest(values):
         raise BundleError(
             f"{path / MANIFEST} is damaged: it was changed since it was written. Export the bundle again."
         )
-    manifest = Manifest(**{name: values[name] for name in names})
+    manifest = Manifest(**{name: values[name] for name in names if name in values})
     try:
         usable = (
             min(*manifest.size, manifest.input["bit_depth"] - 8) > 0

@@ -109,6 +109,13 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods`."
 )
 @click.option("--textures", type=PATH, help="Folder of pictures that fill synthetic anomalies, for instance DTD.")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    type=PATH,
+    help="Another product's data with defects (or a run that learned from it), for DRepT. Repeatable.",
+)
 @click.option("--weights", type=PATH, help="A backbone's ImageNet weights, .pth or .safetensors. [default: download]")
 @click.option("--holdout", default=0.2, show_default=True, help="Share of good images kept for the threshold.")
 @click.option(
@@ -160,10 +167,28 @@ def _refuse_others(*allowed: str) -> None:
 
 
 @cli.command()
+@click.argument("run_folder", metavar="RUN", type=PATH)
+@click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="Pictures to draw.")
+@click.option("--out", required=True, type=PATH, help="Folder for NUMBER.png and NUMBER_mask.png.")
+@click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other seeds, other pictures.")
+@_json_option
+def synthesise(run_folder: Path, count: int, out: Path, data: Path | None, seed: int, as_json: bool) -> None:
+    """Write synthetic anomalies, as a run is trained on, as pictures with their masks."""
+    from edgead.train.synthesise import synthesise as draw
+
+    paths = draw(run_folder, out, count=count, data=data, seed=seed, console=Terminal())
+    _emit({"pictures": [str(path) for path in paths]}, as_json, f"{len(paths)} pictures with masks in {out}")
+
+
+@cli.command()
 @click.option("--method", default="draem", show_default=True, help="Whose newest finished run is exported.")
 @click.option("--category", help="Of the run; 'all' exports the newest run of every category.")
 @click.option("--checkpoint", type=PATH, help="The run to export, instead of the newest.")
 @click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting that is open at export."
+)
 @click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
 @click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/export/RUN.edgead]")
 @_json_option
@@ -172,6 +197,7 @@ def export(
     category: str | None,
     checkpoint: Path | None,
     data: Path | None,
+    settings: tuple[str, ...],
     false_reject: float,
     out: Path | None,
     as_json: bool,
@@ -186,10 +212,98 @@ def export(
         runs = [checkpoint]
     else:
         runs = find_runs_of_all(method) if category == "all" else [find_run(method, category)]
-    bundles = [make(run, data=data, out=out, false_reject=false_reject, console=Terminal()) for run in runs]
+    bundles = [
+        make(run, data=data, out=out, false_reject=false_reject, settings=settings, console=Terminal()) for run in runs
+    ]
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)} for bundle in bundles]
     _emit({"bundles": value}, as_json, text)
+
+
+@cli.command("import")
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@click.option("--from", "source", help="anomalib or onnx, for a model that comes as ONNX. [default: onnx]")
+@click.option("--method", help="Whose published checkpoint it is, see `edgead methods`; may consist of two files.")
+@click.option("--threshold-data", type=PATH, help="Images of good parts that the model was not trained on.")
+@click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="With --method: override a setting.")
+@click.option("--size", help="Input HEIGHTxWIDTH, where the model takes any.")
+@click.option("--input", "input_name", help="The image input, where there are several.")
+@click.option("--score", help="The image score; any tensor of the graph. [default: computed from the map]")
+@click.option("--map", "map_name", help="The pixel map; any tensor of the graph, or none.")
+@click.option("--pool", default="max", show_default=True, help="Score from the map: max, or top:0.01 (mean of 1 %).")
+@click.option("--rgb/--bgr", default=None, help="Colour order that the model wants. [default: rgb]")
+@click.option("--scale", type=float, help="Grey values are divided by it first. [default: 255]")
+@click.option("--mean", metavar="A,B,C", help="Subtracted then, for each channel. [default: 0,0,0]")
+@click.option("--std", metavar="A,B,C", help="Divided by then. [default: 1,1,1]")
+@click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/import/NAME.edgead]")
+@_json_option
+def import_model(
+    files: tuple[Path, ...], source: str | None, method: str | None, as_json: bool, **options: Any
+) -> None:
+    """Make a bundle of a model that was trained elsewhere.
+
+    \b
+    edgead import model.onnx --from anomalib
+    edgead import model.onnx --map NAME --threshold-data DIR
+    edgead import NAME.pckl NAME_seg.pckl --method draem --threshold-data DIR
+    """
+    shared = {name: options[name] for name in ("threshold_data", "false_reject", "out")}
+    if method:
+        from edgead.export.official import import_checkpoint
+
+        _refuse_given(
+            "with --method", "source", "input_name", "score", "map_name", "pool", "rgb", "scale", "mean", "std"
+        )
+        settings = [*options["settings"], *([f"size={options['size']}"] if options["size"] else [])]
+        bundle = import_checkpoint(files, method, settings=settings, console=Terminal(), **shared)
+    else:
+        from edgead.export.imported import OnnxOptions, import_onnx
+
+        if len(files) != 1:
+            raise click.UsageError("One ONNX file at a time. Files of a published method's checkpoint want --method.")
+        _refuse_given("without --method", "settings")
+        chosen = OnnxOptions(
+            input=options["input_name"],
+            score=options["score"],
+            map=options["map_name"],
+            size=_parse_size(options["size"]),
+            rgb=options["rgb"],
+            scale=options["scale"],
+            mean=_parse_numbers("--mean", options["mean"]),
+            std=_parse_numbers("--std", options["std"]),
+            pool=options["pool"],
+        )
+        bundle = import_onnx(files[0], source=source or "onnx", options=chosen, console=Terminal(), **shared)
+    text = f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES"
+    _emit({"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)}, as_json, text)
+
+
+def _refuse_given(when: str, *names: str) -> None:
+    """Refuse options that would be ignored."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in names and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[0]} means nothing {when}.")
+
+
+def _parse_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        sides = [int(part) for part in text.lower().split("x")]
+        height, width = sides * 2 if len(sides) == 1 else sides
+    except ValueError as error:
+        raise click.UsageError(f"--size takes HEIGHTxWIDTH or one number, not '{text}'.") from error
+    return height, width
+
+
+def _parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.UsageError(f"{option} takes three numbers with commas between them, not '{text}'.") from error
 
 
 @cli.command()
@@ -350,9 +464,10 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "category": manifest.category,
         "input": f"{manifest.size[0]}×{manifest.size[1]}",
         "precision": manifest.precision,
-        "threshold": f"{manifest.threshold['value']:.6g}, from {manifest.threshold['normals']} held-out good images, "
-        f"rejects at most {manifest.threshold['false_reject_bound']:.2%} of good parts on average",
+        "threshold": _threshold_line(manifest.threshold),
         "parity": f"graph and network differ by at most {apart:.2g}",
+        **({"origin": _origin_line(manifest.origin)} if manifest.origin else {}),
+        **({"protocol": manifest.training["protocol"]} if "protocol" in manifest.training else {}),
         "made": f"{manifest.created} by edgead {manifest.edgead}",
         "files": f"{len(manifest.files)}, hashes right",
         "golden": f"{check.frames} frames on {name}: within {check.largest:.2g} (allowed {check.tolerance:g})",
@@ -361,6 +476,21 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
     if not check.good:
         raise DeviceError(f"On this machine {name} does not give what the bundle must give. Do not use it here.")
+
+
+def _threshold_line(threshold: dict[str, Any]) -> str:
+    if not threshold["normals"]:
+        return f"{threshold['value']:.6g}, the imported model's own; how many good parts it rejects is not known"
+    return (
+        f"{threshold['value']:.6g}, from {threshold['normals']} held-out good images, "
+        f"rejects at most {threshold['false_reject_bound']:.2%} of good parts on average"
+    )
+
+
+def _origin_line(origin: dict[str, Any]) -> str:
+    files = ", ".join(f"{name} (SHA-256 {digest[:12]}…)" for name, digest in origin["files"].items())
+    maker = origin.get("versions", {}).get("maker")
+    return f"{origin['what']}{f' by {maker}' if maker else ''}: {files}"
 
 
 @cli.command()
@@ -373,7 +503,10 @@ def methods(as_json: bool) -> None:
     blocks = []
     for entry in described:
         lines = [f"{entry['name']}: {entry['title']} ({entry['paper']})"]
-        lines += [f"  {key:<12} {entry[key]}" for key in ("weights", "published", "localises", "needs", "presets")]
+        told = ("weights", "published", "protocol", "localises", "needs", "presets")
+        lines += [f"  {key:<12} {entry[key]}" for key in told if entry[key]]
+        if entry["export_settings"]:
+            lines.append(f"  {'at export':<12} --set {', '.join(entry['export_settings'])}")
         lines += ["  settings"] + [f"    {key} = {value}" for key, value in entry["settings"].items()]
         blocks.append("\n".join(lines))
     _emit(described, as_json, "\n\n".join(blocks))

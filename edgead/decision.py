@@ -26,7 +26,7 @@ class Threshold:
 
     Attributes:
         value: a score above this fails.
-        normals: number of held-out good images that it was computed from.
+        normals: number of held-out good images that it was computed from; 0 for one that came with an imported model.
         false_reject_bound: the share of good parts, on average over sets of that many normals, that fails at
             most. It is the bound that was asked for, or the smallest one that so few normals can support.
         requested_bound: the bound that was asked for.
@@ -39,6 +39,8 @@ class Threshold:
 
     def describe(self) -> str:
         """Say in one line what the threshold promises."""
+        if not self.normals:
+            return f"threshold {self.value:.6g}, the imported model's own: how many good parts it rejects is not known"
         line = (
             f"threshold {self.value:.6g} from {self.normals} held-out good images: "
             f"at most {self.false_reject_bound:.2%} of good parts fail on average"

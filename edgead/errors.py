@@ -5,6 +5,7 @@
     ├── ConfigError                exit 2   an option or configuration value that makes no sense
     ├── TrainingError              exit 2   training cannot go on (for instance a loss that is not finite)
     ├── CheckpointError            exit 2   a checkpoint that is missing, damaged or of another method
+    ├── ModelError                 exit 2   somebody else's model that cannot be taken over
     ├── BundleError                exit 2   a bundle that is missing, damaged or of a newer format
     ├── SourceError                exit 2   a frame source that cannot be opened
     ├── SinkError                  exit 2   a sink that did not take every result
@@ -43,6 +44,10 @@ class TrainingError(EdgeadError):
 
 class CheckpointError(EdgeadError):
     """A checkpoint that is missing, damaged or of another method."""
+
+
+class ModelError(EdgeadError):
+    """Somebody else's model that cannot be taken over."""
 
 
 class BundleError(EdgeadError):

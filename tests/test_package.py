@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -47,6 +48,28 @@ def test_the_runtime_runs_where_only_the_cpu_extra_is_installed(bundle: edgead.b
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1] == "12"
     assert "golden" in done.stdout
+
+
+def test_onnx_models_are_imported_where_only_the_import_extra_is_installed(parts: Path, tmp_path: Path) -> None:
+    from onnx import parser, save_model
+
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        main (float[N, 3, 16, 16] image) => (float[N, 1, 16, 16] heat)
+        { heat = ReduceMean <axes = [1], keepdims = 1> (image) }""")
+    save_model(model, tmp_path / "m.onnx")
+    banned = tuple(name for name in HEAVY if name != "onnx")
+    code = "import sys\nfrom edgead.cli import main\nmain(sys.argv[1:])"
+    out = str(tmp_path / "b.edgead")
+    done = run_banned(
+        code, banned, "import", str(tmp_path / "m.onnx"), "--threshold-data", str(parts), "--out", out, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(done.stdout)["manifest"]
+    assert (manifest["method"], manifest["input"]["height"]) == ("onnx", 16)
+    shown = run_banned(code, (*banned, "onnx"), "inspect", out, "--engine", "onnxruntime")
+    assert "origin     an ONNX model: m.onnx (SHA-256" in shown.stdout
+    missing = run_banned(code, ("torch", "onnx"), "import", "m.onnx")
+    assert "pip install 'edgead[import]'" in missing.stderr
 
 
 def test_help_is_light() -> None:

@@ -97,6 +97,7 @@ def benchmark(
                 "engine": inspector.engine.name,
                 "precision": manifest.precision,
                 "size": list(manifest.size),
+                "protocol": manifest.training.get("protocol", ""),
                 **accuracy.values,
             }
         )
@@ -147,7 +148,9 @@ def to_table(rows: Sequence[dict[str, Any]]) -> str:
         cells.append([row["bundle"], row["category"], *figures, *times])
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    # Some figures cannot be read without a word on how they came about.
+    notes = [f"{row['bundle']}: {row['protocol']}" for row in rows if row["protocol"]]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *notes])
 
 
 def _category_of(inspector: Inspector, categories: Sequence[Category]) -> Category:
@@ -184,6 +187,7 @@ def _averages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "bundle": f"{method} {preset} {precision}",
             "category": f"mean of {len(members)}",
             "engine": engine,
+            "protocol": next((member["protocol"] for member in members if member["protocol"]), ""),
             "latency_ms": {
                 name: float(np.mean([member["latency_ms"][name] for member in members]))
                 for name in ("p50", "p90", "p99")
@@ -211,6 +215,7 @@ def _to_csv(rows: Sequence[dict[str, Any]]) -> str:
         "p50_ms",
         "p90_ms",
         "p99_ms",
+        "protocol",
     ]
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(names)

@@ -49,6 +49,7 @@ def render(results: dict[str, Any], misses: Sequence[tuple[str, Sequence[Miss]]]
 <p class="note">Percent. Pixel metrics at {conditions["pixel_size"]}×{conditions["pixel_size"]}. The F1-max columns pick
 their threshold on the test labels, as papers do; the last two columns are what the bundle's own threshold does.</p>
 {_accuracy_table(results)}
+{_notes(results)}
 <h2>Latency</h2>
 <p class="note">Milliseconds. “Engine alone” is the bare engine on the same frame, already fitted.
 The mask at the frame’s resolution is made when it is asked for, and is in none of the other figures.</p>
@@ -60,6 +61,11 @@ The mask at the frame’s resolution is made when it is asked for, and is in non
 <pre>{html.escape(conditions_text)}</pre>
 </body></html>
 """
+
+
+def _notes(results: dict[str, Any]) -> str:
+    rows = [row for row in (*results["rows"], *results["averages"]) if row["protocol"]]
+    return "".join(f'<p class="note">{html.escape(row["bundle"])}: {html.escape(row["protocol"])}</p>' for row in rows)
 
 
 def _plot(rows: Sequence[dict[str, Any]]) -> str:

@@ -1,5 +1,8 @@
-"""From a checkpoint to a bundle. Needs torch and onnx: ``pip install 'edgead[train]'``."""
+"""From a checkpoint, or somebody else's model, to a bundle.
 
-from edgead.errors import require_installed
+What comes as ONNX needs ``pip install 'edgead[import]'``; what comes from PyTorch needs ``'edgead[train]'``.
+"""
 
-require_installed(("torch", "onnx", "onnxruntime"), "train")
+from edgead.errors import is_installed, require_installed
+
+require_installed(("onnx", "onnxruntime"), "train" if is_installed("torch") else "import")

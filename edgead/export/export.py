@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-from datetime import datetime, timezone
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-import edgead
-from edgead.bundle import FORMAT, MODEL, Bundle, Golden, Manifest, is_bundle, write_bundle
+import edgead.train  # noqa: F401  first: it says what to install where PyTorch is missing
+from edgead.bundle import MODEL, Bundle, is_bundle
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames
-from edgead.decision import conformal_threshold
 from edgead.errors import CheckpointError, DataError
-from edgead.export.parity import check_parity, run_reference
+from edgead.export.complete import complete, limits_of
+from edgead.export.parity import run_reference
 from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
-from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
-from edgead.train.method import Method
+from edgead.train.method import Method, TrainingData
 
 PARITY_FRAMES = 12
 """Held-out images on which graph and network are compared, beside as many synthetic anomalies."""
@@ -62,6 +59,7 @@ def export(
     data: str | Path | None = None,
     out: str | Path | None = None,
     false_reject: float = 0.01,
+    settings: Sequence[str] = (),
     console: Console | None = None,
 ) -> Bundle:
     """Write a run's model as a bundle.
@@ -74,6 +72,8 @@ def export(
         data: where the training data is now, if it has moved.
         out: the bundle's folder; ``runs/export/RUN.edgead`` by default. A bundle that is there is replaced.
         false_reject: wanted bound on the share of good parts that fail.
+        settings: ``"name=value"`` overrides of what the method leaves open at export, `Method.export_settings`; the
+            manifest's configuration holds them.
         console: what shows progress.
 
     Raises:
@@ -81,54 +81,37 @@ def export(
         EdgeadError: see `edgead.errors`.
     """
     run_folder, console = Path(run_folder), console or Console()
-    run, method = checkpoint.load_method(run_folder)
+    run, method = checkpoint.load_method(run_folder, settings)
     path = Path(out) if out else Path("runs", "export", run_folder.resolve().name + ".edgead")
     if path.exists() and not is_bundle(path):
         raise DataError(f"{path} exists and is not a bundle, or holds other files too; choose another --out.")
     held_out = _load_held_out(run, Path(data or run.data), console)
     rng = np.random.default_rng((run.seed, 0x60D))
     count = min(len(held_out.frames), PARITY_FRAMES)
-    no_textures = np.empty((0, *held_out.frames.shape[1:]), np.uint8)
-    anomalies = [method.example(held_out.frames, no_textures, rng)["frame"] for _ in range(count)]
+    anomalies = [method.example(TrainingData(held_out.frames), rng)["frame"] for _ in range(count)]
     probes = np.concatenate([held_out.frames[:count], np.stack(anomalies)])
     with atomic_folder(path) as folder:
         console.say("tracing the network to ONNX")
         size = (held_out.frames.shape[1], held_out.frames.shape[2])
         write_onnx(method.deployable(), size, folder / MODEL)
-        engine = OnnxRuntimeEngine(folder / MODEL)
-        console.say(f"comparing graph and network on {len(probes)} frames")
-        reference = run_reference(method.detector(), probes)
-        parity = check_parity(reference, *_run(engine, probes, Console()))
-        scores, maps = _run(engine, held_out.frames, console)
-        threshold = conformal_threshold(scores, false_reject)
-        peaks = conformal_threshold(maps.max(axis=(1, 2)), false_reject)
-        shown = [0, min(1, count - 1), count, min(count + 1, 2 * count - 1)]
-        manifest = Manifest(
-            format=FORMAT,
-            name=path.name.removesuffix(".edgead"),
-            method=run.method,
-            preset=run.preset,
-            config=run.config,
-            category=run.category,
-            input={"height": size[0], "width": size[1], "bit_depth": run.bit_depth},
-            precision="fp32",
-            threshold={
-                **dataclasses.asdict(threshold),
-                # Kept so that `--threshold fpr:…` can choose anew beside the line, also where only a region counts.
-                "scores": np.sort(scores).tolist(),
-                "peaks": np.sort(maps.max(axis=(1, 2))).tolist(),
+        manifest = complete(
+            folder,
+            {
+                "name": path.name.removesuffix(".edgead"),
+                "method": run.method,
+                "preset": run.preset,
+                "config": run.config,
+                "category": run.category,
+                "input": {"height": size[0], "width": size[1], "bit_depth": run.bit_depth},
+                "data": {"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},
+                "training": _training(run, method),
             },
-            mask_threshold=peaks.value,
-            parity=dataclasses.asdict(parity),
-            data={"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},
-            training=_training(run, method),
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            edgead=edgead.__version__,
+            reference=lambda frames: run_reference(method.detector(), frames),
+            probes=probes,
+            shown=[0, min(1, count - 1), count, min(count + 1, 2 * count - 1)],
+            limits=lambda engine: limits_of(engine, held_out.frames, false_reject, console),
+            console=console,
         )
-        golden = Golden(probes[shown], reference.scores[shown], reference.maps[shown])
-        manifest = write_bundle(folder, manifest, golden)
-    console.say(f"graph and network differ by at most {parity.largest:.2g} (allowed {parity.tolerance:.2g})")
-    console.say(threshold.describe())
     console.say(f"Exported: {path}")
     return Bundle(path, manifest)
 
@@ -152,16 +135,14 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
     return frames
 
 
-def _run(
-    engine: OnnxRuntimeEngine, frames: NDArray[np.uint8], console: Console
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    outputs = [engine.infer(frames[index : index + 1]) for index in console.track("scoring")(range(len(frames)))]
-    return np.concatenate([scores for scores, _ in outputs]), np.concatenate([maps for _, maps in outputs])
-
-
 def _training(run: RunConfig, method: Method) -> dict[str, object]:
     steps = method.config.total_steps(len(run.normals))
+    learned = {
+        "sources": [{"name": source.name, "fingerprint": source.fingerprint} for source in run.sources],
+        "protocol": method.card.protocol,
+    }
     return {
+        **(learned if run.sources else {}),
         "seed": run.seed,
         "steps": steps,
         "images": len(run.normals),

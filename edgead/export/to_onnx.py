@@ -9,8 +9,7 @@ import onnx
 import torch
 from torch import nn
 
-OPSET = 17
-"""The newest operator set that TensorRT 8.6 (JetPack 6.0) reads."""
+from edgead.export.opset import OPSET
 
 
 def write_onnx(module: nn.Module, size: tuple[int, int], path: Path) -> None:

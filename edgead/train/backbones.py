@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgead.errors import CheckpointError, ConfigError, require
+from edgead.train.weights import read_weights, refuse_differences
 
 LEVELS: dict[str, tuple[str, str, str]] = {
     "alexnet": ("features.2", "features.5", "features.12"),
@@ -31,9 +29,6 @@ LEVELS: dict[str, tuple[str, str, str]] = {
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, RGB in [0, 1]: what all these networks were trained with."""
-
-SHOWN = 3
-"""Differing names that an error lists of each kind."""
 
 
 def torchvision() -> Any:
@@ -153,11 +148,11 @@ class Backbone(nn.Module):
         Raises:
             CheckpointError: they are not there, damaged, or another network's; with the names that differ.
         """
-        values = _read(weights) if weights else _download(self.name)
+        values = read_weights(weights) if weights else _download(self.name)
         own = {key: value for key, value in self.state_dict().items() if key in self._every_key}
         fits = {key: value for key, value in values.items() if key in own and value.shape == own[key].shape}
         counters = {key for key in own if key.endswith("num_batches_tracked")}
-        _complain(
+        refuse_differences(
             f"{weights or 'The download'} does not hold the weights of {self.name}",
             missing=own.keys() - values.keys() - counters,
             unknown=values.keys() - self._every_key,
@@ -213,22 +208,6 @@ def _build(name: str) -> nn.Module:
     return network
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            loaded: Mapping[str, Tensor] = load_file(path)
-            return loaded
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"There is no file {path} (--weights).") from error
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as weights: {reason}") from error
-    if not isinstance(values, Mapping) or not all(isinstance(value, Tensor) for value in values.values()):
-        raise CheckpointError(f"{path} is not a plain table of weights (a state dict).")
-    return values
-
-
 def _download(name: str) -> Mapping[str, Tensor]:
     if name == "resnet50v2":
         raise CheckpointError(
@@ -247,13 +226,3 @@ def _download(name: str) -> Mapping[str, Tensor]:
             f"and put it at {Path(torch.hub.get_dir(), 'checkpoints', file)}, or name it with --weights FILE."
         ) from error
     return values
-
-
-def _complain(what: str, **differences: set[str]) -> None:
-    listed = [
-        f"{kind}: {', '.join(sorted(keys)[:SHOWN])}" + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
-        for kind, keys in differences.items()
-        if keys
-    ]
-    if listed:
-        raise CheckpointError(f"{what}.\n{'; '.join(listed)}.")

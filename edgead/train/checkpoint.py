@@ -6,13 +6,14 @@ state.safetensors    weights, optimiser and position while training; replaced in
 weights.safetensors  the trained weights; their presence means that the run is finished
 curves.png           losses over steps
 synthetic.png        examples of what the network was trained on
+sources/NAME         what was learned from another product first; see `edgead.train.sources`
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,31 @@ from torch import Tensor
 
 from edgead.errors import CheckpointError, EdgeadError
 from edgead.files import atomic_file, write_json
-from edgead.train.method import Method, config_from_dict
+from edgead.train.method import Method, Trained, config_from_dict, reconfigure
 from edgead.train.methods import get_method
 
 CONFIG, METRICS, STATE, WEIGHTS = "config.json", "metrics.jsonl", "state.safetensors", "weights.safetensors"
+CURVES = "curves.png"
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Another product that a run learns from.
+
+    Attributes:
+        name: of the product; its folder below ``RUN/sources``.
+        path: folder of its images, or the file with what another run has learned from it.
+        root: folder of its images.
+        normals, anomalies: file names relative to `root`; empty where what was learned is taken up.
+        fingerprint: SHA-256 over good and over defective images.
+    """
+
+    name: str
+    path: str
+    root: str
+    normals: tuple[str, ...] = ()
+    anomalies: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +69,7 @@ class RunConfig:
         created: UTC, ISO 8601.
         versions: of the packages that matter.
         weights: file of a backbone's weights, or None for its publisher's download.
+        sources: other products whose real defects are learned from.
     """
 
     method: str
@@ -65,6 +88,7 @@ class RunConfig:
     created: str
     versions: dict[str, str]
     weights: str | None = None
+    sources: tuple[SourceConfig, ...] = ()
 
 
 def save_run_config(folder: Path, run: RunConfig) -> None:
@@ -82,14 +106,17 @@ def load_run_config(folder: Path) -> RunConfig:
     try:
         values = json.loads(path.read_text())
         fields = {field.name for field in dataclasses.fields(RunConfig)}
-        kept: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
+        sources = tuple(SourceConfig(**_tuples(source)) for source in values.get("sources", ()))
+        kept = {**_tuples(values), "sources": sources}
         return RunConfig(**{name: kept[name] for name in fields if name in kept})
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a training run: it has no {CONFIG}.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}). Train again, or name another --checkpoint.") from error
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def is_finished(folder: Path) -> bool:
@@ -111,19 +138,25 @@ def find_runs(root: Path, method: str, finished: bool, category: str | None = No
     return [folder for _, folder in sorted(found, reverse=True)]
 
 
-def save_weights(folder: Path, method: Method) -> None:
+def save_weights(folder: Path, trained: Trained) -> None:
     """Write the final weights; the state that was needed to go on is removed."""
-    _save_tensors(folder / WEIGHTS, dict(method.network.state_dict()), {})
+    _save_tensors(folder / WEIGHTS, dict(trained.network.state_dict()), {})
     (folder / STATE).unlink(missing_ok=True)
 
 
-def load_method(folder: Path) -> tuple[RunConfig, Method]:
+def load_method(folder: Path, settings: Iterable[str] = ()) -> tuple[RunConfig, Method]:
     """Read a finished run and rebuild its method with the trained weights.
+
+    Args:
+        folder: of the run.
+        settings: ``name=value`` overrides of what is open at export; they go into the run's configuration too.
 
     Raises:
         CheckpointError: not a finished run, damaged, or weights that do not fit its configuration.
+        ConfigError: a setting that does not exist, makes no sense or was decided in training.
     """
     run = load_run_config(folder)
+    run = dataclasses.replace(run, config=reconfigure(get_method(run.method), run.config, settings))
     if not is_finished(folder):
         raise CheckpointError(f"The run in {folder} is not finished. Go on with:  edgead train --resume --out {folder}")
     method = build_method(run)
@@ -154,20 +187,21 @@ class State:
     scaler: dict[str, Any]
 
 
-def save_state(folder: Path, method: Method, optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Write weights, optimiser and position as one file that is whole or not there at all."""
-    tensors = {f"network/{name}": value for name, value in method.network.state_dict().items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        tensors.update({f"optimizer/{index}/{name}": value for name, value in values.items()})
+def save_state(folder: Path, trained: Trained, optimizers: Sequence[torch.optim.Optimizer], state: State) -> None:
+    """Write weights, each player's optimiser and position as one file that is whole or not there at all."""
+    tensors = {f"network/{name}": value for name, value in trained.network.state_dict().items()}
+    for player, optimizer in enumerate(optimizers):
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors.update({f"optimizer/{player}/{index}/{name}": value for name, value in values.items()})
     position = {"stage": str(state.stage), "step": str(state.step), "scaler": json.dumps(state.scaler)}
     _save_tensors(folder / STATE, tensors, position)
 
 
-def load_state(folder: Path, method: Method) -> tuple[State, dict[str, Tensor]] | None:
+def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]] | None:
     """Restore the network of an unfinished run.
 
     Returns:
-        The position and the optimiser's tensors, or None where nothing was saved yet.
+        The position and the optimisers' tensors, or None where nothing was saved yet.
 
     Raises:
         CheckpointError: the file is damaged or does not fit the network.
@@ -180,19 +214,21 @@ def load_state(folder: Path, method: Method) -> tuple[State, dict[str, Tensor]] 
             position = file.metadata()
         tensors = load_file(path)
         network = {name.removeprefix("network/"): value for name, value in tensors.items() if name[0] == "n"}
-        method.network.load_state_dict(network)
+        trained.network.load_state_dict(network)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be resumed from: {error}") from error
     rest = {name.removeprefix("optimizer/"): value for name, value in tensors.items() if name[0] == "o"}
     return State(int(position["stage"]), int(position["step"]), json.loads(position["scaler"])), rest
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give a new optimiser the state of a saved one, each tensor in the memory layout of its parameter."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, player: int, tensors: Mapping[str, Tensor]) -> None:
+    """Give a player's new optimiser the state of its saved one, each tensor in the memory layout of its parameter."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        index, _, name = key.partition("/")
+        owner, index, name = key.split("/")
+        if int(owner) != player:
+            continue
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from torch.utils.data import DataLoader, Dataset
 
 from edgead.console import Console
@@ -35,7 +36,7 @@ from edgead.train.checkpoint import (
     save_weights,
     trim_metrics,
 )
-from edgead.train.method import Arrays, Method, Stage
+from edgead.train.method import Arrays, Batch, Stage, Trained
 
 SAVE_SECONDS = 60.0
 """Time between two saved states: what a kill can cost."""
@@ -44,7 +45,7 @@ SAVE_SHARE = 0.02
 
 
 def fit(
-    method: Method,
+    trained: Trained,
     stages: list[Stage],
     folder: Path,
     *,
@@ -55,11 +56,11 @@ def fit(
     console: Console | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> None:
-    """Run a method's stages to the end and write its weights; go on where `folder` holds a saved state.
+    """Run stages to the end and write the network's weights; go on where `folder` holds a saved state.
 
     Args:
-        method: its network is trained in place.
-        stages: from `Method.stages`.
+        trained: its network is trained in place.
+        stages: from `Method.stages`, or a lesson's.
         folder: the run's folder.
         seed: of every random choice.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
@@ -73,9 +74,9 @@ def fit(
         DeviceError: the device is not there.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the state is saved first.
     """
-    accelerator = make_accelerator(device, precision)
+    accelerator = make_accelerator(device, precision, turns=any(stage.players for stage in stages))
     folder.mkdir(parents=True, exist_ok=True)
-    saved = load_state(folder, method)
+    saved = load_state(folder, trained)
     if saved:
         trim_metrics(folder, [stage.name for stage in stages], saved[0])
     else:
@@ -92,16 +93,20 @@ def fit(
         # Channels-last convolutions are about 1.4 times faster on a CPU and fit tensor cores.
         stage.module.to(device=accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         stage.prepare(accelerator.device, console.track(f"preparing {stage.name}"))
-        loop = _StageLoop(method, stage, index, folder, accelerator, seed, resumed)
+        loop = _StageLoop(trained, stage, index, folder, accelerator, seed, resumed)
         loop.run(workers, console, save_seconds)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        save_weights(folder, method)
+        save_weights(folder, trained)
     accelerator.end_training()
 
 
-def make_accelerator(device: str, precision: str) -> Accelerator:
-    """Make the Accelerator for a device; processes started by ``accelerate launch`` get theirs from it."""
+def make_accelerator(device: str, precision: str, turns: bool = False) -> Accelerator:
+    """Make the Accelerator for a device; processes started by ``accelerate launch`` get theirs from it.
+
+    Where players take `turns`, a loss reaches only some of the weights, and a second forward must not overwrite
+    buffers that the first one's backward still needs.
+    """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ConfigError(f"There is no device '{device}'; give auto, cpu, cuda or cuda:N.")
     if device.startswith("cuda"):
@@ -114,11 +119,17 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
         os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{index}"
     AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps the first choice of a process forever
     try:
-        return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+        shared = DistributedDataParallelKwargs(find_unused_parameters=turns, broadcast_buffers=not turns)
+        return Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[shared])
     except (ValueError, RuntimeError) as error:
         raise DeviceError(f"Cannot train with precision '{precision}' on '{device}': {error}") from error
     finally:
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
+
+
+def is_main() -> bool:
+    """Tell whether this process, of those that accelerate launch started, owns the folder."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 class _Examples(Dataset[Arrays]):
@@ -149,7 +160,7 @@ class _Batches:
 class _StageLoop:
     def __init__(
         self,
-        method: Method,
+        trained: Trained,
         stage: Stage,
         index: int,
         folder: Path,
@@ -157,18 +168,20 @@ class _StageLoop:
         seed: int,
         resumed: tuple[State, dict[str, torch.Tensor]] | None,
     ) -> None:
-        self.method, self.stage, self.index, self.folder = method, stage, index, folder
+        self.trained, self.stage, self.index, self.folder = trained, stage, index, folder
         self.accelerator, self.seed, self.save_cost = accelerator, seed, 0.0
-        parameters = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
-        self.optimizer = stage.optimizer(parameters)
+        owned = [stage.module.get_submodule(player).parameters() for player in stage.players or ("",)]
+        self.optimizers = [stage.optimizer([weight for weight in own if weight.requires_grad]) for own in owned]
         self.first = 0
         if resumed:
             self.first = resumed[0].step
-            restore_optimizer(self.optimizer, resumed[1])
+            for player, optimizer in enumerate(self.optimizers):
+                restore_optimizer(optimizer, player, resumed[1])
             if accelerator.scaler is not None and resumed[0].scaler:
                 accelerator.scaler.load_state_dict(resumed[0].scaler)
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.module, self.prepared = accelerator.prepare(stage.module, self.optimizer)
+        self.groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        self.rates = [group["lr"] for group in self.groups]
+        self.module, *self.prepared = accelerator.prepare(stage.module, *self.optimizers)
 
     def run(self, workers: int, console: Console, save_seconds: float) -> None:
         batches = _Batches(self.first, self.stage, self.accelerator.process_index, self.accelerator.num_processes)
@@ -198,35 +211,38 @@ class _StageLoop:
                     raise KeyboardInterrupt
         self._save(self.stage.steps)
 
-    def _step(
-        self, step: int, batch: dict[str, torch.Tensor], stop: bool, due: bool
-    ) -> tuple[dict[str, float], bool, bool]:
+    def _step(self, step: int, batch: Batch, stop: bool, due: bool) -> tuple[dict[str, float], bool, bool]:
         """Take one step; return its losses, and whether all processes agree to stop and to save after it."""
         seeds = np.random.SeedSequence((self.seed, self.index, step, self.accelerator.process_index))
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         factor = self.stage.schedule(step)
-        for group, rate in zip(self.optimizer.param_groups, self.rates):
+        for group, rate in zip(self.groups, self.rates):
             group["lr"] = rate * factor
         device = self.accelerator.device
-        losses = self.module({name: value.to(device, non_blocking=True) for name, value in batch.items()})
-        total = torch.stack(list(losses.values())).sum()
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        values["total"] = float(total.detach())
-        broken_here = not math.isfinite(values["total"])
-        broken_anywhere, stopping, saving = self._agree(broken_here, stop, due)
-        if broken_anywhere:
-            where = "the sum" if broken_here else "in another process"
-            broken = ", ".join(name for name, value in values.items() if not math.isfinite(value) and name != "total")
-            raise TrainingError(
-                f"The loss is not finite at step {step + 1} of stage '{self.stage.name}' ({broken or where}).\n"
-                "Likely causes: a learning rate that is too high (--set learning_rate=…), or fp16 overflow "
-                "(--precision bf16).\n"
-                f"The last good state is in {self.folder}."
-            )
-        self.prepared.zero_grad()
-        self.accelerator.backward(total)
-        self.prepared.step()
-        return {**values, "learning_rate": self.rates[0] * factor}, stopping, saving
+        batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        values, sum_of_all = {}, 0.0
+        for player, optimizer in enumerate(self.prepared):
+            losses = self.module(batch, *self.stage.players[player : player + 1])
+            total = torch.stack([loss for loss in losses.values() if loss.requires_grad]).sum()
+            values.update({name: float(value.detach()) for name, value in losses.items()})
+            sum_of_all += float(total.detach())
+            broken, stopping, saving = self._agree(not math.isfinite(sum_of_all), stop, due)
+            if broken:
+                raise self._not_finite(step, values)
+            optimizer.zero_grad()
+            self.accelerator.backward(total)
+            optimizer.step()
+        return {**values, "total": sum_of_all, "learning_rate": self.rates[0] * factor}, stopping, saving
+
+    def _not_finite(self, step: int, values: dict[str, float]) -> TrainingError:
+        broken = ", ".join(name for name, value in values.items() if not math.isfinite(value))
+        return TrainingError(
+            f"The loss is not finite at step {step + 1} of stage '{self.stage.name}' "
+            f"({broken or 'the sum, or in another process'}).\n"
+            "Likely causes: a learning rate that is too high (--set learning_rate=…), or fp16 overflow "
+            "(--precision bf16).\n"
+            f"The last good state is in {self.folder}."
+        )
 
     def _agree(self, *flags: bool) -> list[bool]:
         """Combine each process's flags: what one asks for, all do, at the same step, or they would wait for ever."""
@@ -240,7 +256,7 @@ class _StageLoop:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             scaler: dict[str, Any] = {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict()
-            save_state(self.folder, self.method, self.optimizer, State(self.index, step, scaler))
+            save_state(self.folder, self.trained, self.optimizers, State(self.index, step, scaler))
         self.save_cost = time.monotonic() - started
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -65,3 +66,18 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 2.0, smooth: float =
     one_hot = torch.cat([1 - mask, mask], dim=1).clamp(smooth, 1 - smooth)
     p_t = (one_hot * probabilities).sum(dim=1) + smooth
     return (-((1 - p_t) ** gamma) * p_t.log()).mean()
+
+
+def sigmoid_focal_loss(logits: Tensor, mask: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Binary focal loss (Lin et al. 2017, equation 5), the mean over pixels.
+
+    Args:
+        logits: any shape, float32.
+        mask: same shape, 0 or 1.
+        alpha: weight of the ones; the zeros have 1 − α.
+        gamma: focusing exponent.
+    """
+    probability = logits.sigmoid()
+    wrong = probability * (1 - mask) + (1 - probability) * mask
+    weight = alpha * mask + (1 - alpha) * (1 - mask)
+    return (weight * wrong**gamma * F.binary_cross_entropy_with_logits(logits, mask, reduction="none")).mean()

@@ -44,6 +44,18 @@ def _interpolation(side: int, cells: int, corners: bool) -> Matrix:
     return matrix
 
 
+def box_mean(side: int, window: int) -> Tensor:
+    """Return the symmetric ``[side, side] float32`` matrix whose product is a mean over `window` pixels, zeros outside.
+
+    Args:
+        side: pixels along the axis.
+        window: odd.
+    """
+    index = torch.arange(side)
+    near = (index[:, None] - index[None, :]).abs() <= window // 2
+    return near.float() / window
+
+
 def gaussian_weights(sigma: float) -> Tensor:
     """Return SciPy's Gaussian window, ``[2 r + 1] float64``, its weights summing to one."""
     offsets = torch.arange(-_radius(sigma), _radius(sigma) + 1, dtype=torch.float64)

@@ -11,7 +11,7 @@ import difflib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -66,7 +66,8 @@ class Stage:
 
     Attributes:
         name: shown in the progress bar and in metrics.jsonl.
-        module: ``forward(batch) -> dict`` of scalar losses; their sum is minimised.
+        module: ``forward(batch) -> dict`` of scalars; the sum of those with a gradient is minimised, the others are
+            only logged.
         sample: makes one training example from a random generator. It must depend on nothing else, so that a
             run can be resumed, or spread over workers, without changing its result.
         steps: optimiser steps.
@@ -76,6 +77,9 @@ class Stage:
         prepare: called once with the network in its place, on its device, before the optimiser is made and the first
             example is drawn: freezes what this stage leaves alone, computes what does not change while it lasts. It
             must depend on the network's weights alone, because it is called again when a run is resumed.
+        players: names of submodules that take turns in every step, each with an optimiser of its own over its own
+            parameters; ``forward(batch, player)`` then gives what this one minimises, against the others' latest
+            weights. Where there are none, the whole module is the only player.
     """
 
     name: str
@@ -86,6 +90,60 @@ class Stage:
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
     schedule: Callable[[int], float]
     prepare: Callable[[torch.device, Track], None] = lambda device, track: None
+    players: tuple[str, ...] = ()
+
+
+class Trained(Protocol):
+    """What has a network that stages train."""
+
+    @property
+    def network(self) -> nn.Module: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Another product whose real defects a method may learn from.
+
+    Attributes:
+        name: of the product.
+        normals: ``[N, H, W, 3] uint8 BGR``, fitted good images.
+        anomalies: ``[A, H, W, 3] uint8 BGR``, fitted defective images.
+    """
+
+    name: str
+    normals: NDArray[np.uint8]
+    anomalies: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a method is trained on.
+
+    Attributes:
+        normals: ``[N, H, W, C] uint8``, fitted training images; the first three channels are BGR.
+        textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
+        sources: what was learned from each other product with real defects (`Lesson.learned`); most methods take none.
+    """
+
+    normals: NDArray[np.uint8]
+    textures: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))
+    sources: tuple[Arrays, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a method learns from a source before its own training, in files that other runs can take up.
+
+    Attributes:
+        network, stages: trained as a method's own are.
+        learned: after the training, what `Method.stages` and `Method.example` need of it.
+        picture: what was learned, to look at: rows of ``[N, H, W, 3] uint8 BGR``.
+    """
+
+    network: nn.Module
+    stages: list[Stage]
+    learned: Callable[[], Arrays]
+    picture: Callable[[], list[NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True)
@@ -104,6 +162,34 @@ class Card:
     """Where the pixel map comes from."""
     needs: str
     """What training needs beside good images."""
+    protocol: str = ""
+    """What has to be said beside every figure of a run that learned from sources; empty where a method takes none."""
+    without_sources: str = ""
+    """What it does without any."""
+
+
+@dataclass(frozen=True)
+class Official:
+    """How a method's published code keeps what it trained, and how it reads images.
+
+    Attributes:
+        marks: names of weights that only this method's checkpoints hold.
+        settings: weights ↦ ``NAME=VALUE`` of the configuration that they were made with, as far as their shapes say.
+        rename: name of a weight there ↦ its name in `Method.network`; None for one that is saved and never used.
+        computed: names in `Method.network` that the checkpoint lacks, because `Method.calibrate` computes them.
+        partners: pattern and replacement in a file's path that give the path of the other file of a pair.
+        resize: how images are brought to the network's size: ``"opencv linear"``, ``"pillow bilinear"`` or
+            ``"pillow bicubic"``.
+        inference: in words, for the manifest: colour order, scaling, scoring.
+    """
+
+    marks: tuple[str, ...]
+    settings: Callable[[Mapping[str, Tensor]], list[str]]
+    rename: Callable[[str], str | None]
+    resize: str
+    inference: str
+    computed: tuple[str, ...] = ()
+    partners: tuple[tuple[str, str], ...] = ()
 
 
 class Method(ABC):
@@ -114,12 +200,22 @@ class Method(ABC):
     Config: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Preset name ↦ configuration values. Each method has ``paper``, ``edge`` and ``nano``."""
+    export_settings: ClassVar[tuple[str, ...]] = ()
+    """Configuration values that the weights do not depend on: they may be changed when a run is exported."""
+    sensitive: ClassVar[tuple[str, ...]] = ()
+    """Dotted names of submodules of `deployable` whose nodes stay in float32 when the precision is lowered."""
+    official: ClassVar[Official | None] = None
+    """How the published code's checkpoints are read; None where that is not known."""
 
     config: MethodConfig
     network: nn.Module
 
     @abstractmethod
     def __init__(self, config: Any) -> None: ...
+
+    def lesson(self, source: Source) -> Lesson:
+        """Return what is to be learned from another product's real defects, if the method takes sources at all."""
+        raise NotImplementedError
 
     def load_pretrained(self, weights: Path | None) -> None:
         """Read the parts of the network that come trained already; a method without any has nothing to do.
@@ -134,17 +230,15 @@ class Method(ABC):
         if weights is not None:
             raise ConfigError(f"{self.name} has no pretrained backbone; leave out --weights.")
 
-    @abstractmethod
-    def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:
-        """Return what has to be optimised, in order.
-
-        Args:
-            normals: ``[N, H, W, 3] uint8 BGR``, fitted training images.
-            textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
-        """
+    def calibrate(self, normals: NDArray[np.uint8]) -> None:  # noqa: B027  (most methods have nothing to do)
+        """Compute what a published checkpoint lacks from good images ``[N, H, W, 3] uint8 BGR``; mostly nothing."""
 
     @abstractmethod
-    def example(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8], rng: np.random.Generator) -> Arrays:
+    def stages(self, data: TrainingData) -> list[Stage]:
+        """Return what has to be optimised, in order."""
+
+    @abstractmethod
+    def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
         """Return one synthetic anomaly: ``frame [H, W, 3] uint8 BGR`` and ``mask [H, W] bool``."""
 
     @abstractmethod
@@ -167,8 +261,31 @@ def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -
     """
     if preset not in method.presets:
         raise ConfigError(f"{method.name} has no preset '{preset}'. It has: {', '.join(method.presets)}.")
+    return method.Config(**{**method.presets[preset], **_read_settings(method, settings)})
+
+
+def reconfigure(method: type[Method], values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Change stored configuration values by ``name=value`` settings that are open at export.
+
+    Raises:
+        ConfigError: as for `configure`, or a setting that was decided when the run was trained.
+    """
+    changed = _read_settings(method, settings)
+    for name in changed:
+        if name not in method.export_settings:
+            open_ones = ", ".join(method.export_settings)
+            raise ConfigError(
+                f"{name} was decided when the run was trained. "
+                + (f"Open at export: {open_ones}." if open_ones else f"{method.name} has no settings open at export.")
+            )
+    if changed:
+        config_from_dict(method, {**values, **changed})  # its checks
+    return {**values, **changed}
+
+
+def _read_settings(method: type[Method], settings: Iterable[str]) -> dict[str, Any]:
     fields = {field.name: field for field in dataclasses.fields(method.Config)}
-    values: dict[str, Any] = dict(method.presets[preset])
+    values: dict[str, Any] = {}
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator:
@@ -178,7 +295,7 @@ def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -
             hint = f" Did you mean '{close[0]}'?" if close else f" It has: {', '.join(fields)}."
             raise ConfigError(f"{method.name} has no setting '{name}'.{hint}")
         values[name] = _parse(name, text, fields[name].default)
-    return method.Config(**values)
+    return values
 
 
 def config_from_dict(method: type[Method], values: Mapping[str, Any]) -> MethodConfig:
@@ -196,7 +313,7 @@ def _parse(name: str, text: str, default: Any) -> Any:
         if isinstance(default, bool):
             return {"true": True, "false": False}[text.lower()]
         if isinstance(default, tuple):
-            return tuple(type(default[0])(part) for part in text.split(","))
+            return tuple(type(default[0])(part) for part in text.split(",") if part)
         return type(default)(text)
     except (ValueError, KeyError) as error:
         raise ConfigError(f"{name} takes a value like {default}, not '{text}'.") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from edgead.files import atomic_file
 from edgead.images import Frame, Mask, encode_png
@@ -34,6 +35,13 @@ def draw_curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(buffer, format="png", dpi=110)
     with atomic_file(path) as stream:
         stream.write(buffer.getvalue())
+
+
+def draw_rows(rows: Sequence[NDArray[np.uint8]], path: Path) -> None:
+    """Draw rows of frames ``[N, H, W, 3] uint8 BGR`` as a grid."""
+    grid = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    with atomic_file(path) as stream:
+        stream.write(encode_png(grid))
 
 
 def draw_examples(examples: Sequence[tuple[Frame, Mask]], path: Path) -> None:

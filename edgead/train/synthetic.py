@@ -48,11 +48,16 @@ def rotate(image: NDArray[Any], degrees: float) -> NDArray[Any]:
     return np.asarray(cv2().warpAffine(image, matrix, (width, height), flags=cv2().INTER_LINEAR))
 
 
-def perlin_mask(rng: Rng, size: tuple[int, int], threshold: float = 0.5, largest: int = 5) -> Mask:
-    """Draw the shape of an anomaly: rotated Perlin noise above a threshold. About one mask in twenty is empty."""
+def anomaly_noise(rng: Rng, size: tuple[int, int], largest: int = 5) -> Floats:
+    """Draw the noise whose peaks are an anomaly: Perlin noise of 2^0 to 2^largest cells an axis, rotated."""
     cells = (2 ** int(rng.integers(0, largest + 1)), 2 ** int(rng.integers(0, largest + 1)))
     noise = perlin_noise(rng, size, cells)
-    return np.asarray(rotate(noise, rng.uniform(-90, 90)) > threshold)
+    return np.asarray(rotate(noise, rng.uniform(-90, 90)), np.float32)
+
+
+def perlin_mask(rng: Rng, size: tuple[int, int], threshold: float = 0.5, largest: int = 5) -> Mask:
+    """Draw the shape of an anomaly: noise above a threshold. About one mask in twenty is empty."""
+    return np.asarray(anomaly_noise(rng, size, largest) > threshold)
 
 
 # The ten texture augmenters, after imgaug's definitions. Colour order does not matter: textures are arbitrary.
@@ -165,16 +170,19 @@ def shuffled_patches(rng: Rng, frame: Frame, grid: int = 8) -> Frame:
     return out
 
 
+def foreign_picture(rng: Rng, size: tuple[int, int], textures: NDArray[np.uint8]) -> Frame:
+    """Draw one of the pictures ``[T, H, W, 3]``, or a procedural texture where there are none."""
+    return textures[rng.integers(len(textures))] if len(textures) else procedural_texture(rng, size)
+
+
 def draw_texture(rng: Rng, frame: Frame, textures: NDArray[np.uint8]) -> Frame:
     """Draw what fills an anomaly, augmented.
 
     With pictures in `textures` ``[T, H, W, 3]`` it is one of them, as in the paper. Without any, it is a procedural
     texture or the frame's own shuffled patches, half and half.
     """
-    if len(textures):
-        texture: Frame = textures[rng.integers(len(textures))]
-    elif rng.random() < 0.5:
-        texture = procedural_texture(rng, (frame.shape[0], frame.shape[1]))
+    if len(textures) or rng.random() < 0.5:
+        texture = foreign_picture(rng, (frame.shape[0], frame.shape[1]), textures)
     else:
         texture = shuffled_patches(rng, frame)
     return augment_texture(rng, texture)

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -19,17 +20,18 @@ from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.files import new_folder
 from edgead.images import Frame, list_images
 from edgead.train import checkpoint, plots
-from edgead.train.checkpoint import RunConfig
-from edgead.train.fit import fit
-from edgead.train.method import Method, configure
+from edgead.train.checkpoint import CURVES, RunConfig
+from edgead.train.fit import fit, is_main
+from edgead.train.method import Method, TrainingData, configure
 from edgead.train.methods import get_method
+from edgead.train.sources import find_sources, learn, open_source
 
 MOST_HELD_OUT = 200
 """More held-out normals than this sharpen the threshold little and cost training images."""
 MOST_TEXTURES = 2000
 """Texture pictures kept in memory: 393 MB at 256×256."""
 FEW_IMAGES = 20
-CURVES = "curves.png"
+SYNTHETIC = "synthetic.png"
 
 
 def train(
@@ -47,6 +49,7 @@ def train(
     holdout: float = 0.2,
     textures: str | Path | None = None,
     weights: str | Path | None = None,
+    sources: Sequence[str | Path] = (),
     bit_depth: int = 16,
     console: Console | None = None,
 ) -> list[Path]:
@@ -65,6 +68,8 @@ def train(
         holdout: share of the good images that is kept for the threshold and never trained on; 200 at most.
         textures: folder of pictures that fill synthetic anomalies.
         weights: file of a backbone's weights; without one they are downloaded where the method needs any.
+        sources: other products with real defects, for a method that learns from them: data sets, or runs or
+            ``learned.safetensors`` of runs that have learned from them already.
         bit_depth: significant bits of 16-bit images.
         console: what shows progress.
 
@@ -81,9 +86,12 @@ def train(
     config = dataclasses.asdict(configure(kind, preset, settings))
     if not 0 < holdout < 1:
         raise ConfigError(f"--holdout is a share between 0 and 1, not {holdout}.")
+    if sources and not kind.card.protocol:
+        raise ConfigError(f"{method} learns from good images alone; leave out --source.")
     categories = open_categories(data) if category == "all" else [open_category(data, category)]
     created = datetime.now(timezone.utc)
-    folders = []
+    folders: list[Path] = []
+    known: dict[str, Path] = {}  # what earlier categories have learned from a source serves the later ones
     for chosen in categories:
         folder = Path(out) if out else Path("runs", "train", f"{method}-{chosen.name}-{created:%Y%m%d-%H%M%S}")
         if out and category == "all":
@@ -91,7 +99,7 @@ def train(
             if (folder / checkpoint.CONFIG).exists():  # the same command again goes on where it stopped
                 folders.append(resume(folder, device=device, workers=workers, console=console))
                 continue
-        if _is_main() and any(
+        if is_main() and any(
             (folder / name).exists() for name in (checkpoint.CONFIG, checkpoint.STATE, checkpoint.WEIGHTS)
         ):
             raise ConfigError(f"{folder} holds a run already. Go on with it (--resume), or choose another --out.")
@@ -113,12 +121,15 @@ def train(
             created=created.isoformat(timespec="microseconds"),
             versions=_versions(),
             weights=str(Path(weights).resolve()) if weights else None,
+            sources=find_sources(sources, chosen, method, known, console),
         )
         console.say(
             f"{chosen.name}: {chosen.layout} layout, {len(normals)} good images to train on, "
             f"{len(held_out)} held out for the threshold"
         )
         folders.append(_run(run, folder, device, workers, console, named=out is not None))
+        for source in run.sources:
+            known[source.root] = folders[-1] / "sources" / source.name
     return folders
 
 
@@ -216,7 +227,8 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         console.say(
             "Warning: the images are almost black. If they hold 10 or 12 bits in 16, say --bit-depth 10 (or 12)."
         )
-    pictures = _load_textures(run, console)
+    pictures = load_textures(run, console)
+    opened = [open_source(source, folder, run, console) for source in run.sources]
     held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.bit_depth)
     if not len(held_out.frames):
         raise DataError(
@@ -229,33 +241,31 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             held_out=tuple(_relative(held_out.paths, Path(run.data))),
             fingerprint=frames.fingerprint,
             held_out_fingerprint=held_out.fingerprint,
+            sources=tuple(config for config, _ in opened),
         )
-        if _is_main():
+        if is_main():
             folder = folder if named else new_folder(folder)
             checkpoint.save_run_config(folder, run)
-            plots.draw_examples(_examples(method, frames.frames, pictures, run.seed), folder / "synthetic.png")
     elif run.fingerprint != frames.fingerprint:
         raise CheckpointError(f"The training images in {run.data} are not those that {folder} was started with.")
-    stages = method.stages(frames.frames, pictures)
     if workers is None:
         workers = 0 if (os.cpu_count() or 1) <= 2 else min(8, (os.cpu_count() or 1) - 1)
-    fit(
-        method,
-        stages,
-        folder,
-        seed=run.seed,
-        device=device,
-        precision=run.precision,
-        workers=workers,
-        console=console,
-    )
-    if _is_main():
+    optimise = partial(fit, seed=run.seed, device=device, precision=run.precision, workers=workers, console=console)
+    if method.card.protocol:
+        console.say(method.card.protocol if opened else method.card.without_sources)
+    learned = tuple(learn(method, config, source, folder, run, optimise, console) for config, source in opened)
+    data = TrainingData(frames.frames, pictures, learned)
+    if is_main() and not (folder / SYNTHETIC).exists():
+        plots.draw_examples(_examples(method, data, run.seed), folder / SYNTHETIC)
+    optimise(method, method.stages(data), folder)
+    if is_main():
         plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")
     return folder
 
 
-def _load_textures(run: RunConfig, console: Console) -> NDArray[np.uint8]:
+def load_textures(run: RunConfig, console: Console) -> NDArray[np.uint8]:
+    """Read the pictures that fill a run's synthetic anomalies, ``[T, H, W, 3] uint8 BGR``; none where it has none."""
     size = tuple(run.config["size"])
     if run.textures is None:
         return np.empty((0, *size, 3), np.uint8)
@@ -280,17 +290,10 @@ def _report_skipped(frames: Frames, what: str, console: Console) -> None:
             console.say(f"  … and {len(frames.skipped) - 10} more")
 
 
-def _examples(
-    method: Method, normals: NDArray[np.uint8], textures: NDArray[np.uint8], seed: int
-) -> list[tuple[Frame, NDArray[np.bool_]]]:
+def _examples(method: Method, data: TrainingData, seed: int) -> list[tuple[Frame, NDArray[np.bool_]]]:
     rng = np.random.default_rng((seed, 0xE6))
-    made = [method.example(normals, textures, rng) for _ in range(8)]
+    made = [method.example(data, rng) for _ in range(8)]
     return [(example["frame"], example["mask"]) for example in made]
-
-
-def _is_main() -> bool:
-    """Tell whether this process, of those that accelerate launch started, owns the folder."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def _relative(paths: Sequence[Path], root: Path) -> list[str]:

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from edgead.errors import CheckpointError, ConfigError, DeviceError, TrainingError
 from edgead.train import checkpoint
 from edgead.train.fit import fit, make_accelerator
-from edgead.train.method import Stage
+from edgead.train.method import Stage, TrainingData
 from edgead.train.methods.draem import Draem, DraemConfig
 
-NORMALS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-NONE = np.empty((0, 32, 32, 3), np.uint8)
+DATA = TrainingData(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
 CONFIG = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
 
 DIE_AT_STEP = """
@@ -34,6 +33,7 @@ from pathlib import Path
 import numpy as np, torch
 from edgead.console import Console
 from edgead.train.fit import fit
+from edgead.train.method import TrainingData
 from edgead.train.methods.draem import Draem, DraemConfig
 
 class Killer(Console):
@@ -50,7 +50,7 @@ normals = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uin
 torch.manual_seed(3)
 config = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
 method = Draem(config)
-stages = method.stages(normals, np.empty((0, 32, 32, 3), np.uint8))
+stages = method.stages(TrainingData(normals))
 fit(method, stages, Path(sys.argv[1]), seed=3, device="cpu", console=Killer(), save_seconds=float(sys.argv[4]))
 """
 
@@ -59,7 +59,7 @@ def run(folder: Path, workers: int = 0) -> dict[str, Tensor]:
     """Start or go on with the small run, to its end."""
     torch.manual_seed(3)
     method = Draem(CONFIG)
-    fit(method, method.stages(NORMALS, NONE), folder, seed=3, device="cpu", workers=workers)
+    fit(method, method.stages(DATA), folder, seed=3, device="cpu", workers=workers)
     return load_file(folder / checkpoint.WEIGHTS)
 
 
@@ -134,7 +134,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_s
     monkeypatch.setattr("edgead.train.fit.SAVE_SHARE", 1e9)  # save after every step
     torch.manual_seed(3)
     method = Draem(CONFIG)
-    stage = dataclasses.replace(method.stages(NORMALS, NONE)[0], module=Diverging(method.network))
+    stage = dataclasses.replace(method.stages(DATA)[0], module=Diverging(method.network))
     with pytest.raises(TrainingError, match=r"(?s)step 4 of stage 'train' \(ssim\).*learning_rate.*bf16"):
         fit(method, [stage], tmp_path, seed=3, device="cpu", save_seconds=0.0)
     saved = checkpoint.load_state(tmp_path, method)
@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_s
 
 def test_two_stages_run_in_order_and_resume_in_the_second(tmp_path: Path) -> None:
     def stages(method: Draem) -> list[Stage]:
-        [stage] = method.stages(NORMALS, NONE)
+        [stage] = method.stages(DATA)
         return [dataclasses.replace(stage, name="one", steps=3), dataclasses.replace(stage, name="two", steps=4)]
 
     def start() -> Draem:
@@ -162,7 +162,7 @@ def test_two_stages_run_in_order_and_resume_in_the_second(tmp_path: Path) -> Non
     fit(first, stages(first)[:1], tmp_path / "cut", seed=3, device="cpu")
     (tmp_path / "cut" / checkpoint.WEIGHTS).unlink()
     checkpoint.save_state(
-        tmp_path / "cut", first, torch.optim.Adam(first.network.parameters()), checkpoint.State(0, 3, {})
+        tmp_path / "cut", first, [torch.optim.Adam(first.network.parameters())], checkpoint.State(0, 3, {})
     )
     second = start()
     fit(second, stages(second), tmp_path / "cut", seed=3, device="cpu")
@@ -185,7 +185,7 @@ def test_bf16_on_a_cpu_stays_close_to_float32(tmp_path: Path) -> None:
     for precision in ("no", "bf16"):
         torch.manual_seed(3)
         method = Draem(CONFIG)
-        fit(method, method.stages(NORMALS, NONE), tmp_path / precision, seed=3, device="cpu", precision=precision)
+        fit(method, method.stages(DATA), tmp_path / precision, seed=3, device="cpu", precision=precision)
         losses[precision] = [entry["total"] for entry in checkpoint.read_metrics(tmp_path / precision)]
     assert losses["bf16"] != losses["no"]
     assert losses["bf16"] == pytest.approx(losses["no"], rel=0.05)
@@ -243,7 +243,94 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: p
 def test_saved_states_are_plain_tensors(tmp_path: Path) -> None:
     torch.manual_seed(3)
     method = Draem(CONFIG)
-    checkpoint.save_state(tmp_path, method, torch.optim.Adam(method.network.parameters()), checkpoint.State(1, 2, {}))
+    checkpoint.save_state(tmp_path, method, [torch.optim.Adam(method.network.parameters())], checkpoint.State(1, 2, {}))
     header = (tmp_path / checkpoint.STATE).read_bytes()
     size = int.from_bytes(header[:8], "little")
     assert json.loads(header[8 : 8 + size])["__metadata__"] == {"stage": "1", "step": "2", "scaler": "{}"}
+
+
+class Rivals(nn.Module):
+    """A miniature of adversarial training: `judge` and `forger` minimise different losses of the same batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.judge, self.forger = nn.Linear(3, 1), nn.Linear(3, 3)
+
+    def forward(self, batch: dict[str, Tensor], player: str) -> dict[str, Tensor]:
+        made = self.forger(batch["x"])
+        if player == "judge":
+            return {"judge": (self.judge(made.detach()) - self.judge(batch["x"])).square().mean()}
+        return {"forger": self.judge(made).square().mean(), "seen": made.mean().detach()}
+
+
+class Contest:
+    """What `fit` trains here; the batch's mean is logged but minimised by nobody."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.network = Rivals()
+
+    def stage(self, steps: int) -> Stage:
+        return Stage(
+            name="contest",
+            module=self.network,
+            sample=lambda rng: {"x": rng.normal(size=3).astype(np.float32)},
+            steps=steps,
+            batch_size=4,
+            optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.01),
+            schedule=lambda step: 1.0,
+            players=("judge", "forger"),
+        )
+
+
+def test_players_take_turns_each_with_its_own_optimiser(tmp_path: Path) -> None:
+    contest = Contest()
+    fit(contest, [contest.stage(3)], tmp_path, seed=5, device="cpu")
+    by_hand = Contest().network
+    optimizers = {
+        name: torch.optim.Adam(by_hand.get_submodule(name).parameters(), lr=0.01) for name in ("judge", "forger")
+    }
+    for step, entry in enumerate(checkpoint.read_metrics(tmp_path)):
+        numbers = range(4 * step, 4 * step + 4)
+        x = torch.stack(
+            [torch.from_numpy(contest.stage(3).sample(np.random.default_rng((5, 0, n)))["x"]) for n in numbers]
+        )
+        total = 0.0
+        for player, optimizer in optimizers.items():
+            losses = by_hand({"x": x}, player)
+            optimizer.zero_grad()
+            losses[player].backward()
+            optimizer.step()
+            total += float(losses[player].detach())
+            assert entry[player] == pytest.approx(float(losses[player].detach()), abs=1e-6)
+        assert entry["total"] == pytest.approx(total, abs=1e-6)
+        assert entry["seen"] == pytest.approx(float(losses["seen"]), abs=1e-6)
+    for name, value in by_hand.state_dict().items():
+        assert torch.allclose(value, contest.network.state_dict()[name], atol=1e-6), name
+
+
+def test_a_stopped_contest_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Contest()
+    fit(whole, [whole.stage(8)], tmp_path / "whole", seed=5, device="cpu")
+    monkeypatch.setattr("edgead.train.fit.SAVE_SHARE", 1e9)  # save after every step
+    first = Contest()
+    stage, drawn = first.stage(8), []
+
+    def until_the_fifth_step(rng: np.random.Generator) -> dict[str, np.ndarray]:
+        drawn.append(1)
+        if len(drawn) > 4 * 4:
+            raise KeyboardInterrupt
+        return stage.sample(rng)
+
+    stopping = dataclasses.replace(stage, sample=until_the_fifth_step)
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, [stopping], tmp_path / "cut", seed=5, device="cpu", save_seconds=0.0)
+    second = Contest()
+    saved = checkpoint.load_state(tmp_path / "cut", second)
+    assert saved is not None
+    assert saved[0].step == 4
+    assert {name.split("/")[0] for name in saved[1]} == {"0", "1"}
+    fit(second, [second.stage(8)], tmp_path / "cut", seed=5, device="cpu")
+    assert checkpoint.read_metrics(tmp_path / "cut") == checkpoint.read_metrics(tmp_path / "whole")
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, second.network.state_dict()[name]), name

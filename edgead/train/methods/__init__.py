@@ -1,4 +1,4 @@
-"""The methods there are. A new one is a file here and a line in `METHODS`."""
+"""The methods there are. A new one is a file or a folder here and a line in `METHODS`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ METHODS = {
     "draem": "edgead.train.methods.draem:Draem",
     "differnet": "edgead.train.methods.differnet:Differnet",
     "aand": "edgead.train.methods.aand:Aand",
+    "transfusion": "edgead.train.methods.transfusion.method:Transfusion",
+    "drept": "edgead.train.methods.drept.method:Drept",
 }
 
 
@@ -45,10 +47,12 @@ def describe() -> list[dict[str, Any]]:
                 "paper": card.paper,
                 "weights": f"{card.parameters:g} M, {card.macs:g} GMAC per {height}×{width} image",
                 "published": card.published,
+                "protocol": card.protocol,
                 "localises": card.localises,
                 "needs": card.needs,
                 "presets": ", ".join(method.presets),
                 "settings": dataclasses.asdict(method.Config()),
+                "export_settings": list(method.export_settings),
             }
         )
     return described

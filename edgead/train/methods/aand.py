@@ -10,21 +10,21 @@ layers that it declares and never uses are left out.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgead.errors import ConfigError
-from edgead.images import Frame, Mask, cv2
 from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
+from edgead.train.foreground import FOREGROUNDS, foreground_mask
 from edgead.train.maps import gaussian_weights, upsampling
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Stage, Track
+from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, Track, TrainingData
 from edgead.train.synthetic import synthesise
 
 TINY = 1e-8
@@ -33,9 +33,6 @@ MASK_SHARE = 0.3
 """A patch counts as anomalous, or as foreground, from this share of its pixels on."""
 MOST_NORMAL, MOST_ANOMALOUS = 5000, 1000
 """Patches of a batch that are paired in the amplification loss."""
-FOREGROUNDS = ("auto", "all", "bright", "dark", "disc")
-SEPARABLE = 0.75
-"""Otsu's measure of two-classness from which `auto` believes in a background; a normal distribution has 0.64."""
 
 
 @dataclass(frozen=True)
@@ -490,30 +487,32 @@ class _Doubling(nn.Module):
         return F.pixel_shuffle(self.spread(x), 2)
 
 
-def foreground_mask(frame: Frame, how: str = "auto") -> Mask:
-    """Return where on a frame ``[H, W, 3] uint8`` the part is, ``[H, W] bool``. `how` is one of `FOREGROUNDS`."""
-    height, width = frame.shape[:2]
-    everything = np.ones((height, width), np.bool_)
-    if how == "all":
-        return everything
-    if how == "disc":
-        y, x = np.mgrid[:height, :width]
-        return np.asarray(np.hypot(y - (height - 1) / 2, x - (width - 1) / 2) <= 0.45 * height)
-    grey = cv2().cvtColor(np.ascontiguousarray(frame), cv2().COLOR_BGR2GRAY)
-    grey = cv2().GaussianBlur(grey, (0, 0), min(height, width) / 128)
-    threshold, _ = cv2().threshold(grey, 0, 255, cv2().THRESH_BINARY + cv2().THRESH_OTSU)
-    bright = grey > threshold
-    if how in ("bright", "dark"):
-        return np.asarray(bright == (how == "bright"))
-    share = bright.mean()
-    spread = float(grey.astype(np.float64).var())
-    if not 0.02 < share < 0.98 or spread == 0:
-        return everything
-    separation = share * (1 - share) * float(grey[bright].mean() - grey[~bright].mean()) ** 2 / spread
-    border = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]]).mean()
-    if separation < SEPARABLE or 0.1 < border < 0.9:
-        return everything
-    return np.asarray(bright if border < 0.5 else ~bright)
+UNUSED = re.compile(r"encoder_AT\.(layer4|fc)\.|bn\.(conv4|bn4)\.|bn\..*memory")
+"""Layers that the published code saves and never uses."""
+
+
+def _official_settings(weights: Mapping[str, Tensor]) -> list[str]:
+    def shape(name: str) -> tuple[int, ...]:
+        return tuple(weights[name].shape) if name in weights else (0, 0)
+
+    def blocks(prefix: str) -> int:
+        return len({name[len(prefix) :].partition(".")[0] for name in weights if name.startswith(prefix)})
+
+    found = []
+    if inner := shape("encoder_AT.layer1.0.conv2.weight")[0]:
+        plain = "resnet34" if blocks("encoder_AT.layer1.") == 3 else "resnet18"
+        bottleneck = "wide_resnet50_2" if inner == 128 else "resnet50"
+        found.append(f"backbone={bottleneck if 'encoder_AT.layer1.0.conv3.weight' in weights else plain}")
+    if keys := shape("encoder_AT.feat_recons_a.K_list.0")[1]:
+        found.append(f"keys={keys // 2}")
+        hidden, channels = shape("encoder_AT.feat_recons_a.projs.0.0.weight")[:2]
+        found += [f"hidden_factor={hidden / channels}"]
+        found += [f"hidden_most={shape('encoder_AT.feat_recons_c.projs.0.0.weight')[0]}"]
+    if outputs := shape("decoder_ss.layer1.0.conv3.weight")[0]:
+        found.append(f"student_factor={shape('decoder_ss.layer1.0.conv3.weight')[1] / outputs}")
+        found.append("student_blocks=" + ",".join(str(blocks(f"decoder_ss.layer{number}.")) for number in (1, 2, 3)))
+        found.append(f"bottleneck_blocks={blocks('bn.bn_layer.')}")
+    return found
 
 
 class Aand(Method):
@@ -544,6 +543,15 @@ class Aand(Method):
             "steps": 300,
         },
     }
+    official = Official(
+        marks=("encoder_AT.feat_recons_a.K_list.0", "decoder_ss.layer1.0.conv1.weight"),
+        settings=_official_settings,
+        rename=lambda name: None if UNUSED.match(name) else name,
+        partners=((r"Stage1([/\\][^/\\]+)$", r"Stage2\1"), (r"Stage2([/\\][^/\\]+)$", r"Stage1\1")),
+        resize="pillow bicubic",
+        inference="RGB, ImageNet's mean and deviation; map: cosine distances of three levels, Gaussian of 4 pixels; "
+        "score: its maximum",
+    )
 
     def __init__(self, config: AandConfig) -> None:
         self.config: AandConfig = config
@@ -552,8 +560,8 @@ class Aand(Method):
     def load_pretrained(self, weights: Path | None) -> None:
         self.network.encoder_AT.load_pretrained(weights)
 
-    def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:
-        config, network = self.config, self.network
+    def stages(self, data: TrainingData) -> list[Stage]:
+        config, network, normals = self.config, self.network, data.normals
         teacher, amplifiers = network.encoder_AT, nn.ModuleList(network.encoder_AT.amplifiers())
         parts = [foreground_mask(frame, config.foreground) for frame in normals]
 
@@ -561,7 +569,7 @@ class Aand(Method):
             number = rng.integers(len(normals))
             image, mask = normals[number].astype(np.float32), np.zeros(config.size, np.bool_)
             if rng.random() < config.anomaly_share:
-                image, mask = synthesise(rng, normals[number], textures, config.lowest_opacity, parts[number])
+                image, mask = synthesise(rng, normals[number], data.textures, config.lowest_opacity, parts[number])
                 image = image * np.float32(255)
             return {
                 "image": image,
@@ -596,12 +604,12 @@ class Aand(Method):
             stage("distill", Distillation(network, config.top_patches), draw_normal, second),
         ]
 
-    def example(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8], rng: np.random.Generator) -> Arrays:
+    def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
         mask = np.zeros(self.config.size, np.bool_)
         while not mask.any():
-            frame = normals[rng.integers(len(normals))]
+            frame = data.normals[rng.integers(len(data.normals))]
             part = foreground_mask(frame, self.config.foreground)
-            image, mask = synthesise(rng, frame, textures, self.config.lowest_opacity, part)
+            image, mask = synthesise(rng, frame, data.textures, self.config.lowest_opacity, part)
         return {"frame": np.round(image * 255).astype(np.uint8), "mask": mask}
 
     def detector(self) -> nn.Module:

@@ -16,7 +16,7 @@ feature map is worth its share of it: one matrix product, no backward pass, and 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +29,13 @@ from torch import Tensor, nn
 from edgead.errors import ConfigError
 from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
 from edgead.train.maps import upsampling
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Stage, Track
+from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, Track, TrainingData
 from edgead.train.synthetic import synthesise
 
 BOUND = 1e6
 """The published code cuts the output of a coupling off here; a flow that comes near is broken anyway."""
+REFERENCE_VIEWS = 8
+"""Rotations of each good image whose mean features stand for it where a published checkpoint is taken over."""
 TINY = 1e-12
 """Smallest number that is divided by."""
 GOLDEN = 0.6180339887498949
@@ -110,14 +112,21 @@ class DiffernetConfig(MethodConfig):
 def rotation_index(size: tuple[int, int], degrees: float) -> NDArray[np.int64]:
     """Return for each pixel of a rotated image the flat index of its source, nearest neighbour; H·W means outside.
 
-    Counter-clockwise about the centre, same size, as Pillow's ``rotate``. A table instead of a sampling grid, because
-    every engine then takes the same pixels. Shape ``[H * W] int64``.
+    Counter-clockwise about the centre, same size: the pixels that Pillow's ``rotate`` takes, by its arithmetic of 16
+    binary places. A table instead of a sampling grid, because every engine then takes the same ones. Shape
+    ``[H * W] int64``.
     """
     height, width = size
-    turn = np.deg2rad(degrees)
-    y, x = np.meshgrid(np.arange(height) + 0.5 - height / 2, np.arange(width) + 0.5 - width / 2, indexing="ij")
-    columns = np.floor(np.cos(turn) * x - np.sin(turn) * y + width / 2).astype(np.int64)
-    rows = np.floor(np.sin(turn) * x + np.cos(turn) * y + height / 2).astype(np.int64)
+    turn = -np.deg2rad(degrees % 360)
+    cos, sin = round(float(np.cos(turn)), 15), round(float(np.sin(turn)), 15)
+    y, x = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+
+    def source(across: float, down: float, middle: float) -> NDArray[np.int64]:
+        start = middle + across * (0.5 - width / 2) + down * (0.5 - height / 2)
+        first, by_x, by_y = (int(np.floor(value * 65536 + 0.5)) for value in (start, across, down))
+        return np.asarray((first + by_x * x + by_y * y) >> 16, np.int64)
+
+    columns, rows = source(cos, sin, width / 2), source(-sin, cos, height / 2)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     return np.where(inside, rows * width + columns, height * width).ravel()
 
@@ -345,6 +354,16 @@ def _turned_back(cells: tuple[int, int], size: tuple[int, int], degrees: float) 
     return torch.from_numpy(np.stack([columns * 2 / size[1], rows * 2 / size[0]], axis=-1).astype(np.float32))
 
 
+def _official_settings(weights: Mapping[str, Tensor]) -> list[str]:
+    """AlexNet is the published extractor, its 256 channels once for each scale."""
+    blocks = [name for name in weights if name.startswith("nf.") and name.endswith(".s1.fc1.weight")]
+    if not blocks:
+        return []
+    first = weights[blocks[0]]
+    dimensions = first.shape[1] + weights[blocks[0].replace(".s1.", ".s2.")].shape[1]
+    return [f"blocks={len(blocks)}", f"hidden={first.shape[0]}", f"scales={dimensions // 256}"]
+
+
 class Differnet(Method):
     """DifferNet as a method of this package."""
 
@@ -373,6 +392,15 @@ class Differnet(Method):
             "steps": 400,
         },
     }
+    official = Official(
+        marks=("nf.module_list.2.s1.fc1.weight",),
+        settings=_official_settings,
+        rename=lambda name: None if name.startswith("feature_extractor.classifier.") else name,
+        computed=("reference", "seen"),
+        resize="pillow bilinear",
+        inference="RGB, ImageNet's mean and deviation; score: log(1 + mean z²) over fixed rotations, the same order as "
+        "the published mean z²; map: not the published gradient",
+    )
 
     def __init__(self, config: DiffernetConfig) -> None:
         self.config: DiffernetConfig = config
@@ -381,8 +409,21 @@ class Differnet(Method):
     def load_pretrained(self, weights: Path | None) -> None:
         self.network.feature_extractor.load_pretrained(weights)
 
-    def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:
-        config = self.config
+    @torch.no_grad()
+    def calibrate(self, normals: NDArray[np.uint8]) -> None:
+        """Compute the mean features of good images, which the pixel map is measured from, over a few rotations."""
+        angles = self.config.angles()
+        angles = angles[:: -(-len(angles) // REFERENCE_VIEWS)]
+        found = [
+            self.network.pooled(normalise(torch.from_numpy(rotate_frame(frame, angle)[None])))
+            for frame in normals
+            for angle in angles
+        ]
+        self.network.reference.copy_(torch.cat(found).mean(dim=0))
+        self.network.seen.fill_(len(found))
+
+    def stages(self, data: TrainingData) -> list[Stage]:
+        config, normals = self.config, data.normals
         cache: list[NDArray[np.float32]] = []
 
         def prepare(device: torch.device, track: Track) -> None:
@@ -422,8 +463,8 @@ class Differnet(Method):
         views = torch.from_numpy(np.stack([rotate_frame(frame, angle) for angle in angles])).to(device)
         return np.asarray(self.network.pooled(normalise(views)).cpu().numpy())
 
-    def example(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8], rng: np.random.Generator) -> Arrays:
-        image, mask = synthesise(rng, normals[rng.integers(len(normals))], textures)
+    def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
+        image, mask = synthesise(rng, data.normals[rng.integers(len(data.normals))], data.textures)
         return {"frame": np.round(image * 255).astype(np.uint8), "mask": mask}
 
     def detector(self) -> nn.Module:

@@ -10,19 +10,19 @@ Images are BGR in [0, 1] without any further normalisation, as in the published 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgead.errors import ConfigError
 from edgead.images import Frame, Mask
 from edgead.train.losses import focal_loss, ssim_loss
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Stage
+from edgead.train.maps import box_mean
+from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, TrainingData
 from edgead.train.synthetic import Floats, blend, draw_texture, perlin_mask, rotate
 
 SCORE_WINDOW = 21
@@ -244,8 +244,8 @@ class Deployable(nn.Module):
         difference.weight = nn.Parameter((last.weight[1:] - last.weight[:1]).detach())
         difference.bias = nn.Parameter((last.bias[1:] - last.bias[:1]).detach())
         self.network.discriminative.decoder_segment.fin_out[0] = difference
-        self.register_buffer("rows", _box(size[0]))
-        self.register_buffer("columns", _box(size[1]))
+        self.register_buffer("rows", box_mean(size[0], SCORE_WINDOW))
+        self.register_buffer("columns", box_mean(size[1], SCORE_WINDOW))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         _, logit = self.network.logits(_planar(frames))
@@ -254,11 +254,17 @@ class Deployable(nn.Module):
         return pooled.amax(dim=(1, 2)), maps
 
 
-def _box(side: int) -> Tensor:
-    """The symmetric ``[side, side]`` matrix whose product is a mean over `SCORE_WINDOW` neighbours, zeros outside."""
-    index = torch.arange(side)
-    near = (index[:, None] - index[None, :]).abs() <= SCORE_WINDOW // 2
-    return near.float() / SCORE_WINDOW
+def _official_settings(weights: Mapping[str, Tensor]) -> list[str]:
+    widths = {"reconstructive_width": "encoder.block1.0.weight", "discriminative_width": _SEGMENT}
+    return [f"{name}={weights[key].shape[0]}" for name, key in widths.items() if key in weights]
+
+
+def _official_name(name: str) -> str:
+    part = "discriminative" if name.partition(".")[0].endswith("_segment") else "reconstructive"
+    return f"{part}.{name}"
+
+
+_SEGMENT = "encoder_segment.block1.0.weight"
 
 
 class Draem(Method):
@@ -286,16 +292,24 @@ class Draem(Method):
             "steps": 450,
         },
     }
+    official = Official(
+        marks=("encoder.block1.0.weight", _SEGMENT),
+        settings=_official_settings,
+        rename=_official_name,
+        partners=((r"_seg(\.\w+)$", r"\1"), (r"(?<!_seg)(\.\w+)$", r"_seg\1")),
+        resize="opencv linear",
+        inference="BGR in [0, 1]; map: softmax, not smoothed; score: maximum of its 21×21 mean",
+    )
 
     def __init__(self, config: DraemConfig) -> None:
         self.config: DraemConfig = config
         self.network: DraemNetwork = DraemNetwork(config)
 
-    def stages(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8]) -> list[Stage]:
+    def stages(self, data: TrainingData) -> list[Stage]:
         config = self.config
 
         def sample(rng: np.random.Generator) -> Arrays:
-            image, augmented, mask = self._draw(rng, normals, textures, config.anomaly_share)
+            image, augmented, mask = self._draw(rng, data, config.anomaly_share)
             return {
                 "image": image.transpose(2, 0, 1),
                 "augmented": augmented.transpose(2, 0, 1),
@@ -305,7 +319,7 @@ class Draem(Method):
         def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
             return torch.optim.Adam(parameters, lr=config.learning_rate)
 
-        steps = config.total_steps(len(normals))
+        steps = config.total_steps(len(data.normals))
         return [
             Stage(
                 name="train",
@@ -318,25 +332,23 @@ class Draem(Method):
             )
         ]
 
-    def _draw(
-        self, rng: np.random.Generator, normals: NDArray[np.uint8], textures: NDArray[np.uint8], anomaly_share: float
-    ) -> tuple[Floats, Floats, Mask]:
+    def _draw(self, rng: np.random.Generator, data: TrainingData, anomaly_share: float) -> tuple[Floats, Floats, Mask]:
         """Draw a good image, the same with or without an anomaly, ``[H, W, 3]`` in [0, 1], and the mask."""
         config = self.config
-        frame: Frame = normals[rng.integers(len(normals))]
+        frame: Frame = data.normals[rng.integers(len(data.normals))]
         if rng.random() < config.rotate_share:
             frame = np.asarray(rotate(frame, rng.uniform(-config.rotate_degrees, config.rotate_degrees)), np.uint8)
         image: Floats = frame.astype(np.float32) / np.float32(255)
         if rng.random() >= anomaly_share:
             return image, image, np.zeros(config.size, np.bool_)
         mask = perlin_mask(rng, config.size)
-        texture = draw_texture(rng, frame, textures)
+        texture = draw_texture(rng, frame, data.textures)
         return image, blend(image, texture, mask, rng.uniform(config.lowest_opacity, 1.0)), mask
 
-    def example(self, normals: NDArray[np.uint8], textures: NDArray[np.uint8], rng: np.random.Generator) -> Arrays:
+    def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
         mask = np.zeros(self.config.size, np.bool_)
         while not mask.any():
-            _, augmented, mask = self._draw(rng, normals, textures, 1.0)
+            _, augmented, mask = self._draw(rng, data, 1.0)
         return {"frame": np.round(augmented * 255).astype(np.uint8), "mask": mask}
 
     def detector(self) -> nn.Module:

@@ -20,8 +20,9 @@ from edgead.metrics import rank
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import normalise
 from edgead.train.fit import fit
+from edgead.train.foreground import foreground_mask
 from edgead.train.maps import upsampling
-from edgead.train.method import Arrays, configure
+from edgead.train.method import Arrays, TrainingData, configure
 from edgead.train.methods.aand import (
     Aand,
     AandConfig,
@@ -30,7 +31,6 @@ from edgead.train.methods.aand import (
     Amplifier,
     amplify_loss,
     distill_loss,
-    foreground_mask,
     gate_loss,
     position_table,
 )
@@ -51,7 +51,7 @@ def frames() -> NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def fitted(frames: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Aand:
     method = small()
-    fit(method, method.stages(frames, frames[:0]), tmp_path_factory.mktemp("run"), seed=0, device="cpu")
+    fit(method, method.stages(TrainingData(frames)), tmp_path_factory.mktemp("run"), seed=0, device="cpu")
     return method
 
 
@@ -126,7 +126,7 @@ def test_stage_two_leaves_the_teacher_alone_and_stage_one_the_student(
     frames: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     method = small()
-    stages = method.stages(frames, frames[:0])
+    stages = method.stages(TrainingData(frames))
 
     def parts() -> dict[str, dict[str, Tensor]]:
         state = {key: value.clone() for key, value in method.network.state_dict().items()}
@@ -219,7 +219,7 @@ def test_the_same_seed_gives_the_same_weights(
 ) -> None:
     for seed, equal in ((0, True), (1, False)):
         again = small(seed)
-        fit(again, again.stages(frames, frames[:0]), tmp_path_factory.mktemp("run"), seed=seed, device="cpu")
+        fit(again, again.stages(TrainingData(frames)), tmp_path_factory.mktemp("run"), seed=seed, device="cpu")
         pairs = zip(fitted.network.state_dict().values(), again.network.state_dict().values())
         assert all(torch.equal(a, b) for a, b in pairs) is equal
 
@@ -227,7 +227,7 @@ def test_the_same_seed_gives_the_same_weights(
 def test_a_stopped_run_goes_on_to_the_same_weights(fitted: Aand, frames: NDArray[np.uint8], tmp_path: Path) -> None:
     """Stopped in the middle of stage II; what `prepare` computes or freezes is made again."""
     stopped, drawn = small(), 0
-    stages = stopped.stages(frames, frames[:0])
+    stages = stopped.stages(TrainingData(frames))
     sample = stages[-1].sample
 
     def stop(rng: np.random.Generator) -> Arrays:
@@ -242,7 +242,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(fitted: Aand, frames: NDArray
         fit(stopped, stages, tmp_path, seed=0, device="cpu", save_seconds=0)
     assert (tmp_path / "state.safetensors").is_file()
     resumed = small(seed=3)
-    fit(resumed, resumed.stages(frames, frames[:0]), tmp_path, seed=0, device="cpu")
+    fit(resumed, resumed.stages(TrainingData(frames)), tmp_path, seed=0, device="cpu")
     for key, value in fitted.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[key]), key
 
@@ -339,7 +339,7 @@ def test_anomalies_stay_on_the_part() -> None:
     disc = np.hypot(y - 32, x - 48) < 20
     frame = np.where(disc, 200, 20)[..., None].repeat(3, 2).astype(np.uint8)
     method = small(0, "anomaly_share=1")
-    amplify, _ = method.stages(frame[None], frame[None][:0])
+    amplify, _ = method.stages(TrainingData(frame[None]))
     part = foreground_mask(frame)
     drawn = [amplify.sample(np.random.default_rng(seed)) for seed in range(12)]
     assert sum(each["mask"].any() for each in drawn) >= 9
@@ -352,10 +352,10 @@ def test_stage_one_finds_anomalies_better_than_chance(tmp_path: Path) -> None:
     """On random features of plain grey parts with foreign patches, the gates alone must rank patches."""
     frames = np.random.default_rng(0).normal(120, 4, (6, 65, 65, 3)).clip(0, 255).astype(np.uint8)
     method = small(0, "size=65", "steps=60", "amplify_epochs=100", "epochs=20", "batch_size=4", "lowest_opacity=0.8")
-    stages = method.stages(frames, frames[:0])
+    stages = method.stages(TrainingData(frames))
     fit(method, stages[:1], tmp_path, seed=0, device="cpu")
     rng = np.random.default_rng(9)
-    examples = [method.example(frames, frames[:0], rng) for _ in range(8)]
+    examples = [method.example(TrainingData(frames), rng) for _ in range(8)]
     teacher = method.network.encoder_AT
     with torch.no_grad():
         image = torch.from_numpy(np.stack([example["frame"] for example in examples]))

@@ -16,13 +16,15 @@ from edgead.export.parity import check_parity, run_reference
 from edgead.export.to_onnx import OPSET, write_onnx
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.fit import fit
-from edgead.train.method import Method, config_from_dict, configure
+from edgead.train.method import Method, TrainingData, config_from_dict, configure
 from edgead.train.methods import METHODS, describe, get_method
 
 SMALL = {
     "draem": ("size=64x96", "reconstructive_width=4", "discriminative_width=4", "steps=3", "batch_size=2"),
     "differnet": ("size=64x96", "scales=1", "hidden=8", "blocks=2", "steps=3", "batch_size=2"),
     "aand": ("size=65x97", "keys=4", "steps=4", "batch_size=2"),
+    "transfusion": ("size=32x48", "attention_levels=2", "reverse_steps=2", "steps=3", "batch_size=2"),
+    "drept": ("size=64x96", "width=4", "components=3", "steps=3", "batch_size=2"),
 }
 """Settings under which a method trains in seconds; a new method adds a line."""
 
@@ -36,16 +38,12 @@ def small(name: str, seed: int = 0) -> tuple[Method, NDArray[np.uint8]]:
     return method, normals
 
 
-def no_textures(method: Method) -> NDArray[np.uint8]:
-    return np.empty((0, *method.config.size, 3), np.uint8)
-
-
 @pytest.fixture(scope="module", params=list(METHODS))
 def fitted(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Method, NDArray[np.uint8]]:
     method, normals = small(request.param)
-    stages = method.stages(normals, no_textures(method))
+    stages = method.stages(TrainingData(normals))
     fit(method, stages, tmp_path_factory.mktemp("run"), seed=0, device="cpu")
     return method, normals
 
@@ -101,7 +99,7 @@ def test_the_same_seed_gives_the_same_weights(fitted: tuple[Method, NDArray[np.u
     states = {}
     for name, seed in (("again", 0), ("other", 1)):
         fresh, _ = small(method.name, seed)
-        fit(fresh, fresh.stages(normals, no_textures(fresh)), tmp_path / name, seed=seed, device="cpu")
+        fit(fresh, fresh.stages(TrainingData(normals)), tmp_path / name, seed=seed, device="cpu")
         states[name] = fresh.network.state_dict()
     for key, value in method.network.state_dict().items():
         assert torch.equal(value, states["again"][key]), key
@@ -119,7 +117,7 @@ def test_training_changes_weights_and_deploying_does_not(fitted: tuple[Method, N
 
 def test_examples_are_anomalies(fitted: tuple[Method, NDArray[np.uint8]]) -> None:
     method, normals = fitted
-    example = method.example(normals, no_textures(method), np.random.default_rng(0))
+    example = method.example(TrainingData(normals), np.random.default_rng(0))
     assert example["frame"].shape == (*method.config.size, 3)
     assert example["frame"].dtype == np.uint8
     assert example["mask"].any()

@@ -22,7 +22,7 @@ from edgead.metrics import rank
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import Backbone, normalise
 from edgead.train.fit import fit
-from edgead.train.method import Arrays, configure
+from edgead.train.method import Arrays, TrainingData, configure
 from edgead.train.methods.differnet import (
     Coupling,
     Differnet,
@@ -50,7 +50,7 @@ def frames() -> NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def fitted(frames: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Differnet:
     method = small()
-    fit(method, method.stages(frames, frames[:0]), tmp_path_factory.mktemp("run"), seed=0, device="cpu")
+    fit(method, method.stages(TrainingData(frames)), tmp_path_factory.mktemp("run"), seed=0, device="cpu")
     return method
 
 
@@ -242,7 +242,7 @@ def test_training_follows_the_seed(
 ) -> None:
     for seed, equal in ((0, True), (1, False)):
         again = small(seed)
-        fit(again, again.stages(frames, frames[:0]), tmp_path_factory.mktemp("run"), seed=seed, device="cpu")
+        fit(again, again.stages(TrainingData(frames)), tmp_path_factory.mktemp("run"), seed=seed, device="cpu")
         pairs = zip(fitted.network.state_dict().values(), again.network.state_dict().values())
         assert all(torch.equal(a, b) for a, b in pairs) is equal
 
@@ -252,7 +252,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
 ) -> None:
     """Stopped in the middle of the only stage; what `prepare` computes or freezes is made again."""
     stopped, drawn = small(), 0
-    stages = stopped.stages(frames, frames[:0])
+    stages = stopped.stages(TrainingData(frames))
     sample = stages[-1].sample
 
     def stop(rng: np.random.Generator) -> Arrays:
@@ -267,14 +267,14 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
         fit(stopped, stages, tmp_path, seed=0, device="cpu", save_seconds=0)
     assert (tmp_path / "state.safetensors").is_file()
     resumed = small(seed=3)
-    fit(resumed, resumed.stages(frames, frames[:0]), tmp_path, seed=0, device="cpu")
+    fit(resumed, resumed.stages(TrainingData(frames)), tmp_path, seed=0, device="cpu")
     for key, value in fitted.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[key]), key
 
 
 def test_cached_features_are_those_of_turned_images(frames: NDArray[np.uint8]) -> None:
     method = small()
-    [stage] = method.stages(frames, frames[:0])
+    [stage] = method.stages(TrainingData(frames))
     stage.prepare(torch.device("cpu"), iter)
     drawn = stage.sample(np.random.default_rng(4))["features"]
     assert drawn.shape == (4, 1024)
@@ -284,7 +284,7 @@ def test_cached_features_are_those_of_turned_images(frames: NDArray[np.uint8]) -
     with torch.no_grad():
         expected = method.network.pooled(normalise(torch.from_numpy(views))).numpy()
     assert np.allclose(np.sort(drawn, axis=0), np.sort(expected, axis=0), atol=1e-5)
-    [uncached] = small(0, "cached_views=0").stages(frames, frames[:0])
+    [uncached] = small(0, "cached_views=0").stages(TrainingData(frames))
     assert uncached.sample(np.random.default_rng(4))["views"].shape == (4, 64, 96, 3)
 
 
@@ -359,7 +359,7 @@ def test_squares_against_circles(tmp_path: Path) -> None:
     method = Differnet(configure(Differnet, "nano", settings))  # type: ignore[arg-type]
     method.load_pretrained(weights)
     normals = np.stack([draw(False) for _ in range(16)])
-    fit(method, method.stages(normals, normals[:0]), tmp_path, seed=0, device="cpu")
+    fit(method, method.stages(TrainingData(normals)), tmp_path, seed=0, device="cpu")
     test = np.stack([draw(index >= 8) for index in range(16)])
     with torch.no_grad():
         scores, _ = method.detector()(torch.from_numpy(test))

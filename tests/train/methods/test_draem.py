@@ -15,6 +15,7 @@ from edgead import metrics
 from edgead.errors import ConfigError
 from edgead.export.parity import run_reference
 from edgead.train.fit import fit
+from edgead.train.method import TrainingData
 from edgead.train.methods.draem import (
     Deployable,
     Detector,
@@ -24,8 +25,6 @@ from edgead.train.methods.draem import (
     DraemNetwork,
     ReconstructiveNetwork,
 )
-
-NONE = np.empty((0, 64, 64, 3), np.uint8)
 
 
 def settle_batch_norms(network: nn.Module) -> None:
@@ -163,7 +162,7 @@ def test_the_schedule_of_the_published_code() -> None:
 def test_examples_follow_the_configured_shares() -> None:
     normals = np.random.default_rng(0).integers(1, 256, (4, 64, 64, 3), dtype=np.uint8)
     config = DraemConfig(size=(64, 64), reconstructive_width=2, discriminative_width=2)
-    sample = Draem(config).stages(normals, NONE)[0].sample
+    sample = Draem(config).stages(TrainingData(normals))[0].sample
     drawn = [sample(np.random.default_rng(number)) for number in range(400)]
     rotated = np.mean([(example["image"] == 0).any() for example in drawn])
     with_anomaly = np.mean([example["mask"].any() for example in drawn])
@@ -195,9 +194,9 @@ def test_it_overfits_a_toy_set(tmp_path: Path) -> None:
     )
     torch.manual_seed(0)
     method = Draem(config)
-    fit(method, method.stages(normals, NONE), tmp_path, seed=0, device="cpu")
+    fit(method, method.stages(TrainingData(normals)), tmp_path, seed=0, device="cpu")
     rng = np.random.default_rng(1)
-    examples = [method.example(normals, NONE, rng) for _ in range(16)]
+    examples = [method.example(TrainingData(normals), rng) for _ in range(16)]
     anomalous = run_reference(method.detector(), np.stack([example["frame"] for example in examples]))
     masks = np.stack([example["mask"] for example in examples])
     assert metrics.rank(masks, anomalous.maps).auroc() > 0.93

@@ -1,0 +1,1 @@
+"""TransFusion (ECCV 2024); the method itself is in `method`."""

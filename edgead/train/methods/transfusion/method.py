@@ -1,0 +1,160 @@
+"""TransFusion: a transparency-based diffusion model (Fučka, Zavrtanik, Skočaj, ECCV 2024).
+
+One U-Net sees an image and the mask that it found in the step before. It predicts the anomaly's appearance, the good
+appearance and a better mask; the anomaly is made a little more transparent, and so on. What the masks say on the way,
+and how much the image has changed at the end, is the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgead.train.method import Arrays, Batch, Card, Method, Official, Stage, TrainingData
+from edgead.train.methods.transfusion.config import TransfusionConfig
+from edgead.train.methods.transfusion.deployable import Deployable
+from edgead.train.methods.transfusion.detector import Detector
+from edgead.train.methods.transfusion.diffusion import LAST, blend, losses
+from edgead.train.methods.transfusion.examples import draw_example, to_frame, widened_foreground
+from edgead.train.methods.transfusion.network import UNet
+
+
+class TransfusionNetwork(nn.Module):
+    """The U-Net, and the losses that train it. Named as the published code names it, `model` in its state."""
+
+    def __init__(self, config: TransfusionConfig) -> None:
+        super().__init__()
+        self.model = UNet(3, config.width, config.multipliers, config.attention_levels, config.blocks)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses on a batch of `Example.arrays`. Its first half keeps the anomalies, the second gets none.
+
+        A batch of one keeps its anomaly.
+        """
+        time, normal = batch["time"], batch["normal"]
+        kept = (torch.arange(len(time), device=time.device) < max(1, len(time) // 2)).float()[:, None, None, None]
+        anomaly, mask, previous = (kept * batch[name] for name in ("anomaly", "mask", "previous"))
+        opacity = time[:, None, None, None] / LAST
+        x = blend(normal, anomaly, mask, opacity)
+        predicted = self.model(x, previous, time)
+        with torch.autocast(x.device.type, enabled=False):  # sums over windows and logarithms want float32
+            scaled, found, logits = (each.float() for each in predicted)
+            return losses((scaled, found, logits), x, normal, anomaly, mask, opacity)
+
+
+def _official_settings(weights: Mapping[str, Tensor]) -> list[str]:
+    """Go down the published network: its blocks' widths, which of them attend, and where a level ends."""
+    widths, attends, level, blocks = [], set(), 0, [0]
+    for number in range(len(weights)):
+        name = f"model.down.{number}."
+        if f"{name}conv.weight" in weights:
+            level += 1
+            blocks.append(0)
+        elif f"{name}res.conv1.weight" in weights:
+            if not blocks[level]:
+                widths.append(weights[f"{name}res.conv1.weight"].shape[0])
+            blocks[level] += 1
+            if f"{name}attn.output.weight" in weights:
+                attends.add(level)
+        else:
+            break
+    first = weights.get("model.image_proj.weight")
+    if first is None or not widths:
+        return []
+    inputs = [first.shape[0], *widths]
+    multipliers = [after // before for before, after in zip(inputs, widths)]
+    return [
+        f"width={first.shape[0]}",
+        f"multipliers={','.join(map(str, multipliers))}",
+        f"attention_levels={','.join(map(str, sorted(attends)))}",
+        f"blocks={blocks[0]}",
+    ]
+
+
+class Transfusion(Method):
+    """TransFusion as a method of this package."""
+
+    name = "transfusion"
+    card = Card(
+        title="TransFusion",
+        paper="Fučka, Zavrtanik, Skočaj: TransFusion, ECCV 2024",
+        parameters=54.6,
+        macs=3298.7,
+        published="MVTec AD 99.2 (paper), 99.4 (released weights); VisA 98.5 (paper), 98.7 (released weights)",
+        localises="segmentation head, at input resolution, averaged over the reverse steps",
+        needs="good images; texture pictures help (--textures)",
+    )
+    Config = TransfusionConfig
+    sensitive = ("standardise", "attend", "decide")
+    export_settings = ("reverse_steps", "reconstruction_weight")
+    presets = {  # noqa: RUF012
+        "paper": {},
+        "edge": {"width": 32, "attention_levels": (3,), "learning_rate": 1e-4, "reverse_steps": 1},
+        "nano": {
+            "size": (64, 64),
+            "width": 32,
+            "multipliers": (1, 1, 2),
+            "attention_levels": (),
+            "blocks": 1,
+            "learning_rate": 2e-3,
+            "decay_at": (0.8,),
+            "steps": 800,
+            "reverse_steps": 1,
+        },
+    }
+    official = Official(
+        marks=("model.middle.res1.conv1.weight",),
+        settings=_official_settings,
+        rename=lambda name: name if name.startswith("model.") else None,
+        resize="pillow bilinear",
+        inference="RGB in [−1, 1]; 18 reverse steps; map: 0.95 of the mean mask and 0.05 of the squared change, their "
+        "7×7 mean; score: its maximum",
+    )
+
+    def __init__(self, config: TransfusionConfig) -> None:
+        self.config: TransfusionConfig = config
+        self.network: TransfusionNetwork = TransfusionNetwork(config)
+
+    def stages(self, data: TrainingData) -> list[Stage]:
+        config = self.config
+        parts = [widened_foreground(frame, config.foreground) for frame in data.normals]
+
+        def sample(rng: np.random.Generator) -> Arrays:
+            number = rng.integers(len(data.normals))
+            return draw_example(rng, data.normals[number], parts[number], data.textures, config).arrays()
+
+        def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(parameters, lr=config.learning_rate)
+
+        steps = config.total_steps(len(data.normals))
+        return [
+            Stage(
+                name="train",
+                module=self.network,
+                sample=sample,
+                steps=steps,
+                batch_size=config.batch_size,
+                optimizer=optimizer,
+                schedule=lambda step: config.learning_rate_factor(step, steps),
+            )
+        ]
+
+    def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
+        mask = np.zeros(self.config.size, np.bool_)
+        while not mask.any():
+            frame = data.normals[rng.integers(len(data.normals))]
+            part = widened_foreground(frame, self.config.foreground)
+            made = draw_example(rng, frame, part, data.textures, self.config)
+            mask = made.mask
+        opacity = made.time / LAST
+        blended = np.where(mask[:, :, None], (1 - opacity) * made.normal + opacity * made.anomaly, made.normal)
+        return {"frame": to_frame(blended.astype(np.float32)), "mask": mask}
+
+    def detector(self) -> nn.Module:
+        return Detector(self.network.model, self.config).eval()
+
+    def deployable(self) -> nn.Module:
+        return Deployable(self.network.model, self.config).eval()

@@ -1,0 +1,95 @@
+"""Checkpoints of the methods' published code, read as they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from edgead.errors import CheckpointError
+from edgead.train.method import Method, Official, configure
+from edgead.train.methods import METHODS, get_method
+from edgead.train.weights import read_weights, refuse_differences
+
+
+def find_files(kind: type[Method], files: Sequence[Path]) -> list[Path]:
+    """Return the files of a checkpoint; of a pair, where one is named, the other one too."""
+    found = list(files)
+    if len(found) == 1:
+        for pattern, replacement in _official(kind).partners:
+            path = found[0].resolve()
+            other = Path(re.sub(pattern, replacement, str(path)))
+            if other != path and other.is_file():
+                return [found[0], other]
+    return found
+
+
+def load_official(kind: type[Method], files: Sequence[Path], settings: Iterable[str] = ()) -> Method:
+    """Make a method with the weights that its published code saved, configured as they were made.
+
+    Args:
+        kind: the method.
+        files: all files of the checkpoint, see `find_files`.
+        settings: ``NAME=VALUE`` of what the weights do not tell.
+
+    Raises:
+        CheckpointError: not weights, another method's, or names and shapes that differ; with what differs.
+        ConfigError: a setting that does not exist or makes no sense.
+    """
+    official = _official(kind)
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        weights.update(read_weights(file))
+    named = " and ".join(str(file) for file in files)
+    _check_marks(kind, weights, named)
+    method = kind(configure(kind, "paper", [*official.settings(weights), *settings]))
+    own = method.network.state_dict()
+    renamed = {name: value for key, value in weights.items() if (name := official.rename(key)) is not None}
+    counters = {name for name in own if name.endswith("num_batches_tracked")}
+    refuse_differences(
+        f"{named} does not hold the weights of {kind.card.title} as its published code saves them",
+        missing=own.keys() - renamed.keys() - counters - set(official.computed),
+        unknown=renamed.keys() - own.keys(),
+        reshaped={name for name in own.keys() & renamed.keys() if own[name].shape != renamed[name].shape},
+    )
+    method.network.load_state_dict(renamed, strict=False)
+    return method
+
+
+def _official(kind: type[Method]) -> Official:
+    if kind.official is None:
+        raise CheckpointError(f"Checkpoints of {kind.card.title}'s published code cannot be read yet.")
+    return kind.official
+
+
+def _check_marks(kind: type[Method], weights: Mapping[str, Tensor], named: str) -> None:
+    marks = _official(kind).marks
+    missing = [mark for mark in marks if mark not in weights]
+    if not missing:
+        return
+    if len(missing) < len(marks):
+        raise CheckpointError(
+            f"{named} is one part of a checkpoint of {kind.card.title}; the other part is missing "
+            f"('{missing[0]}' is in it).\nName both files."
+        )
+    guess = _guess(weights)
+    if guess is not None:
+        raise CheckpointError(
+            f"{named} is no checkpoint of {kind.card.title}. It looks like one of {guess.card.title}:  "
+            f"--method {guess.name}"
+        )
+    shown = ", ".join(list(weights)[:3])
+    raise CheckpointError(
+        f"{named} is no checkpoint of {kind.card.title}'s published code, nor of another method here.\n"
+        f"It holds {len(weights)} weights: {shown} …"
+    )
+
+
+def _guess(weights: Mapping[str, Tensor]) -> type[Method] | None:
+    for name in METHODS:
+        kind = get_method(name)
+        if kind.official and any(mark in weights for mark in kind.official.marks):
+            return kind
+    return None

@@ -1,0 +1,240 @@
+"""Sources: other products from whose real defects a method learns before its own training.
+
+What a run learned from each lies in ``RUN/sources/NAME``, beside the files of that training:
+
+learned.safetensors  what the method needs of it; small, and any other run of the method can take it up (--source)
+learned.png          the same, to look at
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save
+from safetensors.torch import load_file as load_tensors
+
+from edgead.console import Console
+from edgead.datasets import Category, load_frames, open_categories
+from edgead.errors import CheckpointError, DataError
+from edgead.files import atomic_file
+from edgead.train import plots
+from edgead.train.checkpoint import CONFIG, CURVES, WEIGHTS, RunConfig, SourceConfig, read_metrics
+from edgead.train.fit import is_main
+from edgead.train.method import Arrays, Method, Source, Stage, Trained
+
+LEARNED, PICTURE = "learned.safetensors", "learned.png"
+
+
+def find_sources(
+    given: Sequence[str | Path], target: Category, method: str, known: Mapping[str, Path], console: Console
+) -> tuple[SourceConfig, ...]:
+    """Look up what ``--source`` names: data sets, one or several categories, or what a run has learned from them.
+
+    Args:
+        given: folders or files.
+        target: the category to train on; it cannot be its own source.
+        method: that trains.
+        known: data folder ↦ folder in which the same command has learned from it already.
+        console: told what of several categories is left out.
+
+    Raises:
+        DataError: nothing there, no defective or no good images, or images of the target.
+        CheckpointError: a file that is damaged or of another method.
+    """
+    found: list[SourceConfig] = []
+    for path in map(Path, given):
+        if path.is_file() or (path / LEARNED).is_file():
+            found.append(_learned_source(path, method))
+        elif (path / CONFIG).is_file():
+            parts = sorted(path.glob(f"sources/*/{LEARNED}"))
+            if not parts:
+                raise DataError(f"The run in {path} has learned nothing from sources yet; name another --source.")
+            found += [_learned_source(part, method) for part in parts]
+        else:
+            found += _data_sources(path, target, method, known, console)
+    for source in found:
+        if source.root == str(target.root.resolve()):
+            raise DataError(_own_source(source.root))
+    named: dict[str, SourceConfig] = {}
+    for source in found:
+        name, number = source.name, 1
+        while name in named:
+            number += 1
+            name = f"{source.name}-{number}"
+        named[name] = dataclasses.replace(source, name=name)
+    return tuple(named.values())
+
+
+def _data_sources(
+    path: Path, target: Category, method: str, known: Mapping[str, Path], console: Console
+) -> list[SourceConfig]:
+    categories = open_categories(path)
+    found, refused = [], []
+    for category in categories:
+        root = str(category.root.resolve())
+        normals = [*category.normals, *category.validation, *(s.path for s in category.test if not s.anomalous)]
+        anomalies = [sample.path for sample in category.test if sample.anomalous]
+        if not normals or not anomalies:
+            which = "defective images (test/KIND)" if normals else "good images"
+            refused.append(f"{category.root} has no {which}: a source needs good and defective ones.")
+        elif _paths_of(target) & {image.resolve() for image in (*normals, *anomalies)}:
+            refused.append(_own_source(str(category.root)))
+        elif root in known:
+            found.append(_learned_source(known[root], method))
+        else:
+            found.append(
+                SourceConfig(
+                    name=category.name,
+                    path=root,
+                    root=root,
+                    normals=tuple(image.relative_to(category.root).as_posix() for image in normals),
+                    anomalies=tuple(image.relative_to(category.root).as_posix() for image in anomalies),
+                )
+            )
+    if not found:
+        raise DataError(refused[0])
+    for line in refused:
+        console.say(f"Not a source: {line.splitlines()[0]}")
+    return found
+
+
+def _paths_of(category: Category) -> set[Path]:
+    images = (*category.normals, *category.validation, *(sample.path for sample in category.test))
+    return {image.resolve() for image in images}
+
+
+def _own_source(root: str) -> str:
+    return (
+        f"{root} shares images with --data: a product cannot be its own source.\n"
+        "Its test anomalies would be learned from, and every figure measured on them would be wrong."
+    )
+
+
+def _learned_source(path: Path, method: str) -> SourceConfig:
+    path = path / LEARNED if path.is_dir() else path
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = file.metadata() or {}
+        learner, name, root, fingerprint = (facts[key] for key in ("method", "source", "root", "fingerprint"))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise CheckpointError(f"{path} does not hold what was learned from a source: {error}") from error
+    if learner != method:
+        raise CheckpointError(f"{path} was learned by {learner}, not by {method}; leave it out.")
+    return SourceConfig(name, str(path.resolve()), root, fingerprint=fingerprint)
+
+
+def open_source(
+    config: SourceConfig, run_folder: Path, run: RunConfig, console: Console
+) -> tuple[SourceConfig, Source | Arrays]:
+    """Read a source's images, or what has been learned from it; the configuration comes back with the fingerprint.
+
+    Raises:
+        DataError: none of its defective or of its good images can be read.
+        CheckpointError: its images, or what was learned from them, are not what the run was started with.
+    """
+    own = run_folder / "sources" / config.name / LEARNED
+    file = own if own.is_file() else Path(config.path)
+    if file.is_file():
+        stored = _learned_source(file, run.method)
+        _check(config, stored.fingerprint, run_folder)
+        return dataclasses.replace(config, fingerprint=stored.fingerprint), load_file(file)
+    size = (run.config["size"][0], run.config["size"][1])
+    kinds = []
+    for names, what in ((config.normals, "good"), (config.anomalies, "defective")):
+        paths = [Path(config.root, name) for name in names]
+        frames = load_frames(paths, size, run.bit_depth, console.track(f"reading {config.name}, {what}"))
+        if not len(frames.frames):
+            raise DataError(
+                f"None of the {len(paths)} {what} images in {config.root} can be read:\n{frames.skipped[0]}"
+            )
+        for line in frames.skipped[:10]:
+            console.say(f"Warning: skipped: {line}")
+        kinds.append(frames)
+    normals, anomalies = kinds
+    fingerprint = f"{normals.fingerprint}-{anomalies.fingerprint}"
+    _check(config, fingerprint, run_folder)
+    return dataclasses.replace(config, fingerprint=fingerprint), Source(config.name, normals.frames, anomalies.frames)
+
+
+def _check(config: SourceConfig, fingerprint: str, run_folder: Path) -> None:
+    if config.fingerprint not in ("", fingerprint):
+        raise CheckpointError(
+            f"The source '{config.name}' ({config.path}) is not what {run_folder} was started with.\n"
+            "Bring the right images or file back, or train anew."
+        )
+
+
+def learn(
+    method: Method,
+    config: SourceConfig,
+    source: Source | Arrays,
+    run_folder: Path,
+    run: RunConfig,
+    train: Callable[[Trained, list[Stage], Path], None],
+    console: Console,
+) -> Arrays:
+    """Learn from a source, or go on with that, write what was learned, and return it.
+
+    Args:
+        method: that learns.
+        config, source: from `open_source`.
+        run_folder, run: what it is learned for.
+        train: `edgead.train.fit.fit` with all but its first arguments.
+        console: told what is done.
+    """
+    folder = run_folder / "sources" / config.name
+    if not isinstance(source, Source):
+        if is_main() and not (folder / LEARNED).is_file():
+            with atomic_file(folder / LEARNED) as stream:
+                stream.write(Path(config.path).read_bytes())
+            console.say(f"Taken up: what was learned from '{config.name}' in {config.path}")
+        return source
+    console.say(f"Learning from '{config.name}': {len(source.anomalies)} defective, {len(source.normals)} good images")
+    torch.manual_seed(run.seed)
+    lesson = method.lesson(source)
+    if (folder / WEIGHTS).is_file():  # stopped after the training, before what follows
+        lesson.network.load_state_dict(load_tensors(folder / WEIGHTS))
+    else:
+        train(lesson, lesson.stages, folder)
+    learned = lesson.learned()
+    if is_main():
+        plots.draw_rows(lesson.picture(), folder / PICTURE)
+        plots.draw_curves(read_metrics(folder), folder / CURVES)
+        facts = {
+            "method": run.method,
+            "source": config.name,
+            "root": config.root,
+            "fingerprint": config.fingerprint,
+            "images": f"{len(source.anomalies)} defective, {len(source.normals)} good",
+            "config": json.dumps(run.config),
+            "seed": str(run.seed),
+            "created": run.created,
+            "edgead": run.versions["edgead"],
+        }
+        with atomic_file(folder / LEARNED) as stream:
+            stream.write(save(learned, facts))
+    return learned
+
+
+def load_learned(run_folder: Path, run: RunConfig) -> tuple[Arrays, ...]:
+    """Read what a run has learned from all its sources.
+
+    Raises:
+        CheckpointError: it has not learned from all of them yet, or a file is damaged or another run's.
+    """
+    learned: list[Arrays] = []
+    for config in run.sources:
+        path = run_folder / "sources" / config.name / LEARNED
+        if not path.is_file():
+            raise CheckpointError(
+                f"The run in {run_folder} has not learned from its source '{config.name}' yet.\n"
+                f"Go on with:  edgead train --resume --out {run_folder}"
+            )
+        _check(config, _learned_source(path, run.method).fingerprint, run_folder)
+        learned.append(load_file(path))
+    return tuple(learned)

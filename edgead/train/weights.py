@@ -1,0 +1,86 @@
+"""Weights in files of others: read without running what is in them, and compared name by name."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from edgead.errors import CheckpointError
+
+SHOWN = 3
+"""Differing names that an error lists of each kind."""
+INSIDE = ("state_dict", "model_state_dict")
+"""Where training programs put the weights when they save other things beside them."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a table of weights, ``.safetensors`` or what ``torch.save`` wrote. A table of tables becomes one.
+
+    Raises:
+        CheckpointError: not there, damaged, or a pickled object, which is never loaded.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is no file {path}.") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_refusal(path, error)) from error
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as weights: {reason}") from error
+    for name in INSIDE:
+        if isinstance(values, Mapping) and isinstance(values.get(name), Mapping):
+            values = values[name]
+    weights = dict(_flatten(values)) if isinstance(values, Mapping) else {}
+    if not weights:
+        raise CheckpointError(f"{path} is not a plain table of weights (a state dict).")
+    if all(name.startswith("module.") for name in weights):  # torch's DataParallel
+        weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    return weights
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    found = re.search(r"(?:GLOBAL|Unsupported class|global) `?([\w.]+)", str(error))
+    if found is None:
+        return f"{path} cannot be read as weights: it is damaged, or no file of PyTorch."
+    return (
+        f"{path} is a pickled Python object ({found.group(1)}), not a table of weights. Loading it could run any "
+        "program, so it is refused.\nIn the code that made it, where you trust the file, save its weights:\n"
+        f"  model = torch.load({path.name!r}, map_location='cpu', weights_only=False); "
+        f"torch.save(model.state_dict(), '{path.stem}_weights.pth')"
+    )
+
+
+def _flatten(values: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Tensor]]:
+    found: list[tuple[str, Tensor]] = []
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            found.append((f"{prefix}{name}", value))
+        elif isinstance(value, Mapping):
+            found += _flatten(value, f"{prefix}{name}.")
+    return found
+
+
+def refuse_differences(what: str, **differences: set[str]) -> None:
+    """Raise an error that names what differs, a few of each kind; do nothing where nothing does.
+
+    Raises:
+        CheckpointError: some set is not empty.
+    """
+    listed = [
+        f"{kind}: {', '.join(sorted(keys)[:SHOWN])}" + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
+        for kind, keys in differences.items()
+        if keys
+    ]
+    if listed:
+        raise CheckpointError(f"{what}.\n{'; '.join(listed)}.")

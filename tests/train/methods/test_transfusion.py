@@ -1,0 +1,387 @@
+"""TransFusion: the process in closed form, the published network, its losses and examples, the exact rewriting."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgead import metrics
+from edgead.errors import ConfigError
+from edgead.export.parity import check_parity, run_reference
+from edgead.export.to_onnx import write_onnx
+from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.train.fit import fit
+from edgead.train.method import TrainingData, configure
+from edgead.train.methods.transfusion.config import TransfusionConfig
+from edgead.train.methods.transfusion.deployable import Deployable
+from edgead.train.methods.transfusion.detector import Detector
+from edgead.train.methods.transfusion.diffusion import FIRST, LAST, advance, blend, losses, schedule
+from edgead.train.methods.transfusion.examples import draw_example, to_frame, to_rgb
+from edgead.train.methods.transfusion.method import Transfusion, TransfusionNetwork
+from edgead.train.methods.transfusion.network import AttentionBlock, UNet
+
+SMALL = ["size=32x48", "attention_levels=1", "steps=2", "batch_size=2"]
+
+
+def small(*settings: str, seed: int = 0) -> Transfusion:
+    torch.manual_seed(seed)
+    return Transfusion(configure(Transfusion, "nano", [*SMALL, *settings]))  # type: ignore[arg-type]
+
+
+def settle(network: nn.Module) -> None:
+    """Give norms scales and statistics that are not the initial ones, as after training."""
+    torch.manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+
+
+def parts(channels: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """A good image, an anomaly inside a mask, and the mask."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.rand(2, channels, 8, 10, generator=generator) * 2 - 1
+    mask = (torch.rand(2, 1, 8, 10, generator=generator) > 0.6).float()
+    return normal, (torch.rand(2, channels, 8, 10, generator=generator) * 2 - 1) * mask, mask
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("time", [1, 7, LAST])
+def test_the_blend(channels: int, time: int) -> None:
+    normal, anomaly, mask = parts(channels)
+    opacity = time / LAST
+    x = blend(normal, anomaly, mask, opacity)
+    inside = mask[:, 0] > 0
+    for channel in range(channels):
+        there = (
+            normal[:, channel] * (1 - opacity) + anomaly[:, channel] * opacity
+            if channel < 3
+            else normal[:, channel] + anomaly[:, channel] * opacity
+        )
+        expected = torch.where(inside, there, normal[:, channel])
+        assert torch.allclose(x[:, channel], expected, atol=2e-7)
+        assert torch.equal(x[:, channel][~inside], normal[:, channel][~inside])
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_one_step_back_is_the_blend_before(channels: int) -> None:
+    normal, anomaly, mask = parts(channels)
+    for time in range(1, LAST + 1):
+        x = blend(normal, anomaly, mask, time / LAST)
+        back = advance(x, anomaly * (time / LAST), normal, mask, time / LAST, 1 / LAST)
+        assert torch.allclose(back, blend(normal, anomaly, mask, (time - 1) / LAST), atol=5e-7)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("steps", [18, 8, 4, 2, 1])
+def test_right_predictions_lead_to_the_good_image_on_every_schedule(channels: int, steps: int) -> None:
+    normal, anomaly, mask = parts(channels)
+    x = blend(normal, anomaly, mask, FIRST / LAST)
+    for time, next_time in schedule(steps):
+        x = advance(x, anomaly * (time / LAST), normal, mask, time / LAST, (time - next_time) / LAST)
+    assert torch.allclose(x, normal, atol=1e-6)
+
+
+def test_schedules_run_from_18_to_0_without_gaps() -> None:
+    assert schedule(18) == [(time, time - 1) for time in range(18, 0, -1)]
+    assert schedule(4) == [(18, 14), (14, 9), (9, 4), (4, 0)]
+    for steps in range(1, 19):
+        pairs = schedule(steps)
+        assert len(pairs) == steps
+        assert (pairs[0][0], pairs[-1][1]) == (18, 0)
+        assert all(time > next_time for time, next_time in pairs)
+        assert [left[1] for left in pairs[:-1]] == [right[0] for right in pairs[1:]]
+
+
+@pytest.mark.parametrize(
+    ("channels", "width", "tensors", "parameters", "digest"),
+    [
+        (3, 64, 326, 54_559_431, "40187cec9d72c5fd6eb63706b0ca348a2200feeec66fa697095606eb17900cce"),
+        (4, 128, 376, 112_031_753, "83bdfac83f7234df6801ad7d19f21278f0d14f927e95e26716cf827b37555d8e"),
+    ],
+)
+def test_names_and_shapes_are_the_published_ones(
+    channels: int, width: int, tensors: int, parameters: int, digest: str
+) -> None:
+    """The digest is that of "name shape" lines, sorted, of the published networks' state dictionaries."""
+    with torch.device("meta"):
+        network = UNet(channels, width, (1, 2, 2, 2), (2, 3), 2)
+    state = network.state_dict()
+    lines = "\n".join(sorted(f"{name} {tuple(value.shape)}" for name, value in state.items()))
+    assert len(state) == tensors
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    assert hashlib.sha256(lines.encode()).hexdigest() == digest
+
+
+def test_a_published_checkpoint_needs_no_renaming() -> None:
+    names = TransfusionNetwork(TransfusionConfig(size=(64, 64), width=32)).state_dict()
+    assert all(name.startswith("model.") for name in names)
+    assert "model.pos_emb.penc.inv_freq" in names
+
+
+def test_the_position_is_the_sine_of_the_row() -> None:
+    wave = UNet(3, 32, (1,), (), 1).pos_emb(5, 3)
+    assert wave.shape == (1, 1, 5, 3)
+    assert wave[0, 0, :, 1].tolist() == pytest.approx([math.sin(row) for row in range(5)])
+    assert torch.equal(wave[..., 0], wave[..., 2])
+
+
+def test_attention_is_the_published_one() -> None:
+    torch.manual_seed(0)
+    block, x = AttentionBlock(6), torch.randn(2, 6, 3, 4)
+    tokens = x.view(2, 6, 12).permute(0, 2, 1)
+    query, key, value = torch.chunk(block.projection(tokens).view(2, 12, 1, 18), 3, dim=-1)
+    weights = (torch.einsum("bihd,bjhd->bijh", query, key) * 6**-0.5).softmax(dim=2)
+    expected = block.output(torch.einsum("bijh,bjhd->bihd", weights, value).view(2, 12, 6)) + tokens
+    assert torch.allclose(block(x), expected.permute(0, 2, 1).view(x.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_losses_vanish_for_right_predictions_and_are_the_published_ones(channels: int) -> None:
+    normal, anomaly, mask = parts(channels)
+    opacity = torch.tensor([3 / LAST, 1.0])[:, None, None, None]
+    x = blend(normal, anomaly, mask, opacity)
+    right = losses((anomaly * opacity, normal, mask * 60 - 30), x, normal, anomaly, mask, opacity)
+    assert all(float(loss) < 1e-6 for loss in right.values())
+    logits = torch.randn(mask.shape, generator=torch.Generator().manual_seed(1))
+    wrong = losses((anomaly * opacity + 0.1, normal - 0.2, logits), x, normal, anomaly, mask, opacity)
+    assert float(wrong["anomaly"]) == pytest.approx(0.01, rel=1e-4)
+    p = logits.sigmoid()
+    p_t, alpha = torch.where(mask > 0, p, 1 - p), torch.where(mask > 0, 0.25, 0.75)
+    focal = (-alpha * (1 - p_t) ** 2 * p_t.log()).mean()
+    smooth = (0.5 * (p - mask) ** 2).mean()
+    assert float(wrong["mask"]) == pytest.approx(float(5 * focal + smooth), rel=1e-5)
+    assert 0.2 < float(wrong["normal"]) < 2.2
+    found = advance(x, anomaly * opacity + 0.1, normal - 0.2, (p > 0.5).float(), opacity, 1 / LAST)
+    assert float(wrong["image"]) == pytest.approx(
+        float(((found - blend(normal, anomaly, mask, opacity - 1 / LAST)) ** 2).mean()), rel=1e-4
+    )
+    assert ("normal_depth" in wrong) == ("anomaly_depth" in wrong) == (channels == 4)
+
+
+def test_the_image_loss_does_not_reach_the_mask() -> None:
+    normal, anomaly, mask = parts()
+    opacity = torch.full((2, 1, 1, 1), 0.5)
+    logits = torch.zeros_like(mask).requires_grad_()
+    predicted = (anomaly.clone().requires_grad_(), normal.clone(), logits)
+    result = losses(predicted, blend(normal, anomaly, mask, opacity), normal, anomaly, mask, opacity)
+    assert (
+        not result["image"].requires_grad or torch.autograd.grad(result["image"], logits, allow_unused=True)[0] is None
+    )
+    assert torch.autograd.grad(result["mask"], logits)[0].abs().sum() > 0
+
+
+class Spy(nn.Module):
+    """Stands for the U-Net: predicts nothing, with a fixed probability, and remembers what it was given."""
+
+    def __init__(self, probability: float = 0.5) -> None:
+        super().__init__()
+        self.logit, self.seen = math.log(probability / (1 - probability)), []  # type: ignore[var-annotated]
+
+    def forward(self, x: Tensor, previous: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self.seen.append((x, previous, time))
+        return torch.zeros_like(x), torch.zeros_like(x), torch.full_like(previous, self.logit)
+
+
+@pytest.mark.parametrize(("batch", "kept"), [(1, 1), (2, 1), (5, 2), (8, 4)])
+def test_the_first_half_of_a_batch_has_anomalies(batch: int, kept: int) -> None:
+    method = small()
+    method.network.model = spy = Spy()  # type: ignore[assignment]
+    normal = torch.rand(batch, 3, 32, 48)
+    ones = torch.ones(batch, 1, 32, 48)
+    method.network(
+        {"normal": normal, "anomaly": -ones.expand(-1, 3, -1, -1), "mask": ones, "previous": ones}
+        | {"time": torch.full((batch,), LAST)}
+    )
+    x, previous, _ = spy.seen[0]
+    assert torch.allclose(x[:kept], torch.tensor(-1.0), atol=1e-6)
+    assert torch.equal(x[kept:], normal[kept:])
+    assert previous[:kept].all()
+    assert not previous[kept:].any()
+
+
+def test_examples_are_drawn_as_published() -> None:
+    config = TransfusionConfig(size=(64, 64), structural_share=0.5)
+    frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    everywhere = np.ones((64, 64), np.bool_)
+    textures = np.zeros((1, 64, 64, 3), np.uint8)
+    drawn = [draw_example(np.random.default_rng(n), frame, everywhere, textures, config) for n in range(600)]
+    times = np.array([example.time for example in drawn])
+    assert (times.min(), times.max()) == (1, LAST)
+    assert not any(example.previous.any() for example in drawn if example.time == LAST)
+    earlier = [example for example in drawn if example.time < LAST and example.mask.any()]
+    same = np.mean([np.array_equal(example.previous, example.mask) for example in earlier])
+    empty = np.mean([not example.previous.any() for example in earlier])
+    more = np.mean([example.previous.sum() > example.mask.sum() for example in earlier])
+    assert 0.19 < same < 0.32
+    assert 0.19 < empty < 0.45  # a quarter, and where the threshold was above the highest peak
+    assert 0.19 < more < 0.31
+    rotated = np.mean([not np.array_equal(example.normal, to_rgb(frame)) for example in drawn])
+    assert 0.24 < rotated < 0.36
+    for example in drawn[:100]:
+        assert np.abs(example.normal).max() <= 1
+        assert not example.anomaly[~example.mask].any()
+    again = draw_example(np.random.default_rng(7), frame, everywhere, textures, config).arrays()
+    assert all(np.array_equal(again[name], value) for name, value in drawn[7].arrays().items())
+
+
+def test_anomalies_stay_on_the_part() -> None:
+    config = TransfusionConfig(size=(64, 64), rotate_share=0.0)
+    part = np.zeros((64, 64), np.bool_)
+    part[20:40, 10:30] = True
+    frame = np.full((64, 64, 3), 90, np.uint8)
+    none = np.empty((0, 64, 64, 3), np.uint8)
+    drawn = [draw_example(np.random.default_rng(n), frame, part, none, config) for n in range(40)]
+    assert any(example.mask.any() for example in drawn)
+    assert not any((example.mask | example.previous)[~part].any() for example in drawn)
+
+
+def test_colours_are_rgb_in_minus_1_to_1_and_come_back() -> None:
+    frame = np.arange(256 * 3, dtype=np.int64).reshape(16, 16, 3).astype(np.uint8)
+    assert np.array_equal(to_frame(to_rgb(frame)), frame)
+    blue = np.zeros((1, 1, 3), np.uint8)
+    blue[..., 0] = 255
+    assert to_rgb(blue)[0, 0].tolist() == [-1, -1, 1]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 18])
+def test_the_score_of_a_constant_mask(steps: int) -> None:
+    """The published mean of 18 masks divides by 19. The probability is below one half, so the image stays."""
+    config = TransfusionConfig(size=(32, 32), reverse_steps=steps)
+    spy = Spy(0.3)
+    frames = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
+    scores, maps = Detector(spy, config)(frames)  # type: ignore[arg-type]
+    assert float(scores) == pytest.approx(0.95 * 18 * 0.3 / 19, rel=1e-5)
+    assert float(maps[0, 16, 16]) == pytest.approx(float(scores), rel=1e-5)
+    assert float(maps[0, 0, 0]) == pytest.approx(float(scores) * 16 / 49, rel=1e-5)  # zeros outside
+    assert [int(time[0]) for _, _, time in spy.seen] == [time for time, _ in schedule(steps)]
+    assert not spy.seen[0][1].any()
+    assert torch.equal(spy.seen[-1][0], spy.seen[0][0])  # bit by bit what came in
+
+
+def test_the_reconstruction_counts_with_its_weight() -> None:
+    """A mask everywhere and black appearances: the image is what it was times 1/19."""
+
+    class Grey(Spy):
+        def forward(self, x: Tensor, previous: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            super().forward(x, previous, time)
+            return x, torch.zeros_like(x), torch.full_like(previous, 50.0)
+
+    frames = torch.full((1, 32, 32, 3), 255, dtype=torch.uint8)
+    config = TransfusionConfig(size=(32, 32), reverse_steps=1, reconstruction_weight=0.5)
+    scores, _ = Detector(Grey(), config)(frames)  # type: ignore[arg-type]
+    change = (1 - (0 * 0.5 + 0.5)) ** 2  # x − (Δ/β)·x with Δ = β: nothing is left
+    assert float(scores) == pytest.approx(0.5 * 18 / 19 + 0.5 * change, rel=1e-5)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_each_rewritten_part_is_exact(channels: int) -> None:
+    """Projection with its border, blocks with their time, attention, heads: the network's own, up to rounding."""
+    torch.manual_seed(0)
+    config = TransfusionConfig(size=(16, 24), width=64, multipliers=(1, 2), attention_levels=(1,), reverse_steps=3)
+    network = UNet(channels, 64, config.multipliers, config.attention_levels, config.blocks).eval()
+    settle(network)
+    graph = Deployable(network, config)
+    x, mask = torch.rand(2, channels, 16, 24) * 2 - 1, (torch.rand(2, 1, 16, 24) > 0.5).float()
+    bgr = [2, 1, 0, *range(3, channels)]
+    with torch.no_grad():
+        for given in (mask, torch.zeros_like(mask)):
+            projected = network.project(x, given)
+            found = graph.project(x[:, bgr], given if given.any() else None)
+            assert torch.allclose(found, projected, atol=1e-5)
+        for step, (time, next_time) in enumerate(schedule(3)):
+            features = network.features(projected, network.time_emb(torch.full((2,), time)))
+            assert torch.allclose(graph.network.features(projected, step), features, atol=2e-5)  # type: ignore[arg-type]
+            scaled, normal, _ = network.heads(features)
+            moved = advance(x, scaled, normal, mask, time / LAST, (time - next_time) / LAST)
+            assert torch.allclose(x + (mask * graph.head(features, step))[:, bgr], moved, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(("reverse_steps=18", "attention_levels="), marks=pytest.mark.slow),
+        ("reverse_steps=1", "reconstruction_weight=0", "attention_levels=1"),
+    ],
+)
+def test_the_graph_is_the_published_inference(settings: tuple[str, ...], tmp_path: Path) -> None:
+    method = small("multipliers=1,1", *settings)
+    settle(method.network)
+    frames = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
+    write_onnx(method.deployable(), method.config.size, tmp_path / "model.onnx")
+    reference = run_reference(method.detector(), frames)
+    assert reference.maps.std() > 1e-3
+    check_parity(reference, *OnnxRuntimeEngine(tmp_path / "model.onnx").infer(frames))
+
+
+def test_weights_are_shared_by_the_steps(tmp_path: Path) -> None:
+    sizes = []
+    for steps in (1, 3):
+        method = small(f"reverse_steps={steps}", "multipliers=1,1", "attention_levels=")
+        write_onnx(method.deployable(), method.config.size, tmp_path / "model.onnx")
+        sizes.append((tmp_path / "model.onnx").stat().st_size)
+    weights = sum(value.numel() * 4 for value in small("multipliers=1,1").network.parameters())
+    assert sizes[1] - sizes[0] < 0.5 * weights
+
+
+def test_what_is_sensitive_is_there() -> None:
+    modules = dict(small().deployable().named_modules())
+    assert all(name in modules for name in Transfusion.sensitive)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size": (100, 64)}, "multiples of 8, not 100x64"),
+        ({"width": 48}, "multiple of 32"),
+        ({"attention_levels": (4,)}, "between 0 and 3"),
+        ({"reverse_steps": 19}, "between 1 and 18"),
+        ({"reverse_steps": 0}, "between 1 and 18"),
+        ({"foreground": "left"}, "foreground is one of"),
+        ({"structural_share": 2.0}, "between 0 and 1"),
+        ({"blocks": 0}, "at least 1"),
+    ],
+)
+def test_configurations_that_make_no_sense(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TransfusionConfig(**values)  # type: ignore[arg-type]
+
+
+def test_the_schedule_of_the_published_code() -> None:
+    factors = [TransfusionConfig().learning_rate_factor(step, 1500) for step in (0, 799, 800, 1499)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1])
+
+
+@pytest.mark.slow
+def test_it_overfits_a_toy_set(tmp_path: Path) -> None:
+    """Eight striped images: after a few small steps it must find opaque anomalies on them."""
+    rng = np.random.default_rng(0)
+    phases = rng.uniform(0, 2 * np.pi, 8)
+    stripes = [127 + 90 * np.sin(np.arange(32)[None, :, None] / 3 + phase + np.zeros((32, 1, 3))) for phase in phases]
+    normals = np.stack(stripes).astype(np.uint8)
+    settings = ("size=32", "multipliers=1,1", "steps=120", "batch_size=4", "rotate_share=0")
+    torch.manual_seed(0)
+    method = Transfusion(configure(Transfusion, "nano", settings))  # type: ignore[arg-type]
+    data = TrainingData(normals)
+    fit(method, method.stages(data), tmp_path, seed=0, device="cpu")
+    frames, masks = [], []
+    for number in range(24):
+        everywhere = np.ones((32, 32), np.bool_)
+        made = draw_example(
+            np.random.default_rng((1, number)), normals[number % 8], everywhere, data.textures, method.config
+        )
+        frames.append(to_frame(np.where(made.mask[:, :, None], made.anomaly, made.normal)))
+        masks.append(made.mask)
+    found, good = (run_reference(method.detector(), each) for each in (np.stack(frames), normals))
+    assert metrics.rank(np.stack(masks), found.maps).auroc() > 0.85
+    scores = np.concatenate([good.scores, found.scores[np.any(masks, axis=(1, 2))]])
+    assert metrics.rank(np.arange(len(scores)) >= len(normals), scores).auroc() > 0.9

@@ -1,0 +1,261 @@
+"""Learning from other products: which are taken, what is kept of it, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file
+
+from edgead.benchmark.benchmark import benchmark
+from edgead.cli import cli
+from edgead.console import Console
+from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.export.export import export
+from edgead.train import checkpoint
+from edgead.train.sources import LEARNED, load_learned
+from edgead.train.synthesise import synthesise
+from edgead.train.train import resume, train
+
+Write = Callable[..., Path]
+QUICK = (
+    *("size=64", "width=2", "source_width=2", "components=3", "batch_size=2"),
+    *("removal_steps=3", "defect_steps=2", "steps=2"),
+)
+
+
+class Recorder(Console):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another product in MVTec AD form: 3 good images to train, 1 to test, 4 defective ones."""
+    root = tmp_path_factory.mktemp("sources") / "tile"
+    rng = np.random.default_rng(0)
+    counts = {"train/good": 3, "test/good": 1, "test/crack": 2, "test/hole": 2}
+    for folder, count in counts.items():
+        (root / folder).mkdir(parents=True)
+        for index in range(count):
+            cv2.imwrite(str(root / folder / f"{index}.png"), rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    return root
+
+
+@pytest.fixture(scope="module")
+def transferred(parts: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("transferred") / "run"
+    [run] = train("drept", parts, preset="nano", settings=QUICK, sources=[source], out=out)
+    return run
+
+
+def weights(run: Path) -> bytes:
+    return (run / checkpoint.WEIGHTS).read_bytes()
+
+
+def test_what_was_learned_is_kept_beside_the_run(transferred: Path, source: Path) -> None:
+    run = checkpoint.load_run_config(transferred)
+    [recorded] = run.sources
+    assert recorded.name == "tile"
+    assert recorded.root == str(source.resolve())
+    assert len(recorded.normals) == 4
+    assert set(recorded.anomalies) == {f"test/{kind}/{index}.png" for kind in ("crack", "hole") for index in (0, 1)}
+    folder = transferred / "sources" / "tile"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"metrics.jsonl", "weights.safetensors", "curves.png", "learned.png", LEARNED}
+    assert load_file(folder / LEARNED)["colour"].shape == (4, 3, 3)
+    assert cv2.imread(str(folder / "learned.png")).shape == (4 * 64, 4 * 64, 3)
+    stages = [entry["stage"] for entry in checkpoint.read_metrics(folder)]
+    assert stages == ["remove"] * 3 + ["describe"] * 2
+    assert cv2.imread(str(transferred / "synthetic.png")).shape == (2 * 64, 8 * 64, 3)
+
+
+@pytest.mark.parametrize("given", ["the run", "its folder", "the file"])
+def test_other_targets_take_it_up(transferred: Path, source: Path, parts: Path, tmp_path: Path, given: str) -> None:
+    """Whatever of it is named, the result is that of learning from the images again."""
+    folder = transferred / "sources" / "tile"
+    path = {"the run": transferred, "its folder": folder, "the file": folder / LEARNED}[given]
+    recorder = Recorder()
+    [run] = train("drept", parts, settings=QUICK, preset="nano", sources=[path], out=tmp_path / "run", console=recorder)
+    assert weights(run) == weights(transferred)
+    assert {path.name for path in (run / "sources" / "tile").iterdir()} == {LEARNED}
+    assert any(line.startswith("Taken up") for line in recorder.lines)
+    assert not any(line.startswith("Learning") for line in recorder.lines)
+    [recorded] = checkpoint.load_run_config(run).sources
+    assert recorded.fingerprint == checkpoint.load_run_config(transferred).sources[0].fingerprint
+
+
+def unfinished(transferred: Path, folder: Path) -> Path:
+    run = Path(shutil.copytree(transferred, folder))
+    (run / checkpoint.WEIGHTS).unlink()
+    return run
+
+
+def test_a_run_that_was_stopped_in_a_lesson_goes_on(transferred: Path, tmp_path: Path) -> None:
+    """At its start; after the training and before what was learned was written; and after the lesson."""
+    for index, absent in enumerate([["weights.safetensors", LEARNED], [LEARNED], []]):
+        run = unfinished(transferred, tmp_path / str(index))
+        for name in absent:
+            (run / "sources" / "tile" / name).unlink()
+        resume(run)
+        assert weights(run) == weights(transferred)
+        kept, made = (load_file(each / "sources" / "tile" / LEARNED) for each in (transferred, run))
+        assert all(np.array_equal(kept[name], made[name]) for name in kept)
+
+
+def test_changed_sources_are_noticed(transferred: Path, source: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(source, tmp_path / "tile"))
+    run = unfinished(transferred, tmp_path / "run")
+    values = json.loads((run / checkpoint.CONFIG).read_text())
+    values["sources"][0].update(root=str(copy), path=str(copy))
+    (run / checkpoint.CONFIG).write_text(json.dumps(values))
+    for name in ("weights.safetensors", LEARNED):
+        (run / "sources" / "tile" / name).unlink()
+    shutil.copy(copy / "test/crack/0.png", copy / "test/crack/1.png")
+    with pytest.raises(CheckpointError, match=r"'tile'.* is not what"):
+        resume(run)
+    with pytest.raises(CheckpointError, match="has not learned from its source 'tile' yet"):
+        load_learned(run, checkpoint.load_run_config(run))
+
+
+def test_several_categories_and_the_target_among_them(parts: Path, source: Path, tmp_path: Path) -> None:
+    """A folder of several: the target is left out, and so is what has no defects."""
+    root = tmp_path / "data"
+    shutil.copytree(parts, root / "washer")
+    shutil.copytree(source, root / "tile")
+    shutil.copytree(source / "train", root / "flawless" / "train")
+    recorder = Recorder()
+    [run] = train(
+        "drept",
+        root,
+        category="washer",
+        preset="nano",
+        settings=QUICK,
+        sources=[root],
+        out=tmp_path / "run",
+        console=recorder,
+    )
+    assert [each.name for each in checkpoint.load_run_config(run).sources] == ["tile"]
+    refused = [line for line in recorder.lines if line.startswith("Not a source")]
+    assert len(refused) == 2
+    assert any("flawless has no defective images" in line for line in refused)
+    assert any("washer shares images with --data" in line for line in refused)
+
+
+def test_categories_share_what_they_learned(parts: Path, source: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for name in ("one", "two"):
+        shutil.copytree(parts, root / name)
+    recorder = Recorder()
+    runs = train(
+        "drept",
+        root,
+        category="all",
+        preset="nano",
+        settings=QUICK,
+        sources=[source],
+        out=tmp_path / "runs",
+        console=recorder,
+    )
+    assert [run.name for run in runs] == ["one", "two"]
+    assert sum(line.startswith("Learning from 'tile'") for line in recorder.lines) == 1
+    assert sum(line.startswith("Taken up") for line in recorder.lines) == 1
+
+
+def test_sources_that_cannot_be_used(
+    parts: Path, source: Path, transferred: Path, trained: Path, tmp_path: Path, write_image: Write
+) -> None:
+    def attempt(given: Path, data: Path = parts, method: str = "drept") -> None:
+        train(method, data, preset="nano", sources=[given], out=tmp_path / "run")
+
+    with pytest.raises(ConfigError, match="draem learns from good images alone; leave out --source"):
+        attempt(source, method="draem")
+    with pytest.raises(DataError, match="does not exist"):
+        attempt(tmp_path / "absent")
+    with pytest.raises(DataError, match=r"has no defective images \(test/KIND\)"):
+        attempt(write_image(tmp_path / "plain" / "0.png").parent)
+    shutil.copytree(source / "test" / "crack", tmp_path / "only" / "test" / "crack")
+    with pytest.raises(DataError, match="has no good images"):
+        attempt(tmp_path / "only")
+    with pytest.raises(DataError, match="shares images with --data"):
+        attempt(parts)
+    linked = tmp_path / "linked"  # by links, and only in part
+    shutil.copytree(source, linked)
+    (linked / "test" / "crack" / "9.png").symlink_to(next((parts / "test" / "good").iterdir()).resolve())
+    with pytest.raises(DataError, match="shares images with --data"):
+        attempt(linked)
+    with pytest.raises(DataError, match="shares images with --data"):
+        attempt(transferred, data=source)  # it learned from what is now the target
+    with pytest.raises(DataError, match="has learned nothing from sources"):
+        attempt(trained)
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"not tensors")
+    with pytest.raises(CheckpointError, match="does not hold what was learned"):
+        attempt(damaged)
+    with pytest.raises(CheckpointError, match="does not hold what was learned"):
+        attempt(trained / checkpoint.WEIGHTS)
+    assert not (tmp_path / "run").exists()
+    shutil.copytree(source, tmp_path / "broken")
+    for path in (tmp_path / "broken" / "test").glob("[ch]*/*.png"):
+        path.write_bytes(b"damaged")
+    with pytest.raises(DataError, match="None of the 4 defective images"):
+        attempt(tmp_path / "broken")
+
+
+def test_the_protocol_stands_where_the_figures_stand(transferred: Path, parts: Path, tmp_path: Path) -> None:
+    bundle = export(transferred, out=tmp_path / "drept.edgead")
+    assert "cross-category" in bundle.manifest.training["protocol"]
+    assert [each["name"] for each in bundle.manifest.training["sources"]] == ["tile"]
+    report, folder = benchmark([bundle.path], parts, rounds=1, out=tmp_path / "report")
+    assert report.rows[0]["protocol"] == bundle.manifest.training["protocol"]
+    for name in ("results.json", "results.csv", "report.html"):
+        assert "cross-category" in (folder / name).read_text()
+    for command in (["inspect", str(bundle.path)], ["methods"]):
+        assert "cross-category" in CliRunner().invoke(cli, command).output
+
+
+def test_without_sources_it_learns_from_good_images_alone(parts: Path, tmp_path: Path) -> None:
+    recorder = Recorder()
+    [run] = train("drept", parts, preset="nano", settings=QUICK, out=tmp_path / "run", console=recorder)
+    assert any("random mixtures" in line for line in recorder.lines)
+    assert checkpoint.load_run_config(run).sources == ()
+    assert not (run / "sources").exists()
+    bundle = export(run, out=tmp_path / "random.edgead")
+    assert "protocol" not in bundle.manifest.training
+
+
+def test_synthetic_anomalies_as_pictures(transferred: Path, trained: Path, tmp_path: Path) -> None:
+    for run in (transferred, trained):
+        config = checkpoint.load_run_config(run)
+        out = tmp_path / config.method
+        paths = synthesise(run, out, count=3, seed=1)
+        assert [path.name for path in paths] == ["0000.png", "0001.png", "0002.png"]
+        for path in paths:
+            frame = cv2.imread(str(path))
+            mask = cv2.imread(str(path.with_name(f"{path.stem}_mask.png")), cv2.IMREAD_GRAYSCALE)
+            assert frame.shape == (*config.config["size"], 3)
+            assert set(np.unique(mask)) <= {0, 255}
+            assert mask.any()
+        with pytest.raises(DataError, match="holds pictures already"):
+            synthesise(run, out)
+        again = synthesise(run, tmp_path / f"{config.method}-again", count=1, seed=1)
+        assert again[0].read_bytes() == paths[0].read_bytes()
+
+
+def test_old_runs_without_sources_are_read(trained: Path, tmp_path: Path) -> None:
+    values = dataclasses.asdict(checkpoint.load_run_config(trained))
+    del values["sources"]
+    (tmp_path / checkpoint.CONFIG).write_text(json.dumps(values))
+    assert checkpoint.load_run_config(tmp_path).sources == ()

@@ -201,6 +201,11 @@ def test_sources_that_cannot_be_used(
         attempt(linked)
     with pytest.raises(DataError, match="shares images with --data"):
         attempt(transferred, data=source)  # it learned from what is now the target
+    for path in (source / "train" / "good").iterdir():
+        (linked_target := tmp_path / "target" / "train" / "good").mkdir(parents=True, exist_ok=True)
+        (linked_target / path.name).symlink_to(path.resolve())
+    with pytest.raises(DataError, match="shares images with --data"):
+        attempt(transferred, data=tmp_path / "target")  # or from images that it links to
     with pytest.raises(DataError, match="has learned nothing from sources"):
         attempt(trained)
     damaged = tmp_path / "damaged.safetensors"

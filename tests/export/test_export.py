@@ -15,13 +15,14 @@ from torch import nn
 
 from edgead.bundle import Bundle, read_bundle
 from edgead.decision import conformal_threshold
-from edgead.errors import CheckpointError, DataError, GateError
+from edgead.errors import CheckpointError, ConfigError, DataError, GateError
 from edgead.export.export import export, find_run, find_runs_of_all
 from edgead.export.parity import check_parity, run_reference
 from edgead.images import fit_frame, read_frame
 from edgead.runtime.inspector import load
 from edgead.train import checkpoint
 from edgead.train.methods.draem import Draem
+from edgead.train.train import train
 
 
 def test_the_manifest_tells_how_the_bundle_came_about(bundle: Bundle, trained: Path) -> None:
@@ -138,6 +139,24 @@ def test_a_bundle_is_replaced_and_nothing_else(trained: Path, tmp_path: Path) ->
     export(trained, out=tmp_path / "link.edgead")
     assert (tmp_path / "link.edgead").is_symlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.edgead", "out.edgead", "photos"]
+
+
+def test_settings_that_are_open_at_export(trained: Path, parts: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"steps was decided when the run was trained\. draem has no settings open"):
+        export(trained, out=tmp_path / "out.edgead", settings=["steps=1"])
+    quick = ("size=32", "multipliers=1,1", "steps=1", "batch_size=2", "reverse_steps=1")
+    [run] = train("transfusion", parts, preset="nano", settings=quick, out=tmp_path / "run")
+    before = (run / checkpoint.CONFIG).read_bytes()
+    for settings, steps in (((), 1), (("reverse_steps=3",), 3)):
+        bundle = export(run, out=tmp_path / "out.edgead", settings=settings)
+        assert read_bundle(bundle.path).manifest.config["reverse_steps"] == steps
+        thresholds = [node for node in onnx.load(bundle.model).graph.node if node.op_type == "Greater"]
+        assert len(thresholds) == steps
+    assert (run / checkpoint.CONFIG).read_bytes() == before
+    with pytest.raises(ConfigError, match="between 1 and 18"):
+        export(run, out=tmp_path / "out.edgead", settings=["reverse_steps=19"])
+    with pytest.raises(ConfigError, match=r"width was decided .* Open at export: reverse_steps"):
+        export(run, out=tmp_path / "out.edgead", settings=["width=64"])
 
 
 def test_the_newest_finished_run_is_found(trained: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from edgead.errors import ConfigError
 from edgead.export.parity import check_parity, run_reference
 from edgead.export.to_onnx import OPSET, write_onnx
+from edgead.images import read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.fit import fit
-from edgead.train.method import Method, TrainingData, config_from_dict, configure
+from edgead.train.method import Method, TrainingData, config_from_dict, configure, reconfigure
 from edgead.train.methods import METHODS, describe, get_method
+from edgead.train.plots import draw_examples
 
 SMALL = {
     "draem": ("size=64x96", "reconstructive_width=4", "discriminative_width=4", "steps=3", "batch_size=2"),
@@ -123,6 +126,20 @@ def test_examples_are_anomalies(fitted: tuple[Method, NDArray[np.uint8]]) -> Non
     assert example["mask"].any()
 
 
+def test_the_grid_shows_frames_above_their_masks(fitted: tuple[Method, NDArray[np.uint8]], tmp_path: Path) -> None:
+    method, normals = fitted
+    rng = np.random.default_rng(0)
+    made = [method.example(TrainingData(normals), rng) for _ in range(3)]
+    draw_examples([(example["frame"], example["mask"]) for example in made], tmp_path / "synthetic.png")
+    grid = read_frame(tmp_path / "synthetic.png")
+    height, width = method.config.size
+    assert grid.shape == (2 * height, 3 * width, 3)
+    for column, example in enumerate(made):
+        shown = grid[:, column * width : (column + 1) * width]
+        assert np.array_equal(shown[:height], example["frame"])
+        assert np.array_equal(shown[height:] > 0, np.repeat(example["mask"][:, :, None], 3, axis=2))
+
+
 @pytest.mark.parametrize("name", list(METHODS))
 def test_presets_and_configuration_survive_json(name: str) -> None:
     kind = get_method(name)
@@ -153,6 +170,24 @@ def test_unknown_names_are_corrected() -> None:
         get_method("dream")
     with pytest.raises(ConfigError, match="It has: paper, edge, nano"):
         configure(get_method("draem"), "tiny")
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_settings_at_export(name: str) -> None:
+    kind = get_method(name)
+    values = dataclasses.asdict(configure(kind, "nano"))
+    assert reconfigure(kind, values, []) == values
+    with pytest.raises(ConfigError, match="size was decided when the run was trained"):
+        reconfigure(kind, values, ["size=64"])
+    with pytest.raises(ConfigError, match="has no setting 'stepz'"):
+        reconfigure(kind, values, ["stepz=1"])
+    for setting in kind.export_settings:
+        method, _ = small(name)
+        before = {key: value.shape for key, value in method.network.state_dict().items()}
+        changed = reconfigure(kind, dataclasses.asdict(method.config), [f"{setting}={type(values[setting])(1)}"])
+        assert changed != dataclasses.asdict(method.config)
+        after = kind(config_from_dict(kind, changed)).network.state_dict()
+        assert {key: value.shape for key, value in after.items()} == before  # the weights still fit
 
 
 def test_every_method_is_described() -> None:

@@ -163,22 +163,42 @@ def _refuse_others(*allowed: str) -> None:
 @click.option("--method", default="draem", show_default=True, help="Whose newest finished run is exported.")
 @click.option("--category", help="Of the run; 'all' exports the newest run of every category.")
 @click.option("--checkpoint", type=PATH, help="The run to export, instead of the newest.")
-@click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
+@click.option("--data", type=PATH, help="Where the data is now, if it has moved; its labelled images judge.")
 @click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    help="fp32, fp16, int8, int8-fp16 (the rest in float16), or auto: the fastest here that passes the gate.",
+)
+@click.option("--calib-samples", default=128, show_default=True, help="Good images that INT8 is scaled on.")
+@click.option("--calib-method", default="minmax", show_default=True, help="minmax, entropy or percentile.")
+@click.option("--calib-data", type=PATH, help="Good images to scale INT8 on, instead of the training's.")
+@click.option("--max-auroc-drop", default=0.005, show_default=True, help="AUROC and AUPRO that precision may cost.")
+@click.option("--max-flips", default=0.001, show_default=True, help="Share of verdicts that precision may change.")
 @click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/export/RUN.edgead]")
 @_json_option
 def export(
     method: str,
     category: str | None,
     checkpoint: Path | None,
-    data: Path | None,
-    false_reject: float,
     out: Path | None,
     as_json: bool,
+    calib_samples: int,
+    calib_method: str,
+    calib_data: Path | None,
+    max_auroc_drop: float,
+    max_flips: float,
+    **options: Any,
 ) -> None:
-    """Make a bundle: the graph, compared with the trained network, and its threshold."""
+    """Make a bundle: the graph, compared with the trained network, and its threshold.
+
+    A precision below fp32 must pass a gate, see docs/precision.md; with labelled images in --data it judges on them too.
+    """
+    from edgead.export.calibration import Calibration
     from edgead.export.export import export as make
     from edgead.export.export import find_run, find_runs_of_all
+    from edgead.export.gate import Budget
 
     if category == "all" and out:
         raise click.UsageError("--category all writes several bundles; leave out --out.")
@@ -186,7 +206,9 @@ def export(
         runs = [checkpoint]
     else:
         runs = find_runs_of_all(method) if category == "all" else [find_run(method, category)]
-    bundles = [make(run, data=data, out=out, false_reject=false_reject, console=Terminal()) for run in runs]
+    options["calibration"] = Calibration(calib_samples, calib_method, calib_data)
+    options["budget"] = Budget(max_auroc_drop, max_flips)
+    bundles = [make(run, out=out, console=Terminal(), **options) for run in runs]
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)} for bundle in bundles]
     _emit({"bundles": value}, as_json, text)

@@ -22,7 +22,7 @@ LARGEST_HALF = 65504.0
 HEADROOM = 4.0
 """What a float16 tensor may be above the largest value seen in calibration before it overflows."""
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators with a matrix product: where the time goes, and the layers that the gate hands back."""
+"""Operators with a matrix product: where the time goes."""
 _TENSORRT = (*WEIGHTED, "Add")
 _CPU = (*WEIGHTED, "Add", "Concat", "MaxPool", "Relu")
 
@@ -30,9 +30,15 @@ Ranges = Mapping[str, tuple[float, float]]
 """Tensor name ↦ lowest and highest value in calibration."""
 
 
-def layers(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the nodes that may be lowered and handed back one by one, in the graph's order."""
-    return [node.name for node in model.graph.node if node.op_type in WEIGHTED and not is_sensitive(node)]
+def quantizable(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the nodes that INT8 is for, in the graph's order: matrix products, and sums of two branches."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if not is_sensitive(node)
+        and (node.op_type in WEIGHTED or (node.op_type == "Add" and not constants & {*node.input}))
+    ]
 
 
 def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form: str) -> onnx.ModelProto:
@@ -41,12 +47,17 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form:
     Args:
         model: is not changed.
         ranges: of every float32 tensor.
-        keep: names of nodes that stay in float32, beside the sensitive ones.
+        keep: names of nodes that stay in float32, beside those that are not `quantizable`.
         form: ``"tensorrt"``: symmetric S8S8, Q/DQ on inputs and weights only, float bias; every TensorRT since 8
             takes it. ``"compact"``: the same with weights stored as int8, which TensorRT takes since 10.
             ``"cpu"``: U8S8 with int32 bias, which ONNX Runtime's and OpenVINO's CPU engines run fastest.
     """
-    excluded = [node.name for node in model.graph.node if is_sensitive(node) or node.name in keep]
+    chosen = {*quantizable(model)} - {*keep}
+    excluded = [
+        node.name
+        for node in model.graph.node
+        if is_sensitive(node) or (node.op_type in _TENSORRT and node.name not in chosen)
+    ]
     cpu = form == "cpu"
     operators = list(_CPU if cpu else _TENSORRT)
     options = {
@@ -96,7 +107,7 @@ def overflowing(model: onnx.ModelProto, ranges: Ranges) -> list[str]:
     return [node.name for node in model.graph.node if names & {*node.input, *node.output}]
 
 
-def to_half(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
+def to_half(model: onnx.ModelProto, keep: Collection[str], *, emulate: bool = False) -> onnx.ModelProto:
     """Turn a graph's float32 tensors into float16; its input and outputs stay what they are.
 
     A node is in float16 but where it is sensitive or in `keep`; casts stand between the two. With Q/DQ in it the graph
@@ -105,25 +116,29 @@ def to_half(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
     Args:
         model: is not changed.
         keep: names of nodes that stay in float32, beside the sensitive ones.
+        emulate: return a float32 graph instead that rounds every such tensor to float16 and back. On a CPU it shows
+            the rounding and the overflows of an engine that computes in float16, which the typed graph does not:
+            ONNX Runtime and OpenVINO compute it in float32 (and ONNX Runtime gets float16 scales of Q/DQ wrong).
     """
-    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+    if not emulate and any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         model = version_converter.convert_version(model, HALF_OPSET)
-    return _Halving(onnx.shape_inference.infer_shapes(model), keep).run()
+    return _Halving(onnx.shape_inference.infer_shapes(model), keep, emulate).run()
 
 
 class _Halving:
     """One pass over the nodes in order. Every float tensor has one home, where its producer makes it."""
 
-    def __init__(self, model: onnx.ModelProto, keep: Collection[str]) -> None:
-        self.model, self.keep = model, keep
+    def __init__(self, model: onnx.ModelProto, keep: Collection[str], emulate: bool) -> None:
+        self.model, self.keep, self.emulate = model, keep, emulate
         graph = model.graph
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         values = [*graph.input, *graph.value_info, *graph.output]
         self.floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
         self.floats |= {name for name, tensor in self.constants.items() if tensor.data_type == TensorProto.FLOAT}
         self.outputs = {value.name for value in graph.output}
-        self.half: dict[str, bool] = {}
-        self.made: dict[tuple[str, bool], str] = {}
+        # Where a tensor that a float16 node made is found in float16, and what was cast already.
+        self.half: dict[str, str] = {}
+        self.casts: dict[tuple[str, bool], str] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: dict[str, onnx.TensorProto] = {}
 
@@ -142,44 +157,61 @@ class _Halving:
         node.CopyFrom(original)
         half = not (is_sensitive(node) or node.name in self.keep)
         for index, name in enumerate(node.input):
-            # Resize takes its region and scales in float32 whatever it resizes.
-            wanted = half and not (node.op_type == "Resize" and index > 0)
-            if name in self.floats or name in self.constants:
-                node.input[index] = self._in(name, wanted)
+            if name in self.constants:
+                # Resize takes its region and scales in float32 whatever it resizes.
+                node.input[index] = self._constant(name, half and not (node.op_type == "Resize" and index > 0))
+            elif name in self.floats:
+                node.input[index] = self._tensor(name, half)
         for attribute in node.attribute:
-            if half and node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+            to_float = node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT
+            if half and to_float and not self.emulate:
                 attribute.i = TensorProto.FLOAT16
         self.nodes.append(node)
         for index, name in enumerate(node.output):
-            if name in self.floats and half:
-                self.half[name] = True
-                if name in self.outputs:
-                    node.output[index] = self.made[name, True] = f"{name}/half"
-                    self._cast(f"{name}/half", name, TensorProto.FLOAT)
+            if half and name in self.floats:
+                node.output[index] = self._made_in_half(name)
 
-    def _in(self, name: str, half: bool) -> str:
+    def _made_in_half(self, name: str) -> str:
+        """Note that a float16 node makes a tensor; return the name that it must give it."""
+        if self.emulate:
+            self._round(f"{name}/exact", name)
+            self.half[name] = name
+            return f"{name}/exact"
+        self.half[name] = name
+        if name in self.outputs:  # which stay float32
+            self.half[name] = f"{name}/half"
+            self._cast(self.half[name], name, TensorProto.FLOAT)
+            self.casts[name, False] = name
+        return self.half[name]
+
+    def _tensor(self, name: str, half: bool) -> str:
         """Return the name under which a tensor is there in the wanted type, and see to it that it is."""
-        if name in self.constants:
-            return self._constant(name, half and name in self.floats)
-        if self.half.get(name, False) == half and name not in self.outputs:
+        if name in self.half and (half or self.emulate):
+            return self.half[name]
+        if name not in self.half and not half:
             return name
-        if (name, half) not in self.made:
-            if name in self.outputs and not half:
-                return name
-            target = f"{name}/{'half' if half else 'single'}"
-            self.made[name, half] = target
-            self._cast(name, target, TensorProto.FLOAT16 if half else TensorProto.FLOAT)
-        return self.made[name, half]
+        if (name, half) not in self.casts:
+            target = self.casts[name, half] = f"{name}/{'half' if half else 'single'}"
+            if self.emulate:
+                self._round(name, target)
+            else:
+                self._cast(self.half.get(name, name), target, TensorProto.FLOAT16 if half else TensorProto.FLOAT)
+        return self.casts[name, half]
 
     def _constant(self, name: str, half: bool) -> str:
+        half = half and name in self.floats
         target = f"{name}/half" if half else name
         if target not in self.tensors:
             tensor = self.constants[name]
             if half:
                 values: NDArray[Any] = numpy_helper.to_array(tensor).astype(np.float16)
-                tensor = numpy_helper.from_array(values, target)
+                tensor = numpy_helper.from_array(values.astype(np.float32) if self.emulate else values, target)
             self.tensors[target] = tensor
         return target
+
+    def _round(self, source: str, target: str) -> None:
+        self._cast(source, f"{target}/rounded", TensorProto.FLOAT16)
+        self._cast(f"{target}/rounded", target, TensorProto.FLOAT)
 
     def _cast(self, source: str, target: str, kind: int) -> None:
         self.nodes.append(helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=kind))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
 from edgead.errors import BundleError, DeviceError, require
-from edgead.runtime.engines import first_line
+from edgead.runtime.engines import cpu_model, first_line
 
 
 def open_exact(bundle: Bundle) -> OpenVinoEngine:
@@ -38,7 +38,8 @@ class OpenVinoEngine:
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": arithmetic}
         try:
             core = openvino.Core()
-            model = core.read_model(str(bundle.model))
+            # Of an INT8 bundle the form for CPUs: OpenVINO 2026.4 gives wrong results for the other (docs/adr/0014).
+            model = core.read_model(str(cpu_model(bundle)))
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for everything
             raise BundleError(f"OpenVINO cannot read {bundle.model}: {first_line(error)}") from error

@@ -30,7 +30,9 @@ class Budget:
 
     Attributes:
         auroc_drop: largest loss of image AUROC, and of AUPRO, between 0 and 1.
-        flips: largest share of frames whose verdict changes. Below one frame's share it means: none.
+        flips: largest share of frames whose settled verdict changes. Below one frame's share it means: none. A verdict is
+            settled where the score lies farther from the threshold than the threshold moves when one held-out image
+            is left out; verdicts that one photograph more or less would turn are counted, but not judged.
     """
 
     auroc_drop: float = 0.005
@@ -100,6 +102,8 @@ class Gate:
         self.labelled, self.false_reject, self.budget, self.console = labelled, false_reject, budget, console
         self.reference = run(reference, self.frames, console.track("scoring in fp32"))
         self.threshold = conformal_threshold(self.reference[0][: self.normals], false_reject)
+        margin = _uncertainty(self.reference[0][: self.normals], false_reject)
+        self.settled = np.abs(self.reference[0] - self.threshold.value) > margin
         self.accuracy = self._accuracy(reference) if labelled else None
 
     def judge(self, engines: Mapping[str, Engine]) -> Judgement:
@@ -122,6 +126,7 @@ class Gate:
     def _measure(self, outputs: Outputs, threshold: float) -> dict[str, Any]:
         (scores, maps), (expected, expected_maps), n = outputs, self.reference, self.normals
         changed = (scores > threshold) != (expected > self.threshold.value)
+        flipped = changed & self.settled
         with np.errstate(invalid="ignore"):  # infinities give NaN, which no budget allows
             away = maps.astype(np.float64) - expected_maps
             return {
@@ -129,9 +134,10 @@ class Gate:
                 "map_error": float(np.abs(away).max()),
                 "map_rms_error": float(np.sqrt(np.square(away).mean())),
                 "frames": len(scores),
-                "flips_of_normals": int(changed[:n].sum()),
-                "flips_of_synthetic_anomalies": int(changed[n:].sum()),
-                "flips": float(changed.mean()),
+                "flips": float(flipped.mean()),
+                "flips_of_normals": int(flipped[:n].sum()),
+                "flips_of_synthetic_anomalies": int(flipped[n:].sum()),
+                "borderline_flips": int((changed & ~self.settled).sum()),
                 "synthetic_auroc_drop": _separation(expected, n) - _separation(scores, n),
             }
 
@@ -172,6 +178,15 @@ def run(engine: Engine, frames: NDArray[np.uint8], track: Any) -> Outputs:
     """Infer frames one by one."""
     outputs = [engine.infer(frames[index : index + 1]) for index in track(range(len(frames)))]
     return np.concatenate([scores for scores, _ in outputs]), np.concatenate([maps for _, maps in outputs])
+
+
+def _uncertainty(scores: NDArray[np.float32], false_reject: float) -> float:
+    """Return how far the threshold moves at most when one of the held-out images is left out."""
+    whole = conformal_threshold(scores, false_reject).value
+    if len(scores) < 2:
+        return 0.0
+    without = [conformal_threshold(np.delete(scores, index), false_reject).value for index in range(len(scores))]
+    return float(np.abs(np.array(without) - whole).max())
 
 
 def _separation(scores: NDArray[np.float32], normals: int) -> float:

@@ -117,7 +117,9 @@ def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
         return judgement
 
     names = lowering.layers()
-    judgement, kept, table = attempt([]), [], []
+    judgement = attempt([])
+    kept: Sequence[str] = []
+    table: list[dict[str, Any]] = []
     if not judgement.passed:
         table = measure_layers(lowering, gate, console)
         order = [row["layer"] for row in table]
@@ -166,7 +168,7 @@ def measure_layers(lowering: Lowering, gate: Gate, console: Console) -> list[dic
     frames, scores, maps = gate.frames[chosen], gate.reference[0][chosen], gate.reference[1][chosen]
     spread, map_spread = float(gate.reference[0].std()), float(gate.reference[1].std())
     names = lowering.layers()
-    table = []
+    rows: list[tuple[float, float, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in console.track("sensitivity of the layers")(names):
             rest = [other for other in names if other != name]
@@ -177,9 +179,9 @@ def measure_layers(lowering: Lowering, gate: Gate, console: Console) -> list[dic
                 engine.close()
                 errors.append((_rms(found - scores) / spread, _rms(found_maps - maps) / map_spread))
             score_error, map_error = np.max(np.nan_to_num(errors, nan=np.inf, posinf=np.inf), axis=0)
-            table.append({"layer": name, "score_error": float(score_error), "map_error": float(map_error)})
-    table.sort(key=lambda row: -(row["score_error"] + row["map_error"]))
-    return table
+            rows.append((float(score_error), float(map_error), name))
+    rows.sort(key=lambda row: -(row[0] + row[1]))
+    return [{"layer": name, "score_error": score, "map_error": peak} for score, peak, name in rows]
 
 
 def _rms(values: NDArray[np.float32]) -> float:

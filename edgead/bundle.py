@@ -132,6 +132,18 @@ def manifest_digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def describe_gate(gate: dict[str, Any]) -> str:
+    """Say in one line what a bundle's gate found, of its worst form."""
+    forms = gate["forms"].values()
+    frames = gate["held_out_normals"] + gate["synthetic_anomalies"]
+    drops = [form["image_auroc_drop"] for form in forms if "image_auroc_drop" in form]
+    labelled = f"AUROC drops by {max(drops):.4f} on {gate['labelled_images']} labelled images" if drops else "no labels"
+    return (
+        f"passed with {len(gate['handed_back'])} of {gate['layers']} layers handed back; "
+        f"{max(form['flips'] for form in forms):.2%} of {frames} verdicts change; {labelled}"
+    )
+
+
 def is_bundle(path: Path) -> bool:
     """Tell whether a folder is a bundle and nothing else, so that it may be replaced by another."""
     try:

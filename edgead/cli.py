@@ -193,7 +193,7 @@ def export(
 ) -> None:
     """Make a bundle: the graph, compared with the trained network, and its threshold.
 
-    A precision below fp32 must pass a gate, see docs/precision.md; with labelled images in --data it judges on them too.
+    A precision below fp32 must pass a gate, see docs/precision.md. It judges on labelled images too, if --data has any.
     """
     from edgead.export.calibration import Calibration
     from edgead.export.export import export as make
@@ -359,13 +359,13 @@ def benchmark(
 @_json_option
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
+    from edgead.bundle import describe_gate
     from edgead.runtime.golden import check_golden
     from edgead.runtime.inspector import load
 
     with load(bundle, engine=engine) as inspector:
         check = check_golden(inspector.bundle, inspector.engine)
         manifest, name = inspector.bundle.manifest, inspector.engine.name
-    apart = max(manifest.parity["score_error"], manifest.parity["map_error"])
     facts = {
         "bundle": manifest.name,
         "method": f"{manifest.method} ({manifest.preset})",
@@ -374,11 +374,17 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "precision": manifest.precision,
         "threshold": f"{manifest.threshold['value']:.6g}, from {manifest.threshold['normals']} held-out good images, "
         f"rejects at most {manifest.threshold['false_reject_bound']:.2%} of good parts on average",
-        "parity": f"graph and network differ by at most {apart:.2g}",
+        "parity": f"graph and network differ by at most {manifest.parity['score_error']:.2g} in the score, "
+        f"{manifest.parity['map_error']:.2g} in the map",
         "made": f"{manifest.created} by edgead {manifest.edgead}",
         "files": f"{len(manifest.files)}, hashes right",
-        "golden": f"{check.frames} frames on {name}: within {check.largest:.2g} (allowed {check.tolerance:g})",
+        "golden": f"{check.frames} frames on {name}: scores within {check.score_error:.2g} (allowed "
+        f"{check.tolerance:.2g}), maps within {check.map_error:.2g} (allowed {check.map_tolerance:.2g})",
     }
+    if manifest.gate:
+        facts["gate"] = describe_gate(manifest.gate)
+    if manifest.calibration:
+        facts["calibrated"] = "{method} on {images} good images ({source})".format(**manifest.calibration)
     value = {"manifest": dataclasses.asdict(manifest), "golden": {**dataclasses.asdict(check), "good": check.good}}
     _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
     if not check.good:

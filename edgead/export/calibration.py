@@ -85,7 +85,9 @@ def load_images(calibration: Calibration, run: RunConfig, root: Path, console: C
 
 
 def warn_of_anomalies(frames: Frames, engine: Engine, threshold: float, bound: float, console: Console) -> None:
-    """Say which calibration images score like defects, if more do than good images should: their values widen ranges.
+    """Say which calibration images score like defects, if clearly more do than good ones should.
+
+    Their values would widen the ranges that INT8 divides into 256 steps.
 
     Args:
         engine: runs the float32 graph.
@@ -94,7 +96,8 @@ def warn_of_anomalies(frames: Frames, engine: Engine, threshold: float, bound: f
     images = console.track("scoring calibration images")(range(len(frames.frames)))
     scores = np.concatenate([engine.infer(frames.frames[index : index + 1])[0] for index in images])
     above = np.flatnonzero(scores > threshold)
-    if len(above) > bound * len(scores):
+    expected = bound * len(scores)
+    if len(above) > expected + 2 * np.sqrt(expected * (1 - bound)):
         worst = [int(index) for index in above[np.argsort(-scores[above])][:3]]
         names = ", ".join(f"{frames.paths[index].name} ({scores[index]:.3g})" for index in worst)
         console.say(

@@ -30,9 +30,9 @@ class Budget:
 
     Attributes:
         auroc_drop: largest loss of image AUROC, and of AUPRO, between 0 and 1.
-        flips: largest share of frames whose settled verdict changes. Below one frame's share it means: none. A verdict is
-            settled where the score lies farther from the threshold than the threshold moves when one held-out image
-            is left out; verdicts that one photograph more or less would turn are counted, but not judged.
+        flips: largest share of frames whose settled verdict changes. Below one frame's share it means: none. A verdict
+            is settled where the score lies farther from the threshold than the threshold moves when one held-out
+            image is left out; verdicts that one photograph more or less would turn are counted, but not judged.
     """
 
     auroc_drop: float = 0.005

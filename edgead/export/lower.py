@@ -22,7 +22,7 @@ from edgead.export.to_onnx import is_sensitive
 from edgead.runtime.engines import CPU_MODEL
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
-SENSITIVITY_FRAMES = 4
+SENSITIVITY_FRAMES = 2
 """Held-out normals, and as many synthetic anomalies, on which the layers' sensitivity is measured."""
 STORED_AS_HALF = f"{MODEL} with float16 tensors"
 """How the gate calls a float16 graph that really rounds to float16, as a GPU does."""
@@ -93,6 +93,12 @@ class Lowering:
         emulated = to_half(symmetric, {*keep, *self.too_large}, emulate=True)
         return {STORED_AS_HALF: emulated, CPU_MODEL: to_int8(self.model, self.ranges, keep, "cpu")}
 
+    def probe(self, keep: Collection[str]) -> onnx.ModelProto:
+        """Return the one graph that a layer's sensitivity is measured on: the one that rounds most."""
+        if self.precision == "fp16":
+            return to_half(self.model, {*keep, *self.too_large}, emulate=True)
+        return to_int8(self.model, self.ranges, keep, "cpu")
+
 
 def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
     """Lower a graph and hand layers back to float32, most sensitive first, until the gate is passed.
@@ -160,25 +166,22 @@ def _fewest(order: Sequence[str], attempt: Callable[[Sequence[str]], Judgement])
 def measure_layers(lowering: Lowering, gate: Gate, console: Console) -> list[dict[str, Any]]:
     """Lower every layer alone and measure what that does to scores and maps; the worst comes first.
 
-    Errors are root mean squares over the frames, the worse of the forms, relative to the standard deviation of the
-    float32 graph's values.
+    Errors are root mean squares over the frames, relative to the standard deviation of the float32 graph's values.
     """
     half = SENSITIVITY_FRAMES
     chosen = np.r_[: min(half, gate.normals), gate.normals : min(gate.normals + half, len(gate.frames))]
     frames, scores, maps = gate.frames[chosen], gate.reference[0][chosen], gate.reference[1][chosen]
-    spread, map_spread = float(gate.reference[0].std()), float(gate.reference[1].std())
+    spread, map_spread = (max(float(each.std()), 1e-9) for each in gate.reference)
     names = lowering.layers()
     rows: list[tuple[float, float, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in console.track("sensitivity of the layers")(names):
             rest = [other for other in names if other != name]
-            errors = []
-            for model in lowering.judged(rest).values():
-                engine = open_graph(model, Path(folder, "layer.onnx"))
-                found, found_maps = run(engine, frames, Console().track(""))
-                engine.close()
-                errors.append((_rms(found - scores) / spread, _rms(found_maps - maps) / map_spread))
-            score_error, map_error = np.max(np.nan_to_num(errors, nan=np.inf, posinf=np.inf), axis=0)
+            engine = open_graph(lowering.probe(rest), Path(folder, "layer.onnx"))
+            found, found_maps = run(engine, frames, Console().track(""))
+            engine.close()
+            errors = np.array([_rms(found - scores) / spread, _rms(found_maps - maps) / map_spread])
+            score_error, map_error = np.nan_to_num(errors, nan=np.inf, posinf=np.inf)
             rows.append((float(score_error), float(map_error), name))
     rows.sort(key=lambda row: -(row[0] + row[1]))
     return [{"layer": name, "score_error": score, "map_error": peak} for score, peak, name in rows]

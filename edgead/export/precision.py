@@ -1,4 +1,4 @@
-"""A float32 graph in lower precision: float16 as a typed graph, INT8 as explicit Q/DQ. Why these forms: docs/adr/0014."""
+"""A float32 graph in lower precision: float16 as a typed graph, INT8 as explicit Q/DQ; docs/adr/0014 says why so."""
 
 from __future__ import annotations
 
@@ -18,27 +18,32 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
 """``int8`` leaves what is not quantised in float32, ``int8-fp16`` in float16."""
 HALF_OPSET = 19
 """The oldest operator set in which Q/DQ have float16 scales; TensorRT reads it from 10.0 on."""
-LARGEST_HALF = 65504.0
+LARGEST_HALF, SMALLEST_HALF = 65504.0, 2.0**-24
 HEADROOM = 4.0
 """What a float16 tensor may be above the largest value seen in calibration before it overflows."""
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators with a matrix product: where the time goes."""
 _TENSORRT = (*WEIGHTED, "Add")
-_CPU = (*WEIGHTED, "Add", "Concat", "MaxPool", "Relu")
+_PASSIVE = ("Concat", "MaxPool", "Relu")
+"""Operators that hand values on, which ONNX Runtime computes in INT8 where their neighbours are."""
 
 Ranges = Mapping[str, tuple[float, float]]
 """Tensor name ↦ lowest and highest value in calibration."""
 
 
 def quantizable(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the nodes that INT8 is for, in the graph's order: matrix products, and sums of two branches."""
+    """Return the names of the nodes that INT8 is for, in order: matrix products, and sums of two branches."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    return [
-        node.name
-        for node in model.graph.node
-        if not is_sensitive(node)
-        and (node.op_type in WEIGHTED or (node.op_type == "Add" and not constants & {*node.input}))
-    ]
+    exact = {output for node in model.graph.node if is_sensitive(node) for output in node.output}
+
+    def suits(node: onnx.NodeProto) -> bool:
+        if node.op_type == "ConvTranspose":  # of which ONNX Runtime's quantiser does not know groups
+            return all(item.i == 1 for item in node.attribute if item.name == "group")
+        if node.op_type == "Add":
+            return not {*node.input} & (constants | exact)
+        return node.op_type in WEIGHTED
+
+    return [node.name for node in model.graph.node if not is_sensitive(node) and suits(node)]
 
 
 def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form: str) -> onnx.ModelProto:
@@ -53,13 +58,11 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form:
             ``"cpu"``: U8S8 with int32 bias, which ONNX Runtime's and OpenVINO's CPU engines run fastest.
     """
     chosen = {*quantizable(model)} - {*keep}
-    excluded = [
-        node.name
-        for node in model.graph.node
-        if is_sensitive(node) or (node.op_type in _TENSORRT and node.name not in chosen)
-    ]
     cpu = form == "cpu"
-    operators = list(_CPU if cpu else _TENSORRT)
+    if cpu:
+        chosen |= _between(model, chosen)
+    excluded = {node.name for node in model.graph.node} - chosen
+    operators = [*_TENSORRT, *(_PASSIVE if cpu else ())]
     options = {
         "WeightSymmetric": True,
         "ActivationSymmetric": not cpu,
@@ -70,22 +73,64 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     quantizer = QDQQuantizer(
-        onnx.shape_inference.infer_shapes(copy),
+        copy,
         per_channel=True,
         reduce_range=False,
         weight_qType=quantization.QuantType.QInt8,
         activation_qType=quantization.QuantType.QUInt8 if cpu else quantization.QuantType.QInt8,
         tensors_range=_as_library_ranges(ranges),
         nodes_to_quantize=[],
-        nodes_to_exclude=excluded,
+        nodes_to_exclude=list(excluded),
         op_types_to_quantize=operators,
         extra_options=options,
     )
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
+    _read_exactly(model, quantized, excluded - {node.name for node in model.graph.node if node.op_type in _PASSIVE})
     quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
     return quantized
+
+
+def _between(model: onnx.ModelProto, chosen: Collection[str]) -> set[str]:
+    """Return the nodes that hand on values to a chosen node and can do so in INT8."""
+    found: set[str] = set()
+    wanted: set[str] = set()
+    for node in reversed(model.graph.node):
+        passive = node.op_type in _PASSIVE and not is_sensitive(node)
+        if node.name in chosen or (passive and wanted & {*node.output}):
+            wanted |= {*node.input}
+            if passive:
+                found.add(node.name)
+    return found
+
+
+def _read_exactly(model: onnx.ModelProto, quantized: onnx.ModelProto, names: Collection[str]) -> None:
+    """Let nodes that stay in float32 read what was computed, not what was rounded for their neighbours, in place.
+
+    A Relu that was dropped because the rounding cuts at 0 anyway is put back for them.
+    """
+    graph = quantized.graph
+    rounded = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    exact = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    relus = {node.output[0]: node for node in model.graph.node if node.op_type == "Relu"}
+    present = {node.name for node in graph.node}
+    nodes: list[onnx.NodeProto] = []
+    restored: set[str] = set()
+    for node in graph.node:
+        for index, name in enumerate(node.input if node.name in names else ()):
+            source = exact.get(rounded.get(name, ""))
+            if source is None:
+                continue
+            node.input[index] = source
+            if source in relus and relus[source].name not in present:
+                node.input[index] = f"{source}/exact"
+                if source not in restored:
+                    restored.add(source)
+                    nodes.append(helper.make_node("Relu", [source], [f"{source}/exact"], name=relus[source].name))
+        nodes.append(node)
+    graph.ClearField("node")
+    graph.node.extend(nodes)
 
 
 def _as_library_ranges(ranges: Ranges) -> Any:
@@ -99,10 +144,9 @@ def overflowing(model: onnx.ModelProto, ranges: Ranges) -> list[str]:
     names = {name for name, (low, high) in ranges.items() if max(-low, high) > limit}
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
-            values = np.abs(numpy_helper.to_array(tensor))
-            # A single tiny number is a guard against a division by zero, and must not become zero.
-            vanishes = values.size == 1 and values.max() > 0 and np.float16(values.max()) == 0
-            if vanishes or (values.size and values.max() > LARGEST_HALF):
+            largest = float(np.abs(numpy_helper.to_array(tensor)).max(initial=0))
+            # A tiny number is a guard against a division by zero, and must not become zero.
+            if largest > LARGEST_HALF or 0 < largest < SMALLEST_HALF:
                 names.add(tensor.name)
     return [node.name for node in model.graph.node if names & {*node.input, *node.output}]
 

@@ -13,12 +13,13 @@ from edgead import metrics
 from edgead.console import Console
 from edgead.datasets import Category, read_labelled_mask
 from edgead.decision import Threshold, conformal_threshold
-from edgead.errors import DataError
+from edgead.errors import ConfigError, DataError
 from edgead.images import Mask, cv2, fit_frame, read_frame
 from edgead.runtime.engines import Engine
 
 PIXEL_SIZE = 256
 """Side of the masks and maps that AUPRO is computed on, as in `edgead benchmark`."""
+ROUNDING = 1e-9
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Scores ``[N]`` and maps ``[N, H, W]``."""
@@ -37,6 +38,10 @@ class Budget:
 
     auroc_drop: float = 0.005
     flips: float = 0.001
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.auroc_drop <= 1 and 0 <= self.flips <= 1):
+            raise ConfigError(f"A gate's budgets lie between 0 and 1, not {self.auroc_drop} and {self.flips}.")
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ class Gate:
         return [
             f"{form}: {name.replace('_', ' ')} {measures[name]:.4g}, allowed {limit:.4g}"
             for name, limit in limits.items()
-            if name in measures and not (measures[name] <= limit and np.isfinite(measures[name]))
+            if name in measures and not (measures[name] <= limit + ROUNDING and np.isfinite(measures[name]))
         ]
 
     def _accuracy(self, engine: Engine) -> dict[str, float]:

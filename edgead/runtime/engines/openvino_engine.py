@@ -35,14 +35,14 @@ class OpenVinoEngine:
     def __init__(self, bundle: Bundle, arithmetic: str, name: str) -> None:
         self.name = name
         openvino: Any = require("openvino", "cpu")
+        path = cpu_model(bundle)  # of an INT8 bundle: OpenVINO 2026.4 computes the other form wrongly, docs/adr/0014
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": arithmetic}
         try:
             core = openvino.Core()
-            # Of an INT8 bundle the form for CPUs: OpenVINO 2026.4 gives wrong results for the other (docs/adr/0014).
-            model = core.read_model(str(cpu_model(bundle)))
+            model = core.read_model(str(path))
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for everything
-            raise BundleError(f"OpenVINO cannot read {bundle.model}: {first_line(error)}") from error
+            raise BundleError(f"OpenVINO cannot read {path}: {_reason(error)}") from error
         self._request = self._compiled.create_infer_request()
         self._scores, self._maps = (self._compiled.output(name) for name in ("scores", "maps"))
 
@@ -56,3 +56,9 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         self._request = self._compiled = None
+
+
+def _reason(error: Exception) -> str:
+    """Return what OpenVINO could not do, which stands behind lines on where in its sources that was noticed."""
+    lines = [line.strip(" -") for line in str(error).splitlines()]
+    return next((line for line in lines if line.startswith("No conversion rule")), first_line(error))

@@ -185,26 +185,45 @@ def synthesise(run_folder: Path, count: int, out: Path, data: Path | None, seed:
 @click.option("--method", default="draem", show_default=True, help="Whose newest finished run is exported.")
 @click.option("--category", help="Of the run; 'all' exports the newest run of every category.")
 @click.option("--checkpoint", type=PATH, help="The run to export, instead of the newest.")
-@click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
+@click.option("--data", type=PATH, help="Where the data is now, if it has moved; its labelled images judge.")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting that is open at export."
 )
 @click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    help="fp32, fp16, int8, int8-fp16 (the rest in float16), or auto: the fastest here that passes the gate.",
+)
+@click.option("--calib-samples", default=128, show_default=True, help="Good images that INT8 is scaled on.")
+@click.option("--calib-method", default="minmax", show_default=True, help="minmax, entropy or percentile.")
+@click.option("--calib-data", type=PATH, help="Good images to scale INT8 on, instead of the training's.")
+@click.option("--max-auroc-drop", default=0.005, show_default=True, help="AUROC and AUPRO that precision may cost.")
+@click.option("--max-flips", default=0.001, show_default=True, help="Share of verdicts that precision may change.")
 @click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/export/RUN.edgead]")
 @_json_option
 def export(
     method: str,
     category: str | None,
     checkpoint: Path | None,
-    data: Path | None,
-    settings: tuple[str, ...],
-    false_reject: float,
     out: Path | None,
     as_json: bool,
+    calib_samples: int,
+    calib_method: str,
+    calib_data: Path | None,
+    max_auroc_drop: float,
+    max_flips: float,
+    **options: Any,
 ) -> None:
-    """Make a bundle: the graph, compared with the trained network, and its threshold."""
+    """Make a bundle: the graph, compared with the trained network, and its threshold.
+
+    A precision below fp32 must pass a gate, see docs/precision.md. It judges on labelled images too, if --data has any.
+    """
+    from edgead.export.calibration import Calibration
     from edgead.export.export import export as make
     from edgead.export.export import find_run, find_runs_of_all
+    from edgead.export.gate import Budget
 
     if category == "all" and out:
         raise click.UsageError("--category all writes several bundles; leave out --out.")
@@ -212,9 +231,9 @@ def export(
         runs = [checkpoint]
     else:
         runs = find_runs_of_all(method) if category == "all" else [find_run(method, category)]
-    bundles = [
-        make(run, data=data, out=out, false_reject=false_reject, settings=settings, console=Terminal()) for run in runs
-    ]
+    options["calibration"] = Calibration(calib_samples, calib_method, calib_data)
+    options["budget"] = Budget(max_auroc_drop, max_flips)
+    bundles = [make(run, out=out, console=Terminal(), **options) for run in runs]
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)} for bundle in bundles]
     _emit({"bundles": value}, as_json, text)
@@ -451,13 +470,13 @@ def benchmark(
 @_json_option
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
+    from edgead.bundle import describe_gate
     from edgead.runtime.golden import check_golden
     from edgead.runtime.inspector import load
 
     with load(bundle, engine=engine) as inspector:
         check = check_golden(inspector.bundle, inspector.engine)
         manifest, name = inspector.bundle.manifest, inspector.engine.name
-    apart = max(manifest.parity["score_error"], manifest.parity["map_error"])
     facts = {
         "bundle": manifest.name,
         "method": f"{manifest.method} ({manifest.preset})",
@@ -465,13 +484,19 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "input": f"{manifest.size[0]}×{manifest.size[1]}",
         "precision": manifest.precision,
         "threshold": _threshold_line(manifest.threshold),
-        "parity": f"graph and network differ by at most {apart:.2g}",
+        "parity": f"graph and network differ by at most {manifest.parity['score_error']:.2g} in the score, "
+        f"{manifest.parity['map_error']:.2g} in the map",
         **({"origin": _origin_line(manifest.origin)} if manifest.origin else {}),
         **({"protocol": manifest.training["protocol"]} if "protocol" in manifest.training else {}),
         "made": f"{manifest.created} by edgead {manifest.edgead}",
         "files": f"{len(manifest.files)}, hashes right",
-        "golden": f"{check.frames} frames on {name}: within {check.largest:.2g} (allowed {check.tolerance:g})",
+        "golden": f"{check.frames} frames on {name}: scores within {check.score_error:.2g} (allowed "
+        f"{check.tolerance:.2g}), maps within {check.map_error:.2g} (allowed {check.map_tolerance:.2g})",
     }
+    if manifest.gate:
+        facts["gate"] = describe_gate(manifest.gate)
+    if manifest.calibration:
+        facts["calibrated"] = "{method} on {images} good images ({source})".format(**manifest.calibration)
     value = {"manifest": dataclasses.asdict(manifest), "golden": {**dataclasses.asdict(check), "good": check.good}}
     _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
     if not check.good:

@@ -16,6 +16,7 @@ from edgead.bundle import FORMAT, MODEL, Golden, Manifest, write_bundle
 from edgead.console import Console
 from edgead.decision import Threshold, conformal_threshold
 from edgead.export.parity import HALF_TOLERANCE, TOLERANCE, check_parity
+from edgead.runtime.engines import Engine
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 Frames = NDArray[np.uint8]
@@ -37,11 +38,15 @@ class Limits:
     scores: list[float]
     peaks: list[float]
 
+    def fields(self) -> dict[str, Any]:
+        """Return the manifest's fields."""
+        # The scores are kept so that `--threshold fpr:…` can choose anew beside the line, also where a region counts.
+        kept = {"scores": self.scores, "peaks": self.peaks}
+        return {"threshold": {**dataclasses.asdict(self.threshold), **kept}, "mask_threshold": self.mask}
 
-def limits_of(engine: OnnxRuntimeEngine, normals: Frames, false_reject: float, console: Console) -> Limits:
-    """Compute the limits from held-out good images ``[N, H, W, 3] uint8 BGR``."""
-    scores, maps = run_singly(engine.infer, normals, console)
-    peaks = maps.max(axis=(1, 2))
+
+def fit_limits(scores: NDArray[np.float32], peaks: NDArray[np.float32], false_reject: float) -> Limits:
+    """Compute the limits from held-out good images' scores and highest map values, both ``[n]``."""
     return Limits(
         conformal_threshold(scores, false_reject),
         conformal_threshold(peaks, false_reject).value,
@@ -50,20 +55,39 @@ def limits_of(engine: OnnxRuntimeEngine, normals: Frames, false_reject: float, c
     )
 
 
-def complete(
+def limits_of(engine: Engine, normals: Frames, false_reject: float, console: Console) -> Limits:
+    """Compute the limits from held-out good images ``[N, H, W, 3] uint8 BGR``."""
+    scores, maps = run_singly(engine, normals, console.track("scoring"))
+    return fit_limits(scores, maps.max(axis=(1, 2)), false_reject)
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembled:
+    """A bundle that is not sealed yet: a folder with the graphs in it, and what the other files will hold.
+
+    `summary` says in one line how far the graph is from what it was made from.
+    """
+
+    folder: Path
+    manifest: Manifest
+    golden: Golden
+    summary: str
+
+
+def assemble(
     folder: Path,
     facts: dict[str, Any],
     reference: Callable[[Frames], Golden],
     probes: Frames,
     shown: list[int],
-    limits: Callable[[OnnxRuntimeEngine], Limits],
+    limits: Callable[[Engine], Limits],
     console: Console,
     precision: str = "fp32",
-) -> Manifest:
-    """Complete a folder that holds the graph: compare it with what it was made from, set its limits, seal it.
+) -> Assembled:
+    """Compare a graph with what it was made from, and set its limits.
 
     Args:
-        folder: of the future bundle, with `edgead.bundle.MODEL` in it.
+        folder: with `edgead.bundle.MODEL` in it.
         facts: the manifest's fields that are not found out here.
         reference: frames to what the graph must give for them.
         probes: ``[K, H, W, 3] uint8 BGR``, the frames that are compared.
@@ -79,31 +103,31 @@ def complete(
     console.say(f"comparing graph and network on {len(probes)} frames")
     expected = reference(probes)
     tolerance = HALF_TOLERANCE if precision == "fp16" else TOLERANCE
-    parity = check_parity(expected, *run_singly(engine.infer, probes, Console()), tolerance)
-    found = limits(engine)
+    parity = check_parity(expected, *run_singly(engine, probes, Console().track("")), tolerance)
     manifest = Manifest(
         format=FORMAT,
         precision=precision,
-        threshold={
-            **dataclasses.asdict(found.threshold),
-            # Kept so that `--threshold fpr:…` can choose anew beside the line, also where only a region counts.
-            "scores": found.scores,
-            "peaks": found.peaks,
-        },
-        mask_threshold=found.mask,
         parity=dataclasses.asdict(parity),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         edgead=edgead.__version__,
+        **limits(engine).fields(),
         **facts,
     )
     golden = Golden(probes[shown], expected.scores[shown], expected.maps[shown])
-    manifest = write_bundle(folder, manifest, golden)
-    console.say(f"graph and network differ by at most {parity.largest:.2g} (allowed {parity.tolerance:.2g})")
-    console.say(found.threshold.describe())
+    summary = f"graph and network differ by at most {parity.largest:.2g} (allowed {parity.tolerance:.2g})"
+    return Assembled(folder, manifest, golden, summary)
+
+
+def seal(folder: Path, assembled: Assembled, console: Console) -> Manifest:
+    """Write golden frames and manifest beside the graphs that lie in a folder, and say what the bundle promises."""
+    manifest = write_bundle(folder, assembled.manifest, assembled.golden)
+    console.say(assembled.summary)
+    names = [field.name for field in dataclasses.fields(Threshold)]
+    console.say(Threshold(**{name: manifest.threshold[name] for name in names}).describe())
     return manifest
 
 
-def run_singly(infer: Callable[[Frames], Outputs], frames: Frames, console: Console) -> Outputs:
+def run_singly(engine: Engine, frames: Frames, track: Any) -> Outputs:
     """Run frames one by one: scores ``[N]`` and maps ``[N, H, W]``."""
-    outputs = [infer(frames[index : index + 1]) for index in console.track("scoring")(range(len(frames)))]
+    outputs = [engine.infer(frames[index : index + 1]) for index in track(range(len(frames)))]
     return np.concatenate([scores for scores, _ in outputs]), np.concatenate([maps for _, maps in outputs])

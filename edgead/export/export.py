@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import edgead.train  # noqa: F401  first: it says what to install where PyTorch is missing
 from edgead.bundle import MODEL, Bundle, is_bundle
 from edgead.console import Console
-from edgead.datasets import Frames, load_frames
-from edgead.errors import CheckpointError, DataError
-from edgead.export.complete import complete, limits_of
+from edgead.datasets import Frames, load_frames, open_category
+from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.export.calibration import Calibration
+from edgead.export.choose import Trial, choose
+from edgead.export.complete import Assembled, assemble, limits_of, seal
+from edgead.export.gate import Budget, read_labelled
 from edgead.export.parity import run_reference
+from edgead.export.precision import PRECISIONS
 from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
 from edgead.train import checkpoint
@@ -22,6 +28,8 @@ from edgead.train.method import Method, TrainingData
 
 PARITY_FRAMES = 12
 """Held-out images on which graph and network are compared, beside as many synthetic anomalies."""
+SYNTHETIC = 40
+"""Synthetic anomalies that the gate judges on."""
 
 
 def find_run(method: str, category: str | None = None, root: Path = Path("runs/train")) -> Path:
@@ -60,65 +68,116 @@ def export(
     out: str | Path | None = None,
     false_reject: float = 0.01,
     settings: Sequence[str] = (),
+    precision: str = "fp32",
+    calibration: Calibration | None = None,
+    budget: Budget | None = None,
     console: Console | None = None,
 ) -> Bundle:
     """Write a run's model as a bundle.
 
     The graph is compared with the trained network on held-out images and synthetic anomalies; the threshold is fitted
-    to the graph's scores of the held-out images.
+    to the graph's scores of the held-out images. A graph of lower precision has to pass the gate, docs/precision.md.
 
     Args:
         run_folder: a finished run.
-        data: where the training data is now, if it has moved.
+        data: where the data is now, if it has moved. With labelled test images in it, the gate judges on them too.
         out: the bundle's folder; ``runs/export/RUN.edgead`` by default. A bundle that is there is replaced.
         false_reject: wanted bound on the share of good parts that fail.
         settings: ``"name=value"`` overrides of what the method leaves open at export, `Method.export_settings`; the
             manifest's configuration holds them.
+        precision: one of `edgead.export.precision.PRECISIONS`, or ``"auto"``: the fastest on this machine's engines of
+            those that pass the gate.
+        calibration: what INT8 is scaled on.
+        budget: what the gate allows.
         console: what shows progress.
 
     Raises:
-        GateError: the graph differs from the network.
+        GateError: the graph differs from the network, or the precision does not pass the gate.
         EdgeadError: see `edgead.errors`.
     """
+    if precision not in (*PRECISIONS, "auto"):
+        raise ConfigError(f"There is no precision '{precision}'. There is: {', '.join(PRECISIONS)}, auto.")
     run_folder, console = Path(run_folder), console or Console()
     run, method = checkpoint.load_method(run_folder, settings)
     path = Path(out) if out else Path("runs", "export", run_folder.resolve().name + ".edgead")
     if path.exists() and not is_bundle(path):
         raise DataError(f"{path} exists and is not a bundle, or holds other files too; choose another --out.")
-    held_out = _load_held_out(run, Path(data or run.data), console)
+    root = _find_data(run, Path(data or run.data))
+    held_out = _load_held_out(run, root, console)
     rng = np.random.default_rng((run.seed, 0x60D))
-    count = min(len(held_out.frames), PARITY_FRAMES)
-    anomalies = [method.example(TrainingData(held_out.frames), rng)["frame"] for _ in range(count)]
-    probes = np.concatenate([held_out.frames[:count], np.stack(anomalies)])
+    count = SYNTHETIC if precision != "fp32" else min(len(held_out.frames), PARITY_FRAMES)
+    data_held_out = TrainingData(held_out.frames)
+    anomalies = np.stack([method.example(data_held_out, rng)["frame"] for _ in range(count)])
     with atomic_folder(path) as folder:
-        console.say("tracing the network to ONNX")
-        size = (held_out.frames.shape[1], held_out.frames.shape[2])
-        write_onnx(method.deployable(), size, folder / MODEL)
-        manifest = complete(
-            folder,
-            {
-                "name": path.name.removesuffix(".edgead"),
-                "method": run.method,
-                "preset": run.preset,
-                "config": run.config,
-                "category": run.category,
-                "input": {"height": size[0], "width": size[1], "bit_depth": run.bit_depth},
-                "data": {"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},
-                "training": _training(run, method),
-            },
-            reference=lambda frames: run_reference(method.detector(), frames),
-            probes=probes,
-            shown=[0, min(1, count - 1), count, min(count + 1, 2 * count - 1)],
-            limits=lambda engine: limits_of(engine, held_out.frames, false_reject, console),
-            console=console,
-        )
+        assembled = _assemble(method, run, held_out, anomalies, false_reject, path, folder / "fp32", console)
+        if precision != "fp32":
+            labelled = None
+            if data:
+                category = open_category(root)
+                labelled = read_labelled(category, assembled.manifest.size, run.bit_depth, console)
+            trial = Trial(
+                assembled, run, root, held_out, anomalies, labelled, false_reject, budget or Budget(), console
+            )
+            assembled = choose(trial, precision, calibration or Calibration())
+        _keep_only(folder, assembled.folder)
+        manifest = seal(folder, assembled, console)
     console.say(f"Exported: {path}")
     return Bundle(path, manifest)
 
 
-def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
+def _assemble(
+    method: Method,
+    run: RunConfig,
+    held_out: Frames,
+    anomalies: NDArray[np.uint8],
+    false_reject: float,
+    path: Path,
+    folder: Path,
+    console: Console,
+) -> Assembled:
+    """Write the float32 graph, and compare it with the network."""
+    count = min(len(held_out.frames), PARITY_FRAMES)
+    console.say("tracing the network to ONNX")
+    size = (held_out.frames.shape[1], held_out.frames.shape[2])
+    folder.mkdir()
+    write_onnx(method.deployable(), size, folder / MODEL, method.sensitive)
+    return assemble(
+        folder,
+        {
+            "name": path.name.removesuffix(".edgead"),
+            "method": run.method,
+            "preset": run.preset,
+            "config": run.config,
+            "category": run.category,
+            "input": {"height": size[0], "width": size[1], "bit_depth": run.bit_depth},
+            "data": {"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},
+            "training": _training(run, method),
+        },
+        reference=lambda frames: run_reference(method.detector(), frames),
+        probes=np.concatenate([held_out.frames[:count], anomalies[:count]]),
+        shown=[0, min(1, count - 1), count, min(count + 1, 2 * count - 1)],
+        limits=lambda engine: limits_of(engine, held_out.frames, false_reject, console),
+        console=console,
+    )
+
+
+def _keep_only(folder: Path, chosen: Path) -> None:
+    """Move the graphs in a subfolder up, and remove all subfolders."""
+    others = list(folder.iterdir())
+    for graph in chosen.glob("*.onnx"):
+        graph.replace(folder / graph.name)
+    for other in others:
+        shutil.rmtree(other)
+
+
+def _find_data(run: RunConfig, root: Path) -> Path:
+    """Return the folder that the run's image names start from."""
     if (root / run.category).is_dir() and not (root / run.held_out[0]).exists():
-        root = root / run.category  # --data names the folder of several categories
+        return root / run.category  # --data names the folder of several categories
+    return root
+
+
+def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
     paths = [root / name for name in run.held_out]
     absent = [path for path in paths if not path.is_file()]
     if absent:

@@ -19,7 +19,7 @@ from edgead.datasets import Frames, load_frames, open_category
 from edgead.decision import Threshold
 from edgead.errors import ConfigError, DataError, ModelError
 from edgead.export import anomalib
-from edgead.export.complete import Limits, complete, limits_of
+from edgead.export.complete import Limits, assemble, limits_of, seal
 from edgead.export.foreign import dimensions, find_input, is_channels_last, pick_outputs, precision_of, read_onnx
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.original import Original, Reading, as_maps, find_resize, observe
@@ -145,7 +145,7 @@ def import_onnx(
             "config": dataclasses.asdict(taken.reading),
             "origin": _origin(path, source, taken, version_of(lowered)),
         }
-        manifest = complete(
+        assembled = assemble(
             temporary,
             facts,
             reference=original.reference,
@@ -155,6 +155,7 @@ def import_onnx(
             console=console,
             precision=precision_of(model),
         )
+        manifest = seal(temporary, assembled, console)
     console.say(f"Imported: {folder}")
     return Bundle(folder, manifest)
 

@@ -15,7 +15,7 @@ from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.datasets import Frames
 from edgead.errors import ConfigError
-from edgead.export.complete import complete, limits_of, run_singly
+from edgead.export.complete import assemble, limits_of, run_singly, seal
 from edgead.export.imported import files_of, load_normals, probe_frames, target
 from edgead.export.parity import run_reference
 from edgead.export.to_onnx import write_onnx
@@ -70,7 +70,7 @@ def import_checkpoint(
     probes = probe_frames(normals, size)
     with atomic_folder(folder) as temporary:
         console.say("tracing the network to ONNX")
-        write_onnx(network.deployable(), size, temporary / MODEL)
+        write_onnx(network.deployable(), size, temporary / MODEL, kind.sensitive)
         assert kind.official is not None
         origin: dict[str, Any] = {
             "what": f"a checkpoint of {kind.card.title}'s published code",
@@ -92,7 +92,7 @@ def import_checkpoint(
             "training": {},
             "origin": origin,
         }
-        manifest = complete(
+        assembled = assemble(
             temporary,
             facts,
             reference=lambda frames: run_reference(network.detector(), frames),
@@ -101,6 +101,7 @@ def import_checkpoint(
             limits=lambda engine: limits_of(engine, normals.frames, false_reject, console),
             console=console,
         )
+        manifest = seal(temporary, assembled, console)
     console.say(f"Imported: {folder}")
     return Bundle(folder, manifest)
 
@@ -116,7 +117,7 @@ def compare_resize(
     facts: dict[str, Any] = {"published": how, "images": len(paths), "same_pixels": bool((published == ours).all())}
     if facts["same_pixels"]:
         return facts
-    (before, _), (after, _) = (run_singly(engine.infer, frames, console) for frames in (published, ours))
+    (before, _), (after, _) = (run_singly(engine, frames, console.track("scoring")) for frames in (published, ours))
     change = np.abs(after.astype(float) - before)
     facts |= {
         "mean_change": float(change.mean()),

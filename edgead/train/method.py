@@ -203,7 +203,9 @@ class Method(ABC):
     export_settings: ClassVar[tuple[str, ...]] = ()
     """Configuration values that the weights do not depend on: they may be changed when a run is exported."""
     sensitive: ClassVar[tuple[str, ...]] = ()
-    """Dotted names of submodules of `deployable` whose nodes stay in float32 when the precision is lowered."""
+    """Dotted names of submodules of `deployable` that stay in float32 in a bundle of lower precision, in every graph:
+    flows, sums over many channels, exponentials, cosines, distances, the score. A list's name stands for its members.
+    A name must be of a module that `deployable` calls; `edgead.export.to_onnx` refuses another."""
     official: ClassVar[Official | None] = None
     """How the published code's checkpoints are read; None where that is not known."""
 

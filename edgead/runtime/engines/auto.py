@@ -8,15 +8,18 @@ import json
 import os
 import platform
 import time
+from collections.abc import Hashable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgead.bundle import MODEL, Bundle
 from edgead.errors import DeviceError, EdgeadError, MissingDependencyError, is_installed
 from edgead.files import write_json
-from edgead.runtime.engines import Engine, open_engine
+from edgead.runtime.engines import CPU_MODEL, Engine, open_engine
 from edgead.runtime.golden import check_golden
 
 CANDIDATES = {
@@ -27,6 +30,7 @@ CANDIDATES = {
     "tensorrt": "tensorrt",
 }
 """Engine ↦ the module that must be there. bf16 is taken only where it still gives the golden outputs."""
+K = TypeVar("K", bound=Hashable)
 ROUNDS = 9
 """Timed inferences of each candidate, after one that is not timed; the median counts."""
 
@@ -34,6 +38,11 @@ ROUNDS = 9
 def cache_folder() -> Path:
     """Return the folder of what this machine has found out: ``$XDG_CACHE_HOME/edgead`` or ``~/.cache/edgead``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgead"
+
+
+def installed_engines() -> list[str]:
+    """Return the engines whose package is installed."""
+    return [name for name, module in CANDIDATES.items() if is_installed(module)]
 
 
 def choose_engine(bundle: Bundle) -> str:
@@ -46,7 +55,7 @@ def choose_engine(bundle: Bundle) -> str:
         MissingDependencyError: no engine is installed.
         DeviceError: none gives the golden outputs.
     """
-    installed = [name for name, module in CANDIDATES.items() if is_installed(module)]
+    installed = installed_engines()
     if not installed:
         raise MissingDependencyError("No engine is installed.\nInstall one with:  pip install 'edgead[cpu]'")
     if len(installed) == 1:
@@ -66,6 +75,18 @@ def choose_engine(bundle: Bundle) -> str:
 
 def _time_candidates(bundle: Bundle, names: list[str]) -> dict[str, float]:
     """Return the median milliseconds of each candidate that gives the golden outputs, measured in turn."""
+    engines, reasons = open_good(bundle, names)
+    if not engines:
+        raise DeviceError("No engine can run this bundle here.\n" + "\n".join(reasons[:2]))
+    try:
+        return time_engines(engines, bundle.golden().frames)
+    finally:
+        for engine in engines.values():
+            engine.close()
+
+
+def open_good(bundle: Bundle, names: Sequence[str]) -> tuple[dict[str, Engine], list[str]]:
+    """Open those of the engines that give a bundle's golden outputs here, and say of the others why they do not."""
     engines: dict[str, Engine] = {}
     reasons = []
     for name in names:
@@ -79,18 +100,18 @@ def _time_candidates(bundle: Bundle, names: list[str]) -> dict[str, float]:
         else:
             reasons.append(f"{name}: does not give the golden outputs")
             engine.close()
-    if not engines:
-        raise DeviceError("No engine can run this bundle here.\n" + "\n".join(reasons[:2]))
-    frames = bundle.golden().frames
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    for number in range(ROUNDS):
+    return engines, reasons
+
+
+def time_engines(engines: Mapping[K, Engine], frames: NDArray[np.uint8], rounds: int = ROUNDS) -> dict[K, float]:
+    """Return the median milliseconds of each engine for one of the frames, measured in turn."""
+    times: dict[K, list[float]] = {name: [] for name in engines}
+    for number in range(rounds):
         frame = frames[number % len(frames)][None]
         for name, engine in engines.items():
             start = time.perf_counter()
             engine.infer(frame)
             times[name].append((time.perf_counter() - start) * 1e3)
-    for engine in engines.values():
-        engine.close()
     return {name: round(float(np.median(values)), 4) for name, values in times.items()}
 
 
@@ -101,7 +122,8 @@ def _key(bundle: Bundle, installed: list[str]) -> str:
     for module in sorted({CANDIDATES[name] for name in installed}):
         names = metadata.packages_distributions().get(module, [module])
         versions += [f"{name} {metadata.version(name)}" for name in sorted(set(names))]
-    facts = [bundle.manifest.files[MODEL], _processor(), str(cores), *versions]
+    files = bundle.manifest.files
+    facts = [files[MODEL], files.get(CPU_MODEL, ""), _processor(), str(cores), *versions]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
 from edgead.errors import BundleError, DeviceError, require
-from edgead.runtime.engines import first_line
+from edgead.runtime.engines import cpu_model, first_line
 
 
 def open_exact(bundle: Bundle) -> OpenVinoEngine:
@@ -35,13 +35,14 @@ class OpenVinoEngine:
     def __init__(self, bundle: Bundle, arithmetic: str, name: str) -> None:
         self.name = name
         openvino: Any = require("openvino", "cpu")
+        path = cpu_model(bundle)  # of an INT8 bundle: OpenVINO 2026.4 computes the other form wrongly, docs/adr/0014
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": arithmetic}
         try:
             core = openvino.Core()
-            model = core.read_model(str(bundle.model))
+            model = core.read_model(str(path))
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for everything
-            raise BundleError(f"OpenVINO cannot read {bundle.model}: {first_line(error)}") from error
+            raise BundleError(f"OpenVINO cannot read {path}: {_reason(error)}") from error
         self._request = self._compiled.create_infer_request()
         self._scores, self._maps = (self._compiled.output(name) for name in ("scores", "maps"))
 
@@ -55,3 +56,9 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         self._request = self._compiled = None
+
+
+def _reason(error: Exception) -> str:
+    """Return what OpenVINO could not do, which stands behind lines on where in its sources that was noticed."""
+    lines = [line.strip(" -") for line in str(error).splitlines()]
+    return next((line for line in lines if line.startswith("No conversion rule")), first_line(error))

@@ -58,28 +58,34 @@ def measure(graphs: dict[str, tuple[torch.nn.Module, tuple[int, int]]], rounds: 
 
 @click.command()
 @click.option("--rounds", default=20, show_default=True)
+@click.option("--method", "only", help="Measure this method alone.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(rounds: int, out: Path) -> None:
+def main(rounds: int, only: str | None, out: Path) -> None:
     """Measure and write JSON."""
     machine, results = describe_machine(), {}
-    for label, settings in (
-        ("aand-paper", ("paper",)),
-        ("aand-edge", ("edge",)),
-        ("aand-nano", ("nano",)),
-        ("aand-edge-squeezenet1_1", ("edge", "backbone=squeezenet1_1", "size=257")),
+    for label, name, settings in (
+        ("aand-paper", "aand", ("paper",)),
+        ("aand-edge", "aand", ("edge",)),
+        ("aand-nano", "aand", ("nano",)),
+        ("aand-edge-squeezenet1_1", "aand", ("edge", "backbone=squeezenet1_1", "size=257")),
+        ("drept-paper", "drept", ("paper",)),
+        ("drept-edge", "drept", ("edge",)),
     ):
-        method = make("aand", *settings)
+        if only not in (None, name):
+            continue
+        method = make(name, *settings)
         size = method.config.size
         rows = measure({"detector": (method.detector(), size), "deployable": (method.deployable(), size)}, rounds)
         faster = {key: rows["detector"][key] / rows["deployable"][key] for key in ("p50_ms", "p50_cpu_ms")}
         results[label] = {**rows, "times_faster": faster}
         click.echo(f"{label}: {faster}")
-    graphs = {}
-    for views in VIEWS:
-        method = make("differnet", "edge", f"views={views}")
-        graphs[f"views={views}"] = (method.deployable(), method.config.size)
-    results["differnet-edge"] = measure(graphs, rounds)
-    click.echo(f"differnet-edge: {results['differnet-edge']}")
+    if only in (None, "differnet"):
+        graphs = {}
+        for views in VIEWS:
+            method = make("differnet", "edge", f"views={views}")
+            graphs[f"views={views}"] = (method.deployable(), method.config.size)
+        results["differnet-edge"] = measure(graphs, rounds)
+        click.echo(f"differnet-edge: {results['differnet-edge']}")
     record = {
         "command": sys.argv,
         "machine": machine,

@@ -6,6 +6,8 @@ and resumed, or read by any number of workers, sees exactly the same examples.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import math
 import os
@@ -98,7 +100,6 @@ def fit(
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         save_weights(folder, trained)
-    accelerator.end_training()
 
 
 def make_accelerator(device: str, precision: str, turns: bool = False) -> Accelerator:
@@ -119,12 +120,22 @@ def make_accelerator(device: str, precision: str, turns: bool = False) -> Accele
         os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{index}"
     AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps the first choice of a process forever
     try:
-        shared = DistributedDataParallelKwargs(find_unused_parameters=turns, broadcast_buffers=not turns)
-        return Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[shared])
+        shared = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+        handlers = [shared] if turns else []
+        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=handlers)
     except (ValueError, RuntimeError) as error:
         raise DeviceError(f"Cannot train with precision '{precision}' on '{device}': {error}") from error
     finally:
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
+    if accelerator.num_processes > 1:
+        _leave_group_at_exit()
+    return accelerator
+
+
+@functools.cache
+def _leave_group_at_exit() -> None:
+    """Several trainings share the group of processes: once left, it cannot be entered again."""
+    atexit.register(torch.distributed.destroy_process_group)
 
 
 def is_main() -> bool:

@@ -49,17 +49,14 @@ def find_sources(
     found: list[SourceConfig] = []
     for path in map(Path, given):
         if path.is_file() or (path / LEARNED).is_file():
-            found.append(_learned_source(path, method))
+            found.append(_learned_source(path, method, target))
         elif (path / CONFIG).is_file():
             parts = sorted(path.glob(f"sources/*/{LEARNED}"))
             if not parts:
                 raise DataError(f"The run in {path} has learned nothing from sources yet; name another --source.")
-            found += [_learned_source(part, method) for part in parts]
+            found += [_learned_source(part, method, target) for part in parts]
         else:
             found += _data_sources(path, target, method, known, console)
-    for source in found:
-        if source.root == str(target.root.resolve()):
-            raise DataError(_own_source(source.root))
     named: dict[str, SourceConfig] = {}
     for source in found:
         name, number = source.name, 1
@@ -85,7 +82,7 @@ def _data_sources(
         elif _paths_of(target) & {image.resolve() for image in (*normals, *anomalies)}:
             refused.append(_own_source(str(category.root)))
         elif root in known:
-            found.append(_learned_source(known[root], method))
+            found.append(_learned_source(known[root], method, target))
         else:
             found.append(
                 SourceConfig(
@@ -115,17 +112,26 @@ def _own_source(root: str) -> str:
     )
 
 
-def _learned_source(path: Path, method: str) -> SourceConfig:
+def _learned_source(path: Path, method: str, target: Category) -> SourceConfig:
     path = path / LEARNED if path.is_dir() else path
+    facts = _read_facts(path, method)
+    if _paths_of(target) & {Path(image) for image in json.loads(facts["paths"])}:
+        raise DataError(_own_source(facts["root"]))
+    return SourceConfig(facts["source"], str(path.resolve()), facts["root"], fingerprint=facts["fingerprint"])
+
+
+def _read_facts(path: Path, method: str) -> dict[str, str]:
+    """Read what a file says about the source that it was learned from."""
     try:
         with safe_open(path, framework="numpy") as file:
-            facts = file.metadata() or {}
-        learner, name, root, fingerprint = (facts[key] for key in ("method", "source", "root", "fingerprint"))
-    except (OSError, SafetensorError, KeyError) as error:
+            facts: dict[str, str] = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} does not hold what was learned from a source: {error}") from error
-    if learner != method:
-        raise CheckpointError(f"{path} was learned by {learner}, not by {method}; leave it out.")
-    return SourceConfig(name, str(path.resolve()), root, fingerprint=fingerprint)
+    if absent := {"method", "source", "root", "paths", "fingerprint"} - set(facts):
+        raise CheckpointError(f"{path} does not hold what was learned from a source: no {', '.join(sorted(absent))}.")
+    if facts["method"] != method:
+        raise CheckpointError(f"{path} was learned by {facts['method']}, not by {method}; leave it out.")
+    return facts
 
 
 def open_source(
@@ -140,9 +146,9 @@ def open_source(
     own = run_folder / "sources" / config.name / LEARNED
     file = own if own.is_file() else Path(config.path)
     if file.is_file():
-        stored = _learned_source(file, run.method)
-        _check(config, stored.fingerprint, run_folder)
-        return dataclasses.replace(config, fingerprint=stored.fingerprint), load_file(file)
+        fingerprint = _read_facts(file, run.method)["fingerprint"]
+        _check(config, fingerprint, run_folder)
+        return dataclasses.replace(config, fingerprint=fingerprint), load_file(file)
     size = (run.config["size"][0], run.config["size"][1])
     kinds = []
     for names, what in ((config.normals, "good"), (config.anomalies, "defective")):
@@ -209,6 +215,7 @@ def learn(
             "method": run.method,
             "source": config.name,
             "root": config.root,
+            "paths": json.dumps([str(Path(config.root, name).resolve()) for name in config.normals + config.anomalies]),
             "fingerprint": config.fingerprint,
             "images": f"{len(source.anomalies)} defective, {len(source.normals)} good",
             "config": json.dumps(run.config),
@@ -235,6 +242,6 @@ def load_learned(run_folder: Path, run: RunConfig) -> tuple[Arrays, ...]:
                 f"The run in {run_folder} has not learned from its source '{config.name}' yet.\n"
                 f"Go on with:  edgead train --resume --out {run_folder}"
             )
-        _check(config, _learned_source(path, run.method).fingerprint, run_folder)
+        _check(config, _read_facts(path, run.method)["fingerprint"], run_folder)
         learned.append(load_file(path))
     return tuple(learned)

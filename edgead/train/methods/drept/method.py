@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -100,6 +101,7 @@ class Drept(Method):
         without_sources="Without --source the defects are random mixtures of Gaussians: one-class training.",
     )
     Config = DreptConfig
+    sensitive: ClassVar[tuple[str, ...]] = ("head",)  # half precision rounds a sigmoid above 0.9998 to 1
     presets = {  # noqa: RUF012
         "paper": {},
         "edge": {"width": 32, "random_extent": 0.05},

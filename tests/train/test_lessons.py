@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,6 +201,11 @@ def test_sources_that_cannot_be_used(
         attempt(linked)
     with pytest.raises(DataError, match="shares images with --data"):
         attempt(transferred, data=source)  # it learned from what is now the target
+    for path in (source / "train" / "good").iterdir():
+        (linked_target := tmp_path / "target" / "train" / "good").mkdir(parents=True, exist_ok=True)
+        (linked_target / path.name).symlink_to(path.resolve())
+    with pytest.raises(DataError, match="shares images with --data"):
+        attempt(transferred, data=tmp_path / "target")  # or from images that it links to
     with pytest.raises(DataError, match="has learned nothing from sources"):
         attempt(trained)
     damaged = tmp_path / "damaged.safetensors"
@@ -259,3 +267,29 @@ def test_old_runs_without_sources_are_read(trained: Path, tmp_path: Path) -> Non
     del values["sources"]
     (tmp_path / checkpoint.CONFIG).write_text(json.dumps(values))
     assert checkpoint.load_run_config(tmp_path).sources == ()
+
+
+SHARED = """
+import sys
+from edgead.train.train import train
+
+train("drept", sys.argv[1], preset="nano", settings=sys.argv[4:], sources=[sys.argv[2]], out=sys.argv[3], device="cpu")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_from_a_source_and_then_from_the_target(parts: Path, source: Path, tmp_path: Path) -> None:
+    """Turns and two trainings in one command: the group of processes must outlive the first."""
+    script, out = tmp_path / "shared.py", tmp_path / "run"
+    script.write_text(SHARED)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launch, str(script), str(parts), str(source), str(out), *QUICK],
+        **{"capture_output": True, "text": True, "check": False, "timeout": 240},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    stages = [entry["stage"] for entry in checkpoint.read_metrics(out / "sources" / "tile")]
+    assert stages == ["remove"] * 3 + ["describe"] * 2
+    assert len(checkpoint.read_metrics(out)) == 2
+    checkpoint.load_method(out)

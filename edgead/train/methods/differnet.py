@@ -310,7 +310,7 @@ class Detector(nn.Module):
         self.register_buffer("weight", 1 / covered.clamp(min=1e-3), persistent=False)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = frames.reshape(-1, self.size[0] * self.size[1], 3).float()
+        pixels = frames.float().reshape(-1, self.size[0] * self.size[1], 3)  # TensorRT takes bytes into a cast alone
         pixels = F.pad(pixels, (0, 0, 0, 1))  # the last one is black: what lies outside
         found = self.network.features(self.planes(pixels.index_select(1, self.sources).reshape(-1, *self.size, 3)))
         pooled = torch.cat([f.mean(dim=(2, 3)) for f in found], dim=1)

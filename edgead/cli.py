@@ -8,13 +8,17 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from edgead import __version__
 from edgead.console import Terminal
 from edgead.errors import DeviceError, EdgeadError, was_interrupted
+
+if TYPE_CHECKING:
+    from edgead.bundle import Bundle
+    from edgead.runtime.proof import Proof
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -166,6 +170,14 @@ def _refuse_others(*allowed: str) -> None:
 @click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
 @click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
 @click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/export/RUN.edgead]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["onnx", "engine"]),
+    default="onnx",
+    show_default=True,
+    help="engine: also build the TensorRT engine, on the device that will run it.",
+)
 @_json_option
 def export(
     method: str,
@@ -174,6 +186,7 @@ def export(
     data: Path | None,
     false_reject: float,
     out: Path | None,
+    form: str,
     as_json: bool,
 ) -> None:
     """Make a bundle: the graph, compared with the trained network, and its threshold."""
@@ -182,14 +195,37 @@ def export(
 
     if category == "all" and out:
         raise click.UsageError("--category all writes several bundles; leave out --out.")
+    if form == "engine":
+        _find_tensorrt()
     if checkpoint:
         runs = [checkpoint]
     else:
         runs = find_runs_of_all(method) if category == "all" else [find_run(method, category)]
     bundles = [make(run, data=data, out=out, false_reject=false_reject, console=Terminal()) for run in runs]
+    for bundle in bundles if form == "engine" else ():
+        _prove(bundle, "tensorrt")
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)} for bundle in bundles]
     _emit({"bundles": value}, as_json, text)
+
+
+def _find_tensorrt() -> None:
+    """Say that there is no GPU or TensorRT before minutes go into something else."""
+    from edgead.errors import require
+    from edgead.runtime.engines.cuda import find_gpu
+
+    find_gpu()
+    require("tensorrt", "tensorrt")
+
+
+def _prove(bundle: Bundle, engine: str) -> Proof:
+    from edgead.runtime.proof import demand, prove
+
+    console = Terminal()
+    proof = prove(bundle, engine, console=console)
+    console.say(proof.describe())
+    demand(proof)
+    return proof
 
 
 @cli.command()
@@ -208,7 +244,7 @@ def predict(
 
     images = collect_images(paths)
     with (
-        load(bundle, engine=engine, threshold=threshold) as inspector,
+        load(bundle, engine=engine, threshold=threshold, console=Terminal()) as inspector,
         Terminal().bar("inspecting", len(images)) as step,
     ):
         results = []
@@ -282,7 +318,7 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
         text = json.dumps(summary) if as_json else _ledger_line(summary)
         click.echo(text, err=printed or not as_json)
 
-    go(bundle, on_result=show, on_end=finish, say=Terminal().say, **options)
+    go(bundle, on_result=show, on_end=finish, console=Terminal(), **options)
 
 
 def _ledger_line(summary: dict[str, Any]) -> str:
@@ -340,7 +376,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     from edgead.runtime.golden import check_golden
     from edgead.runtime.inspector import load
 
-    with load(bundle, engine=engine) as inspector:
+    with load(bundle, engine=engine, console=Terminal()) as inspector:
         check = check_golden(inspector.bundle, inspector.engine)
         manifest, name = inspector.bundle.manifest, inspector.engine.name
     apart = max(manifest.parity["score_error"], manifest.parity["map_error"])
@@ -380,11 +416,22 @@ def methods(as_json: bool) -> None:
 
 
 @cli.command()
+@click.option("--build", "bundle", type=PATH, help="Build this bundle's engine here, check its golden frames, time it.")
+@click.option("--engine", default="tensorrt", show_default=True, help="With --build: any engine, with its settings.")
 @_json_option
-def doctor(as_json: bool) -> None:
-    """Tell what this machine can run, and what is missing."""
+def doctor(bundle: Path | None, engine: str, as_json: bool) -> None:
+    """Tell what this machine can run, and what is missing.
+
+    edgead doctor --build BUNDLE proves a bundle on this machine's GPU, which nothing elsewhere can.
+    """
     from edgead.doctor import diagnose
 
+    if bundle:
+        from edgead.bundle import read_bundle
+
+        proof = _prove(read_bundle(bundle), engine)
+        _emit(dataclasses.asdict(proof), as_json, f"ok  {bundle} can be run here on {proof.engine}")
+        return
     findings = diagnose()
     marks = {True: "ok", False: "--", None: "  "}
     lines = [f"{marks[finding.good]}  {finding.name:<12} {finding.text}" for finding in findings]

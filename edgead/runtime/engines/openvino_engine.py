@@ -9,16 +9,19 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
 from edgead.errors import BundleError, DeviceError, require
-from edgead.runtime.engines import first_line
+from edgead.runtime.engines import NoSettings, Opening, first_line, read_settings
+from edgead.runtime.engines.onnx_nodes import describe_refusal
 
 
-def open_exact(bundle: Bundle) -> OpenVinoEngine:
+def open_exact(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
     """Open a bundle with arithmetic in float32, which gives the golden outputs."""
+    read_settings(NoSettings, "openvino", opening.settings)
     return OpenVinoEngine(bundle, "f32", "openvino-cpu")
 
 
-def open_bf16(bundle: Bundle) -> OpenVinoEngine:
+def open_bf16(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
     """Open a bundle with arithmetic in bfloat16 where the CPU has it: faster with AMX, and less exact."""
+    read_settings(NoSettings, "openvino-bf16", opening.settings)
     return OpenVinoEngine(bundle, "bf16", "openvino-cpu-bf16")
 
 
@@ -41,7 +44,8 @@ class OpenVinoEngine:
             model = core.read_model(str(bundle.model))
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for everything
-            raise BundleError(f"OpenVINO cannot read {bundle.model}: {first_line(error)}") from error
+            version = openvino.__version__.partition("-")[0]
+            raise BundleError(describe_refusal("OpenVINO", version, bundle.model, str(error))) from error
         self._request = self._compiled.create_infer_request()
         self._scores, self._maps = (self._compiled.output(name) for name in ("scores", "maps"))
 

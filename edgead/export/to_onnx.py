@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from torch import nn
 
+from edgead.errors import ConfigError
+from edgead.export.simplify import simplify
+
 OPSET = 17
 """The newest operator set that TensorRT 8.6 (JetPack 6.0) reads."""
+MARK = "float32"
+"""A node with this part in its name (``/float32/nf/Exp``) stays in float32 whatever the rest of the graph becomes."""
 
 
-def write_onnx(module: nn.Module, size: tuple[int, int], path: Path) -> None:
-    """Trace a module to ONNX and check the result.
+def write_onnx(module: nn.Module, size: tuple[int, int], path: Path, sensitive: Sequence[str] = ()) -> None:
+    """Trace a module to ONNX, simplify the graph, and check the result.
 
     ``frames [N, H, W, 3] uint8 -> scores [N] float32, maps [N, H, W] float32``; N is free, H and W are not.
     Batch norms are folded into the convolutions before them. Why torch's tracing exporter: docs/adr/0003.
@@ -23,9 +31,13 @@ def write_onnx(module: nn.Module, size: tuple[int, int], path: Path) -> None:
         module: in evaluation mode; ``forward(frames) -> (scores, maps)``.
         size: (height, width) in pixels.
         path: the file to write.
+        sensitive: dotted names of submodules whose nodes are marked, see `MARK`.
+
+    Raises:
+        ConfigError: a sensitive name that is no submodule, or one that is never called.
     """
     example = torch.zeros((1, *size, 3), dtype=torch.uint8)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _marked(module, sensitive):
         warnings.simplefilter("ignore")  # the exporter announces its successor, which cannot write this operator set
         torch.onnx.export(
             module,
@@ -37,4 +49,45 @@ def write_onnx(module: nn.Module, size: tuple[int, int], path: Path) -> None:
             output_names=["scores", "maps"],
             dynamic_axes={"frames": {0: "N"}, "scores": {0: "N"}, "maps": {0: "N"}},
         )
+    simplify(path)
     onnx.checker.check_model(str(path), full_check=True)
+
+
+def is_sensitive(node: onnx.NodeProto) -> bool:
+    """Tell whether a node was traced in a sensitive submodule."""
+    return f"/{MARK}/" in node.name
+
+
+@contextlib.contextmanager
+def _marked(module: nn.Module, sensitive: Sequence[str]) -> Iterator[None]:
+    """Have the tracer put `MARK` into the scope of what the sensitive submodules do.
+
+    The scope goes with a node through the exporter's passes and becomes its name, which later passes keep.
+    """
+    called: set[str] = set()
+    hooks = []
+    modules = dict(module.named_modules())
+    for name in sensitive:
+        if name not in modules or not name:
+            raise ConfigError(f"'{name}' is declared sensitive, but {type(module).__name__} has no such submodule.")
+
+        def enter(_module: nn.Module, _arguments: Any, name: str = name) -> None:
+            called.add(name)
+            if state := torch._C._get_tracing_state():
+                state.push_scope(f"edgead::{MARK}")
+
+        def leave(_module: nn.Module, _arguments: Any, _outputs: Any) -> None:
+            if state := torch._C._get_tracing_state():
+                state.pop_scope()
+
+        # A list is never called itself; its members are.
+        found = modules[name]
+        for part in found if isinstance(found, nn.ModuleList) else [found]:
+            hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if idle := [name for name in sensitive if name not in called]:
+        raise ConfigError(f"'{idle[0]}' is declared sensitive, but the graph never calls it.")

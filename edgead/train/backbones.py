@@ -168,7 +168,8 @@ class Backbone(nn.Module):
 
 def normalise(frames: Tensor) -> Tensor:
     """``[N, H, W, 3]`` BGR in 0 to 255 to ``[N, 3, H, W] float32`` RGB with ImageNet's mean and deviation removed."""
-    rgb = frames.float().flip(-1).permute(0, 3, 1, 2) / 255  # the cast first, see docs/tensorrt.md
+    # Cast first: TensorRT's parser takes bytes into no other operator.
+    rgb = frames.float().flip(-1).permute(0, 3, 1, 2) / 255
     mean, std = rgb.new_tensor(MEAN)[:, None, None], rgb.new_tensor(STD)[:, None, None]
     return (rgb - mean) / std
 
@@ -195,7 +196,7 @@ def fold_normalisation(backbone: Backbone) -> Callable[[Tensor], Tensor]:
 
 def centre(frames: Tensor) -> Tensor:
     """``[N, H, W, 3]`` BGR in 0 to 255 to ``[N, 3, H, W] float32`` BGR in grey values, without ImageNet's mean."""
-    planes = frames.float().permute(0, 3, 1, 2)  # as above
+    planes = frames.float().permute(0, 3, 1, 2)  # cast first, as above
     return planes - 255 * planes.new_tensor(MEAN[::-1])[:, None, None]
 
 

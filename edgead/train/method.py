@@ -114,6 +114,10 @@ class Method(ABC):
     Config: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Preset name ↦ configuration values. Each method has ``paper``, ``edge`` and ``nano``."""
+    sensitive: ClassVar[tuple[str, ...]] = ()
+    """Dotted names of submodules of `deployable` that stay in float32 in a bundle of lower precision, in every graph:
+    flows, sums over many channels, exponentials, cosines, distances, the score. A list's name stands for its members.
+    A name must be of a module that `deployable` calls; `edgead.export.to_onnx` refuses another."""
 
     config: MethodConfig
     network: nn.Module

@@ -412,54 +412,96 @@ class Deployable(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(network).eval()
         self.planes = fold_normalisation(self.network.encoder_AT)
+        self.queries = nn.ModuleList([_Query(each) for each in self.network.encoder_AT.amplifiers()])
         self.gates = nn.ModuleList([_Gate(each) for each in self.network.encoder_AT.amplifiers()])
         for block in self.network.decoder_ss.modules():
             if isinstance(block, Block) and isinstance(block.conv2, nn.ConvTranspose2d):
                 block.conv2, block.bn2 = _Doubling(block.conv2, block.bn2), nn.Identity()
                 block.upsample = nn.Sequential(_Doubling(block.upsample[0], block.upsample[1]))
-        self.totals = nn.ModuleList([_total(channels) for channels, _, _ in network.encoder_AT.level_shapes])
-        for level, (_, *cells) in enumerate(network.encoder_AT.level_shapes):
-            for name, side, count in zip(("rows", "columns"), config.size, cells):
-                matrix = upsampling(side, count, corners=True, sigma=config.map_sigma)
-                self.register_buffer(f"{name}{level}", matrix if name == "rows" else matrix.T.contiguous())
+        self.scoring = _Scoring(network.encoder_AT.level_shapes, config)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         teacher = self.network.encoder_AT
         amplified = [
-            plain + gate(plain) * amplifier.value(plain)
-            for gate, amplifier, plain in zip(self.gates, teacher.amplifiers(), teacher(self.planes(frames)))
+            plain + gate(query(plain)) * amplifier.value(plain)
+            for query, gate, amplifier, plain in zip(
+                self.queries, self.gates, teacher.amplifiers(), teacher(self.planes(frames))
+            )
         ]
-        maps = torch.zeros(1)
-        for level, (t, s) in enumerate(zip(amplified, self.network.decoder_ss(self.network.bn(amplified)))):
-            total = self.totals[level]
-            lengths = total(t * t).clamp(min=TINY**2) * total(s * s).clamp(min=TINY**2)
-            distance = (1 - total(t * s) * lengths.rsqrt())[:, 0]
-            maps = maps + self.get_buffer(f"rows{level}") @ distance @ self.get_buffer(f"columns{level}")
-        return maps.amax(dim=(1, 2)), maps
+        scores, maps = self.scoring(amplified, self.network.decoder_ss(self.network.bn(amplified)))
+        return scores, maps
 
 
-class _Gate(nn.Module):
-    """`Amplifier.gate` without reshaping. Cosines are at most 1, so their exponentials need no shift."""
+class _Query(nn.Module):
+    """The part of `Amplifier.gate` with the weights: features ``[N, C, h, w]`` to queries, same shape."""
 
     positions: Tensor
 
     def __init__(self, amplifier: Amplifier) -> None:
         super().__init__()
+        self.project = amplifier.projs[0]
+        self.register_buffer("positions", amplifier.positions, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        query: Tensor = self.project(features + self.positions)
+        return query
+
+
+class _Gate(nn.Module):
+    """The rest of `Amplifier.gate` without reshaping: queries ``[N, C, h, w]`` to ``[N, 1, h, w]``.
+
+    Cosines are at most 1, so their exponentials need no shift.
+    """
+
+    def __init__(self, amplifier: Amplifier) -> None:
+        super().__init__()
         keys = F.normalize(amplifier.K_list[0][0].detach(), dim=1, eps=TINY) / amplifier.temperature
-        self.query = amplifier.projs[0]
         self.squares = _total(keys.shape[1])
         self.match = nn.Conv2d(keys.shape[1], len(keys), 1, bias=False)
         self.match.weight = nn.Parameter(keys[:, :, None, None])
         self.total = nn.Conv2d(len(keys), 2, 1, bias=False)
         abnormal = torch.arange(len(keys)) >= amplifier.keys
         self.total.weight = nn.Parameter(torch.stack([abnormal, torch.ones(len(keys))])[:, :, None, None].float())
-        self.register_buffer("positions", amplifier.positions, persistent=False)
 
-    def forward(self, features: Tensor) -> Tensor:
-        query = self.query(features + self.positions)
+    def forward(self, query: Tensor) -> Tensor:
         length = self.squares(query * query).clamp(min=TINY**2)
         sums: Tensor = self.total((self.match(query) * length.rsqrt()).exp())
         return sums[:, :1] / sums[:, 1:]
+
+
+class _Scoring(nn.Module):
+    """The teacher's and the student's levels to scores ``[N]`` and maps ``[N, H, W]``."""
+
+    def __init__(self, shapes: Sequence[tuple[int, int, int]], config: AandConfig) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList([_Distance(shape, config) for shape in shapes])
+
+    def forward(self, teacher: list[Tensor], student: list[Tensor]) -> tuple[Tensor, Tensor]:
+        first, *others = (level(t, s) for level, t, s in zip(self.levels, teacher, student))
+        maps = first
+        for other in others:
+            maps = maps + other
+        return maps.amax(dim=(1, 2)), maps
+
+
+class _Distance(nn.Module):
+    """Cosine distances of one level ``[N, C, h, w]``, upsampled and smoothed, ``[N, H, W]``."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, shape: tuple[int, int, int], config: AandConfig) -> None:
+        super().__init__()
+        self.total = _total(shape[0])
+        for name, side, count in zip(("rows", "columns"), config.size, shape[1:]):
+            matrix = upsampling(side, count, corners=True, sigma=config.map_sigma)
+            self.register_buffer(name, matrix if name == "rows" else matrix.T.contiguous())
+
+    def forward(self, teacher: Tensor, student: Tensor) -> Tensor:
+        squares = self.total(teacher * teacher), self.total(student * student)
+        lengths = squares[0].clamp(min=TINY**2) * squares[1].clamp(min=TINY**2)
+        distance = (1 - self.total(teacher * student) * lengths.rsqrt())[:, 0]
+        return self.rows @ distance @ self.columns
 
 
 def _total(channels: int) -> nn.Conv2d:
@@ -544,6 +586,7 @@ class Aand(Method):
             "steps": 300,
         },
     }
+    sensitive = ("gates", "scoring")
 
     def __init__(self, config: AandConfig) -> None:
         self.config: AandConfig = config

@@ -272,7 +272,28 @@ class DiffernetNetwork(nn.Module):
 
 
 class Detector(nn.Module):
-    """The published scoring at fixed angles, all of them in one batch, and the pixel map.
+    """The published scoring at fixed angles, all of them in one batch, and the pixel map."""
+
+    sources: Tensor
+
+    def __init__(self, network: DiffernetNetwork, config: DiffernetConfig) -> None:
+        super().__init__()
+        self.network, self.size = network, config.size
+        self.planes: Callable[[Tensor], Tensor] = normalise
+        self.scoring = Scoring(network, config)
+        index = np.concatenate([rotation_index(config.size, angle) for angle in config.angles()])
+        self.register_buffer("sources", torch.from_numpy(index.astype(np.int32)), persistent=False)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = frames.float().reshape(-1, self.size[0] * self.size[1], 3)  # cast first, as TensorRT's parser wants
+        pixels = F.pad(pixels, (0, 0, 0, 1))  # the last one is black: what lies outside
+        found = self.network.features(self.planes(pixels.index_select(1, self.sources).reshape(-1, *self.size, 3)))
+        scores, maps = self.scoring(found)
+        return scores, maps
+
+
+class Scoring(nn.Module):
+    """Feature maps of all views, one ``[N · views, C, h, w]`` for each scale, to scores ``[N]`` and maps ``[N, H, W]``.
 
     Map: with ȳ the mean features of the training images and M the flow's `curvature` there, the score grows like ½
     (y − ȳ)ᵀ M (y − ȳ). y is the mean of a feature map f over its places, so the place p is worth (f(p) − ȳ)ᵀ M (y −
@@ -281,18 +302,14 @@ class Detector(nn.Module):
     at y itself localises no better, and for anomalies, where the flow was never trained, float32 does not carry it.
     """
 
-    sources: Tensor
     back: Tensor
     weight: Tensor
     metric: Tensor
 
     def __init__(self, network: DiffernetNetwork, config: DiffernetConfig) -> None:
         super().__init__()
-        self.network, self.size, self.views = network, config.size, config.views
-        self.planes: Callable[[Tensor], Tensor] = normalise
+        self.nf, self.reference, self.width, self.views = network.nf, network.reference, network.width, config.views
         self.register_buffer("metric", network.nf.curvature(network.reference), persistent=False)
-        index = np.concatenate([rotation_index(config.size, angle) for angle in config.angles()])
-        self.register_buffer("sources", torch.from_numpy(index.astype(np.int32)), persistent=False)
         self.cells = []
         for s in range(config.scales):
             [(_, height, width)] = network.feature_extractor.shapes((config.size[0] // 2**s, config.size[1] // 2**s))
@@ -309,23 +326,20 @@ class Detector(nn.Module):
         self.register_buffer("back", back, persistent=False)
         self.register_buffer("weight", 1 / covered.clamp(min=1e-3), persistent=False)
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = frames.float().reshape(-1, self.size[0] * self.size[1], 3)  # TensorRT takes bytes into a cast alone
-        pixels = F.pad(pixels, (0, 0, 0, 1))  # the last one is black: what lies outside
-        found = self.network.features(self.planes(pixels.index_select(1, self.sources).reshape(-1, *self.size, 3)))
+    def forward(self, found: list[Tensor]) -> tuple[Tensor, Tensor]:
         pooled = torch.cat([f.mean(dim=(2, 3)) for f in found], dim=1)
-        squares = self.network.nf(pooled)[0].square().mean(dim=1)
+        squares = self.nf(pooled)[0].square().mean(dim=1)
         scores = squares.reshape(-1, self.views).mean(dim=1).log1p()
-        away = pooled - self.network.reference
+        away = pooled - self.reference
         slope = away @ self.metric
         rise = 0.5 * (away * slope).sum(dim=1, keepdim=True)
         return scores, self._maps(found, slope * (rise.log1p() / rise.clamp(min=TINY)))
 
     def _maps(self, found: list[Tensor], slope: Tensor) -> Tensor:
-        width, worth = self.network.width, torch.zeros(1)
+        width, worth = self.width, torch.zeros(1)
         for s, (f, (height, length)) in enumerate(zip(found, self.cells)):
             span = slice(s * width, (s + 1) * width)
-            away = f.reshape(-1, width, height * length) - self.network.reference[span, None]
+            away = f.reshape(-1, width, height * length) - self.reference[span, None]
             places = (slope[:, None, span] @ away).reshape(-1, height, length)
             worth = worth + self.get_buffer(f"rows{s}") @ places @ self.get_buffer(f"columns{s}")
         # Views first: the grid is then the same for every image of the batch.
@@ -373,6 +387,7 @@ class Differnet(Method):
             "steps": 400,
         },
     }
+    sensitive = ("scoring",)
 
     def __init__(self, config: DiffernetConfig) -> None:
         self.config: DiffernetConfig = config

@@ -231,9 +231,6 @@ class Deployable(nn.Module):
     difference. The 21×21 mean with zero padding is a product with a banded matrix on either side.
     """
 
-    rows: Tensor
-    columns: Tensor
-
     def __init__(self, network: DraemNetwork, size: tuple[int, int]) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
@@ -244,11 +241,25 @@ class Deployable(nn.Module):
         difference.weight = nn.Parameter((last.weight[1:] - last.weight[:1]).detach())
         difference.bias = nn.Parameter((last.bias[1:] - last.bias[:1]).detach())
         self.network.discriminative.decoder_segment.fin_out[0] = difference
+        self.scoring = _Scoring(size)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        scores, maps = self.scoring(self.network.logits(_planar(frames))[1])
+        return scores, maps
+
+
+class _Scoring(nn.Module):
+    """Logits ``[N, 1, H, W]`` to scores ``[N]`` and maps ``[N, H, W]``."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
         self.register_buffer("rows", _box(size[0]))
         self.register_buffer("columns", _box(size[1]))
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        _, logit = self.network.logits(_planar(frames))
+    def forward(self, logit: Tensor) -> tuple[Tensor, Tensor]:
         maps = logit.sigmoid().squeeze(1)
         pooled = self.rows @ maps @ self.columns
         return pooled.amax(dim=(1, 2)), maps
@@ -286,6 +297,7 @@ class Draem(Method):
             "steps": 450,
         },
     }
+    sensitive = ("scoring",)
 
     def __init__(self, config: DraemConfig) -> None:
         self.config: DraemConfig = config

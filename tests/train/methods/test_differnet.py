@@ -207,7 +207,7 @@ def test_the_map_adds_up_to_the_scores_rise(frames: NDArray[np.uint8]) -> None:
         away = y - method.network.reference
         rise = 0.5 * (away @ method.network.nf.curvature(method.network.reference) * away).sum(1)
         # Undo the interpolation, which is linear and has full rank: the cells' mean is then exactly the rise.
-        rows, columns = detector.get_buffer("rows_out").numpy(), detector.get_buffer("columns_out").numpy()
+        rows, columns = (detector.get_buffer(f"scoring.{name}_out").numpy() for name in ("rows", "columns"))
         cells = np.stack([lstsq(columns.T, lstsq(rows, each)[0].T)[0].T for each in maps.numpy()])
     assert np.allclose(cells.mean(axis=(1, 2)), 2 * rise.log1p().numpy(), rtol=1e-3)
 

@@ -59,4 +59,6 @@ def measure_ranges(model: Path, frames: NDArray[np.uint8], method: str, track: T
         for frame in track(list(frames)):
             calibrator.collect_data(_One(frame))
         found = calibrator.compute_data()
-    return {name: (float(np.min(each.range_value[0])), float(np.max(each.range_value[1]))) for name, each in found.items()}
+    return {
+        name: (float(np.min(each.range_value[0])), float(np.max(each.range_value[1]))) for name, each in found.items()
+    }

@@ -27,7 +27,8 @@ class Node:
     @property
     def part(self) -> str:
         """The part of the method it belongs to: the exporter names nodes after the module they come from."""
-        return self.name.strip("/").rpartition("/")[0].replace("/", ".") or "the graph's top level"
+        parts = self.name.strip("/").replace("/", ".") if "/" in self.name else self.name
+        return parts.rpartition(".")[0] or "the graph's top level"
 
     def describe(self) -> str:
         """Name operator, node and part in one phrase."""

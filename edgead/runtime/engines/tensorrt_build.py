@@ -70,7 +70,6 @@ class BuildRequest:
         plan: the file to write.
         timing_cache: file of what earlier builds on this device measured; read if there, and written.
         settings: see `BuildSettings`.
-        module: ``tensorrt``, or ``tensorrt_rtx``, which builds without a GPU.
     """
 
     model: str
@@ -79,7 +78,6 @@ class BuildRequest:
     plan: str
     timing_cache: str
     settings: BuildSettings
-    module: str = "tensorrt"
 
     def shapes(self) -> list[tuple[int, int, int, int]]:
         """Return the shape of ``frames`` in each profile."""
@@ -331,7 +329,7 @@ def main() -> None:
             events.write(json.dumps(event) + "\n")
 
     try:
-        trt = importlib.import_module(request.module)
+        trt = importlib.import_module("tensorrt")
         plan = memoryview(build_plan(request, trt, report))
         with open(request.plan, "wb") as stream:
             stream.write(plan)

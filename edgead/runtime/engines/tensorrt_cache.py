@@ -87,12 +87,7 @@ class CachedPlan:
 
 
 def find_plan(
-    bundle: Bundle,
-    trt: Any,
-    gpu: Gpu,
-    settings: BuildSettings,
-    batches: tuple[int, ...] = (1,),
-    module: str = "tensorrt",
+    bundle: Bundle, trt: Any, gpu: Gpu, settings: BuildSettings, batches: tuple[int, ...] = (1,)
 ) -> CachedPlan:
     """Name the plan of a bundle for a device. Whatever a plan depends on is in its name.
 
@@ -119,7 +114,6 @@ def find_plan(
         plan=str(path.with_suffix(".part")),
         timing_cache=str(folder / f"{_digest(device)}.timing"),
         settings=resolved,
-        module=module,
     )
     return CachedPlan(path, request, facts)
 

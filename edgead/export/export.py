@@ -15,6 +15,7 @@ from edgead.console import Console
 from edgead.datasets import Frames, load_frames
 from edgead.decision import conformal_threshold
 from edgead.errors import CheckpointError, DataError
+from edgead.export.graph_rules import warn_of_refusals
 from edgead.export.parity import check_parity, run_reference
 from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
@@ -95,6 +96,7 @@ def export(
         console.say("tracing the network to ONNX")
         size = (held_out.frames.shape[1], held_out.frames.shape[2])
         write_onnx(method.deployable(), size, folder / MODEL)
+        warn_of_refusals(folder / MODEL, console)
         engine = OnnxRuntimeEngine(folder / MODEL)
         console.say(f"comparing graph and network on {len(probes)} frames")
         reference = run_reference(method.detector(), probes)

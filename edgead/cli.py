@@ -190,13 +190,13 @@ def export(
     as_json: bool,
 ) -> None:
     """Make a bundle: the graph, compared with the trained network, and its threshold."""
-    from edgead.export.export import export as make
-    from edgead.export.export import find_run, find_runs_of_all
-
     if category == "all" and out:
         raise click.UsageError("--category all writes several bundles; leave out --out.")
     if form == "engine":
         _find_tensorrt()
+    from edgead.export.export import export as make
+    from edgead.export.export import find_run, find_runs_of_all
+
     if checkpoint:
         runs = [checkpoint]
     else:

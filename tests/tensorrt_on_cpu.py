@@ -37,7 +37,7 @@ def make_shim(folder: Path) -> Path:
 def make_cuda(folder: Path) -> Path:
     """Compile the driver and the CUDA runtime on the host into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for library in ("libcuda.so.1", "libcudart.so.12"):
+    for library in ("libcuda.so.1", "libcudart.so.13"):  # the first names that are looked for
         command = ["gcc", "-shared", "-fPIC", "-O1", "-o", str(folder / library), str(HERE / "cuda_on_host.c")]
         subprocess.run(command, check=True)
     return folder

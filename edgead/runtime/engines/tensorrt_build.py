@@ -215,12 +215,12 @@ def _explain(trt: Any, parser: Any, model: Path) -> str:
     nodes = read_nodes(model)
     lines = []
     for index in range(parser.num_errors):
-        error = parser.get_error(index)
-        words = " ".join(str(error.desc()).split())
-        if hasattr(error, "node_name") and error.node_operator():  # since 10.0
-            lines.append(f"{Node(error.node_name(), error.node_operator(), '').describe()}: {words}")
-        elif 0 <= error.node() < len(nodes):
-            lines.append(f"{nodes[error.node()].describe()}: {words}")
+        problem = parser.get_error(index)
+        words = " ".join(str(problem.desc()).split())
+        if hasattr(problem, "node_name") and problem.node_operator():  # since 10.0
+            lines.append(f"{Node(problem.node_name(), problem.node_operator(), '').describe()}: {words}")
+        elif 0 <= problem.node() < len(nodes):
+            lines.append(f"{nodes[problem.node()].describe()}: {words}")
         else:
             lines.append(words)
     text = "\n".join(line[:300] for line in lines[:REPORTED]) or "it gives no reason"

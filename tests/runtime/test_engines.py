@@ -162,3 +162,17 @@ def test_what_is_no_onnx_file_is_said(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(BundleError, match="is not an ONNX file"):
         read_nodes(tmp_path / "model.onnx")
+
+
+@needs_openvino
+def test_openvinos_requests_give_each_frame_its_own_outputs(opened: Bundle) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), dtype=np.uint8)
+    engine, plain = open_engine("openvino:hint=throughput", opened, batch=3), open_engine("openvino", opened)
+    for count in (1, 3, 7):
+        found, wanted = engine.infer(frames[:count]), plain.infer(frames[:count])
+        engine.infer(frames[::-1][:count])
+        for array, expected in zip(found, wanted):
+            np.testing.assert_allclose(array, expected, atol=1e-5)
+    engine.close()
+    with pytest.raises(ConfigError, match="openvino:hint is latency or throughput, not 'fast'"):
+        open_engine("openvino:hint=fast", opened)

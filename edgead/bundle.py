@@ -35,16 +35,18 @@ class Manifest:
         method, preset, config: how the model was configured.
         category: name of the product.
         input: ``height``, ``width`` in pixels and ``bit_depth`` of 16-bit images.
-        precision: of the graph, ``"fp32"``.
+        precision: of the graph, ``"fp32"``, ``"fp16"``, ``"int8"`` or ``"int8-fp16"``.
         threshold: ``value``, ``normals``, ``false_reject_bound``, ``requested_bound``; see `edgead.decision.Threshold`.
             ``scores`` and ``peaks`` are the sorted scores and highest map values of the held-out images.
         mask_threshold: map values above it belong to the mask.
-        parity: graph against the trained network: ``frames``, ``score_error``, ``map_error``, ``tolerance``
-            (absolute, in units of the score).
+        parity: graph against the trained network: ``frames``, ``score_error``, ``map_error``, ``tolerance`` of scores
+            and ``map_tolerance`` (absolute, in units of the score).
         data: ``fingerprint`` of the training images and ``held_out_fingerprint``, SHA-256.
         training: ``seed``, ``steps``, ``created`` and package ``versions``.
         created: UTC, ISO 8601.
         edgead: version that wrote the bundle.
+        calibration: of INT8: ``method``, ``images``, ``source`` and ``fingerprint`` of the images.
+        gate: of a lowered precision: what was measured, what was allowed, what was handed back; docs/precision.md.
         files: file name ↦ SHA-256, for every file but the manifest.
         digest: SHA-256 of the manifest itself, see `manifest_digest`.
     """
@@ -64,6 +66,8 @@ class Manifest:
     training: dict[str, Any]
     created: str
     edgead: str
+    calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
+    gate: dict[str, Any] = dataclasses.field(default_factory=dict)
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     digest: str = ""
 
@@ -128,6 +132,18 @@ def manifest_digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def describe_gate(gate: dict[str, Any]) -> str:
+    """Say in one line what a bundle's gate found, of its worst form."""
+    forms = gate["forms"].values()
+    frames = gate["held_out_normals"] + gate["synthetic_anomalies"]
+    drops = [form["image_auroc_drop"] for form in forms if "image_auroc_drop" in form]
+    labelled = f"AUROC drops by {max(drops):.4f} on {gate['labelled_images']} labelled images" if drops else "no labels"
+    return (
+        f"passed with {len(gate['handed_back'])} of {gate['layers']} layers handed back; "
+        f"{max(form['flips'] for form in forms):.2%} of {frames} verdicts change; {labelled}"
+    )
+
+
 def is_bundle(path: Path) -> bool:
     """Tell whether a folder is a bundle and nothing else, so that it may be replaced by another."""
     try:
@@ -177,15 +193,16 @@ def _read_manifest(path: Path) -> Manifest:
             f"{path} has format {version}; this edgead reads up to {FORMAT}.\n"
             "Upgrade with:  pip install --upgrade edgead"
         )
-    names = [field.name for field in dataclasses.fields(Manifest)]
-    absent = [name for name in names if name not in values]
+    fields = dataclasses.fields(Manifest)
+    optional = {"calibration", "gate"}
+    absent = [field.name for field in fields if field.name not in values and field.name not in optional]
     if absent:
         raise BundleError(f"{path / MANIFEST} is damaged: it has no {', '.join(absent)}.")
     if values["digest"] != manifest_digest(values):
         raise BundleError(
             f"{path / MANIFEST} is damaged: it was changed since it was written. Export the bundle again."
         )
-    manifest = Manifest(**{name: values[name] for name in names})
+    manifest = Manifest(**{field.name: values[field.name] for field in fields if field.name in values})
     try:
         usable = (
             min(*manifest.size, manifest.input["bit_depth"] - 8) > 0

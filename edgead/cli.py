@@ -167,8 +167,19 @@ def _refuse_others(*allowed: str) -> None:
 @click.option("--method", default="draem", show_default=True, help="Whose newest finished run is exported.")
 @click.option("--category", help="Of the run; 'all' exports the newest run of every category.")
 @click.option("--checkpoint", type=PATH, help="The run to export, instead of the newest.")
-@click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
+@click.option("--data", type=PATH, help="Where the data is now, if it has moved; its labelled images judge.")
 @click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    help="fp32, fp16, int8, int8-fp16 (the rest in float16), or auto: the fastest here that passes the gate.",
+)
+@click.option("--calib-samples", default=128, show_default=True, help="Good images that INT8 is scaled on.")
+@click.option("--calib-method", default="minmax", show_default=True, help="minmax, entropy or percentile.")
+@click.option("--calib-data", type=PATH, help="Good images to scale INT8 on, instead of the training's.")
+@click.option("--max-auroc-drop", default=0.005, show_default=True, help="AUROC and AUPRO that precision may cost.")
+@click.option("--max-flips", default=0.001, show_default=True, help="Share of verdicts that precision may change.")
 @click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/export/RUN.edgead]")
 @click.option(
     "--format",
@@ -183,25 +194,36 @@ def export(
     method: str,
     category: str | None,
     checkpoint: Path | None,
-    data: Path | None,
-    false_reject: float,
     out: Path | None,
     form: str,
     as_json: bool,
+    calib_samples: int,
+    calib_method: str,
+    calib_data: Path | None,
+    max_auroc_drop: float,
+    max_flips: float,
+    **options: Any,
 ) -> None:
-    """Make a bundle: the graph, compared with the trained network, and its threshold."""
+    """Make a bundle: the graph, compared with the trained network, and its threshold.
+
+    A precision below fp32 must pass a gate, see docs/precision.md. It judges on labelled images too, if --data has any.
+    """
     if category == "all" and out:
         raise click.UsageError("--category all writes several bundles; leave out --out.")
     if form == "engine":
         _find_tensorrt()
+    from edgead.export.calibration import Calibration
     from edgead.export.export import export as make
     from edgead.export.export import find_run, find_runs_of_all
+    from edgead.export.gate import Budget
 
     if checkpoint:
         runs = [checkpoint]
     else:
         runs = find_runs_of_all(method) if category == "all" else [find_run(method, category)]
-    bundles = [make(run, data=data, out=out, false_reject=false_reject, console=Terminal()) for run in runs]
+    options["calibration"] = Calibration(calib_samples, calib_method, calib_data)
+    options["budget"] = Budget(max_auroc_drop, max_flips)
+    bundles = [make(run, out=out, console=Terminal(), **options) for run in runs]
     for bundle in bundles if form == "engine" else ():
         _prove(bundle, "tensorrt")
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
@@ -373,13 +395,13 @@ def benchmark(
 @_json_option
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
+    from edgead.bundle import describe_gate
     from edgead.runtime.golden import check_golden
     from edgead.runtime.inspector import load
 
     with load(bundle, engine=engine, console=Terminal()) as inspector:
         check = check_golden(inspector.bundle, inspector.engine)
         manifest, name = inspector.bundle.manifest, inspector.engine.name
-    apart = max(manifest.parity["score_error"], manifest.parity["map_error"])
     facts = {
         "bundle": manifest.name,
         "method": f"{manifest.method} ({manifest.preset})",
@@ -388,11 +410,16 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "precision": manifest.precision,
         "threshold": f"{manifest.threshold['value']:.6g}, from {manifest.threshold['normals']} held-out good images, "
         f"rejects at most {manifest.threshold['false_reject_bound']:.2%} of good parts on average",
-        "parity": f"graph and network differ by at most {apart:.2g}",
+        "parity": f"graph and network differ by at most {manifest.parity['score_error']:.2g} in the score, "
+        f"{manifest.parity['map_error']:.2g} in the map",
         "made": f"{manifest.created} by edgead {manifest.edgead}",
         "files": f"{len(manifest.files)}, hashes right",
-        "golden": f"{check.frames} frames on {name}: within {check.largest:.2g} (allowed {check.tolerance:g})",
+        "golden": f"{check.frames} frames on {name}: {check.describe()}",
     }
+    if manifest.gate:
+        facts["gate"] = describe_gate(manifest.gate)
+    if manifest.calibration:
+        facts["calibrated"] = "{method} on {images} good images ({source})".format(**manifest.calibration)
     value = {"manifest": dataclasses.asdict(manifest), "golden": {**dataclasses.asdict(check), "good": check.good}}
     _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
     if not check.good:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime.quantization as quantization
 from numpy.typing import NDArray
 
-from edgead.errors import ConfigError
+from edgead.console import Console
+from edgead.datasets import Frames, load_frames, open_category
+from edgead.errors import ConfigError, DataError
 from edgead.export.precision import Ranges
+from edgead.runtime.engines import Engine
+from edgead.train.checkpoint import RunConfig
 from edgead.train.method import Track
 
 METHODS = {
@@ -22,6 +27,83 @@ METHODS = {
 }
 PERCENTILE = 99.999
 """What `percentile` keeps of the values of a tensor."""
+LEAST_IMAGES = 8
+"""With fewer good images a tensor's range is left to chance."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Which images INT8 is scaled on, and how.
+
+    Attributes:
+        samples: how many images; all where there are fewer.
+        method: see `measure_ranges`.
+        data: a folder of good images, or a data set with some; the run's training images where None.
+    """
+
+    samples: int = 128
+    method: str = "minmax"
+    data: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"The calibration methods are {', '.join(METHODS)}; not '{self.method}'.")
+        if self.samples < LEAST_IMAGES:
+            raise ConfigError(f"Calibration takes at least {LEAST_IMAGES} images, not {self.samples}.")
+
+
+def load_images(calibration: Calibration, run: RunConfig, root: Path, console: Console) -> Frames:
+    """Read calibration images, drawn with the run's seed where there are more than wanted.
+
+    Args:
+        root: where the run's training images are.
+
+    Raises:
+        DataError: too few of them.
+    """
+    paths = [root / name for name in run.normals]
+    if calibration.data:
+        paths = list(open_category(calibration.data).normals)
+    else:
+        paths = [path for path in paths if path.is_file()]
+    if len(paths) > calibration.samples:
+        chosen = np.random.default_rng((run.seed, 0xCA1)).choice(len(paths), calibration.samples, replace=False)
+        paths = [paths[index] for index in sorted(chosen)]
+    size = (run.config["size"][0], run.config["size"][1])
+    frames = load_frames(paths, size, run.bit_depth, console.track("reading calibration images"))
+    for line in frames.skipped:
+        console.say(f"Warning: skipped: {line}")
+    if len(frames.frames) < LEAST_IMAGES:
+        where = calibration.data or root
+        raise DataError(
+            f"{where} has {len(frames.frames)} good images to calibrate INT8 on; at least {LEAST_IMAGES} are needed, "
+            f"and {Calibration.samples} are better.\nName a folder of good images with --calib-data DIR."
+        )
+    if len(frames.frames) < calibration.samples:
+        console.say(f"calibrating on {len(frames.frames)} images; {calibration.samples} were asked for")
+    return frames
+
+
+def warn_of_anomalies(frames: Frames, engine: Engine, threshold: float, bound: float, console: Console) -> None:
+    """Say which calibration images score like defects, if clearly more do than good ones should.
+
+    Their values would widen the ranges that INT8 divides into 256 steps.
+
+    Args:
+        engine: runs the float32 graph.
+        threshold, bound: a good image scores above the threshold with at most this probability.
+    """
+    images = console.track("scoring calibration images")(range(len(frames.frames)))
+    scores = np.concatenate([engine.infer(frames.frames[index : index + 1])[0] for index in images])
+    above = np.flatnonzero(scores > threshold)
+    expected = bound * len(scores)
+    if len(above) > expected + 2 * np.sqrt(expected * (1 - bound)):
+        worst = [int(index) for index in above[np.argsort(-scores[above])][:3]]
+        names = ", ".join(f"{frames.paths[index].name} ({scores[index]:.3g})" for index in worst)
+        console.say(
+            f"Warning: {len(above)} of {len(scores)} calibration images score above the threshold {threshold:.3g}: "
+            f"{names}. If they show defects, take them out and export again."
+        )
 
 
 class _One(quantization.CalibrationDataReader):  # type: ignore[misc]
@@ -44,12 +126,7 @@ def measure_ranges(model: Path, frames: NDArray[np.uint8], method: str, track: T
         method: ``"minmax"``: lowest and highest value. ``"percentile"``: without the outermost 0.001 %. ``"entropy"``:
             the range that loses least information when it is divided into 128 steps (TensorRT's rule).
         track: shows progress.
-
-    Raises:
-        ConfigError: no such method.
     """
-    if method not in METHODS:
-        raise ConfigError(f"The calibration methods are {', '.join(METHODS)}; not '{method}'.")
     options = {"symmetric": False, "percentile": PERCENTILE}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         # The library prints a line for every image.

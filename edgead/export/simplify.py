@@ -75,9 +75,9 @@ def fold_batch_norms(model: onnx.ModelProto) -> None:
 def _scale_outputs(weight: NDArray[Any], factor: NDArray[Any], groups: int) -> NDArray[Any]:
     """Scale a convolution's output channels: axis 0, or of a transposed one (`groups` > 0) axis 1 within a group."""
     if not groups:
-        return weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+        return np.asarray(weight * factor.reshape(-1, *[1] * (weight.ndim - 1)))
     grouped = weight.reshape(groups, -1, *weight.shape[1:])
-    return (grouped * factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
+    return np.asarray(grouped * factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

@@ -19,25 +19,44 @@ class Agreement:
     score_error: float
     map_error: float
     tolerance: float
+    map_tolerance: float
 
     @property
     def good(self) -> bool:
         """Within the tolerance. Errors that are not a number are not."""
-        return self.score_error <= self.tolerance and self.map_error <= self.tolerance
+        return self.score_error <= self.tolerance and self.map_error <= self.map_tolerance
 
     @property
     def largest(self) -> float:
         """The larger of the two errors."""
         return float(np.maximum(self.score_error, self.map_error))
 
+    def describe(self) -> str:
+        """Say it in half a line."""
+        return (
+            f"scores within {self.score_error:.2g} (allowed {self.tolerance:.2g}), "
+            f"maps within {self.map_error:.2g} (allowed {self.map_tolerance:.2g})"
+        )
 
-def compare(reference: Golden, scores: NDArray[np.float32], maps: NDArray[np.float32], tolerance: float) -> Agreement:
-    """Compare an engine's scores ``[K]`` and maps ``[K, H, W]`` on the reference's frames with the reference."""
+
+def compare(
+    reference: Golden,
+    scores: NDArray[np.float32],
+    maps: NDArray[np.float32],
+    tolerance: float,
+    map_tolerance: float | None = None,
+) -> Agreement:
+    """Compare an engine's scores ``[K]`` and maps ``[K, H, W]`` on the reference's frames with the reference.
+
+    Args:
+        tolerance: for the scores, and for the maps where they have no other.
+    """
     return Agreement(
         frames=len(reference.frames),
         score_error=float(np.abs(scores - reference.scores).max()),
         map_error=float(np.abs(maps - reference.maps).max()),
         tolerance=tolerance,
+        map_tolerance=tolerance if map_tolerance is None else map_tolerance,
     )
 
 
@@ -46,4 +65,5 @@ def check_golden(bundle: Bundle, engine: Engine) -> Agreement:
     golden = bundle.golden()
     outputs = [engine.infer(golden.frames[index : index + 1]) for index in range(len(golden.frames))]
     scores, maps = (np.concatenate(parts) for parts in zip(*outputs))
-    return compare(golden, scores, maps, bundle.manifest.parity["tolerance"])
+    parity = bundle.manifest.parity
+    return compare(golden, scores, maps, parity["tolerance"], parity.get("map_tolerance"))

@@ -40,7 +40,7 @@ class Proof:
 
     def describe(self) -> str:
         """Say it in lines."""
-        golden = f"within {self.golden.largest:.2g} of the golden outputs (allowed {self.golden.tolerance:.2g})"
+        golden = f"{self.golden.describe()} of the golden outputs"
         graph = {True: ", as a CUDA graph", False: ", not as a CUDA graph", None: ""}[self.recorded]
         return (
             f"{self.engine}, {self.precision}: opened in {self.opening_seconds:.1f} s\n"
@@ -86,7 +86,6 @@ def demand(proof: Proof) -> None:
     """
     if not proof.golden.good:
         raise DeviceError(
-            f"On this machine {proof.engine} does not give what the bundle must give: apart by "
-            f"{proof.golden.largest:.2g}, allowed {proof.golden.tolerance:.2g}.\nDo not use it here; try another "
-            "engine, or another precision of the bundle."
+            f"On this machine {proof.engine} does not give what the bundle must give: {proof.golden.describe()}.\n"
+            "Do not use it here; try another engine, or another precision of the bundle."
         )

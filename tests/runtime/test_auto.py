@@ -120,12 +120,10 @@ def test_bf16_is_never_chosen(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_engine_that_raises_while_it_is_timed_is_left_out(opened: Bundle) -> None:
-    right, odd = open_engine("onnxruntime", opened), Odd(raises_after=3)
-    engines, reasons = {"onnxruntime": right, "odd": odd}, {}
-    times = auto.time_engines(opened, engines, reasons)
-    assert times.keys() == engines.keys() == {"onnxruntime"}
+    engines: dict[str, Any] = {"onnxruntime": open_engine("onnxruntime", opened), "odd": Odd(raises_after=3)}
+    reasons: dict[str, str] = {}
+    assert auto.time_engines(engines, opened.golden().frames, reasons=reasons).keys() == {"onnxruntime"}
     assert reasons == {"odd": "the device is gone"}
-    assert odd.closed
 
 
 def test_where_none_is_right_each_has_its_reason(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

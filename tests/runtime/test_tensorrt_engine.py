@@ -79,7 +79,7 @@ def test_doctor_proves_any_engine(line_bundle: Path) -> None:
     assert proof["engine"] == "onnxruntime-cpu"
     assert proof["golden"]["score_error"] <= proof["golden"]["tolerance"]
     assert 0 < proof["latency_ms"]["p50"] <= proof["latency_ms"]["p99"]
-    assert "right: within" in done.stderr
+    assert "right: scores within" in done.stderr
 
 
 @needs_rtx

@@ -8,16 +8,19 @@ import json
 import os
 import platform
 import time
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.errors import DeviceError, EdgeadError, MissingDependencyError, is_installed
 from edgead.files import write_json
-from edgead.runtime.engines import Engine, first_line, open_engine
+from edgead.runtime.engines import CPU_MODEL, Engine, first_line, open_engine
 from edgead.runtime.engines.cuda import find_gpu
 from edgead.runtime.golden import check_golden
 
@@ -28,6 +31,7 @@ CANDIDATES = {
     "tensorrt": "tensorrt",
 }
 """Engine ↦ the module that must be there. All compute what the graph says; `openvino-bf16` does not: docs/adr/0017."""
+K = TypeVar("K", bound=Hashable)
 ROUNDS = 9
 """Timed inferences of each candidate, after those on the golden frames; the median counts."""
 
@@ -35,6 +39,11 @@ ROUNDS = 9
 def cache_folder() -> Path:
     """Return the folder of what this machine has found out: ``$XDG_CACHE_HOME/edgead`` or ``~/.cache/edgead``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgead"
+
+
+def installed_engines() -> list[str]:
+    """Return the engines whose package is installed."""
+    return [name for name, module in CANDIDATES.items() if is_installed(module)]
 
 
 def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> Engine:
@@ -48,7 +57,7 @@ def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = No
         DeviceError: none gives the golden outputs; with the reason of each.
     """
     console = console or Console()
-    installed = [name for name, module in CANDIDATES.items() if is_installed(module)]
+    installed = installed_engines()
     if not installed:
         raise MissingDependencyError("No engine is installed.\nInstall one with:  pip install 'edgead[cpu]'")
     file, key = cache_folder() / "engines.json", _key(bundle, installed, batch)
@@ -59,18 +68,18 @@ def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = No
             return _open_proven(str(chosen), bundle, batch, console)
         except EdgeadError as error:
             console.say(f"{chosen} was the fastest engine here: {first_line(error)} Measuring again.")
-    engines, reasons = _open_candidates(bundle, installed, batch, console)
-    times = time_engines(bundle, engines, reasons)
-    if not times:
-        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise DeviceError(f"No engine can run this bundle here.\n{why}")
-    fastest = min(times, key=lambda name: times[name])
-    note = {"engine": fastest, "milliseconds": times, "left_out": reasons, "bundle": bundle.manifest.name}
-    with contextlib.suppress(OSError):  # a machine without a home measures at every start
-        write_json(file, {**remembered, key: note})
+    engines, reasons = open_good(bundle, installed, batch, console)
+    times = time_engines(engines, bundle.golden().frames, ROUNDS if len(engines) > 1 else 1, reasons)
+    fastest = min(times, key=lambda name: times[name], default="")
     for name, engine in engines.items():
         if name != fastest:
             engine.close()
+    if not times:
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise DeviceError(f"No engine can run this bundle here.\n{why}")
+    note = {"engine": fastest, "milliseconds": times, "left_out": reasons, "bundle": bundle.manifest.name}
+    with contextlib.suppress(OSError):  # a machine without a home measures at every start
+        write_json(file, {**remembered, key: note})
     return engines[fastest]
 
 
@@ -84,46 +93,48 @@ def _open_proven(name: str, bundle: Bundle, batch: int, console: Console) -> Eng
     try:
         check = check_golden(bundle, engine)
         if not check.good:
-            raise DeviceError(
-                f"It does not give the golden outputs (apart by {check.largest:.2g}, allowed {check.tolerance:.2g})."
-            )
+            raise DeviceError(f"It does not give the golden outputs: {check.describe()}.")
     except BaseException:
         engine.close()
         raise
     return engine
 
 
-def _open_candidates(
-    bundle: Bundle, names: list[str], batch: int, console: Console
+def open_good(
+    bundle: Bundle, names: Sequence[str], batch: int = 1, console: Console | None = None
 ) -> tuple[dict[str, Engine], dict[str, str]]:
-    """Return the engines that give the golden outputs, and for each of the others the reason why not."""
+    """Open those of the engines that give a bundle's golden outputs here, and say of the others why they do not."""
     engines: dict[str, Engine] = {}
     reasons: dict[str, str] = {}
     for name in names:
         try:
-            engines[name] = _open_proven(name, bundle, batch, console)
+            engines[name] = _open_proven(name, bundle, batch, console or Console())
         except EdgeadError as error:
             reasons[name] = first_line(error)
     return engines, reasons
 
 
-def time_engines(bundle: Bundle, engines: dict[str, Engine], reasons: dict[str, str]) -> dict[str, float]:
-    """Return the median milliseconds of each engine on one golden frame, measured in turn.
+def time_engines(
+    engines: Mapping[K, Engine],
+    frames: NDArray[np.uint8],
+    rounds: int = ROUNDS,
+    reasons: MutableMapping[K, str] | None = None,
+) -> dict[K, float]:
+    """Return the median milliseconds of each engine for one of the frames, measured in turn.
 
-    One that raises is left out, closed and removed from `engines`; why goes into `reasons`.
+    One that raises is left out; why goes into `reasons`.
     """
-    frames = bundle.golden().frames
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    for number in range(ROUNDS if len(engines) > 1 else 1):
+    times: dict[K, list[float]] = {name: [] for name in engines}
+    for number in range(rounds):
         frame = frames[number % len(frames)][None]
-        for name, engine in list(engines.items()):
+        for name in list(times):
             start = time.perf_counter()
             try:
-                engine.infer(frame)
+                engines[name].infer(frame)
             except EdgeadError as error:
-                reasons[name] = first_line(error)
-                engines.pop(name).close()
-                times.pop(name)
+                del times[name]
+                if reasons is not None:
+                    reasons[name] = first_line(error)
             else:
                 times[name].append((time.perf_counter() - start) * 1e3)
     return {name: round(float(np.median(values)), 4) for name, values in times.items()}
@@ -138,7 +149,8 @@ def _key(bundle: Bundle, installed: list[str], batch: int) -> str:
         for name in sorted(set(names)):
             with contextlib.suppress(metadata.PackageNotFoundError):  # a system's package may come without metadata
                 versions.append(f"{name} {metadata.version(name)}")
-    facts = [bundle.manifest.files[MODEL], _processor(), _gpu(), str(cores), str(batch), *versions]
+    files = bundle.manifest.files
+    facts = [files[MODEL], files.get(CPU_MODEL, ""), _processor(), _gpu(), str(cores), str(batch), *versions]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
 from edgead.errors import BundleError, ConfigError, DeviceError, require
-from edgead.runtime.engines import Opening, first_line, read_settings
+from edgead.runtime.engines import Opening, cpu_model, first_line, read_settings
 from edgead.runtime.engines.onnx_nodes import describe_refusal
 
 
@@ -61,11 +61,12 @@ class OpenVinoEngine:
         settings = {"PERFORMANCE_HINT": hint.upper(), "INFERENCE_PRECISION_HINT": arithmetic}
         try:
             core = openvino.Core()
-            model = core.read_model(str(bundle.model))
+            # Of an INT8 bundle the form for CPUs: OpenVINO 2026.4 gives wrong results for the other (docs/adr/0014).
+            model = core.read_model(str(cpu_model(bundle)))
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for everything
             version = openvino.__version__.partition("-")[0]
-            raise BundleError(describe_refusal("OpenVINO", version, bundle.model, str(error))) from error
+            raise BundleError(describe_refusal("OpenVINO", version, cpu_model(bundle), str(error))) from error
         count = batch if hint == "throughput" else 1
         self._requests = [self._compiled.create_infer_request() for _ in range(count)]
         self._scores, self._maps = (self._compiled.output(name) for name in ("scores", "maps"))

@@ -501,7 +501,8 @@ class _Distance(nn.Module):
         squares = self.total(teacher * teacher), self.total(student * student)
         lengths = squares[0].clamp(min=TINY**2) * squares[1].clamp(min=TINY**2)
         distance = (1 - self.total(teacher * student) * lengths.rsqrt())[:, 0]
-        return self.rows @ distance @ self.columns
+        maps: Tensor = self.rows @ distance @ self.columns
+        return maps
 
 
 def _total(channels: int) -> nn.Conv2d:

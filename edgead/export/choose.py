@@ -1,0 +1,208 @@
+"""Which precision becomes the bundle: the one that was asked for, or the fastest that passes the gate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgead.bundle import MODEL, Bundle, Golden, Manifest, write_bundle
+from edgead.console import Console
+from edgead.datasets import Frames
+from edgead.decision import conformal_threshold
+from edgead.errors import GateError, is_installed
+from edgead.export.calibration import Calibration, load_images, measure_ranges, warn_of_anomalies
+from edgead.export.gate import Budget, Gate, Labelled
+from edgead.export.lower import Lowered, Lowering, lower
+from edgead.export.precision import Ranges
+from edgead.runtime.engines import Engine
+from edgead.runtime.engines.auto import installed_engines, open_good, time_engines
+from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.train.checkpoint import RunConfig
+
+SLACK = 1.5
+"""What an engine may differ from the trained network, relative to what the gate saw on this one."""
+ROUNDS = 7
+"""Timed inferences of each graph on each engine."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle that is not complete yet: a folder with the graphs in it, and what the other files will hold."""
+
+    folder: Path
+    manifest: Manifest
+    golden: Golden
+    summary: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What lower precisions are judged with.
+
+    Attributes:
+        float32: the float32 graph as a bundle.
+        run, root: the run, and where its images are.
+        held_out: the run's held-out images.
+        anomalies: ``[M, H, W, 3] uint8``, synthetic.
+        labelled: labelled images or None.
+        false_reject, budget: what the threshold is fitted to, and what the gate allows.
+        console: what shows progress.
+    """
+
+    float32: Exported
+    run: RunConfig
+    root: Path
+    held_out: Frames
+    anomalies: NDArray[np.uint8]
+    labelled: Labelled | None
+    false_reject: float
+    budget: Budget
+    console: Console
+
+
+def thresholds(scores: NDArray[np.float32], peaks: NDArray[np.float32], false_reject: float) -> dict[str, Any]:
+    """Return the manifest's fields on thresholds from held-out images' scores and highest map values, both ``[n]``."""
+    return {
+        "threshold": {
+            **dataclasses.asdict(conformal_threshold(scores, false_reject)),
+            # Kept so that `--threshold fpr:…` can choose anew beside the line, also where only a region counts.
+            "scores": np.sort(scores).tolist(),
+            "peaks": np.sort(peaks).tolist(),
+        },
+        "mask_threshold": conformal_threshold(peaks, false_reject).value,
+    }
+
+
+def choose(trial: Trial, precision: str, calibration: Calibration) -> Exported:
+    """Lower the float32 graph, judge, and return the chosen precision in a folder of its own.
+
+    Raises:
+        GateError: the one precision that was asked for does not pass.
+    """
+    on_gpu = is_installed("tensorrt")
+    wanted = [precision]
+    if precision == "auto":
+        # On a CPU the two INT8 precisions are the same graph.
+        wanted = ["fp16", "int8", *(["int8-fp16"] if on_gpu else [])]
+    elif on_gpu and precision != "fp16":
+        wanted.append("fp16")  # to be compared with
+    model = onnx.load(trial.float32.folder / MODEL)
+    engine = OnnxRuntimeEngine(trial.float32.folder / MODEL)
+    images, ranges = _calibrate(trial, engine, calibration)
+    console = trial.console
+    gate = Gate(
+        engine,
+        trial.held_out.frames,
+        trial.anomalies,
+        trial.labelled,
+        trial.false_reject,
+        trial.budget,
+        console,
+    )
+    candidates = {"fp32": trial.float32}
+    for name in wanted:
+        try:
+            lowered = lower(Lowering(model, ranges, name), gate, console)
+        except GateError as error:
+            if name == precision:
+                raise
+            console.say(str(error).splitlines()[0])
+            continue
+        candidates[name] = _complete(trial, gate, lowered, {} if name == "fp16" else images)
+    engine.close()
+    speed = _measure_speed(candidates)
+    name = min(speed, key=lambda each: min(speed[each].values())) if precision == "auto" else precision
+    _say_speed(console, speed, name)
+    chosen = candidates[name]
+    manifest = dataclasses.replace(chosen.manifest, gate={**chosen.manifest.gate, "milliseconds_here": speed})
+    return dataclasses.replace(chosen, manifest=manifest)
+
+
+def _calibrate(trial: Trial, engine: Engine, calibration: Calibration) -> tuple[dict[str, Any], Ranges]:
+    frames = load_images(calibration, trial.run, trial.root, trial.console)
+    fitted = trial.float32.manifest.threshold
+    warn_of_anomalies(frames, engine, fitted["value"], fitted["false_reject_bound"], trial.console)
+    track = trial.console.track(f"calibrating ({calibration.method})")
+    ranges = measure_ranges(trial.float32.folder / MODEL, frames.frames, calibration.method, track)
+    facts = {
+        "method": calibration.method,
+        "images": len(frames.frames),
+        "source": "folder" if calibration.data else "training",
+        "fingerprint": frames.fingerprint,
+    }
+    return facts, ranges
+
+
+def _complete(trial: Trial, gate: Gate, lowered: Lowered, images: dict[str, Any]) -> Exported:
+    """Write the graphs of a precision and what the manifest says about them."""
+    folder = trial.float32.folder.with_name(lowered.precision)
+    folder.mkdir()
+    for file, model in lowered.files.items():
+        onnx.save(model, folder / file)
+    judgement, allowed = lowered.judgement, trial.float32.manifest.parity["tolerance"]
+    errors = {name: judgement.worst(name) for name in ("score_error", "map_error")}
+    manifest = dataclasses.replace(
+        trial.float32.manifest,
+        precision=lowered.precision,
+        calibration=images,
+        parity={
+            "frames": len(gate.frames),
+            **errors,
+            "tolerance": SLACK * errors["score_error"] + allowed,
+            "map_tolerance": SLACK * errors["map_error"] + allowed,
+        },
+        gate={
+            "budget": dataclasses.asdict(gate.budget),
+            "held_out_normals": gate.normals,
+            "synthetic_anomalies": len(gate.frames) - gate.normals,
+            "labelled_images": len(gate.labelled.frames) if gate.labelled else 0,
+            "forms": judgement.forms,
+            "layers": lowered.layers,
+            "handed_back": lowered.kept,
+            "sensitivity": lowered.table,
+            "attempts": lowered.trace,
+        },
+        **thresholds(judgement.scores, judgement.peaks, trial.false_reject),
+    )
+    summary = (
+        f"{lowered.precision}: {len(lowered.kept)} of {lowered.layers} layers handed back to fp32; "
+        f"{judgement.worst('flips'):.2%} of {len(gate.frames)} verdicts change (allowed {gate.budget.flips:.2%}), "
+        f"scores differ by at most {errors['score_error']:.2g}"
+    )
+    return Exported(folder, manifest, trial.float32.golden, summary)
+
+
+def _measure_speed(candidates: Mapping[str, Exported]) -> dict[str, dict[str, float]]:
+    """Return the median milliseconds of each precision on each engine of this machine, all measured in turn.
+
+    An engine that does not give a precision's golden outputs is left out.
+    """
+    engines: dict[tuple[str, str], Engine] = {}
+    for name, each in candidates.items():
+        bundle = Bundle(each.folder, write_bundle(each.folder, each.manifest, each.golden))
+        opened, _ = open_good(bundle, installed_engines())
+        engines |= {(name, engine): one for engine, one in opened.items()}
+    times = time_engines(engines, candidates["fp32"].golden.frames, ROUNDS)
+    for one in engines.values():
+        one.close()
+    speed: dict[str, dict[str, float]] = {}
+    for (name, engine), milliseconds in times.items():
+        speed.setdefault(name, {})[engine] = milliseconds
+    return speed
+
+
+def _say_speed(console: Console, speed: Mapping[str, Mapping[str, float]], name: str) -> None:
+    """Say how fast the precisions are here, and warn where a higher one than the chosen is faster."""
+    best = {each: min(times.items(), key=lambda item: item[1]) for each, times in speed.items()}
+    for each, (engine, milliseconds) in best.items():
+        console.say(f"{each}: {milliseconds:.3g} ms a frame here, on {engine}")
+    slower = [each for each, (_, time) in best.items() if name in best and time < best[name][1]]
+    if slower:
+        console.say(f"Warning: {name} is slower than {slower[0]} on this machine; --precision auto takes the fastest.")

@@ -1,0 +1,214 @@
+"""Does a graph of lower precision decide as the float32 graph does? Judged on every form that a bundle ships."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead import metrics
+from edgead.console import Console
+from edgead.datasets import Category, read_labelled_mask
+from edgead.decision import Threshold, conformal_threshold
+from edgead.errors import DataError
+from edgead.images import Mask, cv2, fit_frame, read_frame
+from edgead.runtime.engines import Engine
+
+PIXEL_SIZE = 256
+"""Side of the masks and maps that AUPRO is computed on, as in `edgead benchmark`."""
+
+Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Scores ``[N]`` and maps ``[N, H, W]``."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What lower precision may cost.
+
+    Attributes:
+        auroc_drop: largest loss of image AUROC, and of AUPRO, between 0 and 1.
+        flips: largest share of frames whose settled verdict changes. Below one frame's share it means: none. A verdict
+            is settled where the score lies farther from the threshold than the threshold moves when one held-out
+            image is left out; verdicts that one photograph more or less would turn are counted, but not judged.
+    """
+
+    auroc_drop: float = 0.005
+    flips: float = 0.001
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled images, fitted. Masks are ``PIXEL_SIZE`` square, None where there is none."""
+
+    frames: NDArray[np.uint8]
+    anomalous: NDArray[np.bool_]
+    masks: Sequence[Mask | None]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the gate found.
+
+    Attributes:
+        forms: form ↦ its measures, see `docs/precision.md`.
+        failures: a line for every budget that was overdrawn; empty where the gate is passed.
+        threshold: fitted to the highest score that any form gives each held-out image, so that its bound holds for
+            all of them.
+        scores, peaks: those scores and the highest map values, one for each held-out image.
+    """
+
+    forms: dict[str, dict[str, Any]]
+    failures: list[str]
+    threshold: Threshold
+    scores: NDArray[np.float32]
+    peaks: NDArray[np.float32]
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    def worst(self, name: str) -> float:
+        """Return the largest value of a measure over all forms."""
+        return float(np.max([measures[name] for measures in self.forms.values()]))
+
+
+class Gate:
+    """Compares engines with a reference on held-out normals, synthetic anomalies, and labelled data if there is any.
+
+    Args:
+        reference: runs the float32 graph.
+        held_out: ``[N, H, W, 3] uint8``, good images that nothing was fitted to but the threshold.
+        synthetic: ``[M, H, W, 3] uint8``, synthetic anomalies made of them.
+        labelled: images with labels, or None.
+        false_reject: bound that the threshold is fitted to.
+        budget: what may be lost.
+        console: what shows progress.
+    """
+
+    def __init__(
+        self,
+        reference: Engine,
+        held_out: NDArray[np.uint8],
+        synthetic: NDArray[np.uint8],
+        labelled: Labelled | None,
+        false_reject: float,
+        budget: Budget,
+        console: Console,
+    ) -> None:
+        self.frames, self.normals = np.concatenate([held_out, synthetic]), len(held_out)
+        self.labelled, self.false_reject, self.budget, self.console = labelled, false_reject, budget, console
+        self.reference = run(reference, self.frames, console.track("scoring in fp32"))
+        self.threshold = conformal_threshold(self.reference[0][: self.normals], false_reject)
+        margin = _uncertainty(self.reference[0][: self.normals], false_reject)
+        self.settled = np.abs(self.reference[0] - self.threshold.value) > margin
+        self.accuracy = self._accuracy(reference) if labelled else None
+
+    def judge(self, engines: Mapping[str, Engine]) -> Judgement:
+        """Measure every form and compare with the budget. Labelled data is run only if the rest is passed."""
+        outputs = {form: run(engine, self.frames, self.console.track(form)) for form, engine in engines.items()}
+        scores = np.max([each[0][: self.normals] for each in outputs.values()], axis=0)
+        peaks = np.max([each[1][: self.normals].max(axis=(1, 2)) for each in outputs.values()], axis=0)
+        finite = all(np.isfinite(each[0]).all() and np.isfinite(each[1]).all() for each in outputs.values())
+        threshold = conformal_threshold(scores, self.false_reject) if finite else self.threshold
+        forms = {form: self._measure(each, threshold.value) for form, each in outputs.items()}
+        failures = [line for form, each in forms.items() for line in self._overdrawn(form, each)]
+        if self.accuracy and not failures:
+            for form, engine in engines.items():
+                found = self._accuracy(engine)
+                drops = {f"{name}_drop": before - found[name] for name, before in self.accuracy.items()}
+                forms[form] |= {**found, **drops}
+                failures += self._overdrawn(form, drops)
+        return Judgement(forms, failures, threshold, scores, peaks)
+
+    def _measure(self, outputs: Outputs, threshold: float) -> dict[str, Any]:
+        (scores, maps), (expected, expected_maps), n = outputs, self.reference, self.normals
+        changed = (scores > threshold) != (expected > self.threshold.value)
+        flipped = changed & self.settled
+        with np.errstate(invalid="ignore"):  # infinities give NaN, which no budget allows
+            away = maps.astype(np.float64) - expected_maps
+            return {
+                "score_error": float(np.abs(scores - expected).max()),
+                "map_error": float(np.abs(away).max()),
+                "map_rms_error": float(np.sqrt(np.square(away).mean())),
+                "frames": len(scores),
+                "flips": float(flipped.mean()),
+                "flips_of_normals": int(flipped[:n].sum()),
+                "flips_of_synthetic_anomalies": int(flipped[n:].sum()),
+                "borderline_flips": int((changed & ~self.settled).sum()),
+                "synthetic_auroc_drop": _separation(expected, n) - _separation(scores, n),
+            }
+
+    def _overdrawn(self, form: str, measures: Mapping[str, Any]) -> list[str]:
+        limits = {
+            "flips": self.budget.flips,
+            "synthetic_auroc_drop": self.budget.auroc_drop,
+            "image_auroc_drop": self.budget.auroc_drop,
+            "aupro_drop": self.budget.auroc_drop,
+            "score_error": np.inf,  # must be finite
+            "map_error": np.inf,
+        }
+        return [
+            f"{form}: {name.replace('_', ' ')} {measures[name]:.4g}, allowed {limit:.4g}"
+            for name, limit in limits.items()
+            if name in measures and not (measures[name] <= limit and np.isfinite(measures[name]))
+        ]
+
+    def _accuracy(self, engine: Engine) -> dict[str, float]:
+        """Return ``image_auroc`` and, where there are masks, ``aupro``."""
+        assert self.labelled is not None
+        scores, maps, masks = [], [], []
+        frames = self.labelled.frames
+        for index in self.console.track("scoring labelled images")(range(len(frames))):
+            score, found = engine.infer(frames[index : index + 1])
+            scores.append(float(score[0]))
+            mask = self.labelled.masks[index]
+            if mask is not None:
+                maps.append(cv2().resize(found[0], (PIXEL_SIZE, PIXEL_SIZE), interpolation=cv2().INTER_LINEAR))
+                masks.append(mask)
+        values = {"image_auroc": metrics.rank(self.labelled.anomalous, scores).auroc()}
+        if any(mask.any() for mask in masks):
+            values["aupro"] = metrics.aupro(masks, maps)
+        return values
+
+
+def run(engine: Engine, frames: NDArray[np.uint8], track: Any) -> Outputs:
+    """Infer frames one by one."""
+    outputs = [engine.infer(frames[index : index + 1]) for index in track(range(len(frames)))]
+    return np.concatenate([scores for scores, _ in outputs]), np.concatenate([maps for _, maps in outputs])
+
+
+def _uncertainty(scores: NDArray[np.float32], false_reject: float) -> float:
+    """Return how far the threshold moves at most when one of the held-out images is left out."""
+    whole = conformal_threshold(scores, false_reject).value
+    if len(scores) < 2:
+        return 0.0
+    without = [conformal_threshold(np.delete(scores, index), false_reject).value for index in range(len(scores))]
+    return float(np.abs(np.array(without) - whole).max())
+
+
+def _separation(scores: NDArray[np.float32], normals: int) -> float:
+    """AUROC of held-out normals against synthetic anomalies; NaN where a score is."""
+    if not np.isfinite(scores).all():
+        return float("nan")
+    return metrics.rank(np.arange(len(scores)) >= normals, scores).auroc()
+
+
+def read_labelled(category: Category, size: tuple[int, int], bit_depth: int, console: Console) -> Labelled | None:
+    """Read a category's labelled test images; None where there are none, or only one kind of them."""
+    if len({sample.anomalous for sample in category.test}) < 2:
+        return None
+    frames, anomalous, masks = [], [], []
+    for sample in console.track("reading labelled images")(category.test):
+        try:
+            frame = read_frame(sample.path, bit_depth)
+        except DataError as error:
+            console.say(f"Warning: skipped: {error}")
+            continue
+        mask = read_labelled_mask(sample, (frame.shape[0], frame.shape[1]), (PIXEL_SIZE, PIXEL_SIZE))
+        frames.append(fit_frame(frame, size))
+        anomalous.append(sample.anomalous)
+        masks.append(mask if mask is not None and (mask.any() or not sample.anomalous) else None)
+    return Labelled(np.stack(frames), np.array(anomalous), masks)

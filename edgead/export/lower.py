@@ -1,0 +1,200 @@
+"""From a float32 graph to the graphs of a lower precision that pass the gate."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgead.bundle import MODEL
+from edgead.console import Console
+from edgead.errors import GateError
+from edgead.export.gate import Gate, Judgement, run
+from edgead.export.precision import Ranges, overflowing, quantizable, to_half, to_int8
+from edgead.export.to_onnx import is_sensitive
+from edgead.runtime.engines import CPU_MODEL
+from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+SENSITIVITY_FRAMES = 2
+"""Held-out normals, and as many synthetic anomalies, on which the layers' sensitivity is measured."""
+STORED_AS_HALF = f"{MODEL} with float16 tensors"
+"""How the gate calls a float16 graph that really rounds to float16, as a GPU does."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The graphs of one precision.
+
+    Attributes:
+        precision: see `edgead.export.precision.PRECISIONS`.
+        files: file name ↦ graph, what a bundle ships.
+        judgement: the gate's last word on them.
+        kept: layers that were handed back to float32, most sensitive first.
+        layers: how many could have been.
+        table: of every layer its errors when it alone is lowered; empty where nothing had to be handed back.
+        trace: one entry for each attempt.
+    """
+
+    precision: str
+    files: dict[str, onnx.ModelProto]
+    judgement: Judgement
+    kept: list[str]
+    layers: int
+    table: list[dict[str, Any]] = field(default_factory=list)
+    trace: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Lowering:
+    """One float32 graph, and what makes another precision of it.
+
+    Args:
+        model: the float32 graph.
+        ranges: of its tensors on good images.
+        precision: what it is to become.
+    """
+
+    def __init__(self, model: onnx.ModelProto, ranges: Ranges, precision: str) -> None:
+        self.model, self.ranges, self.precision = model, ranges, precision
+        # What would overflow in float16 is known beforehand.
+        self.too_large = frozenset(overflowing(model, ranges)) if "fp16" in precision else frozenset()
+
+    def layers(self) -> list[str]:
+        """Return the nodes that can be handed back: all that INT8 changes, or all that float16 does."""
+        if self.precision != "fp16":
+            return quantizable(self.model)
+        nodes = self.model.graph.node
+        return [node.name for node in nodes if not is_sensitive(node) and node.name not in self.too_large]
+
+    def shipped(self, keep: Collection[str]) -> dict[str, onnx.ModelProto]:
+        """Return the graphs of a bundle, with the layers in `keep` in float32."""
+        if self.precision == "fp16":
+            return {MODEL: to_half(self.model, {*keep, *self.too_large})}
+        cpu = to_int8(self.model, self.ranges, keep, "cpu")
+        if self.precision == "int8":
+            return {MODEL: to_int8(self.model, self.ranges, keep, "tensorrt"), CPU_MODEL: cpu}
+        compact = to_int8(self.model, self.ranges, keep, "compact")
+        return {MODEL: to_half(compact, {*keep, *self.too_large}), CPU_MODEL: cpu}
+
+    def judged(self, keep: Collection[str]) -> dict[str, onnx.ModelProto]:
+        """Return graphs that show on ONNX Runtime's CPU engine what the shipped ones give where they run."""
+        if self.precision == "int8":
+            return self.shipped(keep)
+        if self.precision == "fp16":
+            emulated = to_half(self.model, {*keep, *self.too_large}, emulate=True)
+            return {**self.shipped(keep), STORED_AS_HALF: emulated}
+        symmetric = to_int8(self.model, self.ranges, keep, "compact")
+        emulated = to_half(symmetric, {*keep, *self.too_large}, emulate=True)
+        return {STORED_AS_HALF: emulated, CPU_MODEL: to_int8(self.model, self.ranges, keep, "cpu")}
+
+    def probe(self, keep: Collection[str]) -> onnx.ModelProto:
+        """Return the one graph that a layer's sensitivity is measured on: the one that rounds most."""
+        if self.precision == "fp16":
+            return to_half(self.model, {*keep, *self.too_large}, emulate=True)
+        return to_int8(self.model, self.ranges, keep, "cpu")
+
+
+def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
+    """Lower a graph and hand layers back to float32, most sensitive first, until the gate is passed.
+
+    How many are needed is found by doubling and then by halving, so that few attempts are made.
+
+    Raises:
+        GateError: it is not passed with a single layer lowered.
+    """
+    trace: list[dict[str, Any]] = []
+
+    def attempt(keep: Sequence[str]) -> Judgement:
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            engines = {}
+            for number, (form, model) in enumerate(lowering.judged(keep).items()):
+                engines[form] = open_graph(model, Path(folder, f"{number}.onnx"))
+                stack.callback(engines[form].close)
+            judgement = gate.judge(engines)
+        trace.append({"handed_back": len(keep), "failures": judgement.failures, "forms": judgement.forms})
+        verdict = "passed" if judgement.passed else judgement.failures[0]
+        console.say(f"gate, {lowering.precision} with {len(keep)} layers handed back: {verdict}")
+        return judgement
+
+    names = lowering.layers()
+    judgement = attempt([])
+    kept: Sequence[str] = []
+    table: list[dict[str, Any]] = []
+    if not judgement.passed:
+        table = measure_layers(lowering, gate, console)
+        order = [row["layer"] for row in table]
+        kept, judgement = _fewest(order, attempt)
+        if not judgement.passed:
+            raise GateError(
+                f"{lowering.precision} does not pass the gate with any of its {len(names)} layers lowered "
+                f"({judgement.failures[0]}).\nNo bundle was written. Export with --precision fp32 or fp16, or allow "
+                "more with --max-flips and --max-auroc-drop."
+            )
+    return Lowered(lowering.precision, lowering.shipped(kept), judgement, list(kept), len(names), table, trace)
+
+
+def _fewest(order: Sequence[str], attempt: Callable[[Sequence[str]], Judgement]) -> tuple[Sequence[str], Judgement]:
+    """Return the shortest head of `order` that was found to pass, or the last attempt where none does."""
+    most = len(order) - 1  # with every layer handed back nothing is lowered
+    failing, passing, count = 0, 0, 1
+    judgement = best = None
+    while passing == 0 and failing < most:
+        count = min(count, most)
+        judgement = attempt(order[:count])
+        if judgement.passed:
+            passing, best = count, judgement
+        else:
+            failing, count = count, 2 * count
+    if best is None:
+        return [], judgement or attempt([])
+    while passing - failing > 1:
+        middle = (failing + passing) // 2
+        judgement = attempt(order[:middle])
+        if judgement.passed:
+            passing, best = middle, judgement
+        else:
+            failing = middle
+    return order[:passing], best
+
+
+def measure_layers(lowering: Lowering, gate: Gate, console: Console) -> list[dict[str, Any]]:
+    """Lower every layer alone and measure what that does to scores and maps; the worst comes first.
+
+    Errors are root mean squares over the frames, relative to the standard deviation of the float32 graph's values.
+    """
+    half = SENSITIVITY_FRAMES
+    chosen = np.r_[: min(half, gate.normals), gate.normals : min(gate.normals + half, len(gate.frames))]
+    frames, scores, maps = gate.frames[chosen], gate.reference[0][chosen], gate.reference[1][chosen]
+    spread, map_spread = (max(float(each.std()), 1e-9) for each in gate.reference)
+    names = lowering.layers()
+    rows: list[tuple[float, float, str]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in console.track("sensitivity of the layers")(names):
+            rest = [other for other in names if other != name]
+            engine = open_graph(lowering.probe(rest), Path(folder, "layer.onnx"))
+            found, found_maps = run(engine, frames, Console().track(""))
+            engine.close()
+            errors = np.array([_rms(found - scores) / spread, _rms(found_maps - maps) / map_spread])
+            score_error, map_error = np.nan_to_num(errors, nan=np.inf, posinf=np.inf)
+            rows.append((float(score_error), float(map_error), name))
+    rows.sort(key=lambda row: -(row[0] + row[1]))
+    return [{"layer": name, "score_error": score, "map_error": peak} for score, peak, name in rows]
+
+
+def _rms(values: NDArray[np.float32]) -> float:
+    return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
+
+
+def open_graph(model: onnx.ModelProto, path: Path) -> OnnxRuntimeEngine:
+    """Open a graph that is not on disk yet; the file is gone again when this returns."""
+    onnx.save(model, path)
+    try:
+        return OnnxRuntimeEngine(path)
+    finally:
+        path.unlink()

@@ -35,8 +35,9 @@ EXTRAS = {
     # matplotlib: the plot in the benchmark's report.
     "benchmark": ["matplotlib>=3.6"],
     # scikit-learn, scipy: independent implementations that our metrics are tested against.
-    # paho-mqtt: the MQTT sink's tests.
+    # paho-mqtt: the MQTT sink's tests. tensorrt-rtx: parses and builds graphs for TensorRT without a GPU.
     "dev": [
+        'tensorrt-rtx>=1.7; platform_machine == "x86_64" and sys_platform == "linux"',
         "paho-mqtt>=2,<3",
         "pytest>=8",
         "ruff>=0.9",

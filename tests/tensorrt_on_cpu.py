@@ -1,7 +1,8 @@
 """What the TensorRT tests need where there is no GPU.
 
 `tensorrt-rtx`, which carries TensorRT 11's API and builds engines on a CPU, under the name of TensorRT; and a driver
-and a CUDA runtime in C that do on the host what the real ones do on a device, so that our calls really are made.
+and a CUDA runtime in C that do on the host what the real ones do on a device, so that our calls really are made. The
+runtime that is looked for first is too new for the driver, as on many a PC.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ def make_shim(folder: Path) -> Path:
 def make_cuda(folder: Path) -> Path:
     """Compile the driver and the CUDA runtime on the host into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for library in ("libcuda.so.1", "libcudart.so.13"):  # the first names that are looked for
-        command = ["gcc", "-shared", "-fPIC", "-O1", "-o", str(folder / library), str(HERE / "cuda_on_host.c")]
-        subprocess.run(command, check=True)
+    for library, flags in (("libcuda.so.1", []), ("libcudart.so.13", ["-DTOO_NEW"]), ("libcudart.so.12", [])):
+        source, target = str(HERE / "cuda_on_host.c"), str(folder / library)
+        subprocess.run(["gcc", "-shared", "-fPIC", "-O1", *flags, "-o", target, source], check=True)
     return folder
 
 

@@ -77,6 +77,7 @@ class Recording:
 
 
 def _load() -> ctypes.CDLL:
+    """Return the newest CUDA runtime that works with the driver."""
     names = list(_NAMES)
     for package in ("nvidia.cuda_runtime", "nvidia.cu13"):  # where pip puts it
         try:
@@ -85,11 +86,20 @@ def _load() -> ctypes.CDLL:
             continue
         for root in (found.submodule_search_locations or []) if found else []:
             names += [str(path) for path in sorted(Path(root).glob("lib/libcudart.so.*"))]
+    refused = ""
     for name in names:
         try:
-            return ctypes.CDLL(name)
+            library = ctypes.CDLL(name)
         except OSError:
             continue
+        library.cudaGetErrorString.restype = ctypes.c_char_p
+        count = ctypes.c_int()
+        code = library.cudaGetDeviceCount(ctypes.byref(count))
+        if not code:
+            return library
+        refused = f"{name}: {library.cudaGetErrorString(code).decode()}"  # of a newer CUDA than the driver, usually
+    if refused:
+        raise DeviceError(f"No CUDA runtime that is installed can use the GPU here ({refused}). See:  nvidia-smi")
     raise DeviceError(
         "The CUDA runtime (libcudart) is not installed.\nInstall it with:  pip install 'edgead[tensorrt]'"
     )
@@ -105,7 +115,6 @@ class Cuda:
     def __init__(self, device: int = 0) -> None:
         find_gpu()
         self._library = _load()
-        self._library.cudaGetErrorString.restype = ctypes.c_char_p
         self._device = device
         self._call("cudaSetDevice", device)
         self.integrated = bool(self._attribute(_INTEGRATED))

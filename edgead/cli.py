@@ -240,11 +240,11 @@ def _find_tensorrt() -> None:
     require("tensorrt", "tensorrt")
 
 
-def _prove(bundle: Bundle, engine: str) -> Proof:
+def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
     from edgead.runtime.proof import demand, prove
 
     console = Terminal()
-    proof = prove(bundle, engine, console=console)
+    proof = prove(bundle, engine, batch=batch, console=console)
     console.say(proof.describe())
     demand(proof)
     return proof
@@ -445,8 +445,9 @@ def methods(as_json: bool) -> None:
 @cli.command()
 @click.option("--build", "bundle", type=PATH, help="Build this bundle's engine here, check its golden frames, time it.")
 @click.option("--engine", default="tensorrt", show_default=True, help="With --build: any engine, with its settings.")
+@click.option("--batch", type=click.IntRange(1), default=1, help="With --build: as for `edgead run`.")
 @_json_option
-def doctor(bundle: Path | None, engine: str, as_json: bool) -> None:
+def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
     """Tell what this machine can run, and what is missing.
 
     edgead doctor --build BUNDLE proves a bundle on this machine's GPU, which nothing elsewhere can.
@@ -456,7 +457,7 @@ def doctor(bundle: Path | None, engine: str, as_json: bool) -> None:
     if bundle:
         from edgead.bundle import read_bundle
 
-        proof = _prove(read_bundle(bundle), engine)
+        proof = _prove(read_bundle(bundle), engine, batch)
         _emit(dataclasses.asdict(proof), as_json, f"ok  {bundle} can be run here on {proof.engine}")
         return
     findings = diagnose()

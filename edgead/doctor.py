@@ -58,7 +58,7 @@ def _tensorrt() -> Finding:
     try:
         gpu = find_gpu()
     except DeviceError as error:
-        return Finding("tensorrt", None, first_line(error))
+        return Finding("tensorrt", None, first_line(error).partition(" See:")[0])
     where = f"{gpu.name}, compute capability {gpu.capability}, driver {gpu.driver}"
     if not is_installed("tensorrt"):
         return Finding("tensorrt", False, f"missing on {where}: see docs/tensorrt.md")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import wait_until
 from tensorrt_on_cpu import environment, make_cuda, make_shim, needs_compiler, needs_rtx
 
 pytestmark = needs_compiler
@@ -101,3 +104,30 @@ def test_doctor_builds_and_says_what_does_not_load(line_bundle: Path, cuda_on_ho
     assert lines[-1].endswith("cannot load the engine. Was it built on this device?")
     folder = tmp_path / "cache" / "edgead" / "tensorrt"
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".lock", ".plan", ".timing"]
+
+
+@needs_rtx
+def test_ctrl_c_stops_a_build_and_leaves_nothing(line_bundle: Path, cuda_on_host: Path, tmp_path: Path) -> None:
+    """As a terminal does it: the signal goes to the whole process group."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgead", "inspect", str(line_bundle), "--engine", "tensorrt:opt_level=5"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(make_shim(tmp_path / "shim"), libraries=cuda_on_host),
+        start_new_session=True,
+    )
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_until(lambda: children.read_text())
+        builder = children.read_text().strip()
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1] == "Error: interrupted."
+    assert "Traceback" not in errors
+    assert not Path("/proc", builder).exists()
+    folder = tmp_path / "cache" / "edgead" / "tensorrt"
+    assert [path.suffix for path in folder.iterdir()] == [".lock"]

@@ -10,7 +10,6 @@ import dataclasses
 import importlib
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -318,7 +317,6 @@ def main() -> None:
         **{**given, "size": tuple(given["size"]), "batches": tuple(given["batches"])}
         | {"settings": BuildSettings(**given["settings"])}
     )
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints must not come between
     lock = threading.Lock()

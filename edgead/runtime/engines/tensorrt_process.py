@@ -39,6 +39,7 @@ def build_in_process(request: BuildRequest, console: Console) -> dict[str, Any]:
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"},
+            start_new_session=True,  # Ctrl-C is for this process alone
         )
     except OSError as error:
         raise DeviceError(f"The process that builds the engine cannot be started: {error}.") from error

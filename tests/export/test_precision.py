@@ -35,7 +35,7 @@ class Ending(nn.Module):
 
 
 class Network(nn.Module):
-    """Convolutions, a residual sum, upsampling, concatenation, a fixed matrix product, and the signature of a bundle."""
+    """Convolutions, a residual sum, upsampling, concatenation, and the signature of a bundle."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,8 +11,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from edgead.bundle import Golden
 from edgead.errors import ConfigError
+from edgead.export.calibration import measure_ranges
+from edgead.export.lower import Lowering
 from edgead.export.parity import check_parity, run_reference
+from edgead.export.precision import Ranges
 from edgead.export.to_onnx import OPSET, write_onnx
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.fit import fit
@@ -72,6 +76,49 @@ def test_the_graph_is_the_network(fitted: tuple[Method, NDArray[np.uint8]], tmp_
     alone = engine.infer(normals[2:3])
     assert np.allclose(alone[0], together[0][2:3], atol=1e-5)
     assert np.allclose(alone[1], together[1][2:3], atol=1e-5)
+
+
+def _open_openvino(path: Path) -> Any:
+    openvino = pytest.importorskip("openvino")
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(str(path)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda frame: [np.array(compiled({"frames": frame})[name]) for name in ("scores", "maps")]
+
+
+@pytest.fixture(scope="module")
+def traced(
+    fitted: tuple[Method, NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[onnx.ModelProto, Ranges, Golden]:
+    """The graph, its tensors' ranges, and what the network gives."""
+    method, normals = fitted
+    path = tmp_path_factory.mktemp("traced") / "model.onnx"
+    write_onnx(method.deployable(), method.config.size, path, method.sensitive)
+    ranges = measure_ranges(path, normals, "minmax", iter)
+    return onnx.load(path), ranges, run_reference(method.detector(), normals)
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp16", 0.02), ("int8", 0.35), ("int8-fp16", 0.35)])
+def test_lower_precisions_are_the_network_up_to_their_rounding(
+    traced: tuple[onnx.ModelProto, Ranges, Golden], tmp_path: Path, precision: str, allowed: float
+) -> None:
+    """Maps' root mean square error and largest error of a score on every engine, relative to what they vary by."""
+    model, ranges, reference = traced
+    lowering = Lowering(model, ranges, precision)
+    found = {}
+    for form, graph in lowering.judged([]).items():
+        if precision == "int8-fp16" and form == "model.cpu.onnx":
+            continue  # which is that of int8
+        path = tmp_path / "lowered.onnx"
+        onnx.save(graph, path)
+        found[f"onnxruntime {form}"] = OnnxRuntimeEngine(path).infer(reference.frames)
+        if form == "model.cpu.onnx" or (precision, form) == ("fp16", "model.onnx"):
+            infer = _open_openvino(path)
+            pairs = [infer(frame[None]) for frame in reference.frames]
+            found[f"openvino {form}"] = tuple(np.concatenate(parts) for parts in zip(*pairs))
+    for name, (scores, maps) in found.items():
+        spread, map_spread = (max(each.std(), 1e-3 * np.abs(each).max()) for each in (reference.scores, reference.maps))
+        assert np.sqrt(np.square(maps - reference.maps).mean()) < allowed * map_spread, name
+        assert np.abs(scores - reference.scores).max() < 4 * allowed * spread, name
 
 
 def test_the_graph_has_the_one_signature_and_no_leftovers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -69,7 +70,9 @@ class Terminal(Console):
         def show() -> None:
             while not done.wait(0.5):
                 minutes, seconds = divmod(int(time.monotonic() - start), 60)
-                click.echo(f"\r\033[K{label}  {minutes}:{seconds:02}  {texts[0]}"[:160], err=True, nl=False)
+                line = f"{label}  {minutes}:{seconds:02}  {texts[0]}"
+                width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be rewritten
+                click.echo(f"\r\033[K{line[:width]}", err=True, nl=False)
 
         thread = threading.Thread(target=show, daemon=True)
         thread.start()

@@ -46,7 +46,7 @@ def build_in_process(request: BuildRequest, console: Console) -> dict[str, Any]:
     assert child.stdin is not None
     assert child.stdout is not None
     try:
-        with console.clock("building the TensorRT engine, once on this device") as show:
+        with console.clock("building the engine") as show:
             for line in child.stdout:
                 event = json.loads(line)
                 if "phase" in event:

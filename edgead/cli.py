@@ -211,7 +211,9 @@ def export(
     if category == "all" and out:
         raise click.UsageError("--category all writes several bundles; leave out --out.")
     if form == "engine":
-        _find_tensorrt()
+        from edgead.runtime.engines.tensorrt_engine import find_tensorrt
+
+        find_tensorrt()  # said before minutes go into something else
     from edgead.export.calibration import Calibration
     from edgead.export.export import export as make
     from edgead.export.export import find_run, find_runs_of_all
@@ -229,15 +231,6 @@ def export(
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)} for bundle in bundles]
     _emit({"bundles": value}, as_json, text)
-
-
-def _find_tensorrt() -> None:
-    """Say that there is no GPU or TensorRT before minutes go into something else."""
-    from edgead.errors import require
-    from edgead.runtime.engines.cuda import find_gpu
-
-    find_gpu()
-    require("tensorrt", "tensorrt")
 
 
 def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -131,3 +132,25 @@ def test_ctrl_c_stops_a_build_and_leaves_nothing(line_bundle: Path, cuda_on_host
     assert not Path("/proc", builder).exists()
     folder = tmp_path / "cache" / "edgead" / "tensorrt"
     assert [path.suffix for path in folder.iterdir()] == [".lock"]
+
+
+ASKS = """
+import platform
+from edgead.runtime.engines.tensorrt_engine import find_tensorrt
+platform.machine = lambda: MACHINE
+try:
+    find_tensorrt()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
+@pytest.mark.parametrize(("machine", "remedy"), [("aarch64", "--system-site-packages"), ("x86_64", "pip install")])
+def test_a_missing_tensorrt_is_said_with_what_brings_it(cuda_on_host: Path, machine: str, remedy: str) -> None:
+    program = ASKS.replace("MACHINE", repr(machine))
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(libraries=cuda_on_host)
+    )
+    assert done.stdout.startswith("MissingDependencyError "), done.stderr
+    assert remedy in done.stdout

@@ -23,7 +23,7 @@ from edgead.runtime.engines.onnx_nodes import Node, read_nodes
 
 STRONG_SINCE = (10, 12)
 """NVIDIA calls strong typing fully available from this version on, and from it on deprecates the precision flags."""
-REPORTED = 3
+REPORTED = 2
 """Parser errors that are told."""
 
 Report = Callable[[dict[str, Any]], None]
@@ -223,7 +223,7 @@ def _explain(trt: Any, parser: Any, model: Path) -> str:
         else:
             lines.append(words)
     text = "\n".join(line[:300] for line in lines[:REPORTED]) or "it gives no reason"
-    more = f"\nand {len(lines) - REPORTED} more" if len(lines) > REPORTED else ""
+    more = f" (and {len(lines) - REPORTED} more)" if len(lines) > REPORTED else ""
     return f"TensorRT {trt.__version__} cannot read {model}:\n{text}{more}"
 
 

@@ -7,6 +7,7 @@ Written against the bindings of these versions and tested without a GPU; it has 
 from __future__ import annotations
 
 import dataclasses
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
-from edgead.errors import BundleError, ConfigError, DeviceError, require
+from edgead.errors import BundleError, ConfigError, DeviceError, MissingDependencyError, is_installed, require
 from edgead.runtime.engines import Opening, read_settings, split_batch
-from edgead.runtime.engines.cuda import Cuda, find_gpu
+from edgead.runtime.engines.cuda import Cuda, Gpu, find_gpu
 from edgead.runtime.engines.tensorrt_build import BuildSettings
 from edgead.runtime.engines.tensorrt_cache import find_plan
 
@@ -60,8 +61,7 @@ def open_tensorrt(bundle: Bundle, opening: Opening) -> TensorRtEngine:
         DeviceError: no driver or GPU, or TensorRT fails.
     """
     settings = read_settings(TensorRtSettings, "tensorrt", opening.settings)
-    gpu = find_gpu()  # before anything of TensorRT, which crashes without a driver
-    trt: Any = require("tensorrt", "tensorrt")
+    gpu, trt = find_tensorrt()
     if settings.plan:
         return _start(_read_plan(Path(settings.plan)), bundle, settings, trt)
     batches = (1,) if opening.batch == 1 else (1, opening.batch)
@@ -72,6 +72,22 @@ def open_tensorrt(bundle: Bundle, opening: Opening) -> TensorRtEngine:
         opening.console.say("The engine in the cache cannot be loaded; building it again.")
         cached.discard()
         return _start(cached.read(opening.console), bundle, settings, trt)
+
+
+def find_tensorrt() -> tuple[Gpu, Any]:
+    """Return the GPU and the module tensorrt; in this order, because TensorRT crashes without a driver.
+
+    Raises:
+        DeviceError: no driver or GPU.
+        MissingDependencyError: TensorRT is not installed, or not seen.
+    """
+    gpu = find_gpu()
+    if platform.machine() == "aarch64" and not is_installed("tensorrt"):
+        raise MissingDependencyError(
+            "This Python does not see TensorRT. On a Jetson it is the system's, for the system's Python alone:\n"
+            "sudo apt install python3-libnvinfer; python3 -m venv --system-site-packages DIR   (docs/tensorrt.md)"
+        )
+    return gpu, require("tensorrt", "tensorrt")
 
 
 class _UnloadableError(DeviceError):

@@ -8,13 +8,17 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from edgead import __version__
 from edgead.console import Terminal
 from edgead.errors import DeviceError, EdgeadError, was_interrupted
+
+if TYPE_CHECKING:
+    from edgead.bundle import Bundle
+    from edgead.runtime.proof import Proof
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -202,12 +206,21 @@ def synthesise(run_folder: Path, count: int, out: Path, data: Path | None, seed:
 @click.option("--max-auroc-drop", default=0.005, show_default=True, help="AUROC and AUPRO that precision may cost.")
 @click.option("--max-flips", default=0.001, show_default=True, help="Share of verdicts that precision may change.")
 @click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/export/RUN.edgead]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["onnx", "engine"]),
+    default="onnx",
+    show_default=True,
+    help="engine: also build the TensorRT engine, on the device that will run it.",
+)
 @_json_option
 def export(
     method: str,
     category: str | None,
     checkpoint: Path | None,
     out: Path | None,
+    form: str,
     as_json: bool,
     calib_samples: int,
     calib_method: str,
@@ -220,13 +233,17 @@ def export(
 
     A precision below fp32 must pass a gate, see docs/precision.md. It judges on labelled images too, if --data has any.
     """
+    if category == "all" and out:
+        raise click.UsageError("--category all writes several bundles; leave out --out.")
+    if form == "engine":
+        from edgead.runtime.engines.tensorrt_engine import find_tensorrt
+
+        find_tensorrt()  # said before minutes go into something else
     from edgead.export.calibration import Calibration
     from edgead.export.export import export as make
     from edgead.export.export import find_run, find_runs_of_all
     from edgead.export.gate import Budget
 
-    if category == "all" and out:
-        raise click.UsageError("--category all writes several bundles; leave out --out.")
     if checkpoint:
         runs = [checkpoint]
     else:
@@ -234,9 +251,21 @@ def export(
     options["calibration"] = Calibration(calib_samples, calib_method, calib_data)
     options["budget"] = Budget(max_auroc_drop, max_flips)
     bundles = [make(run, out=out, console=Terminal(), **options) for run in runs]
+    for bundle in bundles if form == "engine" else ():
+        _prove(bundle, "tensorrt")
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)} for bundle in bundles]
     _emit({"bundles": value}, as_json, text)
+
+
+def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
+    from edgead.runtime.proof import demand, prove
+
+    console = Terminal()
+    proof = prove(bundle, engine, batch=batch, console=console)
+    console.say(proof.describe())
+    demand(proof)
+    return proof
 
 
 @cli.command("import")
@@ -341,7 +370,7 @@ def predict(
 
     images = collect_images(paths)
     with (
-        load(bundle, engine=engine, threshold=threshold) as inspector,
+        load(bundle, engine=engine, threshold=threshold, console=Terminal()) as inspector,
         Terminal().bar("inspecting", len(images)) as step,
     ):
         results = []
@@ -415,7 +444,7 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
         text = json.dumps(summary) if as_json else _ledger_line(summary)
         click.echo(text, err=printed or not as_json)
 
-    go(bundle, on_result=show, on_end=finish, say=Terminal().say, **options)
+    go(bundle, on_result=show, on_end=finish, console=Terminal(), **options)
 
 
 def _ledger_line(summary: dict[str, Any]) -> str:
@@ -474,7 +503,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     from edgead.runtime.golden import check_golden
     from edgead.runtime.inspector import load
 
-    with load(bundle, engine=engine) as inspector:
+    with load(bundle, engine=engine, console=Terminal()) as inspector:
         check = check_golden(inspector.bundle, inspector.engine)
         manifest, name = inspector.bundle.manifest, inspector.engine.name
     facts = {
@@ -490,8 +519,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         **({"protocol": manifest.training["protocol"]} if "protocol" in manifest.training else {}),
         "made": f"{manifest.created} by edgead {manifest.edgead}",
         "files": f"{len(manifest.files)}, hashes right",
-        "golden": f"{check.frames} frames on {name}: scores within {check.score_error:.2g} (allowed "
-        f"{check.tolerance:.2g}), maps within {check.map_error:.2g} (allowed {check.map_tolerance:.2g})",
+        "golden": f"{check.frames} frames on {name}: {check.describe()}",
     }
     if manifest.gate:
         facts["gate"] = describe_gate(manifest.gate)
@@ -538,11 +566,23 @@ def methods(as_json: bool) -> None:
 
 
 @cli.command()
+@click.option("--build", "bundle", type=PATH, help="Build this bundle's engine here, check its golden frames, time it.")
+@click.option("--engine", default="tensorrt", show_default=True, help="With --build: any engine, with its settings.")
+@click.option("--batch", type=click.IntRange(1), default=1, help="With --build: as for `edgead run`.")
 @_json_option
-def doctor(as_json: bool) -> None:
-    """Tell what this machine can run, and what is missing."""
+def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
+    """Tell what this machine can run, and what is missing.
+
+    edgead doctor --build BUNDLE proves a bundle on this machine's GPU, which nothing elsewhere can.
+    """
     from edgead.doctor import diagnose
 
+    if bundle:
+        from edgead.bundle import read_bundle
+
+        proof = _prove(read_bundle(bundle), engine, batch)
+        _emit(dataclasses.asdict(proof), as_json, f"ok  {bundle} can be run here on {proof.engine}")
+        return
     findings = diagnose()
     marks = {True: "ok", False: "--", None: "  "}
     lines = [f"{marks[finding.good]}  {finding.name:<12} {finding.text}" for finding in findings]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -21,6 +24,11 @@ class Console:
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
         """Show a progress bar; each call of the yielded function is one step, with a short text beside the bar."""
+        yield lambda text: None
+
+    @contextmanager
+    def clock(self, label: str) -> Iterator[Callable[[str], None]]:
+        """Show how long something of unknown length takes; each call of the yielded function says where it is."""
         yield lambda text: None
 
     def track(self, label: str) -> Callable[[Sequence[T]], Iterable[T]]:
@@ -51,3 +59,26 @@ class Terminal(Console):
         )
         with shown as bar:
             yield lambda text: bar.update(1, text)
+
+    @contextmanager
+    def clock(self, label: str) -> Iterator[Callable[[str], None]]:
+        if not sys.stderr.isatty():
+            yield lambda text: None
+            return
+        texts, done, start = [""], threading.Event(), time.monotonic()
+
+        def show() -> None:
+            while not done.wait(0.5):
+                minutes, seconds = divmod(int(time.monotonic() - start), 60)
+                line = f"{label}  {minutes}:{seconds:02}  {texts[0]}"
+                width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be rewritten
+                click.echo(f"\r\033[K{line[:width]}", err=True, nl=False)
+
+        thread = threading.Thread(target=show, daemon=True)
+        thread.start()
+        try:
+            yield lambda text: texts.__setitem__(0, text)
+        finally:
+            done.set()
+            thread.join()
+            click.echo("\r\033[K", err=True, nl=False)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from edgead.benchmark.machine import describe_accelerator
-from edgead.errors import MissingDependencyError, is_installed, require
+from edgead.errors import DeviceError, MissingDependencyError, is_installed, require
+from edgead.runtime.engines import first_line
+from edgead.runtime.engines.cuda import find_gpu
 
 PACKAGES = {
     "cv2": ("reading images and cameras", "cpu"),
@@ -47,7 +49,20 @@ def diagnose() -> list[Finding]:
         findings.append(Finding("onnxruntime", False, "onnxruntime and onnxruntime-gpu overwrite each other: keep one"))
     gpu = describe_accelerator()
     findings.append(Finding("gpu", None, gpu or "no NVIDIA GPU seen (nvidia-smi gives none)"))
+    findings.append(_tensorrt())
     return findings
+
+
+def _tensorrt() -> Finding:
+    """TensorRT is only for machines with a GPU, so that it is no fault where there is none."""
+    try:
+        gpu = find_gpu()
+    except DeviceError as error:
+        return Finding("tensorrt", None, first_line(error).partition(" See:")[0])
+    where = f"{gpu.name}, compute capability {gpu.capability}, driver {gpu.driver}"
+    if not is_installed("tensorrt"):
+        return Finding("tensorrt", False, f"missing on {where}: see docs/tensorrt.md")
+    return Finding("tensorrt", True, f"{_version('tensorrt')} on {where}; prove it with: edgead doctor --build BUNDLE")
 
 
 def _version(module: str) -> str:

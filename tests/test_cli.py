@@ -144,9 +144,13 @@ def test_a_bundle_that_does_not_prove_itself_is_a_device_error(bundle: Bundle, t
     manifest["parity"]["tolerance"] = -1.0
     manifest["digest"] = manifest_digest(manifest)
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    done = edgead("inspect", copy)
+    done = edgead("inspect", copy, "--engine", "onnxruntime")
     assert done.returncode == 4
     assert "Do not use it here" in error_lines(done)[0]
+    done = edgead("inspect", copy)
+    assert done.returncode == 4
+    assert error_lines(done)[0] == "Error: No engine can run this bundle here."
+    assert "onnxruntime: It does not give the golden outputs" in error_lines(done)[1]
 
 
 def test_a_flipped_byte_and_a_newer_format(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def benchmark(
     console = console or Console()
     machine = describe_machine()
     categories = open_categories(data)
-    inspectors = [load(bundle, engine=engine) for bundle in bundles]
+    inspectors = [load(bundle, engine=engine, console=console) for bundle in bundles]
     chosen = [_category_of(inspector, categories) for inspector in inspectors]
     rows: list[dict[str, Any]] = []
     misses: list[tuple[str, tuple[Miss, ...]]] = []

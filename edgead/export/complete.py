@@ -15,6 +15,7 @@ import edgead
 from edgead.bundle import FORMAT, MODEL, Golden, Manifest, write_bundle
 from edgead.console import Console
 from edgead.decision import Threshold, conformal_threshold
+from edgead.export.graph_rules import warn_of_refusals
 from edgead.export.parity import HALF_TOLERANCE, TOLERANCE, check_parity
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -120,6 +121,7 @@ def assemble(
 
 def seal(folder: Path, assembled: Assembled, console: Console) -> Manifest:
     """Write golden frames and manifest beside the graphs that lie in a folder, and say what the bundle promises."""
+    warn_of_refusals(folder / MODEL, console)
     manifest = write_bundle(folder, assembled.manifest, assembled.golden)
     console.say(assembled.summary)
     names = [field.name for field in dataclasses.fields(Threshold)]

@@ -31,6 +31,13 @@ class Agreement:
         """The larger of the two errors."""
         return float(np.maximum(self.score_error, self.map_error))
 
+    def describe(self) -> str:
+        """Say it in half a line."""
+        return (
+            f"scores within {self.score_error:.2g} (allowed {self.tolerance:.2g}), "
+            f"maps within {self.map_error:.2g} (allowed {self.map_tolerance:.2g})"
+        )
+
 
 def compare(
     reference: Golden,

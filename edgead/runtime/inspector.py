@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle import Bundle, read_bundle
+from edgead.console import Console
 from edgead.decision import Verdict, decide
 from edgead.errors import ConfigError
 from edgead.images import Frame, Mask, fit_frame, to_frame
@@ -31,19 +32,24 @@ def load(
     bundle: str | Path,
     *,
     engine: str = "auto",
+    batch: int = 1,
     threshold: float | str | None = None,
     region: Mask | None = None,
     min_area: int = 0,
     shapes: Sequence[str] = (),
+    console: Console | None = None,
 ) -> Inspector:
     """Read a bundle, check its hashes, open it on an engine and warm it up.
 
     Args:
         bundle: the folder ``NAME.edgead``.
-        engine: ``"auto"`` for the fastest one installed, or a name of `edgead.runtime.engines.ENGINES`.
+        engine: ``"auto"`` for the fastest one installed, or a name of `edgead.runtime.engines.ENGINES`, with settings
+            after a colon where it has any: ``"tensorrt:opt_level=5"``.
+        batch: most frames in one inference; engines on a GPU are built for it.
         threshold: scores above it fail; ``"fpr:0.001"`` for the share of good parts that may fail; the bundle's own
             where None.
         region, min_area, shapes: see `Inspector`.
+        console: shows what takes long: TensorRT builds its engine at the first start on a device.
 
     Raises:
         BundleError: missing, damaged or of a newer format.
@@ -52,7 +58,7 @@ def load(
         DeviceError: this machine cannot run the engine.
     """
     opened = read_bundle(bundle)
-    runner = open_engine(engine, opened)
+    runner = open_engine(engine, opened, batch=batch, console=console)
     return Inspector(opened, runner, threshold=threshold, region=region, min_area=min_area, shapes=shapes)
 
 

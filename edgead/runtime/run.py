@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgead.bundle import read_bundle
+from edgead.console import Console
 from edgead.errors import EdgeadError, SourceError
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger
@@ -41,7 +42,7 @@ def run(
     max_frames: int | None = None,
     on_result: Callable[[Result], None] | None = None,
     on_end: Callable[[dict[str, Any]], None] = lambda summary: None,
-    say: Callable[[str], None] = lambda text: None,
+    console: Console | None = None,
     **policy: Any,
 ) -> None:
     """Run until the sources end or a signal comes.
@@ -57,7 +58,7 @@ def run(
         max_frames: stop after that many results.
         on_result: called with each result.
         on_end: called once with the ledger's snapshot and the accounts, also after an error.
-        say: shows a line to a person.
+        console: shows lines to a person.
         **policy: fields of `edgead.runtime.stream.Policy`.
 
     Raises:
@@ -65,11 +66,21 @@ def run(
         SinkError: a sink did not take every result.
         KeyboardInterrupt: after a clean end by Ctrl-C.
     """
-    ledger, rules = Ledger(), Policy(**policy)
+    ledger, rules, console = Ledger(), Policy(**policy), console or Console()
+    say = console.say
 
     def open_inspector(path: Path) -> Inspector:
         region = read_region(roi, ignore, read_bundle(path).manifest.size)
-        return load(path, engine=engine, threshold=threshold, region=region, min_area=min_area, shapes=tuple(shapes))
+        return load(
+            path,
+            engine=engine,
+            batch=rules.batch,
+            threshold=threshold,
+            region=region,
+            min_area=min_area,
+            shapes=tuple(shapes),
+            console=console,
+        )
 
     with ExitStack() as stack:
         inspector = stack.enter_context(open_inspector(bundle))
@@ -119,7 +130,7 @@ class Control:
     Args:
         reopen: opens the bundle again.
         shadow: what runs beside, or None.
-        say: shows a line to a person.
+        console: shows lines to a person.
     """
 
     def __init__(self, reopen: Callable[[], Inspector], shadow: Shadow | None, say: Callable[[str], None]) -> None:

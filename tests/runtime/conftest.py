@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgead.console import Console
 from edgead.demo import make_parts
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.sources import Captured, FrameSource
@@ -66,6 +68,21 @@ class Camera(FrameSource):
         while not self.stopped.wait(self.pause) and (not self.frames or self.given < self.frames):
             yield Captured(noise[self.given % 8], "", self.name, self.given, time.monotonic())
             self.given += 1
+
+
+class Listener(Console):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.shown: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    @contextmanager
+    def clock(self, label: str) -> Iterator[Callable[[str], None]]:
+        yield self.shown.append
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:

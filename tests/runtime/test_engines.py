@@ -1,24 +1,21 @@
-"""Engines: they give the golden outputs, `auto` measures once and remembers, and what cannot run here says why."""
+"""Engines: they give the golden outputs, and what cannot run here says why."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
-import edgead
 from edgead.bundle import Bundle, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError
-from edgead.runtime.engines import auto, open_engine
+from edgead.runtime.engines import open_engine, split_batch
 from edgead.runtime.engines.cuda import find_gpu
-from edgead.runtime.engines.tensorrt_build import network_flags, plan_path, precision_flags
+from edgead.runtime.engines.onnx_nodes import read_nodes
+from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from edgead.runtime.golden import check_golden
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="no openvino")
@@ -58,45 +55,6 @@ def test_engine_refuses_what_is_no_graph(opened: Bundle, name: str, tmp_path: Pa
         open_engine(name, Bundle(tmp_path, opened.manifest))
 
 
-@needs_openvino
-def test_auto_measures_once_and_remembers(
-    line_bundle: Path, opened: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = auto.choose_engine(opened)
-    [entry] = json.loads((tmp_path / "cache" / "edgead" / "engines.json").read_text()).values()
-    assert entry["engine"] == first == min(entry["milliseconds"], key=entry["milliseconds"].get)
-    assert {"onnxruntime", "openvino"} <= entry["milliseconds"].keys()
-    monkeypatch.setattr(auto, "_time_candidates", pytest.fail)
-    assert auto.choose_engine(opened) == first
-    with edgead.load(line_bundle) as inspector:
-        assert inspector.engine.name.startswith(first.partition("-")[0])
-
-
-def test_auto_measures_again_where_its_notes_are_damaged(opened: Bundle, tmp_path: Path) -> None:
-    file = tmp_path / "cache" / "edgead" / "engines.json"
-    file.parent.mkdir(parents=True)
-    file.write_text("{broken")
-    assert auto.choose_engine(opened) in auto.CANDIDATES
-
-
-def test_auto_never_takes_an_engine_with_other_outputs(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Wrong:
-        name = "wrong"
-
-        def infer(self, frames: Any) -> Any:
-            return np.zeros(len(frames), np.float32), np.zeros(frames.shape[:3], np.float32)
-
-        def close(self) -> None:
-            """Nothing is kept open."""
-
-    right = open_engine("onnxruntime", opened)
-    monkeypatch.setattr(auto, "open_engine", lambda name, bundle: right if name == "onnxruntime" else Wrong())
-    assert auto.choose_engine(opened) == "onnxruntime"
-    monkeypatch.setattr(auto, "open_engine", lambda name, bundle: Wrong())
-    with pytest.raises(DeviceError, match="does not give the golden outputs"):
-        auto._time_candidates(opened, ["onnxruntime", "openvino"])
-
-
 def test_unknown_engine_lists_those_that_there_are(opened: Bundle) -> None:
     with pytest.raises(ConfigError, match="auto, onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt"):
         open_engine("cudnn", opened)
@@ -114,52 +72,107 @@ def test_onnxruntime_cuda_never_falls_back_to_the_cpu(opened: Bundle) -> None:
         open_engine("onnxruntime-cuda", opened)
 
 
-BUILDS = """
-import sys, tensorrt_rtx as trt
-from edgead.bundle import read_bundle
-from edgead.runtime.engines.tensorrt_build import build_plan
-print(len(build_plan(read_bundle(sys.argv[1]), trt, trt.Logger(trt.Logger.ERROR))))
-"""
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="no tensorrt-rtx, which builds without a GPU"
-)
-def test_real_builder_builds_a_plan(line_bundle: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(edgead.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", BUILDS, str(line_bundle)], capture_output=True, text=True, env=environment, timeout=120
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) > 10_000
-
-
-class FakeTrt:
-    """The names of a TensorRT version that the builder asks for."""
-
-    def __init__(self, version: str, explicit: bool, strong: bool, weak: bool) -> None:
-        self.__version__ = version
-        flags = {**({"EXPLICIT_BATCH": 0} if explicit else {}), **({"STRONGLY_TYPED": 1} if strong else {})}
-        self.NetworkDefinitionCreationFlag = type("Flag", (), flags)
-        self.BuilderFlag = type("BuilderFlag", (), {"FP16": "fp16", "INT8": "int8"} if weak else {})
+def test_settings_stand_behind_the_name(opened: Bundle) -> None:
+    with pytest.raises(ConfigError, match=r"onnxruntime has no setting 'threads'. It has none"):
+        open_engine("onnxruntime:threads=2", opened)
+    with pytest.raises(ConfigError, match=r"tensorrt has no setting 'levle'. It has: typing, opt_level"):
+        open_engine("tensorrt:levle=5", opened)
+    with pytest.raises(ConfigError, match="tensorrt:opt_level must be a whole number, not 'high'"):
+        open_engine("tensorrt:opt_level=high", opened)
+    with pytest.raises(ConfigError, match="tensorrt:opt_level is 0 to 5, not 6"):
+        open_engine("tensorrt:opt_level=6", opened)
+    with pytest.raises(ConfigError, match="tensorrt:cuda_graph must be on or off, not 'yes'"):
+        open_engine("tensorrt:cuda_graph=yes", opened)
+    with pytest.raises(ConfigError, match="tensorrt:NAME=VALUE"):
+        open_engine("tensorrt:dla", opened)
 
 
 @pytest.mark.parametrize(
-    ("version", "explicit", "strong", "weak", "network", "flags"),
+    ("count", "sizes", "parts"),
     [
-        ("8.6.1", True, False, True, 1, ["fp16", "int8"]),
-        ("10.3.0", True, True, True, 0, ["fp16", "int8"]),
-        ("10.16.1.11", True, True, True, 2, []),
-        ("11.4.0", False, True, False, 2, []),
+        (1, [1], [(0, 1, 1)]),
+        (3, [1], [(0, 1, 1), (1, 2, 1), (2, 3, 1)]),
+        (1, [1, 4], [(0, 1, 1)]),
+        (3, [1, 4], [(0, 3, 4)]),
+        (9, [1, 4], [(0, 4, 4), (4, 8, 4), (8, 9, 1)]),
+        (0, [1, 4], []),
     ],
 )
-def test_flags_of_each_tensorrt_version(
-    version: str, explicit: bool, strong: bool, weak: bool, network: int, flags: list[str], opened: Bundle
+def test_batches_are_cut_to_the_sizes_that_an_engine_has(
+    count: int, sizes: list[int], parts: list[tuple[int, int, int]]
 ) -> None:
-    trt = FakeTrt(version, explicit, strong, weak)
-    assert network_flags(trt) == network
-    assert precision_flags(trt, "int8") == flags
-    assert precision_flags(trt, "fp32") == []
-    paths = {plan_path(opened, trt, gpu, "8.7", "12.6") for gpu in ("Orin", "H100")}
-    assert len(paths) == 2
-    assert {path.suffix for path in paths} == {".plan"}
+    assert list(split_batch(count, sizes)) == parts
+
+
+def test_bound_buffers_give_what_a_plain_run_gives(opened: Bundle) -> None:
+    """The binding of the CUDA engine, on the CPU provider: batches that are full, filled up, and cut."""
+    options: dict[str, str] = {}
+    engine = OnnxRuntimeCudaEngine(opened.model, (64, 64), (1, 3), "cpu", "CPUExecutionProvider", options)
+    plain = open_engine("onnxruntime", opened)
+    frames = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), dtype=np.uint8)
+    for count in (1, 2, 3, 4, 7):
+        found, wanted = engine.infer(frames[:count]), plain.infer(frames[:count])
+        kept = [array.copy() for array in found]
+        engine.infer(frames[::-1][:count])
+        for array, copy, expected in zip(found, kept, wanted):
+            np.testing.assert_array_equal(array, copy)  # not the engine's own buffers
+            np.testing.assert_allclose(array, expected, atol=1e-5)
+    engine.close()
+
+
+def odd_graph(path: Path, operator: str, domain: str) -> None:
+    """A graph of a bundle's signature with one operator in the middle that no engine has."""
+    make = onnx.helper.make_node
+    nodes = [
+        make("Cast", ["frames"], ["f"], to=onnx.TensorProto.FLOAT, name="/Cast"),
+        make(operator, ["f"], ["g"], domain=domain, name="/gates.0/match/Odd"),
+        make("ReduceMax", ["g"], ["scores"], axes=[1, 2, 3], keepdims=0, name="/ReduceMax"),
+        make("ReduceMax", ["g"], ["maps"], axes=[3], keepdims=0, name="/ReduceMax_1"),
+    ]
+    value, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    inputs = [value("frames", kind.UINT8, ["N", 64, 64, 3])]
+    outputs = [value("scores", kind.FLOAT, ["N"]), value("maps", kind.FLOAT, ["N", 64, 64])]
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.acme", 1)]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", inputs, outputs), opset_imports=opsets), path)
+
+
+@pytest.mark.parametrize(("operator", "domain"), [("Swizzle", "com.acme"), ("Nope", "")])
+@pytest.mark.parametrize("name", ["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
+def test_a_lacking_operator_is_named_with_engine_and_place(
+    opened: Bundle, name: str, tmp_path: Path, operator: str, domain: str
+) -> None:
+    odd_graph(tmp_path / "model.onnx", operator, domain)
+    with pytest.raises(BundleError) as caught:
+        open_engine(name, Bundle(tmp_path, opened.manifest))
+    text = str(caught.value)
+    assert re.match(r"(ONNX Runtime|OpenVINO) 2?\d", text)
+    shown = f"{domain}.{operator}" if domain else operator
+    assert f"lacks operator {shown} (node '/gates.0/match/Odd', in gates.0.match)" in text
+
+
+def test_nodes_are_read_as_onnx_reads_them(opened: Bundle) -> None:
+    expected = [(node.name, node.op_type, node.domain) for node in onnx.load(opened.model).graph.node]
+    assert [(node.name, node.operator, node.domain) for node in read_nodes(opened.model)] == expected
+
+
+@pytest.mark.parametrize(
+    "content", [b"no graph", bytes(range(256)), b"\x3a\xff\xff\xff\xff\x0f", b"\x3a\x04\x0a\x02\x1a\x7f"]
+)
+def test_what_is_no_onnx_file_is_said(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(BundleError, match="is not an ONNX file"):
+        read_nodes(tmp_path / "model.onnx")
+
+
+@needs_openvino
+def test_openvinos_requests_give_each_frame_its_own_outputs(opened: Bundle) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), dtype=np.uint8)
+    engine, plain = open_engine("openvino:hint=throughput", opened, batch=3), open_engine("openvino", opened)
+    for count in (1, 3, 7):
+        found, wanted = engine.infer(frames[:count]), plain.infer(frames[:count])
+        engine.infer(frames[::-1][:count])
+        for array, expected in zip(found, wanted):
+            np.testing.assert_allclose(array, expected, atol=1e-5)
+    engine.close()
+    with pytest.raises(ConfigError, match="openvino:hint is latency or throughput, not 'fast'"):
+        open_engine("openvino:hint=fast", opened)

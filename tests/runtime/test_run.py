@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Camera, wait_until
+from conftest import Camera, Listener, wait_until
 
 import edgead
 from edgead.decision import Verdict
@@ -162,7 +162,7 @@ def test_ledger_is_told_also_where_a_sink_fails(line_bundle: Path, line_parts: P
 
 def test_several_sources_regions_and_a_chosen_false_reject_share(line_bundle: Path, line_parts: Path) -> None:
     told: list[dict[str, Any]] = []
-    said: list[str] = []
+    console = Listener()
     seen: list[Result] = []
     run(
         line_bundle,
@@ -173,11 +173,11 @@ def test_several_sources_regions_and_a_chosen_false_reject_share(line_bundle: Pa
         batch=2,
         on_end=told.append,
         on_result=seen.append,
-        say=said.append,
+        console=console,
     )
     assert told[0]["sources"].keys() == {str(line_parts / "test" / "good"), "synthetic"}
     assert told[0]["inferred"] == 7
-    assert "held-out good images" in said[0]
+    assert "held-out good images" in console.said[0]
     assert all("boxes" in result.to_dict() for result in seen)
 
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
+from edgead.console import Console
 from edgead.errors import ConfigError
 
 ENGINES = {
     "onnxruntime": "edgead.runtime.engines.onnxruntime_engine:open_cpu",
-    "onnxruntime-cuda": "edgead.runtime.engines.onnxruntime_engine:open_cuda",
+    "onnxruntime-cuda": "edgead.runtime.engines.onnxruntime_cuda:open_cuda",
     "openvino": "edgead.runtime.engines.openvino_engine:open_exact",
     "openvino-bf16": "edgead.runtime.engines.openvino_engine:open_bf16",
     "tensorrt": "edgead.runtime.engines.tensorrt_engine:open_tensorrt",
 }
 CPU_MODEL = "model.cpu.onnx"
 """What an INT8 bundle may hold beside its graph: the form that ONNX Runtime's CPU engine likes."""
+SWITCH = {"on": True, "off": False}
+
+T = TypeVar("T")
 
 
 class Engine(Protocol):
@@ -46,24 +53,96 @@ class Engine(Protocol):
         """Release the device; the engine cannot be used afterwards."""
 
 
-def open_engine(name: str, bundle: Bundle) -> Engine:
+@dataclass(frozen=True)
+class Opening:
+    """How an engine is to be opened.
+
+    Attributes:
+        batch: most frames in one call of `Engine.infer`, for engines that fix their shapes when they are built.
+        settings: the engine's own, from its name: ``tensorrt:opt_level=5,dla=0``.
+        console: shows what takes long.
+    """
+
+    batch: int = 1
+    settings: Mapping[str, str] = field(default_factory=dict)
+    console: Console = field(default_factory=Console)
+
+
+def open_engine(name: str, bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> Engine:
     """Open a bundle's graph on the engine `name`; for ``"auto"`` on the fastest one that gives the golden outputs.
 
+    Args:
+        name: of `ENGINES`, with settings after a colon where the engine has any.
+        bundle: what it runs.
+        batch, console: see `Opening`.
+
     Raises:
-        ConfigError: no such engine.
+        ConfigError: no such engine or setting.
         MissingDependencyError: its package is not installed.
         BundleError: it cannot read the graph.
         DeviceError: this machine cannot run it.
     """
+    console = console or Console()
     if name == "auto":
-        from edgead.runtime.engines.auto import choose_engine  # it opens engines itself
+        from edgead.runtime.engines.auto import open_fastest  # it opens engines itself
 
-        name = choose_engine(bundle)
-    if name not in ENGINES:
-        raise ConfigError(f"There is no engine '{name}'. There is: auto, {', '.join(ENGINES)}.")
-    module, _, attribute = ENGINES[name].partition(":")
-    engine: Engine = getattr(importlib.import_module(module), attribute)(bundle)
+        return open_fastest(bundle, batch=batch, console=console)
+    kind, _, text = name.partition(":")
+    if kind not in ENGINES:
+        raise ConfigError(f"There is no engine '{kind}'. There is: auto, {', '.join(ENGINES)}.")
+    module, _, attribute = ENGINES[kind].partition(":")
+    opening = Opening(batch, _split(kind, text), console)
+    engine: Engine = getattr(importlib.import_module(module), attribute)(bundle, opening)
     return engine
+
+
+def _split(kind: str, text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    if not all(equals and value for _, equals, value in pairs):
+        raise ConfigError(f"The settings of an engine are {kind}:NAME=VALUE,NAME=VALUE; not '{text}'.")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def read_settings(kind: type[T], engine: str, given: Mapping[str, str]) -> T:
+    """Make an engine's settings, a dataclass whose fields are int, str or bool (``on``, ``off``), from text.
+
+    Raises:
+        ConfigError: there is no such setting, or its value is of another type or refused by the dataclass.
+    """
+    fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(kind)  # type: ignore[arg-type]
+    defaults: dict[str, Any] = {each.name: each.default for each in fields}
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in defaults:
+            has = f"It has: {', '.join(defaults)}." if defaults else "It has none."
+            raise ConfigError(f"The engine {engine} has no setting '{name}'. {has}")
+        try:
+            default = defaults[name]
+            values[name] = SWITCH[text] if isinstance(default, bool) else type(default)(text)
+        except (KeyError, ValueError) as error:
+            wanted = "on or off" if isinstance(defaults[name], bool) else "a whole number"
+            raise ConfigError(f"{engine}:{name} must be {wanted}, not '{text}'.") from error
+    return kind(**values)
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """Of an engine that has nothing to set."""
+
+
+def split_batch(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Cut a batch into parts for an engine that knows a few fixed sizes.
+
+    Yields:
+        (start, stop, size): frames ``start:stop`` go into the smallest size that holds them; a part may be shorter
+        than its size.
+    """
+    start = 0
+    while start < count:
+        size = min((size for size in sizes if size >= count - start), default=max(sizes))
+        stop = min(count, start + size)
+        yield start, stop, size
+        start = stop
 
 
 def cpu_model(bundle: Bundle) -> Path:

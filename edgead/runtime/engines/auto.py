@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
@@ -17,22 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle import MODEL, Bundle
+from edgead.console import Console
 from edgead.errors import DeviceError, EdgeadError, MissingDependencyError, is_installed
 from edgead.files import write_json
-from edgead.runtime.engines import CPU_MODEL, Engine, open_engine
+from edgead.runtime.engines import CPU_MODEL, Engine, first_line, open_engine
+from edgead.runtime.engines.cuda import find_gpu
 from edgead.runtime.golden import check_golden
 
 CANDIDATES = {
     "onnxruntime": "onnxruntime",
     "onnxruntime-cuda": "onnxruntime",
     "openvino": "openvino",
-    "openvino-bf16": "openvino",
     "tensorrt": "tensorrt",
 }
-"""Engine ↦ the module that must be there. bf16 is taken only where it still gives the golden outputs."""
+"""Engine ↦ the module that must be there. All compute what the graph says; `openvino-bf16` does not: docs/adr/0017."""
 K = TypeVar("K", bound=Hashable)
 ROUNDS = 9
-"""Timed inferences of each candidate, after one that is not timed; the median counts."""
+"""Timed inferences of each candidate, after those on the golden frames; the median counts."""
 
 
 def cache_folder() -> Path:
@@ -45,86 +46,119 @@ def installed_engines() -> list[str]:
     return [name for name, module in CANDIDATES.items() if is_installed(module)]
 
 
-def choose_engine(bundle: Bundle) -> str:
-    """Return the engine that is fastest here among those that give a bundle's golden outputs.
+def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> Engine:
+    """Open the engine that is fastest here among those that give a bundle's golden outputs.
 
-    The choice is kept in ``engines.json`` of `cache_folder`, for this graph, machine and these versions; delete the
-    file to measure again.
+    The choice is kept in ``engines.json`` of `cache_folder`, for this graph, machine and these versions. It is proved
+    on the golden frames whenever it is opened, and made again where it no longer opens or gives something else.
 
     Raises:
         MissingDependencyError: no engine is installed.
-        DeviceError: none gives the golden outputs.
+        DeviceError: none gives the golden outputs; with the reason of each.
     """
+    console = console or Console()
     installed = installed_engines()
     if not installed:
         raise MissingDependencyError("No engine is installed.\nInstall one with:  pip install 'edgead[cpu]'")
-    if len(installed) == 1:
-        return installed[0]
-    file, key = cache_folder() / "engines.json", _key(bundle, installed)
+    file, key = cache_folder() / "engines.json", _key(bundle, installed, batch)
     remembered = _read(file)
-    if key in remembered and remembered[key]["engine"] in installed:
-        return str(remembered[key]["engine"])
-    times = _time_candidates(bundle, installed)
-    fastest = min(times, key=lambda name: times[name])
-    with contextlib.suppress(OSError):  # a machine without a home measures at every start
-        write_json(
-            file, {**remembered, key: {"engine": fastest, "milliseconds": times, "bundle": bundle.manifest.name}}
-        )
-    return fastest
-
-
-def _time_candidates(bundle: Bundle, names: list[str]) -> dict[str, float]:
-    """Return the median milliseconds of each candidate that gives the golden outputs, measured in turn."""
-    engines, reasons = open_good(bundle, names)
-    if not engines:
-        raise DeviceError("No engine can run this bundle here.\n" + "\n".join(reasons[:2]))
-    try:
-        return time_engines(engines, bundle.golden().frames)
-    finally:
-        for engine in engines.values():
+    chosen = remembered.get(key, {}).get("engine")
+    if chosen in installed:
+        try:
+            return _open_proven(str(chosen), bundle, batch, console)
+        except EdgeadError as error:
+            console.say(f"{chosen} was the fastest engine here: {first_line(error)} Measuring again.")
+    engines, reasons = open_good(bundle, installed, batch, console)
+    times = time_engines(engines, bundle.golden().frames, ROUNDS if len(engines) > 1 else 1, reasons)
+    fastest = min(times, key=lambda name: times[name], default="")
+    for name, engine in engines.items():
+        if name != fastest:
             engine.close()
+    if not times:
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise DeviceError(f"No engine can run this bundle here.\n{why}")
+    note = {"engine": fastest, "milliseconds": times, "left_out": reasons, "bundle": bundle.manifest.name}
+    with contextlib.suppress(OSError):  # a machine without a home measures at every start
+        write_json(file, {**remembered, key: note})
+    return engines[fastest]
 
 
-def open_good(bundle: Bundle, names: Sequence[str]) -> tuple[dict[str, Engine], list[str]]:
+def _open_proven(name: str, bundle: Bundle, batch: int, console: Console) -> Engine:
+    """Open an engine and run the golden frames, which also warms it up.
+
+    Raises:
+        EdgeadError: it does not open, run, or give the golden outputs.
+    """
+    engine = open_engine(name, bundle, batch=batch, console=console)
+    try:
+        check = check_golden(bundle, engine)
+        if not check.good:
+            raise DeviceError(f"It does not give the golden outputs: {check.describe()}.")
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def open_good(
+    bundle: Bundle, names: Sequence[str], batch: int = 1, console: Console | None = None
+) -> tuple[dict[str, Engine], dict[str, str]]:
     """Open those of the engines that give a bundle's golden outputs here, and say of the others why they do not."""
     engines: dict[str, Engine] = {}
-    reasons = []
+    reasons: dict[str, str] = {}
     for name in names:
         try:
-            engine = open_engine(name, bundle)
+            engines[name] = _open_proven(name, bundle, batch, console or Console())
         except EdgeadError as error:
-            reasons.append(f"{name}: {str(error).splitlines()[0]}")
-            continue
-        if check_golden(bundle, engine).good:  # also the inference that is not timed
-            engines[name] = engine
-        else:
-            reasons.append(f"{name}: does not give the golden outputs")
-            engine.close()
+            reasons[name] = first_line(error)
     return engines, reasons
 
 
-def time_engines(engines: Mapping[K, Engine], frames: NDArray[np.uint8], rounds: int = ROUNDS) -> dict[K, float]:
-    """Return the median milliseconds of each engine for one of the frames, measured in turn."""
+def time_engines(
+    engines: Mapping[K, Engine],
+    frames: NDArray[np.uint8],
+    rounds: int = ROUNDS,
+    reasons: MutableMapping[K, str] | None = None,
+) -> dict[K, float]:
+    """Return the median milliseconds of each engine for one of the frames, measured in turn.
+
+    One that raises is left out; why goes into `reasons`.
+    """
     times: dict[K, list[float]] = {name: [] for name in engines}
     for number in range(rounds):
         frame = frames[number % len(frames)][None]
-        for name, engine in engines.items():
+        for name in list(times):
             start = time.perf_counter()
-            engine.infer(frame)
-            times[name].append((time.perf_counter() - start) * 1e3)
+            try:
+                engines[name].infer(frame)
+            except EdgeadError as error:
+                del times[name]
+                if reasons is not None:
+                    reasons[name] = first_line(error)
+            else:
+                times[name].append((time.perf_counter() - start) * 1e3)
     return {name: round(float(np.median(values)), 4) for name, values in times.items()}
 
 
-def _key(bundle: Bundle, installed: list[str]) -> str:
+def _key(bundle: Bundle, installed: list[str], batch: int) -> str:
     """Name all that the choice depends on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = []
     for module in sorted({CANDIDATES[name] for name in installed}):
         names = metadata.packages_distributions().get(module, [module])
-        versions += [f"{name} {metadata.version(name)}" for name in sorted(set(names))]
+        for name in sorted(set(names)):
+            with contextlib.suppress(metadata.PackageNotFoundError):  # a system's package may come without metadata
+                versions.append(f"{name} {metadata.version(name)}")
     files = bundle.manifest.files
-    facts = [files[MODEL], files.get(CPU_MODEL, ""), _processor(), str(cores), *versions]
+    facts = [files[MODEL], files.get(CPU_MODEL, ""), _processor(), _gpu(), str(cores), str(batch), *versions]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
+
+
+def _gpu() -> str:
+    try:
+        return str(find_gpu())
+    except DeviceError:
+        return "none"
 
 
 def _processor() -> str:
@@ -141,4 +175,5 @@ def _read(file: Path) -> dict[str, dict[str, object]]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    entries = found.items() if isinstance(found, dict) else ()
+    return {key: entry for key, entry in entries if isinstance(entry, dict)}

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,18 @@ _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _NON_BLOCKING, _THREAD_LOCAL, _MAPPED = 1, 1, 2
 
 
-def find_gpu() -> str:
-    """Return the name of the first GPU.
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as its driver describes it: "Orin", "8.7", "12.6 (540.4.0)"."""
+
+    name: str
+    capability: str
+    driver: str
+    """The newest CUDA that the driver runs, and the driver's own version where the kernel tells it."""
+
+
+def find_gpu() -> Gpu:
+    """Describe the first GPU, without opening a context on it.
 
     Raises:
         DeviceError: no driver, or no GPU. Asked first, because libraries above it crash where there is none.
@@ -35,12 +48,36 @@ def find_gpu() -> str:
     count, device, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(128)
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         raise DeviceError("The NVIDIA driver finds no GPU that it can use. See:  nvidia-smi")
-    if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, len(name), device):
+    major, minor, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if (
+        driver.cuDeviceGet(ctypes.byref(device), 0)
+        or driver.cuDeviceGetName(name, len(name), device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+        or driver.cuDriverGetVersion(ctypes.byref(version))
+    ):
         raise DeviceError("The NVIDIA driver does not tell what GPU there is. See:  nvidia-smi")
-    return name.value.decode()
+    cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return Gpu(name.value.decode(), f"{major.value}.{minor.value}", f"{cuda} ({_kernel_driver()})")
+
+
+def _kernel_driver() -> str:
+    for path in ("/sys/module/nvidia/version", "/etc/nv_tegra_release"):  # the second one on a Jetson up to JetPack 6
+        try:
+            return Path(path).read_text(encoding="utf-8").splitlines()[0].strip()
+        except (OSError, IndexError):
+            continue
+    return "unknown"
+
+
+class Recording:
+    """What `Cuda.capture` recorded; `graph` is there when its block has ended."""
+
+    graph: ctypes.c_void_p
 
 
 def _load() -> ctypes.CDLL:
+    """Return the newest CUDA runtime that works with the driver."""
     names = list(_NAMES)
     for package in ("nvidia.cuda_runtime", "nvidia.cu13"):  # where pip puts it
         try:
@@ -49,11 +86,20 @@ def _load() -> ctypes.CDLL:
             continue
         for root in (found.submodule_search_locations or []) if found else []:
             names += [str(path) for path in sorted(Path(root).glob("lib/libcudart.so.*"))]
+    refused = ""
     for name in names:
         try:
-            return ctypes.CDLL(name)
+            library = ctypes.CDLL(name)
         except OSError:
             continue
+        library.cudaGetErrorString.restype = ctypes.c_char_p
+        count = ctypes.c_int()
+        code = library.cudaGetDeviceCount(ctypes.byref(count))
+        if not code:
+            return library
+        refused = f"{name}: {library.cudaGetErrorString(code).decode()}"  # of a newer CUDA than the driver, usually
+    if refused:
+        raise DeviceError(f"No CUDA runtime that is installed can use the GPU here ({refused}). See:  nvidia-smi")
     raise DeviceError(
         "The CUDA runtime (libcudart) is not installed.\nInstall it with:  pip install 'edgead[tensorrt]'"
     )
@@ -67,19 +113,15 @@ class Cuda:
     """
 
     def __init__(self, device: int = 0) -> None:
-        self.gpu = find_gpu()
+        find_gpu()
         self._library = _load()
-        self._library.cudaGetErrorString.restype = ctypes.c_char_p
         self._device = device
         self._call("cudaSetDevice", device)
         self.integrated = bool(self._attribute(_INTEGRATED))
-        self.capability = f"{self._attribute(_MAJOR)}.{self._attribute(_MINOR)}"
-        version = ctypes.c_int()
-        self._call("cudaDriverGetVersion", ctypes.byref(version))
-        self.driver = f"{version.value // 1000}.{version.value % 1000 // 10}"
         # The default stream would make TensorRT synchronise the whole device at every frame.
         self.stream = ctypes.c_void_p()
         self._call("cudaStreamCreateWithFlags", ctypes.byref(self.stream), _NON_BLOCKING)
+        self.handle = int(self.stream.value or 0)
         self._device_memory: list[ctypes.c_void_p] = []
         self._host_memory: list[ctypes.c_void_p] = []
         self._graphs: list[ctypes.c_void_p] = []
@@ -88,7 +130,7 @@ class Cuda:
         code = getattr(self._library, name)(*arguments)
         if code:
             text = self._library.cudaGetErrorString(code).decode()
-            raise DeviceError(f"CUDA failed: {name}: {text} ({code}).")
+            raise DeviceError(f"CUDA failed: {name}: {text} ({code}). See:  edgead doctor")
 
     def _attribute(self, number: int) -> int:
         value = ctypes.c_int()
@@ -138,20 +180,36 @@ class Cuda:
         """Wait until the stream is done."""
         self._call("cudaStreamSynchronize", self.stream)
 
-    def begin_capture(self) -> None:
-        """Record what follows in the stream instead of running it."""
-        self._call("cudaStreamBeginCapture", self.stream, _THREAD_LOCAL)
+    @contextmanager
+    def capture(self) -> Iterator[Recording]:
+        """Record what the block puts into the stream instead of running it, as a graph that `launch` runs.
 
-    def end_capture(self) -> ctypes.c_void_p:
-        """End the recording and return a graph that `launch` runs."""
+        Raises:
+            DeviceError: something in the block cannot be recorded. The stream is usable again all the same.
+        """
+        recording = Recording()
         graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
-        self._call("cudaStreamEndCapture", self.stream, ctypes.byref(graph))
+        self._call("cudaStreamBeginCapture", self.stream, _THREAD_LOCAL)
         try:
+            yield recording
+        except BaseException:
+            # The stream records until this is called, also where the recording failed.
+            self._library.cudaStreamEndCapture(self.stream, ctypes.byref(graph))
+            self._forget(graph)
+            raise
+        try:
+            self._call("cudaStreamEndCapture", self.stream, ctypes.byref(graph))
             self._call("cudaGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
         finally:
-            self._call("cudaGraphDestroy", graph)
+            self._forget(graph)
         self._graphs.append(executable)
-        return executable
+        recording.graph = executable
+
+    def _forget(self, graph: ctypes.c_void_p) -> None:
+        """Destroy a graph, where there is one, and the note of an error that was dealt with."""
+        if graph.value:
+            self._library.cudaGraphDestroy(graph)
+        self._library.cudaGetLastError()
 
     def launch(self, graph: ctypes.c_void_p) -> None:
         """Run a recorded graph in the stream."""

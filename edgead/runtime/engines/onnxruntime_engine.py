@@ -1,7 +1,8 @@
-"""ONNX Runtime: on the CPU the engine that runs everywhere; on NVIDIA GPUs through its CUDA provider."""
+"""ONNX Runtime on the CPU: the engine that runs everywhere."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,53 +11,46 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
 from edgead.errors import BundleError, DeviceError, require
-from edgead.runtime.engines import cpu_model, first_line
+from edgead.runtime.engines import NoSettings, Opening, cpu_model, first_line, read_settings
+from edgead.runtime.engines.onnx_nodes import describe_refusal
 
 
-def open_cpu(bundle: Bundle) -> OnnxRuntimeEngine:
+def open_cpu(bundle: Bundle, opening: Opening) -> OnnxRuntimeEngine:
     """Open a bundle on the CPU."""
+    read_settings(NoSettings, "onnxruntime", opening.settings)
     return OnnxRuntimeEngine(cpu_model(bundle))
 
 
-def open_cuda(bundle: Bundle) -> OnnxRuntimeEngine:
-    """Open a bundle on an NVIDIA GPU.
+def open_session(model: Path, provider: str, provider_options: Mapping[str, str]) -> Any:
+    """Return ONNX Runtime's session of a graph on one provider, and on no other.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
-        DeviceError: it is the CPU package, or there is no GPU.
+        BundleError: it cannot read the graph.
+        DeviceError: it cannot use the provider here.
     """
-    ort = require("onnxruntime", "gpu")
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        raise DeviceError(
-            "The installed onnxruntime is the package for CPUs.\n"
-            "For an NVIDIA GPU:  pip uninstall onnxruntime; pip install 'edgead[gpu]'"
-        )
-    from edgead.runtime.engines.cuda import find_gpu
-
-    find_gpu()  # ONNX Runtime without a driver warns and goes on with the CPU
-    return OnnxRuntimeEngine(bundle.model, "CUDAExecutionProvider", "onnxruntime-cuda")
+    ort = require("onnxruntime", "cpu")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(str(model), options, providers=[(provider, dict(provider_options))])
+    except Exception as error:  # ONNX Runtime's errors have no common base but this
+        raise BundleError(describe_refusal("ONNX Runtime", ort.__version__, model, str(error))) from error
+    if provider not in session.get_providers():
+        raise DeviceError(f"ONNX Runtime could not use {provider} here. See:  edgead doctor")
+    return session
 
 
 class OnnxRuntimeEngine:
-    """An `edgead.runtime.engines.Engine`.
+    """An `edgead.runtime.engines.Engine` on the CPU.
 
     Args:
         model: the graph.
-        provider: ONNX Runtime's name of the device.
-        name: of the engine.
     """
 
-    def __init__(self, model: Path, provider: str = "CPUExecutionProvider", name: str = "onnxruntime-cpu") -> None:
-        self.name = name
-        ort = require("onnxruntime", "cpu")
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        try:
-            self._session: Any = ort.InferenceSession(str(model), options, providers=[provider])
-        except Exception as error:  # ONNX Runtime's errors have no common base but this
-            raise BundleError(f"ONNX Runtime cannot read {model}: {first_line(error)}") from error
-        if provider not in self._session.get_providers():
-            raise DeviceError(f"ONNX Runtime could not use {provider} here. See:  edgead doctor")
+    def __init__(self, model: Path) -> None:
+        self.name = "onnxruntime-cpu"
+        self._session: Any = open_session(model, "CPUExecutionProvider", {})
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         try:

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
-from edgead.errors import BundleError, DeviceError, require
-from edgead.runtime.engines import cpu_model, first_line
+from edgead.errors import BundleError, ConfigError, DeviceError, require
+from edgead.runtime.engines import Opening, cpu_model, first_line, read_settings
+from edgead.runtime.engines.onnx_nodes import describe_refusal
 
 
-def open_exact(bundle: Bundle) -> OpenVinoEngine:
+@dataclass(frozen=True)
+class OpenVinoSettings:
+    """Set as ``openvino:hint=throughput``.
+
+    Attributes:
+        hint: ``latency``: all cores work on one frame, or on one batch. ``throughput``: each frame of a batch is a
+            request of its own on its share of the cores; for several sources with ``--batch``. A frame that is alone
+            then takes longer.
+    """
+
+    hint: str = "latency"
+
+    def __post_init__(self) -> None:
+        if self.hint not in ("latency", "throughput"):
+            raise ConfigError(f"openvino:hint is latency or throughput, not '{self.hint}'.")
+
+
+def open_exact(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
     """Open a bundle with arithmetic in float32, which gives the golden outputs."""
-    return OpenVinoEngine(bundle, "f32", "openvino-cpu")
+    settings = read_settings(OpenVinoSettings, "openvino", opening.settings)
+    return OpenVinoEngine(bundle, "f32", "openvino-cpu", settings.hint, opening.batch)
 
 
-def open_bf16(bundle: Bundle) -> OpenVinoEngine:
+def open_bf16(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
     """Open a bundle with arithmetic in bfloat16 where the CPU has it: faster with AMX, and less exact."""
-    return OpenVinoEngine(bundle, "bf16", "openvino-cpu-bf16")
+    settings = read_settings(OpenVinoSettings, "openvino-bf16", opening.settings)
+    return OpenVinoEngine(bundle, "bf16", "openvino-cpu-bf16", settings.hint, opening.batch)
 
 
 class OpenVinoEngine:
@@ -30,35 +51,48 @@ class OpenVinoEngine:
         arithmetic: ``"f32"`` or ``"bf16"``. OpenVINO by itself takes bf16 wherever the CPU has it, which changes scores
             by far more than the bundle's tolerance.
         name: of the engine.
+        hint: see `OpenVinoSettings`.
+        batch: most frames in one call; with ``throughput`` the number of requests.
     """
 
-    def __init__(self, bundle: Bundle, arithmetic: str, name: str) -> None:
+    def __init__(self, bundle: Bundle, arithmetic: str, name: str, hint: str = "latency", batch: int = 1) -> None:
         self.name = name
         openvino: Any = require("openvino", "cpu")
         path = cpu_model(bundle)  # of an INT8 bundle: OpenVINO 2026.4 computes the other form wrongly, docs/adr/0014
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": arithmetic}
+        settings = {"PERFORMANCE_HINT": hint.upper(), "INFERENCE_PRECISION_HINT": arithmetic}
         try:
             core = openvino.Core()
             model = core.read_model(str(path))
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for everything
-            raise BundleError(f"OpenVINO cannot read {path}: {_reason(error)}") from error
-        self._request = self._compiled.create_infer_request()
+            version = openvino.__version__.partition("-")[0]
+            raise BundleError(describe_refusal("OpenVINO", version, path, str(error))) from error
+        count = batch if hint == "throughput" else 1
+        self._requests = [self._compiled.create_infer_request() for _ in range(count)]
         self._scores, self._maps = (self._compiled.output(name) for name in ("scores", "maps"))
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         try:
-            outputs = self._request.infer({"frames": frames}, share_inputs=True, share_outputs=True)
+            if len(self._requests) == 1:
+                outputs = self._requests[0].infer({"frames": frames}, share_inputs=True, share_outputs=True)
+                # The request's own buffers are written again by the next frame.
+                return outputs[self._scores].copy(), outputs[self._maps].copy()
+            return self._infer_each(frames)
         except Exception as error:  # as above
             raise DeviceError(f"OpenVINO failed: {first_line(error)}") from error
-        # The request's own buffers are written again by the next frame.
-        return outputs[self._scores].copy(), outputs[self._maps].copy()
+
+    def _infer_each(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Give every frame a request of its own, as many at once as there are."""
+        scores, maps = np.empty(len(frames), np.float32), np.empty(frames.shape[:3], np.float32)
+        for start in range(0, len(frames), len(self._requests)):
+            running = list(enumerate(self._requests[: len(frames) - start], start))
+            for index, request in running:
+                request.start_async({"frames": frames[index : index + 1]}, share_inputs=True)
+            for index, request in running:
+                request.wait()
+                scores[index] = request.get_tensor(self._scores).data[0]
+                maps[index] = request.get_tensor(self._maps).data[0]
+        return scores, maps
 
     def close(self) -> None:
-        self._request = self._compiled = None
-
-
-def _reason(error: Exception) -> str:
-    """Return what OpenVINO could not do, which stands behind lines on where in its sources that was noticed."""
-    lines = [line.strip(" -") for line in str(error).splitlines()]
-    return next((line for line in lines if line.startswith("No conversion rule")), first_line(error))
+        self._requests, self._compiled = [], None

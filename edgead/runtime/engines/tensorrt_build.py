@@ -1,18 +1,86 @@
-"""From a bundle's graph to a TensorRT plan, built on the device it runs on and cached outside the bundle."""
+"""From an ONNX graph to a TensorRT plan, for TensorRT 8.6, 10 and 11.
+
+Run as a program it builds one plan and reports on its standard output, one JSON object a line; that is how
+`edgead.runtime.engines.tensorrt_process` uses it. Why a process of its own: docs/adr/0016.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
+import importlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgead.bundle import MODEL, Bundle
-from edgead.errors import BundleError, DeviceError
+from edgead.errors import BundleError, ConfigError, DeviceError, EdgeadError
 from edgead.files import atomic_file
-from edgead.runtime.engines.auto import cache_folder
+from edgead.runtime.engines.onnx_nodes import Node, read_nodes
 
-WORKSPACE_BYTES = 1 << 30
-"""Scratch memory of the builder: a Jetson with 4 to 8 GB must not be filled by it."""
+STRONG_SINCE = (10, 12)
+"""NVIDIA calls strong typing fully available from this version on, and from it on deprecates the precision flags."""
+REPORTED = 2
+"""Parser errors that are told."""
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What a plan depends on beside graph and device; set as ``tensorrt:opt_level=5,dla=0``.
+
+    Attributes:
+        typing: ``strong`` (the graph's types are the plan's), ``weak`` (flags allow what the graph's types ask for)
+            or ``auto``: strong from TensorRT 10.12 on.
+        opt_level: 0 (builds fast) to 5 (searches longest).
+        workspace: MiB of scratch memory. The default leaves a Jetson of 4 GB its memory.
+        dla: number of the deep learning accelerator to build for, on a Jetson that has one; -1 for the GPU.
+        tf32: let float32 convolutions round to TF32 on the GPU. Faster, and further from the golden outputs than a
+            float32 bundle allows.
+    """
+
+    typing: str = "auto"
+    opt_level: int = 3
+    workspace: int = 1024
+    dla: int = -1
+    tf32: bool = False
+
+    def __post_init__(self) -> None:
+        if self.typing not in ("auto", "strong", "weak"):
+            raise ConfigError(f"tensorrt:typing is auto, strong or weak; not '{self.typing}'.")
+        if not 0 <= self.opt_level <= 5:
+            raise ConfigError(f"tensorrt:opt_level is 0 to 5, not {self.opt_level}.")
+        if self.workspace <= 0 or self.dla < -1:
+            raise ConfigError("tensorrt:workspace is positive, in MiB, and tensorrt:dla a core's number.")
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """One plan to build.
+
+    Attributes:
+        model: the ONNX file.
+        size: of a frame, (height, width) in pixels.
+        batches: numbers of frames that the plan takes, each with a static profile of its own.
+        plan: the file to write.
+        timing_cache: file of what earlier builds on this device measured; read if there, and written.
+        settings: see `BuildSettings`.
+    """
+
+    model: str
+    size: tuple[int, int]
+    batches: tuple[int, ...]
+    plan: str
+    timing_cache: str
+    settings: BuildSettings
+
+    def shapes(self) -> list[tuple[int, int, int, int]]:
+        """Return the shape of ``frames`` in each profile."""
+        return [(batch, *self.size, 3) for batch in self.batches]
 
 
 def version_of(trt: Any) -> tuple[int, int]:
@@ -21,67 +89,269 @@ def version_of(trt: Any) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def plan_path(bundle: Bundle, trt: Any, gpu: str, capability: str, driver: str) -> Path:
-    """Return where a plan is cached. Whatever a plan depends on is in its name."""
-    facts = [bundle.manifest.files[MODEL], bundle.manifest.precision, str(trt.__version__), gpu, capability, driver]
-    return cache_folder() / "tensorrt" / f"{hashlib.sha256('|'.join(facts).encode()).hexdigest()[:32]}.plan"
+def is_strong(trt: Any, typing: str) -> bool:
+    """Tell whether a network is to be strongly typed.
+
+    Raises:
+        ConfigError: this version cannot do what `typing` asks for.
+    """
+    has_weak = hasattr(trt.BuilderFlag, "FP16")  # gone in 11; TensorRT-RTX 1.x is of that generation
+    has_strong = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")  # since 9.0
+    if typing == "weak" and not has_weak:
+        raise ConfigError(f"TensorRT {trt.__version__} only knows strongly typed networks. Leave out typing=weak.")
+    if typing == "strong" and not has_strong:
+        raise ConfigError(f"TensorRT {trt.__version__} knows no strongly typed networks. Leave out typing=strong.")
+    if typing != "auto":
+        return typing == "strong"
+    return not has_weak or (has_strong and version_of(trt) >= STRONG_SINCE)
 
 
-def build_plan(bundle: Bundle, trt: Any, logger: Any) -> bytes:
-    """Build a plan for one frame at a time.
+def network_flags(trt: Any, strong: bool) -> int:
+    """Return the flags of a network: explicit batch where it still has to be said, and strongly typed."""
+    flags = 0
+    if hasattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH"):  # must be said up to 8.6, ignored until it went
+        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
+    if strong:
+        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    return flags
+
+
+def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: None) -> Any:
+    """Build a plan in this process.
 
     Args:
-        bundle: the graph and its precision.
-        trt: the module tensorrt (or tensorrt_rtx, which builds without a GPU).
-        logger: TensorRT's logger.
+        request: what to build; `BuildRequest.plan` is not written here.
+        trt: the module.
+        report: gets ``{"strong": bool, "precision": ["int8", "fp16"]}`` once, and from TensorRT 10.0 on, from its
+            threads, ``{"phase": name, "step": done, "steps": all}``.
+
+    Returns:
+        TensorRT's memory with the plan in it.
 
     Raises:
         BundleError: the parser does not take the graph.
+        ConfigError: a setting that this version or device does not have.
         DeviceError: the builder fails.
     """
-    builder = trt.Builder(logger)
-    network = builder.create_network(network_flags(trt))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(bundle.model.read_bytes()):
-        problems = [parser.get_error(index).desc() for index in range(parser.num_errors)]
-        raise BundleError(f"TensorRT {trt.__version__} cannot read {bundle.model}: {'; '.join(problems[:2])}")
+    logger = _make_logger(trt)
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as error:  # all that the bindings say where there is no usable GPU
+        raise DeviceError(f"TensorRT {trt.__version__} cannot build here: {_last(logger, str(error))}.") from error
+    strong = is_strong(trt, request.settings.typing)
+    network = builder.create_network(network_flags(trt, strong))
+    parser = trt.OnnxParser(network, logger)  # it must live as long as the network uses its weights
+    if not parser.parse(Path(request.model).read_bytes()):
+        raise BundleError(_explain(trt, parser, Path(request.model)))
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
-    for flag in precision_flags(trt, bundle.manifest.precision):
-        config.set_flag(flag)
-    profile = builder.create_optimization_profile()
-    shape = (1, *bundle.manifest.size, 3)
-    profile.set_shape("frames", shape, shape, shape)
-    config.add_optimization_profile(profile)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.settings.workspace << 20)
+    config.builder_optimization_level = request.settings.opt_level
+    if not request.settings.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    report({"strong": strong, "precision": [] if strong else set_precision(trt, network, config)})
+    if request.settings.dla >= 0:
+        _use_dla(trt, builder, config, request.settings.dla)
+    for shape in request.shapes():
+        profile = builder.create_optimization_profile()
+        profile.set_shape("frames", shape, shape, shape)
+        if config.add_optimization_profile(profile) < 0:
+            raise DeviceError(f"TensorRT {trt.__version__} takes no frames of shape {shape}: {_last(logger)}.")
+    _read_timing_cache(config, Path(request.timing_cache))
+    if hasattr(trt, "IProgressMonitor"):  # since 9.0
+        monitor = _make_monitor(trt, report)  # the configuration does not keep it alive
+        config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise DeviceError(f"TensorRT {trt.__version__} could not build an engine of {bundle.model}.")
-    return bytes(memoryview(plan))
-
-
-def network_flags(trt: Any) -> int:
-    """Return the flags of a network: explicit batch before 10.0, strongly typed from 10.12 on."""
-    flags = trt.NetworkDefinitionCreationFlag
-    if version_of(trt) < (10, 0) and hasattr(flags, "EXPLICIT_BATCH"):  # TensorRT-RTX 1.x is not TensorRT 1.x
-        return 1 << int(flags.EXPLICIT_BATCH)
-    if version_of(trt) >= (10, 12):
-        return 1 << int(flags.STRONGLY_TYPED)
-    return 0
-
-
-def precision_flags(trt: Any, precision: str) -> list[Any]:
-    """Return the builder flags of a precision: none where the graph's types say it, from 10.12 on."""
-    if version_of(trt) >= (10, 12) or not hasattr(trt.BuilderFlag, "FP16"):
-        return []
-    flags = [trt.BuilderFlag.FP16] if precision in ("fp16", "int8") else []
-    return flags + ([trt.BuilderFlag.INT8] if precision == "int8" else [])
-
-
-def cached_plan(bundle: Bundle, trt: Any, logger: Any, path: Path) -> bytes:
-    """Return the plan in the cache, built first where it is not there."""
-    if path.is_file():
-        return path.read_bytes()
-    plan = build_plan(bundle, trt, logger)
-    with atomic_file(path) as stream:
-        stream.write(plan)
+        raise DeviceError(f"TensorRT {trt.__version__} could not build {request.model}: {_last(logger)}.")
+    _write_timing_cache(config, Path(request.timing_cache))
     return plan
+
+
+def set_precision(trt: Any, network: Any, config: Any) -> list[str]:
+    """Allow a weakly typed network the types that its graph holds, and no others.
+
+    FP16 where a tensor is float16, INT8 where something is quantised. Layers that the graph keeps in float32 are held
+    there: the export put them there because the method needs it.
+
+    Returns:
+        What was allowed, of ``int8`` and ``fp16``.
+    """
+    allowed = []
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    if any(layer.type == trt.LayerType.QUANTIZE for layer in layers):
+        config.set_flag(trt.BuilderFlag.INT8)
+        allowed.append("int8")
+    with_outputs = [layer for layer in layers if layer.num_outputs]
+    if not any(layer.get_output(0).dtype == trt.float16 for layer in with_outputs):
+        return allowed
+    config.set_flag(trt.BuilderFlag.FP16)
+    config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
+    converting = (
+        trt.LayerType.CAST,
+        trt.LayerType.CONSTANT,
+        trt.LayerType.QUANTIZE,
+        trt.LayerType.DEQUANTIZE,
+    )
+    for layer in with_outputs:
+        if layer.type not in converting and layer.get_output(0).dtype == trt.float32:
+            layer.precision = trt.float32
+    return [*allowed, "fp16"]
+
+
+def _use_dla(trt: Any, builder: Any, config: Any, core: int) -> None:
+    if core >= builder.num_DLA_cores:
+        raise ConfigError(
+            f"TensorRT {trt.__version__} sees {builder.num_DLA_cores} DLA cores here; there is no number {core}.\n"
+            "Leave out dla=, or see docs/tensorrt.md for the boards and versions that have one."
+        )
+    config.default_device_type = trt.DeviceType.DLA
+    config.DLA_core = core
+    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)  # the accelerator knows few operators
+
+
+def _explain(trt: Any, parser: Any, model: Path) -> str:
+    """Say what the parser refuses: operator, node, part of the method, and its own words."""
+    nodes = read_nodes(model)
+    lines = []
+    for index in range(parser.num_errors):
+        problem = parser.get_error(index)
+        words = " ".join(str(problem.desc()).split())
+        if hasattr(problem, "node_name") and problem.node_operator():  # since 10.0
+            lines.append(f"{Node(problem.node_name(), problem.node_operator(), '').describe()}: {words}")
+        elif 0 <= problem.node() < len(nodes):
+            lines.append(f"{nodes[problem.node()].describe()}: {words}")
+        else:
+            lines.append(words)
+    text = "\n".join(line[:300] for line in lines[:REPORTED]) or "it gives no reason"
+    more = f" (and {len(lines) - REPORTED} more)" if len(lines) > REPORTED else ""
+    return f"TensorRT {trt.__version__} cannot read {model}:\n{text}{more}"
+
+
+def _read_timing_cache(config: Any, path: Path) -> None:
+    """Use what earlier builds measured. A cache that TensorRT does not take is replaced by an empty one."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        data = b""
+    cache = config.create_timing_cache(data)
+    if cache is None or not config.set_timing_cache(cache, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _write_timing_cache(config: Any, path: Path) -> None:
+    cache = config.get_timing_cache()
+    if cache is not None:
+        with atomic_file(path) as stream:
+            stream.write(memoryview(cache.serialize()))
+
+
+def _make_logger(trt: Any) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        """Keeps TensorRT's errors for our own; it calls from several threads."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.errors.append(" ".join(message.split()))
+
+    return Logger()
+
+
+def _last(logger: Any, otherwise: str = "it gives no reason") -> str:
+    return (logger.errors[-1] if logger.errors else otherwise)[:300].rstrip(".")
+
+
+def _make_monitor(trt: Any, report: Report) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        """Reports what TensorRT is doing; it calls from several threads."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:
+            self.steps[phase_name] = num_steps
+            report({"phase": phase_name, "step": 0, "steps": num_steps})
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.steps.pop(phase_name, None)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            report({"phase": phase_name, "step": step + 1, "steps": self.steps.get(phase_name, 0)})
+            return True
+
+    return Monitor()
+
+
+def trtexec_line(request: BuildRequest, trt_version: str, strong: bool, precision: Sequence[str] = ()) -> str:
+    """Return the command line of NVIDIA's trtexec that builds the same plan.
+
+    Args:
+        request: what is built.
+        trt_version: such as ``"10.3.0"``.
+        strong: whether the network is strongly typed.
+        precision: ``fp16``, ``int8``: the flags of a weakly typed one.
+    """
+    settings, major = request.settings, int(trt_version.split(".")[0])
+    shapes = [f"frames:{'x'.join(map(str, shape))}" for shape in request.shapes()]
+    words = ["trtexec", f"--onnx={request.model}", f"--saveEngine={Path(request.plan).with_suffix('.plan').name}"]
+    for number, shape in enumerate(shapes):
+        words += [f"--profile={number}"] if len(shapes) > 1 else []
+        words += [f"--{which}Shapes={shape}" for which in ("min", "opt", "max")]
+    words += [f"--memPoolSize=workspace:{settings.workspace}", f"--builderOptimizationLevel={settings.opt_level}"]
+    words += ["--stronglyTyped"] if strong and major < 11 else []  # from 11 on there is nothing else
+    words += [f"--{each}" for each in precision]
+    words += ["--precisionConstraints=prefer"] if "fp16" in precision else []
+    words += [] if settings.tf32 else ["--noTF32"]
+    words += [f"--useDLACore={settings.dla}", "--allowGPUFallback"] if settings.dla >= 0 else []
+    return " ".join([*words, "--skipInference"])
+
+
+def main() -> None:
+    """Build what the first argument asks for, in the process of its own that this is; report on standard output."""
+    given = json.loads(sys.argv[1])
+    request = BuildRequest(
+        **{**given, "size": tuple(given["size"]), "batches": tuple(given["batches"])}
+        | {"settings": BuildSettings(**given["settings"])}
+    )
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints must not come between
+    lock = threading.Lock()
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+    def report(event: dict[str, Any]) -> None:
+        with lock:
+            events.write(json.dumps(event) + "\n")
+
+    try:
+        trt = importlib.import_module("tensorrt")
+        plan = memoryview(build_plan(request, trt, report))
+        with open(request.plan, "wb") as stream:
+            stream.write(plan)
+            stream.flush()
+            os.fsync(stream.fileno())
+        report({"done": len(plan)})
+    except EdgeadError as error:
+        report({"error": type(error).__name__, "text": str(error)})
+    except OSError as error:
+        report({"error": "OSError", "text": error.strerror or str(error)})
+    except MemoryError:
+        report({"error": "DeviceError", "text": "Out of memory while the engine was built. Try workspace=256."})
+
+
+def _end_with_the_parent() -> None:
+    """End when the parent is gone, however it went: its end of the pipe is then closed."""
+    os.read(0, 1)  # nothing is ever sent
+    os._exit(1)
+
+
+def as_json(request: BuildRequest) -> str:
+    """Return the argument of `main`."""
+    return json.dumps(dataclasses.asdict(request))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,110 +1,245 @@
 """TensorRT, through its tensor-name API (8.6 to 11).
 
 Written against the bindings of these versions and tested without a GPU; it has not been run on one by its authors.
+`edgead doctor --build BUNDLE` is what checks it on yours.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import platform
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
-from edgead.errors import DeviceError, require
-from edgead.runtime.engines.cuda import Cuda, find_gpu
-from edgead.runtime.engines.tensorrt_build import cached_plan, plan_path
+from edgead.errors import BundleError, ConfigError, DeviceError, MissingDependencyError, is_installed, require
+from edgead.runtime.engines import Opening, read_settings, split_batch
+from edgead.runtime.engines.cuda import Cuda, Gpu, find_gpu
+from edgead.runtime.engines.tensorrt_build import BuildSettings
+from edgead.runtime.engines.tensorrt_cache import find_plan
+
+OUTPUTS = ("scores", "maps")
 
 
-def open_tensorrt(bundle: Bundle) -> TensorRtEngine:
+@dataclass(frozen=True)
+class TensorRtSettings(BuildSettings):
+    """Set as ``tensorrt:opt_level=5,cuda_graph=off``.
+
+    Attributes:
+        plan: a file that was built elsewhere, by trtexec for instance, to use instead of building one. It is loaded
+            as it is: name only files that you trust.
+        cuda_graph: record upload, inference and download once and replay them.
+        mapped: ``auto``, ``on`` or ``off``: let the GPU use the pinned host memory in place, without copies.
+            ``auto``: where host and device share memory, as on a Jetson.
+    """
+
+    plan: str = ""
+    cuda_graph: bool = True
+    mapped: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mapped not in ("auto", "on", "off"):
+            raise ConfigError(f"tensorrt:mapped is auto, on or off; not '{self.mapped}'.")
+
+    def build(self) -> BuildSettings:
+        """Return what a plan depends on."""
+        return BuildSettings(**{each.name: getattr(self, each.name) for each in dataclasses.fields(BuildSettings)})
+
+
+def open_tensorrt(bundle: Bundle, opening: Opening) -> TensorRtEngine:
     """Open a bundle on an NVIDIA GPU; the first time on a device this builds a plan, which takes minutes.
 
     Raises:
         MissingDependencyError: TensorRT is not installed.
+        ConfigError: a setting that this version or device does not have.
+        BundleError: TensorRT cannot read the graph.
         DeviceError: no driver or GPU, or TensorRT fails.
     """
-    find_gpu()  # before anything of TensorRT, which crashes without a driver
-    trt: Any = require("tensorrt", "tensorrt")
+    settings = read_settings(TensorRtSettings, "tensorrt", opening.settings)
+    gpu, trt = find_tensorrt()
+    if settings.plan:
+        return _start(_read_plan(Path(settings.plan)), bundle, settings, trt)
+    batches = (1,) if opening.batch == 1 else (1, opening.batch)
+    cached = find_plan(bundle, trt, gpu, settings.build(), batches)
+    try:
+        return _start(cached.read(opening.console), bundle, settings, trt)
+    except _UnloadableError:  # whole on disk, and still not what this TensorRT loads
+        opening.console.say("The engine in the cache cannot be loaded; building it again.")
+        cached.discard()
+        return _start(cached.read(opening.console), bundle, settings, trt)
+
+
+def find_tensorrt() -> tuple[Gpu, Any]:
+    """Return the GPU and the module tensorrt; in this order, because TensorRT crashes without a driver.
+
+    Raises:
+        DeviceError: no driver or GPU.
+        MissingDependencyError: TensorRT is not installed, or not seen.
+    """
+    gpu = find_gpu()
+    if platform.machine() == "aarch64" and not is_installed("tensorrt"):
+        raise MissingDependencyError(
+            "This Python does not see TensorRT. On a Jetson it is the system's, for the system's Python alone:\n"
+            "sudo apt install python3-libnvinfer; python3 -m venv --system-site-packages DIR   (docs/tensorrt.md)"
+        )
+    return gpu, require("tensorrt", "tensorrt")
+
+
+class _UnloadableError(DeviceError):
+    """TensorRT does not load a plan."""
+
+
+def _read_plan(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"The engine file {path} cannot be read: {error.strerror}.") from error
+
+
+def _start(plan: bytes, bundle: Bundle, settings: TensorRtSettings, trt: Any) -> TensorRtEngine:
     cuda = Cuda()
     try:
-        logger = trt.Logger(trt.Logger.ERROR)
-        path = plan_path(bundle, trt, cuda.gpu, cuda.capability, cuda.driver)
-        plan = cached_plan(bundle, trt, logger, path)
-        return TensorRtEngine(plan, bundle.manifest.size, trt, logger, cuda)
+        return TensorRtEngine(plan, bundle.manifest.size, trt, cuda, settings)
     except BaseException:
         cuda.close()
         raise
 
 
 class TensorRtEngine:
-    """An `edgead.runtime.engines.Engine`: one frame at a time, from and into memory that is allocated once.
+    """An `edgead.runtime.engines.Engine`, from and into memory that is allocated once.
 
-    Upload, inference and download are recorded as one CUDA graph where the engine allows it. On a Jetson, where host
-    and device share memory, the pinned arrays are used in place and nothing is copied.
+    The plan has one static profile for each number of frames it takes, usually 1 and the stream's batch. Each has its
+    own context, buffers and CUDA graph. Between the two sizes, a batch is filled up with what was there before.
 
     Args:
         plan: the serialised engine.
         size: (height, width) in pixels.
-        trt, logger: the module and its logger.
+        trt: the module.
         cuda: the device; closed with the engine.
+        settings: how it runs.
     """
 
-    def __init__(self, plan: bytes, size: tuple[int, int], trt: Any, logger: Any, cuda: Cuda) -> None:
+    def __init__(self, plan: bytes, size: tuple[int, int], trt: Any, cuda: Cuda, settings: TensorRtSettings) -> None:
         self.name = f"tensorrt-{trt.__version__}"
         self._cuda = cuda
         # Each of these must outlive the next one.
-        self._logger, self._runtime = logger, trt.Runtime(logger)
+        self._logger = trt.Logger(trt.Logger.ERROR)
+        self._runtime = trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise DeviceError(f"TensorRT {trt.__version__} cannot load the plan that was built here.")
-        self._context = self._engine.create_execution_context()
-        shapes = {"frames": (1, *size, 3), "scores": (1,), "maps": (1, *size)}
-        types = {"frames": np.uint8, "scores": np.float32, "maps": np.float32}
-        self._context.set_input_shape("frames", shapes["frames"])
-        self._host: dict[str, NDArray[Any]] = {}
-        self._device: dict[str, int] = {}
-        for name, shape in shapes.items():
-            self._host[name], mapped = cuda.allocate_host(shape, types[name])
-            self._device[name] = mapped if cuda.integrated else cuda.allocate(self._host[name].nbytes)
-            if not self._context.set_tensor_address(name, self._device[name]):
-                raise DeviceError(f"TensorRT does not take an address for '{name}'; is the graph an edgead bundle's?")
-        self._enqueue()  # once before recording: TensorRT finishes its initialisation in the first run
-        cuda.synchronize()
-        self._graph = self._record()
+            raise _UnloadableError(f"TensorRT {trt.__version__} cannot load the engine. Was it built on this device?")
+        _check_signature(trt, self._engine, size)
+        mapped = cuda.integrated if settings.mapped == "auto" else settings.mapped == "on"
+        self._lanes: dict[int, _Lane] = {}
+        for profile in range(self._engine.num_optimization_profiles):
+            _, _, most = self._engine.get_tensor_profile_shape("frames", profile)
+            context = self._engine.create_execution_context()
+            if context is None:
+                raise DeviceError("TensorRT cannot make an execution context; is the device's memory full?")
+            if profile and not context.set_optimization_profile_async(profile, cuda.handle):
+                raise DeviceError(f"TensorRT does not take profile {profile} of the engine.")
+            self._lanes[most[0]] = _Lane(context, most[0], size, cuda, mapped, settings.cuda_graph)
 
-    def _enqueue(self) -> None:
-        if not self._cuda.integrated:
-            self._cuda.upload(self._device["frames"], self._host["frames"])
-        if not self._context.execute_async_v3(int(self._cuda.stream.value or 0)):
-            raise DeviceError("TensorRT failed to run the engine.")
-        if not self._cuda.integrated:
-            for name in ("scores", "maps"):
-                self._cuda.download(self._host[name], self._device[name])
-
-    def _record(self) -> Any:
-        """Return the CUDA graph of one frame, or None where the engine cannot be recorded."""
-        try:
-            self._cuda.begin_capture()
-            self._enqueue()
-            return self._cuda.end_capture()
-        except DeviceError:
-            return None
+    @property
+    def recorded(self) -> bool:
+        """Whether every frame is one launch of a CUDA graph."""
+        return all(lane.graph is not None for lane in self._lanes.values())
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         self._cuda.use_device()
         scores = np.empty(len(frames), np.float32)
         maps = np.empty(frames.shape[:3], np.float32)
-        for index, frame in enumerate(frames):
-            np.copyto(self._host["frames"][0], frame)
-            if self._graph is None:
-                self._enqueue()
-            else:
-                self._cuda.launch(self._graph)
-            self._cuda.synchronize()
-            scores[index], maps[index] = self._host["scores"][0], self._host["maps"][0]
+        for start, stop, size in split_batch(len(frames), list(self._lanes)):
+            self._lanes[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
         return scores, maps
 
     def close(self) -> None:
-        self._context = self._engine = self._runtime = None
-        self._host = {}
+        self._lanes = {}
+        self._engine = self._runtime = None
         self._cuda.close()
+
+
+def _check_signature(trt: Any, engine: Any, size: tuple[int, int]) -> None:
+    """Refuse what was not built from an edgead bundle of this size, because addresses are given without a question."""
+    wanted = {"frames": (trt.uint8, (-1, *size, 3)), "scores": (trt.float32, (-1,)), "maps": (trt.float32, (-1, *size))}
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    for name, (dtype, shape) in wanted.items():
+        if name not in names:
+            raise BundleError(
+                f"The engine has no tensor '{name}'; it has {', '.join(names)}. Build it from the bundle."
+            )
+        found = tuple(engine.get_tensor_shape(name))
+        fits = len(found) == len(shape) and all(a == b or -1 in (a, b) for a, b in zip(found, shape))
+        if engine.get_tensor_dtype(name) != dtype or not fits:
+            raise BundleError(
+                f"The engine's '{name}' is {engine.get_tensor_dtype(name)} {found}, and the bundle's is {dtype} "
+                f"{shape}. Build it from this bundle."
+            )
+
+
+class _Lane:
+    """What runs one fixed number of frames: a context, its buffers, and their CUDA graph.
+
+    Args:
+        context: TensorRT's, on its profile.
+        count: frames.
+        size: (height, width) in pixels.
+        cuda: the device.
+        mapped: the GPU uses the host's memory in place.
+        record: try to record a CUDA graph.
+    """
+
+    def __init__(self, context: Any, count: int, size: tuple[int, int], cuda: Cuda, mapped: bool, record: bool) -> None:
+        self._context, self._cuda, self._mapped = context, cuda, mapped
+        shapes = {"frames": (count, *size, 3), "scores": (count,), "maps": (count, *size)}
+        types = {"frames": np.uint8, "scores": np.float32, "maps": np.float32}
+        if not context.set_input_shape("frames", shapes["frames"]):
+            raise DeviceError(f"The engine takes no {shapes['frames']} frames.")
+        self._host: dict[str, NDArray[Any]] = {}
+        self._device: dict[str, int] = {}
+        for name, shape in shapes.items():
+            if tuple(context.get_tensor_shape(name)) != shape:
+                raise BundleError(f"The engine's '{name}' is {tuple(context.get_tensor_shape(name))}, not {shape}.")
+            self._host[name], address = cuda.allocate_host(shape, types[name])
+            self._device[name] = address if mapped else cuda.allocate(self._host[name].nbytes)
+            if not context.set_tensor_address(name, self._device[name]):
+                raise DeviceError(f"TensorRT does not take an address for '{name}'.")
+        self._host["frames"][:] = 0
+        self._enqueue()  # once before recording: TensorRT finishes its initialisation in the first run
+        cuda.synchronize()
+        self.graph = self._record() if record else None
+
+    def _enqueue(self) -> None:
+        if not self._mapped:
+            self._cuda.upload(self._device["frames"], self._host["frames"])
+        if not self._context.execute_async_v3(self._cuda.handle):
+            raise DeviceError("TensorRT failed to run the engine.")
+        if not self._mapped:
+            for name in OUTPUTS:
+                self._cuda.download(self._host[name], self._device[name])
+
+    def _record(self) -> Any:
+        """Return the CUDA graph of one run, or None where the engine cannot be recorded."""
+        try:
+            with self._cuda.capture() as captured:
+                self._enqueue()
+        except DeviceError:
+            return None
+        return captured.graph
+
+    def run(self, frames: NDArray[np.uint8], scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
+        """Infer on no more frames than the lane has; scores and maps are written."""
+        count = len(frames)
+        np.copyto(self._host["frames"][:count], frames)
+        if self.graph is None:
+            self._enqueue()
+        else:
+            self._cuda.launch(self.graph)
+        self._cuda.synchronize()
+        np.copyto(scores, self._host["scores"][:count])
+        np.copyto(maps, self._host["maps"][:count])

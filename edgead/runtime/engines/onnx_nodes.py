@@ -1,0 +1,117 @@
+"""The nodes of an ONNX file, read without the onnx package, which is not installed beside a line.
+
+An ONNX file is a protocol buffer. Only four of its fields are needed, so they are picked out of the wire format:
+ModelProto.graph (7), GraphProto.node (1), NodeProto.name (3), op_type (4) and domain (7).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgead.errors import BundleError
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a graph, for instance ``Node("/reconstructive/encoder/Conv", "Conv", "")``."""
+
+    name: str
+    operator: str
+    domain: str
+
+    @property
+    def part(self) -> str:
+        """The part of the method it belongs to: the exporter names nodes after the module they come from."""
+        parts = self.name.strip("/").replace("/", ".") if "/" in self.name else self.name
+        return parts.rpartition(".")[0] or "the graph's top level"
+
+    def describe(self) -> str:
+        """Name operator, node and part in one phrase."""
+        operator = f"{self.domain}.{self.operator}" if self.domain else self.operator
+        return f"operator {operator} (node '{self.name or 'unnamed'}', in {self.part})"
+
+
+def read_nodes(path: Path) -> list[Node]:
+    """Return the nodes of a graph in their order.
+
+    Raises:
+        BundleError: not an ONNX file.
+    """
+    try:
+        model = memoryview(path.read_bytes())
+        graphs = [graph for number, graph in _fields(model) if number == 7]
+        nodes = [node for graph in graphs for number, node in _fields(graph) if number == 1]
+        return [_node(node) for node in nodes]
+    except (IndexError, ValueError) as error:
+        raise BundleError(f"{path} is not an ONNX file.") from error
+
+
+def _node(data: memoryview) -> Node:
+    texts = {number: bytes(value).decode() for number, value in _fields(data) if number in (3, 4, 7)}
+    return Node(texts.get(3, ""), texts.get(4, ""), texts.get(7, ""))
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield number and content of each field that holds bytes."""
+    place = 0
+    while place < len(data):
+        key, place = _varint(data, place)
+        number, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            _, place = _varint(data, place)
+        elif kind in (_FIXED64, _FIXED32):
+            place += 8 if kind == _FIXED64 else 4
+        elif kind == _BYTES:
+            length, place = _varint(data, place)
+            if place + length > len(data):
+                raise ValueError("cut off")
+            yield number, data[place : place + length]
+            place += length
+        else:
+            raise ValueError(f"wire type {kind}")
+
+
+def _varint(data: memoryview, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[place]
+        place += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, place
+
+
+_LACKING = (
+    r"Fatal error: ([\w.]*:\w+)\(-?\d+\) is not a registered function",  # ONNX Runtime, another domain
+    r"No Op registered for (\w+) with domain_version",  # ONNX Runtime, the standard's domain
+    r"Could not find an implementation for (\w+)\(\d+\)",  # ONNX Runtime, a type that the operator is not there for
+    r"No conversion rule found for operations: (.+)",  # OpenVINO, a list
+)
+
+
+def describe_refusal(engine: str, version: str, model: Path, text: str) -> str:
+    """Say why an engine does not take a graph: which operator it lacks, at which node, in which part of the method.
+
+    Args:
+        engine, version: who refuses.
+        model: the graph.
+        text: the engine's own words.
+    """
+    found = [name.strip() for pattern in _LACKING for names in re.findall(pattern, text) for name in names.split(",")]
+    try:
+        nodes = read_nodes(model) if found else []
+    except BundleError:
+        nodes = []
+    lacking = []
+    for name in found:
+        operator = re.split(r"[.:]", re.sub(r"-\d+$", "", name))[-1]
+        lacking += [node.describe() for node in nodes if node.operator == operator][:1] or [f"operator {name}"]
+    said = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Exception from")]
+    reason = f"it lacks {'; '.join(lacking)}" if lacking else (said or ["it gives no reason"])[0]
+    return f"{engine} {version} cannot read {model}: {reason}"

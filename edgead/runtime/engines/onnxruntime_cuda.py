@@ -1,0 +1,139 @@
+"""ONNX Runtime on an NVIDIA GPU: buffers that stay where they are, and CUDA graphs.
+
+The CUDA provider has not been run by its authors; binding and batches are tested on the CPU provider.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.bundle import Bundle
+from edgead.errors import DeviceError, EdgeadError, require
+from edgead.runtime.engines import Opening, first_line, read_settings, split_batch
+from edgead.runtime.engines.cuda import find_gpu
+from edgead.runtime.engines.onnxruntime_engine import open_session
+
+PROVIDER = "CUDAExecutionProvider"
+
+
+@dataclass(frozen=True)
+class CudaSettings:
+    """Set as ``onnxruntime-cuda:cuda_graph=off``.
+
+    Attributes:
+        cuda_graph: record each number of frames once and replay it. Where the graph has nodes that do not run on the
+            GPU this cannot be, and frames are run without.
+        tf32: let float32 convolutions round to TF32. Faster, and further from the golden outputs than a float32
+            bundle allows.
+    """
+
+    cuda_graph: bool = True
+    tf32: bool = False
+
+
+def open_cuda(bundle: Bundle, opening: Opening) -> OnnxRuntimeCudaEngine:
+    """Open a bundle on an NVIDIA GPU.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime is not installed.
+        DeviceError: it is the CPU package, or there is no GPU.
+    """
+    settings = read_settings(CudaSettings, "onnxruntime-cuda", opening.settings)
+    ort = require("onnxruntime", "gpu")
+    if PROVIDER not in ort.get_available_providers():
+        raise DeviceError(
+            "The installed onnxruntime is the package for CPUs.\n"
+            "For an NVIDIA GPU:  pip uninstall onnxruntime; pip install 'edgead[gpu]'"
+        )
+    find_gpu()  # ONNX Runtime without a driver warns and goes on with the CPU
+    batches = (1,) if opening.batch == 1 else (1, opening.batch)
+    size = bundle.manifest.size
+    options = {"use_tf32": str(int(settings.tf32))}
+    if settings.cuda_graph:
+        try:
+            recorded = {**options, "enable_cuda_graph": "1"}
+            return OnnxRuntimeCudaEngine(bundle.model, size, batches, "cuda", PROVIDER, recorded)
+        except EdgeadError:  # what cannot be recorded is refused when the session is made, or in its first run
+            opening.console.say("ONNX Runtime cannot record this graph as a CUDA graph; going on without.")
+    return OnnxRuntimeCudaEngine(bundle.model, size, batches, "cuda", PROVIDER, options)
+
+
+class OnnxRuntimeCudaEngine:
+    """An `edgead.runtime.engines.Engine` whose inputs and outputs are bound to fixed addresses.
+
+    Args:
+        model: the graph.
+        size: (height, width) in pixels.
+        batches: numbers of frames that have buffers of their own; a batch between two of them is filled up.
+        device: ``"cuda"``, or ``"cpu"`` to test the binding.
+        provider, provider_options: of ONNX Runtime.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        size: tuple[int, int],
+        batches: tuple[int, ...],
+        device: str,
+        provider: str,
+        provider_options: dict[str, str],
+    ) -> None:
+        self.name = f"onnxruntime-{device}"
+        session = open_session(model, provider, provider_options)
+        self._lanes = {count: _Lane(session, count, size, device) for count in batches}
+
+    def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        scores = np.empty(len(frames), np.float32)
+        maps = np.empty(frames.shape[:3], np.float32)
+        for start, stop, size in split_batch(len(frames), list(self._lanes)):
+            self._lanes[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
+        return scores, maps
+
+    def close(self) -> None:
+        self._lanes = {}
+
+
+class _Lane:
+    """What runs one fixed number of frames: its buffers, their binding, and the number of its CUDA graph."""
+
+    def __init__(self, session: Any, count: int, size: tuple[int, int], device: str) -> None:
+        ort = require("onnxruntime", "gpu")
+        self._session = session
+        self._frames = np.zeros((count, *size, 3), np.uint8)
+        self._options = ort.RunOptions()
+        self._options.add_run_config_entry("gpu_graph_id", str(count))
+        self._binding = session.io_binding()
+        tensors: dict[str, tuple[tuple[int, ...], Any]] = {
+            "frames": (self._frames.shape, np.uint8),
+            "scores": ((count,), np.float32),
+            "maps": ((count, *size), np.float32),
+        }
+        self._values = {
+            name: ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)
+            for name, (shape, dtype) in tensors.items()
+        }
+        self._values["frames"].update_inplace(self._frames)
+        self._binding.bind_ortvalue_input("frames", self._values["frames"])
+        for name in ("scores", "maps"):
+            self._binding.bind_ortvalue_output(name, self._values[name])
+        self._run()  # a CUDA graph is recorded now, and where that fails it is known before the first frame
+
+    def _run(self) -> None:
+        try:
+            self._session.run_with_iobinding(self._binding, self._options)
+        except Exception as error:  # ONNX Runtime's errors have no common base but this
+            raise DeviceError(f"ONNX Runtime failed: {first_line(error)}") from error
+
+    def run(self, frames: NDArray[np.uint8], scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
+        """Infer on no more frames than the lane has; scores and maps are written."""
+        count = len(frames)
+        np.copyto(self._frames[:count], frames)
+        self._values["frames"].update_inplace(self._frames)
+        self._run()
+        np.copyto(scores, self._values["scores"].numpy()[:count])
+        np.copyto(maps, self._values["maps"].numpy()[:count])

@@ -1,0 +1,134 @@
+"""The plans that were built on this device: ``tensorrt/`` in the cache folder, each with a note of what it is.
+
+KEY.plan   the plan
+KEY.json   what it was built from and on, its SHA-256, and the trtexec line that builds the same
+KEY.lock   held by the process that builds it; the system frees it when that process is gone
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgead.bundle import MODEL, Bundle
+from edgead.console import Console
+from edgead.files import sha256, write_json
+from edgead.runtime.engines.auto import cache_folder
+from edgead.runtime.engines.cuda import Gpu
+from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings, is_strong, trtexec_line
+from edgead.runtime.engines.tensorrt_process import build_in_process, disk_error
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedPlan:
+    """Where the plan of one bundle for one device is, or will be.
+
+    Attributes:
+        path: of the plan.
+        request: how it is built.
+        facts: all that the plan depends on; they make its name.
+    """
+
+    path: Path
+    request: BuildRequest
+    facts: dict[str, Any]
+
+    @property
+    def note(self) -> Path:
+        """The file beside it."""
+        return self.path.with_suffix(".json")
+
+    def read(self, console: Console) -> bytes:
+        """Return the plan, built first where it is not there or not what was written.
+
+        Of several processes that want the same plan, one builds and the others wait for it.
+
+        Raises:
+            BundleError, ConfigError, DeviceError: see `edgead.runtime.engines.tensorrt_process.build_in_process`;
+                DeviceError also where the cache's folder cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self.path.with_suffix(".lock"), console):
+                if not self._is_whole():
+                    self.discard()
+                    self._build(console)
+                return self.path.read_bytes()
+        except OSError as error:
+            raise disk_error(self.path, error.strerror or str(error)) from error
+
+    def discard(self) -> None:
+        """Forget the plan; the next `read` builds it anew."""
+        for path in (self.note, self.path, Path(self.request.plan)):
+            path.unlink(missing_ok=True)
+
+    def _is_whole(self) -> bool:
+        """The note is written last, so that a plan without one, or with another's hash, was cut off or damaged."""
+        try:
+            note = json.loads(self.note.read_text(encoding="utf-8"))
+            return bool(note["sha256"] == sha256(self.path))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _build(self, console: Console) -> None:
+        console.say("Building the TensorRT engine for this device. It takes minutes, once; Ctrl-C stops it.")
+        built = build_in_process(self.request, console)
+        line = trtexec_line(self.request, self.facts["tensorrt"], built["strong"], built["precision"])
+        os.replace(self.request.plan, self.path)
+        write_json(self.note, {"sha256": sha256(self.path), **self.facts, **built, "trtexec": line})
+        console.say(f"Built in {built['seconds']} s: {self.path}\nThe same by hand:  {line}")
+
+
+def find_plan(
+    bundle: Bundle, trt: Any, gpu: Gpu, settings: BuildSettings, batches: tuple[int, ...] = (1,)
+) -> CachedPlan:
+    """Name the plan of a bundle for a device. Whatever a plan depends on is in its name.
+
+    Raises:
+        ConfigError: a setting that this version of TensorRT does not have.
+    """
+    resolved = dataclasses.replace(settings, typing="strong" if is_strong(trt, settings.typing) else "weak")
+    facts = {
+        "model": bundle.manifest.files[MODEL],
+        "tensorrt": str(trt.__version__),
+        "gpu": gpu.name,
+        "capability": gpu.capability,
+        "driver": gpu.driver,
+        "batches": list(batches),
+        "settings": dataclasses.asdict(resolved),
+    }
+    folder = cache_folder() / "tensorrt"
+    path = folder / f"{_digest(facts)}.plan"
+    device = [facts[name] for name in ("tensorrt", "gpu", "capability", "driver")]
+    request = BuildRequest(
+        model=str(bundle.model),
+        size=bundle.manifest.size,
+        batches=batches,
+        plan=str(path.with_suffix(".part")),
+        timing_cache=str(folder / f"{_digest(device)}.timing"),
+        settings=resolved,
+    )
+    return CachedPlan(path, request, facts)
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def locked(path: Path, console: Console) -> Iterator[None]:
+    """Hold a lock that one process has at a time; wait for it where another has it."""
+    with path.open("wb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.say("Another process is building this engine; waiting for it.")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield  # closing the file frees the lock, and so does the end of the process

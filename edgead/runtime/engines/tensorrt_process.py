@@ -1,0 +1,92 @@
+"""Building a plan in a process of its own, so that it can be stopped, shown, and survived."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from edgead import errors
+from edgead.console import Console
+from edgead.errors import DeviceError
+from edgead.runtime.engines.tensorrt_build import BuildRequest, as_json
+
+PROGRAM = "edgead.runtime.engines.tensorrt_build"
+
+
+def build_in_process(request: BuildRequest, console: Console) -> dict[str, Any]:
+    """Build a plan and wait for it. Ctrl-C ends the other process at once; the plan is then not there.
+
+    Returns:
+        ``strong``, ``precision``, ``bytes`` and ``seconds`` of the build.
+
+    Raises:
+        BundleError, ConfigError: see `edgead.runtime.engines.tensorrt_build.build_plan`.
+        DeviceError: the builder failed or crashed, or the plan could not be written.
+    """
+    start = time.monotonic()
+    facts: dict[str, Any] = {}
+    paths = os.pathsep.join(path for path in sys.path if path)
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-W", "ignore::DeprecationWarning", "-m", PROGRAM, as_json(request)],
+            stdin=subprocess.PIPE,  # it ends when this end is closed
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"},
+            start_new_session=True,  # Ctrl-C is for this process alone
+        )
+    except OSError as error:
+        raise DeviceError(f"The process that builds the engine cannot be started: {error}.") from error
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        with console.clock("building the engine") as show:
+            for line in child.stdout:
+                event = json.loads(line)
+                if "phase" in event:
+                    show(f"{event['phase']} {event['step']}/{event['steps']}")
+                facts |= {key: value for key, value in event.items() if key not in ("phase", "step", "steps")}
+        code = child.wait()
+    except BaseException:
+        child.kill()
+        child.wait()
+        Path(request.plan).unlink(missing_ok=True)
+        raise
+    finally:
+        child.stdin.close()
+        child.stdout.close()
+    if "done" not in facts:
+        Path(request.plan).unlink(missing_ok=True)
+        raise _failure(facts, code, Path(request.plan))
+    return {
+        "strong": facts["strong"],
+        "precision": facts["precision"],
+        "bytes": facts["done"],
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def _failure(facts: dict[str, Any], code: int, plan: Path) -> Exception:
+    if facts.get("error") == "OSError":
+        return disk_error(plan, facts["text"])
+    if "error" in facts:
+        kind: type[Exception] = getattr(errors, facts["error"])
+        return kind(facts["text"])
+    how = f"was ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    return DeviceError(
+        f"TensorRT's builder {how} without a plan. If memory was short, try  --engine tensorrt:workspace=256"
+    )
+
+
+def disk_error(path: Path, reason: str) -> DeviceError:
+    """Say that an engine could not be kept."""
+    return DeviceError(
+        f"The engine could not be written to {path.parent}: {reason}.\n"
+        "Free some space, or name a folder on another disk with the variable XDG_CACHE_HOME."
+    )

@@ -1,0 +1,186 @@
+"""`TensorRtEngine` with our own CUDA calls on a CUDA on the host, and ONNX Runtime in the place of TensorRT's kernels.
+
+Run as a program: ``python tensorrt_by_onnxruntime.py BUNDLE`` prints what was found as JSON. ONNX Runtime reads and
+writes at the addresses that the engine gave, so that wrong buffers, sizes or orders give wrong outputs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from edgead.bundle import read_bundle
+from edgead.errors import BundleError, DeviceError
+from edgead.runtime.engines.cuda import Cuda
+from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.runtime.engines.tensorrt_engine import TensorRtEngine, TensorRtSettings
+
+TYPES = {"frames": np.uint8, "scores": np.float32, "maps": np.float32}
+
+
+class Context:
+    """An execution context: it works at once, and cannot be recorded."""
+
+    def __init__(self, engine: Model) -> None:
+        self.engine, self.addresses, self.shapes, self.runs = engine, {}, {}, 0
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        return bool(stream) and profile < len(self.engine.batches)
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shapes = {"frames": shape, "scores": shape[:1], "maps": shape[:3]}
+        return True
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.shapes[name]
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def array(self, name: str) -> Any:
+        size = int(np.prod(self.shapes[name])) * np.dtype(TYPES[name]).itemsize
+        data = (ctypes.c_uint8 * size).from_address(self.addresses[name])
+        return np.frombuffer(data, TYPES[name]).reshape(self.shapes[name])
+
+    def execute_async_v3(self, stream: int) -> bool:
+        self.runs += 1
+        if self.engine.fails:
+            return False
+        if self.runs == 2 and self.engine.refuses_recording:
+            return False
+        scores, maps = self.engine.session.run(("scores", "maps"), {"frames": self.array("frames")})
+        self.array("scores")[:], self.array("maps")[:] = scores, maps
+        return True
+
+
+class Model:
+    """An engine with a static profile for each batch."""
+
+    def __init__(self, path: str, size: tuple[int, int], batches: tuple[int, ...], **faults: Any) -> None:
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.size, self.batches = size, batches
+        self.fails, self.refuses_recording = faults.get("fails", False), faults.get("refuses_recording", True)
+        self.num_io_tensors, self.num_optimization_profiles = 3, len(batches)
+        self.kinds = faults.get("kinds") or {"frames": "uint8", "scores": "float32", "maps": "float32"}
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(TYPES)[index]
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return self.kinds[name]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return {"frames": (-1, *self.size, 3), "scores": (-1,), "maps": (-1, *self.size)}[name]
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+        return [(self.batches[profile], *self.size, 3)] * 3
+
+    def create_execution_context(self) -> Context:
+        return Context(self)
+
+
+def fake_trt(engine: Model | None) -> Any:
+    class Logger:
+        ERROR = 1
+
+        def __init__(self, severity: int) -> None:
+            self.severity = severity
+
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
+    names = {"uint8": "uint8", "float32": "float32", "__version__": "0.0"}
+    return SimpleNamespace(Logger=Logger, Runtime=lambda logger: runtime, **names)
+
+
+def refusal(call: Any) -> str:
+    try:
+        call()
+    except (BundleError, DeviceError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "taken"
+
+
+def main(path: str) -> None:
+    bundle = read_bundle(path)
+    size, model = bundle.manifest.size, str(bundle.model)
+    frames = np.random.default_rng(0).integers(0, 256, (9, *size, 3), dtype=np.uint8)
+    plain = OnnxRuntimeEngine(bundle.model)
+    found: dict[str, Any] = {}
+    for label, settings, batches in (
+        ("copied", TensorRtSettings(mapped="off"), (1, 4)),
+        ("mapped", TensorRtSettings(mapped="on"), (1, 4)),
+        ("no graph", TensorRtSettings(cuda_graph=False), (1, 4)),
+        ("one", TensorRtSettings(), (1,)),
+    ):
+        cuda = Cuda()
+        runs = Model(model, size, batches, refuses_recording=settings.cuda_graph)
+        engine = TensorRtEngine(b"plan", size, fake_trt(runs), cuda, settings)
+        worst = 0.0
+        for count in (1, 3, 4, 5, 9):
+            outputs = engine.infer(frames[:count])
+            engine.infer(frames[::-1][:count])  # must not write into what was returned
+            for array, expected in zip(outputs, plain.infer(frames[:count])):
+                worst = max(worst, float(np.abs(array - expected).max()))
+        recorded, allocated = engine.recorded, cuda._library.edgead_test_allocated()
+        engine.close()
+        found[label] = {
+            "worst": worst,
+            "recorded": recorded,
+            "allocated": allocated,
+            "left": cuda._library.edgead_test_allocated(),
+        }
+    found["unloadable"] = refusal(lambda: TensorRtEngine(b"", size, fake_trt(None), Cuda(), TensorRtSettings()))
+    other = Model(model, (size[0], size[1] + 1), (1,))
+    found["other size"] = refusal(lambda: TensorRtEngine(b"", size, fake_trt(other), Cuda(), TensorRtSettings()))
+    half = Model(model, size, (1,), kinds={**dict.fromkeys(TYPES, "float32"), "frames": "float32"})
+    found["other type"] = refusal(lambda: TensorRtEngine(b"", size, fake_trt(half), Cuda(), TensorRtSettings()))
+    failing = Model(model, size, (1,), fails=True)
+    found["failing"] = refusal(lambda: TensorRtEngine(b"", size, fake_trt(failing), Cuda(), TensorRtSettings()))
+    found["cuda"] = try_cuda()
+    print(json.dumps(found))
+
+
+def try_cuda() -> dict[str, Any]:
+    """Recording on the host's CUDA: what was recorded is replayed, and a broken recording leaves the stream usable."""
+    cuda = Cuda()
+    source, _ = cuda.allocate_host((3, 5), np.float32)
+    target, _ = cuda.allocate_host((3, 5), np.float32)
+    device = cuda.allocate(source.nbytes)
+    with cuda.capture() as recording:
+        cuda.upload(device, source)
+        cuda.download(target, device)
+    source[:], target[:] = np.arange(15).reshape(3, 5), 0
+    untouched = not target.any()
+    cuda.launch(recording.graph)
+    cuda.synchronize()
+    replayed = bool((target == source).all())
+
+    def break_it() -> None:
+        with cuda.capture():
+            cuda._library.edgead_test_break_the_recording()
+
+    def raise_in_it() -> None:
+        with cuda.capture():
+            raise DeviceError("in the block")
+
+    broken, raised = refusal(break_it), refusal(raise_in_it)
+    source[:] = 7
+    cuda.upload(device, source)
+    cuda.download(target, device)
+    cuda.synchronize()
+    usable = bool((target == 7).all())
+    memory = refusal(lambda: cuda.allocate(1 << 50))
+    cuda.close()
+    found = {"untouched": untouched, "replayed": replayed, "broken": broken, "raised": raised, "usable": usable}
+    return {**found, "memory": memory, "integrated": cuda.integrated, "asked": "EDGEAD_TEST_INTEGRATED" in os.environ}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,281 @@
+"""Building engines, for real, with NVIDIA's tensorrt-rtx on the CPU: graphs, errors, cancellation, the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Listener, wait_until
+from tensorrt_on_cpu import environment, make_shim, needs_rtx
+from test_engines import odd_graph
+
+from edgead.bundle import Bundle, read_bundle
+from edgead.errors import BundleError, ConfigError, DeviceError
+from edgead.runtime.engines.cuda import Gpu
+from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings, trtexec_line
+from edgead.runtime.engines.tensorrt_cache import CachedPlan, find_plan, locked
+from edgead.runtime.engines.tensorrt_process import build_in_process
+
+pytestmark = needs_rtx
+GPU = Gpu("Host", "8.7", "12.6 (none)")
+
+
+@pytest.fixture
+def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Processes that are started find tensorrt-rtx under TensorRT's name."""
+    folder = make_shim(tmp_path / "shim")
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+@pytest.fixture
+def opened(line_bundle: Path) -> Bundle:
+    return read_bundle(line_bundle)
+
+
+@pytest.fixture
+def request_for(shim: Path, tmp_path: Path) -> Callable[..., BuildRequest]:
+    def make(model: Path, size: tuple[int, int] = (64, 64), **changes: Any) -> BuildRequest:
+        plan, timing = str(tmp_path / "engine.part"), str(tmp_path / "engine.timing")
+        request = BuildRequest(str(model), size, (1,), plan, timing, BuildSettings())
+        return dataclasses.replace(request, **changes)
+
+    return make
+
+
+def plan_of(bundle: Bundle, settings: BuildSettings | None = None, batches: tuple[int, ...] = (1,)) -> CachedPlan:
+    import tensorrt_rtx
+
+    return find_plan(bundle, tensorrt_rtx, GPU, settings or BuildSettings(), batches)
+
+
+def test_progress_and_profiles(opened: Bundle, request_for: Callable[..., BuildRequest]) -> None:
+    console = Listener()
+    one = build_in_process(request_for(opened.model), console)
+    assert one["strong"] is True
+    assert one["precision"] == []
+    steps = [match for text in console.shown if (match := re.fullmatch(r"Building engine (\d+)/(\d+)", text))]
+    assert [int(match[1]) for match in steps] == list(range(int(steps[0][2])))
+    request = request_for(opened.model, batches=(1, 4))
+    two = build_in_process(request, Listener())
+    assert two["bytes"] == Path(request.plan).stat().st_size > one["bytes"]
+
+
+@pytest.mark.parametrize(("operator", "domain"), [("Swizzle", "com.acme"), ("StringNormalizer", "")])
+def test_a_parser_error_names_operator_node_and_part(
+    request_for: Callable[..., BuildRequest], tmp_path: Path, operator: str, domain: str
+) -> None:
+    odd_graph(tmp_path / "odd.onnx", operator, domain)
+    with pytest.raises(BundleError) as caught:
+        build_in_process(request_for(tmp_path / "odd.onnx"), Listener())
+    where = f"operator {operator} (node '/gates.0/match/Odd', in gates.0.match): "
+    assert where in str(caught.value)
+    assert str(caught.value).startswith("TensorRT 1.")
+    assert not (tmp_path / "engine.part").exists()
+
+
+def test_what_the_builder_does_not_take_is_said(opened: Bundle, request_for: Callable[..., BuildRequest]) -> None:
+    with pytest.raises(DeviceError, match=r"takes no frames of shape|could not build"):
+        build_in_process(request_for(opened.model, size=(32, 32)), Listener())
+    with pytest.raises(ConfigError, match="only knows strongly typed networks"):
+        build_in_process(request_for(opened.model, settings=BuildSettings(typing="weak")), Listener())
+    with pytest.raises(ConfigError, match=r"sees 0 DLA cores here; there is no number 1"):
+        build_in_process(request_for(opened.model, settings=BuildSettings(dla=1)), Listener())
+
+
+CRASHES = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n"
+
+
+def test_a_crash_of_the_builder_is_an_error(
+    opened: Bundle, shim: Path, request_for: Callable[..., BuildRequest], tmp_path: Path
+) -> None:
+    (shim / "tensorrt.py").write_text(CRASHES)
+    with pytest.raises(DeviceError, match="was ended by signal SIGSEGV without a plan"):
+        build_in_process(request_for(opened.model), Listener())
+
+
+def test_built_once_and_kept_with_what_it_depends_on(opened: Bundle, shim: Path, tmp_path: Path) -> None:
+    console, plan = Listener(), plan_of(opened)
+    first = plan.read(console)
+    assert console.said[0].startswith("Building the TensorRT engine")
+    assert "The same by hand:  trtexec --onnx=" in console.said[1]
+    console = Listener()
+    assert plan.read(console) == first
+    assert console.said == []
+    folder = tmp_path / "cache" / "edgead" / "tensorrt"
+    kinds = sorted(path.suffix for path in folder.iterdir())
+    assert kinds == [".json", ".lock", ".plan", ".timing"]
+    note = json.loads(plan.note.read_text())
+    assert note["model"] == opened.manifest.files["model.onnx"]
+    assert (note["gpu"], note["capability"], note["driver"], note["batches"]) == ("Host", "8.7", "12.6 (none)", [1])
+
+
+def test_a_damaged_entry_is_built_again(opened: Bundle, shim: Path) -> None:
+    plan = plan_of(opened)
+    first = plan.read(Listener())
+    damages: list[Callable[[], object]] = [
+        lambda: plan.path.write_bytes(first[:-1]),
+        lambda: plan.note.write_text("["),
+        lambda: plan.path.unlink(),
+    ]
+    for damage in damages:
+        damage()
+        console = Listener()
+        assert len(plan.read(console)) == len(first)
+        assert len(console.said) == 2
+    assert plan.read(Listener()) == plan.path.read_bytes()
+
+
+def test_whatever_a_plan_depends_on_gives_it_another_name(opened: Bundle) -> None:
+    import tensorrt_rtx
+
+    other = dataclasses.replace(opened.manifest, files={**opened.manifest.files, "model.onnx": "0" * 64})
+    plans = [
+        plan_of(opened),
+        plan_of(Bundle(opened.path, other)),
+        plan_of(opened, batches=(1, 4)),
+        *(plan_of(opened, BuildSettings(**{k: v})) for k, v in {"opt_level": 5, "workspace": 64, "tf32": True}.items()),
+        *(
+            find_plan(opened, tensorrt_rtx, dataclasses.replace(GPU, **{field: "other"}), BuildSettings())
+            for field in ("name", "capability", "driver")
+        ),
+    ]
+    assert len({plan.path for plan in plans}) == len(plans)
+    assert plan_of(opened).path == plan_of(opened, BuildSettings(typing="strong")).path  # what auto means here
+    assert len({plan.request.timing_cache for plan in plans}) == 4
+
+
+READS = """
+import sys
+import tensorrt as trt
+from edgead.bundle import read_bundle
+from edgead.console import Console
+from edgead.runtime.engines.cuda import Gpu
+from edgead.runtime.engines.tensorrt_build import BuildSettings
+from edgead.runtime.engines.tensorrt_cache import find_plan
+from contextlib import contextmanager
+
+class Printer(Console):
+    def say(self, text):
+        print(text, flush=True)
+
+    @contextmanager
+    def clock(self, label):
+        yield lambda text: print(text, flush=True)
+
+plan = find_plan(read_bundle(sys.argv[1]), trt, Gpu("Host", "8.7", "12.6 (none)"), BuildSettings())
+try:
+    print("read", len(plan.read(Printer())), flush=True)
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+def start(line_bundle: Path, shim: Path, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", READS, str(line_bundle)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(shim),
+        **options,
+    )
+
+
+def left(tmp_path: Path) -> list[str]:
+    """What lies in the cache beside locks."""
+    folder = tmp_path / "cache" / "edgead" / "tensorrt"
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
+def test_of_two_processes_one_builds_and_the_other_waits(line_bundle: Path, shim: Path) -> None:
+    processes = [start(line_bundle, shim) for _ in range(2)]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    texts = sorted((output for output, _ in outputs), key=lambda text: "waiting" in text)
+    assert "Building the TensorRT engine" in texts[0]
+    assert texts[1].startswith("Another process is building this engine; waiting for it.\nread ")
+    assert texts[1].splitlines()[-1] == texts[0].splitlines()[-1]
+
+
+def first_phase(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("Building engine"):
+            return
+    raise AssertionError("no phase was reported")
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_killed_process_takes_its_builder_along_and_blocks_no_one(
+    opened: Bundle, line_bundle: Path, shim: Path, tmp_path: Path
+) -> None:
+    process = start(line_bundle, shim)
+    first_phase(process)
+    builders = children(process)
+    process.kill()
+    process.communicate(timeout=30)
+    wait_until(lambda: not any(is_running(pid) for pid in builders))
+    plan = plan_of(opened)
+    Path(plan.request.plan).write_bytes(b"what a killed builder may leave")
+    plan.read(Listener())
+    assert sorted(Path(name).suffix for name in left(tmp_path)) == [".json", ".plan", ".timing"]
+
+
+def test_a_lock_that_no_one_holds_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    path.write_text("left behind")
+    console, start = Listener(), time.monotonic()
+    with locked(path, console):
+        assert console.said == []
+    assert time.monotonic() - start < 1
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(line_bundle: Path, shim: Path, tmp_path: Path) -> None:
+    """No file may grow beyond a few kilobytes: the system's own refusal, as on a full disk or quota."""
+    process = start(line_bundle, shim, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.match(r"DeviceError: The engine could not be written to \S+: File too large\.\nFree some space", errors)
+    assert [name for name in left(tmp_path) if not name.endswith(".timing")] == []
+
+
+def test_a_cache_that_cannot_be_made_is_said(opened: Bundle, shim: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(DeviceError, match=r"(?s)could not be written.*XDG_CACHE_HOME"):
+        plan_of(opened).read(Listener())
+
+
+def test_the_trtexec_line_of_each_version() -> None:
+    request = BuildRequest("m.onnx", (64, 96), (1,), "k.part", "t", BuildSettings(opt_level=4, workspace=256))
+    shapes = " ".join(f"--{which}Shapes=frames:1x64x96x3" for which in ("min", "opt", "max"))
+    common = f"trtexec --onnx=m.onnx --saveEngine=k.plan {shapes} --memPoolSize=workspace:256"
+    common += " --builderOptimizationLevel=4"
+    assert trtexec_line(request, "11.4.0", True) == f"{common} --noTF32 --skipInference"
+    assert trtexec_line(request, "10.16.1", True) == f"{common} --stronglyTyped --noTF32 --skipInference"
+    weak = trtexec_line(request, "8.6.2", False, ["int8", "fp16"])
+    assert weak == f"{common} --int8 --fp16 --precisionConstraints=prefer --noTF32 --skipInference"
+    dla = dataclasses.replace(request, batches=(1, 4), settings=BuildSettings(dla=0, tf32=True))
+    line = trtexec_line(dla, "10.3.0", False, ["fp16"])
+    assert "--profile=1 --minShapes=frames:4x64x96x3" in line
+    assert "--useDLACore=0 --allowGPUFallback" in line
+    assert "--noTF32" not in line

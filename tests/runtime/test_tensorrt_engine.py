@@ -1,0 +1,156 @@
+"""Loading and running engines as far as that goes without a GPU: our CUDA calls, buffers, batches, and the verbs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import wait_until
+from tensorrt_on_cpu import environment, make_cuda, make_shim, needs_compiler, needs_rtx
+
+pytestmark = needs_compiler
+
+
+@pytest.fixture(scope="module")
+def cuda_on_host(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_cuda(tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture(scope="module")
+def found(cuda_on_host: Path, line_bundle: Path) -> dict[str, Any]:
+    program = Path(__file__).with_name("tensorrt_by_onnxruntime.py")
+    command = [sys.executable, str(program), str(line_bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(libraries=cuda_on_host))
+    assert done.returncode == 0, done.stderr[-3000:]
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.mark.parametrize("how", ["copied", "mapped", "no graph", "one"])
+def test_batches_of_every_size_give_what_a_plain_run_gives(found: dict[str, Any], how: str) -> None:
+    assert found[how]["worst"] < 1e-5
+    buffers = 3 if how == "one" else 6
+    assert found[how]["allocated"] == (buffers if how == "mapped" else 2 * buffers)
+    assert found[how]["left"] == 0
+
+
+def test_what_cannot_be_recorded_is_run_plainly(found: dict[str, Any]) -> None:
+    assert found["copied"]["recorded"] is False
+    assert found["cuda"] == {
+        "untouched": True,
+        "replayed": True,
+        "broken": "DeviceError: CUDA failed: cudaStreamEndCapture: not permitted (901). See:  edgead doctor",
+        "raised": "DeviceError: in the block",
+        "usable": True,
+        "memory": "DeviceError: CUDA failed: cudaMalloc: out of memory (2). See:  edgead doctor",
+        "integrated": False,
+        "asked": False,
+    }
+
+
+def test_engines_that_are_not_this_bundles_are_refused(found: dict[str, Any]) -> None:
+    assert found["unloadable"].endswith("cannot load the engine. Was it built on this device?")
+    assert found["other size"].startswith("BundleError: The engine's 'frames' is uint8 (-1, 64, 65, 3), and the bundle")
+    assert found["other type"].startswith("BundleError: The engine's 'frames' is float32")
+    assert found["failing"] == "DeviceError: TensorRT failed to run the engine."
+
+
+def edgead(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgead", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(**options))
+
+
+def test_without_a_gpu_the_verbs_say_so(line_bundle: Path) -> None:
+    done = edgead("doctor", "--build", line_bundle)
+    assert done.returncode == 4
+    assert done.stderr.startswith("Error: There is no NVIDIA driver here (libcuda.so.1 is missing).")
+    done = edgead("export", "--format", "engine", "--method", "draem")
+    assert done.returncode == 4  # before anything else is looked for
+    assert "NVIDIA driver" in done.stderr
+
+
+def test_doctor_proves_any_engine(line_bundle: Path) -> None:
+    done = edgead("doctor", "--build", line_bundle, "--engine", "onnxruntime", "--json")
+    assert done.returncode == 0, done.stderr
+    proof = json.loads(done.stdout)
+    assert proof["engine"] == "onnxruntime-cpu"
+    assert proof["golden"]["score_error"] <= proof["golden"]["tolerance"]
+    assert 0 < proof["latency_ms"]["p50"] <= proof["latency_ms"]["p99"]
+    assert "right: scores within" in done.stderr
+
+
+@needs_rtx
+def test_doctor_builds_and_says_what_does_not_load(line_bundle: Path, cuda_on_host: Path, tmp_path: Path) -> None:
+    """The whole path but the GPU: a driver that answers, a real build, and an engine that this machine cannot load."""
+    shim = make_shim(tmp_path / "shim")
+    done = subprocess.run(
+        [sys.executable, "-m", "edgead", "doctor", "--build", str(line_bundle)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(shim, libraries=cuda_on_host),
+    )
+    assert done.returncode == 4, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("Building the TensorRT engine for this device")
+    assert "The engine in the cache cannot be loaded; building it again." in lines
+    assert lines[-1].startswith("Error: TensorRT 1.")
+    assert lines[-1].endswith("cannot load the engine. Was it built on this device?")
+    folder = tmp_path / "cache" / "edgead" / "tensorrt"
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".lock", ".plan", ".timing"]
+
+
+@needs_rtx
+def test_ctrl_c_stops_a_build_and_leaves_nothing(line_bundle: Path, cuda_on_host: Path, tmp_path: Path) -> None:
+    """As a terminal does it: the signal goes to the whole process group."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgead", "inspect", str(line_bundle), "--engine", "tensorrt:opt_level=5"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(make_shim(tmp_path / "shim"), libraries=cuda_on_host),
+        start_new_session=True,
+    )
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_until(lambda: children.read_text())
+        builder = children.read_text().strip()
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1] == "Error: interrupted."
+    assert "Traceback" not in errors
+    assert not Path("/proc", builder).exists()
+    folder = tmp_path / "cache" / "edgead" / "tensorrt"
+    assert [path.suffix for path in folder.iterdir()] == [".lock"]
+
+
+ASKS = """
+import platform
+from edgead.runtime.engines.tensorrt_engine import find_tensorrt
+platform.machine = lambda: MACHINE
+try:
+    find_tensorrt()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
+@pytest.mark.parametrize(("machine", "remedy"), [("aarch64", "--system-site-packages"), ("x86_64", "pip install")])
+def test_a_missing_tensorrt_is_said_with_what_brings_it(cuda_on_host: Path, machine: str, remedy: str) -> None:
+    program = ASKS.replace("MACHINE", repr(machine))
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(libraries=cuda_on_host)
+    )
+    assert done.stdout.startswith("MissingDependencyError "), done.stderr
+    assert remedy in done.stdout

@@ -1,0 +1,84 @@
+"""Every method in every precision, for TensorRT: the rules of its parsers, and NVIDIA's own parser and builder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+from tensorrt_on_cpu import make_shim, needs_rtx
+from test_contract import small
+
+from edgead.console import Console
+from edgead.errors import BundleError
+from edgead.export.calibration import measure_ranges
+from edgead.export.graph_rules import check_graph
+from edgead.export.precision import overflowing, to_half, to_int8
+from edgead.export.to_onnx import write_onnx
+from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings
+from edgead.runtime.engines.tensorrt_process import build_in_process
+from edgead.train.methods import METHODS
+
+Graph = onnx.ModelProto
+FORMS: dict[str, tuple[Callable[[Graph, dict[str, tuple[float, float]]], Graph], set[str]]] = {
+    "fp32": (lambda graph, ranges: graph, set()),
+    "fp16": (lambda graph, ranges: to_half(graph, overflowing(graph, ranges)), set()),
+    "int8": (lambda graph, ranges: to_int8(graph, ranges, [], "tensorrt"), set()),
+    "int8-fp16": (
+        lambda graph, ranges: to_half(to_int8(graph, ranges, [], "compact"), overflowing(graph, ranges)),
+        {"8.6", "8.x"},
+    ),
+}
+"""Precision ↦ how its graph is made, and which TensorRT is known to refuse that form."""
+
+
+@pytest.fixture(scope="module", params=list(METHODS))
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, tuple[int, int], dict[str, tuple[float, float]]]:
+    """A method's float32 graph with random weights, its size, and the ranges of its tensors on two frames."""
+    method, normals = small(request.param)
+    path = tmp_path_factory.mktemp(request.param) / "model.onnx"
+    write_onnx(method.deployable(), method.config.size, path, method.sensitive)
+    return path, method.config.size, dict(measure_ranges(path, normals[:2], "minmax", lambda items: items))
+
+
+@pytest.mark.slow
+@needs_rtx
+@pytest.mark.parametrize("precision", FORMS)
+def test_every_method_keeps_the_rules_and_builds(
+    exported: tuple[Path, tuple[int, int], dict[str, tuple[float, float]]],
+    precision: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, size, ranges = exported
+    make, refused_by = FORMS[precision]
+    graph = make(onnx.load(path), ranges)
+    assert {refusal.versions for refusal in check_graph(graph)} == refused_by
+    onnx.save(graph, tmp_path / "model.onnx")
+    monkeypatch.syspath_prepend(str(make_shim(tmp_path / "shim")))
+    plan, timing = str(tmp_path / "x.part"), str(tmp_path / "x.timing")
+    request = BuildRequest(str(tmp_path / "model.onnx"), size, (1,), plan, timing, BuildSettings())
+    built = build_in_process(request, Console())
+    assert built["strong"] is True
+    assert built["bytes"] == Path(plan).stat().st_size > 100_000
+
+
+@needs_rtx
+def test_the_form_for_cpus_is_refused_by_the_rules_and_by_nvidia(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, normals = small("draem")
+    path = tmp_path / "model.onnx"
+    write_onnx(method.deployable(), method.config.size, path, method.sensitive)
+    graph = to_int8(onnx.load(path), measure_ranges(path, normals[:2], "minmax", lambda items: items), [], "cpu")
+    assert "of every version" in {refusal.versions for refusal in check_graph(graph)}
+    onnx.save(graph, path)
+    monkeypatch.syspath_prepend(str(make_shim(tmp_path / "shim")))
+    request = BuildRequest(
+        str(path), method.config.size, (1,), str(tmp_path / "p"), str(tmp_path / "t"), BuildSettings()
+    )
+    with pytest.raises(BundleError, match=r"cannot read .*\noperator (De)?[Qq]uantizeLinear \(node '"):
+        build_in_process(request, Console())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 # The same kernels on every CPU: what torch and OpenVINO take by themselves depends on the machine (AMX, AVX-512), and
 # with it speed, rounding and, in bf16, the result.
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
 os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 
 import numpy as np

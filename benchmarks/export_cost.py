@@ -1,6 +1,7 @@
 """What the rewritten graphs save, and what a view costs. Untrained networks: latency does not depend on the weights.
 
     python benchmarks/export_cost.py --out benchmarks/results/export-cost.json
+    python benchmarks/export_cost.py --only transfusion --rounds 5 --out benchmarks/results/transfusion-export-cost.json
 
 Processor time says what a graph costs where other programs share the machine.
 """
@@ -12,9 +13,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
+import onnx
 import torch
 
 from edgead.benchmark.machine import describe_machine, versions
@@ -34,12 +37,17 @@ def make(name: str, preset: str, *settings: str) -> Method:
 
 
 def measure(graphs: dict[str, tuple[torch.nn.Module, tuple[int, int]]], rounds: int) -> dict[str, dict[str, float]]:
-    """Time one frame on every graph in turn, `rounds` times; milliseconds of the clock and of the processor."""
+    """Time one frame on every graph in turn, `rounds` times; milliseconds of the clock and of the processor.
+
+    The graphs' nodes and megabytes are given too.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        engines = {}
+        engines, extent = {}, {}
         for name, (module, size) in graphs.items():
-            write_onnx(module, size, Path(folder, f"{name}.onnx"))
-            engines[name] = OnnxRuntimeEngine(Path(folder, f"{name}.onnx"))
+            path = Path(folder, f"{name}.onnx")
+            write_onnx(module, size, path)
+            extent[name] = {"nodes": len(onnx.load(path).graph.node), "megabytes": path.stat().st_size / 1e6}
+            engines[name] = OnnxRuntimeEngine(path)
         rng = np.random.default_rng(0)
         frames = {name: rng.integers(0, 256, (1, *size, 3), dtype=np.uint8) for name, (_, size) in graphs.items()}
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in graphs}
@@ -52,34 +60,46 @@ def measure(graphs: dict[str, tuple[torch.nn.Module, tuple[int, int]]], rounds: 
     found = {}
     for name, each in times.items():
         clock, processor = np.median(each, axis=0) * 1e3
-        found[name] = {"p50_ms": float(clock), "p50_cpu_ms": float(processor), "rounds": rounds}
+        found[name] = {"p50_ms": float(clock), "p50_cpu_ms": float(processor), "rounds": rounds, **extent[name]}
     return found
+
+
+PAIRS = {
+    "aand-paper": ("paper",),
+    "aand-edge": ("edge",),
+    "aand-nano": ("nano",),
+    "aand-edge-squeezenet1_1": ("edge", "backbone=squeezenet1_1", "size=257"),
+    "transfusion-edge-1-step": ("edge", "reverse_steps=1"),
+    "transfusion-nano-1-step": ("nano", "reverse_steps=1"),
+    "transfusion-nano-18-steps": ("nano", "reverse_steps=18"),
+}
+"""Name, beginning with the method's ↦ preset and settings whose straight and rewritten graphs are compared."""
 
 
 @click.command()
 @click.option("--rounds", default=20, show_default=True)
+@click.option("--only", default="", help="Measure what begins with this.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(rounds: int, out: Path) -> None:
+def main(rounds: int, only: str, out: Path) -> None:
     """Measure and write JSON."""
-    machine, results = describe_machine(), {}
-    for label, settings in (
-        ("aand-paper", ("paper",)),
-        ("aand-edge", ("edge",)),
-        ("aand-nano", ("nano",)),
-        ("aand-edge-squeezenet1_1", ("edge", "backbone=squeezenet1_1", "size=257")),
-    ):
-        method = make("aand", *settings)
+    machine = describe_machine()
+    results: dict[str, dict[str, Any]] = {}
+    for label, settings in PAIRS.items():
+        if not label.startswith(only):
+            continue
+        method = make(label.partition("-")[0], *settings)
         size = method.config.size
         rows = measure({"detector": (method.detector(), size), "deployable": (method.deployable(), size)}, rounds)
         faster = {key: rows["detector"][key] / rows["deployable"][key] for key in ("p50_ms", "p50_cpu_ms")}
         results[label] = {**rows, "times_faster": faster}
         click.echo(f"{label}: {faster}")
-    graphs = {}
-    for views in VIEWS:
-        method = make("differnet", "edge", f"views={views}")
-        graphs[f"views={views}"] = (method.deployable(), method.config.size)
-    results["differnet-edge"] = measure(graphs, rounds)
-    click.echo(f"differnet-edge: {results['differnet-edge']}")
+    if "differnet-edge".startswith(only):
+        graphs = {}
+        for views in VIEWS:
+            method = make("differnet", "edge", f"views={views}")
+            graphs[f"views={views}"] = (method.deployable(), method.config.size)
+        results["differnet-edge"] = measure(graphs, rounds)
+        click.echo(f"differnet-edge: {results['differnet-edge']}")
     record = {
         "command": sys.argv,
         "machine": machine,

@@ -1,6 +1,7 @@
 """What rewritten and simplified graphs save, and what a view costs. Untrained: latency does not depend on the weights.
 
     python benchmarks/export_cost.py --out benchmarks/results/export-cost.json
+    python benchmarks/export_cost.py --method transfusion --rounds 5 --out transfusion-export-cost.json
 
 Processor time says what a graph costs where other programs share the machine.
 """
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -62,12 +64,17 @@ def shrink(name: str, preset: str, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def measure(graphs: dict[str, tuple[torch.nn.Module, tuple[int, int]]], rounds: int) -> dict[str, dict[str, float]]:
-    """Time one frame on every graph in turn, `rounds` times; milliseconds of the clock and of the processor."""
+    """Time one frame on every graph in turn, `rounds` times; milliseconds of the clock and of the processor.
+
+    The graphs' nodes and megabytes are given too.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        engines = {}
+        engines, extent = {}, {}
         for name, (module, size) in graphs.items():
-            write_onnx(module, size, Path(folder, f"{name}.onnx"))
-            engines[name] = OnnxRuntimeEngine(Path(folder, f"{name}.onnx"))
+            path = Path(folder, f"{name}.onnx")
+            write_onnx(module, size, path)
+            extent[name] = {"nodes": len(onnx.load(path).graph.node), "megabytes": path.stat().st_size / 1e6}
+            engines[name] = OnnxRuntimeEngine(path)
         rng = np.random.default_rng(0)
         frames = {name: rng.integers(0, 256, (1, *size, 3), dtype=np.uint8) for name, (_, size) in graphs.items()}
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in graphs}
@@ -80,32 +87,40 @@ def measure(graphs: dict[str, tuple[torch.nn.Module, tuple[int, int]]], rounds: 
     found = {}
     for name, each in times.items():
         clock, processor = np.median(each, axis=0) * 1e3
-        found[name] = {"p50_ms": float(clock), "p50_cpu_ms": float(processor), "rounds": rounds}
+        found[name] = {"p50_ms": float(clock), "p50_cpu_ms": float(processor), "rounds": rounds, **extent[name]}
     return found
+
+
+PAIRS = {
+    "aand-paper": ("paper",),
+    "aand-edge": ("edge",),
+    "aand-nano": ("nano",),
+    "aand-edge-squeezenet1_1": ("edge", "backbone=squeezenet1_1", "size=257"),
+    "transfusion-edge-1-step": ("edge", "reverse_steps=1"),
+    "transfusion-nano-1-step": ("nano", "reverse_steps=1"),
+    "transfusion-nano-18-steps": ("nano", "reverse_steps=18"),
+    "drept-paper": ("paper",),
+    "drept-edge": ("edge",),
+}
+"""Name, beginning with the method's ↦ preset and settings whose straight and rewritten graphs are compared."""
 
 
 @click.command()
 @click.option("--rounds", default=20, show_default=True)
-@click.option("--method", "only", help="Measure this method alone.")
+@click.option("--method", "only", default="", help="Measure this method alone.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(rounds: int, only: str | None, out: Path) -> None:
+def main(rounds: int, only: str, out: Path) -> None:
     """Measure and write JSON."""
-    machine, results = describe_machine(), {}
+    machine = describe_machine()
+    results: dict[str, dict[str, Any]] = {}
     shrunk = {}
     for name in METHODS:
-        if only not in (None, name):
-            continue
-        shrunk[f"{name}-edge"] = shrink(name, "edge", rounds)
-        click.echo(f"{name}: {shrunk[f'{name}-edge']}")
-    for label, name, settings in (
-        ("aand-paper", "aand", ("paper",)),
-        ("aand-edge", "aand", ("edge",)),
-        ("aand-nano", "aand", ("nano",)),
-        ("aand-edge-squeezenet1_1", "aand", ("edge", "backbone=squeezenet1_1", "size=257")),
-        ("drept-paper", "drept", ("paper",)),
-        ("drept-edge", "drept", ("edge",)),
-    ):
-        if only not in (None, name):
+        if only in ("", name):
+            shrunk[f"{name}-edge"] = shrink(name, "edge", rounds)
+            click.echo(f"{name}: {shrunk[f'{name}-edge']}")
+    for label, settings in PAIRS.items():
+        name = label.partition("-")[0]
+        if only not in ("", name):
             continue
         method = make(name, *settings)
         size = method.config.size
@@ -113,7 +128,7 @@ def main(rounds: int, only: str | None, out: Path) -> None:
         faster = {key: rows["detector"][key] / rows["deployable"][key] for key in ("p50_ms", "p50_cpu_ms")}
         results[label] = {**rows, "times_faster": faster}
         click.echo(f"{label}: {faster}")
-    if only in (None, "differnet"):
+    if only in ("", "differnet"):
         graphs = {}
         for views in VIEWS:
             method = make("differnet", "edge", f"views={views}")

@@ -21,7 +21,7 @@ from edgead.images import fit_frame, list_images, read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import MEAN, STD
 from edgead.train.methods.aand import Aand, AandConfig
-from edgead.train.methods.differnet import Differnet, DiffernetConfig
+from edgead.train.methods.differnet import Differnet, DiffernetConfig, rotate_frame
 from edgead.train.methods.draem import DiscriminativeNetwork, ReconstructiveNetwork
 from edgead.train.methods.drept.network import UNet
 from edgead.train.methods.transfusion.config import TransfusionConfig
@@ -108,6 +108,13 @@ def test_published_resizing_is_pillows_and_opencvs() -> None:
     for how, kind in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
         expected = np.asarray(rgb.resize((30, 20), kind))[..., ::-1]
         assert np.array_equal(resize(frame, (20, 30), f"pillow {how}"), expected)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (33, 20)])
+def test_rotations_take_pillows_pixels(size: tuple[int, int]) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for angle in (*np.arange(64) * (360 / 64), -17.3, 200.001, -90.0):
+        assert np.array_equal(rotate_frame(frame, angle), np.asarray(Image.fromarray(frame).rotate(angle))), angle
 
 
 @pytest.mark.slow
@@ -203,6 +210,7 @@ def test_aand_scores_as_published(parts: Path, tmp_path: Path) -> None:
         assert np.abs(maps[0] - smooth).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_transfusion_is_configured_as_its_weights_say(parts: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = TransfusionConfig(

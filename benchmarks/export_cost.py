@@ -1,4 +1,4 @@
-"""What the rewritten graphs save, and what a view costs. Untrained networks: latency does not depend on the weights.
+"""What rewritten and simplified graphs save, and what a view costs. Untrained: latency does not depend on the weights.
 
     python benchmarks/export_cost.py --out benchmarks/results/export-cost.json
 
@@ -8,6 +8,7 @@ Processor time says what a graph costs where other programs share the machine.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -15,13 +16,15 @@ from pathlib import Path
 
 import click
 import numpy as np
+import onnx
 import torch
 
 from edgead.benchmark.machine import describe_machine, versions
-from edgead.export.to_onnx import write_onnx
+from edgead.export.to_onnx import trace, write_onnx
+from edgead.runtime.engines.auto import time_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.method import Method, configure
-from edgead.train.methods import get_method
+from edgead.train.methods import METHODS, get_method
 
 VIEWS = (1, 2, 4, 8)
 
@@ -31,6 +34,31 @@ def make(name: str, preset: str, *settings: str) -> Method:
     kind = get_method(name)
     torch.manual_seed(0)
     return kind(configure(kind, preset, settings))
+
+
+def shrink(name: str, preset: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Compare a method's graph as traced from the reference, as traced from its rewritten form, and simplified."""
+    method = make(name, preset)
+    size = method.config.size
+    frame = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {each: Path(folder, f"{each}.onnx") for each in ("reference", "rewritten", "simplified")}
+        trace(method.detector(), size, paths["reference"])
+        trace(method.deployable(), size, paths["rewritten"])
+        write_onnx(method.deployable(), size, paths["simplified"], method.sensitive)
+        engines = {each: OnnxRuntimeEngine(path) for each, path in paths.items()}
+        for engine in engines.values():
+            engine.infer(frame)
+        times = time_engines(engines, frame, rounds)
+        return {
+            each: {
+                "nodes": len(onnx.load(path).graph.node),
+                "megabytes": path.stat().st_size / 1e6,
+                "p50_ms": times[each],
+                "rounds": rounds,
+            }
+            for each, path in paths.items()
+        }
 
 
 def measure(graphs: dict[str, tuple[torch.nn.Module, tuple[int, int]]], rounds: int) -> dict[str, dict[str, float]]:
@@ -62,6 +90,10 @@ def measure(graphs: dict[str, tuple[torch.nn.Module, tuple[int, int]]], rounds: 
 def main(rounds: int, out: Path) -> None:
     """Measure and write JSON."""
     machine, results = describe_machine(), {}
+    shrunk = {}
+    for name in METHODS:
+        shrunk[f"{name}-edge"] = shrink(name, "edge", rounds)
+        click.echo(f"{name}: {shrunk[f'{name}-edge']}")
     for label, settings in (
         ("aand-paper", ("paper",)),
         ("aand-edge", ("edge",)),
@@ -85,6 +117,8 @@ def main(rounds: int, out: Path) -> None:
         "machine": machine,
         "versions": versions(),
         "engine": "onnxruntime-cpu",
+        "load": os.getloadavg(),
+        "graphs": shrunk,
         "results": results,
     }
     out.write_text(json.dumps(record, indent=2) + "\n")

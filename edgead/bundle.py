@@ -45,7 +45,7 @@ class Manifest:
         training: ``seed``, ``steps``, ``created`` and package ``versions``.
         created: UTC, ISO 8601.
         edgead: version that wrote the bundle.
-        calibration: of INT8: ``method``, ``images``, ``source`` and ``fingerprint`` of the images.
+        calibration: of a lowered precision: ``method``, ``images``, ``source`` and ``fingerprint`` of the images.
         gate: of a lowered precision: what was measured, what was allowed, what was handed back; docs/precision.md.
         files: file name ↦ SHA-256, for every file but the manifest.
         digest: SHA-256 of the manifest itself, see `manifest_digest`.

@@ -33,7 +33,7 @@ LEAST_IMAGES = 8
 
 @dataclass(frozen=True)
 class Calibration:
-    """Which images INT8 is scaled on, and how.
+    """Which images INT8 is scaled on, and float16 is checked for overflow, and how.
 
     Attributes:
         samples: how many images; all where there are fewer.
@@ -76,7 +76,7 @@ def load_images(calibration: Calibration, run: RunConfig, root: Path, console: C
     if len(frames.frames) < LEAST_IMAGES:
         where = calibration.data or root
         raise DataError(
-            f"{where} has {len(frames.frames)} good images to calibrate INT8 on; at least {LEAST_IMAGES} are needed, "
+            f"{where} has {len(frames.frames)} good images to calibrate on; at least {LEAST_IMAGES} are needed, "
             f"and {Calibration.samples} are better.\nName a folder of good images with --calib-data DIR."
         )
     if len(frames.frames) < calibration.samples:

@@ -115,7 +115,7 @@ def choose(trial: Trial, precision: str, calibration: Calibration) -> Exported:
                 raise
             console.say(str(error).splitlines()[0])
             continue
-        candidates[name] = _complete(trial, gate, lowered, {} if name == "fp16" else images)
+        candidates[name] = _complete(trial, gate, lowered, images)
     engine.close()
     speed = _measure_speed(candidates)
     name = min(speed, key=lambda each: min(speed[each].values())) if precision == "auto" else precision

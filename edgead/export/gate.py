@@ -13,12 +13,13 @@ from edgead import metrics
 from edgead.console import Console
 from edgead.datasets import Category, read_labelled_mask
 from edgead.decision import Threshold, conformal_threshold
-from edgead.errors import DataError
+from edgead.errors import ConfigError, DataError
 from edgead.images import Mask, cv2, fit_frame, read_frame
 from edgead.runtime.engines import Engine
 
 PIXEL_SIZE = 256
 """Side of the masks and maps that AUPRO is computed on, as in `edgead benchmark`."""
+ROUNDING = 1e-9
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Scores ``[N]`` and maps ``[N, H, W]``."""
@@ -37,6 +38,10 @@ class Budget:
 
     auroc_drop: float = 0.005
     flips: float = 0.001
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.auroc_drop <= 1 and 0 <= self.flips <= 1):
+            raise ConfigError(f"A gate's budgets lie between 0 and 1, not {self.auroc_drop} and {self.flips}.")
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class Gate:
         self.threshold = conformal_threshold(self.reference[0][: self.normals], false_reject)
         margin = _uncertainty(self.reference[0][: self.normals], false_reject)
         self.settled = np.abs(self.reference[0] - self.threshold.value) > margin
-        self.accuracy = self._accuracy(reference) if labelled else None
+        self.accuracy = measure_accuracy(reference, labelled, console)[0] if labelled else None
 
     def judge(self, engines: Mapping[str, Engine]) -> Judgement:
         """Measure every form and compare with the budget. Labelled data is run only if the rest is passed."""
@@ -115,9 +120,9 @@ class Gate:
         threshold = conformal_threshold(scores, self.false_reject) if finite else self.threshold
         forms = {form: self._measure(each, threshold.value) for form, each in outputs.items()}
         failures = [line for form, each in forms.items() for line in self._overdrawn(form, each)]
-        if self.accuracy and not failures:
+        if self.labelled and self.accuracy and not failures:
             for form, engine in engines.items():
-                found = self._accuracy(engine)
+                found, _ = measure_accuracy(engine, self.labelled, self.console)
                 drops = {f"{name}_drop": before - found[name] for name, before in self.accuracy.items()}
                 forms[form] |= {**found, **drops}
                 failures += self._overdrawn(form, drops)
@@ -153,25 +158,27 @@ class Gate:
         return [
             f"{form}: {name.replace('_', ' ')} {measures[name]:.4g}, allowed {limit:.4g}"
             for name, limit in limits.items()
-            if name in measures and not (measures[name] <= limit and np.isfinite(measures[name]))
+            if name in measures and not (measures[name] <= limit + ROUNDING and np.isfinite(measures[name]))
         ]
 
-    def _accuracy(self, engine: Engine) -> dict[str, float]:
-        """Return ``image_auroc`` and, where there are masks, ``aupro``."""
-        assert self.labelled is not None
-        scores, maps, masks = [], [], []
-        frames = self.labelled.frames
-        for index in self.console.track("scoring labelled images")(range(len(frames))):
-            score, found = engine.infer(frames[index : index + 1])
-            scores.append(float(score[0]))
-            mask = self.labelled.masks[index]
-            if mask is not None:
-                maps.append(cv2().resize(found[0], (PIXEL_SIZE, PIXEL_SIZE), interpolation=cv2().INTER_LINEAR))
-                masks.append(mask)
-        values = {"image_auroc": metrics.rank(self.labelled.anomalous, scores).auroc()}
-        if any(mask.any() for mask in masks):
-            values["aupro"] = metrics.aupro(masks, maps)
-        return values
+
+def measure_accuracy(
+    engine: Engine, labelled: Labelled, console: Console
+) -> tuple[dict[str, float], NDArray[np.float32]]:
+    """Return ``image_auroc`` and, where there are masks, ``aupro``, and the scores."""
+    scores, maps, masks = [], [], []
+    for index in console.track("scoring labelled images")(range(len(labelled.frames))):
+        score, found = engine.infer(labelled.frames[index : index + 1])
+        scores.append(score)
+        mask = labelled.masks[index]
+        if mask is not None:
+            maps.append(cv2().resize(found[0], (PIXEL_SIZE, PIXEL_SIZE), interpolation=cv2().INTER_LINEAR))
+            masks.append(mask)
+    every = np.concatenate(scores)
+    values = {"image_auroc": metrics.rank(labelled.anomalous, every).auroc()}
+    if any(mask.any() for mask in masks):
+        values["aupro"] = metrics.aupro(masks, maps)
+    return values, every
 
 
 def run(engine: Engine, frames: NDArray[np.uint8], track: Any) -> Outputs:

@@ -36,6 +36,13 @@ def write_onnx(module: nn.Module, size: tuple[int, int], path: Path, sensitive: 
     Raises:
         ConfigError: a sensitive name that is no submodule, or one that is never called.
     """
+    trace(module, size, path, sensitive)
+    simplify(path)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def trace(module: nn.Module, size: tuple[int, int], path: Path, sensitive: Sequence[str] = ()) -> None:
+    """Write the graph as the tracer gives it; see `write_onnx`."""
     example = torch.zeros((1, *size, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), _marked(module, sensitive):
         warnings.simplefilter("ignore")  # the exporter announces its successor, which cannot write this operator set
@@ -49,8 +56,6 @@ def write_onnx(module: nn.Module, size: tuple[int, int], path: Path, sensitive: 
             output_names=["scores", "maps"],
             dynamic_axes={"frames": {0: "N"}, "scores": {0: "N"}, "maps": {0: "N"}},
         )
-    simplify(path)
-    onnx.checker.check_model(str(path), full_check=True)
 
 
 def is_sensitive(node: onnx.NodeProto) -> bool:

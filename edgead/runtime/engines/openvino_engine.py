@@ -58,15 +58,15 @@ class OpenVinoEngine:
     def __init__(self, bundle: Bundle, arithmetic: str, name: str, hint: str = "latency", batch: int = 1) -> None:
         self.name = name
         openvino: Any = require("openvino", "cpu")
+        path = cpu_model(bundle)  # of an INT8 bundle: OpenVINO 2026.4 computes the other form wrongly, docs/adr/0014
         settings = {"PERFORMANCE_HINT": hint.upper(), "INFERENCE_PRECISION_HINT": arithmetic}
         try:
             core = openvino.Core()
-            # Of an INT8 bundle the form for CPUs: OpenVINO 2026.4 gives wrong results for the other (docs/adr/0014).
-            model = core.read_model(str(cpu_model(bundle)))
+            model = core.read_model(str(path))
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for everything
             version = openvino.__version__.partition("-")[0]
-            raise BundleError(describe_refusal("OpenVINO", version, cpu_model(bundle), str(error))) from error
+            raise BundleError(describe_refusal("OpenVINO", version, path, str(error))) from error
         count = batch if hint == "throughput" else 1
         self._requests = [self._compiled.create_infer_request() for _ in range(count)]
         self._scores, self._maps = (self._compiled.output(name) for name in ("scores", "maps"))

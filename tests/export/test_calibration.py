@@ -1,0 +1,120 @@
+"""Ranges of tensors on real images, and which images those are."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgead.console import Console
+from edgead.datasets import load_frames
+from edgead.errors import ConfigError, DataError
+from edgead.export import calibration
+from edgead.export.calibration import Calibration, load_images, measure_ranges, warn_of_anomalies
+from edgead.export.to_onnx import write_onnx
+from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.train import checkpoint
+
+
+class Said(Console):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+class Mean(nn.Module):
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        maps = frames.float().mean(dim=3) / 255 - 0.25
+        return maps.amax(dim=(1, 2)), maps
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    write_onnx(Mean(), (16, 16), tmp_path / "mean.onnx")
+    return tmp_path / "mean.onnx"
+
+
+def test_ranges_are_those_of_the_values(model: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = Mean()(torch.from_numpy(frames))[1]
+    low, high = measure_ranges(model, frames, "minmax", iter)["maps"]
+    assert low == pytest.approx(float(expected.min()), abs=1e-5)
+    assert high == pytest.approx(float(expected.max()), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy"])
+def test_one_stray_pixel_does_not_widen_the_other_methods_ranges(
+    model: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "PERCENTILE", 99.9)  # of as few pixels as are here
+    frames = np.random.default_rng(0).integers(90, 100, (40, 16, 16, 3), dtype=np.uint8)
+    usual = measure_ranges(model, frames, "minmax", iter)["maps"]
+    frames[3, 0, 0] = 255
+    widest = measure_ranges(model, frames, "minmax", iter)["maps"]
+    found = measure_ranges(model, frames, method, iter)["maps"]
+    assert widest[1] > 0.7
+    assert found[1] < 0.6 * widest[1]
+    assert found[1] >= 0.9 * usual[1] - 0.01
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ConfigError, match="minmax, entropy, percentile; not 'best'"):
+        Calibration(method="best")
+    with pytest.raises(ConfigError, match="at least 8 images, not 3"):
+        Calibration(samples=3)
+
+
+def test_training_images_are_the_default_and_are_drawn_with_the_seed(trained: Path) -> None:
+    run = checkpoint.load_run_config(trained)
+    console = Said()
+    frames = load_images(Calibration(), run, Path(run.data), console)
+    assert len(frames.frames) == len(run.normals)
+    assert console.lines == [f"calibrating on {len(run.normals)} images; 128 were asked for"]
+    few, again = (load_images(Calibration(samples=8), run, Path(run.data), Console()) for _ in range(2))
+    assert len(few.frames) == 8
+    assert few.fingerprint == again.fingerprint != frames.fingerprint
+    other = load_images(Calibration(samples=8), dataclasses.replace(run, seed=5), Path(run.data), Console())
+    assert other.fingerprint != few.fingerprint
+
+
+def test_too_few_images_say_how_many_are_needed(trained: Path, parts: Path, tmp_path: Path) -> None:
+    run = checkpoint.load_run_config(trained)
+    images = sorted((parts / "train" / "good").iterdir())
+    for image in images[:3]:
+        shutil.copy(image, tmp_path)
+    with pytest.raises(DataError, match=r"(?s)3 good images.*at least 8 are needed, and 128.*--calib-data"):
+        load_images(Calibration(data=tmp_path), run, Path(run.data), Console())
+    for image in images:
+        shutil.copy(image, tmp_path)
+    assert len(load_images(Calibration(data=tmp_path), run, Path(run.data), Console()).frames) == len(images)
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    console = Said()
+    load_images(Calibration(data=tmp_path), run, Path(run.data), console)
+    assert "broken.png" in console.lines[0]
+
+
+def test_images_that_score_like_defects_are_named(model: Path, tmp_path: Path) -> None:
+    from edgead.images import encode_png
+
+    paths = []
+    for index in range(20):
+        frame = np.full((16, 16, 3), 240 if index in (4, 7, 9, 11, 13) else 80 + index, np.uint8)
+        paths.append(tmp_path / f"{index:02}.png")
+        paths[-1].write_bytes(encode_png(frame))
+    frames, engine = load_frames(paths, (16, 16)), OnnxRuntimeEngine(model)
+    console = Said()
+    warn_of_anomalies(frames, engine, 0.3, 0.05, console)
+    [line] = console.lines
+    assert "5 of 20 calibration images score above the threshold 0.3" in line
+    assert "04.png" in line
+    console = Said()
+    warn_of_anomalies(frames, engine, 0.9, 0.05, console)
+    assert console.lines == []

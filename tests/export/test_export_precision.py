@@ -1,0 +1,203 @@
+"""`edgead export --precision`: what a bundle of lower precision holds, and that it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from edgead.bundle import MANIFEST, Bundle, manifest_digest, read_bundle
+from edgead.cli import main
+from edgead.console import Console
+from edgead.datasets import open_category
+from edgead.errors import ConfigError
+from edgead.export.calibration import Calibration
+from edgead.export.export import export
+from edgead.export.gate import Budget
+from edgead.runtime.engines import CPU_MODEL, open_engine
+from edgead.runtime.golden import check_golden
+from edgead.runtime.inspector import load
+
+
+class Said(Console):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+ANYTHING = Budget(auroc_drop=1, flips=1)
+"""The shared run is trained for twelve steps: its scores differ by less than INT8 resolves."""
+
+
+@pytest.fixture(scope="module")
+def int8(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export(trained, precision="int8", budget=ANYTHING, out=tmp_path_factory.mktemp("int8") / "tiny.edgead")
+
+
+def test_an_int8_bundle_says_how_it_came_about(int8: Bundle, bundle: Bundle) -> None:
+    manifest = read_bundle(int8.path).manifest
+    assert sorted(manifest.files) == ["golden.npz", "model.cpu.onnx", "model.onnx"]
+    assert sorted(path.name for path in int8.path.iterdir()) == ["golden.npz", MANIFEST, "model.cpu.onnx", "model.onnx"]
+    assert manifest.precision == "int8"
+    assert manifest.calibration["method"] == "minmax"
+    assert manifest.calibration["source"] == "training"
+    assert manifest.calibration["images"] == bundle.manifest.training["images"]
+    assert len(manifest.calibration["fingerprint"]) == 64
+    gate = manifest.gate
+    assert gate["budget"] == {"auroc_drop": 1, "flips": 1}
+    assert set(gate["forms"]) == {"model.onnx", "model.cpu.onnx"}
+    assert gate["synthetic_anomalies"] == 40
+    assert gate["handed_back"] == []
+    assert gate["layers"] == 51
+    assert len(gate["attempts"]) == 1
+    assert set(gate["milliseconds_here"]) == {"fp32", "int8"}
+    worst = max(form["score_error"] for form in gate["forms"].values())
+    assert manifest.parity["score_error"] == worst
+    assert manifest.parity["tolerance"] == pytest.approx(1.5 * worst + 1e-4)
+    assert bundle.manifest.gate == bundle.manifest.calibration == {}
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_cpu_engines_run_the_form_for_cpus_and_give_the_golden_outputs(int8: Bundle, engine: str) -> None:
+    pytest.importorskip(engine)
+    opened = open_engine(engine, int8)
+    agreement = check_golden(int8, opened)
+    assert agreement.good
+    assert agreement.largest > 1e-7  # it is not the float32 graph
+    opened.close()
+    (int8.path / CPU_MODEL).rename(int8.path / "away")
+    try:
+        with pytest.raises(Exception, match=r"model\.cpu\.onnx"):
+            open_engine(engine, int8)
+    finally:
+        (int8.path / "away").rename(int8.path / CPU_MODEL)
+
+
+def test_the_threshold_is_that_of_the_lowered_graph(int8: Bundle) -> None:
+    with load(int8.path, engine="auto") as inspector:
+        result = inspector.inspect(int8.golden().frames[0])
+        assert result.precision == "int8"
+        assert result.threshold == int8.manifest.threshold["value"]
+    assert int8.manifest.threshold["value"] == pytest.approx(max(int8.manifest.threshold["scores"]), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_float16_bundle(trained: Path, tmp_path: Path) -> None:
+    bundle = export(trained, precision="fp16", out=tmp_path / "half.edgead")
+    types = {tensor.data_type for tensor in onnx.load(bundle.model).graph.initializer if len(tensor.dims) == 4}
+    assert types == {onnx.TensorProto.FLOAT16}
+    assert sorted(bundle.manifest.files) == ["golden.npz", "model.onnx"]
+    for name in ("onnxruntime", "openvino"):
+        engine = open_engine(name, bundle)
+        assert check_golden(bundle, engine).good
+        engine.close()
+
+
+@pytest.mark.slow
+def test_int8_beside_float16(trained: Path, tmp_path: Path) -> None:
+    bundle = export(trained, precision="int8-fp16", budget=ANYTHING, out=tmp_path / "mixed.edgead")
+    model = onnx.load(bundle.model)
+    assert model.opset_import[0].version == 19
+    assert {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4} == {onnx.TensorProto.INT8}
+    assert set(bundle.manifest.gate["forms"]) == {"model.onnx with float16 tensors", "model.cpu.onnx"}
+
+
+@pytest.mark.slow
+def test_auto_takes_the_fastest_that_passes(trained: Path, tmp_path: Path) -> None:
+    console = Said()
+    bundle = export(trained, precision="auto", budget=ANYTHING, out=tmp_path / "auto.edgead", console=console)
+    speed = bundle.manifest.gate["milliseconds_here"]
+    best = {name: min(times.values()) for name, times in speed.items()}
+    assert set(best) == {"fp32", "fp16", "int8"}
+    assert bundle.manifest.precision == min(best, key=lambda name: best[name])
+    assert not any(line.startswith("Warning") for line in console.lines)
+    assert read_bundle(bundle.path).manifest == bundle.manifest
+
+
+@pytest.mark.slow
+def test_a_slower_precision_is_said(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgead.export import choose
+
+    honest = choose.time_engines
+
+    def slow(engines, frames, rounds):  # type: ignore[no-untyped-def]
+        return {key: value + 1e3 * (key[0] == "fp16") for key, value in honest(engines, frames, rounds).items()}
+
+    monkeypatch.setattr(choose, "time_engines", slow)
+    console = Said()
+    export(trained, precision="fp16", out=tmp_path / "slow.edgead", console=console)
+    assert "Warning: fp16 is slower than fp32 on this machine; --precision auto takes the fastest." in console.lines
+
+
+@pytest.mark.slow
+def test_labelled_images_in_data_are_judged(trained: Path, parts: Path, tmp_path: Path) -> None:
+    bundle = export(trained, precision="fp16", data=parts, out=tmp_path / "labelled.edgead")
+    assert bundle.manifest.gate["labelled_images"] == len(open_category(parts).test)
+    for form in bundle.manifest.gate["forms"].values():
+        assert form["image_auroc_drop"] <= 0.005
+        assert "aupro_drop" in form
+
+
+def test_options_are_checked(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="There is: fp32, fp16, int8, int8-fp16, auto"):
+        export(trained, precision="int4", out=tmp_path / "x.edgead")
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        Budget(flips=2)
+    assert Calibration().samples == 128
+
+
+def test_a_bundle_without_gate_is_still_read(bundle: Bundle, tmp_path: Path) -> None:
+    """As written before there was one."""
+    import shutil
+
+    old = Path(shutil.copytree(bundle.path, tmp_path / "old.edgead"))
+    values = json.loads((old / MANIFEST).read_text())
+    for name in ("gate", "calibration"):
+        del values[name]
+    del values["parity"]["map_tolerance"]
+    values["digest"] = manifest_digest(values)
+    (old / MANIFEST).write_text(json.dumps(values))
+    assert check_golden(read_bundle(old), open_engine("onnxruntime", read_bundle(old))).good
+
+
+def run_cli(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    return int(caught.value.code or 0)
+
+
+@pytest.mark.slow
+def test_the_command_line(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "cli.edgead")
+    options = ["--precision", "int8", "--max-flips", "1", "--max-auroc-drop", "1", "--calib-samples", "8"]
+    code = run_cli(
+        "export", "--checkpoint", str(trained), *options, "--calib-method", "percentile", "--out", out, "--json"
+    )
+    printed = capsys.readouterr()
+    assert code == 0
+    [entry] = json.loads(printed.out)["bundles"]
+    assert entry["manifest"]["calibration"]["images"] == 8
+    assert entry["manifest"]["calibration"]["method"] == "percentile"
+    assert "verdicts change" in printed.err
+    assert run_cli("inspect", out) == 0
+    shown = capsys.readouterr().out
+    assert "precision  int8" in shown
+    assert "gate       passed with 0 of 51 layers handed back" in shown
+    assert "calibrated percentile on 8 good images (training)" in shown
+
+
+def test_scores_of_both_forms_are_below_the_common_threshold(int8: Bundle) -> None:
+    """The held-out images that are golden frames pass whichever form runs."""
+    frames = int8.golden().frames[:2]
+    for name in ("onnxruntime", "openvino"):
+        engine = open_engine(name, int8)
+        scores = np.concatenate([engine.infer(frame[None])[0] for frame in frames])
+        assert (scores <= int8.manifest.threshold["value"] + 1e-5).all()
+        engine.close()

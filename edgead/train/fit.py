@@ -195,9 +195,10 @@ class _StageLoop:
                 restore_optimizer(optimizer, player, resumed[1])
             if accelerator.scaler is not None and resumed[0].scaler:
                 accelerator.scaler.load_state_dict(resumed[0].scaler)
+        self.module, *self.prepared = accelerator.prepare(stage.module, *self.optimizers)
+        # After accelerate, which gives each optimiser new groups.
         self.groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         self.rates = [group["lr"] for group in self.groups]
-        self.module, *self.prepared = accelerator.prepare(stage.module, *self.optimizers)
 
     def run(self, workers: int, console: Console, save_seconds: float) -> None:
         batches = _Batches(self.first, self.stage, self.accelerator.process_index, self.accelerator.num_processes)

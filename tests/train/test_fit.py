@@ -109,6 +109,15 @@ def test_metrics_hold_every_step(undisturbed: tuple[dict[str, Tensor], list[dict
     assert rates == pytest.approx([1e-4] * 7 + [2e-5])  # 0.8·8 = 6.4 and 0.9·8 = 7.2: the second decay comes too late
 
 
+def test_the_schedule_reaches_the_weights(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    method = Draem(CONFIG)
+    [stage] = method.stages(DATA)
+    before = {name: weight.detach().clone() for name, weight in method.network.named_parameters()}
+    fit(method, [dataclasses.replace(stage, schedule=lambda step: 0.0)], tmp_path, seed=3, device="cpu")
+    assert all(torch.equal(weight, before[name]) for name, weight in method.network.named_parameters())
+
+
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     (tmp_path / checkpoint.STATE).write_bytes(b"not tensors")
     with pytest.raises(CheckpointError, match="cannot be resumed from"):

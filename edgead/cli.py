@@ -185,6 +185,28 @@ def synthesise(run_folder: Path, count: int, out: Path, data: Path | None, seed:
     _emit({"pictures": [str(path) for path in paths]}, as_json, f"{len(paths)} pictures with masks in {out}")
 
 
+_PRECISION_OPTIONS = (
+    click.option(
+        "--precision",
+        default="fp32",
+        show_default=True,
+        help="fp32, fp16, int8, int8-fp16 (the rest in float16), or auto: the fastest here that passes the gate.",
+    ),
+    click.option("--calib-samples", default=128, show_default=True, help="Good images that INT8 is scaled on."),
+    click.option("--calib-method", default="minmax", show_default=True, help="minmax, entropy or percentile."),
+    click.option("--calib-data", type=PATH, help="Good images to scale INT8 on. [default: those at hand]"),
+    click.option("--max-auroc-drop", default=0.005, show_default=True, help="AUROC and AUPRO that precision may cost."),
+    click.option("--max-flips", default=0.001, show_default=True, help="Share of verdicts that precision may change."),
+)
+
+
+def _precision_options(command: F) -> F:
+    """Give a verb the options on precision; they are listed in the order above."""
+    for option in reversed(_PRECISION_OPTIONS):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.option("--method", default="draem", show_default=True, help="Whose newest finished run is exported.")
 @click.option("--category", help="Of the run; 'all' exports the newest run of every category.")
@@ -194,17 +216,7 @@ def synthesise(run_folder: Path, count: int, out: Path, data: Path | None, seed:
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting that is open at export."
 )
 @click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
-@click.option(
-    "--precision",
-    default="fp32",
-    show_default=True,
-    help="fp32, fp16, int8, int8-fp16 (the rest in float16), or auto: the fastest here that passes the gate.",
-)
-@click.option("--calib-samples", default=128, show_default=True, help="Good images that INT8 is scaled on.")
-@click.option("--calib-method", default="minmax", show_default=True, help="minmax, entropy or percentile.")
-@click.option("--calib-data", type=PATH, help="Good images to scale INT8 on, instead of the training's.")
-@click.option("--max-auroc-drop", default=0.005, show_default=True, help="AUROC and AUPRO that precision may cost.")
-@click.option("--max-flips", default=0.001, show_default=True, help="Share of verdicts that precision may change.")
+@_precision_options
 @click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/export/RUN.edgead]")
 @click.option(
     "--format",
@@ -284,6 +296,7 @@ def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
 @click.option("--scale", type=float, help="Grey values are divided by it first. [default: 255]")
 @click.option("--mean", metavar="A,B,C", help="Subtracted then, for each channel. [default: 0,0,0]")
 @click.option("--std", metavar="A,B,C", help="Divided by then. [default: 1,1,1]")
+@_precision_options
 @click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/import/NAME.edgead]")
 @_json_option
 def import_model(
@@ -297,6 +310,14 @@ def import_model(
     edgead import NAME.pckl NAME_seg.pckl --method draem --threshold-data DIR
     """
     shared = {name: options[name] for name in ("threshold_data", "false_reject", "out")}
+    if options["precision"] != "fp32":
+        from edgead.export.calibration import Calibration
+        from edgead.export.choose import PrecisionOptions
+        from edgead.export.gate import Budget
+
+        calibration = Calibration(*(options[name] for name in ("calib_samples", "calib_method", "calib_data")))
+        budget = Budget(options["max_auroc_drop"], options["max_flips"])
+        shared["precision"] = PrecisionOptions(options["precision"], calibration, budget)
     if method:
         from edgead.export.official import import_checkpoint
 

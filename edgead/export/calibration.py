@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from edgead.datasets import Frames, load_frames, open_category
 from edgead.errors import ConfigError, DataError
 from edgead.export.precision import Ranges
 from edgead.runtime.engines import Engine
-from edgead.train.checkpoint import RunConfig
 from edgead.train.method import Track
 
 METHODS = {
@@ -52,32 +52,35 @@ class Calibration:
             raise ConfigError(f"Calibration takes at least {LEAST_IMAGES} images, not {self.samples}.")
 
 
-def load_images(calibration: Calibration, run: RunConfig, root: Path, console: Console) -> Frames:
-    """Read calibration images, drawn with the run's seed where there are more than wanted.
+def load_images(
+    calibration: Calibration,
+    images: Sequence[Path],
+    size: tuple[int, int],
+    bit_depth: int,
+    seed: int,
+    console: Console,
+) -> Frames:
+    """Read calibration images, drawn by a seed where there are more than wanted.
 
     Args:
-        root: where the run's training images are.
+        images: what is taken where `calibration` names no other.
+        size, bit_depth: of the model's input.
 
     Raises:
         DataError: too few of them.
     """
-    paths = [root / name for name in run.normals]
-    if calibration.data:
-        paths = list(open_category(calibration.data).normals)
-    else:
-        paths = [path for path in paths if path.is_file()]
+    paths = list(open_category(calibration.data).normals) if calibration.data else [p for p in images if p.is_file()]
     if len(paths) > calibration.samples:
-        chosen = np.random.default_rng((run.seed, 0xCA1)).choice(len(paths), calibration.samples, replace=False)
+        chosen = np.random.default_rng((seed, 0xCA1)).choice(len(paths), calibration.samples, replace=False)
         paths = [paths[index] for index in sorted(chosen)]
-    size = (run.config["size"][0], run.config["size"][1])
-    frames = load_frames(paths, size, run.bit_depth, console.track("reading calibration images"))
+    frames = load_frames(paths, size, bit_depth, console.track("reading calibration images"))
     for line in frames.skipped:
         console.say(f"Warning: skipped: {line}")
     if len(frames.frames) < LEAST_IMAGES:
-        where = calibration.data or root
         raise DataError(
-            f"{where} has {len(frames.frames)} good images to calibrate on; at least {LEAST_IMAGES} are needed, "
-            f"and {Calibration.samples} are better.\nName a folder of good images with --calib-data DIR."
+            f"{calibration.data or 'The data'} has {len(frames.frames)} good images to calibrate on; at least "
+            f"{LEAST_IMAGES} are needed, and {Calibration.samples} are better.\n"
+            "Name a folder of good images with --calib-data DIR."
         )
     if len(frames.frames) < calibration.samples:
         console.say(f"calibrating on {len(frames.frames)} images; {calibration.samples} were asked for")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 from edgead.bundle import MODEL, Bundle, write_bundle
 from edgead.console import Console
 from edgead.datasets import Frames
-from edgead.errors import GateError, is_installed
+from edgead.errors import ConfigError, GateError, is_installed
 from edgead.export.calibration import Calibration, load_images, measure_ranges, warn_of_anomalies
 from edgead.export.complete import Assembled, fit_limits
 from edgead.export.gate import Budget, Gate, Labelled
 from edgead.export.lower import Lowered, Lowering, lower
-from edgead.export.precision import Ranges
+from edgead.export.precision import PRECISIONS, Ranges
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.auto import installed_engines, open_good, time_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from edgead.train.checkpoint import RunConfig
 
 SLACK = 1.5
 """What an engine may differ from the trained network, relative to what the gate saw on this one."""
@@ -38,8 +37,10 @@ class Trial:
 
     Attributes:
         float32: the float32 graph as a bundle.
-        run, root: the run, and where its images are.
-        held_out: the run's held-out images.
+        images: good images that INT8 is scaled on, unless others are named.
+        source: what they are, for the manifest: ``"training"`` or ``"threshold"`` images.
+        seed: draws from them where there are more than wanted.
+        held_out: good images that the threshold is fitted to.
         anomalies: ``[M, H, W, 3] uint8``, synthetic.
         labelled: labelled images or None.
         false_reject, budget: what the threshold is fitted to, and what the gate allows.
@@ -47,14 +48,43 @@ class Trial:
     """
 
     float32: Assembled
-    run: RunConfig
-    root: Path
+    images: Sequence[Path]
+    source: str
+    seed: int
     held_out: Frames
     anomalies: NDArray[np.uint8]
     labelled: Labelled | None
     false_reject: float
     budget: Budget
     console: Console
+
+
+@dataclass(frozen=True)
+class PrecisionOptions:
+    """To which precision an imported model is lowered.
+
+    Attributes:
+        precision: one of `edgead.export.precision.PRECISIONS`, or ``"auto"``.
+        calibration: what INT8 is scaled on; the threshold's images where it names no other.
+        budget: what the gate allows.
+    """
+
+    precision: str
+    calibration: Calibration = field(default_factory=Calibration)
+    budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        check_precision(self.precision)
+
+
+def check_precision(precision: str) -> None:
+    """Refuse what is no precision.
+
+    Raises:
+        ConfigError: with what there is.
+    """
+    if precision not in (*PRECISIONS, "auto"):
+        raise ConfigError(f"There is no precision '{precision}'. There is: {', '.join(PRECISIONS)}, auto.")
 
 
 def choose(trial: Trial, precision: str, calibration: Calibration) -> Assembled:
@@ -71,6 +101,8 @@ def choose(trial: Trial, precision: str, calibration: Calibration) -> Assembled:
     elif on_gpu and precision != "fp16":
         wanted.append("fp16")  # to be compared with
     model = onnx.load(trial.float32.folder / MODEL)
+    for number, node in enumerate(model.graph.node):  # an imported model's may have none
+        node.name = node.name or f"node_{number}"
     engine = OnnxRuntimeEngine(trial.float32.folder / MODEL)
     images, ranges = _calibrate(trial, engine, calibration)
     console = trial.console
@@ -103,15 +135,17 @@ def choose(trial: Trial, precision: str, calibration: Calibration) -> Assembled:
 
 
 def _calibrate(trial: Trial, engine: Engine, calibration: Calibration) -> tuple[dict[str, Any], Ranges]:
-    frames = load_images(calibration, trial.run, trial.root, trial.console)
-    fitted = trial.float32.manifest.threshold
+    manifest = trial.float32.manifest
+    bit_depth = manifest.input["bit_depth"]
+    frames = load_images(calibration, trial.images, manifest.size, bit_depth, trial.seed, trial.console)
+    fitted = manifest.threshold
     warn_of_anomalies(frames, engine, fitted["value"], fitted["false_reject_bound"], trial.console)
     track = trial.console.track(f"calibrating ({calibration.method})")
     ranges = measure_ranges(trial.float32.folder / MODEL, frames.frames, calibration.method, track)
     facts = {
         "method": calibration.method,
         "images": len(frames.frames),
-        "source": "folder" if calibration.data else "training",
+        "source": "folder" if calibration.data else trial.source,
         "fingerprint": frames.fingerprint,
     }
     return facts, ranges

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -120,7 +121,12 @@ def assemble(
 
 
 def seal(folder: Path, assembled: Assembled, console: Console) -> Manifest:
-    """Write golden frames and manifest beside the graphs that lie in a folder, and say what the bundle promises."""
+    """Make a folder the bundle: graphs, golden frames, manifest, and nothing else. Say what it promises."""
+    others = list(folder.iterdir())
+    for graph in assembled.folder.glob("*.onnx"):
+        graph.replace(folder / graph.name)
+    for other in others:
+        shutil.rmtree(other)
     warn_of_refusals(folder / MODEL, console)
     manifest = write_bundle(folder, assembled.manifest, assembled.golden)
     console.say(assembled.summary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,13 +12,12 @@ import edgead.train  # noqa: F401  first: it says what to install where PyTorch 
 from edgead.bundle import MODEL, Bundle, is_bundle
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames, open_category
-from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.errors import CheckpointError, DataError
 from edgead.export.calibration import Calibration
-from edgead.export.choose import Trial, choose
+from edgead.export.choose import Trial, check_precision, choose
 from edgead.export.complete import Assembled, assemble, limits_of, seal
 from edgead.export.gate import Budget, read_labelled
 from edgead.export.parity import run_reference
-from edgead.export.precision import PRECISIONS
 from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
 from edgead.train import checkpoint
@@ -95,8 +93,7 @@ def export(
         GateError: the graph differs from the network, or the precision does not pass the gate.
         EdgeadError: see `edgead.errors`.
     """
-    if precision not in (*PRECISIONS, "auto"):
-        raise ConfigError(f"There is no precision '{precision}'. There is: {', '.join(PRECISIONS)}, auto.")
+    check_precision(precision)
     run_folder, console = Path(run_folder), console or Console()
     run, method = checkpoint.load_method(run_folder, settings)
     path = Path(out) if out else Path("runs", "export", run_folder.resolve().name + ".edgead")
@@ -115,11 +112,11 @@ def export(
             if data:
                 category = open_category(root)
                 labelled = read_labelled(category, assembled.manifest.size, run.bit_depth, console)
+            images, budget = [root / name for name in run.normals], budget or Budget()
             trial = Trial(
-                assembled, run, root, held_out, anomalies, labelled, false_reject, budget or Budget(), console
+                assembled, images, "training", run.seed, held_out, anomalies, labelled, false_reject, budget, console
             )
             assembled = choose(trial, precision, calibration or Calibration())
-        _keep_only(folder, assembled.folder)
         manifest = seal(folder, assembled, console)
     console.say(f"Exported: {path}")
     return Bundle(path, manifest)
@@ -159,15 +156,6 @@ def _assemble(
         limits=lambda engine: limits_of(engine, held_out.frames, false_reject, console),
         console=console,
     )
-
-
-def _keep_only(folder: Path, chosen: Path) -> None:
-    """Move the graphs in a subfolder up, and remove all subfolders."""
-    others = list(folder.iterdir())
-    for graph in chosen.glob("*.onnx"):
-        graph.replace(folder / graph.name)
-    for other in others:
-        shutil.rmtree(other)
 
 
 def _find_data(run: RunConfig, root: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -19,16 +19,21 @@ from edgead.datasets import Frames, load_frames, open_category
 from edgead.decision import Threshold
 from edgead.errors import ConfigError, DataError, ModelError
 from edgead.export import anomalib
-from edgead.export.complete import Limits, assemble, limits_of, seal
+from edgead.export.complete import Assembled, Limits, assemble, limits_of, seal
 from edgead.export.foreign import dimensions, find_input, is_channels_last, pick_outputs, precision_of, read_onnx
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.original import Original, Reading, as_maps, find_resize, observe
 from edgead.export.wrap import wrap
 from edgead.files import atomic_folder, sha256
 
+if TYPE_CHECKING:
+    from edgead.export.choose import PrecisionOptions
+
 SOURCES = ("onnx", "anomalib")
 PROBES = 6
 """Images that graph and original are compared on, beside as many of noise."""
+SYNTHETIC = 40
+"""Images with noise that a lower precision is judged on."""
 ONNX_TYPES = {"float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
 
 
@@ -100,6 +105,7 @@ def import_onnx(
     threshold_data: str | Path | None = None,
     out: str | Path | None = None,
     false_reject: float = 0.01,
+    precision: PrecisionOptions | None = None,
     console: Console | None = None,
 ) -> Bundle:
     """Make a bundle of somebody else's ONNX model.
@@ -114,11 +120,12 @@ def import_onnx(
             anomalib's models, which hold a threshold.
         out: the bundle's folder; ``runs/import/NAME.edgead`` by default. A bundle that is there is replaced.
         false_reject: wanted bound on the share of good parts that fail.
+        precision: to a lower precision than the model's.
         console: what shows progress.
 
     Raises:
         ModelError: the model cannot be taken over.
-        GateError: the bundle's graph differs from the model.
+        GateError: the bundle's graph differs from the model, or the precision does not pass the gate.
         EdgeadError: see `edgead.errors`.
     """
     path, options, console = Path(path), options or OnnxOptions(), console or Console()
@@ -139,14 +146,15 @@ def import_onnx(
     if blocking:
         console.say(f"kept in operator set {version_of(model)}: {OPSET} has no {', '.join(blocking[:4])}")
     with atomic_folder(folder) as temporary:
-        onnx.save_model(_wrapped(lowered, taken.reading, original), temporary / MODEL)
+        (temporary / "fp32").mkdir()
+        onnx.save_model(_wrapped(lowered, taken.reading, original), temporary / "fp32" / MODEL)
         facts = {
             **facts_of(folder, source, taken.reading, normals),
             "config": dataclasses.asdict(taken.reading),
             "origin": _origin(path, source, taken, version_of(lowered)),
         }
         assembled = assemble(
-            temporary,
+            temporary / "fp32",
             facts,
             reference=original.reference,
             probes=probes,
@@ -155,6 +163,8 @@ def import_onnx(
             console=console,
             precision=precision_of(model),
         )
+        if precision:
+            assembled = lower_precision(assembled, precision, normals, false_reject, console)
         manifest = seal(temporary, assembled, console)
     console.say(f"Imported: {folder}")
     return Bundle(folder, manifest)
@@ -197,12 +207,41 @@ def probe_frames(normals: Frames | None, size: tuple[int, int]) -> NDArray[np.ui
     else:
         real = normals.frames[:PROBES]
         real = np.concatenate([real] * (2 // len(real) + 1)) if len(real) < 2 else real
-    noisy = real.copy()
+    return np.concatenate([real, disturb(real, rng)])
+
+
+def disturb(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return copies of frames ``[N, H, W, 3] uint8`` with noise in a ninth of each."""
+    noisy = frames.copy()
+    height, width = frames.shape[1:3]
     for frame in noisy:
-        top, left = rng.integers(0, (size[0] // 2, size[1] // 2))
-        part = frame[top : top + size[0] // 3, left : left + size[1] // 3]
+        top, left = rng.integers(0, (height // 2, width // 2))
+        part = frame[top : top + height // 3, left : left + width // 3]
         part[:] = rng.integers(0, 256, part.shape, dtype=np.uint8)
-    return np.concatenate([real, noisy])
+    return noisy
+
+
+def lower_precision(
+    assembled: Assembled, options: PrecisionOptions, normals: Frames | None, false_reject: float, console: Console
+) -> Assembled:
+    """Lower an imported float32 graph behind the gate of docs/precision.md; frames with noise stand for anomalies.
+
+    Raises:
+        GateError: the precision does not pass.
+        ConfigError: there is nothing to judge on, or nothing to lower.
+    """
+    from edgead.export.choose import Trial, choose  # needs torch, which an import by itself does not
+
+    if normals is None:
+        raise ConfigError("A lower precision is judged on images of good parts; give some with --threshold-data DIR.")
+    if assembled.manifest.precision != "fp32":
+        raise ConfigError(f"The model comes in {assembled.manifest.precision} already; leave out --precision.")
+    rng = np.random.default_rng(0x1A8)
+    anomalies = disturb(normals.frames[rng.integers(0, len(normals.frames), SYNTHETIC)], rng)
+    trial = Trial(
+        assembled, normals.paths, "threshold", 0, normals, anomalies, None, false_reject, options.budget, console
+    )
+    return choose(trial, options.precision, options.calibration)
 
 
 def facts_of(folder: Path, method: str, reading: Reading, normals: Frames | None) -> dict[str, Any]:

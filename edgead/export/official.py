@@ -15,8 +15,9 @@ from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.datasets import Frames
 from edgead.errors import ConfigError
+from edgead.export.choose import PrecisionOptions
 from edgead.export.complete import assemble, limits_of, run_singly, seal
-from edgead.export.imported import files_of, load_normals, probe_frames, target
+from edgead.export.imported import files_of, load_normals, lower_precision, probe_frames, target
 from edgead.export.parity import run_reference
 from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
@@ -37,6 +38,7 @@ def import_checkpoint(
     settings: Iterable[str] = (),
     out: str | Path | None = None,
     false_reject: float = 0.01,
+    precision: PrecisionOptions | None = None,
     console: Console | None = None,
 ) -> Bundle:
     """Make a bundle of a checkpoint that a method's published code saved.
@@ -51,11 +53,12 @@ def import_checkpoint(
         settings: ``NAME=VALUE`` of what the weights do not tell.
         out: the bundle's folder; ``runs/import/NAME.edgead`` by default. A bundle that is there is replaced.
         false_reject: wanted bound on the share of good parts that fail.
+        precision: to a lower precision than float32.
         console: what shows progress.
 
     Raises:
         CheckpointError: not this method's checkpoint, with what differs.
-        GateError: the graph differs from the network.
+        GateError: the graph differs from the network, or the precision does not pass the gate.
         EdgeadError: see `edgead.errors`.
     """
     console, kind = console or Console(), get_method(method)
@@ -70,14 +73,15 @@ def import_checkpoint(
     probes = probe_frames(normals, size)
     with atomic_folder(folder) as temporary:
         console.say("tracing the network to ONNX")
-        write_onnx(network.deployable(), size, temporary / MODEL, kind.sensitive)
+        (temporary / "fp32").mkdir()
+        write_onnx(network.deployable(), size, temporary / "fp32" / MODEL, kind.sensitive)
         assert kind.official is not None
         origin: dict[str, Any] = {
             "what": f"a checkpoint of {kind.card.title}'s published code",
             "files": files_of(paths),
             "inference": kind.official.inference,
             "resize": compare_resize(
-                OnnxRuntimeEngine(temporary / MODEL), normals, size, kind.official.resize, console
+                OnnxRuntimeEngine(temporary / "fp32" / MODEL), normals, size, kind.official.resize, console
             ),
             "versions": {"torch": importlib.metadata.version("torch")},
         }
@@ -93,7 +97,7 @@ def import_checkpoint(
             "origin": origin,
         }
         assembled = assemble(
-            temporary,
+            temporary / "fp32",
             facts,
             reference=lambda frames: run_reference(network.detector(), frames),
             probes=probes,
@@ -101,6 +105,8 @@ def import_checkpoint(
             limits=lambda engine: limits_of(engine, normals.frames, false_reject, console),
             console=console,
         )
+        if precision:
+            assembled = lower_precision(assembled, precision, normals, false_reject, console)
         manifest = seal(temporary, assembled, console)
     console.say(f"Imported: {folder}")
     return Bundle(folder, manifest)

@@ -33,14 +33,16 @@ Ranges = Mapping[str, tuple[float, float]]
 
 def quantizable(model: onnx.ModelProto) -> list[str]:
     """Return the names of the nodes that INT8 is for, in order: matrix products, and sums of two branches."""
-    constants = {tensor.name for tensor in model.graph.initializer}
+    constants = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     exact = {output for node in model.graph.node if is_sensitive(node) for output in node.output}
 
     def suits(node: onnx.NodeProto) -> bool:
         if node.op_type == "ConvTranspose":  # of which ONNX Runtime's quantiser does not know groups
             return all(item.i == 1 for item in node.attribute if item.name == "group")
         if node.op_type == "Add":
-            return not {*node.input} & (constants | exact)
+            return not {*node.input} & ({*constants} | exact)
+        if node.op_type == "MatMul":  # a product with a stack of matrices is a distance sum rather than a layer
+            return all(constants.get(name, 2) == 2 for name in node.input)
         return node.op_type in WEIGHTED
 
     return [node.name for node in model.graph.node if not is_sensitive(node) and suits(node)]

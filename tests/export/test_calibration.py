@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgead.console import Console
-from edgead.datasets import load_frames
+from edgead.datasets import Frames, load_frames
 from edgead.errors import ConfigError, DataError
 from edgead.export import calibration
 from edgead.export.calibration import Calibration, load_images, measure_ranges, warn_of_anomalies
@@ -72,16 +73,21 @@ def test_options_are_checked() -> None:
         Calibration(samples=3)
 
 
+def load(run: checkpoint.RunConfig, console: Console, **options: Any) -> Frames:
+    paths = [Path(run.data, name) for name in run.normals]
+    return load_images(Calibration(**options), paths, (64, 64), run.bit_depth, run.seed, console)
+
+
 def test_training_images_are_the_default_and_are_drawn_with_the_seed(trained: Path) -> None:
     run = checkpoint.load_run_config(trained)
     console = Said()
-    frames = load_images(Calibration(), run, Path(run.data), console)
+    frames = load(run, console)
     assert len(frames.frames) == len(run.normals)
     assert console.lines == [f"calibrating on {len(run.normals)} images; 128 were asked for"]
-    few, again = (load_images(Calibration(samples=8), run, Path(run.data), Console()) for _ in range(2))
+    few, again = (load(run, Console(), samples=8) for _ in range(2))
     assert len(few.frames) == 8
     assert few.fingerprint == again.fingerprint != frames.fingerprint
-    other = load_images(Calibration(samples=8), dataclasses.replace(run, seed=5), Path(run.data), Console())
+    other = load(dataclasses.replace(run, seed=5), Console(), samples=8)
     assert other.fingerprint != few.fingerprint
 
 
@@ -91,13 +97,13 @@ def test_too_few_images_say_how_many_are_needed(trained: Path, parts: Path, tmp_
     for image in images[:3]:
         shutil.copy(image, tmp_path)
     with pytest.raises(DataError, match=r"(?s)3 good images.*at least 8 are needed, and 128.*--calib-data"):
-        load_images(Calibration(data=tmp_path), run, Path(run.data), Console())
+        load(run, Console(), data=tmp_path)
     for image in images:
         shutil.copy(image, tmp_path)
-    assert len(load_images(Calibration(data=tmp_path), run, Path(run.data), Console()).frames) == len(images)
+    assert len(load(run, Console(), data=tmp_path).frames) == len(images)
     (tmp_path / "broken.png").write_bytes(b"not an image")
     console = Said()
-    load_images(Calibration(data=tmp_path), run, Path(run.data), console)
+    load(run, console, data=tmp_path)
     assert "broken.png" in console.lines[0]
 
 

@@ -182,6 +182,7 @@ class _Halving:
         self.floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
         self.floats |= {name for name, tensor in self.constants.items() if tensor.data_type == TensorProto.FLOAT}
         self.outputs = {value.name for value in graph.output}
+        self.scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
         # Where a tensor that a float16 node made is found in float16, and what was cast already.
         self.half: dict[str, str] = {}
         self.casts: dict[tuple[str, bool], str] = {}
@@ -250,7 +251,10 @@ class _Halving:
         if target not in self.tensors:
             tensor = self.constants[name]
             if half:
-                values: NDArray[Any] = numpy_helper.to_array(tensor).astype(np.float16)
+                values: NDArray[Any] = numpy_helper.to_array(tensor)
+                if name in self.scales:  # those of a tensor that is almost zero would become zero, which is none
+                    values = np.maximum(values, np.finfo(np.float16).tiny)
+                values = values.astype(np.float16)
                 tensor = numpy_helper.from_array(values.astype(np.float32) if self.emulate else values, target)
             self.tensors[target] = tensor
         return target

@@ -31,7 +31,11 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgead.bundle import Bundle, read_bundle
+from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError, ModelError
+from edgead.export.calibration import Calibration
+from edgead.export.choose import PrecisionOptions
+from edgead.export.gate import Budget
 from edgead.export.imported import OnnxOptions, import_onnx
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.wrap import interpolation
@@ -212,6 +216,25 @@ def test_a_quantised_model_is_accepted(parts: Path, tmp_path: Path) -> None:
     assert np.abs(run_bundle(bundle, frames)[0] - heat.max(axis=(1, 2, 3))).max() < 1e-4
     assert bundle.manifest.parity["map_error"] < 1e-6
     assert bundle.manifest.precision == "int8"
+
+
+def test_a_lower_precision_passes_the_gate(parts: Path, tmp_path: Path) -> None:
+    path = save(plain_model(), tmp_path / "m.onnx")
+    options, calibration = OnnxOptions(map="heat"), Calibration(samples=8)
+    anything = PrecisionOptions("int8", calibration, Budget(auroc_drop=1, flips=1))
+    bundle = import_onnx(path, options=options, threshold_data=parts, precision=anything, out=tmp_path / "b.edgead")
+    assert sorted(bundle.manifest.files) == ["golden.npz", "model.cpu.onnx", "model.onnx"]
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load(bundle.model).graph.node}
+    assert (bundle.manifest.precision, bundle.manifest.calibration["source"]) == ("int8", "threshold")
+    with load(bundle.path, engine="onnxruntime") as inspector:
+        image = read_frame(list_images(parts / "train" / "good")[0])
+        assert inspector.inspect(image).verdict is Verdict.PASS
+    lowered = PrecisionOptions("int8", calibration)
+    quantised = save(quantised_model(), tmp_path / "q.onnx")
+    with pytest.raises(ConfigError, match="The model comes in int8 already"):
+        import_onnx(quantised, threshold_data=parts, precision=lowered, out=tmp_path / "q.edgead")
+    with pytest.raises(ConfigError, match="There is no precision 'int4'"):
+        PrecisionOptions("int4")
 
 
 @pytest.mark.parametrize("stubborn", [True, False])

@@ -119,7 +119,8 @@ def test_lower_precisions_are_the_network_up_to_their_rounding(
     for name, (scores, maps) in found.items():
         spread, map_spread = (max(each.std(), 1e-3 * np.abs(each).max()) for each in (reference.scores, reference.maps))
         assert np.sqrt(np.square(maps - reference.maps).mean()) < allowed * map_spread, name
-        assert np.abs(scores - reference.scores).max() < 4 * allowed * spread, name
+        step = 2**-10 * np.abs(reference.scores).max()  # of float16, which a score that hardly varies is made of
+        assert np.abs(scores - reference.scores).max() < 4 * allowed * spread + step, name
 
 
 def test_the_graph_has_the_one_signature_and_no_leftovers(

@@ -22,7 +22,6 @@ import click
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import torch
 
 from edgead.benchmark.machine import describe_machine, versions
@@ -37,6 +36,7 @@ from edgead.export.precision import to_int8
 from edgead.export.to_onnx import write_onnx
 from edgead.runtime.engines import Engine, open_engine
 from edgead.runtime.engines.auto import time_engines
+from edgead.runtime.engines.openvino_engine import the_core
 from edgead.runtime.golden import check_golden
 from edgead.train.checkpoint import load_run_config
 from edgead.train.method import configure
@@ -138,7 +138,7 @@ class _OpenVino:
     """OpenVINO with a profile of its operators."""
 
     def __init__(self, path: Path, arithmetic: str) -> None:
-        core = openvino.Core()
+        core = the_core()
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": arithmetic, "PERF_COUNT": True}
         self.request = core.compile_model(core.read_model(str(path)), "CPU", settings).create_infer_request()
 

@@ -1,4 +1,4 @@
-"""A float32 graph in lower precision: float16 as a typed graph, INT8 as explicit Q/DQ; docs/adr/0014 says why so."""
+"""A float32 graph in lower precision: float16 as a typed graph, INT8 as explicit Q/DQ; docs/adr/0013 says why so."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ class _Halving:
             if half:
                 values: NDArray[Any] = numpy_helper.to_array(tensor)
                 if name in self.scales:  # those of a tensor that is almost zero would become zero, which is none
-                    values = np.maximum(values, np.finfo(np.float16).tiny)
+                    values = np.maximum(values, np.finfo(np.float16).smallest_subnormal)
                 values = values.astype(np.float16)
                 tensor = numpy_helper.from_array(values.astype(np.float32) if self.emulate else values, target)
             self.tensors[target] = tensor

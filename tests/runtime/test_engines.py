@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +178,35 @@ def test_openvinos_requests_give_each_frame_its_own_outputs(opened: Bundle) -> N
     engine.close()
     with pytest.raises(ConfigError, match="openvino:hint is latency or throughput, not 'fast'"):
         open_engine("openvino:hint=fast", opened)
+
+
+CLOSED_ELSEWHERE = """
+import gc, os, signal, sys, threading
+from pathlib import Path
+from edgead.bundle import read_bundle
+from edgead.runtime.engines import open_engine
+
+heard = []
+signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
+bundle = read_bundle(Path(sys.argv[1]))
+held = [open_engine("openvino", bundle)]
+held[0].infer(bundle.golden().frames[:1])
+
+def close():
+    held.pop().close()
+    gc.collect()
+
+thread = threading.Thread(target=close)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+print("heard", len(heard))
+"""
+
+
+def test_openvino_closed_by_another_thread_leaves_signals_alone(bundle: Bundle) -> None:
+    """Streams close engines in threads of their own; Ctrl-C must still end them well."""
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-X", "faulthandler", "-c", CLOSED_ELSEWHERE, str(bundle.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard 1\n"), done.stderr

@@ -30,7 +30,7 @@ CANDIDATES = {
     "openvino": "openvino",
     "tensorrt": "tensorrt",
 }
-"""Engine ↦ the module that must be there. All compute what the graph says; `openvino-bf16` does not: docs/adr/0017."""
+"""Engine ↦ the module that must be there. All compute what the graph says; `openvino-bf16` does not: docs/adr/0015."""
 K = TypeVar("K", bound=Hashable)
 ROUNDS = 9
 """Timed inferences of each candidate, after those on the golden frames; the median counts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,17 @@ def open_bf16(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
     return OpenVinoEngine(bundle, "bf16", "openvino-cpu-bf16", settings.hint, opening.batch)
 
 
+@cache
+def the_core() -> Any:
+    """The one Core of this process, never given back.
+
+    OpenVINO's CPU plugin gives the thread that loads it a stack for signal handlers, and unmaps that stack when the
+    last Core is gone, from whatever thread that happens in. The next signal, Ctrl-C or a child's end, would then end
+    the process with a segmentation fault (seen with 2026.4).
+    """
+    return require("openvino", "cpu").Core()
+
+
 class OpenVinoEngine:
     """An `edgead.runtime.engines.Engine`.
 
@@ -58,10 +70,10 @@ class OpenVinoEngine:
     def __init__(self, bundle: Bundle, arithmetic: str, name: str, hint: str = "latency", batch: int = 1) -> None:
         self.name = name
         openvino: Any = require("openvino", "cpu")
-        path = cpu_model(bundle)  # of an INT8 bundle: OpenVINO 2026.4 computes the other form wrongly, docs/adr/0014
+        path = cpu_model(bundle)  # of an INT8 bundle: OpenVINO 2026.4 computes the other form wrongly, docs/adr/0013
         settings = {"PERFORMANCE_HINT": hint.upper(), "INFERENCE_PRECISION_HINT": arithmetic}
         try:
-            core = openvino.Core()
+            core = the_core()
             model = core.read_model(str(path))
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for everything

@@ -1,7 +1,7 @@
 """From an ONNX graph to a TensorRT plan, for TensorRT 8.6, 10 and 11.
 
 Run as a program it builds one plan and reports on its standard output, one JSON object a line; that is how
-`edgead.runtime.engines.tensorrt_process` uses it. Why a process of its own: docs/adr/0016.
+`edgead.runtime.engines.tensorrt_process` uses it. Why a process of its own: docs/adr/0014.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from edgead.export.precision import Ranges
 from edgead.export.to_onnx import OPSET, write_onnx
 from edgead.images import read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.runtime.engines.openvino_engine import the_core
 from edgead.train.fit import fit
 from edgead.train.method import Method, TrainingData, config_from_dict, configure, reconfigure
 from edgead.train.methods import METHODS, describe, get_method
@@ -80,8 +81,8 @@ def test_the_graph_is_the_network(fitted: tuple[Method, NDArray[np.uint8]], tmp_
 
 
 def _open_openvino(path: Path) -> Any:
-    openvino = pytest.importorskip("openvino")
-    core = openvino.Core()
+    pytest.importorskip("openvino")
+    core = the_core()
     compiled = core.compile_model(core.read_model(str(path)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda frame: [np.array(compiled({"frames": frame})[name]) for name in ("scores", "maps")]
 

@@ -25,7 +25,8 @@ def foreground_mask(frame: Frame, how: str = "auto") -> Mask:
     threshold, _ = cv2().threshold(grey, 0, 255, cv2().THRESH_BINARY + cv2().THRESH_OTSU)
     bright = grey > threshold
     if how in ("bright", "dark"):
-        return np.asarray(bright == (how == "bright"))
+        found = bright == (how == "bright")
+        return np.asarray(found) if found.any() else everything  # of one colour: nowhere would be left for anomalies
     share = bright.mean()
     spread = float(grey.astype(np.float64).var())
     if not 0.02 < share < 0.98 or spread == 0:

@@ -330,6 +330,7 @@ def test_foregrounds() -> None:
     texture = rng.normal(128, 30, (64, 64, 3)).clip(0, 255).astype(np.uint8)
     assert foreground_mask(texture).all()
     assert foreground_mask(picture(200, 30), "all").all()
+    assert all(foreground_mask(np.full((64, 64, 3), 30, np.uint8), how).all() for how in ("bright", "dark"))
     assert foreground_mask(texture, "disc")[32, 32]
     assert not foreground_mask(texture, "disc")[0, 0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from edgead.runtime.engines import open_engine, split_batch
 from edgead.runtime.engines.cuda import find_gpu
 from edgead.runtime.engines.onnx_nodes import read_nodes
 from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
+from edgead.runtime.engines.onnxruntime_engine import physical_cores
 from edgead.runtime.golden import check_golden
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="no openvino")
@@ -178,6 +180,11 @@ def test_openvinos_requests_give_each_frame_its_own_outputs(opened: Bundle) -> N
     engine.close()
     with pytest.raises(ConfigError, match="openvino:hint is latency or throughput, not 'fast'"):
         open_engine("openvino:hint=fast", opened)
+
+
+def test_threads_are_counted_by_cores() -> None:
+    if hasattr(os, "sched_getaffinity"):
+        assert 0 < physical_cores() <= len(os.sched_getaffinity(0))
 
 
 CLOSED_ELSEWHERE = """

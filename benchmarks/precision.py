@@ -184,7 +184,7 @@ def _summary(rows: list[tuple[str, str, float]]) -> dict[str, Any]:
 def main(runs: tuple[str, ...], presets: tuple[str, ...], precisions: tuple[str, ...], rounds: int, out: Path) -> None:
     """Measure and write JSON; what is done is kept after every run."""
     record: dict[str, Any] = {
-        "command": sys.argv,
+        "command": ["python", "benchmarks/precision.py", *sys.argv[1:-1], Path(sys.argv[-1]).name],
         "machine": describe_machine(),
         "versions": versions(),
         "load_before": os.getloadavg(),

@@ -46,37 +46,45 @@ def settle(network: nn.Module) -> None:
             module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
 
 
-def parts() -> tuple[Tensor, Tensor, Tensor]:
+def parts(channels: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """A good image, an anomaly inside a mask, and the mask."""
     generator = torch.Generator().manual_seed(0)
-    normal = torch.rand(2, 3, 8, 10, generator=generator) * 2 - 1
+    normal = torch.rand(2, channels, 8, 10, generator=generator) * 2 - 1
     mask = (torch.rand(2, 1, 8, 10, generator=generator) > 0.6).float()
-    return normal, (torch.rand(2, 3, 8, 10, generator=generator) * 2 - 1) * mask, mask
+    return normal, (torch.rand(2, channels, 8, 10, generator=generator) * 2 - 1) * mask, mask
 
 
+@pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("time", [1, 7, LAST])
-def test_the_blend(time: int) -> None:
-    normal, anomaly, mask = parts()
+def test_the_blend(channels: int, time: int) -> None:
+    normal, anomaly, mask = parts(channels)
     opacity = time / LAST
     x = blend(normal, anomaly, mask, opacity)
     inside = mask[:, 0] > 0
-    expected = torch.where(inside[:, None], normal * (1 - opacity) + anomaly * opacity, normal)
-    assert torch.allclose(x, expected, atol=2e-7)
-    outside = ~inside[:, None].expand_as(x)
-    assert torch.equal(x[outside], normal[outside])
+    for channel in range(channels):
+        there = (
+            normal[:, channel] * (1 - opacity) + anomaly[:, channel] * opacity
+            if channel < 3
+            else normal[:, channel] + anomaly[:, channel] * opacity
+        )
+        expected = torch.where(inside, there, normal[:, channel])
+        assert torch.allclose(x[:, channel], expected, atol=2e-7)
+        assert torch.equal(x[:, channel][~inside], normal[:, channel][~inside])
 
 
-def test_one_step_back_is_the_blend_before() -> None:
-    normal, anomaly, mask = parts()
+@pytest.mark.parametrize("channels", [3, 4])
+def test_one_step_back_is_the_blend_before(channels: int) -> None:
+    normal, anomaly, mask = parts(channels)
     for time in range(1, LAST + 1):
         x = blend(normal, anomaly, mask, time / LAST)
         back = advance(x, anomaly * (time / LAST), normal, mask, time / LAST, 1 / LAST)
         assert torch.allclose(back, blend(normal, anomaly, mask, (time - 1) / LAST), atol=5e-7)
 
 
+@pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("steps", [18, 8, 4, 2, 1])
-def test_right_predictions_lead_to_the_good_image_on_every_schedule(steps: int) -> None:
-    normal, anomaly, mask = parts()
+def test_right_predictions_lead_to_the_good_image_on_every_schedule(channels: int, steps: int) -> None:
+    normal, anomaly, mask = parts(channels)
     x = blend(normal, anomaly, mask, FIRST / LAST)
     for time, next_time in schedule(steps):
         x = advance(x, anomaly * (time / LAST), normal, mask, time / LAST, (time - next_time) / LAST)
@@ -94,16 +102,23 @@ def test_schedules_run_from_18_to_0_without_gaps() -> None:
         assert [left[1] for left in pairs[:-1]] == [right[0] for right in pairs[1:]]
 
 
-def test_names_and_shapes_are_the_published_ones() -> None:
-    """The digest is that of "name shape" lines, sorted, of the published network's state dictionary."""
-    config = TransfusionConfig()
+@pytest.mark.parametrize(
+    ("channels", "width", "tensors", "parameters", "digest"),
+    [
+        (3, 64, 326, 54_559_431, "40187cec9d72c5fd6eb63706b0ca348a2200feeec66fa697095606eb17900cce"),
+        (4, 128, 376, 112_031_753, "83bdfac83f7234df6801ad7d19f21278f0d14f927e95e26716cf827b37555d8e"),
+    ],
+)
+def test_names_and_shapes_are_the_published_ones(
+    channels: int, width: int, tensors: int, parameters: int, digest: str
+) -> None:
+    """The digest is that of "name shape" lines, sorted, of the published networks' state dictionaries."""
     with torch.device("meta"):
-        network = UNet(config.width, config.multipliers, config.attention_levels, config.blocks)
+        network = UNet(channels, width, (1, 2, 2, 2), (2, 3), 2)
     state = network.state_dict()
     lines = "\n".join(sorted(f"{name} {tuple(value.shape)}" for name, value in state.items()))
-    assert len(state) == 326
-    assert sum(parameter.numel() for parameter in network.parameters()) == 54_559_431
-    digest = "40187cec9d72c5fd6eb63706b0ca348a2200feeec66fa697095606eb17900cce"
+    assert len(state) == tensors
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert hashlib.sha256(lines.encode()).hexdigest() == digest
 
 
@@ -114,7 +129,7 @@ def test_a_published_checkpoint_needs_no_renaming() -> None:
 
 
 def test_the_position_is_the_sine_of_the_row() -> None:
-    wave = UNet(32, (1,), (), 1).pos_emb(5, 3)
+    wave = UNet(3, 32, (1,), (), 1).pos_emb(5, 3)
     assert wave.shape == (1, 1, 5, 3)
     assert wave[0, 0, :, 1].tolist() == pytest.approx([math.sin(row) for row in range(5)])
     assert torch.equal(wave[..., 0], wave[..., 2])
@@ -130,8 +145,9 @@ def test_attention_is_the_published_one() -> None:
     assert torch.allclose(block(x), expected.permute(0, 2, 1).view(x.shape), atol=1e-6)
 
 
-def test_losses_vanish_for_right_predictions_and_are_the_published_ones() -> None:
-    normal, anomaly, mask = parts()
+@pytest.mark.parametrize("channels", [3, 4])
+def test_losses_vanish_for_right_predictions_and_are_the_published_ones(channels: int) -> None:
+    normal, anomaly, mask = parts(channels)
     opacity = torch.tensor([3 / LAST, 1.0])[:, None, None, None]
     x = blend(normal, anomaly, mask, opacity)
     right = losses((anomaly * opacity, normal, mask * 60 - 30), x, normal, anomaly, mask, opacity)
@@ -149,6 +165,7 @@ def test_losses_vanish_for_right_predictions_and_are_the_published_ones() -> Non
     assert float(wrong["image"]) == pytest.approx(
         float(((found - blend(normal, anomaly, mask, opacity - 1 / LAST)) ** 2).mean()), rel=1e-4
     )
+    assert ("normal_depth" in wrong) == ("anomaly_depth" in wrong) == (channels == 4)
 
 
 def test_the_image_loss_does_not_reach_the_mask() -> None:
@@ -265,25 +282,27 @@ def test_the_reconstruction_counts_with_its_weight() -> None:
     assert float(scores) == pytest.approx(0.5 * 18 / 19 + 0.5 * change, rel=1e-5)
 
 
-def test_each_rewritten_part_is_exact() -> None:
+@pytest.mark.parametrize("channels", [3, 4])
+def test_each_rewritten_part_is_exact(channels: int) -> None:
     """Projection with its border, blocks with their time, attention, heads: the network's own, up to rounding."""
     torch.manual_seed(0)
     config = TransfusionConfig(size=(16, 24), width=64, multipliers=(1, 2), attention_levels=(1,), reverse_steps=3)
-    network = UNet(64, config.multipliers, config.attention_levels, config.blocks).eval()
+    network = UNet(channels, 64, config.multipliers, config.attention_levels, config.blocks).eval()
     settle(network)
     graph = Deployable(network, config)
-    x, mask = torch.rand(2, 3, 16, 24) * 2 - 1, (torch.rand(2, 1, 16, 24) > 0.5).float()
+    x, mask = torch.rand(2, channels, 16, 24) * 2 - 1, (torch.rand(2, 1, 16, 24) > 0.5).float()
+    bgr = [2, 1, 0, *range(3, channels)]
     with torch.no_grad():
         for given in (mask, torch.zeros_like(mask)):
             projected = network.project(x, given)
-            found = graph.project(x.flip(1), given if given.any() else None)
+            found = graph.project(x[:, bgr], given if given.any() else None)
             assert torch.allclose(found, projected, atol=1e-5)
         for step, (time, next_time) in enumerate(schedule(3)):
             features = network.features(projected, network.time_emb(torch.full((2,), time)))
             assert torch.allclose(graph.network.features(projected, step), features, atol=2e-5)  # type: ignore[arg-type]
             scaled, normal, _ = network.heads(features)
             moved = advance(x, scaled, normal, mask, time / LAST, (time - next_time) / LAST)
-            assert torch.allclose(x + (mask * graph.head(features, step)).flip(1), moved, atol=1e-5)
+            assert torch.allclose(x + (mask * graph.head(features, step))[:, bgr], moved, atol=1e-5)
 
 
 @pytest.mark.parametrize(

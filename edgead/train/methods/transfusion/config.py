@@ -13,14 +13,14 @@ from edgead.train.methods.transfusion.network import NORM_GROUPS
 
 @dataclass(frozen=True)
 class TransfusionConfig(MethodConfig):
-    """Configuration of TransFusion; the defaults are the published training."""
+    """Configuration of TransFusion; the defaults are the published training for colour images."""
 
     epochs: int = 1500
     """Passes over the training images."""
     learning_rate: float = 1e-5
     """AdamW's step size before decay. The published code's default."""
     width: int = 64
-    """Channels of the U-Net at full resolution, a multiple of 32."""
+    """Channels of the U-Net at full resolution, a multiple of 32. With depth the publication has 128."""
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     """Factor on the channels from each level to the next; a level has half the resolution of the one above."""
     attention_levels: tuple[int, ...] = (2, 3)

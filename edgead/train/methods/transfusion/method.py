@@ -27,7 +27,7 @@ class TransfusionNetwork(nn.Module):
 
     def __init__(self, config: TransfusionConfig) -> None:
         super().__init__()
-        self.model = UNet(config.width, config.multipliers, config.attention_levels, config.blocks)
+        self.model = UNet(3, config.width, config.multipliers, config.attention_levels, config.blocks)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses on a batch of `Example.arrays`. Its first half keeps the anomalies, the second gets none.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgead.console import Console
-from edgead.images import Frame, fit_frame
+from edgead.images import Frame, fit_frame, to_frame
 from edgead.runtime.inspector import Inspector
 
 STAGES = ("fit", "infer", "post", "total")
@@ -42,7 +42,7 @@ def measure_latency(
     for round_number in console.track("timing")(range(-WARM_UP_ROUNDS, rounds)):
         frame = frames[round_number % len(frames)]
         for inspector, times in zip(inspectors, samples):
-            fitted = fit_frame(frame, inspector.bundle.manifest.size)[None]
+            fitted = fit_frame(to_frame(frame, inspector.pixels), inspector.size)[None]
             # Which of the two goes first alternates: the second one finds warmer caches.
             engine = _time(inspector.engine.infer, fitted) if round_number % 2 else None
             result = inspector.inspect(frame)

@@ -20,6 +20,7 @@ from edgead.train.methods.transfusion.network import (
     Resize,
     UNet,
 )
+from edgead.train.methods.transfusion.planes import to_planes
 
 
 class Deployable(nn.Module):
@@ -83,8 +84,7 @@ class Deployable(nn.Module):
                     module.add_module(name, _Attention(part, here, self.attend))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        # Cast first: TensorRT's parser takes bytes into no other operator.
-        image = frames.float().permute(0, 3, 1, 2) * (2 / 255) - 1
+        image = to_planes(frames)
         x, mask, total = image, None, torch.zeros(1)
         for step in range(len(self.steps)):
             features = self.network.features(self.project(x, mask), step)  # type: ignore[arg-type]
@@ -95,10 +95,17 @@ class Deployable(nn.Module):
                 x = x + mask * self.head(features, step)
         maps = total * ((1 - self.weight) * MASK_SCALE / len(self.steps))
         if self.weight:
-            change = (x.clamp(-1, 1) - image) ** 2  # in [−1, 1]: four times that in [0, 1]
-            maps = maps + change.mean(dim=1, keepdim=True) * (self.weight / 4)
+            maps = maps + _change(image, x) * self.weight
         maps = self.rows @ maps.reshape(-1, *self.size) @ self.columns
         return maps.amax(dim=(1, 2)), maps
+
+
+def _change(image: Tensor, x: Tensor) -> Tensor:
+    """Mean over the channels of the squared change, ``[N, 1, H, W]``; of colours in [0, 1]."""
+    if image.shape[1] == COLOURS:  # in [−1, 1]: four times that in [0, 1]
+        return ((x.clamp(-1, 1) - image) ** 2).mean(dim=1, keepdim=True) * (1 / 4)
+    colour = ((x[:, :COLOURS].clamp(-1, 1) - image[:, :COLOURS]) ** 2).sum(dim=1, keepdim=True) * (1 / 4)
+    return (colour + (x[:, COLOURS:] - image[:, COLOURS:]) ** 2) * (1 / (COLOURS + 1))
 
 
 class _Standardise(nn.Module):

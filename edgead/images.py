@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.depth import FARTHEST, NEAREST, Depth, DepthRange, as_depth, encode, find_depth_file, refuse_odd_tiff
+from edgead.depth import FARTHEST, FOLDER, NEAREST, Depth, DepthRange, as_depth, encode, find_depth_file, refuse_odd_tiff
 from edgead.errors import DataError, require
 
 Frame = NDArray[np.uint8]
@@ -57,7 +57,10 @@ def is_image(path: Path) -> bool:
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
-    """Return the image files in a folder, sorted by path; with subfolders, linked ones too, if `recursive`."""
+    """Return the image files in a folder, sorted by path; with subfolders, linked ones too, if `recursive`.
+
+    Where there are ``rgb`` and ``xyz`` (MVTec 3D-AD), ``xyz`` and ``gt`` are left out.
+    """
     found: list[Path] = []
     visited: set[Path] = set()
     for name, folders, files in os.walk(folder, followlinks=True):
@@ -66,6 +69,8 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
             folders.clear()
             continue
         visited.add(here.resolve())
+        if {"rgb", FOLDER} <= set(folders):  # MVTec 3D-AD: depth pictures and masks are no images to decide on
+            folders[:] = [folder for folder in folders if folder not in (FOLDER, "gt")]
         found += [path for file in files if is_image(path := here / file) and path.is_file()]
         if not recursive:
             break

@@ -20,7 +20,8 @@ Depth = NDArray[np.float32]
 DepthRange = tuple[float, float]
 """The distances of code 1 and of code 255, in the unit of the depth pictures."""
 
-MISSING, NEAREST, FARTHEST = 0, 1, 255
+NEAREST, FARTHEST = 1, 255
+"""Codes; 0 is what was not measured."""
 FOLDER, SUFFIXES = "xyz", (".tiff", ".tif", ".png")
 """Depth pictures lie beside the folder of colour images, under the same names, as in MVTec 3D-AD."""
 SAMPLES_PER_PIXEL, PLANAR_CONFIGURATION = 277, 284
@@ -89,8 +90,9 @@ def as_depth(picture: NDArray[Any]) -> Depth:
     if picture.ndim != 2:
         raise DataError(f"A depth picture must be (H, W), or (H, W, 3) points, not {picture.shape}.")
     depth = picture.astype(np.float32)
-    depth[~(np.isfinite(depth) & (depth > 0))] = 0
-    if not depth.any():
+    measured = (depth > 0) & (depth < np.inf)  # false of NaN
+    depth = np.where(measured, depth, np.float32(0))
+    if not measured.any():
         raise DataError("The depth picture holds no measurement: nothing in it is finite and above zero.")
     return depth
 
@@ -109,9 +111,10 @@ def encode(depth: Depth, depth_range: DepthRange) -> NDArray[np.uint8]:
             f"All depth lies outside the range {near:.4g} to {far:.4g} that the model was trained with: "
             f"it is {found.min():.4g} to {found.max():.4g}.\nIs it in the same unit, and the camera in its place?"
         )
-    codes = NEAREST + (depth - np.float32(near)) * np.float32((FARTHEST - NEAREST) / (far - near))
-    codes = np.clip(np.rint(codes), NEAREST, FARTHEST).astype(np.uint8)
-    return np.where(measured, codes, np.uint8(MISSING))
+    scale = (FARTHEST - NEAREST) / (far - near)
+    codes = depth * np.float32(scale) + np.float32(NEAREST - near * scale)
+    np.clip(np.rint(codes, out=codes), NEAREST, FARTHEST, out=codes)
+    return codes.astype(np.uint8) * measured
 
 
 def measure_range(pictures: Iterable[Depth]) -> DepthRange | None:

@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.depth import FARTHEST, FOLDER, NEAREST, Depth, DepthRange, as_depth, encode, find_depth_file, refuse_odd_tiff
+from edgead.depth import (
+    FARTHEST,
+    FOLDER,
+    NEAREST,
+    Depth,
+    DepthRange,
+    as_depth,
+    encode,
+    find_depth_file,
+    refuse_odd_tiff,
+)
 from edgead.errors import DataError, require
 
 Frame = NDArray[np.uint8]
@@ -174,7 +184,8 @@ def with_depth(frame: NDArray[Any], depth: NDArray[Any], depth_range: DepthRange
     if distances.shape != frame.shape[:2]:
         (h, w), (height, width) = distances.shape, frame.shape[:2]
         raise DataError(f"The depth picture is {w}×{h} pixels, its colour image {width}×{height}.")
-    return np.dstack([frame, encode(distances, depth_range)])
+    merged: Frame = cv2().merge([*cv2().split(frame), encode(distances, depth_range)])
+    return merged
 
 
 def to_frame(image: NDArray[Any], pixels: PixelFormat = COLOUR) -> Frame:

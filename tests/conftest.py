@@ -84,7 +84,12 @@ def make_rgbd(root: Path, train: int = 10, validation: int = 4, good: int = 3, b
             path.parent.mkdir(parents=True, exist_ok=True)
             assert cv2.imwrite(str(path), picture)
 
-    for kind, count in (("train/good", train), ("validation/good", validation), ("test/good", good), ("test/dent", bad)):
+    for kind, count in (
+        ("train/good", train),
+        ("validation/good", validation),
+        ("test/good", good),
+        ("test/dent", bad),
+    ):
         for index in range(count):
             write(kind, index, kind.endswith("dent"))
     return root
@@ -103,7 +108,7 @@ def rgbd_bundle(rgbd_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> B
     from edgead.train.train import train
 
     folder = tmp_path_factory.mktemp("rgbd")
-    settings = ("depth=true", "size=32x48", "multipliers=1,1", "steps=3", "batch_size=2")
+    settings = ("depth=true", "size=32x48", "multipliers=1", "steps=3", "batch_size=2")
     [run] = train("transfusion", rgbd_parts, preset="nano", settings=settings, out=folder / "run")
     return export(run, out=folder / "dome.edgead")
 

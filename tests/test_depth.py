@@ -193,7 +193,9 @@ def test_depth_that_is_not_there(tmp_path: Path, rgbd_parts: Path) -> None:
     file = write_picture(tmp_path / "rgb" / "007.png", np.zeros((20, 30, 3), np.uint8))
     with pytest.raises(DataError, match=r"rgb/007\.png has no depth: .*xyz/007\.tiff \(or \.tif, \.png\) is not there"):
         find_depth_file(file)
-    with pytest.raises(DataError, match=r"None of the 1 good images has depth that can be read; the first:\n.*007\.tiff"):
+    with pytest.raises(
+        DataError, match=r"None of the 1 good images has depth that can be read; the first:\n.*007\.tiff"
+    ):
         find_depth_range([file])
     whole = open_category(rgbd_parts).normals
     frames = load_frames([file, *whole], (16, 16), PixelFormat(depth_range=(0.4, 0.6)))

@@ -84,12 +84,8 @@ def make_rgbd(root: Path, train: int = 10, validation: int = 4, good: int = 3, b
             path.parent.mkdir(parents=True, exist_ok=True)
             assert cv2.imwrite(str(path), picture)
 
-    for kind, count in (
-        ("train/good", train),
-        ("validation/good", validation),
-        ("test/good", good),
-        ("test/dent", bad),
-    ):
+    counts = {"train/good": train, "validation/good": validation, "test/good": good, "test/dent": bad}
+    for kind, count in counts.items():
         for index in range(count):
             write(kind, index, kind.endswith("dent"))
     return root

@@ -131,7 +131,7 @@ def test_a_published_checkpoint_needs_no_renaming() -> None:
 
 
 def test_a_published_checkpoint_with_depth_is_refused(tmp_path: Path) -> None:
-    method = small("depth=true", "multipliers=1")
+    method = small("depth=true")
     torch.save(method.network.state_dict(), tmp_path / "dome_model.pkl")
     with pytest.raises(CheckpointError, match=r"does not say how its depth was scaled\.\n.*--set depth=true"):
         load_official(Transfusion, [tmp_path / "dome_model.pkl"])

@@ -1,18 +1,17 @@
 """What rewritten and simplified graphs save, and what a view costs. Untrained: latency does not depend on the weights.
 
     python benchmarks/export_cost.py --out benchmarks/results/export-cost.json
-    python benchmarks/export_cost.py --method transfusion --rounds 5 --out transfusion-export-cost.json
+    python benchmarks/export_cost.py --only aand --rounds 5 --out export-cost.json
 
-Processor time says what a graph costs where other programs share the machine.
+A file that is there already is added to: what is measured again is replaced, the rest stays with its own conditions.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
+import shlex
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,29 @@ import torch
 
 from edgead.benchmark.machine import describe_machine, versions
 from edgead.export.to_onnx import trace, write_onnx
+from edgead.runtime.engines import Engine
 from edgead.runtime.engines.auto import time_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.runtime.engines.openvino_engine import OpenVinoEngine
 from edgead.train.method import Method, configure
-from edgead.train.methods import METHODS, get_method
+from edgead.train.methods import get_method
 
 VIEWS = (1, 2, 4, 8)
+NETWORKS = {
+    "draem-edge": ("edge",),
+    "draem-paper": ("paper",),
+    "differnet-edge": ("edge",),
+    "aand-nano": ("nano",),
+    "aand-edge-squeezenet1_1": ("edge", "backbone=squeezenet1_1", "size=257"),
+    "aand-edge": ("edge",),
+    "aand-paper": ("paper",),
+    "transfusion-nano-1-step": ("nano", "reverse_steps=1"),
+    "transfusion-nano-18-steps": ("nano", "reverse_steps=18"),
+    "transfusion-edge-1-step": ("edge", "reverse_steps=1"),
+    "drept-edge": ("edge",),
+    "drept-paper": ("paper",),
+}
+"""Name, beginning with the method's ↦ preset and settings."""
 
 
 def make(name: str, preset: str, *settings: str) -> Method:
@@ -38,113 +54,69 @@ def make(name: str, preset: str, *settings: str) -> Method:
     return kind(configure(kind, preset, settings))
 
 
-def shrink(name: str, preset: str, rounds: int) -> dict[str, dict[str, float]]:
+def compare_forms(method: Method, rounds: int, folder: Path) -> dict[str, Any]:
     """Compare a method's graph as traced from the reference, as traced from its rewritten form, and simplified."""
-    method = make(name, preset)
     size = method.config.size
-    frame = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {each: Path(folder, f"{each}.onnx") for each in ("reference", "rewritten", "simplified")}
-        trace(method.detector(), size, paths["reference"])
-        trace(method.deployable(), size, paths["rewritten"])
-        write_onnx(method.deployable(), size, paths["simplified"], method.sensitive)
-        engines = {each: OnnxRuntimeEngine(path) for each, path in paths.items()}
-        for engine in engines.values():
-            engine.infer(frame)
-        times = time_engines(engines, frame, rounds)
-        return {
-            each: {
-                "nodes": len(onnx.load(path).graph.node),
-                "megabytes": path.stat().st_size / 1e6,
-                "p50_ms": times[each],
-                "rounds": rounds,
-            }
-            for each, path in paths.items()
-        }
+    paths = {form: folder / f"{form}.onnx" for form in ("straight", "rewritten", "simplified")}
+    trace(method.detector(), size, paths["straight"])
+    trace(method.deployable(), size, paths["rewritten"])
+    write_onnx(method.deployable(), size, paths["simplified"], method.sensitive)
+    return measure(paths, size, rounds, against="straight")
 
 
-def measure(graphs: dict[str, tuple[torch.nn.Module, tuple[int, int]]], rounds: int) -> dict[str, dict[str, float]]:
-    """Time one frame on every graph in turn, `rounds` times; milliseconds of the clock and of the processor.
+def compare_views(rounds: int, folder: Path) -> dict[str, Any]:
+    """Compare DifferNet's graphs with one view of the part and with several."""
+    paths = {}
+    for views in VIEWS:
+        method = make("differnet", "edge", f"views={views}")
+        paths[f"views={views}"] = folder / f"{views}.onnx"
+        write_onnx(method.deployable(), method.config.size, paths[f"views={views}"], method.sensitive)
+    return measure(paths, method.config.size, rounds, against=f"views={VIEWS[0]}")
 
-    The graphs' nodes and megabytes are given too.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        engines, extent = {}, {}
-        for name, (module, size) in graphs.items():
-            path = Path(folder, f"{name}.onnx")
-            write_onnx(module, size, path)
-            extent[name] = {"nodes": len(onnx.load(path).graph.node), "megabytes": path.stat().st_size / 1e6}
-            engines[name] = OnnxRuntimeEngine(path)
-        rng = np.random.default_rng(0)
-        frames = {name: rng.integers(0, 256, (1, *size, 3), dtype=np.uint8) for name, (_, size) in graphs.items()}
-        times: dict[str, list[tuple[float, float]]] = {name: [] for name in graphs}
-        for turn in range(rounds + 2):
-            for name, engine in engines.items():
-                start, used = time.perf_counter(), time.process_time()
-                engine.infer(frames[name])
-                if turn >= 2:
-                    times[name].append((time.perf_counter() - start, time.process_time() - used))
-    found = {}
-    for name, each in times.items():
-        clock, processor = np.median(each, axis=0) * 1e3
-        found[name] = {"p50_ms": float(clock), "p50_cpu_ms": float(processor), "rounds": rounds, **extent[name]}
+
+def measure(paths: dict[str, Path], size: tuple[int, int], rounds: int, against: str) -> dict[str, Any]:
+    """Time all graphs on the CPU engines in turn; each graph's nodes, megabytes, median and ratio to one of them."""
+    engines: dict[tuple[str, str], Engine] = {}
+    for form, path in paths.items():
+        engines[form, "onnxruntime"] = OnnxRuntimeEngine(path)
+        engines[form, "openvino"] = OpenVinoEngine(path, "f32", "openvino-cpu")
+    frames = np.random.default_rng(0).integers(0, 256, (4, *size, 3), dtype=np.uint8)
+    load_before = os.getloadavg()
+    time_engines(engines, frames, rounds=2)  # warms up
+    times = time_engines(engines, frames, rounds)
+    found: dict[str, Any] = {"rounds": rounds, "load_before": load_before}
+    for form, path in paths.items():
+        nodes = [node for node in onnx.load(path).graph.node if node.op_type != "Constant"]
+        row = found[form] = {"nodes": len(nodes), "megabytes": round(path.stat().st_size / 1e6, 3)}
+        for engine in ("onnxruntime", "openvino"):
+            row[f"{engine}_p50_ms"] = times[form, engine]
+            row[f"{engine}_times_faster"] = round(times[against, engine] / times[form, engine], 3)
+    for engine in engines.values():
+        engine.close()
     return found
 
 
-PAIRS = {
-    "aand-paper": ("paper",),
-    "aand-edge": ("edge",),
-    "aand-nano": ("nano",),
-    "aand-edge-squeezenet1_1": ("edge", "backbone=squeezenet1_1", "size=257"),
-    "transfusion-edge-1-step": ("edge", "reverse_steps=1"),
-    "transfusion-nano-1-step": ("nano", "reverse_steps=1"),
-    "transfusion-nano-18-steps": ("nano", "reverse_steps=18"),
-    "drept-paper": ("paper",),
-    "drept-edge": ("edge",),
-}
-"""Name, beginning with the method's ↦ preset and settings whose straight and rewritten graphs are compared."""
-
-
 @click.command()
-@click.option("--rounds", default=20, show_default=True)
-@click.option("--method", "only", default="", help="Measure this method alone.")
+@click.option("--rounds", default=15, show_default=True)
+@click.option("--only", default="", help="Measure what begins with this alone.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(rounds: int, only: str, out: Path) -> None:
-    """Measure and write JSON."""
-    machine = describe_machine()
-    results: dict[str, dict[str, Any]] = {}
-    shrunk = {}
-    for name in METHODS:
-        if only in ("", name):
-            shrunk[f"{name}-edge"] = shrink(name, "edge", rounds)
-            click.echo(f"{name}: {shrunk[f'{name}-edge']}")
-    for label, settings in PAIRS.items():
-        name = label.partition("-")[0]
-        if only not in ("", name):
+    """Measure and write JSON; what is done is kept after every network."""
+    record = json.loads(out.read_text()) if out.exists() else {"networks": {}}
+    command = shlex.join(["python", "benchmarks/export_cost.py", "--rounds", str(rounds), "--out", out.name])
+    record |= {"command": command, "machine": describe_machine(), "versions": versions()}
+    for label in (*NETWORKS, "differnet-views"):
+        if not label.startswith(only):
             continue
-        method = make(name, *settings)
-        size = method.config.size
-        rows = measure({"detector": (method.detector(), size), "deployable": (method.deployable(), size)}, rounds)
-        faster = {key: rows["detector"][key] / rows["deployable"][key] for key in ("p50_ms", "p50_cpu_ms")}
-        results[label] = {**rows, "times_faster": faster}
-        click.echo(f"{label}: {faster}")
-    if only in ("", "differnet"):
-        graphs = {}
-        for views in VIEWS:
-            method = make("differnet", "edge", f"views={views}")
-            graphs[f"views={views}"] = (method.deployable(), method.config.size)
-        results["differnet-edge"] = measure(graphs, rounds)
-        click.echo(f"differnet-edge: {results['differnet-edge']}")
-    record = {
-        "command": sys.argv,
-        "machine": machine,
-        "versions": versions(),
-        "engine": "onnxruntime-cpu",
-        "load": os.getloadavg(),
-        "graphs": shrunk,
-        "results": results,
-    }
-    out.write_text(json.dumps(record, indent=2) + "\n")
+        with tempfile.TemporaryDirectory() as folder:
+            if label == "differnet-views":
+                found = compare_views(rounds, Path(folder))
+            else:
+                method = make(label.partition("-")[0], *NETWORKS[label])
+                found = compare_forms(method, rounds, Path(folder))
+        record["networks"][label] = found
+        click.echo(f"{label}: {found}", err=True)
+        out.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -126,6 +126,25 @@ def test_an_engine_that_raises_while_it_is_timed_is_left_out(opened: Bundle) -> 
     assert reasons == {"odd": "the device is gone"}
 
 
+def test_an_engine_rests_and_warms_up_before_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(auto.time, "sleep", lambda seconds: events.append("rest"))
+
+    class Noted:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def infer(self, frames: Any) -> None:
+            events.append(self.name)
+
+    engines: dict[str, Any] = {name: Noted(name) for name in "ab"}
+    auto.time_engines(engines, np.zeros((1, 8, 8, 3), np.uint8), rounds=2)
+    assert events == ["rest", "a", "a", "rest", "b", "b"] * 2
+    events.clear()
+    auto.time_engines({"a": engines["a"]}, np.zeros((1, 8, 8, 3), np.uint8), rounds=2)
+    assert events == ["a", "a"]
+
+
 def test_where_none_is_right_each_has_its_reason(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "open_engine", lambda name, bundle, **options: Odd())
     with pytest.raises(DeviceError, match=r"(?s)No engine can run.*onnxruntime: It does not give the golden outputs"):

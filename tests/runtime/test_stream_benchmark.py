@@ -20,13 +20,16 @@ def test_results_file(line_bundle: Path, tmp_path: Path, monkeypatch: pytest.Mon
         writer.write(np.full((48, 64, 3), 20 * number, np.uint8))
     writer.release()
     options = ["--out", str(out), "--rounds", "2", "--pause", "0.005", "--memory-frames", "50"]
+    options += ["--engine", "onnxruntime", "--engine", "openvino"]
     monkeypatch.setattr(sys, "argv", ["stream", str(line_bundle), str(video), *options])
     stream.main()
-    results = json.loads(out.read_text())
+    report = json.loads(out.read_text())
+    assert report["engines"].keys() == {"onnxruntime-cpu", "openvino-cpu"}
+    results = report["engines"]["onnxruntime-cpu"]
     assert results["latency"]["frames"] > 0
     assert results["latency"]["stream_over_bare"].keys() == {"p50", "p90", "p99"}
     assert results["throughput"]["sources"] == 4
     assert results["memory"]["frames"] == 50
     assert len(results["memory"]["rss_mib"]) >= 20
-    assert results["machine"]["cores"]
+    assert report["machine"]["cores"]
     assert str(tmp_path) not in out.read_text()

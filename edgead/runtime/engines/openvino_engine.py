@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,13 @@ class OpenVinoSettings:
 def open_exact(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
     """Open a bundle with arithmetic in float32, which gives the golden outputs."""
     settings = read_settings(OpenVinoSettings, "openvino", opening.settings)
-    return OpenVinoEngine(bundle, "f32", "openvino-cpu", settings.hint, opening.batch)
+    return OpenVinoEngine(cpu_model(bundle), "f32", "openvino-cpu", settings.hint, opening.batch)
 
 
 def open_bf16(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
     """Open a bundle with arithmetic in bfloat16 where the CPU has it: faster with AMX, and less exact."""
     settings = read_settings(OpenVinoSettings, "openvino-bf16", opening.settings)
-    return OpenVinoEngine(bundle, "bf16", "openvino-cpu-bf16", settings.hint, opening.batch)
+    return OpenVinoEngine(cpu_model(bundle), "bf16", "openvino-cpu-bf16", settings.hint, opening.batch)
 
 
 @cache
@@ -67,18 +68,16 @@ class OpenVinoEngine:
         batch: most frames in one call; with ``throughput`` the number of requests.
     """
 
-    def __init__(self, bundle: Bundle, arithmetic: str, name: str, hint: str = "latency", batch: int = 1) -> None:
+    def __init__(self, model: Path, arithmetic: str, name: str, hint: str = "latency", batch: int = 1) -> None:
         self.name = name
         openvino: Any = require("openvino", "cpu")
-        path = cpu_model(bundle)  # of an INT8 bundle: OpenVINO 2026.4 computes the other form wrongly, docs/adr/0013
         settings = {"PERFORMANCE_HINT": hint.upper(), "INFERENCE_PRECISION_HINT": arithmetic}
         try:
             core = the_core()
-            model = core.read_model(str(path))
-            self._compiled = core.compile_model(model, "CPU", settings)
+            self._compiled = core.compile_model(core.read_model(str(model)), "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for everything
             version = openvino.__version__.partition("-")[0]
-            raise BundleError(describe_refusal("OpenVINO", version, path, str(error))) from error
+            raise BundleError(describe_refusal("OpenVINO", version, model, str(error))) from error
         count = batch if hint == "throughput" else 1
         self._requests = [self._compiled.create_infer_request() for _ in range(count)]
         self._scores, self._maps = (self._compiled.output(name) for name in ("scores", "maps"))

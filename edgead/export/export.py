@@ -176,8 +176,9 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
         )
     frames = load_frames(paths, tuple(run.config["size"]), run.pixels, console.track("reading held-out images"))
     if frames.fingerprint != run.held_out_fingerprint:
+        why = frames.skipped[0] if frames.skipped else "names or contents differ"
         raise DataError(
-            f"The held-out images in {root} are not those that this run was started with (names or contents differ).\n"
+            f"The held-out images in {root} are not those that this run was started with ({why}).\n"
             "They set the threshold. Say where the right ones are with --data DIR, or train again."
         )
     return frames

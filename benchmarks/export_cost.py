@@ -1,4 +1,4 @@
-"""What rewritten and simplified graphs save, and what a view costs. Untrained: latency does not depend on the weights.
+"""What exported graphs save against straight exports, and what a view costs. Latency does not depend on the weights.
 
     python benchmarks/export_cost.py --out benchmarks/results/export-cost.json
     python benchmarks/export_cost.py --only aand --rounds 5 --out export-cost.json
@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ from edgead.runtime.engines.openvino_engine import OpenVinoEngine
 from edgead.train.method import Method, configure
 from edgead.train.methods import get_method
 
+ENGINES: dict[str, Callable[[Path], Engine]] = {
+    "onnxruntime": OnnxRuntimeEngine,
+    "openvino": lambda path: OpenVinoEngine(path, "f32", "openvino-cpu"),
+}
 VIEWS = (1, 2, 4, 8)
 NETWORKS = {
     "draem-edge": ("edge",),
@@ -55,44 +60,43 @@ def make(name: str, preset: str, *settings: str) -> Method:
 
 
 def compare_forms(method: Method, rounds: int, folder: Path) -> dict[str, Any]:
-    """Compare a method's graph as traced from the reference, as traced from its rewritten form, and simplified."""
+    """Compare a method's graph as it is exported with the straight export of the same network."""
     size = method.config.size
-    paths = {form: folder / f"{form}.onnx" for form in ("straight", "rewritten", "simplified")}
+    paths = {form: folder / f"{form}.onnx" for form in ("straight", "exported")}
     trace(method.detector(), size, paths["straight"])
-    trace(method.deployable(), size, paths["rewritten"])
-    write_onnx(method.deployable(), size, paths["simplified"], method.sensitive)
-    return measure(paths, size, rounds, against="straight")
+    write_onnx(method.deployable(), size, paths["exported"], method.sensitive)
+    return measure(paths, size, rounds)
 
 
 def compare_views(rounds: int, folder: Path) -> dict[str, Any]:
-    """Compare DifferNet's graphs with one view of the part and with several."""
+    """Compare DifferNet's graph with one view of the part with those with several."""
     paths = {}
     for views in VIEWS:
         method = make("differnet", "edge", f"views={views}")
         paths[f"views={views}"] = folder / f"{views}.onnx"
         write_onnx(method.deployable(), method.config.size, paths[f"views={views}"], method.sensitive)
-    return measure(paths, method.config.size, rounds, against=f"views={VIEWS[0]}")
+    return measure(paths, method.config.size, rounds)
 
 
-def measure(paths: dict[str, Path], size: tuple[int, int], rounds: int, against: str) -> dict[str, Any]:
-    """Time all graphs on the CPU engines in turn; each graph's nodes, megabytes, median and ratio to one of them."""
-    engines: dict[tuple[str, str], Engine] = {}
-    for form, path in paths.items():
-        engines[form, "onnxruntime"] = OnnxRuntimeEngine(path)
-        engines[form, "openvino"] = OpenVinoEngine(path, "f32", "openvino-cpu")
-    frames = np.random.default_rng(0).integers(0, 256, (4, *size, 3), dtype=np.uint8)
-    load_before = os.getloadavg()
-    time_engines(engines, frames, rounds=2)  # warms up
-    times = time_engines(engines, frames, rounds)
-    found: dict[str, Any] = {"rounds": rounds, "load_before": load_before}
+def measure(paths: dict[str, Path], size: tuple[int, int], rounds: int) -> dict[str, Any]:
+    """Time the graphs in turn, on one CPU engine and then on the other.
+
+    Returns:
+        Each graph's nodes, megabytes, medians, and how many times faster it is than the first.
+    """
+    found: dict[str, Any] = {"rounds": rounds, "load_before": os.getloadavg()}
     for form, path in paths.items():
         nodes = [node for node in onnx.load(path).graph.node if node.op_type != "Constant"]
-        row = found[form] = {"nodes": len(nodes), "megabytes": round(path.stat().st_size / 1e6, 3)}
-        for engine in ("onnxruntime", "openvino"):
-            row[f"{engine}_p50_ms"] = times[form, engine]
-            row[f"{engine}_times_faster"] = round(times[against, engine] / times[form, engine], 3)
-    for engine in engines.values():
-        engine.close()
+        found[form] = {"nodes": len(nodes), "megabytes": round(path.stat().st_size / 1e6, 3)}
+    frames = np.random.default_rng(0).integers(0, 256, (4, *size, 3), dtype=np.uint8)
+    for name, open_graph in ENGINES.items():
+        engines = {form: open_graph(path) for form, path in paths.items()}
+        time_engines(engines, frames, rounds=2)  # warms up
+        times = time_engines(engines, frames, rounds)
+        first = times[next(iter(paths))]
+        for form, engine in engines.items():
+            found[form] |= {f"{name}_p50_ms": times[form], f"{name}_times_faster": round(first / times[form], 3)}
+            engine.close()
     return found
 
 

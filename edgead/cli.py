@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,10 +25,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 ENGINES = ("onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "tensorrt")
 INTERRUPTED = 130
+QUIET = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
+"""OpenCV's and FFmpeg's remarks on what they cannot open; ours says it once. Whoever sets one of these hears them."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code. An error is one to three lines, never a traceback."""
+    for variable, level in QUIET.items():
+        os.environ.setdefault(variable, level)  # read when OpenCV is imported, which is later
     try:
         cli.main(args=arguments, prog_name="edgead", standalone_mode=False)
         code = 0

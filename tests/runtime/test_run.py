@@ -53,6 +53,15 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
+def test_of_a_source_that_cannot_be_opened_there_is_one_line(line_bundle: Path) -> None:
+    """OpenCV and FFmpeg say nothing beside it."""
+    process = start(str(line_bundle), "--source", "v4l2:///dev/video99")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.startswith("Error: v4l2:///dev/video99 cannot be opened.")
+    assert len(errors.splitlines()) == 1
+
+
 def test_replay_gives_the_same_scores_and_verdicts(inspector: Inspector, tmp_path: Path) -> None:
     recorded: list[Result] = []
     folder = tmp_path / "recording"

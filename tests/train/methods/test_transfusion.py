@@ -352,26 +352,6 @@ def test_examples_with_depth_are_displaced_where_their_colours_change() -> None:
     assert np.array_equal(colour.anomaly[:, :40], drawn[3].anomaly[:, :40, :3])
 
 
-def test_some_anomalies_are_in_the_depth_alone() -> None:
-    """What is blended into the colours is the colours themselves, so that they stay."""
-    config = TransfusionConfig(size=(64, 64), depth=True, rotate_share=0.0, depth_alone=0.5)
-    frame = np.random.default_rng(0).integers(1, 256, (64, 64, 4), dtype=np.uint8)
-    none, everywhere = np.empty((0, 64, 64, 3), np.uint8), np.ones((64, 64), np.bool_)
-    drawn = [draw_example(np.random.default_rng(n), frame, everywhere, none, config) for n in range(100)]
-    drawn = [example for example in drawn if example.mask.any()]
-    same = [np.array_equal(made.anomaly[made.mask][:, :3], made.normal[made.mask][:, :3]) for made in drawn]
-    assert 0.35 < np.mean(same) < 0.65
-    assert all((made.anomaly[made.mask][:, 3] != 0).any() for made in drawn)
-    method = small("depth=true", "depth_alone=1", "rotate_share=0")
-    frames = np.random.default_rng(0).integers(1, 256, (2, 32, 48, 4), dtype=np.uint8)
-    frames[..., 3] = 120
-    made = method.example(TrainingData(frames), np.random.default_rng(0))
-    assert any(np.array_equal(made["frame"][..., :3], frame[..., :3]) for frame in frames)
-    moved = made["frame"][..., 3] != 120
-    assert moved.any()
-    assert not moved[~made["mask"]].any()
-
-
 def test_hills_and_hollows_begin_at_the_threshold() -> None:
     noise = np.array([[-0.9, -0.7, -0.5, 0.2, 0.5, 0.55, 0.6]], np.float32)
     assert displacement(noise)[0].tolist() == pytest.approx([-1, -0.5, 0, 0, 0, 0.5, 1], abs=1e-6)
@@ -445,7 +425,6 @@ def test_what_is_sensitive_is_there() -> None:
         ({"foreground": "left"}, "foreground is one of"),
         ({"structural_share": 2.0}, "between 0 and 1"),
         ({"depth_shift": -0.1}, "between 0 and 1"),
-        ({"depth_alone": 1.5}, "between 0 and 1"),
         ({"blocks": 0}, "at least 1"),
     ],
 )

@@ -19,10 +19,6 @@ class TransfusionConfig(MethodConfig):
     """Learn from colour and depth (docs/depth.md): a network of two halves, one for each."""
     depth_shift: float = 0.1
     """Largest displacement of a synthetic anomaly's surface either way, as a share of the depth range."""
-    depth_alone: float = 0.0
-    """Share of the anomalies with depth that leave the colours as they are. Published: none; trained briefly, the
-    network then looks at the colours alone."""
-
     epochs: int = 1500
     """Passes over the training images."""
     learning_rate: float = 1e-5
@@ -68,7 +64,7 @@ class TransfusionConfig(MethodConfig):
             raise ConfigError(f"multipliers and blocks must be at least 1, not {self.multipliers}, {self.blocks}.")
         if any(not 0 <= level < levels for level in self.attention_levels):
             raise ConfigError(f"attention_levels must lie between 0 and {levels - 1}, not {self.attention_levels}.")
-        for name in ("structural_share", "rotate_share", "reconstruction_weight", "depth_shift", "depth_alone"):
+        for name in ("structural_share", "rotate_share", "reconstruction_weight", "depth_shift"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}.")
         if self.decay <= 0 or self.rotate_degrees < 0:

@@ -81,8 +81,7 @@ def draw_example(rng: Rng, frame: Frame, part: Mask, textures: NDArray[np.uint8]
         appearance = augment_texture(rng, foreign_picture(rng, size, textures))
     anomaly = to_rgb(appearance)
     if config.depth:
-        colour = normal[:, :, :COLOURS] if rng.random() < config.depth_alone else anomaly
-        anomaly = np.dstack([colour, displacement(signed) * np.float32(config.depth_shift)])
+        anomaly = np.dstack([anomaly, displacement(signed) * np.float32(config.depth_shift)])
     example = Example(normal, anomaly * mask[:, :, None], mask, previous, time)
     if rng.random() >= config.rotate_share:
         return example

@@ -99,7 +99,7 @@ class Transfusion(Method):
     # One reverse step in the small presets: on validation data it loses less than half a point, docs/adr/0010.
     presets = {  # noqa: RUF012
         "paper": {},
-        "edge": {"width": 32, "attention_levels": (3,), "learning_rate": 1e-4, "reverse_steps": 1, "depth_alone": 0.5},
+        "edge": {"width": 32, "attention_levels": (3,), "learning_rate": 1e-4, "reverse_steps": 1},
         "nano": {
             "size": (64, 64),
             "width": 32,
@@ -110,7 +110,6 @@ class Transfusion(Method):
             "decay_at": (0.8,),
             "steps": 800,
             "reverse_steps": 1,
-            "depth_alone": 0.5,
         },
     }
     official = Official(

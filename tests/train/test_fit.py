@@ -94,6 +94,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     assert_same(tmp_path, run(tmp_path), undisturbed)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than there are cores
 def test_workers_do_not_change_the_result(
     tmp_path: Path, undisturbed: tuple[dict[str, Tensor], list[dict[str, object]]]
 ) -> None:

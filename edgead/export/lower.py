@@ -150,8 +150,9 @@ def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
         if not judgement.passed:
             raise GateError(
                 f"{lowering.precision} does not pass the gate with any of its {len(layers)} layers lowered "
-                f"({judgement.failures[0]}).\nNo bundle was written. Export with --precision fp32 or fp16, or allow "
-                "more with --max-flips and --max-auroc-drop."
+                f"({judgement.failures[0]}).\nNo bundle was written. Take another precision (--precision "
+                f"{'fp32' if lowering.precision == 'fp16' else 'fp32, fp16'} or auto), or allow more with --max-flips "
+                "and --max-auroc-drop."
             )
     files = lowering.shipped(_nodes(layers, kept))
     return Lowered(lowering.precision, files, judgement, list(kept), len(layers), table, trace)

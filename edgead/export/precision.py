@@ -25,7 +25,7 @@ HEADROOM = 4.0
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators with a matrix product: where the time goes."""
 _TENSORRT = (*WEIGHTED, "Add")
-_PASSIVE = ("Concat", "MaxPool", "Relu", "Resize", "Slice")
+_PASSIVE = ("Concat", "MaxPool", "Pad", "Relu", "Resize", "Slice")
 """Operators that hand values on, which ONNX Runtime computes in INT8 where their neighbours are."""
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -63,11 +63,7 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form:
     chosen = {*quantizable(model)} - {*keep}
     cpu = form == "cpu"
     if cpu:
-        readers = chosen | _between(model, chosen)
-        handed_on = {name for node in model.graph.node if node.name in readers for name in node.input}
-        exact = {name for node in model.graph.node if node.name not in readers for name in node.input}
-        narrow = [node.name for node in model.graph.node if node.name in chosen and {*node.output} <= handed_on - exact]
-        model, ranges = widen(model, narrow), _also_wide(ranges)
+        model, ranges = _widen(model, chosen, ranges)
         chosen |= _between(model, chosen)
     excluded = {node.name for node in model.graph.node} - chosen
     operators = [*_TENSORRT, *(_PASSIVE if cpu else ())]
@@ -100,9 +96,18 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form:
     return quantized
 
 
-def _also_wide(ranges: Ranges) -> Ranges:
-    """Add the range of every tensor with channels of zeros beside it, as `widen` names it."""
-    return {**ranges, **{name + WIDE: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in ranges.items()}}
+def _widen(model: onnx.ModelProto, chosen: Collection[str], ranges: Ranges) -> tuple[onnx.ModelProto, Ranges]:
+    """Widen what is quantised: outputs only where nothing reads the exact values, which a Slice would have rounded."""
+    readers = chosen | _between(model, chosen)
+    exact = {name for node in model.graph.node if node.name not in readers for name in node.input}
+    relus = {name for node in model.graph.node if node.op_type == "Relu" for name in node.input}  # fused with it
+    left = exact | relus | {output.name for output in model.graph.output}
+    narrow = [node.name for node in model.graph.node if node.name in chosen and not left & {*node.output}]
+    wider = widen(model, chosen, narrow)
+    added = {name: name.removesuffix(WIDE) for node in wider.graph.node for name in node.output if name.endswith(WIDE)}
+    padded = {node.output[0]: node.input[0] for node in wider.graph.node if node.name.endswith("/pad")}
+    found = {name: ranges[padded.get(name, known)] for name, known in added.items()}
+    return wider, {**ranges, **{name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found.items()}}
 
 
 def _between(model: onnx.ModelProto, chosen: Collection[str]) -> set[str]:

@@ -25,7 +25,7 @@ HEADROOM = 4.0
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators with a matrix product: where the time goes."""
 _TENSORRT = (*WEIGHTED, "Add")
-_PASSIVE = ("Concat", "MaxPool", "Pad", "Relu", "Resize", "Slice")
+_PASSIVE = ("Concat", "MaxPool", "Relu", "Resize", "Slice")
 """Operators that hand values on, which ONNX Runtime computes in INT8 where their neighbours are."""
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -96,17 +96,15 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form:
     return quantized
 
 
-def _widen(model: onnx.ModelProto, chosen: Collection[str], ranges: Ranges) -> tuple[onnx.ModelProto, Ranges]:
-    """Widen what is quantised: outputs only where nothing reads the exact values, which a Slice would have rounded."""
+def _widen(model: onnx.ModelProto, chosen: set[str], ranges: Ranges) -> tuple[onnx.ModelProto, Ranges]:
+    """Widen what is quantised, where nothing reads the exact values: a Slice would have them rounded."""
     readers = chosen | _between(model, chosen)
-    exact = {name for node in model.graph.node if node.name not in readers for name in node.input}
-    relus = {name for node in model.graph.node if node.op_type == "Relu" for name in node.input}  # fused with it
-    left = exact | relus | {output.name for output in model.graph.output}
-    narrow = [node.name for node in model.graph.node if node.name in chosen and not left & {*node.output}]
-    wider = widen(model, chosen, narrow)
-    added = {name: name.removesuffix(WIDE) for node in wider.graph.node for name in node.output if name.endswith(WIDE)}
-    padded = {node.output[0]: node.input[0] for node in wider.graph.node if node.name.endswith("/pad")}
-    found = {name: ranges[padded.get(name, known)] for name, known in added.items()}
+    left = {name for node in model.graph.node if node.name not in readers for name in node.input}
+    left |= {name for node in model.graph.node if node.op_type == "Relu" for name in node.input}  # fused with it
+    left |= {output.name for output in model.graph.output}
+    wider = widen(model, [node.name for node in model.graph.node if node.name in chosen and not left & {*node.output}])
+    made = {name for node in wider.graph.node for name in node.output if name.endswith(WIDE)}
+    found = {name: ranges[name.removesuffix(WIDE)] for name in made}
     return wider, {**ranges, **{name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found.items()}}
 
 

@@ -1,11 +1,15 @@
 """fp32, fp16 and int8 side by side: size, accuracy, changed verdicts, latency on the CPU engines. One results file.
 
-    python benchmarks/precision.py --run RUN --run RUN=DATA --random edge --out benchmarks/results/precision.json
+    python benchmarks/precision.py export --bundles BUNDLES --run RUN --run RUN --out RESULTS.json
+    python benchmarks/precision.py score --bundles BUNDLES --data RUN=DATA --out RESULTS.json
+    python benchmarks/precision.py time --bundles BUNDLES --out RESULTS.json
+    python benchmarks/precision.py random --preset edge --out RESULTS.json
 
-Every run is exported in each precision with the default gate, which sees held-out normals and synthetic anomalies, but
-no test label. Then all graphs of a run are timed in turn on the same frames and scored on the labelled test images.
-``--random PRESET`` times DRAEM with random weights, and says in which operators the time goes: latency does not depend
-on the weights.
+`export` writes every run in each precision with the default gate, which sees held-out normals and synthetic anomalies,
+but no test label. `score` runs the bundles on labelled test images. Neither minds a busy machine; `time` does: it
+times all graphs of a run in turn on the same frames. ``random`` times DRAEM with random weights, and says in which
+operators the time goes: latency does not depend on the weights. Each adds what it found to the results file, under
+the name of the run's folder, with the machine and the load it found.
 """
 
 from __future__ import annotations
@@ -14,7 +18,9 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,72 +31,110 @@ import onnxruntime
 import torch
 
 from edgead.benchmark.machine import describe_machine, versions
-from edgead.bundle import Bundle
+from edgead.bundle import Bundle, is_bundle, read_bundle
 from edgead.console import Console, Terminal
 from edgead.datasets import open_category
-from edgead.errors import EdgeadError, GateError
+from edgead.errors import GateError
 from edgead.export.calibration import measure_ranges
 from edgead.export.export import export
 from edgead.export.gate import measure_accuracy, read_labelled
 from edgead.export.precision import to_int8
 from edgead.export.to_onnx import write_onnx
+from edgead.files import write_json
 from edgead.runtime.engines import Engine, open_engine
 from edgead.runtime.engines.auto import time_engines
+from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import the_core
 from edgead.runtime.golden import check_golden
-from edgead.train.checkpoint import load_run_config
 from edgead.train.method import configure
 from edgead.train.methods import get_method
 
-ENGINES = ("onnxruntime", "openvino", "openvino-bf16")
+PRECISIONS = ("fp32", "fp16", "int8")
+ENGINES = ("onnxruntime", "openvino")
 SHOWN = 10
 """Operators of a profile, the most expensive first."""
+WORST = 5
+"""Rows of a layer table, the most sensitive first."""
 
 
-def compare_run(
-    run_folder: Path, data: Path | None, precisions: list[str], rounds: int, folder: Path
-) -> dict[str, Any]:
-    """Export a run in each precision and measure all of them."""
-    bundles: dict[str, Bundle] = {}
-    found: dict[str, Any] = {}
-    for precision in precisions:
-        path = folder / f"{run_folder.name}-{precision}.edgead"
+def export_run(run: Path, precision: str, path: Path) -> dict[str, Any]:
+    """Export a run in one precision, unless that is done, and say what the gate found."""
+    started = time.process_time()
+    if not is_bundle(path):
         try:
-            bundles[precision] = export(run_folder, out=path, precision=precision, console=Terminal())
+            export(run, out=path, precision=precision, console=Terminal())
         except GateError as error:
-            found[precision] = {"refused": str(error).splitlines()[0]}
-    run = load_run_config(run_folder)
-    labelled = read_labelled(open_category(data or run.data), bundles["fp32"].manifest.size, run.pixels, Console())
-    engines: dict[tuple[str, str], Engine] = {}
-    for precision, bundle in bundles.items():
-        gate = bundle.manifest.gate
-        found[precision] = {
-            "files_bytes": {file.name: file.stat().st_size for file in bundle.path.glob("*.onnx")},
-            "nodes": len(onnx.load(bundle.model).graph.node),
-            "handed_back": f"{len(gate['handed_back'])} of {gate['layers']}" if gate else None,
-            "gate": gate.get("forms"),
-            "engines": {},
+            return {"refused": str(error).splitlines()[0]}
+    bundle = read_bundle(path)
+    gate = bundle.manifest.gate
+    found: dict[str, Any] = {
+        "files_bytes": {file.name: file.stat().st_size for file in path.glob("*.onnx")},
+        "nodes": len(onnx.load(bundle.model).graph.node),
+        "export_processor_seconds": round(time.process_time() - started, 1),
+    }
+    if gate:
+        found |= {
+            "layers": gate["layers"],
+            "handed_back": gate["handed_back"],
+            "most_sensitive": gate["sensitivity"][:WORST],
+            "attempts": [{key: each[key] for key in ("handed_back", "failures")} for each in gate["attempts"]],
+            "gate": gate["forms"],
         }
-        for name in ENGINES:
-            engine = open_engine(name, bundle)
-            check = check_golden(bundle, engine)
-            found[precision]["engines"][name] = {"golden": check.good, "golden_score_error": check.score_error}
-            if check.good:
-                engines[precision, name] = engine
-    times = time_engines(engines, bundles["fp32"].golden().frames, rounds)
-    baseline: np.ndarray | None = None
-    for (precision, name), engine in engines.items():
-        row = found[precision]["engines"][name]
-        row["p50_ms"] = times[precision, name]
-        row["times_faster_than_fp32_onnxruntime"] = times["fp32", "onnxruntime"] / times[precision, name]
-        if labelled and not (precision == "fp32" and name != "onnxruntime"):
-            values, scores = measure_accuracy(engine, labelled, Terminal())
-            failed = scores > bundles[precision].manifest.threshold["value"]
-            baseline = failed if baseline is None else baseline
-            row |= {**values, "flips_on_test": int((failed != baseline).sum()), "test_images": len(scores)}
-        engine.close()
-        click.echo(f"{run_folder.name} {precision} {name}: {row}", err=True)
     return found
+
+
+def bundles_of(folder: Path, name: str) -> Iterator[tuple[str, Bundle]]:
+    """Yield the precisions that a run was exported in."""
+    for precision in PRECISIONS:
+        path = folder / f"{name}-{precision}.edgead"
+        if is_bundle(path):
+            yield precision, read_bundle(path)
+
+
+def score_run(name: str, data: Path, folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield precision, engine, and what it gives on labelled images; flips are against fp32 on ONNX Runtime."""
+    baseline: np.ndarray | None = None
+    labelled = None
+    for precision, bundle in bundles_of(folder, name):
+        labelled = labelled or read_labelled(
+            open_category(data), bundle.manifest.size, bundle.manifest.pixels, Console()
+        )
+        if labelled is None:
+            raise click.UsageError(f"{data} has no labelled images of both kinds.")
+        for engine_name in ENGINES:
+            engine = open_engine(engine_name, bundle)
+            check = check_golden(bundle, engine)
+            found: dict[str, Any] = {"golden": check.good, "golden_score_error": check.score_error}
+            if check.good:
+                values, scores = measure_accuracy(engine, labelled, Terminal())
+                failed = scores > bundle.manifest.threshold["value"]
+                baseline = failed if baseline is None else baseline
+                found |= {**values, "flips": int((failed != baseline).sum()), "test_images": len(scores)}
+            engine.close()
+            yield precision, engine_name, found
+
+
+def time_run(name: str, folder: Path, rounds: int) -> dict[str, Any]:
+    """Time every precision of a run on every engine that gives its golden outputs, all in turn."""
+    engines: dict[str, Engine] = {}
+    frames = None
+    for precision, bundle in bundles_of(folder, name):
+        frames = bundle.golden().frames if frames is None else frames
+        for engine_name in ENGINES:
+            engine = open_engine(engine_name, bundle)
+            if check_golden(bundle, engine).good:
+                engines[f"{precision} {engine_name}"] = engine
+    assert frames is not None
+    times = time_engines(engines, frames, rounds)
+    for engine in engines.values():
+        engine.close()
+    return _relative(times, rounds)
+
+
+def _relative(times: dict[str, float], rounds: int) -> dict[str, Any]:
+    base = times["fp32 onnxruntime"]
+    ratios = {name: round(base / each, 3) for name, each in times.items()}
+    return {"inferences": rounds, "p50_ms": times, "times_faster_than_fp32_onnxruntime": ratios}
 
 
 def time_random(preset: str, rounds: int, folder: Path) -> dict[str, Any]:
@@ -107,31 +151,21 @@ def time_random(preset: str, rounds: int, folder: Path) -> dict[str, Any]:
     ranges = measure_ranges(paths["fp32"], frames, "minmax", iter)
     onnx.save(to_int8(onnx.load(paths["fp32"]), ranges, (), "cpu"), paths["int8"])
     engines: dict[str, Any] = {
-        "fp32 onnxruntime": _onnxruntime(paths["fp32"]),
-        "int8 onnxruntime": _onnxruntime(paths["int8"]),
+        "fp32 onnxruntime": OnnxRuntimeEngine(paths["fp32"]),
+        "int8 onnxruntime": OnnxRuntimeEngine(paths["int8"]),
         "fp32 openvino": _OpenVino(paths["fp32"], "f32"),
         "fp32 openvino-bf16": _OpenVino(paths["fp32"], "bf16"),
         "int8 openvino": _OpenVino(paths["int8"], "f32"),
     }
-    for engine in engines.values():
-        engine.infer(frames[:1])
     times = time_engines(engines, frames, rounds)
-    base = times["fp32 onnxruntime"]
     return {
-        "p50_ms": times,
-        "times_faster_than_fp32_onnxruntime": {name: base / each for name, each in times.items()},
+        **_relative(times, rounds),
         "profile": {
             "int8 openvino": engines["int8 openvino"].profile(frames[:1]),
             "fp32 onnxruntime": _profile_onnxruntime(paths["fp32"], frames[:1], folder),
             "int8 onnxruntime": _profile_onnxruntime(paths["int8"], frames[:1], folder),
         },
     }
-
-
-def _onnxruntime(path: Path) -> Engine:
-    from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-
-    return OnnxRuntimeEngine(path)
 
 
 class _OpenVino:
@@ -175,39 +209,90 @@ def _summary(rows: list[tuple[str, str, float]]) -> dict[str, Any]:
     return {"total_ms": sum(kinds.values()), "ms_by_kind": dict(by_kind), "ms_by_layer": by_layer}
 
 
-@click.command()
-@click.option("--run", "runs", multiple=True, help="A finished run, or RUN=DATA where its data has moved. Repeatable.")
-@click.option("--random", "presets", multiple=True, help="A preset of DRAEM to time with random weights. Repeatable.")
-@click.option("--precision", "precisions", multiple=True, default=("fp32", "fp16", "int8"), show_default=True)
-@click.option("--rounds", default=20, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(runs: tuple[str, ...], presets: tuple[str, ...], precisions: tuple[str, ...], rounds: int, out: Path) -> None:
-    """Measure and write JSON; what is done is kept after every run."""
-    record: dict[str, Any] = {
-        "command": ["python", "benchmarks/precision.py", *sys.argv[1:-1], Path(sys.argv[-1]).name],
-        "machine": describe_machine(),
-        "versions": versions(),
-        "load_before": os.getloadavg(),
-        "runs": {},
-        "random_weights": {},
-    }
+class Results:
+    """A results file. It is read again before anything is added, so that two phases may write to it in turn."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.conditions = {
+            "command": ["python", "benchmarks/precision.py", *sys.argv[1:]],
+            "machine": describe_machine(),
+            "versions": versions(),
+            "load_before": os.getloadavg(),
+        }
+
+    def add(self, phase: str, *keys: str, value: dict[str, Any]) -> None:
+        """Merge a dictionary into the one under `keys`; say how the phase was run."""
+        record = json.loads(self.path.read_text()) if self.path.exists() else {}
+        place = record
+        for key in keys:
+            place = place.setdefault(key, {})
+        place.update(value)
+        record.setdefault("phases", {})[phase] = {**self.conditions, "load_after": os.getloadavg()}
+        write_json(self.path, record)
+
+
+BUNDLES = click.option("--bundles", type=click.Path(path_type=Path), required=True, help="Where the bundles are kept.")
+OUT = click.option("--out", type=click.Path(path_type=Path), required=True, help="The results file.")
+ROUNDS = click.option("--rounds", default=7, show_default=True)
+
+
+@click.group()
+def main() -> None:
+    """Measure lower precisions in phases that add to one JSON file."""
+
+
+@main.command("export")
+@BUNDLES
+@OUT
+@click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), help="A finished run. Repeatable.")
+@click.option("--precision", "precisions", multiple=True, default=PRECISIONS, show_default=True)
+def export_command(bundles: Path, out: Path, runs: tuple[Path, ...], precisions: tuple[str, ...]) -> None:
+    """Export runs in every precision."""
+    bundles.mkdir(parents=True, exist_ok=True)
+    results = Results(out)
+    for run in runs:
+        for precision in precisions:
+            found = export_run(run, precision, bundles / f"{run.name}-{precision}.edgead")
+            results.add(f"export {run.name}", "runs", run.name, precision, value=found)
+
+
+@main.command("score")
+@BUNDLES
+@OUT
+@click.option("--data", "data", multiple=True, help="RUN=DATA, the run's name and its labelled images. Repeatable.")
+def score_command(bundles: Path, out: Path, data: tuple[str, ...]) -> None:
+    """Score bundles on labelled images."""
+    results = Results(out)
+    for name, _, folder in (each.partition("=") for each in data):
+        for precision, engine, found in score_run(name, Path(folder), bundles):
+            results.add(f"score {name}", "runs", name, precision, "engines", engine, value=found)
+            click.echo(f"{name} {precision} {engine}: {found}", err=True)
+
+
+@main.command("time")
+@BUNDLES
+@OUT
+@ROUNDS
+@click.option("--run", "names", multiple=True, required=True, help="A run's name. Repeatable.")
+def time_command(bundles: Path, out: Path, rounds: int, names: tuple[str, ...]) -> None:
+    """Time bundles; for a machine at rest."""
+    results = Results(out)
+    for name in names:
+        results.add("time", "runs", name, "latency", value=time_run(name, bundles, rounds))
+
+
+@main.command("random")
+@OUT
+@ROUNDS
+@click.option("--preset", "presets", multiple=True, required=True, help="Of DRAEM. Repeatable.")
+def random_command(out: Path, rounds: int, presets: tuple[str, ...]) -> None:
+    """Time DRAEM with random weights; for a machine at rest."""
+    results = Results(out)
     with tempfile.TemporaryDirectory() as folder:
         for preset in presets:
-            record["random_weights"][f"draem-{preset}"] = time_random(preset, rounds, Path(folder))
-            _write(out, record)
-        for each in runs:
-            run, _, data = each.partition("=")
-            try:
-                result = compare_run(Path(run), Path(data) if data else None, list(precisions), rounds, Path(folder))
-            except EdgeadError as error:
-                result = {"error": str(error)}
-            record["runs"][Path(run).name] = result
-            _write(out, record)
-
-
-def _write(out: Path, record: dict[str, Any]) -> None:
-    record["load_after"] = os.getloadavg()
-    out.write_text(json.dumps(record, indent=2) + "\n")
+            found = time_random(preset, rounds, Path(folder))
+            results.add(f"random {preset}", "random_weights", f"draem-{preset}", value=found)
 
 
 if __name__ == "__main__":

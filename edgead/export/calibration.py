@@ -84,7 +84,7 @@ def load_images(
             "Name a folder of good images with --calib-data DIR."
         )
     if len(frames.frames) < calibration.samples:
-        console.say(f"calibrating on {len(frames.frames)} images; {calibration.samples} were asked for")
+        console.say(f"calibrating on all {len(frames.frames)} images; up to {calibration.samples} would be used")
     return frames
 
 

@@ -110,12 +110,20 @@ class Gate:
         self.accuracy = measure_accuracy(reference, labelled, console)[0] if labelled else None
 
     def judge(self, engines: Mapping[str, Engine]) -> Judgement:
-        """Measure every form and compare with the budget. Labelled data is run only if the rest is passed."""
-        outputs = {form: run_singly(engine, self.frames, self.console.track(form)) for form, engine in engines.items()}
+        """Measure every form and compare with the budget. Labelled data is run only if the rest is passed.
+
+        A form that fails by a threshold of its own ends it: the others are not run.
+        """
+        outputs: dict[str, Outputs] = {}
+        for form, engine in engines.items():
+            outputs[form] = run_singly(engine, self.frames, self.console.track(form))
+            alone = self._measure(outputs[form], self._fit(outputs[form][0][: self.normals]).value)
+            if failures := self._overdrawn(form, alone):
+                scores, maps = (each[: self.normals] for each in outputs[form])
+                return Judgement({form: alone}, failures, self._fit(scores), scores, maps.max(axis=(1, 2)))
         scores = np.max([each[0][: self.normals] for each in outputs.values()], axis=0)
         peaks = np.max([each[1][: self.normals].max(axis=(1, 2)) for each in outputs.values()], axis=0)
-        finite = all(np.isfinite(each[0]).all() and np.isfinite(each[1]).all() for each in outputs.values())
-        threshold = conformal_threshold(scores, self.false_reject) if finite else self.threshold
+        threshold = self._fit(scores)
         forms = {form: self._measure(each, threshold.value) for form, each in outputs.items()}
         failures = [line for form, each in forms.items() for line in self._overdrawn(form, each)]
         if self.labelled and self.accuracy and not failures:
@@ -125,6 +133,10 @@ class Gate:
                 forms[form] |= {**found, **drops}
                 failures += self._overdrawn(form, drops)
         return Judgement(forms, failures, threshold, scores, peaks)
+
+    def _fit(self, scores: NDArray[np.float32]) -> Threshold:
+        """Return the threshold of scores of the held-out images; that of the reference where they are not finite."""
+        return conformal_threshold(scores, self.false_reject) if np.isfinite(scores).all() else self.threshold
 
     def _measure(self, outputs: Outputs, threshold: float) -> dict[str, Any]:
         (scores, maps), (expected, expected_maps), n = outputs, self.reference, self.normals

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from edgead.bundle import MODEL
 from edgead.console import Console
@@ -66,12 +67,23 @@ class Lowering:
         # What would overflow in float16 is known beforehand.
         self.too_large = frozenset(overflowing(model, ranges)) if "fp16" in precision else frozenset()
 
-    def layers(self) -> list[str]:
-        """Return the nodes that can be handed back: all that INT8 changes, or all that float16 does."""
-        if self.precision != "fp16":
-            return quantizable(self.model)
+    def layers(self) -> dict[str, list[str]]:
+        """Return what can be handed back, layer ↦ its nodes: all that INT8 changes, or all that float16 does.
+
+        For INT8 nodes with the same weights, the same layer at another scale, are one; it has the first one's name.
+        """
         nodes = self.model.graph.node
-        return [node.name for node in nodes if not is_sensitive(node) and node.name not in self.too_large]
+        if self.precision == "fp16":
+            names = [node.name for node in nodes if not is_sensitive(node) and node.name not in self.too_large]
+            return {name: [name] for name in names}
+        weights = {tensor.name: tensor for tensor in self.model.graph.initializer if len(tensor.dims) > 1}
+        chosen = {*quantizable(self.model)}
+        layers: dict[bytes, list[str]] = {}
+        for node in nodes:
+            if node.name in chosen:
+                key = b"".join(numpy_helper.to_array(weights[name]).tobytes() for name in node.input if name in weights)
+                layers.setdefault(key or node.name.encode(), []).append(node.name)
+        return {names[0]: names for names in layers.values()}
 
     def shipped(self, keep: Collection[str]) -> dict[str, onnx.ModelProto]:
         """Return the graphs of a bundle, with the layers in `keep` in float32."""
@@ -84,15 +96,18 @@ class Lowering:
         return {MODEL: to_half(compact, {*keep, *self.too_large}), CPU_MODEL: cpu}
 
     def judged(self, keep: Collection[str]) -> dict[str, onnx.ModelProto]:
-        """Return graphs that show on ONNX Runtime's CPU engine what the shipped ones give where they run."""
+        """Return graphs that show on ONNX Runtime's CPU engine what the shipped ones give where they run.
+
+        The one that is most likely to fail at least cost comes first.
+        """
         if self.precision == "int8":
-            return self.shipped(keep)
+            return dict(reversed(self.shipped(keep).items()))
         if self.precision == "fp16":
             emulated = to_half(self.model, {*keep, *self.too_large}, emulate=True)
-            return {**self.shipped(keep), STORED_AS_HALF: emulated}
+            return {STORED_AS_HALF: emulated, **self.shipped(keep)}
         symmetric = to_int8(self.model, self.ranges, keep, "compact")
         emulated = to_half(symmetric, {*keep, *self.too_large}, emulate=True)
-        return {STORED_AS_HALF: emulated, CPU_MODEL: to_int8(self.model, self.ranges, keep, "cpu")}
+        return {CPU_MODEL: to_int8(self.model, self.ranges, keep, "cpu"), STORED_AS_HALF: emulated}
 
     def probe(self, keep: Collection[str]) -> onnx.ModelProto:
         """Return the one graph that a layer's sensitivity is measured on: the one that rounds most."""
@@ -110,12 +125,14 @@ def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
         GateError: it is not passed with a single layer lowered.
     """
     trace: list[dict[str, Any]] = []
+    layers = lowering.layers()
 
     def attempt(keep: Sequence[str]) -> Judgement:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             engines = {}
-            for number, (form, model) in enumerate(lowering.judged(keep).items()):
-                engines[form] = open_graph(model, Path(folder, f"{number}.onnx"))
+            for number, (form, model) in enumerate(lowering.judged(_nodes(layers, keep)).items()):
+                # ONNX Runtime fuses the CPU form into INT8 operators, as where it runs. Elsewhere that only costs time.
+                engines[form] = open_graph(model, Path(folder, f"{number}.onnx"), as_written=form != CPU_MODEL)
                 stack.callback(engines[form].close)
             judgement = gate.judge(engines)
         trace.append({"handed_back": len(keep), "failures": judgement.failures, "forms": judgement.forms})
@@ -123,7 +140,6 @@ def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
         console.say(f"gate, {lowering.precision} with {len(keep)} layers handed back: {verdict}")
         return judgement
 
-    names = lowering.layers()
     judgement = attempt([])
     kept: Sequence[str] = []
     table: list[dict[str, Any]] = []
@@ -133,11 +149,17 @@ def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
         kept, judgement = _fewest(order, attempt)
         if not judgement.passed:
             raise GateError(
-                f"{lowering.precision} does not pass the gate with any of its {len(names)} layers lowered "
-                f"({judgement.failures[0]}).\nNo bundle was written. Export with --precision fp32 or fp16, or allow "
-                "more with --max-flips and --max-auroc-drop."
+                f"{lowering.precision} does not pass the gate with any of its {len(layers)} layers lowered "
+                f"({judgement.failures[0]}).\nNo bundle was written. Take another precision (--precision "
+                f"{'fp32' if lowering.precision == 'fp16' else 'fp32, fp16'} or auto), or allow more with --max-flips "
+                "and --max-auroc-drop."
             )
-    return Lowered(lowering.precision, lowering.shipped(kept), judgement, list(kept), len(names), table, trace)
+    files = lowering.shipped(_nodes(layers, kept))
+    return Lowered(lowering.precision, files, judgement, list(kept), len(layers), table, trace)
+
+
+def _nodes(layers: Mapping[str, Sequence[str]], names: Collection[str]) -> list[str]:
+    return [node for name in names for node in layers[name]]
 
 
 def _fewest(order: Sequence[str], attempt: Callable[[Sequence[str]], Judgement]) -> tuple[Sequence[str], Judgement]:
@@ -173,12 +195,12 @@ def measure_layers(lowering: Lowering, gate: Gate, console: Console) -> list[dic
     chosen = np.r_[: min(half, gate.normals), gate.normals : min(gate.normals + half, len(gate.frames))]
     frames, scores, maps = gate.frames[chosen], gate.reference[0][chosen], gate.reference[1][chosen]
     spread, map_spread = (max(float(each.std()), 1e-9) for each in gate.reference)
-    names = lowering.layers()
+    layers = lowering.layers()
     rows: list[tuple[float, float, str]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in console.track("sensitivity of the layers")(names):
-            rest = [other for other in names if other != name]
-            engine = open_graph(lowering.probe(rest), Path(folder, "layer.onnx"))
+        for name in console.track("sensitivity of the layers")(list(layers)):
+            rest = [other for other in layers if other != name]
+            engine = open_graph(lowering.probe(_nodes(layers, rest)), Path(folder, "layer.onnx"))
             found, found_maps = run_singly(engine, frames, Console().track(""))
             engine.close()
             errors = np.array([_rms(found - scores) / spread, _rms(found_maps - maps) / map_spread])
@@ -192,10 +214,10 @@ def _rms(values: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
 
 
-def open_graph(model: onnx.ModelProto, path: Path) -> OnnxRuntimeEngine:
+def open_graph(model: onnx.ModelProto, path: Path, *, as_written: bool = False) -> OnnxRuntimeEngine:
     """Open a graph that is not on disk yet; the file is gone again when this returns."""
     onnx.save(model, path)
     try:
-        return OnnxRuntimeEngine(path)
+        return OnnxRuntimeEngine(path, as_written=as_written)
     finally:
         path.unlink()

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper, version_converter
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from edgead.export.to_onnx import is_sensitive
+from edgead.export.widen import WIDE, widen
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
 """``int8`` leaves what is not quantised in float32, ``int8-fp16`` in float16."""
@@ -24,7 +25,7 @@ HEADROOM = 4.0
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators with a matrix product: where the time goes."""
 _TENSORRT = (*WEIGHTED, "Add")
-_PASSIVE = ("Concat", "MaxPool", "Relu")
+_PASSIVE = ("Concat", "MaxPool", "Relu", "Resize", "Slice")
 """Operators that hand values on, which ONNX Runtime computes in INT8 where their neighbours are."""
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -62,6 +63,7 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form:
     chosen = {*quantizable(model)} - {*keep}
     cpu = form == "cpu"
     if cpu:
+        model, ranges = _widen(model, chosen, ranges)
         chosen |= _between(model, chosen)
     excluded = {node.name for node in model.graph.node} - chosen
     operators = [*_TENSORRT, *(_PASSIVE if cpu else ())]
@@ -92,6 +94,18 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form:
     _read_exactly(model, quantized, excluded - {node.name for node in model.graph.node if node.op_type in _PASSIVE})
     quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
     return quantized
+
+
+def _widen(model: onnx.ModelProto, chosen: set[str], ranges: Ranges) -> tuple[onnx.ModelProto, Ranges]:
+    """Widen what is quantised, where nothing reads the exact values: a Slice would have them rounded."""
+    readers = chosen | _between(model, chosen)
+    left = {name for node in model.graph.node if node.name not in readers for name in node.input}
+    left |= {name for node in model.graph.node if node.op_type == "Relu" for name in node.input}  # fused with it
+    left |= {output.name for output in model.graph.output}
+    wider = widen(model, [node.name for node in model.graph.node if node.name in chosen and not left & {*node.output}])
+    made = {name for node in wider.graph.node for name in node.output if name.endswith(WIDE)}
+    found = {name: ranges[name.removesuffix(WIDE)] for name in made}
+    return wider, {**ranges, **{name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found.items()}}
 
 
 def _between(model: onnx.ModelProto, chosen: Collection[str]) -> set[str]:

@@ -83,7 +83,7 @@ def test_training_images_are_the_default_and_are_drawn_with_the_seed(trained: Pa
     console = Said()
     frames = load(run, console)
     assert len(frames.frames) == len(run.normals)
-    assert console.lines == [f"calibrating on {len(run.normals)} images; 128 were asked for"]
+    assert console.lines == [f"calibrating on all {len(run.normals)} images; up to 128 would be used"]
     few, again = (load(run, Console(), samples=8) for _ in range(2))
     assert len(few.frames) == 8
     assert few.fingerprint == again.fingerprint != frames.fingerprint

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 
 from edgead.bundle import MANIFEST, Bundle, manifest_digest, read_bundle
@@ -193,6 +194,37 @@ def test_the_command_line(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "precision  int8" in shown
     assert "gate       passed with 0 of 51 layers handed back" in shown
     assert "calibrated percentile on 8 good images (training)" in shown
+
+
+BLINDED = """
+    <ir_version: 8, opset_import: ["": 17]>
+    blinded (float[N,3,32,32] images) => (float[N,1,32,32] map)
+    <float[3,1,1] far = {1.0, 1.0, 1000000.0}, float[1,3,1,1] weights = {1.0, 1.0, 0.0}> {
+        apart = Mul(images, far)
+        map = Conv(apart, weights)
+    }"""
+"""Its only layer reads the brightness beside a channel a million times as large: INT8 leaves nothing of it."""
+
+
+def test_a_precision_that_the_gate_refuses_ends_with_3_and_says_what_to_do(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = tmp_path / "blinded.onnx", tmp_path / "refused.edgead"
+    onnx.save(onnx.parser.parse_model(BLINDED), model)
+    chosen = ["--map", "map", "--threshold-data", str(parts), "--precision", "int8", "--out", str(out)]
+    assert run_cli("import", str(model), *chosen) == 3
+    said = capsys.readouterr()
+    assert said.out == ""
+    error = said.err[said.err.index("Error: ") :].splitlines()
+    assert len(error) == 2
+    assert error[0].startswith("Error: int8 does not pass the gate with any of its 1 layers lowered (model.cpu.onnx: ")
+    assert error[1] == (
+        "No bundle was written. Take another precision (--precision fp32, fp16 or auto), or allow more with "
+        "--max-flips and --max-auroc-drop."
+    )
+    assert not out.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["blinded.onnx"]
+    assert run_cli("import", str(model), *chosen, "--max-auroc-drop", "1", "--max-flips", "1") == 0
 
 
 def test_scores_of_both_forms_are_below_the_common_threshold(int8: Bundle) -> None:

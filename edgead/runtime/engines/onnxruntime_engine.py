@@ -36,8 +36,10 @@ def physical_cores() -> int:
         return 0
 
 
-def open_session(model: Path, provider: str, provider_options: Mapping[str, str]) -> Any:
+def open_session(model: Path, provider: str, provider_options: Mapping[str, str], *, as_written: bool = False) -> Any:
     """Return ONNX Runtime's session of a graph on one provider, and on no other.
+
+    Q/DQ nodes are fused into INT8 operators, or where `as_written` computed as they stand, in float32.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
@@ -50,6 +52,8 @@ def open_session(model: Path, provider: str, provider_options: Mapping[str, str]
     # A number that is given, instead of the default of as many, leaves the threads free to move. Pinned to cores, one
     # of them waits for the other whenever the thread that asks for an inference wakes on its core: 1.5 times as long.
     options.intra_op_num_threads = physical_cores()
+    if as_written:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         session = ort.InferenceSession(str(model), options, providers=[(provider, dict(provider_options))])
     except Exception as error:  # ONNX Runtime's errors have no common base but this
@@ -64,11 +68,12 @@ class OnnxRuntimeEngine:
 
     Args:
         model: the graph.
+        as_written: see `open_session`.
     """
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, *, as_written: bool = False) -> None:
         self.name = "onnxruntime-cpu"
-        self._session: Any = open_session(model, "CPUExecutionProvider", {})
+        self._session: Any = open_session(model, "CPUExecutionProvider", {}, as_written=as_written)
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         try:

@@ -70,6 +70,7 @@ class RunConfig:
         versions: of the packages that matter.
         weights: file of a backbone's weights, or None for its publisher's download.
         sources: other products whose real defects are learned from.
+        parts_fingerprint: SHA-256 over the foreground masks of the training images; empty where there are none.
     """
 
     method: str
@@ -89,6 +90,7 @@ class RunConfig:
     versions: dict[str, str]
     weights: str | None = None
     sources: tuple[SourceConfig, ...] = ()
+    parts_fingerprint: str = ""
 
 
 def save_run_config(folder: Path, run: RunConfig) -> None:

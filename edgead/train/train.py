@@ -264,11 +264,15 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     optimise = partial(fit, seed=run.seed, device=device, precision=run.precision, workers=workers, console=console)
     if method.card.protocol:
         console.say(method.card.protocol if opened else method.card.without_sources)
-    learned = tuple(learn(method, config, source, folder, run, optimise, console) for config, source in opened)
-    data = TrainingData(frames.frames, pictures, learned, parts)
-    if is_main() and not (folder / SYNTHETIC).exists():
-        plots.draw_examples(_examples(method, data, run.seed), folder / SYNTHETIC)
-    optimise(method, method.stages(data), folder)
+    try:
+        learned = tuple(learn(method, config, source, folder, run, optimise, console) for config, source in opened)
+        data = TrainingData(frames.frames, pictures, learned, parts)
+        if is_main() and not (folder / SYNTHETIC).exists():
+            plots.draw_examples(_examples(method, data, run.seed), folder / SYNTHETIC)
+        optimise(method, method.stages(data), folder)
+    except KeyboardInterrupt:
+        console.say(f"Stopped. Go on with:  edgead train --resume --out {folder}")
+        raise
     if is_main():
         plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")

@@ -10,10 +10,10 @@ demo: $(INSTALLED)  ## the whole path on sample parts
 	$(BIN)/edgead demo
 
 test: $(INSTALLED)  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 quick: $(INSTALLED)  ## the tests that take no longer than a few seconds each
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 check: $(INSTALLED)  ## lint, types, import contracts
 	$(BIN)/ruff check .

@@ -41,12 +41,14 @@ EXTRAS = {
     "benchmark": ["matplotlib>=3.6"],
     # scikit-learn, scipy: independent implementations that our metrics are tested against.
     # paho-mqtt, av, harvesters: the tests of what needs them. pytest-instafail: a failure is shown when it happens, and
-    # not lost by a crash later. tensorrt-rtx: parses and builds graphs for TensorRT without a GPU.
+    # not lost by a crash later. pytest-xdist: two workers at once. tensorrt-rtx: parses and builds graphs for TensorRT
+    # without a GPU.
     "dev": [
         'tensorrt-rtx>=1.7; platform_machine == "x86_64" and sys_platform == "linux"',
         "paho-mqtt>=2,<3",
         "pytest>=8",
         "pytest-instafail>=0.5",
+        "pytest-xdist>=3.5",
         "av>=12",
         "harvesters>=1.4,<2",
         "ruff>=0.9",

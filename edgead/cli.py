@@ -26,7 +26,7 @@ PATH = click.Path(path_type=Path)
 ENGINES = ("onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "tensorrt")
 INTERRUPTED = 130
 QUIET = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
-"""OpenCV's and FFmpeg's own remarks on what they cannot open; ours say it once. Whoever sets one of these hears them."""
+"""OpenCV's and FFmpeg's remarks on what they cannot open; ours says it once. Whoever sets one of these hears them."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,6 +11,12 @@ from pathlib import Path
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
 os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 
+# One core for each of several workers: engines and torch take as many threads as there are cores, and those of one
+# worker spin while the other's wait.
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
 import numpy as np
 import pytest
 

@@ -53,11 +53,16 @@ def compare(
     """
     return Agreement(
         frames=len(reference.frames),
-        score_error=float(np.abs(scores - reference.scores).max()),
-        map_error=float(np.abs(maps - reference.maps).max()),
+        score_error=_largest_difference(scores, reference.scores),
+        map_error=_largest_difference(maps, reference.maps),
         tolerance=tolerance,
         map_tolerance=tolerance if map_tolerance is None else map_tolerance,
     )
+
+
+def _largest_difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    """Infinity for another shape: OpenVINO on a single core with SSE 4.1 alone gave no scores at all, and no error."""
+    return float(np.abs(found - wanted).max()) if found.shape == wanted.shape else np.inf
 
 
 def check_golden(bundle: Bundle, engine: Engine) -> Agreement:

@@ -33,19 +33,19 @@ def notes(tmp_path: Path) -> Path:
 
 
 class Odd:
-    """An engine whose outputs are wrong, or that raises after so many inferences."""
+    """An engine whose outputs are wrong or missing, or that raises after so many inferences."""
 
     name = "odd"
 
-    def __init__(self, raises_after: int | None = None) -> None:
-        self.raises_after, self.closed = raises_after, False
+    def __init__(self, raises_after: int | None = None, silent: bool = False) -> None:
+        self.raises_after, self.silent, self.closed = raises_after, silent, False
 
     def infer(self, frames: Any) -> Any:
         if self.raises_after is not None:
             self.raises_after -= 1
             if self.raises_after < 0:
                 raise DeviceError("the device is gone")
-        return np.zeros(len(frames), np.float32), np.zeros(frames.shape[:3], np.float32)
+        return np.zeros(0 if self.silent else len(frames), np.float32), np.zeros(frames.shape[:3], np.float32)
 
     def close(self) -> None:
         self.closed = True
@@ -78,14 +78,14 @@ def test_measured_again_where_the_notes_are_damaged(
 
 
 @needs_openvino
-@pytest.mark.parametrize("fault", ["wrong", "raises", "missing"])
+@pytest.mark.parametrize("fault", ["wrong", "silent", "raises", "missing"])
 def test_a_remembered_engine_that_fails_is_measured_again(
     opened: Bundle, notes: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     auto.open_fastest(opened).close()
     [(key, entry)] = json.loads(notes.read_text()).items()
     notes.write_text(json.dumps({key: {**entry, "engine": "openvino"}}))
-    odd = Odd(0 if fault == "raises" else None)
+    odd = Odd(0 if fault == "raises" else None, silent=fault == "silent")
 
     def open_odd(name: str, bundle: Bundle, **options: Any) -> Any:
         if name != "openvino":
@@ -99,9 +99,9 @@ def test_a_remembered_engine_that_fails_is_measured_again(
     assert auto.open_fastest(opened, console=console).name == "onnxruntime-cpu"
     assert "openvino was the fastest engine here: " in console.said[0]
     entry = json.loads(notes.read_text())[key]
-    reasons = {"wrong": "golden outputs", "raises": "the device is gone", "missing": "no such device here"}
+    reasons = {"raises": "the device is gone", "missing": "no such device here"}
     assert entry["engine"] == "onnxruntime"
-    assert reasons[fault] in entry["left_out"]["openvino"]
+    assert reasons.get(fault, "golden outputs") in entry["left_out"]["openvino"]
     assert odd.closed or fault == "missing"
 
 
@@ -162,7 +162,10 @@ with edgead.load(sys.argv[1]) as inspector:
 @needs_openvino
 @pytest.mark.slow
 def test_a_processor_on_which_openvino_raises(line_bundle: Path, notes: Path) -> None:
-    """A real case: OpenVINO 2026.4 on a CPU with SSE 4.1 alone opens DRAEM's graph and raises when it infers."""
+    """A real case: OpenVINO 2026.4 on a CPU with SSE 4.1 alone opens DRAEM's graph and raises when it infers.
+
+    On a single core it does not even raise, and gives no scores.
+    """
     root = str(Path(edgead.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root, "ONEDNN_MAX_CPU_ISA": "SSE41"}
     done = subprocess.run(
@@ -170,4 +173,4 @@ def test_a_processor_on_which_openvino_raises(line_bundle: Path, notes: Path) ->
     )
     assert done.stdout == "onnxruntime-cpu\n", done.stderr[-2000:]
     [entry] = json.loads(notes.read_text()).values()
-    assert "OpenVINO failed" in entry["left_out"]["openvino"]
+    assert "openvino" in entry["left_out"]

@@ -60,7 +60,7 @@ def compare_run(
         except GateError as error:
             found[precision] = {"refused": str(error).splitlines()[0]}
     run = load_run_config(run_folder)
-    labelled = read_labelled(open_category(data or run.data), bundles["fp32"].manifest.size, run.bit_depth, Console())
+    labelled = read_labelled(open_category(data or run.data), bundles["fp32"].manifest.size, run.pixels, Console())
     engines: dict[tuple[str, str], Engine] = {}
     for precision, bundle in bundles.items():
         gate = bundle.manifest.gate

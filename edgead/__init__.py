@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from edgead.decision import Verdict as Verdict
     from edgead.errors import EdgeadError as EdgeadError
+    from edgead.images import with_depth as with_depth
     from edgead.runtime.inspector import Inspector as Inspector
     from edgead.runtime.inspector import load as load
     from edgead.runtime.result import Result as Result
@@ -27,6 +28,7 @@ _WHERE = {
     "Result": "edgead.runtime.result",
     "Verdict": "edgead.decision",
     "load": "edgead.runtime.inspector",
+    "with_depth": "edgead.images",
 }
 __all__ = sorted([*_WHERE, "__version__"])
 

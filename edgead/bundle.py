@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgead.errors import BundleError
 from edgead.files import atomic_file, sha256, write_json
+from edgead.images import PixelFormat
 
 FORMAT = 1
 MANIFEST, MODEL, GOLDEN = "manifest.json", "model.onnx", "golden.npz"
@@ -35,7 +36,8 @@ class Manifest:
         method, preset, config: how the model was configured.
         category: name of the product.
         input: ``height``, ``width`` in pixels and ``bit_depth`` of 16-bit images; ``batch`` 1 where the graph takes no
-            more than one frame at a time.
+            more than one frame at a time; where frames have depth,
+            ``channels`` 4 and ``depth_range``, the distances of codes 1 and 255, see `edgead.depth`.
         precision: of the graph, ``"fp32"``, ``"fp16"``, ``"int8"`` or ``"int8-fp16"``.
         threshold: ``value``, ``normals``, ``false_reject_bound``, ``requested_bound``; see `edgead.decision.Threshold`.
             ``scores`` and ``peaks`` are the sorted scores and highest map values of the held-out images.
@@ -60,7 +62,7 @@ class Manifest:
     preset: str
     config: dict[str, Any]
     category: str
-    input: dict[str, int]
+    input: dict[str, Any]
     precision: str
     threshold: dict[str, Any]
     mask_threshold: float
@@ -80,10 +82,21 @@ class Manifest:
         """Input (height, width) in pixels."""
         return self.input["height"], self.input["width"]
 
+    @property
+    def pixels(self) -> PixelFormat:
+        """How images become frames."""
+        depth_range = self.input.get("depth_range")
+        return PixelFormat(self.input["bit_depth"], None if depth_range is None else (depth_range[0], depth_range[1]))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a fitted frame: (height, width, channels)."""
+        return *self.size, self.pixels.channels
+
 
 @dataclass(frozen=True)
 class Golden:
-    """Frames ``[K, H, W, 3] uint8 BGR`` and the trained network's scores ``[K]`` and maps ``[K, H, W]`` on them."""
+    """Frames ``[K, H, W, C] uint8`` and the trained network's scores ``[K]`` and maps ``[K, H, W]`` on them."""
 
     frames: NDArray[np.uint8]
     scores: NDArray[np.float32]
@@ -208,12 +221,15 @@ def _read_manifest(path: Path) -> Manifest:
         )
     manifest = Manifest(**{field.name: values[field.name] for field in fields if field.name in values})
     try:
+        (height, width, channels), depth_range = manifest.shape, manifest.pixels.depth_range or (0, 1)
         usable = (
-            min(*manifest.size, manifest.input["bit_depth"] - 8) > 0
+            min(height, width, manifest.pixels.bit_depth - 8) > 0
+            and manifest.input.get("channels", 3) == channels
+            and 0 <= depth_range[0] < depth_range[1] < np.inf
             and np.isfinite([manifest.threshold["value"], manifest.mask_threshold, manifest.parity["tolerance"]]).all()
             and isinstance(manifest.files, dict)
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, IndexError) as error:
         raise BundleError(f"{path / MANIFEST} is damaged: {error!r}.") from error
     if not usable:
         raise BundleError(f"{path / MANIFEST} is damaged: input size, threshold or files make no sense.")

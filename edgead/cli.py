@@ -536,7 +536,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "bundle": manifest.name,
         "method": f"{manifest.method} ({manifest.preset})",
         "category": manifest.category,
-        "input": f"{manifest.size[0]}×{manifest.size[1]}",
+        "input": f"{manifest.size[0]}×{manifest.size[1]}{_depth_words(manifest.pixels.depth_range)}",
         "precision": manifest.precision,
         "threshold": _threshold_line(manifest.threshold),
         "parity": f"graph and network differ by at most {manifest.parity['score_error']:.2g} in the score, "
@@ -555,6 +555,10 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
     if not check.good:
         raise DeviceError(f"On this machine {name} does not give what the bundle must give. Do not use it here.")
+
+
+def _depth_words(depth_range: tuple[float, float] | None) -> str:
+    return "" if depth_range is None else f", with depth from {depth_range[0]:.4g} to {depth_range[1]:.4g}"
 
 
 def _threshold_line(threshold: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 Recognised by themselves:
 
 * one category in MVTec AD form: ``train/good``, ``test/KIND``, ``ground_truth/KIND/NAME_mask.png`` (or ``NAME.png``)
-* MVTec 3D-AD: the same with ``rgb``, ``xyz`` and ``gt`` below each kind; the colour images are used
+* MVTec 3D-AD: the same with ``rgb``, ``xyz`` and ``gt`` below each kind; ``xyz`` is read where a model takes depth
 * one VisA category: ``image_anno.csv`` and ``Data/Images``, with the published split where ``split_csv/1cls.csv`` is
 * a folder of several such categories
 * a plain folder of good images
@@ -14,15 +14,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgead.depth import Depth, DepthRange, find_depth_file, measure_range
 from edgead.errors import DataError
-from edgead.images import Mask, fit_frame, fit_mask, list_images, read_frame, read_mask
+from edgead.images import COLOUR, Mask, PixelFormat, fit_frame, fit_mask, list_images, read_depth, read_frame, read_mask
 
 GOOD = "good"
 _GOOD_NAMES = frozenset({"good", "ok", "normal"})
@@ -215,10 +216,10 @@ class Frames:
     """Good images, decoded and fitted.
 
     Attributes:
-        frames: ``[N, H, W, 3] uint8 BGR``.
+        frames: ``[N, H, W, C] uint8``: BGR, and depth where it was asked for.
         paths: the file of each frame, in order.
         skipped: one line for each image that could not be used.
-        fingerprint: SHA-256 over the names and bytes of the files in `paths`.
+        fingerprint: SHA-256 over the names and bytes of the files in `paths`, and of their depth pictures.
     """
 
     frames: NDArray[np.uint8]
@@ -230,23 +231,45 @@ class Frames:
 def load_frames(
     paths: Sequence[Path],
     size: tuple[int, int],
-    bit_depth: int = 16,
+    pixels: PixelFormat = COLOUR,
     progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> Frames:
     """Read images, fit them to (height, width), and keep them in memory. Unreadable images are skipped by name."""
-    frames = np.empty((len(paths), *size, 3), np.uint8)
+    frames = np.empty((len(paths), *size, pixels.channels), np.uint8)
     kept: list[Path] = []
     skipped: list[str] = []
     digest = hashlib.sha256()
     for path in progress(paths):
         try:
-            frames[len(kept)] = fit_frame(read_frame(path, bit_depth), size)
+            frames[len(kept)] = fit_frame(read_frame(path, pixels), size)
         except DataError as error:
             skipped.append(str(error))
             continue
-        digest.update(os.fsencode(path.name) + b"\0" + path.read_bytes())
+        for file in [path] if pixels.depth_range is None else [path, find_depth_file(path)]:
+            digest.update(os.fsencode(file.name) + b"\0" + file.read_bytes())
         kept.append(path)
     return Frames(frames[: len(kept)], tuple(kept), tuple(skipped), digest.hexdigest())
+
+
+def find_depth_range(paths: Sequence[Path], progress: Callable[[Sequence[Path]], Iterable[Path]] = iter) -> DepthRange:
+    """Return the depth range of good images; those whose depth cannot be read are left out.
+
+    Raises:
+        DataError: not one can be read; with the first reason.
+    """
+    reasons: list[DataError] = []
+
+    def pictures() -> Iterator[Depth]:
+        for path in progress(paths):
+            try:
+                yield read_depth(find_depth_file(path))
+            except DataError as error:
+                reasons.append(error)
+
+    found = measure_range(pictures())
+    if found is None:
+        raise DataError(f"None of the {len(paths)} good images has depth that can be read; the first:\n{reasons[0]}")
+    return found
 
 
 def read_labelled_mask(sample: Sample, frame_size: tuple[int, int], size: tuple[int, int]) -> Mask | None:

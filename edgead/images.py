@@ -1,22 +1,57 @@
 """Images in: decode, convert at the door, fit to a model. The one preprocessing of training, export and runtime.
 
-A *frame* is ``(H, W, 3) uint8 BGR``, as OpenCV gives it. Everything that is not a frame becomes one here or is
-refused here. `fit_frame` is the only function that changes a frame's size on its way into a model.
+A *frame* is ``(H, W, 3) uint8 BGR``, as OpenCV gives it, or with depth ``(H, W, 4)``, see `edgead.depth`. Everything
+that is not a frame becomes one here or is refused here. `fit_frame` is the only function that changes a frame's size on
+its way into a model.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgead.depth import (
+    FARTHEST,
+    FOLDER,
+    NEAREST,
+    Depth,
+    DepthRange,
+    as_depth,
+    encode,
+    find_depth_file,
+    refuse_odd_tiff,
+)
 from edgead.errors import DataError, require
 
 Frame = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """How the pixels of what becomes a frame are read.
+
+    Attributes:
+        bit_depth: significant bits of 16-bit images, 9 to 16 (12 for a camera that stores 12 bits in 16).
+        depth_range: frames have depth, coded over this range; None for colour alone.
+    """
+
+    bit_depth: int = 16
+    depth_range: DepthRange | None = None
+
+    @property
+    def channels(self) -> int:
+        """Of a frame: 3, or 4 with depth."""
+        return 3 if self.depth_range is None else 4
+
+
+COLOUR = PixelFormat()
+"""Images without depth; those of 16 bits use all of them."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 
@@ -32,7 +67,10 @@ def is_image(path: Path) -> bool:
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
-    """Return the image files in a folder, sorted by path; with subfolders, linked ones too, if `recursive`."""
+    """Return the image files in a folder, sorted by path; with subfolders, linked ones too, if `recursive`.
+
+    Where there are ``rgb`` and ``xyz`` (MVTec 3D-AD), ``xyz`` and ``gt`` are left out.
+    """
     found: list[Path] = []
     visited: set[Path] = set()
     for name, folders, files in os.walk(folder, followlinks=True):
@@ -41,6 +79,8 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
             folders.clear()
             continue
         visited.add(here.resolve())
+        if {"rgb", FOLDER} <= set(folders):  # MVTec 3D-AD: depth pictures and masks are no images to decide on
+            folders[:] = [folder for folder in folders if folder not in (FOLDER, "gt")]
         found += [path for file in files if is_image(path := here / file) and path.is_file()]
         if not recursive:
             break
@@ -68,47 +108,111 @@ def _decode(path: Path, flags: int) -> NDArray[Any]:
     return decoded
 
 
-def read_frame(path: str | Path, bit_depth: int = 16) -> Frame:
+def read_frame(path: str | Path, pixels: PixelFormat = COLOUR) -> Frame:
     """Read an image file as a frame.
 
     PNG, JPEG, TIFF, WebP and BMP; colour, grey (becomes three equal channels) or with an alpha channel (dropped);
     8 or 16 bits a channel. An EXIF orientation is applied.
 
     Args:
-        path: the file.
-        bit_depth: significant bits of 16-bit images (12 for a camera that stores 12 bits in 16).
+        path: the file. The depth of ``…/rgb/NAME.png`` is read from ``…/xyz/NAME.tiff``.
+        pixels: the file's, and whether depth is wanted.
 
     Returns:
-        ``(H, W, 3) uint8 BGR``, owned by the caller.
+        ``(H, W, 3) uint8 BGR``, or ``(H, W, 4)`` with depth, owned by the caller.
 
     Raises:
-        DataError: the file cannot be read, is cut short, or holds pixels that are neither 8 nor 16 bit.
+        DataError: the file cannot be read, is cut short, or holds pixels that are neither 8 nor 16 bit; or the same of
+            its depth.
     """
     flags = cv2().IMREAD_COLOR | cv2().IMREAD_ANYDEPTH
+    path, depth_file = Path(path), None
     try:
-        return to_frame(_decode(Path(path), flags), bit_depth)
+        frame = to_frame(_decode(path, flags), PixelFormat(pixels.bit_depth))
+        if pixels.depth_range is None:
+            return frame
+        depth_file = find_depth_file(path)
+        return with_depth(frame, read_depth(depth_file), pixels.depth_range)
     except DataError as error:
-        raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+        file = str(depth_file or path)
+        raise DataError(str(error) if file in str(error) else f"{file}: {error}") from None
 
 
-def to_frame(image: NDArray[Any], bit_depth: int = 16) -> Frame:
+def read_image(path: Path) -> NDArray[Any]:
+    """Read an image file as it is: all channels, nothing converted.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    return _decode(path, cv2().IMREAD_UNCHANGED)
+
+
+def read_depth(path: Path) -> Depth:
+    """Read a depth picture: one channel, or points x, y, z as in MVTec 3D-AD, of which z is taken.
+
+    Returns:
+        ``(H, W) float32`` in the file's unit, 0 where nothing was measured.
+
+    Raises:
+        DataError: the file cannot be read, or is none.
+    """
+    refuse_odd_tiff(path)
+    picture = read_image(path)
+    return as_depth(picture[:, :, ::-1] if picture.ndim == 3 else picture)  # OpenCV turns the channels round
+
+
+def with_depth(frame: NDArray[Any], depth: NDArray[Any], depth_range: DepthRange | None, bit_depth: int = 16) -> Frame:
+    """Put a colour image and its depth picture together to the frame that a model with depth takes.
+
+    Args:
+        frame: ``(H, W, 3) uint8 BGR``, or anything else that `to_frame` takes.
+        depth: ``(H, W)`` distances of any real type, or ``(H, W, 3)`` points x, y, z, seen by the same camera, in the
+            unit of the training's depth. What is 0, negative or not finite was not measured.
+        depth_range: the model's, `edgead.Inspector.depth_range`.
+        bit_depth: significant bits of a uint16 `frame`.
+
+    Returns:
+        ``(H, W, 4) uint8``: B, G, R and the depth's code, see `edgead.depth`. A new array.
+
+    Raises:
+        DataError: one of them is no image, their sizes differ, nothing was measured, or nothing inside the range.
+    """
+    if depth_range is None:
+        raise DataError("The model takes no depth (its depth range is None); give it the colour image alone.")
+    frame = to_frame(frame, PixelFormat(bit_depth))
+    distances = as_depth(depth)
+    if distances.shape != frame.shape[:2]:
+        (h, w), (height, width) = distances.shape, frame.shape[:2]
+        raise DataError(f"The depth picture is {w}×{h} pixels, its colour image {width}×{height}.")
+    merged: Frame = cv2().merge([*cv2().split(frame), encode(distances, depth_range)])
+    return merged
+
+
+def to_frame(image: NDArray[Any], pixels: PixelFormat = COLOUR) -> Frame:
     """Convert an array to a frame, or refuse it.
 
     Args:
         image: ``(H, W)`` or ``(H, W, 1|3|4)``, uint8 or uint16, grey, BGR or BGRA. A frame is returned as it is,
-            without a copy.
-        bit_depth: significant bits of uint16 images, 9 to 16.
+            without a copy. Where depth is wanted: what `with_depth` returns, and nothing else.
+        pixels: the image's.
 
     Returns:
-        ``(H, W, 3) uint8 BGR``.
+        ``(H, W, 3) uint8 BGR``, or ``(H, W, 4)`` with depth.
 
     Raises:
         DataError: another type or shape. Floating-point images are refused because their range is a guess.
     """
     if not isinstance(image, np.ndarray):
         raise DataError(f"A frame must be a NumPy array, not {type(image).__name__}.")
+    if pixels.depth_range is not None:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 4 or 0 in image.shape:
+            raise DataError(
+                f"This model needs depth: a frame must be (H, W, 4) uint8, not {image.shape} {image.dtype}.\n"
+                "Make it with  edgead.with_depth(frame, depth, inspector.depth_range)"
+            )
+        return image
     if image.dtype == np.uint16:
-        image = np.minimum(image >> (bit_depth - 8), 255).astype(np.uint8)
+        image = np.minimum(image >> (pixels.bit_depth - 8), 255).astype(np.uint8)
     if image.dtype != np.uint8:
         raise DataError(f"A frame must hold uint8 or uint16 values, not {image.dtype}. Scale it to 0..255 first.")
     if image.ndim == 2:
@@ -125,35 +229,58 @@ def fit_frame(frame: Frame, size: tuple[int, int], out: Frame | None = None) -> 
 
     Shrinking averages areas. Halving both sides is done with OpenCV's vectorised 2×2 average as long as both are
     even and stay at or above the target; that reads most pixels of a large frame and is several times faster than
-    one area average over arbitrary ratios, with the same geometry.
+    one area average over arbitrary ratios, with the same geometry. Depth is averaged over what was measured alone.
 
     Args:
-        frame: ``(H, W, 3) uint8``.
+        frame: ``(H, W, 3 or 4) uint8``.
         size: (height, width) of the model in pixels.
-        out: ``(height, width, 3) uint8``, written and returned, so that a stream allocates nothing here.
+        out: ``(height, width, 3 or 4) uint8``, written and returned, so that a stream allocates nothing here.
 
     Returns:
-        ``(height, width, 3) uint8``, C-contiguous. Without `out` it is `frame` itself when that has the size already.
+        ``(height, width, 3 or 4) uint8``, C-contiguous. Without `out` it is `frame` itself when that has the size
+        already.
     """
-    height, width = size
     lib = cv2()
+    if frame.shape[2] == 4 and frame.shape[:2] != size:
+        colour, depth = fit_frame(lib.cvtColor(frame, lib.COLOR_BGRA2BGR), size), fit_depth(frame[:, :, 3], size)
+        merged: Frame = lib.merge([*lib.split(colour), depth], dst=out)
+        return merged
+    height, width = size
     while True:
         h, w = frame.shape[:2]
         if h % 2 or w % 2 or h < 2 * height or w < 2 * width:
             break
         frame = lib.resize(frame, (w // 2, h // 2), interpolation=lib.INTER_AREA)
-    # INTER_AREA averages areas only when no axis grows, so an axis that grows has its own step.
-    shrunk = (min(w, width), min(h, height))
-    if shrunk != (w, h):
-        target = out if shrunk == (width, height) else None
-        frame = lib.resize(frame, shrunk, dst=target, interpolation=lib.INTER_AREA)
-    if shrunk != (width, height):
-        frame = lib.resize(frame, (width, height), dst=out, interpolation=lib.INTER_LINEAR)
+    frame = _resize(frame, size, out)
     if out is None:
         return np.ascontiguousarray(frame)
     if frame is not out:
         np.copyto(out, frame)
     return out
+
+
+def fit_depth(codes: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize codes ``(H, W)`` to (height, width): the mean of those under a pixel that are measurements.
+
+    A pixel is missing where all under it are: no distance is made of a code that means "not measured".
+    """
+    share = _resize((codes > 0).astype(np.float32), size)
+    total = _resize(codes.astype(np.float32), size)
+    mean = np.rint(total / np.where(share > 0, share, 1))
+    return np.where(share > 0, np.clip(mean, NEAREST, FARTHEST), 0).astype(np.uint8)
+
+
+def _resize(image: NDArray[Any], size: tuple[int, int], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Average areas along an axis that shrinks, interpolate along one that grows; `out` is used where it can be."""
+    lib, (height, width), (h, w) = cv2(), size, image.shape[:2]
+    # INTER_AREA averages areas only when no axis grows, so an axis that grows has its own step.
+    shrunk = (min(w, width), min(h, height))
+    if shrunk != (w, h):
+        target = out if shrunk == (width, height) else None
+        image = lib.resize(image, shrunk, dst=target, interpolation=lib.INTER_AREA)
+    if shrunk != (width, height):
+        image = lib.resize(image, (width, height), dst=out, interpolation=lib.INTER_LINEAR)
+    return image
 
 
 def read_mask(path: Path) -> Mask:
@@ -165,7 +292,7 @@ def read_mask(path: Path) -> Mask:
     Raises:
         DataError: the file cannot be read as an image.
     """
-    image = _decode(path, cv2().IMREAD_UNCHANGED)
+    image = read_image(path)
     if image.ndim == 3:
         image = image[:, :, :3].max(axis=2)
     lossy = path.suffix.lower() in {".jpg", ".jpeg"}
@@ -179,7 +306,7 @@ def fit_mask(mask: Mask, size: tuple[int, int]) -> Mask:
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """Encode ``(H, W)`` or ``(H, W, 3) BGR`` uint8 as PNG."""
+    """Encode ``(H, W)``, ``(H, W, 3) BGR`` or ``(H, W, 4)`` uint8 as PNG."""
     done, data = cv2().imencode(".png", image)
     if not done:
         raise DataError("OpenCV could not encode a PNG.")
@@ -190,7 +317,7 @@ def draw_overlay(frame: Frame, anomaly_map: NDArray[np.float32], mask: Mask, sca
     """Blend an anomaly map over a frame and outline its mask.
 
     Args:
-        frame: ``(H, W, 3) uint8 BGR``.
+        frame: ``(H, W, 3) uint8 BGR``; depth is left out.
         anomaly_map: ``(h, w) float32``; resized to the frame.
         mask: ``(H, W) bool``; outlined in red.
         scale: the map's value that is drawn at full heat, typically twice the pixel threshold.
@@ -203,7 +330,7 @@ def draw_overlay(frame: Frame, anomaly_map: NDArray[np.float32], mask: Mask, sca
     heat = np.clip(anomaly_map / max(scale, 1e-12), 0.0, 1.0).astype(np.float32)
     heat = lib.resize(heat, (width, height), interpolation=lib.INTER_LINEAR)[:, :, None]
     colours = lib.applyColorMap((heat * 255).astype(np.uint8), lib.COLORMAP_TURBO)
-    picture = (frame * (1 - 0.6 * heat) + colours * (0.6 * heat)).astype(np.uint8)
+    picture = (frame[:, :, :3] * (1 - 0.6 * heat) + colours * (0.6 * heat)).astype(np.uint8)
     contours, _ = lib.findContours(mask.astype(np.uint8), lib.RETR_EXTERNAL, lib.CHAIN_APPROX_NONE)
     thickness = max(1, round(min(height, width) / 256))
     lib.drawContours(picture, contours, -1, (0, 0, 255), thickness)

@@ -17,6 +17,7 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
+import cv2
 import numpy as np
 import pytest
 
@@ -56,6 +57,62 @@ def bundle(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     from edgead.export.export import export
 
     return export(trained, out=tmp_path_factory.mktemp("bundle") / "tiny.edgead")
+
+
+def make_rgbd(root: Path, train: int = 10, validation: int = 4, good: int = 3, bad: int = 3) -> Path:
+    """Make a category in MVTec 3D-AD form: a dome on a table 0.5 m away. Its dents cannot be seen in the colours."""
+    y, x = np.mgrid[-1:1:64j, -1:1:80j]
+
+    def write(kind: str, index: int, dent: bool) -> None:
+        rng = np.random.default_rng((len(kind), index, dent))
+        radius = np.hypot(y - rng.uniform(-0.1, 0.1), x - rng.uniform(-0.1, 0.1))
+        part = radius < 0.6
+        z = 0.5 - np.where(part, 0.05 * np.sqrt(np.maximum(0, 1 - (radius / 0.6) ** 2)), 0)
+        mask = np.zeros(part.shape, np.uint8)
+        if dent:
+            at = rng.uniform(-0.25, 0.25, 2)
+            mask[np.hypot(y - at[0], x - at[1]) < 0.12] = 255
+            z[mask > 0] += 0.02
+        z += rng.normal(0, 2e-4, z.shape)
+        points = np.stack([x * 0.1, y * 0.1, z], axis=2).astype(np.float32)
+        points[rng.random(z.shape) < 0.03] = 0
+        points[:, 76:] = 0  # what the depth camera does not see
+        colour = np.where(part[:, :, None], (60, 120, 190), (40, 40, 40)) + rng.normal(0, 6, (*part.shape, 3))
+        files = {
+            "rgb/{:03}.png": np.clip(colour, 0, 255).astype(np.uint8),
+            "xyz/{:03}.tiff": points[:, :, ::-1],  # OpenCV turns the channels round
+            "gt/{:03}.png": mask,
+        }
+        for name, picture in files.items():
+            path = root / kind / name.format(index)
+            if name.startswith("gt") and not kind.startswith("test"):
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(path), picture)
+
+    counts = {"train/good": train, "validation/good": validation, "test/good": good, "test/dent": bad}
+    for kind, count in counts.items():
+        for index in range(count):
+            write(kind, index, kind.endswith("dent"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def rgbd_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set with depth, in MVTec 3D-AD form."""
+    return make_rgbd(tmp_path_factory.mktemp("data") / "dome")
+
+
+@pytest.fixture(scope="session")
+def rgbd_bundle(rgbd_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with depth whose network is as good as untrained: its decisions mean nothing, its form is right."""
+    from edgead.export.export import export
+    from edgead.train.train import train
+
+    folder = tmp_path_factory.mktemp("rgbd")
+    settings = ("depth=true", "size=32x48", "multipliers=1", "steps=3", "batch_size=2")
+    [run] = train("transfusion", rgbd_parts, preset="nano", settings=settings, out=folder / "run")
+    return export(run, out=folder / "dome.edgead")
 
 
 @pytest.fixture(scope="session")

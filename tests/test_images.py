@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgead.errors import DataError
-from edgead.images import draw_overlay, fit_frame, read_frame, read_mask, to_frame
+from edgead.images import PixelFormat, draw_overlay, fit_frame, read_frame, read_mask, to_frame
 
 RNG = np.random.default_rng(0)
 COLOUR = cv2.GaussianBlur(RNG.integers(0, 256, (60, 80, 3), dtype=np.uint8), (0, 0), 2)
@@ -36,7 +36,7 @@ def test_grey_alpha_and_16_bit(tmp_path: Path, suffix: str) -> None:
     cv2.imwrite(str(path), COLOUR.astype(np.uint16) << 8)
     assert np.array_equal(read_frame(path), COLOUR)
     cv2.imwrite(str(path), grey.astype(np.uint16) << 4)  # 12 bits in 16
-    assert np.array_equal(read_frame(path, bit_depth=12)[:, :, 0], grey)
+    assert np.array_equal(read_frame(path, PixelFormat(bit_depth=12))[:, :, 0], grey)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".webp", ".bmp"])

@@ -70,10 +70,9 @@ def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, 
     samples: list[Sample] = []
     skipped: list[str] = []
     size = (pixel_size, pixel_size)
-    bit_depth = inspector.bundle.manifest.input["bit_depth"]
     for sample in console.track(f"inspecting {category.name}")(category.test):
         try:
-            frame = read_frame(sample.path, bit_depth)
+            frame = read_frame(sample.path, inspector.pixels)
         except DataError as error:
             skipped.append(str(error))
             continue
@@ -101,7 +100,7 @@ def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, 
         "detection_rate": found / bad,
         "images": {"good": good, "defective": bad, "with_mask": len(masks) - good, "skipped": len(skipped)},
     }
-    return Accuracy(values, _worst(inspector, samples, scores, bit_depth))
+    return Accuracy(values, _worst(inspector, samples, scores))
 
 
 def _pixel_metrics(masks: Sequence[Mask], maps: Sequence[NDArray[np.float32]]) -> dict[str, float | None]:
@@ -118,16 +117,14 @@ def _pixel_metrics(masks: Sequence[Mask], maps: Sequence[NDArray[np.float32]]) -
     }
 
 
-def _worst(
-    inspector: Inspector, samples: Sequence[Sample], scores: Sequence[float], bit_depth: int
-) -> tuple[Miss, ...]:
+def _worst(inspector: Inspector, samples: Sequence[Sample], scores: Sequence[float]) -> tuple[Miss, ...]:
     """The defective images with the lowest scores, then the good ones with the highest."""
     order = np.argsort(scores, kind="stable")
     low = [index for index in order if samples[index].anomalous][:SHOWN_MISSES]
     high = [index for index in order[::-1] if not samples[index].anomalous][:SHOWN_MISSES]
     misses = []
     for index in [*low, *high]:
-        frame = read_frame(samples[index].path, bit_depth)
+        frame = read_frame(samples[index].path, inspector.pixels)
         result = inspector.inspect(frame)
         assert result.anomaly_map is not None
         picture = draw_overlay(frame, result.anomaly_map, result.mask, 2 * result.mask_threshold)

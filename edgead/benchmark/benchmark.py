@@ -20,7 +20,7 @@ from edgead.console import Console
 from edgead.datasets import Category, open_categories
 from edgead.errors import DataError, require
 from edgead.files import new_folder, write_json, write_text
-from edgead.images import Frame, read_frame
+from edgead.images import COLOUR, Frame, PixelFormat, read_frame
 from edgead.runtime.inspector import Inspector, load
 
 TIMED_FRAMES = 32
@@ -102,7 +102,9 @@ def benchmark(
             }
         )
         misses.append((f"{manifest.name} on {category.name}", accuracy.misses))
-    frames = _frames_to_time(chosen, console)
+    # Bundles without depth leave it out of the frames; those with other ranges are timed no differently.
+    pixels = next((inspector.pixels for inspector in inspectors if inspector.depth_range), COLOUR)
+    frames = _frames_to_time(chosen, pixels, console)
     for row, latency in zip(rows, measure_latency(inspectors, frames, rounds, console)):
         row.update(latency)
     for inspector in inspectors:
@@ -162,13 +164,13 @@ def _category_of(inspector: Inspector, categories: Sequence[Category]) -> Catego
     raise DataError(f"{inspector.bundle.path} was made for '{wanted}'; the data set has {known}.")
 
 
-def _frames_to_time(categories: Sequence[Category], console: Console) -> list[Frame]:
+def _frames_to_time(categories: Sequence[Category], pixels: PixelFormat, console: Console) -> list[Frame]:
     paths = [sample.path for category in dict.fromkeys(categories) for sample in category.test]
     chosen = np.linspace(0, len(paths) - 1, min(TIMED_FRAMES, len(paths))).round().astype(int)
     frames = []
     for index in console.track("reading frames to time")(list(chosen)):
         try:
-            frames.append(read_frame(paths[index]))
+            frames.append(read_frame(paths[index], pixels))
         except DataError:  # named already when the accuracy was measured
             continue
     return frames

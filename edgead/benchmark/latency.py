@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgead.console import Console
-from edgead.images import Frame, fit_frame
+from edgead.images import Frame, fit_frame, to_frame
 from edgead.runtime.engines.auto import take_turn
 from edgead.runtime.inspector import Inspector
 
@@ -44,7 +44,7 @@ def measure_latency(
     for round_number in console.track("timing")(range(-WARM_UP_ROUNDS, rounds)):
         frame = frames[round_number % len(frames)]
         for inspector, times in zip(inspectors, samples):
-            fitted = fit_frame(frame, inspector.bundle.manifest.size)[None]
+            fitted = fit_frame(to_frame(frame, inspector.pixels), inspector.size)[None]
             if len(inspectors) > 1:
                 take_turn(inspector.engine, fitted)
             # Which of the two goes first alternates: the second one finds warmer caches.

@@ -17,6 +17,7 @@ from edgead.console import Console
 from edgead.datasets import Frames, load_frames, open_category
 from edgead.errors import ConfigError, DataError
 from edgead.export.precision import Ranges
+from edgead.images import PixelFormat
 from edgead.runtime.engines import Engine
 from edgead.train.method import Track
 
@@ -56,7 +57,7 @@ def load_images(
     calibration: Calibration,
     images: Sequence[Path],
     size: tuple[int, int],
-    bit_depth: int,
+    pixels: PixelFormat,
     seed: int,
     console: Console,
 ) -> Frames:
@@ -64,7 +65,7 @@ def load_images(
 
     Args:
         images: what is taken where `calibration` names no other.
-        size, bit_depth: of the model's input.
+        size, pixels: of the model's input.
 
     Raises:
         DataError: too few of them.
@@ -73,7 +74,7 @@ def load_images(
     if len(paths) > calibration.samples:
         chosen = np.random.default_rng((seed, 0xCA1)).choice(len(paths), calibration.samples, replace=False)
         paths = [paths[index] for index in sorted(chosen)]
-    frames = load_frames(paths, size, bit_depth, console.track("reading calibration images"))
+    frames = load_frames(paths, size, pixels, console.track("reading calibration images"))
     for line in frames.skipped:
         console.say(f"Warning: skipped: {line}")
     if len(frames.frames) < LEAST_IMAGES:
@@ -125,7 +126,7 @@ def measure_ranges(model: Path, frames: NDArray[np.uint8], method: str, track: T
 
     Args:
         model: the graph.
-        frames: ``[N, H, W, 3] uint8 BGR``.
+        frames: ``[N, H, W, C] uint8``.
         method: ``"minmax"``: lowest and highest value. ``"percentile"``: without the outermost 0.001 %. ``"entropy"``:
             the range that loses least information when it is divided into 128 steps (TensorRT's rule).
         track: shows progress.

@@ -136,8 +136,7 @@ def choose(trial: Trial, precision: str, calibration: Calibration) -> Assembled:
 
 def _calibrate(trial: Trial, engine: Engine, calibration: Calibration) -> tuple[dict[str, Any], Ranges]:
     manifest = trial.float32.manifest
-    bit_depth = manifest.input["bit_depth"]
-    frames = load_images(calibration, trial.images, manifest.size, bit_depth, trial.seed, trial.console)
+    frames = load_images(calibration, trial.images, manifest.size, manifest.pixels, trial.seed, trial.console)
     fitted = manifest.threshold
     warn_of_anomalies(frames, engine, fitted["value"], fitted["false_reject_bound"], trial.console)
     track = trial.console.track(f"calibrating ({calibration.method})")

@@ -113,7 +113,7 @@ def export(
             labelled = None
             if data:
                 category = open_category(root)
-                labelled = read_labelled(category, assembled.manifest.size, run.bit_depth, console)
+                labelled = read_labelled(category, assembled.manifest.size, run.pixels, console)
             images, budget = [root / name for name in run.normals], budget or Budget()
             trial = Trial(
                 assembled, images, "training", run.seed, held_out, anomalies, labelled, false_reject, budget, console
@@ -138,8 +138,9 @@ def _assemble(
     count = min(len(held_out.frames), PARITY_FRAMES)
     console.say("tracing the network to ONNX")
     size = (held_out.frames.shape[1], held_out.frames.shape[2])
+    depth = {} if run.depth_range is None else {"channels": run.pixels.channels, "depth_range": list(run.depth_range)}
     folder.mkdir()
-    write_onnx(method.deployable(), size, folder / MODEL, method.sensitive)
+    write_onnx(method.deployable(), size, folder / MODEL, method.sensitive, run.pixels.channels)
     return assemble(
         folder,
         {
@@ -148,7 +149,7 @@ def _assemble(
             "preset": run.preset,
             "config": run.config,
             "category": run.category,
-            "input": {"height": size[0], "width": size[1], "bit_depth": run.bit_depth},
+            "input": {"height": size[0], "width": size[1], "bit_depth": run.bit_depth, **depth},
             "data": {"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},
             "training": _training(run, method),
         },
@@ -175,10 +176,11 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
             f"{len(absent)} of the {len(paths)} held-out images of this run are not there, for instance {absent[0]}.\n"
             "They set the threshold. If the data has moved, say where it is with --data DIR."
         )
-    frames = load_frames(paths, tuple(run.config["size"]), run.bit_depth, console.track("reading held-out images"))
+    frames = load_frames(paths, tuple(run.config["size"]), run.pixels, console.track("reading held-out images"))
     if frames.fingerprint != run.held_out_fingerprint:
+        why = frames.skipped[0] if frames.skipped else "names or contents differ"
         raise DataError(
-            f"The held-out images in {root} are not those that this run was started with (names or contents differ).\n"
+            f"The held-out images in {root} are not those that this run was started with ({why}).\n"
             "They set the threshold. Say where the right ones are with --data DIR, or train again."
         )
     return frames

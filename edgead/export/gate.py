@@ -15,7 +15,7 @@ from edgead.datasets import Category, read_labelled_mask
 from edgead.decision import Threshold, conformal_threshold
 from edgead.errors import ConfigError, DataError
 from edgead.export.complete import Outputs, run_singly
-from edgead.images import Mask, cv2, fit_frame, read_frame
+from edgead.images import Mask, PixelFormat, cv2, fit_frame, read_frame
 from edgead.runtime.engines import Engine
 
 PIXEL_SIZE = 256
@@ -195,14 +195,14 @@ def _separation(scores: NDArray[np.float32], normals: int) -> float:
     return metrics.rank(np.arange(len(scores)) >= normals, scores).auroc()
 
 
-def read_labelled(category: Category, size: tuple[int, int], bit_depth: int, console: Console) -> Labelled | None:
+def read_labelled(category: Category, size: tuple[int, int], pixels: PixelFormat, console: Console) -> Labelled | None:
     """Read a category's labelled test images; None where there are none, or only one kind of them."""
     if len({sample.anomalous for sample in category.test}) < 2:
         return None
     frames, anomalous, masks = [], [], []
     for sample in console.track("reading labelled images")(category.test):
         try:
-            frame = read_frame(sample.path, bit_depth)
+            frame = read_frame(sample.path, pixels)
         except DataError as error:
             console.say(f"Warning: skipped: {error}")
             continue

@@ -20,10 +20,12 @@ MARK = "float32"
 """A node with this part in its name (``/float32/nf/Exp``) stays in float32 whatever the rest of the graph becomes."""
 
 
-def write_onnx(module: nn.Module, size: tuple[int, int], path: Path, sensitive: Sequence[str] = ()) -> None:
+def write_onnx(
+    module: nn.Module, size: tuple[int, int], path: Path, sensitive: Sequence[str] = (), channels: int = 3
+) -> None:
     """Trace a module to ONNX, simplify the graph, and check the result.
 
-    ``frames [N, H, W, 3] uint8 -> scores [N] float32, maps [N, H, W] float32``; N is free, H and W are not.
+    ``frames [N, H, W, C] uint8 -> scores [N] float32, maps [N, H, W] float32``; N is free, H and W are not.
     Batch norms are folded into the convolutions before them. Why torch's tracing exporter: docs/adr/0003.
 
     Args:
@@ -31,18 +33,21 @@ def write_onnx(module: nn.Module, size: tuple[int, int], path: Path, sensitive: 
         size: (height, width) in pixels.
         path: the file to write.
         sensitive: dotted names of submodules whose nodes are marked, see `MARK`.
+        channels: of a frame.
 
     Raises:
         ConfigError: a sensitive name that is no submodule, or one that is never called.
     """
-    trace(module, size, path, sensitive)
+    trace(module, size, path, sensitive, channels)
     simplify(path)
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def trace(module: nn.Module, size: tuple[int, int], path: Path, sensitive: Sequence[str] = ()) -> None:
+def trace(
+    module: nn.Module, size: tuple[int, int], path: Path, sensitive: Sequence[str] = (), channels: int = 3
+) -> None:
     """Write the graph as the tracer gives it; see `write_onnx`."""
-    example = torch.zeros((1, *size, 3), dtype=torch.uint8)
+    example = torch.zeros((1, *size, channels), dtype=torch.uint8)
     with warnings.catch_warnings(), _marked(module, sensitive):
         warnings.simplefilter("ignore")  # the exporter announces its successor, which cannot write this operator set
         torch.onnx.export(

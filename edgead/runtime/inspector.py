@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgead.bundle import Bundle, read_bundle
 from edgead.console import Console
 from edgead.decision import Verdict, decide
+from edgead.depth import DepthRange
 from edgead.errors import ConfigError
 from edgead.images import Frame, Mask, fit_frame, to_frame
 from edgead.runtime.engines import Engine, open_engine
@@ -68,7 +69,7 @@ class Prepared:
 
     Attributes:
         captured: as it came.
-        fitted: ``(h, w, 3) uint8`` at the model's size; None where there is nothing to infer.
+        fitted: ``(h, w, C) uint8`` at the model's size; None where there is nothing to infer.
         frame_size: (height, width) as captured.
         error, cause: why the result will be UNKNOWN, in words and in one of `edgead.runtime.result.CAUSES`.
         began, fitted_at: when fitting began and ended, `time.monotonic` seconds.
@@ -111,17 +112,21 @@ class Inspector:
         shapes: Sequence[str] = (),
     ) -> None:
         self.bundle, self.engine = bundle, engine
-        self.size = bundle.manifest.size
-        self.bit_depth = bundle.manifest.input["bit_depth"]
+        self.size, self.shape, self.pixels = bundle.manifest.size, bundle.manifest.shape, bundle.manifest.pixels
         self.threshold = choose_threshold(bundle.manifest, threshold, region)
         self.region, self.min_area, self.shapes = region, min_area, tuple(shapes)
         if region is not None and region.shape != self.size:
             raise ConfigError(f"The region must have the model's size {self.size}, not {region.shape}.")
         if set(shapes) - set(SHAPES):
             raise ConfigError(f"The shapes are {', '.join(SHAPES)}; not {', '.join(set(shapes) - set(SHAPES))}.")
-        self._blank = np.zeros((1, *self.size, 3), np.uint8)
+        self._blank = np.zeros((1, *self.shape), np.uint8)
         for _ in range(WARM_UP_RUNS):
             self.keep_warm()
+
+    @property
+    def depth_range(self) -> DepthRange | None:
+        """What `edgead.with_depth` takes; None where the model takes no depth."""
+        return self.pixels.depth_range
 
     def keep_warm(self) -> None:
         """Infer on nothing, so that the next frame is not the slow one after a pause."""
@@ -133,7 +138,8 @@ class Inspector:
         """Decide on one frame.
 
         Args:
-            frame: ``(H, W, 3) uint8 BGR``, or anything that `edgead.images.to_frame` takes. It is not changed.
+            frame: ``(H, W, 3) uint8 BGR``, or anything that `edgead.images.to_frame` takes. It is not changed. A model
+                with depth takes what ``edgead.with_depth(frame, depth, inspector.depth_range)`` returns.
             source_id, frame_id: copied to the result.
             t_capture: when the frame arrived, `time.monotonic` seconds; now where None.
 
@@ -155,7 +161,7 @@ class Inspector:
 
         Args:
             captured: from a source.
-            out: ``(h, w, 3) uint8``, written where given.
+            out: ``(h, w, C) uint8``, written where given.
             check: tells cause and reason why the frame must not be judged, see `edgead.runtime.health.Health.check`.
 
         Raises:
@@ -165,7 +171,7 @@ class Inspector:
         if captured.image is None:
             error = captured.error or "no image"
             return Prepared(captured, None, (0, 0), error, captured.cause or "unreadable", began, began)
-        frame = to_frame(captured.image, self.bit_depth)
+        frame = to_frame(captured.image, self.pixels)
         fitted: Frame | None = fit_frame(frame, self.size, out)
         cause, error = captured.cause, captured.error
         if check and fitted is not None and not error:
@@ -179,7 +185,7 @@ class Inspector:
 
         Args:
             batch: one or more; those with nothing to infer become UNKNOWN.
-            buffer: ``[N, h, w, 3] uint8`` with N at least the number of frames; scratch space.
+            buffer: ``[N, h, w, C] uint8`` with N at least the number of frames; scratch space.
 
         Raises:
             DeviceError: the engine failed.
@@ -204,12 +210,12 @@ class Inspector:
         return results
 
     def _refit(self, prepared: Prepared) -> Frame:
-        """A frame that was fitted for a bundle that has been swapped since may have another size."""
+        """A frame that was fitted for a bundle that has been swapped since may have another shape."""
         assert prepared.fitted is not None
         assert prepared.captured.image is not None
-        if prepared.fitted.shape[:2] == self.size:
+        if prepared.fitted.shape == self.shape:
             return prepared.fitted
-        return fit_frame(to_frame(prepared.captured.image, self.bit_depth), self.size)
+        return fit_frame(to_frame(prepared.captured.image, self.pixels), self.size)
 
     def _decide(
         self, prepared: Prepared, score: float, anomaly_map: NDArray[np.float32], start: float, inferred_at: float
@@ -324,6 +330,19 @@ class Inspector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def refuse_other_depth(successor: Inspector, inspector: Inspector) -> None:
+    """Refuse an inspector that cannot decide on the frames that another one gets.
+
+    Raises:
+        ConfigError: their depth ranges differ.
+    """
+    if successor.depth_range != inspector.depth_range:
+        raise ConfigError(
+            f"{successor.bundle.manifest.name} reads depth over {successor.depth_range}, "
+            f"{inspector.bundle.manifest.name} over {inspector.depth_range}: they cannot share frames."
+        )
 
 
 def _words(error: Exception) -> str:

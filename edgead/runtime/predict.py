@@ -61,8 +61,7 @@ def predict(inspector: Inspector, images: Sequence[tuple[Path, Path]], save: Pat
     Yields:
         One result per file, with its `path`; UNKNOWN with the reason where the file cannot be read.
     """
-    bit_depth = inspector.bundle.manifest.input["bit_depth"]
-    with ImageSource("files", [path for path, _ in images], bit_depth) as frames:
+    with ImageSource("files", [path for path, _ in images], inspector.pixels) as frames:
         for captured, (_, name) in zip(frames, images):
             result = inspector.judge(captured)
             if save and captured.image is not None and result.anomaly_map is not None:

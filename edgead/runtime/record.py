@@ -2,7 +2,7 @@
 
 recording.json   which bundle and engine decided
 events.jsonl     one line for each result (`Result.to_dict`) and each dropped frame, in the order of the results
-frames/          the frames that were inferred, as PNG, named by their line
+frames/          the frames that were inferred, as PNG, named by their line; depth is in the alpha channel
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgead.bundle import MODEL
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, DataError, SourceError
 from edgead.files import write_json
-from edgead.images import cv2, read_frame
+from edgead.images import COLOUR, PixelFormat, cv2, read_image
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.result import Result
 from edgead.runtime.sources.source import Captured, FrameSource, Source
@@ -45,7 +45,8 @@ class Recorder:
         (folder / "frames").mkdir(parents=True, exist_ok=True)
         manifest = inspector.bundle.manifest
         facts = {"format": FORMAT, "bundle": manifest.name, "model_sha256": manifest.files[MODEL]}
-        write_json(folder / "recording.json", {**facts, "engine": inspector.engine.name})
+        depth = {} if inspector.depth_range is None else {"depth_range": inspector.depth_range}
+        write_json(folder / "recording.json", {**facts, **depth, "engine": inspector.engine.name})
         self._events = (folder / "events.jsonl").open("wb", buffering=0)
 
     def write(self, result: Result) -> None:
@@ -71,11 +72,11 @@ class Recorder:
         self._events.close()
 
 
-def open_replay(uri: str, bit_depth: int = 16) -> Source:
+def open_replay(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``replay:DIR``.
 
     Raises:
-        SourceError: not a recording, or of a newer format.
+        SourceError: not a recording, of a newer format, or with another depth range than the model's.
     """
     folder = Path(uri.partition(":")[2])
     try:
@@ -85,6 +86,11 @@ def open_replay(uri: str, bit_depth: int = 16) -> Source:
         raise SourceError(f"{folder} is not a recording of edgead run --record.") from error
     if version > FORMAT:
         raise SourceError(f"{folder} has format {version}; this edgead reads up to {FORMAT}.")
+    recorded = facts.get("depth_range")
+    if pixels.depth_range is not None and recorded != list(pixels.depth_range):
+        raise SourceError(
+            f"{folder} was recorded with the depth range {recorded}; the model has {list(pixels.depth_range)}."
+        )
     return Replay(folder)
 
 
@@ -120,7 +126,7 @@ class Replay(FrameSource):
         image = None
         if event["frame"]:
             try:
-                image = read_frame(self.folder / event["frame"])
+                image = read_image(self.folder / event["frame"])
             except DataError as failure:
                 error, cause = str(failure), "unreadable"
         return Captured(image, error, event["source_id"], event["frame_id"], time.monotonic(), cause=cause)

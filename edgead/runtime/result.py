@@ -56,7 +56,7 @@ class Result:
         bundle: name of the bundle.
         captured_at: when the frame arrived, UTC in ISO 8601: for people; nothing is decided by it.
         shapes: which of ``"boxes"`` and ``"contours"`` `to_dict` holds.
-        frame: ``(H, W, 3) uint8 BGR``, kept only where a sink needs it.
+        frame: ``(H, W, C) uint8``, kept only where a sink needs it.
     """
 
     score: float

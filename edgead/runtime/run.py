@@ -12,7 +12,7 @@ from typing import Any
 from edgead.bundle import read_bundle
 from edgead.console import Console
 from edgead.errors import EdgeadError, SourceError
-from edgead.runtime.inspector import Inspector, load
+from edgead.runtime.inspector import Inspector, load, refuse_other_depth
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.metrics_server import MetricsServer
 from edgead.runtime.outbox import Outbox, to_prometheus
@@ -87,13 +87,15 @@ def run(
         promise = describe_threshold(inspector.bundle.manifest, threshold, inspector.region)
         if promise:
             say(promise)
-        opened = [open_source(source, inspector.bit_depth) for source in sources]
+        opened = [open_source(source, inspector.pixels) for source in sources]
         outboxes = [Outbox(open_sink(sink)) for sink in sinks]
         if record:
             outboxes.append(Outbox(Recorder(record, inspector)))
         challenger = None
         if shadow:
-            challenger = Shadow(stack.enter_context(open_inspector(shadow)), say)
+            beside = stack.enter_context(open_inspector(shadow))
+            refuse_other_depth(beside, inspector)
+            challenger = Shadow(beside, say)
             outboxes.append(Outbox(challenger, capacity=1))
         control = Control(lambda: stack.enter_context(open_inspector(bundle)), challenger, say)
         if metrics_port is not None:
@@ -173,11 +175,11 @@ class Control:
     def _swap_in(self) -> None:
         try:
             successor = self._reopen()
+            if self._stream:
+                self._stream.swap(successor, retire=Inspector.close)
         except EdgeadError as error:
             self._say(f"Warning: the bundle was not read again, the old one goes on: {error}")
             return
-        if self._stream:
-            self._stream.swap(successor, retire=Inspector.close)
         self._say(f"The bundle was read again: {successor.bundle.manifest.name}")
 
     def _exchange(self, _number: int, _frame: object) -> None:

@@ -19,15 +19,15 @@ import numpy as np
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
-from edgead.images import Frame, to_frame
+from edgead.images import COLOUR, Frame, PixelFormat, to_frame
 from edgead.runtime.health import Health, Limits, limits_from
 from edgead.runtime.inbox import ON_FULL, Inbox
-from edgead.runtime.inspector import Inspector, Prepared
+from edgead.runtime.inspector import Inspector, Prepared, refuse_other_depth
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.outbox import Outbox
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import Sink
-from edgead.runtime.sources import Captured, Source, open_source
+from edgead.runtime.sources import Captured, Source, open_source, refuse_without_depth
 from edgead.runtime.sources.python import CallableSource, IterableSource
 
 __all__ = ["Ledger", "Policy", "Stream", "as_source", "run_stream"]
@@ -76,13 +76,16 @@ class Policy:
                 raise ConfigError(f"{name} must be positive, not {value}.")
 
 
-def as_source(source: Any, bit_depth: int = 16) -> Source:
-    """Return a source for its name, an iterable of frames, a function that gives frames, or itself."""
+def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
+    """Return a source for its name, an iterable of frames, a function that gives frames, or itself.
+
+    Raises:
+        SourceError: it cannot be opened, or cannot give the depth that is wanted.
+    """
     if isinstance(source, str):
-        return open_source(source, bit_depth)
+        return open_source(source, pixels)
     if hasattr(source, "__enter__") and hasattr(source, "live"):
-        opened: Source = source
-        return opened
+        return refuse_without_depth(source, pixels)
     if isinstance(source, Iterable):
         return IterableSource(source)
     if callable(source):
@@ -116,7 +119,7 @@ class Stream:
     ) -> None:
         self.inspector, self.policy = inspector, policy or Policy()
         self.ledger = ledger or Ledger()
-        self.sources = [as_source(source, inspector.bit_depth) for source in sources]
+        self.sources = [as_source(source, inspector.pixels) for source in sources]
         self._max_frames, self._keep_frames = max_frames, keep_frames
         live = [source.live for source in self.sources]
         self._inbox = Inbox(self.ledger, live, self.policy.on_full, self.policy.capacity, max_frames, on_drop)
@@ -128,7 +131,7 @@ class Stream:
         self._next_id = [0] * len(self.sources)
         self._stopped_at = math.inf
         self._buffers: deque[Frame] = deque()
-        self._batch = np.empty((self.policy.batch, *inspector.size, 3), np.uint8)
+        self._batch = np.empty((self.policy.batch, *inspector.shape), np.uint8)
         self._successor: tuple[Inspector, Callable[[Inspector], None] | None] | None = None
         self._patience = min(TICK, self.policy.silence / 2, self.policy.keep_warm / 2 or TICK)
         self._threads = [
@@ -159,7 +162,11 @@ class Stream:
         Args:
             inspector: warm already, as `edgead.load` gives it.
             retire: called with the old one when it decides no more, for instance to close it.
+
+        Raises:
+            ConfigError: it codes depth differently, so that the sources' frames would mean something else to it.
         """
+        refuse_other_depth(inspector, self.inspector)
         self._successor = inspector, retire
 
     def __iter__(self) -> Iterator[Result]:
@@ -185,7 +192,7 @@ class Stream:
         old, self.inspector, self._successor = self.inspector, inspector, None
         if retire:
             retire(old)
-        self._batch = np.empty((self.policy.batch, *inspector.size, 3), np.uint8)
+        self._batch = np.empty((self.policy.batch, *inspector.shape), np.uint8)
         limits = self._limits_of(inspector)
         for health in self._health:
             if health:
@@ -225,7 +232,7 @@ class Stream:
 
     def _frame_of(self, prepared: Prepared) -> Frame | None:
         image = prepared.captured.image
-        return None if image is None or prepared.frame_size == (0, 0) else to_frame(image, self.inspector.bit_depth)
+        return None if image is None or prepared.frame_size == (0, 0) else to_frame(image, self.inspector.pixels)
 
     def _capture(self, number: int) -> None:
         """Read one source until it ends. Runs in a thread of its own."""
@@ -248,7 +255,7 @@ class Stream:
         if not self._inbox.enter(number, captured):
             return False
         inspector, health = self.inspector, self._health[number]
-        prepared = inspector.try_to_prepare(captured, self._buffer(inspector.size), health.check if health else None)
+        prepared = inspector.try_to_prepare(captured, self._buffer(inspector.shape), health.check if health else None)
         self._inbox.put(number, prepared)
         self._heard[number] = time.monotonic()
         return True
@@ -258,13 +265,13 @@ class Stream:
         self._enter(number, Captured(None, error, name, self._next_id[number], time.monotonic(), cause=cause))
         self._next_id[number] -= 1
 
-    def _buffer(self, size: tuple[int, int]) -> Frame:
+    def _buffer(self, shape: tuple[int, int, int]) -> Frame:
         """Return an array that a frame can be fitted into: one that was used before, where there is one."""
         try:
             buffer = self._buffers.pop()
         except IndexError:
-            return np.empty((*size, 3), np.uint8)
-        return buffer if buffer.shape[:2] == size else np.empty((*size, 3), np.uint8)
+            return np.empty(shape, np.uint8)
+        return buffer if buffer.shape == shape else np.empty(shape, np.uint8)
 
     def _report_silence(self) -> None:
         for number, source in enumerate(self.sources):

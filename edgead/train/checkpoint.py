@@ -23,8 +23,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from edgead.depth import DepthRange
 from edgead.errors import CheckpointError, EdgeadError
 from edgead.files import atomic_file, write_json
+from edgead.images import PixelFormat
 from edgead.train.method import Method, Trained, config_from_dict, reconfigure
 from edgead.train.methods import get_method
 
@@ -71,6 +73,7 @@ class RunConfig:
         weights: file of a backbone's weights, or None for its publisher's download.
         sources: other products whose real defects are learned from.
         parts_fingerprint: SHA-256 over the foreground masks of the training images; empty where there are none.
+        depth_range: of the training images' depth, see `edgead.depth`; None where none is learned from.
     """
 
     method: str
@@ -91,6 +94,12 @@ class RunConfig:
     weights: str | None = None
     sources: tuple[SourceConfig, ...] = ()
     parts_fingerprint: str = ""
+    depth_range: DepthRange | None = None
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """How images become frames."""
+        return PixelFormat(self.bit_depth, self.depth_range)
 
 
 def save_run_config(folder: Path, run: RunConfig) -> None:

@@ -55,6 +55,11 @@ class MethodConfig:
         if self.steps < 0 or min(self.size) <= 0:
             raise ConfigError(f"steps and size cannot be negative: {self.steps}, {self.size}.")
 
+    @property
+    def channels(self) -> int:
+        """Of a frame: 3, or 4 for a configuration that takes depth."""
+        return 3
+
     def total_steps(self, images: int) -> int:
         """Optimiser steps for a training set of that many images."""
         return self.steps or math.ceil(self.epochs * images / self.batch_size)
@@ -120,7 +125,7 @@ class TrainingData:
     """What a method is trained on.
 
     Attributes:
-        normals: ``[N, H, W, C] uint8``, fitted training images; the first three channels are BGR.
+        normals: ``[N, H, W, C] uint8``, fitted training images: BGR, and depth where the configuration takes it.
         textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
         sources: what was learned from each other product with real defects (`Lesson.learned`); most methods take none.
         parts: ``[N, H, W]``, where on each image the part is, if somebody has made masks (`edgead.train.foreground`).
@@ -243,13 +248,13 @@ class Method(ABC):
 
     @abstractmethod
     def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
-        """Return one synthetic anomaly: ``frame [H, W, 3] uint8 BGR`` and ``mask [H, W] bool``."""
+        """Return one synthetic anomaly: ``frame [H, W, C] uint8`` and ``mask [H, W] bool``."""
 
     @abstractmethod
     def detector(self) -> nn.Module:
         """Return the reference graph, in evaluation mode, sharing the network's weights.
 
-        ``frames [N, H, W, 3] uint8 BGR -> scores [N] float32, maps [N, H, W] float32``
+        ``frames [N, H, W, C] uint8 -> scores [N] float32, maps [N, H, W] float32``
         """
 
     @abstractmethod

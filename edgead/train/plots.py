@@ -45,8 +45,10 @@ def draw_rows(rows: Sequence[NDArray[np.uint8]], path: Path) -> None:
 
 
 def draw_examples(examples: Sequence[tuple[Frame, Mask]], path: Path) -> None:
-    """Draw training examples as a grid: frames above, their masks below."""
+    """Draw training examples as a grid: frames above, their depth where they have any, their masks below."""
     frames = np.concatenate([frame for frame, _ in examples], axis=1)
-    masks = np.concatenate([np.repeat(mask[:, :, None], 3, axis=2) for _, mask in examples], axis=1)
+    masks = np.concatenate([mask for _, mask in examples], axis=1).astype(np.uint8) * 255
+    grey = [frames[:, :, channel] for channel in range(3, frames.shape[2])] + [masks]
+    rows = [frames[:, :, :3], *(np.repeat(picture[:, :, None], 3, axis=2) for picture in grey)]
     with atomic_file(path) as stream:
-        stream.write(encode_png(np.concatenate([frames, masks.astype(np.uint8) * 255])))
+        stream.write(encode_png(np.concatenate(rows)))

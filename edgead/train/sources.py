@@ -153,7 +153,7 @@ def open_source(
     kinds = []
     for names, what in ((config.normals, "good"), (config.anomalies, "defective")):
         paths = [Path(config.root, name) for name in names]
-        frames = load_frames(paths, size, run.bit_depth, console.track(f"reading {config.name}, {what}"))
+        frames = load_frames(paths, size, run.pixels, console.track(f"reading {config.name}, {what}"))
         if not len(frames.frames):
             raise DataError(
                 f"None of the {len(paths)} {what} images in {config.root} can be read:\n{frames.skipped[0]}"

@@ -32,6 +32,8 @@ def synthesise(
 ) -> list[Path]:
     """Write synthetic anomalies of a run's method and settings as ``NUMBER.png`` and ``NUMBER_mask.png``.
 
+    Where frames have depth, its codes go into ``NUMBER_depth.png``.
+
     Args:
         run_folder: a run, finished or not.
         out: folder for the pictures; it must not hold any yet.
@@ -57,7 +59,7 @@ def synthesise(
     if (root / run.category).is_dir() and not (root / run.normals[0]).exists():
         root = root / run.category  # --data names the folder of several categories
     chosen = sorted(rng.permutation(len(run.normals))[:MOST_FRAMES])
-    frames = load_frames([root / run.normals[index] for index in chosen], method.config.size, run.bit_depth)
+    frames = load_frames([root / run.normals[index] for index in chosen], method.config.size, run.pixels)
     if not len(frames.frames):
         raise DataError(f"None of this run's images in {root} can be read:\n{frames.skipped[0]}")
     parts = load_parts(run.config.get("foreground", ""), frames.paths, method.config.size)
@@ -66,10 +68,10 @@ def synthesise(
     for number in console.track("drawing anomalies")(range(count)):
         example = method.example(material, rng)
         paths.append(out / f"{number:04}.png")
-        for path, picture in (
-            (paths[-1], example["frame"][:, :, :3]),
-            (out / f"{number:04}_mask.png", example["mask"].astype(np.uint8) * 255),
-        ):
-            with atomic_file(path) as stream:
+        pictures = {"": example["frame"][:, :, :3], "_mask": example["mask"].astype(np.uint8) * 255}
+        if example["frame"].shape[2] == 4:
+            pictures["_depth"] = example["frame"][:, :, 3]
+        for suffix, picture in pictures.items():
+            with atomic_file(out / f"{number:04}{suffix}.png") as stream:
                 stream.write(encode_png(np.ascontiguousarray(picture)))
     return paths

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.console import Console
-from edgead.datasets import Category, Frames, load_frames, open_categories, open_category
+from edgead.datasets import Category, Frames, find_depth_range, load_frames, open_categories, open_category
 from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.files import new_folder
 from edgead.images import Frame, list_images
@@ -215,9 +215,10 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     if not (folder / checkpoint.STATE).is_file():  # a saved state holds the backbone too
         method.load_pretrained(Path(run.weights) if run.weights else None)
     size = tuple(run.config["size"])
-    frames = load_frames(
-        [Path(run.data, name) for name in run.normals], size, run.bit_depth, console.track("reading images")
-    )
+    paths = [Path(run.data, name) for name in run.normals]
+    if method.config.channels == 4 and run.depth_range is None:
+        run = dataclasses.replace(run, depth_range=find_depth_range(paths, console.track("measuring depth")))
+    frames = load_frames(paths, size, run.pixels, console.track("reading images"))
     _report_skipped(frames, "images", console)
     if not len(frames.frames):
         raise DataError(
@@ -226,14 +227,14 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         )
     if len(frames.frames) < FEW_IMAGES:
         console.say(f"Warning: only {len(frames.frames)} good images to train on; {FEW_IMAGES} or more are advisable.")
-    if run.bit_depth == 16 and frames.frames.max() < 16:
+    if run.bit_depth == 16 and frames.frames[..., :3].max() < 16:
         console.say(
             "Warning: the images are almost black. If they hold 10 or 12 bits in 16, say --bit-depth 10 (or 12)."
         )
     parts = load_parts(run.config.get("foreground", ""), frames.paths, size)
     pictures = load_textures(run, console)
     opened = [open_source(source, folder, run, console) for source in run.sources]
-    held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.bit_depth)
+    held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.pixels)
     if not len(held_out.frames):
         raise DataError(
             f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"

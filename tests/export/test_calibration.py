@@ -75,7 +75,7 @@ def test_options_are_checked() -> None:
 
 def load(run: checkpoint.RunConfig, console: Console, **options: Any) -> Frames:
     paths = [Path(run.data, name) for name in run.normals]
-    return load_images(Calibration(**options), paths, (64, 64), run.bit_depth, run.seed, console)
+    return load_images(Calibration(**options), paths, (64, 64), run.pixels, run.seed, console)
 
 
 def test_training_images_are_the_default_and_are_drawn_with_the_seed(trained: Path) -> None:

@@ -18,6 +18,7 @@ from edgead.export.calibration import measure_ranges
 from edgead.export.gate import Budget, Gate, Judgement, Labelled, read_labelled
 from edgead.export.lower import Lowering, lower, measure_layers
 from edgead.export.to_onnx import write_onnx
+from edgead.images import COLOUR
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 SIZE = (32, 32)
@@ -182,7 +183,7 @@ def test_labelled_images_are_judged_too(reference: OnnxRuntimeEngine) -> None:
 
 def test_labelled_images_are_read_as_the_benchmark_reads_them(parts: Path) -> None:
     category = open_category(parts)
-    labelled = read_labelled(category, (64, 64), 16, Console())
+    labelled = read_labelled(category, (64, 64), COLOUR, Console())
     assert labelled is not None
     assert labelled.frames.shape == (len(category.test), 64, 64, 3)
     assert labelled.anomalous.tolist() == [sample.anomalous for sample in category.test]

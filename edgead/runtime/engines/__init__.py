@@ -40,7 +40,7 @@ class Engine(Protocol):
         """Run the graph.
 
         Args:
-            frames: ``[N, H, W, 3] uint8 BGR``, C-contiguous, of the graph's size.
+            frames: ``[N, H, W, C] uint8``, C-contiguous, of the graph's size and channels.
 
         Returns:
             scores ``[N]`` and maps ``[N, H, W]``, both float32, new arrays owned by the caller.

@@ -52,15 +52,15 @@ def open_cuda(bundle: Bundle, opening: Opening) -> OnnxRuntimeCudaEngine:
         )
     find_gpu()  # ONNX Runtime without a driver warns and goes on with the CPU
     batches = (1,) if opening.batch == 1 else (1, opening.batch)
-    size = bundle.manifest.size
+    size, channels = bundle.manifest.size, bundle.manifest.pixels.channels
     options = {"use_tf32": str(int(settings.tf32))}
     if settings.cuda_graph:
         try:
             recorded = {**options, "enable_cuda_graph": "1"}
-            return OnnxRuntimeCudaEngine(bundle.model, size, batches, "cuda", PROVIDER, recorded)
+            return OnnxRuntimeCudaEngine(bundle.model, size, batches, "cuda", PROVIDER, recorded, channels)
         except EdgeadError:  # what cannot be recorded is refused when the session is made, or in its first run
             opening.console.say("ONNX Runtime cannot record this graph as a CUDA graph; going on without.")
-    return OnnxRuntimeCudaEngine(bundle.model, size, batches, "cuda", PROVIDER, options)
+    return OnnxRuntimeCudaEngine(bundle.model, size, batches, "cuda", PROVIDER, options, channels)
 
 
 class OnnxRuntimeCudaEngine:
@@ -72,6 +72,7 @@ class OnnxRuntimeCudaEngine:
         batches: numbers of frames that have buffers of their own; a batch between two of them is filled up.
         device: ``"cuda"``, or ``"cpu"`` to test the binding.
         provider, provider_options: of ONNX Runtime.
+        channels: of a frame.
     """
 
     def __init__(
@@ -82,10 +83,11 @@ class OnnxRuntimeCudaEngine:
         device: str,
         provider: str,
         provider_options: dict[str, str],
+        channels: int = 3,
     ) -> None:
         self.name = f"onnxruntime-{device}"
         session = open_session(model, provider, provider_options)
-        self._lanes = {count: _Lane(session, count, size, device) for count in batches}
+        self._lanes = {count: _Lane(session, (count, *size, channels), device) for count in batches}
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         scores = np.empty(len(frames), np.float32)
@@ -101,17 +103,17 @@ class OnnxRuntimeCudaEngine:
 class _Lane:
     """What runs one fixed number of frames: its buffers, their binding, and the number of its CUDA graph."""
 
-    def __init__(self, session: Any, count: int, size: tuple[int, int], device: str) -> None:
+    def __init__(self, session: Any, shape: tuple[int, int, int, int], device: str) -> None:
         ort = require("onnxruntime", "gpu")
-        self._session = session
-        self._frames = np.zeros((count, *size, 3), np.uint8)
+        self._session, count = session, shape[0]
+        self._frames = np.zeros(shape, np.uint8)
         self._options = ort.RunOptions()
         self._options.add_run_config_entry("gpu_graph_id", str(count))
         self._binding = session.io_binding()
         tensors: dict[str, tuple[tuple[int, ...], Any]] = {
             "frames": (self._frames.shape, np.uint8),
             "scores": ((count,), np.float32),
-            "maps": ((count, *size), np.float32),
+            "maps": (shape[:3], np.float32),
         }
         self._values = {
             name: ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)

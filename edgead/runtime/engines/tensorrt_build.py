@@ -69,6 +69,7 @@ class BuildRequest:
         plan: the file to write.
         timing_cache: file of what earlier builds on this device measured; read if there, and written.
         settings: see `BuildSettings`.
+        channels: of a frame.
     """
 
     model: str
@@ -77,10 +78,11 @@ class BuildRequest:
     plan: str
     timing_cache: str
     settings: BuildSettings
+    channels: int = 3
 
     def shapes(self) -> list[tuple[int, int, int, int]]:
         """Return the shape of ``frames`` in each profile."""
-        return [(batch, *self.size, 3) for batch in self.batches]
+        return [(batch, *self.size, self.channels) for batch in self.batches]
 
 
 def version_of(trt: Any) -> tuple[int, int]:

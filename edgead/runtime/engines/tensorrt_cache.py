@@ -114,6 +114,7 @@ def find_plan(
         plan=str(path.with_suffix(".part")),
         timing_cache=str(folder / f"{_digest(device)}.timing"),
         settings=resolved,
+        channels=bundle.manifest.pixels.channels,
     )
     return CachedPlan(path, request, facts)
 

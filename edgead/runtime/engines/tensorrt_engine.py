@@ -104,7 +104,7 @@ def _read_plan(path: Path) -> bytes:
 def _start(plan: bytes, bundle: Bundle, settings: TensorRtSettings, trt: Any) -> TensorRtEngine:
     cuda = Cuda()
     try:
-        return TensorRtEngine(plan, bundle.manifest.size, trt, cuda, settings)
+        return TensorRtEngine(plan, bundle.manifest.size, trt, cuda, settings, bundle.manifest.pixels.channels)
     except BaseException:
         cuda.close()
         raise
@@ -122,9 +122,18 @@ class TensorRtEngine:
         trt: the module.
         cuda: the device; closed with the engine.
         settings: how it runs.
+        channels: of a frame.
     """
 
-    def __init__(self, plan: bytes, size: tuple[int, int], trt: Any, cuda: Cuda, settings: TensorRtSettings) -> None:
+    def __init__(
+        self,
+        plan: bytes,
+        size: tuple[int, int],
+        trt: Any,
+        cuda: Cuda,
+        settings: TensorRtSettings,
+        channels: int = 3,
+    ) -> None:
         self.name = f"tensorrt-{trt.__version__}"
         self._cuda = cuda
         # Each of these must outlive the next one.
@@ -133,7 +142,7 @@ class TensorRtEngine:
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise _UnloadableError(f"TensorRT {trt.__version__} cannot load the engine. Was it built on this device?")
-        _check_signature(trt, self._engine, size)
+        _check_signature(trt, self._engine, (*size, channels))
         mapped = cuda.integrated if settings.mapped == "auto" else settings.mapped == "on"
         self._lanes: dict[int, _Lane] = {}
         for profile in range(self._engine.num_optimization_profiles):
@@ -143,7 +152,7 @@ class TensorRtEngine:
                 raise DeviceError("TensorRT cannot make an execution context; is the device's memory full?")
             if profile and not context.set_optimization_profile_async(profile, cuda.handle):
                 raise DeviceError(f"TensorRT does not take profile {profile} of the engine.")
-            self._lanes[most[0]] = _Lane(context, most[0], size, cuda, mapped, settings.cuda_graph)
+            self._lanes[most[0]] = _Lane(context, (most[0], *size, channels), cuda, mapped, settings.cuda_graph)
 
     @property
     def recorded(self) -> bool:
@@ -164,9 +173,13 @@ class TensorRtEngine:
         self._cuda.close()
 
 
-def _check_signature(trt: Any, engine: Any, size: tuple[int, int]) -> None:
+def _check_signature(trt: Any, engine: Any, frame: tuple[int, int, int]) -> None:
     """Refuse what was not built from an edgead bundle of this size, because addresses are given without a question."""
-    wanted = {"frames": (trt.uint8, (-1, *size, 3)), "scores": (trt.float32, (-1,)), "maps": (trt.float32, (-1, *size))}
+    wanted = {
+        "frames": (trt.uint8, (-1, *frame)),
+        "scores": (trt.float32, (-1,)),
+        "maps": (trt.float32, (-1, *frame[:2])),
+    }
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     for name, (dtype, shape) in wanted.items():
         if name not in names:
@@ -187,25 +200,24 @@ class _Lane:
 
     Args:
         context: TensorRT's, on its profile.
-        count: frames.
-        size: (height, width) in pixels.
+        shape: (frames, height, width, channels).
         cuda: the device.
         mapped: the GPU uses the host's memory in place.
         record: try to record a CUDA graph.
     """
 
-    def __init__(self, context: Any, count: int, size: tuple[int, int], cuda: Cuda, mapped: bool, record: bool) -> None:
+    def __init__(self, context: Any, shape: tuple[int, int, int, int], cuda: Cuda, mapped: bool, record: bool) -> None:
         self._context, self._cuda, self._mapped = context, cuda, mapped
-        shapes = {"frames": (count, *size, 3), "scores": (count,), "maps": (count, *size)}
+        shapes: dict[str, tuple[int, ...]] = {"frames": shape, "scores": shape[:1], "maps": shape[:3]}
         types = {"frames": np.uint8, "scores": np.float32, "maps": np.float32}
         if not context.set_input_shape("frames", shapes["frames"]):
             raise DeviceError(f"The engine takes no {shapes['frames']} frames.")
         self._host: dict[str, NDArray[Any]] = {}
         self._device: dict[str, int] = {}
-        for name, shape in shapes.items():
-            if tuple(context.get_tensor_shape(name)) != shape:
-                raise BundleError(f"The engine's '{name}' is {tuple(context.get_tensor_shape(name))}, not {shape}.")
-            self._host[name], address = cuda.allocate_host(shape, types[name])
+        for name, sides in shapes.items():
+            if tuple(context.get_tensor_shape(name)) != sides:
+                raise BundleError(f"The engine's '{name}' is {tuple(context.get_tensor_shape(name))}, not {sides}.")
+            self._host[name], address = cuda.allocate_host(sides, types[name])
             self._device[name] = address if mapped else cuda.allocate(self._host[name].nbytes)
             if not context.set_tensor_address(name, self._device[name]):
                 raise DeviceError(f"TensorRT does not take an address for '{name}'.")

@@ -8,6 +8,8 @@ import time
 from collections import deque
 from pathlib import Path
 
+import numpy as np
+
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
 from edgead.files import atomic_file
@@ -31,6 +33,8 @@ def open_rejects(uri: str) -> RejectFolder:
 
 class RejectFolder:
     """For each reject the frame, the overlay and the result: ``TIME-SOURCE-FRAME{.png,.overlay.png,.json}``.
+
+    Where frames have depth, its codes are in ``.depth.png``.
 
     Args:
         folder: where.
@@ -75,7 +79,9 @@ class RejectFolder:
         self._save(f"{stem}.json", json.dumps(result.to_dict(), indent=2).encode())
         if result.frame is None:
             return
-        self._save(f"{stem}.png", encode_png(result.frame))
+        self._save(f"{stem}.png", encode_png(np.ascontiguousarray(result.frame[:, :, :3])))
+        if result.frame.shape[2] == 4:
+            self._save(f"{stem}.depth.png", encode_png(result.frame[:, :, 3]))
         if result.anomaly_map is not None:
             heat = 2 * result.mask_threshold
             picture = draw_overlay(result.frame, result.anomaly_map, result.mask, heat)

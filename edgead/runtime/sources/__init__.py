@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from edgead.errors import SourceError
+from edgead.images import COLOUR, PixelFormat
 from edgead.runtime.sources.files import ImageSource, VideoSource, open_path
 from edgead.runtime.sources.live import CameraSource, LiveSource
 from edgead.runtime.sources.source import Captured, FrameSource, Source
@@ -50,27 +51,46 @@ __all__ = [
     "VideoSource",
     "open_source",
     "redact",
+    "refuse_without_depth",
 ]
 
 
-def open_source(uri: str, bit_depth: int = 16) -> Source:
+def open_source(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """Make a source from its name.
 
     Args:
         uri: see docs/sources.md; plug-ins may bring more schemes.
-        bit_depth: significant bits of 16-bit images.
+        pixels: of image files, and whether frames need depth.
 
     Raises:
-        SourceError: nothing there, or not one of these.
+        SourceError: nothing there, not one of these, or one without the depth that is wanted.
     """
+    return refuse_without_depth(_open(uri, pixels), pixels)
+
+
+def refuse_without_depth(source: Source, pixels: PixelFormat) -> Source:
+    """Return a source, unless depth is wanted and it is known to give colour alone.
+
+    Raises:
+        SourceError: it is.
+    """
+    if pixels.depth_range is not None and getattr(source, "colour_only", False):
+        raise SourceError(
+            f"The model needs depth, and the source {source.name} gives colour alone.\n"
+            "Give a folder rgb/ with xyz/ beside it, or frames of your depth camera from Python: docs/depth.md"
+        )
+    return source
+
+
+def _open(uri: str, pixels: PixelFormat) -> Source:
     if uri.isdecimal() and not Path(uri).exists():
         return CameraSource(int(uri), reconnect=True)
     scheme = scheme_of(uri)
     if not scheme or Path(uri).exists():
-        return open_path(uri, FORMS, bit_depth)
+        return open_path(uri, FORMS, pixels)
     if scheme in _SCHEMES:
         module, _, function = _SCHEMES[scheme].partition(":")
-        source: Source = getattr(importlib.import_module(module), function)(uri, bit_depth)
+        source: Source = getattr(importlib.import_module(module), function)(uri, pixels)
         return source
     for plugin in metadata.entry_points(group=PLUGINS):
         if plugin.name == scheme:
@@ -78,4 +98,4 @@ def open_source(uri: str, bit_depth: int = 16) -> Source:
             return brought
     if "://" in uri:
         raise SourceError(f"The source '{scheme}://…' is not supported; give {FORMS}.")
-    return open_path(uri, FORMS, bit_depth)  # a colon in the name of a file
+    return open_path(uri, FORMS, pixels)  # a colon in the name of a file

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from edgead.errors import ConfigError, SourceError
-from edgead.images import cv2
+from edgead.images import COLOUR, PixelFormat, cv2
 from edgead.runtime.sources.live import Capture, LiveSource
 from edgead.runtime.sources.source import Source
 from edgead.runtime.sources.uri import number, redact, split_options
@@ -26,7 +26,7 @@ _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _FORMAT = {"width": "0", "height": "0", "fps": "0"}
 
 
-def open_v4l2(uri: str, bit_depth: int = 16) -> Source:
+def open_v4l2(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``v4l2:///dev/video0?width=1280&height=720&fps=30``; what is 0 or left out stays as the camera has it."""
     device, options = split_options(uri, _FORMAT)
     lib = cv2()
@@ -46,7 +46,7 @@ def open_v4l2(uri: str, bit_depth: int = 16) -> Source:
     return LiveSource(uri.partition("?")[0], opener, lambda: text)
 
 
-def open_csi(uri: str, bit_depth: int = 16) -> Source:
+def open_csi(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``csi://0?width=1920&height=1080&fps=30``: a camera on a Jetson's CSI port.
 
     Raises:
@@ -77,7 +77,7 @@ def csi_pipeline(sensor: int, width: int, height: int, fps: int) -> str:
     )
 
 
-def open_network(uri: str, bit_depth: int = 16) -> Source:
+def open_network(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``rtsp://user:password@host/path`` or an MJPEG stream over ``http://``, through OpenCV's FFmpeg.
 
     Raises:

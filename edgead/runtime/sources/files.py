@@ -8,17 +8,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgead.errors import DataError, SourceError
-from edgead.images import cv2, is_image, list_images, read_frame
+from edgead.images import COLOUR, PixelFormat, cv2, is_image, list_images, read_frame
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 
 
-def open_path(uri: str, forms: str, bit_depth: int) -> Source:
+def open_path(uri: str, forms: str, pixels: PixelFormat) -> Source:
     """Make a source from a path or a glob pattern.
 
     Args:
         uri: path of an image, a folder (searched with its subfolders), a video file; or a glob pattern.
         forms: what else could have been given, for the text of the error.
-        bit_depth: significant bits of 16-bit images.
+        pixels: of image files.
 
     Raises:
         SourceError: nothing there, or not one of these.
@@ -36,13 +36,13 @@ def open_path(uri: str, forms: str, bit_depth: int) -> Source:
             raise SourceError(f"The source {uri} does not exist; give {forms}.")
     if not paths:
         raise SourceError(f"The source {uri} holds no images.")
-    return ImageSource(uri, paths, bit_depth)
+    return ImageSource(uri, paths, pixels)
 
 
-def capture_file(path: Path, name: str, frame_id: int, bit_depth: int) -> Captured:
+def capture_file(path: Path, name: str, frame_id: int, pixels: PixelFormat) -> Captured:
     """Read one image file; an error where it cannot be read."""
     try:
-        image = read_frame(path, bit_depth)
+        image = read_frame(path, pixels)
     except DataError as failure:
         return Captured(None, str(failure), name, frame_id, time.monotonic(), str(path), "unreadable")
     return Captured(image, "", name, frame_id, time.monotonic(), str(path))
@@ -51,19 +51,21 @@ def capture_file(path: Path, name: str, frame_id: int, bit_depth: int) -> Captur
 class ImageSource(FrameSource):
     """Image files in the given order."""
 
-    def __init__(self, name: str, paths: Sequence[Path], bit_depth: int = 16) -> None:
+    def __init__(self, name: str, paths: Sequence[Path], pixels: PixelFormat = COLOUR) -> None:
         super().__init__(name)
-        self.paths, self.bit_depth = paths, bit_depth
+        self.paths, self.pixels = paths, pixels
 
     def read(self) -> Iterator[Captured]:
         for frame_id, path in enumerate(self.paths):
             if self.stopped.is_set():
                 return
-            yield capture_file(path, self.name, frame_id, self.bit_depth)
+            yield capture_file(path, self.name, frame_id, self.pixels)
 
 
 class VideoSource(FrameSource):
     """Every frame of a video file."""
+
+    colour_only = True
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.errors import SourceError, require
-from edgead.images import Frame, cv2, to_frame
+from edgead.images import Frame, PixelFormat, cv2, to_frame
 from edgead.runtime.sources.live import LiveSource
 from edgead.runtime.sources.source import Source
 from edgead.runtime.sources.uri import number, split_options
@@ -136,7 +136,7 @@ def to_bgr(data: NDArray[Any], height: int, width: int, pixel_format: str) -> Fr
     elif kind in _BAYER:
         lib = cv2()
         image = lib.cvtColor(image, getattr(lib, f"COLOR_{_BAYER[kind]}2BGR"))
-    return np.array(to_frame(image, bits), order="C")  # the buffer goes back to the camera
+    return np.array(to_frame(image, PixelFormat(bits)), order="C")  # the buffer goes back to the camera
 
 
 def split_format(pixel_format: str) -> tuple[str, int]:

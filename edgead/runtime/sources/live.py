@@ -41,7 +41,7 @@ class LiveSource(FrameSource):
         SourceError: it cannot be opened.
     """
 
-    live = True
+    live = colour_only = True
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgead.errors import require
+from edgead.images import COLOUR, PixelFormat
 from edgead.runtime.sources.cameras import OPEN_MS, READ_MS, explain_network
 from edgead.runtime.sources.live import LiveSource
 from edgead.runtime.sources.source import Source
@@ -20,7 +21,7 @@ OPTIONS = {"rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay"}
 """The reasons are those of `edgead.runtime.sources.cameras.FFMPEG_OPTIONS`."""
 
 
-def open_pyav(uri: str, bit_depth: int = 16) -> Source:
+def open_pyav(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``av+rtsp://user:password@host/path``: what FFmpeg opens by the name after ``av+``.
 
     Raises:

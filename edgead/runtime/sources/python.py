@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.errors import ConfigError
-from edgead.images import Frame
+from edgead.images import COLOUR, Frame, PixelFormat
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.runtime.sources.uri import number, split_options
 
@@ -57,6 +57,8 @@ class SyntheticSource(FrameSource):
         seed: of the noise. The same seed gives the same frames.
     """
 
+    colour_only = True
+
     def __init__(self, size: tuple[int, int] = (480, 640), fps: float = 0, frames: int = 0, seed: int = 0) -> None:
         super().__init__("synthetic")
         self.size, self.fps, self.frames, self.live = size, fps, frames, fps > 0
@@ -84,7 +86,7 @@ class SyntheticSource(FrameSource):
             frame_id += 1
 
 
-def open_synthetic(uri: str, bit_depth: int = 16) -> Source:
+def open_synthetic(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``synthetic:?width=640&height=480&fps=25&frames=1000&seed=0``."""
     defaults = {"width": "640", "height": "480", "fps": "0", "frames": "0", "seed": "0"}
     _, options = split_options(uri, defaults)

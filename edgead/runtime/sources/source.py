@@ -53,9 +53,13 @@ class Source(Protocol):
 
 
 class FrameSource:
-    """A `Source` whose subclass has only `read` to write. `read` must look at `stopped` where it waits."""
+    """A `Source` whose subclass has only `read` to write. `read` must look at `stopped` where it waits.
 
-    live = False
+    Attributes:
+        colour_only: it never gives depth, so that a model with depth refuses it at once.
+    """
+
+    live = colour_only = False
 
     def __init__(self, name: str) -> None:
         self.name = name

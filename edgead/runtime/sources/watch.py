@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgead.errors import SourceError
-from edgead.images import list_images
+from edgead.images import COLOUR, PixelFormat, list_images
 from edgead.runtime.sources.files import capture_file
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.runtime.sources.uri import number, split_options
@@ -16,7 +16,7 @@ POLL_SECONDS = 0.2
 _Stamp = tuple[int, int]
 
 
-def open_watched(uri: str, bit_depth: int = 16) -> Source:
+def open_watched(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``watch:DIR?existing=1&poll=0.2``.
 
     Raises:
@@ -28,7 +28,7 @@ def open_watched(uri: str, bit_depth: int = 16) -> Source:
     folder = Path(name)
     if not folder.is_dir():
         raise SourceError(f"{uri}: there is no folder {folder}.")
-    return WatchedFolder(folder, number(uri, options, "existing") > 0, number(uri, options, "poll"), bit_depth)
+    return WatchedFolder(folder, number(uri, options, "existing") > 0, number(uri, options, "poll"), pixels)
 
 
 class WatchedFolder(FrameSource):
@@ -40,12 +40,14 @@ class WatchedFolder(FrameSource):
         folder: the folder; its subfolders are not watched.
         existing: also give the images that are there at the beginning.
         poll: seconds between two looks.
-        bit_depth: significant bits of 16-bit images.
+        pixels: of the images. A depth picture must be there before its colour image.
     """
 
-    def __init__(self, folder: Path, existing: bool = False, poll: float = POLL_SECONDS, bit_depth: int = 16) -> None:
+    def __init__(
+        self, folder: Path, existing: bool = False, poll: float = POLL_SECONDS, pixels: PixelFormat = COLOUR
+    ) -> None:
         super().__init__(f"watch:{folder}")
-        self.folder, self.poll, self.bit_depth = folder, poll, bit_depth
+        self.folder, self.poll, self.pixels = folder, poll, pixels
         self._given: dict[Path, _Stamp] = {} if existing else self._look()
 
     def _look(self) -> dict[Path, _Stamp]:
@@ -67,6 +69,6 @@ class WatchedFolder(FrameSource):
             self._given = {path: stamp for path, stamp in self._given.items() if path in now}
             for path in sorted(written, key=lambda path: now[path]):
                 self._given[path] = now[path]
-                yield capture_file(path, self.name, frame_id, self.bit_depth)
+                yield capture_file(path, self.name, frame_id, self.pixels)
                 frame_id += 1
             before = now

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 from tensorrt_on_cpu import make_shim, needs_rtx
-from test_contract import small
+from test_contract import SMALL, small
 
 from edgead.console import Console
 from edgead.errors import BundleError
@@ -18,7 +18,6 @@ from edgead.export.precision import overflowing, to_half, to_int8
 from edgead.export.to_onnx import write_onnx
 from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings
 from edgead.runtime.engines.tensorrt_process import build_in_process
-from edgead.train.methods import METHODS
 
 Graph = onnx.ModelProto
 FORMS: dict[str, tuple[Callable[[Graph, dict[str, tuple[float, float]]], Graph], set[str]]] = {
@@ -33,34 +32,35 @@ FORMS: dict[str, tuple[Callable[[Graph, dict[str, tuple[float, float]]], Graph],
 """Precision ↦ how its graph is made, and which TensorRT is known to refuse that form."""
 
 
-@pytest.fixture(scope="module", params=list(METHODS))
+@pytest.fixture(scope="module", params=list(SMALL))
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, tuple[int, int], dict[str, tuple[float, float]]]:
-    """A method's float32 graph with random weights, its size, and the ranges of its tensors on two frames."""
+) -> tuple[Path, tuple[int, int], int, dict[str, tuple[float, float]]]:
+    """A method's float32 graph with random weights, its size and channels, its tensors' ranges on two frames."""
     method, normals = small(request.param)
     path = tmp_path_factory.mktemp(request.param) / "model.onnx"
-    write_onnx(method.deployable(), method.config.size, path, method.sensitive)
-    return path, method.config.size, dict(measure_ranges(path, normals[:2], "minmax", lambda items: items))
+    config = method.config
+    write_onnx(method.deployable(), config.size, path, method.sensitive, config.channels)
+    return path, config.size, config.channels, dict(measure_ranges(path, normals[:2], "minmax", lambda items: items))
 
 
 @pytest.mark.slow
 @needs_rtx
 @pytest.mark.parametrize("precision", FORMS)
 def test_every_method_keeps_the_rules_and_builds(
-    exported: tuple[Path, tuple[int, int], dict[str, tuple[float, float]]],
+    exported: tuple[Path, tuple[int, int], int, dict[str, tuple[float, float]]],
     precision: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path, size, ranges = exported
+    path, size, channels, ranges = exported
     make, refused_by = FORMS[precision]
     graph = make(onnx.load(path), ranges)
     assert {refusal.versions for refusal in check_graph(graph)} == refused_by
     onnx.save(graph, tmp_path / "model.onnx")
     monkeypatch.syspath_prepend(str(make_shim(tmp_path / "shim")))
     plan, timing = str(tmp_path / "x.part"), str(tmp_path / "x.timing")
-    request = BuildRequest(str(tmp_path / "model.onnx"), size, (1,), plan, timing, BuildSettings())
+    request = BuildRequest(str(tmp_path / "model.onnx"), size, (1,), plan, timing, BuildSettings(), channels)
     built = build_in_process(request, Console())
     assert built["strong"] is True
     assert built["bytes"] == Path(plan).stat().st_size > 100_000

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgead import metrics
-from edgead.errors import ConfigError
+from edgead.errors import CheckpointError, ConfigError
 from edgead.export.parity import check_parity, run_reference
 from edgead.export.to_onnx import write_onnx
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -22,9 +22,11 @@ from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.deployable import Deployable
 from edgead.train.methods.transfusion.detector import Detector
 from edgead.train.methods.transfusion.diffusion import FIRST, LAST, advance, blend, losses, schedule
-from edgead.train.methods.transfusion.examples import draw_example, to_frame, to_rgb
+from edgead.train.methods.transfusion.examples import displacement, draw_example, to_frame, to_image, to_rgb
 from edgead.train.methods.transfusion.method import Transfusion, TransfusionNetwork
 from edgead.train.methods.transfusion.network import AttentionBlock, UNet
+from edgead.train.methods.transfusion.planes import to_depth
+from edgead.train.official import load_official
 
 SMALL = ["size=32x48", "attention_levels=1", "steps=2", "batch_size=2"]
 
@@ -46,37 +48,45 @@ def settle(network: nn.Module) -> None:
             module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
 
 
-def parts() -> tuple[Tensor, Tensor, Tensor]:
+def parts(channels: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """A good image, an anomaly inside a mask, and the mask."""
     generator = torch.Generator().manual_seed(0)
-    normal = torch.rand(2, 3, 8, 10, generator=generator) * 2 - 1
+    normal = torch.rand(2, channels, 8, 10, generator=generator) * 2 - 1
     mask = (torch.rand(2, 1, 8, 10, generator=generator) > 0.6).float()
-    return normal, (torch.rand(2, 3, 8, 10, generator=generator) * 2 - 1) * mask, mask
+    return normal, (torch.rand(2, channels, 8, 10, generator=generator) * 2 - 1) * mask, mask
 
 
+@pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("time", [1, 7, LAST])
-def test_the_blend(time: int) -> None:
-    normal, anomaly, mask = parts()
+def test_the_blend(channels: int, time: int) -> None:
+    normal, anomaly, mask = parts(channels)
     opacity = time / LAST
     x = blend(normal, anomaly, mask, opacity)
     inside = mask[:, 0] > 0
-    expected = torch.where(inside[:, None], normal * (1 - opacity) + anomaly * opacity, normal)
-    assert torch.allclose(x, expected, atol=2e-7)
-    outside = ~inside[:, None].expand_as(x)
-    assert torch.equal(x[outside], normal[outside])
+    for channel in range(channels):
+        there = (
+            normal[:, channel] * (1 - opacity) + anomaly[:, channel] * opacity
+            if channel < 3
+            else normal[:, channel] + anomaly[:, channel] * opacity
+        )
+        expected = torch.where(inside, there, normal[:, channel])
+        assert torch.allclose(x[:, channel], expected, atol=2e-7)
+        assert torch.equal(x[:, channel][~inside], normal[:, channel][~inside])
 
 
-def test_one_step_back_is_the_blend_before() -> None:
-    normal, anomaly, mask = parts()
+@pytest.mark.parametrize("channels", [3, 4])
+def test_one_step_back_is_the_blend_before(channels: int) -> None:
+    normal, anomaly, mask = parts(channels)
     for time in range(1, LAST + 1):
         x = blend(normal, anomaly, mask, time / LAST)
         back = advance(x, anomaly * (time / LAST), normal, mask, time / LAST, 1 / LAST)
         assert torch.allclose(back, blend(normal, anomaly, mask, (time - 1) / LAST), atol=5e-7)
 
 
+@pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("steps", [18, 8, 4, 2, 1])
-def test_right_predictions_lead_to_the_good_image_on_every_schedule(steps: int) -> None:
-    normal, anomaly, mask = parts()
+def test_right_predictions_lead_to_the_good_image_on_every_schedule(channels: int, steps: int) -> None:
+    normal, anomaly, mask = parts(channels)
     x = blend(normal, anomaly, mask, FIRST / LAST)
     for time, next_time in schedule(steps):
         x = advance(x, anomaly * (time / LAST), normal, mask, time / LAST, (time - next_time) / LAST)
@@ -94,16 +104,23 @@ def test_schedules_run_from_18_to_0_without_gaps() -> None:
         assert [left[1] for left in pairs[:-1]] == [right[0] for right in pairs[1:]]
 
 
-def test_names_and_shapes_are_the_published_ones() -> None:
-    """The digest is that of "name shape" lines, sorted, of the published network's state dictionary."""
-    config = TransfusionConfig()
+@pytest.mark.parametrize(
+    ("channels", "width", "tensors", "parameters", "digest"),
+    [
+        (3, 64, 326, 54_559_431, "40187cec9d72c5fd6eb63706b0ca348a2200feeec66fa697095606eb17900cce"),
+        (4, 128, 376, 112_031_753, "83bdfac83f7234df6801ad7d19f21278f0d14f927e95e26716cf827b37555d8e"),
+    ],
+)
+def test_names_and_shapes_are_the_published_ones(
+    channels: int, width: int, tensors: int, parameters: int, digest: str
+) -> None:
+    """The digest is that of "name shape" lines, sorted, of the published networks' state dictionaries."""
     with torch.device("meta"):
-        network = UNet(config.width, config.multipliers, config.attention_levels, config.blocks)
+        network = UNet(channels, width, (1, 2, 2, 2), (2, 3), 2)
     state = network.state_dict()
     lines = "\n".join(sorted(f"{name} {tuple(value.shape)}" for name, value in state.items()))
-    assert len(state) == 326
-    assert sum(parameter.numel() for parameter in network.parameters()) == 54_559_431
-    digest = "40187cec9d72c5fd6eb63706b0ca348a2200feeec66fa697095606eb17900cce"
+    assert len(state) == tensors
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert hashlib.sha256(lines.encode()).hexdigest() == digest
 
 
@@ -113,8 +130,15 @@ def test_a_published_checkpoint_needs_no_renaming() -> None:
     assert "model.pos_emb.penc.inv_freq" in names
 
 
+def test_a_published_checkpoint_with_depth_is_refused(tmp_path: Path) -> None:
+    method = small("depth=true")
+    torch.save(method.network.state_dict(), tmp_path / "dome_model.pkl")
+    with pytest.raises(CheckpointError, match=r"does not say how its depth was scaled\.\n.*--set depth=true"):
+        load_official(Transfusion, [tmp_path / "dome_model.pkl"])
+
+
 def test_the_position_is_the_sine_of_the_row() -> None:
-    wave = UNet(32, (1,), (), 1).pos_emb(5, 3)
+    wave = UNet(3, 32, (1,), (), 1).pos_emb(5, 3)
     assert wave.shape == (1, 1, 5, 3)
     assert wave[0, 0, :, 1].tolist() == pytest.approx([math.sin(row) for row in range(5)])
     assert torch.equal(wave[..., 0], wave[..., 2])
@@ -130,8 +154,9 @@ def test_attention_is_the_published_one() -> None:
     assert torch.allclose(block(x), expected.permute(0, 2, 1).view(x.shape), atol=1e-6)
 
 
-def test_losses_vanish_for_right_predictions_and_are_the_published_ones() -> None:
-    normal, anomaly, mask = parts()
+@pytest.mark.parametrize("channels", [3, 4])
+def test_losses_vanish_for_right_predictions_and_are_the_published_ones(channels: int) -> None:
+    normal, anomaly, mask = parts(channels)
     opacity = torch.tensor([3 / LAST, 1.0])[:, None, None, None]
     x = blend(normal, anomaly, mask, opacity)
     right = losses((anomaly * opacity, normal, mask * 60 - 30), x, normal, anomaly, mask, opacity)
@@ -149,6 +174,7 @@ def test_losses_vanish_for_right_predictions_and_are_the_published_ones() -> Non
     assert float(wrong["image"]) == pytest.approx(
         float(((found - blend(normal, anomaly, mask, opacity - 1 / LAST)) ** 2).mean()), rel=1e-4
     )
+    assert ("normal_depth" in wrong) == ("anomaly_depth" in wrong) == (channels == 4)
 
 
 def test_the_image_loss_does_not_reach_the_mask() -> None:
@@ -265,30 +291,98 @@ def test_the_reconstruction_counts_with_its_weight() -> None:
     assert float(scores) == pytest.approx(0.5 * 18 / 19 + 0.5 * change, rel=1e-5)
 
 
-def test_each_rewritten_part_is_exact() -> None:
+@pytest.mark.parametrize("channels", [3, 4])
+def test_each_rewritten_part_is_exact(channels: int) -> None:
     """Projection with its border, blocks with their time, attention, heads: the network's own, up to rounding."""
     torch.manual_seed(0)
     config = TransfusionConfig(size=(16, 24), width=64, multipliers=(1, 2), attention_levels=(1,), reverse_steps=3)
-    network = UNet(64, config.multipliers, config.attention_levels, config.blocks).eval()
+    network = UNet(channels, 64, config.multipliers, config.attention_levels, config.blocks).eval()
     settle(network)
     graph = Deployable(network, config)
-    x, mask = torch.rand(2, 3, 16, 24) * 2 - 1, (torch.rand(2, 1, 16, 24) > 0.5).float()
+    x, mask = torch.rand(2, channels, 16, 24) * 2 - 1, (torch.rand(2, 1, 16, 24) > 0.5).float()
+    bgr = [2, 1, 0, *range(3, channels)]
     with torch.no_grad():
         for given in (mask, torch.zeros_like(mask)):
             projected = network.project(x, given)
-            found = graph.project(x.flip(1), given if given.any() else None)
+            found = graph.project(x[:, bgr], given if given.any() else None)
             assert torch.allclose(found, projected, atol=1e-5)
         for step, (time, next_time) in enumerate(schedule(3)):
             features = network.features(projected, network.time_emb(torch.full((2,), time)))
             assert torch.allclose(graph.network.features(projected, step), features, atol=2e-5)  # type: ignore[arg-type]
             scaled, normal, _ = network.heads(features)
             moved = advance(x, scaled, normal, mask, time / LAST, (time - next_time) / LAST)
-            assert torch.allclose(x + (mask * graph.head(features, step)).flip(1), moved, atol=1e-5)
+            assert torch.allclose(x + (mask * graph.head(features, step))[:, bgr], moved, atol=1e-5)
+
+
+def test_depth_becomes_what_the_published_code_computes() -> None:
+    """(z − far) / (far − near), 0 where nothing is; small holes take the mean of their neighbours, twice."""
+    codes = torch.zeros(1, 1, 9, 9)
+    codes[..., :3] = torch.tensor([1.0, 128.0, 255.0])
+    codes[..., 4, 1] = 0
+    found = to_depth(codes)[0, 0]
+    assert found[0, :3].tolist() == pytest.approx([-1, -0.5, 0])
+    assert float(found[4, 1]) == pytest.approx((2 * 128 + 3 * 1 + 3 * 255) / 8 / 254 - 255 / 254)
+    assert float(found[0, 3]) == pytest.approx(0)  # next to 255
+    assert not found[:, 5:].any()  # farther from any measurement than two pixels
+    hole = torch.full((1, 1, 9, 9), 100.0)
+    hole[..., 2:7, 2:7] = 0
+    filled = to_depth(hole)[0, 0]
+    assert float(filled[4, 4]) == 0
+    filled[4, 4] = filled[0, 0]
+    assert torch.allclose(filled, torch.tensor(-155 / 254))
+
+
+def test_examples_with_depth_are_displaced_where_their_colours_change() -> None:
+    config = TransfusionConfig(size=(64, 64), depth=True, rotate_share=0.0, depth_shift=0.2)
+    frame = np.random.default_rng(0).integers(0, 256, (64, 64, 4), dtype=np.uint8)
+    frame[:, :, 3] = 100
+    frame[:, 40:, 3] = 0
+    none, everywhere = np.empty((0, 64, 64, 3), np.uint8), np.ones((64, 64), np.bool_)
+    drawn = [draw_example(np.random.default_rng(n), frame, everywhere, none, config) for n in range(60)]
+    shifts = np.stack([example.anomaly[:, :, 3] for example in drawn])
+    masks = np.stack([example.mask for example in drawn])
+    assert not masks[:, :, 42:].any()  # nothing was measured there, nor beside
+    assert not shifts[~masks].any()
+    assert (shifts != 0)[masks].mean() > 0.99
+    assert 0.15 < shifts.max() <= 0.2
+    assert -0.2 <= shifts.min() < -0.15
+    assert np.allclose(drawn[0].normal[:, :40, 3], (100 - 255) / 254)
+    without = TransfusionConfig(size=(64, 64), rotate_share=0.0)
+    colour = draw_example(np.random.default_rng(3), frame[:, :, :3], everywhere, none, without)
+    assert np.array_equal(colour.anomaly[:, :40], drawn[3].anomaly[:, :40, :3])
+
+
+def test_hills_and_hollows_begin_at_the_threshold() -> None:
+    noise = np.array([[-0.9, -0.7, -0.5, 0.2, 0.5, 0.55, 0.6]], np.float32)
+    assert displacement(noise)[0].tolist() == pytest.approx([-1, -0.5, 0, 0, 0, 0.5, 1], abs=1e-6)
+    assert not displacement(np.zeros((3, 3), np.float32)).any()
+
+
+def test_frames_with_depth_come_back() -> None:
+    frame = np.random.default_rng(0).integers(1, 255, (16, 16, 4), dtype=np.uint8)
+    assert np.array_equal(to_frame(to_image(frame)), frame)
+    frame[2:9, 2:9, 3] = 0
+    assert not to_frame(to_image(frame))[5, 5, 3]
+
+
+def test_depth_counts_in_the_map_as_published() -> None:
+    """A quarter of the squared change of the depth itself; colours are taken in [0, 1]."""
+
+    class Flat(Spy):
+        def forward(self, x: Tensor, previous: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            scaled = torch.cat([torch.zeros_like(x[:, :3]), x[:, 3:] + 1.5], dim=1)
+            return scaled, torch.zeros_like(x), torch.full_like(previous, 50.0)
+
+    frames = torch.full((1, 32, 32, 4), 1, dtype=torch.uint8)
+    config = TransfusionConfig(size=(32, 32), depth=True, reverse_steps=1, reconstruction_weight=1.0)
+    scores, _ = Detector(Flat(), config)(frames)  # type: ignore[arg-type]
+    assert float(scores) == pytest.approx((-1 + 1.5) ** 2 / 4, rel=1e-4)  # x − (Δ/β)·(x + 1.5) with Δ = β
 
 
 @pytest.mark.parametrize(
     "settings",
     [
+        ("depth=true", "multipliers=1,2", "attention_levels=1", "reverse_steps=2"),
         pytest.param(("reverse_steps=18", "attention_levels=", "multipliers=1", "size=16x24"), marks=pytest.mark.slow),
         ("reverse_steps=1", "reconstruction_weight=0", "attention_levels=1"),
     ],
@@ -296,8 +390,10 @@ def test_each_rewritten_part_is_exact() -> None:
 def test_the_graph_is_the_published_inference(settings: tuple[str, ...], tmp_path: Path) -> None:
     method = small("multipliers=1,1", *settings)
     settle(method.network)
-    frames = np.random.default_rng(0).integers(0, 256, (3, *method.config.size, 3), dtype=np.uint8)
-    write_onnx(method.deployable(), method.config.size, tmp_path / "model.onnx")
+    channels = method.config.channels
+    frames = np.random.default_rng(0).integers(0, 256, (3, *method.config.size, channels), dtype=np.uint8)
+    frames[:, 5:20, 5:20, 3:] = 0
+    write_onnx(method.deployable(), method.config.size, tmp_path / "model.onnx", channels=channels)
     reference = run_reference(method.detector(), frames)
     assert reference.maps.std() > 1e-3
     check_parity(reference, *OnnxRuntimeEngine(tmp_path / "model.onnx").infer(frames))
@@ -328,6 +424,7 @@ def test_what_is_sensitive_is_there() -> None:
         ({"reverse_steps": 0}, "between 1 and 18"),
         ({"foreground": "left"}, "foreground is one of"),
         ({"structural_share": 2.0}, "between 0 and 1"),
+        ({"depth_shift": -0.1}, "between 0 and 1"),
         ({"blocks": 0}, "at least 1"),
     ],
 )

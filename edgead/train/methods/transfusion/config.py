@@ -13,14 +13,18 @@ from edgead.train.methods.transfusion.network import NORM_GROUPS
 
 @dataclass(frozen=True)
 class TransfusionConfig(MethodConfig):
-    """Configuration of TransFusion; the defaults are the published training."""
+    """Configuration of TransFusion; the defaults are the published training for colour images."""
 
+    depth: bool = False
+    """Learn from colour and depth (docs/depth.md): a network of two halves, one for each."""
+    depth_shift: float = 0.1
+    """Largest displacement of a synthetic anomaly's surface either way, as a share of the depth range."""
     epochs: int = 1500
     """Passes over the training images."""
     learning_rate: float = 1e-5
     """AdamW's step size before decay. The published code's default."""
     width: int = 64
-    """Channels of the U-Net at full resolution, a multiple of 32."""
+    """Channels of the U-Net at full resolution, a multiple of 32. With depth the publication has 128."""
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     """Factor on the channels from each level to the next; a level has half the resolution of the one above."""
     attention_levels: tuple[int, ...] = (2, 3)
@@ -60,7 +64,7 @@ class TransfusionConfig(MethodConfig):
             raise ConfigError(f"multipliers and blocks must be at least 1, not {self.multipliers}, {self.blocks}.")
         if any(not 0 <= level < levels for level in self.attention_levels):
             raise ConfigError(f"attention_levels must lie between 0 and {levels - 1}, not {self.attention_levels}.")
-        for name in ("structural_share", "rotate_share", "reconstruction_weight"):
+        for name in ("structural_share", "rotate_share", "reconstruction_weight", "depth_shift"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}.")
         if self.decay <= 0 or self.rotate_degrees < 0:
@@ -68,6 +72,10 @@ class TransfusionConfig(MethodConfig):
         check_foreground(self.foreground)
         if not 1 <= self.reverse_steps <= FIRST:
             raise ConfigError(f"reverse_steps must lie between 1 and {FIRST}, not {self.reverse_steps}.")
+
+    @property
+    def channels(self) -> int:
+        return 4 if self.depth else 3
 
     def learning_rate_factor(self, step: int, steps: int) -> float:
         """Factor on the learning rate at a step, counted from 0."""

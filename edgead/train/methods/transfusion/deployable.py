@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgead.train.maps import box_mean
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.detector import MASK_SCALE, WINDOW
-from edgead.train.methods.transfusion.diffusion import LAST, schedule
+from edgead.train.methods.transfusion.diffusion import COLOURS, LAST, schedule
 from edgead.train.methods.transfusion.network import (
     FINAL_NORM_GROUPS,
     NORM_GROUPS,
@@ -20,6 +20,7 @@ from edgead.train.methods.transfusion.network import (
     Resize,
     UNet,
 )
+from edgead.train.methods.transfusion.planes import to_planes
 
 
 class Deployable(nn.Module):
@@ -50,18 +51,17 @@ class Deployable(nn.Module):
             self.network = copy.deepcopy(network).float().eval()
             times = torch.tensor([time for time, _ in self.steps], device=next(network.parameters()).device)
             self._rewrite(self.network.time_emb(times), config.size)
-            self.project = _Projection(self.network.image_proj, self.network.pos_emb(*config.size))
-            norm = self._norm(self.network.norm, config.size)
-            self.head = _Head(self.network.final, self.network.final_mean, norm, self.steps)
-            batch_norm = self.network.final_seg.norm
-            assert batch_norm.running_mean is not None
-            assert batch_norm.running_var is not None
-            scale = batch_norm.weight / torch.sqrt(batch_norm.running_var + batch_norm.eps)
+            self.project = _Projection(self.network, config.size)
+            self.head = _Head(self.network, self.steps, self._norm(self.network.norm, config.size))
+            norm = self.network.final_seg.norm
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             self.register_buffer("scale", scale[:, None, None])
-            self.register_buffer("shift", (batch_norm.bias - batch_norm.running_mean * scale)[:, None, None])
+            self.register_buffer("shift", (norm.bias - norm.running_mean * scale)[:, None, None])
         self.register_buffer("rows", box_mean(config.size[0], WINDOW))
         self.register_buffer("columns", box_mean(config.size[1], WINDOW))
-        for name in ("image_proj", "time_emb", "pos_emb", "norm", "final", "final_mean"):
+        for name in ("time_emb", "pos_emb", "norm", "final", "final_mean"):
             delattr(self.network, name)
         self.eval()
 
@@ -84,8 +84,7 @@ class Deployable(nn.Module):
                     module.add_module(name, _Attention(part, here, self.attend))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        # Cast first: TensorRT's parser takes bytes into no other operator.
-        image = frames.float().permute(0, 3, 1, 2) * (2 / 255) - 1
+        image = to_planes(frames)
         x, mask, total = image, None, torch.zeros(1)
         for step in range(len(self.steps)):
             features = self.network.features(self.project(x, mask), step)  # type: ignore[arg-type]
@@ -96,10 +95,17 @@ class Deployable(nn.Module):
                 x = x + mask * self.head(features, step)
         maps = total * ((1 - self.weight) * MASK_SCALE / len(self.steps))
         if self.weight:
-            change = (x.clamp(-1, 1) - image) ** 2  # in [−1, 1]: four times that in [0, 1]
-            maps = maps + change.mean(dim=1, keepdim=True) * (self.weight / 4)
+            maps = maps + _change(image, x) * self.weight
         maps = self.rows @ maps.reshape(-1, *self.size) @ self.columns
         return maps.amax(dim=(1, 2)), maps
+
+
+def _change(image: Tensor, x: Tensor) -> Tensor:
+    """Mean over the channels of the squared change, ``[N, 1, H, W]``; of colours in [0, 1]."""
+    if image.shape[1] == COLOURS:  # in [−1, 1]: four times that in [0, 1]
+        return ((x.clamp(-1, 1) - image) ** 2).mean(dim=1, keepdim=True) * (1 / 4)
+    colour = ((x[:, :COLOURS].clamp(-1, 1) - image[:, :COLOURS]) ** 2).sum(dim=1, keepdim=True) * (1 / 4)
+    return (colour + (x[:, COLOURS:] - image[:, COLOURS:]) ** 2) * (1 / (COLOURS + 1))
 
 
 class _Standardise(nn.Module):
@@ -162,7 +168,7 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor, step: int) -> Tensor:
         shift = self.get_buffer(f"shift{step}")
-        h = F.conv2d(F.silu(self.norm1(x)), self.conv1.weight, shift, padding=1)
+        h = F.conv2d(F.silu(self.norm1(x)), self.conv1.weight, shift, padding=1, groups=self.conv1.groups)
         out: Tensor = self.conv2(F.silu(self.norm2(h))) + self.shortcut(x)
         return out
 
@@ -210,39 +216,66 @@ class _Attention(nn.Module):
 class _Projection(nn.Module):
     """The first convolution, on BGR, with its bias and the position channel as one constant map."""
 
-    image: Tensor
-    image_and_mask: Tensor
+    weight: Tensor
     constant: Tensor
 
-    def __init__(self, projection: nn.Conv2d, position: Tensor) -> None:
+    def __init__(self, network: UNet, size: tuple[int, int]) -> None:
         super().__init__()
-        weight = projection.weight.detach()
-        self.register_buffer("image", weight[:, [2, 1, 0]].clone())
-        self.register_buffer("image_and_mask", weight[:, [2, 1, 0, 3]].clone())
-        self.register_buffer("constant", F.conv2d(position, weight[:, 4:], projection.bias, padding=1))
+        with_mask = 1
+        if network.groups == 1:
+            weight, bias = network.image_proj.weight, network.image_proj.bias
+        else:  # two convolutions as one: the depth is no input of the first, the colours are none of the second
+            colour, depth = network.image_proj_rgb, network.image_proj_d
+            half = colour.out_channels
+            weight = torch.zeros(2 * half, COLOURS + 1 + with_mask + 1, 3, 3)
+            weight[:half, [0, 1, 2, 4, 5]], weight[half:, [3, 4, 5]] = colour.weight, depth.weight
+            assert colour.bias is not None
+            assert depth.bias is not None
+            bias = torch.cat([colour.bias, depth.bias])
+        self.image = weight.shape[1] - with_mask - 1
+        order = [2, 1, 0, *range(COLOURS, self.image + with_mask)]
+        self.register_buffer("weight", weight[:, order].detach().clone())
+        self.register_buffer("constant", F.conv2d(network.pos_emb(*size), weight[:, -1:], bias, padding=1).detach())
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """``[N, 3, H, W]`` and the mask, if it is not empty, to ``[N, width, H, W]``."""
+        """``[N, C, H, W]`` and the mask, if it is not empty, to ``[N, width, H, W]``."""
         if mask is None:
-            return F.conv2d(x, self.image, padding=1) + self.constant
-        return F.conv2d(torch.cat([x, mask], dim=1), self.image_and_mask, padding=1) + self.constant
+            return F.conv2d(x, self.weight[:, : self.image], padding=1) + self.constant
+        return F.conv2d(torch.cat([x, mask], dim=1), self.weight, padding=1) + self.constant
 
 
 class _Head(nn.Module):
-    """What a step adds inside the mask, in BGR: Δ·N − (Δ/β)·(β·ε)."""
+    """What a step adds inside the mask, in BGR: Δ·N − (Δ/β)·(β·ε); for depth the second term alone."""
 
-    def __init__(self, anomaly: nn.Conv2d, normal: nn.Conv2d, norm: _Norm, steps: list[tuple[int, int]]) -> None:
+    def __init__(self, network: UNet, steps: list[tuple[int, int]], norm: _Norm) -> None:
         super().__init__()
         self.norm = norm
-        assert anomaly.bias is not None
-        assert normal.bias is not None
+        (anomaly, anomaly_bias), (normal, normal_bias) = _dense(network, "final"), _dense(network, "final_mean")
+        order = [2, 1, 0, *range(COLOURS, len(anomaly))]
+        coloured = (torch.arange(len(anomaly)) < COLOURS).float()
         for step, (time, next_time) in enumerate(steps):
-            gain, loss = (time - next_time) / LAST, (time - next_time) / time
-            self.register_buffer(f"normal{step}", (normal.weight * gain).flip(0))
-            self.register_buffer(f"anomaly{step}", (anomaly.weight * -loss).flip(0))
-            self.register_buffer(f"bias{step}", (normal.bias * gain - anomaly.bias * loss).flip(0))
+            gain, loss = coloured * ((time - next_time) / LAST), (time - next_time) / time
+            self.register_buffer(f"normal{step}", (normal * gain[:, None, None, None])[order].detach().clone())
+            self.register_buffer(f"anomaly{step}", (anomaly * -loss)[order].detach().clone())
+            self.register_buffer(f"bias{step}", (normal_bias * gain - anomaly_bias * loss)[order].detach().clone())
 
     def forward(self, features: Tensor, step: int) -> Tensor:
         bias = self.get_buffer(f"bias{step}")
         normal = F.conv2d(features, self.get_buffer(f"normal{step}"), bias, padding=1)
         return normal + F.conv2d(F.silu(self.norm(features)), self.get_buffer(f"anomaly{step}"), padding=1)
+
+
+def _dense(network: UNet, name: str) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a head in RGB, and depth where there is one, over all features."""
+    colour = network.get_submodule(name)
+    assert isinstance(colour, nn.Conv2d)
+    assert colour.bias is not None
+    if network.groups == 1:
+        return colour.weight, colour.bias
+    depth = network.get_submodule(f"{name}_d")
+    assert isinstance(depth, nn.Conv2d)
+    assert depth.bias is not None
+    half = colour.in_channels
+    weight = torch.zeros(COLOURS + 1, 2 * half, 3, 3)
+    weight[:COLOURS, :half], weight[COLOURS:, half:] = colour.weight, depth.weight
+    return weight, torch.cat([colour.bias, depth.bias])

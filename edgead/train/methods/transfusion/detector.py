@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgead.train.methods.transfusion.config import TransfusionConfig
-from edgead.train.methods.transfusion.diffusion import FIRST, LAST, advance, schedule
+from edgead.train.methods.transfusion.diffusion import COLOURS, FIRST, LAST, advance, schedule
 from edgead.train.methods.transfusion.network import UNet
+from edgead.train.methods.transfusion.planes import to_planes
 
 WINDOW = 7
 """Side of the mean filter on the map, pixels; outside it sees zeros."""
@@ -27,11 +28,12 @@ class Detector(nn.Module):
         self.network, self.config = network, config
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        # Cast first: TensorRT's parser takes bytes into no other operator.
-        image = frames.float().permute(0, 3, 1, 2).flip(1) * (2 / 255) - 1
+        planes = to_planes(frames)
+        image = torch.cat([planes[:, :COLOURS].flip(1), planes[:, COLOURS:]], dim=1)
         x, total = self.reverse(image)
         discriminative = total * (MASK_SCALE / self.config.reverse_steps)
-        change = (to_unit(image) - to_unit(x)) ** 2
+        colour, depth = slice(0, COLOURS), slice(COLOURS, None)
+        change = torch.cat([to_unit(image[:, colour]) - to_unit(x[:, colour]), image[:, depth] - x[:, depth]], 1) ** 2
         weight = self.config.reconstruction_weight
         maps = (1 - weight) * discriminative + weight * change.mean(dim=1, keepdim=True)
         maps = F.avg_pool2d(maps, WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=True)[:, 0]

@@ -4,13 +4,14 @@ With the good image N, the anomaly's appearance A and its mask M, ε = M·A, and
 
     x_t = (1 − M)·N + (1 − β_t)·M·N + β_t·ε
 
-Arrays are ``[B, 3, H, W]``, RGB in [−1, 1].
+A depth channel is displaced instead of blended: x_t = N + β_t·ε. Arrays are ``[B, C, H, W]``; RGB is in [−1, 1].
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,6 +21,7 @@ LAST = 19
 """The time at which an anomaly is opaque."""
 FIRST = 18
 """The time at which the published inference begins, and the number of its steps."""
+COLOURS = 3
 
 
 def schedule(reverse_steps: int) -> list[tuple[int, int]]:
@@ -40,7 +42,11 @@ def blend(normal: Tensor, anomaly: Tensor, mask: Tensor, opacity: Tensor | float
         mask: M, ``[B, 1, H, W]``, 0 or 1.
         opacity: β_t, a number or ``[B, 1, 1, 1]``.
     """
-    return (1 - mask) * normal + (1 - opacity) * mask * normal + opacity * mask * anomaly
+    blended = (1 - mask) * normal + (1 - opacity) * mask * normal + opacity * mask * anomaly
+    if normal.shape[1] == COLOURS:
+        return blended
+    depth = normal[:, COLOURS:] + opacity * mask * anomaly[:, COLOURS:]
+    return torch.cat([blended[:, :COLOURS], depth], dim=1)
 
 
 def advance(
@@ -56,7 +62,10 @@ def advance(
         opacity: β, a number or ``[B, 1, 1, 1]``.
         less: Δ, by how much the opacity falls.
     """
-    return x + mask * (less * normal - (less / opacity) * scaled)
+    step = less * normal - (less / opacity) * scaled
+    if x.shape[1] != COLOURS:
+        step = torch.cat([step[:, :COLOURS], -(less / opacity) * scaled[:, COLOURS:]], dim=1)
+    return x + mask * step
 
 
 def losses(
@@ -76,11 +85,20 @@ def losses(
     """
     scaled, found, logits = predicted
     target = opacity * anomaly
+    colour, depth = slice(0, COLOURS), slice(COLOURS, None)
     result = {
-        "anomaly": F.mse_loss(scaled, target),
+        "anomaly": F.mse_loss(scaled[:, colour], target[:, colour]),
         "mask": 5 * sigmoid_focal_loss(logits, mask) + F.smooth_l1_loss(logits.sigmoid(), mask),
-        "normal": ssim_loss(found, normal, data_range=2.0) + F.l1_loss(found, normal),
+        "normal": ssim_loss(found[:, colour], normal[:, colour], data_range=2.0)
+        + F.l1_loss(found[:, colour], normal[:, colour]),
     }
+    if x.shape[1] != COLOURS:
+        result["anomaly_depth"] = F.mse_loss(scaled[:, depth], target[:, depth]) + ssim_loss(
+            scaled[:, depth], target[:, depth]
+        )
+        result["normal_depth"] = ssim_loss(found[:, depth], normal[:, depth]) + F.l1_loss(
+            found[:, depth], normal[:, depth]
+        )
     less = 1 / LAST
     right = advance(x, target, normal, mask, opacity, less)
     # The mask is cut at one half, so this loss teaches the two appearances and not the mask.

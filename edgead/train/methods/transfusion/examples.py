@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from edgead.depth import FARTHEST, NEAREST
 from edgead.images import Frame, Mask, cv2
 from edgead.train.method import Arrays
 from edgead.train.methods.transfusion.config import TransfusionConfig
-from edgead.train.methods.transfusion.diffusion import LAST
+from edgead.train.methods.transfusion.diffusion import COLOURS, LAST
+from edgead.train.methods.transfusion.planes import to_depth
 from edgead.train.synthetic import Floats, Rng, anomaly_noise, augment_texture, foreign_picture, shuffled_patches
 
 THRESHOLD = 0.5
@@ -24,7 +27,7 @@ class Example:
     """What one training example is made of; see `edgead.train.methods.transfusion.diffusion`.
 
     Attributes:
-        normal: N, ``[H, W, 3] float32`` RGB in [−1, 1].
+        normal: N, ``[H, W, C] float32``: RGB in [−1, 1], and depth in [−1, 0], 0 where there is none.
         anomaly: ε, same shape, zero outside the mask.
         mask: M, ``[H, W] bool``.
         previous: the mask that the step before might have found, ``[H, W] bool``.
@@ -58,26 +61,46 @@ def draw_example(rng: Rng, frame: Frame, part: Mask, textures: NDArray[np.uint8]
 
     Args:
         rng: all that is random.
-        frame: ``[H, W, 3] uint8 BGR``.
+        frame: ``[H, W, C] uint8``.
         part: where the anomaly may be, ``[H, W] bool``.
         textures: ``[T, H, W, 3] uint8``.
         config: of the method.
     """
     size = (frame.shape[0], frame.shape[1])
     time = int(rng.integers(1, LAST + 1))
-    noise = np.abs(anomaly_noise(rng, size))
+    signed = anomaly_noise(rng, size)
+    noise, normal = np.abs(signed), to_image(frame)
+    part = part & (normal[:, :, COLOURS:] != 0).all(axis=2)  # a surface that was not measured cannot be displaced
     mask = (noise > THRESHOLD) & part
     previous = (noise > _found_threshold(rng, float(noise.max()))) & part & (time < LAST)
     if rng.random() < config.structural_share:
-        appearance = shuffled_patches(rng, augment_texture(rng, frame))
+        appearance = shuffled_patches(rng, augment_texture(rng, frame[:, :, :COLOURS]))
     else:
         appearance = augment_texture(rng, foreign_picture(rng, size, textures))
-    normal = to_rgb(frame)
-    example = Example(normal, to_rgb(appearance) * mask[:, :, None], mask, previous, time)
+    anomaly = to_rgb(appearance)
+    if config.depth:
+        anomaly = np.dstack([anomaly, displacement(signed) * np.float32(config.depth_shift)])
+    example = Example(normal, anomaly * mask[:, :, None], mask, previous, time)
     if rng.random() >= config.rotate_share:
         return example
     turn = _Turn(size, rng.uniform(-config.rotate_degrees, config.rotate_degrees))
     return Example(turn(normal), turn(example.anomaly), turn(mask), turn(previous), time)
+
+
+def displacement(noise: Floats) -> Floats:
+    """Turn the noise beyond the threshold into hills up to 1 and hollows down to −1, ``[H, W]`` both."""
+    beyond = np.sign(noise) * np.maximum(np.abs(noise) - np.float32(THRESHOLD), 0)
+    highest, lowest = max(float(beyond.max()), 1e-12), max(float(-beyond.min()), 1e-12)
+    return np.asarray(np.where(beyond > 0, beyond / highest, beyond / lowest), np.float32)
+
+
+def to_image(frame: Frame) -> Floats:
+    """``[H, W, C] uint8`` to float32: RGB in [−1, 1], and depth in [−1, 0] where there is one."""
+    colour = to_rgb(frame[:, :, :COLOURS])
+    if frame.shape[2] == COLOURS:
+        return colour
+    codes = torch.from_numpy(frame[None, None, :, :, COLOURS].astype(np.float32))
+    return np.dstack([colour, to_depth(codes)[0, 0].numpy()])
 
 
 def to_rgb(frame: Frame) -> Floats:
@@ -86,8 +109,11 @@ def to_rgb(frame: Frame) -> Floats:
 
 
 def to_frame(image: Floats) -> Frame:
-    """Undo `to_rgb`, with rounding."""
-    return np.asarray(np.clip(np.round((image[:, :, ::-1] + 1) * 127.5), 0, 255).astype(np.uint8))
+    """Undo `to_image`, with rounding; no depth has the code of what was not measured."""
+    colour = np.clip(np.round((image[:, :, COLOURS - 1 :: -1] + 1) * 127.5), 0, 255)
+    depth = image[:, :, COLOURS:]
+    codes = np.clip(np.round(FARTHEST + depth * (FARTHEST - NEAREST)), NEAREST, FARTHEST) * (depth != 0)
+    return np.concatenate([colour, codes], axis=2).astype(np.uint8)
 
 
 def _found_threshold(rng: Rng, highest: float) -> float:

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgead.errors import CheckpointError
 from edgead.train.foreground import part_of
 from edgead.train.method import Arrays, Batch, Card, Method, Official, Stage, TrainingData
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.deployable import Deployable
 from edgead.train.methods.transfusion.detector import Detector
-from edgead.train.methods.transfusion.diffusion import LAST, blend, losses
+from edgead.train.methods.transfusion.diffusion import COLOURS, LAST, blend, losses
 from edgead.train.methods.transfusion.examples import draw_example, to_frame, widened
 from edgead.train.methods.transfusion.network import UNet
 
@@ -28,7 +29,7 @@ class TransfusionNetwork(nn.Module):
 
     def __init__(self, config: TransfusionConfig) -> None:
         super().__init__()
-        self.model = UNet(config.width, config.multipliers, config.attention_levels, config.blocks)
+        self.model = UNet(config.channels, config.width, config.multipliers, config.attention_levels, config.blocks)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses on a batch of `Example.arrays`. Its first half keeps the anomalies, the second gets none.
@@ -62,6 +63,11 @@ def _official_settings(weights: Mapping[str, Tensor]) -> list[str]:
                 attends.add(level)
         else:
             break
+    if "model.image_proj_rgb.weight" in weights:
+        raise CheckpointError(
+            "This is a checkpoint of TransFusion for colour and depth; it does not say how its depth was scaled.\n"
+            "Only those for colour can be imported. Train one with depth:  edgead train --set depth=true"
+        )
     first = weights.get("model.image_proj.weight")
     if first is None or not widths:
         return []
@@ -86,7 +92,7 @@ class Transfusion(Method):
         macs=3298.7,
         published="MVTec AD 99.2 (paper), 99.4 (released weights); VisA 98.5 (paper), 98.7 (released weights)",
         localises="segmentation head, at input resolution, averaged over the reverse steps",
-        needs="good images; texture pictures help (--textures)",
+        needs="good images; texture pictures help (--textures); with --set depth=true their depth (docs/depth.md)",
     )
     Config = TransfusionConfig
     sensitive = ("standardise", "attend", "decide")
@@ -153,6 +159,7 @@ class Transfusion(Method):
             mask = made.mask
         opacity = made.time / LAST
         blended = np.where(mask[:, :, None], (1 - opacity) * made.normal + opacity * made.anomaly, made.normal)
+        blended[:, :, COLOURS:] = (made.normal + opacity * made.anomaly)[:, :, COLOURS:]
         return {"frame": to_frame(blended.astype(np.float32)), "mask": mask}
 
     def detector(self) -> nn.Module:

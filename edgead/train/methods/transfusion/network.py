@@ -1,4 +1,8 @@
-"""TransFusion's U-Net, with the published code's module and parameter names, so that its weights load."""
+"""TransFusion's U-Net, with the published code's module and parameter names, so that its weights load.
+
+Where there is a depth channel, the network is two networks in one: convolutions in two groups, attention and heads for
+colour and for depth; only group norms, time and the mask's head see both.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +36,14 @@ class TimeEmbedding(nn.Module):
 class ResidualBlock(nn.Module):
     """Two times norm, SiLU, convolution; the embedded time is added between them, without an activation."""
 
-    def __init__(self, inputs: int, outputs: int, time_width: int) -> None:
+    def __init__(self, inputs: int, outputs: int, time_width: int, groups: int) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(NORM_GROUPS, inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups)
         self.norm2 = nn.GroupNorm(NORM_GROUPS, outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, groups=groups)
         same = inputs == outputs
-        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1)
+        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, groups=groups)
         self.time_emb = nn.Linear(time_width, outputs)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -68,35 +72,55 @@ class AttentionBlock(nn.Module):
 class Block(nn.Module):
     """A residual block and, where wanted, attention after it: the published DownBlock."""
 
-    def __init__(self, inputs: int, outputs: int, time_width: int, attention: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, time_width: int, attention: bool, groups: int) -> None:
         super().__init__()
-        self.res = ResidualBlock(inputs, outputs, time_width)
-        self.attn = AttentionBlock(outputs) if attention else nn.Identity()
+        self.res = ResidualBlock(inputs, outputs, time_width, groups)
+        self.halves = tuple(("attn", "attn_d")[:groups]) if attention else ()
+        for name in self.halves:
+            self.add_module(name, AttentionBlock(outputs // groups))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        out: Tensor = self.attn(self.res(x, time))
-        return out
+        return attend_by_halves(self, self.halves, self.res(x, time))
 
 
 class UpBlock(Block):
     """The same on features joined with those of the way down."""
 
-    def __init__(self, inputs: int, outputs: int, time_width: int, attention: bool) -> None:
-        super().__init__(inputs + outputs, outputs, time_width, attention)
+    def __init__(self, inputs: int, outputs: int, time_width: int, attention: bool, groups: int) -> None:
+        super().__init__(inputs + outputs, outputs, time_width, attention, groups)
+        self.groups = groups
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        if self.groups == 2:
+            # Colour of both, then depth of both. The published code cuts quarters also where the two parts are not
+            # equally wide, so that some channels change sides; the weights were trained like that.
+            x = torch.cat([x.chunk(4, dim=1)[part] for part in (0, 2, 1, 3)], dim=1)
+        return super().forward(x, time)
 
 
 class MiddleBlock(nn.Module):
     """Residual block, attention, residual block."""
 
-    def __init__(self, channels: int, time_width: int) -> None:
+    def __init__(self, channels: int, time_width: int, groups: int) -> None:
         super().__init__()
-        self.res1 = ResidualBlock(channels, channels, time_width)
-        self.attn = AttentionBlock(channels)
-        self.res2 = ResidualBlock(channels, channels, time_width)
+        self.res1 = ResidualBlock(channels, channels, time_width, groups)
+        self.halves = tuple(("attn", "attn_d")[:groups])
+        for name in self.halves:
+            self.add_module(name, AttentionBlock(channels // groups))
+        self.res2 = ResidualBlock(channels, channels, time_width, groups)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        out: Tensor = self.res2(self.attn(self.res1(x, time)), time)
+        out: Tensor = self.res2(attend_by_halves(self, self.halves, self.res1(x, time)), time)
         return out
+
+
+def attend_by_halves(block: nn.Module, halves: Sequence[str], x: Tensor) -> Tensor:
+    """Send the channels, or each half of them, through the block's attentions of these names."""
+    if not halves:
+        return x
+    parts = x.chunk(len(halves), dim=1) if len(halves) > 1 else (x,)
+    attended = [block.get_submodule(name)(part) for name, part in zip(halves, parts)]
+    return attended[0] if len(attended) == 1 else torch.cat(attended, dim=1)
 
 
 class Resize(nn.Module):
@@ -143,48 +167,59 @@ class UNet(nn.Module):
     """Predicts the anomaly's share of a blend, the good appearance, and where the anomaly is.
 
     Args:
+        channels: of the image, 3 (colour) or 4 (colour and depth).
         width: channels at full resolution, a multiple of 32.
         multipliers: of the width from level to level, each relative to the level above.
         attention_levels: numbers of the levels that have attention, from 0; the middle always has it.
         blocks: in each level on the way down; one more on the way up.
     """
 
-    def __init__(self, width: int, multipliers: Sequence[int], attention_levels: Sequence[int], blocks: int) -> None:
+    def __init__(
+        self, channels: int, width: int, multipliers: Sequence[int], attention_levels: Sequence[int], blocks: int
+    ) -> None:
         super().__init__()
+        self.groups = groups = 2 if channels == 4 else 1
         time_width = 4 * width
         self.pos_emb = _RowWave()
-        self.image_proj = nn.Conv2d(5, width, 3, padding=1)  # RGB, mask, position
+        if groups == 2:
+            self.image_proj_rgb = nn.Conv2d(5, width // 2, 3, padding=1)
+            self.image_proj_d = nn.Conv2d(3, width // 2, 3, padding=1)
+        else:
+            self.image_proj = nn.Conv2d(5, width, 3, padding=1)
         self.time_emb = TimeEmbedding(time_width)
         down: list[nn.Module] = []
         up: list[nn.Module] = []
         now = width
         for level, multiplier in enumerate(multipliers):
             attention = level in attention_levels
-            down.append(Block(now, now * multiplier, time_width, attention))
+            down.append(Block(now, now * multiplier, time_width, attention, groups))
             now *= multiplier
-            down += [Block(now, now, time_width, attention) for _ in range(blocks - 1)]
+            down += [Block(now, now, time_width, attention, groups) for _ in range(blocks - 1)]
             if level < len(multipliers) - 1:
-                down.append(Resize(nn.Conv2d(now, now, 3, 2, 1)))
+                down.append(Resize(nn.Conv2d(now, now, 3, 2, 1, groups=groups)))
         self.down = nn.ModuleList(down)
-        self.middle = MiddleBlock(now, time_width)
+        self.middle = MiddleBlock(now, time_width, groups)
         for level, multiplier in reversed(list(enumerate(multipliers))):
             attention = level in attention_levels
-            up += [UpBlock(now, now, time_width, attention) for _ in range(blocks)]
-            up.append(UpBlock(now, now // multiplier, time_width, attention))
+            up += [UpBlock(now, now, time_width, attention, groups) for _ in range(blocks)]
+            up.append(UpBlock(now, now // multiplier, time_width, attention, groups))
             now //= multiplier
             if level:
-                up.append(Resize(nn.ConvTranspose2d(now, now, 4, 2, 1)))
+                up.append(Resize(nn.ConvTranspose2d(now, now, 4, 2, 1, groups=groups)))
         self.up = nn.ModuleList(up)
         self.norm = nn.GroupNorm(FINAL_NORM_GROUPS, width)
-        self.final = nn.Conv2d(width, 3, 3, padding=1)
-        self.final_mean = nn.Conv2d(width, 3, 3, padding=1)
+        self.final = nn.Conv2d(width // groups, 3, 3, padding=1)
+        self.final_mean = nn.Conv2d(width // groups, 3, 3, padding=1)
+        if groups == 2:
+            self.final_d = nn.Conv2d(width // 2, 1, 3, padding=1)
+            self.final_mean_d = nn.Conv2d(width // 2, 1, 3, padding=1)
         self.final_seg = SegmentationHead(width)
 
     def forward(self, x: Tensor, previous: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Predict.
 
         Args:
-            x: ``[B, 3, H, W]``, the blend, RGB in [−1, 1].
+            x: ``[B, channels, H, W]``, the blend: RGB in [−1, 1] and depth.
             previous: ``[B, 1, H, W]``, 0 or 1: the mask found in the step before.
             time: ``[B] int64``.
 
@@ -197,8 +232,12 @@ class UNet(nn.Module):
     def project(self, x: Tensor, previous: Tensor) -> Tensor:
         """Join image, mask and position: ``[B, width, H, W]``."""
         position = self.pos_emb(x.shape[2], x.shape[3]).to(x.dtype).expand(len(x), -1, -1, -1)
-        out: Tensor = self.image_proj(torch.cat([x, previous, position], dim=1))
-        return out
+        if self.groups == 1:
+            out: Tensor = self.image_proj(torch.cat([x, previous, position], dim=1))
+            return out
+        colour = self.image_proj_rgb(torch.cat([x[:, :3], previous, position], dim=1))
+        depth = self.image_proj_d(torch.cat([x[:, 3:], previous, position], dim=1))
+        return torch.cat([colour, depth], dim=1)
 
     def features(self, x: Tensor, time: Tensor) -> Tensor:
         """Down and up again, ``[B, width, H, W]`` both."""
@@ -213,4 +252,9 @@ class UNet(nn.Module):
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features to the three predictions."""
-        return self.final(F.silu(self.norm(x))), self.final_mean(x), self.final_seg(x)
+        active, logits = F.silu(self.norm(x)), self.final_seg(x)
+        if self.groups == 1:
+            return self.final(active), self.final_mean(x), logits
+        (active, active_d), (colour, depth) = active.chunk(2, dim=1), x.chunk(2, dim=1)
+        anomaly = torch.cat([self.final(active), self.final_d(active_d)], dim=1)
+        return anomaly, torch.cat([self.final_mean(colour), self.final_mean_d(depth)], dim=1), logits

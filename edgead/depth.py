@@ -1,0 +1,127 @@
+"""Depth pictures: where they lie, what of them is a measurement, and how a distance becomes one byte of a frame.
+
+A frame with depth is ``(H, W, 4) uint8``: B, G, R and the depth's *code*. Code 0 means that nothing was measured; 1 to
+255 is the distance, linear over the depth range that training found. Reasons: docs/adr/0017.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.errors import DataError
+
+Depth = NDArray[np.float32]
+DepthRange = tuple[float, float]
+"""The distances of code 1 and of code 255, in the unit of the depth pictures."""
+
+NEAREST, FARTHEST = 1, 255
+"""Codes; 0 is what was not measured."""
+FOLDER, SUFFIXES = "xyz", (".tiff", ".tif", ".png")
+"""Depth pictures lie beside the folder of colour images, under the same names, as in MVTec 3D-AD."""
+SAMPLES_PER_PIXEL, PLANAR_CONFIGURATION = 277, 284
+"""Tags of a TIFF."""
+PERCENTILES = (0.1, 99.9)
+"""What counts as the nearest and the farthest of a picture: single points fly far off at the edges of parts."""
+MARGIN = 0.1
+"""Added to the range at either end, as a share of it: a defect may lie nearer or farther than any good part."""
+
+
+def find_depth_file(image: Path) -> Path:
+    """Return the depth picture of ``…/rgb/NAME.png``: ``…/xyz/NAME.tiff``, .tif or .png.
+
+    Raises:
+        DataError: there is none; with the name that was looked for.
+    """
+    wanted = [image.parent.parent / FOLDER / f"{image.stem}{suffix}" for suffix in SUFFIXES]
+    found = next((path for path in wanted if path.is_file()), None)
+    if found is None:
+        raise DataError(f"{image} has no depth: {wanted[0]} (or {', '.join(SUFFIXES[1:])}) is not there.")
+    return found
+
+
+def refuse_odd_tiff(path: Path) -> None:
+    """Refuse a TIFF whose channels are stored one after the other: OpenCV reads them wrongly and says nothing.
+
+    https://github.com/opencv/opencv/pull/29567 (2026) mends that. A BigTIFF, whose tables look different, is refused.
+
+    Raises:
+        DataError: it is one of them.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(8)
+            order = {b"II": "<", b"MM": ">"}.get(head[:2])
+            if order is None:
+                return
+            version, offset = struct.unpack(f"{order}HI", head[2:])
+            stream.seek(offset)
+            (count,) = struct.unpack(f"{order}H", stream.read(2))
+            entries = [struct.unpack(f"{order}HHIHxx", stream.read(12)) for _ in range(count)] if version == 42 else []
+    except (OSError, struct.error):
+        return  # what is missing or damaged is found by the decoder
+    tags = {tag: value for tag, _, _, value in entries}
+    if version == 43 or (tags.get(PLANAR_CONFIGURATION) == 2 and tags.get(SAMPLES_PER_PIXEL, 1) > 1):
+        raise DataError(f"{path} cannot be read: write it as a plain TIFF with interleaved channels.")
+
+
+def as_depth(picture: NDArray[Any]) -> Depth:
+    """Return the distances of a depth picture, 0 where nothing was measured.
+
+    Args:
+        picture: ``(H, W)`` or ``(H, W, 1)`` of any real type, or ``(H, W, 3)`` points x, y, z, of which z is taken.
+            What is not finite or not positive is no measurement.
+
+    Returns:
+        ``(H, W) float32``, a new array.
+
+    Raises:
+        DataError: another shape or type, or no measurement at all.
+    """
+    if not isinstance(picture, np.ndarray) or picture.dtype.kind not in "fui":
+        raise DataError(f"A depth picture is an array of numbers, not {getattr(picture, 'dtype', type(picture))}.")
+    if picture.ndim == 3 and picture.shape[2] in (1, 3):
+        picture = picture[:, :, -1]
+    if picture.ndim != 2:
+        raise DataError(f"A depth picture must be (H, W), or (H, W, 3) points, not {picture.shape}.")
+    depth = picture.astype(np.float32)
+    measured = (depth > 0) & (depth < np.inf)  # false of NaN
+    depth = np.where(measured, depth, np.float32(0))
+    if not measured.any():
+        raise DataError("The depth picture holds no measurement: nothing in it is finite and above zero.")
+    return depth
+
+
+def encode(depth: Depth, depth_range: DepthRange) -> NDArray[np.uint8]:
+    """Turn distances ``(H, W) float32`` into codes; what lies outside the range gets the code of its end.
+
+    Raises:
+        DataError: not one measurement lies inside: another unit, or a camera that was moved.
+    """
+    near, far = depth_range
+    measured = depth > 0
+    if not (measured & (depth >= near) & (depth <= far)).any():
+        found = depth[measured]
+        raise DataError(
+            f"All depth lies outside the range {near:.4g} to {far:.4g} that the model was trained with: "
+            f"it is {found.min():.4g} to {found.max():.4g}.\nIs it in the same unit, and the camera in its place?"
+        )
+    scale = (FARTHEST - NEAREST) / (far - near)
+    codes = depth * np.float32(scale) + np.float32(NEAREST - near * scale)
+    np.clip(np.rint(codes, out=codes), NEAREST, FARTHEST, out=codes)
+    return codes.astype(np.uint8) * measured
+
+
+def measure_range(pictures: Iterable[Depth]) -> DepthRange | None:
+    """Return the depth range of good parts: from the nearest to the farthest of all pictures, and a margin."""
+    ends = np.array([np.percentile(depth[depth > 0], PERCENTILES) for depth in pictures])
+    if not len(ends):
+        return None
+    near, far = float(ends[:, 0].min()), float(ends[:, 1].max())
+    margin = max(MARGIN * (far - near), 0.01 * far)  # of something flat too
+    return max(0.0, near - margin), far + margin

@@ -1,0 +1,195 @@
+"""Colour and depth from the files to the decision: train, export, predict, record, benchmark; and what lacks depth."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import edgead
+from edgead.benchmark.benchmark import benchmark
+from edgead.bundle import MANIFEST, Bundle, manifest_digest, read_bundle
+from edgead.errors import BundleError, ConfigError, DataError, SourceError
+from edgead.export.calibration import Calibration
+from edgead.export.export import export
+from edgead.export.gate import Budget
+from edgead.images import draw_overlay, read_depth, read_frame
+from edgead.runtime.engines import open_engine
+from edgead.runtime.golden import check_golden
+from edgead.runtime.inspector import Inspector, load
+from edgead.runtime.ledger import Ledger
+from edgead.runtime.outbox import Outbox
+from edgead.runtime.predict import collect_images, predict
+from edgead.runtime.record import Recorder
+from edgead.runtime.result import Result
+from edgead.runtime.run import run
+from edgead.runtime.sinks.rejects import RejectFolder
+from edgead.runtime.sources import open_source
+from edgead.runtime.stream import Stream, run_stream
+from edgead.train.checkpoint import load_run_config
+from edgead.train.train import resume, train
+
+SETTINGS = ("depth=true", "size=32x48", "multipliers=1", "steps=3", "batch_size=2")
+
+
+@pytest.fixture(scope="module")
+def rgbd(rgbd_bundle: Bundle) -> Inspector:
+    return load(rgbd_bundle.path, engine="onnxruntime")
+
+
+@pytest.fixture
+def run_folder(rgbd_bundle: Bundle) -> Path:
+    return rgbd_bundle.path.parent / "run"
+
+
+def with_range(bundle: Bundle, folder: Path, depth_range: list[float], channels: int = 4) -> Path:
+    """A copy whose manifest says another depth range."""
+    shutil.copytree(bundle.path, folder)
+    values = json.loads((folder / MANIFEST).read_text())
+    values["input"] |= {"depth_range": depth_range, "channels": channels}
+    (folder / MANIFEST).write_text(json.dumps({**values, "digest": manifest_digest(values)}))
+    return folder
+
+
+def test_what_a_bundle_with_depth_says_and_holds(rgbd_bundle: Bundle, run_folder: Path) -> None:
+    bundle = read_bundle(rgbd_bundle.path)
+    assert bundle.manifest.shape == (32, 48, 4)
+    assert bundle.manifest.input["channels"] == 4
+    assert bundle.manifest.pixels.depth_range == load_run_config(run_folder).depth_range
+    golden = bundle.golden()
+    assert golden.frames.shape == (4, 32, 48, 4)
+    assert golden.frames[..., 3].any()
+    sides = onnx.load(bundle.model).graph.input[0].type.tensor_type.shape.dim
+    assert [side.dim_value for side in sides[1:]] == [32, 48, 4]
+    for name in ("onnxruntime", "openvino"):
+        engine = open_engine(name, bundle)
+        assert check_golden(bundle, engine).good
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("depth_range", "channels"), [([0.4], 4), ([0.5, 0.4], 4), ([-1, 1], 4), ([0.4, 0.5], 3), (["a", "b"], 4)]
+)
+def test_a_range_that_makes_no_sense_is_refused(
+    rgbd_bundle: Bundle, tmp_path: Path, depth_range: list[float], channels: int
+) -> None:
+    with pytest.raises(BundleError, match="is damaged"):
+        read_bundle(with_range(rgbd_bundle, tmp_path / "copy", depth_range, channels))
+
+
+def test_files_and_frames_of_a_depth_camera_give_the_same(rgbd: Inspector, rgbd_parts: Path, tmp_path: Path) -> None:
+    folder = rgbd_parts / "test" / "dent"
+    images = collect_images([folder])
+    results = list(predict(rgbd, images, tmp_path))
+    assert [Path(result.path).parent.name for result in results] == ["rgb"] * 3
+    colour, depth = read_frame(images[0][0]), read_depth(folder / "xyz" / "000.tiff")
+    own = rgbd.inspect(edgead.with_depth(colour, depth, rgbd.depth_range))
+    assert own.score == results[0].score
+    flat = rgbd.inspect(edgead.with_depth(colour, np.where(depth > 0.49, depth, 0.49), rgbd.depth_range))
+    assert flat.score != own.score  # the depth is looked at
+    assert own.anomaly_map is not None
+    expected = draw_overlay(colour, own.anomaly_map, own.mask, 2 * own.mask_threshold)
+    assert np.array_equal(read_frame(tmp_path / images[0][1]), expected)
+
+
+def test_what_has_no_depth_is_never_decided_on(rgbd: Inspector, rgbd_parts: Path, tmp_path: Path) -> None:
+    colour = read_frame(rgbd_parts / "test" / "dent" / "rgb" / "000.png")
+    with pytest.raises(DataError, match="needs depth"):
+        rgbd.inspect(colour)
+    with Stream(rgbd, [[colour]]) as stream:
+        [result] = list(stream)
+    assert (result.verdict.value, result.cause) == ("UNKNOWN", "unreadable")
+    assert "needs depth" in result.reason
+    alone = tmp_path / "rgb"
+    shutil.copytree(rgbd_parts / "test" / "dent" / "rgb", alone)
+    [*results] = predict(rgbd, collect_images([alone]))
+    assert {result.verdict.value for result in results} == {"UNKNOWN"}
+    assert "xyz/000.tiff (or .tif, .png) is not there" in results[0].reason
+    with pytest.raises(
+        SourceError, match=r"needs depth, and the source synthetic gives colour alone\.\n.*docs/depth\.md"
+    ):
+        open_source("synthetic:", rgbd.pixels)
+    with pytest.raises(SourceError, match="needs depth"):
+        Stream(rgbd, [open_source("synthetic:")])
+
+
+def test_a_recording_keeps_depth_and_its_range(rgbd: Inspector, rgbd_parts: Path, tmp_path: Path) -> None:
+    source = open_source(str(rgbd_parts / "test"), rgbd.pixels)
+    recorded: list[Result] = []
+    sinks = [Outbox(Recorder(tmp_path / "tape", rgbd)), Outbox(RejectFolder(tmp_path / "rejects"))]
+    rgbd.threshold, before = -1.0, rgbd.threshold
+    run_stream(rgbd, source, sinks, Ledger(), on_result=recorded.append)
+    replayed: list[Result] = []
+    run_stream(rgbd, open_source(f"replay:{tmp_path / 'tape'}", rgbd.pixels), [], Ledger(), on_result=replayed.append)
+    rgbd.threshold = before
+    assert len(recorded) == 6
+    assert [result.score for result in recorded] == [result.score for result in replayed]
+    other = dataclasses.replace(rgbd.pixels, depth_range=(0.1, 0.2))
+    with pytest.raises(SourceError, match=r"was recorded with the depth range .*; the model has \[0\.1, 0\.2\]"):
+        open_source(f"replay:{tmp_path / 'tape'}", other)
+    [picture, *_] = sorted((tmp_path / "rejects").glob("*.depth.png"))
+    frame = read_frame(rgbd_parts / "test" / "dent" / "rgb" / "000.png", rgbd.pixels)
+    assert np.array_equal(read_frame(picture)[:, :, 0], frame[:, :, 3])
+    assert np.array_equal(read_frame(picture.with_name(picture.name.replace(".depth", ""))), frame[:, :, :3])
+
+
+def test_bundles_that_code_depth_differently_share_no_frames(
+    rgbd: Inspector, rgbd_bundle: Bundle, bundle: Bundle, rgbd_parts: Path, tmp_path: Path
+) -> None:
+    other = load(with_range(rgbd_bundle, tmp_path / "other.edgead", [0.3, 0.9]), engine="onnxruntime")
+    with Stream(rgbd, [[]]) as stream, pytest.raises(ConfigError, match=r"over \(0\.3, 0\.9\).*cannot share frames"):
+        stream.swap(other)
+    with pytest.raises(ConfigError, match="reads depth over None"):
+        run(rgbd_bundle.path, sources=[str(rgbd_parts / "test")], shadow=bundle.path, engine="onnxruntime")
+
+
+def test_bundles_with_and_without_depth_are_measured_together(
+    rgbd_bundle: Bundle, bundle: Bundle, rgbd_parts: Path, tmp_path: Path
+) -> None:
+    report, _ = benchmark(
+        [rgbd_bundle.path, bundle.path], rgbd_parts, engine="onnxruntime", rounds=2, pixel_size=32, out=tmp_path
+    )
+    assert [row["images"] for row in report.rows] == [{"good": 3, "defective": 3, "with_mask": 3, "skipped": 0}] * 2
+    assert all(row["latency_ms"]["p50"] > 0 for row in report.rows)
+
+
+@pytest.mark.slow
+def test_a_lower_precision(run_folder: Path, tmp_path: Path) -> None:
+    made = export(
+        run_folder, out=tmp_path / "low.edgead", precision="int8", calibration=Calibration(8), budget=Budget(1, 1)
+    )
+    assert made.manifest.precision == "int8"
+    assert made.manifest.pixels.depth_range == load_run_config(run_folder).depth_range
+    with load(made.path, engine="onnxruntime") as inspector:
+        assert check_golden(inspector.bundle, inspector.engine).good
+
+
+def test_training_needs_depth_that_can_be_read(rgbd_parts: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "dome"
+    shutil.copytree(rgbd_parts, copy)
+    (copy / "train" / "good" / "xyz" / "000.tiff").unlink()
+    [folder] = train("transfusion", copy, preset="nano", settings=(*SETTINGS, "steps=1"), out=tmp_path / "run")
+    assert len(load_run_config(folder).normals) == 9
+    shutil.rmtree(copy / "train" / "good" / "xyz")
+    with pytest.raises(DataError, match=r"None of the 10 .*depth.*\n.*rgb/000\.png has no depth: .*xyz/000\.tiff"):
+        train("transfusion", copy, preset="nano", settings=SETTINGS, out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(ConfigError, match="draem has no setting 'depth'"):
+        train("draem", rgbd_parts, settings=("depth=true",), out=tmp_path / "draem")
+
+
+def test_a_stopped_run_keeps_its_range(run_folder: Path, tmp_path: Path) -> None:
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    shutil.copy(run_folder / "config.json", stopped)
+    resume(stopped)
+    assert load_run_config(stopped) == load_run_config(run_folder)
+    assert (stopped / "weights.safetensors").read_bytes() == (run_folder / "weights.safetensors").read_bytes()
+    assert load_run_config(stopped).depth_range is not None
+    grid = read_frame(run_folder / "synthetic.png")
+    assert grid.shape == (3 * 32, 8 * 48, 3)  # colours, depth, masks

@@ -29,6 +29,7 @@ from edgead.datasets import load_frames, open_category
 from edgead.export.to_onnx import write_onnx
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.checkpoint import RunConfig, load_method
+from edgead.train.foreground import load_parts
 from edgead.train.method import TrainingData
 
 STEPS = (18, 8, 4, 2, 1)
@@ -39,10 +40,11 @@ WORST = 0.005
 def validation(run: RunConfig, method: Any, anomalies: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Return the run's held-out good images and synthetic anomalies on them, and their masks."""
     size = tuple(run.config["size"])
-    normals = load_frames([Path(run.data, name) for name in run.held_out], size, run.pixels).frames
+    held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.pixels)
+    normals, parts = held_out.frames, load_parts(run.config["foreground"], held_out.paths, size)
     rng = np.random.default_rng((run.seed, 0x57E9))
     textures = np.empty((0, *size, 3), np.uint8)
-    made = [method.example(TrainingData(normals, textures), rng) for _ in range(anomalies)]
+    made = [method.example(TrainingData(normals, textures, parts=parts), rng) for _ in range(anomalies)]
     frames = np.concatenate([normals, np.stack([example["frame"] for example in made])])
     empty = np.zeros((len(normals), *size), np.bool_)
     return frames, np.concatenate([empty, np.stack([example["mask"] for example in made])])

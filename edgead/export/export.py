@@ -22,6 +22,7 @@ from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
+from edgead.train.foreground import load_parts
 from edgead.train.method import Method, TrainingData
 
 PARITY_FRAMES = 12
@@ -103,7 +104,8 @@ def export(
     held_out = _load_held_out(run, root, console)
     rng = np.random.default_rng((run.seed, 0x60D))
     count = SYNTHETIC if precision != "fp32" else min(len(held_out.frames), PARITY_FRAMES)
-    data_held_out = TrainingData(held_out.frames)
+    parts = load_parts(run.config.get("foreground", ""), held_out.paths, method.config.size)
+    data_held_out = TrainingData(held_out.frames, parts=parts)
     anomalies = np.stack([method.example(data_held_out, rng)["frame"] for _ in range(count)])
     with atomic_folder(path) as folder:
         assembled = _assemble(method, run, held_out, anomalies, false_reject, path, folder / "fp32", console)

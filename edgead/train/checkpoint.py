@@ -72,6 +72,7 @@ class RunConfig:
         versions: of the packages that matter.
         weights: file of a backbone's weights, or None for its publisher's download.
         sources: other products whose real defects are learned from.
+        parts_fingerprint: SHA-256 over the foreground masks of the training images; empty where there are none.
         depth_range: of the training images' depth, see `edgead.depth`; None where none is learned from.
     """
 
@@ -92,6 +93,7 @@ class RunConfig:
     versions: dict[str, str]
     weights: str | None = None
     sources: tuple[SourceConfig, ...] = ()
+    parts_fingerprint: str = ""
     depth_range: DepthRange | None = None
 
     @property

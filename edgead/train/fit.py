@@ -31,6 +31,7 @@ from edgead.console import Console
 from edgead.errors import ConfigError, DeviceError, TrainingError
 from edgead.train.checkpoint import (
     METRICS,
+    STATE,
     State,
     load_state,
     restore_optimizer,
@@ -253,12 +254,16 @@ class _StageLoop:
 
     def _not_finite(self, step: int, values: dict[str, float]) -> TrainingError:
         broken = ", ".join(name for name, value in values.items() if not math.isfinite(value))
+        return self._diverged(f"The loss is not finite at step {step + 1}", broken or "the sum, or in another process")
+
+    def _diverged(self, what: str, where: str) -> TrainingError:
+        state = self.folder / STATE
+        kept = f"The last saved state is {state}." if state.is_file() else "No state had been saved yet."
         return TrainingError(
-            f"The loss is not finite at step {step + 1} of stage '{self.stage.name}' "
-            f"({broken or 'the sum, or in another process'}).\n"
+            f"{what} of stage '{self.stage.name}' ({where}).\n"
             "Likely causes: a learning rate that is too high (--set learning_rate=…), or fp16 overflow "
             "(--precision bf16).\n"
-            f"The last good state is in {self.folder}."
+            f"Train anew with another --out. {kept}"
         )
 
     def _agree(self, *flags: bool) -> list[bool]:
@@ -270,6 +275,9 @@ class _StageLoop:
 
     def _save(self, step: int) -> None:
         started = time.monotonic()
+        weights = self.trained.network.state_dict().items()
+        if broken := [name for name, value in weights if not value.isfinite().all()]:  # a finite loss may do that
+            raise self._diverged(f"The weights are not finite after step {step}", f"{len(broken)}, first {broken[0]}")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             scaler: dict[str, Any] = {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict()

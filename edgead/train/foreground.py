@@ -2,13 +2,85 @@
 
 from __future__ import annotations
 
-import numpy as np
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
 
-from edgead.images import Frame, Mask, cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.errors import ConfigError, DataError
+from edgead.images import Frame, Mask, cv2, fit_mask, list_images, read_frame, read_mask
+from edgead.train.method import TrainingData
 
 FOREGROUNDS = ("auto", "all", "bright", "dark", "disc")
 SEPARABLE = 0.75
 """Otsu's measure of two-classness from which `auto` believes in a background; a normal distribution has 0.64."""
+
+
+def check_foreground(how: str) -> None:
+    """Refuse what is neither one of `FOREGROUNDS` nor a folder of masks. A finished run's folder may be gone.
+
+    Raises:
+        ConfigError: with what there is.
+    """
+    if how not in FOREGROUNDS and not Path(how).is_absolute() and not Path(how).is_dir():
+        raise ConfigError(f"foreground is one of {', '.join(FOREGROUNDS)}, or a folder of masks, not '{how}'.")
+
+
+def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """Read where the part is on images from a folder of masks, for instance of a segmentation network.
+
+    The mask of ``NAME.png`` is ``NAME.png`` or ``NAME_mask.png`` in that folder (any picture format), of the image's
+    size; every value above zero is the part (above 127 in JPEG). Masks of other images may lie there too.
+
+    Args:
+        how: the folder; one of `FOREGROUNDS` or ``""`` needs none.
+        images: files that the masks belong to.
+        size: (height, width) that the images are fitted to.
+
+    Returns:
+        ``[N, H, W] bool``, in the order of the images; None where there is no folder.
+
+    Raises:
+        DataError: no such folder; an image without a mask; a mask of another size, or empty.
+    """
+    if not how or how in FOREGROUNDS:
+        return None
+    folder = Path(how)
+    if not folder.is_dir():
+        raise DataError(f"The folder of foreground masks {folder} does not exist. Bring it back to that place.")
+    files = {path.stem: path for path in list_images(folder)}
+    parts = np.empty((len(images), *size), np.bool_)
+    for number, image in enumerate(images):
+        file = files.get(f"{image.stem}_mask", files.get(image.stem))
+        if file is None:
+            raise DataError(
+                f"There is no foreground mask for {image}.\n"
+                f"Put {image.stem}.png or {image.stem}_mask.png into {folder}, or leave foreground out."
+            )
+        mask, (height, width) = read_mask(file), read_frame(image).shape[:2]
+        if mask.shape != (height, width):
+            raise DataError(
+                f"The foreground mask {file} is {mask.shape[1]}×{mask.shape[0]} pixels, its image {image} is "
+                f"{width}×{height}.\nResize the mask, if it is this image's."
+            )
+        parts[number] = fit_mask(mask, size)
+        if not parts[number].any():
+            raise DataError(
+                f"The foreground mask {file} is empty at {size[0]}×{size[1]}: nowhere would be left for anomalies."
+            )
+    return parts
+
+
+def parts_fingerprint(parts: NDArray[np.bool_] | None) -> str:
+    """Return the SHA-256 of fitted masks; nothing where there are none."""
+    return "" if parts is None else hashlib.sha256(parts.tobytes()).hexdigest()
+
+
+def part_of(data: TrainingData, number: int, how: str) -> Mask:
+    """Return where on a good image the part is, ``[H, W] bool``: by its mask, or else as `how` says."""
+    return foreground_mask(data.normals[number], how) if data.parts is None else data.parts[number]
 
 
 def foreground_mask(frame: Frame, how: str = "auto") -> Mask:

@@ -128,11 +128,13 @@ class TrainingData:
         normals: ``[N, H, W, C] uint8``, fitted training images: BGR, and depth where the configuration takes it.
         textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
         sources: what was learned from each other product with real defects (`Lesson.learned`); most methods take none.
+        parts: ``[N, H, W]``, where on each image the part is, if somebody has made masks (`edgead.train.foreground`).
     """
 
     normals: NDArray[np.uint8]
     textures: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))
     sources: tuple[Arrays, ...] = ()
+    parts: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from edgead.errors import DataError
 from edgead.files import atomic_file
 from edgead.images import encode_png
 from edgead.train import checkpoint
+from edgead.train.foreground import load_parts
 from edgead.train.method import TrainingData
 from edgead.train.sources import load_learned
 from edgead.train.train import load_textures
@@ -61,7 +62,8 @@ def synthesise(
     frames = load_frames([root / run.normals[index] for index in chosen], method.config.size, run.pixels)
     if not len(frames.frames):
         raise DataError(f"None of this run's images in {root} can be read:\n{frames.skipped[0]}")
-    material = TrainingData(frames.frames, load_textures(run, console), learned)
+    parts = load_parts(run.config.get("foreground", ""), frames.paths, method.config.size)
+    material = TrainingData(frames.frames, load_textures(run, console), learned, parts)
     paths = []
     for number in console.track("drawing anomalies")(range(count)):
         example = method.example(material, rng)

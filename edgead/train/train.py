@@ -22,6 +22,7 @@ from edgead.images import Frame, list_images
 from edgead.train import checkpoint, plots
 from edgead.train.checkpoint import CURVES, RunConfig
 from edgead.train.fit import fit, is_main
+from edgead.train.foreground import FOREGROUNDS, load_parts, parts_fingerprint
 from edgead.train.method import Method, TrainingData, configure
 from edgead.train.methods import get_method
 from edgead.train.sources import find_sources, learn, open_source
@@ -84,6 +85,8 @@ def train(
         raise ConfigError("Several processes need one folder to share; name it with --out DIR.")
     kind = get_method(method)
     config = dataclasses.asdict(configure(kind, preset, settings))
+    if (how := config.get("foreground", "all")) not in FOREGROUNDS:
+        config["foreground"] = str(Path(how).resolve())  # a resumed run finds the masks from any folder
     if not 0 < holdout < 1:
         raise ConfigError(f"--holdout is a share between 0 and 1, not {holdout}.")
     if sources and not kind.card.protocol:
@@ -228,6 +231,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         console.say(
             "Warning: the images are almost black. If they hold 10 or 12 bits in 16, say --bit-depth 10 (or 12)."
         )
+    parts = load_parts(run.config.get("foreground", ""), frames.paths, size)
     pictures = load_textures(run, console)
     opened = [open_source(source, folder, run, console) for source in run.sources]
     held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.pixels)
@@ -235,6 +239,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         raise DataError(
             f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"
         )
+    load_parts(run.config.get("foreground", ""), held_out.paths, size)  # the export will want them too
     if not run.fingerprint:
         run = dataclasses.replace(
             run,
@@ -243,22 +248,32 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             fingerprint=frames.fingerprint,
             held_out_fingerprint=held_out.fingerprint,
             sources=tuple(config for config, _ in opened),
+            parts_fingerprint=parts_fingerprint(parts),
         )
         if is_main():
             folder = folder if named else new_folder(folder)
             checkpoint.save_run_config(folder, run)
     elif run.fingerprint != frames.fingerprint:
         raise CheckpointError(f"The training images in {run.data} are not those that {folder} was started with.")
+    elif run.parts_fingerprint != parts_fingerprint(parts):
+        raise CheckpointError(
+            f"The masks in {run.config['foreground']} are not those that {folder} was started with.\n"
+            "Bring the right ones back, or train anew."
+        )
     if workers is None:
         workers = 0 if (os.cpu_count() or 1) <= 2 else min(8, (os.cpu_count() or 1) - 1)
     optimise = partial(fit, seed=run.seed, device=device, precision=run.precision, workers=workers, console=console)
     if method.card.protocol:
         console.say(method.card.protocol if opened else method.card.without_sources)
-    learned = tuple(learn(method, config, source, folder, run, optimise, console) for config, source in opened)
-    data = TrainingData(frames.frames, pictures, learned)
-    if is_main() and not (folder / SYNTHETIC).exists():
-        plots.draw_examples(_examples(method, data, run.seed), folder / SYNTHETIC)
-    optimise(method, method.stages(data), folder)
+    try:
+        learned = tuple(learn(method, config, source, folder, run, optimise, console) for config, source in opened)
+        data = TrainingData(frames.frames, pictures, learned, parts)
+        if is_main() and not (folder / SYNTHETIC).exists():
+            plots.draw_examples(_examples(method, data, run.seed), folder / SYNTHETIC)
+        optimise(method, method.stages(data), folder)
+    except KeyboardInterrupt:
+        console.say(f"Stopped. Go on with:  edgead train --resume --out {folder}")
+        raise
     if is_main():
         plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -145,12 +146,28 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_s
     torch.manual_seed(3)
     method = Draem(CONFIG)
     stage = dataclasses.replace(method.stages(DATA)[0], module=Diverging(method.network))
-    with pytest.raises(TrainingError, match=r"(?s)step 4 of stage 'train' \(ssim\).*learning_rate.*bf16"):
+    with pytest.raises(TrainingError, match=r"(?s)step 4 of stage 'train' \(ssim\).*bf16.*last saved state is"):
         fit(method, [stage], tmp_path, seed=3, device="cpu", save_seconds=0.0)
     saved = checkpoint.load_state(tmp_path, method)
     assert saved is not None
     assert saved[0].step == 3
     assert all(torch.isfinite(value).all() for value in method.network.state_dict().values())
+
+
+@pytest.mark.parametrize("save_seconds", [0.0, 1e9])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, save_seconds: float) -> None:
+    """A step may break them while its loss is finite; at the last step no loss would tell."""
+    torch.manual_seed(3)
+    method = Draem(CONFIG)
+
+    def breaking(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=math.inf)
+
+    stage = dataclasses.replace(method.stages(DATA)[0], optimizer=breaking, steps=1)
+    with pytest.raises(TrainingError, match=r"not finite after step 1(?s:.*)another --out\. No state had been saved"):
+        fit(method, [stage], tmp_path, seed=3, device="cpu", save_seconds=save_seconds)
+    assert not (tmp_path / checkpoint.STATE).exists()
+    assert not (tmp_path / checkpoint.WEIGHTS).exists()
 
 
 def test_two_stages_run_in_order_and_resume_in_the_second(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -116,6 +117,24 @@ def test_a_run_that_was_stopped_in_a_lesson_goes_on(transferred: Path, tmp_path:
         assert weights(run) == weights(transferred)
         kept, made = (load_file(each / "sources" / "tile" / LEARNED) for each in (transferred, run))
         assert all(np.array_equal(kept[name], made[name]) for name in kept)
+
+
+class Stopper(Recorder):
+    """Is interrupted in the first stage."""
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
+        if label == "remove":
+            raise KeyboardInterrupt
+        yield lambda text: None
+
+
+def test_whoever_stops_a_run_hears_how_to_go_on(parts: Path, source: Path, tmp_path: Path) -> None:
+    stopper = Stopper()
+    with pytest.raises(KeyboardInterrupt):
+        train("drept", parts, preset="nano", settings=QUICK, sources=[source], out=tmp_path / "run", console=stopper)
+    assert stopper.lines[-1] == f"Stopped. Go on with:  edgead train --resume --out {tmp_path / 'run'}"
+    assert checkpoint.is_finished(resume(tmp_path / "run", device="cpu"))
 
 
 def test_changed_sources_are_noticed(transferred: Path, source: Path, tmp_path: Path) -> None:

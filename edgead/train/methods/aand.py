@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from edgead.errors import ConfigError
 from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
-from edgead.train.foreground import FOREGROUNDS, foreground_mask
+from edgead.train.foreground import check_foreground, part_of
 from edgead.train.maps import gaussian_weights, upsampling
 from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, Track, TrainingData
 from edgead.train.synthetic import synthesise
@@ -74,8 +74,8 @@ class AandConfig(MethodConfig):
     lowest_opacity: float = 0.2
     """Opacity of the texture is drawn from [this, 1]."""
     foreground: str = "auto"
-    """Where on the part anomalies are put: auto, all, bright, dark or disc. `auto` takes the part where its
-    brightness stands out from a background along the border, and everything where it does not."""
+    """Where on the part anomalies are put: auto, all, bright, dark, disc, or a folder of masks. `auto` takes the part
+    where its brightness stands out from a background along the border, and everything where it does not."""
     margin: float = 0.3
     """By how much an amplified anomalous patch has to become less similar to normal ones (cosine)."""
     amplify_weight: float = 0.1
@@ -96,8 +96,7 @@ class AandConfig(MethodConfig):
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}.")
         if len(self.student_blocks) != 3 or min(self.student_blocks) < 1:
             raise ConfigError(f"student_blocks are three positive numbers, not {self.student_blocks}.")
-        if self.foreground not in FOREGROUNDS:
-            raise ConfigError(f"foreground is one of {', '.join(FOREGROUNDS)}, not '{self.foreground}'.")
+        check_foreground(self.foreground)
         if self.backbone not in LEVELS:
             raise ConfigError(f"AAND's teacher is one of {', '.join(LEVELS)}, not '{self.backbone}'.")
         if self.margin < 0 or self.amplify_weight < 0 or self.map_sigma < 0:
@@ -607,7 +606,7 @@ class Aand(Method):
     def stages(self, data: TrainingData) -> list[Stage]:
         config, network, normals = self.config, self.network, data.normals
         teacher, amplifiers = network.encoder_AT, nn.ModuleList(network.encoder_AT.amplifiers())
-        parts = [foreground_mask(frame, config.foreground) for frame in normals]
+        parts = [part_of(data, number, config.foreground) for number in range(len(normals))]
 
         def draw(rng: np.random.Generator) -> Arrays:
             number = rng.integers(len(normals))
@@ -651,9 +650,9 @@ class Aand(Method):
     def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
         mask = np.zeros(self.config.size, np.bool_)
         while not mask.any():
-            frame = data.normals[rng.integers(len(data.normals))]
-            part = foreground_mask(frame, self.config.foreground)
-            image, mask = synthesise(rng, frame, data.textures, self.config.lowest_opacity, part)
+            number = int(rng.integers(len(data.normals)))
+            part = part_of(data, number, self.config.foreground)
+            image, mask = synthesise(rng, data.normals[number], data.textures, self.config.lowest_opacity, part)
         return {"frame": np.round(image * 255).astype(np.uint8), "mask": mask}
 
     def detector(self) -> nn.Module:

@@ -19,7 +19,7 @@ from edgead.train.fit import fit
 from edgead.train.method import Lesson, Source, TrainingData
 from edgead.train.methods.drept.config import DreptConfig
 from edgead.train.methods.drept.deploy import Deployable, Detector
-from edgead.train.methods.drept.lesson import DefectFit, SourceNetwork
+from edgead.train.methods.drept.lesson import DefectFit, SourceNetwork, remove, to_frames
 from edgead.train.methods.drept.method import Drept, transfer
 from edgead.train.methods.drept.mixture import (
     MixtureParameters,
@@ -401,18 +401,19 @@ def test_mixtures_lie_where_the_defect_is() -> None:
 
 @pytest.mark.slow
 def test_removal_takes_scratches_away(tmp_path: Path) -> None:
-    """In some hundred steps they only fade; what changes most lies where they are."""
+    """The clean pictures are known: inside the scratches the error falls, outside it stays small."""
     rng = np.random.default_rng(0)
-    clean = stripes(rng, 8)
+    clean = stripes(rng, 40)
     anomalies, masks = scratched(rng, clean)
     torch.manual_seed(0)
-    config = DreptConfig(**{**TOY.__dict__, "removal_steps": 150, "identity_weight": 10.0})
-    lesson = Drept(config).lesson(Source("stripes", stripes(rng, 16), anomalies))
-    fit(lesson, lesson.stages, tmp_path, seed=0, device="cpu")
-    removed = lesson.picture()[1].astype(np.float32)
-    assert metrics.rank(masks, np.abs(removed - anomalies).mean(axis=3)).auroc() > 0.9
-    left, before = (np.abs(frames[masks] - clean[masks].astype(np.float32)).mean() for frames in (removed, anomalies))
-    assert left < 0.8 * before
+    config = DreptConfig(**{**TOY.__dict__, "removal_steps": 200, "identity_weight": 10.0})
+    lesson = Drept(config).lesson(Source("stripes", stripes(rng, 60), anomalies))
+    fit(lesson, lesson.stages[:1], tmp_path, seed=0, device="cpu")
+    assert isinstance(lesson.network, SourceNetwork)
+    removed = to_frames(remove(lesson.network, anomalies)).astype(np.float32)
+    inside, before = (np.abs(frames[masks] - clean[masks]).mean() for frames in (removed, anomalies.astype(np.float32)))
+    assert inside < 0.5 * before
+    assert np.abs(removed - clean)[~masks].mean() < 0.06 * before
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgead.errors import ConfigError
-from edgead.train.foreground import FOREGROUNDS
+from edgead.train.foreground import check_foreground
 from edgead.train.method import MethodConfig
 from edgead.train.methods.transfusion.diffusion import FIRST
 from edgead.train.methods.transfusion.network import NORM_GROUPS
@@ -38,8 +38,8 @@ class TransfusionConfig(MethodConfig):
     structural_share: float = 0.5
     """Share of the anomalies that are made of the image's own shuffled patches; the others of texture pictures."""
     foreground: str = "auto"
-    """Where on the part anomalies are put: auto, all, bright, dark or disc, widened by two pixels. The published code
-    reads masks that a segmentation network made, and takes everything for textures."""
+    """Where on the part anomalies are put: auto, all, bright, dark, disc, or a folder of masks, widened by two pixels.
+    The published code reads masks that a segmentation network made, and takes everything for textures."""
     rotate_share: float = 0.3
     """Share of the examples that are rotated. Set to 0 where a turned part is itself a defect."""
     rotate_degrees: float = 20.0
@@ -69,8 +69,7 @@ class TransfusionConfig(MethodConfig):
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}.")
         if self.decay <= 0 or self.rotate_degrees < 0:
             raise ConfigError("decay must be positive, and rotate_degrees not negative.")
-        if self.foreground not in FOREGROUNDS:
-            raise ConfigError(f"foreground is one of {', '.join(FOREGROUNDS)}, not '{self.foreground}'.")
+        check_foreground(self.foreground)
         if not 1 <= self.reverse_steps <= FIRST:
             raise ConfigError(f"reverse_steps must lie between 1 and {FIRST}, not {self.reverse_steps}.")
 

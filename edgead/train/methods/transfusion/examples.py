@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from edgead.depth import FARTHEST, NEAREST
 from edgead.images import Frame, Mask, cv2
-from edgead.train.foreground import foreground_mask
 from edgead.train.method import Arrays
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.diffusion import COLOURS, LAST
@@ -52,10 +51,9 @@ class Example:
         }
 
 
-def widened_foreground(frame: Frame, how: str) -> Mask:
-    """Return where anomalies may be, ``[H, W] bool``."""
-    part = foreground_mask(frame, how).astype(np.uint8)
-    return np.asarray(cv2().dilate(part, np.ones((WIDENED, WIDENED), np.uint8)), np.bool_)
+def widened(part: Mask) -> Mask:
+    """Return where anomalies may be: on the part ``[H, W]`` and a little beside it."""
+    return np.asarray(cv2().dilate(part.astype(np.uint8), np.ones((WIDENED, WIDENED), np.uint8)), np.bool_)
 
 
 def draw_example(rng: Rng, frame: Frame, part: Mask, textures: NDArray[np.uint8], config: TransfusionConfig) -> Example:

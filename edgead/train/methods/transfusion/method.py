@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from edgead.errors import CheckpointError
+from edgead.train.foreground import part_of
 from edgead.train.method import Arrays, Batch, Card, Method, Official, Stage, TrainingData
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.deployable import Deployable
 from edgead.train.methods.transfusion.detector import Detector
 from edgead.train.methods.transfusion.diffusion import COLOURS, LAST, blend, losses
-from edgead.train.methods.transfusion.examples import draw_example, to_frame, widened_foreground
+from edgead.train.methods.transfusion.examples import draw_example, to_frame, widened
 from edgead.train.methods.transfusion.network import UNet
 
 
@@ -127,7 +128,7 @@ class Transfusion(Method):
 
     def stages(self, data: TrainingData) -> list[Stage]:
         config = self.config
-        parts = [widened_foreground(frame, config.foreground) for frame in data.normals]
+        parts = [widened(part_of(data, number, config.foreground)) for number in range(len(data.normals))]
 
         def sample(rng: np.random.Generator) -> Arrays:
             number = rng.integers(len(data.normals))
@@ -152,9 +153,9 @@ class Transfusion(Method):
     def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
         mask = np.zeros(self.config.size, np.bool_)
         while not mask.any():
-            frame = data.normals[rng.integers(len(data.normals))]
-            part = widened_foreground(frame, self.config.foreground)
-            made = draw_example(rng, frame, part, data.textures, self.config)
+            number = int(rng.integers(len(data.normals)))
+            part = widened(part_of(data, number, self.config.foreground))
+            made = draw_example(rng, data.normals[number], part, data.textures, self.config)
             mask = made.mask
         opacity = made.time / LAST
         blended = np.where(mask[:, :, None], (1 - opacity) * made.normal + opacity * made.anomaly, made.normal)

@@ -82,8 +82,10 @@ def measure(folder: Path, anomalies: int, test: bool, scratch: Path) -> list[dic
         scores, maps, milliseconds = infer(engine := OnnxRuntimeEngine(path), frames)
         labels = masks.any(axis=(1, 2))
         row: dict[str, Any] = {
+            "run": folder.name,
             "category": run.category,
             "preset": run.preset,
+            "size": method.config.size,
             "reverse_steps": steps,
             "validation": {
                 "good": int((~labels).sum()),
@@ -106,12 +108,12 @@ def measure(folder: Path, anomalies: int, test: bool, scratch: Path) -> list[dic
 
 
 def fewest(rows: list[dict[str, Any]]) -> int:
-    """Return the fewest steps that lose at most `WORST` against 18 in both figures, on every category."""
-    full = {row["category"]: row["validation"] for row in rows if row["reverse_steps"] == STEPS[0]}
+    """Return the fewest steps that lose at most `WORST` against 18 in both figures, in every run."""
+    full = {row["run"]: row["validation"] for row in rows if row["reverse_steps"] == STEPS[0]}
 
     def good(steps: int) -> bool:
         return all(
-            full[row["category"]][name] - row["validation"][name] <= WORST
+            full[row["run"]][name] - row["validation"][name] <= WORST
             for row in rows
             if row["reverse_steps"] == steps
             for name in ("image_auroc", "pixel_auroc")

@@ -268,7 +268,10 @@ def find_depth_range(paths: Sequence[Path], progress: Callable[[Sequence[Path]],
 
     found = measure_range(pictures())
     if found is None:
-        raise DataError(f"None of the {len(paths)} good images has depth that can be read; the first:\n{reasons[0]}")
+        raise DataError(
+            f"None of the {len(paths)} good images has depth that can be read; the first:\n{reasons[0]}\n"
+            "Depth lies in xyz/ beside the colours in rgb/. Without any, leave out --set depth=true."
+        )
     return found
 
 

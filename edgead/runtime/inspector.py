@@ -339,10 +339,11 @@ def refuse_other_depth(successor: Inspector, inspector: Inspector) -> None:
         ConfigError: their depth ranges differ.
     """
     if successor.depth_range != inspector.depth_range:
-        raise ConfigError(
-            f"{successor.bundle.manifest.name} reads depth over {successor.depth_range}, "
-            f"{inspector.bundle.manifest.name} over {inspector.depth_range}: they cannot share frames."
+        one, other = (
+            f"{each.bundle.manifest.name} reads {f'depth over {each.depth_range}' if each.depth_range else 'no depth'}"
+            for each in (successor, inspector)
         )
+        raise ConfigError(f"{one}, {other}: they cannot share frames.")
 
 
 def _words(error: Exception) -> str:

@@ -25,7 +25,9 @@ def check_foreground(how: str) -> None:
         ConfigError: with what there is.
     """
     if how not in FOREGROUNDS and not Path(how).is_absolute() and not Path(how).is_dir():
-        raise ConfigError(f"foreground is one of {', '.join(FOREGROUNDS)}, or a folder of masks, not '{how}'.")
+        raise ConfigError(
+            f"foreground is one of {', '.join(FOREGROUNDS)}, or a folder of masks; there is no folder '{how}'."
+        )
 
 
 def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArray[np.bool_] | None:
@@ -49,7 +51,10 @@ def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArr
         return None
     folder = Path(how)
     if not folder.is_dir():
-        raise DataError(f"The folder of foreground masks {folder} does not exist. Bring it back to that place.")
+        raise DataError(
+            f"The folder of foreground masks {folder} does not exist.\nA run goes on with its own masks in their place; "
+            f"a new one takes another folder, or --set foreground={'|'.join(FOREGROUNDS)}."
+        )
     files = {path.stem: path for path in list_images(folder)}
     parts = np.empty((len(images), *size), np.bool_)
     for number, image in enumerate(images):

@@ -52,7 +52,8 @@ def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArr
     folder = Path(how)
     if not folder.is_dir():
         raise DataError(
-            f"The folder of foreground masks {folder} does not exist.\nA run goes on with its own masks in their place; "
+            f"The folder of foreground masks {folder} does not exist.\n"
+            "A run goes on with its own masks in their place; "
             f"a new one takes another folder, or --set foreground={'|'.join(FOREGROUNDS)}."
         )
     files = {path.stem: path for path in list_images(folder)}

@@ -115,7 +115,7 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
 @click.option("--category", help="One of several categories, or 'all' for a run each.")
 @click.option("--preset", default="paper", show_default=True, help="paper, edge (for small devices) or nano (to try).")
 @click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods`."
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods NAME`."
 )
 @click.option("--textures", type=PATH, help="Folder of pictures that fill synthetic anomalies, for instance DTD.")
 @click.option(
@@ -577,22 +577,18 @@ def _origin_line(origin: dict[str, Any]) -> str:
 
 
 @cli.command()
+@click.argument("name", required=False)
 @_json_option
-def methods(as_json: bool) -> None:
-    """List the methods, their figures, presets and settings."""
-    from edgead.train.methods import describe
+def methods(name: str | None, as_json: bool) -> None:
+    """List the methods and their figures; with a method's NAME its settings, in every preset, too."""
+    from edgead.train.describe import as_text, describe
+    from edgead.train.methods import get_method
 
-    described = describe()
-    blocks = []
-    for entry in described:
-        lines = [f"{entry['name']}: {entry['title']} ({entry['paper']})"]
-        told = ("weights", "published", "protocol", "localises", "needs", "presets")
-        lines += [f"  {key:<12} {entry[key]}" for key in told if entry[key]]
-        if entry["export_settings"]:
-            lines.append(f"  {'at export':<12} --set {', '.join(entry['export_settings'])}")
-        lines += ["  settings"] + [f"    {key} = {value}" for key, value in entry["settings"].items()]
-        blocks.append("\n".join(lines))
-    _emit(described, as_json, "\n\n".join(blocks))
+    if name:
+        get_method(name)
+    described = [entry for entry in describe() if name in (None, entry["name"])]
+    text = "\n\n".join(as_text(entry, settings=name is not None) for entry in described)
+    _emit(described, as_json, text if name else f"{text}\n\nSettings of a method:  edgead methods NAME")
 
 
 @cli.command()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import click
@@ -44,7 +45,10 @@ class Console:
 
 
 class Terminal(Console):
-    """Lines on stderr; bars only where stderr is a terminal."""
+    """Lines on stderr; bars where stderr is a terminal, and in a log a line every minute in their place."""
+
+    def __init__(self, line_every: float = 60.0) -> None:
+        self._line_every = line_every
 
     def say(self, text: str) -> None:
         click.echo(text, err=True)
@@ -52,7 +56,7 @@ class Terminal(Console):
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
         if not sys.stderr.isatty():
-            yield lambda text: None
+            yield self._lines(label, total)
             return
         shown = click.progressbar(
             length=total, label=label, show_eta=True, show_pos=True, file=sys.stderr, item_show_func=lambda text: text
@@ -60,19 +64,31 @@ class Terminal(Console):
         with shown as bar:
             yield lambda text: bar.update(1, text)
 
+    def _lines(self, label: str, total: int) -> Callable[[str], None]:
+        done, start = 0, time.monotonic()
+        told = start
+
+        def step(text: str) -> None:
+            nonlocal done, told
+            done, now = done + 1, time.monotonic()
+            if now - told >= self._line_every and done < total:
+                told = now
+                left = timedelta(seconds=round((now - start) / done * (total - done)))
+                self.say(f"{label}  {done}/{total}  {left} left  {text}".rstrip())
+
+        return step
+
     @contextmanager
     def clock(self, label: str) -> Iterator[Callable[[str], None]]:
-        if not sys.stderr.isatty():
-            yield lambda text: None
-            return
+        terminal = sys.stderr.isatty()
         texts, done, start = [""], threading.Event(), time.monotonic()
 
         def show() -> None:
-            while not done.wait(0.5):
+            while not done.wait(0.5 if terminal else self._line_every):
                 minutes, seconds = divmod(int(time.monotonic() - start), 60)
-                line = f"{label}  {minutes}:{seconds:02}  {texts[0]}"
+                line = f"{label}  {minutes}:{seconds:02}  {texts[0]}".rstrip()
                 width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be rewritten
-                click.echo(f"\r\033[K{line[:width]}", err=True, nl=False)
+                click.echo(f"\r\033[K{line[:width]}" if terminal else line, err=True, nl=not terminal)
 
         thread = threading.Thread(target=show, daemon=True)
         thread.start()
@@ -81,4 +97,5 @@ class Terminal(Console):
         finally:
             done.set()
             thread.join()
-            click.echo("\r\033[K", err=True, nl=False)
+            if terminal:
+                click.echo("\r\033[K", err=True, nl=False)

@@ -84,7 +84,10 @@ def test_text_for_people(bundle: Bundle, parts: Path) -> None:
     assert len(predicted.stdout.splitlines()) == 2
     assert predicted.stderr.strip().endswith("0 UNKNOWN")
     assert "draem: DRAEM" in edgead("methods").stdout
-    assert json.loads(edgead("methods", "--json").stdout)[0]["settings"]["batch_size"] == 8
+    assert json.loads(edgead("methods", "--json").stdout)[0]["settings"]["batch_size"]["presets"]["paper"] == 8
+    settings = edgead("methods", "transfusion").stdout
+    assert "\n  reverse_steps = 18 (paper), 1 (edge), 1 (nano)\n      Steps of the reverse" in settings
+    assert "Did you mean 'aand'?" in edgead("methods", "aamd").stderr
 
 
 def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:

@@ -325,4 +325,12 @@ def _parse(name: str, text: str, default: Any) -> Any:
             return tuple(type(default[0])(part) for part in text.split(",") if part)
         return type(default)(text)
     except (ValueError, KeyError) as error:
-        raise ConfigError(f"{name} takes a value like {default}, not '{text}'.") from error
+        raise ConfigError(f"{name} takes a value like {as_setting(name, default)}, not '{text}'.") from error
+
+
+def as_setting(name: str, value: Any) -> str:
+    """Return a value of the configuration as ``--set`` takes it, to four digits."""
+    if name == "size":
+        return "x".join(map(str, value))
+    text = ",".join(f"{item:.4g}" for item in value) if isinstance(value, tuple) else str(value)
+    return text or '""'

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib
-from typing import Any
 
 from edgead.errors import ConfigError
 from edgead.train.method import Method
@@ -32,27 +30,3 @@ def get_method(name: str) -> type[Method]:
     module, _, attribute = METHODS[name].partition(":")
     method: type[Method] = getattr(importlib.import_module(module), attribute)
     return method
-
-
-def describe() -> list[dict[str, Any]]:
-    """Return what is to be known of each method, as JSON values."""
-    described = []
-    for name in METHODS:
-        method = get_method(name)
-        card, (height, width) = method.card, method.Config().size
-        described.append(
-            {
-                "name": name,
-                "title": card.title,
-                "paper": card.paper,
-                "weights": f"{card.parameters:g} M, {card.macs:g} GMAC per {height}×{width} image",
-                "published": card.published,
-                "protocol": card.protocol,
-                "localises": card.localises,
-                "needs": card.needs,
-                "presets": ", ".join(method.presets),
-                "settings": dataclasses.asdict(method.Config()),
-                "export_settings": list(method.export_settings),
-            }
-        )
-    return described

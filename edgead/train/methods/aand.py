@@ -60,9 +60,9 @@ class AandConfig(MethodConfig):
     temperature: float = 0.2
     """Cosines are divided by it before the softmax over all prototypes."""
     hidden_factor: float = 2.0
-    """Width of the residual modules' hidden layers, relative to the level's channels …"""
+    """Width of the residual modules' hidden layers, relative to the level's channels."""
     hidden_most: int = 1024
-    """… and the most it may be."""
+    """The most channels that such a hidden layer has."""
     student_factor: float = 0.5
     """Inner width of the student's blocks relative to the outer: 0.5 as in a wide ResNet, 0.25 as in a plain one."""
     bottleneck_blocks: int = 3

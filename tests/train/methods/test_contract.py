@@ -22,9 +22,10 @@ from edgead.export.to_onnx import OPSET, write_onnx
 from edgead.images import read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import the_core
+from edgead.train.describe import as_text, describe
 from edgead.train.fit import fit
-from edgead.train.method import Method, TrainingData, config_from_dict, configure, reconfigure
-from edgead.train.methods import METHODS, describe, get_method
+from edgead.train.method import Method, TrainingData, as_setting, config_from_dict, configure, reconfigure
+from edgead.train.methods import METHODS, get_method
 from edgead.train.plots import draw_examples
 
 SMALL = {
@@ -240,5 +241,17 @@ def test_settings_at_export(name: str) -> None:
         assert {key: value.shape for key, value in after.items()} == before  # the weights still fit
 
 
-def test_every_method_is_described() -> None:
+def test_every_method_is_described_and_each_of_its_settings_has_a_meaning_and_can_be_set_as_shown() -> None:
     assert [entry["name"] for entry in describe()] == list(METHODS)
+    for entry in describe():
+        kind = get_method(entry["name"])
+        assert list(entry["settings"]) == [field.name for field in dataclasses.fields(kind.Config)]
+        for setting in entry["settings"].values():
+            assert setting["meaning"][-1] in ".…"
+            assert set(setting["presets"]) == set(kind.presets)
+        lines = [line.strip() for line in as_text(entry, settings=True).splitlines()]
+        for name, setting in entry["settings"].items():
+            (line,) = (line for line in lines if line.startswith(f"{name} = "))
+            shown = line.partition(" = ")[2].partition(" (")[0]
+            read = configure(kind, "paper", [f"{name}={shown.strip(chr(34))}"])
+            assert as_setting(name, getattr(read, name)) == shown == as_setting(name, setting["presets"]["paper"])

@@ -1,0 +1,82 @@
+"""What is to be known of the methods: for `edgead methods`."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from typing import Any
+
+from edgead.train.method import Method, MethodConfig, as_setting, configure
+from edgead.train.methods import METHODS, get_method
+
+TOLD = ("weights", "published", "protocol", "localises", "needs", "presets")
+WIDTH = 110
+
+
+def describe() -> list[dict[str, Any]]:
+    """Return what is to be known of each method, as JSON values.
+
+    ``settings`` has, for each setting, its value in each preset and its meaning.
+    """
+    return [_describe_one(get_method(name)) for name in METHODS]
+
+
+def as_text(entry: dict[str, Any], settings: bool) -> str:
+    """Return one entry of `describe` as lines for a person, with its settings or without."""
+    lines = [f"{entry['name']}: {entry['title']} ({entry['paper']})"]
+    lines += [f"  {key:<12} {entry[key]}" for key in TOLD if entry[key]]
+    if entry["export_settings"]:
+        lines.append(f"  {'at export':<12} --set {', '.join(entry['export_settings'])}")
+    if settings:
+        lines += [line for name, setting in entry["settings"].items() for line in _setting_lines(name, setting)]
+    return "\n".join(lines)
+
+
+def _describe_one(method: type[Method]) -> dict[str, Any]:
+    card, (height, width) = method.card, method.Config().size
+    presets = {preset: dataclasses.asdict(configure(method, preset)) for preset in method.presets}
+    meanings = _meanings(method.Config)
+    return {
+        "name": method.name,
+        "title": card.title,
+        "paper": card.paper,
+        "weights": f"{card.parameters:g} M, {card.macs:g} GMAC per {height}×{width} image",
+        "published": card.published,
+        "protocol": card.protocol,
+        "localises": card.localises,
+        "needs": card.needs,
+        "presets": ", ".join(presets),
+        "export_settings": list(method.export_settings),
+        "settings": {
+            field.name: {
+                "presets": {preset: values[field.name] for preset, values in presets.items()},
+                "meaning": meanings[field.name],
+            }
+            for field in dataclasses.fields(method.Config)
+        },
+    }
+
+
+def _meanings(config: type[MethodConfig]) -> dict[str, str]:
+    """Return the texts that stand below the fields in the source: Python keeps them nowhere else."""
+    meanings = {}
+    for part in reversed(config.__mro__[:-1]):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in zip(definition.body, definition.body[1:]):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                    meanings[name] = inspect.cleandoc(words).replace("\n", " ")
+    return meanings
+
+
+def _setting_lines(name: str, setting: dict[str, Any]) -> list[str]:
+    values = {preset: as_setting(name, value) for preset, value in setting["presets"].items()}
+    if len(set(values.values())) == 1:
+        shown = values.popitem()[1]
+    else:
+        shown = ", ".join(f"{value} ({preset})" for preset, value in values.items())
+    meaning = textwrap.wrap(setting["meaning"], WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return [f"  {name} = {shown}", *meaning]

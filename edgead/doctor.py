@@ -15,6 +15,8 @@ PACKAGES = {
     "cv2": ("reading images and cameras", "cpu"),
     "onnxruntime": ("the CPU engine", "cpu"),
     "openvino": ("the faster engine on many x86 CPUs", "cpu"),
+    "av": ("av+rtsp:// cameras", "rtsp"),
+    "harvesters": ("GenICam cameras", "genicam"),
     "paho.mqtt": ("the MQTT sink", "mqtt"),
     "torch": ("training and export", "train"),
     "onnx": ("export", "train"),

@@ -20,7 +20,8 @@ from edgead.export.official import import_checkpoint, resize
 from edgead.images import fit_frame, list_images, read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import MEAN, STD
-from edgead.train.methods.aand import Aand, AandConfig
+from edgead.train.methods.aand.config import AandConfig
+from edgead.train.methods.aand.method import Aand
 from edgead.train.methods.differnet import Differnet, DiffernetConfig, rotate_frame
 from edgead.train.methods.draem import DiscriminativeNetwork, ReconstructiveNetwork
 from edgead.train.methods.drept.network import UNet

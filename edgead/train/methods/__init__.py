@@ -11,7 +11,7 @@ from edgead.train.method import Method
 METHODS = {
     "draem": "edgead.train.methods.draem:Draem",
     "differnet": "edgead.train.methods.differnet:Differnet",
-    "aand": "edgead.train.methods.aand:Aand",
+    "aand": "edgead.train.methods.aand.method:Aand",
     "transfusion": "edgead.train.methods.transfusion.method:Transfusion",
     "drept": "edgead.train.methods.drept.method:Drept",
 }

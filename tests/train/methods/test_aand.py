@@ -23,17 +23,10 @@ from edgead.train.fit import fit
 from edgead.train.foreground import foreground_mask
 from edgead.train.maps import upsampling
 from edgead.train.method import Arrays, TrainingData, configure
-from edgead.train.methods.aand import (
-    Aand,
-    AandConfig,
-    AandNetwork,
-    Amplification,
-    Amplifier,
-    amplify_loss,
-    distill_loss,
-    gate_loss,
-    position_table,
-)
+from edgead.train.methods.aand.config import AandConfig
+from edgead.train.methods.aand.losses import Amplification, amplify_loss, distill_loss, gate_loss
+from edgead.train.methods.aand.method import Aand
+from edgead.train.methods.aand.network import AandNetwork, Amplifier, position_table
 
 SMALL = ["size=65x97", "keys=4", "steps=4", "batch_size=2"]
 

@@ -152,12 +152,14 @@ def manifest_digest(values: dict[str, Any]) -> str:
 def describe_gate(gate: dict[str, Any]) -> str:
     """Say in one line what a bundle's gate found, of its worst form."""
     forms = gate["forms"].values()
-    frames = gate["held_out_normals"] + gate["synthetic_anomalies"]
+    frames, settled = (min(form[name] for form in forms) for name in ("frames", "settled"))
+    flips = max(form["flips_of_normals"] + form["flips_of_synthetic_anomalies"] for form in forms)
+    borderline = max(form["borderline_flips"] for form in forms)
     drops = [form["image_auroc_drop"] for form in forms if "image_auroc_drop" in form]
     labelled = f"AUROC drops by {max(drops):.4f} on {gate['labelled_images']} labelled images" if drops else "no labels"
     return (
-        f"passed with {len(gate['handed_back'])} of {gate['layers']} layers handed back; "
-        f"{max(form['flips'] for form in forms):.2%} of {frames} verdicts change; {labelled}"
+        f"passed with {len(gate['handed_back'])} of {gate['layers']} layers handed back; of {settled} settled verdicts "
+        f"{flips} change, of {frames - settled} borderline ones {borderline}; {labelled}"
     )
 
 

@@ -205,6 +205,9 @@ _PRECISION_OPTIONS = (
 )
 
 
+_OF_LOWER_PRECISION = ("calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips")
+
+
 def _precision_options(command: F) -> F:
     """Give a verb the options on precision; they are listed in the order above."""
     for option in reversed(_PRECISION_OPTIONS):
@@ -252,6 +255,8 @@ def export(
     """
     if category == "all" and out:
         raise click.UsageError("--category all writes several bundles; leave out --out.")
+    if options["precision"] == "fp32":
+        _refuse_given("at --precision fp32", *_OF_LOWER_PRECISION)
     if form == "engine":
         from edgead.runtime.engines.tensorrt_engine import find_tensorrt
 
@@ -302,6 +307,7 @@ def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
 @click.option("--mean", metavar="A,B,C", help="Subtracted then, for each channel. [default: 0,0,0]")
 @click.option("--std", metavar="A,B,C", help="Divided by then. [default: 1,1,1]")
 @_precision_options
+@click.option("--data", type=PATH, help="Labelled images that a lower precision is judged on, too.")
 @click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/import/NAME.edgead]")
 @_json_option
 def import_model(
@@ -322,7 +328,9 @@ def import_model(
 
         calibration = Calibration(*(options[name] for name in ("calib_samples", "calib_method", "calib_data")))
         budget = Budget(options["max_auroc_drop"], options["max_flips"])
-        shared["precision"] = PrecisionOptions(options["precision"], calibration, budget)
+        shared["precision"] = PrecisionOptions(options["precision"], calibration, budget, options["data"])
+    else:
+        _refuse_given("at --precision fp32", *_OF_LOWER_PRECISION, "data")
     if method:
         from edgead.export.official import import_checkpoint
 
@@ -549,6 +557,8 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     }
     if manifest.gate:
         facts["gate"] = describe_gate(manifest.gate)
+        if manifest.gate["handed_back"]:
+            facts["in fp32"] = ", ".join(manifest.gate["handed_back"])
     if manifest.calibration:
         facts["calibrated"] = "{method} on {images} good images ({source})".format(**manifest.calibration)
     value = {"manifest": dataclasses.asdict(manifest), "golden": {**dataclasses.asdict(check), "good": check.good}}

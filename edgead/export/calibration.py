@@ -15,17 +15,15 @@ from numpy.typing import NDArray
 
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames, open_category
+from edgead.decision import Threshold
 from edgead.errors import ConfigError, DataError
+from edgead.export.entropy import narrowed
 from edgead.export.precision import Ranges
 from edgead.images import PixelFormat
 from edgead.runtime.engines import Engine
 from edgead.train.method import Track
 
-METHODS = {
-    "minmax": quantization.CalibrationMethod.MinMax,
-    "entropy": quantization.CalibrationMethod.Entropy,
-    "percentile": quantization.CalibrationMethod.Percentile,
-}
+METHODS = ("minmax", "entropy", "percentile")
 PERCENTILE = 99.999
 """What `percentile` keeps of the values of a tensor."""
 LEAST_IMAGES = 8
@@ -53,6 +51,25 @@ class Calibration:
             raise ConfigError(f"Calibration takes at least {LEAST_IMAGES} images, not {self.samples}.")
 
 
+def find_images(calibration: Calibration, images: Sequence[Path]) -> list[Path]:
+    """Return the paths of all images that calibration may draw from; `images` where it names no others.
+
+    Raises:
+        DataError: no such folder, or too few of them.
+    """
+    paths = list(open_category(calibration.data).normals) if calibration.data else [p for p in images if p.is_file()]
+    _check_number(calibration, len(paths))
+    return paths
+
+
+def _check_number(calibration: Calibration, number: int) -> None:
+    if number < LEAST_IMAGES:
+        raise DataError(
+            f"{calibration.data or 'The data'} has {number} good images to calibrate on; at least {LEAST_IMAGES} are "
+            f"needed, and {Calibration.samples} are better.\nName a folder of good images with --calib-data DIR."
+        )
+
+
 def load_images(
     calibration: Calibration,
     images: Sequence[Path],
@@ -70,43 +87,46 @@ def load_images(
     Raises:
         DataError: too few of them.
     """
-    paths = list(open_category(calibration.data).normals) if calibration.data else [p for p in images if p.is_file()]
+    paths = find_images(calibration, images)
     if len(paths) > calibration.samples:
         chosen = np.random.default_rng((seed, 0xCA1)).choice(len(paths), calibration.samples, replace=False)
         paths = [paths[index] for index in sorted(chosen)]
     frames = load_frames(paths, size, pixels, console.track("reading calibration images"))
     for line in frames.skipped:
         console.say(f"Warning: skipped: {line}")
-    if len(frames.frames) < LEAST_IMAGES:
-        raise DataError(
-            f"{calibration.data or 'The data'} has {len(frames.frames)} good images to calibrate on; at least "
-            f"{LEAST_IMAGES} are needed, and {Calibration.samples} are better.\n"
-            "Name a folder of good images with --calib-data DIR."
-        )
+    _check_number(calibration, len(frames.frames))
     if len(frames.frames) < calibration.samples:
         console.say(f"calibrating on all {len(frames.frames)} images; up to {calibration.samples} would be used")
     return frames
 
 
-def warn_of_anomalies(frames: Frames, engine: Engine, threshold: float, bound: float, console: Console) -> None:
-    """Say which calibration images score like defects, if clearly more do than good ones should.
+def warn_of_anomalies(
+    frames: Frames, engine: Engine, fitted: Threshold, anomalies: NDArray[np.float32], console: Console
+) -> None:
+    """Say which calibration images score like defects: as high as synthetic ones, or more of them than good ones would.
 
     Their values would widen the ranges that INT8 divides into 256 steps.
 
     Args:
+        frames: the calibration images.
         engine: runs the float32 graph.
-        threshold, bound: a good image scores above the threshold with at most this probability.
+        fitted: the threshold.
+        anomalies: the float32 graph's scores of synthetic anomalies.
+        console: where it is said.
     """
     images = console.track("scoring calibration images")(range(len(frames.frames)))
     scores = np.concatenate([engine.infer(frames.frames[index : index + 1])[0] for index in images])
-    above = np.flatnonzero(scores > threshold)
-    expected = bound * len(scores)
-    if len(above) > expected + 2 * np.sqrt(expected * (1 - bound)):
+    above, expected = np.flatnonzero(scores > fitted.value), fitted.false_reject_bound * len(scores)
+    if len(above) <= expected + 2 * np.sqrt(expected * (1 - fitted.false_reject_bound)):
+        typical = np.median(anomalies)
+        above = np.flatnonzero(scores >= typical) if typical > fitted.value else above[:0]
+    if len(above):
         worst = [int(index) for index in above[np.argsort(-scores[above])][:3]]
         names = ", ".join(f"{frames.paths[index].name} ({scores[index]:.3g})" for index in worst)
         console.say(
-            f"Warning: {len(above)} of {len(scores)} calibration images score above the threshold {threshold:.3g}: "
-            f"{names}. If they show defects, take them out and export again."
+            f"Warning: {len(above)} of {len(scores)} calibration images score like defects (threshold "
+            f"{fitted.value:.3g}): "
+            f"{names}. If they show any, take them out and export again."
         )
 
 
@@ -128,18 +148,30 @@ def measure_ranges(model: Path, frames: NDArray[np.uint8], method: str, track: T
         model: the graph.
         frames: ``[N, H, W, C] uint8``.
         method: ``"minmax"``: lowest and highest value. ``"percentile"``: without the outermost 0.001 %. ``"entropy"``:
-            the range that loses least information when it is divided into 128 steps (TensorRT's rule).
+            the range that loses least information when it is divided into 128 steps, see `edgead.export.entropy`.
         track: shows progress.
     """
-    options = {"symmetric": False, "percentile": PERCENTILE}
+    methods = quantization.CalibrationMethod
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         # The library prints a line for every image.
-        calibrator = quantization.create_calibrator(
-            str(model), [], str(Path(folder, "augmented.onnx")), METHODS[method], extra_options=options
-        )
+        path = Path(folder, "augmented.onnx")
+        calibrator = _open(model, methods.Percentile if method == "percentile" else methods.MinMax, path)
         for frame in track(list(frames)):
             calibrator.collect_data(_One(frame))
-        found = calibrator.compute_data()
-    return {
-        name: (float(np.min(each.range_value[0])), float(np.max(each.range_value[1]))) for name, each in found.items()
-    }
+        ranges = {
+            name: (float(np.min(each.range_value[0])), float(np.max(each.range_value[1])))
+            for name, each in calibrator.compute_data().items()
+        }
+        if method != "entropy":
+            return ranges
+        session = _open(model, methods.Entropy, path).infer_session  # gives the tensors themselves
+        names = [output.name for output in session.get_outputs()]
+        return narrowed(
+            ranges, track(list(frames)), lambda frame: dict(zip(names, session.run(None, {"frames": frame[None]})))
+        )
+
+
+def _open(model: Path, method: quantization.CalibrationMethod, path: Path) -> quantization.CalibraterBase:
+    """Return ONNX Runtime's calibrator; `path` is for its graph."""
+    options = {"symmetric": False, "percentile": PERCENTILE}
+    return quantization.create_calibrator(str(model), [], str(path), method, extra_options=options)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgead.bundle import MODEL, Bundle, write_bundle
+from edgead.bundle import MODEL, Bundle, describe_gate, write_bundle
 from edgead.console import Console
 from edgead.datasets import Frames
 from edgead.errors import ConfigError, GateError, is_installed
@@ -67,11 +67,13 @@ class PrecisionOptions:
         precision: one of `edgead.export.precision.PRECISIONS`, or ``"auto"``.
         calibration: what INT8 is scaled on; the threshold's images where it names no other.
         budget: what the gate allows.
+        labelled: a data set whose labelled test images the gate judges on too, or None.
     """
 
     precision: str
     calibration: Calibration = field(default_factory=Calibration)
     budget: Budget = field(default_factory=Budget)
+    labelled: Path | None = None
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
@@ -104,7 +106,6 @@ def choose(trial: Trial, precision: str, calibration: Calibration) -> Assembled:
     for number, node in enumerate(model.graph.node):  # an imported model's may have none
         node.name = node.name or f"node_{number}"
     engine = OnnxRuntimeEngine(trial.float32.folder / MODEL)
-    images, ranges = _calibrate(trial, engine, calibration)
     console = trial.console
     gate = Gate(
         engine,
@@ -115,6 +116,7 @@ def choose(trial: Trial, precision: str, calibration: Calibration) -> Assembled:
         trial.budget,
         console,
     )
+    images, ranges = _calibrate(trial, engine, gate, calibration)
     candidates = {"fp32": trial.float32}
     for name in wanted:
         try:
@@ -134,11 +136,10 @@ def choose(trial: Trial, precision: str, calibration: Calibration) -> Assembled:
     return dataclasses.replace(chosen, manifest=manifest)
 
 
-def _calibrate(trial: Trial, engine: Engine, calibration: Calibration) -> tuple[dict[str, Any], Ranges]:
+def _calibrate(trial: Trial, engine: Engine, gate: Gate, calibration: Calibration) -> tuple[dict[str, Any], Ranges]:
     manifest = trial.float32.manifest
     frames = load_images(calibration, trial.images, manifest.size, manifest.pixels, trial.seed, trial.console)
-    fitted = manifest.threshold
-    warn_of_anomalies(frames, engine, fitted["value"], fitted["false_reject_bound"], trial.console)
+    warn_of_anomalies(frames, engine, gate.threshold, gate.reference[0][gate.normals :], trial.console)
     track = trial.console.track(f"calibrating ({calibration.method})")
     ranges = measure_ranges(trial.float32.folder / MODEL, frames.frames, calibration.method, track)
     facts = {
@@ -182,9 +183,7 @@ def _complete(trial: Trial, gate: Gate, lowered: Lowered, images: dict[str, Any]
         **fit_limits(judgement.scores, judgement.peaks, trial.false_reject).fields(),
     )
     summary = (
-        f"{lowered.precision}: {len(lowered.kept)} of {lowered.layers} layers handed back to fp32; "
-        f"{judgement.worst('flips'):.2%} of {len(gate.frames)} verdicts change (allowed {gate.budget.flips:.2%}), "
-        f"scores differ by at most {errors['score_error']:.2g}"
+        f"{lowered.precision}: {describe_gate(manifest.gate)}; scores differ by at most {errors['score_error']:.2g}"
     )
     return Assembled(folder, manifest, trial.float32.golden, summary)
 

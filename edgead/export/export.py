@@ -13,7 +13,7 @@ from edgead.bundle import MODEL, Bundle, is_bundle
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames, open_category
 from edgead.errors import CheckpointError, DataError
-from edgead.export.calibration import Calibration
+from edgead.export.calibration import Calibration, find_images
 from edgead.export.choose import Trial, check_precision, choose
 from edgead.export.complete import Assembled, assemble, limits_of, seal
 from edgead.export.gate import Budget, read_labelled
@@ -101,6 +101,9 @@ def export(
     if path.exists() and not is_bundle(path):
         raise DataError(f"{path} exists and is not a bundle, or holds other files too; choose another --out.")
     root = _find_data(run, Path(data or run.data))
+    images, calibration = [root / name for name in run.normals], calibration or Calibration()
+    if precision != "fp32":
+        find_images(calibration, images)  # too few of them are said at once
     held_out = _load_held_out(run, root, console)
     rng = np.random.default_rng((run.seed, 0x60D))
     count = SYNTHETIC if precision != "fp32" else min(len(held_out.frames), PARITY_FRAMES)
@@ -114,11 +117,11 @@ def export(
             if data:
                 category = open_category(root)
                 labelled = read_labelled(category, assembled.manifest.size, run.pixels, console)
-            images, budget = [root / name for name in run.normals], budget or Budget()
+            budget = budget or Budget()
             trial = Trial(
                 assembled, images, "training", run.seed, held_out, anomalies, labelled, false_reject, budget, console
             )
-            assembled = choose(trial, precision, calibration or Calibration())
+            assembled = choose(trial, precision, calibration)
         manifest = seal(folder, assembled, console)
     console.say(f"Exported: {path}")
     return Bundle(path, manifest)

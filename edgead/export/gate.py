@@ -21,6 +21,9 @@ from edgead.runtime.engines import Engine
 PIXEL_SIZE = 256
 """Side of the masks and maps that AUPRO is computed on, as in `edgead benchmark`."""
 ROUNDING = 1e-9
+BORDERLINE_SHARE = 0.02
+"""Share of the frames, at least one of them, whose verdict may change where it was not settled. One outlier among the
+held-out images unsettles many; this bounds what that can excuse."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Budget:
         auroc_drop: largest loss of image AUROC, and of AUPRO, between 0 and 1.
         flips: largest share of frames whose settled verdict changes. Below one frame's share it means: none. A verdict
             is settled where the score lies farther from the threshold than the threshold moves when one held-out
-            image is left out; verdicts that one photograph more or less would turn are counted, but not judged.
+            image is left out. Of verdicts that one photograph more or less would turn, `BORDERLINE_SHARE` may change.
     """
 
     auroc_drop: float = 0.005
@@ -57,21 +60,25 @@ class Judgement:
 
     Attributes:
         forms: form ↦ its measures, see `docs/precision.md`.
-        failures: a line for every budget that was overdrawn; empty where the gate is passed.
+        overdrawn: form ↦ a few words on every budget that it overdrew; empty where the gate is passed.
         threshold: fitted to the highest score that any form gives each held-out image, so that its bound holds for
             all of them.
         scores, peaks: those scores and the highest map values, one for each held-out image.
     """
 
     forms: dict[str, dict[str, Any]]
-    failures: list[str]
+    overdrawn: dict[str, list[str]]
     threshold: Threshold
     scores: NDArray[np.float32]
     peaks: NDArray[np.float32]
 
     @property
     def passed(self) -> bool:
-        return not self.failures
+        return not self.overdrawn
+
+    @property
+    def failures(self) -> list[str]:
+        return [f"{form}: {words}" for form, lines in self.overdrawn.items() for words in lines]
 
     def worst(self, name: str) -> float:
         """Return the largest value of a measure over all forms."""
@@ -118,21 +125,21 @@ class Gate:
         for form, engine in engines.items():
             outputs[form] = run_singly(engine, self.frames, self.console.track(form))
             alone = self._measure(outputs[form], self._fit(outputs[form][0][: self.normals]).value)
-            if failures := self._overdrawn(form, alone):
+            if lines := self._overdrawn(alone):
                 scores, maps = (each[: self.normals] for each in outputs[form])
-                return Judgement({form: alone}, failures, self._fit(scores), scores, maps.max(axis=(1, 2)))
+                return Judgement({form: alone}, {form: lines}, self._fit(scores), scores, maps.max(axis=(1, 2)))
         scores = np.max([each[0][: self.normals] for each in outputs.values()], axis=0)
         peaks = np.max([each[1][: self.normals].max(axis=(1, 2)) for each in outputs.values()], axis=0)
         threshold = self._fit(scores)
         forms = {form: self._measure(each, threshold.value) for form, each in outputs.items()}
-        failures = [line for form, each in forms.items() for line in self._overdrawn(form, each)]
-        if self.labelled and self.accuracy and not failures:
+        overdrawn = {form: self._overdrawn(each) for form, each in forms.items()}
+        if self.labelled and self.accuracy and not any(overdrawn.values()):
             for form, engine in engines.items():
                 found, _ = measure_accuracy(engine, self.labelled, self.console)
                 drops = {f"{name}_drop": before - found[name] for name, before in self.accuracy.items()}
                 forms[form] |= {**found, **drops}
-                failures += self._overdrawn(form, drops)
-        return Judgement(forms, failures, threshold, scores, peaks)
+                overdrawn[form] = self._overdrawn(drops)
+        return Judgement(forms, {form: lines for form, lines in overdrawn.items() if lines}, threshold, scores, peaks)
 
     def _fit(self, scores: NDArray[np.float32]) -> Threshold:
         """Return the threshold of scores of the held-out images; that of the reference where they are not finite."""
@@ -149,6 +156,7 @@ class Gate:
                 "map_error": float(np.abs(away).max()),
                 "map_rms_error": float(np.sqrt(np.square(away).mean())),
                 "frames": len(scores),
+                "settled": int(self.settled.sum()),
                 "flips": float(flipped.mean()),
                 "flips_of_normals": int(flipped[:n].sum()),
                 "flips_of_synthetic_anomalies": int(flipped[n:].sum()),
@@ -156,9 +164,10 @@ class Gate:
                 "synthetic_auroc_drop": _separation(expected, n) - _separation(scores, n),
             }
 
-    def _overdrawn(self, form: str, measures: Mapping[str, Any]) -> list[str]:
+    def _overdrawn(self, measures: Mapping[str, Any]) -> list[str]:
         limits = {
             "flips": self.budget.flips,
+            "borderline_flips": max(1, int(max(BORDERLINE_SHARE, self.budget.flips) * len(self.frames))),
             "synthetic_auroc_drop": self.budget.auroc_drop,
             "image_auroc_drop": self.budget.auroc_drop,
             "aupro_drop": self.budget.auroc_drop,
@@ -166,7 +175,7 @@ class Gate:
             "map_error": np.inf,
         }
         return [
-            f"{form}: {name.replace('_', ' ')} {measures[name]:.4g}, allowed {limit:.4g}"
+            f"{name.replace('_', ' ')} {measures[name]:.4g}, allowed {limit:.4g}"
             for name, limit in limits.items()
             if name in measures and not (measures[name] <= limit + ROUNDING and np.isfinite(measures[name]))
         ]

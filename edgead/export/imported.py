@@ -230,16 +230,25 @@ def lower_precision(
         GateError: the precision does not pass.
         ConfigError: there is nothing to judge on, or nothing to lower.
     """
-    from edgead.export.choose import Trial, choose  # needs torch, which an import by itself does not
+    # These need torch, which an import by itself does not.
+    from edgead.export.calibration import find_images
+    from edgead.export.choose import Trial, choose
+    from edgead.export.gate import read_labelled
 
     if normals is None:
         raise ConfigError("A lower precision is judged on images of good parts; give some with --threshold-data DIR.")
     if assembled.manifest.precision != "fp32":
         raise ConfigError(f"The model comes in {assembled.manifest.precision} already; leave out --precision.")
+    find_images(options.calibration, normals.paths)  # too few of them are said at once
+    manifest, labelled = assembled.manifest, None
+    if options.labelled:
+        labelled = read_labelled(open_category(options.labelled), manifest.size, manifest.pixels, console)
+        if labelled is None:
+            raise ConfigError(f"{options.labelled} has no labelled test images, good and defective ones.")
     rng = np.random.default_rng(0x1A8)
     anomalies = disturb(normals.frames[rng.integers(0, len(normals.frames), SYNTHETIC)], rng)
     trial = Trial(
-        assembled, normals.paths, "threshold", 0, normals, anomalies, None, false_reject, options.budget, console
+        assembled, normals.paths, "threshold", 0, normals, anomalies, labelled, false_reject, options.budget, console
     )
     return choose(trial, options.precision, options.calibration)
 

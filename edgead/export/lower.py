@@ -68,21 +68,21 @@ class Lowering:
         self.too_large = frozenset(overflowing(model, ranges)) if "fp16" in precision else frozenset()
 
     def layers(self) -> dict[str, list[str]]:
-        """Return what can be handed back, layer ↦ its nodes: all that INT8 changes, or all that float16 does.
+        """Return what can be handed back, layer ↦ its nodes: all that INT8 changes, and all that float16 does.
 
         For INT8 nodes with the same weights, the same layer at another scale, are one; it has the first one's name.
         """
-        nodes = self.model.graph.node
-        if self.precision == "fp16":
-            names = [node.name for node in nodes if not is_sensitive(node) and node.name not in self.too_large]
-            return {name: [name] for name in names}
         weights = {tensor.name: tensor for tensor in self.model.graph.initializer if len(tensor.dims) > 1}
-        chosen = {*quantizable(self.model)}
+        integer = {*quantizable(self.model)} if "int8" in self.precision else set()
         layers: dict[bytes, list[str]] = {}
-        for node in nodes:
-            if node.name in chosen:
-                key = b"".join(numpy_helper.to_array(weights[name]).tobytes() for name in node.input if name in weights)
-                layers.setdefault(key or node.name.encode(), []).append(node.name)
+        for node in self.model.graph.node:
+            key = node.name.encode()
+            if node.name in integer:
+                alike = (numpy_helper.to_array(weights[name]).tobytes() for name in node.input if name in weights)
+                key = b"".join(alike) or key
+            elif "fp16" not in self.precision or is_sensitive(node) or node.name in self.too_large:
+                continue
+            layers.setdefault(key, []).append(node.name)
         return {names[0]: names for names in layers.values()}
 
     def shipped(self, keep: Collection[str]) -> dict[str, onnx.ModelProto]:
@@ -95,25 +95,26 @@ class Lowering:
         compact = to_int8(self.model, self.ranges, keep, "compact")
         return {MODEL: to_half(compact, {*keep, *self.too_large}), CPU_MODEL: cpu}
 
-    def judged(self, keep: Collection[str]) -> dict[str, onnx.ModelProto]:
-        """Return graphs that show on ONNX Runtime's CPU engine what the shipped ones give where they run.
+    def judged(self) -> dict[str, Callable[[Collection[str]], onnx.ModelProto]]:
+        """Return what makes graphs that show on ONNX Runtime's CPU engine what the shipped ones give where they run.
 
-        The one that is most likely to fail at least cost comes first.
+        Each takes the layers that stay in float32. The one that is most likely to fail at least cost comes first.
         """
-        if self.precision == "int8":
-            return dict(reversed(self.shipped(keep).items()))
-        if self.precision == "fp16":
-            emulated = to_half(self.model, {*keep, *self.too_large}, emulate=True)
-            return {STORED_AS_HALF: emulated, **self.shipped(keep)}
-        symmetric = to_int8(self.model, self.ranges, keep, "compact")
-        emulated = to_half(symmetric, {*keep, *self.too_large}, emulate=True)
-        return {CPU_MODEL: to_int8(self.model, self.ranges, keep, "cpu"), STORED_AS_HALF: emulated}
 
-    def probe(self, keep: Collection[str]) -> onnx.ModelProto:
-        """Return the one graph that a layer's sensitivity is measured on: the one that rounds most."""
+        def int8(form: str) -> Callable[[Collection[str]], onnx.ModelProto]:
+            return lambda keep: to_int8(self.model, self.ranges, keep, form)
+
+        def rounded(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
+            return to_half(model, {*keep, *self.too_large}, emulate=True)
+
+        if self.precision == "int8":
+            return {CPU_MODEL: int8("cpu"), MODEL: int8("tensorrt")}
         if self.precision == "fp16":
-            return to_half(self.model, {*keep, *self.too_large}, emulate=True)
-        return to_int8(self.model, self.ranges, keep, "cpu")
+            return {
+                STORED_AS_HALF: lambda keep: rounded(self.model, keep),
+                MODEL: lambda keep: self.shipped(keep)[MODEL],
+            }
+        return {CPU_MODEL: int8("cpu"), STORED_AS_HALF: lambda keep: rounded(int8("compact")(keep), keep)}
 
 
 def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
@@ -122,7 +123,7 @@ def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
     How many are needed is found by doubling and then by halving, so that few attempts are made.
 
     Raises:
-        GateError: it is not passed with a single layer lowered.
+        GateError: there is nothing to lower, or the gate is not passed with the least sensitive layer alone lowered.
     """
     trace: list[dict[str, Any]] = []
     layers = lowering.layers()
@@ -130,9 +131,8 @@ def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
     def attempt(keep: Sequence[str]) -> Judgement:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             engines = {}
-            for number, (form, model) in enumerate(lowering.judged(_nodes(layers, keep)).items()):
-                # ONNX Runtime fuses the CPU form into INT8 operators, as where it runs. Elsewhere that only costs time.
-                engines[form] = open_graph(model, Path(folder, f"{number}.onnx"), as_written=form != CPU_MODEL)
+            for form, make in lowering.judged().items():
+                engines[form] = open_form(form, make(_nodes(layers, keep)), Path(folder))
                 stack.callback(engines[form].close)
             judgement = gate.judge(engines)
         trace.append({"handed_back": len(keep), "failures": judgement.failures, "forms": judgement.forms})
@@ -140,19 +140,22 @@ def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
         console.say(f"gate, {lowering.precision} with {len(keep)} layers handed back: {verdict}")
         return judgement
 
+    if not layers:
+        raise GateError(f"There is nothing in this graph to lower to {lowering.precision}. No bundle was written.")
+
     judgement = attempt([])
     kept: Sequence[str] = []
     table: list[dict[str, Any]] = []
     if not judgement.passed:
-        table = measure_layers(lowering, gate, console)
+        table = measure_layers(lowering, next(iter(judgement.overdrawn)), gate, console)
         order = [row["layer"] for row in table]
-        kept, judgement = _fewest(order, attempt)
+        kept, judgement = _fewest(order, attempt, judgement)
         if not judgement.passed:
+            others = "fp32" if lowering.precision == "fp16" else "fp32, fp16"
             raise GateError(
-                f"{lowering.precision} does not pass the gate with any of its {len(layers)} layers lowered "
-                f"({judgement.failures[0]}).\nNo bundle was written. Take another precision (--precision "
-                f"{'fp32' if lowering.precision == 'fp16' else 'fp32, fp16'} or auto), or allow more with --max-flips "
-                "and --max-auroc-drop."
+                f"{lowering.precision} does not pass the gate, not even with {order[-1]} alone lowered, the least "
+                f"sensitive of its {len(layers)} layers ({judgement.failures[0]}).\nNo bundle was written. Take "
+                f"another precision (--precision {others} or auto), or allow more: --max-flips, --max-auroc-drop."
             )
     files = lowering.shipped(_nodes(layers, kept))
     return Lowered(lowering.precision, files, judgement, list(kept), len(layers), table, trace)
@@ -162,11 +165,19 @@ def _nodes(layers: Mapping[str, Sequence[str]], names: Collection[str]) -> list[
     return [node for name in names for node in layers[name]]
 
 
-def _fewest(order: Sequence[str], attempt: Callable[[Sequence[str]], Judgement]) -> tuple[Sequence[str], Judgement]:
-    """Return the shortest head of `order` that was found to pass, or the last attempt where none does."""
+def _fewest(
+    order: Sequence[str], attempt: Callable[[Sequence[str]], Judgement], judgement: Judgement
+) -> tuple[Sequence[str], Judgement]:
+    """Return the shortest head of `order` that was found to pass, or the last judgement where none does.
+
+    Args:
+        order: layers, most sensitive first.
+        attempt: judges with these handed back.
+        judgement: the one with none handed back, which failed.
+    """
     most = len(order) - 1  # with every layer handed back nothing is lowered
     failing, passing, count = 0, 0, 1
-    judgement = best = None
+    best = None
     while passing == 0 and failing < most:
         count = min(count, most)
         judgement = attempt(order[:count])
@@ -175,7 +186,7 @@ def _fewest(order: Sequence[str], attempt: Callable[[Sequence[str]], Judgement])
         else:
             failing, count = count, 2 * count
     if best is None:
-        return [], judgement or attempt([])
+        return [], judgement
     while passing - failing > 1:
         middle = (failing + passing) // 2
         judgement = attempt(order[:middle])
@@ -186,21 +197,27 @@ def _fewest(order: Sequence[str], attempt: Callable[[Sequence[str]], Judgement])
     return order[:passing], best
 
 
-def measure_layers(lowering: Lowering, gate: Gate, console: Console) -> list[dict[str, Any]]:
+def measure_layers(lowering: Lowering, form: str, gate: Gate, console: Console) -> list[dict[str, Any]]:
     """Lower every layer alone and measure what that does to scores and maps; the worst comes first.
 
     Errors are root mean squares over the frames, relative to the standard deviation of the float32 graph's values.
+
+    Args:
+        lowering: of which graph to what.
+        form: one of `Lowering.judged`, the one that failed.
+        gate: has the frames and what the float32 graph gives for them.
+        console: shows progress.
     """
     half = SENSITIVITY_FRAMES
     chosen = np.r_[: min(half, gate.normals), gate.normals : min(gate.normals + half, len(gate.frames))]
     frames, scores, maps = gate.frames[chosen], gate.reference[0][chosen], gate.reference[1][chosen]
     spread, map_spread = (max(float(each.std()), 1e-9) for each in gate.reference)
-    layers = lowering.layers()
+    layers, make = lowering.layers(), lowering.judged()[form]
     rows: list[tuple[float, float, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in console.track("sensitivity of the layers")(list(layers)):
             rest = [other for other in layers if other != name]
-            engine = open_graph(lowering.probe(_nodes(layers, rest)), Path(folder, "layer.onnx"))
+            engine = open_form(form, make(_nodes(layers, rest)), Path(folder))
             found, found_maps = run_singly(engine, frames, Console().track(""))
             engine.close()
             errors = np.array([_rms(found - scores) / spread, _rms(found_maps - maps) / map_spread])
@@ -214,10 +231,14 @@ def _rms(values: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
 
 
-def open_graph(model: onnx.ModelProto, path: Path, *, as_written: bool = False) -> OnnxRuntimeEngine:
-    """Open a graph that is not on disk yet; the file is gone again when this returns."""
+def open_form(form: str, model: onnx.ModelProto, folder: Path) -> OnnxRuntimeEngine:
+    """Open one of `Lowering.judged`; its file in `folder` is gone again when this returns.
+
+    ONNX Runtime fuses the CPU form into INT8 operators, as where it runs. Elsewhere that only costs time.
+    """
+    path = folder / "form.onnx"
     onnx.save(model, path)
     try:
-        return OnnxRuntimeEngine(path, as_written=as_written)
+        return OnnxRuntimeEngine(path, as_written=form != CPU_MODEL)
     finally:
         path.unlink()

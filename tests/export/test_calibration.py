@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames
+from edgead.decision import Threshold
 from edgead.errors import ConfigError, DataError
 from edgead.export import calibration
 from edgead.export.calibration import Calibration, load_images, measure_ranges, warn_of_anomalies
+from edgead.export.entropy import BINS, best_size
 from edgead.export.to_onnx import write_onnx
+from edgead.images import encode_png
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train import checkpoint
 
@@ -52,18 +56,33 @@ def test_ranges_are_those_of_the_values(model: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["percentile", "entropy"])
+@pytest.mark.parametrize("frame", [0, 3])
 def test_one_stray_pixel_does_not_widen_the_other_methods_ranges(
-    model: Path, method: str, monkeypatch: pytest.MonkeyPatch
+    model: Path, method: str, frame: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibration, "PERCENTILE", 99.9)  # of as few pixels as are here
-    frames = np.random.default_rng(0).integers(90, 100, (40, 16, 16, 3), dtype=np.uint8)
+    frames = np.random.default_rng(0).integers(90, 110, (40, 16, 16, 3), dtype=np.uint8)
     usual = measure_ranges(model, frames, "minmax", iter)["maps"]
-    frames[3, 0, 0] = 255
+    frames[frame, 0, 0] = 255
     widest = measure_ranges(model, frames, "minmax", iter)["maps"]
     found = measure_ranges(model, frames, method, iter)["maps"]
     assert widest[1] > 0.7
     assert found[1] < 0.6 * widest[1]
-    assert found[1] >= 0.9 * usual[1] - 0.01
+    assert found[1] >= 0.5 * usual[1]
+
+
+def test_the_entropy_rule_keeps_what_is_evenly_used_and_cuts_long_tails() -> None:
+    rng = np.random.default_rng(0)
+
+    def kept(values: NDArray[np.float64]) -> float:
+        largest = np.abs(values).max()
+        return float(best_size(np.histogram(np.abs(values), BINS, (0, largest))[0]) / BINS * largest)
+
+    assert kept(rng.uniform(-1, 1, 10**6)) > 0.99
+    assert 3.5 < kept(rng.normal(size=10**6)) < 5  # of a largest value of about 5
+    zeros = np.maximum(rng.normal(size=10**6), 0)
+    assert kept(zeros) > 3  # that a ReLU gives zero half of the time is no reason to cut
+    assert kept(np.append(rng.normal(size=10**5), 60)) < 6
 
 
 def test_options_are_checked() -> None:
@@ -107,20 +126,30 @@ def test_too_few_images_say_how_many_are_needed(trained: Path, parts: Path, tmp_
     assert "broken.png" in console.lines[0]
 
 
-def test_images_that_score_like_defects_are_named(model: Path, tmp_path: Path) -> None:
-    from edgead.images import encode_png
-
+@pytest.mark.parametrize(
+    ("threshold", "bound", "anomalies", "named"),
+    [
+        (0.3, 0.05, 0.9, 5),  # five above the threshold, where one is to be expected
+        (0.3, 0.3, 0.9, 0),  # where six are
+        (0.3, 0.3, 0.6, 5),  # and yet they score as anomalies do
+        (0.3, 0.3, 0.2, 0),  # which says nothing where the model does not see anomalies
+        (0.9, 0.05, 1.0, 0),
+    ],
+)
+def test_images_that_score_like_defects_are_named(
+    model: Path, tmp_path: Path, threshold: float, bound: float, anomalies: float, named: int
+) -> None:
     paths = []
     for index in range(20):
         frame = np.full((16, 16, 3), 240 if index in (4, 7, 9, 11, 13) else 80 + index, np.uint8)
         paths.append(tmp_path / f"{index:02}.png")
         paths[-1].write_bytes(encode_png(frame))
-    frames, engine = load_frames(paths, (16, 16)), OnnxRuntimeEngine(model)
-    console = Said()
-    warn_of_anomalies(frames, engine, 0.3, 0.05, console)
-    [line] = console.lines
-    assert "5 of 20 calibration images score above the threshold 0.3" in line
-    assert "04.png" in line
-    console = Said()
-    warn_of_anomalies(frames, engine, 0.9, 0.05, console)
-    assert console.lines == []
+    frames, engine, console = load_frames(paths, (16, 16)), OnnxRuntimeEngine(model), Said()
+    fitted = Threshold(threshold, 19, bound, bound)
+    warn_of_anomalies(frames, engine, fitted, np.full(3, anomalies, np.float32), console)
+    if named:
+        [line] = console.lines
+        assert f"5 of 20 calibration images score like defects (threshold {threshold})" in line
+        assert "04.png (0.691)" in line
+    else:
+        assert console.lines == []

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from edgead.errors import ConfigError
 from edgead.export.calibration import measure_ranges
-from edgead.export.lower import open_graph
+from edgead.export.lower import open_form
 from edgead.export.precision import Ranges, overflowing, quantizable, to_half, to_int8
 from edgead.export.simplify import fold_batch_norms
 from edgead.export.to_onnx import OPSET, is_sensitive, write_onnx
+from edgead.runtime.engines import CPU_MODEL
 
 SIZE = (32, 48)
 
@@ -91,7 +92,7 @@ def ranges(path: Path, frames: NDArray[np.uint8]) -> Ranges:
 def infer(model: onnx.ModelProto, frames: NDArray[np.uint8], folder: Path) -> NDArray[np.float32]:
     """Return the maps."""
     onnx.checker.check_model(model, full_check=True)
-    return open_graph(model, folder / "infer.onnx").infer(frames)[1]
+    return open_form(CPU_MODEL, model, folder).infer(frames)[1]
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:

@@ -24,6 +24,7 @@ from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
 from edgead.train.foreground import load_parts
 from edgead.train.method import Method, TrainingData
+from edgead.train.sources import load_learned
 
 PARITY_FRAMES = 12
 """Held-out images on which graph and network are compared, beside as many synthetic anomalies."""
@@ -108,7 +109,7 @@ def export(
     rng = np.random.default_rng((run.seed, 0x60D))
     count = SYNTHETIC if precision != "fp32" else min(len(held_out.frames), PARITY_FRAMES)
     parts = load_parts(run.config.get("foreground", ""), held_out.paths, method.config.size)
-    data_held_out = TrainingData(held_out.frames, parts=parts)
+    data_held_out = TrainingData(held_out.frames, sources=load_learned(run_folder, run), parts=parts)
     anomalies = np.stack([method.example(data_held_out, rng)["frame"] for _ in range(count)])
     with atomic_folder(path) as folder:
         assembled = _assemble(method, run, held_out, anomalies, false_reject, path, folder / "fp32", console)

@@ -173,6 +173,8 @@ class Card:
     """What has to be said beside every figure of a run that learned from sources; empty where a method takes none."""
     without_sources: str = ""
     """What it does without any."""
+    unseen: str = ""
+    """What to do where its synthetic anomalies cannot be seen on the good images; empty where they always can."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,15 @@ class Method(ABC):
 
     @abstractmethod
     def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
-        """Return one synthetic anomaly: ``frame [H, W, C] uint8`` and ``mask [H, W] bool``."""
+        """Return one synthetic anomaly: ``frame [H, W, C] uint8`` and ``mask [H, W] bool``, which has pixels.
+
+        Raises:
+            DataError: what training draws cannot be seen on these images.
+        """
+
+    def visible(self, data: TrainingData, rng: np.random.Generator) -> float:
+        """Return the share of what training draws as anomalies that can be seen; the rest are good images to it."""
+        return 1.0
 
     @abstractmethod
     def detector(self) -> nn.Module:

@@ -46,7 +46,7 @@ def synthesise(
         The pictures, without the masks.
 
     Raises:
-        DataError: none of the run's images can be read, or `out` holds pictures already.
+        DataError: none of the run's images can be read, `out` holds pictures already, or no anomaly can be seen.
         CheckpointError: not a run, or one that has not learned from its sources yet.
     """
     run_folder, out, console = Path(run_folder), Path(out), console or Console()

@@ -32,6 +32,8 @@ MOST_HELD_OUT = 200
 MOST_TEXTURES = 2000
 """Texture pictures kept in memory: 393 MB at 256×256."""
 FEW_IMAGES = 20
+FEWEST_VISIBLE, FEW_VISIBLE = 0.05, 0.25
+"""Share of the drawn anomalies that can be seen: below the first nothing can be learned, below the second little."""
 SYNTHETIC = "synthetic.png"
 
 
@@ -219,7 +221,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     if method.config.channels == 4 and run.depth_range is None:
         run = dataclasses.replace(run, depth_range=find_depth_range(paths, console.track("measuring depth")))
     frames = load_frames(paths, size, run.pixels, console.track("reading images"))
-    _report_skipped(frames, "images", console)
+    _report_skipped(frames, "image", console)
     if not len(frames.frames):
         raise DataError(
             f"None of the {len(run.normals)} good images in {run.data} can be read; the first error:\n"
@@ -269,6 +271,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         learned = tuple(learn(method, config, source, folder, run, optimise, console) for config, source in opened)
         data = TrainingData(frames.frames, pictures, learned, parts)
         if is_main() and not (folder / SYNTHETIC).exists():
+            _check_visible(method, data, run, folder, console)
             plots.draw_examples(_examples(method, data, run.seed), folder / SYNTHETIC)
         optimise(method, method.stages(data), folder)
     except KeyboardInterrupt:
@@ -293,17 +296,37 @@ def load_textures(run: RunConfig, console: Console) -> NDArray[np.uint8]:
         chosen = np.random.default_rng((run.seed, 0x7E)).permutation(len(paths))[:MOST_TEXTURES]
         paths = [paths[index] for index in sorted(chosen)]
     frames = load_frames(paths, size, progress=console.track("reading textures"))
-    _report_skipped(frames, "textures", console)
+    _report_skipped(frames, "texture", console)
     return frames.frames
 
 
 def _report_skipped(frames: Frames, what: str, console: Console) -> None:
     if frames.skipped:
-        console.say(f"Warning: {len(frames.skipped)} {what} skipped:")
+        number = len(frames.skipped)
+        console.say(f"Warning: {number} {what}{'' if number == 1 else 's'} skipped:")
         for line in frames.skipped[:10]:
             console.say(f"  {line}")
         if len(frames.skipped) > 10:
             console.say(f"  … and {len(frames.skipped) - 10} more")
+
+
+def _check_visible(method: Method, data: TrainingData, run: RunConfig, folder: Path, console: Console) -> None:
+    """Look whether the anomalies that training will draw can be seen, those of each source by themselves.
+
+    Raises:
+        DataError: hardly any of them can.
+    """
+    given = {
+        f"the defects in {folder / 'sources' / config.name}": dataclasses.replace(data, sources=(learned,))
+        for config, learned in zip(run.sources, data.sources)
+    }
+    for what, alone in (given or {"the synthetic anomalies": data}).items():
+        share = method.visible(alone, np.random.default_rng((run.seed, 0x5EE)))
+        said = f"{share:.0%} of {what} can be seen on these good images"
+        if share < FEWEST_VISIBLE:
+            raise DataError(f"Only {said}: there is nothing to learn.\n{method.card.unseen}")
+        if share < FEW_VISIBLE:
+            console.say(f"Warning: only {said}; to training the others are good ones.\n{method.card.unseen}")
 
 
 def _examples(method: Method, data: TrainingData, seed: int) -> list[tuple[Frame, NDArray[np.bool_]]]:

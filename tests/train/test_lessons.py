@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from edgead.benchmark.benchmark import benchmark
 from edgead.cli import cli
@@ -279,6 +281,45 @@ def test_synthetic_anomalies_as_pictures(transferred: Path, trained: Path, tmp_p
             synthesise(run, out)
         again = synthesise(run, tmp_path / f"{config.method}-again", count=1, seed=1)
         assert again[0].read_bytes() == paths[0].read_bytes()
+
+
+def faint(transferred: Path, folder: Path, share: float) -> Path:
+    """A copy of what was learned, in which all but a share of the defects are as good as transparent."""
+    file = transferred / "sources" / "tile" / LEARNED
+    with safe_open(file, framework="numpy") as opened:
+        facts = opened.metadata()
+    values = load_file(file)
+    values = {name: np.repeat(value, 5, axis=0) for name, value in values.items()}
+    values["opacity"][:] = 0.01
+    values["opacity"][: round(share * len(values["opacity"]))] = 1.0
+    folder.mkdir()
+    save_file(values, folder / LEARNED, facts)
+    return folder
+
+
+def test_defects_that_cannot_be_seen_stop_training_before_it_begins(
+    transferred: Path, parts: Path, tmp_path: Path
+) -> None:
+    given = [transferred, faint(transferred, tmp_path / "faint", 0)]  # the first has enough that can be seen
+    message = r"Only 0% of the defects in .*sources/tile-2 can be seen(?s:.*)removal_steps"
+    with pytest.raises(DataError, match=message):
+        train("drept", parts, preset="nano", settings=QUICK, sources=given, out=tmp_path / "run")
+    with pytest.raises(DataError, match=message):
+        resume(tmp_path / "run")
+    assert not (tmp_path / "run" / checkpoint.METRICS).exists()
+    assert not (tmp_path / "run" / "synthetic.png").exists()
+
+
+def test_few_defects_that_can_be_seen_are_said(transferred: Path, parts: Path, tmp_path: Path) -> None:
+    recorder, given = Recorder(), faint(transferred, tmp_path / "faint", 0.2)
+    train("drept", parts, preset="nano", settings=QUICK, sources=[given], out=tmp_path / "run", console=recorder)
+    assert any(re.match(r"Warning: only \d+% of the defects in .*tile can be seen", line) for line in recorder.lines)
+    recorder.lines.clear()
+    train("drept", parts, preset="nano", settings=QUICK, out=tmp_path / "random", console=recorder)
+    assert not any("can be seen" in line for line in recorder.lines)
+    hidden = (*QUICK, "seen_change=2")
+    with pytest.raises(DataError, match="Only 0% of the synthetic anomalies can be seen"):
+        train("drept", parts, preset="nano", settings=hidden, out=tmp_path / "hidden", console=recorder)
 
 
 def test_old_runs_without_sources_are_read(trained: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgead import metrics
-from edgead.errors import CheckpointError, ConfigError
+from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.export.parity import run_reference
 from edgead.train.fit import fit
 from edgead.train.method import Lesson, Source, TrainingData
@@ -441,8 +441,21 @@ def test_examples_come_from_the_sources() -> None:
     assert example["frame"][32, 32].tolist() == pytest.approx([0, 0, 230], abs=2)
     assert example["mask"][32, 32]
     assert not example["mask"][0, 0]
-    invisible = TrainingData(data.normals, sources=(to_arrays(blob(0, 0, 0.2, (-1, -1, -1), 0.9)),))
-    assert Drept(config).example(invisible, np.random.default_rng(0))["mask"].any()  # a random mixture instead
+    assert Drept(config).visible(data, np.random.default_rng(0)) == 1
+
+
+def test_defects_that_cannot_be_seen_give_no_examples() -> None:
+    """Black on black. With a red one beside them half of the draws show something, and every example does."""
+    black, red = (to_arrays(blob(0, 0, 0.2, colour, 0.9)) for colour in ((-1, -1, -1), (1, -1, -1)))
+    method = Drept(DreptConfig(**{**TOY.__dict__, "hue_degrees": 0.0, "shift": 0.0}))
+    invisible = TrainingData(np.zeros((2, 64, 64, 3), np.uint8), sources=(black,))
+    assert method.visible(invisible, np.random.default_rng(0)) == 0
+    with pytest.raises(DataError, match=r"None of 200 defects can be seen(?s:.*)learned\.png.*seen_change"):
+        method.example(invisible, np.random.default_rng(0))
+    both = TrainingData(invisible.normals, sources=(black, red))
+    assert 0.3 < method.visible(both, np.random.default_rng(0)) < 0.7
+    rng = np.random.default_rng(0)
+    assert all(method.example(both, rng)["mask"][32, 32] for _ in range(20))
 
 
 def test_the_share_of_images_without_a_defect_is_logged(tmp_path: Path) -> None:

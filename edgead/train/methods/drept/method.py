@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgead.errors import DataError
 from edgead.train.method import Arrays, Batch, Card, Lesson, Method, Official, Source, Stage, TrainingData
 from edgead.train.methods.drept.config import DreptConfig
 from edgead.train.methods.drept.deploy import Deployable, Detector
@@ -27,8 +28,10 @@ from edgead.train.methods.drept.mixture import (
 )
 from edgead.train.methods.drept.network import SMALLEST, UNet, initialise, planes
 
-MOST_DRAWS = 50
-"""Tries to get an example that shows a defect; after these, and as many random mixtures, the last one is taken."""
+LOOKED_AT = 100
+"""Draws that tell how many defects can be seen."""
+MOST_DRAWS = 200
+"""Tries to get an example that shows a defect: enough where training finds one in twenty of them visible."""
 
 
 def transfer(images: Tensor, mixtures: Mixtures, config: DreptConfig) -> tuple[Tensor, Tensor]:
@@ -99,6 +102,8 @@ class Drept(Method):
         protocol="Learns from the test anomalies of other categories (sources). Its figures are cross-category "
         "transfer: not to be compared with methods that see good images alone.",
         without_sources="Without --source the defects are random mixtures of Gaussians: one-class training.",
+        unseen="Look at learned.png. Learn longer (removal_steps, defect_steps), leave that source out, or count "
+        "fainter changes as defects (seen_change, seen_opacity).",
     )
     Config = DreptConfig
     sensitive: ClassVar[tuple[str, ...]] = ("head",)  # half precision rounds a sigmoid above 0.9998 to 1
@@ -164,14 +169,22 @@ class Drept(Method):
         return {"frame": frame, **vary(rng, defect, self.config.hue_degrees, self.config.shift)}
 
     def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
+        for made in self._made(data, rng, MOST_DRAWS):
+            if made["mask"].any():
+                return made
+        raise DataError(f"None of {MOST_DRAWS} defects can be seen on these good images.\n{self.card.unseen}")
+
+    def visible(self, data: TrainingData, rng: np.random.Generator) -> float:
+        return float(np.mean([made["mask"].any() for made in self._made(data, rng, LOOKED_AT)]))
+
+    def _made(self, data: TrainingData, rng: np.random.Generator, count: int) -> Iterator[Arrays]:
+        """Yield what training makes of its draws: ``frame`` and ``mask``, empty where no defect can be seen."""
         defects = pool(data.sources) if data.sources else None
-        for number in range(2 * MOST_DRAWS):
-            drawn = self._draw(rng, data, defects if number < MOST_DRAWS else None)
+        for _ in range(count):
+            drawn = self._draw(rng, data, defects)
             mixture = to_tensors({name: drawn[name][None] for name in Mixtures._fields})
             image, mask = transfer(planes(torch.from_numpy(drawn["frame"][None])), mixture, self.config)
-            if mask.any():
-                break
-        return {"frame": to_frames(image)[0], "mask": mask[0, 0].numpy()}
+            yield {"frame": to_frames(image)[0], "mask": mask[0, 0].numpy()}
 
     def detector(self) -> nn.Module:
         return Detector(self.network, self.config.score_window).eval()

@@ -9,8 +9,9 @@ learned.png          the same, to look at
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,9 +22,17 @@ from safetensors.torch import load_file as load_tensors
 from edgead.console import Console
 from edgead.datasets import Category, load_frames, open_categories
 from edgead.errors import CheckpointError, DataError
-from edgead.files import atomic_file
+from edgead.files import atomic_file, sha256
 from edgead.train import plots
-from edgead.train.checkpoint import CONFIG, CURVES, WEIGHTS, RunConfig, SourceConfig, read_metrics
+from edgead.train.checkpoint import (
+    CONFIG,
+    CURVES,
+    WEIGHTS,
+    RunConfig,
+    SourceConfig,
+    load_run_config,
+    read_metrics,
+)
 from edgead.train.fit import is_main
 from edgead.train.method import Arrays, Method, Source, Stage, Trained
 
@@ -39,7 +48,7 @@ def find_sources(
         given: folders or files.
         target: the category to train on; it cannot be its own source.
         method: that trains.
-        known: data folder ↦ folder in which the same command has learned from it already.
+        known: data folder ↦ what the same command has learned from it already, from `find_learned`.
         console: told what of several categories is left out.
 
     Raises:
@@ -79,7 +88,7 @@ def _data_sources(
         if not normals or not anomalies:
             which = "defective images (test/KIND)" if normals else "good images"
             refused.append(f"{category.root} has no {which}: a source needs good and defective ones.")
-        elif _paths_of(target) & {image.resolve() for image in (*normals, *anomalies)}:
+        elif _shares_images(target, {image.resolve() for image in (*normals, *anomalies)}):
             refused.append(_own_source(str(category.root)))
         elif root in known:
             found.append(_learned_source(known[root], method, target))
@@ -100,9 +109,36 @@ def _data_sources(
     return found
 
 
-def _paths_of(category: Category) -> set[Path]:
-    images = (*category.normals, *category.validation, *(sample.path for sample in category.test))
-    return {image.resolve() for image in images}
+def _shares_images(target: Category, paths: set[Path], contents: set[str] | None = None) -> bool:
+    """Tell whether an image of the target is among others: by its path, or, a link or a copy, by its content.
+
+    Args:
+        target: whose images, all of them, are looked for.
+        paths: of the others.
+        contents: of the others, from `_contents`; read from `paths` where None.
+    """
+    images = {*target.normals, *target.validation, *(sample.path for sample in target.test)}
+    if paths & {image.resolve() for image in images}:
+        return True
+    if contents is None:
+        contents = _contents(paths, {image.stat().st_size for image in images})
+    return bool(contents & _contents(images, {int(content.partition("-")[0]) for content in contents}))
+
+
+def _contents(images: Iterable[Path], sizes: Container[int] | None = None) -> set[str]:
+    """Return ``BYTES-HASH`` of image files; where `sizes` are given, those of other sizes are left out unread."""
+    found = set()
+    for image in images:
+        facts = image.stat()
+        if sizes is None or facts.st_size in sizes:
+            found.add(f"{facts.st_size}-{_hash(image.resolve(), facts.st_size, facts.st_mtime_ns)}")
+    return found
+
+
+@functools.cache
+def _hash(path: Path, size: int, changed: int) -> str:
+    """Hash a file once, for all targets and sources of a command, as long as it does not change."""
+    return sha256(path)[:16]
 
 
 def _own_source(root: str) -> str:
@@ -115,7 +151,8 @@ def _own_source(root: str) -> str:
 def _learned_source(path: Path, method: str, target: Category) -> SourceConfig:
     path = path / LEARNED if path.is_dir() else path
     facts = _read_facts(path, method)
-    if _paths_of(target) & {Path(image) for image in json.loads(facts["paths"])}:
+    contents = set(json.loads(facts.get("contents", "[]")))
+    if _shares_images(target, {Path(image) for image in json.loads(facts["paths"])}, contents):
         raise DataError(_own_source(facts["root"]))
     return SourceConfig(facts["source"], str(path.resolve()), facts["root"], fingerprint=facts["fingerprint"])
 
@@ -201,6 +238,8 @@ def learn(
             console.say(f"Taken up: what was learned from '{config.name}' in {config.path}")
         return source
     console.say(f"Learning from '{config.name}': {len(source.anomalies)} defective, {len(source.normals)} good images")
+    paths = [Path(config.root, name).resolve() for name in config.normals + config.anomalies]
+    contents = _contents(paths)  # now, while they are there
     torch.manual_seed(run.seed)
     lesson = method.lesson(source)
     if (folder / WEIGHTS).is_file():  # stopped after the training, before what follows
@@ -215,7 +254,8 @@ def learn(
             "method": run.method,
             "source": config.name,
             "root": config.root,
-            "paths": json.dumps([str(Path(config.root, name).resolve()) for name in config.normals + config.anomalies]),
+            "paths": json.dumps([str(path) for path in paths]),
+            "contents": json.dumps(sorted(contents)),
             "fingerprint": config.fingerprint,
             "images": f"{len(source.anomalies)} defective, {len(source.normals)} good",
             "config": json.dumps(run.config),
@@ -226,6 +266,13 @@ def learn(
         with atomic_file(folder / LEARNED) as stream:
             stream.write(save(learned, facts))
     return learned
+
+
+def find_learned(run_folder: Path) -> dict[str, Path]:
+    """Return where a run has what it learned: the folder of a source's images ↦ the file."""
+    run = load_run_config(run_folder)
+    files = {source.root: run_folder / "sources" / source.name / LEARNED for source in run.sources}
+    return {root: file for root, file in files.items() if file.is_file()}
 
 
 def load_learned(run_folder: Path, run: RunConfig) -> tuple[Arrays, ...]:

@@ -25,7 +25,7 @@ from edgead.train.fit import fit, is_main
 from edgead.train.foreground import FOREGROUNDS, load_parts, parts_fingerprint
 from edgead.train.method import Method, TrainingData, configure
 from edgead.train.methods import get_method
-from edgead.train.sources import find_sources, learn, open_source
+from edgead.train.sources import find_learned, find_sources, learn, open_source
 
 MOST_HELD_OUT = 200
 """More held-out normals than this sharpen the threshold little and cost training images."""
@@ -103,6 +103,7 @@ def train(
             folder = folder / chosen.name
             if (folder / checkpoint.CONFIG).exists():  # the same command again goes on where it stopped
                 folders.append(resume(folder, device=device, workers=workers, console=console))
+                known |= find_learned(folder)
                 continue
         if is_main() and any(
             (folder / name).exists() for name in (checkpoint.CONFIG, checkpoint.STATE, checkpoint.WEIGHTS)
@@ -133,8 +134,7 @@ def train(
             f"{len(held_out)} held out for the threshold"
         )
         folders.append(_run(run, folder, device, workers, console, named=out is not None))
-        for source in run.sources:
-            known[source.root] = folders[-1] / "sources" / source.name
+        known |= find_learned(folders[-1])
     return folders
 
 

@@ -23,10 +23,12 @@ from safetensors.numpy import load_file, save_file
 from edgead.benchmark.benchmark import benchmark
 from edgead.cli import cli
 from edgead.console import Console
+from edgead.datasets import open_category
 from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.export.export import export
+from edgead.files import sha256
 from edgead.train import checkpoint
-from edgead.train.sources import LEARNED, load_learned
+from edgead.train.sources import LEARNED, find_sources, load_learned
 from edgead.train.synthesise import synthesise
 from edgead.train.train import resume, train
 
@@ -122,17 +124,26 @@ def test_a_run_that_was_stopped_in_a_lesson_goes_on(transferred: Path, tmp_path:
 
 
 class Stopper(Recorder):
-    """Is interrupted in the first stage."""
+    """Is interrupted where a stage begins, or something is said."""
+
+    def __init__(self, stage: str, said: str = "never") -> None:
+        super().__init__()
+        self.stage, self.said = stage, said
+
+    def say(self, text: str) -> None:
+        super().say(text)
+        if text.startswith(self.said):
+            raise KeyboardInterrupt
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
-        if label == "remove":
+        if label == self.stage:
             raise KeyboardInterrupt
         yield lambda text: None
 
 
 def test_whoever_stops_a_run_hears_how_to_go_on(parts: Path, source: Path, tmp_path: Path) -> None:
-    stopper = Stopper()
+    stopper = Stopper("remove")
     with pytest.raises(KeyboardInterrupt):
         train("drept", parts, preset="nano", settings=QUICK, sources=[source], out=tmp_path / "run", console=stopper)
     assert stopper.lines[-1] == f"Stopped. Go on with:  edgead train --resume --out {tmp_path / 'run'}"
@@ -198,6 +209,27 @@ def test_categories_share_what_they_learned(parts: Path, source: Path, tmp_path:
     assert sum(line.startswith("Taken up") for line in recorder.lines) == 1
 
 
+@pytest.mark.parametrize("stage", ["remove", "segment", ""])
+def test_categories_share_what_they_learned_after_a_stop(parts: Path, source: Path, tmp_path: Path, stage: str) -> None:
+    """Stopped in the lesson of the first, after it, and between the first category and the second."""
+    root = tmp_path / "data"
+    for name in ("one", "two"):
+        shutil.copytree(parts, root / name)
+
+    def attempt(console: Recorder) -> list[Path]:
+        options = {"category": "all", "sources": [source], "out": tmp_path / "runs", "console": console}
+        return train("drept", root, preset="nano", settings=QUICK, **options)  # type: ignore[arg-type]
+
+    stopper, recorder = Stopper(stage, "two:" if not stage else "never"), Recorder()
+    with pytest.raises(KeyboardInterrupt):
+        attempt(stopper)
+    runs = attempt(recorder)
+    said = stopper.lines + recorder.lines
+    assert all(checkpoint.is_finished(run) for run in runs)
+    assert sum(line.startswith("Learning from 'tile'") for line in recorder.lines) == (stage == "remove")
+    assert sum(line.startswith("Taken up") and str(runs[0]) in line for line in said) == 1
+
+
 def test_sources_that_cannot_be_used(
     parts: Path, source: Path, transferred: Path, trained: Path, tmp_path: Path, write_image: Write
 ) -> None:
@@ -241,6 +273,38 @@ def test_sources_that_cannot_be_used(
         path.write_bytes(b"damaged")
     with pytest.raises(DataError, match="None of the 4 defective images"):
         attempt(tmp_path / "broken")
+
+
+def test_a_copy_of_the_target_is_no_source(source: Path, transferred: Path, parts: Path, tmp_path: Path) -> None:
+    """Under other names, and in part: images are compared by what their files hold, and each is read once at most."""
+    copy, moved = tmp_path / "copy", tmp_path / "moved"
+    shutil.copytree(parts, copy)
+    for path in sorted(copy.rglob("*.png")):
+        path.rename(path.with_name(f"renamed-{path.name}"))
+    one = Path(shutil.copytree(source, tmp_path / "one"))
+    shutil.copy(next((parts / "train" / "good").iterdir()), one / "test" / "good" / "9.png")
+    for given in (copy, one):
+        with pytest.raises(DataError, match="shares images with --data"):
+            train("drept", parts, preset="nano", sources=[given], out=tmp_path / "run")
+    shutil.copytree(source, moved)  # of what the lesson was learned from
+    with pytest.raises(DataError, match="shares images with --data"):
+        train("drept", moved, preset="nano", sources=[transferred], out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_files_of_equal_size_are_read_to_compare_them(
+    source: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr("edgead.train.sources.sha256", lambda path: read.append(path) or sha256(path))
+    target = open_category(shutil.copytree(parts, tmp_path / "target"))
+    find_sources([source], target, "drept", {}, Console())
+    assert read == []
+    same = Path(shutil.copytree(source, tmp_path / "same"))
+    (same / "test" / "good" / "8.png").write_bytes(bytes(target.normals[0].stat().st_size))
+    for _ in range(2):
+        find_sources([same], target, "drept", {}, Console())
+    assert sorted(read) == sorted([same / "test" / "good" / "8.png", target.normals[0]])
 
 
 def test_the_protocol_stands_where_the_figures_stand(transferred: Path, parts: Path, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_sizes_that_it_takes(size: tuple[int, int]) -> None:
     [
         ({"size": (100, 100)}, r"cannot take 100x100.*multiples of 8(?s:.*)size=96x96"),
         ({"size": (32, 64)}, r"at least 64(?s:.*)size=64x64"),
-        ({"size": (256, 272)}, r"multiples of 32(?s:.*)size=256x256"),
+        ({"size": (256, 272)}, r"from 256 on of 32, from 512 on of 64(?s:.*)size=256x256"),
         ({"components": 0}, "components must be positive"),
         ({"shift": -1.0}, "shift cannot be negative"),
         ({"score_window": 4}, "must be odd"),
@@ -137,6 +137,24 @@ def test_sizes_that_it_takes(size: tuple[int, int]) -> None:
 def test_configurations_that_make_no_sense(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         DreptConfig(**values)  # type: ignore[arg-type]
+
+
+def test_the_size_that_is_suggested_is_taken_and_the_nearest() -> None:
+    def takes(size: tuple[int, int]) -> bool:
+        return min(size) >= 64 and not any(side % (8 * 2 ** (min(size).bit_length() - 7)) for side in size)
+
+    taken = [size for size in itertools.product(range(64, 700, 8), repeat=2) if takes(size)]
+    sides = np.array(taken)
+    for size in itertools.product(range(20, 600, 13), range(20, 600, 29)):
+        if takes(size):
+            check_size(size)
+            continue
+        with pytest.raises(ConfigError) as caught:
+            check_size(size)
+        height, width = str(caught.value).rpartition("=")[2].split("x")
+        check_size(suggested := (int(height), int(width)))
+        distances = np.abs(sides - size).sum(axis=1)
+        assert distances[taken.index(suggested)] == distances.min(), size
 
 
 def test_the_largest_opacity_is_the_mixtures() -> None:

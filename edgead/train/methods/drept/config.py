@@ -14,7 +14,8 @@ class DreptConfig(MethodConfig):
     """Configuration of DRepT; the defaults are the published training."""
 
     size: tuple[int, int] = (128, 128)
-    """Input height and width, pixels: at least 64, multiples of 8 (of 16 from 128 on, of 32 from 256 on)."""
+    """Input height and width, pixels: at least 64, multiples of 8; by the shorter side, of 16 from 128 on, of 32 from
+    256 on, of 64 from 512 on."""
     batch_size: int = 16
     """Target images in a step; and good and defective images each in a step of the defect removal."""
     steps: int = 10_000

@@ -23,14 +23,30 @@ def check_size(size: tuple[int, int]) -> None:
     Raises:
         ConfigError: with the nearest size that works.
     """
-    step = 8 * 2 ** halvings(size) if min(size) >= SMALLEST else 8
-    if min(size) >= SMALLEST and not any(side % step for side in size):
+    if min(size) >= SMALLEST and not any(side % (8 * 2 ** halvings(size)) for side in size):
         return
-    near = "x".join(str(max(SMALLEST, round(side / step) * step)) for side in size)
+    height, width = nearest_size(size)
     raise ConfigError(
-        f"DRepT's U-Net cannot take {size[0]}x{size[1]}: both sides must be at least {SMALLEST} and multiples of "
-        f"{step} (8 from {SMALLEST} on, 16 from 128, 32 from 256, by the shorter one).\nThe nearest: --set size={near}"
+        f"DRepT's U-Net cannot take {size[0]}x{size[1]}: both sides must be at least {SMALLEST} and multiples of 8; "
+        f"where the shorter is 128 or more of 16, from 256 on of 32, from 512 on of 64, and so on.\n"
+        f"The nearest: --set size={height}x{width}"
     )
+
+
+def nearest_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the size that the network takes whose sides differ least, in sum, from these; of two the deeper's."""
+    found: list[tuple[int, int]] = []
+    for level in range(max(halvings(size), 0) + 2):  # the shorter side may round up to the next level's
+        step, low = 8 * 2**level, SMALLEST * 2**level
+        shorter = min(max(_round(min(size), step), low), 2 * low - step)
+        longer = max(_round(max(size), step), shorter)
+        found.append((shorter, longer) if size[0] <= size[1] else (longer, shorter))
+    return min(reversed(found), key=lambda sides: abs(sides[0] - size[0]) + abs(sides[1] - size[1]))
+
+
+def _round(side: int, step: int) -> int:
+    """Round to a multiple; of two that are equally near, to the cheaper one."""
+    return (side + step // 2 - 1) // step * step
 
 
 def halvings(size: tuple[int, int]) -> int:

@@ -27,6 +27,10 @@ Batch = dict[str, Tensor]
 T = TypeVar("T")
 
 
+LARGEST = 1e30
+"""No setting makes sense beyond it, and a few steps beyond it float32 ends."""
+
+
 class Track(Protocol):
     """Shows progress while a sequence is gone through."""
 
@@ -49,6 +53,10 @@ class MethodConfig:
     """The optimiser's step size before any decay."""
 
     def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, (int, float)) and not abs(number) < LARGEST:  # nan is not less either
+                    raise ConfigError(f"{name} must be a finite number below {LARGEST:.0e}, not {number}.")
         for name in ("batch_size", "epochs", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}.")

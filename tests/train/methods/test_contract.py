@@ -240,6 +240,20 @@ def test_bad_settings_say_what_would_be_right(setting: str, message: str) -> Non
             configure(get_method(name), "nano", [setting])
 
 
+@pytest.mark.parametrize("name", list(METHODS))
+def test_numbers_that_float32_cannot_hold_are_refused(name: str) -> None:
+    kind = get_method(name)
+    for field in dataclasses.fields(kind.Config):
+        *others, last = field.default if isinstance(field.default, tuple) else (field.default,)
+        if isinstance(last, float):
+            for number in ("nan", "inf", "-inf", "3e38"):
+                setting = ",".join([*map(str, others), number])
+                with pytest.raises(ConfigError, match=rf"^{field.name} must be a finite number below 1e\+30, not"):
+                    configure(kind, "nano", [f"{field.name}={setting}"])
+    with pytest.raises(ConfigError, match=r"^steps must be a finite number"):
+        configure(kind, "nano", [f"steps={10**400}"])
+
+
 def test_unknown_names_are_corrected() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'draem'"):
         get_method("dream")

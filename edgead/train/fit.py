@@ -259,10 +259,10 @@ class _StageLoop:
     def _diverged(self, what: str, where: str) -> TrainingError:
         state = self.folder / STATE
         kept = f"The last saved state is {state}." if state.is_file() else "No state had been saved yet."
+        overflow = ", or fp16 overflow (--precision bf16)" if self.accelerator.mixed_precision == "fp16" else ""
         return TrainingError(
             f"{what} of stage '{self.stage.name}' ({where}).\n"
-            "Likely causes: a learning rate that is too high (--set learning_rate=…), or fp16 overflow "
-            "(--precision bf16).\n"
+            f"Likely cause: a learning rate that is too high (--set {self.stage.rate}=…){overflow}.\n"
             f"Train anew with another --out. {kept}"
         )
 

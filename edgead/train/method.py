@@ -93,6 +93,7 @@ class Stage:
         players: names of submodules that take turns in every step, each with an optimiser of its own over its own
             parameters; ``forward(batch, player)`` then gives what this one minimises, against the others' latest
             weights. Where there are none, the whole module is the only player.
+        rate: name of the setting that is the optimiser's step size, for what is said where training diverges.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Stage:
     schedule: Callable[[int], float]
     prepare: Callable[[torch.device, Track], None] = lambda device, track: None
     players: tuple[str, ...] = ()
+    rate: str = "learning_rate"
 
 
 class Trained(Protocol):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,13 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgead.errors import CheckpointError, ConfigError, DeviceError, TrainingError
 from edgead.train import checkpoint
 from edgead.train.fit import fit, make_accelerator
-from edgead.train.method import Stage, TrainingData
+from edgead.train.method import Stage, TrainingData, configure
+from edgead.train.methods import get_method
 from edgead.train.methods.draem import Draem, DraemConfig
 
 DATA = TrainingData(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
@@ -146,12 +149,47 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_s
     torch.manual_seed(3)
     method = Draem(CONFIG)
     stage = dataclasses.replace(method.stages(DATA)[0], module=Diverging(method.network))
-    with pytest.raises(TrainingError, match=r"(?s)step 4 of stage 'train' \(ssim\).*bf16.*last saved state is"):
+    with pytest.raises(TrainingError, match=r"(?s)step 4 of stage 'train' \(ssim\).*last saved state is") as caught:
         fit(method, [stage], tmp_path, seed=3, device="cpu", save_seconds=0.0)
+    assert "fp16" not in str(caught.value)
     saved = checkpoint.load_state(tmp_path, method)
     assert saved is not None
     assert saved[0].step == 3
     assert all(torch.isfinite(value).all() for value in method.network.state_dict().values())
+
+
+def test_the_advice_on_a_loss_names_what_counts_for_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "mixed_precision", "fp16")
+    method = Draem(CONFIG)
+    module = Diverging(method.network)
+    module.calls = 3
+    stage = dataclasses.replace(method.stages(DATA)[0], module=module, rate="defect_learning_rate")
+    with pytest.raises(TrainingError, match=r"--set defect_learning_rate=…\), or fp16 overflow \(--precision bf16\)\."):
+        fit(method, [stage], tmp_path, seed=3, device="cpu")
+
+
+@pytest.mark.parametrize(("name", "setting"), [("drept", "width=2"), ("transfusion", "multipliers=1")])
+def test_a_rate_that_is_too_high_stops_and_the_last_finite_state_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, setting: str
+) -> None:
+    monkeypatch.setattr("edgead.train.fit.SAVE_SHARE", 1e9)  # save after every step
+    torch.manual_seed(3)
+    kind = get_method(name)
+    settings = ("size=64", "steps=6", "batch_size=2", "learning_rate=1e20", setting)
+    method = kind(configure(kind, "nano", settings))
+    data = TrainingData(np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8))
+    message = (
+        r"not finite (at|after) step (\d) of stage '\w+'(?s:.*)\(--set learning_rate=…\)\.(?s:.*)last saved state is"
+    )
+    with pytest.raises(TrainingError, match=message) as caught:
+        fit(method, method.stages(data), tmp_path, seed=3, device="cpu", save_seconds=0.0)
+    found = re.search(message, str(caught.value))
+    saved = checkpoint.load_state(tmp_path, method)
+    assert found is not None
+    assert saved is not None
+    assert saved[0].step == int(found[2]) - 1
+    assert all(torch.isfinite(value).all() for value in method.network.state_dict().values())
+    assert not (tmp_path / checkpoint.WEIGHTS).exists()
 
 
 @pytest.mark.parametrize("save_seconds", [0.0, 1e9])
@@ -260,8 +298,6 @@ def test_two_processes_share_each_batch_and_save_together(parts: Path, tmp_path:
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from accelerate import Accelerator
-
     monkeypatch.setattr(Accelerator, "num_processes", 3)
     with pytest.raises(ConfigError, match="batch_size 2 cannot be shared by 3"):
         run(tmp_path)

@@ -157,6 +157,7 @@ def make_lesson(config: DreptConfig, source: Source) -> Lesson:
             optimizer=adam(config.defect_learning_rate),
             schedule=lambda step: 1.0,
             prepare=prepare,
+            rate="defect_learning_rate",
         ),
     ]
     return Lesson(network, stages, lambda: to_arrays(network.defects()), lambda: _picture(network, source))

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -148,6 +149,50 @@ def test_whoever_stops_a_run_hears_how_to_go_on(parts: Path, source: Path, tmp_p
         train("drept", parts, preset="nano", settings=QUICK, sources=[source], out=tmp_path / "run", console=stopper)
     assert stopper.lines[-1] == f"Stopped. Go on with:  edgead train --resume --out {tmp_path / 'run'}"
     assert checkpoint.is_finished(resume(tmp_path / "run", device="cpu"))
+
+
+class Interrupter(Console):
+    """Presses Ctrl-C in the second step of a stage."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
+        steps = iter(range(1, total + 1))
+        yield lambda text: signal.raise_signal(signal.SIGINT) if (label, next(steps)) == (self.stage, 2) else None
+
+
+def test_a_lesson_that_was_stopped_within_a_stage_goes_on_to_the_same_result(
+    parts: Path, source: Path, tmp_path: Path
+) -> None:
+    settings = (*QUICK, "removal_steps=5", "defect_steps=5")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train("drept", parts, preset="nano", settings=settings, sources=[source], out=whole, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            "drept",
+            parts,
+            preset="nano",
+            settings=settings,
+            sources=[source],
+            out=cut,
+            device="cpu",
+            console=Interrupter("remove"),
+        )
+    assert checkpoint.load_run_config(cut).sources == checkpoint.load_run_config(whole).sources
+    for number, stop in enumerate(("describe", None)):
+        with safe_open(cut / "sources" / "tile" / checkpoint.STATE, framework="numpy") as state:
+            assert (state.metadata()["stage"], state.metadata()["step"]) == (str(number), "3")
+        if stop:
+            with pytest.raises(KeyboardInterrupt):
+                resume(cut, device="cpu", console=Interrupter(stop))
+    resume(cut, device="cpu")
+    assert weights(cut) == weights(whole)
+    for name in (checkpoint.WEIGHTS, checkpoint.METRICS, "learned.png"):
+        assert (cut / "sources" / "tile" / name).read_bytes() == (whole / "sources" / "tile" / name).read_bytes()
+    kept, made = (load_file(run / "sources" / "tile" / LEARNED) for run in (whole, cut))
+    assert all(np.array_equal(kept[name], made[name]) for name in kept)
 
 
 def test_changed_sources_are_noticed(transferred: Path, source: Path, tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ class _StageLoop:
         return TrainingError(
             f"{what} of stage '{self.stage.name}' ({where}).\n"
             f"Likely cause: a learning rate that is too high (--set {self.stage.rate}=…){overflow}.\n"
-            f"Train anew with another --out. {kept}"
+            f"Train anew with another --out{', from the first stage on' if self.index else ''}. {kept}"
         )
 
     def _agree(self, *flags: bool) -> list[bool]:

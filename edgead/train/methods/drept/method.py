@@ -102,8 +102,8 @@ class Drept(Method):
         protocol="Learns from the test anomalies of other categories (sources). Its figures are cross-category "
         "transfer: not to be compared with methods that see good images alone.",
         without_sources="Without --source the defects are random mixtures of Gaussians: one-class training.",
-        unseen="Look at learned.png. Learn longer (removal_steps, defect_steps), leave that source out, or count "
-        "fainter changes as defects (seen_change, seen_opacity).",
+        unseen="Count fainter changes as defects (--set seen_change=…, seen_opacity=…). Of a source, look at the "
+        "learned.png of the run that learned from it; learn longer (removal_steps, defect_steps) or leave it out.",
     )
     Config = DreptConfig
     sensitive: ClassVar[tuple[str, ...]] = ("head",)  # half precision rounds a sigmoid above 0.9998 to 1

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -121,7 +122,7 @@ def _shares_images(target: Category, paths: set[Path], contents: set[str] | None
     if paths & {image.resolve() for image in images}:
         return True
     if contents is None:
-        contents = _contents(paths, {image.stat().st_size for image in images})
+        contents = _contents(paths, {image.stat().st_size for image in images if image.is_file()})
     return bool(contents & _contents(images, {int(content.partition("-")[0]) for content in contents}))
 
 
@@ -129,9 +130,10 @@ def _contents(images: Iterable[Path], sizes: Container[int] | None = None) -> se
     """Return ``BYTES-HASH`` of image files; where `sizes` are given, those of other sizes are left out unread."""
     found = set()
     for image in images:
-        facts = image.stat()
-        if sizes is None or facts.st_size in sizes:
-            found.add(f"{facts.st_size}-{_hash(image.resolve(), facts.st_size, facts.st_mtime_ns)}")
+        with suppress(OSError):  # what cannot be read is not learned from either
+            facts = image.stat()
+            if sizes is None or facts.st_size in sizes:
+                found.add(f"{facts.st_size}-{_hash(image.resolve(), facts.st_size, facts.st_mtime_ns)}")
     return found
 
 

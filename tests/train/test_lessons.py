@@ -352,6 +352,20 @@ def test_only_files_of_equal_size_are_read_to_compare_them(
     assert sorted(read) == sorted([same / "test" / "good" / "8.png", target.normals[0]])
 
 
+def test_files_that_cannot_be_read_are_not_compared(
+    source: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(path)
+
+    same = Path(shutil.copytree(source, tmp_path / "same"))
+    target = open_category(shutil.copytree(parts, tmp_path / "target"))
+    shutil.copy(target.normals[0], same / "test" / "good" / "8.png")
+    monkeypatch.setattr("edgead.train.sources.sha256", refuse)
+    [found] = find_sources([same], target, "drept", {}, Console())
+    assert found.name == "same"  # training will say that it skips them
+
+
 def test_the_protocol_stands_where_the_figures_stand(transferred: Path, parts: Path, tmp_path: Path) -> None:
     bundle = export(transferred, out=tmp_path / "drept.edgead")
     assert "cross-category" in bundle.manifest.training["protocol"]

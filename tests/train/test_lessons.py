@@ -29,6 +29,8 @@ from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.export.export import export
 from edgead.files import sha256
 from edgead.train import checkpoint
+from edgead.train.method import Arrays, TrainingData
+from edgead.train.methods.drept.method import Drept
 from edgead.train.sources import LEARNED, find_sources, load_learned
 from edgead.train.synthesise import synthesise
 from edgead.train.train import resume, train
@@ -376,6 +378,22 @@ def test_the_protocol_stands_where_the_figures_stand(transferred: Path, parts: P
         assert "cross-category" in (folder / name).read_text()
     for command in (["inspect", str(bundle.path)], ["methods"]):
         assert "cross-category" in CliRunner().invoke(cli, command).output
+
+
+def test_the_export_compares_on_the_defects_that_were_learned(
+    transferred: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random mixtures may be invisible at settings at which a source's are not, and the run would have no bundle."""
+    given: list[int] = []
+
+    def example(method: Drept, data: TrainingData, rng: np.random.Generator) -> Arrays:
+        given.append(len(data.sources))
+        return original(method, data, rng)
+
+    original = Drept.example
+    monkeypatch.setattr(Drept, "example", example)
+    export(transferred, out=tmp_path / "drept.edgead")
+    assert set(given) == {1}
 
 
 def test_without_sources_it_learns_from_good_images_alone(parts: Path, tmp_path: Path) -> None:

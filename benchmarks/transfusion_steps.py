@@ -130,21 +130,19 @@ def fewest(rows: list[dict[str, Any]]) -> int:
 @click.option("--test/--no-test", default=False, help="Measure the labelled test images too.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(runs: tuple[Path, ...], anomalies: int, test: bool, out: Path) -> None:
-    """Measure and write JSON."""
-    machine, rows = describe_machine(), []
-    with tempfile.TemporaryDirectory() as scratch:
-        for folder in runs:
-            rows += measure(folder, anomalies, test, Path(scratch))
-    record = {
-        "command": sys.argv,
-        "machine": machine,
-        "versions": {**versions(), "torch": torch.__version__},
-        "engine": "onnxruntime-cpu",
-        "allowed_loss": WORST,
-        "fewest_steps": fewest(rows),
-        "rows": rows,
-    }
-    out.write_text(json.dumps(record, indent=2) + "\n")
+    """Measure, and add to the results file; what it says of the same runs is replaced."""
+    record = json.loads(out.read_text()) if out.exists() else {"measured": {}, "rows": []}
+    for folder in runs:
+        record["measured"][folder.name] = {
+            "command": sys.argv,
+            "machine": describe_machine(),
+            "versions": {**versions(), "torch": torch.__version__},
+        }
+        with tempfile.TemporaryDirectory() as scratch:
+            rows = measure(folder, anomalies, test, Path(scratch))
+        record["rows"] = [row for row in record["rows"] if row["run"] != folder.name] + rows
+        record |= {"engine": "onnxruntime-cpu", "allowed_loss": WORST, "fewest_steps": fewest(record["rows"])}
+        out.write_text(json.dumps(record, indent=2) + "\n")
     click.echo(f"fewest steps: {record['fewest_steps']}")
 
 

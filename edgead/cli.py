@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +35,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code. An error is one to three lines, never a traceback."""
     for variable, level in QUIET.items():
         os.environ.setdefault(variable, level)  # read when OpenCV is imported, which is later
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # ends as Ctrl-C does, and leaves nothing half-written
     try:
         cli.main(args=arguments, prog_name="edgead", standalone_mode=False)
         code = 0

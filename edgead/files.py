@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names no file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -51,9 +55,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             os.replace(path, displaced)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         if displaced.exists() and not path.exists():
             os.replace(displaced, path)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = f"{path}, or a temporary file in {tempfile.gettempdir()}"  # a full disk names no file
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

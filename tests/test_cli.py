@@ -194,7 +194,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)),
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
-    assert "Cannot read or write" in error_lines(done)[0]
+    assert f"Cannot read or write {out}" in error_lines(done)[0]
     left = [path for path in out.rglob("*") if path.is_file()] if out.exists() else []
     assert not [path for path in left if path.name.endswith((".part", ".png", ".onnx", ".safetensors", ".html"))]
     assert not (out / "x.edgead").exists()
@@ -207,7 +207,9 @@ def test_a_reader_that_leaves_early_is_no_error(bundle: Bundle, parts: Path) -> 
     assert done.stderr == ""
 
 
-def interrupt(arguments: list[str | Path], folder: Path, ready: Callable[[int], bool]) -> tuple[int, str]:
+def interrupt(
+    arguments: list[str | Path], folder: Path, ready: Callable[[int], bool], sent: int = signal.SIGINT
+) -> tuple[int, str]:
     """Start a verb, press Ctrl-C when it is `ready` (given its pid); return its exit code in a shell, and its words."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
@@ -217,7 +219,7 @@ def interrupt(arguments: list[str | Path], folder: Path, ready: Callable[[int], 
     deadline = time.monotonic() + 120
     while process.poll() is None and not ready(process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     said, _ = process.communicate(timeout=120)
     # CPython ends itself by the signal if it came while code in a string was executed, as some imports do.
     return 128 - process.returncode if process.returncode < 0 else process.returncode, said
@@ -241,9 +243,16 @@ def has_loaded(library: str) -> Callable[[int], bool]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "verb", ["demo", "train", "export", "predict", "run", "benchmark", "inspect", "methods", "doctor"]
+    ("verb", "sent"),
+    [
+        *((verb, signal.SIGINT) for verb in ("demo", "train", "export", "predict", "run", "benchmark")),
+        *((verb, signal.SIGINT) for verb in ("inspect", "methods", "doctor")),
+        ("export", signal.SIGTERM),
+    ],
 )
-def test_ctrl_c_ends_every_verb_cleanly(verb: str, bundle: Bundle, trained: Path, many: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_every_verb_cleanly(
+    verb: str, sent: int, bundle: Bundle, trained: Path, many: Path, tmp_path: Path
+) -> None:
     """Exit 130 in one line (or 0 for a verb that was faster), and no file left half-written."""
     run = tmp_path / "run"
     if verb == "export":
@@ -276,7 +285,7 @@ def test_ctrl_c_ends_every_verb_cleanly(verb: str, bundle: Bundle, trained: Path
         "doctor": ([], has_loaded("cv2")),
     }
     arguments, ready = verbs[verb]
-    code, said = interrupt([verb, *arguments], tmp_path, ready)
+    code, said = interrupt([verb, *arguments], tmp_path, ready, sent)
     assert "Traceback" not in said
     if verb not in ("inspect", "methods", "doctor") or code != 0:
         assert code == 130, said

@@ -183,7 +183,8 @@ def check_graph(model: onnx.ModelProto) -> list[Refusal]:
 
 def _broken(graph: _Graph) -> Iterator[Refusal]:
     for versions, text, rule in RULES:
-        nodes = [Node(node.name, node.op_type, node.domain) for node in graph.model.graph.node if rule(graph, node)]
+        broken = [node for node in graph.model.graph.node if rule(graph, node)]
+        nodes = [Node(node.name, node.op_type, node.domain, next(iter(node.output), "")) for node in broken]
         if nodes:
             yield Refusal(versions, text, tuple(node.describe() for node in nodes))
 

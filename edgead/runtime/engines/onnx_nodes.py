@@ -1,7 +1,7 @@
 """The nodes of an ONNX file, read without the onnx package, which is not installed beside a line.
 
-An ONNX file is a protocol buffer. Only four of its fields are needed, so they are picked out of the wire format:
-ModelProto.graph (7), GraphProto.node (1), NodeProto.name (3), op_type (4) and domain (7).
+An ONNX file is a protocol buffer. Only a few of its fields are needed, so they are picked out of the wire format:
+ModelProto.graph (7), GraphProto.node (1), NodeProto.output (2), name (3), op_type (4) and domain (7).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ class Node:
     name: str
     operator: str
     domain: str
+    output: str = ""
+    """The first tensor that it makes, which tells nodes apart that have no name."""
 
     @property
     def part(self) -> str:
@@ -33,7 +35,11 @@ class Node:
     def describe(self) -> str:
         """Name operator, node and part in one phrase."""
         operator = f"{self.domain}.{self.operator}" if self.domain else self.operator
-        return f"operator {operator} (node '{self.name or 'unnamed'}', in {self.part})"
+        if not self.name:
+            return (
+                f"operator {operator} ({f'the node that makes {self.output!r}' if self.output else 'an unnamed node'})"
+            )
+        return f"operator {operator} (node '{self.name}', in {self.part})"
 
 
 def read_nodes(path: Path) -> list[Node]:
@@ -52,8 +58,11 @@ def read_nodes(path: Path) -> list[Node]:
 
 
 def _node(data: memoryview) -> Node:
-    texts = {number: bytes(value).decode() for number, value in _fields(data) if number in (3, 4, 7)}
-    return Node(texts.get(3, ""), texts.get(4, ""), texts.get(7, ""))
+    texts: dict[int, str] = {}
+    for number, value in _fields(data):
+        if number in (2, 3, 4, 7):
+            texts.setdefault(number, bytes(value).decode())
+    return Node(texts.get(3, ""), texts.get(4, ""), texts.get(7, ""), texts.get(2, ""))
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:

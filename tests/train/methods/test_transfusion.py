@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgead import metrics
-from edgead.errors import CheckpointError, ConfigError
+from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.export.parity import check_parity, run_reference
 from edgead.export.to_onnx import write_onnx
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -169,12 +170,33 @@ def test_losses_vanish_for_right_predictions_and_are_the_published_ones(channels
     focal = (-alpha * (1 - p_t) ** 2 * p_t.log()).mean()
     smooth = (0.5 * (p - mask) ** 2).mean()
     assert float(wrong["mask"]) == pytest.approx(float(5 * focal + smooth), rel=1e-5)
-    assert 0.2 < float(wrong["normal"]) < 2.2
+    assert float(wrong["normal"]) == pytest.approx(
+        0.2 + published_ssim(normal[:, :3] - 0.2, normal[:, :3], 2.0), rel=1e-4
+    )
     found = advance(x, anomaly * opacity + 0.1, normal - 0.2, (p > 0.5).float(), opacity, 1 / LAST)
     assert float(wrong["image"]) == pytest.approx(
         float(((found - blend(normal, anomaly, mask, opacity - 1 / LAST)) ** 2).mean()), rel=1e-4
     )
     assert ("normal_depth" in wrong) == ("anomaly_depth" in wrong) == (channels == 4)
+    if channels == 4:
+        depth, hill = normal[:, 3:], (anomaly * opacity)[:, 3:]
+        assert float(wrong["normal_depth"]) == pytest.approx(0.2 + published_ssim(depth - 0.2, depth, 2.0), rel=1e-4)
+        assert float(wrong["anomaly_depth"]) == pytest.approx(0.01 + published_ssim(hill + 0.1, hill, 1.0), rel=1e-4)
+
+
+def published_ssim(found: Tensor, target: Tensor, span: float) -> float:
+    """One minus the mean SSIM, straight from its formula."""
+    line = torch.exp(-(torch.arange(-5.0, 6.0) ** 2) / (2 * 1.5**2))
+    window = (line[:, None] * line / line.sum() ** 2).expand(found.shape[1], 1, 11, 11)
+
+    def mean(values: Tensor) -> Tensor:
+        return F.conv2d(values, window, padding=5, groups=found.shape[1])
+
+    mean_f, mean_t = mean(found), mean(target)
+    variances = mean(found**2) - mean_f**2 + mean(target**2) - mean_t**2
+    covariance, c1, c2 = mean(found * target) - mean_f * mean_t, (0.01 * span) ** 2, (0.03 * span) ** 2
+    ssim = (2 * mean_f * mean_t + c1) * (2 * covariance + c2) / ((mean_f**2 + mean_t**2 + c1) * (variances + c2))
+    return float(1 - ssim.mean())
 
 
 def test_the_image_loss_does_not_reach_the_mask() -> None:
@@ -462,3 +484,23 @@ def test_it_overfits_a_toy_set(tmp_path: Path) -> None:
     assert metrics.rank(np.stack(masks), found.maps).auroc() > 0.75  # its 7×7 mean is wide at this size
     scores = np.concatenate([good.scores, found.scores[np.any(masks, axis=(1, 2))]])
     assert metrics.rank(np.arange(len(scores)) >= len(normals), scores).auroc() > 0.9
+
+
+def test_where_no_anomaly_can_be_it_is_said_and_not_looked_for_forever() -> None:
+    """The part is bright and too shiny to be measured; the dark ground beside it has depth."""
+    frames = np.zeros((3, 32, 32, 4), np.uint8)
+    rows, columns = np.mgrid[:32, :32]
+    shiny = np.hypot(rows - 16, columns - 16) < 6
+    frames[:, shiny, :3] = 200
+    frames[:, np.hypot(rows - 16, columns - 16) > 14, 3] = 120
+    settings = ["depth=true", "size=32", "foreground=bright", "steps=2", "batch_size=2"]
+    method, data = Transfusion(configure(Transfusion, "nano", settings)), TrainingData(frames)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"(?s)no image has measured depth where its part was found.*foreground="):
+        method.stages(data)
+    with pytest.raises(DataError, match="Nowhere is left"):
+        method.example(data, np.random.default_rng(0))
+    frames[0, shiny, 3] = 100
+    assert method.stages(data)
+    mask = method.example(data, np.random.default_rng(0))["mask"]
+    assert mask.any()
+    assert not (mask & (np.hypot(rows - 16, columns - 16) > 10)).any()

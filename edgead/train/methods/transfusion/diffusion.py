@@ -96,7 +96,8 @@ def losses(
         result["anomaly_depth"] = F.mse_loss(scaled[:, depth], target[:, depth]) + ssim_loss(
             scaled[:, depth], target[:, depth]
         )
-        result["normal_depth"] = ssim_loss(found[:, depth], normal[:, depth]) + F.l1_loss(
+        # The published code guesses the range from the values: 2 where they fall below −0.5, as depth in [−1, 0] does.
+        result["normal_depth"] = ssim_loss(found[:, depth], normal[:, depth], data_range=2.0) + F.l1_loss(
             found[:, depth], normal[:, depth]
         )
     less = 1 / LAST

@@ -56,6 +56,11 @@ def widened(part: Mask) -> Mask:
     return np.asarray(cv2().dilate(part.astype(np.uint8), np.ones((WIDENED, WIDENED), np.uint8)), np.bool_)
 
 
+def measured(image: Floats) -> Mask:
+    """Return where an image of `to_image` has depth: everywhere if it has no such channel."""
+    return np.asarray((image[:, :, COLOURS:] != 0).all(axis=2))
+
+
 def draw_example(rng: Rng, frame: Frame, part: Mask, textures: NDArray[np.uint8], config: TransfusionConfig) -> Example:
     """Draw one example with an anomaly; now and then its mask is empty.
 
@@ -70,7 +75,7 @@ def draw_example(rng: Rng, frame: Frame, part: Mask, textures: NDArray[np.uint8]
     time = int(rng.integers(1, LAST + 1))
     signed = anomaly_noise(rng, size)
     noise, normal = np.abs(signed), to_image(frame)
-    part = part & (normal[:, :, COLOURS:] != 0).all(axis=2)  # a surface that was not measured cannot be displaced
+    part = part & measured(normal)  # a surface that was not measured cannot be displaced
     mask = (noise > THRESHOLD) & part
     previous = (noise > _found_threshold(rng, float(noise.max()))) & part & (time < LAST)
     if rng.random() < config.structural_share:
@@ -117,7 +122,10 @@ def to_frame(image: Floats) -> Frame:
 
 
 def _found_threshold(rng: Rng, highest: float) -> float:
-    """Draw the threshold of the mask that the step before might have found: nothing, too little, right, too much."""
+    """Draw the threshold of the mask that the step before might have found: nothing, too little, right, too much.
+
+    For "nothing" the published code takes the largest value with its sign, beyond which there may be negative ones.
+    """
     kind = rng.integers(4)
     return (highest, rng.uniform(THRESHOLD, 1.0), THRESHOLD, rng.uniform(0.0, THRESHOLD))[kind]
 

@@ -94,7 +94,7 @@ class UpBlock(Block):
         if self.groups == 2:
             # Colour of both, then depth of both. The published code cuts quarters also where the two parts are not
             # equally wide, so that some channels change sides; the weights were trained like that.
-            x = torch.cat([x.chunk(4, dim=1)[part] for part in (0, 2, 1, 3)], dim=1)
+            x = torch.cat([parts_of(x, 4)[part] for part in (0, 2, 1, 3)], dim=1)
         return super().forward(x, time)
 
 
@@ -114,12 +114,17 @@ class MiddleBlock(nn.Module):
         return out
 
 
+def parts_of(x: Tensor, count: int) -> Sequence[Tensor]:
+    """Cut the channels into equal parts."""
+    # Their number is a constant to the tracer only as an int; `chunk` would compute it in the graph.
+    return torch.split(x, int(x.shape[1]) // count, dim=1) if count > 1 else (x,)
+
+
 def attend_by_halves(block: nn.Module, halves: Sequence[str], x: Tensor) -> Tensor:
     """Send the channels, or each half of them, through the block's attentions of these names."""
     if not halves:
         return x
-    parts = x.chunk(len(halves), dim=1) if len(halves) > 1 else (x,)
-    attended = [block.get_submodule(name)(part) for name, part in zip(halves, parts)]
+    attended = [block.get_submodule(name)(part) for name, part in zip(halves, parts_of(x, len(halves)))]
     return attended[0] if len(attended) == 1 else torch.cat(attended, dim=1)
 
 
@@ -255,6 +260,6 @@ class UNet(nn.Module):
         active, logits = F.silu(self.norm(x)), self.final_seg(x)
         if self.groups == 1:
             return self.final(active), self.final_mean(x), logits
-        (active, active_d), (colour, depth) = active.chunk(2, dim=1), x.chunk(2, dim=1)
+        (active, active_d), (colour, depth) = parts_of(active, 2), parts_of(x, 2)
         anomaly = torch.cat([self.final(active), self.final_d(active_d)], dim=1)
         return anomaly, torch.cat([self.final_mean(colour), self.final_mean_d(depth)], dim=1), logits

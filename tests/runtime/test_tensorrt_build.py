@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -107,7 +108,7 @@ def test_built_once_and_kept_with_what_it_depends_on(opened: Bundle, shim: Path,
     console, plan = Listener(), plan_of(opened)
     first = plan.read(console)
     assert console.said[0].startswith("Building the TensorRT engine")
-    assert "The same by hand:  trtexec --onnx=" in console.said[1]
+    assert re.fullmatch(rf"Built in \S+ s: {plan.path}", console.said[1])
     console = Listener()
     assert plan.read(console) == first
     assert console.said == []
@@ -117,6 +118,19 @@ def test_built_once_and_kept_with_what_it_depends_on(opened: Bundle, shim: Path,
     note = json.loads(plan.note.read_text())
     assert note["model"] == opened.manifest.files["model.onnx"]
     assert (note["gpu"], note["capability"], note["driver"], note["batches"]) == ("Host", "8.7", "12.6 (none)", [1])
+    assert note["trtexec"] == plan.by_hand().replace(f"{opened.path}/", "")
+    assert note["trtexec"].startswith("trtexec --onnx=model.onnx --saveEngine=model.plan ")
+
+
+def test_a_plan_from_the_cache_is_done_by_hand_from_the_bundle_that_asks(opened: Bundle, shim: Path) -> None:
+    before = Bundle(opened.path.with_name("gone"), opened.manifest)
+    assert plan_of(before).path == plan_of(opened).path
+    assert plan_of(opened).by_hand() == ""
+    plan_of(opened).read(Listener())
+    assert shlex.split(plan_of(before).by_hand())[1] == f"--onnx={before.path}/model.onnx"
+    assert shlex.split(plan_of(opened).by_hand())[1] == f"--onnx={opened.path}/model.onnx"
+    plan_of(opened).note.write_text("{}")
+    assert plan_of(opened).by_hand() == ""
 
 
 def test_a_damaged_entry_is_built_again(opened: Bundle, shim: Path) -> None:
@@ -268,7 +282,7 @@ def test_a_cache_that_cannot_be_made_is_said(opened: Bundle, shim: Path, tmp_pat
 def test_the_trtexec_line_of_each_version() -> None:
     request = BuildRequest("m.onnx", (64, 96), (1,), "k.part", "t", BuildSettings(opt_level=4, workspace=256))
     shapes = " ".join(f"--{which}Shapes=frames:1x64x96x3" for which in ("min", "opt", "max"))
-    common = f"trtexec --onnx=m.onnx --saveEngine=k.plan {shapes} --memPoolSize=workspace:256"
+    common = f"trtexec --onnx=m.onnx --saveEngine=m.plan {shapes} --memPoolSize=workspace:256"
     common += " --builderOptimizationLevel=4"
     assert trtexec_line(request, "11.4.0", True) == f"{common} --noTF32 --skipInference"
     assert trtexec_line(request, "10.16.1", True) == f"{common} --stronglyTyped --noTF32 --skipInference"
@@ -279,3 +293,8 @@ def test_the_trtexec_line_of_each_version() -> None:
     assert "--profile=1 --minShapes=frames:4x64x96x3" in line
     assert "--useDLACore=0 --allowGPUFallback" in line
     assert "--noTF32" not in line
+    spaced = trtexec_line(dataclasses.replace(request, model="/data/line 2/$m.onnx"), "11.4.0", True)
+    assert spaced.startswith(
+        "trtexec '--onnx=/data/line 2/$m.onnx' '--saveEngine=$m.plan' --minShapes=frames:1x64x96x3 "
+    )
+    assert shlex.split(spaced)[1] == "--onnx=/data/line 2/$m.onnx"

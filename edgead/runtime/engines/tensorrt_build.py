@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import json
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -226,7 +227,7 @@ def _explain(trt: Any, parser: Any, model: Path) -> str:
             lines.append(words)
     text = "\n".join(line[:300] for line in lines[:REPORTED]) or "it gives no reason"
     more = f" (and {len(lines) - REPORTED} more)" if len(lines) > REPORTED else ""
-    return f"TensorRT {trt.__version__} cannot read {model}:\n{text}{more}"
+    return f"TensorRT {trt.__version__} cannot read {model}: {text}{more}"
 
 
 def _read_timing_cache(config: Any, path: Path) -> None:
@@ -289,7 +290,7 @@ def _make_monitor(trt: Any, report: Report) -> Any:
 
 
 def trtexec_line(request: BuildRequest, trt_version: str, strong: bool, precision: Sequence[str] = ()) -> str:
-    """Return the command line of NVIDIA's trtexec that builds the same plan.
+    """Return the command line of NVIDIA's trtexec that builds the same plan, as a shell takes it.
 
     Args:
         request: what is built.
@@ -299,7 +300,7 @@ def trtexec_line(request: BuildRequest, trt_version: str, strong: bool, precisio
     """
     settings, major = request.settings, int(trt_version.split(".")[0])
     shapes = [f"frames:{'x'.join(map(str, shape))}" for shape in request.shapes()]
-    words = ["trtexec", f"--onnx={request.model}", f"--saveEngine={Path(request.plan).with_suffix('.plan').name}"]
+    words = ["trtexec", f"--onnx={request.model}", f"--saveEngine={Path(request.model).with_suffix('.plan').name}"]
     for number, shape in enumerate(shapes):
         words += [f"--profile={number}"] if len(shapes) > 1 else []
         words += [f"--{which}Shapes={shape}" for which in ("min", "opt", "max")]
@@ -309,7 +310,7 @@ def trtexec_line(request: BuildRequest, trt_version: str, strong: bool, precisio
     words += ["--precisionConstraints=prefer"] if "fp16" in precision else []
     words += [] if settings.tf32 else ["--noTF32"]
     words += [f"--useDLACore={settings.dla}", "--allowGPUFallback"] if settings.dla >= 0 else []
-    return " ".join([*words, "--skipInference"])
+    return shlex.join([*words, "--skipInference"])
 
 
 def main() -> None:

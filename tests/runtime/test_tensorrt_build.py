@@ -136,10 +136,17 @@ def test_a_plan_from_the_cache_is_done_by_hand_from_the_bundle_that_asks(opened:
 def test_a_damaged_entry_is_built_again(opened: Bundle, shim: Path) -> None:
     plan = plan_of(opened)
     first = plan.read(Listener())
+
+    def folders() -> None:
+        for path in (plan.path, plan.note, Path(plan.request.plan)):
+            path.unlink(missing_ok=True)
+            (path / "inside").mkdir(parents=True)
+
     damages: list[Callable[[], object]] = [
         lambda: plan.path.write_bytes(first[:-1]),
         lambda: plan.note.write_text("["),
         lambda: plan.path.unlink(),
+        folders,
     ]
     for damage in damages:
         damage()
@@ -271,6 +278,27 @@ def test_a_full_disk_is_said_and_leaves_nothing(line_bundle: Path, shim: Path, t
     assert process.returncode == 1
     assert re.match(r"DeviceError: The engine could not be written to \S+: File too large\.\nFree some space", errors)
     assert [name for name in left(tmp_path) if not name.endswith(".timing")] == []
+
+
+def test_a_plan_is_good_without_the_timing_cache(opened: Bundle, shim: Path) -> None:
+    plan, console = plan_of(opened), Listener()
+    timing = Path(plan.request.timing_cache)
+    timing.mkdir(parents=True)
+    assert plan.read(console) == plan.path.read_bytes()
+    assert f"What TensorRT measured could not be kept in {timing}: Is a directory. Going on." in console.said
+    assert json.loads(plan.note.read_text()).keys() & {"unkept", "error"} == set()
+    assert sorted(path.suffix for path in timing.parent.iterdir()) == [".json", ".lock", ".plan", ".timing"]
+
+
+def test_what_is_in_the_way_of_the_cache_is_named(opened: Bundle, shim: Path) -> None:
+    lock = plan_of(opened).path.with_suffix(".lock")
+    lock.mkdir(parents=True)
+    with pytest.raises(DeviceError) as caught:
+        plan_of(opened).read(Listener())
+    assert str(caught.value) == (
+        f"The engine could not be written to {lock.parent}: Is a directory.\n"
+        f"See to {lock}, or name another folder with the variable XDG_CACHE_HOME."
+    )
 
 
 def test_a_cache_that_cannot_be_made_is_said(opened: Bundle, shim: Path, tmp_path: Path) -> None:

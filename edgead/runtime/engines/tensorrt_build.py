@@ -126,7 +126,8 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
         request: what to build; `BuildRequest.plan` is not written here.
         trt: the module.
         report: gets ``{"strong": bool, "precision": ["int8", "fp16"]}`` once, and from TensorRT 10.0 on, from its
-            threads, ``{"phase": name, "step": done, "steps": all}``.
+            threads, ``{"phase": name, "step": done, "steps": all}``; and ``{"unkept": why}`` where the timing cache,
+            which a plan does not depend on, cannot be written.
 
     Returns:
         TensorRT's memory with the plan in it.
@@ -166,7 +167,10 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise DeviceError(f"TensorRT {trt.__version__} could not build {request.model}: {_last(logger)}.")
-    _write_timing_cache(config, Path(request.timing_cache))
+    try:
+        _write_timing_cache(config, Path(request.timing_cache))
+    except OSError as error:
+        report({"unkept": error.strerror or str(error)})
     return plan
 
 
@@ -340,7 +344,7 @@ def main() -> None:
     except EdgeadError as error:
         report({"error": type(error).__name__, "text": str(error)})
     except OSError as error:
-        report({"error": "OSError", "text": error.strerror or str(error)})
+        report({"error": "OSError", "number": error.errno, "text": error.strerror or str(error)})
     except MemoryError:
         report({"error": "DeviceError", "text": "Out of memory while the engine was built. Try workspace=256."})
 

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,15 @@ class CachedPlan:
                     self._build(console)
                 return self.path.read_bytes()
         except OSError as error:
-            raise disk_error(self.path, error.strerror or str(error)) from error
+            raise disk_error(self.path, error) from error
 
     def discard(self) -> None:
         """Forget the plan; the next `read` builds it anew."""
         for path in (self.note, self.path, Path(self.request.plan)):
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)  # nothing of ours, and in the place of the plan
+            else:
+                path.unlink(missing_ok=True)
 
     def _is_whole(self) -> bool:
         """The note is written last, so that a plan without one, or with another's hash, was cut off or damaged."""

@@ -24,13 +24,13 @@ needs_rtx = pytest.mark.skipif(
 needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc for a CUDA on the host")
 
 
-def make_shim(folder: Path) -> Path:
-    """Make a folder in which ``import tensorrt`` finds tensorrt-rtx."""
+def make_shim(folder: Path, module: str = "tensorrt_rtx") -> Path:
+    """Make a folder in which ``import tensorrt`` finds tensorrt-rtx, or another module that stands for TensorRT."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tensorrt.py").write_text(
-        "import sys, warnings, tensorrt_rtx\n"
+        f"import sys, warnings, {module}\n"
         "warnings.filterwarnings('ignore', category=DeprecationWarning)\n"
-        "sys.modules[__name__] = tensorrt_rtx\n"
+        f"sys.modules[__name__] = {module}\n"
     )
     return folder
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -15,20 +15,21 @@ from numpy.typing import NDArray
 from edgead.bundle import MODEL, Bundle, describe_gate, write_bundle
 from edgead.console import Console
 from edgead.datasets import Frames
-from edgead.errors import ConfigError, GateError, is_installed
+from edgead.errors import ConfigError, GateError
 from edgead.export.calibration import Calibration, load_images, measure_ranges, warn_of_anomalies
 from edgead.export.complete import Assembled, fit_limits
 from edgead.export.gate import Budget, Gate, Labelled
 from edgead.export.lower import Lowered, Lowering, lower
 from edgead.export.precision import PRECISIONS, Ranges
 from edgead.runtime.engines import Engine
-from edgead.runtime.engines.auto import installed_engines, open_good, time_engines
+from edgead.runtime.engines.auto import ON_GPU, open_good, time_engines, usable_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 SLACK = 1.5
 """What an engine may differ from the trained network, relative to what the gate saw on this one."""
 ROUNDS = 7
 """Timed inferences of each graph on each engine."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def choose(trial: Trial, precision: str, calibration: Calibration) -> Assembled:
     Raises:
         GateError: the one precision that was asked for does not pass.
     """
-    on_gpu = is_installed("tensorrt")
+    on_gpu = "tensorrt" in usable_engines()
     wanted = [precision]
     if precision == "auto":
         # On a CPU the two INT8 precisions are the same graph.
@@ -128,12 +129,15 @@ def choose(trial: Trial, precision: str, calibration: Calibration) -> Assembled:
             continue
         candidates[name] = _complete(trial, gate, lowered, images)
     engine.close()
-    speed = _measure_speed(candidates)
+    speed, failed = _measure_speed(candidates, console)
     name = min(speed, key=lambda each: min(speed[each].values())) if precision == "auto" else precision
-    _say_speed(console, speed, name)
+    _say_failures(console, failed)
+    _say_speed(console, speed)
+    if name == precision:
+        _warn_of_better(console, speed, name)
     chosen = candidates[name]
-    manifest = dataclasses.replace(chosen.manifest, gate={**chosen.manifest.gate, "milliseconds_here": speed})
-    return dataclasses.replace(chosen, manifest=manifest)
+    gate_facts = {**chosen.manifest.gate, "milliseconds_here": speed, "failed_here": failed}
+    return dataclasses.replace(chosen, manifest=dataclasses.replace(chosen.manifest, gate=gate_facts))
 
 
 def _calibrate(trial: Trial, engine: Engine, gate: Gate, calibration: Calibration) -> tuple[dict[str, Any], Ranges]:
@@ -188,30 +192,56 @@ def _complete(trial: Trial, gate: Gate, lowered: Lowered, images: dict[str, Any]
     return Assembled(folder, manifest, trial.float32.golden, summary)
 
 
-def _measure_speed(candidates: Mapping[str, Assembled]) -> dict[str, dict[str, float]]:
-    """Return the median milliseconds of each precision on each engine of this machine, all measured in turn.
+def _measure_speed(
+    candidates: Mapping[str, Assembled], console: Console
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, str]]]:
+    """Time each precision on each engine that this machine has a device for, all in turn.
 
-    An engine that does not give a precision's golden outputs is left out.
+    Returns:
+        The median milliseconds, and why an engine was left out, both by precision and engine. Left out is one that
+        does not open, or run, or give the precision's golden outputs.
     """
     engines: dict[tuple[str, str], Engine] = {}
-    for name, each in candidates.items():
+    reasons: dict[tuple[str, str], str] = {}
+    names = usable_engines()
+    for precision, each in candidates.items():
         bundle = Bundle(each.folder, write_bundle(each.folder, each.manifest, each.golden))
-        opened, _ = open_good(bundle, installed_engines())
-        engines |= {(name, engine): one for engine, one in opened.items()}
-    times = time_engines(engines, candidates["fp32"].golden.frames, ROUNDS)
-    for one in engines.values():
-        one.close()
-    speed: dict[str, dict[str, float]] = {}
-    for (name, engine), milliseconds in times.items():
-        speed.setdefault(name, {})[engine] = milliseconds
-    return speed
+        opened, left_out = open_good(bundle, names, console=console)
+        engines |= {(precision, name): engine for name, engine in opened.items()}
+        # The folder is gone when someone reads this.
+        reasons |= {(precision, name): why.replace(f"{each.folder}/", "") for name, why in left_out.items()}
+    times = time_engines(engines, candidates["fp32"].golden.frames, ROUNDS, reasons)
+    for engine in engines.values():
+        engine.close()
+    return _by_precision(times), _by_precision(reasons)
 
 
-def _say_speed(console: Console, speed: Mapping[str, Mapping[str, float]], name: str) -> None:
-    """Say how fast the precisions are here, and warn where a higher one than the chosen is faster."""
-    best = {each: min(times.items(), key=lambda item: item[1]) for each, times in speed.items()}
-    for each, (engine, milliseconds) in best.items():
-        console.say(f"{each}: {milliseconds:.3g} ms a frame here, on {engine}")
-    slower = [each for each, (_, time) in best.items() if name in best and time < best[name][1]]
-    if slower:
+def _by_precision(values: Mapping[tuple[str, str], T]) -> dict[str, dict[str, T]]:
+    """Turn ``{(precision, engine): value}`` into ``{precision: {engine: value}}``."""
+    found: dict[str, dict[str, T]] = {}
+    for (precision, engine), value in values.items():
+        found.setdefault(precision, {})[engine] = value
+    return found
+
+
+def _say_failures(console: Console, failed: Mapping[str, Mapping[str, str]]) -> None:
+    for precision, reasons in failed.items():
+        for engine, why in reasons.items():
+            console.say(f"{precision} does not run right on {engine} here: {why}")
+
+
+def _say_speed(console: Console, speed: Mapping[str, Mapping[str, float]]) -> None:
+    for name, times in speed.items():
+        engine = min(times, key=lambda each: times[each])
+        console.say(f"{name}: {times[engine]:.3g} ms a frame here, on {engine}")
+
+
+def _warn_of_better(console: Console, speed: Mapping[str, Mapping[str, float]], name: str) -> None:
+    """Warn where a higher precision than the one that was asked for runs better here."""
+    best = {each: min(times.values()) for each, times in speed.items()}
+    slower = [each for each, time in best.items() if name in best and time < best[name]]
+    on_gpu = {each for each, times in speed.items() if any(engine in times for engine in ON_GPU)}
+    if "fp16" in on_gpu and name not in on_gpu:
+        console.say(f"Warning: {name} runs on no engine of this machine's GPU, fp16 does: --precision fp16 or auto.")
+    elif slower:
         console.say(f"Warning: {name} is slower than {slower[0]} on this machine; --precision auto takes the fastest.")

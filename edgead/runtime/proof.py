@@ -29,6 +29,7 @@ class Proof:
         golden: how far its outputs are from those that the bundle must give.
         latency_ms: p50 and p99 of one frame, upload and download included.
         recorded: whether each frame is one launch of a CUDA graph; None for engines that have none.
+        by_hand: the command line of NVIDIA's own tool that builds the same engine; empty for those that are not built.
     """
 
     engine: str
@@ -37,15 +38,17 @@ class Proof:
     golden: Agreement
     latency_ms: dict[str, float]
     recorded: bool | None
+    by_hand: str
 
     def describe(self) -> str:
         """Say it in lines."""
         golden = f"{self.golden.describe()} of the golden outputs"
+        by_hand = f"\nThe same by hand:  {self.by_hand}" if self.by_hand else ""
         graph = {True: ", as a CUDA graph", False: ", not as a CUDA graph", None: ""}[self.recorded]
         return (
             f"{self.engine}, {self.precision}: opened in {self.opening_seconds:.1f} s\n"
             f"{'right' if self.golden.good else 'WRONG'}: {golden} on {self.golden.frames} frames\n"
-            f"one frame takes {self.latency_ms['p50']:.2f} ms (p99 {self.latency_ms['p99']:.2f} ms){graph}"
+            f"one frame takes {self.latency_ms['p50']:.2f} ms (p99 {self.latency_ms['p99']:.2f} ms){graph}{by_hand}"
         )
 
 
@@ -73,6 +76,7 @@ def prove(bundle: Bundle, engine: str = "tensorrt", *, batch: int = 1, console: 
             golden=golden,
             latency_ms={"p50": round(float(p50), 4), "p99": round(float(p99), 4)},
             recorded=getattr(opened, "recorded", None),
+            by_hand=getattr(opened, "by_hand", ""),
         )
     finally:
         opened.close()

@@ -64,8 +64,8 @@ class Context:
 class Model:
     """An engine with a static profile for each batch."""
 
-    def __init__(self, path: str, size: tuple[int, int], batches: tuple[int, ...], **faults: Any) -> None:
-        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    def __init__(self, graph: str | bytes, size: tuple[int, int], batches: tuple[int, ...], **faults: Any) -> None:
+        self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self.size, self.batches = size, batches
         self.fails, self.refuses_recording = faults.get("fails", False), faults.get("refuses_recording", True)
         self.num_io_tensors, self.num_optimization_profiles = 3, len(batches)

@@ -82,8 +82,8 @@ class Enum:
 class Trt:
     """The module."""
 
-    def __init__(self, real: Any, parses: bool = True) -> None:
-        self.real, self.parses = real, parses
+    def __init__(self, real: Any, parses: bool = True, half: bool = True) -> None:
+        self.real, self.parses, self.half = real, parses, half
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self.real, name)
@@ -110,7 +110,7 @@ class Trt:
             "num_layers": 4,
             "num_outputs": 1,
             "type": [real.LayerType.QUANTIZE, real.LayerType.CAST, real.LayerType.CONVOLUTION][min(number, 2)],
-            "dtype": real.float16 if number == 2 else real.float32,
+            "dtype": real.float16 if number == 2 and self.half else real.float32,
             "num_io_tensors": 3,
             "num_optimization_profiles": 2,
             "set_optimization_profile_async": True,
@@ -161,6 +161,13 @@ def main(model: str, folder: str) -> None:
             found["flags"][typing] = str(error)
             continue
         found["flags"][typing] = events[0]
+    if hasattr(tensorrt_bindings.BuilderFlag, "FP16"):
+        trt = Trt(tensorrt_bindings, half=False)
+        network, config = (
+            Shadow(trt, tensorrt_bindings.INetworkDefinition),
+            Shadow(trt, tensorrt_bindings.IBuilderConfig),
+        )
+        found["int8 alone"] = build.set_precision(trt, network, config)
     if hasattr(tensorrt_bindings, "IProgressMonitor"):
         monitor = build._make_monitor(Trt(tensorrt_bindings), events.append)
         monitor.phase_start("phase", "", 2)

@@ -148,6 +148,12 @@ def test_typing_of_each_version(runs: dict[str, Any], version: str, auto: Any, s
         assert found == expected if isinstance(expected, dict) else expected in found
 
 
+def test_int8_beside_float32_is_allowed_no_float16(runs: dict[str, Any]) -> None:
+    """What docs/precision.md says of an int8 bundle."""
+    weak = {version: run["int8 alone"] for version, run in runs.items() if "int8 alone" in run}
+    assert weak == {version: ["int8"] for version in VERSIONS if not version.startswith("11")}
+
+
 def test_nothing_in_our_code_escapes_this_test(runs: dict[str, Any]) -> None:
     """Every attribute that the sources name on a TensorRT object was asked for in some version."""
     named = set()

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -107,7 +108,7 @@ def test_built_once_and_kept_with_what_it_depends_on(opened: Bundle, shim: Path,
     console, plan = Listener(), plan_of(opened)
     first = plan.read(console)
     assert console.said[0].startswith("Building the TensorRT engine")
-    assert "The same by hand:  trtexec --onnx=" in console.said[1]
+    assert re.fullmatch(rf"Built in \S+ s: {plan.path}", console.said[1])
     console = Listener()
     assert plan.read(console) == first
     assert console.said == []
@@ -117,15 +118,35 @@ def test_built_once_and_kept_with_what_it_depends_on(opened: Bundle, shim: Path,
     note = json.loads(plan.note.read_text())
     assert note["model"] == opened.manifest.files["model.onnx"]
     assert (note["gpu"], note["capability"], note["driver"], note["batches"]) == ("Host", "8.7", "12.6 (none)", [1])
+    assert note["trtexec"] == plan.by_hand().replace(f"{opened.path}/", "")
+    assert note["trtexec"].startswith("trtexec --onnx=model.onnx --saveEngine=model.plan ")
+
+
+def test_a_plan_from_the_cache_is_done_by_hand_from_the_bundle_that_asks(opened: Bundle, shim: Path) -> None:
+    before = Bundle(opened.path.with_name("gone"), opened.manifest)
+    assert plan_of(before).path == plan_of(opened).path
+    assert plan_of(opened).by_hand() == ""
+    plan_of(opened).read(Listener())
+    assert shlex.split(plan_of(before).by_hand())[1] == f"--onnx={before.path}/model.onnx"
+    assert shlex.split(plan_of(opened).by_hand())[1] == f"--onnx={opened.path}/model.onnx"
+    plan_of(opened).note.write_text("{}")
+    assert plan_of(opened).by_hand() == ""
 
 
 def test_a_damaged_entry_is_built_again(opened: Bundle, shim: Path) -> None:
     plan = plan_of(opened)
     first = plan.read(Listener())
+
+    def folders() -> None:
+        for path in (plan.path, plan.note, Path(plan.request.plan)):
+            path.unlink(missing_ok=True)
+            (path / "inside").mkdir(parents=True)
+
     damages: list[Callable[[], object]] = [
         lambda: plan.path.write_bytes(first[:-1]),
         lambda: plan.note.write_text("["),
         lambda: plan.path.unlink(),
+        folders,
     ]
     for damage in damages:
         damage()
@@ -259,6 +280,27 @@ def test_a_full_disk_is_said_and_leaves_nothing(line_bundle: Path, shim: Path, t
     assert [name for name in left(tmp_path) if not name.endswith(".timing")] == []
 
 
+def test_a_plan_is_good_without_the_timing_cache(opened: Bundle, shim: Path) -> None:
+    plan, console = plan_of(opened), Listener()
+    timing = Path(plan.request.timing_cache)
+    timing.mkdir(parents=True)
+    assert plan.read(console) == plan.path.read_bytes()
+    assert f"What TensorRT measured could not be kept in {timing}: Is a directory. Going on." in console.said
+    assert json.loads(plan.note.read_text()).keys() & {"unkept", "error"} == set()
+    assert sorted(path.suffix for path in timing.parent.iterdir()) == [".json", ".lock", ".plan", ".timing"]
+
+
+def test_what_is_in_the_way_of_the_cache_is_named(opened: Bundle, shim: Path) -> None:
+    lock = plan_of(opened).path.with_suffix(".lock")
+    lock.mkdir(parents=True)
+    with pytest.raises(DeviceError) as caught:
+        plan_of(opened).read(Listener())
+    assert str(caught.value) == (
+        f"The engine could not be written to {lock.parent}: Is a directory.\n"
+        f"See to {lock}, or name another folder with the variable XDG_CACHE_HOME."
+    )
+
+
 def test_a_cache_that_cannot_be_made_is_said(opened: Bundle, shim: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(DeviceError, match=r"(?s)could not be written.*XDG_CACHE_HOME"):
@@ -268,7 +310,7 @@ def test_a_cache_that_cannot_be_made_is_said(opened: Bundle, shim: Path, tmp_pat
 def test_the_trtexec_line_of_each_version() -> None:
     request = BuildRequest("m.onnx", (64, 96), (1,), "k.part", "t", BuildSettings(opt_level=4, workspace=256))
     shapes = " ".join(f"--{which}Shapes=frames:1x64x96x3" for which in ("min", "opt", "max"))
-    common = f"trtexec --onnx=m.onnx --saveEngine=k.plan {shapes} --memPoolSize=workspace:256"
+    common = f"trtexec --onnx=m.onnx --saveEngine=m.plan {shapes} --memPoolSize=workspace:256"
     common += " --builderOptimizationLevel=4"
     assert trtexec_line(request, "11.4.0", True) == f"{common} --noTF32 --skipInference"
     assert trtexec_line(request, "10.16.1", True) == f"{common} --stronglyTyped --noTF32 --skipInference"
@@ -279,3 +321,8 @@ def test_the_trtexec_line_of_each_version() -> None:
     assert "--profile=1 --minShapes=frames:4x64x96x3" in line
     assert "--useDLACore=0 --allowGPUFallback" in line
     assert "--noTF32" not in line
+    spaced = trtexec_line(dataclasses.replace(request, model="/data/line 2/$m.onnx"), "11.4.0", True)
+    assert spaced.startswith(
+        "trtexec '--onnx=/data/line 2/$m.onnx' '--saveEngine=$m.plan' --minShapes=frames:1x64x96x3 "
+    )
+    assert shlex.split(spaced)[1] == "--onnx=/data/line 2/$m.onnx"

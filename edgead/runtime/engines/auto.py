@@ -22,6 +22,7 @@ from edgead.errors import DeviceError, EdgeadError, MissingDependencyError, is_i
 from edgead.files import write_json
 from edgead.runtime.engines import CPU_MODEL, Engine, first_line, open_engine
 from edgead.runtime.engines.cuda import find_gpu
+from edgead.runtime.engines.onnxruntime_cuda import is_for_gpus
 from edgead.runtime.golden import check_golden
 
 CANDIDATES = {
@@ -31,6 +32,8 @@ CANDIDATES = {
     "tensorrt": "tensorrt",
 }
 """Engine ↦ the module that must be there. All compute what the graph says; `openvino-bf16` does not: docs/adr/0015."""
+ON_GPU = ("onnxruntime-cuda", "tensorrt")
+"""Those of the candidates that need an NVIDIA GPU."""
 K = TypeVar("K", bound=Hashable)
 ROUNDS = 5
 """Timed inferences of each candidate, after those on the golden frames; the median counts."""
@@ -47,6 +50,16 @@ def cache_folder() -> Path:
 def installed_engines() -> list[str]:
     """Return the engines whose package is installed."""
     return [name for name, module in CANDIDATES.items() if is_installed(module)]
+
+
+def usable_engines() -> list[str]:
+    """Return the installed engines without those that cannot run any bundle here, for want of a GPU for instance."""
+    installed = installed_engines()
+    try:
+        find_gpu()
+    except DeviceError:
+        return [name for name in installed if name not in ON_GPU]
+    return [name for name in installed if name != "onnxruntime-cuda" or is_for_gpus()]
 
 
 def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> Engine:

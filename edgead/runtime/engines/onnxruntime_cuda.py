@@ -36,6 +36,15 @@ class CudaSettings:
     tf32: bool = False
 
 
+def is_for_gpus() -> bool:
+    """Tell whether the installed ONNX Runtime is the package for NVIDIA GPUs.
+
+    Raises:
+        MissingDependencyError: none is installed.
+    """
+    return PROVIDER in require("onnxruntime", "gpu").get_available_providers()
+
+
 def open_cuda(bundle: Bundle, opening: Opening) -> OnnxRuntimeCudaEngine:
     """Open a bundle on an NVIDIA GPU.
 
@@ -44,8 +53,7 @@ def open_cuda(bundle: Bundle, opening: Opening) -> OnnxRuntimeCudaEngine:
         DeviceError: it is the CPU package, or there is no GPU.
     """
     settings = read_settings(CudaSettings, "onnxruntime-cuda", opening.settings)
-    ort = require("onnxruntime", "gpu")
-    if PROVIDER not in ort.get_available_providers():
+    if not is_for_gpus():
         raise DeviceError(
             "The installed onnxruntime is the package for CPUs.\n"
             "For an NVIDIA GPU:  pip uninstall onnxruntime; pip install 'edgead[gpu]'"

@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import json
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -125,7 +126,8 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
         request: what to build; `BuildRequest.plan` is not written here.
         trt: the module.
         report: gets ``{"strong": bool, "precision": ["int8", "fp16"]}`` once, and from TensorRT 10.0 on, from its
-            threads, ``{"phase": name, "step": done, "steps": all}``.
+            threads, ``{"phase": name, "step": done, "steps": all}``; and ``{"unkept": why}`` where the timing cache,
+            which a plan does not depend on, cannot be written.
 
     Returns:
         TensorRT's memory with the plan in it.
@@ -165,7 +167,10 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise DeviceError(f"TensorRT {trt.__version__} could not build {request.model}: {_last(logger)}.")
-    _write_timing_cache(config, Path(request.timing_cache))
+    try:
+        _write_timing_cache(config, Path(request.timing_cache))
+    except OSError as error:
+        report({"unkept": error.strerror or str(error)})
     return plan
 
 
@@ -226,7 +231,7 @@ def _explain(trt: Any, parser: Any, model: Path) -> str:
             lines.append(words)
     text = "\n".join(line[:300] for line in lines[:REPORTED]) or "it gives no reason"
     more = f" (and {len(lines) - REPORTED} more)" if len(lines) > REPORTED else ""
-    return f"TensorRT {trt.__version__} cannot read {model}:\n{text}{more}"
+    return f"TensorRT {trt.__version__} cannot read {model}: {text}{more}"
 
 
 def _read_timing_cache(config: Any, path: Path) -> None:
@@ -289,7 +294,7 @@ def _make_monitor(trt: Any, report: Report) -> Any:
 
 
 def trtexec_line(request: BuildRequest, trt_version: str, strong: bool, precision: Sequence[str] = ()) -> str:
-    """Return the command line of NVIDIA's trtexec that builds the same plan.
+    """Return the command line of NVIDIA's trtexec that builds the same plan, as a shell takes it.
 
     Args:
         request: what is built.
@@ -299,7 +304,7 @@ def trtexec_line(request: BuildRequest, trt_version: str, strong: bool, precisio
     """
     settings, major = request.settings, int(trt_version.split(".")[0])
     shapes = [f"frames:{'x'.join(map(str, shape))}" for shape in request.shapes()]
-    words = ["trtexec", f"--onnx={request.model}", f"--saveEngine={Path(request.plan).with_suffix('.plan').name}"]
+    words = ["trtexec", f"--onnx={request.model}", f"--saveEngine={Path(request.model).with_suffix('.plan').name}"]
     for number, shape in enumerate(shapes):
         words += [f"--profile={number}"] if len(shapes) > 1 else []
         words += [f"--{which}Shapes={shape}" for which in ("min", "opt", "max")]
@@ -309,7 +314,7 @@ def trtexec_line(request: BuildRequest, trt_version: str, strong: bool, precisio
     words += ["--precisionConstraints=prefer"] if "fp16" in precision else []
     words += [] if settings.tf32 else ["--noTF32"]
     words += [f"--useDLACore={settings.dla}", "--allowGPUFallback"] if settings.dla >= 0 else []
-    return " ".join([*words, "--skipInference"])
+    return shlex.join([*words, "--skipInference"])
 
 
 def main() -> None:
@@ -339,7 +344,7 @@ def main() -> None:
     except EdgeadError as error:
         report({"error": type(error).__name__, "text": str(error)})
     except OSError as error:
-        report({"error": "OSError", "text": error.strerror or str(error)})
+        report({"error": "OSError", "number": error.errno, "text": error.strerror or str(error)})
     except MemoryError:
         report({"error": "DeviceError", "text": "Out of memory while the engine was built. Try workspace=256."})
 

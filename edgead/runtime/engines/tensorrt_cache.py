@@ -1,7 +1,7 @@
 """The plans that were built on this device: ``tensorrt/`` in the cache folder, each with a note of what it is.
 
 KEY.plan   the plan
-KEY.json   what it was built from and on, its SHA-256, and the trtexec line that builds the same
+KEY.json   what it was built from and on, its SHA-256, and the trtexec line that builds the same in the bundle's folder
 KEY.lock   held by the process that builds it; the system frees it when that process is gone
 """
 
@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,13 @@ class CachedPlan:
         path: of the plan.
         request: how it is built.
         facts: all that the plan depends on; they make its name.
+        precision: of the bundle, for a person.
     """
 
     path: Path
     request: BuildRequest
     facts: dict[str, Any]
+    precision: str
 
     @property
     def note(self) -> Path:
@@ -62,12 +65,15 @@ class CachedPlan:
                     self._build(console)
                 return self.path.read_bytes()
         except OSError as error:
-            raise disk_error(self.path, error.strerror or str(error)) from error
+            raise disk_error(self.path, error) from error
 
     def discard(self) -> None:
         """Forget the plan; the next `read` builds it anew."""
         for path in (self.note, self.path, Path(self.request.plan)):
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)  # nothing of ours, and in the place of the plan
+            else:
+                path.unlink(missing_ok=True)
 
     def _is_whole(self) -> bool:
         """The note is written last, so that a plan without one, or with another's hash, was cut off or damaged."""
@@ -78,12 +84,24 @@ class CachedPlan:
             return False
 
     def _build(self, console: Console) -> None:
-        console.say("Building the TensorRT engine for this device. It takes minutes, once; Ctrl-C stops it.")
+        what = f"Building the TensorRT engine for this device ({self.precision})."
+        console.say(f"{what} It takes minutes, once; Ctrl-C stops it.")
         built = build_in_process(self.request, console)
-        line = trtexec_line(self.request, self.facts["tensorrt"], built["strong"], built["precision"])
+        # A plan outlives the folder that its graph was in: an export builds before its bundle has its name.
+        line = self._trtexec(dataclasses.replace(self.request, model=MODEL), built)
         os.replace(self.request.plan, self.path)
         write_json(self.note, {"sha256": sha256(self.path), **self.facts, **built, "trtexec": line})
-        console.say(f"Built in {built['seconds']} s: {self.path}\nThe same by hand:  {line}")
+        console.say(f"Built in {built['seconds']} s: {self.path}")
+
+    def by_hand(self) -> str:
+        """Return the trtexec line that builds the plan from its bundle; empty where it is not built."""
+        try:
+            return self._trtexec(self.request, json.loads(self.note.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def _trtexec(self, request: BuildRequest, built: dict[str, Any]) -> str:
+        return trtexec_line(request, self.facts["tensorrt"], built["strong"], built["precision"])
 
 
 def find_plan(
@@ -116,7 +134,7 @@ def find_plan(
         settings=resolved,
         channels=bundle.manifest.pixels.channels,
     )
-    return CachedPlan(path, request, facts)
+    return CachedPlan(path, request, facts, bundle.manifest.precision)
 
 
 def _digest(facts: Any) -> str:

@@ -67,11 +67,13 @@ def open_tensorrt(bundle: Bundle, opening: Opening) -> TensorRtEngine:
     batches = (1,) if opening.batch == 1 else (1, opening.batch)
     cached = find_plan(bundle, trt, gpu, settings.build(), batches)
     try:
-        return _start(cached.read(opening.console), bundle, settings, trt)
+        opened = _start(cached.read(opening.console), bundle, settings, trt)
     except _UnloadableError:  # whole on disk, and still not what this TensorRT loads
         opening.console.say("The engine in the cache cannot be loaded; building it again.")
         cached.discard()
-        return _start(cached.read(opening.console), bundle, settings, trt)
+        opened = _start(cached.read(opening.console), bundle, settings, trt)
+    opened.by_hand = cached.by_hand()
+    return opened
 
 
 def find_tensorrt() -> tuple[Gpu, Any]:
@@ -124,6 +126,9 @@ class TensorRtEngine:
         settings: how it runs.
         channels: of a frame.
     """
+
+    by_hand = ""
+    """The trtexec line that builds the same plan; empty where it was built by hand."""
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from edgead.errors import DeviceError
 from edgead.runtime.engines.tensorrt_build import BuildRequest, as_json
 
 PROGRAM = "edgead.runtime.engines.tensorrt_build"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def build_in_process(request: BuildRequest, console: Console) -> dict[str, Any]:
@@ -64,6 +66,8 @@ def build_in_process(request: BuildRequest, console: Console) -> dict[str, Any]:
     if "done" not in facts:
         Path(request.plan).unlink(missing_ok=True)
         raise _failure(facts, code, Path(request.plan))
+    if "unkept" in facts:
+        console.say(f"What TensorRT measured could not be kept in {request.timing_cache}: {facts['unkept']}. Going on.")
     return {
         "strong": facts["strong"],
         "precision": facts["precision"],
@@ -74,7 +78,7 @@ def build_in_process(request: BuildRequest, console: Console) -> dict[str, Any]:
 
 def _failure(facts: dict[str, Any], code: int, plan: Path) -> Exception:
     if facts.get("error") == "OSError":
-        return disk_error(plan, facts["text"])
+        return disk_error(plan, OSError(facts["number"], facts["text"]))
     if "error" in facts:
         kind: type[Exception] = getattr(errors, facts["error"])
         return kind(facts["text"])
@@ -84,9 +88,12 @@ def _failure(facts: dict[str, Any], code: int, plan: Path) -> Exception:
     )
 
 
-def disk_error(path: Path, reason: str) -> DeviceError:
-    """Say that an engine could not be kept."""
+def disk_error(path: Path, error: OSError) -> DeviceError:
+    """Say that an engine could not be kept under a path."""
+    remedy = f"See to {error.filename or path.parent}, or name another folder"
+    if error.errno in FULL:
+        remedy = "Free some space, or name a folder on another disk"
     return DeviceError(
-        f"The engine could not be written to {path.parent}: {reason}.\n"
-        "Free some space, or name a folder on another disk with the variable XDG_CACHE_HOME."
+        f"The engine could not be written to {path.parent}: {error.strerror or error}.\n"
+        f"{remedy} with the variable XDG_CACHE_HOME."
     )

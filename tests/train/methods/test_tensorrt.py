@@ -80,5 +80,5 @@ def test_the_form_for_cpus_is_refused_by_the_rules_and_by_nvidia(
     request = BuildRequest(
         str(path), method.config.size, (1,), str(tmp_path / "p"), str(tmp_path / "t"), BuildSettings()
     )
-    with pytest.raises(BundleError, match=r"cannot read .*\noperator (De)?[Qq]uantizeLinear \(node '"):
+    with pytest.raises(BundleError, match=r"cannot read .*: operator (De)?[Qq]uantizeLinear \(node '"):
         build_in_process(request, Console())

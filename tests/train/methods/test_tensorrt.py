@@ -10,10 +10,12 @@ import pytest
 from tensorrt_on_cpu import make_shim, needs_rtx
 from test_contract import SMALL, small
 
+from edgead.bundle import MODEL
 from edgead.console import Console
 from edgead.errors import BundleError
 from edgead.export.calibration import measure_ranges
 from edgead.export.graph_rules import check_graph
+from edgead.export.lower import Lowering
 from edgead.export.precision import overflowing, to_half, to_int8
 from edgead.export.to_onnx import write_onnx
 from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings
@@ -57,13 +59,43 @@ def test_every_method_keeps_the_rules_and_builds(
     make, refused_by = FORMS[precision]
     graph = make(onnx.load(path), ranges)
     assert {refusal.versions for refusal in check_graph(graph)} == refused_by
-    onnx.save(graph, tmp_path / "model.onnx")
     monkeypatch.syspath_prepend(str(make_shim(tmp_path / "shim")))
-    plan, timing = str(tmp_path / "x.part"), str(tmp_path / "x.timing")
-    request = BuildRequest(str(tmp_path / "model.onnx"), size, (1,), plan, timing, BuildSettings(), channels)
+    assert built_bytes(graph, size, channels, tmp_path) > 100_000
+
+
+def built_bytes(graph: Graph, size: tuple[int, int], channels: int, folder: Path) -> int:
+    """Build a graph's engine, and return how large it is."""
+    onnx.save(graph, folder / "model.onnx")
+    plan, timing = str(folder / "x.part"), str(folder / "x.timing")
+    request = BuildRequest(str(folder / "model.onnx"), size, (1,), plan, timing, BuildSettings(), channels)
     built = build_in_process(request, Console())
     assert built["strong"] is True
-    assert built["bytes"] == Path(plan).stat().st_size > 100_000
+    assert built["bytes"] == Path(plan).stat().st_size
+    return int(built["bytes"])
+
+
+@pytest.mark.slow
+@needs_rtx
+@pytest.mark.parametrize("exported", ["draem", "drept"], indirect=True)
+@pytest.mark.parametrize("precision", ["int8", "int8-fp16"])
+def test_with_layers_handed_back_a_graph_keeps_the_rules_and_builds(
+    exported: tuple[Path, tuple[int, int], int, dict[str, tuple[float, float]]],
+    precision: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every second layer in float32, so that INT8 and float32 meet in every way."""
+    path, size, channels, ranges = exported
+    lowering = Lowering(onnx.load(path), ranges, precision)
+    kept = {name for names in list(lowering.layers().values())[1::2] for name in names}
+    graph = lowering.shipped(kept)[MODEL]
+    makers = {name: node.op_type for node in graph.graph.node for name in node.output}
+    quantized = {node.name: makers.get(node.input[0]) == "DequantizeLinear" for node in graph.graph.node if node.input}
+    assert not any(quantized[name] for name in kept)
+    assert sum(quantized[node.name] for node in graph.graph.node if node.op_type == "Conv") > 2
+    assert {refusal.versions for refusal in check_graph(graph)} == FORMS[precision][1]
+    monkeypatch.syspath_prepend(str(make_shim(tmp_path / "shim")))
+    assert built_bytes(graph, size, channels, tmp_path) > 100_000
 
 
 @needs_rtx

@@ -78,7 +78,7 @@ def test_an_int8_that_the_gpu_does_not_run_is_said_and_recorded(
     assert f"int8 does not run right on tensorrt here: {why}" in said
     assert "Warning: int8 runs on no engine of this machine's GPU, fp16 does: --precision fp16 or auto." in said
     assert {name for name, times in gate["milliseconds_here"].items() if "tensorrt" in times} == {"fp32", "fp16"}
-    assert list(gate["failed_here"]) == ["int8"] or "vnni" not in Path("/proc/cpuinfo").read_text()
+    assert not any("tensorrt" in gate["failed_here"].get(name, {}) for name in ("fp32", "fp16"))
 
 
 USABLE = "from edgead.runtime.engines.auto import usable_engines; print(*usable_engines())"

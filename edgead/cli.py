@@ -280,6 +280,9 @@ def export(
     options["budget"] = Budget(max_auroc_drop, max_flips)
     bundles = [make(run, out=out, console=Terminal(), **options) for run in runs]
     for bundle in bundles if form == "engine" else ():
+        failed = bundle.manifest.gate.get("failed_here", {}).get(bundle.manifest.precision, {})
+        if "tensorrt" in failed:  # minutes went into that already
+            raise DeviceError(f"{bundle.path} is written, but TensorRT does not run it here: {failed['tensorrt']}")
         _prove(bundle, "tensorrt")
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)} for bundle in bundles]
@@ -565,6 +568,9 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         facts["gate"] = describe_gate(manifest.gate)
         if manifest.gate["handed_back"]:
             facts["in fp32"] = ", ".join(manifest.gate["handed_back"])
+        failed = manifest.gate.get("failed_here", {}).get(manifest.precision, {})
+        if failed:
+            facts["not on"] = "; ".join(f"{engine}, where it was made: {why}" for engine, why in failed.items())
     if manifest.calibration:
         facts["calibrated"] = "{method} on {images} good images ({source})".format(**manifest.calibration)
     value = {"manifest": dataclasses.asdict(manifest), "golden": {**dataclasses.asdict(check), "good": check.good}}

@@ -92,7 +92,7 @@ def test_with_layers_handed_back_a_graph_keeps_the_rules_and_builds(
     makers = {name: node.op_type for node in graph.graph.node for name in node.output}
     quantized = {node.name: makers.get(node.input[0]) == "DequantizeLinear" for node in graph.graph.node if node.input}
     assert not any(quantized[name] for name in kept)
-    assert sum(quantized[node.name] for node in graph.graph.node if node.op_type == "Conv") > 2
+    assert sum(quantized[node.name] for node in graph.graph.node if node.op_type == "Conv") >= 2
     assert {refusal.versions for refusal in check_graph(graph)} == FORMS[precision][1]
     monkeypatch.syspath_prepend(str(make_shim(tmp_path / "shim")))
     assert built_bytes(graph, size, channels, tmp_path) > 100_000

@@ -39,7 +39,7 @@ SMALL = {
         "depth=true",
         "size=32x48",
         "attention_levels=2",
-        "reverse_steps=2",
+        "reverse_steps=1",
         "steps=3",
         "batch_size=2",
     ),

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from edgead.files import atomic_file, sha256, write_json
 from edgead.images import PixelFormat
 
 FORMAT = 1
+SHOWN_LAYERS = 5
+"""Of a layer table, where it is told in one line."""
 MANIFEST, MODEL, GOLDEN = "manifest.json", "model.onnx", "golden.npz"
 
 
@@ -87,6 +90,11 @@ class Manifest:
         """How images become frames."""
         depth_range = self.input.get("depth_range")
         return PixelFormat(self.input["bit_depth"], None if depth_range is None else (depth_range[0], depth_range[1]))
+
+    @property
+    def failed_engines(self) -> dict[str, str]:
+        """Engines of the machine that made the bundle that do not run this precision there, and why."""
+        return dict(self.gate.get("failed_here", {}).get(self.precision, {}))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -161,6 +169,14 @@ def describe_gate(gate: dict[str, Any]) -> str:
         f"passed with {len(gate['handed_back'])} of {gate['layers']} layers handed back; of {settled} settled verdicts "
         f"{flips} change, of {frames - settled} borderline ones {borderline}; {labelled}"
     )
+
+
+def describe_sensitivity(table: Sequence[dict[str, Any]]) -> str:
+    """Name in one line the layers that lost most when they alone were lowered, with the errors of score and map."""
+    worst = ", ".join(
+        f"{row['layer']} {row['score_error']:.2g} / {row['map_error']:.2g}" for row in table[:SHOWN_LAYERS]
+    )
+    return f"{worst} (error of score / map, each layer lowered alone; {len(table)} layers in the manifest)"
 
 
 def is_bundle(path: Path) -> bool:

@@ -36,9 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     for variable, level in QUIET.items():
         os.environ.setdefault(variable, level)  # read when OpenCV is imported, which is later
     with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(
-            signal.SIGTERM, signal.default_int_handler
-        )  # ends as Ctrl-C does, and leaves nothing half-written
+        # It ends as Ctrl-C does, and leaves nothing half-written.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli.main(args=arguments, prog_name="edgead", standalone_mode=False)
         code = 0
@@ -280,9 +279,8 @@ def export(
     options["budget"] = Budget(max_auroc_drop, max_flips)
     bundles = [make(run, out=out, console=Terminal(), **options) for run in runs]
     for bundle in bundles if form == "engine" else ():
-        failed = bundle.manifest.gate.get("failed_here", {}).get(bundle.manifest.precision, {})
-        if "tensorrt" in failed:  # minutes went into that already
-            raise DeviceError(f"{bundle.path} is written, but TensorRT does not run it here: {failed['tensorrt']}")
+        if why := bundle.manifest.failed_engines.get("tensorrt"):  # minutes went into that already
+            raise DeviceError(f"{bundle.path} is written, but TensorRT does not run it here: {why}")
         _prove(bundle, "tensorrt")
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)} for bundle in bundles]
@@ -542,7 +540,7 @@ def benchmark(
 @_json_option
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
-    from edgead.bundle import describe_gate
+    from edgead.bundle import describe_gate, describe_sensitivity
     from edgead.runtime.golden import check_golden
     from edgead.runtime.inspector import load
 
@@ -568,8 +566,9 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         facts["gate"] = describe_gate(manifest.gate)
         if manifest.gate["handed_back"]:
             facts["in fp32"] = ", ".join(manifest.gate["handed_back"])
-        failed = manifest.gate.get("failed_here", {}).get(manifest.precision, {})
-        if failed:
+        if manifest.gate["sensitivity"]:
+            facts["sensitive"] = describe_sensitivity(manifest.gate["sensitivity"])
+        if failed := manifest.failed_engines:
             facts["not on"] = "; ".join(f"{engine}, where it was made: {why}" for engine, why in failed.items())
     if manifest.calibration:
         facts["calibrated"] = "{method} on {images} good images ({source})".format(**manifest.calibration)

@@ -111,7 +111,7 @@ def warn_of_anomalies(
         frames: the calibration images.
         engine: runs the float32 graph.
         fitted: the threshold.
-        anomalies: the float32 graph's scores of synthetic anomalies.
+        anomalies: ``[M]``, the float32 graph's scores of synthetic anomalies.
         console: where it is said.
     """
     images = console.track("scoring calibration images")(range(len(frames.frames)))
@@ -124,9 +124,8 @@ def warn_of_anomalies(
         worst = [int(index) for index in above[np.argsort(-scores[above])][:3]]
         names = ", ".join(f"{frames.paths[index].name} ({scores[index]:.3g})" for index in worst)
         console.say(
-            f"Warning: {len(above)} of {len(scores)} calibration images score like defects (threshold "
-            f"{fitted.value:.3g}): "
-            f"{names}. If they show any, take them out and export again."
+            f"Warning: {len(above)} of {len(scores)} calibration images score like defects "
+            f"(threshold {fitted.value:.3g}): {names}. If they show any, take them out and export again."
         )
 
 

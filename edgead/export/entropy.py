@@ -2,7 +2,7 @@
 
 TensorRT's published rule (Migacz, "8-bit Inference with TensorRT", GTC 2017): values beyond the range go to its last
 bin, and the Kullback-Leibler divergence between these counts and the same ones in 128 steps decides. ONNX Runtime's own
-version starts at half of the first image's range, so that it depends on the images' order and hardly narrows anything.
+version never goes below the largest value of the first image, so that it depends on the images' order.
 """
 
 from __future__ import annotations
@@ -25,25 +25,29 @@ def narrowed(
     """Return ranges of which what the rule gives up is cut off.
 
     Args:
-        ranges: lowest and highest value of every tensor.
-        frames: those that the ranges are of.
-        run: frame ↦ the tensors' values.
+        ranges: lowest and highest value of every tensor; one that is zero or not finite is returned as it is.
+        frames: ``[H, W, C] uint8`` each, those that the ranges are of.
+        run: frame ↦ the tensors' values, of any shape.
     """
     largest = {name: max(abs(low), abs(high)) for name, (low, high) in ranges.items()}
-    counts = {name: np.zeros(BINS, np.int64) for name in ranges}
+    counts = {name: np.zeros(BINS, np.int64) for name in ranges if 0 < largest[name] < np.inf}
     for frame in frames:
         for name, values in run(frame).items():
-            if largest.get(name):
+            if name in counts:
                 counts[name] += np.histogram(np.abs(values), BINS, (0.0, largest[name]))[0]
-    found = {}
-    for name, (low, high) in ranges.items():
-        limit = largest[name] * best_size(counts[name]) / BINS if largest[name] else 0.0
-        found[name] = (max(low, -limit), min(high, limit))
-    return found
+    limits = {name: largest[name] * best_size(found) / BINS for name, found in counts.items()}
+    return {
+        name: (max(low, -limits[name]), min(high, limits[name])) if name in limits else (low, high)
+        for name, (low, high) in ranges.items()
+    }
 
 
 def best_size(counts: NDArray[np.int64]) -> int:
-    """Return how many of the histogram's bins, counted from zero, make the range that loses least information."""
+    """Return how many of the histogram's bins, counted from zero, make the range that loses least information.
+
+    Args:
+        counts: ``[BINS]``, how many absolute values fall into each bin; the last one holds the largest.
+    """
     counts = np.concatenate([counts[1:2], counts[1:]])  # a ReLU's zeros are exact in any range, and half of all values
     best, chosen = np.inf, len(counts)
     total = counts.sum()

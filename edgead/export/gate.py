@@ -60,25 +60,21 @@ class Judgement:
 
     Attributes:
         forms: form ↦ its measures, see `docs/precision.md`.
-        overdrawn: form ↦ a few words on every budget that it overdrew; empty where the gate is passed.
+        failures: a line for every budget that was overdrawn; empty where the gate is passed.
         threshold: fitted to the highest score that any form gives each held-out image, so that its bound holds for
             all of them.
         scores, peaks: those scores and the highest map values, one for each held-out image.
     """
 
     forms: dict[str, dict[str, Any]]
-    overdrawn: dict[str, list[str]]
+    failures: list[str]
     threshold: Threshold
     scores: NDArray[np.float32]
     peaks: NDArray[np.float32]
 
     @property
     def passed(self) -> bool:
-        return not self.overdrawn
-
-    @property
-    def failures(self) -> list[str]:
-        return [f"{form}: {words}" for form, lines in self.overdrawn.items() for words in lines]
+        return not self.failures
 
     def worst(self, name: str) -> float:
         """Return the largest value of a measure over all forms."""
@@ -125,21 +121,21 @@ class Gate:
         for form, engine in engines.items():
             outputs[form] = run_singly(engine, self.frames, self.console.track(form))
             alone = self._measure(outputs[form], self._fit(outputs[form][0][: self.normals]).value)
-            if lines := self._overdrawn(alone):
+            if failures := self._overdrawn(form, alone):
                 scores, maps = (each[: self.normals] for each in outputs[form])
-                return Judgement({form: alone}, {form: lines}, self._fit(scores), scores, maps.max(axis=(1, 2)))
+                return Judgement({form: alone}, failures, self._fit(scores), scores, maps.max(axis=(1, 2)))
         scores = np.max([each[0][: self.normals] for each in outputs.values()], axis=0)
         peaks = np.max([each[1][: self.normals].max(axis=(1, 2)) for each in outputs.values()], axis=0)
         threshold = self._fit(scores)
         forms = {form: self._measure(each, threshold.value) for form, each in outputs.items()}
-        overdrawn = {form: self._overdrawn(each) for form, each in forms.items()}
-        if self.labelled and self.accuracy and not any(overdrawn.values()):
+        failures = [line for form, each in forms.items() for line in self._overdrawn(form, each)]
+        if self.labelled and self.accuracy and not failures:
             for form, engine in engines.items():
                 found, _ = measure_accuracy(engine, self.labelled, self.console)
                 drops = {f"{name}_drop": before - found[name] for name, before in self.accuracy.items()}
                 forms[form] |= {**found, **drops}
-                overdrawn[form] = self._overdrawn(drops)
-        return Judgement(forms, {form: lines for form, lines in overdrawn.items() if lines}, threshold, scores, peaks)
+                failures += self._overdrawn(form, drops)
+        return Judgement(forms, failures, threshold, scores, peaks)
 
     def _fit(self, scores: NDArray[np.float32]) -> Threshold:
         """Return the threshold of scores of the held-out images; that of the reference where they are not finite."""
@@ -164,7 +160,7 @@ class Gate:
                 "synthetic_auroc_drop": _separation(expected, n) - _separation(scores, n),
             }
 
-    def _overdrawn(self, measures: Mapping[str, Any]) -> list[str]:
+    def _overdrawn(self, form: str, measures: Mapping[str, Any]) -> list[str]:
         limits = {
             "flips": self.budget.flips,
             "borderline_flips": max(1, int(max(BORDERLINE_SHARE, self.budget.flips) * len(self.frames))),
@@ -175,7 +171,7 @@ class Gate:
             "map_error": np.inf,
         }
         return [
-            f"{name.replace('_', ' ')} {measures[name]:.4g}, allowed {limit:.4g}"
+            f"{form}: {name.replace('_', ' ')} {measures[name]:.4g}, allowed {limit:.4g}"
             for name, limit in limits.items()
             if name in measures and not (measures[name] <= limit + ROUNDING and np.isfinite(measures[name]))
         ]

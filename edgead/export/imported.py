@@ -239,7 +239,7 @@ def lower_precision(
         raise ConfigError("A lower precision is judged on images of good parts; give some with --threshold-data DIR.")
     if assembled.manifest.precision != "fp32":
         raise ConfigError(f"The model comes in {assembled.manifest.precision} already; leave out --precision.")
-    find_images(options.calibration, normals.paths)  # too few of them are said at once
+    find_images(options.calibration, normals.paths)  # too few of them are said before anything is scored
     manifest, labelled = assembled.manifest, None
     if options.labelled:
         labelled = read_labelled(open_category(options.labelled), manifest.size, manifest.pixels, console)

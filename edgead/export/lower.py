@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgead.bundle import MODEL
+from edgead.bundle import MODEL, describe_sensitivity
 from edgead.console import Console
 from edgead.errors import GateError
 from edgead.export.complete import run_singly
@@ -64,6 +64,7 @@ class Lowering:
 
     def __init__(self, model: onnx.ModelProto, ranges: Ranges, precision: str) -> None:
         self.model, self.ranges, self.precision = model, ranges, precision
+        self.integer = frozenset(quantizable(model)) if "int8" in precision else frozenset()
         # What would overflow in float16 is known beforehand.
         self.too_large = frozenset(overflowing(model, ranges)) if "fp16" in precision else frozenset()
 
@@ -73,11 +74,10 @@ class Lowering:
         For INT8 nodes with the same weights, the same layer at another scale, are one; it has the first one's name.
         """
         weights = {tensor.name: tensor for tensor in self.model.graph.initializer if len(tensor.dims) > 1}
-        integer = {*quantizable(self.model)} if "int8" in self.precision else set()
         layers: dict[bytes, list[str]] = {}
         for node in self.model.graph.node:
             key = node.name.encode()
-            if node.name in integer:
+            if node.name in self.integer:
                 alike = (numpy_helper.to_array(weights[name]).tobytes() for name in node.input if name in weights)
                 key = b"".join(alike) or key
             elif "fp16" not in self.precision or is_sensitive(node) or node.name in self.too_large:
@@ -123,7 +123,8 @@ def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
     How many are needed is found by doubling and then by halving, so that few attempts are made.
 
     Raises:
-        GateError: there is nothing to lower, or the gate is not passed with the least sensitive layer alone lowered.
+        GateError: there is nothing to lower, or the gate is not passed with the least sensitive layer alone lowered, or
+            only with nothing left in INT8.
     """
     trace: list[dict[str, Any]] = []
     layers = lowering.layers()
@@ -140,14 +141,14 @@ def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
         console.say(f"gate, {lowering.precision} with {len(keep)} layers handed back: {verdict}")
         return judgement
 
-    if not layers:
+    if "int8" in lowering.precision and not lowering.integer:
         raise GateError(f"There is nothing in this graph to lower to {lowering.precision}. No bundle was written.")
-
     judgement = attempt([])
     kept: Sequence[str] = []
     table: list[dict[str, Any]] = []
     if not judgement.passed:
-        table = measure_layers(lowering, next(iter(judgement.overdrawn)), gate, console)
+        table = measure_layers(lowering, gate, console)
+        console.say(f"most sensitive: {describe_sensitivity(table)}")
         order = [row["layer"] for row in table]
         kept, judgement = _fewest(order, attempt, judgement)
         if not judgement.passed:
@@ -157,6 +158,11 @@ def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
                 f"sensitive of its {len(layers)} layers ({judgement.failures[0]}).\nNo bundle was written. Take "
                 f"another precision (--precision {others} or auto), or allow more: --max-flips, --max-auroc-drop."
             )
+    if lowering.integer and lowering.integer <= {*_nodes(layers, kept)}:
+        raise GateError(
+            f"{lowering.precision} passes the gate only with every INT8 layer handed back. No bundle was written.\n"
+            "Take --precision fp16, or allow more: --max-flips, --max-auroc-drop."
+        )
     files = lowering.shipped(_nodes(layers, kept))
     return Lowered(lowering.precision, files, judgement, list(kept), len(layers), table, trace)
 
@@ -197,31 +203,28 @@ def _fewest(
     return order[:passing], best
 
 
-def measure_layers(lowering: Lowering, form: str, gate: Gate, console: Console) -> list[dict[str, Any]]:
+def measure_layers(lowering: Lowering, gate: Gate, console: Console) -> list[dict[str, Any]]:
     """Lower every layer alone and measure what that does to scores and maps; the worst comes first.
 
-    Errors are root mean squares over the frames, relative to the standard deviation of the float32 graph's values.
-
-    Args:
-        lowering: of which graph to what.
-        form: one of `Lowering.judged`, the one that failed.
-        gate: has the frames and what the float32 graph gives for them.
-        console: shows progress.
+    Errors are root mean squares over the frames, relative to the standard deviation of the float32 graph's values, and
+    the largest of all forms: one of them may be blind to what breaks another.
     """
     half = SENSITIVITY_FRAMES
     chosen = np.r_[: min(half, gate.normals), gate.normals : min(gate.normals + half, len(gate.frames))]
-    frames, scores, maps = gate.frames[chosen], gate.reference[0][chosen], gate.reference[1][chosen]
-    spread, map_spread = (max(float(each.std()), 1e-9) for each in gate.reference)
-    layers, make = lowering.layers(), lowering.judged()[form]
+    frames, expected = gate.frames[chosen], [each[chosen] for each in gate.reference]
+    spread = [max(float(each.std()), 1e-9) for each in gate.reference]
+    layers = lowering.layers()
     rows: list[tuple[float, float, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in console.track("sensitivity of the layers")(list(layers)):
-            rest = [other for other in layers if other != name]
-            engine = open_form(form, make(_nodes(layers, rest)), Path(folder))
-            found, found_maps = run_singly(engine, frames, Console().track(""))
-            engine.close()
-            errors = np.array([_rms(found - scores) / spread, _rms(found_maps - maps) / map_spread])
-            score_error, map_error = np.nan_to_num(errors, nan=np.inf, posinf=np.inf)
+            rest = _nodes(layers, [other for other in layers if other != name])
+            errors = []
+            for form, make in lowering.judged().items():
+                engine = open_form(form, make(rest), Path(folder))
+                found = run_singly(engine, frames, Console().track(""))
+                engine.close()
+                errors.append([_rms(each - exact) / unit for each, exact, unit in zip(found, expected, spread)])
+            score_error, map_error = np.nan_to_num(errors, nan=np.inf, posinf=np.inf).max(axis=0)
             rows.append((float(score_error), float(map_error), name))
     rows.sort(key=lambda row: -(row[0] + row[1]))
     return [{"layer": name, "score_error": score, "map_error": peak} for score, peak, name in rows]

@@ -19,7 +19,7 @@ from edgead.decision import Threshold
 from edgead.errors import ConfigError, DataError
 from edgead.export import calibration
 from edgead.export.calibration import Calibration, load_images, measure_ranges, warn_of_anomalies
-from edgead.export.entropy import BINS, best_size
+from edgead.export.entropy import BINS, best_size, narrowed
 from edgead.export.to_onnx import write_onnx
 from edgead.images import encode_png
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -153,3 +153,14 @@ def test_images_that_score_like_defects_are_named(
         assert "04.png (0.691)" in line
     else:
         assert console.lines == []
+
+
+def test_the_entropy_rule_leaves_ranges_alone_that_have_no_histogram() -> None:
+    ranges = {"mask": (-np.inf, 0.0), "zeros": (0.0, 0.0), "broken": (np.nan, np.nan), "x": (-1.0, 9.0)}
+    values = np.append(np.random.default_rng(0).normal(size=10**4), 9.0)
+    found = narrowed(ranges, [np.zeros((1, 1, 3), np.uint8)], lambda frame: dict.fromkeys(ranges, values))
+    assert found["mask"] == ranges["mask"]
+    assert found["zeros"] == ranges["zeros"]
+    assert np.isnan(found["broken"]).all()
+    assert found["x"][0] == -1.0
+    assert 2 < found["x"][1] < 6

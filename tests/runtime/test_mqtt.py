@@ -32,14 +32,15 @@ def make_result(number: int) -> Result:
 
 
 class Broker:
-    """A mosquitto on a free port that can be stopped and started again."""
+    """A mosquitto on a free port that can be stopped and started again, and then still knows its listeners."""
 
     def __init__(self, folder: Path, *lines: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         self.config = folder / "mosquitto.conf"
-        text = [f"listener {self.port} 127.0.0.1", "persistence false", "user root", *lines]
+        sessions = ["persistence true", f"persistence_location {folder}/"]
+        text = [f"listener {self.port} 127.0.0.1", "user root", *sessions, *lines]
         self.config.write_text(
             "\n".join(text if any("allow" in line for line in lines) else [*text, "allow_anonymous true"])
         )
@@ -55,7 +56,7 @@ class Broker:
 
     def stop(self) -> None:
         if self.process:
-            self.process.kill()
+            self.process.terminate()  # at which it writes its sessions down
             self.process.wait()
             self.process = None
 
@@ -74,12 +75,12 @@ def make_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
 
 
 class Listener:
-    """Collects what is published, with a session that survives the broker's absence."""
+    """Collects what is published, also what was while the listener itself was not connected again yet."""
 
     def __init__(self, port: int, prepare: Callable[[Any], object] = lambda client: None) -> None:
         self.got: list[tuple[str, str]] = []
         self.subscribed = threading.Event()
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="listener", clean_session=False)
         self.client.reconnect_delay_set(1, 1)
         self.client.on_message = lambda client, data, message: self.got.append(
             (message.topic, message.payload.decode())

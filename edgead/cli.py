@@ -151,17 +151,18 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
 def train(go_on: bool, as_json: bool, data: Path | None, method: str, out: Path | None, **options: Any) -> None:
     """Learn from images of good parts.
 
-    A run can be stopped at any time and gone on with later (--resume).
+    A run can be stopped at any time and gone on with later (--resume), after a training that diverged with
+    a lower learning rate (--set learning_rate=…).
     Several GPUs: accelerate launch -m edgead train … --out DIR
     """
     from edgead.train.train import find_unfinished, resume
     from edgead.train.train import train as start
 
     if go_on:
-        _refuse_others("method", "data", "out", "device", "workers", "go_on", "as_json")
+        _refuse_others("method", "data", "settings", "out", "device", "workers", "go_on", "as_json")
         folder = out or find_unfinished(method)
-        device, workers = options["device"], options["workers"]
-        folders = [resume(folder, data=data, device=device, workers=workers, console=Terminal())]
+        kept = {name: options[name] for name in ("settings", "device", "workers")}
+        folders = [resume(folder, data=data, console=Terminal(), **kept)]
     else:
         if data is None:
             raise click.UsageError("Missing option '--data'.")

@@ -39,7 +39,16 @@ class ConfigError(EdgeadError):
 
 
 class TrainingError(EdgeadError):
-    """Training cannot go on."""
+    """Training cannot go on.
+
+    Args:
+        message: what happened.
+        setting: whose lower value may prevent it.
+    """
+
+    def __init__(self, message: str, setting: str) -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class CheckpointError(EdgeadError):

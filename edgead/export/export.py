@@ -198,6 +198,7 @@ def _training(run: RunConfig, method: Method) -> dict[str, object]:
     }
     return {
         **(learned if run.sources else {}),
+        **({"changes": list(run.changes)} if run.changes else {}),
         "seed": run.seed,
         "steps": steps,
         "images": len(run.normals),

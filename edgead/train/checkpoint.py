@@ -74,6 +74,8 @@ class RunConfig:
         sources: other products whose real defects are learned from.
         parts_fingerprint: SHA-256 over the foreground masks of the training images; empty where there are none.
         depth_range: of the training images' depth, see `edgead.depth`; None where none is learned from.
+        changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
+            which learning rate stands in metrics.jsonl.
     """
 
     method: str
@@ -95,6 +97,7 @@ class RunConfig:
     sources: tuple[SourceConfig, ...] = ()
     parts_fingerprint: str = ""
     depth_range: DepthRange | None = None
+    changes: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> PixelFormat:
@@ -167,7 +170,7 @@ def load_method(folder: Path, settings: Iterable[str] = ()) -> tuple[RunConfig, 
         ConfigError: a setting that does not exist, makes no sense or was decided in training.
     """
     run = load_run_config(folder)
-    run = dataclasses.replace(run, config=reconfigure(get_method(run.method), run.config, settings))
+    run = dataclasses.replace(run, config=reconfigure(get_method(run.method), run.config, settings, "export"))
     if not is_finished(folder):
         raise CheckpointError(f"The run in {folder} is not finished. Go on with:  edgead train --resume --out {folder}")
     method = build_method(run)

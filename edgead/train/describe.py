@@ -27,8 +27,9 @@ def as_text(entry: dict[str, Any], settings: bool) -> str:
     """Return one entry of `describe` as lines for a person, with its settings or without."""
     lines = [f"{entry['name']}: {entry['title']} ({entry['paper']})"]
     lines += [f"  {key:<12} {entry[key]}" for key in TOLD if entry[key]]
-    if entry["export_settings"]:
-        lines.append(f"  {'at export':<12} --set {', '.join(entry['export_settings'])}")
+    for when in ("export", "resume"):
+        if open_ones := entry[f"{when}_settings"]:
+            lines.append(f"  {f'at {when}':<12} --set {', '.join(open_ones)}")
     if settings:
         lines += [line for name, setting in entry["settings"].items() for line in _setting_lines(name, setting)]
     return "\n".join(lines)
@@ -49,6 +50,7 @@ def _describe_one(method: type[Method]) -> dict[str, Any]:
         "needs": card.needs,
         "presets": ", ".join(presets),
         "export_settings": list(method.export_settings),
+        "resume_settings": list(method.resume_settings),
         "settings": {
             field.name: {
                 "presets": {preset: values[field.name] for preset, values in presets.items()},

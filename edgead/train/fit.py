@@ -258,12 +258,12 @@ class _StageLoop:
 
     def _diverged(self, what: str, where: str) -> TrainingError:
         state = self.folder / STATE
-        kept = f"The last saved state is {state}." if state.is_file() else "No state had been saved yet."
+        kept = f"The last saved state, {state}, is kept." if state.is_file() else "No state had been saved yet."
         overflow = ", or fp16 overflow (--precision bf16)" if self.accelerator.mixed_precision == "fp16" else ""
         return TrainingError(
             f"{what} of stage '{self.stage.name}' ({where}).\n"
-            f"Likely cause: a learning rate that is too high (--set {self.stage.rate}=…){overflow}.\n"
-            f"Train anew with another --out{', from the first stage on' if self.index else ''}. {kept}"
+            f"Likely cause: a {self.stage.rate} that is too high{overflow}. {kept}",
+            self.stage.rate,
         )
 
     def _agree(self, *flags: bool) -> list[bool]:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -221,6 +221,8 @@ class Method(ABC):
     """Preset name ↦ configuration values. Each method has ``paper``, ``edge`` and ``nano``."""
     export_settings: ClassVar[tuple[str, ...]] = ()
     """Configuration values that the weights do not depend on: they may be changed when a run is exported."""
+    resume_settings: ClassVar[tuple[str, ...]] = ("learning_rate",)
+    """The optimisers' step sizes: they may be changed when a stopped run goes on."""
     sensitive: ClassVar[tuple[str, ...]] = ()
     """Dotted names of submodules of `deployable` that stay in float32 in a bundle of lower precision, in every graph:
     flows, sums over many channels, exponentials, cosines, distances, the score. A list's name stands for its members.
@@ -293,20 +295,20 @@ def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -
     return method.Config(**{**method.presets[preset], **_read_settings(method, settings)})
 
 
-def reconfigure(method: type[Method], values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """Change stored configuration values by ``name=value`` settings that are open at export.
+def reconfigure(
+    method: type[Method], values: Mapping[str, Any], settings: Iterable[str], when: Literal["export", "resume"]
+) -> dict[str, Any]:
+    """Change stored configuration values by ``name=value`` settings that are still open.
 
     Raises:
-        ConfigError: as for `configure`, or a setting that was decided when the run was trained.
+        ConfigError: as for `configure`, or a setting that was decided when the run was started.
     """
     changed = _read_settings(method, settings)
+    open_ones = method.export_settings if when == "export" else method.resume_settings
     for name in changed:
-        if name not in method.export_settings:
-            open_ones = ", ".join(method.export_settings)
-            raise ConfigError(
-                f"{name} was decided when the run was trained. "
-                + (f"Open at export: {open_ones}." if open_ones else f"{method.name} has no settings open at export.")
-            )
+        if name not in open_ones:
+            left = f"Open at {when}: {', '.join(open_ones)}." if open_ones else f"{method.name} has none then."
+            raise ConfigError(f"{name} was decided when the run was started. {left}")
     if changed:
         config_from_dict(method, {**values, **changed})  # its checks
     return {**values, **changed}

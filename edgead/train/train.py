@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from edgead.console import Console
 from edgead.datasets import Category, Frames, find_depth_range, load_frames, open_categories, open_category
-from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.errors import CheckpointError, ConfigError, DataError, TrainingError
 from edgead.files import new_folder
 from edgead.images import Frame, list_images
 from edgead.train import checkpoint, plots
 from edgead.train.checkpoint import CURVES, RunConfig
 from edgead.train.fit import fit, is_main
 from edgead.train.foreground import FOREGROUNDS, load_parts, parts_fingerprint
-from edgead.train.method import Method, TrainingData, configure
+from edgead.train.method import Method, TrainingData, configure, reconfigure
 from edgead.train.methods import get_method
 from edgead.train.sources import find_learned, find_sources, learn, open_source
 
@@ -142,6 +142,7 @@ def resume(
     folder: str | Path,
     *,
     data: str | Path | None = None,
+    settings: tuple[str, ...] = (),
     device: str = "auto",
     workers: int | None = None,
     console: Console | None = None,
@@ -151,20 +152,33 @@ def resume(
     Args:
         folder: of the run.
         data: where the category's folder is now, if it has moved.
+        settings: ``"name=value"`` overrides of what the method leaves open, `Method.resume_settings`, from the last
+            saved state on: a lower learning rate after a training that diverged.
         device, workers, console: as for `train`.
 
     Raises:
         CheckpointError: not a run, or the training images have changed since.
+        ConfigError: a setting that was decided when the run was started, or a finished run.
     """
     folder, console = Path(folder), console or Console()
     run = checkpoint.load_run_config(folder)
+    changed = reconfigure(get_method(run.method), run.config, settings, "resume")
     if checkpoint.is_finished(folder):
+        if settings:
+            raise ConfigError(f"{folder} is finished already: --set {settings[0]} comes too late. Train anew.")
         console.say(f"{folder} is finished already.")
         if not (folder / CURVES).exists():
             plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
         return folder
     if data is not None:
         run = dataclasses.replace(run, data=str(open_category(data, _named_in(data, run.category)).root.resolve()))
+    before = {name: value for name, value in run.config.items() if value != changed[name]}
+    if before:
+        changes = [f"{name} {value:g} -> {changed[name]:g}" for name, value in before.items()]
+        run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
+        console.say(f"Changed: {', '.join(changes)}")
+        if is_main():
+            checkpoint.save_run_config(folder, run)
     return _run(run, folder, device, workers, console, named=True)
 
 
@@ -277,6 +291,9 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     except KeyboardInterrupt:
         console.say(f"Stopped. Go on with:  edgead train --resume --out {folder}")
         raise
+    except TrainingError as error:
+        on = f"edgead train --resume --out {folder} --set {error.setting}=…"
+        raise TrainingError(f"{error}\nGo on with a lower one:  {on}", error.setting) from error
     if is_main():
         plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")

@@ -149,7 +149,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_s
     torch.manual_seed(3)
     method = Draem(CONFIG)
     stage = dataclasses.replace(method.stages(DATA)[0], module=Diverging(method.network))
-    with pytest.raises(TrainingError, match=r"(?s)step 4 of stage 'train' \(ssim\).*last saved state is") as caught:
+    with pytest.raises(TrainingError, match=r"(?s)step 4 of stage 'train' \(ssim\).*saved state, .* kept") as caught:
         fit(method, [stage], tmp_path, seed=3, device="cpu", save_seconds=0.0)
     assert "fp16" not in str(caught.value)
     saved = checkpoint.load_state(tmp_path, method)
@@ -164,7 +164,7 @@ def test_the_advice_on_a_loss_names_what_counts_for_the_stage(tmp_path: Path, mo
     module = Diverging(method.network)
     module.calls = 3
     stage = dataclasses.replace(method.stages(DATA)[0], module=module, rate="defect_learning_rate")
-    with pytest.raises(TrainingError, match=r"--set defect_learning_rate=…\), or fp16 overflow \(--precision bf16\)\."):
+    with pytest.raises(TrainingError, match=r"a defect_learning_rate that is too high, or fp16 overflow \(--prec"):
         fit(method, [stage], tmp_path, seed=3, device="cpu")
 
 
@@ -179,7 +179,7 @@ def test_a_rate_that_is_too_high_stops_and_the_last_finite_state_is_kept(
     method = kind(configure(kind, "nano", settings))
     data = TrainingData(np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8))
     message = (
-        r"not finite (at|after) step (\d) of stage '\w+'(?s:.*)\(--set learning_rate=…\)\.(?s:.*)last saved state is"
+        r"not finite (at|after) step (\d) of stage '\w+'(?s:.*)a learning_rate that is too high\. The last saved state"
     )
     with pytest.raises(TrainingError, match=message) as caught:
         fit(method, method.stages(data), tmp_path, seed=3, device="cpu", save_seconds=0.0)
@@ -202,7 +202,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, save_second
         return torch.optim.SGD(parameters, lr=math.inf)
 
     stage = dataclasses.replace(method.stages(DATA)[0], optimizer=breaking, steps=1)
-    with pytest.raises(TrainingError, match=r"not finite after step 1(?s:.*)another --out\. No state had been saved"):
+    with pytest.raises(TrainingError, match=r"not finite after step 1(?s:.*)No state had been saved"):
         fit(method, [stage], tmp_path, seed=3, device="cpu", save_seconds=save_seconds)
     assert not (tmp_path / checkpoint.STATE).exists()
     assert not (tmp_path / checkpoint.WEIGHTS).exists()

@@ -25,7 +25,7 @@ from edgead.benchmark.benchmark import benchmark
 from edgead.cli import cli
 from edgead.console import Console
 from edgead.datasets import open_category
-from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.errors import CheckpointError, ConfigError, DataError, TrainingError
 from edgead.export.export import export
 from edgead.files import sha256
 from edgead.train import checkpoint
@@ -195,6 +195,29 @@ def test_a_lesson_that_was_stopped_within_a_stage_goes_on_to_the_same_result(
         assert (cut / "sources" / "tile" / name).read_bytes() == (whole / "sources" / "tile" / name).read_bytes()
     kept, made = (load_file(run / "sources" / "tile" / LEARNED) for run in (whole, cut))
     assert all(np.array_equal(kept[name], made[name]) for name in kept)
+
+
+def test_a_training_that_diverged_goes_on_with_a_lower_rate(parts: Path, source: Path, tmp_path: Path) -> None:
+    run, settings = tmp_path / "run", (*QUICK, "learning_rate=1e20")
+    with pytest.raises(TrainingError) as caught:
+        train("drept", parts, preset="nano", settings=settings, sources=[source], out=run, device="cpu")
+    message = str(caught.value)
+    assert "stage 'remove'" in message
+    assert "a learning_rate that is too high" in message
+    assert message.endswith(f"edgead train --resume --out {run} --set learning_rate=…")
+
+    with pytest.raises(ConfigError, match=r"steps was decided when the run was started\. Open at resume: lear"):
+        resume(run, settings=("removal_steps=9",))
+    recorder = Recorder()
+    resume(run, settings=("learning_rate=1e-3",), device="cpu", console=recorder)
+    assert recorder.lines[0] == "Changed: learning_rate 1e+20 -> 0.001"
+    kept = checkpoint.load_run_config(run)
+    assert kept.config["learning_rate"] == 1e-3
+    assert kept.changes == ("learning_rate 1e+20 -> 0.001",)
+    assert {line["learning_rate"] for line in checkpoint.read_metrics(run)} == {1e-3}
+    with pytest.raises(ConfigError, match="is finished already: --set learning_rate=1 comes too late"):
+        resume(run, settings=("learning_rate=1",))
+    assert export(run, out=tmp_path / "x.edgead").manifest.training["changes"] == list(kept.changes)
 
 
 def test_changed_sources_are_noticed(transferred: Path, source: Path, tmp_path: Path) -> None:

@@ -283,16 +283,17 @@ def test_unknown_names_are_corrected() -> None:
 def test_settings_at_export(name: str) -> None:
     kind = get_method(name)
     values = dataclasses.asdict(configure(kind, "nano"))
-    assert reconfigure(kind, values, []) == values
-    with pytest.raises(ConfigError, match="size was decided when the run was trained"):
-        reconfigure(kind, values, ["size=64"])
+    assert reconfigure(kind, values, [], "export") == values
+    with pytest.raises(ConfigError, match="size was decided when the run was started"):
+        reconfigure(kind, values, ["size=64"], "export")
     with pytest.raises(ConfigError, match="has no setting 'stepz'"):
-        reconfigure(kind, values, ["stepz=1"])
+        reconfigure(kind, values, ["stepz=1"], "export")
     for setting in kind.export_settings:
         method, _ = small(name)
         before = {key: value.shape for key, value in method.network.state_dict().items()}
-        changed = reconfigure(kind, dataclasses.asdict(method.config), [f"{setting}={type(values[setting])(1)}"])
-        assert changed != dataclasses.asdict(method.config)
+        stored, given = dataclasses.asdict(method.config), f"{setting}={type(values[setting])(1)}"
+        changed = reconfigure(kind, stored, [given], "export")
+        assert changed != stored
         after = kind(config_from_dict(kind, changed)).network.state_dict()
         assert {key: value.shape for key, value in after.items()} == before  # the weights still fit
 

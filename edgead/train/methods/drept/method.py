@@ -106,6 +106,7 @@ class Drept(Method):
         "learned.png of the run that learned from it; learn longer (removal_steps, defect_steps) or leave it out.",
     )
     Config = DreptConfig
+    resume_settings = ("learning_rate", "defect_learning_rate")
     sensitive: ClassVar[tuple[str, ...]] = ("head",)  # half precision rounds a sigmoid above 0.9998 to 1
     presets = {  # noqa: RUF012
         "paper": {},

@@ -1,11 +1,17 @@
-"""How far DRepT removes drawn defects from real pictures, whose clean pictures are known; no labelled image is read.
+"""How far DRepT removes defects: drawn ones, whose clean pictures are known, and real ones, whose masks are.
 
-    python benchmarks/defect_removal.py DATA --out benchmarks/results/defect-removal.json
+    python benchmarks/defect_removal.py drawn DATA --out benchmarks/results/defect-removal.json
+    python benchmarks/defect_removal.py real RUN… --out benchmarks/results/defect-removal-real.json
 
-DATA is a folder of `edgead train`; its good training images are used, every sixth by name. Forty of them get a dark
-scratch or spot and stand for the defective images, the others are the good ones. Errors are grey levels (of 256),
+`drawn`: DATA is a folder of `edgead train`; its good training images are used, every sixth by name. Forty of them get a
+dark scratch or spot and stand for the defective images, the others are the good ones. Errors are grey levels (of 256),
 means over pixels: inside the drawn defects, and outside, where the removal should change nothing. Then segmentation
-networks that learned from random mixtures alone are tested on drawn stripes with and without scratches.
+networks that learned from random mixtures alone are tested on drawn stripes with and without scratches. No labelled
+image is read.
+
+`real`: RUNs of DRepT that learned from sources with masks, which the training never read. Contrast is the distance
+between the mean colours inside a mask and in a ring around it, in grey levels, before and after the removal; change
+is the mean difference outside the mask and ring; and the opacity of the mixtures is compared with the masks.
 """
 
 from __future__ import annotations
@@ -23,21 +29,28 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
 from edgead import metrics
 from edgead.benchmark.machine import describe_machine, versions
 from edgead.console import Console
 from edgead.datasets import load_frames, open_category
 from edgead.export.parity import run_reference
+from edgead.files import write_json
+from edgead.images import fit_mask, read_mask
+from edgead.train.checkpoint import WEIGHTS, SourceConfig, load_run_config
 from edgead.train.fit import fit
-from edgead.train.method import Source, TrainingData
+from edgead.train.method import Source, TrainingData, config_from_dict
 from edgead.train.methods.drept.config import DreptConfig
-from edgead.train.methods.drept.lesson import remove, to_frames
+from edgead.train.methods.drept.lesson import SourceNetwork, remove, to_frames
 from edgead.train.methods.drept.method import Drept
+from edgead.train.methods.drept.mixture import Mixtures, opacities
 
 Images = NDArray[np.uint8]
 SIZE, DEFECTIVE, SEED = 64, 40, 0
 SETTINGS: dict[str, Any] = {"size": (SIZE, SIZE), "width": 8, "source_width": 8, "batch_size": 8, "learning_rate": 1e-3}
+RING = 7
+"""Side of the square that widens a mask to its surroundings, pixels."""
 MEASURED = (100, 200, 400, 700, 1000)
 CASES: dict[str, dict[str, Any]] = {
     "as nano": {"identity_weight": 10.0, "steps": 1000, "shuffled": True},
@@ -124,23 +137,92 @@ def measure_random(extent: float) -> dict[str, float]:
     return {"random_extent": extent, "image_auroc": metrics.rank(np.repeat([False, True], 12), scores).auroc()}
 
 
-@click.command()
-@click.argument("data", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(data: Path, out: Path) -> None:
-    """Measure and write JSON."""
-    machine, category = describe_machine(), open_category(data)
-    images = load_frames(category.normals[::6], (SIZE, SIZE)).frames
-    record = {
-        "command": sys.argv,
-        "machine": machine,
-        "versions": {**versions(), "torch": torch.__version__},
-        "data": {"name": category.name, "images": len(images), "drawn_on": DEFECTIVE},
-        "settings": SETTINGS,
-        "removal": {name: measure_removal(images, **case) for name, case in CASES.items()},
-        "random_mixtures": [measure_random(extent) for extent in (1.0, 0.05)],
+def measure_real(run_folder: Path, config: SourceConfig) -> dict[str, Any]:
+    """Compare the defects of a run's source with what the removal left of them, by the source's masks."""
+    run = load_run_config(run_folder)
+    settings: Any = config_from_dict(Drept, run.config)
+    samples = [sample for sample in open_category(config.root).test if sample.anomalous and sample.mask]
+    frames = load_frames([sample.path for sample in samples], settings.size).frames
+    masks = [fit_mask(read_mask(sample.mask), settings.size) for sample in samples if sample.mask]
+    seen = [index for index, mask in enumerate(masks) if mask.any()]
+    if not seen:
+        raise click.UsageError(f"{config.root} has no masks.")
+    folder = run_folder / "sources" / config.name
+    network = SourceNetwork(settings, len(config.anomalies))
+    network.load_state_dict(load_file(folder / WEIGHTS))
+    removed = to_frames(remove(network, frames))
+    # In the order of the mixtures, which is that of the images: those without a mask are left out of both.
+    names = [sample.path.relative_to(config.root).as_posix() for sample in samples]
+    mixtures = Mixtures(*(values[[config.anomalies.index(name) for name in names]] for values in network.defects()))
+    with torch.no_grad():
+        opacity = opacities(mixtures, settings.size).sum(dim=1).numpy()
+    rows = [_one_defect(frames[index], removed[index], masks[index]) for index in seen]
+    ranking = metrics.rank(np.ravel([masks[index] for index in seen]), opacity[seen].ravel())
+    return {
+        "source": config.name,
+        "size": settings.size,
+        "removal_steps": settings.removal_steps,
+        "images": len(seen),
+        **{name: round(float(np.mean([row[name] for row in rows])), 1) for name in rows[0]},
+        "opacity_pixel_auroc": round(ranking.auroc(), 3),
     }
-    out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _one_defect(before: NDArray[np.uint8], after: NDArray[np.uint8], mask: NDArray[np.bool_]) -> dict[str, float]:
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((RING, RING), np.uint8)).astype(bool)
+    ring = near & ~mask
+
+    def contrast(frame: NDArray[np.uint8]) -> float:
+        return float(np.abs(frame[mask].mean(axis=0) - frame[ring].mean(axis=0)).mean())
+
+    changed = np.abs(after.astype(np.float32) - before)[~near]
+    contrasts = {"contrast_before": contrast(before), "contrast_after": contrast(after)}
+    return {**contrasts, "change_elsewhere": float(changed.mean())}
+
+
+def _record(**found: Any) -> dict[str, Any]:
+    return {
+        "command": sys.argv,
+        "machine": describe_machine(),
+        "versions": {**versions(), "torch": torch.__version__},
+        **found,
+    }
+
+
+OUT = click.option("--out", type=click.Path(path_type=Path), required=True, help="The results file.")
+
+
+@click.group()
+def main() -> None:
+    """Measure DRepT's defect removal and write JSON."""
+
+
+@main.command()
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@OUT
+def drawn(data: Path, out: Path) -> None:
+    """Remove drawn defects; train on random mixtures of two extents."""
+    category = open_category(data)
+    images = load_frames(category.normals[::6], (SIZE, SIZE)).frames
+    record = _record(
+        data={"name": category.name, "images": len(images), "drawn_on": DEFECTIVE},
+        settings=SETTINGS,
+        removal={name: measure_removal(images, **case) for name, case in CASES.items()},
+        random_mixtures=[measure_random(extent) for extent in (1.0, 0.05)],
+    )
+    write_json(out, record)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@OUT
+def real(runs: tuple[Path, ...], out: Path) -> None:
+    """Measure what the removal of finished runs left of real defects."""
+    found = {
+        run.name: [measure_real(run, config) for config in load_run_config(run).sources if config.anomalies]
+        for run in runs
+    }
+    write_json(out, _record(runs=found))
 
 
 if __name__ == "__main__":

@@ -307,8 +307,8 @@ def reconfigure(
     open_ones = method.export_settings if when == "export" else method.resume_settings
     for name in changed:
         if name not in open_ones:
-            left = f"Open at {when}: {', '.join(open_ones)}." if open_ones else f"{method.name} has none then."
-            raise ConfigError(f"{name} was decided when the run was started. {left}")
+            left = ", ".join(open_ones) or "nothing"
+            raise ConfigError(f"{name} was decided when the run was started. {method.name} leaves open at {when}: {left}.")
     if changed:
         config_from_dict(method, {**values, **changed})  # its checks
     return {**values, **changed}

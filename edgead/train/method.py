@@ -307,8 +307,8 @@ def reconfigure(
     open_ones = method.export_settings if when == "export" else method.resume_settings
     for name in changed:
         if name not in open_ones:
-            left = ", ".join(open_ones) or "nothing"
-            raise ConfigError(f"{name} was decided when the run was started. {method.name} leaves open at {when}: {left}.")
+            left = f"{method.name} leaves open at {when}: {', '.join(open_ones) or 'nothing'}"
+            raise ConfigError(f"{name} was decided when the run was started; {left}.")
     if changed:
         config_from_dict(method, {**values, **changed})  # its checks
     return {**values, **changed}

@@ -45,8 +45,9 @@ class Manifest:
         threshold: ``value``, ``normals``, ``false_reject_bound``, ``requested_bound``; see `edgead.decision.Threshold`.
             ``scores`` and ``peaks`` are the sorted scores and highest map values of the held-out images.
         mask_threshold: map values above it belong to the mask.
-        parity: graph against the trained network: ``frames``, ``score_error``, ``map_error``, ``tolerance`` of scores
-            and ``map_tolerance`` (absolute, in units of the score).
+        parity: graph against the trained network: ``frames``, ``score_error``, ``map_error``; and what an engine may
+            differ from the golden outputs, ``tolerance`` of scores and ``map_tolerance`` (absolute, in units of the
+            score).
         data: ``fingerprint`` of the training images and ``held_out_fingerprint``, SHA-256.
         training: ``seed``, ``steps``, ``created`` and package ``versions``.
         created: UTC, ISO 8601.
@@ -102,13 +103,22 @@ class Manifest:
         return *self.size, self.pixels.channels
 
 
+Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Scores ``[K]`` and maps ``[K, H, W]``."""
+
+
 @dataclass(frozen=True)
 class Golden:
-    """Frames ``[K, H, W, C] uint8`` and the trained network's scores ``[K]`` and maps ``[K, H, W]`` on them."""
+    """Frames ``[K, H, W, C] uint8`` and the trained network's scores ``[K]`` and maps ``[K, H, W]`` on them.
+
+    Of a lowered precision, `forms` holds what each of its graphs gave that the gate judged: an engine must agree with
+    one of them.
+    """
 
     frames: NDArray[np.uint8]
     scores: NDArray[np.float32]
     maps: NDArray[np.float32]
+    forms: tuple[Outputs, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,8 @@ class Bundle:
         """
         try:
             with np.load(self.path / GOLDEN, allow_pickle=False) as arrays:
-                return Golden(arrays["frames"], arrays["scores"], arrays["maps"])
+                stored = (arrays[name] for name in ("form_scores", "form_maps") if name in arrays)
+                return Golden(arrays["frames"], arrays["scores"], arrays["maps"], tuple(zip(*stored)))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise BundleError(f"{self.path / GOLDEN} does not hold golden frames: {error}") from error
 
@@ -142,8 +153,11 @@ def write_bundle(folder: Path, manifest: Manifest, golden: Golden) -> Manifest:
     Returns:
         The manifest with the hashes of the files.
     """
+    arrays: dict[str, Any] = {"frames": golden.frames, "scores": golden.scores, "maps": golden.maps}
+    if golden.forms:
+        arrays["form_scores"], arrays["form_maps"] = (np.stack(values) for values in zip(*golden.forms))
     with atomic_file(folder / GOLDEN) as stream:
-        np.savez_compressed(stream, frames=golden.frames, scores=golden.scores, maps=golden.maps)
+        np.savez_compressed(stream, **arrays)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     manifest = dataclasses.replace(manifest, files=files)
     manifest = dataclasses.replace(manifest, digest=manifest_digest(dataclasses.asdict(manifest)))
@@ -173,9 +187,12 @@ def describe_gate(gate: dict[str, Any]) -> str:
 
 def describe_sensitivity(table: Sequence[dict[str, Any]]) -> str:
     """Name in one line the layers that lost most when they alone were lowered, with the errors of score and map."""
-    worst = ", ".join(
-        f"{row['layer']} {row['score_error']:.2g} / {row['map_error']:.2g}" for row in table[:SHOWN_LAYERS]
-    )
+
+    def figure(error: float | None) -> str:
+        return "not finite" if error is None or not np.isfinite(error) else f"{error:.2g}"
+
+    rows = table[:SHOWN_LAYERS]
+    worst = ", ".join(f"{row['layer']} {figure(row['score_error'])} / {figure(row['map_error'])}" for row in rows)
     return f"{worst} (error of score / map, each layer lowered alone; {len(table)} layers in the manifest)"
 
 
@@ -218,7 +235,7 @@ def _read_manifest(path: Path) -> Manifest:
         values = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path / MANIFEST} is damaged: {error}") from error
     version = values.get("format") if isinstance(values, dict) else None
     if not isinstance(version, int):
@@ -244,7 +261,8 @@ def _read_manifest(path: Path) -> Manifest:
             min(height, width, manifest.pixels.bit_depth - 8) > 0
             and manifest.input.get("channels", 3) == channels
             and 0 <= depth_range[0] < depth_range[1] < np.inf
-            and np.isfinite([manifest.threshold["value"], manifest.mask_threshold, manifest.parity["tolerance"]]).all()
+            and np.isfinite([manifest.threshold["value"], manifest.mask_threshold]).all()
+            and np.isfinite([manifest.parity[name] for name in ("score_error", "map_error", "tolerance")]).all()
             and isinstance(manifest.files, dict)
         )
     except (KeyError, TypeError, IndexError) as error:

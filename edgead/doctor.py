@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from edgead.benchmark.machine import describe_accelerator
 from edgead.errors import DeviceError, MissingDependencyError, is_installed, require
@@ -26,6 +27,7 @@ PACKAGES = {
     "PIL": ("training", "train"),
     "matplotlib": ("loss curves and benchmark reports", "benchmark"),
 }
+PROCESSOR = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def diagnose() -> list[Finding]:
         findings.append(_camera_support())
     if is_installed("onnxruntime") and {"onnxruntime", "onnxruntime-gpu"} <= set(_distributions("onnxruntime")):
         findings.append(Finding("onnxruntime", False, "onnxruntime and onnxruntime-gpu overwrite each other: keep one"))
+    findings += _int8()
     gpu = describe_accelerator()
     findings.append(Finding("gpu", None, gpu or "no NVIDIA GPU seen (nvidia-smi gives none)"))
     findings.append(_tensorrt())
@@ -65,6 +68,15 @@ def _tensorrt() -> Finding:
     if not is_installed("tensorrt"):
         return Finding("tensorrt", False, f"missing on {where}: see docs/tensorrt.md")
     return Finding("tensorrt", True, f"{_version('tensorrt')} on {where}; prove it with: edgead doctor --build BUNDLE")
+
+
+def _int8() -> list[Finding]:
+    """Without VNNI an x86 processor adds products of 8-bit numbers in 16 bits, where they may overflow."""
+    flags = PROCESSOR.read_text().split() if PROCESSOR.exists() else []
+    if "sse2" not in flags or {"avx512_vnni", "avx_vnni"} & {*flags}:
+        return []
+    text = "this processor has no VNNI: its INT8 is slow, and may overflow; prefer fp32 bundles (docs/precision.md)"
+    return [Finding("int8", None, text)]
 
 
 def _version(module: str) -> str:

@@ -58,8 +58,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException as error:
         if displaced.exists() and not path.exists():
             os.replace(displaced, path)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = f"{path}, or a temporary file in {tempfile.gettempdir()}"  # a full disk names no file
+        if isinstance(error, OSError):
+            if error.filename is None:  # a full disk names no file
+                error.filename = f"{path}, or a temporary file in {tempfile.gettempdir()}"
+            elif str(error.filename) == str(temporary):
+                error.filename = str(path)
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -13,6 +13,7 @@ import pytest
 
 import edgead
 import edgead.bundle
+from edgead import doctor
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "onnx", "sklearn", "accelerate", "safetensors", "PIL", "matplotlib", "scipy")
@@ -108,6 +109,18 @@ def test_doctor_names_what_is_missing() -> None:
     done = run_banned(code, ("torch",))
     assert done.returncode == 0, done.stderr
     assert "--  torch        missing, needed for training and export: pip install 'edgead[train]'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [("sse2 avx2 avx512f", True), ("sse2 avx512_vnni", False), ("sse2 avx_vnni", False), ("asimd asimddp", False)],
+)
+def test_doctor_names_a_processor_that_int8_is_not_for(
+    flags: str, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
+    monkeypatch.setattr(doctor, "PROCESSOR", tmp_path / "cpuinfo")
+    assert named == any(finding.name == "int8" and "no VNNI" in finding.text for finding in doctor.diagnose())
 
 
 def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:

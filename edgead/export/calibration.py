@@ -91,6 +91,8 @@ def load_images(
     if len(paths) > calibration.samples:
         chosen = np.random.default_rng((seed, 0xCA1)).choice(len(paths), calibration.samples, replace=False)
         paths = [paths[index] for index in sorted(chosen)]
+    if not calibration.data and (absent := [path for path in images if not path.is_file()]):
+        console.say(f"Warning: {len(absent)} of {len(images)} images to calibrate on are gone, first {absent[0]}")
     frames = load_frames(paths, size, pixels, console.track("reading calibration images"))
     for line in frames.skipped:
         console.say(f"Warning: skipped: {line}")

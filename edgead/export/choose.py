@@ -20,13 +20,15 @@ from edgead.export.calibration import Calibration, load_images, measure_ranges, 
 from edgead.export.complete import Assembled, fit_limits
 from edgead.export.gate import Budget, Gate, Labelled
 from edgead.export.lower import Lowered, Lowering, lower
-from edgead.export.precision import PRECISIONS, Ranges
-from edgead.runtime.engines import Engine
+from edgead.export.precision import PRECISIONS, Ranges, with_names_and_constants
+from edgead.runtime.engines import Engine, first_line
 from edgead.runtime.engines.auto import ON_GPU, open_good, time_engines, usable_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 SLACK = 1.5
-"""What an engine may differ from the trained network, relative to what the gate saw on this one."""
+"""What an engine may differ, relative to what graphs and engines were seen to differ here."""
+LEAST_SLACK, MOST_SLACK = 0.05, 0.25
+"""The same at least and at most, relative to the spread of the golden outputs; docs/adr/0021."""
 ROUNDS = 7
 """Timed inferences of each graph on each engine."""
 T = TypeVar("T")
@@ -103,9 +105,7 @@ def choose(trial: Trial, precision: str, calibration: Calibration) -> Assembled:
         wanted = ["fp16", "int8", *(["int8-fp16"] if on_gpu else [])]
     elif on_gpu and precision != "fp16":
         wanted.append("fp16")  # to be compared with
-    model = onnx.load(trial.float32.folder / MODEL)
-    for number, node in enumerate(model.graph.node):  # an imported model's may have none
-        node.name = node.name or f"node_{number}"
+    model = with_names_and_constants(onnx.load(trial.float32.folder / MODEL))
     engine = OnnxRuntimeEngine(trial.float32.folder / MODEL)
     console = trial.console
     gate = Gate(
@@ -121,13 +121,12 @@ def choose(trial: Trial, precision: str, calibration: Calibration) -> Assembled:
     candidates = {"fp32": trial.float32}
     for name in wanted:
         try:
-            lowered = lower(Lowering(model, ranges, name), gate, console)
+            lowered = lower(Lowering(model, ranges, name), gate, trial.float32.golden.frames, console)
+            candidates[name] = _complete(trial, gate, lowered, images)
         except GateError as error:
             if name == precision:
                 raise
             console.say(str(error).splitlines()[0])
-            continue
-        candidates[name] = _complete(trial, gate, lowered, images)
     engine.close()
     speed, failed = _measure_speed(candidates, console)
     name = min(speed, key=lambda each: min(speed[each].values())) if precision == "auto" else precision
@@ -161,8 +160,16 @@ def _complete(trial: Trial, gate: Gate, lowered: Lowered, images: dict[str, Any]
     folder.mkdir()
     for file, model in lowered.files.items():
         onnx.save(model, folder / file)
+        try:
+            onnx.checker.check_model(folder / file, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise GateError(
+                f"{lowered.precision} makes a graph that is not valid ONNX: {first_line(error)}\n"
+                "No bundle was written. Take another precision, or report this with the model."
+            ) from error
     judgement, allowed = lowered.judgement, trial.float32.manifest.parity["tolerance"]
     errors = {name: judgement.worst(name) for name in ("score_error", "map_error")}
+    score_outputs, map_outputs = zip(*lowered.golden)
     manifest = dataclasses.replace(
         trial.float32.manifest,
         precision=lowered.precision,
@@ -170,8 +177,8 @@ def _complete(trial: Trial, gate: Gate, lowered: Lowered, images: dict[str, Any]
         parity={
             "frames": len(gate.frames),
             **errors,
-            "tolerance": SLACK * errors["score_error"] + allowed,
-            "map_tolerance": SLACK * errors["map_error"] + allowed,
+            "tolerance": allowed + _engines_may_differ(score_outputs, errors["score_error"]),
+            "map_tolerance": allowed + _engines_may_differ(map_outputs, errors["map_error"]),
         },
         gate={
             "budget": dataclasses.asdict(gate.budget),
@@ -181,15 +188,39 @@ def _complete(trial: Trial, gate: Gate, lowered: Lowered, images: dict[str, Any]
             "forms": judgement.forms,
             "layers": lowered.layers,
             "handed_back": lowered.kept,
-            "sensitivity": lowered.table,
-            "attempts": lowered.trace,
+            "sensitivity": _finite(lowered.table),
+            "attempts": _finite(lowered.trace),
         },
         **fit_limits(judgement.scores, judgement.peaks, trial.false_reject).fields(),
     )
     summary = (
         f"{lowered.precision}: {describe_gate(manifest.gate)}; scores differ by at most {errors['score_error']:.2g}"
     )
-    return Assembled(folder, manifest, trial.float32.golden, summary)
+    return Assembled(folder, manifest, dataclasses.replace(trial.float32.golden, forms=lowered.golden), summary)
+
+
+def _engines_may_differ(outputs: Sequence[NDArray[np.float32]], error: float) -> float:
+    """Return by how much an engine's golden outputs may differ from those of one of the judged graphs.
+
+    Engines round at other places, as the graphs of one precision do among each other. Half of the outputs' spread
+    would let an engine pass that gives the same for every frame.
+
+    Args:
+        outputs: of each graph.
+        error: the gate's largest, of these graphs from the trained network: no engine needs more.
+    """
+    spread = max(float(np.ptp(values)) for values in outputs)
+    apart = max(float(np.abs(values - outputs[0]).max()) for values in outputs)
+    return min(SLACK * error, MOST_SLACK * spread, max(SLACK * apart, LEAST_SLACK * spread))
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON cannot hold by None: a layer may give infinity or no number at all before it is handed back."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _measure_speed(

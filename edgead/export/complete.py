@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgead
-from edgead.bundle import FORMAT, MODEL, Golden, Manifest, write_bundle
+from edgead.bundle import FORMAT, MODEL, Golden, Manifest, Outputs, write_bundle
 from edgead.console import Console
 from edgead.decision import Threshold, conformal_threshold
 from edgead.export.graph_rules import warn_of_refusals
@@ -22,7 +22,6 @@ from edgead.runtime.engines import Engine
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 Frames = NDArray[np.uint8]
-Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead import metrics
+from edgead.bundle import Outputs
 from edgead.console import Console
 from edgead.datasets import Category, read_labelled_mask
 from edgead.decision import Threshold, conformal_threshold
 from edgead.errors import ConfigError, DataError
-from edgead.export.complete import Outputs, run_singly
+from edgead.export.complete import run_singly
 from edgead.images import Mask, PixelFormat, cv2, fit_frame, read_frame
 from edgead.runtime.engines import Engine
 
@@ -213,18 +214,21 @@ def _separation(scores: NDArray[np.float32], normals: int) -> float:
 
 
 def read_labelled(category: Category, size: tuple[int, int], pixels: PixelFormat, console: Console) -> Labelled | None:
-    """Read a category's labelled test images; None where there are none, or only one kind of them."""
+    """Read a category's labelled test images; None where good or defective ones are missing, or none can be read."""
     if len({sample.anomalous for sample in category.test}) < 2:
         return None
     frames, anomalous, masks = [], [], []
     for sample in console.track("reading labelled images")(category.test):
         try:
             frame = read_frame(sample.path, pixels)
+            mask = read_labelled_mask(sample, (frame.shape[0], frame.shape[1]), (PIXEL_SIZE, PIXEL_SIZE))
         except DataError as error:
             console.say(f"Warning: skipped: {error}")
             continue
-        mask = read_labelled_mask(sample, (frame.shape[0], frame.shape[1]), (PIXEL_SIZE, PIXEL_SIZE))
         frames.append(fit_frame(frame, size))
         anomalous.append(sample.anomalous)
         masks.append(mask if mask is not None and (mask.any() or not sample.anomalous) else None)
+    if len({*anomalous}) < 2:
+        console.say(f"Warning: no labels judge: no good or no defective image in {category.root} can be read.")
+        return None
     return Labelled(np.stack(frames), np.array(anomalous), masks)

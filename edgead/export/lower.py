@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgead.bundle import MODEL, describe_sensitivity
+from edgead.bundle import MODEL, Outputs, describe_sensitivity
 from edgead.console import Console
-from edgead.errors import GateError
+from edgead.errors import BundleError, GateError
 from edgead.export.complete import run_singly
 from edgead.export.gate import Gate, Judgement
 from edgead.export.precision import Ranges, overflowing, quantizable, to_half, to_int8
@@ -40,6 +40,7 @@ class Lowered:
         judgement: the gate's last word on them.
         kept: layers that were handed back to float32, most sensitive first.
         layers: how many could have been.
+        golden: what each of the judged graphs gives for the golden frames.
         table: of every layer its errors when it alone is lowered; empty where nothing had to be handed back.
         trace: one entry for each attempt.
     """
@@ -49,6 +50,7 @@ class Lowered:
     judgement: Judgement
     kept: list[str]
     layers: int
+    golden: tuple[Outputs, ...]
     table: list[dict[str, Any]] = field(default_factory=list)
     trace: list[dict[str, Any]] = field(default_factory=list)
 
@@ -117,10 +119,16 @@ class Lowering:
         return {CPU_MODEL: int8("cpu"), STORED_AS_HALF: lambda keep: rounded(int8("compact")(keep), keep)}
 
 
-def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
+def lower(lowering: Lowering, gate: Gate, golden: NDArray[np.uint8], console: Console) -> Lowered:
     """Lower a graph and hand layers back to float32, most sensitive first, until the gate is passed.
 
     How many are needed is found by doubling and then by halving, so that few attempts are made.
+
+    Args:
+        lowering: the graph.
+        gate: judges.
+        golden: ``[K, H, W, C] uint8``, the bundle's golden frames.
+        console: what shows progress.
 
     Raises:
         GateError: there is nothing to lower, or the gate is not passed with the least sensitive layer alone lowered, or
@@ -129,19 +137,24 @@ def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
     trace: list[dict[str, Any]] = []
     layers = lowering.layers()
 
-    def attempt(keep: Sequence[str]) -> Judgement:
+    @contextmanager
+    def opened(keep: Sequence[str]) -> Iterator[dict[str, OnnxRuntimeEngine]]:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             engines = {}
             for form, make in lowering.judged().items():
                 engines[form] = open_form(form, make(_nodes(layers, keep)), Path(folder))
                 stack.callback(engines[form].close)
+            yield engines
+
+    def attempt(keep: Sequence[str]) -> Judgement:
+        with opened(keep) as engines:
             judgement = gate.judge(engines)
         trace.append({"handed_back": len(keep), "failures": judgement.failures, "forms": judgement.forms})
         verdict = "passed" if judgement.passed else judgement.failures[0]
         console.say(f"gate, {lowering.precision} with {len(keep)} layers handed back: {verdict}")
         return judgement
 
-    if "int8" in lowering.precision and not lowering.integer:
+    if not layers or ("int8" in lowering.precision and not lowering.integer):
         raise GateError(f"There is nothing in this graph to lower to {lowering.precision}. No bundle was written.")
     judgement = attempt([])
     kept: Sequence[str] = []
@@ -163,8 +176,10 @@ def lower(lowering: Lowering, gate: Gate, console: Console) -> Lowered:
             f"{lowering.precision} passes the gate only with every INT8 layer handed back. No bundle was written.\n"
             "Take --precision fp16, or allow more: --max-flips, --max-auroc-drop."
         )
+    with opened(kept) as engines:
+        outputs = tuple(run_singly(engine, golden, Console().track("")) for engine in engines.values())
     files = lowering.shipped(_nodes(layers, kept))
-    return Lowered(lowering.precision, files, judgement, list(kept), len(layers), table, trace)
+    return Lowered(lowering.precision, files, judgement, list(kept), len(layers), outputs, table, trace)
 
 
 def _nodes(layers: Mapping[str, Sequence[str]], names: Collection[str]) -> list[str]:
@@ -243,5 +258,7 @@ def open_form(form: str, model: onnx.ModelProto, folder: Path) -> OnnxRuntimeEng
     onnx.save(model, path)
     try:
         return OnnxRuntimeEngine(path, as_written=form != CPU_MODEL)
+    except BundleError as error:
+        raise GateError(f"{str(error).replace(str(path), form)}\nNo bundle was written.") from error
     finally:
         path.unlink()

@@ -9,11 +9,14 @@ import numpy as np
 import onnx
 import onnxruntime.quantization as quantization
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper, version_converter
+from onnx import AttributeProto, TensorProto, helper, numpy_helper, version_converter
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from edgead.errors import GateError
+from edgead.export.opset import version_of
 from edgead.export.to_onnx import is_sensitive
 from edgead.export.widen import WIDE, widen
+from edgead.runtime.engines import first_line
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
 """``int8`` leaves what is not quantised in float32, ``int8-fp16`` in float16."""
@@ -30,6 +33,32 @@ _PASSIVE = ("Concat", "MaxPool", "Relu", "Resize", "Slice")
 
 Ranges = Mapping[str, tuple[float, float]]
 """Tensor name ↦ lowest and highest value in calibration."""
+
+
+def with_names_and_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph whose nodes all have names and whose constants are initializers; an imported one's need not be."""
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    graph, nodes = named.graph, list(named.graph.node)
+    graph.ClearField("node")
+    for number, node in enumerate(nodes):
+        node.name = node.name or f"node_{number}"
+        value = _constant_of(node) if node.op_type == "Constant" else None
+        if value is None:
+            graph.node.append(node)
+        else:
+            graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
+    return named
+
+
+def _constant_of(node: onnx.NodeProto) -> NDArray[Any] | None:
+    (attribute,) = node.attribute
+    if attribute.name == "value":
+        return np.asarray(numpy_helper.to_array(attribute.t))
+    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    if attribute.name in kinds:
+        return np.array(helper.get_attribute_value(attribute), kinds[attribute.name])
+    return None
 
 
 def quantizable(model: onnx.ModelProto) -> list[str]:
@@ -103,7 +132,8 @@ def _widen(model: onnx.ModelProto, chosen: set[str], ranges: Ranges) -> tuple[on
     left |= {name for node in model.graph.node if node.op_type == "Relu" for name in node.input}  # fused with it
     left |= {output.name for output in model.graph.output}
     wider = widen(model, [node.name for node in model.graph.node if node.name in chosen and not left & {*node.output}])
-    made = {name for node in wider.graph.node for name in node.output if name.endswith(WIDE)}
+    named = [name for node in model.graph.node for name in node.output]
+    made = {name for node in wider.graph.node for name in node.output} - {*named}
     found = {name: ranges[name.removesuffix(WIDE)] for name in made}
     return wider, {**ranges, **{name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found.items()}}
 
@@ -181,8 +211,17 @@ def to_half(model: onnx.ModelProto, keep: Collection[str], *, emulate: bool = Fa
             ONNX Runtime and OpenVINO compute it in float32 (and ONNX Runtime gets float16 scales of Q/DQ wrong).
     """
     if not emulate and any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        model = version_converter.convert_version(model, HALF_OPSET)
+        model = _to_half_opset(model)
     return _Halving(onnx.shape_inference.infer_shapes(model), keep, emulate).run()
+
+
+def _to_half_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    if version_of(model) >= HALF_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, HALF_OPSET)
+    except RuntimeError as error:
+        raise GateError(f"The graph cannot be brought to operator set {HALF_OPSET}: {first_line(error)}.") from error
 
 
 class _Halving:
@@ -205,6 +244,12 @@ class _Halving:
 
     def run(self) -> onnx.ModelProto:
         for node in self.model.graph.node:
+            if any(attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for attribute in node.attribute):
+                raise GateError(
+                    f"{node.name} ({node.op_type}) holds a graph of its own, which is not turned into float16.\n"
+                    "No bundle was written. Take --precision int8 or fp32, or export the model without control flow."
+                )
+        for node in self.model.graph.node:
             self._convert(node)
         result = onnx.ModelProto()
         result.CopyFrom(self.model)
@@ -216,7 +261,9 @@ class _Halving:
     def _convert(self, original: onnx.NodeProto) -> None:
         node = onnx.NodeProto()
         node.CopyFrom(original)
-        half = not (is_sensitive(node) or node.name in self.keep)
+        # What reads no float32 tensor makes its output by an attribute, as ConstantOfShape does; Cast is seen to below.
+        reads = node.op_type == "Cast" or any(name in self.floats for name in node.input)
+        half = reads and not (is_sensitive(node) or node.name in self.keep)
         for index, name in enumerate(node.input):
             if name in self.constants:
                 # Resize takes its region and scales in float32 whatever it resizes.

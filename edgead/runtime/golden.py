@@ -48,16 +48,19 @@ def compare(
 ) -> Agreement:
     """Compare an engine's scores ``[K]`` and maps ``[K, H, W]`` on the reference's frames with the reference.
 
+    Where there are graphs of a lower precision, with the one that it agrees with best: an engine runs one of them, or
+    one that was quantised alike.
+
     Args:
         tolerance: for the scores, and for the maps where they have no other.
     """
-    return Agreement(
-        frames=len(reference.frames),
-        score_error=_largest_difference(scores, reference.scores),
-        map_error=_largest_difference(maps, reference.maps),
-        tolerance=tolerance,
-        map_tolerance=tolerance if map_tolerance is None else map_tolerance,
-    )
+    limit = tolerance if map_tolerance is None else map_tolerance
+    errors = [
+        (_largest_difference(scores, wanted), _largest_difference(maps, wanted_maps))
+        for wanted, wanted_maps in reference.forms or ((reference.scores, reference.maps),)
+    ]
+    best = min(errors, key=lambda each: max(each[0] * limit, each[1] * tolerance))  # relative to what is allowed
+    return Agreement(len(reference.frames), *best, tolerance, limit)
 
 
 def _largest_difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:

@@ -215,3 +215,37 @@ def with_operator(model: onnx.ModelProto, operator: str, domain: str = "") -> on
     if domain:
         changed.opset_import.append(helper.make_opsetid(domain, 1))
     return changed
+
+
+ODD = {
+    "a constant as a node": "two = Constant <value_float = 2.5> ()\n wide = Mul(active, two)",
+    "a tensor made by an attribute": "sides = Shape(active)\n ones = ConstantOfShape(sides)\n wide = Add(active, ones)",
+    "a newer operator": "wide = Gelu(features)",
+    "minus infinity in float16": "hot = Mul(active, twelve)\n share = Softmax <axis = 1> (hot)\n wide = Log(share)",
+    "control flow": (
+        "wide = If (yes) <then_branch = one () => (float[N, 8, 32, 32] a) { a = Relu(active) }, "
+        "else_branch = two () => (float[N, 8, 32, 32] b) { b = Neg(active) }>"
+    ),
+}
+"""What float16 is not simply turned into: from `active` or `features` to `wide`."""
+
+
+def odd_model(kind: str) -> onnx.ModelProto:
+    """Two convolutions, and between them one of `ODD`."""
+    opset = 20 if kind == "a newer operator" else 17
+    text = f"""
+    <ir_version: 9, opset_import: ["" : {opset}]>
+    main (float[N, 3, 32, 32] image) => (float[N, 1, 32, 32] heat) {{
+        features = Conv <pads = [1, 1, 1, 1], kernel_shape = [3, 3]> (image, first)
+        active = Relu(features)
+        {ODD[kind]}
+        heat = Conv <pads = [1, 1, 1, 1], kernel_shape = [3, 3]> (wide, second)
+    }}"""
+    rng = np.random.default_rng(0)
+    constants = {
+        "first": rng.normal(0, 0.3, (8, 3, 3, 3)).astype(np.float32),
+        "second": rng.normal(0, 0.3, (1, 8, 3, 3)).astype(np.float32),
+        "twelve": np.float32(12),
+        "yes": np.array(True),
+    }
+    return build(text, constants)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,24 @@ def test_labelled_images_are_read_as_the_benchmark_reads_them(parts: Path) -> No
     assert any(mask.any() for mask in masks)
 
 
+def test_labelled_images_that_cannot_be_read(parts: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(parts, tmp_path / "parts"))
+    whole = len(open_category(data).test)
+    mask = next(iter((data / "ground_truth").glob("*/*.png")))
+    mask.write_bytes(b"no picture")
+    said: list[str] = []
+    console = Console()
+    console.say = said.append  # type: ignore[method-assign]
+    labelled = read_labelled(open_category(data), (64, 64), COLOUR, console)
+    assert labelled is not None
+    assert len(labelled.frames) == whole - 1
+    assert len(said) == 1
+    for image in (data / "test" / "good").iterdir():
+        image.write_bytes(b"no picture")
+    assert read_labelled(open_category(data), (64, 64), COLOUR, console) is None
+    assert said[-1] == f"Warning: no labels judge: no good or no defective image in {data} can be read."
+
+
 @pytest.fixture(scope="module")
 def lowering(path: Path) -> Lowering:
     return Lowering(onnx.load(path), measure_ranges(path, draw(8, 0, 90), "minmax", iter), "int8")
@@ -213,7 +232,7 @@ def test_the_sensitive_layer_is_found(lowering: Lowering, reference: OnnxRuntime
 def test_sensitive_layers_are_handed_back_until_the_gate_is_passed(
     lowering: Lowering, reference: OnnxRuntimeEngine
 ) -> None:
-    lowered = lower(lowering, make_gate(reference), Console())
+    lowered = lower(lowering, make_gate(reference), draw(8, 0, 40)[:2], Console())
     assert lowered.judgement.passed
     assert lowered.kept == [row["layer"] for row in lowered.table[: len(lowered.kept)]]
     assert "/poisoned/Conv" in lowered.kept
@@ -232,7 +251,7 @@ def test_nothing_passes(lowering: Lowering, reference: OnnxRuntimeEngine) -> Non
         GateError,
         match=r"(?s)not even with /\w+/Conv alone lowered, the least sensitive of its 4 layers.*--precision fp32",
     ) as caught:
-        lower(lowering, impossible, Console())
+        lower(lowering, impossible, draw(8, 0, 40)[:2], Console())
     assert caught.value.exit_code == 3
 
 
@@ -241,7 +260,7 @@ def test_float16_hands_back_single_operations(path: Path, reference: OnnxRuntime
     lowering = Lowering(onnx.load(path), ranges, "fp16")
     assert lowering.too_large == {"/spread/Conv", "/Relu", "/poisoned/Conv"}  # the channel of a million
     assert not lowering.too_large & {*lowering.layers()}
-    lowered = lower(lowering, make_gate(reference), Console())
+    lowered = lower(lowering, make_gate(reference), draw(8, 0, 40)[:2], Console())
     assert lowered.kept == []
     assert set(lowered.judgement.forms) == {"model.onnx", "model.onnx with float16 tensors"}
     assert lowered.judgement.worst("score_error") < 1e-3

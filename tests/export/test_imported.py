@@ -13,12 +13,14 @@ import pytest
 from foreign_models import (
     HEADS,
     MEAN,
+    ODD,
     PIXEL_THRESHOLD,
     SIDE,
     STD,
     THRESHOLD,
     anomalib_model,
     bytes_model,
+    odd_model,
     plain_model,
     quantised_model,
     save,
@@ -30,9 +32,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from edgead.bundle import Bundle, read_bundle
+from edgead.bundle import Bundle, describe_sensitivity, read_bundle
 from edgead.decision import Verdict
-from edgead.errors import BundleError, ConfigError, DataError, ModelError
+from edgead.errors import BundleError, ConfigError, DataError, GateError, ModelError
 from edgead.export.calibration import Calibration
 from edgead.export.choose import PrecisionOptions
 from edgead.export.gate import Budget
@@ -235,6 +237,30 @@ def test_a_lower_precision_passes_the_gate(parts: Path, tmp_path: Path) -> None:
         import_onnx(quantised, threshold_data=parts, precision=lowered, out=tmp_path / "q.edgead")
     with pytest.raises(ConfigError, match="There is no precision 'int4'"):
         PrecisionOptions("int4")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-fp16"])
+@pytest.mark.parametrize("kind", list(ODD))
+def test_what_float16_is_not_simply_made_of(kind: str, precision: str, parts: Path, tmp_path: Path) -> None:
+    path = save(odd_model(kind), tmp_path / "m.onnx")
+    options = PrecisionOptions(precision, Calibration(samples=8), Budget(auroc_drop=1, flips=1))
+    if kind == "control flow":
+        with pytest.raises(GateError, match=r"\(If\) holds a graph of its own"):
+            import_onnx(path, threshold_data=parts, precision=options, out=tmp_path / "b.edgead")
+        assert not (tmp_path / "b.edgead").exists()
+        return
+    bundle = import_onnx(path, threshold_data=parts, precision=options, out=tmp_path / "b.edgead")
+    assert bundle.manifest.precision == precision
+    for file in bundle.path.glob("*.onnx"):
+        onnx.checker.check_model(file, full_check=True)
+        onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    model = onnx.load(bundle.model)
+    assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
+    if (kind, precision) == ("minus infinity in float16", "fp16"):  # which is handed back, and JSON cannot hold
+        assert bundle.manifest.gate["handed_back"]
+        forms = [form for each in bundle.manifest.gate["attempts"] for form in each["forms"].values()]
+        assert any(form["score_error"] is None for form in forms)
+        assert "not finite" in describe_sensitivity(read_bundle(bundle.path).manifest.gate["sensitivity"])
 
 
 @pytest.mark.parametrize("stubborn", [True, False])

@@ -182,7 +182,7 @@ def _one_defect(before: NDArray[np.uint8], after: NDArray[np.uint8], mask: NDArr
 
 def _record(**found: Any) -> dict[str, Any]:
     return {
-        "command": sys.argv,
+        "command": ["python", "benchmarks/defect_removal.py", *sys.argv[1:]],
         "machine": describe_machine(),
         "versions": {**versions(), "torch": torch.__version__},
         **found,

@@ -134,7 +134,7 @@ def main(runs: tuple[Path, ...], anomalies: int, test: bool, out: Path) -> None:
     record = json.loads(out.read_text()) if out.exists() else {"measured": {}, "rows": []}
     for folder in runs:
         record["measured"][folder.name] = {
-            "command": sys.argv,
+            "command": ["python", "benchmarks/transfusion_steps.py", *sys.argv[1:]],
             "machine": describe_machine(),
             "versions": {**versions(), "torch": torch.__version__},
         }

@@ -70,6 +70,7 @@ class Model:
         self.fails, self.refuses_recording = faults.get("fails", False), faults.get("refuses_recording", True)
         self.num_io_tensors, self.num_optimization_profiles = 3, len(batches)
         self.kinds = faults.get("kinds") or {"frames": "uint8", "scores": "float32", "maps": "float32"}
+        self.core: int | None = None  # of the DLA, as the runtime had it when this was loaded
 
     def get_tensor_name(self, index: int) -> str:
         return list(TYPES)[index]
@@ -94,9 +95,19 @@ def fake_trt(engine: Model | None) -> Any:
         def __init__(self, severity: int) -> None:
             self.severity = severity
 
-    runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
+    class Runtime:
+        DLA_core = None
+
+        def __init__(self, logger: Any) -> None:
+            self.logger = logger
+
+        def deserialize_cuda_engine(self, plan: bytes) -> Model | None:
+            if engine is not None:
+                engine.core = self.DLA_core
+            return engine
+
     names = {"uint8": "uint8", "float32": "float32", "__version__": "0.0"}
-    return SimpleNamespace(Logger=Logger, Runtime=lambda logger: runtime, **names)
+    return SimpleNamespace(Logger=Logger, Runtime=Runtime, **names)
 
 
 def refusal(call: Any) -> str:
@@ -118,6 +129,7 @@ def main(path: str) -> None:
         ("mapped", TensorRtSettings(mapped="on"), (1, 4)),
         ("no graph", TensorRtSettings(cuda_graph=False), (1, 4)),
         ("one", TensorRtSettings(), (1,)),
+        ("on a DLA", TensorRtSettings(dla=1), (1,)),
     ):
         cuda = Cuda()
         runs = Model(model, size, batches, refuses_recording=settings.cuda_graph)
@@ -133,6 +145,7 @@ def main(path: str) -> None:
         found[label] = {
             "worst": worst,
             "recorded": recorded,
+            "core": runs.core,
             "allocated": allocated,
             "left": cuda._library.edgead_test_allocated(),
         }

@@ -183,7 +183,8 @@ def main(model: str, folder: str) -> None:
         build.build_plan(request, Trt(tensorrt_bindings, parses=False))
     except BundleError as error:
         found["refusal"] = str(error)
-    engine = TensorRtEngine(b"plan", SIZE, Trt(tensorrt_bindings), Cuda(), TensorRtSettings())  # type: ignore[arg-type]
+    settings = TensorRtSettings(dla=1)
+    engine = TensorRtEngine(b"plan", SIZE, Trt(tensorrt_bindings), Cuda(), settings)  # type: ignore[arg-type]
     scores, maps = engine.infer(np.zeros((6, *SIZE, 3), np.uint8))
     assert (scores.shape, maps.shape) == ((6,), (6, *SIZE))
     engine.close()

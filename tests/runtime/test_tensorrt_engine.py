@@ -42,6 +42,11 @@ def test_batches_of_every_size_give_what_a_plain_run_gives(found: dict[str, Any]
     assert found[how]["left"] == 0
 
 
+def test_an_engine_is_loaded_on_the_dla_that_was_asked_for(found: dict[str, Any]) -> None:
+    assert found["one"]["core"] is None
+    assert found["on a DLA"]["core"] == 1
+
+
 def test_what_cannot_be_recorded_is_run_plainly(found: dict[str, Any]) -> None:
     assert found["copied"]["recorded"] is False
     assert found["cuda"] == {

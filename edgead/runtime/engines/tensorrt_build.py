@@ -39,7 +39,8 @@ class BuildSettings:
             or ``auto``: strong from TensorRT 10.12 on.
         opt_level: 0 (builds fast) to 5 (searches longest).
         workspace: MiB of scratch memory. The default leaves a Jetson of 4 GB its memory.
-        dla: number of the deep learning accelerator to build for, on a Jetson that has one; -1 for the GPU.
+        dla: number of the deep learning accelerator to build for and to run on, on a Jetson that has one; -1 for the
+            GPU.
         tf32: let float32 convolutions round to TF32 on the GPU. Faster, and further from the golden outputs than a
             float32 bundle allows.
     """

@@ -144,6 +144,8 @@ class TensorRtEngine:
         # Each of these must outlive the next one.
         self._logger = trt.Logger(trt.Logger.ERROR)
         self._runtime = trt.Runtime(self._logger)
+        if settings.dla >= 0:
+            self._runtime.DLA_core = settings.dla  # a plan is for any core: without this it runs on the first one
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise _UnloadableError(f"TensorRT {trt.__version__} cannot load the engine. Was it built on this device?")

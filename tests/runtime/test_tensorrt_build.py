@@ -104,6 +104,16 @@ def test_a_crash_of_the_builder_is_an_error(
         build_in_process(request_for(opened.model), Listener())
 
 
+def test_what_no_one_expected_of_the_builder_is_an_error_that_names_it(
+    opened: Bundle, shim: Path, request_for: Callable[..., BuildRequest], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (shim / "tensorrt.py").write_text("raise RuntimeError('the libraries\\n  are of two versions')")
+    with pytest.raises(DeviceError) as caught:
+        build_in_process(request_for(opened.model), Listener())
+    assert str(caught.value) == "TensorRT's builder failed: RuntimeError: the libraries are of two versions."
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_built_once_and_kept_with_what_it_depends_on(opened: Bundle, shim: Path, tmp_path: Path) -> None:
     console, plan = Listener(), plan_of(opened)
     first = plan.read(console)

@@ -348,6 +348,9 @@ def main() -> None:
         report({"error": "OSError", "number": error.errno, "text": error.strerror or str(error)})
     except MemoryError:
         report({"error": "DeviceError", "text": "Out of memory while the engine was built. Try workspace=256."})
+    except Exception as error:  # of the bindings or ours: this process has no one else to tell it to
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        report({"error": "DeviceError", "text": f"TensorRT's builder failed: {text[:300].rstrip('.')}."})
 
 
 def _end_with_the_parent() -> None:

@@ -300,6 +300,18 @@ def test_a_plan_is_good_without_the_timing_cache(opened: Bundle, shim: Path) -> 
     assert sorted(path.suffix for path in timing.parent.iterdir()) == [".json", ".lock", ".plan", ".timing"]
 
 
+def test_a_whole_plan_needs_no_lock(opened: Bundle, shim: Path) -> None:
+    """As in a folder that is read-only. A folder in the lock's place refuses root too, who writes everywhere."""
+    plan = plan_of(opened)
+    first = plan.read(Listener())
+    lock = plan.path.with_suffix(".lock")
+    lock.unlink()
+    lock.mkdir()
+    console = Listener()
+    assert plan.read(console) == first
+    assert console.said == []
+
+
 def test_what_is_in_the_way_of_the_cache_is_named(opened: Bundle, shim: Path) -> None:
     lock = plan_of(opened).path.with_suffix(".lock")
     lock.mkdir(parents=True)

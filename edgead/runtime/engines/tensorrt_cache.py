@@ -51,18 +51,22 @@ class CachedPlan:
     def read(self, console: Console) -> bytes:
         """Return the plan, built first where it is not there or not what was written.
 
-        Of several processes that want the same plan, one builds and the others wait for it.
+        Of several processes that want the same plan, one builds and the others wait for it. One that is whole needs no
+        lock, and no folder that can be written.
 
         Raises:
             BundleError, ConfigError, DeviceError: see `edgead.runtime.engines.tensorrt_process.build_in_process`;
                 DeviceError also where the cache's folder cannot be written.
         """
+        if plan := self._load():
+            return plan
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.path.with_suffix(".lock"), console):
-                if not self._is_whole():
-                    self.discard()
-                    self._build(console)
+                if plan := self._load():  # another process has built it
+                    return plan
+                self.discard()
+                self._build(console)
                 return self.path.read_bytes()
         except OSError as error:
             raise disk_error(self.path, error) from error
@@ -75,13 +79,18 @@ class CachedPlan:
             else:
                 path.unlink(missing_ok=True)
 
-    def _is_whole(self) -> bool:
-        """The note is written last, so that a plan without one, or with another's hash, was cut off or damaged."""
+    def _load(self) -> bytes:
+        """Return the plan if it is whole, or nothing.
+
+        The note is written last, so that a plan without one, or with another's hash, was cut off or damaged, or is
+        being replaced at this moment.
+        """
         try:
+            plan = self.path.read_bytes()
             note = json.loads(self.note.read_text(encoding="utf-8"))
-            return bool(note["sha256"] == sha256(self.path))
+            return plan if note["sha256"] == hashlib.sha256(plan).hexdigest() else b""
         except (OSError, ValueError, KeyError, TypeError):
-            return False
+            return b""
 
     def _build(self, console: Console) -> None:
         what = f"Building the TensorRT engine for this device ({self.precision})."

@@ -147,6 +147,7 @@ def main(model: str, folder: str) -> None:
     from edgead.runtime.engines import tensorrt_build as build
     from edgead.runtime.engines.cuda import Cuda
     from edgead.runtime.engines.tensorrt_engine import TensorRtEngine, TensorRtSettings
+    from edgead.runtime.engines.tensorrt_logger import make_logger
 
     found: dict[str, Any] = {"version": tensorrt_bindings.__version__, "flags": {}}
     timing = str(Path(folder, "x.timing"))
@@ -174,10 +175,10 @@ def main(model: str, folder: str) -> None:
         assert monitor.step_complete("phase", 0)
         monitor.phase_finish("phase")
         assert events[-1] == {"phase": "phase", "step": 1, "steps": 2}
-    logger = build._make_logger(Trt(tensorrt_bindings))
+    logger = make_logger(Trt(tensorrt_bindings))
     logger.log(tensorrt_bindings.ILogger.Severity.ERROR, "bad\n news")
     logger.log(tensorrt_bindings.ILogger.Severity.INFO, "news")
-    assert logger.errors == ["bad news"]
+    assert list(logger.errors) == ["bad news"]
     try:
         request = build.BuildRequest(model, SIZE, (1,), "x.part", timing, build.BuildSettings())
         build.build_plan(request, Trt(tensorrt_bindings, parses=False))

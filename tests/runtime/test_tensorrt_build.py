@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import re
 import resource
@@ -12,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from test_engines import odd_graph
 
 from edgead.bundle import Bundle, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError
+from edgead.runtime.engines import Opening, tensorrt_engine
 from edgead.runtime.engines.cuda import Gpu
 from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings, trtexec_line
 from edgead.runtime.engines.tensorrt_cache import CachedPlan, find_plan, locked
@@ -236,6 +240,47 @@ def test_of_two_processes_one_builds_and_the_other_waits(line_bundle: Path, shim
     assert "Building the TensorRT engine" in texts[0]
     assert texts[1].startswith("Another process is building this engine; waiting for it.\nread ")
     assert texts[1].splitlines()[-1] == texts[0].splitlines()[-1]
+
+
+def test_a_plan_that_does_not_load_is_left_to_the_process_that_builds(
+    opened: Bundle, shim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process found out the same and is at it; what it makes loads."""
+    import tensorrt_rtx
+
+    plan = plan_of(opened)
+    old, part = plan.read(Listener()), Path(plan.request.plan)
+    part.write_bytes(b"half of the new one")
+    other = contextlib.ExitStack()
+    other.enter_context(locked(plan.path.with_suffix(".lock"), Listener()))
+
+    class Other(Listener):
+        """Hears that it is waited for, and ends."""
+
+        def say(self, text: str) -> None:
+            super().say(text)
+            if "waiting" in text:
+                assert part.read_bytes() == b"half of the new one"
+                assert plan.path.read_bytes() == old
+                part.unlink()
+                plan.path.write_bytes(b"new")
+                plan.note.write_text(json.dumps({"sha256": hashlib.sha256(b"new").hexdigest()}))
+                other.close()
+
+    def start(loaded: bytes, *_: Any) -> SimpleNamespace:
+        if loaded == old:
+            raise tensorrt_engine._UnloadableError("It does not load.")
+        return SimpleNamespace(plan=loaded)
+
+    monkeypatch.setattr(tensorrt_engine, "find_tensorrt", lambda: (GPU, tensorrt_rtx))
+    monkeypatch.setattr(tensorrt_engine, "_start", start)
+    console = Other()
+    engine: Any = tensorrt_engine.open_tensorrt(opened, Opening(1, {}, console))
+    assert engine.plan == b"new"
+    assert console.said == [
+        "The engine in the cache cannot be loaded.",
+        "Another process is building this engine; waiting for it.",
+    ]
 
 
 def first_phase(process: subprocess.Popen[str]) -> None:

@@ -1,7 +1,8 @@
 """TensorRT that builds and runs where there is no GPU: tensorrt-rtx, with ONNX Runtime in the place of its kernels.
 
 A plan is what the real builder made, with its graph behind it; the graph is what is run. With EDGEAD_TEST_NO_INT8 set
-the builder fails on whatever is quantised, as it does on some devices (NVIDIA/TensorRT#4832).
+the builder fails on whatever is quantised, as it does on some devices (NVIDIA/TensorRT#4832). With
+EDGEAD_TEST_NO_MEMORY set nothing is loaded, and what is said is what TensorRT says where memory is short.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ from typing import Any
 import tensorrt_rtx
 
 MARK = b"\0the graph of this plan\0"
+NO_MEMORY = (
+    "[defaultAllocator.cpp::allocate::19] Error Code 1: Cuda Runtime (out of memory)",
+    "[safeDeserialize.cpp::load::269] Error Code 2: OutOfMemory (no further information)",
+    "[runtime.cpp::deserializeCudaEngine::65] Error Code 4: Internal Error (Engine deserialization failed.)",
+)
 _graphs: list[bytes] = []
 
 
@@ -52,6 +58,10 @@ class Runtime:
     def deserialize_cuda_engine(self, plan: bytes) -> Any:
         from tensorrt_by_onnxruntime import Model
 
+        if "EDGEAD_TEST_NO_MEMORY" in os.environ:
+            for text in NO_MEMORY:
+                self.logger.log(tensorrt_rtx.ILogger.Severity.ERROR, text)
+            return None
         graph = plan.partition(MARK)[2]
         trt = tensorrt_rtx
         model = Model(graph, (0, 0), (1,), kinds={"frames": trt.uint8, "scores": trt.float32, "maps": trt.float32})

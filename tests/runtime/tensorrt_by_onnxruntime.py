@@ -53,6 +53,7 @@ class Context:
     def execute_async_v3(self, stream: int) -> bool:
         self.runs += 1
         if self.engine.fails:
+            self.engine.logger.log(1, "Error Code 1: Cuda Runtime (an illegal memory access was encountered)")
             return False
         if self.runs == 2 and self.engine.refuses_recording:
             return False
@@ -70,6 +71,8 @@ class Model:
         self.fails, self.refuses_recording = faults.get("fails", False), faults.get("refuses_recording", True)
         self.num_io_tensors, self.num_optimization_profiles = 3, len(batches)
         self.kinds = faults.get("kinds") or {"frames": "uint8", "scores": "float32", "maps": "float32"}
+        self.core: int | None = None  # of the DLA, as the runtime had it when this was loaded
+        self.logger: Any = None
 
     def get_tensor_name(self, index: int) -> str:
         return list(TYPES)[index]
@@ -88,15 +91,24 @@ class Model:
 
 
 def fake_trt(engine: Model | None) -> Any:
-    class Logger:
-        ERROR = 1
+    class ILogger:
+        Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1)
 
-        def __init__(self, severity: int) -> None:
-            self.severity = severity
+    class Runtime:
+        DLA_core = None
 
-    runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
+        def __init__(self, logger: Any) -> None:
+            self.logger = logger
+
+        def deserialize_cuda_engine(self, plan: bytes) -> Model | None:
+            if engine is None:
+                self.logger.log(ILogger.Severity.ERROR, "Error Code 1: Serialization\n(another version)")
+            else:
+                engine.core, engine.logger = self.DLA_core, self.logger
+            return engine
+
     names = {"uint8": "uint8", "float32": "float32", "__version__": "0.0"}
-    return SimpleNamespace(Logger=Logger, Runtime=lambda logger: runtime, **names)
+    return SimpleNamespace(ILogger=ILogger, Runtime=Runtime, **names)
 
 
 def refusal(call: Any) -> str:
@@ -118,6 +130,7 @@ def main(path: str) -> None:
         ("mapped", TensorRtSettings(mapped="on"), (1, 4)),
         ("no graph", TensorRtSettings(cuda_graph=False), (1, 4)),
         ("one", TensorRtSettings(), (1,)),
+        ("on a DLA", TensorRtSettings(dla=1), (1,)),
     ):
         cuda = Cuda()
         runs = Model(model, size, batches, refuses_recording=settings.cuda_graph)
@@ -133,6 +146,7 @@ def main(path: str) -> None:
         found[label] = {
             "worst": worst,
             "recorded": recorded,
+            "core": runs.core,
             "allocated": allocated,
             "left": cuda._library.edgead_test_allocated(),
         }

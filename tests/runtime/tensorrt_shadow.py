@@ -147,6 +147,7 @@ def main(model: str, folder: str) -> None:
     from edgead.runtime.engines import tensorrt_build as build
     from edgead.runtime.engines.cuda import Cuda
     from edgead.runtime.engines.tensorrt_engine import TensorRtEngine, TensorRtSettings
+    from edgead.runtime.engines.tensorrt_logger import make_logger
 
     found: dict[str, Any] = {"version": tensorrt_bindings.__version__, "flags": {}}
     timing = str(Path(folder, "x.timing"))
@@ -174,16 +175,17 @@ def main(model: str, folder: str) -> None:
         assert monitor.step_complete("phase", 0)
         monitor.phase_finish("phase")
         assert events[-1] == {"phase": "phase", "step": 1, "steps": 2}
-    logger = build._make_logger(Trt(tensorrt_bindings))
+    logger = make_logger(Trt(tensorrt_bindings))
     logger.log(tensorrt_bindings.ILogger.Severity.ERROR, "bad\n news")
     logger.log(tensorrt_bindings.ILogger.Severity.INFO, "news")
-    assert logger.errors == ["bad news"]
+    assert list(logger.errors) == ["bad news"]
     try:
         request = build.BuildRequest(model, SIZE, (1,), "x.part", timing, build.BuildSettings())
         build.build_plan(request, Trt(tensorrt_bindings, parses=False))
     except BundleError as error:
         found["refusal"] = str(error)
-    engine = TensorRtEngine(b"plan", SIZE, Trt(tensorrt_bindings), Cuda(), TensorRtSettings())  # type: ignore[arg-type]
+    settings = TensorRtSettings(dla=1)
+    engine = TensorRtEngine(b"plan", SIZE, Trt(tensorrt_bindings), Cuda(), settings)  # type: ignore[arg-type]
     scores, maps = engine.infer(np.zeros((6, *SIZE, 3), np.uint8))
     assert (scores.shape, maps.shape) == ((6,), (6, *SIZE))
     engine.close()

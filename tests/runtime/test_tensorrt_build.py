@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import re
 import resource
@@ -12,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from test_engines import odd_graph
 
 from edgead.bundle import Bundle, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError
+from edgead.runtime.engines import Opening, tensorrt_engine
 from edgead.runtime.engines.cuda import Gpu
 from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings, trtexec_line
 from edgead.runtime.engines.tensorrt_cache import CachedPlan, find_plan, locked
@@ -102,6 +106,16 @@ def test_a_crash_of_the_builder_is_an_error(
     (shim / "tensorrt.py").write_text(CRASHES)
     with pytest.raises(DeviceError, match="was ended by signal SIGSEGV without a plan"):
         build_in_process(request_for(opened.model), Listener())
+
+
+def test_what_no_one_expected_of_the_builder_is_an_error_that_names_it(
+    opened: Bundle, shim: Path, request_for: Callable[..., BuildRequest], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (shim / "tensorrt.py").write_text("raise RuntimeError('the libraries\\n  are of two versions')")
+    with pytest.raises(DeviceError) as caught:
+        build_in_process(request_for(opened.model), Listener())
+    assert str(caught.value) == "TensorRT's builder failed: RuntimeError: the libraries are of two versions."
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_built_once_and_kept_with_what_it_depends_on(opened: Bundle, shim: Path, tmp_path: Path) -> None:
@@ -228,6 +242,47 @@ def test_of_two_processes_one_builds_and_the_other_waits(line_bundle: Path, shim
     assert texts[1].splitlines()[-1] == texts[0].splitlines()[-1]
 
 
+def test_a_plan_that_does_not_load_is_left_to_the_process_that_builds(
+    opened: Bundle, shim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process found out the same and is at it; what it makes loads."""
+    import tensorrt_rtx
+
+    plan = plan_of(opened)
+    old, part = plan.read(Listener()), Path(plan.request.plan)
+    part.write_bytes(b"half of the new one")
+    other = contextlib.ExitStack()
+    other.enter_context(locked(plan.path.with_suffix(".lock"), Listener()))
+
+    class Other(Listener):
+        """Hears that it is waited for, and ends."""
+
+        def say(self, text: str) -> None:
+            super().say(text)
+            if "waiting" in text:
+                assert part.read_bytes() == b"half of the new one"
+                assert plan.path.read_bytes() == old
+                part.unlink()
+                plan.path.write_bytes(b"new")
+                plan.note.write_text(json.dumps({"sha256": hashlib.sha256(b"new").hexdigest()}))
+                other.close()
+
+    def start(loaded: bytes, *_: Any) -> SimpleNamespace:
+        if loaded == old:
+            raise tensorrt_engine._UnloadableError("It does not load.")
+        return SimpleNamespace(plan=loaded)
+
+    monkeypatch.setattr(tensorrt_engine, "find_tensorrt", lambda: (GPU, tensorrt_rtx))
+    monkeypatch.setattr(tensorrt_engine, "_start", start)
+    console = Other()
+    engine: Any = tensorrt_engine.open_tensorrt(opened, Opening(1, {}, console))
+    assert engine.plan == b"new"
+    assert console.said == [
+        "The engine in the cache cannot be loaded.",
+        "Another process is building this engine; waiting for it.",
+    ]
+
+
 def first_phase(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
@@ -288,6 +343,18 @@ def test_a_plan_is_good_without_the_timing_cache(opened: Bundle, shim: Path) -> 
     assert f"What TensorRT measured could not be kept in {timing}: Is a directory. Going on." in console.said
     assert json.loads(plan.note.read_text()).keys() & {"unkept", "error"} == set()
     assert sorted(path.suffix for path in timing.parent.iterdir()) == [".json", ".lock", ".plan", ".timing"]
+
+
+def test_a_whole_plan_needs_no_lock(opened: Bundle, shim: Path) -> None:
+    """As in a folder that is read-only. A folder in the lock's place refuses root too, who writes everywhere."""
+    plan = plan_of(opened)
+    first = plan.read(Listener())
+    lock = plan.path.with_suffix(".lock")
+    lock.unlink()
+    lock.mkdir()
+    console = Listener()
+    assert plan.read(console) == first
+    assert console.said == []
 
 
 def test_what_is_in_the_way_of_the_cache_is_named(opened: Bundle, shim: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,11 @@ def test_batches_of_every_size_give_what_a_plain_run_gives(found: dict[str, Any]
     assert found[how]["left"] == 0
 
 
+def test_an_engine_is_loaded_on_the_dla_that_was_asked_for(found: dict[str, Any]) -> None:
+    assert found["one"]["core"] is None
+    assert found["on a DLA"]["core"] == 1
+
+
 def test_what_cannot_be_recorded_is_run_plainly(found: dict[str, Any]) -> None:
     assert found["copied"]["recorded"] is False
     assert found["cuda"] == {
@@ -57,15 +64,21 @@ def test_what_cannot_be_recorded_is_run_plainly(found: dict[str, Any]) -> None:
 
 
 def test_engines_that_are_not_this_bundles_are_refused(found: dict[str, Any]) -> None:
-    assert found["unloadable"].endswith("cannot load the engine. Was it built on this device?")
+    assert found["unloadable"] == (
+        "_UnloadableError: TensorRT 0.0 cannot load the engine: Error Code 1: Serialization (another version).\n"
+        "Was it built on this device?"
+    )
     assert found["other size"].startswith("BundleError: The engine's 'frames' is uint8 (-1, 64, 65, 3), and the bundle")
     assert found["other type"].startswith("BundleError: The engine's 'frames' is float32")
-    assert found["failing"] == "DeviceError: TensorRT failed to run the engine."
+    assert found["failing"] == (
+        "DeviceError: TensorRT failed to run the engine: "
+        "Error Code 1: Cuda Runtime (an illegal memory access was encountered)."
+    )
 
 
-def edgead(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+def edgead(*arguments: object, folders: Sequence[Path] = (), **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edgead", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(**options))
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(*folders, **options))
 
 
 def test_without_a_gpu_the_verbs_say_so(line_bundle: Path) -> None:
@@ -90,20 +103,30 @@ def test_doctor_proves_any_engine(line_bundle: Path) -> None:
 @needs_rtx
 def test_doctor_builds_and_says_what_does_not_load(line_bundle: Path, cuda_on_host: Path, tmp_path: Path) -> None:
     """The whole path but the GPU: a driver that answers, a real build, and an engine that this machine cannot load."""
-    shim = make_shim(tmp_path / "shim")
-    done = subprocess.run(
-        [sys.executable, "-m", "edgead", "doctor", "--build", str(line_bundle)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment(shim, libraries=cuda_on_host),
-    )
+    done = edgead("doctor", "--build", line_bundle, folders=[make_shim(tmp_path / "shim")], libraries=cuda_on_host)
     assert done.returncode == 4, done.stderr
     lines = done.stderr.splitlines()
     assert lines[0].startswith("Building the TensorRT engine for this device")
-    assert "The engine in the cache cannot be loaded; building it again." in lines
-    assert lines[-1].startswith("Error: TensorRT 1.")
-    assert lines[-1].endswith("cannot load the engine. Was it built on this device?")
+    assert "The engine in the cache cannot be loaded." in lines
+    assert done.stderr.count("Building the TensorRT engine") == 2
+    assert re.match(r"Error: TensorRT 1\.\S+ cannot load the engine: .+\.$", lines[-2])
+    assert lines[-1] == "Was it built on this device?"
+    folder = tmp_path / "cache" / "edgead" / "tensorrt"
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".lock", ".plan", ".timing"]
+
+
+@needs_rtx
+def test_for_want_of_memory_no_engine_is_built_again(line_bundle: Path, cuda_on_host: Path, tmp_path: Path) -> None:
+    tests = Path(__file__).parents[1]
+    folders = [make_shim(tmp_path / "shim", "tensorrt_with_kernels"), tests, tests / "runtime"]
+    done = edgead("doctor", "--build", line_bundle, folders=folders, libraries=cuda_on_host, EDGEAD_TEST_NO_MEMORY=1)
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.count("Building the TensorRT engine") == 1
+    assert re.search(
+        r"\nError: TensorRT 1\.\S+ has too little memory to load the engine: .+ Cuda Runtime \(out of memory\)\.\n"
+        r"End what else uses the device's memory, and start again\.\n$",
+        done.stderr,
+    )
     folder = tmp_path / "cache" / "edgead" / "tensorrt"
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".lock", ".plan", ".timing"]
 

@@ -21,6 +21,7 @@ from typing import Any
 from edgead.errors import BundleError, ConfigError, DeviceError, EdgeadError
 from edgead.files import atomic_file
 from edgead.runtime.engines.onnx_nodes import Node, read_nodes
+from edgead.runtime.engines.tensorrt_logger import last_error, make_logger
 
 STRONG_SINCE = (10, 12)
 """NVIDIA calls strong typing fully available from this version on, and from it on deprecates the precision flags."""
@@ -39,7 +40,8 @@ class BuildSettings:
             or ``auto``: strong from TensorRT 10.12 on.
         opt_level: 0 (builds fast) to 5 (searches longest).
         workspace: MiB of scratch memory. The default leaves a Jetson of 4 GB its memory.
-        dla: number of the deep learning accelerator to build for, on a Jetson that has one; -1 for the GPU.
+        dla: number of the deep learning accelerator to build for and to run on, on a Jetson that has one; -1 for the
+            GPU.
         tf32: let float32 convolutions round to TF32 on the GPU. Faster, and further from the golden outputs than a
             float32 bundle allows.
     """
@@ -137,11 +139,11 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
         ConfigError: a setting that this version or device does not have.
         DeviceError: the builder fails.
     """
-    logger = _make_logger(trt)
+    logger = make_logger(trt)
     try:
         builder = trt.Builder(logger)
     except TypeError as error:  # all that the bindings say where there is no usable GPU
-        raise DeviceError(f"TensorRT {trt.__version__} cannot build here: {_last(logger, str(error))}.") from error
+        raise DeviceError(f"TensorRT {trt.__version__} cannot build here: {last_error(logger, str(error))}.") from error
     strong = is_strong(trt, request.settings.typing)
     network = builder.create_network(network_flags(trt, strong))
     parser = trt.OnnxParser(network, logger)  # it must live as long as the network uses its weights
@@ -159,14 +161,14 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
         profile = builder.create_optimization_profile()
         profile.set_shape("frames", shape, shape, shape)
         if config.add_optimization_profile(profile) < 0:
-            raise DeviceError(f"TensorRT {trt.__version__} takes no frames of shape {shape}: {_last(logger)}.")
+            raise DeviceError(f"TensorRT {trt.__version__} takes no frames of shape {shape}: {last_error(logger)}.")
     _read_timing_cache(config, Path(request.timing_cache))
     if hasattr(trt, "IProgressMonitor"):  # since 9.0
         monitor = _make_monitor(trt, report)  # the configuration does not keep it alive
         config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise DeviceError(f"TensorRT {trt.__version__} could not build {request.model}: {_last(logger)}.")
+        raise DeviceError(f"TensorRT {trt.__version__} could not build {request.model}: {last_error(logger)}.")
     try:
         _write_timing_cache(config, Path(request.timing_cache))
     except OSError as error:
@@ -252,25 +254,6 @@ def _write_timing_cache(config: Any, path: Path) -> None:
             stream.write(memoryview(cache.serialize()))
 
 
-def _make_logger(trt: Any) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        """Keeps TensorRT's errors for our own; it calls from several threads."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(" ".join(message.split()))
-
-    return Logger()
-
-
-def _last(logger: Any, otherwise: str = "it gives no reason") -> str:
-    return (logger.errors[-1] if logger.errors else otherwise)[:300].rstrip(".")
-
-
 def _make_monitor(trt: Any, report: Report) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Reports what TensorRT is doing; it calls from several threads."""
@@ -347,6 +330,9 @@ def main() -> None:
         report({"error": "OSError", "number": error.errno, "text": error.strerror or str(error)})
     except MemoryError:
         report({"error": "DeviceError", "text": "Out of memory while the engine was built. Try workspace=256."})
+    except Exception as error:  # of the bindings or ours: this process has no one else to tell it to
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        report({"error": "DeviceError", "text": f"TensorRT's builder failed: {text[:300].rstrip('.')}."})
 
 
 def _end_with_the_parent() -> None:

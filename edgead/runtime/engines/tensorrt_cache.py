@@ -48,40 +48,54 @@ class CachedPlan:
         """The file beside it."""
         return self.path.with_suffix(".json")
 
-    def read(self, console: Console) -> bytes:
+    def read(self, console: Console, refused: bytes = b"") -> bytes:
         """Return the plan, built first where it is not there or not what was written.
 
-        Of several processes that want the same plan, one builds and the others wait for it.
+        Of several processes that want the same plan, one builds and the others wait for it. One that is whole needs no
+        lock, and no folder that can be written.
+
+        Args:
+            console: where is said what takes long.
+            refused: a plan from here that does not load. If it is still the one in the cache, it is built again.
 
         Raises:
             BundleError, ConfigError, DeviceError: see `edgead.runtime.engines.tensorrt_process.build_in_process`;
                 DeviceError also where the cache's folder cannot be written.
         """
+        if plan := self._load(refused):
+            return plan
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.path.with_suffix(".lock"), console):
-                if not self._is_whole():
-                    self.discard()
-                    self._build(console)
+                if plan := self._load(refused):  # another process has built it
+                    return plan
+                self._discard()
+                self._build(console)
                 return self.path.read_bytes()
         except OSError as error:
             raise disk_error(self.path, error) from error
 
-    def discard(self) -> None:
-        """Forget the plan; the next `read` builds it anew."""
+    def _discard(self) -> None:
+        """Make room for a new plan; only under the lock, because another process may be writing there."""
         for path in (self.note, self.path, Path(self.request.plan)):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)  # nothing of ours, and in the place of the plan
             else:
                 path.unlink(missing_ok=True)
 
-    def _is_whole(self) -> bool:
-        """The note is written last, so that a plan without one, or with another's hash, was cut off or damaged."""
+    def _load(self, refused: bytes) -> bytes:
+        """Return the plan if it is whole and not the one that was refused, or nothing.
+
+        The note is written last, so that a plan without one, or with another's hash, was cut off or damaged, or is
+        being replaced at this moment.
+        """
         try:
+            plan = self.path.read_bytes()
             note = json.loads(self.note.read_text(encoding="utf-8"))
-            return bool(note["sha256"] == sha256(self.path))
+            is_whole = note["sha256"] == hashlib.sha256(plan).hexdigest()
+            return plan if is_whole and plan != refused else b""
         except (OSError, ValueError, KeyError, TypeError):
-            return False
+            return b""
 
     def _build(self, console: Console) -> None:
         what = f"Building the TensorRT engine for this device ({self.precision})."

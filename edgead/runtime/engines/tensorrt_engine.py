@@ -21,6 +21,7 @@ from edgead.runtime.engines import Opening, read_settings, split_batch
 from edgead.runtime.engines.cuda import Cuda, Gpu, find_gpu
 from edgead.runtime.engines.tensorrt_build import BuildSettings
 from edgead.runtime.engines.tensorrt_cache import find_plan
+from edgead.runtime.engines.tensorrt_logger import last_error, make_logger, memory_error
 
 OUTPUTS = ("scores", "maps")
 
@@ -66,12 +67,12 @@ def open_tensorrt(bundle: Bundle, opening: Opening) -> TensorRtEngine:
         return _start(_read_plan(Path(settings.plan)), bundle, settings, trt)
     batches = (1,) if opening.batch == 1 else (1, opening.batch)
     cached = find_plan(bundle, trt, gpu, settings.build(), batches)
+    plan = cached.read(opening.console)
     try:
-        opened = _start(cached.read(opening.console), bundle, settings, trt)
+        opened = _start(plan, bundle, settings, trt)
     except _UnloadableError:  # whole on disk, and still not what this TensorRT loads
-        opening.console.say("The engine in the cache cannot be loaded; building it again.")
-        cached.discard()
-        opened = _start(cached.read(opening.console), bundle, settings, trt)
+        opening.console.say("The engine in the cache cannot be loaded.")
+        opened = _start(cached.read(opening.console, refused=plan), bundle, settings, trt)
     opened.by_hand = cached.by_hand()
     return opened
 
@@ -142,11 +143,13 @@ class TensorRtEngine:
         self.name = f"tensorrt-{trt.__version__}"
         self._cuda = cuda
         # Each of these must outlive the next one.
-        self._logger = trt.Logger(trt.Logger.ERROR)
+        self._logger = make_logger(trt)
         self._runtime = trt.Runtime(self._logger)
+        if settings.dla >= 0:
+            self._runtime.DLA_core = settings.dla  # a plan is for any core: without this it runs on the first one
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise _UnloadableError(f"TensorRT {trt.__version__} cannot load the engine. Was it built on this device?")
+            raise _not_loaded(trt, self._logger)
         _check_signature(trt, self._engine, (*size, channels))
         mapped = cuda.integrated if settings.mapped == "auto" else settings.mapped == "on"
         self._lanes: dict[int, _Lane] = {}
@@ -154,10 +157,14 @@ class TensorRtEngine:
             _, _, most = self._engine.get_tensor_profile_shape("frames", profile)
             context = self._engine.create_execution_context()
             if context is None:
-                raise DeviceError("TensorRT cannot make an execution context; is the device's memory full?")
+                raise DeviceError(
+                    f"TensorRT cannot make an execution context: {last_error(self._logger)}.\n"
+                    "Is the device's memory full?"
+                )
             if profile and not context.set_optimization_profile_async(profile, cuda.handle):
-                raise DeviceError(f"TensorRT does not take profile {profile} of the engine.")
-            self._lanes[most[0]] = _Lane(context, (most[0], *size, channels), cuda, mapped, settings.cuda_graph)
+                raise DeviceError(f"TensorRT does not take the engine's profile {profile}: {last_error(self._logger)}.")
+            shape = (most[0], *size, channels)
+            self._lanes[most[0]] = _Lane(context, self._logger, shape, cuda, mapped, settings.cuda_graph)
 
     @property
     def recorded(self) -> bool:
@@ -176,6 +183,17 @@ class TensorRtEngine:
         self._lanes = {}
         self._engine = self._runtime = None
         self._cuda.close()
+
+
+def _not_loaded(trt: Any, logger: Any) -> DeviceError:
+    if error := memory_error(logger):  # which is no fault of the plan
+        return DeviceError(
+            f"TensorRT {trt.__version__} has too little memory to load the engine: {error}.\n"
+            "End what else uses the device's memory, and start again."
+        )
+    return _UnloadableError(
+        f"TensorRT {trt.__version__} cannot load the engine: {last_error(logger)}.\nWas it built on this device?"
+    )
 
 
 def _check_signature(trt: Any, engine: Any, frame: tuple[int, int, int]) -> None:
@@ -205,18 +223,27 @@ class _Lane:
 
     Args:
         context: TensorRT's, on its profile.
+        logger: TensorRT's.
         shape: (frames, height, width, channels).
         cuda: the device.
         mapped: the GPU uses the host's memory in place.
         record: try to record a CUDA graph.
     """
 
-    def __init__(self, context: Any, shape: tuple[int, int, int, int], cuda: Cuda, mapped: bool, record: bool) -> None:
-        self._context, self._cuda, self._mapped = context, cuda, mapped
+    def __init__(
+        self,
+        context: Any,
+        logger: Any,
+        shape: tuple[int, int, int, int],
+        cuda: Cuda,
+        mapped: bool,
+        record: bool,
+    ) -> None:
+        self._context, self._logger, self._cuda, self._mapped = context, logger, cuda, mapped
         shapes: dict[str, tuple[int, ...]] = {"frames": shape, "scores": shape[:1], "maps": shape[:3]}
         types = {"frames": np.uint8, "scores": np.float32, "maps": np.float32}
         if not context.set_input_shape("frames", shapes["frames"]):
-            raise DeviceError(f"The engine takes no {shapes['frames']} frames.")
+            raise DeviceError(f"The engine takes no {shapes['frames']} frames: {last_error(logger)}.")
         self._host: dict[str, NDArray[Any]] = {}
         self._device: dict[str, int] = {}
         for name, sides in shapes.items():
@@ -225,7 +252,7 @@ class _Lane:
             self._host[name], address = cuda.allocate_host(sides, types[name])
             self._device[name] = address if mapped else cuda.allocate(self._host[name].nbytes)
             if not context.set_tensor_address(name, self._device[name]):
-                raise DeviceError(f"TensorRT does not take an address for '{name}'.")
+                raise DeviceError(f"TensorRT does not take an address for '{name}': {last_error(logger)}.")
         self._host["frames"][:] = 0
         self._enqueue()  # once before recording: TensorRT finishes its initialisation in the first run
         cuda.synchronize()
@@ -235,7 +262,7 @@ class _Lane:
         if not self._mapped:
             self._cuda.upload(self._device["frames"], self._host["frames"])
         if not self._context.execute_async_v3(self._cuda.handle):
-            raise DeviceError("TensorRT failed to run the engine.")
+            raise DeviceError(f"TensorRT failed to run the engine: {last_error(self._logger)}.")
         if not self._mapped:
             for name in OUTPUTS:
                 self._cuda.download(self._host[name], self._device[name])

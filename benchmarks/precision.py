@@ -59,19 +59,18 @@ WORST = 5
 
 def export_run(run: Path, precision: str, path: Path) -> dict[str, Any]:
     """Export a run in one precision, unless that is done, and say what the gate found."""
-    started = time.process_time()
+    found: dict[str, Any] = {}
     if not is_bundle(path):
+        started = time.process_time()
         try:
             export(run, out=path, precision=precision, console=Terminal())
         except GateError as error:
             return {"refused": str(error).splitlines()[0]}
+        found["export_processor_seconds"] = round(time.process_time() - started, 1)
     bundle = read_bundle(path)
     gate = bundle.manifest.gate
-    found: dict[str, Any] = {
-        "files_bytes": {file.name: file.stat().st_size for file in path.glob("*.onnx")},
-        "nodes": len(onnx.load(bundle.model).graph.node),
-        "export_processor_seconds": round(time.process_time() - started, 1),
-    }
+    found["files_bytes"] = {file.name: file.stat().st_size for file in path.glob("*.onnx")}
+    found["nodes"] = len(onnx.load(bundle.model).graph.node)
     if gate:
         found |= {
             "layers": gate["layers"],

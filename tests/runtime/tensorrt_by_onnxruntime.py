@@ -107,8 +107,12 @@ def fake_trt(engine: Model | None) -> Any:
                 engine.core, engine.logger = self.DLA_core, self.logger
             return engine
 
+    def starts_not(logger: Any) -> None:
+        logger.log(ILogger.Severity.INTERNAL_ERROR, "CUDA initialization failure with error: 2")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
     names = {"uint8": "uint8", "float32": "float32", "__version__": "0.0"}
-    return SimpleNamespace(ILogger=ILogger, Runtime=Runtime, **names)
+    return SimpleNamespace(ILogger=ILogger, Runtime=Runtime, starts_not=starts_not, **names)
 
 
 def refusal(call: Any) -> str:
@@ -157,6 +161,9 @@ def main(path: str) -> None:
     found["other type"] = refusal(lambda: TensorRtEngine(b"", size, fake_trt(half), Cuda(), TensorRtSettings()))
     failing = Model(model, size, (1,), fails=True)
     found["failing"] = refusal(lambda: TensorRtEngine(b"", size, fake_trt(failing), Cuda(), TensorRtSettings()))
+    dead = fake_trt(failing)
+    dead.Runtime = dead.starts_not
+    found["dead"] = refusal(lambda: TensorRtEngine(b"", size, dead, Cuda(), TensorRtSettings()))
     found["cuda"] = try_cuda()
     print(json.dumps(found))
 

@@ -70,6 +70,7 @@ def test_engines_that_are_not_this_bundles_are_refused(found: dict[str, Any]) ->
     )
     assert found["other size"].startswith("BundleError: The engine's 'frames' is uint8 (-1, 64, 65, 3), and the bundle")
     assert found["other type"].startswith("BundleError: The engine's 'frames' is float32")
+    assert found["dead"] == "DeviceError: TensorRT 0.0 does not start: CUDA initialization failure with error: 2."
     assert found["failing"] == (
         "DeviceError: TensorRT failed to run the engine: "
         "Error Code 1: Cuda Runtime (an illegal memory access was encountered)."

@@ -144,7 +144,12 @@ class TensorRtEngine:
         self._cuda = cuda
         # Each of these must outlive the next one.
         self._logger = make_logger(trt)
-        self._runtime = trt.Runtime(self._logger)
+        try:
+            self._runtime = trt.Runtime(self._logger)
+        except TypeError as error:  # all that the bindings say where TensorRT does not start
+            raise DeviceError(
+                f"TensorRT {trt.__version__} does not start: {last_error(self._logger, str(error))}."
+            ) from error
         if settings.dla >= 0:
             self._runtime.DLA_core = settings.dla  # a plan is for any core: without this it runs on the first one
         self._engine = self._runtime.deserialize_cuda_engine(plan)

@@ -3,6 +3,7 @@
 config.json          what is trained, on what, with which seed and versions
 metrics.jsonl        losses of every step
 state.safetensors    weights, optimiser and position while training; replaced in one step, gone at the end
+next.safetensors     the next state, for one step: it replaces the other if its loss is good
 weights.safetensors  the trained weights; their presence means that the run is finished
 curves.png           losses over steps
 synthetic.png        examples of what the network was trained on
@@ -13,7 +14,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,7 @@ from edgead.train.method import Method, Trained, config_from_dict, reconfigure
 from edgead.train.methods import get_method
 
 CONFIG, METRICS, STATE, WEIGHTS = "config.json", "metrics.jsonl", "state.safetensors", "weights.safetensors"
+NEXT = "next.safetensors"
 CURVES = "curves.png"
 
 
@@ -156,6 +161,7 @@ def save_weights(folder: Path, trained: Trained) -> None:
     """Write the final weights; the state that was needed to go on is removed."""
     _save_tensors(folder / WEIGHTS, dict(trained.network.state_dict()), {})
     (folder / STATE).unlink(missing_ok=True)
+    drop_next_state(folder)
 
 
 def load_method(folder: Path, settings: Iterable[str] = ()) -> tuple[RunConfig, Method]:
@@ -194,21 +200,35 @@ def build_method(run: RunConfig) -> Method:
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stopped: `step` steps of the stage with number `stage` are done."""
+    """Where a run stopped: `step` steps of the stage with number `stage` are done, which began with `first_loss`."""
 
     stage: int
     step: int
     scaler: dict[str, Any]
+    first_loss: float = math.nan
 
 
-def save_state(folder: Path, trained: Trained, optimizers: Sequence[torch.optim.Optimizer], state: State) -> None:
-    """Write weights, each player's optimiser and position as one file that is whole or not there at all."""
+def save_next_state(folder: Path, trained: Trained, optimizers: Sequence[torch.optim.Optimizer], state: State) -> None:
+    """Write weights, each player's optimiser and position as one file that is whole or not there at all.
+
+    It counts once `keep_next_state` has put it into the place of the last one.
+    """
     tensors = {f"network/{name}": value for name, value in trained.network.state_dict().items()}
     for player, optimizer in enumerate(optimizers):
         for index, values in optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer/{player}/{index}/{name}": value for name, value in values.items()})
-    position = {"stage": str(state.stage), "step": str(state.step), "scaler": json.dumps(state.scaler)}
-    _save_tensors(folder / STATE, tensors, position)
+    _save_tensors(folder / NEXT, tensors, {name: json.dumps(value) for name, value in vars(state).items()})
+
+
+def keep_next_state(folder: Path) -> None:
+    """Replace the saved state by the next one, if there is one."""
+    with suppress(FileNotFoundError):
+        os.replace(folder / NEXT, folder / STATE)
+
+
+def drop_next_state(folder: Path) -> None:
+    """Remove the next state, if there is one: the last one stays."""
+    (folder / NEXT).unlink(missing_ok=True)
 
 
 def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]] | None:
@@ -225,14 +245,14 @@ def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            position = file.metadata()
+            state = State(**{name: json.loads(value) for name, value in file.metadata().items()})
         tensors = load_file(path)
         network = {name.removeprefix("network/"): value for name, value in tensors.items() if name[0] == "n"}
         trained.network.load_state_dict(network)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be resumed from: {error}") from error
     rest = {name.removeprefix("optimizer/"): value for name, value in tensors.items() if name[0] == "o"}
-    return State(int(position["stage"]), int(position["step"]), json.loads(position["scaler"])), rest
+    return state, rest
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, player: int, tensors: Mapping[str, Tensor]) -> None:
@@ -262,12 +282,13 @@ def trim_metrics(folder: Path, stages: list[str], state: State) -> None:
     if not path.is_file():
         return
     kept = []
+    before, current = stages[: state.stage], stages[state.stage : state.stage + 1]
     for line in path.read_text().splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
             continue
-        if (stages.index(entry["stage"]), entry["step"]) <= (state.stage, state.step):
+        if entry["stage"] in before or (entry["stage"] in current and entry["step"] <= state.step):
             kept.append(line + "\n")
     with atomic_file(path) as stream:
         stream.write("".join(kept).encode())

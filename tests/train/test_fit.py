@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -154,7 +153,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_s
     assert "fp16" not in str(caught.value)
     saved = checkpoint.load_state(tmp_path, method)
     assert saved is not None
-    assert saved[0].step == 3
+    assert saved[0].step == 2  # what gives a loss that is not finite is not kept
     assert all(torch.isfinite(value).all() for value in method.network.state_dict().values())
 
 
@@ -168,27 +167,69 @@ def test_the_advice_on_a_loss_names_what_counts_for_the_stage(tmp_path: Path, mo
         fit(method, [stage], tmp_path, seed=3, device="cpu")
 
 
-@pytest.mark.parametrize(("name", "setting"), [("drept", "width=2"), ("transfusion", "multipliers=1")])
-def test_a_rate_that_is_too_high_stops_and_the_last_finite_state_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, setting: str
+@pytest.mark.parametrize(
+    ("name", "size", "setting", "rate"),
+    [
+        ("drept", 64, "width=2", 1e6),
+        ("transfusion", 32, "multipliers=1", 0.3),  # sixteen steps until a number overflows
+        ("transfusion", 32, "multipliers=1", 1e6),
+    ],
+)
+def test_a_training_that_diverges_goes_on_from_where_it_was_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: int, setting: str, rate: float
 ) -> None:
     monkeypatch.setattr("edgead.train.fit.SAVE_SHARE", 1e9)  # save after every step
-    torch.manual_seed(3)
     kind = get_method(name)
-    settings = ("size=64", "steps=6", "batch_size=2", "learning_rate=1e20", setting)
-    method = kind(configure(kind, "nano", settings))
-    data = TrainingData(np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8))
-    message = (
-        r"not finite (at|after) step (\d) of stage '\w+'(?s:.*)a learning_rate that is too high\. The last saved state"
-    )
-    with pytest.raises(TrainingError, match=message) as caught:
-        fit(method, method.stages(data), tmp_path, seed=3, device="cpu", save_seconds=0.0)
-    found = re.search(message, str(caught.value))
-    saved = checkpoint.load_state(tmp_path, method)
-    assert found is not None
+    data = TrainingData(np.random.default_rng(0).integers(0, 256, (5, size, size, 3), dtype=np.uint8))
+
+    def train(steps: int, factor: float) -> None:
+        torch.manual_seed(3)
+        settings = (f"size={size}", f"steps={steps}", "batch_size=2", "learning_rate=1e-3", setting)
+        method = kind(configure(kind, "nano", settings))
+        [stage] = method.stages(data)
+        stage = dataclasses.replace(stage, schedule=lambda step: 1.0 if step < 10 else factor)
+        fit(method, [stage], tmp_path, seed=3, device="cpu", save_seconds=0.0)
+
+    with pytest.raises(
+        TrainingError, match=r"not finite(?s:.*)a learning_rate that is too high\. The last saved state"
+    ):
+        train(100, rate / 1e-3)
+    saved = checkpoint.load_state(tmp_path, kind(configure(kind, "nano", (f"size={size}", setting))))
     assert saved is not None
-    assert saved[0].step == int(found[2]) - 1
-    assert all(torch.isfinite(value).all() for value in method.network.state_dict().values())
+    assert saved[0].step == 10
+    assert not (tmp_path / checkpoint.NEXT).exists()
+    train(30, 1.0)
+    losses = [entry["total"] for entry in checkpoint.read_metrics(tmp_path)]
+    assert len(losses) == 30
+    assert max(losses) < 1.5 * losses[0]
+
+
+def test_a_loss_that_goes_up_and_down_keeps_nothing_until_it_is_calm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgead.train.fit.SAVE_SHARE", 1e9)
+    monkeypatch.setattr("edgead.train.fit.CALM", 3)
+    run = Contest()
+    far = iter([False, False, True, False, True, False, False, False, False])
+    kept: list[int] = []
+
+    def is_far(self: object, loss: float) -> bool:
+        saved = checkpoint.load_state(tmp_path, Contest())
+        kept.append(saved[0].step if saved else 0)
+        return next(far)
+
+    monkeypatch.setattr("edgead.train.fit._StageLoop._is_far", is_far)
+    fit(run, [run.stage(9)], tmp_path, seed=5, device="cpu", save_seconds=0.0)
+    assert kept == [0, 0, 1, 1, 1, 1, 1, 1, 7]
+
+
+def test_a_stage_that_ends_with_a_loss_that_ran_away_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgead.train.fit._StageLoop._is_far", lambda self, loss: True)
+    run = Contest()
+    with pytest.raises(TrainingError, match=r"The loss ran away, to \S+ in the last step of stage 'contest'"):
+        fit(run, [run.stage(3)], tmp_path, seed=5, device="cpu")
     assert not (tmp_path / checkpoint.WEIGHTS).exists()
 
 
@@ -208,7 +249,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, save_second
     assert not (tmp_path / checkpoint.WEIGHTS).exists()
 
 
-def test_two_stages_run_in_order_and_resume_in_the_second(tmp_path: Path) -> None:
+def test_two_stages_run_in_order_and_go_on_after_the_first(tmp_path: Path) -> None:
     def stages(method: Draem) -> list[Stage]:
         [stage] = method.stages(DATA)
         return [dataclasses.replace(stage, name="one", steps=3), dataclasses.replace(stage, name="two", steps=4)]
@@ -226,9 +267,10 @@ def test_two_stages_run_in_order_and_resume_in_the_second(tmp_path: Path) -> Non
     first = start()
     fit(first, stages(first)[:1], tmp_path / "cut", seed=3, device="cpu")
     (tmp_path / "cut" / checkpoint.WEIGHTS).unlink()
-    checkpoint.save_state(
+    checkpoint.save_next_state(
         tmp_path / "cut", first, [torch.optim.Adam(first.network.parameters())], checkpoint.State(0, 3, {})
     )
+    checkpoint.keep_next_state(tmp_path / "cut")
     second = start()
     fit(second, stages(second), tmp_path / "cut", seed=3, device="cpu")
     for name, value in load_file(tmp_path / "whole" / checkpoint.WEIGHTS).items():
@@ -306,10 +348,18 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: p
 def test_saved_states_are_plain_tensors(tmp_path: Path) -> None:
     torch.manual_seed(3)
     method = Draem(CONFIG)
-    checkpoint.save_state(tmp_path, method, [torch.optim.Adam(method.network.parameters())], checkpoint.State(1, 2, {}))
+    state = checkpoint.State(1, 2, {}, 0.5)
+    checkpoint.save_next_state(tmp_path, method, [torch.optim.Adam(method.network.parameters())], state)
+    assert checkpoint.load_state(tmp_path, method) is None
+    checkpoint.keep_next_state(tmp_path)
     header = (tmp_path / checkpoint.STATE).read_bytes()
     size = int.from_bytes(header[:8], "little")
-    assert json.loads(header[8 : 8 + size])["__metadata__"] == {"stage": "1", "step": "2", "scaler": "{}"}
+    assert json.loads(header[8 : 8 + size])["__metadata__"] == {
+        "stage": "1",
+        "step": "2",
+        "scaler": "{}",
+        "first_loss": "0.5",
+    }
 
 
 class Rivals(nn.Module):
@@ -391,7 +441,7 @@ def test_a_stopped_contest_goes_on_to_the_same_result(tmp_path: Path, monkeypatc
     second = Contest()
     saved = checkpoint.load_state(tmp_path / "cut", second)
     assert saved is not None
-    assert saved[0].step == 4
+    assert saved[0].step == 3  # the loss of the fourth state was not seen
     assert {name.split("/")[0] for name in saved[1]} == {"0", "1"}
     fit(second, [second.stage(8)], tmp_path / "cut", seed=5, device="cpu")
     assert checkpoint.read_metrics(tmp_path / "cut") == checkpoint.read_metrics(tmp_path / "whole")

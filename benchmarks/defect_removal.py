@@ -142,7 +142,8 @@ def measure_real(run_folder: Path, config: SourceConfig) -> dict[str, Any]:
     run = load_run_config(run_folder)
     settings: Any = config_from_dict(Drept, run.config)
     samples = [sample for sample in open_category(config.root).test if sample.anomalous and sample.mask]
-    frames = load_frames([sample.path for sample in samples], settings.size).frames
+    read = load_frames([sample.path for sample in samples], settings.size, run.pixels)
+    frames, samples = read.frames, [sample for sample in samples if sample.path in set(read.paths)]
     masks = [fit_mask(read_mask(sample.mask), settings.size) for sample in samples if sample.mask]
     seen = [index for index, mask in enumerate(masks) if mask.any()]
     if not seen:

@@ -31,7 +31,7 @@ from edgead.depth import DepthRange
 from edgead.errors import CheckpointError, EdgeadError
 from edgead.files import atomic_file, write_json
 from edgead.images import PixelFormat
-from edgead.train.method import Method, Trained, config_from_dict, reconfigure
+from edgead.train.method import Method, MethodConfig, Trained, config_from_dict, reconfigure
 from edgead.train.methods import get_method
 
 CONFIG, METRICS, STATE, WEIGHTS = "config.json", "metrics.jsonl", "state.safetensors", "weights.safetensors"
@@ -71,6 +71,7 @@ class RunConfig:
             to `data`.
         fingerprint, held_out_fingerprint: SHA-256 over the training images and over those held out.
         textures: folder of texture pictures, or None.
+        textures_fingerprint: SHA-256 over them; empty where there are none, or in runs of before it was kept.
         bit_depth: significant bits of 16-bit images.
         seed, precision: of the training.
         created: UTC, ISO 8601.
@@ -103,6 +104,7 @@ class RunConfig:
     parts_fingerprint: str = ""
     depth_range: DepthRange | None = None
     changes: tuple[str, ...] = ()
+    textures_fingerprint: str = ""
 
     @property
     def pixels(self) -> PixelFormat:
@@ -176,26 +178,45 @@ def load_method(folder: Path, settings: Iterable[str] = ()) -> tuple[RunConfig, 
         ConfigError: a setting that does not exist, makes no sense or was decided in training.
     """
     run = load_run_config(folder)
+    stored_config(run)
     run = dataclasses.replace(run, config=reconfigure(get_method(run.method), run.config, settings, "export"))
     if not is_finished(folder):
         raise CheckpointError(f"The run in {folder} is not finished. Go on with:  edgead train --resume --out {folder}")
     method = build_method(run)
+    load_weights(method.network, folder)
+    return run, method
+
+
+def load_weights(network: torch.nn.Module, folder: Path) -> None:
+    """Give a network its trained weights.
+
+    Raises:
+        CheckpointError: the file is damaged or another network's.
+    """
     try:
-        method.network.load_state_dict(load_file(folder / WEIGHTS))
+        network.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} does not hold the weights of this run: {error}") from error
-    return run, method
 
 
 def build_method(run: RunConfig) -> Method:
     """Make the method of a run, with weights drawn from its seed."""
     kind = get_method(run.method)
-    try:
-        config = config_from_dict(kind, run.config)
-    except (TypeError, EdgeadError) as error:
-        raise CheckpointError(f"The run's configuration does not fit {run.method}: {error}") from error
+    config = stored_config(run)
     torch.manual_seed(run.seed)
     return kind(config)
+
+
+def stored_config(run: RunConfig) -> MethodConfig:
+    """Return a run's configuration.
+
+    Raises:
+        CheckpointError: it is not one of the method's.
+    """
+    try:
+        return config_from_dict(get_method(run.method), run.config)
+    except (TypeError, ValueError, EdgeadError) as error:
+        raise CheckpointError(f"The run's configuration does not fit {run.method}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -101,10 +101,10 @@ def fit(
         stage.module.to(device=accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if saved and index < saved[0].stage:
             continue
-        if stage.batch_size % accelerator.num_processes:
-            raise ConfigError(
-                f"batch_size {stage.batch_size} cannot be shared by {accelerator.num_processes} processes."
-            )
+        processes = accelerator.num_processes
+        if processes > 1 and stage.batch_size % (processes * (2 if stage.in_halves else 1)):
+            even = " in even parts" if stage.in_halves else ""
+            raise ConfigError(f"batch_size {stage.batch_size} cannot be shared by {processes} processes{even}.")
         resumed = saved if saved and index == saved[0].stage else None
         console = console or Console()
         stage.prepare(accelerator.device, console.track(f"preparing {stage.name}"))

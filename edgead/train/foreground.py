@@ -34,7 +34,8 @@ def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArr
     """Read where the part is on images from a folder of masks, for instance of a segmentation network.
 
     The mask of ``NAME.png`` is ``NAME.png`` or ``NAME_mask.png`` in that folder (any picture format), of the image's
-    size; every value above zero is the part (above 127 in JPEG). Masks of other images may lie there too.
+    size; every value above zero is the part (above 127 in JPEG). Masks of other images may lie there too. Of several
+    in subfolders it is the one with most of its subfolders' names in the image's path.
 
     Args:
         how: the folder; one of `FOREGROUNDS` or ``""`` needs none.
@@ -45,7 +46,7 @@ def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArr
         ``[N, H, W] bool``, in the order of the images; None where there is no folder.
 
     Raises:
-        DataError: no such folder; an image without a mask; a mask of another size, or empty.
+        DataError: no such folder; an image without a mask; a mask of another size, empty, or of two images.
     """
     if not how or how in FOREGROUNDS:
         return None
@@ -56,10 +57,19 @@ def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArr
             "A run goes on with its own masks in their place; "
             f"a new one takes another folder, or --set foreground={'|'.join(FOREGROUNDS)}."
         )
-    files = {path.stem: path for path in list_images(folder)}
+    files: dict[str, list[Path]] = {}
+    for path in list_images(folder, recursive=True):
+        files.setdefault(path.stem, []).append(path)
     parts = np.empty((len(images), *size), np.bool_)
+    owners: dict[Path, Path] = {}
     for number, image in enumerate(images):
-        file = files.get(f"{image.stem}_mask", files.get(image.stem))
+        candidates = files.get(f"{image.stem}_mask", files.get(image.stem, []))
+        file = max(candidates, key=lambda path: len({*path.relative_to(folder).parts} & {*image.parts}), default=None)
+        if file is not None and owners.setdefault(file, image) != image:
+            raise DataError(
+                f"{file} would be the foreground mask of {owners[file]} and of {image}.\n"
+                f"Give each its own, in subfolders named as theirs: {folder / image.parent.name / image.name}"
+            )
         if file is None:
             raise DataError(
                 f"There is no foreground mask for {image}.\n"

@@ -94,6 +94,7 @@ class Stage:
             parameters; ``forward(batch, player)`` then gives what this one minimises, against the others' latest
             weights. Where there are none, the whole module is the only player.
         rate: name of the setting that is the optimiser's step size, for what is said where training diverges.
+        in_halves: the loss treats the halves of a batch differently: no process may get an odd share.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Stage:
     prepare: Callable[[torch.device, Track], None] = lambda device, track: None
     players: tuple[str, ...] = ()
     rate: str = "learning_rate"
+    in_halves: bool = False
 
 
 class Trained(Protocol):
@@ -223,6 +225,8 @@ class Method(ABC):
     """Configuration values that the weights do not depend on: they may be changed when a run is exported."""
     resume_settings: ClassVar[tuple[str, ...]] = ("learning_rate",)
     """The optimisers' step sizes: they may be changed when a stopped run goes on."""
+    takes_textures: ClassVar[bool] = True
+    """Whether synthetic anomalies are filled with pictures (--textures)."""
     sensitive: ClassVar[tuple[str, ...]] = ()
     """Dotted names of submodules of `deployable` that stay in float32 in a bundle of lower precision, in every graph:
     flows, sums over many channels, exponentials, cosines, distances, the score. A list's name stands for its members.

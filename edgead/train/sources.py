@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
-from safetensors.torch import load_file as load_tensors
 
 from edgead.console import Console
 from edgead.datasets import Category, load_frames, open_categories
@@ -32,6 +31,7 @@ from edgead.train.checkpoint import (
     RunConfig,
     SourceConfig,
     load_run_config,
+    load_weights,
     read_metrics,
 )
 from edgead.train.fit import is_main
@@ -61,14 +61,26 @@ def find_sources(
         if path.is_file() or (path / LEARNED).is_file():
             found.append(_learned_source(path, method, target))
         elif (path / CONFIG).is_file():
-            parts = sorted(path.glob(f"sources/*/{LEARNED}"))
-            if not parts:
+            names = [source.name for source in load_run_config(path).sources]
+            parts = [path / "sources" / name / LEARNED for name in names]
+            done = [part for part in parts if part.is_file()]
+            if not done:
                 raise DataError(f"The run in {path} has learned nothing from sources yet; name another --source.")
+            if done != parts:
+                raise DataError(
+                    f"The run in {path} has learned from {len(done)} of its {len(parts)} sources.\n"
+                    f"Go on with it first:  edgead train --resume --out {path}\n"
+                    f"Or take up what is there: --source {done[0]}"
+                )
             found += [_learned_source(part, method, target) for part in parts]
         else:
             found += _data_sources(path, target, method, known, console)
     named: dict[str, SourceConfig] = {}
+    roots: set[str] = set()
     for source in found:
+        if source.root in roots:
+            raise DataError(f"The source {source.root} is given twice: its defects would count twice. Leave one out.")
+        roots.add(source.root)
         name, number = source.name, 1
         while name in named:
             number += 1
@@ -170,6 +182,8 @@ def _read_facts(path: Path, method: str) -> dict[str, str]:
         raise CheckpointError(f"{path} does not hold what was learned from a source: no {', '.join(sorted(absent))}.")
     if facts["method"] != method:
         raise CheckpointError(f"{path} was learned by {facts['method']}, not by {method}; leave it out.")
+    if (name := facts["source"]) in ("", "..") or Path(name).name != name:  # it becomes a folder's name
+        raise CheckpointError(f"{path} says that its source is called '{name}', which cannot be the name of a folder.")
     return facts
 
 
@@ -188,6 +202,8 @@ def open_source(
         fingerprint = _read_facts(file, run.method)["fingerprint"]
         _check(config, fingerprint, run_folder)
         return dataclasses.replace(config, fingerprint=fingerprint), load_file(file)
+    if not config.normals:
+        raise CheckpointError(f"What was learned from '{config.name}' is gone: {file}\nBring it back, or train anew.")
     size = (run.config["size"][0], run.config["size"][1])
     kinds = []
     for names, what in ((config.normals, "good"), (config.anomalies, "defective")):
@@ -214,10 +230,19 @@ def _check(config: SourceConfig, fingerprint: str, run_folder: Path) -> None:
         )
 
 
+def take_up(config: SourceConfig, run_folder: Path, console: Console) -> None:
+    """Copy what another run has learned from a source into this one, which needs it no longer then."""
+    path = run_folder / "sources" / config.name / LEARNED
+    if not config.normals and not path.is_file():
+        with atomic_file(path) as stream:
+            stream.write(Path(config.path).read_bytes())
+        console.say(f"Taken up: what was learned from '{config.name}' in {config.path}")
+
+
 def learn(
     method: Method,
     config: SourceConfig,
-    source: Source | Arrays,
+    source: Source,
     run_folder: Path,
     run: RunConfig,
     train: Callable[[Trained, list[Stage], Path], None],
@@ -233,19 +258,13 @@ def learn(
         console: told what is done.
     """
     folder = run_folder / "sources" / config.name
-    if not isinstance(source, Source):
-        if is_main() and not (folder / LEARNED).is_file():
-            with atomic_file(folder / LEARNED) as stream:
-                stream.write(Path(config.path).read_bytes())
-            console.say(f"Taken up: what was learned from '{config.name}' in {config.path}")
-        return source
     console.say(f"Learning from '{config.name}': {len(source.anomalies)} defective, {len(source.normals)} good images")
     paths = [Path(config.root, name).resolve() for name in config.normals + config.anomalies]
     contents = _contents(paths)  # now, while they are there
     torch.manual_seed(run.seed)
     lesson = method.lesson(source)
     if (folder / WEIGHTS).is_file():  # stopped after the training, before what follows
-        lesson.network.load_state_dict(load_tensors(folder / WEIGHTS))
+        load_weights(lesson.network, folder)
     else:
         train(lesson, lesson.stages, folder)
     learned = lesson.learned()

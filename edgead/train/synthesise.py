@@ -63,7 +63,7 @@ def synthesise(
     if not len(frames.frames):
         raise DataError(f"None of this run's images in {root} can be read:\n{frames.skipped[0]}")
     parts = load_parts(run.config.get("foreground", ""), frames.paths, method.config.size)
-    material = TrainingData(frames.frames, load_textures(run, console), learned, parts)
+    material = TrainingData(frames.frames, load_textures(run, console).frames, learned, parts)
     paths = []
     for number in console.track("drawing anomalies")(range(count)):
         example = method.example(material, rng)

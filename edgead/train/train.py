@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import platform
 from collections.abc import Sequence
@@ -10,22 +11,24 @@ from datetime import datetime, timezone
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 
 from edgead.console import Console
 from edgead.datasets import Category, Frames, find_depth_range, load_frames, open_categories, open_category
-from edgead.errors import CheckpointError, ConfigError, DataError, TrainingError
+from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError, TrainingError
 from edgead.files import new_folder
 from edgead.images import Frame, list_images
 from edgead.train import checkpoint, plots
 from edgead.train.checkpoint import CURVES, RunConfig
 from edgead.train.fit import fit, is_main
 from edgead.train.foreground import FOREGROUNDS, load_parts, parts_fingerprint
-from edgead.train.method import Method, TrainingData, configure, reconfigure
+from edgead.train.method import Method, Source, TrainingData, configure, reconfigure
 from edgead.train.methods import get_method
-from edgead.train.sources import find_learned, find_sources, learn, open_source
+from edgead.train.sources import find_learned, find_sources, learn, open_source, take_up
 
 MOST_HELD_OUT = 200
 """More held-out normals than this sharpen the threshold little and cost training images."""
@@ -91,6 +94,8 @@ def train(
         config["foreground"] = str(Path(how).resolve())  # a resumed run finds the masks from any folder
     if not 0 < holdout < 1:
         raise ConfigError(f"--holdout is a share between 0 and 1, not {holdout}.")
+    if textures and not kind.takes_textures:
+        raise ConfigError(f"{method} draws no textures; leave out --textures.")
     if sources and not kind.card.protocol:
         raise ConfigError(f"{method} learns from good images alone; leave out --source.")
     categories = open_categories(data) if category == "all" else [open_category(data, category)]
@@ -102,6 +107,20 @@ def train(
         if out and category == "all":
             folder = folder / chosen.name
             if (folder / checkpoint.CONFIG).exists():  # the same command again goes on where it stopped
+                stored = checkpoint.load_run_config(folder)
+                _check_same(
+                    stored,
+                    folder,
+                    method=method,
+                    preset=preset,
+                    config=config,
+                    sources=sources,
+                    seed=seed,
+                    precision=precision,
+                    bit_depth=bit_depth,
+                    textures=_absolute(textures),
+                    weights=_absolute(weights),
+                )
                 folders.append(resume(folder, device=device, workers=workers, console=console))
                 known |= find_learned(folder)
                 continue
@@ -120,13 +139,13 @@ def train(
             held_out=tuple(_relative(held_out, chosen.root)),
             fingerprint="",
             held_out_fingerprint="",
-            textures=str(Path(textures).resolve()) if textures else None,
+            textures=_absolute(textures),
             bit_depth=bit_depth,
             seed=seed,
             precision=precision,
             created=created.isoformat(timespec="microseconds"),
             versions=_versions(),
-            weights=str(Path(weights).resolve()) if weights else None,
+            weights=_absolute(weights),
             sources=find_sources(sources, chosen, method, known, console),
         )
         console.say(
@@ -162,6 +181,7 @@ def resume(
     """
     folder, console = Path(folder), console or Console()
     run = checkpoint.load_run_config(folder)
+    checkpoint.stored_config(run)
     changed = reconfigure(get_method(run.method), run.config, settings, "resume")
     if checkpoint.is_finished(folder):
         if settings:
@@ -177,9 +197,30 @@ def resume(
         changes = [f"{name} {value:g} -> {changed[name]:g}" for name, value in before.items()]
         run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
         console.say(f"Changed: {', '.join(changes)}")
-        if is_main():
-            checkpoint.save_run_config(folder, run)
     return _run(run, folder, device, workers, console, named=True)
+
+
+def _absolute(path: str | Path | None) -> str | None:
+    return str(Path(path).resolve()) if path else None
+
+
+def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
+    """Refuse to go on with a run that another command has started; of sources, only whether it has any."""
+    changed = {change.partition(" ")[0] for change in stored.changes}  # when it went on; the command does not say it
+    kept = [name for name in stored.config if name not in changed]
+    there = {**vars(stored), "sources": bool(stored.sources), "config": {name: stored.config[name] for name in kept}}
+    given |= {"sources": bool(given["sources"]), "config": {name: given["config"].get(name) for name in kept}}
+    differing = [name for name, value in given.items() if _plain(there[name]) != _plain(value)]
+    if differing:
+        raise ConfigError(
+            f"{folder} holds a run with another {', '.join(differing)}.\n"
+            f"Go on with it (edgead train --resume --out {folder}), or choose another --out."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as config.json gives it back."""
+    return json.loads(json.dumps(value))
 
 
 def _named_in(data: str | Path, category: str) -> str | None:
@@ -247,15 +288,16 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         console.say(
             "Warning: the images are almost black. If they hold 10 or 12 bits in 16, say --bit-depth 10 (or 12)."
         )
-    parts = load_parts(run.config.get("foreground", ""), frames.paths, size)
-    pictures = load_textures(run, console)
+    textures = load_textures(run, console)
     opened = [open_source(source, folder, run, console) for source in run.sources]
     held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.pixels)
     if not len(held_out.frames):
         raise DataError(
             f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"
         )
-    load_parts(run.config.get("foreground", ""), held_out.paths, size)  # the export will want them too
+    # The export will want those of the images that are held out.
+    parts = load_parts(run.config.get("foreground", ""), [*frames.paths, *held_out.paths], size)
+    parts = None if parts is None else parts[: len(frames.paths)]
     if not run.fingerprint:
         run = dataclasses.replace(
             run,
@@ -265,10 +307,10 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             held_out_fingerprint=held_out.fingerprint,
             sources=tuple(config for config, _ in opened),
             parts_fingerprint=parts_fingerprint(parts),
+            textures_fingerprint=textures.fingerprint if textures.paths else "",
         )
-        if is_main():
-            folder = folder if named else new_folder(folder)
-            checkpoint.save_run_config(folder, run)
+        if is_main() and not named:
+            folder = new_folder(folder)
     elif run.fingerprint != frames.fingerprint:
         raise CheckpointError(f"The training images in {run.data} are not those that {folder} was started with.")
     elif run.parts_fingerprint != parts_fingerprint(parts):
@@ -276,21 +318,46 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             f"The masks in {run.config['foreground']} are not those that {folder} was started with.\n"
             "Bring the right ones back, or train anew."
         )
+    elif run.textures_fingerprint not in ("", textures.fingerprint):
+        raise CheckpointError(
+            f"The textures in {run.textures} are not those that {folder} was started with.\n"
+            "Bring the right ones back, or train anew."
+        )
+    if is_main():
+        checkpoint.save_run_config(folder, run)  # also of a run that goes on: its data has moved, its rate is another
     if workers is None:
         workers = 0 if (os.cpu_count() or 1) <= 2 else min(8, (os.cpu_count() or 1) - 1)
     optimise = partial(fit, seed=run.seed, device=device, precision=run.precision, workers=workers, console=console)
+    go_on = f"Go on with:  edgead train --resume --out {folder}"
     if method.card.protocol:
         console.say(method.card.protocol if opened else method.card.without_sources)
     try:
-        learned = tuple(learn(method, config, source, folder, run, optimise, console) for config, source in opened)
-        data = TrainingData(frames.frames, pictures, learned, parts)
+        for config, _ in opened if is_main() else ():
+            take_up(config, folder, console)
+        learned = tuple(
+            learn(method, config, source, folder, run, optimise, console) if isinstance(source, Source) else source
+            for config, source in opened
+        )
+        data = TrainingData(frames.frames, textures.frames, learned, parts)
         if is_main() and not (folder / SYNTHETIC).exists():
             _check_visible(method, data, run, folder, console)
             plots.draw_examples(_examples(method, data, run.seed), folder / SYNTHETIC)
         optimise(method, method.stages(data), folder)
     except KeyboardInterrupt:
-        console.say(f"Stopped. Go on with:  edgead train --resume --out {folder}")
+        console.say(f"Stopped. {go_on}")
         raise
+    except OSError:
+        console.say(f"Stopped by an error. When it is mended: {go_on}")
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+            raise
+        sides = "x".join(map(str, size))
+        raise DeviceError(
+            f"Out of memory while training with batch_size {run.config['batch_size']} at {sides}.\n"
+            "Train anew with a smaller one (--set batch_size=…, --set size=…) or a smaller --preset.\n"
+            f"If something else took the memory: {go_on}"
+        ) from error
     except TrainingError as error:
         on = f"edgead train --resume --out {folder} --set {error.setting}=…"
         raise TrainingError(f"{error}\nGo on with a lower one:  {on}", error.setting) from error
@@ -300,11 +367,11 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     return folder
 
 
-def load_textures(run: RunConfig, console: Console) -> NDArray[np.uint8]:
-    """Read the pictures that fill a run's synthetic anomalies, ``[T, H, W, 3] uint8 BGR``; none where it has none."""
+def load_textures(run: RunConfig, console: Console) -> Frames:
+    """Read the pictures that fill a run's synthetic anomalies; none where it has none."""
     size = tuple(run.config["size"])
     if run.textures is None:
-        return np.empty((0, *size, 3), np.uint8)
+        return load_frames([], size)
     folder = Path(run.textures)
     paths = list_images(folder, recursive=True) if folder.is_dir() else []
     if not paths:
@@ -314,7 +381,7 @@ def load_textures(run: RunConfig, console: Console) -> NDArray[np.uint8]:
         paths = [paths[index] for index in sorted(chosen)]
     frames = load_frames(paths, size, progress=console.track("reading textures"))
     _report_skipped(frames, "texture", console)
-    return frames.frames
+    return frames
 
 
 def _report_skipped(frames: Frames, what: str, console: Console) -> None:

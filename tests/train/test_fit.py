@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edgead.errors import CheckpointError, ConfigError, DeviceError, TrainingError
@@ -46,7 +46,7 @@ class Killer(Console):
         def step(text):
             done.append(text)
             if len(done) == int(sys.argv[2]):
-                os.kill(os.getpid(), getattr(signal, sys.argv[3]))
+                os.killpg(0, getattr(signal, sys.argv[3]))  # the workers too
         yield step
 
 normals = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
@@ -54,7 +54,8 @@ torch.manual_seed(3)
 config = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
 method = Draem(config)
 stages = method.stages(TrainingData(normals))
-fit(method, stages, Path(sys.argv[1]), seed=3, device="cpu", console=Killer(), save_seconds=float(sys.argv[4]))
+options = {"save_seconds": float(sys.argv[4]), "workers": int(sys.argv[5])}
+fit(method, stages, Path(sys.argv[1]), seed=3, device="cpu", console=Killer(), **options)
 """
 
 
@@ -83,14 +84,23 @@ def assert_same(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "save_seconds"), [("SIGKILL", 0.0), ("SIGKILL", 1e9), ("SIGINT", 1e9), ("SIGTERM", 1e9)]
+    ("number", "save_seconds", "workers", "step"),
+    [
+        *[("SIGKILL", 0.0, 0, 5), ("SIGKILL", 1e9, 0, 5), ("SIGINT", 1e9, 0, 5), ("SIGTERM", 1e9, 0, 5)],
+        *[("SIGINT", 1e9, 2, 5), ("SIGTERM", 1e9, 2, 5), ("SIGTERM", 1e9, 0, 8)],  # with workers; in the last step
+    ],
 )
 def test_a_stopped_run_goes_on_to_the_same_result(
-    tmp_path: Path, undisturbed: tuple[dict[str, Tensor], list[dict[str, object]]], number: str, save_seconds: float
+    tmp_path: Path,
+    undisturbed: tuple[dict[str, Tensor], list[dict[str, object]]],
+    number: str,
+    save_seconds: float,
+    workers: int,
+    step: int,
 ) -> None:
     """Killed with and without a saved state; asked to stop, where the state is saved in any case."""
-    command = [sys.executable, "-c", DIE_AT_STEP, str(tmp_path), "5", number, str(save_seconds)]
-    done = subprocess.run(command, capture_output=True, check=False)
+    command = [sys.executable, "-c", DIE_AT_STEP, tmp_path, step, number, save_seconds, workers]
+    done = subprocess.run([*map(str, command)], capture_output=True, check=False, start_new_session=True)
     assert done.returncode in ((-signal.SIGKILL,) if number == "SIGKILL" else (1, -signal.SIGINT))
     assert (tmp_path / checkpoint.STATE).exists() == (number != "SIGKILL" or save_seconds == 0)
     assert not (tmp_path / checkpoint.WEIGHTS).exists()
@@ -124,6 +134,9 @@ def test_the_schedule_reaches_the_weights(tmp_path: Path) -> None:
 
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     (tmp_path / checkpoint.STATE).write_bytes(b"not tensors")
+    with pytest.raises(CheckpointError, match="cannot be resumed from"):
+        run(tmp_path)
+    save_file({"network/x": torch.zeros(1)}, tmp_path / checkpoint.STATE)  # which does not say where it stopped
     with pytest.raises(CheckpointError, match="cannot be resumed from"):
         run(tmp_path)
 
@@ -343,6 +356,10 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Accelerator, "num_processes", 3)
     with pytest.raises(ConfigError, match="batch_size 2 cannot be shared by 3"):
         run(tmp_path)
+    method = Draem(CONFIG)
+    stage = dataclasses.replace(method.stages(DATA)[0], batch_size=9, in_halves=True)
+    with pytest.raises(ConfigError, match="batch_size 9 cannot be shared by 3 processes in even parts"):
+        fit(method, [stage], tmp_path, seed=3, device="cpu")
 
 
 def test_saved_states_are_plain_tensors(tmp_path: Path) -> None:

@@ -104,6 +104,28 @@ def test_masks_that_cannot_be_used(data: tuple[Path, Path]) -> None:
             configure(get_method(name), "nano", ("foreground=nowhere",))
 
 
+def test_images_of_the_same_name_get_masks_of_their_own(data: tuple[Path, Path], tmp_path: Path) -> None:
+    good, masks = data
+    images = [tmp_path / "set" / split / "good" / "0.png" for split in ("train", "validation")]
+    for image in images:
+        image.parent.mkdir(parents=True)
+        image.write_bytes((good / "0.png").read_bytes())
+    with pytest.raises(DataError, match=r"would be the foreground mask of .*train/good/0\.png and of "):
+        load_parts(str(masks), images, (32, 32))
+    right = np.zeros((48, 40), np.uint8)
+    right[:, 20:] = 255
+    for split in ("train", "validation"):
+        (masks / split).mkdir()
+        (masks / split / "0_mask.png").write_bytes((masks / "0.png").read_bytes())
+    assert cv2.imwrite(str(masks / "validation" / "0_mask.png"), right)
+    parts = load_parts(str(masks), images, (32, 32))
+    assert parts is not None
+    assert parts[0, :, :16].all()
+    assert not parts[0, :, 16:].any()
+    assert np.array_equal(parts[1], ~parts[0])
+    assert np.array_equal(load_parts(str(masks), images[1:], (32, 32)), parts[1:])
+
+
 def test_no_masks_are_needed_without_a_folder() -> None:
     assert load_parts("auto", [Path("nothing.png")], (32, 32)) is None
     assert load_parts("", [], (32, 32)) is None

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -345,6 +346,70 @@ def test_sources_that_cannot_be_used(
         attempt(tmp_path / "broken")
 
 
+def relearned(transferred: Path, path: Path, facts: dict[str, str], **arrays: Any) -> Path:
+    """Write what was learned anew, with other facts or arrays."""
+    file = transferred / "sources" / "tile" / LEARNED
+    with safe_open(file, framework="numpy") as learned:
+        save_file({**load_file(file), **arrays}, path, {**learned.metadata(), **facts})
+    return path
+
+
+def test_a_source_counts_once(transferred: Path, source: Path, parts: Path, tmp_path: Path) -> None:
+    for given in ([source, source], [source, transferred]):
+        with pytest.raises(DataError, match="is given twice"):
+            train("drept", parts, preset="nano", sources=given, out=tmp_path / "run")
+    run = unfinished(transferred, tmp_path / "half")
+    values = json.loads((run / checkpoint.CONFIG).read_text())
+    values["sources"].append({**values["sources"][0], "name": "other"})
+    (run / checkpoint.CONFIG).write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"has learned from 1 of its 2 sources\.\nGo on with it first"):
+        train("drept", parts, preset="nano", sources=[run], out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_learned_elsewhere_is_not_trusted(transferred: Path, parts: Path, tmp_path: Path) -> None:
+    for name in ("../escaped", "..", "", "a/b"):
+        given = relearned(transferred, tmp_path / "named.safetensors", {"source": name})
+        with pytest.raises(CheckpointError, match="cannot be the name of a folder"):
+            train("drept", parts, preset="nano", sources=[given], out=tmp_path / "run")
+    learned = load_file(transferred / "sources" / "tile" / LEARNED)
+    for arrays in (
+        {"mean": learned["mean"].astype(np.float64)},
+        {"mean": learned["mean"][:, :2]},
+        {name: values[:0] for name, values in learned.items()},
+        {"opacity": np.ones((), np.float32)},
+    ):
+        given = relearned(transferred, tmp_path / "odd.safetensors", {}, **arrays)
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        with pytest.raises(CheckpointError, match=r"must hold mixtures; its '\w+' is float"):
+            train("drept", parts, preset="nano", settings=QUICK, sources=[given], out=tmp_path / "run")
+
+
+def test_what_is_taken_up_is_there_from_the_start(transferred: Path, source: Path, parts: Path, tmp_path: Path) -> None:
+    """Another source's long lesson comes before it."""
+    given = relearned(transferred, tmp_path / "given.safetensors", {"source": "other", "root": "/elsewhere"})
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            "drept", parts, preset="nano", settings=QUICK, sources=[source, given], out=run, console=Stopper("remove")
+        )
+    given.unlink()
+    resume(run)
+    assert checkpoint.is_finished(run)
+    (run / checkpoint.WEIGHTS).unlink()
+    (run / "sources" / "other" / LEARNED).unlink()
+    with pytest.raises(CheckpointError, match=r"What was learned from 'other' is gone: .*given\.safetensors"):
+        resume(run)
+
+
+def test_a_lessons_damaged_weights_are_named(transferred: Path, tmp_path: Path) -> None:
+    run = unfinished(transferred, tmp_path / "run")
+    (run / "sources" / "tile" / LEARNED).unlink()
+    (run / "sources" / "tile" / checkpoint.WEIGHTS).write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"tile/weights\.safetensors does not hold the weights"):
+        resume(run)
+
+
 def test_a_copy_of_the_target_is_no_source(source: Path, transferred: Path, parts: Path, tmp_path: Path) -> None:
     """Under other names, and in part: images are compared by what their files hold, and each is read once at most."""
     copy, moved = tmp_path / "copy", tmp_path / "moved"
@@ -457,7 +522,7 @@ def faint(transferred: Path, folder: Path, share: float) -> Path:
     values["opacity"][:] = 0.01
     values["opacity"][: round(share * len(values["opacity"]))] = 1.0
     folder.mkdir()
-    save_file(values, folder / LEARNED, facts)
+    save_file(values, folder / LEARNED, {**facts, "root": str(folder)})
     return folder
 
 

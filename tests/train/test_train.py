@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 from edgead.console import Console
 from edgead.datasets import Category, open_category
-from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError
 from edgead.files import new_folder
 from edgead.train import checkpoint
 from edgead.train.train import MOST_HELD_OUT, find_unfinished, resume, split_normals, train
@@ -98,6 +99,15 @@ def test_all_categories_get_a_run_each(tmp_path: Path, write_image: Write) -> No
     again = train("draem", tmp_path / "data", category="all", preset="nano", settings=QUICK, out=tmp_path / "runs")
     assert again == runs  # the same command goes on where it stopped
     assert checkpoint.is_finished(runs[1])
+    for changed, differing in (
+        ({"method": "transfusion", "settings": ("size=32",)}, "method, config"),
+        ({"seed": 7}, "seed"),
+        ({"settings": (*QUICK[:-1], "batch_size=1")}, "config"),
+        ({"textures": tmp_path}, "textures"),
+    ):
+        options: dict[str, Any] = {"method": "draem", "preset": "nano", "settings": QUICK, **changed}
+        with pytest.raises(ConfigError, match=f"bolt holds a run with another {differing}\\."):
+            train(data=tmp_path / "data", category="all", out=tmp_path / "runs", **options)
 
 
 def test_damaged_images_are_named_and_counted(tmp_path: Path, write_image: Write) -> None:
@@ -153,6 +163,21 @@ def test_textures(tmp_path: Path, parts: Path, write_image: Write) -> None:
     assert checkpoint.load_run_config(run).textures == str(textures)
     with pytest.raises(DataError, match="holds no images"):
         train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "other", textures=tmp_path / "absent")
+    with pytest.raises(ConfigError, match="drept draws no textures; leave out --textures"):
+        train("drept", parts, textures=textures)
+    (run / checkpoint.WEIGHTS).unlink()
+    shutil.copy(textures / "woven" / "0.png", textures / "woven" / "1.png")
+    with pytest.raises(CheckpointError, match=r"The textures in .* are not those that"):
+        resume(run)
+
+
+def test_for_want_of_memory_it_says_what_to_lower(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(*arguments: object, **options: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("edgead.train.train.fit", fit)
+    with pytest.raises(DeviceError, match=r"(?s)Out of memory.*batch_size 2 at 32x32.*--set batch_size=.*--resume"):
+        train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "run")
 
 
 def test_an_existing_run_is_not_overwritten(trained: Path, parts: Path) -> None:
@@ -171,11 +196,18 @@ def test_resume_refuses_changed_images(trained: Path, tmp_path: Path, parts: Pat
     (folder / checkpoint.CONFIG).write_text(json.dumps(values))
     changed = data / values["normals"][0]
     shutil.copy(data / values["normals"][1], changed)
+    before = (folder / checkpoint.CONFIG).read_bytes()
     with pytest.raises(CheckpointError, match="are not those"):
-        resume(folder)
+        resume(folder, data=data, settings=("learning_rate=1e-5",))
+    assert (folder / checkpoint.CONFIG).read_bytes() == before
     assert find_unfinished("draem", tmp_path) == folder
     assert resume(folder, data=parts) == folder  # the right images, elsewhere
     assert checkpoint.is_finished(folder)
+    assert checkpoint.load_run_config(folder).data == str(parts.resolve())
+    values["config"]["unheard_of"] = 1
+    (folder / checkpoint.CONFIG).write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="configuration does not fit draem"):
+        resume(folder, settings=("learning_rate=1e-5",))
 
 
 def test_a_finished_run_is_left_alone(trained: Path) -> None:

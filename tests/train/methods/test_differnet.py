@@ -258,7 +258,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     def stop(rng: np.random.Generator) -> Arrays:
         nonlocal drawn
         drawn += 1
-        if drawn > 2:  # the second step's first example
+        if drawn > 4:  # the third step's first example
             raise KeyboardInterrupt
         return sample(rng)
 

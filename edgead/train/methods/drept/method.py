@@ -91,6 +91,7 @@ class Drept(Method):
     """DRepT. Without sources the defects are random mixtures, and it learns from good images alone."""
 
     name = "drept"
+    takes_textures = False
     card = Card(
         title="DRepT",
         paper="Defect-representation transfer, IJCNN 2023 (IEEE 10191690)",

@@ -167,8 +167,16 @@ def pool(learned: Sequence[Arrays]) -> Arrays:
         CheckpointError: a source's arrays are not mixtures.
     """
     for each in learned:
-        if set(each) != set(Mixtures._fields) or any(len(each[name]) != len(each["opacity"]) for name in each):
+        if set(each) != set(Mixtures._fields):
             raise CheckpointError(f"What was learned from a source must hold {', '.join(Mixtures._fields)}.")
+        count = each["opacity"].size
+        alike = (count, each["weight"].size // max(1, count))
+        shapes: dict[str, tuple[int, ...]] = {"opacity": (count,), "correlation": alike, "weight": alike}
+        shapes |= {"colour": (*alike, 3), "mean": (*alike, 2), "sigma": (*alike, 2)}
+        for name, shape in shapes.items():
+            if not count or each[name].shape != shape or each[name].dtype != np.float32:
+                found = f"{each[name].dtype} {list(each[name].shape)}"
+                raise CheckpointError(f"What was learned from a source must hold mixtures; its '{name}' is {found}.")
     most = max(each["weight"].shape[1] for each in learned)
 
     def padded(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:

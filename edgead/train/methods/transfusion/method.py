@@ -156,6 +156,7 @@ class Transfusion(Method):
                 batch_size=config.batch_size,
                 optimizer=optimizer,
                 schedule=lambda step: config.learning_rate_factor(step, steps),
+                in_halves=True,
             )
         ]
 

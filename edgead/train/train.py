@@ -328,7 +328,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     if workers is None:
         workers = 0 if (os.cpu_count() or 1) <= 2 else min(8, (os.cpu_count() or 1) - 1)
     optimise = partial(fit, seed=run.seed, device=device, precision=run.precision, workers=workers, console=console)
-    go_on = f"Go on with:  edgead train --resume --out {folder}"
+    go_on = f"edgead train --resume --out {folder}"
     if method.card.protocol:
         console.say(method.card.protocol if opened else method.card.without_sources)
     try:
@@ -344,10 +344,10 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             plots.draw_examples(_examples(method, data, run.seed), folder / SYNTHETIC)
         optimise(method, method.stages(data), folder)
     except KeyboardInterrupt:
-        console.say(f"Stopped. {go_on}")
+        console.say(f"Stopped. Go on with:  {go_on}")
         raise
     except OSError:
-        console.say(f"Stopped by an error. When it is mended: {go_on}")
+        console.say(f"Stopped by an error. When it is mended, go on with:  {go_on}")
         raise
     except (RuntimeError, MemoryError) as error:
         if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
@@ -356,11 +356,12 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         raise DeviceError(
             f"Out of memory while training with batch_size {run.config['batch_size']} at {sides}.\n"
             "Train anew with a smaller one (--set batch_size=…, --set size=…) or a smaller --preset.\n"
-            f"If something else took the memory: {go_on}"
+            f"If something else took the memory, go on with:  {go_on}"
         ) from error
     except TrainingError as error:
-        on = f"edgead train --resume --out {folder} --set {error.setting}=…"
-        raise TrainingError(f"{error}\nGo on with a lower one:  {on}", error.setting) from error
+        raise TrainingError(
+            f"{error}\nGo on with a lower one:  {go_on} --set {error.setting}=…", error.setting
+        ) from error
     if is_main():
         plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")

@@ -299,7 +299,7 @@ def test_the_score_of_a_constant_mask(steps: int) -> None:
 
 
 def test_the_reconstruction_counts_with_its_weight() -> None:
-    """A mask everywhere and black appearances: the image is what it was times 1/19."""
+    """A mask everywhere and a black good appearance: nothing of the image is left."""
 
     class Grey(Spy):
         def forward(self, x: Tensor, previous: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -163,7 +163,7 @@ def _match_masks(images: Sequence[Path], folder: Path, kind: str) -> Iterable[Sa
     if masks:
         stray = sorted(path.name for path in masks.values())
         raise DataError(
-            f"{len(stray)} masks in {folder} belong to no image, for instance {stray[0]}.\n"
+            f"Masks in {folder} belong to no image, for instance {stray[0]} ({len(stray)} in all).\n"
             "The mask of test/KIND/NAME.png is ground_truth/KIND/NAME_mask.png (or NAME.png)."
         )
 

@@ -14,6 +14,7 @@ import pytest
 import edgead
 from edgead.benchmark.benchmark import benchmark
 from edgead.bundle import MANIFEST, Bundle, manifest_digest, read_bundle
+from edgead.console import Console
 from edgead.errors import BundleError, ConfigError, DataError, SourceError
 from edgead.export.calibration import Calibration
 from edgead.export.export import export
@@ -173,7 +174,14 @@ def test_training_needs_depth_that_can_be_read(rgbd_parts: Path, tmp_path: Path)
     copy = tmp_path / "dome"
     shutil.copytree(rgbd_parts, copy)
     (copy / "train" / "good" / "xyz" / "000.tiff").unlink()
-    [folder] = train("transfusion", copy, preset="nano", settings=(*SETTINGS, "steps=1"), out=tmp_path / "run")
+    said: list[str] = []
+    console = Console()
+    console.say = said.append  # type: ignore[method-assign]
+    settings = (*SETTINGS, "steps=1")
+    [folder] = train("transfusion", copy, preset="nano", settings=settings, out=tmp_path / "run", console=console)
+    depth_range = load_run_config(folder).depth_range
+    assert depth_range is not None
+    assert f"depth from {depth_range[0]:g} to {depth_range[1]:g}, in the files' unit" in said
     assert len(load_run_config(folder).normals) == 9
     shutil.rmtree(copy / "train" / "good" / "xyz")
     with pytest.raises(DataError, match=r"None of the 10 .*depth.*\n.*rgb/000\.png has no depth: .*xyz/000\.tiff"):

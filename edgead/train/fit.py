@@ -90,10 +90,13 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         drop_next_state(folder)
-    saved = load_state(folder, trained)
+    saved, console = load_state(folder, trained), console or Console()
     if saved:
+        stage = stages[saved[0].stage]
+        console.say(f"Going on with '{stage.name}' after step {saved[0].step} of {stage.steps}")
         trim_metrics(folder, [stage.name for stage in stages], saved[0])
-    else:
+    elif (folder / METRICS).exists():
+        console.say(f"No state had been saved yet: '{stages[0].name}' begins anew")
         (folder / METRICS).unlink(missing_ok=True)
     for index, stage in enumerate(stages):
         # Channels-last convolutions are about 1.4 times faster on a CPU and fit tensor cores. Of a stage that is done,
@@ -106,7 +109,6 @@ def fit(
             even = " in even parts" if stage.in_halves else ""
             raise ConfigError(f"batch_size {stage.batch_size} cannot be shared by {processes} processes{even}.")
         resumed = saved if saved and index == saved[0].stage else None
-        console = console or Console()
         stage.prepare(accelerator.device, console.track(f"preparing {stage.name}"))
         loop = _StageLoop(trained, stage, index, folder, accelerator, seed, resumed)
         loop.run(workers, console, save_seconds)

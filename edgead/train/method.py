@@ -60,8 +60,10 @@ class MethodConfig:
         for name in ("batch_size", "epochs", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}.")
-        if self.steps < 0 or min(self.size) <= 0:
-            raise ConfigError(f"steps and size cannot be negative: {self.steps}, {self.size}.")
+        if min(self.size) <= 0:
+            raise ConfigError(f"size must be positive, not {self.size[0]}x{self.size[1]}.")
+        if self.steps < 0:
+            raise ConfigError(f"steps cannot be negative: {self.steps}. With 0 the epochs count.")
 
     @property
     def channels(self) -> int:

@@ -100,7 +100,10 @@ def _data_sources(
         anomalies = [sample.path for sample in category.test if sample.anomalous]
         if not normals or not anomalies:
             which = "defective images (test/KIND)" if normals else "good images"
-            refused.append(f"{category.root} has no {which}: a source needs good and defective ones.")
+            refused.append(
+                f"{category.root} has no {which}: a source needs good and defective ones.\n"
+                "Name another, or none (--source) and learn from good images alone."
+            )
         elif _shares_images(target, {image.resolve() for image in (*normals, *anomalies)}):
             refused.append(_own_source(str(category.root)))
         elif root in known:

@@ -274,7 +274,9 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     size = tuple(run.config["size"])
     paths = [Path(run.data, name) for name in run.normals]
     if method.config.channels == 4 and run.depth_range is None:
-        run = dataclasses.replace(run, depth_range=find_depth_range(paths, console.track("measuring depth")))
+        low, high = find_depth_range(paths, console.track("measuring depth"))
+        console.say(f"depth from {low:g} to {high:g}, in the files' unit")
+        run = dataclasses.replace(run, depth_range=(low, high))
     frames = load_frames(paths, size, run.pixels, console.track("reading images"))
     _report_skipped(frames, "image", console)
     if not len(frames.frames):

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from edgead.console import Console
 from edgead.errors import CheckpointError, ConfigError, DeviceError, TrainingError
 from edgead.train import checkpoint
 from edgead.train.fit import fit, make_accelerator
@@ -460,7 +461,11 @@ def test_a_stopped_contest_goes_on_to_the_same_result(tmp_path: Path, monkeypatc
     assert saved is not None
     assert saved[0].step == 3  # the loss of the fourth state was not seen
     assert {name.split("/")[0] for name in saved[1]} == {"0", "1"}
-    fit(second, [second.stage(8)], tmp_path / "cut", seed=5, device="cpu")
+    said: list[str] = []
+    console = Console()
+    console.say = said.append  # type: ignore[method-assign]
+    fit(second, [second.stage(8)], tmp_path / "cut", seed=5, device="cpu", console=console)
+    assert said == ["Going on with 'contest' after step 3 of 8"]
     assert checkpoint.read_metrics(tmp_path / "cut") == checkpoint.read_metrics(tmp_path / "whole")
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, second.network.state_dict()[name]), name

@@ -212,6 +212,7 @@ def test_a_training_that_diverged_goes_on_with_a_lower_rate(parts: Path, source:
     recorder = Recorder()
     resume(run, settings=("learning_rate=1e-3",), device="cpu", console=recorder)
     assert recorder.lines[0] == "Changed: learning_rate 1e+20 -> 0.001"
+    assert "No state had been saved yet: 'remove' begins anew" in recorder.lines
     kept = checkpoint.load_run_config(run)
     assert kept.config["learning_rate"] == 1e-3
     assert kept.changes == ("learning_rate 1e+20 -> 0.001",)

@@ -54,9 +54,10 @@ class TransfusionConfig(MethodConfig):
         levels = len(self.multipliers)
         unit = 2 ** (levels - 1)
         if any(side % unit for side in self.size):
+            near = "x".join(str(max(unit, round(side / unit) * unit)) for side in self.size)
             raise ConfigError(
                 f"TransFusion with {levels} levels needs input sides that are multiples of {unit}, "
-                f"not {self.size[0]}x{self.size[1]}."
+                f"not {self.size[0]}x{self.size[1]}. The nearest: --set size={near}"
             )
         if self.width < NORM_GROUPS or self.width % NORM_GROUPS:
             raise ConfigError(f"width must be a multiple of {NORM_GROUPS} (group norms), not {self.width}.")

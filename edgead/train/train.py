@@ -6,7 +6,8 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import partial
 from importlib import metadata
@@ -330,10 +331,9 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     if workers is None:
         workers = 0 if (os.cpu_count() or 1) <= 2 else min(8, (os.cpu_count() or 1) - 1)
     optimise = partial(fit, seed=run.seed, device=device, precision=run.precision, workers=workers, console=console)
-    go_on = f"edgead train --resume --out {folder}"
     if method.card.protocol:
         console.say(method.card.protocol if opened else method.card.without_sources)
-    try:
+    with _telling_how_to_go_on(run, folder, console):
         for config, _ in opened if is_main() else ():
             take_up(config, folder, console)
         learned = tuple(
@@ -345,6 +345,18 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             _check_visible(method, data, run, folder, console)
             plots.draw_examples(_examples(method, data, run.seed), folder / SYNTHETIC)
         optimise(method, method.stages(data), folder)
+    if is_main():
+        plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
+        console.say(f"Trained: {folder}")
+    return folder
+
+
+@contextmanager
+def _telling_how_to_go_on(run: RunConfig, folder: Path, console: Console) -> Iterator[None]:
+    """Say with whatever ends a training how it goes on."""
+    go_on = f"edgead train --resume --out {folder}"
+    try:
+        yield
     except KeyboardInterrupt:
         console.say(f"Stopped. Go on with:  {go_on}")
         raise
@@ -354,7 +366,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     except (RuntimeError, MemoryError) as error:
         if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
             raise
-        sides = "x".join(map(str, size))
+        sides = "x".join(map(str, run.config["size"]))
         raise DeviceError(
             f"Out of memory while training with batch_size {run.config['batch_size']} at {sides}.\n"
             "Train anew with a smaller one (--set batch_size=…, --set size=…) or a smaller --preset.\n"
@@ -364,10 +376,6 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         raise TrainingError(
             f"{error}\nGo on with a lower one:  {go_on} --set {error.setting}=…", error.setting
         ) from error
-    if is_main():
-        plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
-        console.say(f"Trained: {folder}")
-    return folder
 
 
 def load_textures(run: RunConfig, console: Console) -> Frames:

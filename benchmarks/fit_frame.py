@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import click
@@ -31,8 +32,8 @@ def main(out: Path, rounds: int) -> None:
     for name, shape in CASES.items():
         frame = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
         calls = {
-            "fit_frame": lambda frame=frame: fit_frame(frame, TARGET),
-            "inter_area": lambda frame=frame: cv2.resize(frame, TARGET[::-1], interpolation=cv2.INTER_AREA),
+            "fit_frame": partial(fit_frame, frame, TARGET),
+            "inter_area": partial(cv2.resize, frame, TARGET[::-1], interpolation=cv2.INTER_AREA),
         }
         times: dict[str, list[float]] = {key: [] for key in calls}
         for _ in range(rounds):

@@ -2,14 +2,16 @@
 
     python benchmarks/precision.py export --bundles BUNDLES --run RUN --run RUN --out RESULTS.json
     python benchmarks/precision.py score --bundles BUNDLES --data RUN=DATA --out RESULTS.json
-    python benchmarks/precision.py time --bundles BUNDLES --out RESULTS.json
+    python benchmarks/precision.py agree --bundles BUNDLES --run NAME --out RESULTS.json
+    python benchmarks/precision.py time --bundles BUNDLES --run NAME --out RESULTS.json
     python benchmarks/precision.py random --preset edge --out RESULTS.json
 
 `export` writes every run in each precision with the default gate, which sees held-out normals and synthetic anomalies,
-but no test label. `score` runs the bundles on labelled test images. Neither minds a busy machine; `time` does: it
-times all graphs of a run in turn on the same frames. ``random`` times DRAEM with random weights, and says in which
-operators the time goes: latency does not depend on the weights. Each adds what it found to the results file, under
-the name of the run's folder, with the machine and the load it found.
+but no test label. `score` runs the bundles on labelled test images. `agree` compares the CPU engines on the golden
+frames with each other, and with the INT8 form for TensorRT. None of these minds a busy machine; `time` does: it times
+all graphs of a run in turn on the same frames. ``random`` times DRAEM with random weights, and says in which operators
+the time goes: latency does not depend on the weights. Each adds what it found to the results file, under the name of
+the run's folder, with the machine and the load it found.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from edgead.console import Console, Terminal
 from edgead.datasets import open_category
 from edgead.errors import GateError
 from edgead.export.calibration import measure_ranges
+from edgead.export.complete import run_singly
 from edgead.export.export import export
 from edgead.export.gate import measure_accuracy, read_labelled
 from edgead.export.precision import to_int8
@@ -111,6 +114,29 @@ def score_run(name: str, data: Path, folder: Path) -> Iterator[tuple[str, str, d
                 found |= {**values, "flips": int((failed != baseline).sum()), "test_images": len(scores)}
             engine.close()
             yield precision, engine_name, found
+
+
+def compare_engines(bundle: Bundle) -> dict[str, Any]:
+    """Run an INT8 bundle's golden frames on both engines, and its form for TensorRT on ONNX Runtime as it is written.
+
+    Returns:
+        the largest differences in score and map, the spread of the first engine's, and what the bundle allows.
+    """
+    engines = {name: open_engine(name, bundle) for name in ENGINES}
+    engines["for tensorrt"] = OnnxRuntimeEngine(bundle.model, as_written=True)
+    outputs = {name: run_singly(engine, bundle.golden().frames, iter) for name, engine in engines.items()}
+    for engine in engines.values():
+        engine.close()
+    parity, found = bundle.manifest.parity, {}
+    for index, (what, allowed) in enumerate((("scores", "tolerance"), ("maps", "map_tolerance"))):
+        first, second, other = (each[index] for each in outputs.values())
+        found[what] = {
+            "spread": float(np.ptp(first)),
+            "engines_differ": float(np.abs(first - second).max()),
+            "forms_differ": float(np.abs(first - other).max()),
+            "allowed": parity[allowed],
+        }
+    return found
 
 
 def time_run(name: str, folder: Path, rounds: int) -> dict[str, Any]:
@@ -267,6 +293,18 @@ def score_command(bundles: Path, out: Path, data: tuple[str, ...]) -> None:
         for precision, engine, found in score_run(name, Path(folder), bundles):
             results.add(f"score {name}", "runs", name, precision, "engines", engine, value=found)
             click.echo(f"{name} {precision} {engine}: {found}", err=True)
+
+
+@main.command("agree")
+@BUNDLES
+@OUT
+@click.option("--run", "names", multiple=True, required=True, help="A run's name. Repeatable.")
+def agree_command(bundles: Path, out: Path, names: tuple[str, ...]) -> None:
+    """Compare engines on the golden frames of INT8 bundles."""
+    results = Results(out)
+    for name in names:
+        found = compare_engines(read_bundle(bundles / f"{name}-int8.edgead"))
+        results.add("agree", "runs", name, "agreement", value=found)
 
 
 @main.command("time")

@@ -45,7 +45,7 @@ def validation(run: RunConfig, method: Any, anomalies: int) -> tuple[NDArray[np.
     held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.pixels)
     normals, parts = held_out.frames, load_parts(run.config["foreground"], held_out.paths, size)
     rng = np.random.default_rng((run.seed, 0x57E9))
-    textures = load_textures(run, Console())
+    textures = load_textures(run, Console()).frames
     made = [method.example(TrainingData(normals, textures, parts=parts), rng) for _ in range(anomalies)]
     frames = np.concatenate([normals, np.stack([example["frame"] for example in made])])
     empty = np.zeros((len(normals), *size), np.bool_)

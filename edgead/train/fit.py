@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
+import importlib
 import json
 import math
 import os
@@ -50,7 +52,7 @@ SAVE_SHARE = 0.02
 """Most of the time that may go into saving; where a state is large, it is saved less often."""
 FAR = 2.0
 """A loss runs away that is above the stage's first one by more than this times (1 + its size): trainings that went well
-were by 0.35 at most, in 100 stages of all methods; one that diverges passes 2 many steps before a number overflows."""
+were by 0.35 at most (docs/adr/0022); one that diverges passes 2 many steps before a number overflows."""
 CALM = 100
 """Steps without such a loss until a state is kept again: with weights that are ruined it goes up and down."""
 
@@ -133,6 +135,10 @@ def make_accelerator(device: str, precision: str, turns: bool = False) -> Accele
                 "Use --device cpu, or install a torch build with CUDA and check nvidia-smi."
             )
         os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{index}"
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        # Its functions take the group of processes for a default value where there is one at their import: they would
+        # hold it past its end, and a thread of it that asks for Python while the process ends aborts that process.
+        importlib.import_module("torch.distributed.nn.functional")
     AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps the first choice of a process forever
     try:
         shared = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
@@ -153,6 +159,7 @@ def _leave_group_at_exit() -> None:
 
     def leave() -> None:
         if torch.distributed.is_initialized():
+            gc.collect()  # what was trained holds the group, in a cycle
             torch.distributed.destroy_process_group()
 
     atexit.register(leave)

@@ -35,7 +35,7 @@ def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArr
 
     The mask of ``NAME.png`` is ``NAME.png`` or ``NAME_mask.png`` in that folder (any picture format), of the image's
     size; every value above zero is the part (above 127 in JPEG). Masks of other images may lie there too. Of several
-    in subfolders it is the one with most of its subfolders' names in the image's path.
+    in subfolders it is the one with most of its subfolders' names in the image's path, of these the least deep.
 
     Args:
         how: the folder; one of `FOREGROUNDS` or ``""`` needs none.
@@ -46,7 +46,8 @@ def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArr
         ``[N, H, W] bool``, in the order of the images; None where there is no folder.
 
     Raises:
-        DataError: no such folder; an image without a mask; a mask of another size, empty, or of two images.
+        DataError: no such folder; an image without a mask, or with two; a mask of another size, empty, or of two
+            images.
     """
     if not how or how in FOREGROUNDS:
         return None
@@ -64,7 +65,12 @@ def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArr
     owners: dict[Path, Path] = {}
     for number, image in enumerate(images):
         candidates = files.get(f"{image.stem}_mask", files.get(image.stem, []))
-        file = max(candidates, key=lambda path: len({*path.relative_to(folder).parts} & {*image.parts}), default=None)
+        ranked = sorted(((_fits(path.relative_to(folder), image), path) for path in candidates), reverse=True)
+        if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
+            raise DataError(
+                f"{ranked[0][1]} and {ranked[1][1]} could both be the foreground mask of {image}. Take one away."
+            )
+        file = ranked[0][1] if ranked else None
         if file is not None and owners.setdefault(file, image) != image:
             raise DataError(
                 f"{file} would be the foreground mask of {owners[file]} and of {image}.\n"
@@ -87,6 +93,11 @@ def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArr
                 f"The foreground mask {file} is empty at {size[0]}×{size[1]}: nowhere would be left for anomalies."
             )
     return parts
+
+
+def _fits(mask: Path, image: Path) -> tuple[int, int]:
+    """Return how well a mask, by its path within the folder, fits an image of its name; more is better."""
+    return len({*mask.parent.parts} & {*image.parts}), -len(mask.parent.parts)
 
 
 def parts_fingerprint(parts: NDArray[np.bool_] | None) -> str:

@@ -124,6 +124,14 @@ def test_images_of_the_same_name_get_masks_of_their_own(data: tuple[Path, Path],
     assert not parts[0, :, 16:].any()
     assert np.array_equal(parts[1], ~parts[0])
     assert np.array_equal(load_parts(str(masks), images[1:], (32, 32)), parts[1:])
+    (masks / "0.bmp").write_bytes((masks / "0.png").read_bytes())
+    elsewhere = tmp_path / "else" / "0.png"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(images[0].read_bytes())
+    for split in ("train", "validation"):
+        (masks / split / "0_mask.png").unlink()
+    with pytest.raises(DataError, match=r"could both be the foreground mask of .*else/0\.png"):
+        load_parts(str(masks), [elsewhere], (32, 32))
 
 
 def test_no_masks_are_needed_without_a_folder() -> None:

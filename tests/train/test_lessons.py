@@ -560,7 +560,14 @@ def test_old_runs_without_sources_are_read(trained: Path, tmp_path: Path) -> Non
 
 
 SHARED = """
+import atexit
 import sys
+from pathlib import Path
+
+def count() -> None:
+    print("threads", sum("gloo" in name.read_text() for name in Path("/proc/self/task").glob("*/comm")), flush=True)
+
+atexit.register(count)
 from edgead.train.train import train
 
 train("drept", sys.argv[1], preset="nano", settings=sys.argv[4:], sources=[sys.argv[2]], out=sys.argv[3], device="cpu")
@@ -569,7 +576,7 @@ train("drept", sys.argv[1], preset="nano", settings=sys.argv[4:], sources=[sys.a
 
 @pytest.mark.slow
 def test_two_processes_learn_from_a_source_and_then_from_the_target(parts: Path, source: Path, tmp_path: Path) -> None:
-    """Turns and two trainings in one command: the group of processes must outlive the first."""
+    """Turns and two trainings in one command: the group must outlive the first, and end before its processes do."""
     script, out = tmp_path / "shared.py", tmp_path / "run"
     script.write_text(SHARED)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -579,6 +586,7 @@ def test_two_processes_learn_from_a_source_and_then_from_the_target(parts: Path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("threads 0") == 2, done.stdout
     stages = [entry["stage"] for entry in checkpoint.read_metrics(out / "sources" / "tile")]
     assert stages == ["remove"] * 3 + ["describe"] * 2
     assert len(checkpoint.read_metrics(out)) == 2

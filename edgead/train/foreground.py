@@ -64,22 +64,11 @@ def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArr
     parts = np.empty((len(images), *size), np.bool_)
     owners: dict[Path, Path] = {}
     for number, image in enumerate(images):
-        candidates = files.get(f"{image.stem}_mask", files.get(image.stem, []))
-        ranked = sorted(((_fits(path.relative_to(folder), image), path) for path in candidates), reverse=True)
-        if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
-            raise DataError(
-                f"{ranked[0][1]} and {ranked[1][1]} could both be the foreground mask of {image}. Take one away."
-            )
-        file = ranked[0][1] if ranked else None
-        if file is not None and owners.setdefault(file, image) != image:
+        file = _find_mask(files.get(f"{image.stem}_mask", files.get(image.stem, [])), folder, image)
+        if owners.setdefault(file, image) != image:
             raise DataError(
                 f"{file} would be the foreground mask of {owners[file]} and of {image}.\n"
                 f"Give each its own, in subfolders named as theirs: {folder / image.parent.name / image.name}"
-            )
-        if file is None:
-            raise DataError(
-                f"There is no foreground mask for {image}.\n"
-                f"Put {image.stem}.png or {image.stem}_mask.png into {folder}, or leave foreground out."
             )
         mask, (height, width) = read_mask(file), read_frame(image).shape[:2]
         if mask.shape != (height, width):
@@ -95,9 +84,19 @@ def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArr
     return parts
 
 
-def _fits(mask: Path, image: Path) -> tuple[int, int]:
-    """Return how well a mask, by its path within the folder, fits an image of its name; more is better."""
-    return len({*mask.parent.parts} & {*image.parts}), -len(mask.parent.parts)
+def _find_mask(candidates: list[Path], folder: Path, image: Path) -> Path:
+    """Return the one of the masks of an image's name that is this image's."""
+    if not candidates:
+        raise DataError(
+            f"There is no foreground mask for {image}.\n"
+            f"Put {image.stem}.png or {image.stem}_mask.png into {folder}, or leave foreground out."
+        )
+    inside = [path.relative_to(folder).parent.parts for path in candidates]
+    fits = [(len({*parts} & {*image.parts}), -len(parts)) for parts in inside]
+    (best, mask), *others = sorted(zip(fits, candidates), reverse=True)
+    if others and others[0][0] == best:
+        raise DataError(f"{mask} and {others[0][1]} could both be the foreground mask of {image}. Take one away.")
+    return mask
 
 
 def parts_fingerprint(parts: NDArray[np.bool_] | None) -> str:

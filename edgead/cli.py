@@ -161,6 +161,7 @@ def train(go_on: bool, as_json: bool, data: Path | None, method: str, out: Path 
     if go_on:
         _refuse_others("method", "data", "settings", "out", "device", "workers", "go_on", "as_json")
         folder = out or find_unfinished(method)
+        _check_method(folder, method)
         kept = {name: options[name] for name in ("settings", "device", "workers")}
         folders = [resume(folder, data=data, console=Terminal(), **kept)]
     else:
@@ -273,6 +274,7 @@ def export(
     from edgead.export.gate import Budget
 
     if checkpoint:
+        _check_method(checkpoint, method)
         runs = [checkpoint]
     else:
         runs = find_runs_of_all(method) if category == "all" else [find_run(method, category)]
@@ -376,6 +378,15 @@ def _refuse_given(when: str, *names: str) -> None:
         name = parameter.name or ""
         if name in names and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{parameter.opts[0]} means nothing {when}.")
+
+
+def _check_method(run: Path, method: str) -> None:
+    """Refuse another method than a run's, where the command line names both."""
+    from edgead.train.checkpoint import load_run_config
+
+    given = click.get_current_context().get_parameter_source("method") is click.core.ParameterSource.COMMANDLINE
+    if given and (own := load_run_config(run).method) != method:
+        raise click.UsageError(f"{run} is a run of {own}, not of {method}.")
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:
@@ -631,6 +642,7 @@ def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
         proof = _prove(read_bundle(bundle), engine, batch)
         _emit(dataclasses.asdict(proof), as_json, f"ok  {bundle} can be run here on {proof.engine}")
         return
+    _refuse_given("without --build", "engine", "batch")
     findings = diagnose()
     marks = {True: "ok", False: "--", None: "  "}
     lines = [f"{marks[finding.good]}  {finding.name:<12} {finding.text}" for finding in findings]

@@ -14,14 +14,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.depth import Depth, DepthRange, find_depth_file, measure_range
+from edgead.depth import DepthRange, find_depth_file, find_ends, measure_range
 from edgead.errors import DataError
 from edgead.images import COLOUR, Mask, PixelFormat, fit_frame, fit_mask, list_images, read_depth, read_frame, read_mask
 
@@ -251,28 +251,31 @@ def load_frames(
     return Frames(frames[: len(kept)], tuple(kept), tuple(skipped), digest.hexdigest())
 
 
-def find_depth_range(paths: Sequence[Path], progress: Callable[[Sequence[Path]], Iterable[Path]] = iter) -> DepthRange:
-    """Return the depth range of good images; those whose depth cannot be read are left out.
+def find_depth_range(
+    paths: Sequence[Path], progress: Callable[[Sequence[Path]], Iterable[Path]] = iter
+) -> tuple[DepthRange, dict[Path, DepthRange]]:
+    """Return the depth range of good images, and which of them widen it because theirs has no part in the usual one.
+
+    Those whose depth cannot be read are left out.
 
     Raises:
         DataError: not one can be read; with the first reason.
     """
     reasons: list[DataError] = []
-
-    def pictures() -> Iterator[Depth]:
-        for path in progress(paths):
-            try:
-                yield read_depth(find_depth_file(path))
-            except DataError as error:
-                reasons.append(error)
-
-    found = measure_range(pictures())
-    if found is None:
+    ends: dict[Path, DepthRange] = {}
+    for path in progress(paths):
+        try:
+            ends[path] = find_ends(read_depth(find_depth_file(path)))
+        except DataError as error:
+            reasons.append(error)
+    if not ends:
         raise DataError(
             f"None of the {len(paths)} good images has depth that can be read; the first:\n{reasons[0]}\n"
             "Depth lies in xyz/ beside the colours in rgb/. Without any, leave out --set depth=true."
         )
-    return found
+    usual_near, usual_far = np.median([*ends.values()], axis=0)
+    odd = {path: (near, far) for path, (near, far) in ends.items() if far < usual_near or near > usual_far}
+    return measure_range(ends.values()), odd
 
 
 def read_labelled_mask(sample: Sample, frame_size: tuple[int, int], size: tuple[int, int]) -> Mask | None:

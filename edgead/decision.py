@@ -51,6 +51,16 @@ class Threshold:
         return line
 
 
+def check_false_reject(bound: float) -> None:
+    """Refuse a bound of the false-reject rate that is not between 0 and 1, both excluded.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not 0 < bound < 1:
+        raise DataError(f"The false-reject bound must lie between 0 and 1, not {bound}.")
+
+
 def conformal_threshold(scores: ArrayLike, bound: float = 0.01) -> Threshold:
     """Compute a threshold from the scores of held-out good images by split conformal prediction.
 
@@ -70,8 +80,7 @@ def conformal_threshold(scores: ArrayLike, bound: float = 0.01) -> Threshold:
         raise DataError("A threshold needs at least one held-out good image; there is none.")
     if not np.all(np.isfinite(values)):
         raise DataError("Some scores of the held-out good images are not finite; no threshold can be set.")
-    if not 0 < bound < 1:
-        raise DataError(f"The false-reject bound must lie between 0 and 1, not {bound}.")
+    check_false_reject(bound)
     n = values.size
     k = min(n, math.ceil((n + 1) * (1 - bound) - 1e-9))
     return Threshold(float(values[k - 1]), n, max(bound, 1 / (n + 1)), bound)

@@ -117,11 +117,15 @@ def encode(depth: Depth, depth_range: DepthRange) -> NDArray[np.uint8]:
     return codes.astype(np.uint8) * measured
 
 
-def measure_range(pictures: Iterable[Depth]) -> DepthRange | None:
-    """Return the depth range of good parts: from the nearest to the farthest of all pictures, and a margin."""
-    ends = np.array([np.percentile(depth[depth > 0], PERCENTILES) for depth in pictures])
-    if not len(ends):
-        return None
-    near, far = float(ends[:, 0].min()), float(ends[:, 1].max())
+def find_ends(depth: Depth) -> DepthRange:
+    """Return the nearest and the farthest distance of a picture, without stray points."""
+    near, far = np.percentile(depth[depth > 0], PERCENTILES)
+    return float(near), float(far)
+
+
+def measure_range(ends: Iterable[DepthRange]) -> DepthRange:
+    """Return the depth range of good parts: from the nearest to the farthest of all pictures' ends, and a margin."""
+    nearest, farthest = zip(*ends)
+    near, far = min(nearest), max(farthest)
     margin = max(MARGIN * (far - near), 0.01 * far)  # of something flat too
     return max(0.0, near - margin), far + margin

@@ -111,6 +111,10 @@ def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
         (["export"], "There is no finished run of draem"),
         (["export", "--checkpoint", "EMPTY"], "is not a training run"),
         (["export", "--category", "all", "--out", "x"], "leave out --out"),
+        (["export", "--method", "aand", "--checkpoint", "RUN"], "is a run of draem, not of aand"),
+        (["train", "--resume", "--method", "drept", "--out", "RUN"], "is a run of draem, not of drept"),
+        (["export", "--checkpoint", "RUN", "--false-reject", "nan"], "must lie between 0 and 1"),
+        (["doctor", "--batch", "3"], "--batch means nothing without --build"),
         (["import", "absent.onnx"], "There is no file absent.onnx"),
         (["import", "a.onnx", "--method", "draem", "--bgr"], "--rgb means nothing with --method"),
         (["import", "a.onnx", "--set", "size=3"], "--set means nothing without --method"),
@@ -130,10 +134,10 @@ def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
     ],
 )
 def test_bad_input_is_said_in_a_few_lines(
-    bundle: Bundle, parts: Path, tmp_path: Path, arguments: list[str], message: str
+    bundle: Bundle, trained: Path, parts: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
-    places = {"EMPTY": tmp_path / "empty", "PARTS": parts, "BUNDLE": bundle.path}
+    places = {"EMPTY": tmp_path / "empty", "PARTS": parts, "BUNDLE": bundle.path, "RUN": trained}
     done = edgead(*[places.get(argument, argument) for argument in arguments], folder=tmp_path)
     lines = error_lines(done)
     assert message in done.stderr

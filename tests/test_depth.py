@@ -12,7 +12,7 @@ import pytest
 
 import edgead
 from edgead.datasets import find_depth_range, load_frames, open_category
-from edgead.depth import as_depth, encode, find_depth_file, measure_range
+from edgead.depth import as_depth, encode, find_depth_file, find_ends, measure_range
 from edgead.errors import DataError
 from edgead.images import PixelFormat, draw_overlay, fit_depth, fit_frame, list_images, read_depth, read_frame, to_frame
 
@@ -117,10 +117,9 @@ def test_the_range_is_that_of_all_pictures_without_stray_points() -> None:
     near, far = np.linspace(0.40, 0.45, 10_000), np.linspace(0.45, 0.50, 10_000)
     near[0], far[-1] = 0.01, 30
     far[:500] = 0
-    found = measure_range([near[:, None].astype(np.float32), far[:, None].astype(np.float32)])
+    found = measure_range([find_ends(each[:, None].astype(np.float32)) for each in (near, far)])
     assert found == pytest.approx((0.40 - 0.01, 0.50 + 0.01), abs=3e-4)
-    assert measure_range([np.full((4, 4), 2, np.float32)]) == pytest.approx((1.98, 2.02))
-    assert measure_range([]) is None
+    assert measure_range([find_ends(np.full((4, 4), 2, np.float32))]) == pytest.approx((1.98, 2.02))
 
 
 def test_no_depth_is_made_of_what_was_not_measured() -> None:
@@ -177,7 +176,8 @@ def test_frames_that_do_not_fit_a_model_with_depth_or_one_without() -> None:
 def test_files_of_a_data_set(rgbd_parts: Path) -> None:
     category = open_category(rgbd_parts)
     assert (category.layout, len(category.normals), len(category.validation)) == ("mvtec3d", 10, 4)
-    near, far = find_depth_range(category.normals)
+    (near, far), odd = find_depth_range(category.normals)
+    assert not odd
     assert 0.435 < near < 0.45 < 0.5 < far < 0.52
     frames = load_frames(category.normals, (32, 40), PixelFormat(depth_range=(near, far)))
     colours = load_frames(category.normals, (32, 40))

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -183,6 +184,12 @@ def test_training_needs_depth_that_can_be_read(rgbd_parts: Path, tmp_path: Path)
     assert depth_range is not None
     assert f"depth from {depth_range[0]:g} to {depth_range[1]:g}, in the files' unit" in said
     assert len(load_run_config(folder).normals) == 9
+    assert not [line for line in said if "same unit" in line]
+    other = copy / "train" / "good" / "xyz" / "001.tiff"
+    assert cv2.imwrite(str(other), read_depth(other) * 1000)
+    train("transfusion", copy, preset="nano", settings=settings, out=tmp_path / "mixed", console=console)
+    [warning] = [line for line in said if "same unit" in line]
+    assert "rgb/001.png is 4" in warning
     shutil.rmtree(copy / "train" / "good" / "xyz")
     with pytest.raises(DataError, match=r"None of the 10 .*depth.*\n.*rgb/000\.png has no depth: .*xyz/000\.tiff"):
         train("transfusion", copy, preset="nano", settings=SETTINGS, out=tmp_path / "none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,6 +83,8 @@ def benchmark(
     misses: list[tuple[str, tuple[Miss, ...]]] = []
     for inspector, category in zip(inspectors, chosen):
         manifest = inspector.bundle.manifest
+        if category.name != manifest.category:
+            console.say(f"{manifest.name} was made for '{manifest.category}' and is measured on '{category.name}'.")
         if category.without_mask:
             console.say(
                 f"Warning: {category.without_mask} defective images of {category.name} have no mask; "
@@ -93,6 +96,7 @@ def benchmark(
                 "bundle": manifest.name,
                 "method": manifest.method,
                 "preset": manifest.preset,
+                "config": manifest.config,
                 "category": category.name,
                 "engine": inspector.engine.name,
                 "precision": manifest.precision,
@@ -127,6 +131,8 @@ def benchmark(
     }
     report = Report(results, tuple(misses))
     folder = Path(out) if out else new_folder(Path("runs", "benchmark", f"{datetime.now():%Y%m%d-%H%M%S}"))
+    if (folder / "results.json").exists():
+        console.say(f"The report in {folder} is replaced.")
     write_report(report, folder)
     return report, folder
 
@@ -177,13 +183,14 @@ def _frames_to_time(categories: Sequence[Category], pixels: PixelFormat, console
 
 
 def _averages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean over categories of each method, preset, precision and engine that has more than one."""
+    """Mean over categories of bundles that differ in nothing else, where each has a category of its own."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["method"], row["preset"], row["precision"], row["engine"]), []).append(row)
+        kind = (row["method"], row["preset"], row["precision"], row["engine"])
+        groups.setdefault((*kind, json.dumps(row["config"])), []).append(row)
     averages = []
-    for (method, preset, precision, engine), members in groups.items():
-        if len(members) < 2:
+    for (method, preset, precision, engine, _), members in groups.items():
+        if len(members) < 2 or len({row["category"] for row in members}) < len(members):
             continue
         average: dict[str, Any] = {
             "bundle": f"{method} {preset} {precision}",

@@ -124,10 +124,11 @@ def warn_of_anomalies(
         above = np.flatnonzero(scores >= typical) if typical > fitted.value else above[:0]
     if len(above):
         worst = [int(index) for index in above[np.argsort(-scores[above])][:3]]
-        names = ", ".join(f"{frames.paths[index].name} ({scores[index]:.3g})" for index in worst)
+        names = ", ".join(f"{frames.paths[index].name} ({scores[index]:.6g})" for index in worst)
         console.say(
             f"Warning: {len(above)} of {len(scores)} calibration images score like defects "
-            f"(threshold {fitted.value:.3g}): {names}. If they show any, take them out and export again."
+            f"(threshold {fitted.value:.6g}): {names}. If they show any, give others with --calib-data; "
+            "a network that was trained on such images should be trained again without them."
         )
 
 

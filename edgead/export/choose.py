@@ -31,6 +31,8 @@ LEAST_SLACK, MOST_SLACK = 0.05, 0.25
 """The same at least and at most, relative to the spread of the golden outputs; docs/adr/0021."""
 ROUNDS = 7
 """Timed inferences of each graph on each engine."""
+FASTER = 0.95
+"""Share of another's time that a precision must stay below to count as faster; less is noise."""
 T = TypeVar("T")
 
 
@@ -129,10 +131,13 @@ def choose(trial: Trial, precision: str, calibration: Calibration) -> Assembled:
             console.say(str(error).splitlines()[0])
     engine.close()
     speed, failed = _measure_speed(candidates, console)
-    name = min(speed, key=lambda each: min(speed[each].values())) if precision == "auto" else precision
     _say_failures(console, failed)
     _say_speed(console, speed)
-    if name == precision:
+    name = precision
+    if precision == "auto":
+        name = _fastest(speed)
+        console.say(f"auto takes {name}")
+    else:
         _warn_of_better(console, speed, name)
     chosen = candidates[name]
     gate_facts = {**chosen.manifest.gate, "milliseconds_here": speed, "failed_here": failed}
@@ -267,10 +272,16 @@ def _say_speed(console: Console, speed: Mapping[str, Mapping[str, float]]) -> No
         console.say(f"{name}: {times[engine]:.3g} ms a frame here, on {engine}")
 
 
+def _fastest(speed: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the highest of the precisions, given from high to low, that are as good as the fastest."""
+    best = {name: min(times.values()) for name, times in speed.items()}
+    return next(name for name, time in best.items() if time * FASTER <= min(best.values()))
+
+
 def _warn_of_better(console: Console, speed: Mapping[str, Mapping[str, float]], name: str) -> None:
     """Warn where a higher precision than the one that was asked for runs better here."""
     best = {each: min(times.values()) for each, times in speed.items()}
-    slower = [each for each, time in best.items() if name in best and time < best[name]]
+    slower = [each for each, time in best.items() if name in best and time < best[name] * FASTER]
     on_gpu = {each for each, times in speed.items() if any(engine in times for engine in ON_GPU)}
     if "fp16" in on_gpu and name not in on_gpu:
         console.say(f"Warning: {name} runs on no engine of this machine's GPU, fp16 does: --precision fp16 or auto.")

@@ -12,6 +12,7 @@ import edgead.train  # noqa: F401  first: it says what to install where PyTorch 
 from edgead.bundle import MODEL, Bundle, is_bundle
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames, open_category
+from edgead.decision import check_false_reject
 from edgead.errors import CheckpointError, DataError
 from edgead.export.calibration import Calibration, find_images
 from edgead.export.choose import Trial, check_precision, choose
@@ -22,7 +23,7 @@ from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
-from edgead.train.foreground import load_parts
+from edgead.train.foreground import load_parts, parts_fingerprint
 from edgead.train.method import Method, TrainingData
 from edgead.train.sources import load_learned
 
@@ -96,6 +97,7 @@ def export(
         EdgeadError: see `edgead.errors`.
     """
     check_precision(precision)
+    check_false_reject(false_reject)
     run_folder, console = Path(run_folder), console or Console()
     run, method = checkpoint.load_method(run_folder, settings)
     path = Path(out) if out else Path("runs", "export", run_folder.resolve().name + ".edgead")
@@ -109,6 +111,11 @@ def export(
     rng = np.random.default_rng((run.seed, 0x60D))
     count = SYNTHETIC if precision != "fp32" else min(len(held_out.frames), PARITY_FRAMES)
     parts = load_parts(run.config.get("foreground", ""), held_out.paths, method.config.size)
+    if not run.fits_held_out_parts(parts_fingerprint(parts)):
+        raise DataError(
+            f"The masks in {run.config['foreground']} are not those that this run was started with.\n"
+            "Bring the right ones back, or train anew."
+        )
     data_held_out = TrainingData(held_out.frames, sources=load_learned(run_folder, run), parts=parts)
     anomalies = np.stack([method.example(data_held_out, rng)["frame"] for _ in range(count)])
     with atomic_folder(path) as folder:

@@ -16,7 +16,7 @@ import edgead
 from edgead.bundle import MODEL, Bundle, is_bundle
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames, open_category
-from edgead.decision import Threshold
+from edgead.decision import Threshold, check_false_reject
 from edgead.errors import ConfigError, DataError, ModelError
 from edgead.export import anomalib
 from edgead.export.complete import Assembled, Limits, assemble, limits_of, seal
@@ -131,6 +131,7 @@ def import_onnx(
     path, options, console = Path(path), options or OnnxOptions(), console or Console()
     if source not in SOURCES:
         raise ConfigError(f"--from is one of {', '.join(SOURCES)}, not '{source}'.")
+    check_false_reject(false_reject)
     folder = target(out, path.stem)
     model = read_onnx(path)
     taken = _take_anomalib(model, options) if source == "anomalib" else _take(model, options)
@@ -324,7 +325,7 @@ def _find_size(
     height, width = sides[1:3] if reading.channels_last else sides[2:4]
     for declared, side in zip((height, width), wanted or (0, 0)):
         if declared and side and declared != side:
-            raise ConfigError(f"The model's input is {height}×{width}; --size {wanted} does not fit it. Leave it out.")
+            raise ConfigError(f"The model's input is {height}×{width}; another --size does not fit it. Leave it out.")
     if sides[0] > 1:
         raise ModelError(f"The model takes {sides[0]} images at a time. Export it for one, or for any number.")
     size = wanted or (height, width)

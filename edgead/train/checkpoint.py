@@ -7,6 +7,7 @@ next.safetensors     the next state, for one step: it replaces the other if its 
 weights.safetensors  the trained weights; their presence means that the run is finished
 curves.png           losses over steps
 synthetic.png        examples of what the network was trained on
+.lock                held by the process that trains here
 sources/NAME         what was learned from another product first; see `edgead.train.sources`
 """
 
@@ -16,8 +17,9 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,13 @@ from edgead.images import PixelFormat
 from edgead.train.method import Method, MethodConfig, Trained, config_from_dict, reconfigure
 from edgead.train.methods import get_method
 
+if sys.platform != "win32":
+    import fcntl
+
 CONFIG, METRICS, STATE, WEIGHTS = "config.json", "metrics.jsonl", "state.safetensors", "weights.safetensors"
 NEXT = "next.safetensors"
 CURVES = "curves.png"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,8 @@ class RunConfig:
         versions: of the packages that matter.
         weights: file of a backbone's weights, or None for its publisher's download.
         sources: other products whose real defects are learned from.
-        parts_fingerprint: SHA-256 over the foreground masks of the training images; empty where there are none.
+        parts_fingerprint, held_out_parts_fingerprint: SHA-256 over the foreground masks of the training images and of
+            those held out; empty where there are none, the second in runs of before it was kept, too.
         depth_range: of the training images' depth, see `edgead.depth`; None where none is learned from.
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
@@ -105,11 +112,35 @@ class RunConfig:
     depth_range: DepthRange | None = None
     changes: tuple[str, ...] = ()
     textures_fingerprint: str = ""
+    held_out_parts_fingerprint: str = ""
 
     @property
     def pixels(self) -> PixelFormat:
         """How images become frames."""
         return PixelFormat(self.bit_depth, self.depth_range)
+
+    def fits_held_out_parts(self, fingerprint: str) -> bool:
+        """Tell whether the foreground masks of the images held out are those that the run was started with."""
+        return self.held_out_parts_fingerprint in ("", fingerprint)
+
+
+@contextmanager
+def sole_trainer(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a run's folder; the system lets it in when this one is gone.
+
+    Raises:
+        CheckpointError: another process is training there.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as stream:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, workers do not inherit it
+        except (BlockingIOError, PermissionError) as error:
+            raise CheckpointError(f"Another process is training in {folder}. Wait for it, or stop it.") from error
+        yield
 
 
 def save_run_config(folder: Path, run: RunConfig) -> None:
@@ -133,7 +164,7 @@ def load_run_config(folder: Path) -> RunConfig:
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a training run: it has no {CONFIG}.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}). Train again, or name another --checkpoint.") from error
+        raise CheckpointError(f"{path} is damaged ({error}). Train again, or name another run.") from error
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,7 +302,9 @@ def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]
         network = {name.removeprefix("network/"): value for name, value in tensors.items() if name[0] == "n"}
         trained.network.load_state_dict(network)
     except (OSError, SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be resumed from: {error}") from error
+        raise CheckpointError(
+            f"{path} cannot be resumed from: {error}\nBring it back, or delete it: what was trained then begins anew."
+        ) from error
     rest = {name.removeprefix("optimizer/"): value for name, value in tensors.items() if name[0] == "o"}
     return state, rest
 

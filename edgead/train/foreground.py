@@ -94,6 +94,8 @@ def _find_mask(candidates: list[Path], folder: Path, image: Path) -> Path:
     inside = [path.relative_to(folder).parent.parts for path in candidates]
     fits = [(len({*parts} & {*image.parts}), -len(parts)) for parts in inside]
     (best, mask), *others = sorted(zip(fits, candidates), reverse=True)
+    if mask.samefile(image):
+        raise DataError(f"{folder} is no folder of foreground masks: {image} would be its own mask.")
     if others and others[0][0] == best:
         raise DataError(f"{mask} and {others[0][1]} could both be the foreground mask of {image}. Take one away.")
     return mask

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from functools import partial
 from importlib import metadata
@@ -24,10 +24,10 @@ from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError, 
 from edgead.files import new_folder
 from edgead.images import Frame, list_images
 from edgead.train import checkpoint, plots
-from edgead.train.checkpoint import CURVES, RunConfig
+from edgead.train.checkpoint import CURVES, RunConfig, SourceConfig
 from edgead.train.fit import fit, is_main
 from edgead.train.foreground import FOREGROUNDS, load_parts, parts_fingerprint
-from edgead.train.method import Method, Source, TrainingData, configure, reconfigure
+from edgead.train.method import Arrays, Method, Source, TrainingData, configure, reconfigure
 from edgead.train.methods import get_method
 from edgead.train.sources import find_learned, find_sources, learn, open_source, take_up
 
@@ -103,58 +103,59 @@ def train(
     created = datetime.now(timezone.utc)
     folders: list[Path] = []
     known: dict[str, Path] = {}  # what earlier categories have learned from a source serves the later ones
-    for chosen in categories:
-        folder = Path(out) if out else Path("runs", "train", f"{method}-{chosen.name}-{created:%Y%m%d-%H%M%S}")
-        if out and category == "all":
-            folder = folder / chosen.name
-            if (folder / checkpoint.CONFIG).exists():  # the same command again goes on where it stopped
-                stored = checkpoint.load_run_config(folder)
-                _check_same(
-                    stored,
-                    folder,
-                    method=method,
-                    preset=preset,
-                    config=config,
-                    sources=sources,
-                    seed=seed,
-                    precision=precision,
-                    bit_depth=bit_depth,
-                    textures=_absolute(textures),
-                    weights=_absolute(weights),
-                )
-                folders.append(resume(folder, device=device, workers=workers, console=console))
-                known |= find_learned(folder)
-                continue
-        if is_main() and any(
-            (folder / name).exists() for name in (checkpoint.CONFIG, checkpoint.STATE, checkpoint.WEIGHTS)
-        ):
-            raise ConfigError(f"{folder} holds a run already. Go on with it (--resume), or choose another --out.")
-        normals, held_out = split_normals(chosen, holdout, seed)
-        run = RunConfig(
-            method=method,
-            preset=preset,
-            config=config,
-            category=chosen.name,
-            data=str(chosen.root.resolve()),
-            normals=tuple(_relative(normals, chosen.root)),
-            held_out=tuple(_relative(held_out, chosen.root)),
-            fingerprint="",
-            held_out_fingerprint="",
-            textures=_absolute(textures),
-            bit_depth=bit_depth,
-            seed=seed,
-            precision=precision,
-            created=created.isoformat(timespec="microseconds"),
-            versions=_versions(),
-            weights=_absolute(weights),
-            sources=find_sources(sources, chosen, method, known, console),
-        )
-        console.say(
-            f"{chosen.name}: {chosen.layout} layout, {len(normals)} good images to train on, "
-            f"{len(held_out)} held out for the threshold"
-        )
-        folders.append(_run(run, folder, device, workers, console, named=out is not None))
-        known |= find_learned(folders[-1])
+    with _naming_the_rest(categories, folders, out, console):
+        for chosen in categories:
+            folder = Path(out) if out else Path("runs", "train", f"{method}-{chosen.name}-{created:%Y%m%d-%H%M%S}")
+            if out and category == "all":
+                folder = folder / chosen.name
+                if (folder / checkpoint.CONFIG).exists():  # the same command again goes on where it stopped
+                    stored = checkpoint.load_run_config(folder)
+                    _check_same(
+                        stored,
+                        folder,
+                        method=method,
+                        preset=preset,
+                        config=config,
+                        sources=sources,
+                        seed=seed,
+                        precision=precision,
+                        bit_depth=bit_depth,
+                        textures=_absolute(textures),
+                        weights=_absolute(weights),
+                    )
+                    folders.append(resume(folder, device=device, workers=workers, console=console))
+                    known |= find_learned(folder)
+                    continue
+            if is_main() and any(
+                (folder / name).exists() for name in (checkpoint.CONFIG, checkpoint.STATE, checkpoint.WEIGHTS)
+            ):
+                raise ConfigError(f"{folder} holds a run already. Go on with it (--resume), or choose another --out.")
+            normals, held_out = split_normals(chosen, holdout, seed)
+            run = RunConfig(
+                method=method,
+                preset=preset,
+                config=config,
+                category=chosen.name,
+                data=str(chosen.root.resolve()),
+                normals=tuple(_relative(normals, chosen.root)),
+                held_out=tuple(_relative(held_out, chosen.root)),
+                fingerprint="",
+                held_out_fingerprint="",
+                textures=_absolute(textures),
+                bit_depth=bit_depth,
+                seed=seed,
+                precision=precision,
+                created=created.isoformat(timespec="microseconds"),
+                versions=_versions(),
+                weights=_absolute(weights),
+                sources=find_sources(sources, chosen, method, known, console),
+            )
+            console.say(
+                f"{chosen.name}: {chosen.layout} layout, {len(normals)} good images to train on, "
+                f"{len(held_out)} held out for the threshold"
+            )
+            folders.append(_run(run, folder, device, workers, console, named=out is not None))
+            known |= find_learned(folders[-1])
     return folders
 
 
@@ -199,6 +200,21 @@ def resume(
         run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
         console.say(f"Changed: {', '.join(changes)}")
     return _run(run, folder, device, workers, console, named=True)
+
+
+@contextmanager
+def _naming_the_rest(
+    categories: Sequence[Category], trained: Sequence[Path], out: str | Path | None, console: Console
+) -> Iterator[None]:
+    """Name the categories that a stopped command has not begun with: its run says how it goes on itself."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        rest = [category.name for category in categories[len(trained) + 1 :]]
+        if rest:
+            how = "the same command again goes on and trains them" if out else "train each with --category NAME"
+            console.say(f"Not begun: {', '.join(rest)}; {how}.")
+        raise
 
 
 def _absolute(path: str | Path | None) -> str | None:
@@ -275,8 +291,13 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     size = tuple(run.config["size"])
     paths = [Path(run.data, name) for name in run.normals]
     if method.config.channels == 4 and run.depth_range is None:
-        low, high = find_depth_range(paths, console.track("measuring depth"))
+        (low, high), odd = find_depth_range(paths, console.track("measuring depth"))
         console.say(f"depth from {low:g} to {high:g}, in the files' unit")
+        for path, (near, far) in odd.items():
+            console.say(
+                f"Warning: the depth of {path} is {near:g} to {far:g}, far from that of the others, and makes the "
+                "range wider. Is it in the same unit? If not, take it out and train anew."
+            )
         run = dataclasses.replace(run, depth_range=(low, high))
     frames = load_frames(paths, size, run.pixels, console.track("reading images"))
     _report_skipped(frames, "image", console)
@@ -294,13 +315,14 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     textures = load_textures(run, console)
     opened = [open_source(source, folder, run, console) for source in run.sources]
     held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.pixels)
+    _report_skipped(held_out, "held-out image", console)
     if not len(held_out.frames):
         raise DataError(
             f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"
         )
-    # The export will want those of the images that are held out.
-    parts = load_parts(run.config.get("foreground", ""), [*frames.paths, *held_out.paths], size)
-    parts = None if parts is None else parts[: len(frames.paths)]
+    masks = load_parts(run.config.get("foreground", ""), [*frames.paths, *held_out.paths], size)
+    parts = None if masks is None else masks[: len(frames.paths)]
+    held_out_parts = parts_fingerprint(None if masks is None else masks[len(frames.paths) :])  # for the export
     if not run.fingerprint:
         run = dataclasses.replace(
             run,
@@ -310,13 +332,14 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             held_out_fingerprint=held_out.fingerprint,
             sources=tuple(config for config, _ in opened),
             parts_fingerprint=parts_fingerprint(parts),
+            held_out_parts_fingerprint=held_out_parts,
             textures_fingerprint=textures.fingerprint if textures.paths else "",
         )
         if is_main() and not named:
             folder = new_folder(folder)
     elif run.fingerprint != frames.fingerprint:
         raise CheckpointError(f"The training images in {run.data} are not those that {folder} was started with.")
-    elif run.parts_fingerprint != parts_fingerprint(parts):
+    elif run.parts_fingerprint != parts_fingerprint(parts) or not run.fits_held_out_parts(held_out_parts):
         raise CheckpointError(
             f"The masks in {run.config['foreground']} are not those that {folder} was started with.\n"
             "Bring the right ones back, or train anew."
@@ -326,6 +349,25 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             f"The textures in {run.textures} are not those that {folder} was started with.\n"
             "Bring the right ones back, or train anew."
         )
+    data = TrainingData(frames.frames, textures.frames, parts=parts)
+    with checkpoint.sole_trainer(folder) if is_main() else nullcontext():
+        if checkpoint.is_finished(folder):
+            console.say(f"{folder} was finished by another process.")
+        else:
+            _learn_and_train(method, run, folder, data, opened, device, workers, console)
+    return folder
+
+
+def _learn_and_train(
+    method: Method,
+    run: RunConfig,
+    folder: Path,
+    data: TrainingData,
+    opened: Sequence[tuple[SourceConfig, Source | Arrays]],
+    device: str,
+    workers: int | None,
+    console: Console,
+) -> None:
     if is_main():
         checkpoint.save_run_config(folder, run)  # also of a run that goes on: its data has moved, its rate is another
     if workers is None:
@@ -340,7 +382,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             learn(method, config, source, folder, run, optimise, console) if isinstance(source, Source) else source
             for config, source in opened
         )
-        data = TrainingData(frames.frames, textures.frames, learned, parts)
+        data = dataclasses.replace(data, sources=learned)
         if is_main() and not (folder / SYNTHETIC).exists():
             _check_visible(method, data, run, folder, console)
             plots.draw_examples(_examples(method, data, run.seed), folder / SYNTHETIC)
@@ -348,7 +390,6 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     if is_main():
         plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")
-    return folder
 
 
 @contextmanager
@@ -398,7 +439,8 @@ def load_textures(run: RunConfig, console: Console) -> Frames:
 def _report_skipped(frames: Frames, what: str, console: Console) -> None:
     if frames.skipped:
         number = len(frames.skipped)
-        console.say(f"Warning: {number} {what}{'' if number == 1 else 's'} skipped:")
+        total = number + len(frames.paths)
+        console.say(f"Warning: {number} of {total} {what}s skipped:")
         for line in frames.skipped[:10]:
             console.say(f"  {line}")
         if len(frames.skipped) > 10:

@@ -86,6 +86,9 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
     assert [row["category"] for row in report.rows] == ["bolt", "nut"]
     [average] = report.results["averages"]
     assert average["image_auroc"] == pytest.approx(np.mean([row["image_auroc"] for row in report.rows]))
+    both = [*bundles, Path(shutil.copytree(bundles[0], tmp_path / "twin.edgead"))]
+    report, _ = benchmark(both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out")
+    assert not report.results["averages"]  # which of two on one category would count?
     with pytest.raises(DataError, match="was made for 'washer'; the data set has bolt, nut"):
         benchmark([bundle.path], tmp_path / "data", rounds=1, out=tmp_path / "other")
 

@@ -150,7 +150,7 @@ def test_images_that_score_like_defects_are_named(
     if named:
         [line] = console.lines
         assert f"5 of 20 calibration images score like defects (threshold {threshold})" in line
-        assert "04.png (0.691)" in line
+        assert "04.png (0.691176)" in line
     else:
         assert console.lines == []
 

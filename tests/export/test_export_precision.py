@@ -19,6 +19,7 @@ from edgead.console import Console
 from edgead.datasets import open_category
 from edgead.errors import ConfigError
 from edgead.export.calibration import Calibration
+from edgead.export.choose import FASTER, _fastest
 from edgead.export.export import export
 from edgead.export.gate import Budget
 from edgead.runtime.engines import CPU_MODEL, open_engine
@@ -131,9 +132,17 @@ def test_auto_takes_the_fastest_that_passes(trained: Path, tmp_path: Path, monke
     speed = bundle.manifest.gate["milliseconds_here"]
     best = {name: min(times.values()) for name, times in speed.items()}
     assert set(best) == {"fp32", "fp16", "int8"}
-    assert bundle.manifest.precision == min(best, key=lambda name: best[name])
+    assert bundle.manifest.precision == _fastest(speed)
+    assert best[bundle.manifest.precision] * FASTER <= min(best.values())
+    assert f"auto takes {bundle.manifest.precision}" in console.lines
     assert not [line for line in console.lines if "slower" in line or "tensorrt" in line]
     assert read_bundle(bundle.path).manifest == bundle.manifest
+
+
+def test_a_lower_precision_must_be_faster_than_noise() -> None:
+    assert _fastest({"fp32": {"a": 0.789, "b": 2}, "fp16": {"a": 0.852}, "int8": {"b": 0.787}}) == "fp32"
+    assert _fastest({"fp32": {"a": 10}, "fp16": {"a": 6.1}, "int8": {"a": 6}}) == "fp16"
+    assert _fastest({"fp32": {"a": 10}, "fp16": {"a": 11}, "int8": {"a": 6}}) == "int8"
 
 
 @pytest.mark.slow

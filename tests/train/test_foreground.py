@@ -82,6 +82,15 @@ def test_a_run_keeps_its_masks(data: tuple[Path, Path], tmp_path: Path, monkeypa
     cv2.imwrite(str(masks / "2.png"), np.full((48, 40), 255, np.uint8))
     with pytest.raises(CheckpointError, match=r"masks in .* are not those"):
         resume(run, device="cpu")
+    config = checkpoint.load_run_config(run)
+    assert len(config.held_out_parts_fingerprint) == 64
+    held_out = masks / f"{Path(config.held_out[0]).stem}.png"
+    held_out = held_out if held_out.exists() else held_out.with_name(f"{held_out.stem}_mask.png")
+    cv2.imwrite(str(held_out), np.full((48, 40), 255, np.uint8))
+    (run / checkpoint.WEIGHTS).write_bytes(before)
+    with pytest.raises(DataError, match=r"masks in .*masks are not those that this run was started with"):
+        export(run, out=tmp_path / "run.edgead")
+    (run / checkpoint.WEIGHTS).unlink()
     masks.rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"masks does not exist\.\nA run goes on with"):
         resume(run, device="cpu")
@@ -96,6 +105,9 @@ def test_masks_that_cannot_be_used(data: tuple[Path, Path]) -> None:
     cv2.imwrite(str(masks / "0.png"), np.zeros((48, 40), np.uint8))
     with pytest.raises(DataError, match=r"0\.png is empty at 32×32"):
         load_parts(str(masks), images, (32, 32))
+    for folder in (good, good.parent):
+        with pytest.raises(DataError, match=r"no folder of foreground masks: .*0\.png would be its own mask"):
+            load_parts(str(folder), images, (32, 32))
     (masks / "0.png").unlink()
     with pytest.raises(DataError, match=r"no foreground mask for .*0\.png\.\nPut 0\.png or 0_mask\.png into"):
         load_parts(str(masks), images, (32, 32))

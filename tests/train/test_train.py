@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -18,6 +21,7 @@ from edgead.datasets import Category, open_category
 from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError
 from edgead.files import new_folder
 from edgead.train import checkpoint
+from edgead.train.fit import fit
 from edgead.train.train import MOST_HELD_OUT, find_unfinished, resume, split_normals, train
 
 Write = Callable[..., Path]
@@ -42,7 +46,7 @@ def fill(folder: Path, write: Write, count: int = 4) -> Path:
 
 def test_a_run_is_a_folder_that_says_everything(trained: Path, parts: Path) -> None:
     names = {path.name for path in trained.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "weights.safetensors", "curves.png", "synthetic.png"}
+    assert names == {"config.json", "metrics.jsonl", "weights.safetensors", "curves.png", "synthetic.png", ".lock"}
     run, method = checkpoint.load_method(trained)
     assert run.method == method.name == "draem"
     assert run.category == "washer"
@@ -110,6 +114,43 @@ def test_all_categories_get_a_run_each(tmp_path: Path, write_image: Write) -> No
             train(data=tmp_path / "data", category="all", out=tmp_path / "runs", **options)
 
 
+def test_a_stopped_command_names_the_categories_that_it_has_not_begun(
+    tmp_path: Path, write_image: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bolt", "nut", "washer"):
+        fill(tmp_path / "data" / name / "train" / "good", write_image)
+    monkeypatch.setattr("edgead.train.train.fit", mock.Mock(wraps=fit, side_effect=[mock.DEFAULT, KeyboardInterrupt]))
+    monkeypatch.chdir(tmp_path)
+    console, options = Recorder(), {"category": "all", "preset": "nano", "settings": QUICK}
+    with pytest.raises(KeyboardInterrupt):
+        train("draem", tmp_path / "data", out=tmp_path / "runs", console=console, **options)  # type: ignore[arg-type]
+    assert "nut" in console.lines[-2]  # how its run goes on
+    assert console.lines[-1] == "Not begun: washer; the same command again goes on and trains them."
+    monkeypatch.setattr("edgead.train.train.fit", mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train("draem", tmp_path / "data", console=console, **options)  # type: ignore[arg-type]
+    assert console.lines[-1] == "Not begun: nut, washer; train each with --category NAME."
+
+
+def test_a_folder_where_another_process_trains_is_refused(parts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    hold = (
+        "import sys\nfrom pathlib import Path\nfrom edgead.train.checkpoint import sole_trainer\n"
+        "with sole_trainer(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(CheckpointError, match=f"Another process is training in {out}"):
+            train("draem", parts, preset="nano", settings=QUICK, out=out)
+        assert not (out / checkpoint.CONFIG).exists()
+        holder.kill()
+    [run] = train("draem", parts, preset="nano", settings=QUICK, out=out)
+    assert checkpoint.is_finished(run)
+
+
 def test_damaged_images_are_named_and_counted(tmp_path: Path, write_image: Write) -> None:
     folder = fill(tmp_path / "photos", write_image, 6)
     for path in folder.iterdir():
@@ -118,8 +159,9 @@ def test_damaged_images_are_named_and_counted(tmp_path: Path, write_image: Write
     recorder = Recorder()
     train("draem", folder, preset="nano", settings=QUICK, out=tmp_path / "run", console=recorder)
     said = "\n".join(recorder.lines)
-    assert re.search(r"\d+ images skipped:", said)
-    assert "cut-" in said
+    assert re.search(r"\d+ of 10 images skipped:", said)
+    assert re.search(r"\d of 2 held-out images skipped:", said)
+    assert said.count("cut-") == 6
     assert "only" in said  # few images
 
 
@@ -128,7 +170,7 @@ def test_one_damaged_image_is_one_image(tmp_path: Path, write_image: Write) -> N
     [run] = train("draem", folder, preset="nano", settings=QUICK, out=tmp_path / "run")
     Path(folder, checkpoint.load_run_config(run).normals[0]).write_bytes(b"damaged")
     train("draem", folder, preset="nano", settings=QUICK, out=tmp_path / "again", console=recorder)
-    assert "Warning: 1 image skipped:" in recorder.lines
+    assert "Warning: 1 of 5 images skipped:" in recorder.lines
 
 
 def test_images_that_are_all_damaged(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from edgead.export.calibration import Calibration, load_images, measure_ranges, 
 from edgead.export.complete import Assembled, fit_limits
 from edgead.export.gate import Budget, Gate, Labelled
 from edgead.export.lower import Lowered, Lowering, lower
+from edgead.export.parity import MOST_OF_SPREAD
 from edgead.export.precision import PRECISIONS, Ranges, with_names_and_constants
 from edgead.runtime.engines import Engine, first_line
 from edgead.runtime.engines.auto import ON_GPU, open_good, time_engines, usable_engines
@@ -27,8 +28,8 @@ from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 SLACK = 1.5
 """What an engine may differ, relative to what graphs and engines were seen to differ here."""
-LEAST_SLACK, MOST_SLACK = 0.05, 0.25
-"""The same at least and at most, relative to the spread of the golden outputs; docs/adr/0021."""
+LEAST_SLACK = 0.05
+"""The same at least, relative to the spread of the golden outputs; docs/adr/0021."""
 ROUNDS = 7
 """Timed inferences of each graph on each engine."""
 FASTER = 0.95
@@ -172,7 +173,7 @@ def _complete(trial: Trial, gate: Gate, lowered: Lowered, images: dict[str, Any]
                 f"{lowered.precision} makes a graph that is not valid ONNX: {first_line(error)}\n"
                 "No bundle was written. Take another precision, or report this with the model."
             ) from error
-    judgement, allowed = lowered.judgement, trial.float32.manifest.parity["tolerance"]
+    judgement, allowed = lowered.judgement, trial.float32.manifest.parity
     errors = {name: judgement.worst(name) for name in ("score_error", "map_error")}
     score_outputs, map_outputs = zip(*lowered.golden)
     manifest = dataclasses.replace(
@@ -182,8 +183,8 @@ def _complete(trial: Trial, gate: Gate, lowered: Lowered, images: dict[str, Any]
         parity={
             "frames": len(gate.frames),
             **errors,
-            "tolerance": allowed + _engines_may_differ(score_outputs, errors["score_error"]),
-            "map_tolerance": allowed + _engines_may_differ(map_outputs, errors["map_error"]),
+            "tolerance": allowed["tolerance"] + _engines_may_differ(score_outputs, errors["score_error"]),
+            "map_tolerance": allowed["map_tolerance"] + _engines_may_differ(map_outputs, errors["map_error"]),
         },
         gate={
             "budget": dataclasses.asdict(gate.budget),
@@ -216,7 +217,7 @@ def _engines_may_differ(outputs: Sequence[NDArray[np.float32]], error: float) ->
     """
     spread = max(float(np.ptp(values)) for values in outputs)
     apart = max(float(np.abs(values - outputs[0]).max()) for values in outputs)
-    return min(SLACK * error, MOST_SLACK * spread, max(SLACK * apart, LEAST_SLACK * spread))
+    return min(SLACK * error, MOST_OF_SPREAD * spread, max(SLACK * apart, LEAST_SLACK * spread))
 
 
 def _finite(value: Any) -> Any:

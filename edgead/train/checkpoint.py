@@ -279,8 +279,9 @@ def keep_next_state(folder: Path) -> None:
 
 
 def drop_next_state(folder: Path) -> None:
-    """Remove the next state, if there is one: the last one stays."""
-    (folder / NEXT).unlink(missing_ok=True)
+    """Remove the next state, if there is one, and what a kill left half-written: the last one stays."""
+    for path in (folder / NEXT, *folder.glob(f".{NEXT}.*")):
+        path.unlink(missing_ok=True)
 
 
 def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]] | None:

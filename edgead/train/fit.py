@@ -127,6 +127,9 @@ def make_accelerator(device: str, precision: str, turns: bool = False) -> Accele
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ConfigError(f"There is no device '{device}'; give auto, cpu, cuda or cuda:N.")
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1 and device.startswith("cuda:"):
+        raise ConfigError(f"Several processes take a GPU each: --device cuda, not {device}.")
     if device.startswith("cuda"):
         index = int(device.partition(":")[2] or 0)
         if index >= torch.cuda.device_count():
@@ -134,8 +137,9 @@ def make_accelerator(device: str, precision: str, turns: bool = False) -> Accele
                 f"There is no {device}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here.\n"
                 "Use --device cpu, or install a torch build with CUDA and check nvidia-smi."
             )
-        os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{index}"
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if processes == 1:
+            os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{index}"
+    if processes > 1:
         # Its functions take the group of processes for a default value where there is one at their import: they would
         # hold it past its end, and a thread of it that asks for Python while the process ends aborts that process.
         importlib.import_module("torch.distributed.nn.functional")
@@ -150,6 +154,11 @@ def make_accelerator(device: str, precision: str, turns: bool = False) -> Accele
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
     if accelerator.num_processes > 1:
         _leave_group_at_exit()
+    elif processes > 1:
+        raise DeviceError(
+            f"{processes} processes were started, and each would train alone: torch sees no GPU for them here.\n"
+            "Give --device cpu."
+        )
     return accelerator
 
 

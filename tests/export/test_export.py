@@ -13,7 +13,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from edgead.bundle import Bundle, read_bundle
+from edgead.bundle import Bundle, Golden, read_bundle
 from edgead.decision import conformal_threshold
 from edgead.errors import CheckpointError, ConfigError, DataError, GateError
 from edgead.export.export import export, find_run, find_runs_of_all
@@ -34,7 +34,8 @@ def test_the_manifest_tells_how_the_bundle_came_about(bundle: Bundle, trained: P
     assert manifest.training["steps"] == 12
     assert manifest.training["images"] == len(run.normals)
     assert manifest.parity["frames"] == 4
-    assert max(manifest.parity["score_error"], manifest.parity["map_error"]) <= manifest.parity["tolerance"] == 1e-4
+    assert manifest.parity["score_error"] <= manifest.parity["tolerance"] <= 1e-4
+    assert manifest.parity["map_error"] <= manifest.parity["map_tolerance"] <= 1e-4
     text = (bundle.path / "manifest.json").read_text()
     assert str(Path.home()) not in text
     assert run.data not in text
@@ -101,6 +102,20 @@ def test_the_tolerance_holds_for_scores_and_maps(bundle: Bundle, error: float) -
     maps[0, 3, 3] += error
     with pytest.raises(GateError):
         check_parity(golden, golden.scores, maps)
+
+
+def test_small_outputs_are_held_to_their_spread(bundle: Bundle) -> None:
+    golden, tiny = bundle.golden(), np.float32(1e-7)
+    scores, maps = (
+        np.linspace(1, 2, each.size, dtype=np.float32).reshape(each.shape) * tiny
+        for each in (golden.scores, golden.maps)
+    )
+    small = Golden(golden.frames, scores, maps)
+    check_parity(small, scores * np.float32(1.01), maps)
+    with pytest.raises(GateError):
+        check_parity(small, np.full_like(scores, 1.5 * tiny), maps)
+    with pytest.raises(GateError):
+        check_parity(small, scores, np.full_like(maps, 1.5 * tiny))
 
 
 def test_moved_data(trained: Path, parts: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -209,6 +210,33 @@ thread.join()
 os.kill(os.getpid(), signal.SIGUSR1)
 print("heard", len(heard))
 """
+
+
+IMPORTED = """
+import sys, threading
+from pathlib import Path
+from edgead.bundle import read_bundle
+from edgead.runtime.engines import open_engine
+
+open_engine("openvino", read_bundle(Path(sys.argv[1])))
+print([thread.name for thread in threading.enumerate()])
+"""
+
+
+def test_openvino_calls_nobody(bundle: Bundle) -> None:
+    """Its telemetry would fork the process at the import, and call a server."""
+    pytest.importorskip("openvino")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-c", IMPORTED, str(bundle.path)],
+            **{"capture_output": True, "text": True, "check": False},
+            env={**os.environ, "http_proxy": proxy, "https_proxy": proxy},
+        )
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert (done.stdout, done.stderr) == ("['MainThread']\n", "")
 
 
 def test_openvino_closed_by_another_thread_leaves_signals_alone(bundle: Bundle) -> None:

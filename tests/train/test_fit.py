@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -313,6 +314,7 @@ def test_bf16_on_a_cpu_stays_close_to_float32(tmp_path: Path) -> None:
 
 
 SHARED = """
+import os
 import sys
 from pathlib import Path
 import torch
@@ -324,7 +326,7 @@ from edgead.train.train import train
 fit.SAVE_SHARE = 1e9
 honest = fit.fit
 def often(*arguments, **options):
-    honest(*arguments, **options, save_seconds=0.0)
+    honest(*arguments, **options, save_seconds=0.0 if os.environ["RANK"] == "0" else 1e9)
 import edgead.train.train as module
 module.fit = often
 settings = ("size=32", "reconstructive_width=2", "discriminative_width=2", "steps=12", "batch_size=4")
@@ -351,6 +353,22 @@ def test_two_processes_share_each_batch_and_save_together(parts: Path, tmp_path:
     assert [entry["step"] for entry in entries] == list(range(1, 13))
     assert entries[-1]["total"] < entries[0]["total"]
     checkpoint.load_method(out)
+
+
+def test_processes_that_would_each_train_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun sets it, which does not say that it is for CPUs
+    monkeypatch.setattr("edgead.train.fit.Accelerator", lambda **_: SimpleNamespace(num_processes=1))
+    with pytest.raises(DeviceError, match=r"2 processes .* each would train alone.*\n.*--device cpu"):
+        make_accelerator("auto", "no")
+    with pytest.raises(ConfigError, match=r"take a GPU each: --device cuda, not cuda:1"):
+        make_accelerator("cuda:1", "no")
+
+
+def test_what_a_kill_left_half_written_goes(tmp_path: Path) -> None:
+    left = tmp_path / f".{checkpoint.NEXT}.0123456789ab.part"
+    left.write_bytes(b"half")
+    run(tmp_path)
+    assert not left.exists()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 touched: set[str] = set()
+did: set[str] = set()
+"""Methods that were called and attributes that were set, with what."""
 SIZE = (16, 24)
 SHAPES = {"frames": (-1, *SIZE, 3), "scores": (-1,), "maps": (-1, *SIZE)}
 
@@ -45,6 +47,7 @@ class Method:
             known = split_arguments(arguments)[1:]
             needed = [each for each in known if "=" not in each]
             if len(needed) <= len(given) <= len(known):
+                did.add(f"{self.name}({', '.join(map(str, given))})")
                 return self.owner.trt.answer(self.owner, self.name, given, result.rpartition(".")[2].strip())
         raise TypeError(f"{self.owner.kind.__name__}.{self.name} takes {self.signatures}, not {given}")
 
@@ -65,6 +68,7 @@ class Shadow:
     def __setattr__(self, name: str, value: Any) -> None:
         getattr(self.kind, name)
         touched.add(f"{self.kind.__name__}.{name}")
+        did.add(f"{self.kind.__name__}.{name} = {value}")
 
 
 class Enum:
@@ -149,19 +153,21 @@ def main(model: str, folder: str) -> None:
     from edgead.runtime.engines.tensorrt_engine import TensorRtEngine, TensorRtSettings
     from edgead.runtime.engines.tensorrt_logger import make_logger
 
-    found: dict[str, Any] = {"version": tensorrt_bindings.__version__, "flags": {}}
+    found: dict[str, Any] = {"version": tensorrt_bindings.__version__, "flags": {}, "did": {}}
     timing = str(Path(folder, "x.timing"))
     for typing in ("auto", "strong", "weak"):
         events: list[dict[str, Any]] = []
         settings = build.BuildSettings(typing=typing, dla=1)
         request = build.BuildRequest(model, SIZE, (1, 4), "x.part", timing, settings)
         trt = Trt(tensorrt_bindings)
+        did.clear()
         try:
             assert build.build_plan(request, trt, events.append) == b"plan"
         except ConfigError as error:
             found["flags"][typing] = str(error)
             continue
         found["flags"][typing] = events[0]
+        found["did"][typing] = sorted(did)
     if hasattr(tensorrt_bindings.BuilderFlag, "FP16"):
         trt = Trt(tensorrt_bindings, half=False)
         network, config = (

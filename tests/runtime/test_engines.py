@@ -21,7 +21,7 @@ from edgead.runtime.engines.cuda import find_gpu
 from edgead.runtime.engines.onnx_nodes import read_nodes
 from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from edgead.runtime.engines.onnxruntime_engine import physical_cores
-from edgead.runtime.golden import check_golden
+from edgead.runtime.golden import check_golden, compare
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="no openvino")
 
@@ -210,6 +210,13 @@ thread.join()
 os.kill(os.getpid(), signal.SIGUSR1)
 print("heard", len(heard))
 """
+
+
+def test_outputs_that_are_not_there_do_not_agree(bundle: Bundle) -> None:
+    golden = bundle.golden()
+    assert compare(golden, golden.scores, golden.maps, 1e-4).good
+    assert not compare(golden, golden.scores[:0], golden.maps, 1e-4).good
+    assert not compare(golden, golden.scores, golden.maps[:0], 1e-4).good
 
 
 IMPORTED = """

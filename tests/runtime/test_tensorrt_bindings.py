@@ -154,6 +154,16 @@ def test_typing_of_each_version(runs: dict[str, Any], version: str, auto: Any, s
         assert found == expected if isinstance(expected, dict) else expected in found
 
 
+def test_float32_stays_float32(runs: dict[str, Any]) -> None:
+    """No TF32 anywhere; where TensorRT chooses the types, what the graph has in float32 is bound to it."""
+    for run in runs.values():
+        for typing, did in run["did"].items():
+            assert "clear_flag(BuilderFlag.TF32)" in did
+            weak = not run["flags"][typing]["strong"]
+            assert ("ILayer.precision = DataType.FLOAT" in did) is weak
+            assert ("set_flag(BuilderFlag.PREFER_PRECISION_CONSTRAINTS)" in did) is weak
+
+
 def test_int8_beside_float32_is_allowed_no_float16(runs: dict[str, Any]) -> None:
     """What docs/precision.md says of an int8 bundle."""
     weak = {version: run["int8 alone"] for version, run in runs.items() if "int8 alone" in run}

@@ -201,6 +201,14 @@ def test_constants_that_float16_cannot_hold_are_found(model: onnx.ModelProto) ->
     assert set(overflowing(model, {})) == set(constants)  # 1e6 overflows, 1e-9 vanishes
 
 
+def test_what_comes_near_the_end_of_float16_is_found(model: onnx.ModelProto) -> None:
+    """Calibration has not seen every value."""
+    node = next(node for node in model.graph.node if node.op_type == "Resize")
+    usual = {*overflowing(model, {})}
+    assert {*overflowing(model, {node.output[0]: (-65504 / 4.1, 1)})} == usual
+    assert node.name in {*overflowing(model, {node.output[0]: (-65504 / 3.9, 1)})} - usual
+
+
 def test_tensorrts_form_is_what_its_parsers_take(model: onnx.ModelProto, ranges: Ranges) -> None:
     quantized = to_int8(model, ranges, {"/second/Conv"}, "tensorrt")
     constants = {tensor.name: tensor for tensor in quantized.graph.initializer}
@@ -261,6 +269,15 @@ def test_int8_beside_float16(model: onnx.ModelProto, ranges: Ranges, frames: NDA
     exact, emulated = infer(model, frames, tmp_path), infer(to_half(compact, (), emulate=True), frames, tmp_path)
     assert np.sqrt(np.square(emulated - exact).mean()) < 0.15 * exact.std()
     assert TensorProto.FLOAT not in {tensor.data_type for tensor in mixed.graph.initializer if "second" in tensor.name}
+
+
+def test_a_scale_does_not_vanish_in_float16(model: onnx.ModelProto, ranges: Ranges) -> None:
+    almost_nothing = {name: (-1e-9, 1e-9) for name in ranges}
+    graph = to_half(to_int8(model, almost_nothing, (), "compact"), ()).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    scales = [constants[node.input[1]] for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert scales
+    assert all(scale.dtype == np.float16 and (scale > 0).all() for scale in scales)
 
 
 def test_a_graph_that_was_quantised_elsewhere_runs(

@@ -140,6 +140,8 @@ def sole_trainer(folder: Path) -> Iterator[None]:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, workers do not inherit it
         except (BlockingIOError, PermissionError) as error:
             raise CheckpointError(f"Another process is training in {folder}. Wait for it, or stop it.") from error
+        except OSError:  # a file system without locks, as some network drives are: no reason not to train
+            pass
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -149,6 +150,12 @@ def test_a_folder_where_another_process_trains_is_refused(parts: Path, tmp_path:
         holder.kill()
     [run] = train("draem", parts, preset="nano", settings=QUICK, out=out)
     assert checkpoint.is_finished(run)
+
+
+def test_a_file_system_without_locks_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcntl.lockf", mock.Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+    with checkpoint.sole_trainer(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
 
 
 def test_damaged_images_are_named_and_counted(tmp_path: Path, write_image: Write) -> None:

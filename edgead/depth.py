@@ -118,7 +118,7 @@ def encode(depth: Depth, depth_range: DepthRange) -> NDArray[np.uint8]:
 
 
 def find_ends(depth: Depth) -> DepthRange:
-    """Return the nearest and the farthest distance of a picture ``(H, W) float32``, in its unit, without stray points."""
+    """Return the nearest and the farthest distance of a picture ``(H, W) float32``, in its unit; no stray points."""
     near, far = np.percentile(depth[depth > 0], PERCENTILES)
     return float(near), float(far)
 

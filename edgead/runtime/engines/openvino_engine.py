@@ -49,8 +49,8 @@ def open_bf16(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
 def import_openvino() -> Any:
     """Import OpenVINO without its telemetry, which is on by itself.
 
-    It would fork this process at the import to call a server: no computer beside a line should, and behind a firewall that
-    drops packets it costs seconds and prints tracebacks. Without the package OpenVINO takes its own stub.
+    It would fork this process at the import to call a server: no computer beside a line should, and behind a firewall
+    that drops packets it costs seconds and prints tracebacks. Without the package OpenVINO takes its own stub.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     return require("openvino", "cpu")

@@ -7,6 +7,8 @@ the caller is. One thread for each sink writes.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import threading
 import time
@@ -22,7 +24,7 @@ from edgead.errors import ConfigError
 from edgead.images import COLOUR, Frame, PixelFormat, to_frame
 from edgead.runtime.health import Health, Limits, limits_from
 from edgead.runtime.inbox import ON_FULL, Inbox
-from edgead.runtime.inspector import Inspector, Prepared, refuse_other_depth
+from edgead.runtime.inspector import Inspector, Prepared, refuse_closed, refuse_other_depth
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.outbox import Outbox
 from edgead.runtime.result import Result
@@ -35,6 +37,7 @@ __all__ = ["Ledger", "Policy", "Stream", "as_source", "run_stream"]
 HEALTH = ("live", "all", "off")
 TICK = 0.25
 """Most seconds between two looks at the clock while no frame comes."""
+_log = logging.getLogger("edgead")
 LONGEST_STOP = 10.0
 """Seconds after `Stream.stop` in which a source may still end by itself."""
 
@@ -74,6 +77,15 @@ class Policy:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be positive, not {value}.")
+
+
+@dataclass(frozen=True)
+class _Successor:
+    """An inspector that is to decide, and what the stream needs for it. `batch` is ``[N, h, w, C] uint8``, scratch."""
+
+    inspector: Inspector
+    limits: Limits
+    batch: Frame
 
 
 def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
@@ -117,6 +129,7 @@ class Stream:
         keep_frames: bool = False,
         on_drop: Callable[[Captured, str], None] | None = None,
     ) -> None:
+        refuse_closed(inspector)
         self.inspector, self.policy = inspector, policy or Policy()
         self.ledger = ledger or Ledger()
         self.sources = [as_source(source, inspector.pixels) for source in sources]
@@ -131,8 +144,8 @@ class Stream:
         self._next_id = [0] * len(self.sources)
         self._stopped_at = math.inf
         self._buffers: deque[Frame] = deque()
-        self._batch = np.empty((self.policy.batch, *inspector.shape), np.uint8)
-        self._successor: tuple[Inspector, Callable[[Inspector], None] | None] | None = None
+        self._batch = self._make_batch(inspector)
+        self._requests: deque[Callable[[], object]] = deque()
         self._patience = min(TICK, self.policy.silence / 2, self.policy.keep_warm / 2 or TICK)
         self._threads = [
             threading.Thread(target=self._capture, args=(number,), name=f"capture-{number}", daemon=True)
@@ -159,21 +172,44 @@ class Stream:
     def swap(self, inspector: Inspector, retire: Callable[[Inspector], None] | None = None) -> None:
         """Let another inspector decide from the next frame on; any thread may call it. No frame is lost or waits.
 
+        Whatever can fail is done before this returns. Several calls take effect one after the other.
+
         Args:
             inspector: warm already, as `edgead.load` gives it.
-            retire: called with the old one when it decides no more, for instance to close it.
+            retire: called with the old one when it decides no more, for instance to close it. What it raises is logged.
 
         Raises:
-            ConfigError: it codes depth differently, so that the sources' frames would mean something else to it.
+            ConfigError: it is closed, or codes depth or 16-bit images differently, so that the sources' frames would
+                mean something else to it.
         """
-        refuse_other_depth(inspector, self.inspector)
-        self._successor = inspector, retire
+        successor = self._successor(inspector)
+
+        def exchange() -> None:
+            old = self._take_over(successor)
+            if retire:
+                retire(old)
+
+        self.call_soon(exchange)
+
+    def call_soon(self, action: Callable[[], object]) -> None:
+        """Do something between two frames, in the thread that iterates: then nothing is being inferred.
+
+        Any thread and any signal handler may call it. Actions are done in order; what one raises is logged.
+        """
+        self._requests.append(action)
+
+    def take_over(self, inspector: Inspector) -> Inspector:
+        """Let another inspector decide at once, and return the old one. Only for actions of `call_soon`.
+
+        Raises:
+            ConfigError: see `swap`; the old one then still decides.
+        """
+        return self._take_over(self._successor(inspector))
 
     def __iter__(self) -> Iterator[Result]:
         given, last_frame = 0, time.monotonic()
         while not self._max_frames or given < self._max_frames:
-            if self._successor:
-                self._take_over(*self._successor)
+            self._do_requests()
             most = min(self.policy.batch, self._max_frames - given) if self._max_frames else self.policy.batch
             batch = self._inbox.take(most, self._patience)
             self._report_silence()
@@ -185,18 +221,37 @@ class Stream:
             elif self._inbox.ended or time.monotonic() - self._stopped_at > LONGEST_STOP:
                 return
             elif 0 < self.policy.keep_warm <= time.monotonic() - last_frame:
-                self.inspector.keep_warm()
+                with contextlib.suppress(Exception):  # the next frame tells, with an UNKNOWN
+                    self.inspector.keep_warm()
                 last_frame = time.monotonic()
 
-    def _take_over(self, inspector: Inspector, retire: Callable[[Inspector], None] | None) -> None:
-        old, self.inspector, self._successor = self.inspector, inspector, None
-        if retire:
-            retire(old)
-        self._batch = np.empty((self.policy.batch, *inspector.shape), np.uint8)
-        limits = self._limits_of(inspector)
+    def _do_requests(self) -> None:
+        while self._requests:
+            action = self._requests.popleft()
+            try:
+                action()
+            except Exception as error:  # it may be anybody's code, and must not end the stream
+                _log.warning("Between two frames something failed, the stream goes on: %s", error)
+
+    def _successor(self, inspector: Inspector) -> _Successor:
+        """Do all for an inspector that is to decide that can fail.
+
+        Raises:
+            ConfigError: see `swap`.
+        """
+        refuse_other_depth(inspector, self.inspector)
+        return _Successor(inspector, self._limits_of(inspector), self._make_batch(inspector))
+
+    def _take_over(self, successor: _Successor) -> Inspector:
+        """Nothing here can fail."""
+        old, self.inspector, self._batch = self.inspector, successor.inspector, successor.batch
         for health in self._health:
             if health:
-                health.limits = limits
+                health.limits = successor.limits
+        return old
+
+    def _make_batch(self, inspector: Inspector) -> Frame:
+        return np.empty((self.policy.batch, *inspector.shape), np.uint8)
 
     def _limits_of(self, inspector: Inspector) -> Limits:
         return limits_from(inspector.bundle.golden().frames, self.policy.blurred_below, self.policy.frozen_after)

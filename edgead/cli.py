@@ -291,12 +291,13 @@ def export(
 
 
 def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
-    from edgead.runtime.proof import demand, prove
+    from edgead.runtime.golden import demand
+    from edgead.runtime.proof import prove
 
     console = Terminal()
     proof = prove(bundle, engine, batch=batch, console=console)
     console.say(proof.describe())
-    demand(proof)
+    demand(proof.golden, proof.engine)
     return proof
 
 
@@ -552,13 +553,14 @@ def benchmark(
 @_json_option
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
-    from edgead.bundle import describe_gate, describe_sensitivity
-    from edgead.runtime.golden import check_golden
-    from edgead.runtime.inspector import load
+    from edgead.bundle import describe_gate, describe_sensitivity, read_bundle
+    from edgead.runtime.engines import open_engine
+    from edgead.runtime.golden import check_golden, demand
 
-    with load(bundle, engine=engine, console=Terminal()) as inspector:
-        check = check_golden(inspector.bundle, inspector.engine)
-        manifest, name = inspector.bundle.manifest, inspector.engine.name
+    opened = read_bundle(bundle)
+    with contextlib.closing(open_engine(engine, opened, console=Terminal())) as runner:
+        check = check_golden(opened, runner)
+        manifest, name = opened.manifest, runner.name
     facts = {
         "bundle": manifest.name,
         "method": f"{manifest.method} ({manifest.preset})",
@@ -586,8 +588,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         facts["calibrated"] = "{method} on {images} good images ({source})".format(**manifest.calibration)
     value = {"manifest": dataclasses.asdict(manifest), "golden": {**dataclasses.asdict(check), "good": check.good}}
     _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
-    if not check.good:
-        raise DeviceError(f"On this machine {name} does not give what the bundle must give. Do not use it here.")
+    demand(check, name)
 
 
 def _depth_words(depth_range: tuple[float, float] | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from edgead.bundle import read_bundle
 from edgead.console import Console
-from edgead.errors import EdgeadError, SourceError
+from edgead.errors import SourceError, describe
 from edgead.runtime.inspector import Inspector, load, refuse_other_depth
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.metrics_server import MetricsServer
@@ -84,7 +85,7 @@ def run(
 
     with ExitStack() as stack:
         inspector = stack.enter_context(open_inspector(bundle))
-        promise = describe_threshold(inspector.bundle.manifest, threshold, inspector.region)
+        promise = describe_threshold(inspector.bundle.manifest, threshold)
         if promise:
             say(promise)
         opened = [open_source(source, inspector.pixels) for source in sources]
@@ -97,7 +98,8 @@ def run(
             refuse_other_depth(beside, inspector)
             challenger = Shadow(beside, say)
             outboxes.append(Outbox(challenger, capacity=1))
-        control = Control(lambda: stack.enter_context(open_inspector(bundle)), challenger, say)
+        control = Control(open_inspector, challenger, say)
+        stack.callback(control.close)
         if metrics_port is not None:
             server = MetricsServer(metrics_port, lambda: ledger.to_prometheus() + to_prometheus(outboxes))
             stack.callback(server.close)
@@ -127,22 +129,37 @@ def run(
 class Control:
     """What signals do to the running stream.
 
-    INT and TERM end it cleanly, a second INT at once; HUP reads the bundle again; USR1 exchanges champion and shadow.
+    INT and TERM end it cleanly, a second INT at once; HUP reads the bundle that decides again; USR1 exchanges champion
+    and shadow. Handlers only note what is wanted. The exchange itself is done between two frames, by the thread that
+    infers: one engine is never handed over before it is given up.
 
     Args:
-        reopen: opens the bundle again.
+        open_inspector: opens a bundle.
         shadow: what runs beside, or None.
-        console: shows lines to a person.
+        say: shows a line to a person.
     """
 
-    def __init__(self, reopen: Callable[[], Inspector], shadow: Shadow | None, say: Callable[[str], None]) -> None:
-        self._reopen, self._shadow, self._say = reopen, shadow, say
+    def __init__(
+        self, open_inspector: Callable[[Path], Inspector], shadow: Shadow | None, say: Callable[[str], None]
+    ) -> None:
+        self._open, self._shadow, self._say = open_inspector, shadow, say
         self._stream: Stream | None = None
+        self._reloads: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put may be called in signal handlers
+        self._early: list[Callable[[], None]] = []
+        self._opened: set[Inspector] = set()
         self.interrupted = False
 
     def take(self, stream: Stream) -> None:
-        """Begin to act on this stream."""
+        """Begin to act on this stream, also on what was wanted before there was one."""
         self._stream = stream
+        for action in self._early:
+            stream.call_soon(action)
+        threading.Thread(target=self._reload, args=(stream,), name="reload", daemon=True).start()
+
+    def close(self) -> None:
+        """Release what was opened for the stream and still runs."""
+        for inspector in list(self._opened):
+            inspector.close()
 
     @contextmanager
     def signals(self) -> Iterator[None]:
@@ -150,7 +167,12 @@ class Control:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        handlers = {"SIGINT": self._end, "SIGTERM": self._end, "SIGHUP": self._reload, "SIGUSR1": self._exchange}
+        handlers = {
+            "SIGINT": self._end,
+            "SIGTERM": self._end,
+            "SIGHUP": self._want_reload,
+            "SIGUSR1": self._want_exchange,
+        }
         before = {
             number: signal.signal(number, handler)
             for name, handler in handlers.items()
@@ -169,26 +191,55 @@ class Control:
         # A thread of its own: a handler interrupts whatever runs, which may hold the locks that stopping needs.
         threading.Thread(target=self._stream.stop, name="stop").start()
 
-    def _reload(self, _number: int, _frame: object) -> None:
-        threading.Thread(target=self._swap_in, name="reload", daemon=True).start()
+    def _want_reload(self, _number: int, _frame: object) -> None:
+        self._reloads.put(None)
 
-    def _swap_in(self) -> None:
-        try:
-            successor = self._reopen()
-            if self._stream:
-                self._stream.swap(successor, retire=Inspector.close)
-        except EdgeadError as error:
-            self._say(f"Warning: the bundle was not read again, the old one goes on: {error}")
-            return
-        self._say(f"The bundle was read again: {successor.bundle.manifest.name}")
+    def _want_exchange(self, _number: int, _frame: object) -> None:
+        if self._stream:
+            self._stream.call_soon(self._exchange)
+        else:
+            self._early.append(self._exchange)
 
-    def _exchange(self, _number: int, _frame: object) -> None:
-        threading.Thread(target=self._promote, name="promote", daemon=True).start()
+    def _reload(self, stream: Stream) -> None:
+        """Read the bundle that decides again, once for each request. Runs in a thread of its own, without end."""
+        while True:
+            self._reloads.get()
+            try:
+                self._replace(stream, stream.inspector)
+            except Exception as error:  # whatever a new bundle is like, this thread must be there for the next one
+                self._say(f"Warning: the bundle was not read again, the old one goes on: {describe(error)}")
 
-    def _promote(self) -> None:
+    def _replace(self, stream: Stream, old: Inspector) -> None:
+        """Put a bundle's new state where its old one is by then: USR1 may come while it is read."""
+        new = self._open(old.bundle.path)
+        self._opened.add(new)
+        done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+        def exchange() -> None:
+            try:
+                if self._shadow and self._shadow.inspector is old:
+                    refuse_other_depth(new, stream.inspector)
+                    self._shadow.inspector = new
+                else:
+                    stream.take_over(new)
+                done.put(None)
+            except Exception as error:
+                done.put(error)
+
+        stream.call_soon(exchange)
+        error = done.get()
+        unused = new if error else old
+        self._opened.discard(unused)
+        unused.close()
+        if error:
+            raise error
+        self._say(f"The bundle was read again: {new.bundle.manifest.name}")
+
+    def _exchange(self) -> None:
+        """Make the shadow decide and the champion the shadow. Between two frames."""
         if not self._shadow or not self._stream:
             self._say("Warning: there is no shadow to exchange with.")
             return
-        promoted = self._shadow.exchange(self._stream.inspector)
-        self._stream.swap(promoted)
+        promoted = self._shadow.inspector
+        self._shadow.inspector = self._stream.take_over(promoted)
         self._say(f"The shadow {promoted.bundle.manifest.name} now decides; the former champion is the shadow.")

@@ -14,17 +14,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edgead.decision import Verdict
 from edgead.errors import ConfigError
 from edgead.images import Frame, to_frame
-from edgead.runtime.clock import STALE_AFTER, standstill
+from edgead.runtime.clock import standstill
+from edgead.runtime.freshness import Freshness
 from edgead.runtime.health import Health, Limits, limits_from
 from edgead.runtime.inbox import Inbox
-from edgead.runtime.inspector import Inspector, Prepared, refuse_other_depth
+from edgead.runtime.inspector import Inspector, Prepared, refuse_closed, refuse_other_depth
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.outbox import Outbox
 from edgead.runtime.policy import Policy
@@ -40,6 +41,15 @@ TICK = 0.25
 LEAVE_WITHIN = 2.0
 """Seconds in which sources may close at the end. What hangs longer is left behind in its daemon thread."""
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Successor:
+    """An inspector that is to decide, and what the stream needs for it. `batch` is ``[N, h, w, C] uint8``, scratch."""
+
+    inspector: Inspector
+    limits: Limits
+    batch: Frame
 
 
 class Stream:
@@ -78,10 +88,12 @@ class Stream:
         on_drop: Callable[[Captured, str], None] | None = None,
         say: Callable[[str], None] = _log.warning,
     ) -> None:
+        refuse_closed(inspector)
         self.inspector, self.policy = inspector, policy or Policy()
         self.ledger = ledger or Ledger()
         self.sources = open_all(sources, inspector.pixels)
         self.failed: dict[str, str] = {}
+        self._freshness = Freshness(self.policy)
         self._max_frames, self._keep_frames = max_frames, keep_frames
         self._on_drop, self._say, self._said = on_drop, say, set[str]()
         live = [source.live for source in self.sources]
@@ -90,8 +102,8 @@ class Stream:
         self._health = [Health(limits) if self._is_checked(source) else None for source in self.sources]
         self._heard = [math.inf] * len(self.sources)  # when each was last heard; infinity while it is not awaited
         self._buffers: deque[Frame] = deque()
-        self._batch = np.empty((self.policy.batch, *inspector.shape), np.uint8)
-        self._successor: tuple[Inspector, Callable[[Inspector], None] | None] | None = None
+        self._batch = self._make_batch(inspector)
+        self._requests: deque[Callable[[], object]] = deque()
         self._patience = min(TICK, self.policy.silence / 2, self.policy.keep_warm / 2 or TICK)
         self._running: ExitStack | None = None
         self._iterated = False
@@ -137,15 +149,39 @@ class Stream:
     def swap(self, inspector: Inspector, retire: Callable[[Inspector], None] | None = None) -> None:
         """Let another inspector decide from the next frame on; any thread may call it. No frame is lost or waits.
 
+        Whatever can fail is done before this returns. Several calls take effect one after the other.
+
         Args:
             inspector: warm already, as `edgead.load` gives it.
-            retire: called with the old one when it decides no more, for instance to close it.
+            retire: called with the old one when it decides no more, for instance to close it. What it raises is logged.
 
         Raises:
-            ConfigError: it codes depth differently, so that the sources' frames would mean something else to it.
+            ConfigError: it is closed, or codes depth or 16-bit images differently, so that the sources' frames would
+                mean something else to it.
         """
-        refuse_other_depth(inspector, self.inspector)
-        self._successor = inspector, retire
+        successor = self._successor(inspector)
+
+        def exchange() -> None:
+            old = self._take_over(successor)
+            if retire:
+                retire(old)
+
+        self.call_soon(exchange)
+
+    def call_soon(self, action: Callable[[], object]) -> None:
+        """Do something between two frames, in the thread that iterates: then nothing is being inferred.
+
+        Any thread and any signal handler may call it. Actions are done in order; what one raises is logged.
+        """
+        self._requests.append(action)
+
+    def take_over(self, inspector: Inspector) -> Inspector:
+        """Let another inspector decide at once, and return the old one. Only for actions of `call_soon`.
+
+        Raises:
+            ConfigError: see `swap`; the old one then still decides.
+        """
+        return self._take_over(self._successor(inspector))
 
     def __iter__(self) -> Iterator[Result]:
         if self._iterated:
@@ -163,8 +199,7 @@ class Stream:
         given, last_frame = 0, time.monotonic()
         reported_at = [-math.inf] * len(self.sources)
         while not self._max_frames or given < self._max_frames:
-            if self._successor:
-                self._take_over(*self._successor)
+            self._do_requests()
             most = min(self.policy.batch, self._max_frames - given) if self._max_frames else self.policy.batch
             batch = self._inbox.take(most, self._patience)
             for result in self._inspect(batch) if batch else ():
@@ -181,15 +216,33 @@ class Stream:
                 self._keep_warm()
                 last_frame = time.monotonic()
 
-    def _take_over(self, inspector: Inspector, retire: Callable[[Inspector], None] | None) -> None:
-        old, self.inspector, self._successor = self.inspector, inspector, None
-        if retire:
-            retire(old)
-        self._batch = np.empty((self.policy.batch, *inspector.shape), np.uint8)
-        limits = self._limits_of(inspector)
+    def _do_requests(self) -> None:
+        while self._requests:
+            action = self._requests.popleft()
+            try:
+                action()
+            except Exception as error:  # it may be anybody's code, and must not end the stream
+                self._say(f"Between two frames something failed, the stream goes on: {error}")
+
+    def _successor(self, inspector: Inspector) -> _Successor:
+        """Do all for an inspector that is to decide that can fail.
+
+        Raises:
+            ConfigError: see `swap`.
+        """
+        refuse_other_depth(inspector, self.inspector)
+        return _Successor(inspector, self._limits_of(inspector), self._make_batch(inspector))
+
+    def _take_over(self, successor: _Successor) -> Inspector:
+        """Nothing here can fail."""
+        old, self.inspector, self._batch = self.inspector, successor.inspector, successor.batch
         for health in self._health:
             if health:
-                health.limits = limits
+                health.limits = successor.limits
+        return old
+
+    def _make_batch(self, inspector: Inspector) -> Frame:
+        return np.empty((self.policy.batch, *inspector.shape), np.uint8)
 
     def _keep_warm(self) -> None:
         try:
@@ -205,13 +258,13 @@ class Stream:
 
     def _inspect(self, batch: list[tuple[int, Prepared]]) -> list[Result]:
         for number, prepared in batch:
-            reason = self._too_old(number, prepared.captured)
+            reason = self._freshness.why_stale(prepared.captured, self.sources[number].live)
             if reason and prepared.fitted is not None:
                 self._buffers.append(prepared.fitted)
                 prepared.fitted, prepared.cause, prepared.error = None, "stale", reason
         results = self.inspector.try_to_infer([prepared for _, prepared in batch], self._batch)
         for (number, prepared), result in zip(batch, results):
-            self._mark_if_late(number, prepared.captured, result)
+            self._freshness.mark(result, prepared.captured, self.sources[number].live)
             if self._keep_frames:
                 result.frame = self._frame_of(prepared)
             if prepared.fitted is not None:
@@ -219,32 +272,6 @@ class Stream:
             if not prepared.captured.about_source:
                 self.ledger.count(result)
         return results
-
-    def _too_old(self, number: int, captured: Captured) -> str:
-        """Say why a picture is too old to be decided on; empty where it is not."""
-        live, limit = self.sources[number].live, self.policy.max_staleness
-        stood_still = standstill.since(captured.t_capture) if live else 0.0
-        if limit is None and not live:
-            return ""
-        until = captured.t_capture if limit is None else time.monotonic()
-        age, limit = (until - captured.made) * 1e3, STALE_AFTER * 1e3 if limit is None else limit
-        if age > limit:
-            return f"stale: the picture is {age:.0f} ms old, allowed {limit:g} ms"
-        if stood_still * 1e3 > limit:
-            return f"stale: this process stood still for {stood_still:.1f} s after the picture was captured"
-        return ""
-
-    def _mark_if_late(self, number: int, captured: Captured, result: Result) -> None:
-        if result.verdict is Verdict.UNKNOWN:
-            return
-        limit, took = self.policy.deadline, result.latency_ms["total"]
-        if limit is not None and took > limit:
-            result.verdict, result.cause = Verdict.UNKNOWN, "late"
-            result.reason = f"late: decided after {took:.0f} ms, allowed {limit:g} ms"
-        elif self.sources[number].live and standstill.since(captured.t_capture):
-            reason = self._too_old(number, captured)
-            if reason:
-                result.verdict, result.cause, result.reason = Verdict.UNKNOWN, "stale", reason
 
     def _frame_of(self, prepared: Prepared) -> Frame | None:
         image = prepared.captured.image
@@ -287,7 +314,7 @@ class Stream:
         return True
 
     def _prepare(self, number: int, captured: Captured) -> Prepared:
-        reason = self._too_old(number, captured)
+        reason = self._freshness.why_stale(captured, self.sources[number].live)
         if reason:  # not worth fitting: a backlog has to be worked off quickly
             return _without_image(captured, "stale", reason)
         inspector, health = self.inspector, self._health[number]

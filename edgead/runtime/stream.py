@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, SourceError
 from edgead.images import Frame, to_frame
 from edgead.runtime.clock import standstill
 from edgead.runtime.freshness import Freshness
@@ -293,9 +293,10 @@ class Stream:
             if lost and not self._inbox.closed:
                 self.failed[source.name] = lost
         except BaseException as error:  # a source may be anybody's code, and its end must not be silent
-            text = f"the source failed: {str(error) or type(error).__name__}"
+            reason = str(error) or type(error).__name__
+            text = f"the source failed: {reason}"
             if not self._inbox.closed:
-                self.failed[source.name] = text
+                self.failed[source.name] = reason
             self._report(number, Captured(None, text, source.name, None, time.monotonic(), cause="lost"))
         finally:
             self._heard[number] = math.inf
@@ -392,6 +393,7 @@ def run_stream(
         The sinks' outboxes, drained, with their accounts.
 
     Raises:
+        SourceError: a source cannot be opened, or, at the end, where one failed for good.
         SinkError: at the end, where a sink could not take some results.
     """
     several = isinstance(source, Mapping) or (
@@ -424,6 +426,8 @@ def run_stream(
             outbox.close()
     for outbox in outboxes:
         outbox.raise_if_failed()
+    if stream.failed:
+        raise SourceError("\n".join(f"The source {name} failed: {error}" for name, error in stream.failed.items()))
     return outboxes
 
 

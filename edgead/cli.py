@@ -441,7 +441,7 @@ def predict(
     if as_json:
         _emit({**summary, "results": results}, True, "")
     else:
-        click.echo(_ledger_line(summary), err=True)
+        click.echo(f"{ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN", err=True)
 
 
 def _line(result: dict[str, Any]) -> str:

@@ -22,3 +22,13 @@ def refuse_size(width: int, height: int, bytes_per_pixel: float) -> None:
         raise DataError(
             f"{width}×{height} pixels need more than the {MAX_DECODED_BYTES >> 20} MiB that an image may take"
         )
+
+
+def refuse_pages(count: int, word: str) -> None:
+    """Refuse a file of several pictures: a decoder shows its first, and what is in the others is not looked at.
+
+    Raises:
+        DataError: more than one.
+    """
+    if count > 1:
+        raise DataError(f"it holds {count} {word}; only files of one picture are read. Save each as a file of its own")

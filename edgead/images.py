@@ -27,6 +27,7 @@ from edgead.depth import (
 )
 from edgead.errors import DataError, require
 from edgead.formats import identify, jpeg
+from edgead.formats.orientation import turn
 from edgead.formats.reading import read_file
 
 Frame = NDArray[np.uint8]
@@ -117,25 +118,24 @@ def decode_image(data: bytes, flags: int | None = None) -> NDArray[Any]:
         flags: of `cv2.imdecode`, for other formats than JPEG; colour of 8 or 16 bits unless given.
 
     Returns:
-        JPEG: ``(H, W, 3) uint8 BGR``. Others: what `flags` ask for.
+        JPEG: ``(H, W, 3) uint8 BGR``. Others: what `flags` ask for. Turned upright as EXIF says.
 
     Raises:
         DataError: what is wrong, without the file's name.
     """
     if data.startswith(identify.JPEG_START):
         return jpeg.decode(data)
-    identify.check(data)
-    lib = cv2()
+    orientation, lib = identify.check(data), cv2()
     if flags is None:
         identify.refuse_numbers(data)
-        flags = lib.IMREAD_COLOR | lib.IMREAD_ANYDEPTH
+        flags = lib.IMREAD_COLOR | lib.IMREAD_ANYDEPTH | lib.IMREAD_IGNORE_ORIENTATION
     try:
         image: NDArray[Any] | None = lib.imdecode(np.frombuffer(data, np.uint8), flags)
     except lib.error:
         image = None
     if image is None:
         raise DataError("OpenCV cannot decode it; save it as PNG")
-    return image
+    return turn(image, orientation)
 
 
 def read_frame(path: str | Path, pixels: PixelFormat = COLOUR) -> Frame:

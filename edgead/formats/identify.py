@@ -27,10 +27,10 @@ JPEG_START = b"\xff\xd8"
 
 
 class _Format(NamedTuple):
-    """`check` raises DataError where a file must not be decoded."""
+    """`check` raises DataError where a file must not be decoded, and may return its EXIF orientation."""
 
     starts: tuple[bytes, ...]
-    check: Callable[[bytes], None]
+    check: Callable[[bytes], int | None]
 
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -66,8 +66,11 @@ def is_image(start: bytes) -> bool:
     return start.startswith(JPEG_START) or _find_format(start) is not None or _find_refused(start) is not None
 
 
-def check(data: bytes) -> None:
+def check(data: bytes) -> int:
     """Refuse a file that is not whole, or not an image that is read; JPEGs are checked by decoding them.
+
+    Returns:
+        The EXIF orientation, 1 to 8, that the decoder does not apply.
 
     Raises:
         DataError: what is wrong.
@@ -76,8 +79,7 @@ def check(data: bytes) -> None:
         raise DataError("the file is empty")
     known = _find_format(data)
     if known is not None:
-        known.check(data)
-        return
+        return known.check(data) or 1
     name = _find_refused(data)
     if name is not None:
         raise _refusal(name)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgead.errors import DataError, require
 from edgead.formats.limits import refuse_size
-from edgead.formats.tags import ORIENTATION, read_tables
+from edgead.formats.orientation import read_orientation, turn
 
 MAX_SCANS = 200
 """Of a progressive file; encoders write about ten. Each takes as long as a decoding."""
@@ -68,7 +68,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     if image.shape[2] == 4:  # simplejpeg leaves the inks as they are
         lib = require("cv2", "cpu")
         image = lib.imdecode(np.frombuffer(data, np.uint8), lib.IMREAD_COLOR | lib.IMREAD_IGNORE_ORIENTATION)
-    return _turn(image, header.orientation)
+    return turn(image, header.orientation)
 
 
 def find_flaw(data: bytes) -> str:
@@ -106,8 +106,8 @@ def _read_header(data: bytes) -> _Header:
                 header.zero_codes.update(_zero_codes(body))
             elif marker == _DQT and 0 in _quantisers(body):
                 raise DataError("the file is damaged (a quantisation table holds zeros)")
-            elif marker == _APP1 and body.startswith(b"Exif\0\0"):
-                header.orientation = _orientation(body[6:])
+            elif marker == _APP1 and body.startswith(b"Exif"):
+                header.orientation = read_orientation(body)
             elif marker in _SOF:
                 _read_frame_header(body, header)
         except (IndexError, KeyError) as error:
@@ -192,23 +192,3 @@ def _quantisers(body: bytes) -> Iterator[int]:
         table = body[at + 1 : at + 1 + 64 * size]
         yield from (int.from_bytes(table[each : each + size], "big") for each in range(0, len(table), size))
         at += 1 + 64 * size
-
-
-def _orientation(exif: bytes) -> int:
-    """Return the orientation, 1 to 8; 1 where it is not there or makes no sense."""
-    try:
-        values = next(read_tables(exif, 1), {}).get(ORIENTATION, (1,))
-    except ValueError:
-        return 1
-    return values[0] if values else 1
-
-
-def _turn(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn an image upright, as OpenCV does when it reads one."""
-    lib = require("cv2", "cpu")
-    if 5 <= orientation <= 8:
-        image = lib.transpose(image)
-    flips = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
-    if orientation in flips:
-        image = lib.flip(image, flips[orientation])
-    return image

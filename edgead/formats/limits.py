@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from edgead.errors import DataError
+import os
+
+from edgead.errors import ConfigError, DataError
 
 MAX_FILE_BYTES = 1 << 30
 """Of an image file: it is held in memory as a whole."""
-MAX_DECODED_BYTES = 1 << 29
+MAX_DECODED_MIB = 512
 """Of a decoded image: 178 million pixels of 8 bits, 89 million of 16."""
+VARIABLE = "EDGEAD_MAX_IMAGE_MIB"
+"""Environment variable that takes the place of `MAX_DECODED_MIB`."""
 
 
 def refuse_size(width: int, height: int, bytes_per_pixel: float) -> None:
     """Refuse an image that would be empty or too large in memory, from what its header says.
 
     Raises:
-        DataError: no pixels, or more than `MAX_DECODED_BYTES` bytes.
+        DataError: no pixels, or more memory than is allowed.
+        ConfigError: the environment variable is not a number.
     """
     if width < 1 or height < 1:
         raise DataError(f"its header claims {width}×{height} pixels")
-    if width * height * bytes_per_pixel > MAX_DECODED_BYTES:
-        raise DataError(
-            f"{width}×{height} pixels need more than the {MAX_DECODED_BYTES >> 20} MiB that an image may take"
-        )
+    most = _max_decoded_mib()
+    if width * height * bytes_per_pixel > most << 20:
+        raise DataError(f"{width}×{height} pixels need more than {most} MiB; {VARIABLE}=NUMBER allows more")
+
+
+def _max_decoded_mib() -> int:
+    text = os.environ.get(VARIABLE, str(MAX_DECODED_MIB))
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{VARIABLE} is a number of MiB, not {text!r}.") from None
 
 
 def refuse_pages(count: int, word: str) -> None:

@@ -6,18 +6,22 @@ import zlib
 
 from edgead.errors import DataError
 from edgead.formats.limits import refuse_pages, refuse_size
+from edgead.formats.orientation import read_orientation
 
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Channels, by colour type."""
 
 
-def check(data: bytes) -> None:
+def check(data: bytes) -> int:
     """Refuse a PNG that is not whole, or an animated one. What follows its last chunk is ignored.
+
+    Returns:
+        The EXIF orientation, 1 to 8.
 
     Raises:
         DataError: what is wrong.
     """
-    at, view, kind = 8, memoryview(data), b""
+    at, view, kind, orientation = 8, memoryview(data), b"", 1
     while kind != b"IEND":
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         end = at + 12 + length
@@ -35,4 +39,7 @@ def check(data: bytes) -> None:
             refuse_size(width, height, max(3, _SAMPLES.get(colours, 3)) * max(1, depth // 8))
         elif kind == b"acTL":
             refuse_pages(int.from_bytes(body[:4], "big"), "frames")
+        elif kind == b"eXIf":
+            orientation = read_orientation(bytes(body))
         at = end
+    return orientation

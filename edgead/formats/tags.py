@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 Tags = dict[int, tuple[int, ...]]
 
-ORIENTATION = 274
-
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I"}
 """Integer types; text, fractions and floats are not needed."""
 _MAX_VALUES = 1 << 20

@@ -148,7 +148,7 @@ def test_a_cameras_frame_without_huffman_tables() -> None:
 def test_limits_are_checked_before_decoding() -> None:
     at = BASELINE.index(b"\xff\xc0") + 5
     bomb = BASELINE[:at] + b"\xff\xff\xff\xff" + BASELINE[at + 4 :]
-    with pytest.raises(DataError, match="65535×65535 pixels need more than the 512 MiB"):
+    with pytest.raises(DataError, match="65535×65535 pixels need more than 512 MiB"):
         jpeg.decode(bomb)
     scan = PROGRESSIVE[: START_OF_SCAN.search(PROGRESSIVE).start()]
     one = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x01"

@@ -17,7 +17,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from edgead.errors import DataError
+from edgead.errors import ConfigError, DataError
 from edgead.formats import limits, lzw
 from edgead.images import COLOUR, decode_image, is_image, list_images, read_frame, read_image
 from edgead.runtime.sources.files import open_path
@@ -232,10 +232,10 @@ def test_other_kinds_of_pixels_are_read() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_size_is_limited_before_decoding(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(limits, "MAX_DECODED_BYTES", PART.size - 1)
+    monkeypatch.setenv(limits.VARIABLE, "0")
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
-    with pytest.raises(DataError, match="200×150 pixels need more than"):
+    with pytest.raises(DataError, match="200×150 pixels need more than 0 MiB"):
         decode_image(FILES[name])
 
 
@@ -243,8 +243,30 @@ def test_a_bomb_is_refused() -> None:
     """A PNG of 14,000 × 14,000 black pixels has 200 kB."""
     header = b"IHDR" + struct.pack(">IIBBBBB", 14000, 14000, 8, 0, 0, 0, 0)
     bomb = FILES["png"][:8] + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + FILES["png"][33:]
-    with pytest.raises(DataError, match="14000×14000 pixels need more than the 512 MiB"):
+    with pytest.raises(DataError, match="14000×14000 pixels need more than 512 MiB"):
         decode_image(bomb)
+
+
+def test_the_limit_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(limits.VARIABLE, "much")
+    with pytest.raises(ConfigError, match="EDGEAD_MAX_IMAGE_MIB is a number"):
+        decode_image(FILES["png"])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_and_every_opencv_turns_alike(orientation: int, tmp_path: Path) -> None:
+    """Older versions of OpenCV apply the orientation of JPEGs alone."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    frames = []
+    for kind, options in (("PNG", {}), ("WEBP", {"lossless": True}), ("JPEG", {"quality": 100, "subsampling": 0})):
+        path = tmp_path / kind.lower()
+        Image.fromarray(PART).save(path, kind, exif=exif, **options)
+        frames.append(read_frame(path))
+        assert np.array_equal(read_image(path), frames[-1])
+    assert frames[0].shape == ((150, 200, 3) if orientation < 5 else (200, 150, 3))
+    assert np.array_equal(frames[0], frames[1])
+    assert np.abs(frames[0].astype(int) - frames[2]).max() < 8
 
 
 def test_a_bmp_that_is_still_written(tmp_path: Path) -> None:

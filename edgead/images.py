@@ -26,8 +26,8 @@ from edgead.depth import (
     find_depth_file,
 )
 from edgead.errors import DataError, require
-from edgead.formats import identify, jpeg
-from edgead.formats.orientation import turn
+from edgead.formats import identify
+from edgead.formats.decoding import decode_image
 from edgead.formats.reading import read_file
 
 Frame = NDArray[np.uint8]
@@ -108,34 +108,6 @@ def _decode(path: Path, flags: int | None = None) -> NDArray[Any]:
         return decode_image(read_file(path), flags)
     except DataError as error:
         raise DataError(f"Cannot read {path}: {error}.") from error
-
-
-def decode_image(data: bytes, flags: int | None = None) -> NDArray[Any]:
-    """Decode the bytes of an image file that is whole, holds one picture and is not too large.
-
-    Args:
-        data: the file.
-        flags: of `cv2.imdecode`, for other formats than JPEG; colour of 8 or 16 bits unless given.
-
-    Returns:
-        JPEG: ``(H, W, 3) uint8 BGR``. Others: what `flags` ask for. Turned upright as EXIF says.
-
-    Raises:
-        DataError: what is wrong, without the file's name.
-    """
-    if data.startswith(identify.JPEG_START):
-        return jpeg.decode(data)
-    orientation, lib = identify.check(data), cv2()
-    if flags is None:
-        identify.refuse_numbers(data)
-        flags = lib.IMREAD_COLOR | lib.IMREAD_ANYDEPTH | lib.IMREAD_IGNORE_ORIENTATION
-    try:
-        image: NDArray[Any] | None = lib.imdecode(np.frombuffer(data, np.uint8), flags)
-    except lib.error:
-        image = None
-    if image is None:
-        raise DataError("OpenCV cannot decode it; save it as PNG")
-    return turn(image, orientation)
 
 
 def read_frame(path: str | Path, pixels: PixelFormat = COLOUR) -> Frame:
@@ -324,7 +296,7 @@ def read_mask(path: Path) -> Mask:
     image = read_image(path)
     if image.ndim == 3:
         image = image[:, :, :3].max(axis=2)
-    lossy = path.suffix.lower() in {".jpg", ".jpeg"}
+    lossy = path.suffix.lower() in identify.JPEG
     return np.asarray(image > (127 if lossy else 0))
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from edgead.errors import DataError
 from edgead.formats import plain, png, tiff, webp
 
-READ = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".dib"})
-READ_PNM = frozenset({".pnm", ".pbm", ".pgm", ".ppm"})
+JPEG = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+READ = JPEG | {".png", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".pnm", ".pbm", ".pgm", ".ppm"}
 NOT_READ = {
     **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
     ".avif": "AVIF",
@@ -20,7 +20,7 @@ NOT_READ = {
     **dict.fromkeys((".exr", ".hdr", ".pfm", ".pam", ".psd", ".tga", ".ico"), "this format"),
 }
 """Images by their names that are refused: by their suffix, what they are."""
-IMAGE_SUFFIXES = READ | READ_PNM | frozenset(NOT_READ)
+IMAGE_SUFFIXES = READ | frozenset(NOT_READ)
 """Of files that are taken for images where a folder is searched."""
 
 JPEG_START = b"\xff\xd8"

@@ -110,7 +110,7 @@ def _read_header(data: bytes) -> _Header:
                 header.orientation = read_orientation(body)
             elif marker in _SOF:
                 _read_frame_header(body, header)
-        except (IndexError, KeyError) as error:
+        except (IndexError, KeyError, ValueError) as error:
             raise DataError("the file is damaged (in its header)") from error
     raise DataError(f"{_CUT}: it holds only a part of its scans")
 

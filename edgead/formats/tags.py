@@ -37,7 +37,7 @@ def read_tables(data: bytes, limit: int) -> Iterator[Tags]:
 def _read_tags(data: bytes, order: str, at: int, count: int) -> Iterator[tuple[int, tuple[int, ...]]]:
     for entry in range(at, at + 12 * count, 12):
         tag, kind, number = struct.unpack_from(f"{order}HHI", data, entry)
-        if kind not in _TYPES or number > _MAX_VALUES:
+        if kind not in _TYPES or not 0 < number <= _MAX_VALUES:
             continue
         values = f"{order}{number}{_TYPES[kind]}"
         where = entry + 8

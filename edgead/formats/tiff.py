@@ -6,7 +6,6 @@ OpenCV shows what libtiff could decode, with the rest black or left from before.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
 
 from edgead.errors import DataError
 from edgead.formats import lzw
@@ -43,8 +42,8 @@ def check(data: bytes) -> None:
     refuse_pages(len(whole), "pages")
     try:
         _check_page(data, pages[0])
-    except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise DataError("the file is damaged (a tag is missing)") from error
+    except (KeyError, ValueError, ZeroDivisionError) as error:
+        raise DataError("the file is damaged (a tag is missing or makes no sense)") from error
 
 
 def refuse_numbers(data: bytes) -> None:
@@ -71,11 +70,13 @@ def _check_page(data: bytes, page: Tags) -> None:
         raise DataError("its channels are stored one after the other. Save it with interleaved channels")
     if compression not in _COMPRESSIONS or _first(page, _PHOTOMETRIC, 1) == _YCBCR:
         raise DataError(f"a TIFF with this compression (number {compression}) is not read. {_PLAIN}")
-    expected = list(_chunk_sizes(page, width, height, samples * bits))
     starts, sizes = page.get(_TILES) or page[_STRIPS], page.get(_TILE_SIZES) or page[_STRIP_SIZES]
-    if not len(starts) == len(sizes) == len(expected):
+    count, rows = _chunks(page, width, height)
+    if not len(starts) == len(sizes) == count:
         raise DataError("the file is damaged (the number of its strips)")
-    for start, size, wanted in zip(starts, sizes, expected):
+    row = -(-(_first(page, _TILE_WIDTH, width) * samples * bits) // 8)
+    for number, (start, size) in enumerate(zip(starts, sizes)):
+        wanted = row * (rows if _TILES in page else min(rows, height - number * rows))
         if start + size > len(data):
             raise DataError("the file is cut short")
         whole = size >= wanted if compression == _NONE else _decodes_to(data[start : start + size], compression, wanted)
@@ -83,16 +84,14 @@ def _check_page(data: bytes, page: Tags) -> None:
             raise DataError(f"the file is damaged or has a hole ({_COMPRESSIONS[compression]}-coded strip)")
 
 
-def _chunk_sizes(page: Tags, width: int, height: int, bits: int) -> Iterator[int]:
-    """Yield how many bytes each strip or tile must decode to; `bits` a pixel."""
+def _chunks(page: Tags, width: int, height: int) -> tuple[int, int]:
+    """Return how many strips or tiles there must be, and the rows of each; the last strip may have fewer."""
     if _TILES in page:
-        across, down = page[_TILE_WIDTH][0], page[_TILE_HEIGHT][0]
-        for _ in range(-(-width // across) * -(-height // down)):
-            yield -(-across * bits // 8) * down
-        return
+        across, rows = page[_TILE_WIDTH][0], page[_TILE_HEIGHT][0]
+        refuse_size(across, rows, 1)
+        return -(-width // across) * -(-height // rows), rows
     rows = min(_first(page, _ROWS, height), height)
-    for top in range(0, height, rows):
-        yield -(-width * bits // 8) * min(rows, height - top)
+    return -(-height // rows), rows
 
 
 def _decodes_to(data: bytes, compression: int, size: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -19,7 +20,8 @@ from PIL import Image
 
 from edgead.errors import ConfigError, DataError
 from edgead.formats import limits, lzw
-from edgead.images import COLOUR, decode_image, is_image, list_images, read_frame, read_image
+from edgead.formats.decoding import decode_image
+from edgead.images import COLOUR, is_image, list_images, read_frame, read_image
 from edgead.runtime.sources.files import open_path
 
 RNG = np.random.default_rng(0)
@@ -146,6 +148,45 @@ def test_holes_and_cuts_of_jpegs_are_found(name: str, damage: Damage) -> None:
 def test_most_foreign_bytes_in_jpegs_are_found(name: str, damage: Damage) -> None:
     """Not all: a decoder can find its place again after them, by chance at the right block."""
     assert len(wrongly_decided(FILES[name], damage, 0.2)) <= 6
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_headers_raise_nothing_else(name: str) -> None:
+    data = FILES[name]
+    for seed in range(150):
+        draw = random.Random(seed)
+        broken = bytearray(data)
+        for _ in range(draw.choice((1, 3, 20))):
+            place = draw.choice((draw.randrange(min(600, len(data))), -1 - draw.randrange(300)))
+            broken[place] = draw.choice((0, 1, 255, draw.randrange(256)))
+        with contextlib.suppress(DataError):
+            assert decode_image(bytes(broken)).size > 0
+
+
+def test_tiles_of_a_tiff() -> None:
+    """Those at the edges reach over the picture."""
+    grey = PART[:40, :50, 0]
+    padded = np.zeros((48, 64), np.uint8)
+    padded[:40, :50] = grey
+    tiles = [zlib.compress(padded[y : y + 16, x : x + 16].tobytes()) for y in (0, 16, 32) for x in (0, 16, 32, 48)]
+
+    def write(parts: list[bytes]) -> bytes:
+        data = b"".join(parts)
+        starts = np.cumsum([8] + [len(part) for part in parts])[:-1].tolist()
+        arrays = struct.pack(f"<{2 * len(parts)}I", *starts, *map(len, parts))
+        at, count = 8 + len(data), len(parts)
+        tags = [(256, 50), (257, 40), (258, 8), (259, 8), (262, 1), (277, 1), (322, 16), (323, 16)]
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        entries += struct.pack("<HHIIHHII", 324, 4, count, at, 325, 4, count, at + 4 * count)
+        table = struct.pack("<H", 10) + entries + bytes(4)
+        return b"II*\0" + struct.pack("<I", at + len(arrays)) + data + arrays + table
+
+    assert np.array_equal(decode_image(write(tiles))[:, :, 0], grey)
+    tiles[5] = tiles[5][:20] + bytes(20) + tiles[5][40:]
+    with pytest.raises(DataError, match="Deflate-coded"):
+        decode_image(write(tiles))
+    with pytest.raises(DataError, match="number of its strips"):
+        decode_image(write(tiles[:-1]))
 
 
 def test_lzw_sizes() -> None:

@@ -8,10 +8,10 @@ from edgead.errors import ConfigError, DataError
 
 MAX_FILE_BYTES = 1 << 30
 """Of an image file: it is held in memory as a whole."""
-MAX_DECODED_MIB = 512
+MAX_DECODED_BYTES = 1 << 29
 """Of a decoded image: 178 million pixels of 8 bits, 89 million of 16."""
 VARIABLE = "EDGEAD_MAX_IMAGE_MIB"
-"""Environment variable that takes the place of `MAX_DECODED_MIB`."""
+"""Environment variable that sets another limit for image files than `MAX_DECODED_BYTES`."""
 
 
 def refuse_size(width: int, height: int, bytes_per_pixel: float) -> None:
@@ -29,7 +29,7 @@ def refuse_size(width: int, height: int, bytes_per_pixel: float) -> None:
 
 
 def _max_decoded_mib() -> int:
-    text = os.environ.get(VARIABLE, str(MAX_DECODED_MIB))
+    text = os.environ.get(VARIABLE, str(MAX_DECODED_BYTES >> 20))
     try:
         return int(text)
     except ValueError:

@@ -17,7 +17,7 @@ NOT_READ = {
     **dict.fromkeys((".jp2", ".j2k", ".jpf", ".jpx"), "JPEG 2000"),
     ".jxl": "JPEG XL",
     **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"), "a camera's raw format"),
-    **dict.fromkeys((".exr", ".hdr", ".pfm", ".pam", ".psd", ".tga", ".ico"), "this format"),
+    **dict.fromkeys((".exr", ".pfm", ".pam", ".psd", ".tga"), "this format"),
 }
 """Images by their names that are refused: by their suffix, what they are."""
 IMAGE_SUFFIXES = READ | frozenset(NOT_READ)

@@ -21,7 +21,7 @@ from PIL import Image
 from edgead.errors import ConfigError, DataError
 from edgead.formats import limits, lzw
 from edgead.formats.decoding import decode_image
-from edgead.images import COLOUR, is_image, list_images, read_frame, read_image
+from edgead.images import COLOUR, is_image, read_frame, read_image
 from edgead.runtime.sources.files import open_path
 
 RNG = np.random.default_rng(0)
@@ -239,7 +239,7 @@ def test_a_preview_or_a_mask_in_a_tiff_is_not_a_page(kind: int, read: bool) -> N
 def test_formats_that_are_not_read_are_images_and_refused_by_name(tmp_path: Path, suffix: str, said: str) -> None:
     path = tmp_path / f"photo{suffix}"
     path.write_bytes(b"whatever")
-    assert list_images(tmp_path) == [path]
+    assert is_image(path)
     with pytest.raises(DataError, match=rf"photo\{suffix}: .*{said}.* is not read. Convert it"):
         read_frame(path)
 
@@ -382,7 +382,7 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_real_image_is_refused(real_data: Path) -> None:
-    paths = [path for path in list_images(real_data, recursive=True) if path.suffix in (".jpg", ".png")][::15]
+    paths = sorted(path for path in real_data.rglob("*") if path.suffix in (".jpg", ".png"))[::15]
     assert len(paths) > 100
     for path in paths:
         expected = cv2.imread(str(path), cv2.IMREAD_COLOR)

@@ -144,7 +144,7 @@ class Control:
     ) -> None:
         self._open, self._shadow, self._say = open_inspector, shadow, say
         self._stream: Stream | None = None
-        self._reloads: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put may be called in signal handlers
+        self._reloads: queue.SimpleQueue[Path] = queue.SimpleQueue()
         self._early: list[Callable[[], None]] = []
         self._opened: set[Inspector] = set()
         self.interrupted = False
@@ -192,47 +192,55 @@ class Control:
         threading.Thread(target=self._stream.stop, name="stop").start()
 
     def _want_reload(self, _number: int, _frame: object) -> None:
-        self._reloads.put(None)
+        self._soon(lambda: self._reloads.put(self._deciding()))
 
     def _want_exchange(self, _number: int, _frame: object) -> None:
+        self._soon(self._exchange)
+
+    def _soon(self, action: Callable[[], None]) -> None:
         if self._stream:
-            self._stream.call_soon(self._exchange)
+            self._stream.call_soon(action)
         else:
-            self._early.append(self._exchange)
+            self._early.append(action)
+
+    def _deciding(self) -> Path:
+        assert self._stream
+        return self._stream.inspector.bundle.path
 
     def _reload(self, stream: Stream) -> None:
-        """Read the bundle that decides again, once for each request. Runs in a thread of its own, without end."""
+        """Read a bundle again for each request. Runs in a thread of its own, without end."""
         while True:
-            self._reloads.get()
+            path = self._reloads.get()
             try:
-                self._replace(stream, stream.inspector)
+                self._replace(stream, path)
             except Exception as error:  # whatever a new bundle is like, this thread must be there for the next one
                 self._say(f"Warning: the bundle was not read again, the old one goes on: {describe(error)}")
 
-    def _replace(self, stream: Stream, old: Inspector) -> None:
+    def _replace(self, stream: Stream, path: Path) -> None:
         """Put a bundle's new state where its old one is by then: USR1 may come while it is read."""
-        new = self._open(old.bundle.path)
+        new = self._open(path)
         self._opened.add(new)
-        done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        done: queue.SimpleQueue[Inspector | Exception] = queue.SimpleQueue()
 
         def exchange() -> None:
             try:
-                if self._shadow and self._shadow.inspector is old:
+                shadow = self._shadow
+                if shadow and shadow.inspector.bundle.path == path != stream.inspector.bundle.path:
                     refuse_other_depth(new, stream.inspector)
-                    self._shadow.inspector = new
+                    old, shadow.inspector = shadow.inspector, new
                 else:
-                    stream.take_over(new)
-                done.put(None)
+                    old = stream.take_over(new)
+                done.put(old)
             except Exception as error:
                 done.put(error)
 
         stream.call_soon(exchange)
-        error = done.get()
-        unused = new if error else old
+        outcome = done.get()
+        unused = new if isinstance(outcome, Exception) else outcome
         self._opened.discard(unused)
         unused.close()
-        if error:
-            raise error
+        if isinstance(outcome, Exception):
+            raise outcome
         self._say(f"The bundle was read again: {new.bundle.manifest.name}")
 
     def _exchange(self) -> None:

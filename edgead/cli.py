@@ -489,27 +489,41 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
 
     Ctrl-C or signal TERM end it: what is captured is still decided and written. Signal HUP reads the bundle again.
     """
+    from edgead.runtime.signals import ignore_early
+
+    ignore_early()
     from edgead.runtime.run import run as go
 
     printed = any(sink.endswith(":-") for sink in options["sinks"])
     show = None if options["sinks"] or as_json else lambda result: click.echo(_line(result.to_dict()))
 
+    ended: list[bool] = []
+
     def finish(summary: dict[str, Any]) -> None:
+        ended.append(True)
         text = json.dumps(summary) if as_json else _ledger_line(summary)
         click.echo(text, err=printed or not as_json)
 
-    go(bundle, on_result=show, on_end=finish, console=Terminal(), **options)
+    try:
+        go(bundle, on_result=show, on_end=finish, console=Terminal(), **options)
+    except KeyboardInterrupt:
+        if not ended:
+            raise
+        sys.exit(INTERRUPTED)  # everything was decided and written: that is no error
 
 
 def _ledger_line(summary: dict[str, Any]) -> str:
     def by_cause(counts: dict[str, int]) -> str:
         return f" ({', '.join(f'{cause} {count}' for cause, count in counts.items())})" if counts else ""
 
-    return (
+    line = (
         f"captured {summary['captured']} = passed {summary['passed']} + failed {summary['failed']} "
         f"+ unknown {summary['unknown']}{by_cause(summary['unknown_by_cause'])} "
         f"+ dropped {summary['dropped']}{by_cause(summary['dropped_by_cause'])}"
     )
+    if summary["reported_by_cause"]:
+        line += f"; reported{by_cause(summary['reported_by_cause'])}"
+    return line
 
 
 @cli.command()

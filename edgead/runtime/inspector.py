@@ -23,6 +23,7 @@ from edgead.images import Frame, Mask, fit_frame, to_frame
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.checked import check
 from edgead.runtime.golden import open_proven
+from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
 from edgead.runtime.rules import Rules, check_min_area, check_region, check_shapes, choose_threshold
 from edgead.runtime.sources.source import Captured, Source
@@ -284,14 +285,15 @@ class Inspector:
             result.cause = "score"
         if prepared.error:
             result.verdict, result.reason, result.cause = Verdict.UNKNOWN, prepared.error, prepared.cause
-        done, t_capture = time.monotonic(), prepared.captured.t_capture
+        done, captured = time.monotonic(), prepared.captured
         fit = prepared.fitted_at - prepared.began
         result.latency_ms = {
-            "queue": (start - t_capture - fit) * 1e3,
+            "source": (captured.t_capture - captured.made) * 1e3,
+            "queue": (start - captured.t_capture - fit) * 1e3,
             "fit": fit * 1e3,
             "infer": (inferred_at - start) * 1e3,
             "post": (done - inferred_at) * 1e3,
-            "total": (done - t_capture) * 1e3,
+            "total": (done - captured.made) * 1e3,
         }
         return result
 
@@ -299,11 +301,11 @@ class Inspector:
         """Return the result on a frame that is not inferred."""
         result = self._blank_result(prepared.captured, math.nan)
         result.frame_size, result.reason, result.cause = prepared.frame_size, reason, cause
-        result.latency_ms = {"total": (time.monotonic() - prepared.captured.t_capture) * 1e3}
+        result.latency_ms = {"total": (time.monotonic() - prepared.captured.made) * 1e3}
         return result
 
     def _blank_result(self, captured: Captured, score: float) -> Result:
-        arrived = time.time() - (time.monotonic() - captured.t_capture)
+        made = time.time() - (time.monotonic() - captured.made)
         return Result(
             score=score,
             verdict=Verdict.UNKNOWN,
@@ -311,14 +313,15 @@ class Inspector:
             threshold=self.threshold,
             source_id=captured.source_id,
             frame_id=captured.frame_id,
-            t_capture=captured.t_capture,
+            t_capture=captured.made,
             engine=self.engine.name,
             path=captured.path,
             precision=self.bundle.manifest.precision,
             bundle=self.bundle.manifest.name,
             bundle_digest=self.bundle.manifest.digest,
-            captured_at=datetime.fromtimestamp(arrived, timezone.utc).isoformat(timespec="milliseconds"),
+            captured_at=datetime.fromtimestamp(made, timezone.utc).isoformat(timespec="milliseconds"),
             shapes=self.shapes,
+            id=new_id(),
         )
 
     def judge(self, captured: Captured) -> Result:

@@ -21,7 +21,7 @@ CAUSES = {
     "unreadable": "the source gave a frame that cannot be decoded, or that is not an image",
     "lost": "the camera stopped, or the source failed",
     "silent": "the camera gives nothing",
-    "stale": "the frame had waited too long when its turn came",
+    "stale": "the picture was too old when its turn came",
     "late": "the decision came after its deadline",
     "black": "the frame shows nothing",
     "blurred": "the frame is far less sharp than good parts are",
@@ -47,17 +47,19 @@ class Result:
         region: ``(h, w) bool`` at the model's size: the part of the frame that counts; None for all of it.
         frame_size: (height, width) of the frame; (0, 0) where there was none.
         source_id: where the frame comes from, without credentials.
-        frame_id: number of the frame at its source, from 0.
-        t_capture: when the frame arrived, `time.monotonic` seconds.
-        latency_ms: milliseconds by stage: ``queue`` (capture until work begins), ``fit``, ``infer``, ``post`` and
-            ``total`` (capture until decision).
+        frame_id: number of the frame at its source, from 0; None for a report about the source (``lost``, ``silent``).
+        t_capture: when the picture was made, as well as is known: when it arrived, less the delay that the source knows
+            of. `time.monotonic` seconds.
+        latency_ms: milliseconds by stage: ``source`` (made until arrived), ``queue`` (arrived until work begins),
+            ``fit``, ``infer``, ``post`` and ``total`` (made until decision).
         engine: what inferred, for instance ``"onnxruntime-cpu"``.
         path: of the image file, where the frame comes from one.
         precision: of the graph, for instance ``"fp32"``.
         bundle: name of the bundle.
         bundle_digest: SHA-256 of its manifest, which tells bundles of one name apart.
-        captured_at: when the frame arrived, UTC in ISO 8601: for people; nothing is decided by it.
+        captured_at: `t_capture` as UTC in ISO 8601: for people; nothing is decided by it.
         shapes: which of ``"boxes"`` and ``"contours"`` `to_dict` holds.
+        id: of this result, unique for ever and sorted by time (UUID version 7): what receivers deduplicate by.
         frame: ``(H, W, C) uint8``, kept only where a sink needs it.
     """
 
@@ -69,7 +71,7 @@ class Result:
     mask_threshold: float = math.inf
     frame_size: tuple[int, int] = (0, 0)
     source_id: str = ""
-    frame_id: int = 0
+    frame_id: int | None = 0
     t_capture: float = 0.0
     latency_ms: dict[str, float] = field(default_factory=dict)
     engine: str = ""
@@ -81,6 +83,7 @@ class Result:
     region: Mask | None = None
     bundle_digest: str = ""
     shapes: tuple[str, ...] = ()
+    id: str = ""
     frame: Frame | None = None
 
     @cached_property
@@ -114,6 +117,7 @@ class Result:
         """The result as JSON values, without the arrays. Its fields are described in docs/results.md."""
         return {
             "schema": SCHEMA,
+            "id": self.id,
             "source_id": self.source_id,
             "frame_id": self.frame_id,
             "path": self.path or None,

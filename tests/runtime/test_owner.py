@@ -310,7 +310,8 @@ class Reloading:
 
     def __init__(self, inspector: Inspector, shadow: Shadow | None, opens: Callable[[Path], Inspector]) -> None:
         self.said: list[str] = []
-        self.control = Control(opens, shadow, self.said.append)
+        self.control = Control(opens, self.said.append)
+        self.control.shadow = shadow
         self.stream = Stream(inspector, [IterableSource(numbered(10**6, pause=0.002))])
         self.results: list[Result] = []
 

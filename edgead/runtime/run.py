@@ -78,8 +78,9 @@ def run(
     say = console.say
 
     def open_inspector(path: Path) -> Inspector:
-        region = read_region(roi, ignore, read_bundle(path).manifest.size)
-        return load(
+        manifest = read_bundle(path).manifest
+        region = read_region(roi, ignore, manifest.size)
+        opened = load(
             path,
             engine=engine,
             batch=rules.batch,
@@ -89,6 +90,10 @@ def run(
             shapes=tuple(shapes),
             console=console,
         )
+        promise = describe_threshold(manifest, threshold)
+        if promise:
+            say(f"{manifest.name}: {promise}")
+        return opened
 
     outboxes: list[Outbox] = []
     control = Control(open_inspector, say)
@@ -102,9 +107,6 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(control.signals())
         inspector = stack.enter_context(open_inspector(bundle))
-        promise = describe_threshold(inspector.bundle.manifest, threshold)
-        if promise:
-            say(promise)
         opened = open_all(sources, inspector.pixels)
         outboxes += [Outbox(open_sink(sink)) for sink in sinks]
         if record:

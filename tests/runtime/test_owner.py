@@ -23,6 +23,7 @@ import edgead
 from edgead.bundle import Bundle
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DeviceError
+from edgead.export.complete import run_singly
 from edgead.runtime.engines import open_engine
 from edgead.runtime.engines.checked import CheckedEngine, check
 from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
@@ -470,3 +471,18 @@ def test_bf16_opens_by_name_and_says_how_far_it_is(first: Bundle) -> None:
     assert not open_engine("openvino-bf16", first).exact
     assert open_engine("openvino", first).exact
     open_proven("openvino-bf16", first).close()
+
+
+@pytest.mark.parametrize("outputs", [(np.zeros(2, np.float32), 0), (np.zeros(1), np.zeros((1, 64, 64))), None])
+def test_outputs_of_another_shape_are_refused_where_bundles_are_made(outputs: Any) -> None:
+    class Odd:
+        name = "odd"
+
+        def infer(self, frames: Any) -> Any:
+            return outputs
+
+        def close(self) -> None:
+            """Nothing is kept open."""
+
+    with pytest.raises(DeviceError, match="The engine odd returned"):
+        run_singly(Odd(), np.zeros((2, 64, 64, 3), np.uint8), iter)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -220,6 +221,7 @@ def test_threads_are_counted_by_cores() -> None:
 CLOSED_ELSEWHERE = """
 import gc, os, signal, sys, threading
 from pathlib import Path
+from typing import Any
 from edgead.bundle import read_bundle
 from edgead.runtime.engines import open_engine
 
@@ -251,6 +253,7 @@ def test_outputs_that_are_not_there_do_not_agree(bundle: Bundle) -> None:
 IMPORTED = """
 import sys, threading
 from pathlib import Path
+from typing import Any
 from edgead.bundle import read_bundle
 from edgead.runtime.engines import open_engine
 

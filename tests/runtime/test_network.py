@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from edgead.decision import Verdict
-from edgead.errors import SourceError
+from edgead.errors import MissingDependencyError, SourceError
 from edgead.runtime.inspector import Inspector
-from edgead.runtime.sources import open_source
+from edgead.runtime.sources import network, open_source, pyav
 from edgead.runtime.stream import Policy, Stream
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -113,6 +113,30 @@ def test_rtsp_with_the_right_password_opens_and_hides_it(inspector: Inspector, t
         end(server)
     assert [result.source_id for result in results] == [f"{through}rtsp://127.0.0.1:{port}/line"] * 2
     assert "secret" not in str([result.to_dict() for result in results])
+
+
+def test_rtsp_through_opencv_opens_and_says_what_it_cannot_see(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(network, "has_pyav", lambda: False)
+    port = free_port()
+    server = start_rtsp(port)
+    try:
+        with open_source(f"rtsp://127.0.0.1:{port}/line") as frames:
+            captured = next(frames)
+    finally:
+        end(server)
+    assert captured.image is not None
+    assert captured.image.shape == (120, 160, 3)
+    assert f"rtsp://127.0.0.1:{port}/line is read through OpenCV, which conceals damaged frames" in caplog.text
+
+
+def test_a_pyav_that_conceals_damage_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pyav.has_pyav()
+    monkeypatch.setattr(pyav.metadata, "version", lambda name: "15.1.0")
+    assert not pyav.has_pyav()
+    with pytest.raises(MissingDependencyError, match="16 or newer is needed"):
+        open_source("av+rtsp://127.0.0.1:9/line")
 
 
 class Mjpeg(BaseHTTPRequestHandler):

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 from edgead.errors import SourceError
 from edgead.images import COLOUR, PixelFormat, cv2
@@ -16,12 +15,12 @@ from edgead.runtime.sources.live import Capture, LiveSource
 from edgead.runtime.sources.mjpeg import MjpegCapture
 from edgead.runtime.sources.pyav import CAMERA, OPEN_S, READ_S, PyAvCapture, has_pyav, require_pyav
 from edgead.runtime.sources.source import Source
-from edgead.runtime.sources.tls import Tls, connect, explain_connection, split_tls
-from edgead.runtime.sources.uri import redact
+from edgead.runtime.sources.tls import SECURE, Tls, connect, explain_connection, split_tls
+from edgead.runtime.sources.uri import redact, scheme_of
 from edgead.runtime.sources.video import BLIND
 
 OPENCV_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
-"""The reasons are those of `edgead.runtime.sources.pyav.CAMERA`."""
+"""For the reasons of `edgead.runtime.sources.pyav.CAMERA`."""
 _VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _lock, _openings = threading.Lock(), 0
 _log = logging.getLogger("edgead")
@@ -87,7 +86,7 @@ def _open_http(address: str, tls: Tls, reasons: list[str]) -> Capture:
 
 
 def _open_pyav(address: str, tls: Tls) -> Capture:
-    secure = urlsplit(address).scheme in ("https", "rtsps")
+    secure = scheme_of(address) in SECURE
     if secure and tls.verify:
         # Not every FFmpeg compares the host's name with the certificate; Python does.
         try:
@@ -154,5 +153,6 @@ def explain(address: str, tls: Tls) -> str:
             status = link.recv(256).decode("latin-1").partition("\r\n")[0].split(" ", 2)[1:]
     except (OSError, ValueError) as error:
         return f"{shown}: {explain_connection(error)}"
-    code = int(status[0]) if status and status[0].isdecimal() else 0
-    return f"{shown}: {explain_status(code, ' '.join(status[1:]) or 'nothing', address)}"
+    if not status or not status[0].isdecimal():
+        return f"{shown}: something answers, but does not speak RTSP."
+    return f"{shown}: {explain_status(int(status[0]), ' '.join(status[1:]), address)}"

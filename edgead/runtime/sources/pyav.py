@@ -16,9 +16,13 @@ from edgead.runtime.sources.decoding import Decoder, Picture
 
 OPEN_S, READ_S = 8.0, 5.0
 """How long a network camera may take to open, and to give the next frame. FFmpeg's probing alone takes 1 to 2 s."""
-CAMERA = {"rtsp_transport": "tcp", "reorder_queue_size": "2", "fflags": "nobuffer", "flags": "low_delay"}
-"""TCP, because lost UDP packets become grey blocks like defects; no buffer, because a late frame is useless. FFmpeg
-compares the numbers of RTP's packets only where it has a queue to reorder them."""
+CAMERA = {
+    "rtsp_transport": "tcp",  # lost UDP packets damage frames
+    "reorder_queue_size": "2",  # only with a queue does FFmpeg compare the numbers of RTP's packets
+    "allowed_media_types": "video",  # sound would shift the time stamps when it is synchronised
+    "fflags": "nobuffer",  # a late frame is useless
+    "flags": "low_delay",
+}
 _LOSSES = ("RTP: missed", "RTP: dropping", "Packet corrupt")
 OLDEST = 16
 """Version of PyAV from which on FFmpeg reports lost HEVC pictures and verifies ``rtsps://``; 14 and 15 were tried."""

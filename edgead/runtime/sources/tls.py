@@ -9,9 +9,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from edgead.errors import ConfigError
-from edgead.runtime.sources.uri import redact
+from edgead.runtime.sources.uri import redact, scheme_of
 
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+SECURE = ("https", "rtsps")
 _OPTIONS = ("ca", "verify")
 
 
@@ -51,7 +52,7 @@ def split_tls(uri: str) -> tuple[str, Tls]:
     Raises:
         ConfigError: a value that cannot be used.
     """
-    if urlsplit(uri).scheme.removeprefix("av+") not in ("https", "rtsps"):
+    if scheme_of(uri).removeprefix("av+") not in SECURE:
         return uri, Tls()
     address, _, query = uri.partition("?")
     fields = [field.partition("=") for field in query.split("&") if field]
@@ -84,7 +85,7 @@ def connect(address: str, tls: Tls, timeout: float) -> socket.socket:
     """
     parts = urlsplit(address)
     plain = socket.create_connection((parts.hostname or "", parts.port or PORTS[parts.scheme]), timeout=timeout)
-    if parts.scheme not in ("https", "rtsps"):
+    if parts.scheme not in SECURE:
         return plain
     try:
         return tls.context().wrap_socket(plain, server_hostname=parts.hostname)

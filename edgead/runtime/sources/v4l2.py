@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -69,7 +68,8 @@ def open_v4l2(uri: str, pixels: PixelFormat = COLOUR) -> Source:
 
 def open_number(number: int) -> Source:
     """A camera by OpenCV's number, as it is."""
-    if sys.platform != "linux":
+    lib = cv2()
+    if not lib.videoio_registry.hasBackend(lib.CAP_V4L2):
         return CameraSource(number, reconnect=True)
     return CameraSource(number, lambda index: V4l2Capture(index, [], []), reconnect=True)
 

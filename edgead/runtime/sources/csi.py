@@ -32,7 +32,7 @@ def open_csi(uri: str, pixels: PixelFormat = COLOUR) -> Source:
         return capture
 
     text = f"{uri} cannot be opened. Is the camera connected, and nvargus-daemon running?"
-    return LiveSource(uri.partition("?")[0], opener, lambda: text)
+    return LiveSource(uri.partition("?")[0], opener, lambda: text, local=True)
 
 
 def csi_pipeline(sensor: int, width: int, height: int, fps: int) -> str:

@@ -54,7 +54,7 @@ def open_genicam(uri: str) -> Source:
         return GenicamCapture(harvester, wanted, timeout, reasons)
 
     name = f"genicam:{options['serial'] or rest}"
-    return LiveSource(name, opener, lambda: f"{uri} cannot be opened: {reasons[-1]}")
+    return LiveSource(name, opener, lambda: f"{uri} cannot be opened: {reasons[-1]}", local=True)
 
 
 def _installed_producers() -> tuple[str, ...]:

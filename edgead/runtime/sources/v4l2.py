@@ -63,7 +63,7 @@ def open_v4l2(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     def opener() -> Capture:
         return V4l2Capture(target, wishes, reasons)
 
-    return LiveSource(uri.partition("?")[0], opener, lambda: reasons[-1])
+    return LiveSource(uri.partition("?")[0], opener, lambda: reasons[-1], local=True)
 
 
 def open_number(number: int) -> Source:

@@ -21,6 +21,7 @@ from edgead.depth import DepthRange
 from edgead.errors import ConfigError
 from edgead.images import Frame, Mask, fit_frame, to_frame
 from edgead.runtime.engines import Engine, open_engine
+from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
 from edgead.runtime.rules import SHAPES, choose_threshold
 from edgead.runtime.sources.source import Captured, Source
@@ -271,6 +272,7 @@ class Inspector:
             bundle=self.bundle.manifest.name,
             captured_at=datetime.fromtimestamp(arrived, timezone.utc).isoformat(timespec="milliseconds"),
             shapes=self.shapes,
+            id=new_id(),
         )
 
     def judge(self, captured: Captured) -> Result:

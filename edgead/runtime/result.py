@@ -56,6 +56,7 @@ class Result:
         bundle: name of the bundle.
         captured_at: when the frame arrived, UTC in ISO 8601: for people; nothing is decided by it.
         shapes: which of ``"boxes"`` and ``"contours"`` `to_dict` holds.
+        id: of this result, unique for ever and sorted by time (UUID version 7): what receivers deduplicate by.
         frame: ``(H, W, C) uint8``, kept only where a sink needs it.
     """
 
@@ -78,6 +79,7 @@ class Result:
     captured_at: str = ""
     region: Mask | None = None
     shapes: tuple[str, ...] = ()
+    id: str = ""
     frame: Frame | None = None
 
     @cached_property
@@ -108,6 +110,7 @@ class Result:
         """The result as JSON values, without the arrays. Its fields are described in docs/results.md."""
         return {
             "schema": SCHEMA,
+            "id": self.id,
             "source_id": self.source_id,
             "frame_id": self.frame_id,
             "path": self.path or None,

@@ -17,7 +17,11 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
 
 
 class Capture(Protocol):
-    """What OpenCV's VideoCapture is."""
+    """What OpenCV's VideoCapture is. Each `read` may set two attributes more:
+
+    * ``stamp: float | None``: media time of the picture in seconds. It only has to increase steadily.
+    * ``flaw: str``: why the picture must not be decided on; empty where it is whole.
+    """
 
     def isOpened(self) -> bool: ...  # noqa: N802
 
@@ -73,7 +77,7 @@ class LiveSource(FrameSource):
                 continue
             there, image = self._capture.read()
             if there:
-                yield Captured(image, "", self.name, frame_id, time.monotonic())
+                yield self._captured(self._capture, image, frame_id)
                 frame_id, delay = frame_id + 1, FIRST_DELAY
                 continue
             self.close()
@@ -81,6 +85,11 @@ class LiveSource(FrameSource):
             yield Captured(None, error, self.name, frame_id, time.monotonic(), cause="lost")
             if not self._reconnect:
                 return
+
+    def _captured(self, capture: Capture, image: NDArray[Any] | None, frame_id: int) -> Captured:
+        flaw = getattr(capture, "flaw", "")
+        cause = "unreadable" if flaw else ""
+        return Captured(image, flaw, self.name, frame_id, time.monotonic(), cause=cause)
 
     def close(self) -> None:
         capture, self._capture = self._capture, None

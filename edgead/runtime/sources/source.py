@@ -22,6 +22,8 @@ class Captured:
         t_capture: when it arrived, `time.monotonic` seconds.
         path: of the image file, where it comes from one.
         cause: the error in one word of `edgead.runtime.result.CAUSES`; empty where there is no error.
+        t_made: when the picture was made, as well as is known, `time.monotonic` seconds; None where nothing better than
+            `t_capture` is known. Age, staleness and deadline count from it.
     """
 
     image: NDArray[Any] | None
@@ -31,6 +33,7 @@ class Captured:
     t_capture: float
     path: str = ""
     cause: str = ""
+    t_made: float | None = None
 
 
 class Source(Protocol):

@@ -85,6 +85,14 @@ def _without_value(part: str) -> str:
     return name + equals + "…" * bool(value) + closing
 
 
+def shown(text: str) -> str:
+    """Return a text for a terminal or a log: without credentials and control characters, its further lines indented.
+
+    The indent shows that they belong to the first: a name with a new line in it cannot pass for a message of its own.
+    """
+    return "\n  ".join(printable(line) for line in redact(text).split("\n"))
+
+
 def printable(text: str) -> str:
     """Return a text as one line without control characters: no new lines, no terminal codes, no reversed writing."""
     return "".join(

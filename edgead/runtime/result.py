@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgead.decision import Verdict
 from edgead.images import Frame, Mask, cv2, fit_mask
+from edgead.redaction import redact
 
 SCHEMA = 1
 """Version of what `Result.to_dict` gives; fields may be added under the same version. See docs/results.md."""
@@ -115,7 +116,7 @@ class Result:
             "frame_id": self.frame_id,
             "path": self.path or None,
             "verdict": self.verdict.value,
-            "reason": self.reason,
+            "reason": redact(self.reason),
             "cause": self.cause or None,
             "score": self.score if math.isfinite(self.score) else None,
             "threshold": self.threshold,

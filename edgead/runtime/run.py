@@ -14,7 +14,7 @@ from edgead.console import Console
 from edgead.errors import EdgeadError, SourceError
 from edgead.runtime.inspector import Inspector, load, refuse_other_depth
 from edgead.runtime.ledger import Ledger
-from edgead.runtime.metrics_server import MetricsServer
+from edgead.runtime.metrics_server import MetricsServer, parse_address
 from edgead.runtime.outbox import Outbox, to_prometheus
 from edgead.runtime.record import Recorder
 from edgead.runtime.result import Result
@@ -22,6 +22,7 @@ from edgead.runtime.rules import describe_threshold, read_region
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.sinks import open_sink
 from edgead.runtime.sources import open_source
+from edgead.runtime.sources.uri import fill_secrets
 from edgead.runtime.stream import Policy, Stream, run_stream
 
 
@@ -38,7 +39,8 @@ def run(
     shapes: Sequence[str] = (),
     record: Path | None = None,
     shadow: Path | None = None,
-    metrics_port: int | None = None,
+    metrics: str | None = None,
+    metrics_token: str = "",
     max_frames: int | None = None,
     on_result: Callable[[Result], None] | None = None,
     on_end: Callable[[dict[str, Any]], None] = lambda summary: None,
@@ -54,7 +56,8 @@ def run(
         roi, ignore: see `edgead.runtime.rules.read_region`.
         record: folder of the recording.
         shadow: a second bundle.
-        metrics_port: of 127.0.0.1.
+        metrics: serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT.
+        metrics_token: what a request for them must carry; see `edgead.runtime.metrics_server.MetricsServer`.
         max_frames: stop after that many results.
         on_result: called with each result.
         on_end: called once with the ledger's snapshot and the accounts, also after an error.
@@ -98,8 +101,10 @@ def run(
             challenger = Shadow(beside, say)
             outboxes.append(Outbox(challenger, capacity=1))
         control = Control(lambda: stack.enter_context(open_inspector(bundle)), challenger, say)
-        if metrics_port is not None:
-            server = MetricsServer(metrics_port, lambda: ledger.to_prometheus() + to_prometheus(outboxes))
+        if metrics is not None:
+            host, port = parse_address(metrics)
+            token = fill_secrets(metrics_token)
+            server = MetricsServer(port, lambda: ledger.to_prometheus() + to_prometheus(outboxes), host, token)
             stack.callback(server.close)
         try:
             with control.signals():

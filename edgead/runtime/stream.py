@@ -24,7 +24,7 @@ from edgead.runtime.health import Health, Limits, limits_from
 from edgead.runtime.inbox import ON_FULL, Inbox
 from edgead.runtime.inspector import Inspector, Prepared, refuse_other_depth
 from edgead.runtime.ledger import Ledger
-from edgead.runtime.outbox import Outbox
+from edgead.runtime.outbox import Outbox, close_all, hurry_all, raise_for
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import Captured, Source, open_source, refuse_without_depth
@@ -104,6 +104,7 @@ class Stream:
         max_frames: end after that many results; 0 for no limit.
         keep_frames: keep each frame in its result.
         on_drop: told of every dropped frame with the cause, by the thread that captured it.
+        on_stop: called by `stop`.
     """
 
     def __init__(
@@ -116,7 +117,9 @@ class Stream:
         max_frames: int = 0,
         keep_frames: bool = False,
         on_drop: Callable[[Captured, str], None] | None = None,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_stop = on_stop
         self.inspector, self.policy = inspector, policy or Policy()
         self.ledger = ledger or Ledger()
         self.sources = [as_source(source, inspector.pixels) for source in sources]
@@ -153,6 +156,7 @@ class Stream:
     def stop(self) -> None:
         """Capture no more. What is captured is still inspected, then the iteration ends. Any thread may call it."""
         self._stopped_at = time.monotonic()
+        self._on_stop()
         for source in self.sources:
             source.stop()
 
@@ -320,6 +324,7 @@ def run_stream(
             max_frames=max_frames,
             keep_frames=any(outbox.wants_frames for outbox in outboxes),
             on_drop=lambda captured, cause: _tell_all(outboxes, captured, cause),
+            on_stop=lambda: hurry_all(outboxes),
         )
         # Only where all sources can wait may a slow sink make them wait.
         wait = not any(opened.live for opened in stream.sources)
@@ -332,10 +337,8 @@ def run_stream(
                 if on_result:
                     on_result(result)
     finally:
-        for outbox in outboxes:
-            outbox.close()
-    for outbox in outboxes:
-        outbox.raise_if_failed()
+        close_all(outboxes)
+    raise_for(outboxes)
     return outboxes
 
 

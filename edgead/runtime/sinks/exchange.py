@@ -112,7 +112,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Follow none: the caller gets the status."""
 
 
-class _Handler(urllib.request.HTTPSHandler):
+class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     """Opens connections that `keep` is told of as soon as there is a socket, before TLS."""
 
     def __init__(self, keep: Callable[[socket.socket], None]) -> None:

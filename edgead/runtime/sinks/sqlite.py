@@ -114,7 +114,7 @@ class SqliteSink(BaseSink):
         self._connection = connect(path)
         self._rows: list[tuple[object, ...]] = []
         try:
-            transact(self._connection, self._make_table, self.stopped)
+            transact(self._connection, self._make_table, self.stopped, retry_for=0.0)
         except sqlite3.Error as error:
             self._connection.close()
             raise ConfigError(f"{path}: its table 'results' cannot be used: {error}.") from error

@@ -8,6 +8,7 @@ golden.npz      a few frames and what they must give, so that a bundle proves it
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import zipfile
@@ -134,11 +135,15 @@ class Bundle:
         return self.path / MODEL
 
     def golden(self) -> Golden:
-        """Read the golden frames.
+        """Return the golden frames. They are read once: what runs does not depend on the folder any more.
 
         Raises:
             BundleError: the file does not hold them.
         """
+        return self._golden
+
+    @functools.cached_property
+    def _golden(self) -> Golden:
         try:
             with np.load(self.path / GOLDEN, allow_pickle=False) as arrays:
                 stored = (arrays[name] for name in ("form_scores", "form_maps") if name in arrays)

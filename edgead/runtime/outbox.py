@@ -21,6 +21,8 @@ AT_ONCE = 64
 """Most results that a sink gets before it is asked to flush."""
 PATIENCE = 10.0
 """Seconds that sinks get at the end of a run for what still waits."""
+HURRY = 8.0
+"""Seconds that they get after a request to end the run."""
 GRACE = 2.0
 """Seconds more for a sink to return from what it is doing; after that it is left behind."""
 _log = logging.getLogger("edgead")
@@ -235,9 +237,9 @@ class Outbox:
 
 
 def hurry_all(outboxes: Sequence[Outbox]) -> None:
-    """Give sinks at most `PATIENCE` seconds more: the run is to end."""
+    """Give sinks at most `HURRY` seconds more: the run is to end."""
     for outbox in outboxes:
-        outbox.hurry(PATIENCE)
+        outbox.hurry(HURRY)
 
 
 def close_all(outboxes: Sequence[Outbox]) -> None:

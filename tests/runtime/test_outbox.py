@@ -146,7 +146,7 @@ def test_slow_sinks_do_not_add_up_at_the_end(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_waiting_for_room_ends_when_the_run_is_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(outbox_module, "HURRY", 0.1)
     gate = threading.Event()
     outbox = Outbox(Callback(lambda result: gate.wait(30)), capacity=1)
     outbox.offer(make_result(0))

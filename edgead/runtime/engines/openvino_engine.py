@@ -80,7 +80,7 @@ class OpenVinoEngine:
     """
 
     def __init__(self, model: Path, arithmetic: str, name: str, hint: str = "latency", batch: int = 1) -> None:
-        self.name = name
+        self.name, self.exact = name, arithmetic == "f32"
         openvino = import_openvino()
         settings = {"PERFORMANCE_HINT": hint.upper(), "INFERENCE_PRECISION_HINT": arithmetic}
         try:

@@ -72,6 +72,8 @@ def _is_local(host: str) -> bool:
 
 
 class _Server(ThreadingHTTPServer):
+    request_queue_size = MOST_CONNECTIONS
+
     def __init__(self, host: str, port: int, render: Callable[[], str], token: str) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.render, self.token = render, token

@@ -7,17 +7,20 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Camera, Listener, wait_until
+from conftest import Camera, Listener, limited_files, wait_until
 
 import edgead
 from edgead.decision import Verdict
@@ -118,6 +121,59 @@ def test_recording_keeps_the_drops(inspector: Inspector, tmp_path: Path) -> None
     assert len(given) == ledger.inferred
     assert len(replay.dropped) == ledger.dropped > 0
     assert {event["dropped"] for event in replay.dropped} == {"overtaken"}
+
+
+def test_recording_on_a_full_disk_counts_what_is_there(inspector: Inspector, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    outbox = Outbox(Recorder(tmp_path / "rec", inspector))
+    with limited_files(20_000), pytest.raises(SinkError, match="File too large"):  # the large pictures do not fit
+        run_stream(inspector, iter([NOISE[0], noise, NOISE[1], noise, NOISE[2]]), [outbox], Ledger())
+    account = outbox.account()
+    assert (account["taken"], account["failed"]) == (3, 2)
+    assert len(list((tmp_path / "rec" / "frames").iterdir())) == 3
+    with open_source(f"replay:{tmp_path / 'rec'}") as frames:
+        assert [captured.frame_id for captured in frames] == [0, 2, 4]
+
+
+def _trickle(link: socket.socket) -> None:
+    with link, suppress(OSError):
+        link.sendall(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            link.sendall(b"X-Wait: more\r\n")
+            time.sleep(0.5)
+
+
+@pytest.mark.slow
+def test_term_ends_a_run_whatever_a_sink_waits_for(line_bundle: Path) -> None:
+    server = socket.create_server(("127.0.0.1", 0))
+    trickling = socket.create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=_trickle, args=(trickling.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    sinks = [f"{scheme}://127.0.0.1:{server.getsockname()[1]}/" for scheme in ("http", "https")]  # never an answer
+    sinks += [f"http://127.0.0.1:{trickling.getsockname()[1]}/", "jsonl:-"]  # and a pipe that nobody reads
+    options = ["--source", "synthetic:?width=32&height=32", "--engine", "onnxruntime", "--json"]
+    processes = [start(str(line_bundle), "--sink", sink, *options) for sink in sinks]
+    time.sleep(8)  # the queues are full then
+    began = time.monotonic()
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for process, sink in zip(processes, sinks):
+        assert process.wait(timeout=20) == 2, sink
+        assert time.monotonic() - began < 18
+        out, err = process.communicate()
+        lines = err.splitlines() if sink == "jsonl:-" else out.splitlines()
+        [account] = json.loads(next(line for line in lines if line.startswith("{")))["sinks"]
+        assert account["dropped_by_cause"]["closed"] > 0
+        assert account["waiting"] == 0
+        assert account["offered"] == account["taken"] + account["failed"] + account["dropped"]
+        assert "did not take" in err
+    server.close()
+    trickling.close()
 
 
 def test_recording_needs_a_folder_of_its_own(inspector: Inspector, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from conftest import wait_until
+from conftest import limited_files, wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
@@ -127,18 +127,6 @@ def test_full_disk_is_named(inspector: Inspector) -> None:
     with pytest.raises(SinkError, match="did not take 3 of 3 results: No space left on device"):
         run_stream(inspector, iter([FRAME] * 3), [JsonLines("/dev/full")], ledger)
     assert ledger.inferred == 3
-
-
-@contextmanager
-def limited_files(size: int) -> Iterator[None]:
-    """Let no file grow above a size, as on a full disk."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 FILLS_DISK = """

@@ -12,7 +12,7 @@ from edgead.errors import ConfigError
 from edgead.runtime.sinks.callback import Callback
 from edgead.runtime.sinks.jsonl import JsonLines
 from edgead.runtime.sinks.sink import BaseSink, LeftOut, Sink
-from edgead.runtime.sources.uri import complete, redact, scheme_of
+from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
 
 FORMS = "jsonl:FILE (or jsonl:- for standard output), sqlite:FILE, rejects:DIR, http://HOST/PATH, mqtt://HOST/TOPIC"
 _SCHEMES = {
@@ -48,4 +48,5 @@ def open_sink(uri: str) -> Sink:
         if plugin.name == scheme:
             brought: Sink = plugin.load()(uri)
             return brought
+    refuse_bare_address(uri)
     raise ConfigError(f"Unknown sink '{redact(uri)}'. Available: {FORMS}.")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 
-_LOCAL = "jsonl|sqlite|rejects|record|shadow|watch|replay|synthetic|v4l2|csi|genicam"
-"""Schemes of files and devices. They take no user or password, and a file name may contain @."""
+_LOCAL = "jsonl|sqlite|rejects|record|shadow|watch|replay|synthetic"
+"""Schemes of files, the names of which may contain @. They take no user or password, but may be given one."""
 
 _AUTHORIZATION = re.compile(r"(?i)(\bauthorization[\"']?\s*[:=]\s*[\"']?)(?:Digest\b[^\n]*|[^\n\"'},]*)")
 _HEADER_VALUE = re.compile(r"\b(Basic|Bearer)\s+(?=\S*(?:\d|=|[a-z][A-Z]))[\w+/=.~-]{6,}")
 _START = r"(?<![^\s'\"(<=,\[{])"
 _USER = re.compile(
     rf"""(?xi)
-    {_START} (?! (?:{_LOCAL}): | [a-z]:[\\/] )
-    (?P<scheme> [^\s:/@'"(<=,\[{{]+ ) : (?P<slashes> /* )
+    {_START} (?! (?:{_LOCAL}): (?! [^\s/:@]+:[^\s/]*@ | //[^\s/:@]+:\S*@ ) | [a-z]:[\\/] )
+    (?: (?P<scheme> [^\s:/@'"(<=,\[{{]+ ) : | (?= //[^\s/:@]+:\S{{0,512}}@ ) )
+    (?! /* USER:PASSWORD@ ) (?P<slashes> /* )
     (?: \S{{0,512}}@ # up to the last @ of the word
       | [^\s/:@\[]+ : (?! \d+ (?: [/\s?#.,;:)'"] | $ ) ) [^\n@]{{1,128}} @ (?: \S{{0,512}}@ )?  # with a blank
     )
@@ -21,7 +22,9 @@ _USER = re.compile(
 )
 _ADDRESS = re.compile(rf"(?i){_START}(?!(?:{_LOCAL}):)(?:[a-z][a-z0-9+.-]*:)//(?P<host>[^\s/?#]*)(?P<rest>\S*)")
 _PATH_TOKEN = re.compile(r"(?<=/)(?=[\w.~%+-]*\d)(?=[\w.~%+-]*[A-Za-z])[\w.~%+-]{20,}")
-_SCHEMES = re.compile(r"(?i)(?:av\+)?(?:rtsps?|https?|mqtts?|rtmps?|tcp|udp|wss?|amqps?|postgres(?:ql)?|ftp|smb)")
+_SCHEMES = re.compile(
+    rf"(?i){_LOCAL}|v4l2|csi|genicam|(?:av\+)?(?:rtsps?|https?|mqtts?|rtmps?|tcp|udp|wss?|amqps?|postgres(?:ql)?|ftp|smb)"
+)
 _NAMES = (
     r"(?:passw(?:or)?d|passwort|passphrase|pwd|secret|token|credentials?|signature|api[-_]?key|access[-_]?key|"
     r"(?<![a-z])(?:auth|sig))"
@@ -62,8 +65,11 @@ def redact(text: str) -> str:
 
 
 def _without_user(found: re.Match[str]) -> str:
-    if found["slashes"] or _SCHEMES.fullmatch(found["scheme"]):
-        return f"{found['scheme']}:{found['slashes']}"
+    scheme = found["scheme"]
+    if scheme is None:
+        return str(found["slashes"])
+    if found["slashes"] or _SCHEMES.fullmatch(scheme):
+        return f"{scheme}:{found['slashes']}"
     return ""  # USER:PASSWORD@HOST
 
 

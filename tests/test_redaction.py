@@ -27,6 +27,9 @@ SECRET = "geheim123"
         (f"rtsp://user:two {SECRET}@cam-3/line", "rtsp://cam-3/line"),
         (f"rtsp://user:{SECRET}@[::1/line", "rtsp://[::1/line"),
         (f"user:{SECRET}@cam-3/line", "cam-3/line"),
+        (f"watch://user:a/{SECRET}@nas/share", "watch://nas/share"),
+        (f"genicam:user:{SECRET}@host", "genicam:host"),
+        (f"//user:{SECRET}@nas/share is gone", "//nas/share is gone"),
         (f"https://{SECRET}@host/x", "https://host/x"),
         (f"http://host/x#{SECRET}", "http://host/x"),
         (f"http://host/x?{SECRET}", "http://host/x?…"),
@@ -53,6 +56,8 @@ def test_credentials_are_not_shown(text: str, shown: str) -> None:
     "text",
     [
         "/plain/path",
+        "watch:///volume/a:b@c",
+        "Give them as rtsp://USER:PASSWORD@HOST/x",
         "0",
         "jsonl:/data/a@b/x.jsonl",
         "watch:/volume/@eaDir",

@@ -79,6 +79,7 @@ def run(
     """
     ledger, rules, console = Ledger(), Policy(**policy), console or Console()
     say = console.say
+    address = None if metrics is None else parse_address(metrics)
 
     def open_inspector(path: Path) -> Inspector:
         region = read_region(roi, ignore, read_bundle(path).manifest.size)
@@ -118,10 +119,9 @@ def run(
             control.shadow = Shadow(beside, say)
             outboxes.append(Outbox(control.shadow, capacity=1))
         stack.callback(control.close)
-        if metrics is not None:
-            host, port = parse_address(metrics)
-            token = fill_secrets(metrics_token)
-            server = MetricsServer(port, lambda: ledger.to_prometheus() + to_prometheus(outboxes), host, token)
+        if address:
+            render, token = lambda: ledger.to_prometheus() + to_prometheus(outboxes), fill_secrets(metrics_token)
+            server = MetricsServer(address[1], render, address[0], token)
             stack.callback(server.close)
         try:
             run_stream(

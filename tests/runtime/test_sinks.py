@@ -26,11 +26,13 @@ from conftest import limited_files, wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
+from edgead.runtime import outbox as outbox_module
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.outbox import Outbox, to_prometheus
 from edgead.runtime.result import SCHEMA, Result
 from edgead.runtime.sinks import Callback, JsonLines, open_sink
+from edgead.runtime.sinks import sqlite as sqlite_module
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sinks.webhook import Webhook
 from edgead.runtime.stream import run_stream
@@ -221,6 +223,27 @@ def test_sqlite_on_a_disk_that_stays_full_takes_what_is_there(tmp_path: Path) ->
     assert adds_up(account)
     assert account["taken"] == len(rows_of(path))
     assert "full" in account["last_error"] or "I/O" in account["last_error"]
+
+
+def test_sqlite_on_a_disk_that_is_full_for_long_holds_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_module, "RETRY_FOR", 0.5)
+    monkeypatch.setattr(outbox_module, "AT_ONCE", 4)
+    path = tmp_path / "r.sqlite"
+    outbox = Outbox(open_sink(f"sqlite:{path}"))
+    with limited_files(200_000):
+        start = time.monotonic()
+        for result in make_large_results(60):
+            outbox.offer(result)
+        wait_until(lambda: not outbox.account()["waiting"])
+        assert time.monotonic() - start < 5
+    failed = outbox.account()["failed"]
+    assert failed > 40
+    for number in range(100, 110):
+        outbox.offer(make_result(number))
+    outbox.close()
+    assert outbox.account()["failed"] == failed
+    assert outbox.account()["taken"] == len(rows_of(path)) == 70 - failed
+    assert rows_of(path)[-10:] == list(range(100, 110))
 
 
 def test_sqlite_waits_for_a_lock(tmp_path: Path) -> None:

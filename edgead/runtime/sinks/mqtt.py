@@ -19,7 +19,7 @@ from edgead.errors import ConfigError, require
 from edgead.redaction import printable, redact
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.sink import BaseSink
-from edgead.runtime.sinks.sqlite import connect, transact
+from edgead.runtime.sinks.sqlite import Transactions, connect
 
 WINDOW = 20
 """Messages that may be on their way to the broker without its acknowledgement."""
@@ -116,6 +116,7 @@ class MqttSink(BaseSink):
         self._client = self._make_client(mqtt, user, password, tls)
         self._store = _open_store(store or default_store(host, port, topic))
         self._store.execute("CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, payload TEXT)")
+        self._transactions = Transactions(self._store, self.stopped, self._lock)
         self._payloads: list[tuple[str]] = []
         count, last = self._store.execute("SELECT COUNT(*), COALESCE(MAX(id), 0) FROM waiting").fetchone()
         self._stored, self._from_before = int(count), int(last)
@@ -160,7 +161,7 @@ class MqttSink(BaseSink):
             own = sum(row > self._from_before for row in rows)
             earlier = len(rows) - own
 
-        transact(self._store, store, self.stopped, lock=self._lock)
+        self._transactions.run(store)
         with self._lock:
             self._stored += len(payloads) - own - earlier
         if own + earlier and not self.given_up:
@@ -215,7 +216,7 @@ class MqttSink(BaseSink):
         messages = [self._acknowledged.popleft() for _ in range(len(self._acknowledged))]
         self._delivered += [self._on_the_way.pop(message) for message in messages if message in self._on_the_way]
         if self._delivered:
-            transact(self._store, lambda: self._delete(self._delivered), self.stopped, 0.0, self._lock)
+            self._transactions.try_once(lambda: self._delete(self._delivered))
             with self._lock:
                 self._stored -= len(self._delivered)
             self._delivered = []

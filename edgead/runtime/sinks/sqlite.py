@@ -19,6 +19,7 @@ RETRY_FOR = 10.0
 """Seconds for which a database that is locked, or on a full disk, is tried again."""
 _BUSY = 1.0
 """Seconds that SQLite itself waits for a lock: short, because it cannot be interrupted."""
+Lock = AbstractContextManager[object]
 _NO_LOCK = nullcontext()
 _COLUMNS = ("result_id", "captured_at", "source_id", "frame_id", "verdict", "cause", "score")
 _TABLE = """
@@ -55,42 +56,52 @@ def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
     return connection
 
 
-def transact(
-    connection: sqlite3.Connection,
-    work: Callable[[], object],
-    stopped: threading.Event,
-    retry_for: float = RETRY_FOR,
-    lock: AbstractContextManager[object] = _NO_LOCK,
-) -> None:
-    """Do all of `work` in one transaction, or nothing of it.
+class Transactions:
+    """Transactions of one connection, each of which is done as a whole or not at all.
 
-    Errors that may pass (locked, disk full, input or output) are retried until `retry_for` seconds are over or
-    `stopped` is set. `lock` is held during each attempt: it keeps other threads' statements out of the transaction.
-
-    Raises:
-        sqlite3.Error: nothing of it was done.
+    Args:
+        connection: as `connect` returns it.
+        stopped: ends retrying when it is set.
+        lock: held during each attempt; it keeps other threads' statements out of the transaction.
     """
-    until, delay = time.monotonic() + retry_for, 0.05
-    while True:
-        try:
-            with lock:
-                _attempt(connection, work)
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() + delay > until or stopped.wait(delay):
+
+    def __init__(self, connection: sqlite3.Connection, stopped: threading.Event, lock: Lock = _NO_LOCK) -> None:
+        self._connection, self._stopped, self._lock = connection, stopped, lock
+        self._failing = False
+
+    def run(self, work: Callable[[], object]) -> None:
+        """Do all of `work`, or nothing of it.
+
+        Errors that may pass (locked, disk full, input or output) are retried for `RETRY_FOR` seconds. After a failure
+        there is one attempt, until one succeeds: what is broken for long must not hold up everything else.
+
+        Raises:
+            sqlite3.Error: nothing of it was done.
+        """
+        until, delay = time.monotonic() + (0.0 if self._failing else RETRY_FOR), 0.05
+        self._failing = True
+        while True:
+            try:
+                self.try_once(work)
+            except sqlite3.OperationalError:
+                if time.monotonic() + delay > until or self._stopped.wait(delay):
+                    raise
+                delay = min(2 * delay, 1.0)
+            else:
+                self._failing = False
+                return
+
+    def try_once(self, work: Callable[[], object]) -> None:
+        """Do the same with one attempt."""
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                work()
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has rolled it back already
+                    self._connection.execute("ROLLBACK")
                 raise
-            delay = min(2 * delay, 1.0)
-
-
-def _attempt(connection: sqlite3.Connection, work: Callable[[], object]) -> None:
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        work()
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # a full disk has rolled it back already
-            connection.execute("ROLLBACK")
-        raise
 
 
 def open_sqlite(uri: str) -> SqliteSink:
@@ -112,9 +123,10 @@ class SqliteSink(BaseSink):
     def __init__(self, path: Path) -> None:
         super().__init__(f"sqlite:{path}")
         self._connection = connect(path)
+        self._transactions = Transactions(self._connection, self.stopped)
         self._rows: list[tuple[object, ...]] = []
         try:
-            transact(self._connection, self._make_table, self.stopped, retry_for=0.0)
+            self._transactions.try_once(self._make_table)
         except sqlite3.Error as error:
             self._connection.close()
             raise ConfigError(f"{path}: its table 'results' cannot be used: {error}.") from error
@@ -138,7 +150,7 @@ class SqliteSink(BaseSink):
         insert = (
             f"INSERT INTO results ({', '.join(_COLUMNS)}, result) VALUES ({marks}) ON CONFLICT (result_id) DO NOTHING"
         )
-        transact(self._connection, lambda: self._connection.executemany(insert, rows), self.stopped)
+        self._transactions.run(lambda: self._connection.executemany(insert, rows))
 
     def close(self) -> None:
         self._connection.close()

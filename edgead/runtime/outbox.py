@@ -50,7 +50,8 @@ class Outbox:
         self.name = printable(redact(name or getattr(sink, "name", type(sink).__name__)))
         self.wants_frames: bool = getattr(sink, "wants_frames", False)
         self._may_miss: bool = getattr(sink, "may_miss", False)
-        self._wants: Callable[[Result], bool] = getattr(sink, "wants", lambda result: True)
+        self._wants = _method(sink, "wants", lambda result: True)
+        self._details = _method(sink, "details", dict)
         self._flush: Callable[[], None] | None = getattr(sink, "flush", None)
         self._capacity = capacity or (32 if self.wants_frames else 1024)
         self._patience, self._until = patience, math.inf
@@ -65,8 +66,11 @@ class Outbox:
 
     def offer(self, result: Result, wait: bool = False) -> None:
         """Queue a result. When the queue is full, wait for room, or drop the oldest one in it."""
-        if not self._wants(result):
-            return
+        try:
+            if not self._wants(result):
+                return
+        except Exception as error:  # as in _give: the sink must not stop the line
+            self._note(error)
         with self._changed:
             self._offered += 1
             while wait and len(self._queue) >= self._capacity and time.monotonic() < self._until:
@@ -90,9 +94,9 @@ class Outbox:
     def account(self) -> dict[str, Any]:
         """Return what became of the results at one moment, as JSON values."""
         with self._changed:
-            lost = Counter(getattr(self.sink, "lost", ()))
+            lost = getattr(self.sink, "lost", None)
+            lost = Counter(lost) if isinstance(lost, Counter) else Counter()
             dropped = self._dropped + lost
-            details: dict[str, Any] = getattr(self.sink, "details", dict)()
             return {
                 "sink": self.name,
                 "offered": self._offered,
@@ -102,7 +106,7 @@ class Outbox:
                 "waiting": len(self._queue) + self._busy,
                 "dropped_by_cause": dict(dropped),
                 "last_error": self._last_error or None,
-                **details,
+                **self._details(),
             }
 
     @property
@@ -116,20 +120,22 @@ class Outbox:
             self._until = min(self._until, time.monotonic() + seconds)
             self._changed.notify_all()
 
-    def begin_to_close(self) -> None:
-        """Let the sink take what waits and close it, without waiting for it."""
-        with self._changed:
-            self._closing = True
-            soon = time.monotonic() + GRACE
-            self._until = max(min(self._until, time.monotonic() + self._patience), soon)
-            self._changed.notify_all()
-
     def close(self) -> None:
         """Let the sink take what waits, within `patience`, and close it. What then still waits is dropped.
 
         It returns after `patience` and `GRACE` seconds at the latest, whatever the sink does.
         """
-        self.begin_to_close()
+        close_all([self])
+
+    def _begin_to_close(self) -> None:
+        with self._changed:
+            self._closing = True
+            now = time.monotonic()
+            self._until = max(min(self._until, now + self._patience), now + GRACE)
+            self._changed.notify_all()
+
+    def _end_waiting(self) -> None:
+        """Drop what waits, where the time is over, and have the sink return from what it is doing."""
         self._thread.join(max(self._until - time.monotonic(), 0.0))
         if not self._thread.is_alive() or self._abandoned:
             return
@@ -137,10 +143,14 @@ class Outbox:
             self._stopped = True
             self._count_dropped("closed", len(self._queue))
             self._queue.clear()
-        getattr(self.sink, "stop", lambda: None)()
-        self._thread.join(GRACE)
+        self._try(_method(self.sink, "stop", lambda: None))
+
+    def _leave_behind(self, until: float) -> None:
+        """Wait for the sink's thread until then, and give it up."""
+        if not self._abandoned:
+            self._thread.join(max(until - time.monotonic(), 0.0))
         with self._changed:
-            if self._thread.is_alive():
+            if self._thread.is_alive() and not self._abandoned:
                 self._abandoned = True
                 self._count_dropped("unfinished", self._busy)
                 self._busy = 0
@@ -216,11 +226,8 @@ class Outbox:
         return True
 
     def _note(self, error: BaseException) -> None:
-        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        if not isinstance(error, Exception):
-            text = f"{type(error).__name__}: {error}"
         with self._changed:
-            self._last_error = printable(redact(text))
+            self._last_error = printable(redact(_describe(error)))
 
     def _tell(self, accepted: int, failed: int) -> None:
         """Log when a sink begins to fail and when it works again: a run may take weeks."""
@@ -236,6 +243,20 @@ class Outbox:
         self._dropped[cause] += count
 
 
+def _method(sink: object, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that a sink may have. A foreign sink may use the name for something else."""
+    method = getattr(sink, name, None)
+    return method if callable(method) else default
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    except Exception:  # anybody's exception
+        return type(error).__name__
+    return text if isinstance(error, Exception) else f"{type(error).__name__}: {text}"
+
+
 def hurry_all(outboxes: Sequence[Outbox]) -> None:
     """Give sinks at most `HURRY` seconds more: the run is to end."""
     for outbox in outboxes:
@@ -243,11 +264,14 @@ def hurry_all(outboxes: Sequence[Outbox]) -> None:
 
 
 def close_all(outboxes: Sequence[Outbox]) -> None:
-    """Close several outboxes at the same time, so that slow ones do not add up."""
+    """Close several outboxes at the same time, so that slow sinks do not add up."""
     for outbox in outboxes:
-        outbox.begin_to_close()
+        outbox._begin_to_close()
     for outbox in outboxes:
-        outbox.close()
+        outbox._end_waiting()
+    until = time.monotonic() + GRACE
+    for outbox in outboxes:
+        outbox._leave_behind(until)
 
 
 def raise_for(outboxes: Sequence[Outbox]) -> None:

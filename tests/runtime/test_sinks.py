@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
@@ -557,6 +559,34 @@ def test_webhook_follows_no_redirect(hook: Any, talk_to: Callable[[Talk], int], 
     assert not hook.got
     assert outbox.account()["failed"] == 1
     assert f"redirects (HTTP {code}) to http://localhost:{hook.server_port}/?token=…" in outbox.account()["last_error"]
+
+
+def test_webhook_verifies_tls(hook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    hook.socket = context.wrap_socket(hook.socket, server_side=True)
+    hook.handle_error = lambda *arguments: None
+    sink = Webhook(f"https://127.0.0.1:{hook.server_port}/in", attempts=2, first_delay=0.01)
+    with pytest.raises(SinkError, match="certificate verify failed"):
+        sink.write(make_result(1))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    sink.write(make_result(2))
+    assert [frame_id for _, frame_id, *_ in hook.got] == [2]
+
+
+def test_webhook_does_not_wait_for_a_name_that_is_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments: time.sleep(2) or [])
+    start = time.monotonic()
+    with pytest.raises(SinkError, match=r"no whole answer within 0\.2 s"):
+        Webhook("http://nowhere.example/in", attempts=1, timeout=0.2).write(make_result())
+    assert time.monotonic() - start < 1.5
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "http-request"])
 
 
 def test_webhook_tells_receivers_what_to_deduplicate_by(hook: Any) -> None:

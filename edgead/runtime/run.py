@@ -68,7 +68,7 @@ def run(
         metrics_token: what a request for them must carry; see `edgead.runtime.metrics_server.MetricsServer`.
         max_frames: stop after that many results.
         on_result: called with each result.
-        on_end: called once with the ledger's snapshot and the accounts, also after an error.
+        on_end: called once with the bundle, the ledger's snapshot and the accounts, also after an error.
         console: shows lines to a person.
         **policy: fields of `edgead.runtime.stream.Policy`.
 
@@ -100,7 +100,7 @@ def run(
 
     def finish() -> None:
         if told.acquire(blocking=False):
-            on_end(_summarise(ledger, outboxes, control))
+            on_end({"bundle": str(bundle), **_summarise(ledger, outboxes, control)})
 
     control.finish = finish
     with ExitStack() as stack:

@@ -189,7 +189,7 @@ def test_health_names_black_blurred_and_frozen(inspector: Inspector) -> None:
     health = Health(limits_from(golden, frozen_after=2.0))
     assert [health.check(good, good, now)[0] for now in (0.0, 1.0, 1.9, 2.0, 2.5)] == ["", "", "", "frozen", "frozen"]
     assert health.check(golden[1], golden[1], 3.0)[0] == ""
-    assert health.check(golden[1][:32], golden[1], 3.1)[0] == ""  # another resolution
+    assert health.check(golden[1][::2, ::2], golden[1], 3.1)[0] == ""  # another resolution
 
 
 def test_health_checks_can_be_turned_off() -> None:

@@ -32,6 +32,9 @@ _NAMES = (
 _NAMED = re.compile(rf"(?i)({_NAMES}\s?=\s?[\"']?)[^\s&\"',;)}}]+")
 _NAMED_IN_JSON = re.compile(rf"(?i)({_NAMES}[\"']\s*:\s*[\"'])[^\"'\n]*")
 
+_CLOSING = "'\")]}:,.;…"
+"""What may stand behind an address in a sentence."""
+
 _known: dict[str, str] = {}
 
 
@@ -52,7 +55,7 @@ def redact(text: str) -> str:
     Of an address, user and password, fragment, query values and long random words of the path are left out. It works by
     pattern, and rather hides too much: everything up to the last ``@`` of an address is taken for its password.
     """
-    for value, shown in _known.items():
+    for value, shown in list(_known.items()):  # a copy: other threads may open sources
         text = text.replace(value, shown)
     if ":" not in text and "=" not in text and "asic" not in text and "earer" not in text:
         return text  # nothing of what follows can match: spares the hot path
@@ -77,6 +80,10 @@ def _without_query(found: re.Match[str]) -> str:
     if not found["host"]:
         return found[0]
     head = found[0][: found.start("rest") - found.start()]
+    whole = found["host"].rstrip(_CLOSING)
+    host, colon, port = whole.rpartition(":")
+    if colon and not port.isdecimal() and "@" not in host + port and not host.startswith("["):
+        head = head.replace(f"{host}:{port}", f"{host}:…")  # USER:PASSWORD without a host
     rest, _, _ = found["rest"].partition("#")
     path, mark, query = rest.partition("?")
     path = _PATH_TOKEN.sub("…", path)
@@ -87,8 +94,8 @@ def _without_value(part: str) -> str:
     name, equals, value = part.partition("=")
     if not equals:
         name, value = "", name
-    closing = value[len(value.rstrip("'\")]:,.;")) :]  # belongs to the sentence
-    return name + equals + "…" * bool(value) + closing
+    closing = value[len(value.rstrip(_CLOSING)) :]  # belongs to the sentence
+    return name + equals + "…" * bool(value) + closing.removeprefix("…")
 
 
 def shown(text: str) -> str:

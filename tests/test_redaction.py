@@ -30,6 +30,8 @@ SECRET = "geheim123"
         (f"watch://user:a/{SECRET}@nas/share", "watch://nas/share"),
         (f"genicam:user:{SECRET}@host", "genicam:host"),
         (f"//user:{SECRET}@nas/share is gone", "//nas/share is gone"),
+        (f"http://user:{SECRET}/x failed", "http://user:…/x failed"),
+        (f"http://user:{SECRET}: failed", "http://user:…: failed"),
         (f"https://{SECRET}@host/x", "https://host/x"),
         (f"http://host/x#{SECRET}", "http://host/x"),
         (f"http://host/x?{SECRET}", "http://host/x?…"),
@@ -56,6 +58,7 @@ def test_credentials_are_not_shown(text: str, shown: str) -> None:
     "text",
     [
         "/plain/path",
+        "http://cam:80, http://cam:80: refused, (http://cam:80). http://cam: refused http://[::1]/x",
         "watch:///volume/a:b@c",
         "Give them as rtsp://USER:PASSWORD@HOST/x",
         "0",

@@ -50,6 +50,8 @@ def test_address_is_completed(uri: str, whole: str) -> None:
         f"//u:{SECRET}@cam:{SECRET}/x",
         f"//u:{SECRET}@cam:0/x",
         f"//u:{SECRET}@/x",
+        f"//u:{SECRET}/x",
+        f"//u:{SECRET}",
     ],
 )
 def test_malformed_address_is_refused_and_not_shown(scheme: str, rest: str) -> None:
@@ -78,7 +80,10 @@ def test_secrets_are_filled_in_and_encoded(tmp_path: Path, monkeypatch: pytest.M
     assert complete("sqlite:${CAM_PASSWORD}") == "sqlite:${CAM_PASSWORD}"
 
 
-def test_missing_secret_is_named(tmp_path: Path) -> None:
+def test_missing_secret_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMPTY", "")
+    with pytest.raises(ConfigError, match="environment variable EMPTY"):
+        complete("rtsp://u:${EMPTY}@cam/x")
     with pytest.raises(ConfigError, match="environment variable NOT_THERE"):
         complete("rtsp://u:${NOT_THERE}@cam/x")
     with pytest.raises(ConfigError, match=r"secret in .* cannot be read: No such file"):

@@ -46,26 +46,24 @@ def complete(uri: str) -> str:
 
 
 def _check_address(scheme: str, uri: str) -> None:
-    shown = scheme + "://"
-    authority, slash, path = re.match(r"[^:]+:(?://)?([^/?#]*)([/?#]?)(.*)", uri, re.DOTALL).groups()  # type: ignore[union-attr]
-    if not uri.startswith(shown):
-        raise ConfigError(f"An address of this kind begins with {shown}, as in {shown}HOST/PATH.")
+    start = scheme + "://"
+    if not uri.startswith(start):
+        raise ConfigError(f"An address of this kind begins with {start}, as in {start}HOST/PATH.")
     if any(character.isspace() or not character.isprintable() for character in uri):
-        raise ConfigError(f"The {shown} address has a blank or a control character in it.\n{_ODD}")
-    if "@" in path:
+        raise ConfigError(f"The {start} address has a blank or a control character in it.\n{_ODD}")
+    if found := re.search(r"[/?#].*@", uri[len(start) :]):
         raise ConfigError(
-            f"The {shown} address has an @ after its first {slash}, so that its host is not clear.\n{_ODD}"
+            f"The {start} address has an @ after its first {found[0][0]}, so that its host is not clear.\n{_ODD}"
         )
     try:
         parts = urlsplit(uri)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        host, port = None, None
-        reason = printable(redact(str(error))) if "@" not in authority else "its host or port is malformed"
-    else:
-        reason = "the port is 0" if port == 0 else "there is no host"
-    if not host or port == 0:
-        raise ConfigError(f"The {shown} address cannot be used: {reason}. It is {shown}USER:PASSWORD@HOST:PORT/PATH.")
+        good = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(
+            f"The {start} address has no host, or a malformed one or port. It is {start}USER:PASSWORD@HOST:PORT/PATH."
+        )
 
 
 def refuse_bare_address(uri: str) -> None:
@@ -91,7 +89,7 @@ def fill_secrets(text: str, encode: bool = False) -> str:
 
     def value_of(found: re.Match[str]) -> str:
         value = _read_secret(found)
-        encoded = quote(value, safe="")
+        encoded = quote(value, safe="", errors="surrogateescape")
         for form in (value, encoded):
             remember_secret(form, printable(found[0]))
         return encoded if encode else value
@@ -101,8 +99,8 @@ def fill_secrets(text: str, encode: bool = False) -> str:
 
 def _read_secret(found: re.Match[str]) -> str:
     if found["name"]:
-        if found["name"] not in os.environ:
-            raise ConfigError(f"The environment variable {found['name']}, named by {found[0]}, is not set.")
+        if not os.environ.get(found["name"]):
+            raise ConfigError(f"The environment variable {found['name']}, used as {found[0]}, is not set or empty.")
         return os.environ[found["name"]]
     path = Path(found["file"].removeprefix("file:"))
     try:

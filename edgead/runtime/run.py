@@ -229,7 +229,7 @@ class Control:
         if self._ends > 1:
             self._leave("ended at once by a second signal; what waited is lost.", INTERRUPTED)
         if self._stream:
-            self._stream.stop()
+            threading.Thread(target=self._stream.stop, name="stop", daemon=True).start()
         threading.Thread(target=self._leave_late, name="end", daemon=True).start()
 
     def _leave_late(self) -> None:

@@ -16,7 +16,7 @@ from edgead.images import COLOUR, PixelFormat
 from edgead.runtime.sources.files import ImageSource, open_path
 from edgead.runtime.sources.live import CameraSource, LiveSource
 from edgead.runtime.sources.source import Captured, FrameSource, Source
-from edgead.runtime.sources.uri import redact, scheme_of
+from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
 from edgead.runtime.sources.v4l2 import open_number
 from edgead.runtime.sources.video import VideoSource
 
@@ -87,9 +87,10 @@ def refuse_without_depth(source: Source, pixels: PixelFormat) -> Source:
 def _open(uri: str, pixels: PixelFormat) -> Source:
     if uri.isdecimal() and not Path(uri).exists():
         return open_number(int(uri))
-    scheme = scheme_of(uri)
-    if not scheme or Path(uri).exists():
+    if Path(uri).exists():
         return open_path(uri, FORMS, pixels)
+    uri = complete(uri)
+    scheme = scheme_of(uri)
     if scheme in _SCHEMES:
         module, _, function = _SCHEMES[scheme].partition(":")
         source: Source = getattr(importlib.import_module(module), function)(uri, pixels)
@@ -100,4 +101,5 @@ def _open(uri: str, pixels: PixelFormat) -> Source:
             return brought
     if "://" in uri:
         raise SourceError(f"The source '{scheme}://…' is not supported; give {FORMS}.")
-    return open_path(uri, FORMS, pixels)  # a colon in the name of a file
+    refuse_bare_address(uri)
+    return open_path(uri, FORMS, pixels)  # also with a colon in the name of a file

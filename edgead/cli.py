@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgead import __version__
-from edgead.console import Terminal
+from edgead.console import Terminal, guard_stderr
 from edgead.errors import DeviceError, EdgeadError, was_interrupted
+from edgead.redaction import printable, redact, shown
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code. An error is one to three lines, never a traceback."""
     for variable, level in QUIET.items():
         os.environ.setdefault(variable, level)  # read when OpenCV is imported, which is later
+    guard_stderr()
     with contextlib.suppress(ValueError):  # not in the main thread
         # It ends as Ctrl-C does, and leaves nothing half-written.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -61,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _complain(text: str, code: int) -> int:
-    click.echo(f"Error: {text}", err=True)
+    click.echo(f"Error: {shown(text)}", err=True)
     return code
 
 
@@ -70,7 +72,7 @@ def _remedy(error: OSError) -> str:
 
 
 def _emit(value: Any, as_json: bool, text: str) -> None:
-    click.echo(json.dumps(value, indent=2) if as_json else text)
+    click.echo(json.dumps(value, indent=2) if as_json else "\n".join(map(printable, text.split("\n"))))
 
 
 def _json_option(function: F) -> F:
@@ -447,7 +449,8 @@ def predict(
 def _line(result: dict[str, Any]) -> str:
     score = "-" if result["score"] is None else f"{result['score']:.6g}"
     where = click.format_filename(result["path"]) if result["path"] else f"{result['source_id']}#{result['frame_id']}"
-    return f"{result['verdict']:<8}{score:<12}{where}" + (f"  ({result['reason']})" if result["score"] is None else "")
+    reason = f"  ({result['reason']})" if result["score"] is None else ""
+    return printable(f"{result['verdict']:<8}{score:<12}{where}{reason}")
 
 
 @cli.command()
@@ -501,7 +504,10 @@ def _line(result: dict[str, Any]) -> str:
 @click.option("--contours", "shapes", flag_value="contours", multiple=True, help="Put their outlines into the results.")
 @click.option("--record", type=PATH, help="Folder that keeps frames and results, for --source replay:DIR.")
 @click.option("--shadow", type=PATH, help="A second bundle that runs beside; signal USR1 exchanges the two.")
-@click.option("--metrics", "metrics_port", type=int, help="Serve Prometheus metrics on this port of 127.0.0.1.")
+@click.option(
+    "--metrics", metavar="PORT", help="Serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT."
+)
+@click.option("--metrics-token", default="", help="Bearer token that requests for metrics must carry; '${NAME}' works.")
 @_runtime_options
 @_json_option
 def run(bundle: Path, as_json: bool, **options: Any) -> None:
@@ -575,7 +581,7 @@ def benchmark(
         rounds=rounds,
         pixel_size=pixel_size,
         out=out,
-        command=["edgead", *sys.argv[1:]],
+        command=["edgead", *map(redact, sys.argv[1:])],
         console=Terminal(),
     )
     table = to_table([*report.rows, *report.results["averages"]])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgead.decision import Verdict
 from edgead.images import Frame, Mask
+from edgead.redaction import redact
 from edgead.runtime.defects import boxes_of, contours_of, is_finite, mark_in_frame
 
 SCHEMA = 1
@@ -124,7 +125,7 @@ class Result:
             "frame_id": self.frame_id,
             "path": self.path or None,
             "verdict": self.verdict.value,
-            "reason": self.reason,
+            "reason": redact(self.reason),
             "cause": self.cause or None,
             "score": self.score if math.isfinite(self.score) else None,
             "threshold": self.threshold,

@@ -16,7 +16,7 @@ from edgead.console import Console
 from edgead.errors import SourceError, describe
 from edgead.runtime.inspector import Inspector, load, refuse_other_depth
 from edgead.runtime.ledger import Ledger
-from edgead.runtime.metrics_server import MetricsServer
+from edgead.runtime.metrics_server import MetricsServer, parse_address
 from edgead.runtime.outbox import Outbox, to_prometheus
 from edgead.runtime.record import Recorder
 from edgead.runtime.result import Result
@@ -25,6 +25,7 @@ from edgead.runtime.shadow import Shadow
 from edgead.runtime.signals import listen
 from edgead.runtime.sinks import open_sink
 from edgead.runtime.sources.opening import open_all
+from edgead.runtime.sources.uri import fill_secrets
 from edgead.runtime.stream import Policy, Stream, run_stream
 
 END_WITHIN = 15.0
@@ -46,7 +47,8 @@ def run(
     shapes: Sequence[str] = (),
     record: Path | None = None,
     shadow: Path | None = None,
-    metrics_port: int | None = None,
+    metrics: str | None = None,
+    metrics_token: str = "",
     max_frames: int | None = None,
     on_result: Callable[[Result], None] | None = None,
     on_end: Callable[[dict[str, Any]], None] = lambda summary: None,
@@ -62,7 +64,8 @@ def run(
         roi, ignore: see `edgead.runtime.rules.read_region`.
         record: folder of the recording.
         shadow: a second bundle.
-        metrics_port: of 127.0.0.1.
+        metrics: serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT.
+        metrics_token: what a request for them must carry; see `edgead.runtime.metrics_server.MetricsServer`.
         max_frames: stop after that many results.
         on_result: called with each result.
         on_end: called once with the bundle, the ledger's snapshot and the accounts, also after an error.
@@ -76,10 +79,12 @@ def run(
     """
     ledger, rules, console = Ledger(), Policy(**policy), console or Console()
     say = console.say
+    address = None if metrics is None else parse_address(metrics)
 
     def open_inspector(path: Path) -> Inspector:
-        region = read_region(roi, ignore, read_bundle(path).manifest.size)
-        return load(
+        manifest = read_bundle(path).manifest
+        region = read_region(roi, ignore, manifest.size)
+        opened = load(
             path,
             engine=engine,
             batch=rules.batch,
@@ -89,6 +94,10 @@ def run(
             shapes=tuple(shapes),
             console=console,
         )
+        promise = describe_threshold(manifest, threshold)
+        if promise:
+            say(f"{manifest.name}: {promise}")
+        return opened
 
     outboxes: list[Outbox] = []
     control = Control(open_inspector, say)
@@ -102,9 +111,6 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(control.signals())
         inspector = stack.enter_context(open_inspector(bundle))
-        promise = describe_threshold(inspector.bundle.manifest, threshold)
-        if promise:
-            say(promise)
         opened = open_all(sources, inspector.pixels)
         outboxes += [Outbox(open_sink(sink)) for sink in sinks]
         if record:
@@ -115,8 +121,9 @@ def run(
             control.shadow = Shadow(beside, say)
             outboxes.append(Outbox(control.shadow, capacity=1))
         stack.callback(control.close)
-        if metrics_port is not None:
-            server = MetricsServer(metrics_port, lambda: ledger.to_prometheus() + to_prometheus(outboxes))
+        if address:
+            render, token = lambda: ledger.to_prometheus() + to_prometheus(outboxes), fill_secrets(metrics_token)
+            server = MetricsServer(address[1], render, address[0], token)
             stack.callback(server.close)
         try:
             run_stream(
@@ -169,7 +176,7 @@ class Control:
         self.shadow: Shadow | None = None
         self.finish: Callable[[], None] = lambda: None
         self._stream: Stream | None = None
-        self._reloads: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put may be called in signal handlers
+        self._reloads: queue.SimpleQueue[Path] = queue.SimpleQueue()
         self._early: list[Callable[[], None]] = []
         self._opened: set[Inspector] = set()
         self._ends = 0
@@ -244,48 +251,62 @@ class Control:
         os._exit(code)
 
     def _want_reload(self, _number: int, _frame: object) -> None:
-        self._reloads.put(None)
+        self._soon(lambda: self._reloads.put(self._deciding()))
 
     def _want_exchange(self, _number: int, _frame: object) -> None:
+        self._soon(self._exchange)
+
+    def _soon(self, action: Callable[[], None]) -> None:
         if self._stream:
-            self._stream.call_soon(self._exchange)
+            self._stream.call_soon(action)
         else:
-            self._early.append(self._exchange)
+            self._early.append(action)
+
+    def _deciding(self) -> Path:
+        assert self._stream
+        return self._stream.inspector.bundle.path
 
     def _reload(self, stream: Stream) -> None:
-        """Read the bundle that decides again, once for each request. Runs in a thread of its own, without end."""
+        """Read a bundle again for each request. Runs in a thread of its own, without end."""
         while True:
-            self._reloads.get()
+            path = self._reloads.get()
             try:
-                self._replace(stream, stream.inspector)
+                self._replace(stream, path)
             except Exception as error:  # whatever a new bundle is like, this thread must be there for the next one
                 self._say(f"Warning: the bundle was not read again, the old one goes on: {describe(error)}")
 
-    def _replace(self, stream: Stream, old: Inspector) -> None:
+    def _replace(self, stream: Stream, path: Path) -> None:
         """Put a bundle's new state where its old one is by then: USR1 may come while it is read."""
-        new = self._open(old.bundle.path)
+        new = self._open(path)
         self._opened.add(new)
-        done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        done: queue.SimpleQueue[Inspector | Exception] = queue.SimpleQueue()
 
         def exchange() -> None:
             try:
-                if self.shadow and self.shadow.inspector is old:
+                shadow = self.shadow
+                if shadow and shadow.inspector.bundle.path == path != stream.inspector.bundle.path:
                     refuse_other_depth(new, stream.inspector)
-                    self.shadow.inspector = new
+                    old, shadow.inspector = shadow.inspector, new
                 else:
-                    stream.take_over(new)
-                done.put(None)
+                    old = stream.take_over(new)
+                done.put(old)
             except Exception as error:
                 done.put(error)
 
         stream.call_soon(exchange)
-        error = done.get()
-        unused = new if error else old
-        self._opened.discard(unused)
-        unused.close()
-        if error:
-            raise error
+        outcome = done.get()
+        if isinstance(outcome, Exception):
+            self._retire(new)
+            raise outcome
         self._say(f"The bundle was read again: {new.bundle.manifest.name}")
+        self._retire(outcome)
+
+    def _retire(self, inspector: Inspector) -> None:
+        self._opened.discard(inspector)
+        try:
+            inspector.close()
+        except Exception as error:  # it decides no more, so that nothing depends on it
+            self._say(f"Warning: an engine that is no longer needed cannot be released: {describe(error)}")
 
     def _exchange(self) -> None:
         """Make the shadow decide and the champion the shadow. Between two frames."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
 from edgead.console import Console
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, DeviceError, EdgeadError
 
 if TYPE_CHECKING:
     from edgead.runtime.engines.checked import CheckedEngine
@@ -99,7 +99,12 @@ def open_engine(name: str, bundle: Bundle, *, batch: int = 1, console: Console |
         raise ConfigError(f"There is no engine '{kind}'. There is: auto, {', '.join(ENGINES)}.")
     module, _, attribute = ENGINES[kind].partition(":")
     opening = Opening(batch, _split(kind, text), console)
-    engine: Engine = getattr(importlib.import_module(module), attribute)(bundle, opening)
+    try:
+        engine: Engine = getattr(importlib.import_module(module), attribute)(bundle, opening)
+    except EdgeadError:
+        raise
+    except Exception as error:  # bindings raise whatever they like
+        raise DeviceError(f"The engine {kind} cannot be opened here: {first_line(error)}") from error
     return check(engine, bundle)
 
 

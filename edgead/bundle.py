@@ -57,6 +57,8 @@ class Manifest:
             docs/import.md. Empty where edgead trained it, and in bundles of edgead 0.1.
         calibration: of a lowered precision: ``method``, ``images``, ``source`` and ``fingerprint`` of the images.
         gate: of a lowered precision: what was measured, what was allowed, what was handed back; docs/precision.md.
+        images: of the training images (of an imported model, the images for the threshold), see
+            `edgead.datasets.Frames.size_ranges`: ``heights``, ``widths``, ``aspects``. Empty where they are not known.
         files: file name ↦ SHA-256, for every file but the manifest.
         digest: SHA-256 of the manifest itself, see `manifest_digest`.
     """
@@ -79,6 +81,7 @@ class Manifest:
     origin: dict[str, Any] = dataclasses.field(default_factory=dict)
     calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
     gate: dict[str, Any] = dataclasses.field(default_factory=dict)
+    images: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     digest: str = ""
 
@@ -86,6 +89,12 @@ class Manifest:
     def size(self) -> tuple[int, int]:
         """Input (height, width) in pixels."""
         return self.input["height"], self.input["width"]
+
+    @property
+    def aspects(self) -> tuple[float, float] | None:
+        """Lowest and highest width / height of the training images; None where it is not known."""
+        found = self.images.get("aspects")
+        return None if found is None else (found[0], found[1])
 
     @property
     def pixels(self) -> PixelFormat:
@@ -251,7 +260,7 @@ def _read_manifest(path: Path) -> Manifest:
             "Upgrade with:  pip install --upgrade edgead"
         )
     fields = dataclasses.fields(Manifest)
-    optional = {"origin", "calibration", "gate"}
+    optional = {"origin", "calibration", "gate", "images"}
     absent = [field.name for field in fields if field.name not in values and field.name not in optional]
     if absent:
         raise BundleError(f"{path / MANIFEST} is damaged: it has no {', '.join(absent)}.")
@@ -269,8 +278,9 @@ def _read_manifest(path: Path) -> Manifest:
             and np.isfinite([manifest.threshold["value"], manifest.mask_threshold]).all()
             and np.isfinite([manifest.parity[name] for name in ("score_error", "map_error", "tolerance")]).all()
             and isinstance(manifest.files, dict)
+            and (manifest.aspects is None or 0 < manifest.aspects[0] <= manifest.aspects[1] < np.inf)
         )
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise BundleError(f"{path / MANIFEST} is damaged: {error!r}.") from error
     if not usable:
         raise BundleError(f"{path / MANIFEST} is damaged: input size, threshold or files make no sense.")

@@ -163,6 +163,7 @@ def _assemble(
             "input": {"height": size[0], "width": size[1], "bit_depth": run.bit_depth, **depth},
             "data": {"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},
             "training": _training(run, method),
+            "images": run.image_sizes or held_out.size_ranges(),
         },
         reference=lambda frames: run_reference(method.detector(), frames),
         probes=np.concatenate([held_out.frames[:count], anomalies[:count]]),

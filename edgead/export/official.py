@@ -94,6 +94,7 @@ def import_checkpoint(
             "input": {"height": size[0], "width": size[1], "bit_depth": 16},
             "data": {"fingerprint": "", "held_out_fingerprint": normals.fingerprint},
             "training": {},
+            "images": normals.size_ranges(),
             "origin": origin,
         }
         assembled = assemble(

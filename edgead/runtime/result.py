@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgead.decision import Verdict
 from edgead.images import Frame, Mask
+from edgead.redaction import redact
 from edgead.runtime.defects import boxes_of, contours_of, is_finite, mark_in_frame
 
 SCHEMA = 1
@@ -25,6 +26,8 @@ CAUSES = {
     "late": "the decision came after its deadline",
     "black": "the frame shows nothing",
     "blurred": "the frame is far less sharp than good parts are",
+    "resized": "the frame has another aspect ratio than the frames before: the part is stretched",
+    "untrained": "the frame has an aspect ratio that no training image had",
     "frozen": "the camera repeats one picture",
     "failed": "the engine failed",
     "score": "score or map is not finite",
@@ -122,7 +125,7 @@ class Result:
             "frame_id": self.frame_id,
             "path": self.path or None,
             "verdict": self.verdict.value,
-            "reason": self.reason,
+            "reason": redact(self.reason),
             "cause": self.cause or None,
             "score": self.score if math.isfinite(self.score) else None,
             "threshold": self.threshold,

@@ -7,6 +7,8 @@ the caller is. One thread for each sink writes.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import logging
 import math
 import threading
@@ -27,7 +29,7 @@ from edgead.runtime.health import Health, Limits, limits_from
 from edgead.runtime.inbox import Inbox
 from edgead.runtime.inspector import Inspector, Prepared, refuse_closed, refuse_other_depth
 from edgead.runtime.ledger import Ledger
-from edgead.runtime.outbox import Outbox
+from edgead.runtime.outbox import Outbox, close_all, hurry_all, raise_for
 from edgead.runtime.policy import Policy
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import Sink
@@ -66,6 +68,7 @@ class Stream:
         max_frames: end after that many results; 0 for no limit.
         keep_frames: keep each frame in its result.
         on_drop: told of every dropped frame with the cause, by the thread that dropped it.
+        on_stop: called by `stop`.
         say: told in a line what was noticed: a picture's changed size, a callback that raises.
 
     Attributes:
@@ -86,20 +89,25 @@ class Stream:
         max_frames: int = 0,
         keep_frames: bool = False,
         on_drop: Callable[[Captured, str], None] | None = None,
+        on_stop: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = _log.warning,
     ) -> None:
         refuse_closed(inspector)
+        self._on_stop = on_stop
         self.inspector, self.policy = inspector, policy or Policy()
         self.ledger = ledger or Ledger()
         self.sources = open_all(sources, inspector.pixels)
         self.failed: dict[str, str] = {}
         self._freshness = Freshness(self.policy)
         self._max_frames, self._keep_frames = max_frames, keep_frames
-        self._on_drop, self._say, self._said = on_drop, say, set[str]()
+        self._on_drop, self._say, self._said = on_drop, say, set[object]()
         live = [source.live for source in self.sources]
         self._inbox = Inbox(self.ledger, live, self.policy.on_full, self.policy.capacity, max_frames, self._tell_drop)
         limits = self._limits_of(inspector)
-        self._health = [Health(limits) if self._is_checked(source) else None for source in self.sources]
+        self._health = [
+            Health(limits, functools.partial(self._notice, source.name), self._is_checked(source))
+            for source in self.sources
+        ]
         self._heard = [math.inf] * len(self.sources)  # when each was last heard; infinity while it is not awaited
         self._buffers: deque[Frame] = deque()
         self._batch = self._make_batch(inspector)
@@ -133,6 +141,7 @@ class Stream:
 
     def stop(self) -> None:
         """Capture no more. What is captured is still inspected, then the iteration ends. Any thread may call it."""
+        self._on_stop()
         self._inbox.close()
         threads = [threading.Thread(target=self._stop, args=(source,), daemon=True) for source in self.sources]
         for thread in threads:
@@ -237,8 +246,7 @@ class Stream:
         """Nothing here can fail."""
         old, self.inspector, self._batch = self.inspector, successor.inspector, successor.batch
         for health in self._health:
-            if health:
-                health.limits = successor.limits
+            health.limits = successor.limits
         return old
 
     def _make_batch(self, inspector: Inspector) -> Frame:
@@ -248,10 +256,15 @@ class Stream:
         try:
             self.inspector.keep_warm()
         except Exception as error:  # beside a line a failure is a verdict: the next frame's
-            self._say_once(f"The engine cannot be kept warm: {error}")
+            self._say_once(f"The engine cannot be kept warm: {error}", "keep warm")
 
     def _limits_of(self, inspector: Inspector) -> Limits:
-        return limits_from(inspector.bundle.golden().frames, self.policy.blurred_below, self.policy.frozen_after)
+        policy, bundle = self.policy, inspector.bundle
+        return dataclasses.replace(
+            limits_from(bundle.golden().frames, policy.blurred_below, policy.frozen_after),
+            aspects=bundle.manifest.aspects,
+            refuse_untrained=policy.untrained_aspect == "unknown",
+        )
 
     def _is_checked(self, source: Source) -> bool:
         return self.policy.health == "all" or (self.policy.health == "live" and source.live)
@@ -318,9 +331,8 @@ class Stream:
         reason = self._freshness.why_stale(captured, self.sources[number].live)
         if reason:  # not worth fitting: a backlog has to be worked off quickly
             return _without_image(captured, "stale", reason)
-        inspector, health = self.inspector, self._health[number]
-        check = None if health is None else health.check
-        return inspector.try_to_prepare(captured, self._buffer(inspector.shape), check)
+        inspector = self.inspector
+        return inspector.try_to_prepare(captured, self._buffer(inspector.shape), self._health[number].check)
 
     def _report(self, number: int, captured: Captured) -> None:
         self._inbox.report(number, _without_image(captured, captured.cause, captured.error))
@@ -346,16 +358,22 @@ class Stream:
                 results.append(self.inspector.judge(captured))
         return results
 
+    def _notice(self, source_id: str, name: str, text: str) -> None:
+        """Note something about a source's frames, in its thread."""
+        self.ledger.report(source_id, name)
+        self._say_once(f"{source_id}: {text}", (source_id, name))
+
     def _tell_drop(self, captured: Captured, cause: str) -> None:
         try:
             if self._on_drop:
                 self._on_drop(captured, cause)
         except (Exception, SystemExit) as error:  # anybody's code, in the thread of a source that must go on
-            self._say_once(f"on_drop raised {type(error).__name__}: {error}")
+            self._say_once(f"on_drop raised {type(error).__name__}: {error}", ("on_drop", type(error)))
 
-    def _say_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
+    def _say_once(self, text: str, about: object) -> None:
+        """Say the first of several lines about the same; each may be different."""
+        if about not in self._said:
+            self._said.add(about)
             self._say(text)
 
 
@@ -409,6 +427,7 @@ def run_stream(
             max_frames=max_frames,
             keep_frames=any(outbox.wants_frames for outbox in outboxes),
             on_drop=lambda captured, cause: _tell_all(outboxes, captured, cause),
+            on_stop=lambda: hurry_all(outboxes),
             say=say,
         )
         # Only where all sources can wait may a slow sink make them wait.
@@ -422,10 +441,8 @@ def run_stream(
                 if on_result:
                     on_result(result)
     finally:
-        for outbox in outboxes:
-            outbox.close()
-    for outbox in outboxes:
-        outbox.raise_if_failed()
+        close_all(outboxes)
+    raise_for(outboxes)
     if stream.failed:
         raise SourceError("\n".join(f"The source {name} failed: {error}" for name, error in stream.failed.items()))
     return outboxes

@@ -89,6 +89,7 @@ class RunConfig:
         depth_range: of the training images' depth, see `edgead.depth`; None where none is learned from.
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
+        image_sizes: of the training images, see `edgead.datasets.Frames.size_ranges`; empty in runs of before.
     """
 
     method: str
@@ -113,6 +114,7 @@ class RunConfig:
     changes: tuple[str, ...] = ()
     textures_fingerprint: str = ""
     held_out_parts_fingerprint: str = ""
+    image_sizes: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     @property
     def pixels(self) -> PixelFormat:

@@ -553,6 +553,7 @@ def benchmark(
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
     from edgead.bundle import describe_gate, describe_sensitivity
+    from edgead.decision import read_threshold
     from edgead.runtime.golden import check_golden
     from edgead.runtime.inspector import load
 
@@ -565,7 +566,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "category": manifest.category,
         "input": f"{manifest.size[0]}×{manifest.size[1]}{_depth_words(manifest.pixels.depth_range)}",
         "precision": manifest.precision,
-        "threshold": _threshold_line(manifest.threshold),
+        "threshold": read_threshold(manifest.threshold).describe().removeprefix("threshold "),
         "parity": f"graph and network differ by at most {manifest.parity['score_error']:.2g} in the score, "
         f"{manifest.parity['map_error']:.2g} in the map",
         **({"origin": _origin_line(manifest.origin)} if manifest.origin else {}),
@@ -592,15 +593,6 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
 
 def _depth_words(depth_range: tuple[float, float] | None) -> str:
     return "" if depth_range is None else f", with depth from {depth_range[0]:.4g} to {depth_range[1]:.4g}"
-
-
-def _threshold_line(threshold: dict[str, Any]) -> str:
-    if not threshold["normals"]:
-        return f"{threshold['value']:.6g}, the imported model's own; how many good parts it rejects is not known"
-    return (
-        f"{threshold['value']:.6g}, from {threshold['normals']} held-out good images, "
-        f"rejects at most {threshold['false_reject_bound']:.2%} of good parts on average"
-    )
 
 
 def _origin_line(origin: dict[str, Any]) -> str:

@@ -118,7 +118,10 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
 @click.option("--method", default="draem", show_default=True, help="See `edgead methods`.")
 @click.option("--data", type=PATH, help="Good images, or a data set in MVTec AD, MVTec 3D-AD or VisA form.")
 @click.option("--category", help="One of several categories, or 'all' for a run each.")
-@click.option("--preset", default="paper", show_default=True, help="paper, edge (for small devices) or nano (to try).")
+@click.option(
+    "--preset",
+    help="paper, edge (for small devices) or nano (to try). [default: the largest that trains here in 12 hours]",
+)
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods NAME`."
 )

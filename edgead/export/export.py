@@ -198,7 +198,7 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
 
 
 def _training(run: RunConfig, method: Method) -> dict[str, object]:
-    steps = method.config.total_steps(len(run.normals))
+    steps = method.config.total_steps(run.steps_in_epoch)
     learned = {
         "sources": [{"name": source.name, "fingerprint": source.fingerprint} for source in run.sources],
         "protocol": method.card.protocol,
@@ -206,9 +206,14 @@ def _training(run: RunConfig, method: Method) -> dict[str, object]:
     return {
         **(learned if run.sources else {}),
         **({"changes": list(run.changes)} if run.changes else {}),
+        **({"departures": list(run.departures)} if run.departures else {}),
+        **({"devices": list(run.devices)} if run.devices else {}),
         "seed": run.seed,
         "steps": steps,
         "images": len(run.normals),
+        "epoch_images": run.epoch_images or len(run.normals),
+        "textures": "pictures" if run.textures else "procedural" if method.takes_textures else "none",
+        "weights": run.weights or "",
         "precision": run.precision,
         "created": run.created,
         "versions": run.versions,

@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -27,6 +28,7 @@ Batch = dict[str, Tensor]
 T = TypeVar("T")
 
 
+WITH_REPLACEMENT = "good images are drawn with replacement (published: shuffled in each epoch)"
 LARGEST = 1e30
 """No setting makes sense beyond it, and a few steps beyond it float32 ends."""
 
@@ -46,9 +48,10 @@ class MethodConfig:
     batch_size: int = 8
     """Images in one optimiser step, over all processes."""
     epochs: int = 700
-    """Passes over the training images; an epoch draws as many images as there are, with replacement."""
+    """Passes over the good images, as published: an epoch is N / batch_size steps, rounded up, where N are all good
+    images, those held out for the threshold too."""
     steps: int = 0
-    """Optimiser steps; 0 means that `epochs` decides."""
+    """Optimiser steps; 0 means that `epochs` decides. The learning rate's decay is scaled with them."""
     learning_rate: float = 1e-4
     """The optimiser's step size before any decay."""
 
@@ -70,9 +73,24 @@ class MethodConfig:
         """Of a frame: 3, or 4 for a configuration that takes depth."""
         return 3
 
-    def total_steps(self, images: int) -> int:
-        """Optimiser steps for a training set of that many images."""
-        return self.steps or math.ceil(self.epochs * images / self.batch_size)
+    def total_steps(self, epoch: Fraction) -> int:
+        """Optimiser steps of the whole training, where an epoch has that many (`RunConfig.steps_in_epoch`)."""
+        return self.steps or math.ceil(self.epochs * epoch)
+
+    def schedule(self, epoch: Fraction) -> str:
+        """Say how `total_steps` come about."""
+        total = f"{self.total_steps(epoch):,} steps"
+        return total if self.steps else f"{total} = {self.epochs} epochs of {float(epoch):g}"
+
+
+def steps_in_epoch(images: int, batch_size: int) -> Fraction:
+    """Return the optimiser steps in an epoch, as the published codes' loaders count: the last batch may be smaller."""
+    return Fraction(math.ceil(Fraction(images, batch_size)))
+
+
+def decayed(step: int, steps: int, decay_at: Sequence[float], decay: float) -> float:
+    """Return the factor on the learning rate at a step, counted from 0: `decay` for each share of the steps passed."""
+    return decay ** sum(step >= share * steps for share in decay_at)
 
 
 @dataclass(frozen=True)
@@ -143,12 +161,18 @@ class TrainingData:
         textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
         sources: what was learned from each other product with real defects (`Lesson.learned`); most methods take none.
         parts: ``[N, H, W]``, where on each image the part is, if somebody has made masks (`edgead.train.foreground`).
+        epoch: optimiser steps in an epoch, from `RunConfig.steps_in_epoch`; counted from `normals` where None.
     """
 
     normals: NDArray[np.uint8]
     textures: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))
     sources: tuple[Arrays, ...] = ()
     parts: NDArray[np.bool_] | None = None
+    epoch: Fraction | None = None
+
+    def steps_in_epoch(self, config: MethodConfig) -> Fraction:
+        """Optimiser steps in an epoch."""
+        return steps_in_epoch(len(self.normals), config.batch_size) if self.epoch is None else self.epoch
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,6 +285,14 @@ class Method(ABC):
 
     def calibrate(self, normals: NDArray[np.uint8]) -> None:  # noqa: B027  (most methods have nothing to do)
         """Compute what a published checkpoint lacks from good images ``[N, H, W, 3] uint8 BGR``; mostly nothing."""
+
+    def published(self) -> MethodConfig:
+        """Return the published training's configuration, which this one departs from or not."""
+        return self.Config()
+
+    def departures(self) -> list[str]:
+        """Say in a few words each what of the published training is done otherwise whatever the configuration says."""
+        return []
 
     @abstractmethod
     def stages(self, data: TrainingData) -> list[Stage]:

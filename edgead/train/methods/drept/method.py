@@ -155,7 +155,7 @@ class Drept(Method):
                 name="segment",
                 module=Segmentation(self.network, config),
                 sample=lambda rng: self._draw(rng, data, defects),
-                steps=config.total_steps(len(data.normals)),
+                steps=config.total_steps(data.steps_in_epoch(config)),
                 batch_size=config.batch_size,
                 optimizer=optimizer,
                 schedule=lambda step: 1.0,

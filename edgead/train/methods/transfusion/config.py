@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgead.errors import ConfigError
 from edgead.train.foreground import check_foreground
-from edgead.train.method import MethodConfig
+from edgead.train.method import MethodConfig, decayed
 from edgead.train.methods.transfusion.diffusion import FIRST
 from edgead.train.methods.transfusion.network import NORM_GROUPS
 
@@ -80,4 +80,4 @@ class TransfusionConfig(MethodConfig):
 
     def learning_rate_factor(self, step: int, steps: int) -> float:
         """Factor on the learning rate at a step, counted from 0."""
-        return self.decay ** sum(step >= share * steps for share in self.decay_at)
+        return decayed(step, steps, self.decay_at, self.decay)

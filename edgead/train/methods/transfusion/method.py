@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgead.errors import CheckpointError, DataError
 from edgead.train.foreground import part_of
-from edgead.train.method import Arrays, Batch, Card, Method, Official, Stage, TrainingData
+from edgead.train.method import WITH_REPLACEMENT, Arrays, Batch, Card, Method, Official, Stage, TrainingData
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.deployable import Deployable
 from edgead.train.methods.transfusion.detector import Detector
@@ -133,6 +133,15 @@ class Transfusion(Method):
         self.config: TransfusionConfig = config
         self.network: TransfusionNetwork = TransfusionNetwork(config)
 
+    def published(self) -> TransfusionConfig:
+        return TransfusionConfig(depth=True, width=128) if self.config.depth else TransfusionConfig()
+
+    def departures(self) -> list[str]:
+        found = [WITH_REPLACEMENT]
+        if self.config.foreground == "auto":
+            found.append("the part is found by brightness (published: masks of a segmentation network)")
+        return found
+
     def stages(self, data: TrainingData) -> list[Stage]:
         config = self.config
         parts = [widened(part_of(data, number, config.foreground)) for number in range(len(data.normals))]
@@ -146,7 +155,7 @@ class Transfusion(Method):
         def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
             return torch.optim.AdamW(parameters, lr=config.learning_rate)
 
-        steps = config.total_steps(len(data.normals))
+        steps = config.total_steps(data.steps_in_epoch(config))
         return [
             Stage(
                 name="train",

@@ -413,7 +413,11 @@ def _parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 @cli.command()
 @click.argument("bundle", type=PATH)
 @click.argument("paths", nargs=-1, required=True, type=PATH)
-@click.option("--save", type=PATH, help="Folder for overlays: heat where the map is high, the mask outlined.")
+@click.option(
+    "--save",
+    type=PATH,
+    help="Folder for overlays (heat where the map is high, the mask outlined) and reconstructions, where there are.",
+)
 @_runtime_options
 @_json_option
 def predict(

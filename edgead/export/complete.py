@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 import edgead
@@ -127,10 +128,19 @@ def seal(folder: Path, assembled: Assembled, console: Console) -> Manifest:
     for other in others:
         shutil.rmtree(other)
     warn_of_refusals(folder / MODEL, console)
-    manifest = write_bundle(folder, assembled.manifest, assembled.golden)
+    made = assembled.manifest
+    if made.reconstruction and not all(_makes(graph, made.reconstruction["tensor"]) for graph in folder.glob("*.onnx")):
+        console.say("At this precision the graph holds no reconstruction to look at")
+        made = dataclasses.replace(made, reconstruction={})
+    manifest = write_bundle(folder, made, assembled.golden)
     console.say(assembled.summary)
     console.say(read_threshold(manifest.threshold).describe())
     return manifest
+
+
+def _makes(graph: Path, tensor: str) -> bool:
+    nodes = onnx.load(graph, load_external_data=False).graph.node
+    return any(tensor in node.output for node in nodes)
 
 
 def run_singly(engine: Engine, frames: Frames, track: Any) -> Outputs:

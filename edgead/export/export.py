@@ -19,7 +19,7 @@ from edgead.export.choose import Trial, check_precision, choose
 from edgead.export.complete import Assembled, assemble, limits_of, seal
 from edgead.export.gate import Budget, read_labelled
 from edgead.export.parity import run_reference
-from edgead.export.to_onnx import write_onnx
+from edgead.export.to_onnx import facts_of_reconstruction, write_onnx
 from edgead.files import atomic_folder
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
@@ -151,7 +151,15 @@ def _assemble(
     size = (held_out.frames.shape[1], held_out.frames.shape[2])
     depth = {} if run.depth_range is None else {"channels": run.pixels.channels, "depth_range": list(run.depth_range)}
     folder.mkdir()
-    write_onnx(method.deployable(), size, folder / MODEL, method.sensitive, run.pixels.channels)
+    shown = method.reconstruction()
+    write_onnx(
+        method.deployable(),
+        size,
+        folder / MODEL,
+        method.sensitive,
+        run.pixels.channels,
+        shown.module if shown else "",
+    )
     return assemble(
         folder,
         {
@@ -163,6 +171,7 @@ def _assemble(
             "input": {"height": size[0], "width": size[1], "bit_depth": run.bit_depth, **depth},
             "data": {"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},
             "training": _training(run, method),
+            "reconstruction": facts_of_reconstruction(shown),
         },
         reference=lambda frames: run_reference(method.detector(), frames),
         probes=np.concatenate([held_out.frames[:count], anomalies[:count]]),

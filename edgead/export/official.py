@@ -19,7 +19,7 @@ from edgead.export.choose import PrecisionOptions
 from edgead.export.complete import assemble, limits_of, run_singly, seal
 from edgead.export.imported import files_of, load_normals, lower_precision, probe_frames, target
 from edgead.export.parity import run_reference
-from edgead.export.to_onnx import write_onnx
+from edgead.export.to_onnx import facts_of_reconstruction, write_onnx
 from edgead.files import atomic_folder
 from edgead.images import Frame, cv2, fit_frame, read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -74,7 +74,15 @@ def import_checkpoint(
     with atomic_folder(folder) as temporary:
         console.say("tracing the network to ONNX")
         (temporary / "fp32").mkdir()
-        write_onnx(network.deployable(), size, temporary / "fp32" / MODEL, kind.sensitive)
+        shown = network.reconstruction()
+        write_onnx(
+            network.deployable(),
+            size,
+            temporary / "fp32" / MODEL,
+            kind.sensitive,
+            network.config.channels,
+            shown.module if shown else "",
+        )
         assert kind.official is not None
         origin: dict[str, Any] = {
             "what": f"a checkpoint of {kind.card.title}'s published code",
@@ -94,6 +102,7 @@ def import_checkpoint(
             "input": {"height": size[0], "width": size[1], "bit_depth": 16},
             "data": {"fingerprint": "", "held_out_fingerprint": normals.fingerprint},
             "training": {},
+            "reconstruction": facts_of_reconstruction(shown),
             "origin": origin,
         }
         assembled = assemble(

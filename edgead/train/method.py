@@ -239,6 +239,20 @@ class Official:
     partners: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """Where `Method.deployable` holds the good image that the network sees in a frame.
+
+    Attributes:
+        module: dotted name of the submodule with the output ``[N, 3 or more, H, W]``, of which three channels are BGR.
+        black, white: its values of the darkest and of the brightest pixel.
+    """
+
+    module: str
+    black: float
+    white: float
+
+
 class Method(ABC):
     """One published method, configured. The constructor makes the network with fresh weights."""
 
@@ -285,6 +299,10 @@ class Method(ABC):
 
     def calibrate(self, normals: NDArray[np.uint8]) -> None:  # noqa: B027  (most methods have nothing to do)
         """Compute what a published checkpoint lacks from good images ``[N, H, W, 3] uint8 BGR``; mostly nothing."""
+
+    def reconstruction(self) -> Reconstruction | None:
+        """Return where the reconstructed good image is; None for a method that makes none."""
+        return None
 
     def published(self) -> MethodConfig:
         """Return the published training's configuration, which this one departs from or not."""

@@ -22,7 +22,18 @@ from edgead.errors import ConfigError
 from edgead.images import Frame, Mask
 from edgead.train.losses import focal_loss, ssim_loss
 from edgead.train.maps import box_mean
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, TrainingData, decayed
+from edgead.train.method import (
+    Arrays,
+    Batch,
+    Card,
+    Method,
+    MethodConfig,
+    Official,
+    Reconstruction,
+    Stage,
+    TrainingData,
+    decayed,
+)
 from edgead.train.synthetic import Floats, blend, draw_texture, perlin_mask, rotate
 
 SCORE_WINDOW = 21
@@ -316,6 +327,9 @@ class Draem(Method):
     def __init__(self, config: DraemConfig) -> None:
         self.config: DraemConfig = config
         self.network: DraemNetwork = DraemNetwork(config)
+
+    def reconstruction(self) -> Reconstruction:
+        return Reconstruction("network.reconstructive", 0.0, 1.0)
 
     def departures(self) -> list[str]:
         return ["the SSIM loss takes 1 for the range of values (published: guessed from each batch)"]

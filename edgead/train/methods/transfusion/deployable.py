@@ -63,6 +63,7 @@ class Deployable(nn.Module):
         self.register_buffer("columns", box_mean(config.size[1], WINDOW))
         for name in ("time_emb", "pos_emb", "norm", "final", "final_mean"):
             delattr(self.network, name)
+        self.reconstruct = nn.Identity()  # a name for what is left, see `Transfusion.reconstruction`
         self.eval()
 
     def _norm(self, norm: nn.GroupNorm, size: tuple[int, int]) -> _Norm:
@@ -95,7 +96,7 @@ class Deployable(nn.Module):
                 x = x + mask * self.head(features, step)
         maps = total * ((1 - self.weight) * MASK_SCALE / len(self.steps))
         if self.weight:
-            maps = maps + _change(image, x) * self.weight
+            maps = maps + _change(image, self.reconstruct(x)) * self.weight
         maps = self.rows @ maps.reshape(-1, *self.size) @ self.columns
         return maps.amax(dim=(1, 2)), maps
 

@@ -15,7 +15,17 @@ from torch import Tensor, nn
 
 from edgead.errors import CheckpointError, DataError
 from edgead.train.foreground import part_of
-from edgead.train.method import WITH_REPLACEMENT, Arrays, Batch, Card, Method, Official, Stage, TrainingData
+from edgead.train.method import (
+    WITH_REPLACEMENT,
+    Arrays,
+    Batch,
+    Card,
+    Method,
+    Official,
+    Reconstruction,
+    Stage,
+    TrainingData,
+)
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.deployable import Deployable
 from edgead.train.methods.transfusion.detector import Detector
@@ -132,6 +142,10 @@ class Transfusion(Method):
     def __init__(self, config: TransfusionConfig) -> None:
         self.config: TransfusionConfig = config
         self.network: TransfusionNetwork = TransfusionNetwork(config)
+
+    def reconstruction(self) -> Reconstruction | None:
+        # Without it in the map the last step has no heads, and no image is made.
+        return Reconstruction("reconstruct", -1.0, 1.0) if self.config.reconstruction_weight else None
 
     def published(self) -> TransfusionConfig:
         return TransfusionConfig(depth=True, width=128) if self.config.depth else TransfusionConfig()

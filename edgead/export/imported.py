@@ -25,6 +25,7 @@ from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.original import Original, Reading, as_maps, find_resize, observe
 from edgead.export.wrap import wrap
 from edgead.files import atomic_folder, sha256
+from edgead.images import COLOUR, PixelFormat
 
 if TYPE_CHECKING:
     from edgead.export.choose import PrecisionOptions
@@ -183,14 +184,14 @@ def target(out: str | Path | None, name: str) -> Path:
     return path
 
 
-def load_normals(data: str | Path, size: tuple[int, int], console: Console) -> Frames:
+def load_normals(data: str | Path, size: tuple[int, int], console: Console, pixels: PixelFormat = COLOUR) -> Frames:
     """Read the good images of a folder or of a data set's training part.
 
     Raises:
         DataError: there are none that can be read.
     """
     category = open_category(data)
-    frames = load_frames(category.normals, size, progress=console.track("reading good images"))
+    frames = load_frames(category.normals, size, pixels, console.track("reading good images"))
     for line in frames.skipped[:3]:
         console.say(f"left out: {line}")
     if not len(frames.frames):

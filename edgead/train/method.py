@@ -228,6 +228,7 @@ class Official:
         resize: how images are brought to the network's size: ``"opencv linear"``, ``"pillow bilinear"`` or
             ``"pillow bicubic"``.
         inference: in words, for the manifest: colour order, scaling, scoring.
+        depth_scale: of a method that takes depth: distances, in metres, that are −1 and 0 to the published network.
     """
 
     marks: tuple[str, ...]
@@ -237,6 +238,7 @@ class Official:
     inference: str
     computed: tuple[str, ...] = ()
     partners: tuple[tuple[str, str], ...] = ()
+    depth_scale: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)

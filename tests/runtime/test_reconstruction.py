@@ -14,7 +14,6 @@ import torch
 import edgead
 from edgead.bundle import Bundle, manifest_digest, read_bundle
 from edgead.errors import BundleError
-from edgead.export.export import export
 from edgead.export.to_onnx import facts_of_reconstruction, write_onnx
 from edgead.images import fit_frame, list_images, read_frame
 from edgead.runtime.predict import collect_images, predict
@@ -76,17 +75,6 @@ def test_a_tensor_that_is_not_there_is_an_error(bundle: Bundle, tmp_path: Path) 
     (other / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="does not give 'xxx"):
         Reconstructor(read_bundle(other))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_lower_precisions_hold_it_too(
-    precision: str, bundle: Bundle, trained: Path, parts: Path, tmp_path: Path
-) -> None:
-    lowered = export(trained, out=tmp_path / "low.edgead", precision=precision)
-    fitted = fit_frame(read_frame(list_images(parts / "test" / "good")[0]), bundle.manifest.size)
-    change = np.abs(Reconstructor(lowered)(fitted).astype(int) - Reconstructor(bundle)(fitted))
-    assert change.mean() < 6
 
 
 @pytest.mark.parametrize(("weight", "depth"), [("0.05", "false"), ("0.05", "true"), ("0", "false")])

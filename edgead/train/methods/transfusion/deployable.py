@@ -46,6 +46,7 @@ class Deployable(nn.Module):
         super().__init__()
         self.steps = schedule(config.reverse_steps)
         self.weight, self.size = config.reconstruction_weight, config.size
+        self.depth_values = (config.depth_values[0], config.depth_values[1])
         self.standardise, self.attend, self.decide = _Standardise(NORM_GROUPS, FINAL_NORM_GROUPS), _Attend(), _Decide()
         with torch.no_grad():
             self.network = copy.deepcopy(network).float().eval()
@@ -85,7 +86,7 @@ class Deployable(nn.Module):
                     module.add_module(name, _Attention(part, here, self.attend))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        image = to_planes(frames)
+        image = to_planes(frames, self.depth_values)
         x, mask, total = image, None, torch.zeros(1)
         for step in range(len(self.steps)):
             features = self.network.features(self.project(x, mask), step)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgead.errors import CheckpointError, DataError
+from edgead.errors import ConfigError, DataError
 from edgead.train.foreground import part_of
 from edgead.train.method import (
     WITH_REPLACEMENT,
@@ -32,6 +32,7 @@ from edgead.train.methods.transfusion.detector import Detector
 from edgead.train.methods.transfusion.diffusion import COLOURS, LAST, blend, losses
 from edgead.train.methods.transfusion.examples import draw_example, measured, to_frame, to_image, widened
 from edgead.train.methods.transfusion.network import UNet
+from edgead.train.methods.transfusion.planes import LEARNED
 
 MOST_DRAWS = 1000
 """Examples drawn for one that shows an anomaly; one in seventy does not where the whole picture is the part."""
@@ -80,18 +81,16 @@ def _official_settings(weights: Mapping[str, Tensor]) -> list[str]:
                 attends.add(level)
         else:
             break
-    if "model.image_proj_rgb.weight" in weights:
-        raise CheckpointError(
-            "This is a checkpoint of TransFusion for colour and depth; it does not say how its depth was scaled.\n"
-            "Only those for colour can be imported. Train one with depth:  edgead train --set depth=true"
-        )
-    first = weights.get("model.image_proj.weight")
+    halves = "model.image_proj_rgb.weight" in weights
+    first = weights.get("model.image_proj_rgb.weight" if halves else "model.image_proj.weight")
     if first is None or not widths:
         return []
-    inputs = [first.shape[0], *widths]
+    width = first.shape[0] * (2 if halves else 1)  # one half for colour, one for depth
+    inputs = [width, *widths]
     multipliers = [after // before for before, after in zip(inputs, widths)]
     return [
-        f"width={first.shape[0]}",
+        f"depth={str(halves).lower()}",
+        f"width={width}",
         f"multipliers={','.join(map(str, multipliers))}",
         f"attention_levels={','.join(map(str, sorted(attends)))}",
         f"blocks={blocks[0]}",
@@ -135,6 +134,10 @@ class Transfusion(Method):
         settings=_official_settings,
         rename=lambda name: name if name.startswith("model.") else None,
         resize="pillow bilinear",
+        depth_scale=(
+            0.0,
+            1.1,
+        ),  # MVTec 3D-AD is in metres, all below one: 0 and 1.1 times the larger of 1 and the depth
         inference="RGB in [−1, 1]; 18 reverse steps; map: 0.95 of the mean mask and 0.05 of the squared change, their "
         "7×7 mean; score: its maximum",
     )
@@ -158,6 +161,8 @@ class Transfusion(Method):
 
     def stages(self, data: TrainingData) -> list[Stage]:
         config = self.config
+        if config.depth_values != LEARNED:
+            raise ConfigError(f"depth_values are {LEARNED} in training; leave them out.")
         parts = [widened(part_of(data, number, config.foreground)) for number in range(len(data.normals))]
         if not any((part & measured(to_image(frame))).any() for part, frame in zip(parts, data.normals)):
             raise DataError(NOWHERE)

@@ -317,8 +317,8 @@ def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
 @click.option("--pool", default="max", show_default=True, help="Score from the map: max, or top:0.01 (mean of 1 %).")
 @click.option("--rgb/--bgr", default=None, help="Colour order that the model wants. [default: rgb]")
 @click.option("--scale", type=float, help="Grey values are divided by it first. [default: 255]")
-@click.option("--mean", metavar="A,B,C", help="Subtracted then, for each channel. [default: 0,0,0]")
-@click.option("--std", metavar="A,B,C", help="Divided by then. [default: 1,1,1]")
+@click.option("--mean", metavar="A,B,C", help="Subtracted then, for each channel; one number for grey. [default: 0]")
+@click.option("--std", metavar="A,B,C", help="Divided by then. [default: 1]")
 @_precision_options
 @click.option("--data", type=PATH, help="Labelled images that a lower precision is judged on, too.")
 @click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/import/NAME.edgead]")
@@ -407,7 +407,7 @@ def _parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
         return None if text is None else tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise click.UsageError(f"{option} takes three numbers with commas between them, not '{text}'.") from error
+        raise click.UsageError(f"{option} takes three numbers with commas between them, or one for grey, not '{text}'.") from error
 
 
 @cli.command()

@@ -14,10 +14,8 @@ from torch import nn
 
 from edgead.errors import ConfigError
 from edgead.export.opset import OPSET
+from edgead.export.sensitive import MARK
 from edgead.export.simplify import simplify
-
-MARK = "float32"
-"""A node with this part in its name (``/float32/nf/Exp``) stays in float32 whatever the rest of the graph becomes."""
 
 
 def write_onnx(
@@ -60,11 +58,6 @@ def trace(
             output_names=["scores", "maps"],
             dynamic_axes={"frames": {0: "N"}, "scores": {0: "N"}, "maps": {0: "N"}},
         )
-
-
-def is_sensitive(node: onnx.NodeProto) -> bool:
-    """Tell whether a node was traced in a sensitive submodule."""
-    return f"/{MARK}/" in node.name
 
 
 @contextlib.contextmanager

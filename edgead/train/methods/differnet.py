@@ -26,10 +26,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgead.console import Track
 from edgead.errors import ConfigError
 from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
 from edgead.train.maps import upsampling
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, Track, TrainingData
+from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, TrainingData
 from edgead.train.synthetic import synthesise
 
 BOUND = 1e6

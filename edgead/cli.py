@@ -407,7 +407,9 @@ def _parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
         return None if text is None else tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise click.UsageError(f"{option} takes three numbers with commas between them, or one for grey, not '{text}'.") from error
+        raise click.UsageError(
+            f"{option} takes three numbers with commas between them, or one for grey, not '{text}'."
+        ) from error
 
 
 @cli.command()

@@ -9,11 +9,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import click
 
 T = TypeVar("T")
+
+
+class Track(Protocol):
+    """Shows progress while a sequence is gone through."""
+
+    def __call__(self, items: Sequence[T], /) -> Iterable[T]: ...
 
 
 class Console:

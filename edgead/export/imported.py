@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,16 +19,16 @@ from edgead.datasets import Frames, load_frames, open_category
 from edgead.decision import Threshold, check_false_reject
 from edgead.errors import ConfigError, DataError, ModelError
 from edgead.export import anomalib
+from edgead.export.calibration import find_images
+from edgead.export.choose import PrecisionOptions, Trial, choose
 from edgead.export.complete import Assembled, Limits, assemble, limits_of, seal
 from edgead.export.foreign import dimensions, find_channels, find_input, pick_outputs, precision_of, read_onnx
+from edgead.export.gate import read_labelled
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.original import Original, Reading, as_maps, find_resize, observe
 from edgead.export.wrap import wrap
 from edgead.files import atomic_folder, sha256
 from edgead.images import COLOUR, PixelFormat
-
-if TYPE_CHECKING:
-    from edgead.export.choose import PrecisionOptions
 
 SOURCES = ("onnx", "anomalib")
 PROBES = 6
@@ -232,11 +232,6 @@ def lower_precision(
         GateError: the precision does not pass.
         ConfigError: there is nothing to judge on, or nothing to lower.
     """
-    # These need torch, which an import by itself does not.
-    from edgead.export.calibration import find_images
-    from edgead.export.choose import Trial, choose
-    from edgead.export.gate import read_labelled
-
     if normals is None:
         raise ConfigError("A lower precision is judged on images of good parts; give some with --threshold-data DIR.")
     if assembled.manifest.precision != "fp32":

@@ -14,12 +14,9 @@ from torch import nn
 
 from edgead.errors import ConfigError
 from edgead.export.opset import OPSET
+from edgead.export.sensitive import MARK
 from edgead.export.simplify import simplify
 from edgead.train.method import Reconstruction
-
-MARK = "float32"
-"""A node with this part in its name (``/float32/nf/Exp``) stays in float32 whatever the rest of the graph becomes."""
-
 
 RECONSTRUCTIONS = "reconstructions"
 """The tensor inside a graph that shows the reconstructed good image. It is no output: no engine computes or copies what
@@ -110,11 +107,6 @@ class _Showing(nn.Module):
     def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         scores, maps = self.module(frames)
         return scores, maps, self.found
-
-
-def is_sensitive(node: onnx.NodeProto) -> bool:
-    """Tell whether a node was traced in a sensitive submodule."""
-    return f"/{MARK}/" in node.name
 
 
 @contextlib.contextmanager

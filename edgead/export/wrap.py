@@ -11,6 +11,7 @@ from edgead.errors import ModelError
 from edgead.export.foreign import prune
 from edgead.export.opset import version_of
 from edgead.export.original import GREY, Reading, set_size, top_count
+from edgead.export.sensitive import MARK
 
 PREFIX = "model/"
 """Before every name of the model's own, so that none can be one of the bundle's."""

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgead.console import Track
 from edgead.errors import ConfigError
 
 Arrays = dict[str, NDArray[Any]]
@@ -31,12 +32,6 @@ T = TypeVar("T")
 WITH_REPLACEMENT = "good images are drawn with replacement (published: shuffled in each epoch)"
 LARGEST = 1e30
 """No setting makes sense beyond it, and a few steps beyond it float32 ends."""
-
-
-class Track(Protocol):
-    """Shows progress while a sequence is gone through."""
-
-    def __call__(self, items: Sequence[T], /) -> Iterable[T]: ...
 
 
 @dataclass(frozen=True)

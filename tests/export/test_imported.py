@@ -19,6 +19,7 @@ from foreign_models import (
     STD,
     THRESHOLD,
     anomalib_model,
+    build,
     bytes_model,
     odd_model,
     plain_model,

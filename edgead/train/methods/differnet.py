@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgead.console import Track
 from edgead.errors import ConfigError
 from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
 from edgead.train.maps import upsampling
@@ -38,7 +39,6 @@ from edgead.train.method import (
     MethodConfig,
     Official,
     Stage,
-    Track,
     TrainingData,
 )
 from edgead.train.synthetic import synthesise

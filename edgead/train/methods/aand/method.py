@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgead.console import Track
 from edgead.train.foreground import part_of
-from edgead.train.method import WITH_REPLACEMENT, Arrays, Card, Method, Official, Stage, Track, TrainingData
+from edgead.train.method import WITH_REPLACEMENT, Arrays, Card, Method, Official, Stage, TrainingData
 from edgead.train.methods.aand.config import AandConfig
 from edgead.train.methods.aand.deploy import Deployable, Detector
 from edgead.train.methods.aand.losses import Amplification, Distillation

@@ -188,15 +188,18 @@ def _refuse_others(*allowed: str) -> None:
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="Pictures to draw.")
+@click.option("--image", type=PATH, help="Put them on this good image, not on those that the run is trained on.")
+@click.option("--defect", type=int, help="Only this defect learned from a source, numbered from 0, as it was learned.")
+@click.option("--source", help="With --defect: the source, by its name in RUN/sources, where there are several.")
 @click.option("--out", required=True, type=PATH, help="Folder for NUMBER.png and NUMBER_mask.png.")
 @click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other seeds, other pictures.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @_json_option
-def synthesise(run_folder: Path, count: int, out: Path, data: Path | None, seed: int, as_json: bool) -> None:
+def synthesise(run_folder: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Write synthetic anomalies, as a run is trained on, as pictures with their masks."""
     from edgead.train.synthesise import synthesise as draw
 
-    paths = draw(run_folder, out, count=count, data=data, seed=seed, console=Terminal())
+    paths = draw(run_folder, out, console=Terminal(), **options)
     _emit({"pictures": [str(path) for path in paths]}, as_json, f"{len(paths)} pictures with masks in {out}")
 
 

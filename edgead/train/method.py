@@ -321,6 +321,22 @@ class Method(ABC):
             DataError: what training draws cannot be seen on these images.
         """
 
+    def render(self, frame: NDArray[np.uint8], learned: Arrays, number: int) -> Arrays:
+        """Put one defect that was learned from a source on a good image ``[H, W, 3] uint8 BGR``, as it was learned.
+
+        Args:
+            frame: the good image, fitted.
+            learned: from one source (`Lesson.learned`).
+            number: of the defect, from 0.
+
+        Returns:
+            ``frame`` and ``mask`` as from `example`; the mask is empty where the defect cannot be seen.
+
+        Raises:
+            ConfigError: there is no such defect, or the method learns none.
+        """
+        raise ConfigError(f"{self.name} learns no defects from sources; leave out --defect.")
+
     def visible(self, data: TrainingData, rng: np.random.Generator) -> float:
         """Return the share of what training draws as anomalies that can be seen; the rest are good images to it."""
         return 1.0

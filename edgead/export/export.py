@@ -222,7 +222,7 @@ def _training(run: RunConfig, method: Method) -> dict[str, object]:
         "images": len(run.normals),
         "epoch_images": run.epoch_images or len(run.normals),
         "textures": "pictures" if run.textures else "procedural" if method.takes_textures else "none",
-        "weights": run.weights or "",
+        **({"weights": Path(run.weights).name if run.weights else "download"} if "backbone" in run.config else {}),
         "precision": run.precision,
         "created": run.created,
         "versions": run.versions,

@@ -10,18 +10,25 @@ from edgead.train.method import Method, as_setting
 PUBLISHED_TEXTURES = "5,640 pictures of the DTD"
 
 
-def departures(run: RunConfig, method: Method, textures: int) -> list[str]:
+def departures(run: RunConfig, method: Method, textures: int, unfound: int = 0) -> list[str]:
     """Say in a few words each what of the published training a run does otherwise.
 
     Args:
         run: its configuration, with the images that could be read.
         method: configured.
         textures: pictures that fill synthetic anomalies.
+        unfound: good images on which no part was found by its brightness.
     """
-    return [*_data(run, textures, method), *_settings(method), *_numerics(run), *method.departures(), *_frames(method)]
+    return [
+        *_data(run, textures, unfound, method),
+        *_settings(method),
+        *_numerics(run),
+        *method.departures(),
+        *_frames(method),
+    ]
 
 
-def _data(run: RunConfig, textures: int, method: Method) -> list[str]:
+def _data(run: RunConfig, textures: int, unfound: int, method: Method) -> list[str]:
     found = []
     if run.epoch_images > len(run.normals):
         held_out = run.epoch_images - len(run.normals)
@@ -35,6 +42,8 @@ def _data(run: RunConfig, textures: int, method: Method) -> list[str]:
         found.append(
             f"anomalies are filled with {textures:,} pictures of {run.textures} (published: {PUBLISHED_TEXTURES})"
         )
+    if unfound:
+        found.append(f"on {unfound} of {len(run.normals)} images no part was found: anomalies go everywhere there")
     if method.card.protocol and not run.sources:
         found.append("defects are random mixtures (published: learned from other products, --source)")
     return found

@@ -27,7 +27,7 @@ from edgead.train import checkpoint, plots
 from edgead.train.checkpoint import CURVES, RunConfig, SourceConfig
 from edgead.train.estimate import NIGHT, Estimate, Work, choose_preset, measure
 from edgead.train.fit import fit, is_main
-from edgead.train.foreground import FOREGROUNDS, load_parts, parts_fingerprint
+from edgead.train.foreground import FOREGROUNDS, foreground_mask, load_parts, parts_fingerprint
 from edgead.train.method import Arrays, Method, Source, TrainingData, configure, reconfigure
 from edgead.train.methods import get_method
 from edgead.train.recipe import departures
@@ -382,7 +382,9 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             textures_fingerprint=textures.fingerprint if textures.paths else "",
             epoch_images=len(frames.paths) + also_held_out * len(held_out.paths),
         )
-        run = dataclasses.replace(run, departures=tuple(departures(run, method, len(textures.paths))))
+        by_brightness = run.config.get("foreground") == "auto"
+        unfound = sum(foreground_mask(frame[..., :3]).all() for frame in frames.frames) if by_brightness else 0
+        run = dataclasses.replace(run, departures=tuple(departures(run, method, len(textures.paths), int(unfound))))
         if is_main() and not named:
             folder = new_folder(folder)
     elif run.fingerprint != frames.fingerprint:

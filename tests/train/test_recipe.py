@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from unittest import mock
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -247,6 +248,17 @@ def test_what_takes_longer_than_a_night_names_what_is_shorter(
     told = next(line for line in console.lines if line.startswith("On cpu: about 30 days"))
     assert "--preset edge, --preset nano" in told
     assert (tmp_path / "run" / checkpoint.WEIGHTS).is_file()  # it goes on by itself
+
+
+def test_a_part_that_was_not_found_is_told(parts: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number in range(4):
+        cv2.imwrite(str(flat / f"{number}.png"), np.full((32, 32, 3), 100 + number, np.uint8))
+    settings = ("size=32", "multipliers=1", "steps=1", "batch_size=2")
+    [folder] = train("transfusion", flat, preset="nano", settings=settings, out=tmp_path / "run")
+    told = checkpoint.load_run_config(folder).departures
+    assert "on 3 of 3 images no part was found: anomalies go everywhere there" in told
 
 
 def test_published_depth_has_its_own_width() -> None:

@@ -8,6 +8,7 @@ golden.npz      a few frames and what they must give, so that a bundle proves it
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import zipfile
@@ -59,6 +60,8 @@ class Manifest:
         reconstruction: the ``tensor`` inside the graphs that shows the reconstructed good image, ``[N, C, H, W]`` with
             three or more channels, BGR first, and its values of ``black`` and ``white``. Empty, or not there, where
             there is none.
+        images: of the training images (of an imported model, the images for the threshold), see
+            `edgead.datasets.Frames.size_ranges`: ``heights``, ``widths``, ``aspects``. Empty where they are not known.
         files: file name ↦ SHA-256, for every file but the manifest.
         digest: SHA-256 of the manifest itself, see `manifest_digest`.
     """
@@ -82,6 +85,7 @@ class Manifest:
     calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
     gate: dict[str, Any] = dataclasses.field(default_factory=dict)
     reconstruction: dict[str, Any] = dataclasses.field(default_factory=dict)
+    images: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     digest: str = ""
 
@@ -89,6 +93,12 @@ class Manifest:
     def size(self) -> tuple[int, int]:
         """Input (height, width) in pixels."""
         return self.input["height"], self.input["width"]
+
+    @property
+    def aspects(self) -> tuple[float, float] | None:
+        """Lowest and highest width / height of the training images; None where it is not known."""
+        found = self.images.get("aspects")
+        return None if found is None else (found[0], found[1])
 
     @property
     def pixels(self) -> PixelFormat:
@@ -138,11 +148,15 @@ class Bundle:
         return self.path / MODEL
 
     def golden(self) -> Golden:
-        """Read the golden frames.
+        """Return the golden frames. They are read once: what runs does not depend on the folder any more.
 
         Raises:
             BundleError: the file does not hold them.
         """
+        return self._golden
+
+    @functools.cached_property
+    def _golden(self) -> Golden:
         try:
             with np.load(self.path / GOLDEN, allow_pickle=False) as arrays:
                 stored = (arrays[name] for name in ("form_scores", "form_maps") if name in arrays)
@@ -250,7 +264,7 @@ def _read_manifest(path: Path) -> Manifest:
             "Upgrade with:  pip install --upgrade edgead"
         )
     fields = dataclasses.fields(Manifest)
-    optional = {"origin", "calibration", "gate", "reconstruction"}
+    optional = {"origin", "calibration", "gate", "images", "reconstruction"}
     absent = [field.name for field in fields if field.name not in values and field.name not in optional]
     if absent:
         raise BundleError(f"{path / MANIFEST} is damaged: it has no {', '.join(absent)}.")
@@ -268,8 +282,9 @@ def _read_manifest(path: Path) -> Manifest:
             and np.isfinite([manifest.threshold["value"], manifest.mask_threshold]).all()
             and np.isfinite([manifest.parity[name] for name in ("score_error", "map_error", "tolerance")]).all()
             and isinstance(manifest.files, dict)
+            and (manifest.aspects is None or 0 < manifest.aspects[0] <= manifest.aspects[1] < np.inf)
         )
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise BundleError(f"{path / MANIFEST} is damaged: {error!r}.") from error
     if not usable:
         raise BundleError(f"{path / MANIFEST} is damaged: input size, threshold or files make no sense.")

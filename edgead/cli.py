@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgead import __version__
-from edgead.console import Terminal
+from edgead.console import Terminal, guard_stderr
 from edgead.errors import DeviceError, EdgeadError, was_interrupted
+from edgead.redaction import printable, redact, shown
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code. An error is one to three lines, never a traceback."""
     for variable, level in QUIET.items():
         os.environ.setdefault(variable, level)  # read when OpenCV is imported, which is later
+    guard_stderr()
     with contextlib.suppress(ValueError):  # not in the main thread
         # It ends as Ctrl-C does, and leaves nothing half-written.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -61,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _complain(text: str, code: int) -> int:
-    click.echo(f"Error: {text}", err=True)
+    click.echo(f"Error: {shown(text)}", err=True)
     return code
 
 
@@ -70,7 +72,7 @@ def _remedy(error: OSError) -> str:
 
 
 def _emit(value: Any, as_json: bool, text: str) -> None:
-    click.echo(json.dumps(value, indent=2) if as_json else text)
+    click.echo(json.dumps(value, indent=2) if as_json else "\n".join(map(printable, text.split("\n"))))
 
 
 def _json_option(function: F) -> F:
@@ -297,12 +299,13 @@ def export(
 
 
 def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
-    from edgead.runtime.proof import demand, prove
+    from edgead.runtime.golden import demand
+    from edgead.runtime.proof import prove
 
     console = Terminal()
     proof = prove(bundle, engine, batch=batch, console=console)
     console.say(proof.describe())
-    demand(proof)
+    demand(proof.golden, proof.engine)
     return proof
 
 
@@ -430,9 +433,11 @@ def predict(
 ) -> None:
     """Decide on images, and on folders with their subfolders."""
     from edgead.runtime.inspector import load
+    from edgead.runtime.ledger import Ledger
     from edgead.runtime.predict import collect_images
     from edgead.runtime.predict import predict as decide
 
+    ledger = Ledger()
     images = collect_images(paths)
     with (
         load(bundle, engine=engine, threshold=threshold, console=Terminal()) as inspector,
@@ -440,26 +445,36 @@ def predict(
     ):
         results = []
         for result in decide(inspector, images, save):
+            ledger.enter(result.source_id)
+            ledger.count(result)
             results.append(result.to_dict())
             step("")
             if not as_json:
                 click.echo(_line(results[-1]))
-    counts = {name: sum(result["verdict"] == name for result in results) for name in ("PASS", "FAIL", "UNKNOWN")}
+    summary = {"bundle": str(bundle), **ledger.snapshot()}
     if as_json:
-        _emit({"bundle": str(bundle), "counts": counts, "results": results}, True, "")
+        _emit({**summary, "results": results}, True, "")
     else:
-        click.echo(", ".join(f"{count} {name}" for name, count in counts.items()), err=True)
+        click.echo(_ledger_line(summary), err=True)
 
 
 def _line(result: dict[str, Any]) -> str:
     score = "-" if result["score"] is None else f"{result['score']:.6g}"
     where = click.format_filename(result["path"]) if result["path"] else f"{result['source_id']}#{result['frame_id']}"
-    return f"{result['verdict']:<8}{score:<12}{where}" + (f"  ({result['reason']})" if result["score"] is None else "")
+    reason = f"  ({result['reason']})" if result["score"] is None else ""
+    return printable(f"{result['verdict']:<8}{score:<12}{where}{reason}")
 
 
 @cli.command()
 @click.argument("bundle", type=PATH)
-@click.option("--source", "sources", multiple=True, required=True, help="Camera, video, folder …; see docs/sources.md.")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    required=True,
+    metavar="[NAME=]URI",
+    help="Camera, video, folder …; see docs/sources.md. Repeatable; NAME is what results call it.",
+)
 @click.option(
     "--sink", "sinks", multiple=True, help="jsonl:FILE, sqlite:FILE, mqtt://…; see docs/sinks.md. Repeatable."
 )
@@ -471,8 +486,12 @@ def _line(result: dict[str, Any]) -> str:
     show_default=True,
     help="When a camera is faster than the engine. Files always wait.",
 )
-@click.option("--max-staleness", type=float, help="ms since capture after which a frame is UNKNOWN, not inferred.")
-@click.option("--deadline", type=float, help="ms since capture after which a decision is UNKNOWN.")
+@click.option(
+    "--max-staleness",
+    type=float,
+    help="ms: an older picture is UNKNOWN, not inferred. [default: cameras 2000 on the way here; inf for never]",
+)
+@click.option("--deadline", type=float, help="ms from making the picture after which a decision is UNKNOWN.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Most frames in one inference.")
 @click.option("--silence", type=float, default=5.0, show_default=True, help="s without a frame until that is reported.")
 @click.option(
@@ -480,11 +499,16 @@ def _line(result: dict[str, Any]) -> str:
     type=click.Choice(["live", "all", "off"]),
     default="live",
     show_default=True,
-    help="Whose frames are checked for black, blurred and frozen pictures.",
+    help="Sources to check for black, blurred, frozen and stretched pictures.",
 )
 @click.option(
-    "--keep-warm", type=float, default=0.0, help="s without a frame after which the engine is run on nothing."
+    "--untrained-aspect",
+    type=click.Choice(["report", "unknown"]),
+    default="report",
+    show_default=True,
+    help="When frames have an aspect ratio that no training image had: say it once, or UNKNOWN too.",
 )
+@click.option("--keep-warm", type=float, default=0.0, help="Run the engine on a blank frame after this many idle s.")
 @click.option("--roi", multiple=True, help="What counts: a mask image, or x,y,width,height from 0 to 1. Repeatable.")
 @click.option("--ignore", multiple=True, help="What does not count, in the same form. Repeatable.")
 @click.option("--min-area", type=click.IntRange(0), default=0, help="Pixels; smaller defects pass.")
@@ -492,35 +516,53 @@ def _line(result: dict[str, Any]) -> str:
 @click.option("--contours", "shapes", flag_value="contours", multiple=True, help="Put their outlines into the results.")
 @click.option("--record", type=PATH, help="Folder that keeps frames and results, for --source replay:DIR.")
 @click.option("--shadow", type=PATH, help="A second bundle that runs beside; signal USR1 exchanges the two.")
-@click.option("--metrics", "metrics_port", type=int, help="Serve Prometheus metrics on this port of 127.0.0.1.")
+@click.option(
+    "--metrics", metavar="PORT", help="Serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT."
+)
+@click.option("--metrics-token", default="", help="Bearer token that requests for metrics must carry; '${NAME}' works.")
 @_runtime_options
 @_json_option
 def run(bundle: Path, as_json: bool, **options: Any) -> None:
     """Decide on every frame of one or several sources. Without a sink, results are printed.
 
-    Ctrl-C or signal TERM end it: what is captured is still decided and written. Signal HUP reads the bundle again.
+    Ctrl-C or signal TERM end it within 15 s: what is captured is still decided and written. A second one ends it at
+    once. Signal HUP reads the bundle again.
     """
+    from edgead.runtime.signals import ignore_early
+
+    ignore_early()
     from edgead.runtime.run import run as go
 
     printed = any(sink.endswith(":-") for sink in options["sinks"])
     show = None if options["sinks"] or as_json else lambda result: click.echo(_line(result.to_dict()))
 
+    ended: list[bool] = []
+
     def finish(summary: dict[str, Any]) -> None:
+        ended.append(True)
         text = json.dumps(summary) if as_json else _ledger_line(summary)
         click.echo(text, err=printed or not as_json)
 
-    go(bundle, on_result=show, on_end=finish, console=Terminal(), **options)
+    try:
+        go(bundle, on_result=show, on_end=finish, console=Terminal(), **options)
+    except KeyboardInterrupt:
+        if not ended:
+            raise
+        sys.exit(INTERRUPTED)  # everything was decided and written: that is no error
 
 
 def _ledger_line(summary: dict[str, Any]) -> str:
     def by_cause(counts: dict[str, int]) -> str:
         return f" ({', '.join(f'{cause} {count}' for cause, count in counts.items())})" if counts else ""
 
-    return (
+    line = (
         f"captured {summary['captured']} = passed {summary['passed']} + failed {summary['failed']} "
         f"+ unknown {summary['unknown']}{by_cause(summary['unknown_by_cause'])} "
         f"+ dropped {summary['dropped']}{by_cause(summary['dropped_by_cause'])}"
     )
+    if summary["reported_by_cause"]:
+        line += f"; reported{by_cause(summary['reported_by_cause'])}"
+    return line
 
 
 @cli.command()
@@ -551,7 +593,7 @@ def benchmark(
         rounds=rounds,
         pixel_size=pixel_size,
         out=out,
-        command=["edgead", *sys.argv[1:]],
+        command=["edgead", *map(redact, sys.argv[1:])],
         console=Terminal(),
     )
     table = to_table([*report.rows, *report.results["averages"]])
@@ -564,14 +606,15 @@ def benchmark(
 @_json_option
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
-    from edgead.bundle import describe_gate, describe_sensitivity
+    from edgead.bundle import describe_gate, describe_sensitivity, read_bundle
     from edgead.decision import read_threshold
-    from edgead.runtime.golden import check_golden
-    from edgead.runtime.inspector import load
+    from edgead.runtime.engines import open_engine
+    from edgead.runtime.golden import check_golden, demand
 
-    with load(bundle, engine=engine, console=Terminal()) as inspector:
-        check = check_golden(inspector.bundle, inspector.engine)
-        manifest, name = inspector.bundle.manifest, inspector.engine.name
+    opened = read_bundle(bundle)
+    with contextlib.closing(open_engine(engine, opened, console=Terminal())) as runner:
+        check = check_golden(opened, runner)
+        manifest, name = opened.manifest, runner.name
     facts = {
         "bundle": manifest.name,
         "method": f"{manifest.method} ({manifest.preset})",
@@ -599,8 +642,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         facts["calibrated"] = "{method} on {images} good images ({source})".format(**manifest.calibration)
     value = {"manifest": dataclasses.asdict(manifest), "golden": {**dataclasses.asdict(check), "good": check.good}}
     _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
-    if not check.good:
-        raise DeviceError(f"On this machine {name} does not give what the bundle must give. Do not use it here.")
+    demand(check, name)
 
 
 def _depth_words(depth_range: tuple[float, float] | None) -> str:

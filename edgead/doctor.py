@@ -14,9 +14,10 @@ from edgead.runtime.engines.cuda import find_gpu
 
 PACKAGES = {
     "cv2": ("reading images and cameras", "cpu"),
+    "simplejpeg": ("reading JPEG files and MJPEG cameras", "jpeg"),
     "onnxruntime": ("the CPU engine", "cpu"),
     "openvino": ("the faster engine on many x86 CPUs", "cpu"),
-    "av": ("av+rtsp:// cameras", "rtsp"),
+    "av": ("RTSP cameras and videos, with damaged frames seen", "rtsp"),
     "harvesters": ("GenICam cameras", "genicam"),
     "paho.mqtt": ("the MQTT sink", "mqtt"),
     "torch": ("training and export", "train"),

@@ -172,6 +172,7 @@ def _assemble(
             "data": {"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},
             "training": _training(run, method),
             "reconstruction": facts_of_reconstruction(shown),
+            "images": run.image_sizes or held_out.size_ranges(),
         },
         reference=lambda frames: run_reference(method.detector(), frames),
         probes=np.concatenate([held_out.frames[:count], anomalies[:count]]),

@@ -262,6 +262,7 @@ def facts_of(folder: Path, method: str, reading: Reading, normals: Frames | None
         "input": {**facts, "batch": reading.batch} if reading.batch else facts,
         "data": {"fingerprint": "", "held_out_fingerprint": print_of},
         "training": {},
+        "images": normals.size_ranges() if normals else {},
     }
 
 

@@ -104,6 +104,7 @@ def import_checkpoint(
             "data": {"fingerprint": "", "held_out_fingerprint": normals.fingerprint},
             "training": {},
             "reconstruction": facts_of_reconstruction(shown),
+            "images": normals.size_ranges(),
             "origin": origin,
         }
         assembled = assemble(

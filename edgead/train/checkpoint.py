@@ -95,6 +95,7 @@ class RunConfig:
         choice: why this preset was taken, where nobody named one.
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
+        image_sizes: of the training images, see `edgead.datasets.Frames.size_ranges`; empty in runs of before.
     """
 
     method: str
@@ -123,6 +124,7 @@ class RunConfig:
     devices: tuple[str, ...] = ()
     departures: tuple[str, ...] = ()
     choice: str = ""
+    image_sizes: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     @property
     def steps_in_epoch(self) -> Fraction:
@@ -131,6 +133,7 @@ class RunConfig:
         if self.epoch_images:
             return steps_in_epoch(self.epoch_images, batch_size)
         return Fraction(len(self.normals), batch_size)
+
 
     @property
     def pixels(self) -> PixelFormat:

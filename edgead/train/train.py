@@ -375,6 +375,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             normals=tuple(_relative(frames.paths, Path(run.data))),
             held_out=tuple(_relative(held_out.paths, Path(run.data))),
             fingerprint=frames.fingerprint,
+            image_sizes=frames.size_ranges(),
             held_out_fingerprint=held_out.fingerprint,
             sources=tuple(config for config, _ in opened),
             parts_fingerprint=parts_fingerprint(parts),

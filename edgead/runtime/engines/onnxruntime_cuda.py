@@ -93,7 +93,7 @@ class OnnxRuntimeCudaEngine:
         provider_options: dict[str, str],
         channels: int = 3,
     ) -> None:
-        self.name = f"onnxruntime-{device}"
+        self.name, self.exact = f"onnxruntime-{device}", provider_options.get("use_tf32") != "1"
         session = open_session(model, provider, provider_options)
         self._lanes = {count: _Lane(session, (count, *size, channels), device) for count in batches}
 

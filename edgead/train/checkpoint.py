@@ -134,7 +134,6 @@ class RunConfig:
             return steps_in_epoch(self.epoch_images, batch_size)
         return Fraction(len(self.normals), batch_size)
 
-
     @property
     def pixels(self) -> PixelFormat:
         """How images become frames."""

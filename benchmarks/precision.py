@@ -29,7 +29,6 @@ from typing import Any
 import click
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
 from edgead.benchmark.machine import describe_machine, versions
@@ -215,6 +214,8 @@ class _OpenVino:
 
 
 def _profile_onnxruntime(path: Path, frames: np.ndarray, folder: Path) -> dict[str, Any]:
+    import onnxruntime  # after edgead, which turns its telemetry off
+
     options = onnxruntime.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

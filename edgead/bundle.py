@@ -57,6 +57,9 @@ class Manifest:
             docs/import.md. Empty where edgead trained it, and in bundles of edgead 0.1.
         calibration: of a lowered precision: ``method``, ``images``, ``source`` and ``fingerprint`` of the images.
         gate: of a lowered precision: what was measured, what was allowed, what was handed back; docs/precision.md.
+        reconstruction: the ``tensor`` inside the graphs that shows the reconstructed good image, ``[N, C, H, W]`` with
+            three or more channels, BGR first, and its values of ``black`` and ``white``. Empty, or not there, where
+            there is none.
         images: of the training images (of an imported model, the images for the threshold), see
             `edgead.datasets.Frames.size_ranges`: ``heights``, ``widths``, ``aspects``. Empty where they are not known.
         files: file name ↦ SHA-256, for every file but the manifest.
@@ -81,6 +84,7 @@ class Manifest:
     origin: dict[str, Any] = dataclasses.field(default_factory=dict)
     calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
     gate: dict[str, Any] = dataclasses.field(default_factory=dict)
+    reconstruction: dict[str, Any] = dataclasses.field(default_factory=dict)
     images: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     digest: str = ""
@@ -260,7 +264,7 @@ def _read_manifest(path: Path) -> Manifest:
             "Upgrade with:  pip install --upgrade edgead"
         )
     fields = dataclasses.fields(Manifest)
-    optional = {"origin", "calibration", "gate", "images"}
+    optional = {"origin", "calibration", "gate", "images", "reconstruction"}
     absent = [field.name for field in fields if field.name not in values and field.name not in optional]
     if absent:
         raise BundleError(f"{path / MANIFEST} is damaged: it has no {', '.join(absent)}.")

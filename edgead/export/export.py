@@ -19,7 +19,7 @@ from edgead.export.choose import Trial, check_precision, choose
 from edgead.export.complete import Assembled, assemble, limits_of, seal
 from edgead.export.gate import Budget, read_labelled
 from edgead.export.parity import run_reference
-from edgead.export.to_onnx import write_onnx
+from edgead.export.to_onnx import facts_of_reconstruction, write_onnx
 from edgead.files import atomic_folder
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
@@ -151,7 +151,15 @@ def _assemble(
     size = (held_out.frames.shape[1], held_out.frames.shape[2])
     depth = {} if run.depth_range is None else {"channels": run.pixels.channels, "depth_range": list(run.depth_range)}
     folder.mkdir()
-    write_onnx(method.deployable(), size, folder / MODEL, method.sensitive, run.pixels.channels)
+    shown = method.reconstruction()
+    write_onnx(
+        method.deployable(),
+        size,
+        folder / MODEL,
+        method.sensitive,
+        run.pixels.channels,
+        shown.module if shown else "",
+    )
     return assemble(
         folder,
         {
@@ -163,6 +171,7 @@ def _assemble(
             "input": {"height": size[0], "width": size[1], "bit_depth": run.bit_depth, **depth},
             "data": {"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},
             "training": _training(run, method),
+            "reconstruction": facts_of_reconstruction(shown),
             "images": run.image_sizes or held_out.size_ranges(),
         },
         reference=lambda frames: run_reference(method.detector(), frames),
@@ -199,7 +208,7 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
 
 
 def _training(run: RunConfig, method: Method) -> dict[str, object]:
-    steps = method.config.total_steps(len(run.normals))
+    steps = method.config.total_steps(run.steps_in_epoch)
     learned = {
         "sources": [{"name": source.name, "fingerprint": source.fingerprint} for source in run.sources],
         "protocol": method.card.protocol,
@@ -207,9 +216,14 @@ def _training(run: RunConfig, method: Method) -> dict[str, object]:
     return {
         **(learned if run.sources else {}),
         **({"changes": list(run.changes)} if run.changes else {}),
+        **({"departures": list(run.departures)} if run.departures else {}),
+        **({"devices": list(run.devices)} if run.devices else {}),
         "seed": run.seed,
         "steps": steps,
         "images": len(run.normals),
+        "epoch_images": run.epoch_images or len(run.normals),
+        "textures": "pictures" if run.textures else "procedural" if method.takes_textures else "none",
+        **({"weights": Path(run.weights).name if run.weights else "download"} if "backbone" in run.config else {}),
         "precision": run.precision,
         "created": run.created,
         "versions": run.versions,

@@ -20,7 +20,7 @@ from edgead.errors import BundleError, GateError
 from edgead.export.complete import run_singly
 from edgead.export.gate import Gate, Judgement
 from edgead.export.precision import Ranges, overflowing, quantizable, to_half, to_int8
-from edgead.export.to_onnx import is_sensitive
+from edgead.export.sensitive import is_sensitive
 from edgead.runtime.engines import CPU_MODEL
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 

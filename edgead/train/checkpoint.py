@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from edgead.depth import DepthRange
 from edgead.errors import CheckpointError, EdgeadError
 from edgead.files import atomic_file, write_json
 from edgead.images import PixelFormat
-from edgead.train.method import Method, MethodConfig, Trained, config_from_dict, reconfigure
+from edgead.train.method import Method, MethodConfig, Trained, config_from_dict, reconfigure, steps_in_epoch
 from edgead.train.methods import get_method
 
 if sys.platform != "win32":
@@ -87,6 +88,11 @@ class RunConfig:
         parts_fingerprint, held_out_parts_fingerprint: SHA-256 over the foreground masks of the training images and of
             those held out; empty where there are none, the second in runs of before it was kept, too.
         depth_range: of the training images' depth, see `edgead.depth`; None where none is learned from.
+        epoch_images: good images that an epoch of the schedule counts: all of them, as published, those held out too.
+            0 in runs of before it was kept, which counted the images trained on alone.
+        devices: what it was trained on, in order.
+        departures: what of the published training is done otherwise, in words, when it was started.
+        choice: why this preset was taken, where nobody named one.
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
         image_sizes: of the training images, see `edgead.datasets.Frames.size_ranges`; empty in runs of before.
@@ -114,7 +120,19 @@ class RunConfig:
     changes: tuple[str, ...] = ()
     textures_fingerprint: str = ""
     held_out_parts_fingerprint: str = ""
+    epoch_images: int = 0
+    devices: tuple[str, ...] = ()
+    departures: tuple[str, ...] = ()
+    choice: str = ""
     image_sizes: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def steps_in_epoch(self) -> Fraction:
+        """Optimiser steps in an epoch. A run of before `epoch_images` keeps its own, which are no whole number."""
+        batch_size = self.config["batch_size"]
+        if self.epoch_images:
+            return steps_in_epoch(self.epoch_images, batch_size)
+        return Fraction(len(self.normals), batch_size)
 
     @property
     def pixels(self) -> PixelFormat:
@@ -312,6 +330,16 @@ def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]
         ) from error
     rest = {name.removeprefix("optimizer/"): value for name, value in tensors.items() if name[0] == "o"}
     return state, rest
+
+
+def load_position(folder: Path) -> tuple[int, int]:
+    """Return the stage and its steps that are done in an unfinished run; zeros where nothing is, or is readable."""
+    try:
+        with safe_open(folder / STATE, framework="pt") as file:
+            metadata = file.metadata()
+        return int(metadata["stage"]), int(metadata["step"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return 0, 0
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, player: int, tensors: Mapping[str, Tensor]) -> None:

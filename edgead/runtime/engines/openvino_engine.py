@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -47,16 +46,6 @@ def open_bf16(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
     return OpenVinoEngine(cpu_model(bundle), "bf16", "openvino-cpu-bf16", settings.hint, opening.batch)
 
 
-def import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which is on by itself.
-
-    It would fork this process at the import to call a server: no computer beside a line should, and behind a firewall
-    that drops packets it costs seconds and prints tracebacks. Without the package OpenVINO takes its own stub.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    return require("openvino", "cpu")
-
-
 @cache
 def the_core() -> Any:
     """The one Core of this process, never given back.
@@ -65,7 +54,7 @@ def the_core() -> Any:
     last Core is gone, from whatever thread that happens in. The next signal, Ctrl-C or a child's end, would then end
     the process with a segmentation fault (seen with 2026.4).
     """
-    return import_openvino().Core()
+    return require("openvino", "cpu").Core()
 
 
 class OpenVinoEngine:
@@ -82,7 +71,7 @@ class OpenVinoEngine:
 
     def __init__(self, model: Path, arithmetic: str, name: str, hint: str = "latency", batch: int = 1) -> None:
         self.name, self.exact = name, arithmetic == "f32"
-        openvino = import_openvino()
+        openvino = require("openvino", "cpu")
         settings = {"PERFORMANCE_HINT": hint.upper(), "INFERENCE_PRECISION_HINT": arithmetic}
         try:
             core = the_core()

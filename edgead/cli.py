@@ -21,6 +21,7 @@ from edgead.errors import DeviceError, EdgeadError, was_interrupted
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
+    from edgead.decision import Threshold
     from edgead.runtime.proof import Proof
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -286,7 +287,7 @@ def export(
             raise DeviceError(f"{bundle.path} is written, but TensorRT does not run it here: {why}")
         _prove(bundle, "tensorrt")
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
-    value = [{"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)} for bundle in bundles]
+    value = [{"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()} for bundle in bundles]
     _emit({"bundles": value}, as_json, text)
 
 
@@ -368,7 +369,7 @@ def import_model(
         )
         bundle = import_onnx(files[0], source=source or "onnx", options=chosen, console=Terminal(), **shared)
     text = f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES"
-    _emit({"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)}, as_json, text)
+    _emit({"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()}, as_json, text)
 
 
 def _refuse_given(when: str, *names: str) -> None:
@@ -552,7 +553,7 @@ def benchmark(
 @_json_option
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
-    from edgead.bundle import describe_gate, describe_sensitivity
+    from edgead.manifest import describe_sensitivity
     from edgead.runtime.golden import check_golden
     from edgead.runtime.inspector import load
 
@@ -566,25 +567,26 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "input": f"{manifest.size[0]}×{manifest.size[1]}{_depth_words(manifest.pixels.depth_range)}",
         "precision": manifest.precision,
         "threshold": _threshold_line(manifest.threshold),
-        "parity": f"graph and network differ by at most {manifest.parity['score_error']:.2g} in the score, "
-        f"{manifest.parity['map_error']:.2g} in the map",
-        **({"origin": _origin_line(manifest.origin)} if manifest.origin else {}),
-        **({"protocol": manifest.training["protocol"]} if "protocol" in manifest.training else {}),
+        "parity": f"graph and network differ by at most {manifest.parity.score_error:.2g} in the score, "
+        f"{manifest.parity.map_error:.2g} in the map",
+        **({"origin": manifest.origin.describe()} if manifest.origin else {}),
+        **({"protocol": manifest.training.protocol} if manifest.training.protocol else {}),
         "made": f"{manifest.created} by edgead {manifest.edgead}",
         "files": f"{len(manifest.files)}, hashes right",
         "golden": f"{check.frames} frames on {name}: {check.describe()}",
     }
     if manifest.gate:
-        facts["gate"] = describe_gate(manifest.gate)
-        if manifest.gate["handed_back"]:
-            facts["in fp32"] = ", ".join(manifest.gate["handed_back"])
-        if manifest.gate["sensitivity"]:
-            facts["sensitive"] = describe_sensitivity(manifest.gate["sensitivity"])
+        if judged := manifest.gate.describe():
+            facts["gate"] = judged
+        if manifest.gate.handed_back:
+            facts["in fp32"] = ", ".join(manifest.gate.handed_back)
+        if manifest.gate.sensitivity:
+            facts["sensitive"] = describe_sensitivity(manifest.gate.sensitivity)
         if failed := manifest.failed_engines:
             facts["not on"] = "; ".join(f"{engine}, where it was made: {why}" for engine, why in failed.items())
     if manifest.calibration:
-        facts["calibrated"] = "{method} on {images} good images ({source})".format(**manifest.calibration)
-    value = {"manifest": dataclasses.asdict(manifest), "golden": {**dataclasses.asdict(check), "good": check.good}}
+        facts["calibrated"] = manifest.calibration.describe()
+    value = {"manifest": manifest.to_dict(), "golden": {**dataclasses.asdict(check), "good": check.good}}
     _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
     if not check.good:
         raise DeviceError(f"On this machine {name} does not give what the bundle must give. Do not use it here.")
@@ -594,19 +596,13 @@ def _depth_words(depth_range: tuple[float, float] | None) -> str:
     return "" if depth_range is None else f", with depth from {depth_range[0]:.4g} to {depth_range[1]:.4g}"
 
 
-def _threshold_line(threshold: dict[str, Any]) -> str:
-    if not threshold["normals"]:
-        return f"{threshold['value']:.6g}, the imported model's own; how many good parts it rejects is not known"
+def _threshold_line(threshold: Threshold) -> str:
+    if not threshold.normals:
+        return f"{threshold.value:.6g}, the imported model's own; how many good parts it rejects is not known"
     return (
-        f"{threshold['value']:.6g}, from {threshold['normals']} held-out good images, "
-        f"rejects at most {threshold['false_reject_bound']:.2%} of good parts on average"
+        f"{threshold.value:.6g}, from {threshold.normals} held-out good images, "
+        f"rejects at most {threshold.false_reject_bound:.2%} of good parts on average"
     )
-
-
-def _origin_line(origin: dict[str, Any]) -> str:
-    files = ", ".join(f"{name} (SHA-256 {digest[:12]}…)" for name, digest in origin["files"].items())
-    maker = origin.get("versions", {}).get("maker")
-    return f"{origin['what']}{f' by {maker}' if maker else ''}: {files}"
 
 
 @cli.command()

@@ -101,7 +101,7 @@ def benchmark(
                 "engine": inspector.engine.name,
                 "precision": manifest.precision,
                 "size": list(manifest.size),
-                "protocol": manifest.training.get("protocol", ""),
+                "protocol": manifest.training.protocol or "",
                 **accuracy.values,
             }
         )

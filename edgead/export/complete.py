@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgead
-from edgead.bundle import FORMAT, MODEL, Golden, Manifest, Outputs, write_bundle
+from edgead.bundle import FORMAT, MODEL, Golden, Outputs, write_bundle
 from edgead.console import Console
 from edgead.decision import Threshold, conformal_threshold
 from edgead.export.graph_rules import warn_of_refusals
 from edgead.export.parity import HALF_TOLERANCE, TOLERANCE, check_parity
+from edgead.manifest import Manifest, ParityRecord, StoredThreshold
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
@@ -42,8 +43,9 @@ class Limits:
     def fields(self) -> dict[str, Any]:
         """Return the manifest's fields."""
         # The scores are kept so that `--threshold fpr:…` can choose anew beside the line, also where a region counts.
-        kept = {"scores": self.scores, "peaks": self.peaks}
-        return {"threshold": {**dataclasses.asdict(self.threshold), **kept}, "mask_threshold": self.mask}
+        facts = dataclasses.asdict(self.threshold)
+        stored = StoredThreshold(**facts, scores=tuple(self.scores), peaks=tuple(self.peaks))
+        return {"threshold": stored, "mask_threshold": self.mask}
 
 
 def fit_limits(scores: NDArray[np.float32], peaks: NDArray[np.float32], false_reject: float) -> Limits:
@@ -108,7 +110,7 @@ def assemble(
     manifest = Manifest(
         format=FORMAT,
         precision=precision,
-        parity=dataclasses.asdict(parity),
+        parity=ParityRecord(**dataclasses.asdict(parity)),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         edgead=edgead.__version__,
         **limits(engine).fields(),
@@ -129,8 +131,7 @@ def seal(folder: Path, assembled: Assembled, console: Console) -> Manifest:
     warn_of_refusals(folder / MODEL, console)
     manifest = write_bundle(folder, assembled.manifest, assembled.golden)
     console.say(assembled.summary)
-    names = [field.name for field in dataclasses.fields(Threshold)]
-    console.say(Threshold(**{name: manifest.threshold[name] for name in names}).describe())
+    console.say(manifest.threshold.describe())
     return manifest
 
 

@@ -21,6 +21,7 @@ from edgead.export.gate import Budget, read_labelled
 from edgead.export.parity import run_reference
 from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
+from edgead.manifest import DataRecord, InputRecord, LearnedSource, TrainingRecord
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
 from edgead.train.foreground import load_parts, parts_fingerprint
@@ -149,7 +150,7 @@ def _assemble(
     count = min(len(held_out.frames), PARITY_FRAMES)
     console.say("tracing the network to ONNX")
     size = (held_out.frames.shape[1], held_out.frames.shape[2])
-    depth = {} if run.depth_range is None else {"channels": run.pixels.channels, "depth_range": list(run.depth_range)}
+    channels = None if run.depth_range is None else run.pixels.channels
     folder.mkdir()
     write_onnx(method.deployable(), size, folder / MODEL, method.sensitive, run.pixels.channels)
     return assemble(
@@ -160,8 +161,8 @@ def _assemble(
             "preset": run.preset,
             "config": run.config,
             "category": run.category,
-            "input": {"height": size[0], "width": size[1], "bit_depth": run.bit_depth, **depth},
-            "data": {"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},
+            "input": InputRecord(size[0], size[1], run.bit_depth, channels=channels, depth_range=run.depth_range),
+            "data": DataRecord(run.fingerprint, held_out.fingerprint),
             "training": _training(run, method),
         },
         reference=lambda frames: run_reference(method.detector(), frames),
@@ -197,19 +198,15 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
     return frames
 
 
-def _training(run: RunConfig, method: Method) -> dict[str, object]:
-    steps = method.config.total_steps(len(run.normals))
-    learned = {
-        "sources": [{"name": source.name, "fingerprint": source.fingerprint} for source in run.sources],
-        "protocol": method.card.protocol,
-    }
-    return {
-        **(learned if run.sources else {}),
-        **({"changes": list(run.changes)} if run.changes else {}),
-        "seed": run.seed,
-        "steps": steps,
-        "images": len(run.normals),
-        "precision": run.precision,
-        "created": run.created,
-        "versions": run.versions,
-    }
+def _training(run: RunConfig, method: Method) -> TrainingRecord:
+    return TrainingRecord(
+        sources=tuple(LearnedSource(source.name, source.fingerprint) for source in run.sources) or None,
+        protocol=method.card.protocol if run.sources else None,
+        changes=run.changes or None,
+        seed=run.seed,
+        steps=method.config.total_steps(len(run.normals)),
+        images=len(run.normals),
+        precision=run.precision,
+        created=run.created,
+        versions=run.versions,
+    )

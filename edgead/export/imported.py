@@ -28,6 +28,7 @@ from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.original import Original, Reading, as_maps, find_resize, observe
 from edgead.export.wrap import wrap
 from edgead.files import atomic_folder, sha256
+from edgead.manifest import DataRecord, HeadRecord, InputRecord, Origin, TrainingRecord
 
 SOURCES = ("onnx", "anomalib")
 PROBES = 6
@@ -251,16 +252,14 @@ def lower_precision(
 
 def facts_of(folder: Path, method: str, reading: Reading, normals: Frames | None) -> dict[str, Any]:
     """Return the manifest's fields that every import of an ONNX model has."""
-    facts = {"height": reading.size[0], "width": reading.size[1], "bit_depth": 16}
-    print_of = normals.fingerprint if normals else ""
     return {
         "name": folder.name.removesuffix(".edgead"),
         "method": method,
         "preset": "imported",
         "category": normals.paths[0].parent.name if normals else "",
-        "input": {**facts, "batch": reading.batch} if reading.batch else facts,
-        "data": {"fingerprint": "", "held_out_fingerprint": print_of},
-        "training": {},
+        "input": InputRecord(reading.size[0], reading.size[1], 16, batch=reading.batch or None),
+        "data": DataRecord("", normals.fingerprint if normals else ""),
+        "training": TrainingRecord(),
     }
 
 
@@ -377,20 +376,20 @@ def _wrapped(model: onnx.ModelProto, reading: Reading, original: Original) -> on
     return wrap(model, reading, None if size is None else (size[0], size[1]), (types[0], types[1], types[2]))
 
 
-def _origin(path: Path, source: str, taken: _Taken, opset: int) -> dict[str, Any]:
+def _origin(path: Path, source: str, taken: _Taken, opset: int) -> Origin:
     external = [path.with_name(name) for name in _data_files(path)]
     model = taken.model
     maker = " ".join(part for part in (model.producer_name, model.producer_version) if part)
-    origin: dict[str, Any] = {
-        "what": "an ONNX model of anomalib's" if source == "anomalib" else "an ONNX model",
-        "files": files_of([path, *external]),
-        "versions": {"maker": maker, **{each.key: each.value[:200] for each in model.metadata_props}},
-        "opset": {"model": version_of(model), "bundle": opset},
-        "edgead": edgead.__version__,
-    }
-    if taken.heads:
-        origin["anomalib"] = {name: dataclasses.asdict(head) for name, head in taken.heads.items()}
-    return {**origin, "notes": list(taken.notes)} if taken.notes else origin
+    heads = {name: HeadRecord(**dataclasses.asdict(head)) for name, head in taken.heads.items()}
+    return Origin(
+        what="an ONNX model of anomalib's" if source == "anomalib" else "an ONNX model",
+        files=files_of([path, *external]),
+        versions={"maker": maker, **{each.key: each.value[:200] for each in model.metadata_props}},
+        opset={"model": version_of(model), "bundle": opset},
+        edgead=edgead.__version__,
+        anomalib=heads or None,
+        notes=taken.notes or None,
+    )
 
 
 def _data_files(path: Path) -> list[str]:

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from edgead.export.parity import run_reference
 from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
 from edgead.images import Frame, cv2, fit_frame, read_frame
+from edgead.manifest import DataRecord, InputRecord, Origin, ResizeRecord, TrainingRecord
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.methods import get_method
 from edgead.train.official import find_files, load_official
@@ -76,24 +76,24 @@ def import_checkpoint(
         (temporary / "fp32").mkdir()
         write_onnx(network.deployable(), size, temporary / "fp32" / MODEL, kind.sensitive)
         assert kind.official is not None
-        origin: dict[str, Any] = {
-            "what": f"a checkpoint of {kind.card.title}'s published code",
-            "files": files_of(paths),
-            "inference": kind.official.inference,
-            "resize": compare_resize(
+        origin = Origin(
+            what=f"a checkpoint of {kind.card.title}'s published code",
+            files=files_of(paths),
+            inference=kind.official.inference,
+            resize=compare_resize(
                 OnnxRuntimeEngine(temporary / "fp32" / MODEL), normals, size, kind.official.resize, console
             ),
-            "versions": {"torch": importlib.metadata.version("torch")},
-        }
+            versions={"torch": importlib.metadata.version("torch")},
+        )
         facts = {
             "name": folder.name.removesuffix(".edgead"),
             "method": method,
             "preset": "official",
             "config": dataclasses.asdict(network.config),
             "category": normals.paths[0].parent.name,
-            "input": {"height": size[0], "width": size[1], "bit_depth": 16},
-            "data": {"fingerprint": "", "held_out_fingerprint": normals.fingerprint},
-            "training": {},
+            "input": InputRecord(size[0], size[1], 16),
+            "data": DataRecord("", normals.fingerprint),
+            "training": TrainingRecord(),
             "origin": origin,
         }
         assembled = assemble(
@@ -114,28 +114,29 @@ def import_checkpoint(
 
 def compare_resize(
     engine: OnnxRuntimeEngine, normals: Frames, size: tuple[int, int], how: str, console: Console
-) -> dict[str, Any]:
+) -> ResizeRecord:
     """Measure how far the scores of good images move where `fit_frame` resizes them instead of the published code."""
     paths = normals.paths[:COMPARED]
     images = [read_frame(path) for path in paths]
     published = np.stack([resize(image, size, how) for image in images])
     ours = np.stack([fit_frame(image, size) for image in images])
-    facts: dict[str, Any] = {"published": how, "images": len(paths), "same_pixels": bool((published == ours).all())}
-    if facts["same_pixels"]:
-        return facts
+    if (published == ours).all():
+        return ResizeRecord(how, len(paths), same_pixels=True)
     (before, _), (after, _) = (run_singly(engine, frames, console.track("scoring")) for frames in (published, ours))
     change = np.abs(after.astype(float) - before)
-    facts |= {
-        "mean_change": float(change.mean()),
-        "largest_change": float(change.max()),
-        "published_mean": float(before.mean()),
-        "published_deviation": float(before.std()),
-    }
     console.say(
         f"resized by us instead of {how}, scores of good images move by {change.mean():.2g} on average and "
         f"{change.max():.2g} at most; they are {before.mean():.3g} ± {before.std():.2g}"
     )
-    return facts
+    return ResizeRecord(
+        how,
+        len(paths),
+        same_pixels=False,
+        mean_change=float(change.mean()),
+        largest_change=float(change.max()),
+        published_mean=float(before.mean()),
+        published_deviation=float(before.std()),
+    )
 
 
 def resize(frame: Frame, size: tuple[int, int], how: str) -> Frame:

@@ -74,4 +74,4 @@ def check_golden(bundle: Bundle, engine: Engine) -> Agreement:
     outputs = [engine.infer(golden.frames[index : index + 1]) for index in range(len(golden.frames))]
     scores, maps = (np.concatenate(parts) for parts in zip(*outputs))
     parity = bundle.manifest.parity
-    return compare(golden, scores, maps, parity["tolerance"], parity.get("map_tolerance"))
+    return compare(golden, scores, maps, parity.tolerance, parity.map_tolerance)

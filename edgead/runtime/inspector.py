@@ -194,7 +194,7 @@ class Inspector:
         frames = [self._refit(prepared) for prepared in batch if prepared.fitted is not None]
         if len(frames) == 1:
             scores, maps = self.engine.infer(frames[0][None])
-        elif frames and self.bundle.manifest.input.get("batch") == 1:
+        elif frames and self.bundle.manifest.input.batch == 1:
             singly = [self.engine.infer(frame[None]) for frame in frames]
             scores, maps = (np.concatenate(values) for values in zip(*singly))
         elif frames:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgead.bundle import Manifest
 from edgead.decision import conformal_threshold
 from edgead.errors import BundleError, ConfigError
 from edgead.images import Mask, fit_mask, read_mask
+from edgead.manifest import Manifest
 
 SHAPES = ("boxes", "contours")
 
@@ -32,7 +32,7 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None, region: Mas
         BundleError: the bundle holds no held-out scores to choose from.
     """
     if wanted is None:
-        return float(manifest.threshold["value"] if region is None else manifest.mask_threshold)
+        return float(manifest.threshold.value if region is None else manifest.mask_threshold)
     text = str(wanted)
     try:
         value = float(text.removeprefix("fpr:"))
@@ -42,7 +42,7 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None, region: Mas
         raise ConfigError(f"The threshold must be a finite number, or fpr: and a share as in fpr:0.001, not {wanted}.")
     if not text.startswith("fpr:"):
         return value
-    scores = manifest.threshold.get("scores" if region is None else "peaks")
+    scores = manifest.threshold.scores if region is None else manifest.threshold.peaks
     if not scores:
         raise BundleError(
             f"The bundle {manifest.name} holds no scores of held-out good parts, so fpr: cannot be used.\n"
@@ -55,7 +55,7 @@ def describe_threshold(manifest: Manifest, wanted: float | str | None, region: M
     """Say what an ``fpr:`` threshold promises with so many held-out parts; nothing for any other."""
     if not str(wanted).startswith("fpr:"):
         return ""
-    scores = manifest.threshold["scores" if region is None else "peaks"]
+    scores = manifest.threshold.scores if region is None else manifest.threshold.peaks
     return conformal_threshold(scores, float(str(wanted).removeprefix("fpr:"))).describe()
 
 

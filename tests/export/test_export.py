@@ -29,13 +29,13 @@ def test_the_manifest_tells_how_the_bundle_came_about(bundle: Bundle, trained: P
     manifest, run = bundle.manifest, checkpoint.load_run_config(trained)
     assert (manifest.method, manifest.preset, manifest.category) == ("draem", "nano", "washer")
     assert manifest.size == (64, 64)
-    assert manifest.data["fingerprint"] == run.fingerprint
-    assert len(manifest.data["held_out_fingerprint"]) == 64
-    assert manifest.training["steps"] == 12
-    assert manifest.training["images"] == len(run.normals)
-    assert manifest.parity["frames"] == 4
-    assert manifest.parity["score_error"] <= manifest.parity["tolerance"] <= 1e-4
-    assert manifest.parity["map_error"] <= manifest.parity["map_tolerance"] <= 1e-4
+    assert manifest.data.fingerprint == run.fingerprint
+    assert len(manifest.data.held_out_fingerprint) == 64
+    assert manifest.training.steps == 12
+    assert manifest.training.images == len(run.normals)
+    assert manifest.parity.frames == 4
+    assert manifest.parity.score_error <= manifest.parity.tolerance <= 1e-4
+    assert manifest.parity.map_error <= manifest.parity.map_tolerance <= 1e-4
     text = (bundle.path / "manifest.json").read_text()
     assert str(Path.home()) not in text
     assert run.data not in text
@@ -47,8 +47,8 @@ def test_the_threshold_is_that_of_the_held_out_images(bundle: Bundle, trained: P
     frames = np.stack([fit_frame(read_frame(Path(run.data, name)), (64, 64)) for name in run.held_out])
     reference = run_reference(method.detector(), frames)
     threshold = conformal_threshold(reference.scores, 0.01)
-    assert bundle.manifest.threshold["value"] == pytest.approx(threshold.value, abs=1e-4)
-    assert bundle.manifest.threshold["false_reject_bound"] == pytest.approx(1 / (len(run.held_out) + 1))
+    assert bundle.manifest.threshold.value == pytest.approx(threshold.value, abs=1e-4)
+    assert bundle.manifest.threshold.false_reject_bound == pytest.approx(1 / (len(run.held_out) + 1))
     assert bundle.manifest.mask_threshold == pytest.approx(float(reference.maps.max()), abs=1e-4)
 
 

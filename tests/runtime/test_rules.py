@@ -43,8 +43,8 @@ def marked(line_bundle: Path) -> Bundle:
 
 def test_fpr_chooses_from_the_held_out_scores(line_bundle: Path) -> None:
     manifest = read_bundle(line_bundle).manifest
-    scores, peaks = manifest.threshold["scores"], manifest.threshold["peaks"]
-    assert len(scores) == len(peaks) == manifest.threshold["normals"]
+    scores, peaks = manifest.threshold.scores, manifest.threshold.peaks
+    assert len(scores) == len(peaks) == manifest.threshold.normals
     assert scores == sorted(scores)
     wanted = conformal_threshold(scores, 0.3).value
     with edgead.load(line_bundle, engine="onnxruntime", threshold="fpr:0.3") as inspector:

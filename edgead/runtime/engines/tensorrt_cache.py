@@ -147,6 +147,7 @@ def find_plan(
         timing_cache=str(folder / f"{_digest(device)}.timing"),
         settings=resolved,
         channels=bundle.manifest.pixels.channels,
+        sha256=bundle.manifest.files[MODEL],
     )
     return CachedPlan(path, request, facts, bundle.manifest.precision)
 

@@ -118,7 +118,7 @@ def manifest_digest(values: dict[str, Any]) -> str:
 def is_bundle(path: Path) -> bool:
     """Tell whether a folder is a bundle and nothing else, so that it may be replaced by another."""
     try:
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
     except BundleError:
         return False
     return {file.name for file in path.iterdir()} <= {MANIFEST, *manifest.files}
@@ -133,7 +133,7 @@ def read_bundle(path: str | Path) -> Bundle:
         BundleError: not a bundle, of a newer format, a field or file missing, or a file that was changed.
     """
     path = Path(path)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     for name, expected in manifest.files.items():
         data = _read_checked(path, name, expected)
         try:
@@ -188,7 +188,12 @@ def _check_golden(headers: Headers, manifest: Manifest) -> None:
         raise ValueError(f"it holds '{min(unknown)}', which golden frames do not have")
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """Read a bundle's manifest alone; the other files are not looked at.
+
+    Raises:
+        BundleError: not a bundle, of a newer format, or a manifest that was changed.
+    """
     if not path.is_dir():
         raise BundleError(f"{path} is not a bundle: " + ("it is a file." if path.exists() else "it does not exist."))
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
 import signal
@@ -17,7 +16,8 @@ import click
 
 from edgead import __version__
 from edgead.console import Terminal
-from edgead.errors import DeviceError, EdgeadError, was_interrupted
+from edgead.errors import DeviceError
+from edgead.failures import report, use_any_encoding
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -27,47 +27,23 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 ENGINES = ("onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "tensorrt")
-INTERRUPTED = 130
 QUIET = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
 """OpenCV's and FFmpeg's remarks on what they cannot open; ours says it once. Whoever sets one of these hears them."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code. An error is one to three lines, never a traceback."""
+    """Run the command line and exit with its code. An error is one to three lines, see `edgead.failures`."""
     for variable, level in QUIET.items():
         os.environ.setdefault(variable, level)  # read when OpenCV is imported, which is later
     with contextlib.suppress(ValueError):  # not in the main thread
         # It ends as Ctrl-C does, and leaves nothing half-written.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    use_any_encoding()
     try:
-        cli.main(args=arguments, prog_name="edgead", standalone_mode=False)
-        code = 0
-    except EdgeadError as error:
-        code = _complain(str(error), error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = _complain("interrupted.", INTERRUPTED)
-    except ImportError as error:
-        if not was_interrupted(error):
-            raise
-        code = _complain("interrupted.", INTERRUPTED)
-    except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        code = _complain(f"Cannot read or write{where}: {error.strerror or error}.{_remedy(error)}", 2)
-    except MemoryError:
-        code = _complain("Out of memory. Use fewer or smaller images, or a smaller preset.", 2)
+        code = cli.main(args=arguments, prog_name="edgead", standalone_mode=False) or 0
+    except (Exception, KeyboardInterrupt) as error:
+        code = report(error)
     sys.exit(code)
-
-
-def _complain(text: str, code: int) -> int:
-    click.echo(f"Error: {text}", err=True)
-    return code
-
-
-def _remedy(error: OSError) -> str:
-    return " Free some space and try again." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
 
 
 def _emit(value: Any, as_json: bool, text: str) -> None:
@@ -78,6 +54,10 @@ def _json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")(
         function
     )
+
+
+def _force_option(function: F) -> F:
+    return click.option("--force", is_flag=True, help="Replace results that are there already.")(function)
 
 
 def _runtime_options(function: F) -> F:
@@ -233,7 +213,8 @@ def _precision_options(command: F) -> F:
 )
 @click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
 @_precision_options
-@click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/export/RUN.edgead]")
+@click.option("--out", type=PATH, help="The bundle. [default: runs/export/RUN.edgead, or RUN-PRECISION.edgead]")
+@_force_option
 @click.option(
     "--format",
     "form",
@@ -319,7 +300,8 @@ def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
 @click.option("--std", metavar="A,B,C", help="Divided by then. [default: 1,1,1]")
 @_precision_options
 @click.option("--data", type=PATH, help="Labelled images that a lower precision is judged on, too.")
-@click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/import/NAME.edgead]")
+@click.option("--out", type=PATH, help="The bundle. [default: runs/import/NAME.edgead, or NAME-PRECISION.edgead]")
+@_force_option
 @_json_option
 def import_model(
     files: tuple[Path, ...], source: str | None, method: str | None, as_json: bool, **options: Any
@@ -331,7 +313,7 @@ def import_model(
     edgead import model.onnx --map NAME --threshold-data DIR
     edgead import NAME.pckl NAME_seg.pckl --method draem --threshold-data DIR
     """
-    shared = {name: options[name] for name in ("threshold_data", "false_reject", "out")}
+    shared = {name: options[name] for name in ("threshold_data", "false_reject", "out", "force")}
     if options["precision"] != "fp32":
         from edgead.export.calibration import Calibration
         from edgead.export.choose import PrecisionOptions
@@ -412,17 +394,26 @@ def _parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 @click.argument("bundle", type=PATH)
 @click.argument("paths", nargs=-1, required=True, type=PATH)
 @click.option("--save", type=PATH, help="Folder for overlays: heat where the map is high, the mask outlined.")
+@_force_option
 @_runtime_options
 @_json_option
 def predict(
-    bundle: Path, paths: tuple[Path, ...], save: Path | None, engine: str, threshold: str | None, as_json: bool
+    bundle: Path,
+    paths: tuple[Path, ...],
+    save: Path | None,
+    force: bool,
+    engine: str,
+    threshold: str | None,
+    as_json: bool,
 ) -> None:
     """Decide on images, and on folders with their subfolders."""
+    from edgead.files import refuse_existing
     from edgead.runtime.inspector import load
     from edgead.runtime.predict import collect_images
     from edgead.runtime.predict import predict as decide
 
     images = collect_images(paths)
+    refuse_existing((save / name for _, name in images) if save else (), force)
     with (
         load(bundle, engine=engine, threshold=threshold, console=Terminal()) as inspector,
         Terminal().bar("inspecting", len(images)) as step,
@@ -481,7 +472,12 @@ def _line(result: dict[str, Any]) -> str:
 @click.option("--contours", "shapes", flag_value="contours", multiple=True, help="Put their outlines into the results.")
 @click.option("--record", type=PATH, help="Folder that keeps frames and results, for --source replay:DIR.")
 @click.option("--shadow", type=PATH, help="A second bundle that runs beside; signal USR1 exchanges the two.")
-@click.option("--metrics", "metrics_port", type=int, help="Serve Prometheus metrics on this port of 127.0.0.1.")
+@click.option(
+    "--metrics",
+    "metrics_port",
+    type=click.IntRange(0, 65535),
+    help="Serve Prometheus metrics on this port of 127.0.0.1.",
+)
 @_runtime_options
 @_json_option
 def run(bundle: Path, as_json: bool, **options: Any) -> None:
@@ -524,10 +520,18 @@ def _ledger_line(summary: dict[str, Any]) -> str:
     help="Side at which pixel metrics are computed.",
 )
 @click.option("--out", type=PATH, help="Folder of the report. [default: runs/benchmark/TIME]")
+@_force_option
 @_engine_option
 @_json_option
 def benchmark(
-    bundles: tuple[Path, ...], data: Path, rounds: int, pixel_size: int, out: Path | None, engine: str, as_json: bool
+    bundles: tuple[Path, ...],
+    data: Path,
+    rounds: int,
+    pixel_size: int,
+    out: Path | None,
+    force: bool,
+    engine: str,
+    as_json: bool,
 ) -> None:
     """Measure latency against AUROC: table, results.json, results.csv and report.html."""
     from edgead.benchmark.benchmark import benchmark as measure
@@ -540,6 +544,7 @@ def benchmark(
         rounds=rounds,
         pixel_size=pixel_size,
         out=out,
+        force=force,
         command=["edgead", *sys.argv[1:]],
         console=Terminal(),
     )

@@ -188,7 +188,7 @@ def _read_text(value: Any, place: str) -> str:
     if not isinstance(value, str):
         _refuse(place, value, "text")
     try:
-        value.encode()
+        value.encode(errors="surrogateescape")  # how Python holds names of files that are not UTF-8
     except UnicodeEncodeError:
         _refuse(place, value, "valid Unicode text")
     return value

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 import edgead
-from edgead.bundle import MODEL, Bundle, is_bundle
+from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames, open_category
 from edgead.decision import Threshold, check_false_reject
@@ -26,9 +26,10 @@ from edgead.export.foreign import dimensions, find_input, is_channels_last, pick
 from edgead.export.gate import read_labelled
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.original import Original, Reading, as_maps, find_resize, observe
+from edgead.export.target import choose_target
 from edgead.export.wrap import wrap
 from edgead.files import atomic_folder, sha256
-from edgead.manifest import DataRecord, HeadRecord, InputRecord, Origin, TrainingRecord
+from edgead.manifest import DataRecord, HeadRecord, InputRecord, Manifest, Origin, TrainingRecord
 
 SOURCES = ("onnx", "anomalib")
 PROBES = 6
@@ -107,6 +108,7 @@ def import_onnx(
     out: str | Path | None = None,
     false_reject: float = 0.01,
     precision: PrecisionOptions | None = None,
+    force: bool = False,
     console: Console | None = None,
 ) -> Bundle:
     """Make a bundle of somebody else's ONNX model.
@@ -119,9 +121,11 @@ def import_onnx(
         options: what the file does not say.
         threshold_data: images of good parts, best ones that the model was not trained on. May be left out for
             anomalib's models, which hold a threshold.
-        out: the bundle's folder; ``runs/import/NAME.edgead`` by default. A bundle that is there is replaced.
+        out: the bundle's folder; ``runs/import/NAME.edgead`` by default, ``NAME-int8.edgead`` in another precision.
+            The same bundle, made again, replaces the one that is there.
         false_reject: wanted bound on the share of good parts that fail.
         precision: to a lower precision than the model's.
+        force: replace any bundle in `out`.
         console: what shows progress.
 
     Raises:
@@ -133,11 +137,11 @@ def import_onnx(
     if source not in SOURCES:
         raise ConfigError(f"--from is one of {', '.join(SOURCES)}, not '{source}'.")
     check_false_reject(false_reject)
-    folder = target(out, path.stem)
     model = read_onnx(path)
     taken = _take_anomalib(model, options) if source == "anomalib" else _take(model, options)
     console.say(describe(taken.reading))
     normals = None if threshold_data is None else load_normals(threshold_data, taken.reading.size, console)
+    folder = choose_import_target(out, [path], source, normals, false_reject, precision, force)
     own = _own_limits(taken.heads) if normals is None else None
     if normals is None and own is None:
         raise ConfigError("The model holds no threshold. Give images of good parts with --threshold-data DIR.")
@@ -172,16 +176,33 @@ def import_onnx(
     return Bundle(folder, manifest)
 
 
-def target(out: str | Path | None, name: str) -> Path:
-    """Return where an imported bundle goes.
+def choose_import_target(
+    out: str | Path | None,
+    files: Sequence[Path],
+    method: str,
+    normals: Frames | None,
+    false_reject: float,
+    precision: PrecisionOptions | None,
+    force: bool,
+) -> Path:
+    """Return where an imported bundle goes, see `edgead.export.target`.
 
     Raises:
         DataError: something else is there.
     """
-    path = Path(out) if out else Path("runs", "import", f"{name}.edgead")
-    if path.exists() and not is_bundle(path):
-        raise DataError(f"{path} exists and is not a bundle, or holds other files too; choose another --out.")
-    return path
+    named, wanted = files_of(files), precision.precision if precision else ""
+
+    def same(there: Manifest) -> bool:
+        return (
+            there.origin is not None
+            and (there.method, there.origin.files.items() >= named.items()) == (method, True)
+            and there.data.held_out_fingerprint == (normals.fingerprint if normals else "")
+            and there.threshold.requested_bound in (false_reject, 1.0)
+            and (wanted == "auto" or wanted in (there.precision, ""))
+            and (wanted != "" or there.calibration is None)
+        )
+
+    return choose_target(out, "import", files[0].stem, wanted or "fp32", same, force)
 
 
 def load_normals(data: str | Path, size: tuple[int, int], console: Console) -> Frames:

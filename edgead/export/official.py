@@ -16,7 +16,7 @@ from edgead.datasets import Frames
 from edgead.errors import ConfigError
 from edgead.export.choose import PrecisionOptions
 from edgead.export.complete import assemble, limits_of, run_singly, seal
-from edgead.export.imported import files_of, load_normals, lower_precision, probe_frames, target
+from edgead.export.imported import choose_import_target, files_of, load_normals, lower_precision, probe_frames
 from edgead.export.parity import run_reference
 from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
@@ -39,6 +39,7 @@ def import_checkpoint(
     out: str | Path | None = None,
     false_reject: float = 0.01,
     precision: PrecisionOptions | None = None,
+    force: bool = False,
     console: Console | None = None,
 ) -> Bundle:
     """Make a bundle of a checkpoint that a method's published code saved.
@@ -51,9 +52,11 @@ def import_checkpoint(
         method: whose it is.
         threshold_data: images of good parts, best ones that the model was not trained on.
         settings: ``NAME=VALUE`` of what the weights do not tell.
-        out: the bundle's folder; ``runs/import/NAME.edgead`` by default. A bundle that is there is replaced.
+        out: the bundle's folder; ``runs/import/NAME.edgead`` by default, ``NAME-int8.edgead`` in another precision.
+            The same bundle, made again, replaces the one that is there.
         false_reject: wanted bound on the share of good parts that fail.
         precision: to a lower precision than float32.
+        force: replace any bundle in `out`.
         console: what shows progress.
 
     Raises:
@@ -65,10 +68,10 @@ def import_checkpoint(
     if threshold_data is None:
         raise ConfigError("A checkpoint holds no threshold. Give images of good parts with --threshold-data DIR.")
     paths = find_files(kind, [Path(file) for file in files])
-    folder = target(out, paths[0].stem)
     network = load_official(kind, paths, settings)
     size = network.config.size
     normals = load_normals(threshold_data, size, console)
+    folder = choose_import_target(out, paths, method, normals, false_reject, precision, force)
     network.calibrate(normals.frames)
     probes = probe_frames(normals, size)
     with atomic_folder(folder) as temporary:

@@ -453,7 +453,9 @@ def _line(result: dict[str, Any]) -> str:
 )
 @click.option("--max-staleness", type=float, help="ms since capture after which a frame is UNKNOWN, not inferred.")
 @click.option("--deadline", type=float, help="ms since capture after which a decision is UNKNOWN.")
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Most frames in one inference.")
+@click.option(
+    "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Most frames in one inference."
+)
 @click.option("--silence", type=float, default=5.0, show_default=True, help="s without a frame until that is reported.")
 @click.option(
     "--health",
@@ -628,7 +630,7 @@ def methods(name: str | None, as_json: bool) -> None:
 @cli.command()
 @click.option("--build", "bundle", type=PATH, help="Build this bundle's engine here, check its golden frames, time it.")
 @click.option("--engine", default="tensorrt", show_default=True, help="With --build: any engine, with its settings.")
-@click.option("--batch", type=click.IntRange(1), default=1, help="With --build: as for `edgead run`.")
+@click.option("--batch", type=click.IntRange(1, 1024), default=1, help="With --build: as for `edgead run`.")
 @_json_option
 def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
     """Tell what this machine can run, and what is missing.

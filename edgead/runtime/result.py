@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgead.decision import Verdict
 from edgead.images import Frame, Mask, cv2, fit_mask
+from edgead.text import valid
 
 SCHEMA = 1
 """Version of what `Result.to_dict` gives; fields may be added under the same version. See docs/results.md."""
@@ -108,11 +109,11 @@ class Result:
         """The result as JSON values, without the arrays. Its fields are described in docs/results.md."""
         return {
             "schema": SCHEMA,
-            "source_id": self.source_id,
+            "source_id": valid(self.source_id),
             "frame_id": self.frame_id,
-            "path": self.path or None,
+            "path": valid(self.path) or None,
             "verdict": self.verdict.value,
-            "reason": self.reason,
+            "reason": valid(self.reason),
             "cause": self.cause or None,
             "score": self.score if math.isfinite(self.score) else None,
             "threshold": self.threshold,

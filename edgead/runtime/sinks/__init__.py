@@ -54,5 +54,8 @@ def open_sink(uri: str) -> Sink:
     if scheme not in _SCHEMES or not uri.partition(":")[2].lstrip("/"):
         raise ConfigError(f"The sink '{redact(uri)}' is not known; give {FORMS}.")
     module, _, function = _SCHEMES[scheme].partition(":")
-    sink: Sink = getattr(importlib.import_module(module), function)(uri)
+    try:
+        sink: Sink = getattr(importlib.import_module(module), function)(uri)
+    except ValueError as error:  # "[::1", or a port that there is not
+        raise ConfigError(f"The address of the sink '{redact(uri)}' is not valid: {error}.") from error
     return sink

@@ -17,7 +17,7 @@ import click
 from edgead import __version__
 from edgead.console import Terminal
 from edgead.errors import DeviceError
-from edgead.failures import report, use_any_encoding
+from edgead.failures import report, prepare_streams
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     with contextlib.suppress(ValueError):  # not in the main thread
         # It ends as Ctrl-C does, and leaves nothing half-written.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    use_any_encoding()
+    prepare_streams()
     try:
         code = cli.main(args=arguments, prog_name="edgead", standalone_mode=False) or 0
     except (Exception, KeyboardInterrupt) as error:

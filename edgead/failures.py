@@ -27,11 +27,17 @@ LONGEST = 300
 """Characters of another library's words that are shown."""
 
 
-def use_any_encoding() -> None:
-    """Let standard output and error take any text: what an encoding does not have is written as an escape.
+def prepare_streams() -> None:
+    """Have standard input, output and error in a state that nothing fails on.
 
-    They may be ASCII or Latin-1 (a service without a locale, a Windows console), and names of files any bytes.
+    One that is closed is opened to nowhere: the next file would get its number, and what a library prints.
+    What an encoding does not have is written as an escape: they may be ASCII or Latin-1 (a service without a locale, a
+    Windows console), and names of files any bytes.
     """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        name = ("stdin", "stdout", "stderr")[number]
+        setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
+    os.close(number)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):  # closed, or not a text stream of Python's own
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -80,7 +86,7 @@ def _unforeseen(error: BaseException) -> int:
 
 
 def _redacted(text: str) -> str:
-    from edgead.runtime.sources.uri import redact
+    from edgead.redaction import redact
 
     try:
         return redact(text)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl
 
 from edgead.errors import ConfigError
+from edgead.redaction import redact
+
+__all__ = ["number", "redact", "scheme_of", "split_options"]
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):")
 
@@ -15,16 +18,6 @@ def scheme_of(uri: str) -> str:
     """Return the scheme of a URI, or nothing where it has none (one letter is a drive, not a scheme)."""
     found = _SCHEME.match(uri)
     return found[1] if found else ""
-
-
-def redact(uri: str) -> str:
-    """Return a URI that may be shown: without user and password, and without the values of its query."""
-    if "://" not in uri:
-        return uri
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    query = re.sub(r"=[^&]*", "=…", parts.query)
-    return urlunsplit((parts.scheme, host, parts.path, query, ""))
 
 
 def split_options(uri: str, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:

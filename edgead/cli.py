@@ -17,7 +17,7 @@ import click
 from edgead import __version__
 from edgead.console import Terminal
 from edgead.errors import DeviceError
-from edgead.failures import report, prepare_streams
+from edgead.failures import flush, prepare_streams, report
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = cli.main(args=arguments, prog_name="edgead", standalone_mode=False) or 0
     except (Exception, KeyboardInterrupt) as error:
         code = report(error)
-    sys.exit(code)
+    sys.exit(flush(code))
 
 
 def _emit(value: Any, as_json: bool, text: str) -> None:
@@ -513,10 +513,10 @@ def _ledger_line(summary: dict[str, Any]) -> str:
 @cli.command()
 @click.argument("bundles", nargs=-1, required=True, type=PATH)
 @click.option("--data", required=True, type=PATH, help="Labelled test images: one category, or a folder of several.")
-@click.option("--rounds", type=click.IntRange(1), default=100, show_default=True, help="Timed calls of each bundle.")
+@click.option("--rounds", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Timed calls of each bundle.")
 @click.option(
     "--pixel-size",
-    type=click.IntRange(32),
+    type=click.IntRange(32, 4096),
     default=256,
     show_default=True,
     help="Side at which pixel metrics are computed.",

@@ -43,6 +43,21 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
+def flush(code: int) -> int:
+    """Write out what is still held back; return the exit code, which tells where that fails.
+
+    Otherwise the interpreter would try at its end, and print a traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError) as error:
+            code = code or (1 if isinstance(error, BrokenPipeError) else report(error))
+            with contextlib.suppress(OSError, ValueError):  # not a stream of the system
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
+
+
 def report(error: BaseException) -> int:
     """Say on standard error what happened, in one to three lines; return the exit code."""
     if isinstance(error, (click.Abort, KeyboardInterrupt)) or was_interrupted(error):

@@ -513,7 +513,9 @@ def _ledger_line(summary: dict[str, Any]) -> str:
 @cli.command()
 @click.argument("bundles", nargs=-1, required=True, type=PATH)
 @click.option("--data", required=True, type=PATH, help="Labelled test images: one category, or a folder of several.")
-@click.option("--rounds", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Timed calls of each bundle.")
+@click.option(
+    "--rounds", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Timed calls of each bundle."
+)
 @click.option(
     "--pixel-size",
     type=click.IntRange(32, 4096),

@@ -11,13 +11,16 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edgead.bundle import Bundle, Golden, read_bundle
 from edgead.decision import conformal_threshold
-from edgead.errors import CheckpointError, ConfigError, DataError, GateError
+from edgead.errors import CheckpointError, ConfigError, DataError, EdgeadError, GateError
 from edgead.export.export import export, find_run, find_runs_of_all
+from edgead.export.gate import Budget
 from edgead.export.parity import check_parity, run_reference
+from edgead.files import sha256
 from edgead.images import fit_frame, read_frame
 from edgead.runtime.inspector import load
 from edgead.train import checkpoint
@@ -205,8 +208,69 @@ def test_damaged_weights_are_refused(trained: Path, tmp_path: Path, damage: str)
         values = json.loads((run / checkpoint.CONFIG).read_text())
         values["config"]["discriminative_width"] = 6
         (run / checkpoint.CONFIG).write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match="does not hold the weights"):
+    said = "is damaged, or another run's" if damage == "cut" else "does not hold the weights"
+    with pytest.raises(CheckpointError, match=said):
         export(run, out=tmp_path / "x.edgead")
+
+
+def test_weights_of_another_run_are_refused(trained: Path, tmp_path: Path) -> None:
+    """Of the same network, so that nothing else tells them apart. A run of before the hash was kept is exported."""
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    weights = run / checkpoint.WEIGHTS
+    assert json.loads((run / checkpoint.CONFIG).read_text())["weights_sha256"] == sha256(weights)
+    tensors = {name: value * 1.01 for name, value in load_file(weights).items() if value.is_floating_point()}
+    save_file({**load_file(weights), **tensors}, weights)
+    with pytest.raises(CheckpointError, match="its SHA-256 is not the one in config"):
+        export(run, out=tmp_path / "x.edgead")
+    values = json.loads((run / checkpoint.CONFIG).read_text())
+    del values["weights_sha256"]
+    (run / checkpoint.CONFIG).write_text(json.dumps(values))
+    assert checkpoint.load_method(run)
+
+
+@pytest.mark.parametrize("name", ["draem", "depth"])
+def test_run_configurations_of_format_1_are_read_and_written_the_same(name: str, tmp_path: Path) -> None:
+    file = Path(__file__).parents[1] / "format_1" / "runs" / f"{name}.json"
+    (tmp_path / "config.json").write_bytes(file.read_bytes())
+    run = checkpoint.load_run_config(tmp_path)
+    checkpoint.save_run_config(tmp_path, run)
+    assert (tmp_path / "config.json").read_bytes() == file.read_bytes()
+
+
+def test_a_wrong_value_in_a_run_is_refused_with_its_place(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    good, odd = json.loads((run / checkpoint.CONFIG).read_text()), []
+    for name in good:
+        for wrong in (None, "x", -1, 10**30, True, [], {"a": 1}, "\ud800", float("nan")):
+            (run / checkpoint.CONFIG).write_text(json.dumps({**good, name: wrong}))
+            try:
+                checkpoint.load_method(run)
+            except EdgeadError as error:
+                odd += [(name, wrong, error)] if len(str(error).splitlines()) > 3 else []
+    assert not odd
+    (run / checkpoint.CONFIG).write_text(json.dumps({**good, "bit_depth": "x"}))
+    with pytest.raises(CheckpointError, match=r'config\.json is damaged: bit_depth is "x"; it must be a whole number'):
+        checkpoint.load_run_config(run)
+
+
+def test_another_bundle_is_kept(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names say the precision; what is made in another way gets another name, or is refused."""
+    monkeypatch.chdir(tmp_path)
+    loose = Budget(1, 1)
+    first = export(trained)
+    again = export(trained)
+    assert first.path == again.path == Path(f"runs/export/{trained.name}.edgead")
+    half = export(trained, precision="fp16", budget=loose)
+    assert half.path == Path(f"runs/export/{trained.name}-fp16.edgead")
+    strict = export(trained, false_reject=0.2)
+    assert strict.path == Path(f"runs/export/{trained.name}-2.edgead")
+    assert strict.manifest.name == f"{trained.name}-2"
+    assert export(trained, false_reject=0.2).path == strict.path
+    assert read_bundle(first.path).manifest.to_dict() == again.manifest.to_dict()
+    with pytest.raises(DataError, match=r"(?s)holds another bundle \(fp16, draem on 'washer'.*--force"):
+        export(trained, out=half.path)
+    assert read_bundle(half.path).manifest.to_dict() == half.manifest.to_dict()
+    assert export(trained, out=half.path, force=True).manifest.precision == "fp32"
 
 
 def test_the_graph_is_ordinary_onnx(bundle: Bundle) -> None:

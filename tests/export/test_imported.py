@@ -348,6 +348,10 @@ def spoilt(tmp_path: Path) -> Path:
     write(folder / "short.onnx", short.SerializeToString())
     write(folder / "custom.onnx", with_operator(plain_model(), "Special", "com.acme").SerializeToString())
     write(folder / "unknown.onnx", with_operator(plain_model(), "Gelu").SerializeToString())
+    body = onnx.helper.make_graph([], "body", [], [])
+    endless = plain_model()
+    endless.graph.node.append(onnx.helper.make_node("Loop", ["", ""], ["extra"], body=body))
+    write(folder / "endless.onnx", endless.SerializeToString())
     future = plain_model()
     future.opset_import[0].version = 99
     write(folder / "future.onnx", future.SerializeToString())
@@ -380,6 +384,7 @@ def spoilt(tmp_path: Path) -> Path:
         ("custom", r"only their maker's runtime has: com.acme.Special"),
         ("unknown", "not in operator set 17: Gelu"),
         ("future", "is written in operator set 99"),
+        ("endless", r"repeats a part of itself \(Loop\), which may never end"),
         ("dynamic", "--size HEIGHTxWIDTH"),
         ("four", "takes 4 images at a time"),
         ("grey", "has the shape N×1×24×32; colour images have three channels"),

@@ -15,3 +15,8 @@ def valid(text: str) -> str:
         return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
     except UnicodeEncodeError:  # half a character that was no byte of a name
         return text.encode(errors="backslashreplace").decode()
+
+
+def file_name(text: str) -> str:
+    """Return a name that every file system and library takes: other characters become ``_``."""
+    return "".join(each if each.isprintable() and each not in '/\\:*?"<>|' else "_" for each in text)

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgead.bundle import is_bundle, read_manifest
 from edgead.errors import DataError
 from edgead.manifest import Manifest
+from edgead.text import file_name, valid
 
 
 def choose_target(
@@ -28,11 +29,16 @@ def choose_target(
         DataError: something else is there.
     """
     if out is None:
+        name = file_name(name)
         stem = name if precision == "fp32" else f"{name}-{precision}"
         numbered = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
         paths = (Path("runs", verb, f"{each}.edgead") for each in numbered)
         return next(path for path in paths if not path.exists() or (is_bundle(path) and same(read_manifest(path))))
     path = Path(out)
+    if valid(str(path)) != str(path):
+        raise DataError(
+            f"The name {valid(str(path))} is not UTF-8, which the libraries here want; choose another --out."
+        )
     if not path.exists():
         return path
     if not is_bundle(path):

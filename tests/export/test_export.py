@@ -166,7 +166,7 @@ def test_settings_that_are_open_at_export(trained: Path, parts: Path, tmp_path: 
     [run] = train("transfusion", parts, preset="nano", settings=quick, out=tmp_path / "run")
     before = (run / checkpoint.CONFIG).read_bytes()
     for settings, steps in (((), 1), (("reverse_steps=3",), 3)):
-        bundle = export(run, out=tmp_path / "out.edgead", settings=settings)
+        bundle = export(run, out=tmp_path / "out.edgead", settings=settings, force=True)
         assert read_bundle(bundle.path).manifest.config["reverse_steps"] == steps
         thresholds = [node for node in onnx.load(bundle.model).graph.node if node.op_type == "Greater"]
         assert len(thresholds) == steps
@@ -253,6 +253,7 @@ def test_a_wrong_value_in_a_run_is_refused_with_its_place(trained: Path, tmp_pat
         checkpoint.load_run_config(run)
 
 
+@pytest.mark.slow
 def test_another_bundle_is_kept(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names say the precision; what is made in another way gets another name, or is refused."""
     monkeypatch.chdir(tmp_path)

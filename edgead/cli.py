@@ -85,7 +85,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--out", type=PATH, help="Folder for everything that is made. [default: runs/demo/TIME]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the training.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the training.")
 @_json_option
 def demo(out: Path | None, seed: int, as_json: bool) -> None:
     """Make sample parts, train on them, export, inspect and benchmark: a few minutes on two cores."""
@@ -116,7 +116,9 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
 @click.option(
     "--bit-depth", type=click.IntRange(9, 16), default=16, show_default=True, help="Bits used by 16-bit images."
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same CPU result.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Same seed, same CPU result."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--precision",
@@ -168,7 +170,9 @@ def _refuse_others(*allowed: str) -> None:
 @click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="Pictures to draw.")
 @click.option("--out", required=True, type=PATH, help="Folder for NUMBER.png and NUMBER_mask.png.")
 @click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other seeds, other pictures.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Other seeds, other pictures."
+)
 @_json_option
 def synthesise(run_folder: Path, count: int, out: Path, data: Path | None, seed: int, as_json: bool) -> None:
     """Write synthetic anomalies, as a run is trained on, as pictures with their masks."""

@@ -46,6 +46,7 @@ from edgead.export.to_onnx import write_onnx
 from edgead.files import write_json
 from edgead.runtime.engines import Engine, open_engine
 from edgead.runtime.engines.auto import time_engines
+from edgead.runtime.engines.checked import check
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import the_core
 from edgead.runtime.golden import check_golden
@@ -123,7 +124,7 @@ def compare_engines(bundle: Bundle) -> dict[str, Any]:
         the largest differences in score and map, the spread of the first engine's, and what the bundle allows.
     """
     engines = {name: open_engine(name, bundle) for name in ENGINES}
-    engines["for tensorrt"] = OnnxRuntimeEngine(bundle.model, as_written=True)
+    engines["for tensorrt"] = check(OnnxRuntimeEngine(bundle.model, as_written=True), bundle)
     outputs = {name: run_singly(engine, bundle.golden().frames, iter) for name, engine in engines.items()}
     for engine in engines.values():
         engine.close()
@@ -146,9 +147,9 @@ def time_run(name: str, folder: Path, rounds: int) -> dict[str, Any]:
     for precision, bundle in bundles_of(folder, name):
         frames = bundle.golden().frames if frames is None else frames
         for engine_name in ENGINES:
-            engine = open_engine(engine_name, bundle)
-            if check_golden(bundle, engine).good:
-                engines[f"{precision} {engine_name}"] = engine
+            opened = open_engine(engine_name, bundle)
+            if check_golden(bundle, opened).good:
+                engines[f"{precision} {engine_name}"] = opened
     assert frames is not None
     times = time_engines(engines, frames, rounds)
     for engine in engines.values():

@@ -11,6 +11,7 @@ weights, and what is beside the files of the manifest is never read.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -76,11 +77,15 @@ class Bundle:
         return _read_checked(self.path, name, self.manifest.files[name])
 
     def golden(self) -> Golden:
-        """Read the golden frames.
+        """Return the golden frames. They are read once: what runs does not depend on the folder any more.
 
         Raises:
             BundleError: the file does not hold them.
         """
+        return self._golden
+
+    @functools.cached_property
+    def _golden(self) -> Golden:
         data = self.content(GOLDEN)
         try:
             _check_golden(read_headers(data), self.manifest)

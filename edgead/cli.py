@@ -17,7 +17,7 @@ import click
 from edgead import __version__
 from edgead.console import Terminal
 from edgead.errors import DeviceError
-from edgead.failures import flush, prepare_streams, report
+from edgead.failures import INTERRUPTED, flush, prepare_streams, report
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -277,12 +277,13 @@ def export(
 
 
 def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
-    from edgead.runtime.proof import demand, prove
+    from edgead.runtime.golden import demand
+    from edgead.runtime.proof import prove
 
     console = Terminal()
     proof = prove(bundle, engine, batch=batch, console=console)
     console.say(proof.describe())
-    demand(proof)
+    demand(proof.golden, proof.engine)
     return proof
 
 
@@ -491,27 +492,41 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
 
     Ctrl-C or signal TERM end it: what is captured is still decided and written. Signal HUP reads the bundle again.
     """
+    from edgead.runtime.signals import ignore_early
+
+    ignore_early()
     from edgead.runtime.run import run as go
 
     printed = any(sink.endswith(":-") for sink in options["sinks"])
     show = None if options["sinks"] or as_json else lambda result: click.echo(_line(result.to_dict()))
 
+    ended: list[bool] = []
+
     def finish(summary: dict[str, Any]) -> None:
+        ended.append(True)
         text = json.dumps(summary) if as_json else _ledger_line(summary)
         click.echo(text, err=printed or not as_json)
 
-    go(bundle, on_result=show, on_end=finish, console=Terminal(), **options)
+    try:
+        go(bundle, on_result=show, on_end=finish, console=Terminal(), **options)
+    except KeyboardInterrupt:
+        if not ended:
+            raise
+        sys.exit(INTERRUPTED)  # everything was decided and written: that is no error
 
 
 def _ledger_line(summary: dict[str, Any]) -> str:
     def by_cause(counts: dict[str, int]) -> str:
         return f" ({', '.join(f'{cause} {count}' for cause, count in counts.items())})" if counts else ""
 
-    return (
+    line = (
         f"captured {summary['captured']} = passed {summary['passed']} + failed {summary['failed']} "
         f"+ unknown {summary['unknown']}{by_cause(summary['unknown_by_cause'])} "
         f"+ dropped {summary['dropped']}{by_cause(summary['dropped_by_cause'])}"
     )
+    if summary["reported_by_cause"]:
+        line += f"; reported{by_cause(summary['reported_by_cause'])}"
+    return line
 
 
 @cli.command()
@@ -566,13 +581,15 @@ def benchmark(
 @_json_option
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
+    from edgead.bundle import read_bundle
     from edgead.manifest import describe_sensitivity
-    from edgead.runtime.golden import check_golden
-    from edgead.runtime.inspector import load
+    from edgead.runtime.engines import open_engine
+    from edgead.runtime.golden import check_golden, demand
 
-    with load(bundle, engine=engine, console=Terminal()) as inspector:
-        check = check_golden(inspector.bundle, inspector.engine)
-        manifest, name = inspector.bundle.manifest, inspector.engine.name
+    opened = read_bundle(bundle)
+    with contextlib.closing(open_engine(engine, opened, console=Terminal())) as runner:
+        check = check_golden(opened, runner)
+        manifest, name = opened.manifest, runner.name
     facts = {
         "bundle": manifest.name,
         "method": f"{manifest.method} ({manifest.preset})",
@@ -601,8 +618,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         facts["calibrated"] = manifest.calibration.describe()
     value = {"manifest": manifest.to_dict(), "golden": {**dataclasses.asdict(check), "good": check.good}}
     _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
-    if not check.good:
-        raise DeviceError(f"On this machine {name} does not give what the bundle must give. Do not use it here.")
+    demand(check, name)
 
 
 def _depth_words(depth_range: tuple[float, float] | None) -> str:

@@ -13,7 +13,16 @@ from edgead.errors import DataError
 
 
 class Verdict(str, enum.Enum):
-    """What is decided about one frame. UNKNOWN is never a PASS: whoever acts on it must look."""
+    """What is decided about one frame. UNKNOWN is never a PASS: whoever acts on it must look.
+
+    ``str(verdict)`` and ``f"{verdict}"`` are the plain word on every Python version, as of `enum.StrEnum`.
+    """
+
+    def __str__(self) -> str:
+        return self.value
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -87,9 +96,11 @@ def conformal_threshold(scores: ArrayLike, bound: float = 0.01) -> Threshold:
 
 
 def decide(score: float, threshold: float) -> tuple[Verdict, str]:
-    """Return the verdict on a raw score and the reason for it. A score that is not finite gives UNKNOWN."""
+    """Return the verdict on a raw score and the reason for it. UNKNOWN where score or threshold is not finite."""
     if not math.isfinite(score):
         return Verdict.UNKNOWN, "score is not finite"
+    if not math.isfinite(threshold):  # every comparison with NaN is false: all parts would pass
+        return Verdict.UNKNOWN, "threshold is not finite"
     if score > threshold:
         return Verdict.FAIL, "score above threshold"
     return Verdict.PASS, "score within threshold"

@@ -145,7 +145,7 @@ def test_bad_input_is_said_in_a_few_lines(
     assert done.returncode == (4 if "cuda:9" in arguments else 2)
 
 
-def test_a_bundle_that_does_not_prove_itself_is_a_device_error(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_bundle_that_does_not_prove_itself_is_a_device_error(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle.path, tmp_path / "copy.edgead"))
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["parity"]["tolerance"] = -1.0
@@ -153,11 +153,15 @@ def test_a_bundle_that_does_not_prove_itself_is_a_device_error(bundle: Bundle, t
     (copy / "manifest.json").write_text(json.dumps(manifest))
     done = edgead("inspect", copy, "--engine", "onnxruntime")
     assert done.returncode == 4
-    assert "Do not use it here" in error_lines(done)[0]
+    assert "Do not use it here" in error_lines(done)[1]
     done = edgead("inspect", copy)
     assert done.returncode == 4
     assert error_lines(done)[0] == "Error: No engine can run this bundle here."
-    assert "onnxruntime: It does not give the golden outputs" in error_lines(done)[1]
+    assert "onnxruntime: On this machine onnxruntime-cpu does not give what" in error_lines(done)[1]
+    for verb in (["predict", copy, parts / "test"], ["run", copy, "--source", parts / "test"]):
+        done = edgead(*verb, "--engine", "onnxruntime")  # named, it decides nothing either
+        assert (done.returncode, done.stdout) == (4, "")
+        assert "Do not use it here" in error_lines(done)[1]
 
 
 def test_a_flipped_byte_and_a_newer_format(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -47,3 +48,12 @@ def test_verdicts() -> None:
     assert decide(0.51, 0.5)[0] is Verdict.FAIL
     assert decide(math.nan, 0.5)[0] is Verdict.UNKNOWN
     assert decide(math.inf, 0.5)[0] is Verdict.UNKNOWN
+    for threshold in (math.nan, math.inf, -math.inf):
+        assert decide(0.5, threshold)[0] is Verdict.UNKNOWN
+
+
+def test_a_verdict_prints_as_its_word_on_every_python() -> None:
+    assert f"{Verdict.FAIL} {Verdict.FAIL!s:>5}|" == "FAIL  FAIL|"
+    assert str(Verdict.PASS) == format(Verdict.PASS) == Verdict.PASS == "PASS"
+    assert f"{Verdict.PASS:<8}" == "PASS    "
+    assert json.dumps(Verdict.UNKNOWN) == '"UNKNOWN"'

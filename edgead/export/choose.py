@@ -21,12 +21,12 @@ from edgead.export.calibration import Calibration, load_images, measure_ranges, 
 from edgead.export.complete import Assembled, fit_limits
 from edgead.export.gate import Budget, Gate, Labelled
 from edgead.export.lower import Lowered, Lowering, finite, lower, to_records
-from edgead.export.parity import MOST_OF_SPREAD
 from edgead.export.precision import PRECISIONS, Ranges, with_names_and_constants
 from edgead.manifest import AttemptRecord, BudgetRecord, CalibrationRecord, FormRecord, GateRecord, ParityRecord
 from edgead.runtime.engines import Engine, first_line
 from edgead.runtime.engines.auto import ON_GPU, open_good, time_engines, usable_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.runtime.golden import MOST_OF_SPREAD
 
 SLACK = 1.5
 """What an engine may differ, relative to what graphs and engines were seen to differ here."""

@@ -20,6 +20,7 @@ from edgead.export.graph_rules import warn_of_refusals
 from edgead.export.parity import HALF_TOLERANCE, TOLERANCE, check_parity
 from edgead.manifest import Manifest, ParityRecord, StoredThreshold
 from edgead.runtime.engines import Engine
+from edgead.runtime.engines.checked import check_outputs
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 Frames = NDArray[np.uint8]
@@ -136,6 +137,11 @@ def seal(folder: Path, assembled: Assembled, console: Console) -> Manifest:
 
 
 def run_singly(engine: Engine, frames: Frames, track: Any) -> Outputs:
-    """Run frames one by one: scores ``[N]`` and maps ``[N, H, W]``."""
-    outputs = [engine.infer(frames[index : index + 1]) for index in track(range(len(frames)))]
+    """Run frames one by one: scores ``[N]`` and maps ``[N, H, W]``.
+
+    Raises:
+        DeviceError: outputs of another shape or type.
+    """
+    singles = (frames[index : index + 1] for index in track(range(len(frames))))
+    outputs = [check_outputs(engine.name, engine.infer(frame), frame) for frame in singles]
     return np.concatenate([scores for scores, _ in outputs]), np.concatenate([maps for _, maps in outputs])

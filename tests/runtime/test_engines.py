@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -183,6 +184,35 @@ def test_openvinos_requests_give_each_frame_its_own_outputs(opened: Bundle) -> N
         open_engine("openvino:hint=fast", opened)
 
 
+class FailsOnce:
+    """An OpenVINO request that fails at its first start."""
+
+    def __init__(self, request: Any) -> None:
+        self.request, self.failed = request, False
+
+    def start_async(self, *inputs: Any, **options: Any) -> None:
+        if not self.failed:
+            self.failed = True
+            raise RuntimeError("the device is gone")
+        self.request.start_async(*inputs, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.request, name)
+
+
+@needs_openvino
+def test_after_one_of_openvinos_requests_failed_the_others_are_free_again(opened: Bundle) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    engine = open_engine("openvino:hint=throughput", opened, batch=3)
+    requests = engine.inner._requests  # type: ignore[attr-defined]
+    expected = engine.infer(frames)[0]
+    requests[2] = FailsOnce(requests[2])
+    with pytest.raises(DeviceError, match="the device is gone"):
+        engine.infer(frames[::-1])
+    np.testing.assert_array_equal(engine.infer(frames)[0], expected)
+    engine.close()
+
+
 def test_threads_are_counted_by_cores() -> None:
     if hasattr(os, "sched_getaffinity"):
         assert 0 < physical_cores() <= len(os.sched_getaffinity(0))
@@ -191,6 +221,7 @@ def test_threads_are_counted_by_cores() -> None:
 CLOSED_ELSEWHERE = """
 import gc, os, signal, sys, threading
 from pathlib import Path
+from typing import Any
 from edgead.bundle import read_bundle
 from edgead.runtime.engines import open_engine
 
@@ -222,6 +253,7 @@ def test_outputs_that_are_not_there_do_not_agree(bundle: Bundle) -> None:
 IMPORTED = """
 import sys, threading
 from pathlib import Path
+from typing import Any
 from edgead.bundle import read_bundle
 from edgead.runtime.engines import open_engine
 

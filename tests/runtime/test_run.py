@@ -139,7 +139,6 @@ def test_shadow_reports_disagreements_and_never_decides(line_bundle: Path) -> No
         assert len(said) == 12
         assert "says PASS" in said[0]
         assert "says FAIL" in said[0]
-        assert shadow.exchange(champion) is challenger
 
 
 def test_metrics_are_served_on_this_machine_only(inspector: Inspector) -> None:

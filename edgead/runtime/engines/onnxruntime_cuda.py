@@ -95,7 +95,7 @@ class OnnxRuntimeCudaEngine:
         channels: int = 3,
         content: bytes | None = None,
     ) -> None:
-        self.name = f"onnxruntime-{device}"
+        self.name, self.exact = f"onnxruntime-{device}", provider_options.get("use_tf32") != "1"
         session = open_session(model, provider, provider_options, content=content)
         self._lanes = {count: _Lane(session, (count, *size, channels), device) for count in batches}
 

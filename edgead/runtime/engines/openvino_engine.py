@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -83,7 +84,7 @@ class OpenVinoEngine:
         batch: int = 1,
         content: bytes | None = None,
     ) -> None:
-        self.name = name
+        self.name, self.exact = name, arithmetic == "f32"
         openvino = require("openvino", "cpu")
         settings = {"PERFORMANCE_HINT": hint.upper(), "INFERENCE_PRECISION_HINT": arithmetic}
         try:
@@ -104,6 +105,7 @@ class OpenVinoEngine:
                 return outputs[self._scores].copy(), outputs[self._maps].copy()
             return self._infer_each(frames)
         except Exception as error:  # as above
+            self._wait_for_all()
             raise DeviceError(f"OpenVINO failed: {first_line(error)}") from error
 
     def _infer_each(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -118,6 +120,12 @@ class OpenVinoEngine:
                 scores[index] = request.get_tensor(self._scores).data[0]
                 maps[index] = request.get_tensor(self._maps).data[0]
         return scores, maps
+
+    def _wait_for_all(self) -> None:
+        """After one request failed: the others still read the frames, and would be busy at the next call."""
+        for request in self._requests:
+            with contextlib.suppress(Exception):
+                request.wait()
 
     def close(self) -> None:
         self._requests, self._compiled = [], None

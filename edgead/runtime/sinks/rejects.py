@@ -75,7 +75,8 @@ class RejectFolder:
         self._written_at.append(now)
         moment = re.sub(r"[-:]|\+.*", "", result.captured_at).replace(".", "")
         source = re.sub(r"[^A-Za-z0-9]+", "_", result.source_id).strip("_")[-40:]
-        stem = f"{moment}-{source}-{result.frame_id:08d}"
+        number = "" if result.frame_id is None else f"{result.frame_id:08d}"
+        stem = f"{moment}-{source}-{number}"
         self._save(f"{stem}.json", json.dumps(result.to_dict(), indent=2).encode())
         if result.frame is None:
             return

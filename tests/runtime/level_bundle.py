@@ -1,0 +1,82 @@
+"""A bundle whose score tells which frame it saw and which bundle decided: the highest grey level, plus an offset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgead.bundle import FORMAT, MODEL, Bundle, Golden, Manifest, read_bundle, write_bundle
+
+SIDE = 64
+LEVELS = np.arange(0, 250, 25)
+"""Grey levels of `frames`; a frame's score is its level, so that two frames never have the same."""
+
+
+def frame_of(level: int) -> NDArray[np.uint8]:
+    """``(64, 64, 3) uint8``, all of one grey level."""
+    return np.full((SIDE, SIDE, 3), level, np.uint8)
+
+
+def make_level_bundle(folder: Path, offset: float = 0.0, golden_error: float = 0.0, bit_depth: int = 16) -> Bundle:
+    """Write a bundle. Convolutions that change nothing make an inference long enough to be interrupted.
+
+    Args:
+        folder: of the bundle.
+        offset: added to score and map.
+        golden_error: by which the golden outputs are wrong.
+        bit_depth: of 16-bit images.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_model(folder / MODEL, offset)
+    frames = np.stack([frame_of(level) for level in (0, 50, 100, 250)])
+    maps = frames.mean(axis=3, dtype=np.float32) + np.float32(offset + golden_error)
+    manifest = Manifest(
+        format=FORMAT,
+        name=folder.name.removesuffix(".edgead"),
+        method="level",
+        preset="test",
+        config={},
+        category="grey",
+        input={"height": SIDE, "width": SIDE, "bit_depth": bit_depth},
+        precision="fp32",
+        threshold={"value": 130.0 + offset, "normals": 0, "false_reject_bound": 1.0, "requested_bound": 1.0},
+        mask_threshold=130.0 + offset,
+        parity={"frames": 4, "score_error": 0.0, "map_error": 0.0, "tolerance": 0.01, "map_tolerance": 0.01},
+        data={"fingerprint": "", "held_out_fingerprint": ""},
+        training={},
+        created="2025-01-01T00:00:00+00:00",
+        edgead="0.1.0",
+    )
+    write_bundle(folder, manifest, Golden(frames, maps.max(axis=(1, 2)), maps))
+    return read_bundle(folder)
+
+
+def _write_model(path: Path, offset: float) -> None:
+    rng = np.random.default_rng(0)
+    weights = [numpy_helper.from_array(np.float32(offset), "offset"), numpy_helper.from_array(np.array([1]), "one")]
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["c0"], perm=[0, 3, 1, 2]),
+    ]
+    for number, shape in enumerate(((16, 3, 3, 3), (16, 16, 3, 3), (1, 16, 3, 3))):
+        scale = 1e-9 if number == 2 else 0.1
+        weights.append(numpy_helper.from_array(rng.normal(0, scale, shape).astype(np.float32), f"w{number}"))
+        nodes.append(helper.make_node("Conv", [f"c{number}", f"w{number}"], [f"c{number + 1}"], pads=[1] * 4))
+    nodes += [
+        helper.make_node("ReduceMean", ["pixels"], ["level"], axes=[3], keepdims=0),
+        helper.make_node("Squeeze", ["c3", "one"], ["work"]),
+        helper.make_node("Add", ["level", "work"], ["worked"]),
+        helper.make_node("Add", ["worked", "offset"], ["maps"]),
+        helper.make_node("ReduceMax", ["maps"], ["scores"], axes=[1, 2], keepdims=0),
+    ]
+    inputs = [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["N", SIDE, SIDE, 3])]
+    outputs = [
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N"]),
+        helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["N", SIDE, SIDE]),
+    ]
+    graph = helper.make_graph(nodes, "level", inputs, outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)

@@ -19,7 +19,7 @@ import click
 
 from edgead import __version__
 from edgead.errors import EdgeadError, was_interrupted
-from edgead.folders import state_folder
+from edgead.home import state_folder
 
 INTERRUPTED, UNFORESEEN = 130, 70
 DEBUG = "EDGEAD_DEBUG"

@@ -253,13 +253,13 @@ def test_a_home_that_is_not_there_or_not_writable(bundle: Bundle, parts: Path, t
 
 
 def test_mqtt_without_a_home_says_what_to_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgead import folders
+    from edgead import home
     from edgead.runtime.sinks.mqtt import default_store
 
-    monkeypatch.setattr(folders, "_user_folder", lambda *_: None)
+    monkeypatch.setattr(home, "_user_folder", lambda *_: None)
     with pytest.raises(ConfigError, match=r"(?s)no home folder.*store=FILE"):
         default_store("h", 1883, "t")
-    assert folders.cache_folder().is_dir()
+    assert home.cache_folder().is_dir()
 
 
 def test_ctrl_c_while_the_command_line_is_imported() -> None:

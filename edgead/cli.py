@@ -414,9 +414,11 @@ def predict(
     """Decide on images, and on folders with their subfolders."""
     from edgead.files import refuse_existing
     from edgead.runtime.inspector import load
+    from edgead.runtime.ledger import Ledger
     from edgead.runtime.predict import collect_images
     from edgead.runtime.predict import predict as decide
 
+    ledger = Ledger()
     images = collect_images(paths)
     refuse_existing((save / name for _, name in images) if save else (), force)
     with (
@@ -425,15 +427,17 @@ def predict(
     ):
         results = []
         for result in decide(inspector, images, save):
+            ledger.enter(result.source_id)
+            ledger.count(result)
             results.append(result.to_dict())
             step("")
             if not as_json:
                 click.echo(_line(results[-1]))
-    counts = {name: sum(result["verdict"] == name for result in results) for name in ("PASS", "FAIL", "UNKNOWN")}
+    summary = {"bundle": str(bundle), **ledger.snapshot()}
     if as_json:
-        _emit({"bundle": str(bundle), "counts": counts, "results": results}, True, "")
+        _emit({**summary, "results": results}, True, "")
     else:
-        click.echo(", ".join(f"{count} {name}" for name, count in counts.items()), err=True)
+        click.echo(_ledger_line(summary), err=True)
 
 
 def _line(result: dict[str, Any]) -> str:
@@ -444,7 +448,14 @@ def _line(result: dict[str, Any]) -> str:
 
 @cli.command()
 @click.argument("bundle", type=PATH)
-@click.option("--source", "sources", multiple=True, required=True, help="Camera, video, folder …; see docs/sources.md.")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    required=True,
+    metavar="[NAME=]URI",
+    help="Camera, video, folder …; see docs/sources.md. Repeatable; NAME is what results call it.",
+)
 @click.option(
     "--sink", "sinks", multiple=True, help="jsonl:FILE, sqlite:FILE, mqtt://…; see docs/sinks.md. Repeatable."
 )
@@ -456,8 +467,12 @@ def _line(result: dict[str, Any]) -> str:
     show_default=True,
     help="When a camera is faster than the engine. Files always wait.",
 )
-@click.option("--max-staleness", type=float, help="ms since capture after which a frame is UNKNOWN, not inferred.")
-@click.option("--deadline", type=float, help="ms since capture after which a decision is UNKNOWN.")
+@click.option(
+    "--max-staleness",
+    type=float,
+    help="ms: an older picture is UNKNOWN, not inferred. [default: cameras 2000 on the way here; inf for never]",
+)
+@click.option("--deadline", type=float, help="ms from making the picture after which a decision is UNKNOWN.")
 @click.option(
     "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Most frames in one inference."
 )
@@ -467,11 +482,16 @@ def _line(result: dict[str, Any]) -> str:
     type=click.Choice(["live", "all", "off"]),
     default="live",
     show_default=True,
-    help="Whose frames are checked for black, blurred and frozen pictures.",
+    help="Sources to check for black, blurred, frozen and stretched pictures.",
 )
 @click.option(
-    "--keep-warm", type=float, default=0.0, help="s without a frame after which the engine is run on nothing."
+    "--untrained-aspect",
+    type=click.Choice(["report", "unknown"]),
+    default="report",
+    show_default=True,
+    help="When frames have an aspect ratio that no training image had: say it once, or UNKNOWN too.",
 )
+@click.option("--keep-warm", type=float, default=0.0, help="Run the engine on a blank frame after this many idle s.")
 @click.option("--roi", multiple=True, help="What counts: a mask image, or x,y,width,height from 0 to 1. Repeatable.")
 @click.option("--ignore", multiple=True, help="What does not count, in the same form. Repeatable.")
 @click.option("--min-area", type=click.IntRange(0), default=0, help="Pixels; smaller defects pass.")
@@ -490,7 +510,8 @@ def _line(result: dict[str, Any]) -> str:
 def run(bundle: Path, as_json: bool, **options: Any) -> None:
     """Decide on every frame of one or several sources. Without a sink, results are printed.
 
-    Ctrl-C or signal TERM end it: what is captured is still decided and written. Signal HUP reads the bundle again.
+    Ctrl-C or signal TERM end it within 15 s: what is captured is still decided and written. A second one ends it at
+    once. Signal HUP reads the bundle again.
     """
     from edgead.runtime.signals import ignore_early
 

@@ -103,6 +103,20 @@ class DataRecord:
 
 
 @dataclass(frozen=True)
+class ImageSizes:
+    """Lowest and highest height and width in pixels, and width / height, of the images that were learned from."""
+
+    heights: tuple[Error, Error]
+    widths: tuple[Error, Error]
+    aspects: tuple[Error, Error]
+
+
+def sizes_of(ranges: dict[str, list[float]]) -> ImageSizes | None:
+    """Return what `edgead.datasets.Frames.size_ranges` found; None where it found nothing."""
+    return schema.read(ImageSizes, ranges) if ranges else None
+
+
+@dataclass(frozen=True)
 class LearnedSource:
     """Another product whose defects were learned from."""
 
@@ -303,6 +317,7 @@ class Manifest:
         origin: of an imported model; None where edgead trained it, and in bundles of edgead 0.1.
         calibration: of a lowered precision.
         gate: of a lowered precision: what was measured, what was allowed, what was handed back; docs/precision.md.
+        images: sizes of the training images (of an imported model, of the images for the threshold), where known.
         files: file name ↦ SHA-256, for every file but the manifest.
         digest: SHA-256 of the manifest itself, see `edgead.bundle.manifest_digest`.
     """
@@ -325,6 +340,7 @@ class Manifest:
     origin: Origin | None = section()
     calibration: CalibrationRecord | None = section()
     gate: GateRecord | None = section()
+    images: ImageSizes | None = left_out()
     files: dict[str, str] = field(default_factory=dict)
     digest: str = ""
 
@@ -332,6 +348,11 @@ class Manifest:
     def size(self) -> tuple[int, int]:
         """Input (height, width) in pixels."""
         return self.input.height, self.input.width
+
+    @property
+    def aspects(self) -> tuple[float, float] | None:
+        """Lowest and highest width / height of the training images; None where it is not known."""
+        return None if self.images is None else self.images.aspects
 
     @property
     def pixels(self) -> PixelFormat:

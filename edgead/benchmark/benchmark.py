@@ -157,7 +157,7 @@ def to_table(rows: Sequence[dict[str, Any]]) -> str:
     names = ["bundle", "category", *METRICS, "p50 ms", "p90 ms", "p99 ms"]
     cells = [names]
     for row in rows:
-        figures = ["–" if row[name] is None else f"{100 * row[name]:.1f}" for name in METRICS]
+        figures = ["–" if row[name] is None else f"{100 * row[name]:.1f} %" for name in METRICS]
         times = [f"{row['latency_ms'][name]:.1f}" for name in ("p50", "p90", "p99")]
         cells.append([row["bundle"], row["category"], *figures, *times])
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]

@@ -102,7 +102,7 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]], means: int = 0
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
+    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def _accuracy_table(results: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from edgead.export.parity import run_reference
 from edgead.export.target import choose_target
 from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
-from edgead.manifest import DataRecord, InputRecord, LearnedSource, Manifest, TrainingRecord
+from edgead.manifest import DataRecord, InputRecord, LearnedSource, Manifest, TrainingRecord, sizes_of
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
 from edgead.train.foreground import load_parts, parts_fingerprint
@@ -180,6 +180,7 @@ def _assemble(
             "input": InputRecord(size[0], size[1], run.bit_depth, channels=channels, depth_range=run.depth_range),
             "data": DataRecord(run.fingerprint, held_out.fingerprint),
             "training": _training(run, method),
+            "images": run.image_sizes or sizes_of(held_out.size_ranges()),
         },
         reference=lambda frames: run_reference(method.detector(), frames),
         probes=np.concatenate([held_out.frames[:count], anomalies[:count]]),

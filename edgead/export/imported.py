@@ -29,7 +29,7 @@ from edgead.export.original import Original, Reading, as_maps, find_resize, obse
 from edgead.export.target import choose_target
 from edgead.export.wrap import wrap
 from edgead.files import atomic_folder, sha256
-from edgead.manifest import DataRecord, HeadRecord, InputRecord, Manifest, Origin, TrainingRecord
+from edgead.manifest import DataRecord, HeadRecord, InputRecord, Manifest, Origin, TrainingRecord, sizes_of
 
 SOURCES = ("onnx", "anomalib")
 PROBES = 6
@@ -281,6 +281,7 @@ def facts_of(folder: Path, method: str, reading: Reading, normals: Frames | None
         "input": InputRecord(reading.size[0], reading.size[1], 16, batch=reading.batch or None),
         "data": DataRecord("", normals.fingerprint if normals else ""),
         "training": TrainingRecord(),
+        "images": sizes_of(normals.size_ranges()) if normals else None,
     }
 
 

@@ -21,7 +21,7 @@ from edgead.export.parity import run_reference
 from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
 from edgead.images import Frame, cv2, fit_frame, read_frame
-from edgead.manifest import DataRecord, InputRecord, Origin, ResizeRecord, TrainingRecord
+from edgead.manifest import DataRecord, InputRecord, Origin, ResizeRecord, TrainingRecord, sizes_of
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.methods import get_method
 from edgead.train.official import find_files, load_official
@@ -97,6 +97,7 @@ def import_checkpoint(
             "input": InputRecord(size[0], size[1], 16),
             "data": DataRecord("", normals.fingerprint),
             "training": TrainingRecord(),
+            "images": sizes_of(normals.size_ranges()),
             "origin": origin,
         }
         assembled = assemble(

@@ -22,7 +22,7 @@ class Account:
     Attributes:
         captured: frames, and errors in place of frames, that the source gave.
         reported: what was noticed about the source, by name; not frames, and not part of the equation: ``lost``,
-            ``silent``, ``resized``, ``untrained aspect``.
+            ``silent``, ``resized``, ``untrained``.
         verdicts: results by verdict.
         unknown: UNKNOWN results by cause, a word of `edgead.runtime.result.CAUSES`.
         dropped: frames without a result by cause: ``overtaken`` by a newer one, ``refused`` because older ones

@@ -26,6 +26,8 @@ CAUSES = {
     "late": "the decision came after its deadline",
     "black": "the frame shows nothing",
     "blurred": "the frame is far less sharp than good parts are",
+    "resized": "the frame has another aspect ratio than the frames before: the part is stretched",
+    "untrained": "the frame has an aspect ratio that no training image had",
     "frozen": "the camera repeats one picture",
     "failed": "the engine failed",
     "score": "score or map is not finite",

@@ -65,7 +65,7 @@ def run(
         metrics_port: of 127.0.0.1.
         max_frames: stop after that many results.
         on_result: called with each result.
-        on_end: called once with the ledger's snapshot and the accounts, also after an error.
+        on_end: called once with the bundle, the ledger's snapshot and the accounts, also after an error.
         console: shows lines to a person.
         **policy: fields of `edgead.runtime.stream.Policy`.
 
@@ -101,7 +101,7 @@ def run(
 
     def finish() -> None:
         if told.acquire(blocking=False):
-            on_end(_summarise(ledger, outboxes, control))
+            on_end({"bundle": str(bundle), **_summarise(ledger, outboxes, control)})
 
     control.finish = finish
     with ExitStack() as stack:
@@ -226,7 +226,7 @@ class Control:
         if self._ends > 1:
             self._leave("ended at once by a second signal; what waited is lost.", INTERRUPTED)
         if self._stream:
-            self._stream.stop()
+            threading.Thread(target=self._stream.stop, name="stop", daemon=True).start()
         threading.Thread(target=self._leave_late, name="end", daemon=True).start()
 
     def _leave_late(self) -> None:

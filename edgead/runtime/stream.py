@@ -7,6 +7,8 @@ the caller is. One thread for each sink writes.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import logging
 import math
 import threading
@@ -95,11 +97,14 @@ class Stream:
         self.failed: dict[str, str] = {}
         self._freshness = Freshness(self.policy)
         self._max_frames, self._keep_frames = max_frames, keep_frames
-        self._on_drop, self._say, self._said = on_drop, say, set[str]()
+        self._on_drop, self._say, self._said = on_drop, say, set[object]()
         live = [source.live for source in self.sources]
         self._inbox = Inbox(self.ledger, live, self.policy.on_full, self.policy.capacity, max_frames, self._tell_drop)
         limits = self._limits_of(inspector)
-        self._health = [Health(limits) if self._is_checked(source) else None for source in self.sources]
+        self._health = [
+            Health(limits, functools.partial(self._notice, source.name), self._is_checked(source))
+            for source in self.sources
+        ]
         self._heard = [math.inf] * len(self.sources)  # when each was last heard; infinity while it is not awaited
         self._buffers: deque[Frame] = deque()
         self._batch = self._make_batch(inspector)
@@ -237,8 +242,7 @@ class Stream:
         """Nothing here can fail."""
         old, self.inspector, self._batch = self.inspector, successor.inspector, successor.batch
         for health in self._health:
-            if health:
-                health.limits = successor.limits
+            health.limits = successor.limits
         return old
 
     def _make_batch(self, inspector: Inspector) -> Frame:
@@ -251,7 +255,12 @@ class Stream:
             self._say_once(f"The engine cannot be kept warm: {error}")
 
     def _limits_of(self, inspector: Inspector) -> Limits:
-        return limits_from(inspector.bundle.golden().frames, self.policy.blurred_below, self.policy.frozen_after)
+        policy, bundle = self.policy, inspector.bundle
+        return dataclasses.replace(
+            limits_from(bundle.golden().frames, policy.blurred_below, policy.frozen_after),
+            aspects=bundle.manifest.aspects,
+            refuse_untrained=policy.untrained_aspect == "unknown",
+        )
 
     def _is_checked(self, source: Source) -> bool:
         return self.policy.health == "all" or (self.policy.health == "live" and source.live)
@@ -318,9 +327,8 @@ class Stream:
         reason = self._freshness.why_stale(captured, self.sources[number].live)
         if reason:  # not worth fitting: a backlog has to be worked off quickly
             return _without_image(captured, "stale", reason)
-        inspector, health = self.inspector, self._health[number]
-        check = None if health is None else health.check
-        return inspector.try_to_prepare(captured, self._buffer(inspector.shape), check)
+        inspector = self.inspector
+        return inspector.try_to_prepare(captured, self._buffer(inspector.shape), self._health[number].check)
 
     def _report(self, number: int, captured: Captured) -> None:
         self._inbox.report(number, _without_image(captured, captured.cause, captured.error))
@@ -346,6 +354,11 @@ class Stream:
                 results.append(self.inspector.judge(captured))
         return results
 
+    def _notice(self, source_id: str, name: str, text: str) -> None:
+        """Note something about a source's frames, in its thread."""
+        self.ledger.report(source_id, name)
+        self._say_once(f"{source_id}: {text}", about=(source_id, name))
+
     def _tell_drop(self, captured: Captured, cause: str) -> None:
         try:
             if self._on_drop:
@@ -353,9 +366,9 @@ class Stream:
         except (Exception, SystemExit) as error:  # anybody's code, in the thread of a source that must go on
             self._say_once(f"on_drop raised {type(error).__name__}: {error}")
 
-    def _say_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
+    def _say_once(self, text: str, about: object = None) -> None:
+        if (about or text) not in self._said:
+            self._said.add(about or text)
             self._say(text)
 
 

@@ -35,6 +35,7 @@ from edgead.depth import DepthRange
 from edgead.errors import CheckpointError, EdgeadError
 from edgead.files import atomic_file, write_json
 from edgead.images import PixelFormat
+from edgead.manifest import ImageSizes
 from edgead.schema import SchemaError, Within, left_out
 from edgead.train.method import Method, MethodConfig, Trained, config_from_dict, reconfigure
 from edgead.train.methods import get_method
@@ -93,6 +94,7 @@ class RunConfig:
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
         weights_sha256: of the finished run's weights; None in runs of before it was kept.
+        image_sizes: of the training images; None in runs of before they were kept.
     """
 
     method: str
@@ -118,6 +120,7 @@ class RunConfig:
     textures_fingerprint: str = ""
     held_out_parts_fingerprint: str = ""
     weights_sha256: str | None = left_out()
+    image_sizes: ImageSizes | None = left_out()
 
     @property
     def pixels(self) -> PixelFormat:

@@ -23,6 +23,7 @@ from edgead.datasets import Category, Frames, find_depth_range, load_frames, ope
 from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError, TrainingError
 from edgead.files import new_folder
 from edgead.images import Frame, list_images
+from edgead.manifest import sizes_of
 from edgead.text import file_name
 from edgead.train import checkpoint, plots
 from edgead.train.checkpoint import CURVES, RunConfig, SourceConfig
@@ -334,6 +335,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             normals=tuple(_relative(frames.paths, Path(run.data))),
             held_out=tuple(_relative(held_out.paths, Path(run.data))),
             fingerprint=frames.fingerprint,
+            image_sizes=sizes_of(frames.size_ranges()),
             held_out_fingerprint=held_out.fingerprint,
             sources=tuple(config for config, _ in opened),
             parts_fingerprint=parts_fingerprint(parts),

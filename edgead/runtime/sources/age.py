@@ -16,13 +16,13 @@ RESYNCHRONISE_AFTER = 30.0
 GAP, USUAL_GAPS = 1.0, 5.0
 """A gap in which a backlog may have formed is longer than this many seconds, and than this many usual periods."""
 PACE = 0.7
-"""A picture that comes after less than this share of the usual period comes from a backlog."""
+"""A picture that comes after less than this share of the usual period did not have to be waited for."""
+CALM, CALM_PACE = 1.0, 0.95
+"""A backlog is gone when pictures came at this share of the usual period, on average over this many seconds."""
 WAITED = 0.3
-"""Share of the usual period for which a read must have waited, where the reader came late, to know it waited at all."""
-CALM = 0.2
-"""Seconds at the camera's own pace after which a backlog counts as gone."""
-LONGEST_BACKLOG = 60.0
-"""Seconds of pictures that no buffer holds."""
+"""Share of the usual period (where it is not known, of the reader's absence) that a read takes which had to wait."""
+LEARNING, SINGLES = 0.02, 0.3
+"""Least share that the last picture has in the usual period; and that one that comes singly has."""
 
 
 class Pace:
@@ -34,13 +34,19 @@ class Pace:
     Args:
         local: a device that keeps only its newest few pictures, so that a backlog forms only where this process stood
             still. A part that triggers it may be long in coming.
+
+    Attributes:
+        on_time: the last picture was fresh as far as its pace tells.
     """
 
     def __init__(self, local: bool = False) -> None:
         self._local = local
         self._fresh_at = self._read_at = -math.inf
-        self._period = 0.0
-        self._calm_left = self._backlog_left = 0
+        self._period, self._learned = 0.0, 0
+        self._after_gap = False  # the last picture was the first one after a gap
+        self._in_doubt = False  # since a gap
+        self._pictures = self._window = 0  # since the last fresh one, and since `_window_began`
+        self._window_began = 0.0
         self.on_time = True
 
     def age(self, began: float, now: float, stood_still: bool = False) -> float:
@@ -55,23 +61,24 @@ class Pace:
             return 0.0
         away, waited, self._read_at = began - self._read_at, now - began, now
         in_pace = self._in_pace(away, waited)
-        if stood_still or self._is_gap(away + waited):
-            in_pace = False
-            if self._calm_left:  # a gap after a gap: pictures come singly, and this is their pace
-                self._learn(away, waited)
-            self._expect_backlog(away + waited)
-        elif self._calm_left:
-            self._wait_for_calm(in_pace, away)
-        if not self._calm_left:
+        after_gap, self._after_gap = self._after_gap, stood_still or self._is_gap(away + waited)
+        if self._after_gap:
+            if after_gap:  # nothing lay behind the last gap: pictures come singly, and this is their pace
+                self._learn(away, waited, SINGLES)
+            self._in_doubt, self._pictures = True, self._pictures + 1
+            self._open_window(now)
+        elif self._in_doubt:
+            self._in_doubt = not self._has_caught_up(now, in_pace or not self._came_late(away))
+        if not self._in_doubt:
             self._learn(away, waited)
-        self.on_time = in_pace and not self._calm_left
-        if self.on_time or (self._local and not self._calm_left):
-            self._fresh_at = now
+        self.on_time = in_pace and not self._in_doubt
+        if self.on_time or (self._local and not self._in_doubt):
+            self._fresh_at, self._pictures = now, 0
         return now - self._fresh_at
 
     def _in_pace(self, away: float, waited: float) -> bool:
         if self._came_late(away):
-            return waited >= WAITED * self._period
+            return waited >= WAITED * (self._period or away)
         return away + waited >= PACE * min(self._period, GAP)
 
     def _came_late(self, away: float) -> bool:
@@ -81,24 +88,34 @@ class Pace:
     def _is_gap(self, interval: float) -> bool:
         return not self._local and self._period > 0 and interval > max(GAP, USUAL_GAPS * self._period)
 
-    def _expect_backlog(self, gap: float) -> None:
-        self._calm_left = self._calm_reads()
-        self._backlog_left = 100 + int(2 * min(gap, LONGEST_BACKLOG) / (self._period or CALM))
+    def _has_caught_up(self, now: float, credible: bool) -> bool:
+        """Whether all that a gap can have left has been read, or pictures have come at the camera's pace since.
 
-    def _wait_for_calm(self, in_pace: bool, away: float) -> None:
-        self._calm_left = self._calm_left - 1 if in_pace else self._calm_reads()
-        if not in_pace and not self._came_late(away):
-            self._backlog_left -= 1
-            if not self._backlog_left:  # more than any buffer holds: the camera has become faster
-                self._calm_left, self._period = 0, 0.0
+        Args:
+            now: when a picture was read.
+            credible: this read tells something about the camera's pace.
+        """
+        self._pictures += 1
+        if self._period and now - self._fresh_at <= (self._pictures + 1) * self._period:
+            return True
+        if not credible:
+            self._open_window(now)
+            return False
+        self._window += 1
+        if self._window < CALM / (self._period or CALM):
+            return False
+        mean = (now - self._window_began) / self._window
+        self._open_window(now)
+        return mean >= min(CALM_PACE * self._period, PACE * GAP)
 
-    def _calm_reads(self) -> int:
-        return max(1, math.ceil(CALM / self._period)) if self._period else 1
+    def _open_window(self, now: float) -> None:
+        self._window, self._window_began = 0, now
 
-    def _learn(self, away: float, waited: float) -> None:
-        """Learn the camera's period from a read that waited for the camera for most of the time."""
-        if waited > away:
-            self._period += (away + waited - self._period) * (0.1 if self._period else 1.0)
+    def _learn(self, away: float, waited: float, least: float = LEARNING) -> None:
+        """Learn the camera's period from a read that waited for the camera, and not the camera for the reader."""
+        if waited >= WAITED * away:
+            self._learned += 1
+            self._period += (away + waited - self._period) * max(least, 1 / self._learned)
 
 
 class PictureClock:

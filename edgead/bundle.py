@@ -212,7 +212,7 @@ def read_manifest(path: Path) -> Manifest:
                 "Upgrade with:  pip install --upgrade edgead"
             )
         manifest = schema.read(Manifest, values)
-        manifest.input.check()
+        manifest.check()
     except FileNotFoundError as error:
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}.") from error
     except OSError as error:

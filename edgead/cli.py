@@ -21,7 +21,6 @@ from edgead.failures import INTERRUPTED, flush, prepare_streams, report
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
-    from edgead.decision import Threshold
     from edgead.runtime.proof import Proof
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -99,7 +98,10 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
 @click.option("--method", default="draem", show_default=True, help="See `edgead methods`.")
 @click.option("--data", type=PATH, help="Good images, or a data set in MVTec AD, MVTec 3D-AD or VisA form.")
 @click.option("--category", help="One of several categories, or 'all' for a run each.")
-@click.option("--preset", default="paper", show_default=True, help="paper, edge (for small devices) or nano (to try).")
+@click.option(
+    "--preset",
+    help="paper, edge (for small devices) or nano (to try). [default: the largest that trains here in 12 hours]",
+)
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods NAME`."
 )
@@ -168,17 +170,18 @@ def _refuse_others(*allowed: str) -> None:
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="Pictures to draw.")
+@click.option("--image", type=PATH, help="Put them on this good image, not on those that the run is trained on.")
+@click.option("--defect", type=int, help="Only this defect learned from a source, numbered from 0, as it was learned.")
+@click.option("--source", help="With --defect: the source, by its name in RUN/sources, where there are several.")
 @click.option("--out", required=True, type=PATH, help="Folder for NUMBER.png and NUMBER_mask.png.")
 @click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
-@click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Other seeds, other pictures."
-)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
 @_json_option
-def synthesise(run_folder: Path, count: int, out: Path, data: Path | None, seed: int, as_json: bool) -> None:
+def synthesise(run_folder: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Write synthetic anomalies, as a run is trained on, as pictures with their masks."""
     from edgead.train.synthesise import synthesise as draw
 
-    paths = draw(run_folder, out, count=count, data=data, seed=seed, console=Terminal())
+    paths = draw(run_folder, out, console=Terminal(), **options)
     _emit({"pictures": [str(path) for path in paths]}, as_json, f"{len(paths)} pictures with masks in {out}")
 
 
@@ -301,8 +304,8 @@ def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
 @click.option("--pool", default="max", show_default=True, help="Score from the map: max, or top:0.01 (mean of 1 %).")
 @click.option("--rgb/--bgr", default=None, help="Colour order that the model wants. [default: rgb]")
 @click.option("--scale", type=float, help="Grey values are divided by it first. [default: 255]")
-@click.option("--mean", metavar="A,B,C", help="Subtracted then, for each channel. [default: 0,0,0]")
-@click.option("--std", metavar="A,B,C", help="Divided by then. [default: 1,1,1]")
+@click.option("--mean", metavar="A,B,C", help="Subtracted then, for each channel; one number for grey. [default: 0]")
+@click.option("--std", metavar="A,B,C", help="Divided by then. [default: 1]")
 @_precision_options
 @click.option("--data", type=PATH, help="Labelled images that a lower precision is judged on, too.")
 @click.option("--out", type=PATH, help="The bundle. [default: runs/import/NAME.edgead, or NAME-PRECISION.edgead]")
@@ -392,13 +395,19 @@ def _parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
         return None if text is None else tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise click.UsageError(f"{option} takes three numbers with commas between them, not '{text}'.") from error
+        raise click.UsageError(
+            f"{option} takes three numbers with commas between them, or one for grey, not '{text}'."
+        ) from error
 
 
 @cli.command()
 @click.argument("bundle", type=PATH)
 @click.argument("paths", nargs=-1, required=True, type=PATH)
-@click.option("--save", type=PATH, help="Folder for overlays: heat where the map is high, the mask outlined.")
+@click.option(
+    "--save",
+    type=PATH,
+    help="Folder for overlays (heat where the map is high, the mask outlined) and reconstructions, where there are.",
+)
 @_force_option
 @_runtime_options
 @_json_option
@@ -617,7 +626,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "category": manifest.category,
         "input": f"{manifest.size[0]}×{manifest.size[1]}{_depth_words(manifest.pixels.depth_range)}",
         "precision": manifest.precision,
-        "threshold": _threshold_line(manifest.threshold),
+        "threshold": manifest.threshold.describe().removeprefix("threshold "),
         "parity": f"graph and network differ by at most {manifest.parity.score_error:.2g} in the score, "
         f"{manifest.parity.map_error:.2g} in the map",
         **({"origin": manifest.origin.describe()} if manifest.origin else {}),
@@ -644,15 +653,6 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
 
 def _depth_words(depth_range: tuple[float, float] | None) -> str:
     return "" if depth_range is None else f", with depth from {depth_range[0]:.4g} to {depth_range[1]:.4g}"
-
-
-def _threshold_line(threshold: Threshold) -> str:
-    if not threshold.normals:
-        return f"{threshold.value:.6g}, the imported model's own; how many good parts it rejects is not known"
-    return (
-        f"{threshold.value:.6g}, from {threshold.normals} held-out good images, "
-        f"rejects at most {threshold.false_reject_bound:.2%} of good parts on average"
-    )
 
 
 @cli.command()

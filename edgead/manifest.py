@@ -65,10 +65,12 @@ class InputRecord:
 
 
 @dataclass(frozen=True)
-class StoredThreshold(Threshold):
-    """The threshold, and what it was computed from.
+class StoredThreshold:
+    """The threshold, and what it was computed from; see `edgead.decision.Threshold`.
 
     Attributes:
+        value, normals, false_reject_bound, requested_bound: of the threshold.
+        false_reject_limit, confidence, condition: what it promises, for readers without edgead, where it was kept.
         scores, peaks: sorted scores and highest map values of the held-out good images; empty where there are none.
     """
 
@@ -76,8 +78,20 @@ class StoredThreshold(Threshold):
     normals: Count
     false_reject_bound: Share
     requested_bound: Annotated[float, Within(1e-12, 1)]
+    false_reject_limit: Share | None = left_out()
+    confidence: Share | None = left_out()
+    condition: str | None = left_out()
     scores: tuple[Number, ...] = ()
     peaks: tuple[Number, ...] = ()
+
+    @property
+    def rule(self) -> Threshold:
+        """The threshold itself."""
+        return Threshold(self.value, self.normals, self.false_reject_bound, self.requested_bound)
+
+    def describe(self) -> str:
+        """Say in one line what the threshold promises."""
+        return self.rule.describe()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +131,27 @@ def sizes_of(ranges: dict[str, list[float]]) -> ImageSizes | None:
 
 
 @dataclass(frozen=True)
+class ReconstructionRecord:
+    """The tensor inside the graphs that shows the reconstructed good image, and its values of black and white.
+
+    ``[N, C, H, W]`` with three or more channels, BGR first.
+    """
+
+    tensor: str
+    black: Number
+    white: Number
+
+    def check(self) -> None:
+        """Refuse a scale without a length.
+
+        Raises:
+            SchemaError: black is white.
+        """
+        if self.black == self.white:
+            raise SchemaError(f"reconstruction.white is {self.white:g}; it must differ from reconstruction.black")
+
+
+@dataclass(frozen=True)
 class LearnedSource:
     """Another product whose defects were learned from."""
 
@@ -131,15 +166,25 @@ class TrainingRecord:
     Attributes:
         sources, protocol: other products whose defects were learned from, and what that means for the figures.
         changes: settings that were changed when a stopped run went on.
+        departures: what of the published training was done otherwise.
+        devices: what it was trained on.
+        epoch_images: good images that an epoch counts.
+        textures: what filled synthetic anomalies: ``pictures``, ``procedural`` or ``none``.
+        weights: file of the backbone's weights; empty for its publisher's.
         seed, steps, images, precision, created, versions: of the training.
     """
 
     sources: tuple[LearnedSource, ...] | None = left_out()
     protocol: str | None = left_out()
     changes: tuple[str, ...] | None = left_out()
+    departures: tuple[str, ...] | None = left_out()
+    devices: tuple[str, ...] | None = left_out()
     seed: int | None = left_out()
     steps: int | None = left_out()
     images: int | None = left_out()
+    epoch_images: int | None = left_out()
+    textures: str | None = left_out()
+    weights: str | None = left_out()
     precision: str | None = left_out()
     created: str | None = left_out()
     versions: dict[str, str] | None = left_out()
@@ -318,6 +363,7 @@ class Manifest:
         calibration: of a lowered precision.
         gate: of a lowered precision: what was measured, what was allowed, what was handed back; docs/precision.md.
         images: sizes of the training images (of an imported model, of the images for the threshold), where known.
+        reconstruction: the good image that the network sees, to look at; None where there is none.
         files: file name ↦ SHA-256, for every file but the manifest.
         digest: SHA-256 of the manifest itself, see `edgead.bundle.manifest_digest`.
     """
@@ -341,8 +387,19 @@ class Manifest:
     calibration: CalibrationRecord | None = section()
     gate: GateRecord | None = section()
     images: ImageSizes | None = left_out()
+    reconstruction: ReconstructionRecord | None = left_out()
     files: dict[str, str] = field(default_factory=dict)
     digest: str = ""
+
+    def check(self) -> None:
+        """Refuse fields that contradict each other.
+
+        Raises:
+            SchemaError: they do.
+        """
+        self.input.check()
+        if self.reconstruction:
+            self.reconstruction.check()
 
     @property
     def size(self) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgead.benchmark.accuracy import FPR_LIMIT, METRICS, Miss, measure_accuracy
+from edgead.benchmark.accuracy import FPR_LIMIT, METRICS, OWN_THRESHOLD, Miss, measure_accuracy, share_with_interval
 from edgead.benchmark.latency import measure_latency
 from edgead.benchmark.machine import describe_machine, versions
 from edgead.console import Console
@@ -112,6 +112,8 @@ def benchmark(
                 **accuracy.values,
             }
         )
+        if warning := _warning(rows[-1]):
+            console.say(f"Warning: {manifest.name}: {warning}")
         misses.append((f"{manifest.name} on {category.name}", accuracy.misses))
     # Bundles without depth leave it out of the frames; those with other ranges are timed no differently.
     pixels = next((inspector.pixels for inspector in inspectors if inspector.depth_range), COLOUR)
@@ -154,17 +156,24 @@ def write_report(report: Report, folder: Path) -> None:
 
 def to_table(rows: Sequence[dict[str, Any]]) -> str:
     """Format rows, or averages, as a table in plain text."""
-    names = ["bundle", "category", *METRICS, "p50 ms", "p90 ms", "p99 ms"]
+    names = ["bundle", "category", *METRICS, *OWN_THRESHOLD.values(), "p50 ms", "p90 ms", "p99 ms"]
     cells = [names]
     for row in rows:
         figures = ["–" if row[name] is None else f"{100 * row[name]:.1f} %" for name in METRICS]
+        shares = [share_with_interval(row, name) for name in OWN_THRESHOLD]
         times = [f"{row['latency_ms'][name]:.1f}" for name in ("p50", "p90", "p99")]
-        cells.append([row["bundle"], row["category"], *figures, *times])
+        cells.append([row["bundle"], row["category"], *figures, *shares, *times])
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
     # Some figures cannot be read without a word on how they came about.
     notes = [f"{row['bundle']}: {row['protocol']}" for row in rows if row["protocol"]]
+    notes += [f"Warning: {row['bundle']}: {_warning(row)}" for row in rows if _warning(row)]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *notes])
+
+
+def _warning(row: dict[str, Any]) -> str:
+    """Return what contradicts the threshold's promise in a row; averages have none."""
+    return str((row.get("promise") or {}).get("warning", ""))
 
 
 def _category_of(inspector: Inspector, categories: Sequence[Category]) -> Category:
@@ -226,15 +235,27 @@ def _to_csv(rows: Sequence[dict[str, Any]]) -> str:
         "precision",
         *METRICS,
         "false_reject_rate",
+        "false_reject_low",
+        "false_reject_high",
+        "promised_average",
+        "promised_limit",
         "detection_rate",
+        "detection_low",
+        "detection_high",
         "p50_ms",
         "p90_ms",
         "p99_ms",
         "protocol",
+        "warning",
     ]
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(names)
     for row in rows:
         flat = {**row, **{f"{name}_ms": value for name, value in row["latency_ms"].items()}}
+        for name in OWN_THRESHOLD:
+            flat[f"{name}_low"], flat[f"{name}_high"] = row[f"{name}_interval"]
+        promise = row["promise"] or {}
+        flat["warning"] = _warning(row)
+        flat |= {f"promised_{name}": promise.get(name, "") for name in ("average", "limit")}
         writer.writerow([flat[name] for name in names])
     return stream.getvalue()

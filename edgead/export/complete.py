@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 import edgead
@@ -44,7 +45,7 @@ class Limits:
     def fields(self) -> dict[str, Any]:
         """Return the manifest's fields."""
         # The scores are kept so that `--threshold fpr:…` can choose anew beside the line, also where a region counts.
-        facts = dataclasses.asdict(self.threshold)
+        facts = self.threshold.fields()
         stored = StoredThreshold(**facts, scores=tuple(self.scores), peaks=tuple(self.peaks))
         return {"threshold": stored, "mask_threshold": self.mask}
 
@@ -130,10 +131,19 @@ def seal(folder: Path, assembled: Assembled, console: Console) -> Manifest:
     for other in others:
         shutil.rmtree(other)
     warn_of_refusals(folder / MODEL, console)
-    manifest = write_bundle(folder, assembled.manifest, assembled.golden)
+    made = assembled.manifest
+    if made.reconstruction and not all(_makes(graph, made.reconstruction.tensor) for graph in folder.glob("*.onnx")):
+        console.say("At this precision the graph holds no reconstruction to look at")
+        made = dataclasses.replace(made, reconstruction=None)
+    manifest = write_bundle(folder, made, assembled.golden)
     console.say(assembled.summary)
     console.say(manifest.threshold.describe())
     return manifest
+
+
+def _makes(graph: Path, tensor: str) -> bool:
+    nodes = onnx.load(graph, load_external_data=False).graph.node
+    return any(tensor in node.output for node in nodes)
 
 
 def run_singly(engine: Engine, frames: Frames, track: Any) -> Outputs:

@@ -21,7 +21,7 @@ from edgead.export.complete import Assembled, assemble, limits_of, seal
 from edgead.export.gate import Budget, read_labelled
 from edgead.export.parity import run_reference
 from edgead.export.target import choose_target
-from edgead.export.to_onnx import write_onnx
+from edgead.export.to_onnx import facts_of_reconstruction, write_onnx
 from edgead.files import atomic_folder
 from edgead.manifest import DataRecord, InputRecord, LearnedSource, Manifest, TrainingRecord, sizes_of
 from edgead.train import checkpoint
@@ -168,7 +168,15 @@ def _assemble(
     size = (held_out.frames.shape[1], held_out.frames.shape[2])
     channels = None if run.depth_range is None else run.pixels.channels
     folder.mkdir()
-    write_onnx(method.deployable(), size, folder / MODEL, method.sensitive, run.pixels.channels)
+    shown = method.reconstruction()
+    write_onnx(
+        method.deployable(),
+        size,
+        folder / MODEL,
+        method.sensitive,
+        run.pixels.channels,
+        shown.module if shown else "",
+    )
     return assemble(
         folder,
         {
@@ -181,6 +189,7 @@ def _assemble(
             "data": DataRecord(run.fingerprint, held_out.fingerprint),
             "training": _training(run, method),
             "images": run.image_sizes or sizes_of(held_out.size_ranges()),
+            "reconstruction": facts_of_reconstruction(shown),
         },
         reference=lambda frames: run_reference(method.detector(), frames),
         probes=np.concatenate([held_out.frames[:count], anomalies[:count]]),
@@ -220,9 +229,14 @@ def _training(run: RunConfig, method: Method) -> TrainingRecord:
         sources=tuple(LearnedSource(source.name, source.fingerprint) for source in run.sources) or None,
         protocol=method.card.protocol if run.sources else None,
         changes=run.changes or None,
+        departures=run.departures or None,
+        devices=run.devices or None,
         seed=run.seed,
-        steps=method.config.total_steps(len(run.normals)),
+        steps=method.config.total_steps(run.steps_in_epoch),
         images=len(run.normals),
+        epoch_images=run.epoch_images or len(run.normals),
+        textures="pictures" if run.textures else "procedural" if method.takes_textures else "none",
+        weights=run.weights or "",
         precision=run.precision,
         created=run.created,
         versions=run.versions,

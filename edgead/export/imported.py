@@ -22,13 +22,14 @@ from edgead.export import anomalib
 from edgead.export.calibration import find_images
 from edgead.export.choose import PrecisionOptions, Trial, choose
 from edgead.export.complete import Assembled, Limits, assemble, limits_of, seal
-from edgead.export.foreign import dimensions, find_input, is_channels_last, pick_outputs, precision_of, read_onnx
+from edgead.export.foreign import dimensions, find_channels, find_input, pick_outputs, precision_of, read_onnx
 from edgead.export.gate import read_labelled
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.original import Original, Reading, as_maps, find_resize, observe
 from edgead.export.target import choose_target
 from edgead.export.wrap import wrap
 from edgead.files import atomic_folder, sha256
+from edgead.images import COLOUR, PixelFormat
 from edgead.manifest import DataRecord, HeadRecord, InputRecord, Manifest, Origin, TrainingRecord, sizes_of
 
 SOURCES = ("onnx", "anomalib")
@@ -65,8 +66,8 @@ class OnnxOptions:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if values is not None and (len(values) != 3 or not np.isfinite(values).all()):
-                raise ConfigError(f"--{name} takes three numbers, one for each channel, not {values}.")
+            if values is not None and (len(values) not in (1, 3) or not np.isfinite(values).all()):
+                raise ConfigError(f"--{name} takes three numbers, one for each channel (grey: one), not {values}.")
         if self.std is not None and min(self.std) <= 0:
             raise ConfigError(f"--std must be positive, not {self.std}.")
         if self.scale is not None and not 0 < self.scale < np.inf:
@@ -205,14 +206,14 @@ def choose_import_target(
     return choose_target(out, "import", files[0].stem, wanted or "fp32", same, force)
 
 
-def load_normals(data: str | Path, size: tuple[int, int], console: Console) -> Frames:
+def load_normals(data: str | Path, size: tuple[int, int], console: Console, pixels: PixelFormat = COLOUR) -> Frames:
     """Read the good images of a folder or of a data set's training part.
 
     Raises:
         DataError: there are none that can be read.
     """
     category = open_category(data)
-    frames = load_frames(category.normals, size, progress=console.track("reading good images"))
+    frames = load_frames(category.normals, size, pixels, console.track("reading good images"))
     for line in frames.skipped[:3]:
         console.say(f"left out: {line}")
     if not len(frames.frames):
@@ -296,7 +297,7 @@ def files_of(paths: Sequence[Path]) -> dict[str, str]:
 
 def describe(reading: Reading) -> str:
     """Say in one line what the model is taken to want."""
-    order = "RGB" if reading.rgb else "BGR"
+    order = "grey" if reading.channels == 1 else "RGB" if reading.rgb else "BGR"
     text = f"input {reading.size[0]}×{reading.size[1]} {order}"
     text += f" divided by {reading.scale:g}" if reading.scale != 1 else ""
     if any(reading.mean) or any(value != 1 for value in reading.std):
@@ -311,7 +312,8 @@ def describe(reading: Reading) -> str:
 def _take(model: onnx.ModelProto, options: OnnxOptions, heads: Mapping[str, anomalib.Head] | None = None) -> _Taken:
     """Resolve what the options leave open from the model itself."""
     value = find_input(model, options.input)
-    channels_last = is_channels_last(value)
+    channels, channels_last = find_channels(value)
+    _check_channels(channels, options)
     if heads is None:
         score, anomaly_map = pick_outputs(model, options.score, options.map)
     else:
@@ -321,17 +323,28 @@ def _take(model: onnx.ModelProto, options: OnnxOptions, heads: Mapping[str, anom
     reading = Reading(
         input=value.name,
         size=(0, 0),
+        channels=channels,
         channels_last=channels_last,
         rgb=True if options.rgb is None else options.rgb,
         scale=options.scale or (1.0 if bytes_in else 255.0),
-        mean=options.mean or (0.0, 0.0, 0.0),
-        std=options.std or (1.0, 1.0, 1.0),
+        mean=options.mean or (0.0,) * channels,
+        std=options.std or (1.0,) * channels,
         score=score,
         map=anomaly_map,
         pool=options.share,
     )
     reading = dataclasses.replace(reading, size=_find_size(model, value, reading, options.size))
     return _Taken(model, observe(model, reading), dict(heads or {}), ())
+
+
+def _check_channels(channels: int, options: OnnxOptions) -> None:
+    """Refuse options that are of another number of channels than the model's."""
+    if channels == 1 and options.rgb is not None:
+        raise ConfigError("The model takes grey images, which have no colour order; leave out --rgb and --bgr.")
+    for name in ("mean", "std"):
+        values = getattr(options, name)
+        if values is not None and len(values) != channels:
+            raise ConfigError(f"--{name} takes one number for each of the model's {channels} channels, not {values}.")
 
 
 def _find_size(

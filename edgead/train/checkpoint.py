@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +38,7 @@ from edgead.files import atomic_file, write_json
 from edgead.images import PixelFormat
 from edgead.manifest import ImageSizes
 from edgead.schema import SchemaError, Within, left_out
-from edgead.train.method import Method, MethodConfig, Trained, config_from_dict, reconfigure
+from edgead.train.method import Method, MethodConfig, Trained, config_from_dict, reconfigure, steps_in_epoch
 from edgead.train.methods import get_method
 
 if sys.platform != "win32":
@@ -91,6 +92,11 @@ class RunConfig:
         parts_fingerprint, held_out_parts_fingerprint: SHA-256 over the foreground masks of the training images and of
             those held out; empty where there are none, the second in runs of before it was kept, too.
         depth_range: of the training images' depth, see `edgead.depth`; None where none is learned from.
+        epoch_images: good images that an epoch of the schedule counts: all of them, as published, those held out too.
+            0 in runs of before it was kept, which counted the images trained on alone.
+        devices: what it was trained on, in order.
+        departures: what of the published training is done otherwise, in words, when it was started.
+        choice: why this preset was taken, where nobody named one.
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
         weights_sha256: of the finished run's weights; None in runs of before it was kept.
@@ -121,6 +127,18 @@ class RunConfig:
     held_out_parts_fingerprint: str = ""
     weights_sha256: str | None = left_out()
     image_sizes: ImageSizes | None = left_out()
+    epoch_images: int = 0
+    devices: tuple[str, ...] = ()
+    departures: tuple[str, ...] = ()
+    choice: str = ""
+
+    @property
+    def steps_in_epoch(self) -> Fraction:
+        """Optimiser steps in an epoch. A run of before `epoch_images` keeps its own, which are no whole number."""
+        batch_size = self.config["batch_size"]
+        if self.epoch_images:
+            return steps_in_epoch(self.epoch_images, batch_size)
+        return Fraction(len(self.normals), batch_size)
 
     @property
     def pixels(self) -> PixelFormat:
@@ -332,6 +350,16 @@ def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]
         ) from error
     rest = {name.removeprefix("optimizer/"): value for name, value in tensors.items() if name[0] == "o"}
     return state, rest
+
+
+def load_position(folder: Path) -> tuple[int, int]:
+    """Return the stage and its steps that are done in an unfinished run; zeros where nothing is, or is readable."""
+    try:
+        with safe_open(folder / STATE, framework="pt") as file:
+            metadata = file.metadata()
+        return int(metadata["stage"]), int(metadata["step"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return 0, 0
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, player: int, tensors: Mapping[str, Tensor]) -> None:

@@ -95,6 +95,29 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
         benchmark([bundle.path], tmp_path / "data", rounds=1, out=tmp_path / "other")
 
 
+def test_a_promise_that_does_not_hold_is_told_everywhere(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle.path, tmp_path / "low.edgead"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["threshold"] |= {"value": -1.0, "normals": 99, "requested_bound": 0.01, "false_reject_bound": 0.01}
+    manifest["digest"] = manifest_digest(manifest)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    said: list[str] = []
+    console = Console()
+    console.say = said.append  # type: ignore[method-assign]
+    report, folder = benchmark([copy], parts, rounds=1, pixel_size=64, out=tmp_path / "out", console=console)
+    [row] = report.rows
+    assert row["false_reject_interval"] == [pytest.approx(0.025 ** (1 / 4)), 1.0]
+    assert row["promise"]["average"] == 0.01
+    warning = row["promise"]["warning"]
+    assert "4 of 4 good test images are rejected" in warning
+    [line] = csv.DictReader((folder / "results.csv").read_text().splitlines())
+    assert line["warning"] == warning
+    assert float(line["promised_limit"]) == row["promise"]["limit"]
+    assert any(warning in text for text in said)
+    assert warning in to_table(report.rows)
+    assert "4 of 4 good test images" in (folder / "report.html").read_text()
+
+
 def test_without_masks_there_are_no_pixel_metrics(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(parts, tmp_path / "washer"))
     shutil.rmtree(data / "ground_truth")

@@ -229,12 +229,13 @@ def test_weights_of_another_run_are_refused(trained: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["draem", "depth"])
-def test_run_configurations_of_format_1_are_read_and_written_the_same(name: str, tmp_path: Path) -> None:
+def test_run_configurations_of_format_1_are_read_and_lose_nothing(name: str, tmp_path: Path) -> None:
     file = Path(__file__).parents[1] / "format_1" / "runs" / f"{name}.json"
     (tmp_path / "config.json").write_bytes(file.read_bytes())
     run = checkpoint.load_run_config(tmp_path)
     checkpoint.save_run_config(tmp_path, run)
-    assert (tmp_path / "config.json").read_bytes() == file.read_bytes()
+    before, after = (json.loads(path.read_text()) for path in (file, tmp_path / "config.json"))
+    assert {name: after[name] for name in before} == before
 
 
 def test_a_wrong_value_in_a_run_is_refused_with_its_place(trained: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from edgead.manifest import BudgetRecord
 from edgead.runtime.engines import CPU_MODEL, open_engine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import load
+from edgead.runtime.reconstruction import Reconstructor
 
 
 class Said(Console):
@@ -45,6 +46,12 @@ ANYTHING = Budget(auroc_drop=1, flips=1)
 @pytest.fixture(scope="module")
 def int8(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export(trained, precision="int8", budget=ANYTHING, out=tmp_path_factory.mktemp("int8") / "tiny.edgead")
+
+
+def test_an_int8_bundle_holds_the_reconstruction_too(int8: Bundle, bundle: Bundle) -> None:
+    frame = bundle.golden().frames[0]
+    change = np.abs(Reconstructor(int8)(frame).astype(int) - Reconstructor(bundle)(frame))
+    assert change.mean() < 6
 
 
 def test_an_int8_bundle_says_how_it_came_about(int8: Bundle, bundle: Bundle) -> None:

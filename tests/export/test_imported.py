@@ -19,6 +19,7 @@ from foreign_models import (
     STD,
     THRESHOLD,
     anomalib_model,
+    build,
     bytes_model,
     odd_model,
     plain_model,
@@ -31,6 +32,7 @@ from foreign_models import (
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
+from PIL import Image
 
 from edgead.bundle import Bundle, read_bundle
 from edgead.decision import Verdict
@@ -357,9 +359,9 @@ def spoilt(tmp_path: Path) -> Path:
     write(folder / "future.onnx", future.SerializeToString())
     save(plain_model(size=("H", "W")), folder / "dynamic.onnx")
     save(plain_model(batch=4), folder / "four.onnx")
-    grey = plain_model()
-    grey.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
-    write(folder / "grey.onnx", grey.SerializeToString())
+    infrared = plain_model()
+    infrared.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    write(folder / "infrared.onnx", infrared.SerializeToString())
     two = plain_model()
     two.graph.input.append(onnx.helper.make_tensor_value_info("other", 1, [1]))
     write(folder / "two.onnx", two.SerializeToString())
@@ -387,7 +389,7 @@ def spoilt(tmp_path: Path) -> Path:
         ("endless", r"repeats a part of itself \(Loop\), which may never end"),
         ("dynamic", "--size HEIGHTxWIDTH"),
         ("four", "takes 4 images at a time"),
-        ("grey", "has the shape N×1×24×32; colour images have three channels"),
+        ("infrared", "has the shape N×4×24×32; colour images have three channels, grey ones one"),
         ("two", "The model has 2 inputs: image, other. Name the image with --input"),
     ],
 )
@@ -473,3 +475,41 @@ def test_real_anomalib_models(tmp_path: Path) -> None:
         largest = max(1, np.abs(reference["raw_maps"]).max())
         assert np.abs(scores - reference["raw_scores"]).max() < 1e-4 * largest, path
         assert np.abs(maps - reference["raw_maps"]).max() < 1e-4 * largest, path
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_grey_model_gets_grey_values_as_pillow_makes_them(channels_last: bool, parts: Path, tmp_path: Path) -> None:
+    shape, perm = ("N, 24, 32, 1", "Transpose <perm = [0, 3, 1, 2]>") if channels_last else ("N, 1, 24, 32", "Identity")
+    text = f"""
+    <ir_version: 8, opset_import: ["" : 17]>
+    main (float[{shape}] image) => (float[N, 1, 6, 8] heat) {{
+        planes = {perm}(image)
+        features = Conv <strides = [4, 4], kernel_shape = [4, 4]> (planes, kernel)
+        heat = Abs(features)
+    }}"""
+    model = build(text, {"kernel": np.random.default_rng(1).normal(0, 0.2, (1, 1, 4, 4)).astype(np.float32)})
+    path = save(model, tmp_path / "grey.onnx")
+    options = OnnxOptions(mean=(0.45,), std=(0.2,))
+    bundle = import_onnx(path, threshold_data=parts, options=options, out=tmp_path / "b.edgead")
+    frames = noise((24, 32))
+    grey = np.stack([np.asarray(Image.fromarray(frame[..., ::-1].copy()).convert("L")) for frame in frames])
+    values = ((grey.astype(np.float32) / 255 - 0.45) / 0.2)[:, None]
+    [heat] = tensors(model, values.transpose(0, 2, 3, 1) if channels_last else values, "heat")
+    scores, _ = run_bundle(bundle, frames)
+    assert np.abs(scores - heat.max(axis=(1, 2, 3))).max() < 1e-5
+    assert bundle.manifest.config["channels"] == 1
+    assert check_golden(bundle, OnnxRuntimeEngine(bundle.model)).good
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(OnnxOptions(rgb=True), "no colour order"), (OnnxOptions(mean=(0.1, 0.2, 0.3)), "each of the model's 1 channels")],
+)
+def test_what_a_grey_model_has_no_use_for_is_refused(options: OnnxOptions, words: str, tmp_path: Path) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    main (float[N, 1, 24, 32] image) => (float[N, 1, 24, 32] heat) {
+        heat = Abs(image)
+    }"""
+    with pytest.raises(ConfigError, match=words):
+        import_onnx(save(build(text, {}), tmp_path / "grey.onnx"), options=options, threshold_data=tmp_path)

@@ -252,7 +252,7 @@ class Stream:
         try:
             self.inspector.keep_warm()
         except Exception as error:  # beside a line a failure is a verdict: the next frame's
-            self._say_once(f"The engine cannot be kept warm: {error}")
+            self._say_once(f"The engine cannot be kept warm: {error}", "keep warm")
 
     def _limits_of(self, inspector: Inspector) -> Limits:
         policy, bundle = self.policy, inspector.bundle
@@ -357,18 +357,19 @@ class Stream:
     def _notice(self, source_id: str, name: str, text: str) -> None:
         """Note something about a source's frames, in its thread."""
         self.ledger.report(source_id, name)
-        self._say_once(f"{source_id}: {text}", about=(source_id, name))
+        self._say_once(f"{source_id}: {text}", (source_id, name))
 
     def _tell_drop(self, captured: Captured, cause: str) -> None:
         try:
             if self._on_drop:
                 self._on_drop(captured, cause)
         except (Exception, SystemExit) as error:  # anybody's code, in the thread of a source that must go on
-            self._say_once(f"on_drop raised {type(error).__name__}: {error}")
+            self._say_once(f"on_drop raised {type(error).__name__}: {error}", ("on_drop", type(error)))
 
-    def _say_once(self, text: str, about: object = None) -> None:
-        if (about or text) not in self._said:
-            self._said.add(about or text)
+    def _say_once(self, text: str, about: object) -> None:
+        """Say the first of several lines about the same; each may be different."""
+        if about not in self._said:
+            self._said.add(about)
             self._say(text)
 
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import pytest
+from conftest import wait_until
 
+from edgead.decision import Verdict
+from edgead.runtime import clock as clock_module
 from edgead.runtime.clock import STALE_AFTER
+from edgead.runtime.inspector import Inspector
+from edgead.runtime.ledger import Ledger
 from edgead.runtime.sources.age import PictureClock
+from edgead.runtime.sources.python import IterableSource
+from edgead.runtime.stream import Policy, Stream
 
 
 @dataclass
@@ -145,3 +155,43 @@ def test_camera_that_becomes_slower_or_faster_is_followed() -> None:
             began, now = now + 0.001, now + period
             ages.append(clock.age(began, now, None))
         assert max(ages[-10:]) < 0.5
+
+
+def test_standstill_is_noticed_by_whoever_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(clock_module, "elapsed", lambda: now[0])
+    monkeypatch.setattr(clock_module, "TICK", 3600.0)
+    standstill, before = clock_module.Standstill(), time.monotonic()
+    now[0] += 50  # nobody watches yet
+    with standstill.watch():
+        assert standstill.since(before) == 0
+        now[0] += 12
+        assert standstill.since(before) == 12
+        assert standstill.since(time.monotonic()) == 0
+
+
+def test_picture_from_before_a_standstill_is_not_decided_on(
+    inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Suspend in the middle of an inference: `time.monotonic` does not notice."""
+    offset, really = [0.0], clock_module.elapsed
+    monkeypatch.setattr(clock_module, "elapsed", lambda: really() + offset[0])
+    infer = inspector.engine.infer
+
+    def suspended(frames: Any) -> Any:
+        offset[0] += 12 if offset[0] == 0 else 0
+        return infer(frames)
+
+    monkeypatch.setattr(inspector.engine, "infer", suspended)
+    frames = list(np.random.default_rng(0).integers(0, 256, (4, 48, 64, 3), np.uint8))
+
+    def camera() -> Iterator[np.ndarray]:
+        for number, frame in enumerate(frames):
+            yield frame
+            wait_until(lambda wanted=number + 1: ledger.inferred == wanted)
+
+    ledger = Ledger()
+    results = list(Stream(inspector, [IterableSource(camera(), live=True)], Policy(health="off"), ledger))
+    assert [result.cause for result in results] == ["stale", "", "", ""]
+    assert "stood still for 12" in results[0].reason
+    assert results[0].verdict is Verdict.UNKNOWN

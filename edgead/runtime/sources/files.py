@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgead.errors import DataError, SourceError
-from edgead.images import COLOUR, PixelFormat, cv2, is_image, list_images, read_frame
+from edgead.images import COLOUR, PixelFormat, cv2, is_image_file, list_images, read_frame
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 
 
@@ -27,7 +27,7 @@ def open_path(uri: str, forms: str, pixels: PixelFormat) -> Source:
     if path.is_dir():
         paths = list_images(path, recursive=True)
     elif path.is_file():
-        if not is_image(path):
+        if not is_image_file(path):
             return VideoSource(path)
         paths = [path]
     else:

@@ -59,6 +59,7 @@ def open_all(sources: Sequence[Any] | Mapping[str, Any], pixels: PixelFormat = C
     """
     named = sources.items() if isinstance(sources, Mapping) else [("", source) for source in sources]
     opened: list[Source] = []
+    ours: list[Source] = []
     dead: list[CameraError] = []
     try:
         for name, source in named:
@@ -67,11 +68,13 @@ def open_all(sources: Sequence[Any] | Mapping[str, Any], pixels: PixelFormat = C
             except CameraError as error:
                 dead.append(error)
                 opened.append(_call(AwaitedCamera(source, pixels, error), name))
+            if isinstance(source, str):
+                ours.append(opened[-1])
         if dead and len(dead) == len(opened):
             raise dead[0]
         _refuse_equal_names(opened)
     except BaseException:
-        for each in opened:
+        for each in ours:
             each.__exit__(None, None, None)
         raise
     return opened

@@ -104,8 +104,8 @@ class ParityRecord:
     frames: Count = 0
     score_error: Error
     map_error: Error
-    tolerance: Error
-    map_tolerance: Error | None = left_out()
+    tolerance: Number
+    map_tolerance: Number | None = left_out()
 
 
 @dataclass(frozen=True)

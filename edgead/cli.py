@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgead import __version__
-from edgead.console import Terminal
+from edgead.console import Terminal, guard_stderr
 from edgead.errors import DeviceError
 from edgead.failures import INTERRUPTED, flush, prepare_streams, report
+from edgead.redaction import printable, redact
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -34,10 +35,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code. An error is one to three lines, see `edgead.failures`."""
     for variable, level in QUIET.items():
         os.environ.setdefault(variable, level)  # read when OpenCV is imported, which is later
+    prepare_streams()
+    guard_stderr()
     with contextlib.suppress(ValueError):  # not in the main thread
         # It ends as Ctrl-C does, and leaves nothing half-written.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    prepare_streams()
     try:
         code = cli.main(args=arguments, prog_name="edgead", standalone_mode=False) or 0
     except (Exception, KeyboardInterrupt) as error:
@@ -46,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _emit(value: Any, as_json: bool, text: str) -> None:
-    click.echo(json.dumps(value, indent=2) if as_json else text)
+    click.echo(json.dumps(value, indent=2) if as_json else "\n".join(map(printable, text.split("\n"))))
 
 
 def _json_option(function: F) -> F:
@@ -452,7 +454,8 @@ def predict(
 def _line(result: dict[str, Any]) -> str:
     score = "-" if result["score"] is None else f"{result['score']:.6g}"
     where = click.format_filename(result["path"]) if result["path"] else f"{result['source_id']}#{result['frame_id']}"
-    return f"{result['verdict']:<8}{score:<12}{where}" + (f"  ({result['reason']})" if result["score"] is None else "")
+    reason = f"  ({result['reason']})" if result["score"] is None else ""
+    return printable(f"{result['verdict']:<8}{score:<12}{where}{reason}")
 
 
 @cli.command()
@@ -509,11 +512,9 @@ def _line(result: dict[str, Any]) -> str:
 @click.option("--record", type=PATH, help="Folder that keeps frames and results, for --source replay:DIR.")
 @click.option("--shadow", type=PATH, help="A second bundle that runs beside; signal USR1 exchanges the two.")
 @click.option(
-    "--metrics",
-    "metrics_port",
-    type=click.IntRange(0, 65535),
-    help="Serve Prometheus metrics on this port of 127.0.0.1.",
+    "--metrics", metavar="PORT", help="Serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT."
 )
+@click.option("--metrics-token", default="", help="Bearer token that requests for metrics must carry; '${NAME}' works.")
 @_runtime_options
 @_json_option
 def run(bundle: Path, as_json: bool, **options: Any) -> None:
@@ -598,7 +599,7 @@ def benchmark(
         pixel_size=pixel_size,
         out=out,
         force=force,
-        command=["edgead", *sys.argv[1:]],
+        command=["edgead", *map(redact, sys.argv[1:])],
         console=Terminal(),
     )
     table = to_table([*report.rows, *report.results["averages"]])

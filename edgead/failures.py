@@ -20,6 +20,7 @@ import click
 from edgead import __version__
 from edgead.errors import EdgeadError, was_interrupted
 from edgead.home import state_folder
+from edgead.redaction import redact, shown
 
 INTERRUPTED, UNFORESEEN = 130, 70
 DEBUG = "EDGEAD_DEBUG"
@@ -77,7 +78,7 @@ def report(error: BaseException) -> int:
 
 def _complain(text: str, code: int) -> int:
     with contextlib.suppress(OSError, ValueError):  # standard error may be closed, too
-        click.echo(f"Error: {text}", err=True)
+        click.echo(f"Error: {shown(text)}", err=True)
     return code
 
 
@@ -101,8 +102,6 @@ def _unforeseen(error: BaseException) -> int:
 
 
 def _redacted(text: str) -> str:
-    from edgead.redaction import redact
-
     try:
         return redact(text)
     except Exception:  # the message of a fault must not raise another one

@@ -163,7 +163,7 @@ _METRICS = (
     ("frames_dropped_total", "counter", "Frames without a result by cause."),
     ("source_reports_total", "counter", "What was noticed about a source, by cause; not frames."),
     ("frames_in_flight", "gauge", "Frames between capture and result."),
-    ("latency_milliseconds", "histogram", "Picture made to decision."),
+    ("latency_seconds", "histogram", "Picture made to decision."),
 )
 
 
@@ -173,11 +173,15 @@ def _samples(name: str, source: str, account: Account) -> list[str]:
         return [f"{full}{{{source}}} {account.captured}"]
     if name == "frames_in_flight":
         return [f"{full}{{{source}}} {account.in_flight}"]
-    if name == "latency_milliseconds":
-        limits = [*map(str, BUCKETS_MS), "+Inf"]
+    if name == "latency_seconds":
+        limits = [*(f"{limit / 1e3:g}" for limit in BUCKETS_MS), "+Inf"]
         counts = [sum(account.latency[: index + 1]) for index in range(len(limits))]
         lines = [f"{full}_bucket{{{source},{label('le', limit)}}} {count}" for limit, count in zip(limits, counts)]
-        return [*lines, f"{full}_sum{{{source}}} {account.latency_sum:.3f}", f"{full}_count{{{source}}} {counts[-1]}"]
+        return [
+            *lines,
+            f"{full}_sum{{{source}}} {account.latency_sum / 1e3:.6f}",
+            f"{full}_count{{{source}}} {counts[-1]}",
+        ]
     kind, counted = {
         "frames_inferred_total": ("verdict", {verdict.value: account.verdicts[verdict.value] for verdict in Verdict}),
         "frames_unknown_total": ("cause", dict(account.unknown)),

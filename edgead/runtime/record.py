@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ from edgead.files import write_json
 from edgead.images import COLOUR, PixelFormat, cv2, read_image
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.result import Result
+from edgead.runtime.sinks.lines import LineFile
+from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.schema import OneOf, SchemaError, left_out
 
@@ -52,7 +55,7 @@ class RecordedResult:
     frame: str | None = None
 
 
-class Recorder:
+class Recorder(BaseSink):
     """A sink that writes a recording.
 
     Args:
@@ -68,23 +71,25 @@ class Recorder:
     def __init__(self, folder: Path, inspector: Inspector) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"{folder} is not empty; a recording needs a folder of its own.")
-        self.name, self._folder, self._line = f"record:{folder}", folder, 0
+        super().__init__(f"record:{folder}")
+        self._folder, self._line = folder, 0
         (folder / "frames").mkdir(parents=True, exist_ok=True)
         manifest = inspector.bundle.manifest
         model, depth_range = manifest.files[MODEL], inspector.depth_range
         facts = RecordingFacts(FORMAT, manifest.name, model, depth_range, inspector.engine.name)
         write_json(folder / "recording.json", schema.write(facts))
-        self._events = (folder / "events.jsonl").open("wb", buffering=0)
+        self._events = LineFile(folder / "events.jsonl")
 
     def write(self, result: Result) -> None:
-        frame = None
-        if result.frame is not None and result.anomaly_map is not None:
-            frame = f"frames/{self._line:09d}.png"
-            # Level 1: lossless whatever the level, and the sink must keep up with the camera.
-            fast = [cv2().IMWRITE_PNG_COMPRESSION, 1]
-            if not cv2().imwrite(str(self._folder / frame), result.frame, fast):
-                raise DataError(f"{self._folder / frame} could not be written; is the disk full?")
-        self._write_event({"frame": frame, **result.to_dict()})
+        if result.frame is None or result.anomaly_map is None:
+            self._write_event({"frame": None, **result.to_dict()})
+            return
+        frame = f"frames/{self._line:09d}.png"
+        # Level 1: lossless whatever the level, and the sink must keep up with the camera.
+        _, data = cv2().imencode(".png", result.frame, [cv2().IMWRITE_PNG_COMPRESSION, 1])
+        with _removed_on_error(self._folder / frame) as path:  # OpenCV's own imwrite does not notice a full disk
+            path.write_bytes(data)
+            self._write_event({"frame": frame, **result.to_dict()})
 
     def drop(self, captured: Captured, cause: str) -> None:
         """Note a frame that got no result."""
@@ -92,11 +97,20 @@ class Recorder:
         self._write_event({**event, "t_capture": round(captured.t_capture, 6)})
 
     def _write_event(self, event: dict[str, Any]) -> None:
-        self._events.write(json.dumps(event).encode() + b"\n")
+        self._events.write(json.dumps(event).encode())
         self._line += 1
 
     def close(self) -> None:
         self._events.close()
+
+
+@contextmanager
+def _removed_on_error(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def open_replay(uri: str, pixels: PixelFormat = COLOUR) -> Source:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgead.decision import Verdict
 from edgead.images import Frame, Mask
+from edgead.redaction import redact
 from edgead.runtime.defects import boxes_of, contours_of, is_finite, mark_in_frame
 from edgead.text import valid
 
@@ -125,7 +126,7 @@ class Result:
             "frame_id": self.frame_id,
             "path": valid(self.path) or None,
             "verdict": self.verdict.value,
-            "reason": valid(self.reason),
+            "reason": valid(redact(self.reason)),
             "cause": self.cause or None,
             "score": self.score if math.isfinite(self.score) else None,
             "threshold": self.threshold,

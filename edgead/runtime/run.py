@@ -16,7 +16,7 @@ from edgead.console import Console
 from edgead.errors import SourceError, describe
 from edgead.runtime.inspector import Inspector, load, refuse_other_depth
 from edgead.runtime.ledger import Ledger
-from edgead.runtime.metrics_server import MetricsServer
+from edgead.runtime.metrics_server import MetricsServer, parse_address
 from edgead.runtime.outbox import Outbox, to_prometheus
 from edgead.runtime.record import Recorder
 from edgead.runtime.result import Result
@@ -25,6 +25,7 @@ from edgead.runtime.shadow import Shadow
 from edgead.runtime.signals import listen
 from edgead.runtime.sinks import open_sink
 from edgead.runtime.sources.opening import open_all
+from edgead.runtime.sources.uri import fill_secrets
 from edgead.runtime.stream import Policy, Stream, run_stream
 
 END_WITHIN = 15.0
@@ -46,7 +47,8 @@ def run(
     shapes: Sequence[str] = (),
     record: Path | None = None,
     shadow: Path | None = None,
-    metrics_port: int | None = None,
+    metrics: str | None = None,
+    metrics_token: str = "",
     max_frames: int | None = None,
     on_result: Callable[[Result], None] | None = None,
     on_end: Callable[[dict[str, Any]], None] = lambda summary: None,
@@ -62,7 +64,8 @@ def run(
         roi, ignore: see `edgead.runtime.rules.read_region`.
         record: folder of the recording.
         shadow: a second bundle.
-        metrics_port: of 127.0.0.1.
+        metrics: serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT.
+        metrics_token: what a request for them must carry; see `edgead.runtime.metrics_server.MetricsServer`.
         max_frames: stop after that many results.
         on_result: called with each result.
         on_end: called once with the bundle, the ledger's snapshot and the accounts, also after an error.
@@ -76,6 +79,7 @@ def run(
     """
     ledger, rules, console = Ledger(), Policy(**policy), console or Console()
     say = console.say
+    address = None if metrics is None else parse_address(metrics)
 
     def open_inspector(path: Path) -> Inspector:
         manifest = read_bundle(path).manifest
@@ -117,8 +121,9 @@ def run(
             control.shadow = Shadow(beside, say)
             outboxes.append(Outbox(control.shadow, capacity=1))
         stack.callback(control.close)
-        if metrics_port is not None:
-            server = MetricsServer(metrics_port, lambda: ledger.to_prometheus() + to_prometheus(outboxes))
+        if address:
+            render, token = lambda: ledger.to_prometheus() + to_prometheus(outboxes), fill_secrets(metrics_token)
+            server = MetricsServer(address[1], render, address[0], token)
             stack.callback(server.close)
         try:
             run_stream(

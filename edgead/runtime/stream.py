@@ -29,7 +29,7 @@ from edgead.runtime.health import Health, Limits, limits_from
 from edgead.runtime.inbox import Inbox
 from edgead.runtime.inspector import Inspector, Prepared, refuse_closed, refuse_other_depth
 from edgead.runtime.ledger import Ledger
-from edgead.runtime.outbox import Outbox
+from edgead.runtime.outbox import Outbox, close_all, hurry_all, raise_for
 from edgead.runtime.policy import Policy
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import Sink
@@ -68,6 +68,7 @@ class Stream:
         max_frames: end after that many results; 0 for no limit.
         keep_frames: keep each frame in its result.
         on_drop: told of every dropped frame with the cause, by the thread that dropped it.
+        on_stop: called by `stop`.
         say: told in a line what was noticed: a picture's changed size, a callback that raises.
 
     Attributes:
@@ -88,9 +89,11 @@ class Stream:
         max_frames: int = 0,
         keep_frames: bool = False,
         on_drop: Callable[[Captured, str], None] | None = None,
+        on_stop: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = _log.warning,
     ) -> None:
         refuse_closed(inspector)
+        self._on_stop = on_stop
         self.inspector, self.policy = inspector, policy or Policy()
         self.ledger = ledger or Ledger()
         self.sources = open_all(sources, inspector.pixels)
@@ -138,6 +141,7 @@ class Stream:
 
     def stop(self) -> None:
         """Capture no more. What is captured is still inspected, then the iteration ends. Any thread may call it."""
+        self._on_stop()
         self._inbox.close()
         threads = [threading.Thread(target=self._stop, args=(source,), daemon=True) for source in self.sources]
         for thread in threads:
@@ -423,6 +427,7 @@ def run_stream(
             max_frames=max_frames,
             keep_frames=any(outbox.wants_frames for outbox in outboxes),
             on_drop=lambda captured, cause: _tell_all(outboxes, captured, cause),
+            on_stop=lambda: hurry_all(outboxes),
             say=say,
         )
         # Only where all sources can wait may a slow sink make them wait.
@@ -436,10 +441,8 @@ def run_stream(
                 if on_result:
                     on_result(result)
     finally:
-        for outbox in outboxes:
-            outbox.close()
-    for outbox in outboxes:
-        outbox.raise_if_failed()
+        close_all(outboxes)
+    raise_for(outboxes)
     if stream.failed:
         raise SourceError("\n".join(f"The source {name} failed: {error}" for name, error in stream.failed.items()))
     return outboxes

@@ -85,6 +85,18 @@ class Listener(Console):
         yield self.shown.append
 
 
+@contextmanager
+def limited_files(size: int) -> Iterator[None]:
+    """Let no file of this process grow above a size in bytes, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     """Wait for something that happens soon on any machine; fail where it never does."""
     until = time.monotonic() + seconds

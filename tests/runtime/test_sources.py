@@ -20,7 +20,7 @@ from edgead.runtime.health import Health, Limits, limits_from
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.sources import Captured, LiveSource, open_source, redact
 from edgead.runtime.sources import live as live_module
-from edgead.runtime.sources.cameras import csi_pipeline
+from edgead.runtime.sources.csi import csi_pipeline
 from edgead.runtime.sources.python import IterableSource, SyntheticSource
 from edgead.runtime.stream import Policy, Stream
 

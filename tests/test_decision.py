@@ -8,9 +8,11 @@ import math
 import numpy as np
 import pytest
 
+from edgead import schema
 from edgead.binomial import at_least_as_many, interval, upper_limit
-from edgead.decision import Threshold, Verdict, conformal_threshold, decide, images_needed, read_threshold
+from edgead.decision import Threshold, Verdict, conformal_threshold, decide, images_needed
 from edgead.errors import DataError
+from edgead.manifest import StoredThreshold
 
 
 def test_the_stated_bound_holds_on_average() -> None:
@@ -94,7 +96,7 @@ def test_a_promise_is_told_in_parts_with_its_condition() -> None:
 def test_thresholds_of_older_manifests_promise_the_same() -> None:
     fitted = conformal_threshold(np.arange(30.0), 0.1)
     old = {name: fitted.fields()[name] for name in ("value", "normals", "false_reject_bound", "requested_bound")}
-    assert read_threshold({**old, "scores": [], "unknown": 1}).describe() == fitted.describe()
+    assert schema.read(StoredThreshold, {**old, "scores": [], "unknown": 1}).describe() == fitted.describe()
     assert fitted.fields()["false_reject_limit"] == pytest.approx(upper_limit(fitted.above, 30))
 
 

@@ -167,7 +167,7 @@ def test_the_examples_run(bundle: edgead.bundle.Bundle, parts: Path) -> None:
     done = subprocess.run(looped, capture_output=True, text=True, check=True)
     results = [line.split()[:2] for line in done.stdout.splitlines() if not line.startswith(" ")]
     assert len(results) == 2
-    limit = bundle.manifest.threshold["value"]
+    limit = bundle.manifest.threshold.value
     for path, (verdict, score) in zip(sorted(images.iterdir()), results):
         plain = [sys.executable, ROOT / "examples" / "plain_onnxruntime.py", bundle.path, path]
         again, plain_score = subprocess.run(plain, capture_output=True, text=True, check=True).stdout.split()

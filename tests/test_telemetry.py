@@ -42,19 +42,6 @@ while True:
 """
 
 
-def run(code: str, home: Path, *arguments: str, seconds: float = 0.0, **variables: str) -> None:
-    """Run Python code as a user with an empty home."""
-    home.mkdir(exist_ok=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_", "HF_", "MPL"))}
-    program = code.replace("SECONDS", str(seconds))
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        **{"capture_output": True, "text": True, "check": False, "timeout": 120},
-        env={**kept, "HOME": str(home), **variables},
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def left_in(home: Path) -> list[str]:
     """Files that are neither ours nor a font list of matplotlib's."""
     files = [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()]
@@ -67,53 +54,54 @@ def engines() -> list[str]:
     return [name for name in installed_engines() if name in ("onnxruntime", "openvino")]
 
 
-def test_nothing_is_left_in_the_home(bundle: Bundle, tmp_path: Path) -> None:
-    run(LOADED, tmp_path / "home", str(bundle.path), *engines())
-    assert left_in(tmp_path / "home") == []
+@pytest.fixture(scope="module")
+def apart() -> list[str]:
+    """A command that runs another in a network of its own, whose only computer is this one."""
+    command = ["unshare", "--net", "--mount"]
+    if sys.platform != "linux" or not shutil.which("unshare") or not shutil.which("ip"):
+        pytest.skip("a network of its own needs Linux with unshare and ip")
+    if subprocess.run([*command, "ip", "link"], capture_output=True, check=False).returncode:
+        pytest.skip("a network of its own needs root")
+    return command
 
 
-def test_a_user_can_turn_it_on(bundle: Bundle, tmp_path: Path) -> None:
-    """It shows too that the test above can fail, where this ONNX Runtime has telemetry."""
-    import onnxruntime
-
-    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 32) or sys.platform != "linux":
-        pytest.skip("this ONNX Runtime reports nothing")
-    run(
-        LOADED,
-        tmp_path / "home",
-        str(bundle.path),
-        "onnxruntime",
-        ORT_DISABLE_TELEMETRY="0",
-        http_proxy="http://[::1]:9",
-    )
-    assert left_in(tmp_path / "home")
+def run(
+    apart: list[str], code: str, folder: Path, *arguments: str, seconds: float, **variables: str
+) -> tuple[str, list[str]]:
+    """Run Python code as a user with an empty home; return what asked for a name or the web, and what it left there."""
+    for name, text in {"use.py": code.replace("SECONDS", str(seconds)), "listen.py": LISTENER}.items():
+        (folder / name).write_text(text)
+    (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    home = folder / "home"
+    home.mkdir()
+    script = f"""
+        set -e; ip link set lo up; mount --bind resolv.conf /etc/resolv.conf
+        {sys.executable} listen.py > heard & trap "kill $!" EXIT
+        until grep -q ready heard; do sleep 0.1; done
+        {sys.executable} use.py {" ".join(arguments)}"""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_", "HF_"))}
+    environment = {**kept, "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1]), **variables}
+    command = [*apart, "bash", "-c", script]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return (folder / "heard").read_text(), left_in(home)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [LOADED, TRAINED], ids=["runtime", "training"])
-def test_no_name_is_asked_for(code: str, bundle: Bundle, tmp_path: Path) -> None:
-    """In a network of its own, whose only computer is this one: it serves names and the web, and hears no question."""
-    apart = ["unshare", "--net", "--mount"]
-    if (
-        not shutil.which("unshare")
-        or not shutil.which("ip")
-        or subprocess.run([*apart, "ip", "link"], check=False).returncode
-    ):
-        pytest.skip("a network of its own needs root, unshare and ip")
-    for name, text in {"use.py": code.replace("SECONDS", "12"), "listen.py": LISTENER}.items():
-        (tmp_path / name).write_text(text)
-    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
-    home = tmp_path / "home"
-    home.mkdir()
-    script = f"""
-        set -e; cd {tmp_path}; ip link set lo up; mount --bind resolv.conf /etc/resolv.conf
-        {sys.executable} listen.py > heard & trap "kill $!" EXIT
-        until grep -q ready heard; do sleep 0.1; done
-        {sys.executable} use.py {bundle.path} {" ".join(engines())}
-        [ -z "$CONTROL" ] || getent hosts control.example || true"""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_", "HF_"))}
-    environment = {**kept, "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run([*apart, "bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "heard").read_text() == "ready\n"
-    assert left_in(home) == []
+def test_nothing_is_reported(apart: list[str], code: str, bundle: Bundle, tmp_path: Path) -> None:
+    assert run(apart, code, tmp_path, str(bundle.path), *engines(), seconds=12) == ("ready\n", [])
+
+
+def test_nothing_is_left_in_the_home(apart: list[str], bundle: Bundle, tmp_path: Path) -> None:
+    assert run(apart, LOADED, tmp_path, str(bundle.path), *engines(), seconds=0) == ("ready\n", [])
+
+
+def test_a_user_can_turn_it_on(apart: list[str], bundle: Bundle, tmp_path: Path) -> None:
+    """It shows too that the tests above can fail, where this ONNX Runtime has telemetry."""
+    import onnxruntime
+
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 32):
+        pytest.skip("this ONNX Runtime reports nothing")
+    _, left = run(apart, LOADED, tmp_path, str(bundle.path), "onnxruntime", seconds=0, ORT_DISABLE_TELEMETRY="0")
+    assert left

@@ -14,7 +14,7 @@ from edgead.benchmark.promise import check_promise
 from edgead.binomial import interval
 from edgead.console import Console
 from edgead.datasets import Category, Sample, read_labelled_mask
-from edgead.decision import Verdict, read_threshold
+from edgead.decision import Verdict
 from edgead.errors import DataError
 from edgead.images import Frame, Mask, cv2, draw_overlay, read_frame
 from edgead.runtime.inspector import Inspector
@@ -104,7 +104,7 @@ def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, 
         "false_reject_interval": list(interval(false_rejects, good)),
         "detection_rate": found / bad,
         "detection_interval": list(interval(found, bad)),
-        "promise": check_promise(read_threshold(inspector.bundle.manifest.threshold), false_rejects, good),
+        "promise": check_promise(inspector.bundle.manifest.threshold.rule, false_rejects, good),
         "images": {"good": good, "defective": bad, "with_mask": len(masks) - good, "skipped": len(skipped)},
     }
     return Accuracy(values, _worst(inspector, samples, scores))

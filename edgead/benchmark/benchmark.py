@@ -20,12 +20,15 @@ from edgead.benchmark.machine import describe_machine, versions
 from edgead.console import Console
 from edgead.datasets import Category, open_categories
 from edgead.errors import DataError, require
-from edgead.files import new_folder, write_json, write_text
+from edgead.files import new_folder, refuse_existing, write_json, write_text
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
 from edgead.runtime.inspector import Inspector, load
 
 TIMED_FRAMES = 32
 """Different images that are timed; more would be decoded into memory for nothing."""
+
+FILES = ("results.json", "results.csv", "report.html")
+"""Of a report."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ def benchmark(
     rounds: int = 100,
     pixel_size: int = 256,
     out: str | Path | None = None,
+    force: bool = False,
     command: Sequence[str] = (),
     console: Console | None = None,
 ) -> tuple[Report, Path]:
@@ -63,6 +67,7 @@ def benchmark(
         rounds: timed calls of each bundle.
         pixel_size: side at which pixel metrics are computed.
         out: folder of the report; a new one below ``runs/benchmark`` by default.
+        force: replace a report in `out`.
         command: the command line, for the record.
         console: shows progress.
 
@@ -70,10 +75,12 @@ def benchmark(
         The report and the folder that it was written to.
 
     Raises:
+        ConfigError: there is a report in `out`.
         DataError: a bundle's category is not in the data set, or has no labelled images.
         MissingDependencyError: matplotlib, which draws the plot, is not installed.
     """
     require("matplotlib", "benchmark")
+    refuse_existing((Path(out, name) for name in FILES) if out else (), force)
     console = console or Console()
     machine = describe_machine()
     categories = open_categories(data)
@@ -101,7 +108,7 @@ def benchmark(
                 "engine": inspector.engine.name,
                 "precision": manifest.precision,
                 "size": list(manifest.size),
-                "protocol": manifest.training.get("protocol", ""),
+                "protocol": manifest.training.protocol or "",
                 **accuracy.values,
             }
         )
@@ -133,19 +140,18 @@ def benchmark(
     }
     report = Report(results, tuple(misses))
     folder = Path(out) if out else new_folder(Path("runs", "benchmark", f"{datetime.now():%Y%m%d-%H%M%S}"))
-    if (folder / "results.json").exists():
-        console.say(f"The report in {folder} is replaced.")
     write_report(report, folder)
     return report, folder
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Write results.json, results.csv and report.html."""
+    """Write `FILES`."""
     from edgead.benchmark.html import render  # matplotlib: a second to import, and only needed here
 
-    write_json(folder / "results.json", report.results)
-    write_text(folder / "results.csv", _to_csv(report.rows))
-    write_text(folder / "report.html", render(report.results, report.misses))
+    results, table, page = (folder / name for name in FILES)
+    write_json(results, report.results)
+    write_text(table, _to_csv(report.rows))
+    write_text(page, render(report.results, report.misses))
 
 
 def to_table(rows: Sequence[dict[str, Any]]) -> str:

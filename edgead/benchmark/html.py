@@ -14,6 +14,7 @@ from matplotlib.ticker import ScalarFormatter
 
 from edgead.benchmark.accuracy import METRICS, OWN_THRESHOLD, Miss, share_with_interval
 from edgead.images import Frame, cv2
+from edgead.text import valid
 
 PICTURE_SIDE = 220
 STYLE = """
@@ -78,7 +79,8 @@ def _plot(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         x, y = row["latency_ms"]["p50"], 100 * row["image_auroc"]
         axes.errorbar(x, y, xerr=[[0], [row["latency_ms"]["p99"] - x]], fmt="o", markersize=8, capsize=3)
-        axes.annotate(f"{row['bundle']} ({row['category']})", (x, y), xytext=(8, 6), textcoords="offset points")
+        name = valid(f"{row['bundle']} ({row['category']})")
+        axes.annotate(name, (x, y), xytext=(8, 6), textcoords="offset points", parse_math=False)
     axes.set(xlabel="latency, ms (p50, bar to p99; log scale)", ylabel="image AUROC, %", xscale="log")
     axes.margins(x=0.5)
     lowest = min(100 * row["image_auroc"] for row in rows)

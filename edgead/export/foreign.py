@@ -12,6 +12,7 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from edgead.errors import ModelError
 from edgead.export.opset import is_standard, version_of
+from edgead.graph_file import ENDLESS
 
 OLDEST = 13
 """Models of older operator sets are converted upwards first."""
@@ -126,6 +127,11 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
             f"{defs.onnx_opset_version()}.\nUpgrade with:  pip install --upgrade onnx onnxruntime"
         )
     kinds = {node.op_type for node in all_nodes(model.graph)}
+    if endless := kinds & {*ENDLESS}:
+        raise ModelError(
+            f"{path} repeats a part of itself ({', '.join(sorted(endless))}), which may never end: a bundle has none.\n"
+            "Export the model with a fixed number of steps, without control flow."
+        )
     unknown = sorted(kind for kind in kinds if not defs.has(kind, max_inclusive_version=version))
     if unknown:
         raise ModelError(f"{path} uses operators that are not in operator set {version}: {_some(unknown)}.")

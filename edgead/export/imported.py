@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 import edgead
-from edgead.bundle import MODEL, Bundle, is_bundle
+from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames, open_category
 from edgead.decision import Threshold, check_false_reject
@@ -26,9 +26,11 @@ from edgead.export.foreign import dimensions, find_channels, find_input, pick_ou
 from edgead.export.gate import read_labelled
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.original import Original, Reading, as_maps, find_resize, observe
+from edgead.export.target import choose_target
 from edgead.export.wrap import wrap
 from edgead.files import atomic_folder, sha256
 from edgead.images import COLOUR, PixelFormat
+from edgead.manifest import DataRecord, HeadRecord, InputRecord, Manifest, Origin, TrainingRecord, sizes_of
 
 SOURCES = ("onnx", "anomalib")
 PROBES = 6
@@ -107,6 +109,7 @@ def import_onnx(
     out: str | Path | None = None,
     false_reject: float = 0.01,
     precision: PrecisionOptions | None = None,
+    force: bool = False,
     console: Console | None = None,
 ) -> Bundle:
     """Make a bundle of somebody else's ONNX model.
@@ -119,9 +122,11 @@ def import_onnx(
         options: what the file does not say.
         threshold_data: images of good parts, best ones that the model was not trained on. May be left out for
             anomalib's models, which hold a threshold.
-        out: the bundle's folder; ``runs/import/NAME.edgead`` by default. A bundle that is there is replaced.
+        out: the bundle's folder; ``runs/import/NAME.edgead`` by default, ``NAME-int8.edgead`` in another precision.
+            The same bundle, made again, replaces the one that is there.
         false_reject: wanted bound on the share of good parts that fail.
         precision: to a lower precision than the model's.
+        force: replace any bundle in `out`.
         console: what shows progress.
 
     Raises:
@@ -133,11 +138,11 @@ def import_onnx(
     if source not in SOURCES:
         raise ConfigError(f"--from is one of {', '.join(SOURCES)}, not '{source}'.")
     check_false_reject(false_reject)
-    folder = target(out, path.stem)
     model = read_onnx(path)
     taken = _take_anomalib(model, options) if source == "anomalib" else _take(model, options)
     console.say(describe(taken.reading))
     normals = None if threshold_data is None else load_normals(threshold_data, taken.reading.size, console)
+    folder = choose_import_target(out, [path], source, normals, false_reject, precision, force)
     own = _own_limits(taken.heads) if normals is None else None
     if normals is None and own is None:
         raise ConfigError("The model holds no threshold. Give images of good parts with --threshold-data DIR.")
@@ -172,16 +177,33 @@ def import_onnx(
     return Bundle(folder, manifest)
 
 
-def target(out: str | Path | None, name: str) -> Path:
-    """Return where an imported bundle goes.
+def choose_import_target(
+    out: str | Path | None,
+    files: Sequence[Path],
+    method: str,
+    normals: Frames | None,
+    false_reject: float,
+    precision: PrecisionOptions | None,
+    force: bool,
+) -> Path:
+    """Return where an imported bundle goes, see `edgead.export.target`.
 
     Raises:
         DataError: something else is there.
     """
-    path = Path(out) if out else Path("runs", "import", f"{name}.edgead")
-    if path.exists() and not is_bundle(path):
-        raise DataError(f"{path} exists and is not a bundle, or holds other files too; choose another --out.")
-    return path
+    named, wanted = files_of(files), precision.precision if precision else ""
+
+    def same(there: Manifest) -> bool:
+        return (
+            there.origin is not None
+            and (there.method, there.origin.files.items() >= named.items()) == (method, True)
+            and there.data.held_out_fingerprint == (normals.fingerprint if normals else "")
+            and there.threshold.requested_bound in (false_reject, 1.0)
+            and (wanted == "auto" or wanted in (there.precision, ""))
+            and (wanted != "" or there.calibration is None)
+        )
+
+    return choose_target(out, "import", files[0].stem, wanted or "fp32", same, force)
 
 
 def load_normals(data: str | Path, size: tuple[int, int], console: Console, pixels: PixelFormat = COLOUR) -> Frames:
@@ -252,17 +274,15 @@ def lower_precision(
 
 def facts_of(folder: Path, method: str, reading: Reading, normals: Frames | None) -> dict[str, Any]:
     """Return the manifest's fields that every import of an ONNX model has."""
-    facts = {"height": reading.size[0], "width": reading.size[1], "bit_depth": 16}
-    print_of = normals.fingerprint if normals else ""
     return {
         "name": folder.name.removesuffix(".edgead"),
         "method": method,
         "preset": "imported",
         "category": normals.paths[0].parent.name if normals else "",
-        "input": {**facts, "batch": reading.batch} if reading.batch else facts,
-        "data": {"fingerprint": "", "held_out_fingerprint": print_of},
-        "training": {},
-        "images": normals.size_ranges() if normals else {},
+        "input": InputRecord(reading.size[0], reading.size[1], 16, batch=reading.batch or None),
+        "data": DataRecord("", normals.fingerprint if normals else ""),
+        "training": TrainingRecord(),
+        "images": sizes_of(normals.size_ranges()) if normals else None,
     }
 
 
@@ -391,20 +411,20 @@ def _wrapped(model: onnx.ModelProto, reading: Reading, original: Original) -> on
     return wrap(model, reading, None if size is None else (size[0], size[1]), (types[0], types[1], types[2]))
 
 
-def _origin(path: Path, source: str, taken: _Taken, opset: int) -> dict[str, Any]:
+def _origin(path: Path, source: str, taken: _Taken, opset: int) -> Origin:
     external = [path.with_name(name) for name in _data_files(path)]
     model = taken.model
     maker = " ".join(part for part in (model.producer_name, model.producer_version) if part)
-    origin: dict[str, Any] = {
-        "what": "an ONNX model of anomalib's" if source == "anomalib" else "an ONNX model",
-        "files": files_of([path, *external]),
-        "versions": {"maker": maker, **{each.key: each.value[:200] for each in model.metadata_props}},
-        "opset": {"model": version_of(model), "bundle": opset},
-        "edgead": edgead.__version__,
-    }
-    if taken.heads:
-        origin["anomalib"] = {name: dataclasses.asdict(head) for name, head in taken.heads.items()}
-    return {**origin, "notes": list(taken.notes)} if taken.notes else origin
+    heads = {name: HeadRecord(**dataclasses.asdict(head)) for name, head in taken.heads.items()}
+    return Origin(
+        what="an ONNX model of anomalib's" if source == "anomalib" else "an ONNX model",
+        files=files_of([path, *external]),
+        versions={"maker": maker, **{each.key: each.value[:200] for each in model.metadata_props}},
+        opset={"model": version_of(model), "bundle": opset},
+        edgead=edgead.__version__,
+        anomalib=heads or None,
+        notes=taken.notes or None,
+    )
 
 
 def _data_files(path: Path) -> list[str]:

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,11 +16,12 @@ from edgead.datasets import Frames, find_depth_range, open_category
 from edgead.errors import ConfigError, DataError
 from edgead.export.choose import PrecisionOptions
 from edgead.export.complete import assemble, limits_of, run_singly, seal
-from edgead.export.imported import files_of, load_normals, lower_precision, probe_frames, target
+from edgead.export.imported import choose_import_target, files_of, load_normals, lower_precision, probe_frames
 from edgead.export.parity import run_reference
 from edgead.export.to_onnx import facts_of_reconstruction, write_onnx
 from edgead.files import atomic_folder
 from edgead.images import COLOUR, Frame, PixelFormat, cv2, fit_frame, read_frame
+from edgead.manifest import DataRecord, InputRecord, Origin, ResizeRecord, TrainingRecord, sizes_of
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.method import Method, config_from_dict
 from edgead.train.methods import get_method
@@ -40,6 +40,7 @@ def import_checkpoint(
     out: str | Path | None = None,
     false_reject: float = 0.01,
     precision: PrecisionOptions | None = None,
+    force: bool = False,
     console: Console | None = None,
 ) -> Bundle:
     """Make a bundle of a checkpoint that a method's published code saved.
@@ -52,9 +53,11 @@ def import_checkpoint(
         method: whose it is.
         threshold_data: images of good parts, best ones that the model was not trained on.
         settings: ``NAME=VALUE`` of what the weights do not tell.
-        out: the bundle's folder; ``runs/import/NAME.edgead`` by default. A bundle that is there is replaced.
+        out: the bundle's folder; ``runs/import/NAME.edgead`` by default, ``NAME-int8.edgead`` in another precision.
+            The same bundle, made again, replaces the one that is there.
         false_reject: wanted bound on the share of good parts that fail.
         precision: to a lower precision than float32.
+        force: replace any bundle in `out`.
         console: what shows progress.
 
     Raises:
@@ -66,10 +69,10 @@ def import_checkpoint(
     if threshold_data is None:
         raise ConfigError("A checkpoint holds no threshold. Give images of good parts with --threshold-data DIR.")
     paths = find_files(kind, [Path(file) for file in files])
-    folder = target(out, paths[0].stem)
     network = load_official(kind, paths, settings)
     size, pixels = network.config.size, _read_depth_scale(kind, network, threshold_data, console)
     normals = load_normals(threshold_data, size, console, pixels)
+    folder = choose_import_target(out, paths, method, normals, false_reject, precision, force)
     network.calibrate(normals.frames)
     probes = probe_frames(normals, size)
     with atomic_folder(folder) as temporary:
@@ -85,26 +88,27 @@ def import_checkpoint(
             shown.module if shown else "",
         )
         assert kind.official is not None
-        origin: dict[str, Any] = {
-            "what": f"a checkpoint of {kind.card.title}'s published code",
-            "files": files_of(paths),
-            "inference": kind.official.inference,
-            "resize": compare_resize(
+        origin = Origin(
+            what=f"a checkpoint of {kind.card.title}'s published code",
+            files=files_of(paths),
+            inference=kind.official.inference,
+            resize=compare_resize(
                 OnnxRuntimeEngine(temporary / "fp32" / MODEL), normals, size, kind.official.resize, console, pixels
             ),
-            "versions": {"torch": importlib.metadata.version("torch")},
-        }
+            versions={"torch": importlib.metadata.version("torch")},
+        )
+        channels = None if pixels.depth_range is None else pixels.channels
         facts = {
             "name": folder.name.removesuffix(".edgead"),
             "method": method,
             "preset": "official",
             "config": dataclasses.asdict(network.config),
             "category": normals.paths[0].parent.name,
-            "input": {"height": size[0], "width": size[1], "bit_depth": 16, **_depth_fields(pixels)},
-            "data": {"fingerprint": "", "held_out_fingerprint": normals.fingerprint},
-            "training": {},
+            "input": InputRecord(size[0], size[1], 16, channels=channels, depth_range=pixels.depth_range),
+            "data": DataRecord("", normals.fingerprint),
+            "training": TrainingRecord(),
+            "images": sizes_of(normals.size_ranges()),
             "reconstruction": facts_of_reconstruction(shown),
-            "images": normals.size_ranges(),
             "origin": origin,
         }
         assembled = assemble(
@@ -150,11 +154,6 @@ def _read_depth_scale(kind: type[Method], network: Method, data: str | Path, con
     return PixelFormat(depth_range=(near, far))
 
 
-def _depth_fields(pixels: PixelFormat) -> dict[str, Any]:
-    """Return what the manifest's ``input`` says of depth; nothing where there is none."""
-    return {} if pixels.depth_range is None else {"channels": pixels.channels, "depth_range": list(pixels.depth_range)}
-
-
 def compare_resize(
     engine: OnnxRuntimeEngine,
     normals: Frames,
@@ -162,28 +161,29 @@ def compare_resize(
     how: str,
     console: Console,
     pixels: PixelFormat = COLOUR,
-) -> dict[str, Any]:
+) -> ResizeRecord:
     """Measure how far the scores of good images move where `fit_frame` resizes them instead of the published code."""
     paths = normals.paths[:COMPARED]
     images = [read_frame(path, pixels) for path in paths]
     published = np.stack([resize(image, size, how) for image in images])
     ours = np.stack([fit_frame(image, size) for image in images])
-    facts: dict[str, Any] = {"published": how, "images": len(paths), "same_pixels": bool((published == ours).all())}
-    if facts["same_pixels"]:
-        return facts
+    if (published == ours).all():
+        return ResizeRecord(how, len(paths), same_pixels=True)
     (before, _), (after, _) = (run_singly(engine, frames, console.track("scoring")) for frames in (published, ours))
     change = np.abs(after.astype(float) - before)
-    facts |= {
-        "mean_change": float(change.mean()),
-        "largest_change": float(change.max()),
-        "published_mean": float(before.mean()),
-        "published_deviation": float(before.std()),
-    }
     console.say(
         f"resized by us instead of {how}, scores of good images move by {change.mean():.2g} on average and "
         f"{change.max():.2g} at most; they are {before.mean():.3g} ± {before.std():.2g}"
     )
-    return facts
+    return ResizeRecord(
+        how,
+        len(paths),
+        same_pixels=False,
+        mean_change=float(change.mean()),
+        largest_change=float(change.max()),
+        published_mean=float(before.mean()),
+        published_deviation=float(before.std()),
+    )
 
 
 def resize(frame: Frame, size: tuple[int, int], how: str) -> Frame:

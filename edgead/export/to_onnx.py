@@ -16,6 +16,7 @@ from edgead.errors import ConfigError
 from edgead.export.opset import OPSET
 from edgead.export.sensitive import MARK
 from edgead.export.simplify import simplify
+from edgead.manifest import ReconstructionRecord
 from edgead.train.method import Reconstruction
 
 RECONSTRUCTIONS = "reconstructions"
@@ -54,9 +55,9 @@ def write_onnx(
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def facts_of_reconstruction(shown: Reconstruction | None) -> dict[str, Any]:
-    """Return the manifest's field on the reconstruction that a graph holds; nothing where it holds none."""
-    return {"tensor": RECONSTRUCTIONS, "black": shown.black, "white": shown.white} if shown else {}
+def facts_of_reconstruction(shown: Reconstruction | None) -> ReconstructionRecord | None:
+    """Return the manifest's field on the reconstruction that a graph holds; None where it holds none."""
+    return ReconstructionRecord(RECONSTRUCTIONS, shown.black, shown.white) if shown else None
 
 
 def _keep_inside(path: Path) -> None:

@@ -39,16 +39,18 @@ class Reconstructor:
 
     def __init__(self, bundle: Bundle) -> None:
         facts = bundle.manifest.reconstruction
-        self.tensor, self.black, self.white = facts["tensor"], float(facts["black"]), float(facts["white"])
-        model = cpu_model(bundle)
+        if facts is None:
+            raise BundleError(f"{bundle.path} holds no reconstruction.")
+        self.tensor, self.black, self.white = facts.tensor, facts.black, facts.white
+        name = cpu_model(bundle)
         ort = require("onnxruntime", "cpu")
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        graph = model.read_bytes() + _one_more_output(self.tensor)
+        graph = bundle.content(name) + _one_more_output(self.tensor)
         try:
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors have no common base but this
-            raise BundleError(f"{model} does not give '{self.tensor}': {first_line(error)}") from error
+            raise BundleError(f"{bundle.path / name} does not give '{self.tensor}': {first_line(error)}") from error
 
     def __call__(self, fitted: Frame) -> NDArray[np.uint8]:
         """Return the reconstruction ``(h, w, 3) uint8 BGR`` of a fitted frame ``(h, w, C) uint8``.

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.bundle import Manifest
 from edgead.decision import Verdict, conformal_threshold, decide
 from edgead.errors import BundleError, ConfigError
 from edgead.images import Mask, fit_mask, read_mask
+from edgead.manifest import Manifest
 from edgead.runtime.defects import boxes_of, is_finite, mark, mark_in_frame
 
 SHAPES = ("boxes", "contours")
@@ -130,7 +130,7 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None) -> float:
         BundleError: the bundle holds no held-out scores to choose from.
     """
     if wanted is None:
-        return float(manifest.threshold["value"])
+        return float(manifest.threshold.value)
     text = str(wanted)
     try:
         value = float(text.removeprefix("fpr:"))
@@ -140,7 +140,7 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None) -> float:
         raise ConfigError(f"The threshold must be a finite number, or fpr: and a share as in fpr:0.001, not {wanted}.")
     if not text.startswith("fpr:"):
         return value
-    scores = manifest.threshold.get("scores")
+    scores = manifest.threshold.scores
     if not scores:
         raise BundleError(
             f"The bundle {manifest.name} holds no scores of held-out good parts, so fpr: cannot be used.\n"
@@ -153,7 +153,7 @@ def describe_threshold(manifest: Manifest, wanted: float | str | None) -> str:
     """Say what an ``fpr:`` threshold promises with so many held-out parts; nothing for any other."""
     if not str(wanted).startswith("fpr:"):
         return ""
-    return conformal_threshold(manifest.threshold["scores"], float(str(wanted).removeprefix("fpr:"))).describe()
+    return conformal_threshold(manifest.threshold.scores, float(str(wanted).removeprefix("fpr:"))).describe()
 
 
 def check_region(region: Mask | None, size: tuple[int, int]) -> Mask | None:

@@ -23,6 +23,8 @@ from edgead.datasets import Category, Frames, find_depth_range, load_frames, ope
 from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError, TrainingError
 from edgead.files import new_folder
 from edgead.images import Frame, list_images
+from edgead.manifest import sizes_of
+from edgead.text import file_name
 from edgead.train import checkpoint, plots
 from edgead.train.checkpoint import CURVES, RunConfig, SourceConfig
 from edgead.train.estimate import NIGHT, Estimate, Work, choose_preset, measure
@@ -114,7 +116,11 @@ def train(
     known: dict[str, Path] = {}  # what earlier categories have learned from a source serves the later ones
     with _naming_the_rest(categories, folders, out, console):
         for chosen in categories:
-            folder = Path(out) if out else Path("runs", "train", f"{method}-{chosen.name}-{created:%Y%m%d-%H%M%S}")
+            folder = (
+                Path(out)
+                if out
+                else Path("runs", "train", f"{method}-{file_name(chosen.name)}-{created:%Y%m%d-%H%M%S}")
+            )
             if out and category == "all":
                 folder = folder / chosen.name
                 if (folder / checkpoint.CONFIG).exists():  # the same command again goes on where it stopped
@@ -375,7 +381,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             normals=tuple(_relative(frames.paths, Path(run.data))),
             held_out=tuple(_relative(held_out.paths, Path(run.data))),
             fingerprint=frames.fingerprint,
-            image_sizes=frames.size_ranges(),
+            image_sizes=sizes_of(frames.size_ranges()),
             held_out_fingerprint=held_out.fingerprint,
             sources=tuple(config for config, _ in opened),
             parts_fingerprint=parts_fingerprint(parts),

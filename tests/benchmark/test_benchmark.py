@@ -18,7 +18,7 @@ from edgead.benchmark.latency import measure_latency
 from edgead.bundle import Bundle, manifest_digest
 from edgead.console import Console
 from edgead.datasets import open_category
-from edgead.errors import DataError
+from edgead.errors import ConfigError, DataError
 from edgead.images import read_frame
 
 
@@ -87,7 +87,9 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
     [average] = report.results["averages"]
     assert average["image_auroc"] == pytest.approx(np.mean([row["image_auroc"] for row in report.rows]))
     both = [*bundles, Path(shutil.copytree(bundles[0], tmp_path / "twin.edgead"))]
-    report, _ = benchmark(both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"results\.json is there already, and is kept"):
+        benchmark(both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out")
+    report, _ = benchmark(both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out", force=True)
     assert not report.results["averages"]  # which of two on one category would count?
     with pytest.raises(DataError, match="was made for 'washer'; the data set has bolt, nut"):
         benchmark([bundle.path], tmp_path / "data", rounds=1, out=tmp_path / "other")

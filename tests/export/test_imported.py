@@ -34,7 +34,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
-from edgead.bundle import Bundle, describe_sensitivity, read_bundle
+from edgead.bundle import Bundle, read_bundle
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError, GateError, ModelError
 from edgead.export.calibration import Calibration
@@ -44,6 +44,7 @@ from edgead.export.imported import OnnxOptions, import_onnx
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.wrap import interpolation
 from edgead.images import cv2, fit_frame, list_images, read_frame
+from edgead.manifest import HeadRecord, describe_sensitivity
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import load
@@ -93,18 +94,18 @@ def test_anomalibs_raw_values_are_taken(heads: str, dynamic: bool, parts: Path, 
     assert np.abs(scores - raw_scores[:, 0]).max() < 1e-5
     assert np.abs(maps - raw_maps[:, 0]).max() < 1e-5
     assert scores.max() > THRESHOLD + 1  # where the model's own score is cut off
-    assert bundle.manifest.origin["anomalib"]["pred_score"] == {"raw": "raw_score", "threshold": 1.5, "spread": 2.0}
+    assert bundle.manifest.origin.anomalib["pred_score"] == HeadRecord("raw_score", 1.5, 2.0)
 
 
 def test_the_threshold_comes_from_good_images_or_from_the_model(parts: Path, tmp_path: Path) -> None:
     path = save(anomalib_model(), tmp_path / "model.onnx")
     bundle = import_onnx(path, source="anomalib", threshold_data=parts, out=tmp_path / "b.edgead")
     good = np.stack([fit_frame(read_frame(image), (SIDE, SIDE)) for image in list_images(parts / "train" / "good")])
-    assert bundle.manifest.threshold["value"] == pytest.approx(run_bundle(bundle, good)[0].max(), abs=1e-6)
-    assert bundle.manifest.threshold["normals"] == len(good)
+    assert bundle.manifest.threshold.value == pytest.approx(run_bundle(bundle, good)[0].max(), abs=1e-6)
+    assert bundle.manifest.threshold.normals == len(good)
     own = import_onnx(path, source="anomalib", out=tmp_path / "own.edgead").manifest
-    assert (own.threshold["value"], own.mask_threshold) == (THRESHOLD, PIXEL_THRESHOLD)
-    assert (own.threshold["normals"], own.threshold["false_reject_bound"]) == (0, 1.0)
+    assert (own.threshold.value, own.mask_threshold) == (THRESHOLD, PIXEL_THRESHOLD)
+    assert (own.threshold.normals, own.threshold.false_reject_bound) == (0, 1.0)
     with pytest.raises(BundleError, match="holds no scores of held-out good parts"):
         choose_threshold(own, "fpr:0.1")
 
@@ -114,9 +115,9 @@ def test_the_bundle_says_where_it_came_from(tmp_path: Path) -> None:
     import_onnx(path, source="anomalib", out=tmp_path / "b.edgead")
     bundle = read_bundle(tmp_path / "b.edgead")
     origin = bundle.manifest.origin
-    assert list(origin["files"]) == ["model.onnx", "model.onnx.data"]
-    assert origin["versions"]["maker"] == "pytorch 2.13.0"
-    assert origin["opset"] == {"model": 18, "bundle": OPSET}
+    assert list(origin.files) == ["model.onnx", "model.onnx.data"]
+    assert origin.versions["maker"] == "pytorch 2.13.0"
+    assert origin.opset == {"model": 18, "bundle": OPSET}
     assert str(tmp_path) not in (bundle.path / "manifest.json").read_text()
     assert {file.name for file in bundle.path.iterdir()} == {"manifest.json", "model.onnx", "golden.npz"}
     model = onnx.load(bundle.model)
@@ -128,8 +129,8 @@ def test_the_bundle_says_where_it_came_from(tmp_path: Path) -> None:
 def test_a_model_that_does_not_normalise_is_taken_as_it_is(tmp_path: Path) -> None:
     model = anomalib_model("plain")
     bundle = import_onnx(save(model, tmp_path / "m.onnx"), source="anomalib", out=tmp_path / "b.edgead")
-    assert bundle.manifest.threshold["value"] == 0.5  # what its label compares with
-    assert "no normalisation was found" in bundle.manifest.origin["notes"][0]
+    assert bundle.manifest.threshold.value == 0.5  # what its label compares with
+    assert "no normalisation was found" in bundle.manifest.origin.notes[0]
 
 
 def test_a_model_that_crops_gives_maps_of_the_whole_frame(tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_a_quantised_model_is_accepted(parts: Path, tmp_path: Path) -> None:
     frames = noise((24, 32))
     [heat] = run_model(model, "image", planar(frames))
     assert np.abs(run_bundle(bundle, frames)[0] - heat.max(axis=(1, 2, 3))).max() < 1e-4
-    assert bundle.manifest.parity["map_error"] < 1e-6
+    assert bundle.manifest.parity.map_error < 1e-6
     assert bundle.manifest.precision == "int8"
 
 
@@ -229,7 +230,7 @@ def test_a_lower_precision_passes_the_gate(parts: Path, tmp_path: Path) -> None:
     bundle = import_onnx(path, options=options, threshold_data=parts, precision=anything, out=tmp_path / "b.edgead")
     assert sorted(bundle.manifest.files) == ["golden.npz", "model.cpu.onnx", "model.onnx"]
     assert "QuantizeLinear" in {node.op_type for node in onnx.load(bundle.model).graph.node}
-    assert (bundle.manifest.precision, bundle.manifest.calibration["source"]) == ("int8", "threshold")
+    assert (bundle.manifest.precision, bundle.manifest.calibration.source) == ("int8", "threshold")
     with load(bundle.path, engine="onnxruntime") as inspector:
         image = read_frame(list_images(parts / "train" / "good")[0])
         assert inspector.inspect(image).verdict is Verdict.PASS
@@ -259,10 +260,10 @@ def test_what_float16_is_not_simply_made_of(kind: str, precision: str, parts: Pa
     model = onnx.load(bundle.model)
     assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
     if (kind, precision) == ("minus infinity in float16", "fp16"):  # which is handed back, and JSON cannot hold
-        assert bundle.manifest.gate["handed_back"]
-        forms = [form for each in bundle.manifest.gate["attempts"] for form in each["forms"].values()]
-        assert any(form["score_error"] is None for form in forms)
-        assert "not finite" in describe_sensitivity(read_bundle(bundle.path).manifest.gate["sensitivity"])
+        assert bundle.manifest.gate.handed_back
+        forms = [form for each in bundle.manifest.gate.attempts for form in each.forms.values()]
+        assert any(form.score_error is None for form in forms)
+        assert "not finite" in describe_sensitivity(read_bundle(bundle.path).manifest.gate.sensitivity)
 
 
 @pytest.mark.parametrize("stubborn", [True, False])
@@ -272,7 +273,7 @@ def test_batches_are_tried(stubborn: bool, parts: Path, tmp_path: Path) -> None:
     options = OnnxOptions(map="heat")
     path = save(model, tmp_path / "m.onnx")
     bundle = import_onnx(path, options=options, threshold_data=parts, out=tmp_path / "b.edgead")
-    assert bundle.manifest.input.get("batch", 0) == int(stubborn)
+    assert (bundle.manifest.input.batch or 0) == int(stubborn)
     frames = [read_frame(image) for image in list_images(parts / "test" / "good")]
     with load(bundle.path, engine="onnxruntime") as inspector:
         prepared = [inspector.prepare(Captured(frame, "", "", 0, 0.0)) for frame in frames]
@@ -349,6 +350,10 @@ def spoilt(tmp_path: Path) -> Path:
     write(folder / "short.onnx", short.SerializeToString())
     write(folder / "custom.onnx", with_operator(plain_model(), "Special", "com.acme").SerializeToString())
     write(folder / "unknown.onnx", with_operator(plain_model(), "Gelu").SerializeToString())
+    body = onnx.helper.make_graph([], "body", [], [])
+    endless = plain_model()
+    endless.graph.node.append(onnx.helper.make_node("Loop", ["", ""], ["extra"], body=body))
+    write(folder / "endless.onnx", endless.SerializeToString())
     future = plain_model()
     future.opset_import[0].version = 99
     write(folder / "future.onnx", future.SerializeToString())
@@ -381,6 +386,7 @@ def spoilt(tmp_path: Path) -> Path:
         ("custom", r"only their maker's runtime has: com.acme.Special"),
         ("unknown", "not in operator set 17: Gelu"),
         ("future", "is written in operator set 99"),
+        ("endless", r"repeats a part of itself \(Loop\), which may never end"),
         ("dynamic", "--size HEIGHTxWIDTH"),
         ("four", "takes 4 images at a time"),
         ("infrared", "has the shape N×4×24×32; colour images have three channels, grey ones one"),

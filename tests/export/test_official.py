@@ -65,7 +65,7 @@ def test_draem_scores_as_published(
     config = bundle.manifest.config
     assert (config["reconstructive_width"], config["discriminative_width"]) == (8, 4)
     assert (bundle.manifest.method, bundle.manifest.preset) == ("draem", "official")
-    assert list(bundle.manifest.origin["files"]) == ["DRAEM_bottle_.pckl", "DRAEM_bottle__seg.pckl"]
+    assert list(bundle.manifest.origin.files) == ["DRAEM_bottle_.pckl", "DRAEM_bottle__seg.pckl"]
     engine = OnnxRuntimeEngine(bundle.model)
     rng = np.random.default_rng(0)
     images = [cv2.imread(str(file)) for file in list_images(parts / "test", recursive=True)[:3]]
@@ -87,7 +87,7 @@ def test_the_manifest_says_what_resizing_costs(
     path = draem[0]
     settings = ["size=32"]
     bundle = import_checkpoint([path], "draem", threshold_data=parts, settings=settings, out=tmp_path / "b.edgead")
-    found = bundle.manifest.origin["resize"]
+    found = bundle.manifest.origin.resize
     engine = OnnxRuntimeEngine(bundle.model)
     images = [read_frame(file) for file in list_images(parts / "train" / "good")]
     published, ours = (
@@ -97,11 +97,11 @@ def test_the_manifest_says_what_resizing_costs(
             lambda image: fit_frame(image, (32, 32)),
         )
     )
-    assert found["published"] == "opencv linear"
-    assert found["images"] == len(images)
-    assert not found["same_pixels"]
-    assert found["largest_change"] == pytest.approx(np.abs(ours - published).max(), rel=1e-3)
-    assert found["largest_change"] > 1e-5
+    assert found.published == "opencv linear"
+    assert found.images == len(images)
+    assert not found.same_pixels
+    assert found.largest_change == pytest.approx(np.abs(ours - published).max(), rel=1e-3)
+    assert found.largest_change > 1e-5
 
 
 def test_published_resizing_is_pillows_and_opencvs() -> None:
@@ -191,7 +191,7 @@ def test_aand_scores_as_published(parts: Path, tmp_path: Path) -> None:
     torch.save({"bn": {**part("bn"), "conv4.weight": torch.zeros(1)}, "decoder_ss": part("decoder_ss")}, second)
     settings = ["size=65x97", "backbone=squeezenet1_1"]  # wide_resnet50_2 where nothing is said
     bundle = import_checkpoint([second], "aand", threshold_data=parts, settings=settings, out=tmp_path / "b.edgead")
-    assert sorted(bundle.manifest.origin["files"]) == [
+    assert sorted(bundle.manifest.origin.files) == [
         "checkpoints_Stage1/wres50_bottle.pth",
         "checkpoints_Stage2/wres50_bottle.pth",
     ]

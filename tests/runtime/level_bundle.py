@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgead.bundle import FORMAT, MODEL, Bundle, Golden, Manifest, read_bundle, write_bundle
+from edgead.bundle import FORMAT, MODEL, Bundle, Golden, read_bundle, write_bundle
+from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold, TrainingRecord
 from edgead.runtime.engines import open_engine
 from edgead.runtime.engines.checked import CheckedEngine, check
 from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
@@ -49,13 +50,13 @@ def make_level_bundle(folder: Path, offset: float = 0.0, golden_error: float = 0
         preset="test",
         config={},
         category="grey",
-        input={"height": SIDE, "width": SIDE, "bit_depth": bit_depth},
+        input=InputRecord(SIDE, SIDE, bit_depth),
         precision="fp32",
-        threshold={"value": 130.0 + offset, "normals": 0, "false_reject_bound": 1.0, "requested_bound": 1.0},
+        threshold=StoredThreshold(130.0 + offset, 0, 1.0, 1.0),
         mask_threshold=130.0 + offset,
-        parity={"frames": 4, "score_error": 0.0, "map_error": 0.0, "tolerance": 0.01, "map_tolerance": 0.01},
-        data={"fingerprint": "", "held_out_fingerprint": ""},
-        training={},
+        parity=ParityRecord(frames=4, score_error=0.0, map_error=0.0, tolerance=0.01, map_tolerance=0.01),
+        data=DataRecord(),
+        training=TrainingRecord(),
         created="2025-01-01T00:00:00+00:00",
         edgead="0.1.0",
     )

@@ -15,6 +15,7 @@ import edgead
 from edgead.bundle import Bundle, manifest_digest, read_bundle
 from edgead.errors import BundleError
 from edgead.export.to_onnx import facts_of_reconstruction, write_onnx
+from edgead.files import sha256
 from edgead.images import fit_frame, list_images, read_frame
 from edgead.runtime.predict import collect_images, predict
 from edgead.runtime.reconstruction import Reconstructor, open_reconstructor
@@ -88,7 +89,7 @@ def test_transfusions_last_image(weight: str, depth: str, tmp_path: Path, bundle
     shown = method.reconstruction()
     assert (shown is None) == (weight == "0")
     if shown is None:
-        assert facts_of_reconstruction(shown) == {}
+        assert facts_of_reconstruction(shown) is None
         return
     folder = Path(shutil.copytree(bundle.path, tmp_path / "t.edgead"))
     channels = method.config.channels
@@ -96,10 +97,10 @@ def test_transfusions_last_image(weight: str, depth: str, tmp_path: Path, bundle
     rng = np.random.default_rng(0)
     frame = rng.integers(1, 256, (32, 32, channels), dtype=np.uint8)
     manifest = read_bundle(bundle.path).manifest
-    facts = facts_of_reconstruction(shown)
-    found = Reconstructor(Bundle(folder, type(manifest)(**{**vars(manifest), "reconstruction": facts, "files": {}})))(
-        frame
-    )
+    facts, files = facts_of_reconstruction(shown), {"model.onnx": sha256(folder / "model.onnx")}
+    found = Reconstructor(
+        Bundle(folder, type(manifest)(**{**vars(manifest), "reconstruction": facts, "files": files}))
+    )(frame)
     with torch.no_grad():
         from edgead.train.methods.transfusion.planes import to_planes
 

@@ -219,7 +219,7 @@ def test_a_training_that_diverged_goes_on_with_a_lower_rate(parts: Path, source:
     assert {line["learning_rate"] for line in checkpoint.read_metrics(run)} == {1e-3}
     with pytest.raises(ConfigError, match="is finished already: --set learning_rate=1 comes too late"):
         resume(run, settings=("learning_rate=1",))
-    assert export(run, out=tmp_path / "x.edgead").manifest.training["changes"] == list(kept.changes)
+    assert export(run, out=tmp_path / "x.edgead").manifest.training.changes == kept.changes
 
 
 def test_changed_sources_are_noticed(transferred: Path, source: Path, tmp_path: Path) -> None:
@@ -459,10 +459,10 @@ def test_files_that_cannot_be_read_are_not_compared(
 
 def test_the_protocol_stands_where_the_figures_stand(transferred: Path, parts: Path, tmp_path: Path) -> None:
     bundle = export(transferred, out=tmp_path / "drept.edgead")
-    assert "cross-category" in bundle.manifest.training["protocol"]
-    assert [each["name"] for each in bundle.manifest.training["sources"]] == ["tile"]
+    assert "cross-category" in bundle.manifest.training.protocol
+    assert [each.name for each in bundle.manifest.training.sources] == ["tile"]
     report, folder = benchmark([bundle.path], parts, rounds=1, out=tmp_path / "report")
-    assert report.rows[0]["protocol"] == bundle.manifest.training["protocol"]
+    assert report.rows[0]["protocol"] == bundle.manifest.training.protocol
     for name in ("results.json", "results.csv", "report.html"):
         assert "cross-category" in (folder / name).read_text()
     for command in (["inspect", str(bundle.path)], ["methods"]):
@@ -492,7 +492,7 @@ def test_without_sources_it_learns_from_good_images_alone(parts: Path, tmp_path:
     assert checkpoint.load_run_config(run).sources == ()
     assert not (run / "sources").exists()
     bundle = export(run, out=tmp_path / "random.edgead")
-    assert "protocol" not in bundle.manifest.training
+    assert bundle.manifest.training.protocol is None
 
 
 def test_a_chosen_defect_is_rendered_on_a_chosen_image(transferred: Path, source: Path, tmp_path: Path) -> None:

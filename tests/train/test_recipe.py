@@ -128,11 +128,11 @@ def test_older_schedules_are_those_of_the_formula_that_made_them(images: int) ->
 def test_the_bundle_holds_what_departs(parts: Path, tmp_path: Path) -> None:
     [folder] = train("draem", parts, preset="nano", settings=TWO_EPOCHS, out=tmp_path / "run")
     manifest = export(folder, out=tmp_path / "run.edgead").manifest
-    assert manifest.training["steps"] == 4
-    assert manifest.training["epoch_images"] == 12
-    assert manifest.training["textures"] == "procedural"
-    assert manifest.training["devices"] == ["cpu"]
-    assert tuple(manifest.training["departures"]) == checkpoint.load_run_config(folder).departures
+    assert manifest.training.steps == 4
+    assert manifest.training.epoch_images == 12
+    assert manifest.training.textures == "procedural"
+    assert manifest.training.devices == ("cpu",)
+    assert tuple(manifest.training.departures) == checkpoint.load_run_config(folder).departures
 
 
 def test_methods_tell_the_published_steps() -> None:

@@ -20,7 +20,7 @@ from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.errors import DeviceError, EdgeadError, MissingDependencyError, is_installed
 from edgead.files import write_json
-from edgead.folders import cache_folder
+from edgead.home import cache_folder
 from edgead.runtime.engines import CPU_MODEL, Engine, first_line
 from edgead.runtime.engines.checked import CheckedEngine
 from edgead.runtime.engines.cuda import find_gpu

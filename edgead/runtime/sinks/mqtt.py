@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from edgead.errors import ConfigError, require
-from edgead.folders import state_folder
+from edgead.home import state_folder
 from edgead.redaction import printable, redact
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.sink import BaseSink

@@ -78,7 +78,7 @@ setup(
     install_requires=["numpy>=1.23", "click>=8.1"],
     extras_require=EXTRAS,
     entry_points={
-        "console_scripts": ["edgead = edgead.cli:main"],
+        "console_scripts": ["edgead = edgead.__main__:main"],
         "edgead.sources": ["genicam = edgead.runtime.sources.genicam:open_genicam"],
     },
     classifiers=[

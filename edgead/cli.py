@@ -422,6 +422,8 @@ def predict(
     from edgead.runtime.predict import predict as decide
 
     images = collect_images(paths)
+    if images.left_out:
+        click.echo(images.left_out, err=True)
     with (
         load(bundle, engine=engine, threshold=threshold, console=Terminal()) as inspector,
         Terminal().bar("inspecting", len(images)) as step,
@@ -434,7 +436,8 @@ def predict(
                 click.echo(_line(results[-1]))
     counts = {name: sum(result["verdict"] == name for result in results) for name in ("PASS", "FAIL", "UNKNOWN")}
     if as_json:
-        _emit({"bundle": str(bundle), "counts": counts, "results": results}, True, "")
+        value = {"bundle": str(bundle), "counts": counts, "left_out": images.left_out, "results": results}
+        _emit(value, True, "")
     else:
         click.echo(", ".join(f"{count} {name}" for name, count in counts.items()), err=True)
 

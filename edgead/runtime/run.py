@@ -88,6 +88,9 @@ def run(
         if promise:
             say(promise)
         opened = [open_source(source, inspector.pixels) for source in sources]
+        for source in opened:
+            if remark := getattr(source, "remark", ""):
+                say(f"{source.name}: {remark}")
         outboxes = [Outbox(open_sink(sink)) for sink in sinks]
         if record:
             outboxes.append(Outbox(Recorder(record, inspector)))

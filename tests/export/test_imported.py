@@ -41,7 +41,8 @@ from edgead.export.gate import Budget
 from edgead.export.imported import OnnxOptions, import_onnx
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.wrap import interpolation
-from edgead.images import cv2, fit_frame, list_images, read_frame
+from edgead.folders import list_images
+from edgead.images import cv2, fit_frame, read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import load

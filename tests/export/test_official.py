@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from edgead.errors import CheckpointError, ConfigError
 from edgead.export.official import import_checkpoint, resize
-from edgead.images import fit_frame, list_images, read_frame
+from edgead.folders import list_images
+from edgead.images import fit_frame, read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import MEAN, STD
 from edgead.train.methods.aand.config import AandConfig

@@ -89,6 +89,9 @@ class RunConfig:
         depth_range: of the training images' depth, see `edgead.depth`; None where none is learned from.
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
+        copies: good images that show, pixel for pixel, what another one shows: they are on its side of the split.
+        near_copies: held-out images that look almost like one that is trained on. 0, too, in runs of before either
+            was looked for.
     """
 
     method: str
@@ -113,6 +116,8 @@ class RunConfig:
     changes: tuple[str, ...] = ()
     textures_fingerprint: str = ""
     held_out_parts_fingerprint: str = ""
+    copies: int = 0
+    near_copies: int = 0
 
     @property
     def pixels(self) -> PixelFormat:

@@ -23,7 +23,8 @@ from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError
 from edgead.files import new_folder
 from edgead.train import checkpoint
 from edgead.train.fit import fit
-from edgead.train.train import MOST_HELD_OUT, find_unfinished, resume, split_normals, train
+from edgead.train.split import MOST_HELD_OUT, split_normals
+from edgead.train.train import find_unfinished, resume, train
 
 Write = Callable[..., Path]
 QUICK = ("size=32", "reconstructive_width=2", "discriminative_width=2", "steps=1", "batch_size=2")

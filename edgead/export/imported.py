@@ -15,7 +15,7 @@ from onnx import TensorProto
 import edgead
 from edgead.bundle import MODEL, Bundle, is_bundle
 from edgead.console import Console
-from edgead.datasets import Frames, load_frames, open_category
+from edgead.datasets import open_category
 from edgead.decision import Threshold, check_false_reject
 from edgead.errors import ConfigError, DataError, ModelError
 from edgead.export import anomalib
@@ -23,6 +23,7 @@ from edgead.export.complete import Assembled, Limits, assemble, limits_of, seal
 from edgead.export.foreign import dimensions, find_input, is_channels_last, pick_outputs, precision_of, read_onnx
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.original import Original, Reading, as_maps, find_resize, observe
+from edgead.export.threshold_data import ThresholdData, load_threshold_data
 from edgead.export.wrap import wrap
 from edgead.files import atomic_folder, sha256
 
@@ -136,7 +137,7 @@ def import_onnx(
     model = read_onnx(path)
     taken = _take_anomalib(model, options) if source == "anomalib" else _take(model, options)
     console.say(describe(taken.reading))
-    normals = None if threshold_data is None else load_normals(threshold_data, taken.reading.size, console)
+    normals = None if threshold_data is None else load_threshold_data(threshold_data, taken.reading.size, console)
     own = _own_limits(taken.heads) if normals is None else None
     if normals is None and own is None:
         raise ConfigError("The model holds no threshold. Give images of good parts with --threshold-data DIR.")
@@ -160,7 +161,7 @@ def import_onnx(
             reference=original.reference,
             probes=probes,
             shown=[0, 1, len(probes) // 2, len(probes) // 2 + 1],
-            limits=lambda engine: own or limits_of(engine, normals.frames, false_reject, console),  # type: ignore[union-attr]
+            limits=lambda engine: own or limits_of(engine, normals.frames.frames, false_reject, console),  # type: ignore[union-attr]
             console=console,
             precision=precision_of(model),
         )
@@ -183,22 +184,7 @@ def target(out: str | Path | None, name: str) -> Path:
     return path
 
 
-def load_normals(data: str | Path, size: tuple[int, int], console: Console) -> Frames:
-    """Read the good images of a folder or of a data set's training part.
-
-    Raises:
-        DataError: there are none that can be read.
-    """
-    category = open_category(data)
-    frames = load_frames(category.normals, size, progress=console.track("reading good images"))
-    for line in frames.skipped[:3]:
-        console.say(f"left out: {line}")
-    if not len(frames.frames):
-        raise DataError(f"No image of a good part in {data} could be read; the threshold needs some.")
-    return frames
-
-
-def probe_frames(normals: Frames | None, size: tuple[int, int]) -> NDArray[np.uint8]:
+def probe_frames(normals: ThresholdData | None, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the frames that graph and original are compared on: real ones first, then as many with noise in them."""
     rng = np.random.default_rng(0x1A9)
     if normals is None:
@@ -206,7 +192,7 @@ def probe_frames(normals: Frames | None, size: tuple[int, int]) -> NDArray[np.ui
         rows, columns = (np.arange(side) * 8 // side for side in size)
         real = coarse[:, rows][:, :, columns]
     else:
-        real = normals.frames[:PROBES]
+        real = normals.frames.frames[:PROBES]
         real = np.concatenate([real] * (2 // len(real) + 1)) if len(real) < 2 else real
     return np.concatenate([real, disturb(real, rng)])
 
@@ -223,7 +209,11 @@ def disturb(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
 
 
 def lower_precision(
-    assembled: Assembled, options: PrecisionOptions, normals: Frames | None, false_reject: float, console: Console
+    assembled: Assembled,
+    options: PrecisionOptions,
+    normals: ThresholdData | None,
+    false_reject: float,
+    console: Console,
 ) -> Assembled:
     """Lower an imported float32 graph behind the gate of docs/precision.md; frames with noise stand for anomalies.
 
@@ -240,33 +230,37 @@ def lower_precision(
         raise ConfigError("A lower precision is judged on images of good parts; give some with --threshold-data DIR.")
     if assembled.manifest.precision != "fp32":
         raise ConfigError(f"The model comes in {assembled.manifest.precision} already; leave out --precision.")
-    find_images(options.calibration, normals.paths)  # too few of them are said before anything is scored
-    manifest, labelled = assembled.manifest, None
+    find_images(options.calibration, normals.good)  # too few of them are said before anything is scored
+    manifest, labelled, frames = assembled.manifest, None, normals.frames
     if options.labelled:
         labelled = read_labelled(open_category(options.labelled), manifest.size, manifest.pixels, console)
         if labelled is None:
             raise ConfigError(f"{options.labelled} has no labelled test images, good and defective ones.")
     rng = np.random.default_rng(0x1A8)
-    anomalies = disturb(normals.frames[rng.integers(0, len(normals.frames), SYNTHETIC)], rng)
+    anomalies = disturb(frames.frames[rng.integers(0, len(frames.frames), SYNTHETIC)], rng)
     trial = Trial(
-        assembled, normals.paths, "threshold", 0, normals, anomalies, labelled, false_reject, options.budget, console
+        assembled, normals.good, "threshold", 0, frames, anomalies, labelled, false_reject, options.budget, console
     )
     return choose(trial, options.precision, options.calibration)
 
 
-def facts_of(folder: Path, method: str, reading: Reading, normals: Frames | None) -> dict[str, Any]:
+def facts_of(folder: Path, method: str, reading: Reading, normals: ThresholdData | None) -> dict[str, Any]:
     """Return the manifest's fields that every import of an ONNX model has."""
     facts = {"height": reading.size[0], "width": reading.size[1], "bit_depth": 16}
-    print_of = normals.fingerprint if normals else ""
     return {
         "name": folder.name.removesuffix(".edgead"),
         "method": method,
         "preset": "imported",
-        "category": normals.paths[0].parent.name if normals else "",
+        "category": normals.category if normals else "",
         "input": {**facts, "batch": reading.batch} if reading.batch else facts,
-        "data": {"fingerprint": "", "held_out_fingerprint": print_of},
+        "data": data_of(normals) if normals else {"fingerprint": "", "held_out_fingerprint": ""},
         "training": {},
     }
+
+
+def data_of(normals: ThresholdData) -> dict[str, str]:
+    """Return what the manifest says about the images: of an imported model's training nothing is known."""
+    return {"fingerprint": "", "held_out_fingerprint": normals.frames.fingerprint, "held_out_part": normals.part}
 
 
 def files_of(paths: Sequence[Path]) -> dict[str, str]:

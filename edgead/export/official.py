@@ -13,12 +13,12 @@ import numpy as np
 import edgead.train  # noqa: F401  first: it says what to install where PyTorch is missing
 from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
-from edgead.datasets import Frames
 from edgead.errors import ConfigError
 from edgead.export.choose import PrecisionOptions
 from edgead.export.complete import assemble, limits_of, run_singly, seal
-from edgead.export.imported import files_of, load_normals, lower_precision, probe_frames, target
+from edgead.export.imported import data_of, files_of, lower_precision, probe_frames, target
 from edgead.export.parity import run_reference
+from edgead.export.threshold_data import ThresholdData, load_threshold_data
 from edgead.export.to_onnx import write_onnx
 from edgead.files import atomic_folder
 from edgead.images import Frame, cv2, fit_frame, read_frame
@@ -68,8 +68,8 @@ def import_checkpoint(
     folder = target(out, paths[0].stem)
     network = load_official(kind, paths, settings)
     size = network.config.size
-    normals = load_normals(threshold_data, size, console)
-    network.calibrate(normals.frames)
+    normals = load_threshold_data(threshold_data, size, console)
+    network.calibrate(normals.frames.frames)
     probes = probe_frames(normals, size)
     with atomic_folder(folder) as temporary:
         console.say("tracing the network to ONNX")
@@ -90,9 +90,9 @@ def import_checkpoint(
             "method": method,
             "preset": "official",
             "config": dataclasses.asdict(network.config),
-            "category": normals.paths[0].parent.name,
+            "category": normals.category,
             "input": {"height": size[0], "width": size[1], "bit_depth": 16},
-            "data": {"fingerprint": "", "held_out_fingerprint": normals.fingerprint},
+            "data": data_of(normals),
             "training": {},
             "origin": origin,
         }
@@ -102,7 +102,7 @@ def import_checkpoint(
             reference=lambda frames: run_reference(network.detector(), frames),
             probes=probes,
             shown=[0, 1, len(probes) // 2, len(probes) // 2 + 1],
-            limits=lambda engine: limits_of(engine, normals.frames, false_reject, console),
+            limits=lambda engine: limits_of(engine, normals.frames.frames, false_reject, console),
             console=console,
         )
         if precision:
@@ -113,10 +113,10 @@ def import_checkpoint(
 
 
 def compare_resize(
-    engine: OnnxRuntimeEngine, normals: Frames, size: tuple[int, int], how: str, console: Console
+    engine: OnnxRuntimeEngine, normals: ThresholdData, size: tuple[int, int], how: str, console: Console
 ) -> dict[str, Any]:
     """Measure how far the scores of good images move where `fit_frame` resizes them instead of the published code."""
-    paths = normals.paths[:COMPARED]
+    paths = normals.frames.paths[:COMPARED]
     images = [read_frame(path) for path in paths]
     published = np.stack([resize(image, size, how) for image in images])
     ours = np.stack([fit_frame(image, size) for image in images])

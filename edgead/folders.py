@@ -6,6 +6,7 @@ Hidden files and folders, and what file systems, cameras' storage and notebooks 
 from __future__ import annotations
 
 import fnmatch
+import functools
 import glob
 import os
 from collections import Counter
@@ -138,7 +139,7 @@ def _list_one(path: str, listing: Listing, visited: set[tuple[int, int]]) -> lis
         if (status.st_dev, status.st_ino) in visited:
             return []
         with os.scandir(path) as found:
-            entries = list(found)
+            entries = sorted(found, key=lambda entry: entry.name)  # fast, and sorting paths afterwards is then, too
     except OSError as error:
         listing.unreadable[Path(path)] = error.strerror or str(error)
         return []
@@ -151,7 +152,7 @@ def _list_one(path: str, listing: Listing, visited: set[tuple[int, int]]) -> lis
             folders.append(entry.path)
         elif why := _why_not_opened(entry):
             listing.unreadable[Path(entry.path)] = why
-        elif is_image(Path(entry.name)):
+        elif _is_image_name(entry.name):
             listing.images.append(Path(entry.path))
         else:
             listing.left_out[f"{os.path.splitext(entry.name)[1].lower() or 'other'} file"] += 1
@@ -159,6 +160,15 @@ def _list_one(path: str, listing: Listing, visited: set[tuple[int, int]]) -> lis
     if {"rgb", FOLDER} <= names:  # MVTec 3D-AD: depth pictures and masks are not images to decide on
         folders = [folder for folder in folders if os.path.basename(folder) not in (FOLDER, "gt")]
     return folders
+
+
+def _is_image_name(name: str) -> bool:
+    return _is_image_suffix(os.path.splitext(name)[1])
+
+
+@functools.cache
+def _is_image_suffix(suffix: str) -> bool:
+    return is_image(Path(f"image{suffix}"))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -179,7 +189,7 @@ def _why_not_opened(entry: os.DirEntry[str]) -> str:
         regular, broken = False, True
     if regular:
         return ""
-    if is_image(Path(entry.name)):
+    if _is_image_name(entry.name):
         return "" if broken else NOT_REGULAR
     # What a link without a suffix led to may have been a folder of images.
     return BROKEN_LINK if broken and "." not in entry.name else ""

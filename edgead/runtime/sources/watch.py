@@ -16,8 +16,9 @@ from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.runtime.sources.uri import number, split_options
 
 POLL_SECONDS = 0.2
-CHECK_SECONDS = 10.0
-"""Between two looks at everything where the system reports changes: for what it did not report."""
+CHECK_SECONDS, CHECK_SHARE = 10.0, 0.005
+"""Where the system reports changes: seconds between two looks at everything, for what it did not report; longer where
+a look would take more than that share of the time."""
 LOOK_SHARE = 0.05
 """Of the time that looking at everything may take where the system does not report changes."""
 REMEMBERED = 50_000
@@ -161,7 +162,8 @@ class WatchedFolder(FrameSource):
             except OSError as error:
                 listing.unreadable[path.parent] = error.strerror or str(error)
         now = time.monotonic()
-        pause = CHECK_SECONDS if self._notifier else (now - began) / LOOK_SHARE
+        took = now - began
+        pause = max(CHECK_SECONDS, took / CHECK_SHARE) if self._notifier else took / LOOK_SHARE
         self._next_check = now + (pause if not listing.unreadable else min(pause, 1.0))
         self._most_at_once = max(self._most_at_once, len(stamps))
         return stamps, listing.unreadable

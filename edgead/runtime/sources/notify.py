@@ -45,8 +45,8 @@ class Notifier:
         self._all = False
         handler = events.FileSystemEventHandler()
         handler.dispatch = self._take_in  # type: ignore[method-assign]
-        # Not those of opening and reading, which we cause ourselves, nor of each write: the end of writing is enough.
-        wanted = [events.FileCreatedEvent, events.FileMovedEvent, events.FileClosedEvent]
+        # Not those of opening and reading, which we cause ourselves.
+        wanted = [events.FileCreatedEvent, events.FileMovedEvent, events.FileModifiedEvent, events.FileClosedEvent]
         folders = [events.DirCreatedEvent, events.DirMovedEvent]
         self._observer = Observer()
         self._observer.schedule(handler, str(folder), recursive=recursive, event_filter=[*wanted, *folders])

@@ -77,7 +77,7 @@ class WatchedFolder(FrameSource):
         self._most_at_once = 0
         self._notifier, self._polled_because = open_notifier(folder, subfolders)
         self._identity = self._identify()
-        self._next_check = 0.0
+        self._next_check, self._began = 0.0, time.time_ns()
         stamps, unreadable = self._look_at_everything()
         if folder in unreadable:
             raise SourceError(f"{self.name}: cannot read {folder}: {unreadable[folder]}.")
@@ -186,15 +186,19 @@ class WatchedFolder(FrameSource):
         return True
 
     def _take_as_existing(self, stamps: dict[str, _Stamp], unreadable: dict[Path, str]) -> None:
-        """Take for given what was there at the beginning, but could not be seen then."""
+        """Take for given what was there at the beginning by its time, but could not be seen then."""
+        seen = self._hidden - unreadable.keys()
         if self._empty_on and self._identity and self._identity[0] != self._empty_on[0]:
-            self._given |= stamps  # watched before its share was mounted
+            seen.add(self.folder)  # watched before its share was mounted
+        for folder in seen:
+            self._given |= {
+                path: stamp
+                for path, stamp in stamps.items()
+                if stamp[0] < self._began and Path(path).is_relative_to(folder)
+            }
+        self._hidden -= seen
+        if self._given or seen:
             self._empty_on = None
-        if self._given:
-            self._empty_on = None
-        for folder in self._hidden - unreadable.keys():
-            self._given |= {path: stamp for path, stamp in stamps.items() if Path(path).is_relative_to(folder)}
-            self._hidden.discard(folder)
 
     def _forget_the_oldest(self, stamps: dict[str, _Stamp]) -> None:
         """Bound the memory: of what is gone, forget what was given first."""

@@ -47,7 +47,7 @@ class Notifier:
         handler.dispatch = self._take_in  # type: ignore[method-assign]
         # Not those of opening and reading, which we cause ourselves.
         wanted = [events.FileCreatedEvent, events.FileMovedEvent, events.FileModifiedEvent, events.FileClosedEvent]
-        folders = [events.DirCreatedEvent, events.DirMovedEvent]
+        folders = [events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent]
         self._observer = Observer()
         self._observer.schedule(handler, str(folder), recursive=recursive, event_filter=[*wanted, *folders])
         self._observer.daemon = True
@@ -58,6 +58,11 @@ class Notifier:
             self._all = self._all or event.is_directory or len(self._changed) >= MOST_WAITING
             if not self._all:
                 self._changed |= {str(path) for path in (event.src_path, event.dest_path) if path}
+
+    @property
+    def alive(self) -> bool:
+        """False once the folder was removed: one that is made in its place has to be listened to by another."""
+        return all(emitter.is_alive() for emitter in self._observer.emitters)
 
     def take(self) -> set[str] | None:
         """Return the files that changed since the last call; None where everything has to be looked at."""

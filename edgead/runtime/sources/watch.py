@@ -176,9 +176,9 @@ class WatchedFolder(FrameSource):
         return status.st_dev, status.st_ino if self._notifier else 0  # some network drives change the second
 
     def _was_exchanged(self) -> bool:
-        """Tell whether another folder stands there now (a share that was mounted), or none; listen to that one then."""
+        """Tell whether another folder stands there now (a mounted share, a new one), or none; listen to that then."""
         identity = self._identify()
-        if identity == self._identity:
+        if identity == self._identity and (not self._notifier or self._notifier.alive):
             return False
         self.close()
         self._notifier = open_notifier(self.folder, self.subfolders)[0] if identity else None

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgead.datasets.category import GOOD, Category, Sample, is_bad, is_date, is_good, name_of, some
+from edgead.datasets.category import GOOD, Category, Sample, is_bad, is_date, is_good, is_time, name_of, some
 from edgead.datasets.labels import match_masks
 from edgead.errors import DataError
 from edgead.folders import Listing, list_folder, list_images, list_subfolders
@@ -95,7 +95,7 @@ def open_plain(root: Path, listing: Listing) -> Category:
     notes = [f"left out: {note}{' and others' * (len(others) > 4)}" if others else "", listing.describe()]
     images = tuple(path for path in listing.images if _first(path, root) in ("", *dates))
     for image in images:
-        if odd := [name for name in image.relative_to(root).parts[:-1] if not is_date(name) and not is_good(name)]:
+        if odd := [name for name in image.relative_to(root).parts[:-1] if not is_time(name) and not is_good(name)]:
             raise DataError(
                 f"{image} is in a folder '{odd[0]}', and whether its images are good is not clear.\n"
                 f"Move good images to {root}/train/good, with any subfolders there."

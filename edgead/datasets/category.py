@@ -38,6 +38,11 @@ def is_date(name: str) -> bool:
     return _DATE.fullmatch(name) is not None
 
 
+def is_time(name: str) -> bool:
+    """Tell whether a folder may be a month, a day or an hour in a folder that is named by a date."""
+    return is_date(name) or re.fullmatch(r"\d[\d_.: hT-]*", name) is not None
+
+
 @dataclass(frozen=True)
 class Sample:
     """One labelled image. `kind` is ``"good"`` or the name of the defect; `masks` is empty where there is no file.

@@ -120,6 +120,27 @@ def test_recording_keeps_the_drops(inspector: Inspector, tmp_path: Path) -> None
     assert {event["dropped"] for event in replay.dropped} == {"overtaken"}
 
 
+def write_recording(folder: Path, *lines: bytes) -> Path:
+    (folder / "frames").mkdir(parents=True)
+    (folder / "recording.json").write_text('{"format": 1}')
+    (folder / "events.jsonl").write_bytes(b"".join(lines))
+    return folder
+
+
+def test_a_damaged_line_of_a_recording_is_unknown_and_a_cut_last_one_is_told(tmp_path: Path) -> None:
+    event = {"frame": None, "verdict": "UNKNOWN", "cause": "late", "reason": "late", "source_id": "a", "frame_id": 0}
+    whole = json.dumps(event).encode() + b"\n"
+    damaged = [b'{"frame": "fra\n', b"\xff\xfe\n", b"[]\n", b"{}\n", whole.replace(b"UNKNOWN", b"GOOD"), b"\n"]
+    source = open_source(f"replay:{write_recording(tmp_path / 'a', whole, *damaged, whole, whole[:30])}")
+    assert "line 9 was written; that line is left out" in getattr(source, "remark", "")
+    given = list(source.__enter__())
+    assert [captured.cause for captured in given] == ["late", *["unreadable"] * 6, "late"]
+    assert [re.findall(r"line (\d) of", captured.error) for captured in given[1:-1]] == [[f"{n}"] for n in range(2, 8)]
+    source = open_source(f"replay:{write_recording(tmp_path / 'b', whole, whole[:-1])}")  # whole but for its end
+    assert getattr(source, "remark", "") == ""
+    assert len(list(source.__enter__())) == 2
+
+
 def test_recording_needs_a_folder_of_its_own(inspector: Inspector, tmp_path: Path) -> None:
     (tmp_path / "something").touch()
     with pytest.raises(ConfigError, match="is not empty"):

@@ -10,21 +10,25 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "edgead" / "__init__.py").r
 
 OPENCV = "opencv-python-headless>=4.5,<6"  # PC extras only: on a Jetson the system's OpenCV, with GStreamer, is used
 WATCHDOG = "watchdog>=6"  # the system's notifications for watched folders; without it they are listed again and again
+JPEG = "simplejpeg>=1.8"  # libjpeg-turbo that reports damage, which OpenCV conceals; wheels for x86-64 and aarch64
+IMAGES = [OPENCV, JPEG]
 EXTRAS = {
+    # jpeg: what a Jetson, which brings its own OpenCV, still needs for JPEG files and MJPEG cameras.
+    "jpeg": [JPEG],
     # onnxruntime: the engine that runs everywhere. openvino: often the faster one on an x86 CPU.
-    "cpu": ["onnxruntime>=1.17", 'openvino>=2024.0; platform_machine == "x86_64"', OPENCV, WATCHDOG],
+    "cpu": ["onnxruntime>=1.17", 'openvino>=2024.0; platform_machine == "x86_64"', *IMAGES, WATCHDOG],
     # onnxruntime-gpu: the same module as onnxruntime with its CUDA provider; the two must not both be installed.
-    "gpu": ["onnxruntime-gpu>=1.17", OPENCV, WATCHDOG],
+    "gpu": ["onnxruntime-gpu>=1.17", *IMAGES, WATCHDOG],
     "watch": [WATCHDOG],
     # tensorrt: the engine of NVIDIA GPUs. On a Jetson the system brings it, and this extra is not for there.
-    "tensorrt": ["tensorrt>=8.6", OPENCV],
+    "tensorrt": ["tensorrt>=8.6", *IMAGES],
     # paho-mqtt: the MQTT sink; version 2 has the callbacks that it is written for.
     "mqtt": ["paho-mqtt>=2,<3"],
     # av: PyAV, another way to network cameras (av+rtsp://). harvesters: GenICam cameras (genicam://).
-    "rtsp": ["av>=12", OPENCV],
+    "rtsp": ["av>=12", *IMAGES],
     "genicam": ["harvesters>=1.4,<2", OPENCV],
     # onnx, onnxruntime: taking over a model that comes as ONNX, without PyTorch.
-    "import": ["onnx>=1.16", "onnxruntime>=1.17", OPENCV],
+    "import": ["onnx>=1.16", "onnxruntime>=1.17", *IMAGES],
     # torch: networks and training. onnx: reading and checking exported graphs. onnxruntime: parity and thresholds on
     # the exported graph. accelerate: devices, mixed precision, several processes. safetensors: weights without
     # pickle. torchvision: pretrained backbones. Pillow: the published texture augmentations. matplotlib: loss curves.
@@ -37,7 +41,7 @@ EXTRAS = {
         "safetensors>=0.4.3",
         "Pillow>=9.1",
         "matplotlib>=3.6",
-        OPENCV,
+        *IMAGES,
     ],
     # matplotlib: the plot in the benchmark's report.
     "benchmark": ["matplotlib>=3.6"],

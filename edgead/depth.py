@@ -6,7 +6,6 @@ A frame with depth is ``(H, W, 4) uint8``: B, G, R and the depth's *code*. Code 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ NEAREST, FARTHEST = 1, 255
 """Codes; 0 is what was not measured."""
 FOLDER, SUFFIXES = "xyz", (".tiff", ".tif", ".png")
 """Depth pictures lie beside the folder of colour images, under the same names, as in MVTec 3D-AD."""
-SAMPLES_PER_PIXEL, PLANAR_CONFIGURATION = 277, 284
-"""Tags of a TIFF."""
 PERCENTILES = (0.1, 99.9)
 """What counts as the nearest and the farthest of a picture: single points fly far off at the edges of parts."""
 MARGIN = 0.1
@@ -43,31 +40,6 @@ def find_depth_file(image: Path) -> Path:
     if found is None:
         raise DataError(f"{image} has no depth: {wanted[0]} (or {', '.join(SUFFIXES[1:])}) is not there.")
     return found
-
-
-def refuse_odd_tiff(path: Path) -> None:
-    """Refuse a TIFF whose channels are stored one after the other: OpenCV reads them wrongly and says nothing.
-
-    https://github.com/opencv/opencv/pull/29567 (2026) mends that. A BigTIFF, whose tables look different, is refused.
-
-    Raises:
-        DataError: it is one of them.
-    """
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(8)
-            order = {b"II": "<", b"MM": ">"}.get(head[:2])
-            if order is None:
-                return
-            version, offset = struct.unpack(f"{order}HI", head[2:])
-            stream.seek(offset)
-            (count,) = struct.unpack(f"{order}H", stream.read(2))
-            entries = [struct.unpack(f"{order}HHIHxx", stream.read(12)) for _ in range(count)] if version == 42 else []
-    except (OSError, struct.error):
-        return  # what is missing or damaged is found by the decoder
-    tags = {tag: value for tag, _, _, value in entries}
-    if version == 43 or (tags.get(PLANAR_CONFIGURATION) == 2 and tags.get(SAMPLES_PER_PIXEL, 1) > 1):
-        raise DataError(f"{path} cannot be read: write it as a plain TIFF with interleaved channels.")
 
 
 def as_depth(picture: NDArray[Any]) -> Depth:

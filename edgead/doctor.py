@@ -14,6 +14,7 @@ from edgead.runtime.engines.cuda import find_gpu
 
 PACKAGES = {
     "cv2": ("reading images and cameras", "cpu"),
+    "simplejpeg": ("reading JPEG files and MJPEG cameras", "jpeg"),
     "onnxruntime": ("the CPU engine", "cpu"),
     "openvino": ("the faster engine on many x86 CPUs", "cpu"),
     "av": ("av+rtsp:// cameras", "rtsp"),

@@ -22,9 +22,11 @@ from edgead.depth import (
     as_depth,
     encode,
     find_depth_file,
-    refuse_odd_tiff,
 )
 from edgead.errors import DataError, require
+from edgead.formats import identify
+from edgead.formats.decoding import decode_image
+from edgead.formats.reading import read_file
 
 Frame = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -51,8 +53,6 @@ class PixelFormat:
 COLOUR = PixelFormat()
 """Images without depth; those of 16 bits use all of them."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
-
 
 def cv2() -> Any:
     """Return OpenCV, imported at first use."""
@@ -60,36 +60,39 @@ def cv2() -> Any:
 
 
 def is_image(path: Path) -> bool:
-    """Tell by its name whether a file is an image that `read_frame` reads (hidden files are not)."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    """Tell by its name whether a file is an image, also of a format that is refused by name (hidden files are not)."""
+    return path.suffix.lower() in identify.IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def _decode(path: Path, flags: int) -> NDArray[Any]:
+def is_image_file(path: Path) -> bool:
+    """Tell by its name or by its content whether a file is an image.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if is_image(path):
+        return True
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            return identify.is_image(stream.read(16))
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
-    # OpenCV 4 fills the missing rest of a cut JPEG with grey and says nothing. In a whole JPEG the end marker
-    # comes after the last start-of-scan marker; neither can occur inside the coded data, where 0xFF is escaped.
-    cut = data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    image = None
-    if data and not cut:
-        try:
-            image = cv2().imdecode(np.frombuffer(data, np.uint8), flags)
-        except cv2().error:
-            image = None
-    if image is None:
-        reason = "the file is empty" if not data else "the file is cut short" if cut else "not an image, or damaged"
-        raise DataError(f"Cannot decode {path}: {reason}.")
-    decoded: NDArray[Any] = image
-    return decoded
+
+
+def _decode(path: Path, flags: int | None = None) -> NDArray[Any]:
+    try:
+        identify.refuse_by_suffix(path.suffix)
+        return decode_image(read_file(path), flags)
+    except DataError as error:
+        raise DataError(f"Cannot read {path}: {error}.") from error
 
 
 def read_frame(path: str | Path, pixels: PixelFormat = COLOUR) -> Frame:
     """Read an image file as a frame.
 
-    PNG, JPEG, TIFF, WebP and BMP; colour, grey (becomes three equal channels) or with an alpha channel (dropped);
-    8 or 16 bits a channel. An EXIF orientation is applied.
+    PNG, JPEG, TIFF, WebP, BMP and binary PNM; colour, grey (becomes three equal channels) or with an alpha channel
+    (dropped); 8 or 16 bits a channel. An EXIF orientation is applied. Only what is whole is decoded, see
+    docs/sources.md.
 
     Args:
         path: the file. The depth of ``…/rgb/NAME.png`` is read from ``…/xyz/NAME.tiff``.
@@ -99,13 +102,12 @@ def read_frame(path: str | Path, pixels: PixelFormat = COLOUR) -> Frame:
         ``(H, W, 3) uint8 BGR``, or ``(H, W, 4)`` with depth, owned by the caller.
 
     Raises:
-        DataError: the file cannot be read, is cut short, or holds pixels that are neither 8 nor 16 bit; or the same of
-            its depth.
+        DataError: the file cannot be read, is not whole, holds several pictures, is too large, or holds pixels that
+            are neither 8 nor 16 bit; or the same of its depth.
     """
-    flags = cv2().IMREAD_COLOR | cv2().IMREAD_ANYDEPTH
     path, depth_file = Path(path), None
     try:
-        frame = to_frame(_decode(path, flags), PixelFormat(pixels.bit_depth))
+        frame = to_frame(_decode(path), PixelFormat(pixels.bit_depth))
         if pixels.depth_range is None:
             return frame
         depth_file = find_depth_file(path)
@@ -116,7 +118,7 @@ def read_frame(path: str | Path, pixels: PixelFormat = COLOUR) -> Frame:
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """Read an image file as it is: all channels, nothing converted.
+    """Read an image file as it is: all channels, nothing converted (a JPEG is always BGR).
 
     Raises:
         DataError: the file cannot be read.
@@ -133,7 +135,6 @@ def read_depth(path: Path) -> Depth:
     Raises:
         DataError: the file cannot be read, or is none.
     """
-    refuse_odd_tiff(path)
     picture = read_image(path)
     return as_depth(picture[:, :, ::-1] if picture.ndim == 3 else picture)  # OpenCV turns the channels round
 
@@ -272,7 +273,7 @@ def read_mask(path: Path) -> Mask:
     image = read_image(path)
     if image.ndim == 3:
         image = image[:, :, :3].max(axis=2)
-    lossy = path.suffix.lower() in {".jpg", ".jpeg"}
+    lossy = path.suffix.lower() in identify.JPEG
     return np.asarray(image > (image.max() / 2 if lossy else 0))
 
 

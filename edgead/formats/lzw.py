@@ -1,0 +1,57 @@
+"""How long LZW-coded data of a TIFF are when decoded. libtiff stops without a word where they are damaged."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CLEAR, _END, _FIRST = 256, 257, 258
+_WIDTHS = np.repeat(np.array([9, 10, 11, 12], np.int32), [254, 512, 1024, 2048])
+"""Bits of each code after the table was cleared; TIFF widens one code early."""
+_STARTS = np.cumsum(_WIDTHS, dtype=np.int32) - _WIDTHS
+_ENDS = _STARTS + _WIDTHS
+_FREE = _FIRST + np.arange(len(_WIDTHS), dtype=np.int32)
+"""Before each code: the lowest number that no entry of the table has."""
+
+
+def decoded_size(data: bytes) -> int:
+    """Return the number of bytes that `data` stand for.
+
+    Raises:
+        ValueError: a code that cannot be there, or no end.
+    """
+    octets = np.frombuffer(data + bytes(3), np.uint8).astype(np.int32)
+    window = octets[:-2] << 16 | octets[1:-1] << 8 | octets[2:]  # 24 bits from each byte on
+    at, size = 9, 0
+    if window[0] >> 15 != _CLEAR:
+        raise ValueError("no clear code at the beginning")
+    while True:
+        count = int(np.searchsorted(_ENDS, 8 * len(data) - at, side="right"))
+        places, widths = at + _STARTS[:count], _WIDTHS[:count]
+        codes = (window[places >> 3] >> (24 - (places & 7) - widths)) & ((1 << widths) - 1)
+        ends = np.flatnonzero((codes == _CLEAR) | (codes == _END))
+        if len(ends) == 0:
+            raise ValueError("no end code")
+        last = int(ends[0])
+        size += _expanded(codes[:last])
+        if codes[last] == _END:
+            return size
+        at += int(_ENDS[last])
+
+
+def _expanded(codes: NDArray[np.int32]) -> int:
+    """Return what codes between two clears stand for: each of the table is one longer than the code that it adds to.
+
+    Raises:
+        ValueError: a code of an entry that is not yet in the table.
+    """
+    count = len(codes)
+    if (codes >= _FREE[:count]).any():
+        raise ValueError("a code that is not in the table")
+    earlier, sizes = np.full(count + 1, count, np.int32), np.ones(count + 1, np.int32)
+    np.subtract(codes, _FIRST, out=earlier[:-1], where=codes >= _FIRST)
+    sizes[count] = 0
+    while earlier.min() < count:  # adds up each chain of entries, twice as far in each round
+        sizes += sizes[earlier]
+        earlier = earlier[earlier]
+    return int(sizes.sum())

@@ -1,0 +1,45 @@
+"""PNG: every chunk has its checksum, and there is one picture."""
+
+from __future__ import annotations
+
+import zlib
+
+from edgead.errors import DataError
+from edgead.formats.limits import refuse_pages, refuse_size
+from edgead.formats.orientation import read_orientation
+
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Channels, by colour type."""
+
+
+def check(data: bytes) -> int:
+    """Refuse a PNG that is not whole, or an animated one. What follows its last chunk is ignored.
+
+    Returns:
+        The EXIF orientation, 1 to 8.
+
+    Raises:
+        DataError: what is wrong.
+    """
+    at, view, kind, orientation = 8, memoryview(data), b"", 1
+    while kind != b"IEND":
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 12 + length
+        if end > len(data):
+            raise DataError("the file is cut short")
+        if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise DataError("the file is damaged (a checksum differs)")
+        body = view[at + 8 : end - 4]
+        if kind == b"IHDR":
+            width, height, depth, colours = (
+                int.from_bytes(body[:4], "big"),
+                int.from_bytes(body[4:8], "big"),
+                *body[8:10],
+            )
+            refuse_size(width, height, max(3, _SAMPLES.get(colours, 3)) * max(1, depth // 8))
+        elif kind == b"acTL":
+            refuse_pages(int.from_bytes(body[:4], "big"), "frames")
+        elif kind == b"eXIf":
+            orientation = read_orientation(bytes(body))
+        at = end
+    return orientation

@@ -1,0 +1,134 @@
+"""TIFF: strips and tiles that lie in the file and decode to as many bytes as the picture needs; one page.
+
+OpenCV shows what libtiff could decode, with the rest black or left from before.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from edgead.errors import DataError
+from edgead.formats import lzw
+from edgead.formats.limits import refuse_pages, refuse_size
+from edgead.formats.tags import Tags, read_tables
+
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_STRIPS, _STRIP_SIZES, _ROWS, _SAMPLES, _PLANAR = 273, 279, 278, 277, 284
+_TILES, _TILE_SIZES, _TILE_WIDTH, _TILE_HEIGHT, _FORMAT = 324, 325, 322, 323, 339
+_NONE = 1
+_COMPRESSIONS = {_NONE: "not", 5: "LZW", 8: "Deflate", 32946: "Deflate", 32773: "PackBits"}
+_YCBCR = 6
+_REDUCED, _MASK = 1, 4
+_FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floating-point numbers"}
+_MAX_PAGES = 1000
+_PLAIN = "Save it as an uncompressed TIFF or a PNG"
+
+
+def check(data: bytes) -> None:
+    """Refuse a TIFF that is not whole, holds several pages, or is of a kind that OpenCV would read wrongly.
+
+    Raises:
+        DataError: what is wrong.
+    """
+    if data[2:4] in (b"+\0", b"\0+"):
+        raise DataError(f"BigTIFF is not read. {_PLAIN}")
+    try:
+        pages = list(read_tables(data, _MAX_PAGES))
+    except ValueError as error:
+        raise DataError(f"the file is cut short or damaged ({error})") from None
+    whole = [page for page in pages if not _first(page, _SUBFILE, 0) & (_REDUCED | _MASK)]
+    if not whole or whole[0] is not pages[0]:
+        raise DataError(f"its first page is not the picture itself. {_PLAIN}")
+    refuse_pages(len(whole), "pages")
+    try:
+        _check_page(data, pages[0])
+    except (KeyError, ValueError, ZeroDivisionError) as error:
+        raise DataError("the file is damaged (a tag is missing or makes no sense)") from error
+
+
+def refuse_numbers(data: bytes) -> None:
+    """Refuse a whole TIFF that a frame cannot be made of: its pixels are signed, floating-point or above 16 bits.
+
+    Raises:
+        DataError: what they are.
+    """
+    page = next(read_tables(data, 1))
+    bits, kind = max(page.get(_BITS, (1,))), _first(page, _FORMAT, 1)
+    if bits > 16 or kind in (2, 3):
+        raise DataError(f"its pixels are {bits}-bit {_FORMATS.get(kind, 'values')}. Scale them to 8 or 16 bits")
+
+
+def _first(page: Tags, tag: int, default: int) -> int:
+    return page.get(tag, (default,))[0]
+
+
+def _check_page(data: bytes, page: Tags) -> None:
+    width, height, bits = page[_WIDTH][0], page[_HEIGHT][0], max(page.get(_BITS, (1,)))
+    samples, compression = _first(page, _SAMPLES, 1), _first(page, _COMPRESSION, 1)
+    refuse_size(width, height, max(3, samples) * max(1, bits // 8))
+    if samples > 1 and _first(page, _PLANAR, 1) == 2:  # https://github.com/opencv/opencv/pull/29567
+        raise DataError("its channels are stored one after the other. Save it with interleaved channels")
+    if compression not in _COMPRESSIONS or _first(page, _PHOTOMETRIC, 1) == _YCBCR:
+        raise DataError(f"a TIFF with this compression (number {compression}) is not read. {_PLAIN}")
+    starts, sizes = page.get(_TILES) or page[_STRIPS], page.get(_TILE_SIZES) or page[_STRIP_SIZES]
+    count, rows = _chunks(page, width, height)
+    if not len(starts) == len(sizes) == count:
+        raise DataError("the file is damaged (the number of its strips)")
+    row = -(-(_first(page, _TILE_WIDTH, width) * samples * bits) // 8)
+    for number, (start, size) in enumerate(zip(starts, sizes)):
+        wanted = row * (rows if _TILES in page else min(rows, height - number * rows))
+        if start + size > len(data):
+            raise DataError("the file is cut short")
+        whole = size >= wanted if compression == _NONE else _decodes_to(data[start : start + size], compression, wanted)
+        if not whole:
+            raise DataError(f"the file is damaged or has a hole ({_COMPRESSIONS[compression]}-coded strip)")
+
+
+def _chunks(page: Tags, width: int, height: int) -> tuple[int, int]:
+    """Return how many strips or tiles there must be, and the rows of each; the last strip may have fewer."""
+    if _TILES in page:
+        across, rows = page[_TILE_WIDTH][0], page[_TILE_HEIGHT][0]
+        refuse_size(across, rows, 1)
+        return -(-width // across) * -(-height // rows), rows
+    rows = min(_first(page, _ROWS, height), height)
+    return -(-height // rows), rows
+
+
+def _decodes_to(data: bytes, compression: int, size: int) -> bool:
+    name = _COMPRESSIONS[compression]
+    try:
+        if name == "LZW":
+            return lzw.decoded_size(data) == size
+        return (_inflated_size(data, size) if name == "Deflate" else _unpacked_size(data)) == size
+    except (ValueError, zlib.error):
+        return False
+
+
+def _inflated_size(data: bytes, limit: int) -> int:
+    """Return how many bytes Deflate-coded data are; the checksum at their end is compared.
+
+    Raises:
+        ValueError: more than `limit`, or there is no end.
+        zlib.error: damaged.
+    """
+    inflater = zlib.decompressobj()
+    size = len(inflater.decompress(data, limit + 1))
+    if not inflater.eof:
+        raise ValueError("no end")
+    return size
+
+
+def _unpacked_size(data: bytes) -> int:
+    """Return how many bytes PackBits-coded data are.
+
+    Raises:
+        ValueError: a run does not lie in the data.
+    """
+    at = size = 0
+    while at < len(data):
+        count = data[at]
+        size += count + 1 if count < 128 else 257 - count if count > 128 else 0
+        at += count + 2 if count < 128 else 2 if count > 128 else 1
+    if at > len(data):
+        raise ValueError("a run does not lie in the data")
+    return size

@@ -88,7 +88,7 @@ def test_the_manifest_says_what_resizing_costs(
     bundle = import_checkpoint([path], "draem", threshold_data=parts, settings=settings, out=tmp_path / "b.edgead")
     found = bundle.manifest.origin["resize"]
     engine = OnnxRuntimeEngine(bundle.model)
-    images = [read_frame(file) for file in list_images(parts / "train" / "good")]
+    images = [read_frame(file) for file in list_images(parts / "test" / "good")]
     published, ours = (
         np.concatenate([engine.infer(fit(image)[None])[0] for image in images])
         for fit in (

@@ -29,9 +29,9 @@ from typing import Any
 import click
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
+from edgead import schema
 from edgead.benchmark.machine import describe_machine, versions
 from edgead.bundle import Bundle, is_bundle, read_bundle
 from edgead.console import Console, Terminal
@@ -46,6 +46,7 @@ from edgead.export.to_onnx import write_onnx
 from edgead.files import write_json
 from edgead.runtime.engines import Engine, open_engine
 from edgead.runtime.engines.auto import time_engines
+from edgead.runtime.engines.checked import check
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import the_core
 from edgead.runtime.golden import check_golden
@@ -76,11 +77,11 @@ def export_run(run: Path, precision: str, path: Path) -> dict[str, Any]:
     found["nodes"] = len(onnx.load(bundle.model).graph.node)
     if gate:
         found |= {
-            "layers": gate["layers"],
-            "handed_back": gate["handed_back"],
-            "most_sensitive": gate["sensitivity"][:WORST],
-            "attempts": [{key: each[key] for key in ("handed_back", "failures")} for each in gate["attempts"]],
-            "gate": gate["forms"],
+            "layers": gate.layers,
+            "handed_back": gate.handed_back,
+            "most_sensitive": schema.write(gate.sensitivity or ())[:WORST],
+            "attempts": [{"handed_back": each.handed_back, "failures": each.failures} for each in gate.attempts or ()],
+            "gate": schema.write(gate.forms or {}),
         }
     return found
 
@@ -109,7 +110,7 @@ def score_run(name: str, data: Path, folder: Path) -> Iterator[tuple[str, str, d
             found: dict[str, Any] = {"golden": check.good, "golden_score_error": check.score_error}
             if check.good:
                 values, scores = measure_accuracy(engine, labelled, Terminal())
-                failed = scores > bundle.manifest.threshold["value"]
+                failed = scores > bundle.manifest.threshold.value
                 baseline = failed if baseline is None else baseline
                 found |= {**values, "flips": int((failed != baseline).sum()), "test_images": len(scores)}
             engine.close()
@@ -123,7 +124,7 @@ def compare_engines(bundle: Bundle) -> dict[str, Any]:
         the largest differences in score and map, the spread of the first engine's, and what the bundle allows.
     """
     engines = {name: open_engine(name, bundle) for name in ENGINES}
-    engines["for tensorrt"] = OnnxRuntimeEngine(bundle.model, as_written=True)
+    engines["for tensorrt"] = check(OnnxRuntimeEngine(bundle.model, as_written=True), bundle)
     outputs = {name: run_singly(engine, bundle.golden().frames, iter) for name, engine in engines.items()}
     for engine in engines.values():
         engine.close()
@@ -134,7 +135,7 @@ def compare_engines(bundle: Bundle) -> dict[str, Any]:
             "spread": float(np.ptp(first)),
             "engines_differ": float(np.abs(first - second).max()),
             "forms_differ": float(np.abs(first - other).max()),
-            "allowed": parity[allowed],
+            "allowed": getattr(parity, allowed),
         }
     return found
 
@@ -146,9 +147,9 @@ def time_run(name: str, folder: Path, rounds: int) -> dict[str, Any]:
     for precision, bundle in bundles_of(folder, name):
         frames = bundle.golden().frames if frames is None else frames
         for engine_name in ENGINES:
-            engine = open_engine(engine_name, bundle)
-            if check_golden(bundle, engine).good:
-                engines[f"{precision} {engine_name}"] = engine
+            opened = open_engine(engine_name, bundle)
+            if check_golden(bundle, opened).good:
+                engines[f"{precision} {engine_name}"] = opened
     assert frames is not None
     times = time_engines(engines, frames, rounds)
     for engine in engines.values():
@@ -214,6 +215,8 @@ class _OpenVino:
 
 
 def _profile_onnxruntime(path: Path, frames: np.ndarray, folder: Path) -> dict[str, Any]:
+    import onnxruntime  # after edgead, which turns its telemetry off
+
     options = onnxruntime.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

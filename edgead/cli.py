@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
 import signal
@@ -16,8 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgead import __version__
-from edgead.console import Terminal
-from edgead.errors import DeviceError, EdgeadError, was_interrupted
+from edgead.console import Terminal, guard_stderr
+from edgead.errors import DeviceError
+from edgead.failures import INTERRUPTED, flush, prepare_streams, report
+from edgead.redaction import printable, redact
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -26,57 +27,38 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 ENGINES = ("onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "tensorrt")
-INTERRUPTED = 130
 QUIET = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
 """OpenCV's and FFmpeg's remarks on what they cannot open; ours says it once. Whoever sets one of these hears them."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code. An error is one to three lines, never a traceback."""
+    """Run the command line and exit with its code. An error is one to three lines, see `edgead.failures`."""
     for variable, level in QUIET.items():
         os.environ.setdefault(variable, level)  # read when OpenCV is imported, which is later
+    prepare_streams()
+    guard_stderr()
     with contextlib.suppress(ValueError):  # not in the main thread
         # It ends as Ctrl-C does, and leaves nothing half-written.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        cli.main(args=arguments, prog_name="edgead", standalone_mode=False)
-        code = 0
-    except EdgeadError as error:
-        code = _complain(str(error), error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = _complain("interrupted.", INTERRUPTED)
-    except ImportError as error:
-        if not was_interrupted(error):
-            raise
-        code = _complain("interrupted.", INTERRUPTED)
-    except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        code = _complain(f"Cannot read or write{where}: {error.strerror or error}.{_remedy(error)}", 2)
-    except MemoryError:
-        code = _complain("Out of memory. Use fewer or smaller images, or a smaller preset.", 2)
-    sys.exit(code)
-
-
-def _complain(text: str, code: int) -> int:
-    click.echo(f"Error: {text}", err=True)
-    return code
-
-
-def _remedy(error: OSError) -> str:
-    return " Free some space and try again." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        code = cli.main(args=arguments, prog_name="edgead", standalone_mode=False) or 0
+    except (Exception, KeyboardInterrupt) as error:
+        code = report(error)
+    sys.exit(flush(code))
 
 
 def _emit(value: Any, as_json: bool, text: str) -> None:
-    click.echo(json.dumps(value, indent=2) if as_json else text)
+    click.echo(json.dumps(value, indent=2) if as_json else "\n".join(map(printable, text.split("\n"))))
 
 
 def _json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")(
         function
     )
+
+
+def _force_option(function: F) -> F:
+    return click.option("--force", is_flag=True, help="Replace results that are there already.")(function)
 
 
 def _runtime_options(function: F) -> F:
@@ -104,7 +86,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--out", type=PATH, help="Folder for everything that is made. [default: runs/demo/TIME]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the training.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the training.")
 @_json_option
 def demo(out: Path | None, seed: int, as_json: bool) -> None:
     """Make sample parts, train on them, export, inspect and benchmark: a few minutes on two cores."""
@@ -118,7 +100,10 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
 @click.option("--method", default="draem", show_default=True, help="See `edgead methods`.")
 @click.option("--data", type=PATH, help="Good images, or a data set in MVTec AD, MVTec 3D-AD or VisA form.")
 @click.option("--category", help="One of several categories, or 'all' for a run each.")
-@click.option("--preset", default="paper", show_default=True, help="paper, edge (for small devices) or nano (to try).")
+@click.option(
+    "--preset",
+    help="paper, edge (for small devices) or nano (to try). [default: the largest that trains here in 12 hours]",
+)
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods NAME`."
 )
@@ -135,7 +120,9 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
 @click.option(
     "--bit-depth", type=click.IntRange(9, 16), default=16, show_default=True, help="Bits used by 16-bit images."
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same CPU result.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Same seed, same CPU result."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--precision",
@@ -185,15 +172,18 @@ def _refuse_others(*allowed: str) -> None:
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="Pictures to draw.")
+@click.option("--image", type=PATH, help="Put them on this good image, not on those that the run is trained on.")
+@click.option("--defect", type=int, help="Only this defect learned from a source, numbered from 0, as it was learned.")
+@click.option("--source", help="With --defect: the source, by its name in RUN/sources, where there are several.")
 @click.option("--out", required=True, type=PATH, help="Folder for NUMBER.png and NUMBER_mask.png.")
 @click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other seeds, other pictures.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
 @_json_option
-def synthesise(run_folder: Path, count: int, out: Path, data: Path | None, seed: int, as_json: bool) -> None:
+def synthesise(run_folder: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Write synthetic anomalies, as a run is trained on, as pictures with their masks."""
     from edgead.train.synthesise import synthesise as draw
 
-    paths = draw(run_folder, out, count=count, data=data, seed=seed, console=Terminal())
+    paths = draw(run_folder, out, console=Terminal(), **options)
     _emit({"pictures": [str(path) for path in paths]}, as_json, f"{len(paths)} pictures with masks in {out}")
 
 
@@ -232,7 +222,8 @@ def _precision_options(command: F) -> F:
 )
 @click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
 @_precision_options
-@click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/export/RUN.edgead]")
+@click.option("--out", type=PATH, help="The bundle. [default: runs/export/RUN.edgead, or RUN-PRECISION.edgead]")
+@_force_option
 @click.option(
     "--format",
     "form",
@@ -286,17 +277,18 @@ def export(
             raise DeviceError(f"{bundle.path} is written, but TensorRT does not run it here: {why}")
         _prove(bundle, "tensorrt")
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
-    value = [{"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)} for bundle in bundles]
+    value = [{"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()} for bundle in bundles]
     _emit({"bundles": value}, as_json, text)
 
 
 def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
-    from edgead.runtime.proof import demand, prove
+    from edgead.runtime.golden import demand
+    from edgead.runtime.proof import prove
 
     console = Terminal()
     proof = prove(bundle, engine, batch=batch, console=console)
     console.say(proof.describe())
-    demand(proof)
+    demand(proof.golden, proof.engine)
     return proof
 
 
@@ -314,11 +306,12 @@ def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
 @click.option("--pool", default="max", show_default=True, help="Score from the map: max, or top:0.01 (mean of 1 %).")
 @click.option("--rgb/--bgr", default=None, help="Colour order that the model wants. [default: rgb]")
 @click.option("--scale", type=float, help="Grey values are divided by it first. [default: 255]")
-@click.option("--mean", metavar="A,B,C", help="Subtracted then, for each channel. [default: 0,0,0]")
-@click.option("--std", metavar="A,B,C", help="Divided by then. [default: 1,1,1]")
+@click.option("--mean", metavar="A,B,C", help="Subtracted then, for each channel; one number for grey. [default: 0]")
+@click.option("--std", metavar="A,B,C", help="Divided by then. [default: 1]")
 @_precision_options
 @click.option("--data", type=PATH, help="Labelled images that a lower precision is judged on, too.")
-@click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/import/NAME.edgead]")
+@click.option("--out", type=PATH, help="The bundle. [default: runs/import/NAME.edgead, or NAME-PRECISION.edgead]")
+@_force_option
 @_json_option
 def import_model(
     files: tuple[Path, ...], source: str | None, method: str | None, as_json: bool, **options: Any
@@ -330,7 +323,7 @@ def import_model(
     edgead import model.onnx --map NAME --threshold-data DIR
     edgead import NAME.pckl NAME_seg.pckl --method draem --threshold-data DIR
     """
-    shared = {name: options[name] for name in ("threshold_data", "false_reject", "out")}
+    shared = {name: options[name] for name in ("threshold_data", "false_reject", "out", "force")}
     if options["precision"] != "fp32":
         from edgead.export.calibration import Calibration
         from edgead.export.choose import PrecisionOptions
@@ -368,7 +361,7 @@ def import_model(
         )
         bundle = import_onnx(files[0], source=source or "onnx", options=chosen, console=Terminal(), **shared)
     text = f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES"
-    _emit({"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)}, as_json, text)
+    _emit({"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()}, as_json, text)
 
 
 def _refuse_given(when: str, *names: str) -> None:
@@ -404,53 +397,79 @@ def _parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
         return None if text is None else tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise click.UsageError(f"{option} takes three numbers with commas between them, not '{text}'.") from error
+        raise click.UsageError(
+            f"{option} takes three numbers with commas between them, or one for grey, not '{text}'."
+        ) from error
 
 
 @cli.command()
 @click.argument("bundle", type=PATH)
 @click.argument("paths", nargs=-1, required=True, type=PATH)
-@click.option("--save", type=PATH, help="Folder for overlays: heat where the map is high, the mask outlined.")
+@click.option(
+    "--save",
+    type=PATH,
+    help="Folder for overlays (heat where the map is high, the mask outlined) and reconstructions, where there are.",
+)
+@_force_option
 @_runtime_options
 @_json_option
 def predict(
-    bundle: Path, paths: tuple[Path, ...], save: Path | None, engine: str, threshold: str | None, as_json: bool
+    bundle: Path,
+    paths: tuple[Path, ...],
+    save: Path | None,
+    force: bool,
+    engine: str,
+    threshold: str | None,
+    as_json: bool,
 ) -> None:
     """Decide on images, and on folders with their subfolders."""
+    from edgead.files import refuse_existing
     from edgead.runtime.inspector import load
+    from edgead.runtime.ledger import Ledger
     from edgead.runtime.predict import collect_images
     from edgead.runtime.predict import predict as decide
 
+    ledger = Ledger()
     images = collect_images(paths)
     if images.left_out:
         click.echo(images.left_out, err=True)
+    refuse_existing((save / name for _, name in images.images) if save else (), force)
     with (
         load(bundle, engine=engine, threshold=threshold, console=Terminal()) as inspector,
         Terminal().bar("inspecting", len(images)) as step,
     ):
         results = []
         for result in decide(inspector, images, save):
+            ledger.enter(result.source_id)
+            ledger.count(result)
             results.append(result.to_dict())
             step("")
             if not as_json:
                 click.echo(_line(results[-1]))
-    counts = {name: sum(result["verdict"] == name for result in results) for name in ("PASS", "FAIL", "UNKNOWN")}
+    summary = {"bundle": str(bundle), **ledger.snapshot()}
     if as_json:
-        value = {"bundle": str(bundle), "counts": counts, "left_out": images.left_out, "results": results}
-        _emit(value, True, "")
+        _emit({**summary, "left_out": images.left_out, "results": results}, True, "")
     else:
-        click.echo(", ".join(f"{count} {name}" for name, count in counts.items()), err=True)
+        click.echo(f"{ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN", err=True)
 
 
 def _line(result: dict[str, Any]) -> str:
     score = "-" if result["score"] is None else f"{result['score']:.6g}"
     where = click.format_filename(result["path"]) if result["path"] else f"{result['source_id']}#{result['frame_id']}"
-    return f"{result['verdict']:<8}{score:<12}{where}" + (f"  ({result['reason']})" if result["score"] is None else "")
+    reason = f"  ({result['reason']})" if result["score"] is None else ""
+    return printable(f"{result['verdict']:<8}{score:<12}{where}{reason}")
 
 
 @cli.command()
 @click.argument("bundle", type=PATH)
-@click.option("--source", "sources", multiple=True, required=True, help="Camera, video, folder …; see docs/sources.md.")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    required=True,
+    metavar="[NAME=]URI",
+    help="Camera, video, folder …; see docs/sources.md. Repeatable; NAME is what results call it.",
+)
 @click.option(
     "--sink", "sinks", multiple=True, help="jsonl:FILE, sqlite:FILE, mqtt://…; see docs/sinks.md. Repeatable."
 )
@@ -462,20 +481,31 @@ def _line(result: dict[str, Any]) -> str:
     show_default=True,
     help="When a camera is faster than the engine. Files always wait.",
 )
-@click.option("--max-staleness", type=float, help="ms since capture after which a frame is UNKNOWN, not inferred.")
-@click.option("--deadline", type=float, help="ms since capture after which a decision is UNKNOWN.")
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Most frames in one inference.")
+@click.option(
+    "--max-staleness",
+    type=float,
+    help="ms: an older picture is UNKNOWN, not inferred. [default: cameras 2000 on the way here; inf for never]",
+)
+@click.option("--deadline", type=float, help="ms from making the picture after which a decision is UNKNOWN.")
+@click.option(
+    "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Most frames in one inference."
+)
 @click.option("--silence", type=float, default=5.0, show_default=True, help="s without a frame until that is reported.")
 @click.option(
     "--health",
     type=click.Choice(["live", "all", "off"]),
     default="live",
     show_default=True,
-    help="Whose frames are checked for black, blurred and frozen pictures.",
+    help="Sources to check for black, blurred, frozen and stretched pictures.",
 )
 @click.option(
-    "--keep-warm", type=float, default=0.0, help="s without a frame after which the engine is run on nothing."
+    "--untrained-aspect",
+    type=click.Choice(["report", "unknown"]),
+    default="report",
+    show_default=True,
+    help="When frames have an aspect ratio that no training image had: say it once, or UNKNOWN too.",
 )
+@click.option("--keep-warm", type=float, default=0.0, help="Run the engine on a blank frame after this many idle s.")
 @click.option("--roi", multiple=True, help="What counts: a mask image, or x,y,width,height from 0 to 1. Repeatable.")
 @click.option("--ignore", multiple=True, help="What does not count, in the same form. Repeatable.")
 @click.option("--min-area", type=click.IntRange(0), default=0, help="Pixels; smaller defects pass.")
@@ -483,53 +513,81 @@ def _line(result: dict[str, Any]) -> str:
 @click.option("--contours", "shapes", flag_value="contours", multiple=True, help="Put their outlines into the results.")
 @click.option("--record", type=PATH, help="Folder that keeps frames and results, for --source replay:DIR.")
 @click.option("--shadow", type=PATH, help="A second bundle that runs beside; signal USR1 exchanges the two.")
-@click.option("--metrics", "metrics_port", type=int, help="Serve Prometheus metrics on this port of 127.0.0.1.")
+@click.option(
+    "--metrics", metavar="PORT", help="Serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT."
+)
+@click.option("--metrics-token", default="", help="Bearer token that requests for metrics must carry; '${NAME}' works.")
 @_runtime_options
 @_json_option
 def run(bundle: Path, as_json: bool, **options: Any) -> None:
     """Decide on every frame of one or several sources. Without a sink, results are printed.
 
-    Ctrl-C or signal TERM end it: what is captured is still decided and written. Signal HUP reads the bundle again.
+    Ctrl-C or signal TERM end it within 15 s: what is captured is still decided and written. A second one ends it at
+    once. Signal HUP reads the bundle again.
     """
+    from edgead.runtime.signals import ignore_early
+
+    ignore_early()
     from edgead.runtime.run import run as go
 
     printed = any(sink.endswith(":-") for sink in options["sinks"])
     show = None if options["sinks"] or as_json else lambda result: click.echo(_line(result.to_dict()))
 
+    ended: list[bool] = []
+
     def finish(summary: dict[str, Any]) -> None:
+        ended.append(True)
         text = json.dumps(summary) if as_json else _ledger_line(summary)
         click.echo(text, err=printed or not as_json)
 
-    go(bundle, on_result=show, on_end=finish, console=Terminal(), **options)
+    try:
+        go(bundle, on_result=show, on_end=finish, console=Terminal(), **options)
+    except KeyboardInterrupt:
+        if not ended:
+            raise
+        sys.exit(INTERRUPTED)  # everything was decided and written: that is no error
 
 
 def _ledger_line(summary: dict[str, Any]) -> str:
     def by_cause(counts: dict[str, int]) -> str:
         return f" ({', '.join(f'{cause} {count}' for cause, count in counts.items())})" if counts else ""
 
-    return (
+    line = (
         f"captured {summary['captured']} = passed {summary['passed']} + failed {summary['failed']} "
         f"+ unknown {summary['unknown']}{by_cause(summary['unknown_by_cause'])} "
         f"+ dropped {summary['dropped']}{by_cause(summary['dropped_by_cause'])}"
     )
+    if summary["reported_by_cause"]:
+        line += f"; reported{by_cause(summary['reported_by_cause'])}"
+    return line
 
 
 @cli.command()
 @click.argument("bundles", nargs=-1, required=True, type=PATH)
 @click.option("--data", required=True, type=PATH, help="Labelled test images: one category, or a folder of several.")
-@click.option("--rounds", type=click.IntRange(1), default=100, show_default=True, help="Timed calls of each bundle.")
+@click.option(
+    "--rounds", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Timed calls of each bundle."
+)
 @click.option(
     "--pixel-size",
-    type=click.IntRange(32),
+    type=click.IntRange(32, 4096),
     default=256,
     show_default=True,
     help="Side at which pixel metrics are computed.",
 )
 @click.option("--out", type=PATH, help="Folder of the report. [default: runs/benchmark/TIME]")
+@_force_option
 @_engine_option
 @_json_option
 def benchmark(
-    bundles: tuple[Path, ...], data: Path, rounds: int, pixel_size: int, out: Path | None, engine: str, as_json: bool
+    bundles: tuple[Path, ...],
+    data: Path,
+    rounds: int,
+    pixel_size: int,
+    out: Path | None,
+    force: bool,
+    engine: str,
+    as_json: bool,
 ) -> None:
     """Measure latency against AUROC: table, results.json, results.csv and report.html."""
     from edgead.benchmark.benchmark import benchmark as measure
@@ -542,7 +600,8 @@ def benchmark(
         rounds=rounds,
         pixel_size=pixel_size,
         out=out,
-        command=["edgead", *sys.argv[1:]],
+        force=force,
+        command=["edgead", *map(redact, sys.argv[1:])],
         console=Terminal(),
     )
     table = to_table([*report.rows, *report.results["averages"]])
@@ -555,61 +614,48 @@ def benchmark(
 @_json_option
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
-    from edgead.bundle import describe_gate, describe_sensitivity
-    from edgead.runtime.golden import check_golden
-    from edgead.runtime.inspector import load
+    from edgead.bundle import read_bundle
+    from edgead.manifest import describe_sensitivity
+    from edgead.runtime.engines import open_engine
+    from edgead.runtime.golden import check_golden, demand
 
-    with load(bundle, engine=engine, console=Terminal()) as inspector:
-        check = check_golden(inspector.bundle, inspector.engine)
-        manifest, name = inspector.bundle.manifest, inspector.engine.name
+    opened = read_bundle(bundle)
+    with contextlib.closing(open_engine(engine, opened, console=Terminal())) as runner:
+        check = check_golden(opened, runner)
+        manifest, name = opened.manifest, runner.name
     facts = {
         "bundle": manifest.name,
         "method": f"{manifest.method} ({manifest.preset})",
         "category": manifest.category,
         "input": f"{manifest.size[0]}×{manifest.size[1]}{_depth_words(manifest.pixels.depth_range)}",
         "precision": manifest.precision,
-        "threshold": _threshold_line(manifest.threshold),
-        "parity": f"graph and network differ by at most {manifest.parity['score_error']:.2g} in the score, "
-        f"{manifest.parity['map_error']:.2g} in the map",
-        **({"origin": _origin_line(manifest.origin)} if manifest.origin else {}),
-        **({"protocol": manifest.training["protocol"]} if "protocol" in manifest.training else {}),
+        "threshold": manifest.threshold.describe().removeprefix("threshold "),
+        "parity": f"graph and network differ by at most {manifest.parity.score_error:.2g} in the score, "
+        f"{manifest.parity.map_error:.2g} in the map",
+        **({"origin": manifest.origin.describe()} if manifest.origin else {}),
+        **({"protocol": manifest.training.protocol} if manifest.training.protocol else {}),
         "made": f"{manifest.created} by edgead {manifest.edgead}",
         "files": f"{len(manifest.files)}, hashes right",
         "golden": f"{check.frames} frames on {name}: {check.describe()}",
     }
     if manifest.gate:
-        facts["gate"] = describe_gate(manifest.gate)
-        if manifest.gate["handed_back"]:
-            facts["in fp32"] = ", ".join(manifest.gate["handed_back"])
-        if manifest.gate["sensitivity"]:
-            facts["sensitive"] = describe_sensitivity(manifest.gate["sensitivity"])
+        if judged := manifest.gate.describe():
+            facts["gate"] = judged
+        if manifest.gate.handed_back:
+            facts["in fp32"] = ", ".join(manifest.gate.handed_back)
+        if manifest.gate.sensitivity:
+            facts["sensitive"] = describe_sensitivity(manifest.gate.sensitivity)
         if failed := manifest.failed_engines:
             facts["not on"] = "; ".join(f"{engine}, where it was made: {why}" for engine, why in failed.items())
     if manifest.calibration:
-        facts["calibrated"] = "{method} on {images} good images ({source})".format(**manifest.calibration)
-    value = {"manifest": dataclasses.asdict(manifest), "golden": {**dataclasses.asdict(check), "good": check.good}}
+        facts["calibrated"] = manifest.calibration.describe()
+    value = {"manifest": manifest.to_dict(), "golden": {**dataclasses.asdict(check), "good": check.good}}
     _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
-    if not check.good:
-        raise DeviceError(f"On this machine {name} does not give what the bundle must give. Do not use it here.")
+    demand(check, name)
 
 
 def _depth_words(depth_range: tuple[float, float] | None) -> str:
     return "" if depth_range is None else f", with depth from {depth_range[0]:.4g} to {depth_range[1]:.4g}"
-
-
-def _threshold_line(threshold: dict[str, Any]) -> str:
-    if not threshold["normals"]:
-        return f"{threshold['value']:.6g}, the imported model's own; how many good parts it rejects is not known"
-    return (
-        f"{threshold['value']:.6g}, from {threshold['normals']} held-out good images, "
-        f"rejects at most {threshold['false_reject_bound']:.2%} of good parts on average"
-    )
-
-
-def _origin_line(origin: dict[str, Any]) -> str:
-    files = ", ".join(f"{name} (SHA-256 {digest[:12]}…)" for name, digest in origin["files"].items())
-    maker = origin.get("versions", {}).get("maker")
-    return f"{origin['what']}{f' by {maker}' if maker else ''}: {files}"
 
 
 @cli.command()
@@ -630,7 +676,7 @@ def methods(name: str | None, as_json: bool) -> None:
 @cli.command()
 @click.option("--build", "bundle", type=PATH, help="Build this bundle's engine here, check its golden frames, time it.")
 @click.option("--engine", default="tensorrt", show_default=True, help="With --build: any engine, with its settings.")
-@click.option("--batch", type=click.IntRange(1), default=1, help="With --build: as for `edgead run`.")
+@click.option("--batch", type=click.IntRange(1, 1024), default=1, help="With --build: as for `edgead run`.")
 @_json_option
 def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
     """Tell what this machine can run, and what is missing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import threading
@@ -9,11 +10,49 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, Protocol, TextIO, TypeVar
 
 import click
 
+from edgead.redaction import printable, redact, shown
+
 T = TypeVar("T")
+
+
+class Track(Protocol):
+    """Shows progress while a sequence is gone through."""
+
+    def __call__(self, items: Sequence[T], /) -> Iterable[T]: ...
+
+
+def guard_stderr() -> None:
+    """From here on nothing that Python writes to stderr shows a secret: errors, warnings, log lines, tracebacks."""
+    if not isinstance(sys.stderr, _Redacting):
+        sys.stderr = _Redacting(sys.stderr)
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(_LogHandler(logging.WARNING))
+
+
+class _Redacting:
+    """A stream that hides credentials in what is written to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(redact(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _LogHandler(logging.Handler):
+    """Writes log records as lines that no name in them can forge."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"Warning: {shown(self.format(record))}", err=True)
 
 
 class Console:
@@ -51,7 +90,7 @@ class Terminal(Console):
         self._line_every = line_every
 
     def say(self, text: str) -> None:
-        click.echo(text, err=True)
+        click.echo(shown(text), err=True)
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
@@ -59,7 +98,12 @@ class Terminal(Console):
             yield self._lines(label, total)
             return
         shown = click.progressbar(
-            length=total, label=label, show_eta=True, show_pos=True, file=sys.stderr, item_show_func=lambda text: text
+            length=total,
+            label=label,
+            show_eta=True,
+            show_pos=True,
+            file=sys.stderr,
+            item_show_func=lambda text: text and printable(text),
         )
         with shown as bar:
             yield lambda text: bar.update(1, text)
@@ -86,7 +130,7 @@ class Terminal(Console):
         def show() -> None:
             while not done.wait(0.5 if terminal else self._line_every):
                 minutes, seconds = divmod(int(time.monotonic() - start), 60)
-                line = f"{label}  {minutes}:{seconds:02}  {texts[0]}".rstrip()
+                line = f"{label}  {minutes}:{seconds:02}  {printable(texts[0])}".rstrip()
                 width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be rewritten
                 click.echo(f"\r\033[K{line[:width]}" if terminal else line, err=True, nl=not terminal)
 

@@ -17,7 +17,7 @@ PACKAGES = {
     "simplejpeg": ("reading JPEG files and MJPEG cameras", "jpeg"),
     "onnxruntime": ("the CPU engine", "cpu"),
     "openvino": ("the faster engine on many x86 CPUs", "cpu"),
-    "av": ("av+rtsp:// cameras", "rtsp"),
+    "av": ("RTSP cameras and videos, with damaged frames seen", "rtsp"),
     "harvesters": ("GenICam cameras", "genicam"),
     "paho.mqtt": ("the MQTT sink", "mqtt"),
     "torch": ("training and export", "train"),

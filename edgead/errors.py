@@ -87,6 +87,11 @@ class DeviceError(EdgeadError):
     exit_code: ClassVar[int] = 4
 
 
+def describe(error: Exception) -> str:
+    """Return an error's text; of one that was not raised on purpose with its kind."""
+    return str(error) if isinstance(error, EdgeadError) else f"{type(error).__name__}: {error}"
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional package at its first use.
 

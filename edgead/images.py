@@ -305,7 +305,7 @@ def draw_overlay(frame: Frame, anomaly_map: NDArray[np.float32], mask: Mask, sca
     """
     lib = cv2()
     height, width = frame.shape[:2]
-    heat = np.clip(anomaly_map / max(scale, 1e-12), 0.0, 1.0).astype(np.float32)
+    heat = np.clip(np.nan_to_num(anomaly_map) / max(scale, 1e-12), 0.0, 1.0).astype(np.float32)
     heat = lib.resize(heat, (width, height), interpolation=lib.INTER_LINEAR)[:, :, None]
     colours = lib.applyColorMap((heat * 255).astype(np.uint8), lib.COLORMAP_TURBO)
     picture = (frame[:, :, :3] * (1 - 0.6 * heat) + colours * (0.6 * heat)).astype(np.uint8)

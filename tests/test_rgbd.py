@@ -61,7 +61,7 @@ def with_range(bundle: Bundle, folder: Path, depth_range: list[float], channels:
 def test_what_a_bundle_with_depth_says_and_holds(rgbd_bundle: Bundle, run_folder: Path) -> None:
     bundle = read_bundle(rgbd_bundle.path)
     assert bundle.manifest.shape == (32, 48, 4)
-    assert bundle.manifest.input["channels"] == 4
+    assert bundle.manifest.input.channels == 4
     assert bundle.manifest.pixels.depth_range == load_run_config(run_folder).depth_range
     golden = bundle.golden()
     assert golden.frames.shape == (4, 32, 48, 4)

@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ import numpy as np
 
 from edgead.benchmark.latency import percentiles
 from edgead.benchmark.machine import describe_machine, versions
+from edgead.decision import Verdict
+from edgead.errors import DeviceError
 from edgead.files import write_json
 from edgead.images import Frame, fit_frame
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger
+from edgead.runtime.result import Result
 from edgead.runtime.sources import VideoSource
 from edgead.runtime.sources.python import IterableSource
 from edgead.runtime.stream import Policy, Stream
@@ -69,7 +72,19 @@ def _paced(video: Path, pause: float) -> Iterator[Frame]:
 
 def _stream_pass(inspector: Inspector, video: Path, pause: float) -> list[float]:
     with Stream(inspector, [IterableSource(_paced(video, pause), live=True)], Policy(health="off")) as stream:
-        return [result.latency_ms["total"] for result in stream]
+        return [result.latency_ms["total"] for result in _decided(stream)]
+
+
+def _decided(results: Iterable[Result]) -> Iterator[Result]:
+    """Give the results, and refuse one that was not decided: an engine that fails is fast.
+
+    Raises:
+        DeviceError: with the reason.
+    """
+    for result in results:
+        if result.verdict is Verdict.UNKNOWN:
+            raise DeviceError(f"A frame was not decided, so nothing can be measured: {result.reason}")
+        yield result
 
 
 def _bare_pass(inspector: Inspector, video: Path, pause: float) -> list[float]:
@@ -90,7 +105,7 @@ def measure_throughput(inspector: Inspector, frames: Sequence[Frame], sources: i
             parts = [IterableSource(frames[i * share : (i + 1) * share], str(i)) for i in range(count)]
             start = time.perf_counter()
             with Stream(inspector, parts) as stream:
-                given = sum(1 for _ in stream)
+                given = sum(1 for _ in _decided(stream))
             times.append((time.perf_counter() - start) / given)
     one, several = (float(np.median(seconds[count])) for count in (1, sources))
     return {
@@ -106,7 +121,7 @@ def measure_memory(inspector: Inspector, frame: Frame, count: int, samples: int 
     ledger, resident = Ledger(), []
     step = max(1, count // samples)
     with Stream(inspector, [IterableSource(frame for _ in range(count))], ledger=ledger) as stream:
-        for number, _ in enumerate(stream):
+        for number, _ in enumerate(_decided(stream)):
             if number % step == 0:
                 resident.append(round(_resident_mib(), 2))
     return {"frames": ledger.inferred, "rss_mib": resident, "growth_mib": round(resident[-1] - resident[2], 2)}

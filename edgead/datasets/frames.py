@@ -25,17 +25,29 @@ class Frames:
         paths: the file of each frame, in order.
         skipped: one line for each image that could not be used.
         fingerprint: SHA-256 over the names and bytes of the files in `paths`, and of their depth pictures.
+        sizes: (height, width) of each image before it was fitted.
     """
 
     frames: NDArray[np.uint8]
     paths: tuple[Path, ...]
     skipped: tuple[str, ...]
     fingerprint: str
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    def size_ranges(self) -> dict[str, list[float]]:
+        """Return lowest and highest ``heights``, ``widths`` and ``aspects`` (width / height); nothing of no images."""
+        if not self.sizes:
+            return {}
+        heights, widths = zip(*self.sizes)
+        aspects = [width / height for height, width in self.sizes]
+        named = {"heights": heights, "widths": widths, "aspects": aspects}
+        return {name: [min(values), max(values)] for name, values in named.items()}
 
     def only(self, numbers: Sequence[int]) -> Frames:
         """Return some of them; the fingerprint stays that of all."""
-        kept = tuple(self.paths[number] for number in numbers)
-        return Frames(self.frames[list(numbers)], kept, self.skipped, self.fingerprint)
+        paths = tuple(self.paths[number] for number in numbers)
+        sizes = tuple(self.sizes[number] for number in numbers)
+        return Frames(self.frames[list(numbers)], paths, self.skipped, self.fingerprint, sizes)
 
 
 def load_frames(
@@ -48,17 +60,20 @@ def load_frames(
     frames = np.empty((len(paths), *size, pixels.channels), np.uint8)
     kept: list[Path] = []
     skipped: list[str] = []
+    sizes: list[tuple[int, int]] = []
     digest = hashlib.sha256()
     for path in progress(paths):
         try:
-            frames[len(kept)] = fit_frame(read_frame(path, pixels), size)
+            frame = read_frame(path, pixels)
+            frames[len(kept)] = fit_frame(frame, size)
         except DataError as error:
             skipped.append(str(error))
             continue
         for file in [path] if pixels.depth_range is None else [path, find_depth_file(path)]:
             digest.update(os.fsencode(file.name) + b"\0" + file.read_bytes())
         kept.append(path)
-    return Frames(frames[: len(kept)], tuple(kept), tuple(skipped), digest.hexdigest())
+        sizes.append((frame.shape[0], frame.shape[1]))
+    return Frames(frames[: len(kept)], tuple(kept), tuple(skipped), digest.hexdigest(), tuple(sizes))
 
 
 def find_depth_range(

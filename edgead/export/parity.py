@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Golden
 from edgead.errors import GateError
-from edgead.runtime.golden import Agreement, compare
+from edgead.runtime.golden import MOST_OF_SPREAD, Agreement, compare
 
 if TYPE_CHECKING:  # a graph that comes as ONNX is compared without torch
     from torch import nn
@@ -19,9 +19,6 @@ TOLERANCE = 1e-4
 
 HALF_TOLERANCE = 2e-3
 """The same for a graph in half precision: engines differ in where they round."""
-
-MOST_OF_SPREAD = 0.25
-"""Most of the outputs' spread that may be allowed: an engine that gives the same for every frame is half of it away."""
 
 
 def run_reference(detector: nn.Module, frames: NDArray[np.uint8]) -> Golden:

@@ -9,6 +9,7 @@ from edgead.console import Console
 from edgead.datasets import Category, Frames, load_frames, open_category
 from edgead.datasets.copies import keep_distinct
 from edgead.errors import DataError
+from edgead.images import COLOUR, PixelFormat
 
 PARTS = {
     "validation": "validation/good",
@@ -36,7 +37,9 @@ class ThresholdData:
     category: str
 
 
-def load_threshold_data(data: str | Path, size: tuple[int, int], console: Console) -> ThresholdData:
+def load_threshold_data(
+    data: str | Path, size: tuple[int, int], console: Console, pixels: PixelFormat = COLOUR
+) -> ThresholdData:
     """Read the good images of a folder, or those of a data set that are kept apart from its training images.
 
     Raises:
@@ -44,7 +47,7 @@ def load_threshold_data(data: str | Path, size: tuple[int, int], console: Consol
     """
     category = open_category(data)
     part, paths = _choose(category)
-    frames = load_frames(paths, size, progress=console.track("reading good images"))
+    frames = load_frames(paths, size, pixels, console.track("reading good images"))
     for line in frames.skipped[:3]:
         console.say(f"left out: {line}")
     if not len(frames.frames):

@@ -1,14 +1,21 @@
-"""Does an engine give what the trained network gave? Asked at export, and again wherever a bundle lands."""
+"""Does an engine give what the trained network gave? Asked at export, and whenever a bundle is opened."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle import Bundle, Golden
-from edgead.runtime.engines import Engine
+from edgead.console import Console
+from edgead.errors import DeviceError
+from edgead.runtime.engines import Engine, open_engine
+from edgead.runtime.engines.checked import CheckedEngine
+
+MOST_OF_SPREAD = 0.25
+"""Most of the outputs' spread that may be allowed: an engine that gives the same for every frame is half of it away."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +75,64 @@ def _largest_difference(found: NDArray[np.float32], wanted: NDArray[np.float32])
     return float(np.abs(found - wanted).max()) if found.shape == wanted.shape else np.inf
 
 
-def check_golden(bundle: Bundle, engine: Engine) -> Agreement:
-    """Run a bundle's golden frames on an engine, one by one, and compare."""
-    golden = bundle.golden()
-    outputs = [engine.infer(golden.frames[index : index + 1]) for index in range(len(golden.frames))]
+def check_golden(bundle: Bundle, engine: Engine, batch: int = 1) -> Agreement:
+    """Run a bundle's golden frames on an engine, one by one and in one batch, and compare with the golden outputs.
+
+    Args:
+        bundle: with the frames, what they must give, and what an engine may differ from that.
+        engine: what is checked. One that is not `exact` may differ by a quarter of the golden outputs' spread.
+        batch: size of the batch; engines may run it with other kernels than a single frame.
+    """
+    golden, parity = bundle.golden(), bundle.manifest.parity
+    limits = [parity.tolerance, parity.tolerance if parity.map_tolerance is None else parity.map_tolerance]
+    if not getattr(engine, "exact", True):
+        spreads = [float(np.ptp(values)) for values in (golden.scores, golden.maps)]
+        limits = [max(limit, MOST_OF_SPREAD * spread) for limit, spread in zip(limits, spreads)]
+    count = len(golden.frames)
+    outputs = [engine.infer(golden.frames[index : index + 1]) for index in range(count)]
     scores, maps = (np.concatenate(parts) for parts in zip(*outputs))
-    parity = bundle.manifest.parity
-    return compare(golden, scores, maps, parity["tolerance"], parity.get("map_tolerance"))
+    found = compare(golden, scores, maps, *limits)
+    if batch > 1 and found.good and bundle.manifest.input.batch != 1:
+        order = np.arange(batch) % count
+        forms = tuple((scores[order], maps[order]) for scores, maps in golden.forms)
+        repeated = Golden(golden.frames[order], golden.scores[order], golden.maps[order], forms)
+        together = compare(repeated, *engine.infer(repeated.frames), *limits)
+        found = dataclasses.replace(together, frames=count) if not together.good else found
+    return found
+
+
+def demand(agreement: Agreement, engine: str) -> None:
+    """Refuse an engine that does not give the golden outputs.
+
+    Raises:
+        DeviceError: with what to do.
+    """
+    if not agreement.good:
+        raise DeviceError(
+            f"On this machine {engine} does not give what the bundle must give: {agreement.describe()}.\n"
+            "Do not use it here; try another engine, or another precision of the bundle."
+        )
+
+
+def open_proven(name: str, bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> CheckedEngine:
+    """Open an engine and check that it gives the bundle's golden outputs, which also warms it up.
+
+    Args:
+        name, bundle, batch, console: see `edgead.runtime.engines.open_engine`.
+
+    Raises:
+        DeviceError: its outputs differ from the golden ones by more than is allowed.
+        EdgeadError: it cannot be opened or run.
+    """
+    engine = open_engine(name, bundle, batch=batch, console=console)
+    if name == "auto":  # it opens no other
+        return engine
+    try:
+        agreement = check_golden(bundle, engine, batch)
+        demand(agreement, engine.name)
+    except BaseException:
+        engine.close()
+        raise
+    if not engine.exact and console:
+        console.say(f"{engine.name} is less precise than the bundle: {agreement.describe()}.")
+    return engine

@@ -1,7 +1,8 @@
-"""Is what a camera gives an image of the part at all? Black, blurred and frozen pictures are named, not judged."""
+"""Is what a source gives an image of the part at all? Black, blurred, frozen and stretched pictures are not judged."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ from edgead.images import Frame, cv2
 
 BLACK_MEAN, BLACK_SPREAD = 8.0, 4.0
 """A frame is black where its grey values have a lower mean and a lower standard deviation than these (of 255)."""
+SAME_ASPECT = 0.02
+"""Share by which two aspect ratios may differ and still be the same: rounding and cropped rows."""
 SAMPLES_A_SIDE = 64
 """Pixels a side that are compared to see whether anything changes; a camera's noise changes some of them."""
 
@@ -24,12 +27,23 @@ class Limits:
         dark: good parts are themselves almost black, which turns the check for black off.
         blurred_below: share of `sharpness` below which a frame is blurred; 0 turns the check off.
         frozen_after: seconds in which not one sampled pixel changes; 0 turns the check off.
+        aspects: lowest and highest width / height of the training images; None where they are not known.
+        refuse_untrained: a frame of another aspect ratio must not be judged.
     """
 
     sharpness: float = 0.0
     dark: bool = False
     blurred_below: float = 0.1
     frozen_after: float = 5.0
+    aspects: tuple[float, float] | None = None
+    refuse_untrained: bool = False
+
+    def has_trained(self, size: tuple[int, int]) -> bool | None:
+        """Tell whether training images had the aspect ratio of a frame (height, width); None where it is not known."""
+        if self.aspects is None:
+            return None
+        low, high = self.aspects
+        return low * (1 - SAME_ASPECT) <= size[1] / size[0] <= high * (1 + SAME_ASPECT)
 
 
 def limits_from(frames: NDArray[np.uint8], blurred_below: float = 0.1, frozen_after: float = 5.0) -> Limits:
@@ -55,11 +69,25 @@ def is_black(fitted: Frame) -> bool:
     return bool(mean[0, 0] < BLACK_MEAN and spread[0, 0] < BLACK_SPREAD)
 
 
-class Health:
-    """Looks at the frames of one source."""
+def _ignore(name: str, text: str) -> None:
+    """Nobody wants to know."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+
+class Health:
+    """Looks at the frames of one source.
+
+    Args:
+        limits: what is healthy; may be set again at any time.
+        notice: told a word and a line when the size of the frames changes (``resized``), and when their aspect ratio is
+            none of the training images' (``untrained``).
+        picky: frames that are not healthy must not be judged; otherwise their size is only looked at.
+    """
+
+    def __init__(self, limits: Limits, notice: Callable[[str, str], None] = _ignore, picky: bool = True) -> None:
+        self.limits, self._notice, self._picky = limits, notice, picky
+        self._first_size: tuple[int, int] | None = None
+        self._judged: tuple[tuple[int, int], Limits] | None = None
+        self._shape_answer = "", ""
         self._samples: NDArray[np.uint8] | None = None
         self._changed_at = 0.0
 
@@ -71,6 +99,9 @@ class Health:
             fitted: the same at the model's size.
             now: when it was captured, `time.monotonic` seconds.
         """
+        cause, reason = self._check_size((frame.shape[0], frame.shape[1]))
+        if cause or not self._picky:
+            return (cause, reason) if self._picky else ("", "")
         still = self._seconds_without_change(frame, now)
         if 0 < self.limits.frozen_after <= still:
             return "frozen", f"frozen: no pixel has changed for {still:.1f} s"
@@ -81,6 +112,28 @@ class Health:
             if share < self.limits.blurred_below:
                 return "blurred", f"blurred: {share:.0%} of the sharpness of good parts"
         return "", ""
+
+    def _check_size(self, size: tuple[int, int]) -> tuple[str, str]:
+        limits, before = self.limits, self._judged
+        if before == (size, limits):
+            return self._shape_answer
+        self._judged = size, limits
+        first = self._first_size = self._first_size or size
+        if before and before[0] != size:
+            self._notice("resized", f"frames are now {_words(size)}, before {_words(before[0])}")
+        trained = limits.has_trained(size)
+        if trained is False:
+            low, high = limits.aspects or (0.0, 0.0)
+            text = f"{_words(size)} is an aspect ratio of {size[1] / size[0]:.2f}; the training images had {low:.2f}"
+            text += f" to {high:.2f}" if high - low > 0.01 else ""
+            self._notice("untrained", f"frames are stretched for the model: {text}")
+        self._shape_answer = "", ""
+        if limits.refuse_untrained and trained is False:
+            self._shape_answer = "untrained", f"untrained: {text}"
+        elif not trained and not _same_aspect(size, first):
+            text = f"{_words(size)} has another aspect ratio than {_words(first)}, which this source began with"
+            self._shape_answer = "resized", f"resized: {text}"
+        return self._shape_answer
 
     def _seconds_without_change(self, frame: Frame, now: float) -> float:
         step = [max(1, side // SAMPLES_A_SIDE) for side in frame.shape[:2]]
@@ -94,3 +147,11 @@ class Health:
             self._samples = view.copy()
         self._changed_at = now
         return 0.0
+
+
+def _words(size: tuple[int, int]) -> str:
+    return f"{size[1]}×{size[0]}"
+
+
+def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return abs(one[1] * other[0] / (one[0] * other[1]) - 1) <= SAME_ASPECT

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Bundle, read_bundle
 from edgead.console import Console
-from edgead.decision import Verdict, decide
+from edgead.decision import Verdict
 from edgead.depth import DepthRange
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, DeviceError
 from edgead.images import Frame, Mask, fit_frame, to_frame
-from edgead.runtime.engines import Engine, open_engine
+from edgead.runtime.engines import Engine
+from edgead.runtime.engines.checked import check
+from edgead.runtime.golden import open_proven
+from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
-from edgead.runtime.rules import SHAPES, choose_threshold
+from edgead.runtime.rules import LiveRules, Rules
 from edgead.runtime.sources.source import Captured, Source
-
-WARM_UP_RUNS = 2
-"""Inferences before the first frame: engines allocate and choose kernels in their first ones."""
 
 
 def load(
@@ -40,7 +40,7 @@ def load(
     shapes: Sequence[str] = (),
     console: Console | None = None,
 ) -> Inspector:
-    """Read a bundle, check its hashes, open it on an engine and warm it up.
+    """Read a bundle, check its hashes, open it on an engine and check that it gives the golden outputs here.
 
     Args:
         bundle: the folder ``NAME.edgead``.
@@ -56,11 +56,15 @@ def load(
         BundleError: missing, damaged or of a newer format.
         ConfigError: a threshold, region or engine that makes no sense.
         MissingDependencyError: the engine's package is not installed.
-        DeviceError: this machine cannot run the engine.
+        DeviceError: this machine cannot run the engine, or it gives other outputs than the golden ones.
     """
     opened = read_bundle(bundle)
-    runner = open_engine(engine, opened, batch=batch, console=console)
-    return Inspector(opened, runner, threshold=threshold, region=region, min_area=min_area, shapes=shapes)
+    runner = open_proven(engine, opened, batch=batch, console=console)
+    try:
+        return Inspector(opened, runner, threshold=threshold, region=region, min_area=min_area, shapes=shapes)
+    except BaseException:
+        runner.close()
+        raise
 
 
 @dataclass(slots=True)
@@ -84,21 +88,27 @@ class Prepared:
     fitted_at: float
 
 
-class Inspector:
-    """Decides on frames. Use it from one thread, and close it (or use ``with``) to release the engine.
+class Inspector(LiveRules):
+    """Decides on frames. Close it (or use ``with``) to release the engine.
+
+    Any number of threads may use it; the engine takes their frames one after the other. `threshold`, `region`,
+    `min_area` and `shapes` may be set at any time. They are checked as `load` does, and a frame is decided by what
+    was set when its inference began.
 
     Args:
         bundle: what it runs.
-        engine: what runs it.
+        engine: what runs it, as `edgead.runtime.golden.open_proven` returns it. One of your own is not compared with
+            the golden outputs.
         threshold: see `load`.
         region: ``(h, w) bool`` at the model's size, the part of the frame that counts, see
-            `edgead.runtime.rules.read_region`. The score is then the highest map value in it.
-        min_area: pixels of the frame; where the mask's largest connected part is smaller, the frame passes. A score
-            above the threshold with an empty mask still fails.
+            `edgead.runtime.rules.read_region`. Score and threshold stay the same; a frame fails where its score is
+            above the threshold and its defect lies in the region.
+        min_area: pixels of the frame; where the mask's largest connected part is smaller, the frame passes.
         shapes: which of ``"boxes"`` and ``"contours"`` of the mask go into `Result.to_dict`.
 
-    Attributes:
-        threshold: a score above it fails; may be changed at any time.
+    Raises:
+        ConfigError: a threshold, region, area or shape that makes no sense.
+        BundleError: ``fpr:`` for a bundle without held-out scores.
     """
 
     def __init__(
@@ -111,17 +121,19 @@ class Inspector:
         min_area: int = 0,
         shapes: Sequence[str] = (),
     ) -> None:
-        self.bundle, self.engine = bundle, engine
+        self.bundle, self.engine = bundle, check(engine, bundle)
         self.size, self.shape, self.pixels = bundle.manifest.size, bundle.manifest.shape, bundle.manifest.pixels
-        self.threshold = choose_threshold(bundle.manifest, threshold, region)
-        self.region, self.min_area, self.shapes = region, min_area, tuple(shapes)
-        if region is not None and region.shape != self.size:
-            raise ConfigError(f"The region must have the model's size {self.size}, not {region.shape}.")
-        if set(shapes) - set(SHAPES):
-            raise ConfigError(f"The shapes are {', '.join(SHAPES)}; not {', '.join(set(shapes) - set(SHAPES))}.")
+        super().__init__(bundle.manifest, threshold, region, min_area, shapes)
         self._blank = np.zeros((1, *self.shape), np.uint8)
-        for _ in range(WARM_UP_RUNS):
-            self.keep_warm()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"threshold {self.threshold:.6g}"
+        return f"<Inspector {self.bundle.manifest.name} on {self.engine.name}, {state}>"
+
+    @property
+    def closed(self) -> bool:
+        """The engine was released; nothing can be inferred any more."""
+        return self.engine.closed
 
     @property
     def depth_range(self) -> DepthRange | None:
@@ -145,7 +157,7 @@ class Inspector:
 
         Raises:
             DataError: not a frame.
-            DeviceError: the engine failed.
+            DeviceError: the engine failed, or the inspector is closed.
         """
         now = time.monotonic()
         captured = Captured(frame, "", source_id, frame_id, now if t_capture is None else t_capture)
@@ -190,13 +202,13 @@ class Inspector:
         Raises:
             DeviceError: the engine failed.
         """
+        if self.closed:
+            raise DeviceError(f"The inspector of {self.bundle.manifest.name} is closed. Load the bundle again.")
         start = time.monotonic()
+        rules = self.rules
         frames = [self._refit(prepared) for prepared in batch if prepared.fitted is not None]
         if len(frames) == 1:
             scores, maps = self.engine.infer(frames[0][None])
-        elif frames and self.bundle.manifest.input.get("batch") == 1:
-            singly = [self.engine.infer(frame[None]) for frame in frames]
-            scores, maps = (np.concatenate(values) for values in zip(*singly))
         elif frames:
             scores, maps = self.engine.infer(np.stack(frames, out=None if buffer is None else buffer[: len(frames)]))
         inferred_at = time.monotonic()
@@ -205,7 +217,7 @@ class Inspector:
             if prepared.fitted is None:
                 results.append(self.unknown(prepared, prepared.cause, prepared.error))
                 continue
-            results.append(self._decide(prepared, float(scores[index]), maps[index], start, inferred_at))
+            results.append(self._decide(prepared, rules, float(scores[index]), maps[index], start, inferred_at))
             index += 1
         return results
 
@@ -218,33 +230,31 @@ class Inspector:
         return fit_frame(to_frame(prepared.captured.image, self.pixels), self.size)
 
     def _decide(
-        self, prepared: Prepared, score: float, anomaly_map: NDArray[np.float32], start: float, inferred_at: float
+        self,
+        prepared: Prepared,
+        rules: Rules,
+        score: float,
+        anomaly_map: NDArray[np.float32],
+        start: float,
+        inferred_at: float,
     ) -> Result:
-        if self.region is not None:
-            score = float(anomaly_map[self.region].max())
         result = self._blank_result(prepared.captured, score)
-        result.anomaly_map, result.frame_size, result.region = anomaly_map, prepared.frame_size, self.region
-        result.mask_threshold = self.bundle.manifest.mask_threshold
-        result.verdict, result.reason = decide(score, self.threshold)
+        result.anomaly_map, result.frame_size = anomaly_map, prepared.frame_size
+        result.threshold, result.mask_threshold, result.region = rules.threshold, rules.mask_threshold, rules.region
+        result.verdict, result.reason = rules.decide(score, anomaly_map, prepared.frame_size)
         if result.verdict is Verdict.UNKNOWN:
             result.cause = "score"
-        if result.verdict is Verdict.FAIL and self.min_area and result.boxes:
-            area = result.boxes[0]["area"]
-            if area < self.min_area:
-                result.verdict, result.reason = (
-                    Verdict.PASS,
-                    f"largest defect of {area} pixels is below {self.min_area}",
-                )
         if prepared.error:
             result.verdict, result.reason, result.cause = Verdict.UNKNOWN, prepared.error, prepared.cause
-        done, t_capture = time.monotonic(), prepared.captured.t_capture
+        done, captured = time.monotonic(), prepared.captured
         fit = prepared.fitted_at - prepared.began
         result.latency_ms = {
-            "queue": (start - t_capture - fit) * 1e3,
+            "source": (captured.t_capture - captured.made) * 1e3,
+            "queue": (start - captured.t_capture - fit) * 1e3,
             "fit": fit * 1e3,
             "infer": (inferred_at - start) * 1e3,
             "post": (done - inferred_at) * 1e3,
-            "total": (done - t_capture) * 1e3,
+            "total": (done - captured.made) * 1e3,
         }
         return result
 
@@ -252,11 +262,11 @@ class Inspector:
         """Return the result on a frame that is not inferred."""
         result = self._blank_result(prepared.captured, math.nan)
         result.frame_size, result.reason, result.cause = prepared.frame_size, reason, cause
-        result.latency_ms = {"total": (time.monotonic() - prepared.captured.t_capture) * 1e3}
+        result.latency_ms = {"total": (time.monotonic() - prepared.captured.made) * 1e3}
         return result
 
     def _blank_result(self, captured: Captured, score: float) -> Result:
-        arrived = time.time() - (time.monotonic() - captured.t_capture)
+        made = time.time() - (time.monotonic() - captured.made)
         return Result(
             score=score,
             verdict=Verdict.UNKNOWN,
@@ -264,13 +274,15 @@ class Inspector:
             threshold=self.threshold,
             source_id=captured.source_id,
             frame_id=captured.frame_id,
-            t_capture=captured.t_capture,
+            t_capture=captured.made,
             engine=self.engine.name,
             path=captured.path,
             precision=self.bundle.manifest.precision,
             bundle=self.bundle.manifest.name,
-            captured_at=datetime.fromtimestamp(arrived, timezone.utc).isoformat(timespec="milliseconds"),
+            bundle_digest=self.bundle.manifest.digest,
+            captured_at=datetime.fromtimestamp(made, timezone.utc).isoformat(timespec="milliseconds"),
             shapes=self.shapes,
+            id=new_id(),
         )
 
     def judge(self, captured: Captured) -> Result:
@@ -320,7 +332,7 @@ class Inspector:
             yield from stream
 
     def close(self) -> None:
-        """Release the engine."""
+        """Release the engine, after the inference that is running. Calls that come later raise a DeviceError."""
         self.engine.close()
 
     def __enter__(self) -> Inspector:
@@ -332,18 +344,34 @@ class Inspector:
         self.close()
 
 
+def refuse_closed(inspector: Inspector) -> None:
+    """Refuse an inspector that can decide no more.
+
+    Raises:
+        ConfigError: it is closed.
+    """
+    if inspector.closed:
+        raise ConfigError(f"The inspector of {inspector.bundle.manifest.name} is closed. Load the bundle again.")
+
+
 def refuse_other_depth(successor: Inspector, inspector: Inspector) -> None:
     """Refuse an inspector that cannot decide on the frames that another one gets.
 
     Raises:
-        ConfigError: their depth ranges differ.
+        ConfigError: it is closed, or it reads depth or 16-bit images in another way.
     """
+    refuse_closed(successor)
     if successor.depth_range != inspector.depth_range:
         one, other = (
             f"{each.bundle.manifest.name} reads {f'depth over {each.depth_range}' if each.depth_range else 'no depth'}"
             for each in (successor, inspector)
         )
         raise ConfigError(f"{one}, {other}: they cannot share frames.")
+    if successor.pixels != inspector.pixels:
+        one, other = (
+            f"{each.bundle.manifest.name} reads {each.pixels.bit_depth} bits" for each in (successor, inspector)
+        )
+        raise ConfigError(f"{one} of 16-bit images, {other}: they cannot share frames.")
 
 
 def _words(error: Exception) -> str:

@@ -21,11 +21,13 @@ class Account:
 
     Attributes:
         captured: frames, and errors in place of frames, that the source gave.
+        reported: what was noticed about the source, by name; not frames, and not part of the equation: ``lost``,
+            ``silent``, ``resized``, ``untrained``.
         verdicts: results by verdict.
         unknown: UNKNOWN results by cause, a word of `edgead.runtime.result.CAUSES`.
         dropped: frames without a result by cause: ``overtaken`` by a newer one, ``refused`` because older ones
             waited, ``stopped`` at the end before their turn.
-        latency: results by bucket of `BUCKETS_MS`, capture to decision; the last one has no limit.
+        latency: results by bucket of `BUCKETS_MS`, picture made to decision; the last one has no limit.
         latency_sum: milliseconds.
     """
 
@@ -33,6 +35,7 @@ class Account:
     verdicts: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    reported: Counter[str] = field(default_factory=Counter)
     latency: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_MS) + 1))
     latency_sum: float = 0.0
     in_flight: int = 0
@@ -63,6 +66,11 @@ class Ledger:
             account = self._accounts[source_id]
             account.dropped[cause] += 1
             account.in_flight -= 1
+
+    def report(self, source_id: str, name: str) -> None:
+        """Something was noticed about a source."""
+        with self._lock:
+            self._accounts.setdefault(source_id, Account()).reported[name] += 1
 
     def count(self, result: Result) -> None:
         """A frame that was entered has its result."""
@@ -128,11 +136,12 @@ def label(name: str, value: str) -> str:
 
 
 def _figures(accounts: list[Account]) -> dict[str, Any]:
-    verdicts, unknown, dropped = Counter[str](), Counter[str](), Counter[str]()
+    verdicts, unknown, dropped, reported = (Counter[str]() for _ in range(4))
     for account in accounts:
         verdicts.update(account.verdicts)
         unknown.update(account.unknown)
         dropped.update(account.dropped)
+        reported.update(account.reported)
     return {
         "captured": sum(account.captured for account in accounts),
         "inferred": verdicts.total(),
@@ -143,6 +152,7 @@ def _figures(accounts: list[Account]) -> dict[str, Any]:
         "in_flight": sum(account.in_flight for account in accounts),
         "unknown_by_cause": dict(unknown),
         "dropped_by_cause": dict(dropped),
+        "reported_by_cause": dict(reported),
     }
 
 
@@ -151,8 +161,9 @@ _METRICS = (
     ("frames_inferred_total", "counter", "Results by verdict."),
     ("frames_unknown_total", "counter", "UNKNOWN results by cause."),
     ("frames_dropped_total", "counter", "Frames without a result by cause."),
+    ("source_reports_total", "counter", "What was noticed about a source, by cause; not frames."),
     ("frames_in_flight", "gauge", "Frames between capture and result."),
-    ("latency_milliseconds", "histogram", "Capture to decision."),
+    ("latency_seconds", "histogram", "Picture made to decision."),
 )
 
 
@@ -162,14 +173,19 @@ def _samples(name: str, source: str, account: Account) -> list[str]:
         return [f"{full}{{{source}}} {account.captured}"]
     if name == "frames_in_flight":
         return [f"{full}{{{source}}} {account.in_flight}"]
-    if name == "latency_milliseconds":
-        limits = [*map(str, BUCKETS_MS), "+Inf"]
+    if name == "latency_seconds":
+        limits = [*(f"{limit / 1e3:g}" for limit in BUCKETS_MS), "+Inf"]
         counts = [sum(account.latency[: index + 1]) for index in range(len(limits))]
         lines = [f"{full}_bucket{{{source},{label('le', limit)}}} {count}" for limit, count in zip(limits, counts)]
-        return [*lines, f"{full}_sum{{{source}}} {account.latency_sum:.3f}", f"{full}_count{{{source}}} {counts[-1]}"]
+        return [
+            *lines,
+            f"{full}_sum{{{source}}} {account.latency_sum / 1e3:.6f}",
+            f"{full}_count{{{source}}} {counts[-1]}",
+        ]
     kind, counted = {
         "frames_inferred_total": ("verdict", {verdict.value: account.verdicts[verdict.value] for verdict in Verdict}),
         "frames_unknown_total": ("cause", dict(account.unknown)),
         "frames_dropped_total": ("cause", dict(account.dropped)),
+        "source_reports_total": ("cause", dict(account.reported)),
     }[name]
     return [f"{full}{{{source},{label(kind, key)}}} {count}" for key, count in counted.items()]

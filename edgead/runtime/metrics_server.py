@@ -1,48 +1,130 @@
-"""The ledger over HTTP, for Prometheus, on this machine only."""
+"""The ledger over HTTP, for Prometheus."""
 
 from __future__ import annotations
 
+import contextlib
+import hmac
+import ipaddress
+import socket
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from edgead.errors import ConfigError
 
+LONGEST_REQUEST = 10.0
+"""Seconds after which a connection is cut off, however busy it is."""
+MOST_CONNECTIONS = 16
+"""Connections at a time; more are closed at once."""
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return host and port of ``PORT``, ``HOST:PORT`` or ``[IPV6]:PORT``; the host is 127.0.0.1 where it is left out.
+
+    Raises:
+        ConfigError: not one of these.
+    """
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not port.isascii() or not port.isdecimal() or int(port) > 65535 or (":" in host and "[" not in text):
+        raise ConfigError(f"--metrics takes a port from 0 to 65535, or ADDRESS:PORT; not '{text}'.")
+    return host or "127.0.0.1", int(port)
+
 
 class MetricsServer:
-    """Serves ``http://127.0.0.1:PORT/metrics`` from a thread of its own until closed.
+    """Serves ``http://HOST:PORT/metrics`` until closed.
 
     Args:
         port: 0 for any free one.
-        render: gives the text.
+        render: returns the text.
+        host: address to listen on.
+        token: what a request must carry as ``Authorization: Bearer TOKEN``; empty for none.
 
     Raises:
-        ConfigError: the port cannot be used.
+        ConfigError: the address cannot be used, or is open to other machines and has no token.
     """
 
-    def __init__(self, port: int, render: Callable[[], str]) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                if self.path.partition("?")[0] != "/metrics":
-                    self.send_error(404, "There is /metrics")
-                    return
-                body = render().encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *values: object) -> None:
-                """Nothing is logged: it would be a line every few seconds."""
-
+    def __init__(self, port: int, render: Callable[[], str], host: str = "127.0.0.1", token: str = "") -> None:
+        if not token and not _is_local(host):
+            raise ConfigError(
+                f"Metrics on {host} can be read by other machines, and need a token.\n"
+                "Give one:  --metrics-token '${METRICS_TOKEN}'"
+            )
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        except OSError as error:
-            raise ConfigError(f"The metrics cannot be served on port {port}: {error.strerror}.") from error
+            self._server = _Server(host, port, render, token)
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ConfigError(f"The metrics cannot be served on port {port} of {host}: {why}.") from error
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def _is_local(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = MOST_CONNECTIONS
+
+    def __init__(self, host: str, port: int, render: Callable[[], str], token: str) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.render, self.token = render, token
+        self._open: dict[Any, float] = {}
+        super().__init__((host, port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if len(self._open) >= MOST_CONNECTIONS:
+            self.shutdown_request(request)
+            return
+        self._open[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Cut off what takes too long: limits for each read would let a slow client hold its thread for ever."""
+        now = time.monotonic()
+        for request, began in list(self._open.items()):
+            if now - began > LONGEST_REQUEST:
+                with contextlib.suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is nothing to report."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        if self.server.token and not self._is_allowed():
+            self._answer(401, "A token is needed: Authorization: Bearer TOKEN\n")
+        elif self.path.partition("?")[0] != "/metrics":
+            self._answer(404, "There is /metrics\n")
+        else:
+            self._answer(200, self.server.render())
+
+    def _is_allowed(self) -> bool:
+        given = self.headers.get("Authorization", "").encode("latin-1", "replace")
+        return hmac.compare_digest(given, f"Bearer {self.server.token}".encode())
+
+    def _answer(self, status: int, text: str) -> None:
+        body = text.encode(errors="backslashreplace")
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *values: object) -> None:
+        """Nothing is logged: it would be a line every few seconds."""

@@ -13,10 +13,14 @@ import numpy as np
 from edgead.errors import SourceError
 from edgead.files import atomic_file
 from edgead.folders import describe_left_out, list_folder
-from edgead.images import draw_overlay, encode_png, read_frame
+from edgead.images import draw_overlay, encode_png, fit_frame, read_frame, to_frame
 from edgead.runtime.inspector import Inspector
+from edgead.runtime.reconstruction import open_reconstructor
 from edgead.runtime.result import Result
 from edgead.runtime.sources import ImageSource
+
+OVERLAY, RECONSTRUCTION = ".overlay.png", ".reconstruction.png"
+"""Endings of the pictures that are saved."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def _name_overlays(found: Sequence[tuple[Path, Path]]) -> list[tuple[Path, Path]
     taken: set[Path] = set()
     named = []
     for path, name in found:
-        tries = (name.with_name(f"{stem}.overlay.png") for stem in _stems(name))
+        tries = (name.with_name(f"{stem}{OVERLAY}") for stem in _stems(name))
         overlay = next(each for each in tries if each not in taken)
         taken.add(overlay)
         named.append((path, overlay))
@@ -86,12 +90,14 @@ def predict(inspector: Inspector, collected: Collected, save: Path | None = None
     Args:
         inspector: decides.
         collected: from `collect_images`.
-        save: folder for overlays (``NAME.overlay.png``): heat where the map is high, the mask outlined. Images that
-            cannot be read have none.
+        save: folder for overlays (``NAME.overlay.png``): heat where the map is high, the mask outlined. Where the
+            bundle holds a reconstruction, also for ``NAME.reconstruction.png``, at the model's size: the good image
+            that the network sees. Images that cannot be read have neither.
 
     Yields:
         One result per file, with its `path`; UNKNOWN with the reason where a file or a folder cannot be read.
     """
+    reconstruct = open_reconstructor(inspector.bundle) if save else None
     paths = [path for path, _ in collected.images]
     with ImageSource("files", paths, inspector.pixels, collected.unreadable) as frames:
         for captured, (_, name) in zip(frames, collected.images):
@@ -100,6 +106,11 @@ def predict(inspector: Inspector, collected: Collected, save: Path | None = None
                 picture = draw_overlay(captured.image, result.anomaly_map, result.mask, 2 * result.mask_threshold)
                 with atomic_file(save / name) as stream:
                     stream.write(encode_png(picture))
+                if reconstruct:
+                    fitted = fit_frame(to_frame(captured.image, inspector.pixels), inspector.size)
+                    beside = name.with_name(name.name.removesuffix(OVERLAY) + RECONSTRUCTION)
+                    with atomic_file(save / beside) as stream:
+                        stream.write(encode_png(reconstruct(fitted)))
             yield result
 
 

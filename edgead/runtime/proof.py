@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from edgead.bundle import Bundle
 from edgead.console import Console
-from edgead.errors import DeviceError
 from edgead.runtime.engines import open_engine
 from edgead.runtime.golden import Agreement, check_golden
 
@@ -59,10 +57,10 @@ def prove(bundle: Bundle, engine: str = "tensorrt", *, batch: int = 1, console: 
         EdgeadError: it cannot be opened or run; see `edgead.runtime.engines.open_engine`.
     """
     start = time.perf_counter()
-    opened: Any = open_engine(engine, bundle, batch=batch, console=console)
+    opened = open_engine(engine, bundle, batch=batch, console=console)
     try:
         opening = time.perf_counter() - start
-        golden = check_golden(bundle, opened)
+        golden = check_golden(bundle, opened, batch)
         frames, times = bundle.golden().frames, []
         for number in range(ROUNDS):
             start = time.perf_counter()
@@ -75,21 +73,8 @@ def prove(bundle: Bundle, engine: str = "tensorrt", *, batch: int = 1, console: 
             opening_seconds=round(opening, 3),
             golden=golden,
             latency_ms={"p50": round(float(p50), 4), "p99": round(float(p99), 4)},
-            recorded=getattr(opened, "recorded", None),
-            by_hand=getattr(opened, "by_hand", ""),
+            recorded=getattr(opened.inner, "recorded", None),
+            by_hand=getattr(opened.inner, "by_hand", ""),
         )
     finally:
         opened.close()
-
-
-def demand(proof: Proof) -> None:
-    """Refuse an engine that does not give the golden outputs.
-
-    Raises:
-        DeviceError: with what to do.
-    """
-    if not proof.golden.good:
-        raise DeviceError(
-            f"On this machine {proof.engine} does not give what the bundle must give: {proof.golden.describe()}.\n"
-            "Do not use it here; try another engine, or another precision of the bundle."
-        )

@@ -10,22 +10,52 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from edgead import schema
 from edgead.bundle import MODEL
 from edgead.decision import Verdict
+from edgead.depth import DepthRange
 from edgead.errors import ConfigError, DataError, SourceError
 from edgead.files import write_json
 from edgead.images import COLOUR, PixelFormat, cv2, read_image
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.result import Result
+from edgead.runtime.sinks.lines import LineFile
+from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.source import Captured, FrameSource, Source
+from edgead.schema import OneOf, SchemaError, left_out
 
 FORMAT = 1
 
 
-class Recorder:
+@dataclass(frozen=True)
+class RecordingFacts:
+    """What `recording.json` holds."""
+
+    format: int
+    bundle: str
+    model_sha256: str
+    depth_range: DepthRange | None = left_out()
+    engine: str = ""
+
+
+@dataclass(frozen=True)
+class RecordedResult:
+    """What is played back of a line of `events.jsonl`."""
+
+    source_id: str
+    frame_id: int
+    verdict: Annotated[str, OneOf(tuple(verdict.value for verdict in Verdict))]
+    reason: str = ""
+    cause: str | None = None
+    frame: str | None = None
+
+
+class Recorder(BaseSink):
     """A sink that writes a recording.
 
     Args:
@@ -41,23 +71,25 @@ class Recorder:
     def __init__(self, folder: Path, inspector: Inspector) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"{folder} is not empty; a recording needs a folder of its own.")
-        self.name, self._folder, self._line = f"record:{folder}", folder, 0
+        super().__init__(f"record:{folder}")
+        self._folder, self._line = folder, 0
         (folder / "frames").mkdir(parents=True, exist_ok=True)
         manifest = inspector.bundle.manifest
-        facts = {"format": FORMAT, "bundle": manifest.name, "model_sha256": manifest.files[MODEL]}
-        depth = {} if inspector.depth_range is None else {"depth_range": inspector.depth_range}
-        write_json(folder / "recording.json", {**facts, **depth, "engine": inspector.engine.name})
-        self._events = (folder / "events.jsonl").open("wb", buffering=0)
+        model, depth_range = manifest.files[MODEL], inspector.depth_range
+        facts = RecordingFacts(FORMAT, manifest.name, model, depth_range, inspector.engine.name)
+        write_json(folder / "recording.json", schema.write(facts))
+        self._events = LineFile(folder / "events.jsonl")
 
     def write(self, result: Result) -> None:
-        frame = None
-        if result.frame is not None and result.anomaly_map is not None:
-            frame = f"frames/{self._line:09d}.png"
-            # Level 1: lossless whatever the level, and the sink must keep up with the camera.
-            fast = [cv2().IMWRITE_PNG_COMPRESSION, 1]
-            if not cv2().imwrite(str(self._folder / frame), result.frame, fast):
-                raise DataError(f"{self._folder / frame} could not be written; is the disk full?")
-        self._write_event({"frame": frame, **result.to_dict()})
+        if result.frame is None or result.anomaly_map is None:
+            self._write_event({"frame": None, **result.to_dict()})
+            return
+        frame = f"frames/{self._line:09d}.png"
+        # Level 1: lossless whatever the level, and the sink must keep up with the camera.
+        _, data = cv2().imencode(".png", result.frame, [cv2().IMWRITE_PNG_COMPRESSION, 1])
+        with _removed_on_error(self._folder / frame) as path:  # OpenCV's own imwrite does not notice a full disk
+            path.write_bytes(data)
+            self._write_event({"frame": frame, **result.to_dict()})
 
     def drop(self, captured: Captured, cause: str) -> None:
         """Note a frame that got no result."""
@@ -65,11 +97,20 @@ class Recorder:
         self._write_event({**event, "t_capture": round(captured.t_capture, 6)})
 
     def _write_event(self, event: dict[str, Any]) -> None:
-        self._events.write(json.dumps(event).encode() + b"\n")
+        self._events.write(json.dumps(event).encode())
         self._line += 1
 
     def close(self) -> None:
         self._events.close()
+
+
+@contextmanager
+def _removed_on_error(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def open_replay(uri: str, pixels: PixelFormat = COLOUR) -> Source:
@@ -80,14 +121,19 @@ def open_replay(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """
     folder = Path(uri.partition(":")[2])
     try:
-        facts = json.loads((folder / "recording.json").read_text(encoding="utf-8"))
-        version = int(facts["format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        values = schema.load(folder / "recording.json")
+        version = values.get("format") if isinstance(values, dict) else None
+        if isinstance(version, int) and version > FORMAT:
+            raise SourceError(f"{folder} has format {version}; this edgead reads up to {FORMAT}.")
+        facts = schema.read(RecordingFacts, values)
+    except OSError as error:
         raise SourceError(f"{folder} is not a recording of edgead run --record.") from error
-    if version > FORMAT:
-        raise SourceError(f"{folder} has format {version}; this edgead reads up to {FORMAT}.")
-    recorded = facts.get("depth_range")
-    if pixels.depth_range is not None and recorded != list(pixels.depth_range):
+    except SchemaError as error:
+        raise SourceError(
+            f"{folder / 'recording.json'} is not that of a recording of edgead run --record: {error}."
+        ) from error
+    if pixels.depth_range is not None and facts.depth_range != pixels.depth_range:
+        recorded = None if facts.depth_range is None else list(facts.depth_range)
         raise SourceError(
             f"{folder} was recorded with the depth range {recorded}; the model has {list(pixels.depth_range)}."
         )
@@ -122,7 +168,7 @@ class Replay(FrameSource):
                 try:
                     event = json.loads(line)
                     captured = self._captured(event) if "dropped" not in event else None
-                except (ValueError, KeyError, TypeError, RecursionError):
+                except (ValueError, RecursionError, SchemaError):
                     error = f"line {number} of {self._events} is damaged"
                     yield Captured(None, error, self.name, number - 1, time.monotonic(), cause="unreadable")
                     continue
@@ -132,16 +178,18 @@ class Replay(FrameSource):
                     yield captured
 
     def _captured(self, event: dict[str, Any]) -> Captured:
-        verdict = Verdict(event["verdict"])
-        unknown = verdict is Verdict.UNKNOWN and event["cause"] != "score"
-        error, cause = (event["reason"], event["cause"]) if unknown else ("", "")
+        line = schema.read(RecordedResult, event)
+        unknown = line.verdict == Verdict.UNKNOWN.value and line.cause != "score"
+        error, cause = (line.reason, line.cause or "") if unknown else ("", "")
         image = None
-        if event["frame"]:
+        if line.frame:
+            if Path(line.frame).parts != ("frames", Path(line.frame).name):
+                raise SchemaError("frame lies outside the recording")
             try:
-                image = read_image(self.folder / event["frame"])
+                image = read_image(self.folder / line.frame)
             except DataError as failure:
                 error, cause = str(failure), "unreadable"
-        return Captured(image, error, event["source_id"], event["frame_id"], time.monotonic(), cause=cause)
+        return Captured(image, error, line.source_id, line.frame_id, time.monotonic(), cause=cause)
 
 
 def _cut_line(path: Path) -> int | None:

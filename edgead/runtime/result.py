@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.decision import Verdict
-from edgead.images import Frame, Mask, cv2, fit_mask
+from edgead.images import Frame, Mask
+from edgead.redaction import redact
+from edgead.runtime.defects import boxes_of, contours_of, is_finite, mark_in_frame
+from edgead.text import valid
 
 SCHEMA = 1
 """Version of what `Result.to_dict` gives; fields may be added under the same version. See docs/results.md."""
@@ -20,18 +23,20 @@ CAUSES = {
     "unreadable": "the source gave a frame that cannot be decoded, or that is not an image",
     "lost": "the camera stopped, or the source failed",
     "silent": "the camera gives nothing",
-    "stale": "the frame had waited too long when its turn came",
+    "stale": "the picture was too old when its turn came",
     "late": "the decision came after its deadline",
     "black": "the frame shows nothing",
     "blurred": "the frame is far less sharp than good parts are",
+    "resized": "the frame has another aspect ratio than the frames before: the part is stretched",
+    "untrained": "the frame has an aspect ratio that no training image had",
     "frozen": "the camera repeats one picture",
     "failed": "the engine failed",
-    "score": "the score is not a number",
+    "score": "score or map is not finite",
 }
 """Why a result is UNKNOWN, in one word each."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Result:
     """The decision on one frame. Its arrays belong to the caller.
 
@@ -42,20 +47,23 @@ class Result:
         cause: why it is UNKNOWN, a word of `CAUSES`; empty for PASS and FAIL.
         threshold: a score above it fails.
         anomaly_map: ``(h, w) float32`` raw pixel map at the model's size; None where nothing was inferred.
-        mask_threshold: map values above it belong to the mask.
+        mask_threshold: map values above it belong to the mask of a FAIL; where there are none, the highest ones do.
         region: ``(h, w) bool`` at the model's size: the part of the frame that counts; None for all of it.
         frame_size: (height, width) of the frame; (0, 0) where there was none.
         source_id: where the frame comes from, without credentials.
-        frame_id: number of the frame at its source, from 0.
-        t_capture: when the frame arrived, `time.monotonic` seconds.
-        latency_ms: milliseconds by stage: ``queue`` (capture until work begins), ``fit``, ``infer``, ``post`` and
-            ``total`` (capture until decision).
+        frame_id: number of the frame at its source, from 0; None for a report about the source (``lost``, ``silent``).
+        t_capture: when the picture was made, as well as is known: when it arrived, less the delay that the source knows
+            of. `time.monotonic` seconds.
+        latency_ms: milliseconds by stage: ``source`` (made until arrived), ``queue`` (arrived until work begins),
+            ``fit``, ``infer``, ``post`` and ``total`` (made until decision).
         engine: what inferred, for instance ``"onnxruntime-cpu"``.
         path: of the image file, where the frame comes from one.
         precision: of the graph, for instance ``"fp32"``.
         bundle: name of the bundle.
-        captured_at: when the frame arrived, UTC in ISO 8601: for people; nothing is decided by it.
+        bundle_digest: SHA-256 of its manifest, which tells bundles of one name apart.
+        captured_at: `t_capture` as UTC in ISO 8601: for people; nothing is decided by it.
         shapes: which of ``"boxes"`` and ``"contours"`` `to_dict` holds.
+        id: of this result, unique for ever and sorted by time (UUID version 7): what receivers deduplicate by.
         frame: ``(H, W, C) uint8``, kept only where a sink needs it.
     """
 
@@ -67,7 +75,7 @@ class Result:
     mask_threshold: float = math.inf
     frame_size: tuple[int, int] = (0, 0)
     source_id: str = ""
-    frame_id: int = 0
+    frame_id: int | None = 0
     t_capture: float = 0.0
     latency_ms: dict[str, float] = field(default_factory=dict)
     engine: str = ""
@@ -77,42 +85,48 @@ class Result:
     bundle: str = ""
     captured_at: str = ""
     region: Mask | None = None
+    bundle_digest: str = ""
     shapes: tuple[str, ...] = ()
+    id: str = ""
     frame: Frame | None = None
 
     @cached_property
     def mask(self) -> Mask:
-        """``(H, W) bool`` at the frame's resolution: where the map exceeds `mask_threshold`. Made at first use."""
-        if self.anomaly_map is None:
+        """``(H, W) bool`` at the frame's resolution: where the defect is, see `edgead.runtime.defects.mark`.
+
+        A FAIL always has one, a PASS never. An UNKNOWN has one where its score was above the threshold. Made at first
+        use.
+        """
+        if self.anomaly_map is None or self.verdict is Verdict.PASS or not self.score > self.threshold:
             return np.zeros(self.frame_size, np.bool_)
-        height, width = self.frame_size
-        resized = cv2().resize(self.anomaly_map, (width, height), interpolation=cv2().INTER_LINEAR)
-        mask = np.asarray(resized > self.mask_threshold)
-        return mask if self.region is None else mask & fit_mask(self.region, self.frame_size)
+        if not is_finite(self.anomaly_map):
+            return np.zeros(self.frame_size, np.bool_)
+        return mark_in_frame(self.anomaly_map, self.mask_threshold, self.region, self.frame_size)
 
     @cached_property
     def boxes(self) -> list[dict[str, int]]:
         """The connected parts of `mask`, largest first: ``x``, ``y``, ``width``, ``height`` and ``area`` in pixels."""
-        _, _, statistics, _ = cv2().connectedComponentsWithStats(self.mask.astype(np.uint8), connectivity=8)
-        found = [dict(zip(("x", "y", "width", "height", "area"), map(int, row))) for row in statistics[1:]]
-        return sorted(found, key=lambda box: -box["area"])
+        return boxes_of(self.mask)
 
     @cached_property
     def contours(self) -> list[list[list[int]]]:
         """Outlines of the connected parts of `mask`, each a list of ``[x, y]`` in pixels of the frame."""
-        lib = cv2()
-        outlines, _ = lib.findContours(self.mask.astype(np.uint8), lib.RETR_EXTERNAL, lib.CHAIN_APPROX_SIMPLE)
-        return [outline.reshape(-1, 2).tolist() for outline in outlines]
+        return contours_of(self.mask)
+
+    def __repr__(self) -> str:
+        where = self.path or f"{self.source_id}#{self.frame_id}"
+        return f"<Result {self.verdict} {where}: score {self.score:.6g}, threshold {self.threshold:.6g}>"
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values, without the arrays. Its fields are described in docs/results.md."""
         return {
             "schema": SCHEMA,
-            "source_id": self.source_id,
+            "id": self.id,
+            "source_id": valid(self.source_id),
             "frame_id": self.frame_id,
-            "path": self.path or None,
+            "path": valid(self.path) or None,
             "verdict": self.verdict.value,
-            "reason": self.reason,
+            "reason": valid(redact(self.reason)),
             "cause": self.cause or None,
             "score": self.score if math.isfinite(self.score) else None,
             "threshold": self.threshold,
@@ -122,5 +136,6 @@ class Result:
             "engine": self.engine,
             "precision": self.precision,
             "bundle": self.bundle,
+            "bundle_digest": self.bundle_digest,
             **{name: getattr(self, name) for name in self.shapes},
         }

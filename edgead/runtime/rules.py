@@ -3,36 +3,134 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgead.bundle import Manifest
-from edgead.decision import conformal_threshold
+from edgead.decision import Verdict, conformal_threshold, decide
 from edgead.errors import BundleError, ConfigError
 from edgead.images import Mask, fit_mask, read_mask
+from edgead.manifest import Manifest
+from edgead.runtime.defects import boxes_of, is_finite, mark, mark_in_frame
 
 SHAPES = ("boxes", "contours")
 
 
-def choose_threshold(manifest: Manifest, wanted: float | str | None, region: Mask | None) -> float:
-    """Return the threshold that scores are compared with.
+@dataclass(frozen=True)
+class Rules:
+    """What one frame is decided by.
 
-    Where only a region counts, the score is the highest map value in it. The bundle's limit for the highest value of
-    the whole map (`mask_threshold`) then keeps the bundle's false-reject bound: the region's is never higher.
+    Attributes:
+        threshold: a score above it fails.
+        mask_threshold: the bundle's limit of map values, see `edgead.runtime.defects.mark`.
+        region: ``(h, w) bool`` at the model's size: the part of the frame that counts; None for all of it.
+        min_area: pixels of the frame.
+    """
+
+    threshold: float
+    mask_threshold: float
+    region: Mask | None = None
+    min_area: int = 0
+
+    def decide(
+        self, score: float, anomaly_map: NDArray[np.float32], frame_size: tuple[int, int]
+    ) -> tuple[Verdict, str]:
+        """Return verdict and reason. A defect counts where it lies in the region, at least `min_area` large."""
+        verdict, reason = decide(score, self.threshold)
+        if verdict is not Verdict.UNKNOWN and not is_finite(anomaly_map):
+            return Verdict.UNKNOWN, "map is not finite"
+        if verdict is not Verdict.FAIL:
+            return verdict, reason
+        if self.region is not None and not mark(anomaly_map, self.mask_threshold, self.region).any():
+            return Verdict.PASS, "score above threshold, but the defect lies outside the region"
+        if self.min_area:
+            mask = mark_in_frame(anomaly_map, self.mask_threshold, self.region, frame_size)
+            area = boxes_of(mask)[0]["area"]
+            if area < self.min_area:
+                return Verdict.PASS, f"largest defect of {area} pixels is below {self.min_area}"
+        return verdict, reason
+
+
+class LiveRules:
+    """What may be set while frames come: `threshold`, `region`, `min_area`, `shapes`. Each is checked when it is set.
+
+    Args:
+        manifest: of the bundle.
+        threshold, region, min_area, shapes: see `edgead.runtime.inspector.Inspector`.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        threshold: float | str | None,
+        region: Mask | None,
+        min_area: int,
+        shapes: Sequence[str],
+    ) -> None:
+        self._manifest = manifest
+        self._threshold = choose_threshold(manifest, threshold)
+        self.region, self.min_area, self.shapes = region, min_area, shapes
+
+    @property
+    def rules(self) -> Rules:
+        """What is set now, for one decision: a change meanwhile does not mix two settings."""
+        return Rules(self.threshold, self._manifest.mask_threshold, self.region, self.min_area)
+
+    @property
+    def threshold(self) -> float:
+        """A score above it fails. Takes a number or ``"fpr:0.001"``, see `load`."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, wanted: float | str) -> None:
+        if wanted is None:
+            raise ConfigError("The threshold must be a finite number, or fpr: and a share as in fpr:0.001, not None.")
+        self._threshold = choose_threshold(self._manifest, wanted)
+
+    @property
+    def region(self) -> Mask | None:
+        """``(h, w) bool`` at the model's size, the part of the frame that counts; None for all of it. Read-only."""
+        return self._region
+
+    @region.setter
+    def region(self, region: Mask | None) -> None:
+        self._region = check_region(region, self._manifest.size)
+
+    @property
+    def min_area(self) -> int:
+        """Pixels of the frame; where the mask's largest connected part is smaller, the frame passes."""
+        return self._min_area
+
+    @min_area.setter
+    def min_area(self, area: int) -> None:
+        self._min_area = check_min_area(area)
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """Which of ``"boxes"`` and ``"contours"`` of the mask go into `Result.to_dict`."""
+        return self._shapes
+
+    @shapes.setter
+    def shapes(self, shapes: Sequence[str]) -> None:
+        self._shapes = check_shapes(shapes)
+
+
+def choose_threshold(manifest: Manifest, wanted: float | str | None) -> float:
+    """Return the threshold that scores are compared with.
 
     Args:
         manifest: of the bundle.
         wanted: a score; ``"fpr:0.001"`` for the share of good parts that may fail; None for the bundle's own.
-        region: the part that counts, or None.
 
     Raises:
         ConfigError: neither a finite number nor ``fpr:`` and a share.
         BundleError: the bundle holds no held-out scores to choose from.
     """
     if wanted is None:
-        return float(manifest.threshold["value"] if region is None else manifest.mask_threshold)
+        return float(manifest.threshold.value)
     text = str(wanted)
     try:
         value = float(text.removeprefix("fpr:"))
@@ -42,7 +140,7 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None, region: Mas
         raise ConfigError(f"The threshold must be a finite number, or fpr: and a share as in fpr:0.001, not {wanted}.")
     if not text.startswith("fpr:"):
         return value
-    scores = manifest.threshold.get("scores" if region is None else "peaks")
+    scores = manifest.threshold.scores
     if not scores:
         raise BundleError(
             f"The bundle {manifest.name} holds no scores of held-out good parts, so fpr: cannot be used.\n"
@@ -51,12 +149,52 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None, region: Mas
     return conformal_threshold(scores, value).value
 
 
-def describe_threshold(manifest: Manifest, wanted: float | str | None, region: Mask | None) -> str:
+def describe_threshold(manifest: Manifest, wanted: float | str | None) -> str:
     """Say what an ``fpr:`` threshold promises with so many held-out parts; nothing for any other."""
     if not str(wanted).startswith("fpr:"):
         return ""
-    scores = manifest.threshold["scores" if region is None else "peaks"]
-    return conformal_threshold(scores, float(str(wanted).removeprefix("fpr:"))).describe()
+    return conformal_threshold(manifest.threshold.scores, float(str(wanted).removeprefix("fpr:"))).describe()
+
+
+def check_region(region: Mask | None, size: tuple[int, int]) -> Mask | None:
+    """Return a region as an array of its own that cannot be written.
+
+    Raises:
+        ConfigError: not ``(h, w) bool`` of the model's size, or nothing in it counts.
+    """
+    if region is None:
+        return None
+    if not isinstance(region, np.ndarray) or region.dtype != np.bool_ or region.shape != size:
+        found = f"{region.dtype} {region.shape}" if isinstance(region, np.ndarray) else type(region).__name__
+        raise ConfigError(f"The region must be bool and have the model's size {size}, not {found}.")
+    if not region.any():
+        raise ConfigError("The region leaves nothing of the frame that counts.")
+    copy = region.copy()
+    copy.setflags(write=False)
+    return copy
+
+
+def check_min_area(area: int) -> int:
+    """Return the least area of a defect, in pixels of the frame.
+
+    Raises:
+        ConfigError: not a whole number, or negative.
+    """
+    if isinstance(area, bool) or not isinstance(area, int | np.integer) or area < 0:
+        raise ConfigError(f"min_area is a whole number of pixels, 0 or more, not {area!r}.")
+    return int(area)
+
+
+def check_shapes(shapes: Sequence[str]) -> tuple[str, ...]:
+    """Return which shapes go into results, each once.
+
+    Raises:
+        ConfigError: not a list of names of `SHAPES`.
+    """
+    wanted = () if isinstance(shapes, str) or not isinstance(shapes, Iterable) else tuple(shapes)
+    if (not wanted and shapes not in ((), [])) or not all(shape in SHAPES for shape in wanted):
+        raise ConfigError(f"The shapes are a list of {', '.join(SHAPES)}; not {shapes!r}.")
+    return tuple(dict.fromkeys(wanted))
 
 
 def read_region(roi: Sequence[str], ignore: Sequence[str], size: tuple[int, int]) -> Mask | None:

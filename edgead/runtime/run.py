@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,18 +13,25 @@ from typing import Any
 
 from edgead.bundle import read_bundle
 from edgead.console import Console
-from edgead.errors import EdgeadError, SourceError
+from edgead.errors import SourceError, describe
 from edgead.runtime.inspector import Inspector, load, refuse_other_depth
 from edgead.runtime.ledger import Ledger
-from edgead.runtime.metrics_server import MetricsServer
+from edgead.runtime.metrics_server import MetricsServer, parse_address
 from edgead.runtime.outbox import Outbox, to_prometheus
 from edgead.runtime.record import Recorder
 from edgead.runtime.result import Result
 from edgead.runtime.rules import describe_threshold, read_region
 from edgead.runtime.shadow import Shadow
+from edgead.runtime.signals import listen
 from edgead.runtime.sinks import open_sink
-from edgead.runtime.sources import open_source
+from edgead.runtime.sources.opening import open_all
+from edgead.runtime.sources.uri import fill_secrets
 from edgead.runtime.stream import Policy, Stream, run_stream
+
+END_WITHIN = 15.0
+"""Seconds after the first INT or TERM in which a run ends, whatever a source, sink, callback or engine does."""
+INTERRUPTED, ENDED_LATE = 130, 2
+"""Exit codes: of a second INT or TERM, and where `END_WITHIN` was not enough."""
 
 
 def run(
@@ -38,40 +47,44 @@ def run(
     shapes: Sequence[str] = (),
     record: Path | None = None,
     shadow: Path | None = None,
-    metrics_port: int | None = None,
+    metrics: str | None = None,
+    metrics_token: str = "",
     max_frames: int | None = None,
     on_result: Callable[[Result], None] | None = None,
     on_end: Callable[[dict[str, Any]], None] = lambda summary: None,
     console: Console | None = None,
     **policy: Any,
 ) -> None:
-    """Run until the sources end or a signal comes.
+    """Run until the sources end or a signal comes. In the main thread it handles signals, see `Control`.
 
     Args:
         bundle: what decides.
-        sources, sinks: names.
+        sources, sinks: their URIs; a source's perhaps with a name, ``front=rtsp://…``.
         engine, threshold, min_area, shapes: see `edgead.load`.
         roi, ignore: see `edgead.runtime.rules.read_region`.
         record: folder of the recording.
         shadow: a second bundle.
-        metrics_port: of 127.0.0.1.
+        metrics: serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT.
+        metrics_token: what a request for them must carry; see `edgead.runtime.metrics_server.MetricsServer`.
         max_frames: stop after that many results.
         on_result: called with each result.
-        on_end: called once with the ledger's snapshot and the accounts, also after an error.
+        on_end: called once with the bundle, the ledger's snapshot and the accounts, also after an error.
         console: shows lines to a person.
         **policy: fields of `edgead.runtime.stream.Policy`.
 
     Raises:
-        SourceError: a source cannot be opened, or none gave a frame.
+        SourceError: a source cannot be opened or failed for good, or none gave a frame.
         SinkError: a sink did not take every result.
         KeyboardInterrupt: after a clean end by Ctrl-C.
     """
     ledger, rules, console = Ledger(), Policy(**policy), console or Console()
     say = console.say
+    address = None if metrics is None else parse_address(metrics)
 
     def open_inspector(path: Path) -> Inspector:
-        region = read_region(roi, ignore, read_bundle(path).manifest.size)
-        return load(
+        manifest = read_bundle(path).manifest
+        region = read_region(roi, ignore, manifest.size)
+        opened = load(
             path,
             engine=engine,
             batch=rules.batch,
@@ -81,117 +94,228 @@ def run(
             shapes=tuple(shapes),
             console=console,
         )
-
-    with ExitStack() as stack:
-        inspector = stack.enter_context(open_inspector(bundle))
-        promise = describe_threshold(inspector.bundle.manifest, threshold, inspector.region)
+        promise = describe_threshold(manifest, threshold)
         if promise:
-            say(promise)
-        opened = [open_source(source, inspector.pixels) for source in sources]
+            say(f"{manifest.name}: {promise}")
+        return opened
+
+    outboxes: list[Outbox] = []
+    control = Control(open_inspector, say)
+    told = threading.Lock()
+
+    def finish() -> None:
+        if told.acquire(blocking=False):
+            on_end({"bundle": str(bundle), **_summarise(ledger, outboxes, control)})
+
+    control.finish = finish
+    with ExitStack() as stack:
+        stack.enter_context(control.signals())
+        inspector = stack.enter_context(open_inspector(bundle))
+        opened = open_all(sources, inspector.pixels)
         for source in opened:
             if remark := getattr(source, "remark", ""):
                 say(f"{source.name}: {remark}")
-        outboxes = [Outbox(open_sink(sink)) for sink in sinks]
+        outboxes += [Outbox(open_sink(sink)) for sink in sinks]
         if record:
             outboxes.append(Outbox(Recorder(record, inspector)))
-        challenger = None
         if shadow:
             beside = stack.enter_context(open_inspector(shadow))
             refuse_other_depth(beside, inspector)
-            challenger = Shadow(beside, say)
-            outboxes.append(Outbox(challenger, capacity=1))
-        control = Control(lambda: stack.enter_context(open_inspector(bundle)), challenger, say)
-        if metrics_port is not None:
-            server = MetricsServer(metrics_port, lambda: ledger.to_prometheus() + to_prometheus(outboxes))
+            control.shadow = Shadow(beside, say)
+            outboxes.append(Outbox(control.shadow, capacity=1))
+        stack.callback(control.close)
+        if address:
+            render, token = lambda: ledger.to_prometheus() + to_prometheus(outboxes), fill_secrets(metrics_token)
+            server = MetricsServer(address[1], render, address[0], token)
             stack.callback(server.close)
         try:
-            with control.signals():
-                run_stream(
-                    inspector,
-                    opened,
-                    outboxes,
-                    ledger,
-                    policy=rules,
-                    max_frames=max_frames or 0,
-                    on_result=on_result,
-                    on_start=control.take,
-                )
+            run_stream(
+                inspector,
+                opened,
+                outboxes,
+                ledger,
+                policy=rules,
+                max_frames=max_frames or 0,
+                on_result=on_result,
+                on_start=control.take,
+                say=lambda text: say(f"Warning: {text}"),
+            )
         finally:
-            summary = {**ledger.snapshot(), "sinks": [outbox.account() for outbox in outboxes]}
-            if challenger:
-                summary["shadow"] = challenger.account()
-            on_end(summary)
+            finish()
     if control.interrupted:
         raise KeyboardInterrupt
     if not ledger.captured:
         raise SourceError(f"The source {', '.join(source.name for source in opened)} gave no frame.")
 
 
+def _summarise(ledger: Ledger, outboxes: Sequence[Outbox], control: Control) -> dict[str, Any]:
+    return {
+        **ledger.snapshot(),
+        "failed_sources": control.failed_sources,
+        "sinks": [outbox.account() for outbox in outboxes],
+        **({"shadow": control.shadow.account()} if control.shadow else {}),
+    }
+
+
 class Control:
     """What signals do to the running stream.
 
-    INT and TERM end it cleanly, a second INT at once; HUP reads the bundle again; USR1 exchanges champion and shadow.
+    INT and TERM end it cleanly within `END_WITHIN`, a second one at once; HUP reads the bundle that decides again; USR1
+    exchanges champion and shadow. Handlers only note what is wanted. The exchange itself is done between two frames, by
+    the thread that infers: one engine is never handed over before it is given up.
 
     Args:
-        reopen: opens the bundle again.
+        open_inspector: opens a bundle.
+        say: shows a line to a person.
+
+    Attributes:
         shadow: what runs beside, or None.
-        console: shows lines to a person.
+        finish: tells the account. Called once more where the process ends at once.
+        interrupted: by INT.
     """
 
-    def __init__(self, reopen: Callable[[], Inspector], shadow: Shadow | None, say: Callable[[str], None]) -> None:
-        self._reopen, self._shadow, self._say = reopen, shadow, say
+    def __init__(self, open_inspector: Callable[[Path], Inspector], say: Callable[[str], None]) -> None:
+        self._open, self._say = open_inspector, say
+        self.shadow: Shadow | None = None
+        self.finish: Callable[[], None] = lambda: None
         self._stream: Stream | None = None
+        self._reloads: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        self._early: list[Callable[[], None]] = []
+        self._opened: set[Inspector] = set()
+        self._ends = 0
+        self._ended = threading.Event()
         self.interrupted = False
 
+    @property
+    def failed_sources(self) -> dict[str, str]:
+        """Sources that ended for good because of an error, with the error."""
+        return dict(self._stream.failed) if self._stream else {}
+
     def take(self, stream: Stream) -> None:
-        """Begin to act on this stream."""
+        """Begin to act on this stream, also on what was wanted before there was one."""
         self._stream = stream
+        for action in self._early:
+            stream.call_soon(action)
+        threading.Thread(target=self._reload, args=(stream,), name="reload", daemon=True).start()
+
+    def close(self) -> None:
+        """Release what was opened for the stream and still runs."""
+        for inspector in list(self._opened):
+            inspector.close()
 
     @contextmanager
     def signals(self) -> Iterator[None]:
         """Handle signals for as long as the block runs; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        handlers = {"SIGINT": self._end, "SIGTERM": self._end, "SIGHUP": self._reload, "SIGUSR1": self._exchange}
-        before = {
-            number: signal.signal(number, handler)
-            for name, handler in handlers.items()
-            if (number := getattr(signal, name, None)) is not None
+        handlers = {
+            "SIGINT": self._end,
+            "SIGTERM": self._end,
+            "SIGHUP": self._want_reload,
+            "SIGUSR1": self._want_exchange,
         }
         try:
-            yield
+            with listen(handlers, self._hear):
+                yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            self._ended.set()
 
     def _end(self, number: int, _frame: object) -> None:
-        if self.interrupted or not self._stream:
+        """Runs in the main thread, which may be busy for long; `_hear` does not wait for it."""
+        if not self._stream:
             raise KeyboardInterrupt
         self.interrupted = number == signal.SIGINT
         # A thread of its own: a handler interrupts whatever runs, which may hold the locks that stopping needs.
-        threading.Thread(target=self._stream.stop, name="stop").start()
+        threading.Thread(target=self._stream.stop, name="stop", daemon=True).start()
 
-    def _reload(self, _number: int, _frame: object) -> None:
-        threading.Thread(target=self._swap_in, name="reload", daemon=True).start()
-
-    def _swap_in(self) -> None:
-        try:
-            successor = self._reopen()
-            if self._stream:
-                self._stream.swap(successor, retire=Inspector.close)
-        except EdgeadError as error:
-            self._say(f"Warning: the bundle was not read again, the old one goes on: {error}")
+    def _hear(self, number: int) -> None:
+        """Runs in the thread that hears signals."""
+        if number not in (signal.SIGINT, signal.SIGTERM):
             return
-        self._say(f"The bundle was read again: {successor.bundle.manifest.name}")
+        self._ends += 1
+        if self._ends > 1:
+            self._leave("ended at once by a second signal; what waited is lost.", INTERRUPTED)
+        if self._stream:
+            threading.Thread(target=self._stream.stop, name="stop", daemon=True).start()
+        threading.Thread(target=self._leave_late, name="end", daemon=True).start()
 
-    def _exchange(self, _number: int, _frame: object) -> None:
-        threading.Thread(target=self._promote, name="promote", daemon=True).start()
+    def _leave_late(self) -> None:
+        if not self._ended.wait(END_WITHIN):
+            self._leave(f"a source, sink or callback did not end within {END_WITHIN:g} s; it is left.", ENDED_LATE)
 
-    def _promote(self) -> None:
-        if not self._shadow or not self._stream:
+    def _leave(self, reason: str, code: int) -> None:
+        """End the process now. Even telling so may hang, for instance in a pipe that nobody reads."""
+
+        def tell() -> None:
+            self._say(f"Error: {reason}")
+            self.finish()
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        teller.join(1.0)
+        os._exit(code)
+
+    def _want_reload(self, _number: int, _frame: object) -> None:
+        self._soon(lambda: self._reloads.put(self._deciding()))
+
+    def _want_exchange(self, _number: int, _frame: object) -> None:
+        self._soon(self._exchange)
+
+    def _soon(self, action: Callable[[], None]) -> None:
+        if self._stream:
+            self._stream.call_soon(action)
+        else:
+            self._early.append(action)
+
+    def _deciding(self) -> Path:
+        assert self._stream
+        return self._stream.inspector.bundle.path
+
+    def _reload(self, stream: Stream) -> None:
+        """Read a bundle again for each request. Runs in a thread of its own, without end."""
+        while True:
+            path = self._reloads.get()
+            try:
+                self._replace(stream, path)
+            except Exception as error:  # whatever a new bundle is like, this thread must be there for the next one
+                self._say(f"Warning: the bundle was not read again, the old one goes on: {describe(error)}")
+
+    def _replace(self, stream: Stream, path: Path) -> None:
+        """Put a bundle's new state where its old one is by then: USR1 may come while it is read."""
+        new = self._open(path)
+        self._opened.add(new)
+        done: queue.SimpleQueue[Inspector | Exception] = queue.SimpleQueue()
+
+        def exchange() -> None:
+            try:
+                shadow = self.shadow
+                if shadow and shadow.inspector.bundle.path == path != stream.inspector.bundle.path:
+                    refuse_other_depth(new, stream.inspector)
+                    old, shadow.inspector = shadow.inspector, new
+                else:
+                    old = stream.take_over(new)
+                done.put(old)
+            except Exception as error:
+                done.put(error)
+
+        stream.call_soon(exchange)
+        outcome = done.get()
+        if isinstance(outcome, Exception):
+            self._retire(new)
+            raise outcome
+        self._say(f"The bundle was read again: {new.bundle.manifest.name}")
+        self._retire(outcome)
+
+    def _retire(self, inspector: Inspector) -> None:
+        self._opened.discard(inspector)
+        try:
+            inspector.close()
+        except Exception as error:  # it decides no more, so that nothing depends on it
+            self._say(f"Warning: an engine that is no longer needed cannot be released: {describe(error)}")
+
+    def _exchange(self) -> None:
+        """Make the shadow decide and the champion the shadow. Between two frames."""
+        if not self.shadow or not self._stream:
             self._say("Warning: there is no shadow to exchange with.")
             return
-        promoted = self._shadow.exchange(self._stream.inspector)
-        self._stream.swap(promoted)
+        promoted = self.shadow.inspector
+        self.shadow.inspector = self._stream.take_over(promoted)
         self._say(f"The shadow {promoted.bundle.manifest.name} now decides; the former champion is the shadow.")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
+from edgead.errors import DeviceError
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.result import Result
 
@@ -16,7 +16,7 @@ class Shadow:
     When it is slower than the stream, frames are left out; the account of its outbox says how many.
 
     Args:
-        inspector: the challenger.
+        inspector: the challenger. May be replaced at any time; each frame goes to the one that is there.
         say: shows a line to a person, for each disagreement.
     """
 
@@ -24,19 +24,22 @@ class Shadow:
 
     def __init__(self, inspector: Inspector, say: Callable[[str], None] = lambda text: None) -> None:
         self.name = f"shadow:{inspector.bundle.manifest.name}"
-        self._inspector, self._say = inspector, say
-        self._lock = threading.Lock()
+        self.inspector, self._say = inspector, say
         self._agreed = self._disagreed = 0
 
     def write(self, result: Result) -> None:
         # What the champion did not infer is no disagreement; and after an exchange its results may still come in.
         if result.frame is None or result.anomaly_map is None:
             return
-        with self._lock:
-            other = self._inspector.inspect(result.frame)
-            same_bundle = other.bundle == result.bundle
-        if same_bundle and other.threshold == result.threshold:
+        inspector = self.inspector
+        if (inspector.bundle.manifest.digest, inspector.threshold) == (result.bundle_digest, result.threshold):
             return
+        try:
+            other = inspector.inspect(result.frame)
+        except DeviceError:
+            if inspector.closed and inspector is not self.inspector:  # it was replaced meanwhile
+                return
+            raise
         if other.verdict is result.verdict:
             self._agreed += 1
             return
@@ -45,12 +48,6 @@ class Shadow:
             f"Shadow: {result.source_id}#{result.frame_id}: {result.bundle} says {result.verdict.value} "
             f"({result.score:.6g}), {other.bundle} says {other.verdict.value} ({other.score:.6g})"
         )
-
-    def exchange(self, champion: Inspector) -> Inspector:
-        """Make the champion the shadow, and return what was the shadow."""
-        with self._lock:
-            challenger, self._inspector = self._inspector, champion
-        return challenger
 
     def account(self) -> dict[str, Any]:
         """Return on how many frames the two agreed and disagreed."""

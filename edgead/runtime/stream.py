@@ -7,228 +7,284 @@ the caller is. One thread for each sink writes.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import logging
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edgead.decision import Verdict
-from edgead.errors import ConfigError
-from edgead.images import COLOUR, Frame, PixelFormat, to_frame
+from edgead.errors import ConfigError, SourceError
+from edgead.images import Frame, to_frame
+from edgead.runtime.clock import standstill
+from edgead.runtime.freshness import Freshness
 from edgead.runtime.health import Health, Limits, limits_from
-from edgead.runtime.inbox import ON_FULL, Inbox
-from edgead.runtime.inspector import Inspector, Prepared, refuse_other_depth
+from edgead.runtime.inbox import Inbox
+from edgead.runtime.inspector import Inspector, Prepared, refuse_closed, refuse_other_depth
 from edgead.runtime.ledger import Ledger
-from edgead.runtime.outbox import Outbox
+from edgead.runtime.outbox import Outbox, close_all, hurry_all, raise_for
+from edgead.runtime.policy import Policy
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import Sink
-from edgead.runtime.sources import Captured, Source, open_source, refuse_without_depth
-from edgead.runtime.sources.python import CallableSource, IterableSource
+from edgead.runtime.sources import Captured, Source
+from edgead.runtime.sources.opening import as_source, open_all
 
 __all__ = ["Ledger", "Policy", "Stream", "as_source", "run_stream"]
 
-HEALTH = ("live", "all", "off")
 TICK = 0.25
 """Most seconds between two looks at the clock while no frame comes."""
-LONGEST_STOP = 10.0
-"""Seconds after `Stream.stop` in which a source may still end by itself."""
+LEAVE_WITHIN = 2.0
+"""Seconds in which sources may close at the end. What hangs longer is left behind in its daemon thread."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Policy:
-    """How a stream treats its frames.
+class _Successor:
+    """An inspector that is to decide, and what the stream needs for it. `batch` is ``[N, h, w, C] uint8``, scratch."""
 
-    Attributes:
-        on_full: of a live source, when older frames wait: see `edgead.runtime.inbox.Inbox`. Files always wait.
-        capacity: frames of one source that may wait.
-        max_staleness: milliseconds since capture after which a frame is not inferred any more, but UNKNOWN.
-        deadline: milliseconds since capture after which a decision is UNKNOWN.
-        batch: most frames in one call of the engine. A batch is never waited for.
-        silence: seconds without a frame after which a live source is reported as silent, again and again.
-        health: sources whose frames are checked: ``"live"``, ``"all"`` or ``"off"``.
-        blurred_below, frozen_after: see `edgead.runtime.health.Limits`.
-        keep_warm: seconds without a frame after which the engine is run on nothing; 0 for never.
-    """
-
-    on_full: str = "drop-oldest"
-    capacity: int = 1
-    max_staleness: float | None = None
-    deadline: float | None = None
-    batch: int = 1
-    silence: float = 5.0
-    health: str = "live"
-    blurred_below: float = 0.1
-    frozen_after: float = 5.0
-    keep_warm: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("on_full", ON_FULL), ("health", HEALTH)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is one of {', '.join(allowed)}; not {getattr(self, name)}.")
-        for name in ("capacity", "batch", "silence", "max_staleness", "deadline"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} must be positive, not {value}.")
-
-
-def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
-    """Return a source for its name, an iterable of frames, a function that gives frames, or itself.
-
-    Raises:
-        SourceError: it cannot be opened, or cannot give the depth that is wanted.
-    """
-    if isinstance(source, str):
-        return open_source(source, pixels)
-    if hasattr(source, "__enter__") and hasattr(source, "live"):
-        return refuse_without_depth(source, pixels)
-    if isinstance(source, Iterable):
-        return IterableSource(source)
-    if callable(source):
-        return CallableSource(source)
-    raise ConfigError(f"A source is a name, an iterable or a function, not {type(source).__name__}.")
+    inspector: Inspector
+    limits: Limits
+    batch: Frame
 
 
 class Stream:
-    """Iterate over it to inspect; each frame that is not dropped gives one result, in order for each source.
+    """Iterate over it, once, to inspect; each frame that is not dropped gives one result, in order for each source.
+
+    Captures from the first result until the iteration ends, for whatever reason; in a ``with`` block, during the block.
 
     Args:
         inspector: decides. It is not closed.
-        sources: what `as_source` takes.
+        sources: what `as_source` takes; a mapping names them. A camera that cannot be opened is tried again while
+            another one runs.
         policy: how frames are treated.
         ledger: is kept true at every instant.
         max_frames: end after that many results; 0 for no limit.
         keep_frames: keep each frame in its result.
-        on_drop: told of every dropped frame with the cause, by the thread that captured it.
+        on_drop: told of every dropped frame with the cause, by the thread that dropped it.
+        on_stop: called by `stop`.
+        say: told in a line what was noticed: a picture's changed size, a callback that raises.
+
+    Attributes:
+        failed: sources that ended for good because of an error, with the error.
+
+    Raises:
+        ConfigError: two sources have one name.
+        SourceError: a source cannot be opened.
     """
 
     def __init__(
         self,
         inspector: Inspector,
-        sources: Sequence[Any],
+        sources: Sequence[Any] | Mapping[str, Any],
         policy: Policy | None = None,
         ledger: Ledger | None = None,
         *,
         max_frames: int = 0,
         keep_frames: bool = False,
         on_drop: Callable[[Captured, str], None] | None = None,
+        on_stop: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = _log.warning,
     ) -> None:
+        refuse_closed(inspector)
+        self._on_stop = on_stop
         self.inspector, self.policy = inspector, policy or Policy()
         self.ledger = ledger or Ledger()
-        self.sources = [as_source(source, inspector.pixels) for source in sources]
+        self.sources = open_all(sources, inspector.pixels)
+        self.failed: dict[str, str] = {}
+        self._freshness = Freshness(self.policy)
         self._max_frames, self._keep_frames = max_frames, keep_frames
+        self._on_drop, self._say, self._said = on_drop, say, set[object]()
         live = [source.live for source in self.sources]
-        self._inbox = Inbox(self.ledger, live, self.policy.on_full, self.policy.capacity, max_frames, on_drop)
+        self._inbox = Inbox(self.ledger, live, self.policy.on_full, self.policy.capacity, max_frames, self._tell_drop)
         limits = self._limits_of(inspector)
-        self._health = [Health(limits) if self._is_checked(source) else None for source in self.sources]
-        self._heard = [math.inf] * len(
-            self.sources
-        )  # when each source was last heard; infinity while it is not awaited
-        self._next_id = [0] * len(self.sources)
-        self._stopped_at = math.inf
+        self._health = [
+            Health(limits, functools.partial(self._notice, source.name), self._is_checked(source))
+            for source in self.sources
+        ]
+        self._heard = [math.inf] * len(self.sources)  # when each was last heard; infinity while it is not awaited
         self._buffers: deque[Frame] = deque()
-        self._batch = np.empty((self.policy.batch, *inspector.shape), np.uint8)
-        self._successor: tuple[Inspector, Callable[[Inspector], None] | None] | None = None
+        self._batch = self._make_batch(inspector)
+        self._requests: deque[Callable[[], object]] = deque()
         self._patience = min(TICK, self.policy.silence / 2, self.policy.keep_warm / 2 or TICK)
+        self._running: ExitStack | None = None
+        self._iterated = False
         self._threads = [
             threading.Thread(target=self._capture, args=(number,), name=f"capture-{number}", daemon=True)
             for number in range(len(self.sources))
         ]
 
     def __enter__(self) -> Stream:
+        if self._running is not None:
+            raise ConfigError("A stream runs once. Make another one.")
+        self._running = ExitStack()
+        if any(source.live for source in self.sources):
+            self._running.enter_context(standstill.watch())
         for thread in self._threads:
             thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        assert self._running
         self._inbox.cut()
         self.stop()
-        for thread in self._threads:
-            thread.join(timeout=1.0)  # one that hangs in a driver is left behind; it is a daemon
+        until = time.monotonic() + LEAVE_WITHIN
+        for thread in set(self._threads) - {threading.current_thread()}:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._running.close()
 
     def stop(self) -> None:
         """Capture no more. What is captured is still inspected, then the iteration ends. Any thread may call it."""
-        self._stopped_at = time.monotonic()
-        for source in self.sources:
+        self._on_stop()
+        self._inbox.close()
+        threads = [threading.Thread(target=self._stop, args=(source,), daemon=True) for source in self.sources]
+        for thread in threads:
+            thread.start()
+        for thread in threads:  # a source is anybody's code: it may hang, but mostly this takes no time
+            thread.join(TICK)
+
+    def _stop(self, source: Source) -> None:
+        try:
             source.stop()
+        except Exception as error:  # as above
+            self._say(f"The source {source.name} cannot be stopped: {error}")
 
     def swap(self, inspector: Inspector, retire: Callable[[Inspector], None] | None = None) -> None:
         """Let another inspector decide from the next frame on; any thread may call it. No frame is lost or waits.
 
+        Whatever can fail is done before this returns. Several calls take effect one after the other.
+
         Args:
             inspector: warm already, as `edgead.load` gives it.
-            retire: called with the old one when it decides no more, for instance to close it.
+            retire: called with the old one when it decides no more, for instance to close it. What it raises is logged.
 
         Raises:
-            ConfigError: it codes depth differently, so that the sources' frames would mean something else to it.
+            ConfigError: it is closed, or codes depth or 16-bit images differently, so that the sources' frames would
+                mean something else to it.
         """
-        refuse_other_depth(inspector, self.inspector)
-        self._successor = inspector, retire
+        successor = self._successor(inspector)
+
+        def exchange() -> None:
+            old = self._take_over(successor)
+            if retire:
+                retire(old)
+
+        self.call_soon(exchange)
+
+    def call_soon(self, action: Callable[[], object]) -> None:
+        """Do something between two frames, in the thread that iterates: then nothing is being inferred.
+
+        Any thread and any signal handler may call it. Actions are done in order; what one raises is logged.
+        """
+        self._requests.append(action)
+
+    def take_over(self, inspector: Inspector) -> Inspector:
+        """Let another inspector decide at once, and return the old one. Only for actions of `call_soon`.
+
+        Raises:
+            ConfigError: see `swap`; the old one then still decides.
+        """
+        return self._take_over(self._successor(inspector))
 
     def __iter__(self) -> Iterator[Result]:
+        if self._iterated:
+            raise ConfigError("A stream is iterated over once. Make another one.")
+        self._iterated = True
+        return self._results()
+
+    def _results(self) -> Iterator[Result]:
+        with ExitStack() as stack:
+            if self._running is None:
+                stack.enter_context(self)
+            yield from self._decide()
+
+    def _decide(self) -> Iterator[Result]:
         given, last_frame = 0, time.monotonic()
+        reported_at = [-math.inf] * len(self.sources)
         while not self._max_frames or given < self._max_frames:
-            if self._successor:
-                self._take_over(*self._successor)
+            self._do_requests()
             most = min(self.policy.batch, self._max_frames - given) if self._max_frames else self.policy.batch
             batch = self._inbox.take(most, self._patience)
-            self._report_silence()
+            for result in self._inspect(batch) if batch else ():
+                given += 1
+                yield result
+            for result in self._report_silence(reported_at):
+                given += 1
+                yield result
             if batch:
-                for result in self._inspect(batch):
-                    given += 1
-                    yield result
                 last_frame = time.monotonic()
-            elif self._inbox.ended or time.monotonic() - self._stopped_at > LONGEST_STOP:
+            elif self._inbox.ended:
                 return
             elif 0 < self.policy.keep_warm <= time.monotonic() - last_frame:
-                self.inspector.keep_warm()
+                self._keep_warm()
                 last_frame = time.monotonic()
 
-    def _take_over(self, inspector: Inspector, retire: Callable[[Inspector], None] | None) -> None:
-        old, self.inspector, self._successor = self.inspector, inspector, None
-        if retire:
-            retire(old)
-        self._batch = np.empty((self.policy.batch, *inspector.shape), np.uint8)
-        limits = self._limits_of(inspector)
+    def _do_requests(self) -> None:
+        while self._requests:
+            action = self._requests.popleft()
+            try:
+                action()
+            except Exception as error:  # it may be anybody's code, and must not end the stream
+                self._say(f"Between two frames something failed, the stream goes on: {error}")
+
+    def _successor(self, inspector: Inspector) -> _Successor:
+        """Do all for an inspector that is to decide that can fail.
+
+        Raises:
+            ConfigError: see `swap`.
+        """
+        refuse_other_depth(inspector, self.inspector)
+        return _Successor(inspector, self._limits_of(inspector), self._make_batch(inspector))
+
+    def _take_over(self, successor: _Successor) -> Inspector:
+        """Nothing here can fail."""
+        old, self.inspector, self._batch = self.inspector, successor.inspector, successor.batch
         for health in self._health:
-            if health:
-                health.limits = limits
+            health.limits = successor.limits
+        return old
+
+    def _make_batch(self, inspector: Inspector) -> Frame:
+        return np.empty((self.policy.batch, *inspector.shape), np.uint8)
+
+    def _keep_warm(self) -> None:
+        try:
+            self.inspector.keep_warm()
+        except Exception as error:  # beside a line a failure is a verdict: the next frame's
+            self._say_once(f"The engine cannot be kept warm: {error}", "keep warm")
 
     def _limits_of(self, inspector: Inspector) -> Limits:
-        return limits_from(inspector.bundle.golden().frames, self.policy.blurred_below, self.policy.frozen_after)
+        policy, bundle = self.policy, inspector.bundle
+        return dataclasses.replace(
+            limits_from(bundle.golden().frames, policy.blurred_below, policy.frozen_after),
+            aspects=bundle.manifest.aspects,
+            refuse_untrained=policy.untrained_aspect == "unknown",
+        )
 
     def _is_checked(self, source: Source) -> bool:
         return self.policy.health == "all" or (self.policy.health == "live" and source.live)
 
-    def _inspect(self, batch: list[Prepared]) -> list[Result]:
-        for prepared in batch:
-            self._refuse_if_stale(prepared)
-        results = self.inspector.try_to_infer(batch, self._batch)
-        for prepared, result in zip(batch, results):
-            self._mark_if_late(result)
+    def _inspect(self, batch: list[tuple[int, Prepared]]) -> list[Result]:
+        for number, prepared in batch:
+            reason = self._freshness.why_stale(prepared.captured, self.sources[number].live)
+            if reason and prepared.fitted is not None:
+                self._buffers.append(prepared.fitted)
+                prepared.fitted, prepared.cause, prepared.error = None, "stale", reason
+        results = self.inspector.try_to_infer([prepared for _, prepared in batch], self._batch)
+        for (number, prepared), result in zip(batch, results):
+            self._freshness.mark(result, prepared.captured, self.sources[number].live)
             if self._keep_frames:
                 result.frame = self._frame_of(prepared)
             if prepared.fitted is not None:
                 self._buffers.append(prepared.fitted)
-            self.ledger.count(result)
+            if not prepared.captured.about_source:
+                self.ledger.count(result)
         return results
-
-    def _refuse_if_stale(self, prepared: Prepared) -> None:
-        limit, age = self.policy.max_staleness, (time.monotonic() - prepared.captured.t_capture) * 1e3
-        if limit is not None and age > limit and prepared.fitted is not None:
-            self._buffers.append(prepared.fitted)
-            prepared.fitted = None
-            prepared.cause, prepared.error = "stale", f"stale: waited {age:.0f} ms, allowed {limit:g} ms"
-
-    def _mark_if_late(self, result: Result) -> None:
-        limit, took = self.policy.deadline, result.latency_ms["total"]
-        if limit is not None and took > limit and result.verdict is not Verdict.UNKNOWN:
-            result.verdict, result.cause = Verdict.UNKNOWN, "late"
-            result.reason = f"late: decided after {took:.0f} ms, allowed {limit:g} ms"
 
     def _frame_of(self, prepared: Prepared) -> Frame | None:
         image = prepared.captured.image
@@ -238,32 +294,48 @@ class Stream:
         """Read one source until it ends. Runs in a thread of its own."""
         source = self.sources[number]
         self._heard[number] = time.monotonic()
+        lost = ""
         try:
             with source as frames:
                 for captured in frames:
-                    if not self._enter(number, captured):
-                        break
-        except Exception as error:  # a source may be anybody's code, and its end must not be silent
-            self._enter_error(number, "lost", f"the source failed: {error}")
+                    lost = captured.error if captured.cause == "lost" else ""
+                    if captured.about_source:
+                        self._report(number, captured)
+                    elif not self._enter(number, captured):
+                        return
+            if lost and not self._inbox.closed:
+                self.failed[source.name] = lost
+        except BaseException as error:  # a source may be anybody's code, and its end must not be silent
+            reason = str(error) or type(error).__name__
+            text = f"the source failed: {reason}"
+            if not self._inbox.closed:
+                self.failed[source.name] = reason
+            self._report(number, Captured(None, text, source.name, None, time.monotonic(), cause="lost"))
         finally:
             self._heard[number] = math.inf
             self._inbox.close_lane(number)
 
     def _enter(self, number: int, captured: Captured) -> bool:
         self._heard[number] = math.inf
-        self._next_id[number] = captured.frame_id + 1
         if not self._inbox.enter(number, captured):
             return False
-        inspector, health = self.inspector, self._health[number]
-        prepared = inspector.try_to_prepare(captured, self._buffer(inspector.shape), health.check if health else None)
-        self._inbox.put(number, prepared)
+        prepared = _without_image(captured, "failed", "the frame could not be prepared")
+        try:
+            prepared = self._prepare(number, captured)
+        finally:  # whatever happens: what has entered is accounted for
+            self._inbox.put(number, prepared)
         self._heard[number] = time.monotonic()
         return True
 
-    def _enter_error(self, number: int, cause: str, error: str) -> None:
-        name = self.sources[number].name
-        self._enter(number, Captured(None, error, name, self._next_id[number], time.monotonic(), cause=cause))
-        self._next_id[number] -= 1
+    def _prepare(self, number: int, captured: Captured) -> Prepared:
+        reason = self._freshness.why_stale(captured, self.sources[number].live)
+        if reason:  # not worth fitting: a backlog has to be worked off quickly
+            return _without_image(captured, "stale", reason)
+        inspector = self.inspector
+        return inspector.try_to_prepare(captured, self._buffer(inspector.shape), self._health[number].check)
+
+    def _report(self, number: int, captured: Captured) -> None:
+        self._inbox.report(number, _without_image(captured, captured.cause, captured.error))
 
     def _buffer(self, shape: tuple[int, int, int]) -> Frame:
         """Return an array that a frame can be fitted into: one that was used before, where there is one."""
@@ -273,10 +345,41 @@ class Stream:
             return np.empty(shape, np.uint8)
         return buffer if buffer.shape == shape else np.empty(shape, np.uint8)
 
-    def _report_silence(self) -> None:
+    def _report_silence(self, reported: list[float]) -> list[Result]:
+        """Return a result for each live source that has given nothing for long, and was not reported for as long."""
+        now, results = time.monotonic(), []
         for number, source in enumerate(self.sources):
-            if source.live and time.monotonic() - self._heard[number] >= self.policy.silence:
-                self._enter_error(number, "silent", f"camera {source.name} gave no frame for {self.policy.silence:g} s")
+            silent = now - max(self._heard[number], reported[number]) >= self.policy.silence
+            if source.live and silent and self._inbox.is_empty(number):
+                reported[number] = now
+                text = f"camera {source.name} gave no frame for {self.policy.silence:g} s"
+                captured = Captured(None, text, source.name, None, now, cause="silent")
+                self.ledger.report(source.name, "silent")
+                results.append(self.inspector.judge(captured))
+        return results
+
+    def _notice(self, source_id: str, name: str, text: str) -> None:
+        """Note something about a source's frames, in its thread."""
+        self.ledger.report(source_id, name)
+        self._say_once(f"{source_id}: {text}", (source_id, name))
+
+    def _tell_drop(self, captured: Captured, cause: str) -> None:
+        try:
+            if self._on_drop:
+                self._on_drop(captured, cause)
+        except (Exception, SystemExit) as error:  # anybody's code, in the thread of a source that must go on
+            self._say_once(f"on_drop raised {type(error).__name__}: {error}", ("on_drop", type(error)))
+
+    def _say_once(self, text: str, about: object) -> None:
+        """Say the first of several lines about the same; each may be different."""
+        if about not in self._said:
+            self._said.add(about)
+            self._say(text)
+
+
+def _without_image(captured: Captured, cause: str, reason: str) -> Prepared:
+    now = time.monotonic()
+    return Prepared(captured, None, (0, 0), captured.error or reason, captured.cause or cause, now, now)
 
 
 def run_stream(
@@ -289,37 +392,43 @@ def run_stream(
     max_frames: int = 0,
     on_result: Callable[[Result], None] | None = None,
     on_start: Callable[[Stream], None] | None = None,
+    say: Callable[[str], None] = _log.warning,
 ) -> list[Outbox]:
     """Inspect the frames of one or several sources and hand each result to every sink, until the sources end.
 
     Args:
         inspector: decides.
-        source: what `as_source` takes, or a list of names and open sources.
+        source: what `as_source` takes, a list of names and open sources, or a mapping from names to sources.
         sinks: take results; closed at the end, also after an error.
         ledger: is kept true at every instant.
         policy: how frames are treated.
         max_frames: stop after that many results; 0 for no limit.
         on_result: called with each result after the sinks have it.
         on_start: called with the running stream, for instance to keep it for `Stream.stop`.
+        say: see `Stream`.
 
     Returns:
         The sinks' outboxes, drained, with their accounts.
 
     Raises:
+        SourceError: a source cannot be opened, or, at the end, where one failed for good.
         SinkError: at the end, where a sink could not take some results.
     """
-    several = isinstance(source, list | tuple) and all(isinstance(one, str) or hasattr(one, "live") for one in source)
-    sources = list(source) if several else [source]
+    several = isinstance(source, Mapping) or (
+        isinstance(source, list | tuple) and all(isinstance(one, str) or hasattr(one, "live") for one in source)
+    )
     outboxes = [sink if isinstance(sink, Outbox) else Outbox(sink) for sink in sinks]
     try:
         stream = Stream(
             inspector,
-            sources,
+            source if several else [source],
             policy,
             ledger,
             max_frames=max_frames,
             keep_frames=any(outbox.wants_frames for outbox in outboxes),
             on_drop=lambda captured, cause: _tell_all(outboxes, captured, cause),
+            on_stop=lambda: hurry_all(outboxes),
+            say=say,
         )
         # Only where all sources can wait may a slow sink make them wait.
         wait = not any(opened.live for opened in stream.sources)
@@ -332,10 +441,10 @@ def run_stream(
                 if on_result:
                     on_result(result)
     finally:
-        for outbox in outboxes:
-            outbox.close()
-    for outbox in outboxes:
-        outbox.raise_if_failed()
+        close_all(outboxes)
+    raise_for(outboxes)
+    if stream.failed:
+        raise SourceError("\n".join(f"The source {name} failed: {error}" for name, error in stream.failed.items()))
     return outboxes
 
 

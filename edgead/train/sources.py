@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
+from edgead import schema
 from edgead.console import Console
 from edgead.datasets import Category, load_frames, open_categories
 from edgead.datasets.copies import find_contents
@@ -164,6 +165,11 @@ def _read_facts(path: Path, method: str) -> dict[str, str]:
             facts: dict[str, str] = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} does not hold what was learned from a source: {error}") from error
+    try:
+        for name in ("paths", "contents"):
+            schema.read(list[str], json.loads(facts.get(name, "[]")))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} does not hold what was learned from a source: '{name}' is no list.") from error
     if absent := {"method", "source", "root", "paths", "fingerprint"} - set(facts):
         raise CheckpointError(f"{path} does not hold what was learned from a source: no {', '.join(sorted(absent))}.")
     if facts["method"] != method:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from level_bundle import make_level_bundle
 
+from edgead.bundle import Bundle
 from edgead.console import Console
 from edgead.demo import make_parts
 from edgead.runtime.inspector import Inspector, load
@@ -39,6 +41,18 @@ def inspector(line_bundle: Path) -> Iterator[Inspector]:
     """That bundle on ONNX Runtime."""
     with load(line_bundle, engine="onnxruntime") as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle whose score is the grey level of its frame, see `level_bundle`."""
+    return make_level_bundle(tmp_path_factory.mktemp("level") / "first.edgead")
+
+
+@pytest.fixture(scope="session")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Another one, whose scores are higher by 1000."""
+    return make_level_bundle(tmp_path_factory.mktemp("level") / "second.edgead", offset=1000.0)
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +97,18 @@ class Listener(Console):
     @contextmanager
     def clock(self, label: str) -> Iterator[Callable[[str], None]]:
         yield self.shown.append
+
+
+@contextmanager
+def limited_files(size: int) -> Iterator[None]:
+    """Let no file of this process grow above a size in bytes, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:

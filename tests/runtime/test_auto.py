@@ -17,7 +17,9 @@ from conftest import Listener
 import edgead
 from edgead.bundle import Bundle, read_bundle
 from edgead.errors import DeviceError
+from edgead.runtime import golden
 from edgead.runtime.engines import auto, open_engine
+from edgead.runtime.engines.checked import check
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="no openvino")
 
@@ -92,16 +94,21 @@ def test_a_remembered_engine_that_fails_is_measured_again(
             return open_engine(name, bundle, **options)
         if fault == "missing":
             raise DeviceError("no such device here")
-        return odd
+        return check(odd, bundle)
 
-    monkeypatch.setattr(auto, "open_engine", open_odd)
+    monkeypatch.setattr(golden, "open_engine", open_odd)
     console = Listener()
     assert auto.open_fastest(opened, console=console).name == "onnxruntime-cpu"
     assert "openvino was the fastest engine here: " in console.said[0]
     entry = json.loads(notes.read_text())[key]
-    reasons = {"raises": "the device is gone", "missing": "no such device here"}
+    reasons = {
+        "raises": "the device is gone",
+        "missing": "no such device here",
+        "silent": "returned scores float32 (0,)",
+        "wrong": "odd does not give what the bundle must give",
+    }
     assert entry["engine"] == "onnxruntime"
-    assert reasons.get(fault, "golden outputs") in entry["left_out"]["openvino"]
+    assert reasons[fault] in entry["left_out"]["openvino"]
     assert odd.closed or fault == "missing"
 
 
@@ -113,7 +120,7 @@ def test_bf16_is_never_chosen(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -
         asked.append(name)
         return open_engine(name, bundle, **options)
 
-    monkeypatch.setattr(auto, "open_engine", spy)
+    monkeypatch.setattr(golden, "open_engine", spy)
     auto.open_fastest(opened).close()
     assert "onnxruntime" in asked
     assert "openvino-bf16" not in asked
@@ -146,8 +153,8 @@ def test_an_engine_rests_and_warms_up_before_its_turn(monkeypatch: pytest.Monkey
 
 
 def test_where_none_is_right_each_has_its_reason(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "open_engine", lambda name, bundle, **options: Odd())
-    with pytest.raises(DeviceError, match=r"(?s)No engine can run.*onnxruntime: It does not give the golden outputs"):
+    monkeypatch.setattr(golden, "open_engine", lambda name, bundle, **options: check(Odd(), bundle))
+    with pytest.raises(DeviceError, match=r"(?s)No engine can run.*onnxruntime: On this machine odd does not give"):
         auto.open_fastest(opened)
 
 

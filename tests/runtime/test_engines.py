@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import re
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +18,7 @@ import pytest
 
 from edgead.bundle import Bundle, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError
+from edgead.files import sha256
 from edgead.runtime.engines import open_engine, split_batch
 from edgead.runtime.engines.cuda import find_gpu
 from edgead.runtime.engines.onnx_nodes import read_nodes
@@ -53,11 +56,17 @@ def test_engine_gives_the_golden_outputs_and_new_arrays(opened: Bundle, name: st
     engine.close()
 
 
+def with_graph(bundle: Bundle, folder: Path) -> Bundle:
+    """The bundle with another graph, from a folder."""
+    files = {"model.onnx": sha256(folder / "model.onnx")}
+    return Bundle(folder, dataclasses.replace(bundle.manifest, files=files))
+
+
 @pytest.mark.parametrize("name", ["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
 def test_engine_refuses_what_is_no_graph(opened: Bundle, name: str, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(BundleError, match="cannot read"):
-        open_engine(name, Bundle(tmp_path, opened.manifest))
+        open_engine(name, with_graph(opened, tmp_path))
 
 
 def test_unknown_engine_lists_those_that_there_are(opened: Bundle) -> None:
@@ -148,7 +157,7 @@ def test_a_lacking_operator_is_named_with_engine_and_place(
 ) -> None:
     odd_graph(tmp_path / "model.onnx", operator, domain)
     with pytest.raises(BundleError) as caught:
-        open_engine(name, Bundle(tmp_path, opened.manifest))
+        open_engine(name, with_graph(opened, tmp_path))
     text = str(caught.value)
     assert re.match(r"(ONNX Runtime|OpenVINO) 2?\d", text)
     shown = f"{domain}.{operator}" if domain else operator
@@ -183,6 +192,35 @@ def test_openvinos_requests_give_each_frame_its_own_outputs(opened: Bundle) -> N
         open_engine("openvino:hint=fast", opened)
 
 
+class FailsOnce:
+    """An OpenVINO request that fails at its first start."""
+
+    def __init__(self, request: Any) -> None:
+        self.request, self.failed = request, False
+
+    def start_async(self, *inputs: Any, **options: Any) -> None:
+        if not self.failed:
+            self.failed = True
+            raise RuntimeError("the device is gone")
+        self.request.start_async(*inputs, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.request, name)
+
+
+@needs_openvino
+def test_after_one_of_openvinos_requests_failed_the_others_are_free_again(opened: Bundle) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    engine = open_engine("openvino:hint=throughput", opened, batch=3)
+    requests = engine.inner._requests  # type: ignore[attr-defined]
+    expected = engine.infer(frames)[0]
+    requests[2] = FailsOnce(requests[2])
+    with pytest.raises(DeviceError, match="the device is gone"):
+        engine.infer(frames[::-1])
+    np.testing.assert_array_equal(engine.infer(frames)[0], expected)
+    engine.close()
+
+
 def test_threads_are_counted_by_cores() -> None:
     if hasattr(os, "sched_getaffinity"):
         assert 0 < physical_cores() <= len(os.sched_getaffinity(0))
@@ -191,6 +229,7 @@ def test_threads_are_counted_by_cores() -> None:
 CLOSED_ELSEWHERE = """
 import gc, os, signal, sys, threading
 from pathlib import Path
+from typing import Any
 from edgead.bundle import read_bundle
 from edgead.runtime.engines import open_engine
 
@@ -222,6 +261,7 @@ def test_outputs_that_are_not_there_do_not_agree(bundle: Bundle) -> None:
 IMPORTED = """
 import sys, threading
 from pathlib import Path
+from typing import Any
 from edgead.bundle import read_bundle
 from edgead.runtime.engines import open_engine
 

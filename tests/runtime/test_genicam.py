@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,25 +28,28 @@ RNG = np.random.default_rng(0)
 class Camera:
     """What `Harvester.create` gives: noise, and an error in place of some frames."""
 
-    def __init__(self, pixel_format: str = "Mono8", fails_at: int = -1) -> None:
+    def __init__(self, pixel_format: str = "Mono8", fails_at: int = -1, incomplete_at: int = -1) -> None:
         self.remote_device = SimpleNamespace(node_map=SimpleNamespace(PixelFormat=SimpleNamespace(value=pixel_format)))
         self._format, self._fails_at, self._numbers = pixel_format, fails_at, itertools.count()
+        self._incomplete_at = incomplete_at
         self.destroyed = False
 
     def start(self) -> None:
         """Nothing to start."""
 
-    def fetch(self, *, timeout: float) -> Any:
-        if next(self._numbers) == self._fails_at:
-            raise TimeoutError(f"no frame in {timeout} s")
-        return Buffer(self._format)
+    def try_fetch(self, *, timeout: float) -> Any:
+        number = next(self._numbers)
+        if number == self._fails_at:
+            time.sleep(timeout)
+        return None if number in (self._fails_at, self._incomplete_at) else Buffer(self._format, number)
 
     def destroy(self) -> None:
         self.destroyed = True
 
 
 class Buffer:
-    def __init__(self, pixel_format: str) -> None:
+    def __init__(self, pixel_format: str, number: int) -> None:
+        self.timestamp_ns = number * 40_000_000
         data = RNG.integers(0, 256, 48 * 64, dtype=np.uint8)
         part = SimpleNamespace(data=data, height=48, width=64, data_format=pixel_format)
         self.payload = SimpleNamespace(components=[part])
@@ -100,7 +104,7 @@ def test_stand_ins_have_the_real_calls() -> None:
     }
     assert list(real["add_file"])[:4] == ["self", "file_path", "check_existence", "check_validity"]
     assert list(real["create"])[:2] == ["self", "search_key"]
-    assert "timeout" in inspect.signature(core.ImageAcquirer.fetch).parameters
+    assert "timeout" in inspect.signature(core.ImageAcquirer.try_fetch).parameters
     for name in ("start", "destroy", "remote_device"):
         assert hasattr(core.ImageAcquirer, name)
     for name in ("data", "height", "width", "data_format"):
@@ -135,6 +139,16 @@ def test_a_lost_camera_is_opened_again(
     assert made_up.wanted == [{"serial_number": "A7"}] * 2
     assert first.destroyed
     assert second.destroyed
+
+
+def test_a_picture_of_which_packets_are_missing_is_an_error(
+    producer: Path, made_up: type[Harvester], inspector: Inspector
+) -> None:
+    made_up.cameras = (Camera(incomplete_at=1),)
+    with Stream(inspector, [f"genicam://{producer}"], Policy(on_full="wait"), max_frames=3) as stream:
+        causes = [result.cause for result in stream]
+    assert causes == ["", "unreadable", ""]
+    assert hasattr(core.Buffer, "timestamp_ns")
 
 
 def test_no_camera_and_pixels_that_are_not_supported(producer: Path, made_up: type[Harvester]) -> None:

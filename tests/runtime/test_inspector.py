@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +83,7 @@ def test_the_mask_is_where_the_map_is_high(inspector: Inspector, frame: NDArray[
     result = inspector.inspect(frame)
     result.anomaly_map = np.zeros((64, 64), np.float32)
     result.anomaly_map[16:32, 16:32] = 1
-    result.mask_threshold = 0.5
+    result.mask_threshold, result.score, result.threshold, result.verdict = 0.5, 1.0, 0.5, Verdict.FAIL
     assert result.mask[70:120, 70:120].all()
     assert not result.mask[:56].any()
     assert not result.mask[140:].any()
@@ -94,31 +96,60 @@ def test_the_threshold_decides(bundle: Bundle, frame: NDArray[np.uint8]) -> None
         edgead.load(bundle.path, threshold=math.nan)
 
 
-class Broken:
-    """An engine that works for the warm-up and then fails, or gives nonsense."""
+class Gives:
+    """An engine that gives what it is told to, or raises it."""
 
-    name = "broken"
+    name = "odd"
 
-    def __init__(self, failure: Exception | None) -> None:
-        self.failure, self.calls = failure, 0
+    def __init__(self, outputs: Any) -> None:
+        self.outputs, self.closed = outputs, 0
 
-    def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        self.calls += 1
-        if self.failure and self.calls > 2:
-            raise self.failure
-        return np.full(1, np.nan, np.float32), np.zeros((1, 64, 64), np.float32)
+    def infer(self, frames: NDArray[np.uint8]) -> Any:
+        if isinstance(self.outputs, Exception):
+            raise self.outputs
+        return self.outputs
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.closed += 1
 
 
-@pytest.mark.parametrize("failure", [DeviceError("the device is gone"), RuntimeError("driver"), MemoryError(), None])
+GOOD, SOUND = np.zeros(1, np.float32), np.zeros((1, 64, 64), np.float32)
+
+
+def odd_map(value: float) -> NDArray[np.float32]:
+    values = SOUND.copy()
+    values[0, 63, 63] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("outputs", "cause", "reason"),
+    [
+        (DeviceError("the device is gone"), "failed", "the device is gone"),
+        (RuntimeError("driver"), "failed", "The engine odd failed: driver"),
+        (MemoryError(), "failed", "MemoryError"),
+        ((np.full(1, np.nan, np.float32), SOUND), "score", "score is not finite"),
+        ((np.full(1, -np.inf, np.float32), SOUND), "score", "score is not finite"),
+        ((GOOD, odd_map(np.nan)), "score", "map is not finite"),
+        ((GOOD, odd_map(np.inf)), "score", "map is not finite"),
+        ((GOOD, odd_map(-np.inf)), "score", "map is not finite"),
+        ((GOOD.astype(np.float64), SOUND), "failed", r"returned scores float64 \(1,\)"),
+        ((GOOD[:0], SOUND), "failed", r"returned scores float32 \(0,\)"),
+        ((GOOD[None], SOUND), "failed", r"returned scores float32 \(1, 1\)"),
+        ((GOOD, SOUND[:, :32]), "failed", r"maps float32 \(1, 32, 64\)"),
+        ((GOOD, SOUND[:, None]), "failed", r"maps float32 \(1, 1, 64, 64\)"),
+        ((GOOD, SOUND.astype(np.float16)), "failed", "maps float16"),
+        (None, "failed", "returned no scores and maps"),
+        ((GOOD, SOUND, SOUND), "failed", "returned no scores and maps"),
+    ],
+)
 def test_a_failure_is_unknown_and_never_pass(
-    bundle: Bundle, frame: NDArray[np.uint8], failure: Exception | None
+    bundle: Bundle, frame: NDArray[np.uint8], outputs: Any, cause: str, reason: str
 ) -> None:
-    inspector = Inspector(bundle, Broken(failure))
+    inspector = Inspector(bundle, Gives(outputs))
     result = inspector.judge(Captured(frame, "", "cam", 3, time.monotonic()))
-    assert result.verdict is Verdict.UNKNOWN
-    assert result.reason
+    assert (result.verdict, result.cause) == (Verdict.UNKNOWN, cause)
+    assert re.search(reason, result.reason)
     assert (result.source_id, result.frame_id) == ("cam", 3)
     assert not result.mask.any()
     assert json.dumps(result.to_dict(), allow_nan=False)
@@ -137,11 +168,69 @@ def test_engines_that_are_not_there_and_graphs_that_are_none(bundle: Bundle, tmp
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
     with pytest.raises(BundleError, match="cannot read"):
         open_engine("onnxruntime", Bundle(tmp_path, bundle.manifest))
-    with pytest.raises(DeviceError, match="ONNX Runtime failed"):
-        edgead.load(bundle.path, engine="onnxruntime").engine.infer(np.zeros((1, 8, 8, 3), np.uint8))
+    for frames in (np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 64, 64, 3)), np.zeros((0, 64, 64, 3), np.uint8)):
+        with pytest.raises(DataError, match=r"takes uint8 frames \[N, 64, 64, 3\], not "):
+            edgead.load(bundle.path, engine="onnxruntime").engine.infer(frames)
 
 
 def test_the_public_api_is_what_it_says() -> None:
     assert {name: getattr(edgead, name) for name in edgead.__all__}
     with pytest.raises(AttributeError, match="no attribute 'train_everything'"):
         edgead.train_everything  # noqa: B018
+
+
+LIMITS = {
+    "threshold": (math.nan, math.inf, None, "much", "fpr:nan", "fpr:1", "", True, [0.5], 10**400),
+    "region": (np.zeros((64, 64), np.bool_), np.ones((8, 8), np.bool_), np.ones((64, 64), np.uint8), "0,0,1,1", True),
+    "min_area": (-1, 1.5, math.nan, "3", None, True),
+    "shapes": ("boxes", ("circles",), None, 3, [["boxes"]]),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in LIMITS.items() for value in values])
+def test_what_makes_no_sense_is_refused_when_it_is_set_as_at_load(bundle: Bundle, name: str, value: Any) -> None:
+    inspector = Inspector(bundle, Gives((GOOD, SOUND)))
+    before = getattr(inspector, name)
+    with pytest.raises(ConfigError):
+        setattr(inspector, name, value)
+    assert getattr(inspector, name) is before
+    if (name, value) != ("threshold", None):  # of a call it means: the bundle's own
+        with pytest.raises(ConfigError):
+            Inspector(bundle, Gives((GOOD, SOUND)), **{name: value})
+
+
+def test_what_makes_sense_is_taken_as_at_load(bundle: Bundle) -> None:
+    region = np.ones((64, 64), np.bool_)
+    settings: dict[str, Any] = {"threshold": "fpr:0.3", "region": region, "min_area": np.int64(3), "shapes": ["boxes"]}
+    first, second = Inspector(bundle, Gives(None), **settings), Inspector(bundle, Gives(None))
+    for name, value in settings.items():
+        setattr(second, name, value)
+        np.testing.assert_array_equal(getattr(second, name), getattr(first, name))
+    region[:] = False  # the caller's array is the caller's
+    assert second.region is not None
+    assert second.region.all()
+    with pytest.raises(ValueError, match="read-only"):
+        second.region[:] = False
+
+
+def test_a_closed_inspector_says_so(bundle: Bundle, frame: NDArray[np.uint8]) -> None:
+    engine = Gives((GOOD, SOUND))
+    with Inspector(bundle, engine) as inspector:
+        assert inspector.inspect(frame).verdict is not Verdict.UNKNOWN
+    inspector.close()
+    assert engine.closed == 1
+    with pytest.raises(DeviceError, match=r"The inspector of tiny is closed\. Load the bundle again"):
+        inspector.inspect(frame)
+    result = inspector.judge(Captured(frame, "", "cam", 3, time.monotonic()))
+    assert (result.verdict, result.cause) == (Verdict.UNKNOWN, "failed")
+    with pytest.raises(ConfigError, match="tiny is closed"):
+        next(iter(inspector.stream([frame])))
+    assert repr(inspector) == "<Inspector tiny on odd, closed>"
+
+
+def test_what_is_shown_is_short(inspector: Inspector, frame: NDArray[np.uint8]) -> None:
+    result = inspector.inspect(frame, source_id="cam", frame_id=7)
+    assert re.fullmatch(r"<Result (PASS|FAIL) cam#7: score \S+, threshold \S+>", repr(result))
+    assert re.fullmatch(r"<Inspector tiny on onnxruntime-cpu, threshold \S+>", repr(inspector))
+    assert result == result
+    assert result != inspector.inspect(frame)

@@ -7,15 +7,18 @@ import shutil
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import wait_until
+from conftest import limited_files, wait_until
 
 from edgead.decision import Verdict
+from edgead.errors import ConfigError, SinkError
 from edgead.runtime.outbox import Outbox
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import open_sink
@@ -155,7 +158,9 @@ def test_what_the_broker_missed_arrives_when_it_is_back(make_broker: Callable[..
     assert firsts == list(range(60))
 
 
-def test_password_and_last_will(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
+def test_password_and_last_will(
+    make_broker: Callable[..., Broker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not PASSWORDS:
         pytest.skip("no mosquitto_passwd")
     file = tmp_path / "passwords"
@@ -163,7 +168,8 @@ def test_password_and_last_will(make_broker: Callable[..., Broker], tmp_path: Pa
     broker = make_broker("allow_anonymous false", f"password_file {file}")
     broker.start()
     listener = Listener(broker.port, lambda client: client.username_pw_set("cell", "right secret"))
-    sink = open_sink(f"mqtt://cell:right%20secret@127.0.0.1:{broker.port}/line/results")
+    monkeypatch.setenv("BROKER_PASSWORD", "right secret")
+    sink = open_sink(f"mqtt://cell:${{BROKER_PASSWORD}}@127.0.0.1:{broker.port}/line/results")
     assert "secret" not in sink.name  # type: ignore[attr-defined]
     wait_until(lambda: listener.statuses() == ["online"])
     client: Any = sink._client  # type: ignore[attr-defined]
@@ -205,17 +211,75 @@ def test_tls(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
     listener.close()
 
 
-def test_store_is_limited_oldest_first(tmp_path: Path) -> None:
+def test_what_is_on_its_way_is_not_given_up(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
+    from edgead.runtime.sinks.mqtt import MqttSink
+
+    broker = make_broker()
+    broker.start()
+    listener = Listener(broker.port)
+    sink = MqttSink("127.0.0.1", broker.port, "line/results", store=tmp_path / "store.sqlite", most_stored=3)
+    outbox = Outbox(sink)
+    for number in range(2000):
+        outbox.offer(make_result(number), wait=True)
+    wait_until(lambda: not outbox.account()["waiting"] and not sink.stored)
+    outbox.close()
+    taken = outbox.account()["taken"]
+    wait_until(lambda: len(set(listener.numbers())) >= taken)
+    listener.close()
+    assert len(set(listener.numbers())) == taken
+    assert taken + outbox.account()["dropped"] == 2000
+
+
+def test_store_has_one_owner(tmp_path: Path) -> None:
+    uri = f"mqtt://127.0.0.1:9/line/results?store={tmp_path / 'store.sqlite'}"
+    first = open_sink(uri)
+    with pytest.raises(ConfigError, match="Two cannot share it"):
+        open_sink(uri)
+    other = "import sys; from edgead.runtime.sinks import open_sink; open_sink(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", other, uri], capture_output=True, text=True)
+    assert "Two cannot share it" in done.stderr
+    first.close()
+    open_sink(uri).close()
+
+
+def test_full_disk_of_the_store_is_retried(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
+    broker = make_broker()
+    broker.start()
+    listener = Listener(broker.port)
+    uri = f"mqtt://127.0.0.1:{broker.port}/line/results?store={tmp_path / 'store.sqlite'}"
+    outbox = Outbox(open_sink(uri))
+    with limited_files(60_000):
+        for number in range(300):
+            outbox.offer(make_result(number))
+        time.sleep(0.5)
+        assert outbox.account()["waiting"] > 0
+    wait_until(lambda: not outbox.account()["waiting"])
+    wait_until(lambda: len(set(listener.numbers())) == 300)
+    outbox.close()
+    listener.close()
+    assert outbox.account()["taken"] == 300
+    assert list(dict.fromkeys(listener.numbers())) == list(range(300))
+
+
+def test_store_is_limited_oldest_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from edgead.runtime.sinks.mqtt import MqttSink
 
     store = tmp_path / "store.sqlite"
-    sink = MqttSink("127.0.0.1", 9, "line/results", store=store, most_stored=10)
+    before = Outbox(MqttSink("127.0.0.1", 9, "line/results", store=store))
+    for number in range(100, 104):
+        before.offer(make_result(number))
+    before.close()
+    outbox = Outbox(MqttSink("127.0.0.1", 9, "line/results", store=store, most_stored=10))
     for number in range(25):
-        sink.write(make_result(number))
-    sink.flush()
-    sink.close()
-    assert sink.given_up == 15
+        outbox.offer(make_result(number))
+    outbox.close()
+    account = outbox.account()
+    assert (account["offered"], account["taken"], account["dropped_by_cause"]) == (25, 10, {"store_full": 15})
+    assert (account["given_up"], account["stored"]) == (19, 10)  # with four of the run before, which was told taken
+    with pytest.raises(SinkError, match=r"did not take 15 of 25 results \(15 store_full\)"):
+        outbox.raise_if_failed()
     database = sqlite3.connect(store)
+    assert "the store is full" in caplog.text
     kept = [json.loads(row[0])["frame_id"] for row in database.execute("SELECT payload FROM waiting ORDER BY id")]
     database.close()
     assert kept == list(range(15, 25))

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from edgead.decision import Verdict
-from edgead.errors import SourceError
+from edgead.errors import MissingDependencyError, SourceError
 from edgead.runtime.inspector import Inspector
-from edgead.runtime.sources import open_source
+from edgead.runtime.sources import network, open_source, pyav
 from edgead.runtime.stream import Policy, Stream
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -57,13 +57,12 @@ def end(server: subprocess.Popen[str]) -> None:
     server.stdout.close()
 
 
-@pytest.mark.parametrize("through", ["", "av+"])
 def test_rtsp_server_killed_and_restarted(inspector: Inspector, through: str) -> None:
     port = free_port()
     server = start_rtsp(port)
     restarted = []
     try:
-        with Stream(inspector, [f"{through}rtsp://127.0.0.1:{port}/line"], Policy(blurred_below=0)) as stream:
+        with Stream(inspector, [f"rtsp://127.0.0.1:{port}/line"], Policy(blurred_below=0)) as stream:
             causes = []
             for result in stream:
                 causes.append(result.cause)
@@ -81,7 +80,13 @@ def test_rtsp_server_killed_and_restarted(inspector: Inspector, through: str) ->
         end(server)
 
 
-@pytest.mark.parametrize("through", ["", "av+"])
+@pytest.fixture(params=["PyAV", "OpenCV"])
+def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "OpenCV":
+        monkeypatch.setattr(network, "has_pyav", lambda: False)
+    return str(request.param)
+
+
 @pytest.mark.parametrize(
     ("login", "path", "says"),
     [
@@ -95,24 +100,47 @@ def test_rtsp_that_refuses_says_why(login: str, path: str, says: str, through: s
     server = start_rtsp(port, "viewer", "right-secret")
     try:
         with pytest.raises(SourceError) as caught:
-            open_source(f"{through}rtsp://{login}127.0.0.1:{port}/{path}")
+            open_source(f"rtsp://{login}127.0.0.1:{port}/{path}")
     finally:
         end(server)
     assert says in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("through", ["", "av+"])
 def test_rtsp_with_the_right_password_opens_and_hides_it(inspector: Inspector, through: str) -> None:
     port = free_port()
     server = start_rtsp(port, "viewer", "right-secret")
     try:
-        with Stream(inspector, [f"{through}rtsp://viewer:right-secret@127.0.0.1:{port}/line"], max_frames=2) as stream:
+        with Stream(inspector, [f"rtsp://viewer:right-secret@127.0.0.1:{port}/line"], max_frames=2) as stream:
             results = list(stream)
     finally:
         end(server)
-    assert [result.source_id for result in results] == [f"{through}rtsp://127.0.0.1:{port}/line"] * 2
+    assert [result.source_id for result in results] == [f"rtsp://127.0.0.1:{port}/line"] * 2
     assert "secret" not in str([result.to_dict() for result in results])
+
+
+def test_rtsp_through_opencv_opens_and_says_what_it_cannot_see(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(network, "has_pyav", lambda: False)
+    port = free_port()
+    server = start_rtsp(port)
+    try:
+        with open_source(f"rtsp://127.0.0.1:{port}/line") as frames:
+            captured = next(frames)
+    finally:
+        end(server)
+    assert captured.image is not None
+    assert captured.image.shape == (120, 160, 3)
+    assert f"rtsp://127.0.0.1:{port}/line is read through OpenCV, which conceals damaged frames" in caplog.text
+
+
+def test_a_pyav_that_conceals_damage_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pyav.has_pyav()
+    monkeypatch.setattr(pyav.metadata, "version", lambda name: "15.1.0")
+    assert not pyav.has_pyav()
+    with pytest.raises(MissingDependencyError, match="16 or newer is needed"):
+        open_source("av+rtsp://127.0.0.1:9/line")
 
 
 class Mjpeg(BaseHTTPRequestHandler):
@@ -178,6 +206,24 @@ def test_mjpeg_server_killed_and_restarted(inspector: Inspector) -> None:
     assert causes[:3] == ["", "", ""]
     assert "lost" in causes
     assert causes[-1] == ""
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("rtsps://127.0.0.1:99999/line", "Port out of range"),
+        ("http://127.0.0.1:port/line", "cannot be opened"),
+        ("http://127.0.0.1:9/a b", "write them as %20"),
+    ],
+)
+def test_addresses_that_make_no_sense_are_named(uri: str, says: str) -> None:
+    with pytest.raises(SourceError, match=says):
+        open_source(uri)
+
+
+def test_what_speaks_no_rtsp_is_named(mjpeg_port: int) -> None:
+    with pytest.raises(SourceError, match=r"something answers \(|does not speak RTSP"):
+        open_source(f"rtsp://127.0.0.1:{mjpeg_port}/line")
 
 
 def test_http_that_is_no_camera_says_so(mjpeg_port: int) -> None:

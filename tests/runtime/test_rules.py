@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import edgead
 from edgead.bundle import Bundle, read_bundle
 from edgead.decision import Verdict, conformal_threshold
 from edgead.errors import BundleError, ConfigError
 from edgead.images import encode_png
+from edgead.manifest import StoredThreshold
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.rules import choose_threshold, describe_threshold, read_region
 
@@ -43,43 +45,50 @@ def marked(line_bundle: Path) -> Bundle:
 
 def test_fpr_chooses_from_the_held_out_scores(line_bundle: Path) -> None:
     manifest = read_bundle(line_bundle).manifest
-    scores, peaks = manifest.threshold["scores"], manifest.threshold["peaks"]
-    assert len(scores) == len(peaks) == manifest.threshold["normals"]
-    assert scores == sorted(scores)
+    scores, peaks = manifest.threshold.scores, manifest.threshold.peaks
+    assert len(scores) == len(peaks) == manifest.threshold.normals
+    assert list(scores) == sorted(scores)
     wanted = conformal_threshold(scores, 0.3).value
     with edgead.load(line_bundle, engine="onnxruntime", threshold="fpr:0.3") as inspector:
         assert inspector.threshold == wanted
-    everywhere = np.ones(manifest.size, np.bool_)
-    assert choose_threshold(manifest, "fpr:0.3", everywhere) == conformal_threshold(peaks, 0.3).value
-    assert choose_threshold(manifest, None, everywhere) == manifest.mask_threshold
-    assert choose_threshold(manifest, "0.25", None) == 0.25
-    assert "that takes at least 999 held-out images" in describe_threshold(manifest, "fpr:0.001", None)
-    assert describe_threshold(manifest, 0.3, None) == ""
+    assert choose_threshold(manifest, "0.25") == 0.25
+    assert "that takes at least 999 held-out images" in describe_threshold(manifest, "fpr:0.001")
+    assert describe_threshold(manifest, 0.3) == ""
 
 
 @pytest.mark.parametrize("wanted", ["fpr:", "fpr:2", "fpr:0", "high", "nan", float("inf")])
 def test_threshold_that_makes_no_sense(line_bundle: Path, wanted: Any) -> None:
     with pytest.raises(ConfigError, match="finite number, or fpr:"):
-        choose_threshold(read_bundle(line_bundle).manifest, wanted, None)
+        choose_threshold(read_bundle(line_bundle).manifest, wanted)
 
 
 def test_fpr_needs_the_scores(line_bundle: Path) -> None:
     manifest = read_bundle(line_bundle).manifest
-    older = dataclasses.replace(manifest, threshold={"value": 0.5})
+    older = dataclasses.replace(manifest, threshold=StoredThreshold(0.5, 1, 0.5, 0.5))
     with pytest.raises(BundleError, match="Export it again"):
-        choose_threshold(older, "fpr:0.01", None)
+        choose_threshold(older, "fpr:0.01")
 
 
-def test_region_counts_in_the_score(marked: Bundle) -> None:
-    whole = Inspector(marked, FixedEngine(), threshold=0.5).inspect(FRAME)
+def test_a_region_leaves_score_and_threshold_alone(marked: Bundle) -> None:
+    whole = Inspector(marked, FixedEngine(), threshold=1.5).inspect(FRAME)
     assert (whole.score, whole.verdict) == (2.0, Verdict.FAIL)
-    top = read_region(["0,0,1,0.5"], [], marked.manifest.size)
-    result = Inspector(marked, FixedEngine(), threshold=1.5, region=top).inspect(FRAME)
-    assert (result.score, result.verdict) == (1.0, Verdict.PASS)
-    assert result.mask.any()
-    assert not result.mask[64:].any()
-    rest = read_region([], ["0,0,0.25,0.25", "0.7,0.7,0.3,0.3"], marked.manifest.size)
-    assert Inspector(marked, FixedEngine(), threshold=0.5, region=rest).inspect(FRAME).score == 0.0
+    inspector = Inspector(marked, FixedEngine(), threshold=1.5)
+    inspector.region = read_region(["0,0,1,1"], [], marked.manifest.size)
+    same = inspector.inspect(FRAME)
+    assert (same.score, same.threshold, same.verdict) == (2.0, 1.5, Verdict.FAIL)
+    np.testing.assert_array_equal(same.mask, whole.mask)
+    inspector.region = read_region(["0,0,1,0.5"], [], marked.manifest.size)
+    top = inspector.inspect(FRAME)
+    assert (top.score, top.threshold, top.verdict) == (2.0, 1.5, Verdict.FAIL)
+    assert top.mask.any()
+    assert not top.mask[64:].any()
+    inspector.region = read_region([], ["0,0,0.25,0.25", "0.7,0.7,0.3,0.3"], marked.manifest.size)
+    rest = inspector.inspect(FRAME)
+    assert (rest.score, rest.threshold, rest.verdict) == (2.0, 1.5, Verdict.PASS)
+    assert rest.reason == "score above threshold, but the defect lies outside the region"
+    assert not rest.mask.any()
+    inspector.region = None
+    assert inspector.inspect(FRAME).verdict is Verdict.FAIL
 
 
 def test_region_from_a_mask_image(marked: Bundle, tmp_path: Path) -> None:
@@ -106,19 +115,72 @@ def test_region_that_makes_no_sense(roi: list[str], ignore: list[str], says: str
 
 
 def test_smallest_defect_that_fails(marked: Bundle) -> None:
-    areas = {}
-    for least in (0, 100, 128, 10_000):
-        result = Inspector(marked, FixedEngine(), threshold=0.5, min_area=least).inspect(FRAME)
-        areas[least] = (result.verdict, result.boxes[0]["area"])
-    verdicts = [verdict for verdict, _ in areas.values()]
-    assert verdicts[:2] == [Verdict.FAIL, Verdict.FAIL]
-    assert verdicts[-1] is Verdict.PASS
-    assert 128 <= areas[0][1] < 200  # 8×8 of the map, twice as high in the frame, and its interpolated edge
+    results = {
+        least: Inspector(marked, FixedEngine(), threshold=0.5, min_area=least).inspect(FRAME)
+        for least in (0, 100, 128, 10_000)
+    }
+    area = results[0].boxes[0]["area"]
+    assert 128 <= area < 200  # 8×8 of the map, twice as high in the frame, and its interpolated edge
+    assert [result.verdict for result in results.values()] == [Verdict.FAIL] * 3 + [Verdict.PASS]
+    assert results[10_000].reason == f"largest defect of {area} pixels is below 10000"
+    assert (results[10_000].boxes, results[10_000].contours) == ([], [])
 
 
-def test_high_score_with_an_empty_mask_still_fails(marked: Bundle) -> None:
+def test_where_the_map_stays_below_its_limit_its_highest_part_is_the_defect(marked: Bundle) -> None:
     blind = dataclasses.replace(marked, manifest=dataclasses.replace(marked.manifest, mask_threshold=99.0))
-    assert Inspector(blind, FixedEngine(), threshold=0.5, min_area=5).inspect(FRAME).verdict is Verdict.FAIL
+    result = Inspector(blind, FixedEngine(), threshold=0.5, min_area=5).inspect(FRAME)
+    assert result.verdict is Verdict.FAIL
+    [box] = result.boxes
+    assert (box["x"], box["y"]) == pytest.approx((50, 100), abs=1)  # of the value 2; that of 1 is not above the middle
+    small = Inspector(blind, FixedEngine(), threshold=0.5, min_area=100).inspect(FRAME)
+    assert (small.verdict, small.mask.any()) == (Verdict.PASS, False)
+
+
+class MapEngine:
+    """Gives one map, and any score with it."""
+
+    name = "map"
+
+    def __init__(self, score: float, anomaly_map: NDArray[np.float32]) -> None:
+        self.outputs = np.float32([score]), anomaly_map[None]
+
+    def infer(self, frames: Any) -> Any:
+        return self.outputs
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_fail_shows_where_and_a_pass_shows_nothing(marked: Bundle, seed: int) -> None:
+    """Any score with any map, limit, frame size, region and least area: scores need not be the map's highest value."""
+    rng = np.random.default_rng(seed)
+    spots = (rng.random((64, 64)) < rng.choice([0, 1 / 4096, 0.01, 1])) * rng.random((64, 64))
+    anomaly_map = (rng.choice([-3.0, 0.0, 5.0]) + rng.choice([1e-6, 1.0, 1e6]) * spots).astype(np.float32)
+    limit = rng.choice([float(anomaly_map.max()), float(anomaly_map.min()), 0.4, -1e9, 1e9])
+    bundle = dataclasses.replace(marked, manifest=dataclasses.replace(marked.manifest, mask_threshold=limit))
+    region = rng.random((64, 64)) < rng.choice([1e-3, 0.5])
+    region[0, 0] = True
+    frame = np.zeros((*rng.choice([1, 2, 7, 31, 64, 65, 200, 480], 2), 3), np.uint8)
+    engine = MapEngine(rng.choice([0.4, 0.5, 0.6, 100.0]), anomaly_map)
+    inspector = Inspector(bundle, engine, threshold=0.5)
+    plain = inspector.inspect(frame)
+    assert (plain.verdict is Verdict.FAIL) == (plain.score > 0.5)
+    inspector.region = np.ones((64, 64), np.bool_)
+    whole = inspector.inspect(frame)
+    assert whole.verdict is plain.verdict
+    np.testing.assert_array_equal(whole.mask, plain.mask)
+    results = [plain, whole]
+    for inspector.region in (None, region, ~region):
+        for inspector.min_area in (0, 1, 5, 10**9):
+            results.append(inspector.inspect(frame))
+            assert results[-1].verdict is plain.verdict or results[-1].verdict is Verdict.PASS
+    for result in results:
+        assert result.mask.shape == frame.shape[:2]
+        assert (result.verdict is Verdict.FAIL) == result.mask.any() == bool(result.boxes) == bool(result.contours)
+    late = inspector.inspect(frame)
+    late.verdict = Verdict.UNKNOWN  # a verdict that comes too late keeps what was found
+    assert not late.mask.any() or late.score > 0.5
 
 
 def test_boxes_and_contours_on_request(marked: Bundle) -> None:
@@ -130,5 +192,5 @@ def test_boxes_and_contours_on_request(marked: Bundle) -> None:
     assert (big["x"], big["y"]) == pytest.approx((4, 8), abs=1)
     assert (big["width"], big["height"]) == pytest.approx((8, 16), abs=2)
     assert all(0 <= x < 64 and 0 <= y < 128 for outline in fields["contours"] for x, y in outline)
-    with pytest.raises(ConfigError, match="boxes, contours; not circles"):
+    with pytest.raises(ConfigError, match=r"boxes, contours; not \('circles',\)"):
         Inspector(marked, FixedEngine(), shapes=("circles",))

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+import shutil
 import signal
+import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from conftest import wait_until
+from conftest import limited_files, wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
+from edgead.runtime import outbox as outbox_module
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.outbox import Outbox, to_prometheus
 from edgead.runtime.result import SCHEMA, Result
 from edgead.runtime.sinks import Callback, JsonLines, open_sink
+from edgead.runtime.sinks import sqlite as sqlite_module
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sinks.webhook import Webhook
 from edgead.runtime.stream import run_stream
@@ -56,6 +67,19 @@ def adds_up(account: dict[str, Any]) -> bool:
 def test_unknown_sink_is_refused(uri: str) -> None:
     with pytest.raises(ConfigError):
         open_sink(uri)
+
+
+@pytest.mark.parametrize("uri", ["jsonl:{}/x", "sqlite:{}/x", "rejects:{}/x", "mqtt://127.0.0.1:9/t"])
+def test_unknown_option_is_refused(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="option"):
+        open_sink(uri.format(tmp_path) + "?colour=red")
+    assert not list(tmp_path.iterdir())
+
+
+def test_sinks_come_from_plugins_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = metadata.EntryPoint("press", "collections:deque", "edgead.sinks")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry] if group == "edgead.sinks" else [])
+    assert list(open_sink("press:1")) == list("press:1")  # type: ignore[call-overload]
 
 
 def test_slow_sink_slows_nothing_and_loses_the_oldest(inspector: Inspector) -> None:
@@ -159,6 +183,124 @@ def test_sqlite_holds_every_field(tmp_path: Path) -> None:
     assert outbox.account()["taken"] == 100
 
 
+def rows_of(path: Path) -> list[int]:
+    database = sqlite3.connect(path)
+    numbers = [row[0] for row in database.execute("SELECT frame_id FROM results ORDER BY id")]
+    database.close()
+    return numbers
+
+
+def make_large_results(count: int) -> list[Result]:
+    results = [make_result(number) for number in range(count)]
+    for result in results:
+        result.reason = "r" * 50_000
+    return results
+
+
+def test_sqlite_takes_a_batch_when_the_full_disk_has_room_again(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    outbox = Outbox(open_sink(f"sqlite:{path}"))
+    with limited_files(300_000):
+        for result in make_large_results(60):
+            outbox.offer(result)
+        time.sleep(0.5)
+        assert outbox.account()["taken"] == len(rows_of(path)) < 60
+    wait_until(lambda: not outbox.account()["waiting"])
+    outbox.close()
+    assert outbox.account()["taken"] == 60
+    assert rows_of(path) == list(range(60))
+
+
+def test_sqlite_on_a_disk_that_stays_full_takes_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    outbox = Outbox(open_sink(f"sqlite:{path}"), patience=0.5)
+    with limited_files(300_000):
+        outbox.offer(make_result(100))
+        wait_until(lambda: outbox.account()["taken"] == 1)
+        for result in make_large_results(60):
+            outbox.offer(result)
+        outbox.close()
+    account = outbox.account()
+    assert account["failed"] > 0
+    assert adds_up(account)
+    assert account["taken"] == len(rows_of(path))
+    assert "full" in account["last_error"] or "I/O" in account["last_error"]
+
+
+def test_sqlite_on_a_disk_that_is_full_for_long_holds_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_module, "RETRY_FOR", 0.5)
+    monkeypatch.setattr(outbox_module, "AT_ONCE", 4)
+    path = tmp_path / "r.sqlite"
+    outbox = Outbox(open_sink(f"sqlite:{path}"))
+    with limited_files(200_000):
+        start = time.monotonic()
+        for result in make_large_results(60):
+            outbox.offer(result)
+        wait_until(lambda: not outbox.account()["waiting"])
+        assert time.monotonic() - start < 5
+    failed = outbox.account()["failed"]
+    assert failed > 40
+    for number in range(100, 110):
+        outbox.offer(make_result(number))
+    outbox.close()
+    assert outbox.account()["failed"] == failed
+    assert outbox.account()["taken"] == len(rows_of(path)) == 70 - failed
+    assert rows_of(path)[-10:] == list(range(100, 110))
+
+
+def test_sqlite_waits_for_a_lock(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    outbox = Outbox(open_sink(f"sqlite:{path}"))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    outbox.offer(make_result(1))
+    time.sleep(1.5)  # longer than SQLite itself waits
+    assert outbox.account()["waiting"] == 1
+    other.execute("COMMIT")
+    other.close()
+    wait_until(lambda: outbox.account()["taken"] == 1)
+    outbox.close()
+    assert rows_of(path) == [1]
+
+
+def test_sqlite_goes_on_in_a_database_of_an_earlier_version(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    database = sqlite3.connect(path)
+    database.execute(
+        "CREATE TABLE results (id INTEGER PRIMARY KEY, captured_at TEXT, source_id TEXT, frame_id INTEGER, "
+        "verdict TEXT, cause TEXT, score REAL, result TEXT NOT NULL)"
+    )
+    database.executemany("INSERT INTO results (frame_id, result) VALUES (?, '{}')", [(1,), (2,)])
+    database.commit()
+    database.close()
+    outbox = Outbox(open_sink(f"sqlite:{path}"))
+    for number, key in ((3, "a"), (3, "a"), (4, "b")):  # the same result, written again
+        result = make_result(number)
+        result.id = key
+        outbox.offer(result)
+    outbox.close()
+    assert rows_of(path) == [1, 2, 3, 4]
+
+
+def test_sqlite_takes_names_that_are_not_utf8(tmp_path: Path) -> None:
+    outbox = Outbox(open_sink(f"sqlite:{tmp_path / 'r.sqlite'}"))
+    for number in range(3):
+        result = make_result(number)
+        result.source_id = "caf\udce9"
+        outbox.offer(result)
+    outbox.close()
+    assert rows_of(tmp_path / "r.sqlite") == [0, 1, 2]
+
+
+def test_somebody_elses_table_is_refused(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "r.sqlite")
+    database.execute("CREATE TABLE results (name TEXT)")
+    database.commit()
+    database.close()
+    with pytest.raises(ConfigError, match="its table 'results' cannot be used"):
+        open_sink(f"sqlite:{tmp_path / 'r.sqlite'}")
+
+
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a database, but long enough to be read as one" * 50)
     with pytest.raises(ConfigError, match="cannot be used as an SQLite database"):
@@ -214,14 +356,18 @@ def test_rejects_are_kept_with_overlay_and_result(tmp_path: Path, inspector: Ins
 
 def test_rejects_are_limited_in_rate_and_in_bytes_oldest_first(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not ours")
-    sink = RejectFolder(tmp_path, per_minute=5)
+    outbox = Outbox(RejectFolder(tmp_path, per_minute=5))
     for number in range(8):
-        sink.write(make_result(number))
-    assert sink.limited == 3
+        outbox.offer(make_result(number), wait=True)
+    outbox.offer(make_result(9, Verdict.PASS))
+    outbox.close()
+    account = outbox.account()
+    assert (account["offered"], account["taken"], account["dropped_by_cause"]) == (8, 5, {"per_minute": 3})
     assert len(list(tmp_path.glob("*.json"))) == 5
     size = sum(path.stat().st_size for path in tmp_path.glob("2025*"))
     small = RejectFolder(tmp_path, max_bytes=size // 2)  # a later run, over what an earlier one left
     small.write(make_result(40))
+    assert small.details() == {"deleted": 4}
     left = sorted(path.name for path in tmp_path.glob("2025*.json"))
     assert sum(path.stat().st_size for path in tmp_path.glob("2025*")) <= size // 2
     assert left[-1].endswith("-00000040.json")
@@ -229,6 +375,43 @@ def test_rejects_are_limited_in_rate_and_in_bytes_oldest_first(tmp_path: Path) -
     assert (tmp_path / "notes.txt").exists()
     with pytest.raises(ConfigError, match="verdicts are"):
         open_sink(f"rejects:{tmp_path}?verdicts=maybe")
+    with pytest.raises(ConfigError, match="above 0"):
+        open_sink(f"rejects:{tmp_path}?max_mb=0")
+
+
+def test_reject_that_is_larger_than_the_folder_may_be_is_dropped_by_name(tmp_path: Path) -> None:
+    outbox = Outbox(RejectFolder(tmp_path, max_bytes=1000))
+    outbox.offer(make_result())
+    outbox.close()
+    assert outbox.account()["dropped_by_cause"] == {"max_mb": 1}
+    assert not list(tmp_path.iterdir())
+
+
+def test_reject_on_a_full_disk_is_failed_and_leaves_no_part(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    outbox = Outbox(RejectFolder(tmp_path))
+    with limited_files(30_000):  # the picture does not fit
+        outbox.offer(make_result(1, frame=noise))
+        outbox.offer(make_result(2, frame=noise[:20, :20]))
+        wait_until(lambda: not outbox.account()["waiting"])
+    outbox.close()
+    assert (outbox.account()["failed"], outbox.account()["taken"]) == (1, 1)
+    assert {path.name.split("-")[-1].split(".")[0] for path in tmp_path.iterdir()} == {"00000002"}
+
+
+@pytest.mark.parametrize(
+    "source", ["../../etc/x", "a\nPASS", "\x1b[31m", "CON", "ж" * 300, "", "a/" * 200, "cam:1?*<>|"]
+)
+def test_names_of_rejects_are_safe_and_unique(tmp_path: Path, source: str) -> None:
+    sink = RejectFolder(tmp_path / "rejects")
+    for number in range(3):  # two cameras with one name that see a frame with one number in one millisecond
+        result = make_result(0)
+        result.source_id, result.id = source, f"id-{number}"
+        sink.write(result)
+    names = [path.name for path in (tmp_path / "rejects").iterdir()]
+    assert len(names) == 9
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name) for name in names)
+    assert [path.name for path in tmp_path.iterdir()] == ["rejects"]
 
 
 class Hook(BaseHTTPRequestHandler):
@@ -236,6 +419,7 @@ class Hook(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server: Any = self.server
         code = server.codes.pop(0) if server.codes else 204
+        server.keys.append(self.headers.get("Idempotency-Key"))
         server.got.append((code, body["frame_id"], self.headers.get("Authorization"), self.path))
         self.send_response(code)
         self.end_headers()
@@ -247,7 +431,7 @@ class Hook(BaseHTTPRequestHandler):
 @pytest.fixture
 def hook() -> Iterator[Any]:
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
-    server.codes, server.got = [], []
+    server.codes, server.got, server.keys = [], [], []
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield server
     server.shutdown()
@@ -273,6 +457,186 @@ def test_webhook_gives_up_by_name(hook: Any) -> None:
     with pytest.raises(SinkError, match=r"in 2 attempts: .*refused") as caught:
         gone.write(make_result())
     assert "secret" not in str(caught.value)
+
+
+Talk = Callable[[socket.socket], None]
+
+
+def _is_silent(link: socket.socket) -> None:
+    time.sleep(20)
+
+
+def _trickles(link: socket.socket) -> None:
+    link.sendall(b"HTTP/1.1 200 OK\r\n")
+    for _ in range(200):
+        link.sendall(b"X-Wait: more\r\n")
+        time.sleep(0.1)
+
+
+def _trickles_its_body(link: socket.socket) -> None:
+    link.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    for _ in range(200):
+        link.sendall(b".")
+        time.sleep(0.1)
+
+
+def _says(answer: bytes) -> Talk:
+    return lambda link: link.sendall(answer)
+
+
+@pytest.fixture
+def talk_to() -> Iterator[Callable[[Talk], int]]:
+    """A function that starts a server which reads a request and then does something, and returns its port."""
+    servers = []
+
+    def start(talk: Talk) -> int:
+        server = socket.create_server(("127.0.0.1", 0))
+        servers.append(server)
+
+        def serve(link: socket.socket) -> None:
+            with link, suppress(OSError):
+                request = link.recv(65536)
+                while request[:1] == b"P" and request[-1:] != b"}" and (more := link.recv(65536)):
+                    request += more  # or what is left unread would reset the connection
+                talk(link)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        return int(server.getsockname()[1])
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("talk", "error"),
+    [
+        (_is_silent, "no whole answer within 0.5 s|timed out"),
+        (_trickles, "no whole answer within 0.5 s"),
+        (_trickles_its_body, "no whole answer within 0.5 s"),
+        (_says(b""), "closed the connection without an answer"),
+        (_says(b"SSH-2.0-OpenSSH_9.6\r\n"), "not HTTP"),
+        (_says(b"HTTP/1.1 200 OK\r\n"), "cut short"),
+        (_says(b"HTTP/1.1 200 OK\r\nContent-Le"), "cut short"),
+        (_says(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok"), "cut short"),
+        (_says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nok"), "cut short"),
+        (_says(b"HTTP/1.1 500 no\r\nContent-Length: 0\r\n\r\n"), "HTTP 500"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_webhook_without_a_whole_answer_is_not_taken(
+    talk_to: Callable[[Talk], int], talk: Talk, error: str, scheme: str
+) -> None:
+    before = threading.active_count()
+    uri = f"{scheme}://me:geheim@127.0.0.1:{talk_to(talk)}/in"
+    outbox = Outbox(Webhook(uri, attempts=2, first_delay=0.01, timeout=0.5))
+    start = time.monotonic()
+    outbox.offer(make_result())
+    wait_until(lambda: outbox.account()["failed"] == 1)
+    outbox.close()
+    assert time.monotonic() - start < 5
+    assert "in 2 attempts" in outbox.account()["last_error"]
+    assert "geheim" not in str(outbox.account())
+    if scheme == "http":
+        assert re.search(error, outbox.account()["last_error"])
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "http-request"])  # none is left behind
+    assert threading.active_count() <= before + 3
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_webhook_follows_no_redirect(hook: Any, talk_to: Callable[[Talk], int], code: int) -> None:
+    answer = (
+        f"HTTP/1.1 {code} x\r\nLocation: http://localhost:{hook.server_port}/?token=geheim\r\nContent-Length: 0\r\n\r\n"
+    )
+    outbox = Outbox(Webhook(f"http://me:geheim@127.0.0.1:{talk_to(_says(answer.encode()))}/in"))
+    outbox.offer(make_result())
+    outbox.close()
+    assert not hook.got
+    assert outbox.account()["failed"] == 1
+    assert f"redirects (HTTP {code}) to http://localhost:{hook.server_port}/?token=…" in outbox.account()["last_error"]
+
+
+def test_webhook_verifies_tls(hook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    hook.socket = context.wrap_socket(hook.socket, server_side=True)
+    hook.handle_error = lambda *arguments: None
+    sink = Webhook(f"https://127.0.0.1:{hook.server_port}/in", attempts=2, first_delay=0.01)
+    with pytest.raises(SinkError, match="certificate verify failed"):
+        sink.write(make_result(1))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    sink.write(make_result(2))
+    assert [frame_id for _, frame_id, *_ in hook.got] == [2]
+
+
+def test_webhook_does_not_wait_for_a_name_that_is_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments: time.sleep(2) or [])
+    start = time.monotonic()
+    with pytest.raises(SinkError, match=r"no whole answer within 0\.2 s"):
+        Webhook("http://nowhere.example/in", attempts=1, timeout=0.2).write(make_result())
+    assert time.monotonic() - start < 1.5
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "http-request"])
+
+
+def test_webhook_tells_receivers_what_to_deduplicate_by(hook: Any) -> None:
+    hook.codes = [500]
+    sink = Webhook(f"http://127.0.0.1:{hook.server_port}/in", first_delay=0.01)
+    result = make_result()
+    result.id = "0190-unique"
+    sink.write(result)
+    assert hook.keys == ["0190-unique", "0190-unique"]
+
+
+def test_webhook_that_is_away_costs_one_attempt_for_each_result(hook: Any) -> None:
+    hook.codes = [500] * 6
+    sink = Webhook(f"http://127.0.0.1:{hook.server_port}/in", first_delay=0.01)
+    for number in range(3):
+        with pytest.raises(SinkError):
+            sink.write(make_result(number))
+    assert [frame_id for _, frame_id, *_ in hook.got] == [0, 0, 0, 0, 1, 2]
+    hook.codes = []
+    sink.write(make_result(3))
+    hook.codes = [500]
+    sink.write(make_result(4))
+    assert [frame_id for _, frame_id, *_ in hook.got][6:] == [3, 4, 4]
+
+
+def test_webhook_stops_waiting_when_the_run_ends(hook: Any) -> None:
+    hook.codes = [500] * 100
+    outbox = Outbox(Webhook(f"http://127.0.0.1:{hook.server_port}/in", first_delay=60), patience=0.3)
+    for number in range(10):
+        outbox.offer(make_result(number))
+    start = time.monotonic()
+    outbox.close()
+    assert time.monotonic() - start < 3
+    assert adds_up(outbox.account())
+    assert outbox.account()["dropped_by_cause"] == {"closed": 9}
+
+
+def test_secrets_come_from_the_environment_and_from_files(
+    hook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINE_PASSWORD", "a/b?c#d@e %")
+    (tmp_path / "token").write_text("tok-äöü-1234567\n", encoding="utf-8")
+    uri = f"HTTP://me:${{LINE_PASSWORD}}@127.0.0.1:{hook.server_port}/hook/${{file:{tmp_path / 'token'}}}"
+    outbox = Outbox(open_sink(uri))
+    outbox.offer(make_result())
+    outbox.close()
+    [(_, _, authorization, path)] = hook.got
+    assert base64.b64decode(authorization.removeprefix("Basic ")).decode() == "me:a/b?c#d@e %"
+    assert unquote(path) == "/hook/tok-äöü-1234567"
+    assert "tok-" not in str(outbox.account())
 
 
 def test_schema_is_documented_field_by_field() -> None:

@@ -15,11 +15,12 @@ import pytest
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SourceError
 from edgead.images import encode_png
+from edgead.manifest import ImageSizes
 from edgead.runtime.health import Health, Limits, limits_from
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.sources import Captured, LiveSource, open_source, redact
 from edgead.runtime.sources import live as live_module
-from edgead.runtime.sources.cameras import csi_pipeline
+from edgead.runtime.sources.csi import csi_pipeline
 from edgead.runtime.sources.python import IterableSource, SyntheticSource
 from edgead.runtime.stream import Policy, Stream
 
@@ -162,7 +163,7 @@ def test_lost_camera_is_opened_again_for_as_long_as_it_takes(monkeypatch: pytest
         if len(given) == 5:
             source.stop()
     assert [captured.cause for captured in given] == ["", "lost", "", "", "lost"]
-    assert [captured.frame_id for captured in given] == [0, 1, 1, 2, 3]
+    assert [captured.frame_id for captured in given] == [0, None, 1, 2, None]
     assert waits == [0.5, 1, 2, 4, 8, 10, 10, 10, 10]
     assert live_module.LONGEST_DELAY == 10
 
@@ -189,7 +190,53 @@ def test_health_names_black_blurred_and_frozen(inspector: Inspector) -> None:
     health = Health(limits_from(golden, frozen_after=2.0))
     assert [health.check(good, good, now)[0] for now in (0.0, 1.0, 1.9, 2.0, 2.5)] == ["", "", "", "frozen", "frozen"]
     assert health.check(golden[1], golden[1], 3.0)[0] == ""
-    assert health.check(golden[1][:32], golden[1], 3.1)[0] == ""  # another resolution
+    assert health.check(golden[1][::2, ::2], golden[1], 3.1)[0] == ""  # another resolution
+
+
+@pytest.mark.parametrize("trained", [None, (1.30, 1.34), (1.0, 1.0)])
+def test_frames_that_change_their_shape_are_not_judged(trained: tuple[float, float] | None) -> None:
+    noticed: list[str] = []
+    limits = Limits(aspects=trained, blurred_below=0, frozen_after=0)
+    health = Health(limits, lambda name, text: noticed.append(name))
+
+    def check(width: int, height: int) -> str:
+        return health.check(np.full((height, width, 3), 90, np.uint8), NOISE[0], 0.0)[0]
+
+    assert [check(640, 480), check(640, 480), check(1280, 960), check(1920, 480)] == ["", "", "", "resized"]
+    assert [check(1920, 480), check(640, 480), check(644, 480)] == ["resized", "", ""]
+    assert noticed.count("resized") == 4
+    assert noticed.count("untrained") == {None: 0, (1.30, 1.34): 1, (1.0, 1.0): 5}[trained]
+
+
+def test_aspect_that_was_trained_is_judged_whatever_came_before() -> None:
+    health = Health(Limits(aspects=(1.3, 1.35), blurred_below=0, frozen_after=0))
+    shapes = [(480, 1920), (480, 640), (480, 1920)]
+    causes = [health.check(np.full((*shape, 3), 90, np.uint8), NOISE[0], 0.0)[0] for shape in shapes]
+    assert causes == ["", "", ""]  # it began with 1920×480, which is only reported
+    strict = Health(Limits(aspects=(1.3, 1.35), refuse_untrained=True, blurred_below=0, frozen_after=0))
+    causes = [strict.check(np.full((*shape, 3), 90, np.uint8), NOISE[0], 0.0)[0] for shape in shapes]
+    assert causes == ["untrained", "", "untrained"]
+
+
+def test_manifest_knows_the_shape_of_training_images_and_the_stream_says_what_differs(inspector: Inspector) -> None:
+    assert inspector.bundle.manifest.images == ImageSizes((256, 256), (256, 256), (1.0, 1.0))
+    said: list[str] = []
+    stream = Stream(inspector, [list(NOISE)], say=said.append)
+    assert Verdict.UNKNOWN not in {result.verdict for result in stream}
+    assert said == [
+        "iterable: frames are stretched for the model: 64×48 is an aspect ratio of 1.33; the training images had 1.00"
+    ]
+    assert stream.ledger.snapshot()["reported_by_cause"] == {"untrained": 1}
+    camera = IterableSource(list(NOISE[:2]), live=True)
+    asked = Stream(inspector, [camera], Policy(on_full="wait", untrained_aspect="unknown"))
+    assert [result.cause for result in asked] == ["untrained", "untrained"]
+
+
+def test_camera_that_comes_back_with_another_aspect_is_unknown(inspector: Inspector) -> None:
+    frames = [np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8) for size in ((48, 64), (48, 192))]
+    source = IterableSource([frames[0], frames[1], frames[0]], live=True)
+    stream = Stream(inspector, [source], Policy(on_full="wait"))
+    assert [result.cause for result in stream] == ["", "resized", ""]
 
 
 def test_health_checks_can_be_turned_off() -> None:

@@ -256,7 +256,7 @@ def test_prometheus_text_holds_the_equation(inspector: Inspector) -> None:
     samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert samples['edgead_frames_captured_total{source="a \\"quoted\\" name"}'] == "5"
     assert sum(int(value) for key, value in samples.items() if key.startswith("edgead_frames_inferred")) == 5
-    assert samples['edgead_latency_milliseconds_count{source="a \\"quoted\\" name"}'] == "5"
+    assert samples['edgead_latency_seconds_count{source="a \\"quoted\\" name"}'] == "5"
 
 
 def test_result_does_not_hold_its_frame_unless_a_sink_wants_it(inspector: Inspector) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from edgead.benchmark import stream
+from edgead.bundle import read_bundle
+from edgead.errors import DeviceError
+from edgead.runtime.inspector import Inspector
 
 
 def test_results_file(line_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,3 +37,22 @@ def test_results_file(line_bundle: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert len(results["memory"]["rss_mib"]) >= 20
     assert report["machine"]["cores"]
     assert str(tmp_path) not in out.read_text()
+
+
+class Fails:
+    """An engine that is fast because it fails."""
+
+    name = "fails"
+
+    def infer(self, frames: Any) -> Any:
+        raise DeviceError("the device is gone")
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def test_what_was_not_decided_is_not_measured(line_bundle: Path) -> None:
+    frames = [np.full((48, 64, 3), 20 * number, np.uint8) for number in range(8)]
+    inspector = Inspector(read_bundle(line_bundle), Fails())
+    with pytest.raises(DeviceError, match="nothing can be measured: DeviceError: the device is gone"):
+        stream.measure_throughput(inspector, frames, 2, 1)

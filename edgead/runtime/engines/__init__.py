@@ -6,15 +6,17 @@ import dataclasses
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.bundle import Bundle
+from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, DeviceError, EdgeadError
+
+if TYPE_CHECKING:
+    from edgead.runtime.engines.checked import CheckedEngine
 
 ENGINES = {
     "onnxruntime": "edgead.runtime.engines.onnxruntime_engine:open_cpu",
@@ -31,7 +33,7 @@ T = TypeVar("T")
 
 
 class Engine(Protocol):
-    """Runs one graph on one device. Not to be called by two threads at once."""
+    """Runs one graph on one device, for one thread at a time. `CheckedEngine` lets any number of threads call it."""
 
     name: str
     """The engine's name with its device, for instance ``"onnxruntime-cpu"``."""
@@ -68,8 +70,10 @@ class Opening:
     console: Console = field(default_factory=Console)
 
 
-def open_engine(name: str, bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> Engine:
+def open_engine(name: str, bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> CheckedEngine:
     """Open a bundle's graph on the engine `name`; for ``"auto"`` on the fastest one that gives the golden outputs.
+
+    `edgead.runtime.golden.open_proven` also checks that an engine that you name gives them.
 
     Args:
         name: of `ENGINES`, with settings after a colon where the engine has any.
@@ -82,6 +86,8 @@ def open_engine(name: str, bundle: Bundle, *, batch: int = 1, console: Console |
         BundleError: it cannot read the graph.
         DeviceError: this machine cannot run it.
     """
+    from edgead.runtime.engines.checked import check  # it needs this module
+
     console = console or Console()
     if name == "auto":
         from edgead.runtime.engines.auto import open_fastest  # it opens engines itself
@@ -92,8 +98,13 @@ def open_engine(name: str, bundle: Bundle, *, batch: int = 1, console: Console |
         raise ConfigError(f"There is no engine '{kind}'. There is: auto, {', '.join(ENGINES)}.")
     module, _, attribute = ENGINES[kind].partition(":")
     opening = Opening(batch, _split(kind, text), console)
-    engine: Engine = getattr(importlib.import_module(module), attribute)(bundle, opening)
-    return engine
+    try:
+        engine: Engine = getattr(importlib.import_module(module), attribute)(bundle, opening)
+    except EdgeadError:
+        raise
+    except Exception as error:  # bindings raise whatever they like
+        raise DeviceError(f"The engine {kind} cannot be opened here: {first_line(error)}") from error
+    return check(engine, bundle)
 
 
 def _split(kind: str, text: str) -> dict[str, str]:
@@ -145,9 +156,9 @@ def split_batch(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int, in
         start = stop
 
 
-def cpu_model(bundle: Bundle) -> Path:
-    """Return the graph for ONNX Runtime's CPU engine."""
-    return bundle.path / CPU_MODEL if CPU_MODEL in bundle.manifest.files else bundle.model
+def cpu_model(bundle: Bundle) -> str:
+    """Return the name of the graph for engines of CPUs."""
+    return CPU_MODEL if CPU_MODEL in bundle.manifest.files else MODEL
 
 
 def first_line(error: Exception) -> str:

@@ -20,10 +20,12 @@ from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.errors import DeviceError, EdgeadError, MissingDependencyError, is_installed
 from edgead.files import write_json
-from edgead.runtime.engines import CPU_MODEL, Engine, first_line, open_engine
+from edgead.home import cache_folder
+from edgead.runtime.engines import CPU_MODEL, Engine, first_line
+from edgead.runtime.engines.checked import CheckedEngine
 from edgead.runtime.engines.cuda import find_gpu
 from edgead.runtime.engines.onnxruntime_cuda import is_for_gpus
-from edgead.runtime.golden import check_golden
+from edgead.runtime.golden import open_proven
 
 CANDIDATES = {
     "onnxruntime": "onnxruntime",
@@ -42,11 +44,6 @@ REST = 0.03
 whatever is timed meanwhile has half of two cores."""
 
 
-def cache_folder() -> Path:
-    """Return the folder of what this machine has found out: ``$XDG_CACHE_HOME/edgead`` or ``~/.cache/edgead``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgead"
-
-
 def installed_engines() -> list[str]:
     """Return the engines whose package is installed."""
     return [name for name, module in CANDIDATES.items() if is_installed(module)]
@@ -62,7 +59,7 @@ def usable_engines() -> list[str]:
     return [name for name in installed if name != "onnxruntime-cuda" or is_for_gpus()]
 
 
-def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> Engine:
+def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> CheckedEngine:
     """Open the engine that is fastest here among those that give a bundle's golden outputs.
 
     The choice is kept in ``engines.json`` of `cache_folder`, for this graph, machine and these versions. It is proved
@@ -81,7 +78,7 @@ def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = No
     chosen = remembered.get(key, {}).get("engine")
     if chosen in installed:
         try:
-            return _open_proven(str(chosen), bundle, batch, console)
+            return open_proven(str(chosen), bundle, batch=batch, console=console)
         except EdgeadError as error:
             console.say(f"{chosen} was the fastest engine here: {first_line(error)} Measuring again.")
     engines, reasons = open_good(bundle, installed, batch, console)
@@ -99,32 +96,15 @@ def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = No
     return engines[fastest]
 
 
-def _open_proven(name: str, bundle: Bundle, batch: int, console: Console) -> Engine:
-    """Open an engine and run the golden frames, which also warms it up.
-
-    Raises:
-        EdgeadError: it does not open, run, or give the golden outputs.
-    """
-    engine = open_engine(name, bundle, batch=batch, console=console)
-    try:
-        check = check_golden(bundle, engine)
-        if not check.good:
-            raise DeviceError(f"It does not give the golden outputs: {check.describe()}.")
-    except BaseException:
-        engine.close()
-        raise
-    return engine
-
-
 def open_good(
     bundle: Bundle, names: Sequence[str], batch: int = 1, console: Console | None = None
-) -> tuple[dict[str, Engine], dict[str, str]]:
+) -> tuple[dict[str, CheckedEngine], dict[str, str]]:
     """Open those of the engines that give a bundle's golden outputs here, and say of the others why they do not."""
-    engines: dict[str, Engine] = {}
+    engines: dict[str, CheckedEngine] = {}
     reasons: dict[str, str] = {}
     for name in names:
         try:
-            engines[name] = _open_proven(name, bundle, batch, console or Console())
+            engines[name] = open_proven(name, bundle, batch=batch, console=console)
         except EdgeadError as error:
             reasons[name] = first_line(error)
     return engines, reasons

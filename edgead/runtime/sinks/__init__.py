@@ -1,4 +1,4 @@
-"""Where results go. `open_sink` makes a sink from its name; docs/sinks.md has the table of names.
+"""Where results go. `open_sink` makes a sink from its URI; docs/sinks.md has the table.
 
 A sink is called by one thread. It is wrapped in an `edgead.runtime.outbox.Outbox`, which has the queue and the account.
 """
@@ -6,13 +6,13 @@ A sink is called by one thread. It is wrapped in an `edgead.runtime.outbox.Outbo
 from __future__ import annotations
 
 import importlib
-from typing import Protocol
+from importlib import metadata
 
 from edgead.errors import ConfigError
-from edgead.runtime.result import Result
 from edgead.runtime.sinks.callback import Callback
 from edgead.runtime.sinks.jsonl import JsonLines
-from edgead.runtime.sources.uri import redact, scheme_of
+from edgead.runtime.sinks.sink import BaseSink, LeftOut, Sink
+from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
 
 FORMS = "jsonl:FILE (or jsonl:- for standard output), sqlite:FILE, rejects:DIR, http://HOST/PATH, mqtt://HOST/TOPIC"
 _SCHEMES = {
@@ -25,34 +25,28 @@ _SCHEMES = {
     "mqtts": "edgead.runtime.sinks.mqtt:open_mqtt",
 }
 
-__all__ = ["Callback", "JsonLines", "Sink", "open_sink"]
+PLUGINS = "edgead.sinks"
+"""Group of entry points that bring more schemes: ``name = module:function``, the function takes the URI."""
 
-
-class Sink(Protocol):
-    """Takes results, in order. It may also have:
-
-    * ``flush()``: called after some writes; what was written before it is then safe.
-    * ``wants_frames = True``: results come with their frame.
-    * ``drop(captured, cause)``: called for every frame that got no result.
-    """
-
-    def write(self, result: Result) -> None:
-        """Take one result."""
-
-    def close(self) -> None:
-        """Finish; nothing more will be written."""
+__all__ = ["BaseSink", "Callback", "JsonLines", "LeftOut", "Sink", "open_sink"]
 
 
 def open_sink(uri: str) -> Sink:
-    """Make a sink from its name, see docs/sinks.md.
+    """Make a sink from its URI, see docs/sinks.md. Plug-ins may bring more schemes.
 
     Raises:
-        ConfigError: not one of these, or an option that there is not.
+        ConfigError: not one of these, an unknown option, or a secret that is not there.
         MissingDependencyError: the package that it needs is not installed.
     """
+    uri = complete(uri)
     scheme = scheme_of(uri)
-    if scheme not in _SCHEMES or not uri.partition(":")[2].lstrip("/"):
-        raise ConfigError(f"The sink '{redact(uri)}' is not known; give {FORMS}.")
-    module, _, function = _SCHEMES[scheme].partition(":")
-    sink: Sink = getattr(importlib.import_module(module), function)(uri)
-    return sink
+    if scheme in _SCHEMES and uri.partition(":")[2].lstrip("/"):
+        module, _, function = _SCHEMES[scheme].partition(":")
+        sink: Sink = getattr(importlib.import_module(module), function)(uri)
+        return sink
+    for plugin in metadata.entry_points(group=PLUGINS):
+        if plugin.name == scheme:
+            brought: Sink = plugin.load()(uri)
+            return brought
+    refuse_bare_address(uri)
+    raise ConfigError(f"Unknown sink '{redact(uri)}'. Available: {FORMS}.")

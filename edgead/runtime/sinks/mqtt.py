@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -15,15 +15,16 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from edgead.errors import ConfigError, require
+from edgead.home import state_folder
+from edgead.redaction import printable, redact
 from edgead.runtime.result import Result
-from edgead.runtime.sinks.sqlite import connect
-from edgead.runtime.sources.uri import redact
+from edgead.runtime.sinks.sink import BaseSink
+from edgead.runtime.sinks.sqlite import Transactions, connect
 
-PASSWORD_VARIABLE = "EDGEAD_MQTT_PASSWORD"
 WINDOW = 20
 """Messages that may be on their way to the broker without its acknowledgement."""
 MOST_STORED = 100_000
-"""Results kept while the broker is away; the oldest are given up above that."""
+"""Results kept while the broker is away; above that the oldest are given up."""
 _OPTIONS = ("store", "ca", "cert", "key")
 _log = logging.getLogger("edgead")
 
@@ -32,13 +33,13 @@ def open_mqtt(uri: str) -> MqttSink:
     """``mqtt://user:password@host:1883/topic?store=FILE``, or ``mqtts://…?ca=FILE&cert=FILE&key=FILE`` for TLS.
 
     Raises:
-        ConfigError: no host or topic, or an option that there is not.
+        ConfigError: no topic, an unknown option, or a store that another process uses.
     """
     parts = urlsplit(uri)
-    options = dict(parse_qsl(parts.query))
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
     topic = unquote(parts.path).strip("/")
-    if not parts.hostname or not topic or "#" in uri or "+" in topic:
-        raise ConfigError(f"The sink {redact(uri)} must name a host and a topic, as in mqtt://HOST/TOPIC.")
+    if not parts.hostname or not topic or "#" in uri or "#" in topic or "+" in topic or not topic.isprintable():
+        raise ConfigError(f"{redact(uri)} must name a host and a topic without + and #, as in mqtt://HOST/TOPIC.")
     if options.keys() - set(_OPTIONS):
         raise ConfigError(f"{redact(uri)}: the options are {', '.join(_OPTIONS)}.")
     return MqttSink(
@@ -46,24 +47,46 @@ def open_mqtt(uri: str) -> MqttSink:
         parts.port or (8883 if parts.scheme == "mqtts" else 1883),
         topic,
         user=unquote(parts.username or ""),
-        password=unquote(parts.password or "") or os.environ.get(PASSWORD_VARIABLE, ""),
+        password=unquote(parts.password or ""),
         tls={name: options.get(name) for name in ("ca", "cert", "key")} if parts.scheme == "mqtts" else None,
         store=Path(options["store"]) if "store" in options else None,
     )
 
 
 def default_store(host: str, port: int, topic: str) -> Path:
-    """Return where results for a broker and topic are kept: in the user's state folder."""
-    root = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    """Return where results for a broker and topic are kept: in the user's state folder.
+
+    Raises:
+        ConfigError: there is none, and what waits must outlast the process.
+    """
+    folder = state_folder()
+    if folder is None:
+        raise ConfigError(
+            "MQTT keeps what waits for the broker in a file, and this user has no home folder.\n"
+            "Name a file in the sink, ?store=FILE, or a folder in the variable XDG_STATE_HOME."
+        )
     key = hashlib.sha256(f"{host}:{port}/{topic}".encode()).hexdigest()[:16]
-    return Path(root) / "edgead" / f"mqtt-{key}.sqlite"
+    return folder / f"mqtt-{key}.sqlite"
 
 
-class MqttSink:
+def _open_store(path: Path) -> sqlite3.Connection:
+    try:
+        return connect(path, exclusive=True)
+    except ConfigError as error:
+        if "locked" not in str(error):
+            raise
+        raise ConfigError(
+            f"{path} holds the results of another MQTT sink, which is running. Two cannot share it.\n"
+            "Name another file:  mqtt://…?store=FILE"
+        ) from error
+
+
+class MqttSink(BaseSink):
     """Publishes each result on a topic with QoS 1: at least once, in order, also after the broker or we were away.
 
-    A result counts as taken when it is committed to the store. ``TOPIC/status`` holds ``online``, and ``offline``
-    after the end or, as the last will, after a crash; both are retained.
+    A result counts as taken when it is committed to the store, and as dropped, cause ``store_full``, when it is given
+    up there. ``TOPIC/status`` holds ``online``, and ``offline`` after the end or, as the last will, after a crash; both
+    are retained.
 
     Args:
         host, port: of the broker. It need not be there yet.
@@ -73,6 +96,9 @@ class MqttSink:
         store: the SQLite file of what waits; `default_store` where None. One process at a time may use it.
         most_stored: results kept while the broker is away.
         patience: seconds that `close` waits for the broker's acknowledgements. What is left stays in the store.
+
+    Attributes:
+        given_up: results deleted unsent, also those of earlier runs.
     """
 
     def __init__(
@@ -89,92 +115,123 @@ class MqttSink:
         patience: float = 3.0,
     ) -> None:
         mqtt: Any = require("paho.mqtt.client", "mqtt")
-        self.name = f"{'mqtt' if tls is None else 'mqtts'}://{host}:{port}/{topic}"
+        super().__init__(f"{'mqtt' if tls is None else 'mqtts'}://{host}:{port}/{topic}")
         self.topic, self.most_stored, self.patience = topic, most_stored, patience
         self.given_up = 0
         self._lock = threading.Lock()
-        self._store = connect(store or default_store(host, port, topic))
+        self._client = self._make_client(mqtt, user, password, tls)
+        self._store = _open_store(store or default_store(host, port, topic))
         self._store.execute("CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, payload TEXT)")
-        self._store.commit()
-        self._stored = int(self._store.execute("SELECT COUNT(*) FROM waiting").fetchone()[0])
+        self._transactions = Transactions(self._store, self.stopped, self._lock)
+        self._payloads: list[tuple[str]] = []
+        count, last = self._store.execute("SELECT COUNT(*), COALESCE(MAX(id), 0) FROM waiting").fetchone()
+        self._stored, self._from_before = int(count), int(last)
         self._acknowledged: deque[int] = deque()
         self._on_the_way: dict[int, int] = {}
+        self._delivered: list[int] = []
         self._sent_up_to = 0
         self._wake = threading.Event()
         self._connected = self._closing = False
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, reconnect_on_failure=True)
-        if user:
-            self._client.username_pw_set(user, password or None)
-        if tls is not None:
-            try:
-                self._client.tls_set(ca_certs=tls.get("ca"), certfile=tls.get("cert"), keyfile=tls.get("key"))
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"{self.name}: the TLS files cannot be used: {error}.") from error
-        self._client.will_set(f"{topic}/status", "offline", qos=1, retain=True)
-        self._client.reconnect_delay_set(1, 30)
-        self._client.on_connect, self._client.on_disconnect = self._on_connect, self._on_disconnect
-        self._client.on_publish = self._on_publish
         self._client.connect_async(host, port, keepalive=15)
         self._client.loop_start()
         self._thread = threading.Thread(target=self._forward, name="mqtt-forward", daemon=True)
         self._thread.start()
 
+    def _make_client(self, mqtt: Any, user: str, password: str, tls: dict[str, str | None] | None) -> Any:
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, reconnect_on_failure=True)
+        if user:
+            client.username_pw_set(user, password or None)
+        if tls is not None:
+            try:
+                client.tls_set(ca_certs=tls.get("ca"), certfile=tls.get("cert"), keyfile=tls.get("key"))
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"{self.name}: the TLS files cannot be used: {error}.") from error
+        client.will_set(f"{self.topic}/status", "offline", qos=1, retain=True)
+        client.reconnect_delay_set(1, 30)
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_publish = self._on_publish
+        return client
+
     def write(self, result: Result) -> None:
-        payload = json.dumps(result.to_dict())
-        with self._lock:
-            self._store.execute("INSERT INTO waiting (payload) VALUES (?)", (payload,))
-            self._stored += 1
+        self._payloads.append((json.dumps(result.to_dict()),))
 
     def flush(self) -> None:
+        payloads, self._payloads = self._payloads, []
+        earlier = own = 0
+
+        def store() -> None:
+            nonlocal earlier, own
+            self._store.executemany("INSERT INTO waiting (payload) VALUES (?)", payloads)
+            rows = self._oldest_unsent(self._stored + len(payloads) - self.most_stored)
+            self._delete(rows)
+            own = sum(row > self._from_before for row in rows)
+            earlier = len(rows) - own
+
+        self._transactions.run(store)
         with self._lock:
-            excess = self._stored - self.most_stored
-            if excess > 0:
-                oldest = "SELECT id FROM waiting ORDER BY id LIMIT ?"
-                self._store.execute(f"DELETE FROM waiting WHERE id IN ({oldest})", (excess,))
-                self._stored -= excess
-                self.given_up += excess
-            self._store.commit()
+            self._stored += len(payloads) - own - earlier
+        if own + earlier and not self.given_up:
+            _log.warning("%s: the store is full; the oldest results are given up", self.name)
+        self.given_up += own + earlier
+        self.lost["store_full"] += own
         self._wake.set()
+
+    def _oldest_unsent(self, count: int) -> list[int]:
+        query = "SELECT id FROM waiting WHERE id > ? ORDER BY id LIMIT ?"
+        return [row for (row,) in self._store.execute(query, (self._sent_up_to, max(count, 0)))]
+
+    def _delete(self, rows: list[int]) -> None:
+        self._store.executemany("DELETE FROM waiting WHERE id = ?", [(row,) for row in rows])
 
     @property
     def stored(self) -> int:
         """Results that the broker has not acknowledged yet."""
-        with self._lock:
-            return self._stored
+        return self._stored
+
+    def details(self) -> dict[str, Any]:
+        """Return how many results wait for the broker, and how many were given up."""
+        return {"stored": self._stored, "given_up": self.given_up}
 
     def _forward(self) -> None:
         """Publish what is stored and delete what is acknowledged, until closed. The only thread that does either."""
+        failing = False
         while not self._closing:
             self._wake.wait(1.0)
             self._wake.clear()
-            self._forget_acknowledged()
-            if self._connected:
-                self._publish_more()
+            try:
+                self._forget_acknowledged()
+                if self._connected:
+                    self._publish_more()
+                failing = False
+            except sqlite3.Error as error:  # a full disk, for instance: tried again at the next turn
+                if not failing and not self._closing:
+                    _log.warning("%s: the store cannot be used: %s", self.name, error)
+                failing = True
 
     def _publish_more(self) -> None:
         room = WINDOW - len(self._on_the_way)
         with self._lock:
             query = "SELECT id, payload FROM waiting WHERE id > ? ORDER BY id LIMIT ?"
             rows = self._store.execute(query, (self._sent_up_to, max(room, 0))).fetchall()
+            self._sent_up_to = rows[-1][0] if rows else self._sent_up_to  # from here on they are not given up
         for row, payload in rows:
             message = self._client.publish(self.topic, payload, qos=1)
             self._on_the_way[message.mid] = row
-            self._sent_up_to = row
 
     def _forget_acknowledged(self) -> None:
         messages = [self._acknowledged.popleft() for _ in range(len(self._acknowledged))]
-        rows = [self._on_the_way.pop(message) for message in messages if message in self._on_the_way]
-        if rows:
+        self._delivered += [self._on_the_way.pop(message) for message in messages if message in self._on_the_way]
+        if self._delivered:
+            self._transactions.try_once(lambda: self._delete(self._delivered))
             with self._lock:
-                deleted = self._store.executemany("DELETE FROM waiting WHERE id = ?", [(row,) for row in rows])
-                self._stored -= max(deleted.rowcount, 0)
-                self._store.commit()
+                self._stored -= len(self._delivered)
+            self._delivered = []
             self._wake.set()
 
     def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._connected = not reason.is_failure
         if reason.is_failure:
-            _log.warning("%s: the broker refuses the connection: %s", self.name, reason)
+            _log.warning("%s: the broker refuses the connection: %s", self.name, printable(str(reason)))
             return
         client.publish(f"{self.topic}/status", "online", qos=1, retain=True)
         self._wake.set()
@@ -190,8 +247,8 @@ class MqttSink:
 
     def close(self) -> None:
         until = time.monotonic() + self.patience
-        while self._connected and self.stored and time.monotonic() < until:
-            time.sleep(0.02)
+        while self._connected and self.stored and not self.stopped.is_set() and time.monotonic() < until:
+            self.stopped.wait(0.02)
         self._closing = True
         self._wake.set()
         self._thread.join(2.0)

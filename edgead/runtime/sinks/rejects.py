@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
 from collections import deque
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,33 +17,47 @@ from edgead.decision import Verdict
 from edgead.errors import ConfigError
 from edgead.files import atomic_file
 from edgead.images import draw_overlay, encode_png
+from edgead.redaction import redact
 from edgead.runtime.result import Result
+from edgead.runtime.sinks.sink import BaseSink, LeftOut
 from edgead.runtime.sources.uri import number, split_options
 
 _DEFAULTS = {"max_mb": "1000", "per_minute": "60", "verdicts": "FAIL,UNKNOWN"}
+_OURS = re.compile(r"(\d{8}T\d{6,}-.*?)(?:\.overlay|\.depth)?\.(?:json|png)")
 
 
 def open_rejects(uri: str) -> RejectFolder:
-    """``rejects:DIR?max_mb=1000&per_minute=60&verdicts=FAIL,UNKNOWN``."""
-    _, options = split_options(uri, _DEFAULTS)
+    """``rejects:DIR?max_mb=1000&per_minute=60&verdicts=FAIL,UNKNOWN``.
+
+    Raises:
+        ConfigError: an unknown option or verdict, or a limit that would keep nothing.
+    """
+    name, options = split_options(uri, _DEFAULTS)
     verdicts = options["verdicts"].upper().split(",")
     if not set(verdicts) <= {verdict.value for verdict in Verdict}:
-        raise ConfigError(f"{uri}: verdicts are PASS, FAIL and UNKNOWN; not {options['verdicts']}.")
-    folder = Path(uri.partition(":")[2].partition("?")[0])
-    largest = round(number(uri, options, "max_mb") * 1e6)
-    return RejectFolder(folder, largest, number(uri, options, "per_minute"), [Verdict(name) for name in verdicts])
+        raise ConfigError(f"{redact(uri)}: verdicts are PASS, FAIL and UNKNOWN; not {options['verdicts']}.")
+    largest, most = number(uri, options, "max_mb") * 1e6, number(uri, options, "per_minute")
+    if not largest or not most:
+        raise ConfigError(f"{redact(uri)}: max_mb and per_minute must be above 0.")
+    return RejectFolder(Path(name), round(largest), most, [Verdict(verdict) for verdict in verdicts])
 
 
-class RejectFolder:
+class RejectFolder(BaseSink):
     """For each reject the frame, the overlay and the result: ``TIME-SOURCE-FRAME{.png,.overlay.png,.json}``.
 
-    Where frames have depth, its codes are in ``.depth.png``.
+    Where frames have depth, its codes are in ``.depth.png``. SOURCE is the end of the source's name in ASCII letters
+    and digits, followed by a hash of the result's id, so that no two rejects get one name. A reject is there whole or
+    not at all.
 
     Args:
         folder: where.
-        max_bytes: of all files together; the oldest rejects are deleted first.
-        per_minute: most rejects written in any 60 s; those above are left out and counted in `limited`.
+        max_bytes: of all files together; the oldest rejects are deleted first. One that is larger is dropped, cause
+            ``max_mb``.
+        per_minute: most rejects written in any 60 s; those above are dropped, cause ``per_minute``.
         verdicts: what counts as a reject.
+
+    Attributes:
+        deleted: rejects deleted to make room.
     """
 
     wants_frames = True
@@ -52,55 +69,84 @@ class RejectFolder:
         per_minute: float = 60,
         verdicts: list[Verdict] | None = None,
     ) -> None:
-        self.name = f"rejects:{folder}"
+        super().__init__(f"rejects:{folder}")
         self.folder, self.max_bytes, self.per_minute = folder, max_bytes, per_minute
         self.verdicts = verdicts or [Verdict.FAIL, Verdict.UNKNOWN]
-        self.limited = 0
+        self.deleted = 0
         self._written_at: deque[float] = deque()
         folder.mkdir(parents=True, exist_ok=True)
         # Names begin with the time, so that their order is the order of their age. Only files of this form are ours.
-        found = sorted(path for path in folder.iterdir() if _OURS.fullmatch(path.name))
-        self._files = deque((path, path.stat().st_size) for path in found)
-        self._bytes = sum(size for _, size in self._files)
+        self._rejects: dict[str, dict[Path, int]] = {}
+        for path in sorted(folder.iterdir()):
+            if found := _OURS.fullmatch(path.name):
+                self._rejects.setdefault(found[1], {})[path] = path.stat().st_size
+        self._bytes = sum(sum(sizes.values()) for sizes in self._rejects.values())
+
+    def wants(self, result: Result) -> bool:
+        return result.verdict in self.verdicts
 
     def write(self, result: Result) -> None:
-        if result.verdict not in self.verdicts:
+        if not self.wants(result):
             return
         now = time.monotonic()
         while self._written_at and now - self._written_at[0] >= 60:
             self._written_at.popleft()
         if len(self._written_at) >= self.per_minute:
-            self.limited += 1
-            return
+            raise LeftOut("per_minute")
+        self._save(_stem_of(result), _files_of(result))
         self._written_at.append(now)
-        moment = re.sub(r"[-:]|\+.*", "", result.captured_at).replace(".", "")
-        source = re.sub(r"[^A-Za-z0-9]+", "_", result.source_id).strip("_")[-40:]
-        stem = f"{moment}-{source}-{result.frame_id:08d}"
-        self._save(f"{stem}.json", json.dumps(result.to_dict(), indent=2).encode())
-        if result.frame is None:
-            return
-        self._save(f"{stem}.png", encode_png(np.ascontiguousarray(result.frame[:, :, :3])))
+
+    def details(self) -> dict[str, Any]:
+        """Return how many rejects were deleted to make room."""
+        return {"deleted": self.deleted}
+
+    def _save(self, stem: str, files: dict[str, bytes]) -> None:
+        size = sum(map(len, files.values()))
+        if size > self.max_bytes:
+            raise LeftOut("max_mb")
+        self._forget(stem)  # the same result, written again
+        while self._rejects and self._bytes + size > self.max_bytes:
+            self._forget(next(iter(self._rejects)))
+            self.deleted += 1
+        saved: dict[Path, int] = {}
+        try:
+            for ending, data in files.items():
+                path = self.folder / f"{stem}{ending}"
+                with atomic_file(path) as stream:
+                    stream.write(data)
+                saved[path] = len(data)
+        except BaseException:
+            for path in saved:
+                path.unlink(missing_ok=True)
+            raise
+        self._rejects[stem] = saved
+        self._bytes += size
+
+    def _forget(self, stem: str) -> None:
+        for path, size in self._rejects.get(stem, {}).items():
+            path.unlink(missing_ok=True)
+            self._bytes -= size
+        self._rejects.pop(stem, None)
+
+
+def _stem_of(result: Result) -> str:
+    moment = re.sub(r"[-:.]|\+.*", "", result.captured_at)
+    if not re.fullmatch(r"\d{8}T\d{6,}", moment):
+        moment = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
+    source = re.sub(r"[^A-Za-z0-9]+", "_", result.source_id).strip("_")[-40:]
+    identity = result.id or f"{result.source_id} {result.captured_at} {result.t_capture}"
+    code = hashlib.sha256(identity.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    return f"{moment}-{source}_{code}-{result.frame_id or 0:08d}"
+
+
+def _files_of(result: Result) -> dict[str, bytes]:
+    """Return the files of a reject by the ends of their names. The JSON is last: where it is, the others are."""
+    files = {}
+    if result.frame is not None:
+        files[".png"] = encode_png(np.ascontiguousarray(result.frame[:, :, :3]))
         if result.frame.shape[2] == 4:
-            self._save(f"{stem}.depth.png", encode_png(result.frame[:, :, 3]))
+            files[".depth.png"] = encode_png(result.frame[:, :, 3])
         if result.anomaly_map is not None:
             heat = 2 * result.mask_threshold
-            picture = draw_overlay(result.frame, result.anomaly_map, result.mask, heat)
-            self._save(f"{stem}.overlay.png", encode_png(picture))
-
-    def _save(self, name: str, data: bytes) -> None:
-        while self._files and self._bytes + len(data) > self.max_bytes:
-            oldest, size = self._files.popleft()
-            oldest.unlink(missing_ok=True)
-            self._bytes -= size
-        if len(data) > self.max_bytes:
-            return
-        with atomic_file(self.folder / name) as stream:
-            stream.write(data)
-        self._files.append((self.folder / name, len(data)))
-        self._bytes += len(data)
-
-    def close(self) -> None:
-        """Nothing is kept open."""
-
-
-_OURS = re.compile(r"\d{8}T\d{9}-.*\.(json|png)")
+            files[".overlay.png"] = encode_png(draw_overlay(result.frame, result.anomaly_map, result.mask, heat))
+    return {**files, ".json": json.dumps(result.to_dict(), indent=2).encode()}

@@ -4,66 +4,158 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from edgead.errors import ConfigError
 from edgead.runtime.result import Result
+from edgead.runtime.sinks.sink import BaseSink
+from edgead.runtime.sources.uri import split_options
 
+RETRY_FOR = 10.0
+"""Seconds for which a database that is locked, or on a full disk, is tried again."""
+_BUSY = 1.0
+"""Seconds that SQLite itself waits for a lock: short, because it cannot be interrupted."""
+Lock = AbstractContextManager[object]
+_NO_LOCK = nullcontext()
+_COLUMNS = ("result_id", "captured_at", "source_id", "frame_id", "verdict", "cause", "score")
 _TABLE = """
 CREATE TABLE IF NOT EXISTS results (
     id INTEGER PRIMARY KEY, captured_at TEXT, source_id TEXT, frame_id INTEGER, verdict TEXT, cause TEXT, score REAL,
-    result TEXT NOT NULL
+    result TEXT NOT NULL, result_id TEXT
 )"""
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
     """Open a database in which what is committed survives a kill and a power cut.
 
+    Args:
+        path: its folder is made.
+        exclusive: keep everybody else out for as long as it is open.
+
     Raises:
-        ConfigError: not a database, or it cannot be made.
+        ConfigError: not a database, or it cannot be made, written or locked.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Opened by one thread and used by another; the outbox sees to it that they take turns.
-        connection = sqlite3.connect(path, check_same_thread=False, timeout=10.0)
+        patience = _BUSY if exclusive else RETRY_FOR
+        connection = sqlite3.connect(path, check_same_thread=False, timeout=patience, isolation_level=None)
+        if exclusive:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")  # readers do not block the writer
         connection.execute("PRAGMA synchronous = FULL")  # every commit reaches the disk
+        connection.execute("BEGIN IMMEDIATE")  # fails where the file cannot be written
+        connection.execute("COMMIT")
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY * 1000:.0f}")
     except (OSError, sqlite3.Error) as error:
         raise ConfigError(f"{path} cannot be used as an SQLite database: {error}.") from error
     return connection
 
 
+class Transactions:
+    """Transactions of one connection, each of which is done as a whole or not at all.
+
+    Args:
+        connection: as `connect` returns it.
+        stopped: ends retrying when it is set.
+        lock: held during each attempt; it keeps other threads' statements out of the transaction.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, stopped: threading.Event, lock: Lock = _NO_LOCK) -> None:
+        self._connection, self._stopped, self._lock = connection, stopped, lock
+        self._failing = False
+
+    def run(self, work: Callable[[], object]) -> None:
+        """Do all of `work`, or nothing of it.
+
+        Errors that may pass (locked, disk full, input or output) are retried for `RETRY_FOR` seconds. After a failure
+        there is one attempt, until one succeeds: what is broken for long must not hold up everything else.
+
+        Raises:
+            sqlite3.Error: nothing of it was done.
+        """
+        until, delay = time.monotonic() + (0.0 if self._failing else RETRY_FOR), 0.05
+        self._failing = True
+        while True:
+            try:
+                self.try_once(work)
+            except sqlite3.OperationalError:
+                if time.monotonic() + delay > until or self._stopped.wait(delay):
+                    raise
+                delay = min(2 * delay, 1.0)
+            else:
+                self._failing = False
+                return
+
+    def try_once(self, work: Callable[[], object]) -> None:
+        """Do the same with one attempt."""
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                work()
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has rolled it back already
+                    self._connection.execute("ROLLBACK")
+                raise
+
+
 def open_sqlite(uri: str) -> SqliteSink:
     """``sqlite:FILE``."""
-    return SqliteSink(Path(uri.partition(":")[2]))
+    name, _ = split_options(uri, {})
+    return SqliteSink(Path(name))
 
 
-class SqliteSink:
+class SqliteSink(BaseSink):
     """Rows of a table ``results``: some columns to search by, and the whole result as JSON.
 
-    Several results share a commit; they count as taken after it.
+    `flush` commits what was written since the last one: all of it or nothing. ``result_id`` is unique, so that a commit
+    which is repeated adds no row twice.
+
+    Raises:
+        ConfigError: the file cannot be written, or has another table of that name.
     """
 
     def __init__(self, path: Path) -> None:
-        self.name = f"sqlite:{path}"
+        super().__init__(f"sqlite:{path}")
         self._connection = connect(path)
+        self._transactions = Transactions(self._connection, self.stopped)
+        self._rows: list[tuple[object, ...]] = []
+        try:
+            self._transactions.try_once(self._make_table)
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise ConfigError(f"{path}: its table 'results' cannot be used: {error}.") from error
+
+    def _make_table(self) -> None:
         self._connection.execute(_TABLE)
-        self._connection.commit()
+        there = {row[1] for row in self._connection.execute("PRAGMA table_info(results)")}
+        if "result_id" not in there:  # made by an earlier version
+            self._connection.execute("ALTER TABLE results ADD COLUMN result_id TEXT")
+        self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS results_by_id ON results (result_id)")
+        self._connection.execute(f"SELECT {', '.join(_COLUMNS)}, result FROM results LIMIT 0")
 
     def write(self, result: Result) -> None:
         fields = result.to_dict()
-        columns = ("captured_at", "source_id", "frame_id", "verdict", "cause", "score")
-        row = (*(fields[name] for name in columns), json.dumps(fields))
-        self._connection.execute(
-            f"INSERT INTO results ({', '.join(columns)}, result) VALUES (?, ?, ?, ?, ?, ?, ?)", row
-        )
+        values = [fields["id"] or None, *(fields[name] for name in _COLUMNS[1:])]
+        self._rows.append((*map(_storable, values), json.dumps(fields)))
 
     def flush(self) -> None:
-        try:
-            self._connection.commit()
-        except sqlite3.Error:
-            self._connection.rollback()  # or the rows would come back with the next commit, counted twice
-            raise
+        rows, self._rows = self._rows, []
+        marks = ", ".join("?" * (len(_COLUMNS) + 1))
+        insert = (
+            f"INSERT INTO results ({', '.join(_COLUMNS)}, result) VALUES ({marks}) ON CONFLICT (result_id) DO NOTHING"
+        )
+        self._transactions.run(lambda: self._connection.executemany(insert, rows))
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _storable(value: object) -> object:
+    """Return text that SQLite takes: a file name that is not UTF-8 has characters which it refuses."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
-import urllib.error
 import urllib.request
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from edgead.errors import SinkError
+from edgead.redaction import redact
 from edgead.runtime.result import Result
-from edgead.runtime.sources.uri import redact
+from edgead.runtime.sinks.exchange import Exchange
+from edgead.runtime.sinks.sink import BaseSink
 
 ATTEMPTS = 4
 FIRST_DELAY = 0.5
 """Seconds before the second attempt; doubled after each."""
 TIMEOUT = 5.0
-_AGAIN = (408, 429)
+"""Seconds for one attempt, from looking up the host's name to the last byte of the answer."""
+_AGAIN = (408, 425, 429)
 
 
 def open_webhook(uri: str) -> Webhook:
@@ -25,52 +26,62 @@ def open_webhook(uri: str) -> Webhook:
     return Webhook(uri)
 
 
-class Webhook:
-    """Posts each result as JSON. What the server does not take is tried again, unless it says that it is wrong (4xx).
+class Webhook(BaseSink):
+    """Posts each result as JSON, with its id in the header ``Idempotency-Key``.
+
+    A result is taken when a whole answer with status 2xx is there. It is tried again after a connection that failed, an
+    answer that is late, cut short or not HTTP, and the status 408, 425, 429 or 5xx. It fails at once after any other
+    status. Redirects are refused, because a POST that follows one may lose its body, or carry the password to another
+    host. While nothing gets through, each result has one attempt.
 
     Args:
-        url: where to; user and password become an Authorization header.
+        url: of the receiver; user and password become an Authorization header.
         attempts: in all.
         first_delay: seconds before the second one; doubled after each.
+        timeout: seconds for one attempt, in all.
     """
 
-    def __init__(self, url: str, attempts: int = ATTEMPTS, first_delay: float = FIRST_DELAY) -> None:
-        self.name = redact(url)
+    def __init__(
+        self, url: str, attempts: int = ATTEMPTS, first_delay: float = FIRST_DELAY, timeout: float = TIMEOUT
+    ) -> None:
+        super().__init__(redact(url))
         parts = urlsplit(url)
-        self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+        self._url = quote(address, safe="%/:?#[]@!$&'()*+,;=~")
         self._headers = {"Content-Type": "application/json"}
         if parts.username:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-        self._attempts, self._first_delay = attempts, first_delay
-        self._closed = threading.Event()
+        self._attempts, self._first_delay, self._timeout = attempts, first_delay, timeout
+        self._away = False
 
     def write(self, result: Result) -> None:
-        body = json.dumps(result.to_dict()).encode()
-        delay = self._first_delay
-        for attempt in range(self._attempts):
+        attempts, delay = 1 if self._away else self._attempts, self._first_delay
+        for attempt in range(attempts):
             if attempt:
-                self._closed.wait(delay)
+                if self.stopped.wait(delay):
+                    break
                 delay *= 2
-            reason = self._post(body)
+            reason = self._post(result)
             if not reason:
+                self._away = False
                 return
-        raise SinkError(f"{self.name} did not take the result in {self._attempts} attempts: {reason}")
+        self._away = True
+        raise SinkError(f"not taken in {attempt + 1} attempts: {reason}")
 
-    def _post(self, body: bytes) -> str:
+    def _post(self, result: Result) -> str:
         """Return why it should be tried again; nothing where the server has it."""
-        request = urllib.request.Request(self._url, body, self._headers, method="POST")
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT):
-                return ""
-        except urllib.error.HTTPError as error:
-            with error:
-                reason = f"HTTP {error.code} {error.reason}"
-            if 400 <= error.code < 500 and error.code not in _AGAIN:
-                raise SinkError(f"{self.name} refuses the result: {reason}") from None
-            return reason
-        except OSError as error:
-            return str(getattr(error, "reason", None) or error)
-
-    def close(self) -> None:
-        self._closed.set()
+        headers = {**self._headers, **({"Idempotency-Key": result.id} if result.id else {})}
+        body = json.dumps(result.to_dict()).encode()
+        answer = Exchange(urllib.request.Request(self._url, body, headers, method="POST")).run(self._timeout)
+        if answer.error:
+            return redact(answer.error)
+        if 200 <= answer.status < 300:
+            return ""
+        if 300 <= answer.status < 400:
+            target = redact(answer.location) or "nowhere"
+            raise SinkError(f"the server redirects (HTTP {answer.status}) to {target}; name the right address")
+        reason = f"HTTP {answer.status} {answer.reason}"
+        if 400 <= answer.status < 500 and answer.status not in _AGAIN:
+            raise SinkError(f"the server refuses the result: {reason}")
+        return reason

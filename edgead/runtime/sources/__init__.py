@@ -13,10 +13,12 @@ from pathlib import Path
 
 from edgead.errors import SourceError
 from edgead.images import COLOUR, PixelFormat
-from edgead.runtime.sources.files import ImageSource, VideoSource, open_path
+from edgead.runtime.sources.files import ImageSource, open_path
 from edgead.runtime.sources.live import CameraSource, LiveSource
 from edgead.runtime.sources.source import Captured, FrameSource, Source
-from edgead.runtime.sources.uri import redact, scheme_of
+from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
+from edgead.runtime.sources.v4l2 import open_number
+from edgead.runtime.sources.video import VideoSource
 
 FORMS = (
     "an image, a folder, a glob, a video file, the number of a camera, v4l2://, csi://, rtsp://, av+rtsp://, http://, "
@@ -26,16 +28,16 @@ PLUGINS = "edgead.sources"
 """Group of entry points that bring more schemes: ``name = module:function``, the function takes the URI."""
 
 _SCHEMES = {
-    "v4l2": "edgead.runtime.sources.cameras:open_v4l2",
-    "csi": "edgead.runtime.sources.cameras:open_csi",
-    "rtsp": "edgead.runtime.sources.cameras:open_network",
-    "rtsps": "edgead.runtime.sources.cameras:open_network",
-    "http": "edgead.runtime.sources.cameras:open_network",
-    "https": "edgead.runtime.sources.cameras:open_network",
-    "av+rtsp": "edgead.runtime.sources.pyav:open_pyav",
-    "av+rtsps": "edgead.runtime.sources.pyav:open_pyav",
-    "av+http": "edgead.runtime.sources.pyav:open_pyav",
-    "av+https": "edgead.runtime.sources.pyav:open_pyav",
+    "v4l2": "edgead.runtime.sources.v4l2:open_v4l2",
+    "csi": "edgead.runtime.sources.csi:open_csi",
+    "rtsp": "edgead.runtime.sources.network:open_rtsp",
+    "rtsps": "edgead.runtime.sources.network:open_rtsp",
+    "http": "edgead.runtime.sources.network:open_http",
+    "https": "edgead.runtime.sources.network:open_http",
+    "av+rtsp": "edgead.runtime.sources.network:open_pyav",
+    "av+rtsps": "edgead.runtime.sources.network:open_pyav",
+    "av+http": "edgead.runtime.sources.network:open_pyav",
+    "av+https": "edgead.runtime.sources.network:open_pyav",
     "watch": "edgead.runtime.sources.watch:open_watched",
     "replay": "edgead.runtime.record:open_replay",
     "synthetic": "edgead.runtime.sources.python:open_synthetic",
@@ -84,10 +86,11 @@ def refuse_without_depth(source: Source, pixels: PixelFormat) -> Source:
 
 def _open(uri: str, pixels: PixelFormat) -> Source:
     if uri.isdecimal() and not Path(uri).exists():
-        return CameraSource(int(uri), reconnect=True)
-    scheme = scheme_of(uri)
-    if not scheme or Path(uri).exists():
+        return open_number(int(uri))
+    if Path(uri).exists():
         return open_path(uri, FORMS, pixels)
+    uri = complete(uri)
+    scheme = scheme_of(uri)
     if scheme in _SCHEMES:
         module, _, function = _SCHEMES[scheme].partition(":")
         source: Source = getattr(importlib.import_module(module), function)(uri, pixels)
@@ -98,4 +101,5 @@ def _open(uri: str, pixels: PixelFormat) -> Source:
             return brought
     if "://" in uri:
         raise SourceError(f"The source '{scheme}://…' is not supported; give {FORMS}.")
-    return open_path(uri, FORMS, pixels)  # a colon in the name of a file
+    refuse_bare_address(uri)
+    return open_path(uri, FORMS, pixels)  # also with a colon in the name of a file

@@ -1,4 +1,4 @@
-"""Images, folders, globs and video files. They give every frame, however slow the reader is."""
+"""Images, folders and globs. They give every frame, however slow the reader is."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from types import MappingProxyType
 
 from edgead.errors import DataError, SourceError
 from edgead.folders import expand, list_folder
-from edgead.images import COLOUR, PixelFormat, cv2, is_image_file, read_frame
+from edgead.images import COLOUR, PixelFormat, is_image_file, read_frame
 from edgead.runtime.sources.source import Captured, FrameSource, Source
+from edgead.runtime.sources.video import VideoSource
 
 
 def open_path(uri: str, forms: str, pixels: PixelFormat) -> Source:
@@ -81,33 +82,3 @@ class ImageSource(FrameSource):
                 yield cannot_read(path, why, self.name, frame_id)
             else:
                 yield capture_file(path, self.name, frame_id, self.pixels)
-
-
-class VideoSource(FrameSource):
-    """Every frame of a video file."""
-
-    colour_only = True
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._capture = cv2().VideoCapture(str(path))
-        if not self._capture.isOpened():
-            raise SourceError(f"{path} is neither an image nor a video that OpenCV can open.")
-
-    def read(self) -> Iterator[Captured]:
-        expected = int(self._capture.get(cv2().CAP_PROP_FRAME_COUNT))
-        frame_id = 0
-        while not self.stopped.is_set():
-            there, image = self._capture.read()
-            if not there:
-                break
-            yield Captured(image, "", self.name, frame_id, time.monotonic(), self.name)
-            frame_id += 1
-        else:
-            return
-        if frame_id < expected:
-            error = f"the video ends after {frame_id} of {expected} frames"
-            yield Captured(None, error, self.name, frame_id, time.monotonic(), self.name, "unreadable")
-
-    def close(self) -> None:
-        self._capture.release()

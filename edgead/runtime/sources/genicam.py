@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def open_genicam(uri: str) -> Source:
         return GenicamCapture(harvester, wanted, timeout, reasons)
 
     name = f"genicam:{options['serial'] or rest}"
-    return LiveSource(name, opener, lambda: f"{uri} cannot be opened: {reasons[-1]}")
+    return LiveSource(name, opener, lambda: f"{uri} cannot be opened: {reasons[-1]}", local=True)
 
 
 def _installed_producers() -> tuple[str, ...]:
@@ -86,6 +87,8 @@ class GenicamCapture:
 
     def __init__(self, harvester: Any, wanted: dict[str, str] | int, timeout: float, reasons: list[str]) -> None:
         self._timeout, self._camera = timeout, None
+        self.flaw = ""
+        self.stamp: float | None = None
         try:
             with _lock:
                 harvester.update()  # a camera that was off may be there now
@@ -102,8 +105,14 @@ class GenicamCapture:
     def read(self) -> tuple[bool, NDArray[Any] | None]:
         if self._camera is None:
             return False, None
+        self.flaw, self.stamp, start = "", None, time.monotonic()
         try:
-            with self._camera.fetch(timeout=self._timeout) as buffer:
+            buffer = self._camera.try_fetch(timeout=self._timeout)
+            if buffer is None:  # harvesters discards a picture of which packets are missing, and returns at once
+                self.flaw = "the picture is damaged: packets of it are missing"
+                return time.monotonic() - start < self._timeout, None
+            with buffer:
+                self.stamp = _stamp(buffer)
                 part = buffer.payload.components[0]
                 return True, to_bgr(part.data, int(part.height), int(part.width), str(part.data_format))
         except Exception:  # as above; the source says that the camera is lost
@@ -113,6 +122,14 @@ class GenicamCapture:
         camera, self._camera = self._camera, None
         if camera is not None:
             camera.destroy()
+
+
+def _stamp(buffer: Any) -> float | None:
+    """Return when a picture was made, seconds of the camera's clock; not every producer tells."""
+    try:
+        return float(buffer.timestamp_ns) / 1e9 or None
+    except Exception:  # as above
+        return None
 
 
 def to_bgr(data: NDArray[Any], height: int, width: int, pixel_format: str) -> Frame:

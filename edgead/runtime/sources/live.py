@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from edgead.errors import SourceError
 from edgead.images import cv2
+from edgead.runtime.clock import elapsed, standstill
+from edgead.runtime.sources.age import PictureClock
 from edgead.runtime.sources.source import Captured, FrameSource
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
@@ -17,7 +19,11 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
 
 
 class Capture(Protocol):
-    """What OpenCV's VideoCapture is."""
+    """What OpenCV's VideoCapture is. Each `read` may set two attributes more:
+
+    * ``stamp: float | None``: media time of the picture in seconds. It only has to increase steadily.
+    * ``flaw: str``: why the picture must not be decided on; empty where it is whole.
+    """
 
     def isOpened(self) -> bool: ...  # noqa: N802
 
@@ -26,19 +32,25 @@ class Capture(Protocol):
     def release(self) -> None: ...
 
 
+class CameraError(SourceError):
+    """A camera that cannot be opened now. It may be there later."""
+
+
 class LiveSource(FrameSource):
     """A camera. What is lost is reported once and opened again, for as long as it takes.
 
-    The first opening is not repeated: a wrong name or password must be seen at once.
+    The first opening is not repeated here: a wrong name or password must be seen at once. Where other sources run,
+    `edgead.runtime.sources.opening` repeats it.
 
     Args:
         name: what results call it, without credentials.
         open_capture: makes the object that frames are read from.
         explain: says why it could not be opened.
         reconnect: open it again when it is lost; otherwise the source ends there.
+        local: a device that keeps only its newest few pictures, see `edgead.runtime.sources.age.Pace`.
 
     Raises:
-        SourceError: it cannot be opened.
+        CameraError: it cannot be opened.
     """
 
     live = colour_only = True
@@ -49,12 +61,13 @@ class LiveSource(FrameSource):
         open_capture: Callable[[], Capture],
         explain: Callable[[], str] | None = None,
         reconnect: bool = True,
+        local: bool = False,
     ) -> None:
         super().__init__(name)
-        self._open, self._reconnect = open_capture, reconnect
+        self._open, self._reconnect, self._local = open_capture, reconnect, local
         self._capture = self._try_to_open()
         if self._capture is None:
-            raise SourceError(explain() if explain else f"The camera {name} cannot be opened.")
+            raise CameraError(explain() if explain else f"The camera {name} cannot be opened.")
 
     def _try_to_open(self) -> Capture | None:
         capture = self._open()
@@ -64,23 +77,33 @@ class LiveSource(FrameSource):
         return None
 
     def read(self) -> Iterator[Captured]:
-        frame_id, delay = 0, FIRST_DELAY
+        frame_id, delay, clock = 0, FIRST_DELAY, PictureClock(self._local)
         while not self.stopped.is_set():
             if self._capture is None:
                 self.stopped.wait(delay)
                 delay = min(2 * delay, LONGEST_DELAY)
-                self._capture = None if self.stopped.is_set() else self._try_to_open()
+                self._capture, clock = self._reopen(), PictureClock(self._local)
                 continue
+            began, read_at = elapsed(), time.monotonic()
             there, image = self._capture.read()
             if there:
-                yield Captured(image, "", self.name, frame_id, time.monotonic())
+                age = clock.age(began, elapsed(), getattr(self._capture, "stamp", None), standstill.since(read_at) > 0)
+                yield self._captured(self._capture, image, frame_id, age)
                 frame_id, delay = frame_id + 1, FIRST_DELAY
                 continue
             self.close()
             error = f"camera {self.name} stopped" + ("; it is opened again as soon as it is back" * self._reconnect)
-            yield Captured(None, error, self.name, frame_id, time.monotonic(), cause="lost")
+            yield Captured(None, error, self.name, None, time.monotonic(), cause="lost")
             if not self._reconnect:
                 return
+
+    def _reopen(self) -> Capture | None:
+        return None if self.stopped.is_set() else self._try_to_open()
+
+    def _captured(self, capture: Capture, image: NDArray[Any] | None, frame_id: int, age: float) -> Captured:
+        flaw, now = getattr(capture, "flaw", ""), time.monotonic()
+        cause = "unreadable" if flaw else ""
+        return Captured(image, flaw, self.name, frame_id, now, cause=cause, t_made=now - age)
 
     def close(self) -> None:
         capture, self._capture = self._capture, None
@@ -102,4 +125,4 @@ class CameraSource(LiveSource):
     ) -> None:
         opener: Callable[[int], Capture] = open_capture or cv2().VideoCapture
         text = f"Camera {index} cannot be opened. Is it connected, and free?  See:  v4l2-ctl --list-devices"
-        super().__init__(str(index), lambda: opener(index), lambda: text, reconnect)
+        super().__init__(str(index), lambda: opener(index), lambda: text, reconnect, local=True)

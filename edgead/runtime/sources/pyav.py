@@ -1,68 +1,152 @@
-"""Network cameras through PyAV: the same FFmpeg, with options of its own for each camera.
-
-OpenCV takes FFmpeg's options from the environment of the whole process; PyAV gives each camera its own.
-"""
+"""Network cameras and video files through PyAV: FFmpeg, with options of its own for each, and its errors heard."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
 from typing import Any
 
 from numpy.typing import NDArray
 
-from edgead.errors import require
-from edgead.images import COLOUR, PixelFormat
-from edgead.runtime.sources.cameras import OPEN_MS, READ_MS, explain_network
-from edgead.runtime.sources.live import LiveSource
-from edgead.runtime.sources.source import Source
-from edgead.runtime.sources.uri import redact
+from edgead.errors import MissingDependencyError, is_installed, require
+from edgead.runtime.sources.decoding import Decoder, Picture
 
-OPTIONS = {"rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay"}
-"""The reasons are those of `edgead.runtime.sources.cameras.FFMPEG_OPTIONS`."""
+OPEN_S, READ_S = 8.0, 5.0
+"""How long a network camera may take to open, and to give the next frame. FFmpeg's probing alone takes 1 to 2 s."""
+CAMERA = {
+    "rtsp_transport": "tcp",  # lost UDP packets damage frames
+    "reorder_queue_size": "2",  # only with a queue does FFmpeg compare the numbers of RTP's packets
+    "allowed_media_types": "video",  # sound would shift the time stamps when it is synchronised
+    "fflags": "nobuffer",  # a late frame is useless
+    "flags": "low_delay",
+}
+_LOSSES = ("RTP: missed", "RTP: dropping", "Packet corrupt")
+OLDEST = 16
+"""Version of PyAV from which on FFmpeg reports lost HEVC pictures and verifies ``rtsps://``; 14 and 15 were tried."""
 
 
-def open_pyav(uri: str, pixels: PixelFormat = COLOUR) -> Source:
-    """``av+rtsp://user:password@host/path``: what FFmpeg opens by the name after ``av+``.
+def has_pyav() -> bool:
+    """Tell whether there is a PyAV that sees damage, without importing it."""
+    try:
+        return is_installed("av") and int(metadata.version("av").partition(".")[0]) >= OLDEST
+    except (metadata.PackageNotFoundError, ValueError):
+        return False
+
+
+def require_pyav() -> Any:
+    """Import PyAV.
 
     Raises:
-        MissingDependencyError: PyAV is not installed.
-        SourceError: nothing answers, or it refuses.
+        MissingDependencyError: it is missing, or too old.
     """
-    require("av", "rtsp")
-    target = uri.removeprefix("av+")
-    return LiveSource(redact(uri), lambda: PyAvCapture(target), lambda: explain_network(target))
+    av = require("av", "rtsp")
+    if not has_pyav():
+        raise MissingDependencyError(
+            f"PyAV {av.__version__} does not report every damaged frame; {OLDEST} or newer is needed.\n"
+            "Install it with:  pip install --upgrade 'edgead[rtsp]'"
+        )
+    return av
 
 
 class PyAvCapture:
-    """A stream of video, read as `edgead.runtime.sources.live.Capture`."""
+    """A stream of video, read as `edgead.runtime.sources.live.Capture`.
 
-    def __init__(self, name: str) -> None:
-        av = require("av", "rtsp")
+    Args:
+        name: an address or a file.
+        options: FFmpeg's.
+        before_key: see `Decoder`.
+        timeouts: seconds to open, and to read; None for a file.
+
+    Attributes:
+        error: why the last `read` gave nothing; empty at the end. In a file, the next one may give what comes after.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, str] | None = None,
+        before_key: str = "",
+        timeouts: tuple[float, float] | None = None,
+    ) -> None:
+        av = require_pyav()
         self._errors = (av.FFmpegError, OSError)
-        self._frames: Iterator[Any] | None = None
+        self.flaw, self.error = "", ""
+        self.stamp: float | None = None
+        self._pictures: deque[Picture] = deque()
+        self._container: Any = None
         try:
-            self._container = av.open(name, options=OPTIONS, timeout=(OPEN_MS / 1e3, READ_MS / 1e3))
-        except self._errors:
-            self._container = None
+            with _heard() as messages:
+                self._container = av.open(name, options=dict(options or {}), timeout=timeouts)
+        except (*self._errors, ValueError):
             return
-        video = next(iter(self._container.streams.video), None)
-        if video is None:
+        self._video = next(iter(self._container.streams.video), None)
+        if self._video is None or self._video.codec_context is None:  # no decoder
             self.release()
             return
-        video.thread_type = "SLICE"  # threads over frames hold back as many frames as there are threads
-        self._frames = self._container.decode(video)
+        self._loss = find_loss(messages)
+        self._packets = self._container.demux(self._video)
+        self._decoder = Decoder(self._video, before_key)
 
     def isOpened(self) -> bool:  # noqa: N802
-        return self._frames is not None
+        return self._container is not None
 
     def read(self) -> tuple[bool, NDArray[Any] | None]:
-        try:
-            frame = next(self._frames) if self._frames else None
-        except (StopIteration, *self._errors):
-            frame = None
-        return frame is not None, frame.to_ndarray(format="bgr24") if frame is not None else None
+        while not self._pictures:
+            if self._container is None or not (self._read_packet() or self._pictures):
+                return False, None
+        picture = self._pictures.popleft()
+        self.flaw, self.stamp = picture.flaw, picture.stamp
+        return True, picture.image
+
+    def _read_packet(self) -> bool:
+        """Read and decode one packet; tell whether there was one."""
+        self.error = ""
+        with _heard() as messages:
+            try:
+                packet = next(self._packets, None)
+            except self._errors as error:
+                self.error = error.strerror or str(error)
+                self._pictures.extend(self._decoder.interrupt(self.error))
+                self._packets = self._container.demux(self._video)
+                return False
+            if packet is None:
+                return False
+            # A picture is complete only when the next one begins, so that a loss may belong to either.
+            before, self._loss = self._loss, find_loss(messages) or _damage_of(packet)
+            is_end = packet.dts is None and packet.size == 0
+            more = self._decoder.end() if is_end else self._decoder.decode(packet, before or self._loss)
+            self._pictures.extend(more)
+        return True
 
     def release(self) -> None:
-        container, self._container, self._frames = self._container, None, None
+        container, self._container = self._container, None
+        self._pictures.clear()
         if container is not None:
-            container.close()
+            with _heard():
+                container.close()
+
+
+def _damage_of(packet: Any) -> str:
+    return "its file or stream is damaged there" if packet.is_corrupt else ""
+
+
+def find_loss(messages: list[tuple[int, str, str]]) -> str:
+    """Return what FFmpeg says of packets that were lost or damaged on the way; empty for nothing."""
+    return next((text.strip() for _, _, text in messages if text.startswith(_LOSSES)), "")
+
+
+@contextmanager
+def _heard() -> Iterator[list[tuple[int, str, str]]]:
+    """Collect what FFmpeg says in this thread: of lost packets it speaks in its log alone."""
+    log = require("av.logging", "rtsp")
+    level = log.get_level()
+    if level is None:
+        logging.getLogger("libav").propagate = False  # what threads of FFmpeg's own say; nobody asked for it
+    if level is None or level < log.WARNING:
+        log.set_level(log.WARNING)
+    log.set_skip_repeated(False)  # across threads: one camera's loss would hide another's
+    with log.Capture() as messages:
+        yield messages

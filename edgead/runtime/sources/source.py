@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+REPORTS = frozenset({"lost", "silent"})
+"""Causes that say something about a source. They are counted apart from frames and push none out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Captured:
@@ -18,19 +21,32 @@ class Captured:
         image: ``(H, W, 3) uint8 BGR`` or what `edgead.images.to_frame` takes, owned by the receiver; or None.
         error: why there is no image, or why the image must not be decided on; empty where all is well.
         source_id: the source as it was named, without credentials.
-        frame_id: number of the frame at its source, from 0. An error has the number that its frame would have had.
+        frame_id: number of the frame at its source, from 0; None where this is not about a frame (`about_source`).
         t_capture: when it arrived, `time.monotonic` seconds.
         path: of the image file, where it comes from one.
         cause: the error in one word of `edgead.runtime.result.CAUSES`; empty where there is no error.
+        t_made: when the picture was made, as well as is known, `time.monotonic` seconds; None where nothing better than
+            `t_capture` is known. Age, staleness and deadline count from it.
     """
 
     image: NDArray[Any] | None
     error: str
     source_id: str
-    frame_id: int
+    frame_id: int | None
     t_capture: float
     path: str = ""
     cause: str = ""
+    t_made: float | None = None
+
+    @property
+    def made(self) -> float:
+        """When the picture was made, as well as is known."""
+        return self.t_capture if self.t_made is None else self.t_made
+
+    @property
+    def about_source(self) -> bool:
+        """Whether this is a report about the source, and not a frame or an error in place of one."""
+        return self.cause in REPORTS
 
 
 class Source(Protocol):

@@ -1,30 +1,113 @@
-"""Names of sources and sinks: their parts, and what of them may be shown."""
+"""Names of sources and sinks: their parts, their secrets, and what of them may be shown."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from edgead.errors import ConfigError
+from edgead.redaction import printable, redact, remember_secret
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):")
+__all__ = ["complete", "fill_secrets", "number", "redact", "refuse_bare_address", "scheme_of", "split_options"]
+
+_SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+):")
+_NETWORK = re.compile(r"(?:av\+)?(?:rtsps?|https?)|mqtts?")
+_SECRET = re.compile(r"\$\{(?:(?P<file>file:[^}]*)|(?P<name>\w+))\}")
+_BARE_ADDRESS = re.compile(r"\s*[^\s:/\\@]+:[^@]*@[^\s@/]+")
+_ODD = "In a user or password write / as %2F, ? as %3F, # as %23, @ as %40, a blank as %20, or take it from ${NAME}."
 
 
 def scheme_of(uri: str) -> str:
-    """Return the scheme of a URI, or nothing where it has none (one letter is a drive, not a scheme)."""
+    """Return the scheme of a URI in lower case, or nothing where it has none (one letter is a drive, not a scheme)."""
     found = _SCHEME.match(uri)
-    return found[1] if found else ""
+    return found[1].lower() if found else ""
 
 
-def redact(uri: str) -> str:
-    """Return a URI that may be shown: without user and password, and without the values of its query."""
-    if "://" not in uri:
+def complete(uri: str) -> str:
+    """Return a URI as it is used: its scheme in lower case, and in an address the secrets filled in.
+
+    Raises:
+        ConfigError: a secret is not there, or an address of the network is malformed or can be read in two ways. The
+            error shows nothing that may be a password.
+    """
+    scheme = scheme_of(uri)
+    if not scheme:
         return uri
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    query = re.sub(r"=[^&]*", "=…", parts.query)
-    return urlunsplit((parts.scheme, host, parts.path, query, ""))
+    rest = uri.partition(":")[2]
+    if rest.startswith("//"):
+        rest = fill_secrets(rest, encode=True)
+    completed = f"{scheme}:{rest}"
+    if _NETWORK.fullmatch(scheme):
+        _check_address(scheme, completed)
+    return completed
+
+
+def _check_address(scheme: str, uri: str) -> None:
+    start = scheme + "://"
+    if not uri.startswith(start):
+        raise ConfigError(f"An address of this kind begins with {start}, as in {start}HOST/PATH.")
+    if any(character.isspace() or not character.isprintable() for character in uri):
+        raise ConfigError(f"The {start} address has a blank or a control character in it.\n{_ODD}")
+    if found := re.search(r"[/?#].*@", uri[len(start) :]):
+        raise ConfigError(
+            f"The {start} address has an @ after its first {found[0][0]}, so that its host is not clear.\n{_ODD}"
+        )
+    try:
+        parts = urlsplit(uri)
+        good = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(
+            f"The {start} address has no host, or a malformed one or port. It is {start}USER:PASSWORD@HOST:PORT/PATH."
+        )
+
+
+def refuse_bare_address(uri: str) -> None:
+    """Refuse ``USER:PASSWORD@HOST`` without a scheme, which would be taken for the name of a file and shown.
+
+    Raises:
+        ConfigError: it looks like one.
+    """
+    if _BARE_ADDRESS.match(uri) and not os.path.lexists(uri):
+        raise ConfigError("This looks like an address with a user and password, without a scheme such as rtsp://.")
+
+
+def fill_secrets(text: str, encode: bool = False) -> str:
+    """Replace ``${NAME}`` by the environment variable NAME, and ``${file:PATH}`` by what a file holds.
+
+    Args:
+        text: with any number of them. The values are never shown afterwards.
+        encode: percent-encode the values, for a URI.
+
+    Raises:
+        ConfigError: no such variable, or the file cannot be read.
+    """
+
+    def value_of(found: re.Match[str]) -> str:
+        value = _read_secret(found)
+        encoded = quote(value, safe="", errors="surrogateescape")
+        for form in (value, encoded):
+            remember_secret(form, printable(found[0]))
+        return encoded if encode else value
+
+    return _SECRET.sub(value_of, text)
+
+
+def _read_secret(found: re.Match[str]) -> str:
+    if found["name"]:
+        if not os.environ.get(found["name"]):
+            raise ConfigError(f"The environment variable {found['name']}, used as {found[0]}, is not set or empty.")
+        return os.environ[found["name"]]
+    path = Path(found["file"].removeprefix("file:"))
+    try:
+        return path.read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"The secret in {printable(str(path))} cannot be read: {why}.") from error
 
 
 def split_options(uri: str, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:
@@ -41,7 +124,8 @@ def split_options(uri: str, known: Mapping[str, str]) -> tuple[str, dict[str, st
     given = dict(parse_qsl(query, keep_blank_values=True))
     unknown = given.keys() - known.keys()
     if unknown:
-        raise ConfigError(f"{redact(uri)}: there is no option '{min(unknown)}'; there is {', '.join(known) or 'none'}.")
+        name = printable(min(unknown)) if min(unknown).isidentifier() else "…"
+        raise ConfigError(f"{redact(uri)}: there is no option '{name}'; there is {', '.join(known) or 'none'}.")
     return rest, {**known, **given}
 
 

@@ -1,0 +1,75 @@
+"""Time that goes on while this process does not: suspended, stopped by a signal, or paused with its virtual machine."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STALE_AFTER = 2.0
+"""Seconds by which a live picture may be delayed on its way here, where no other limit was set."""
+TICK = 0.25
+
+_BOOT = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def elapsed() -> float:
+    """Return seconds on a clock that is never set, and that counts the time in suspend where the system can tell.
+
+    `time.monotonic` stands still while a Linux machine is suspended.
+    """
+    return time.monotonic() if _BOOT is None else time.clock_gettime(_BOOT)
+
+
+class Standstill:
+    """Notices that this process did not run for longer than `STALE_AFTER`. Any thread may ask.
+
+    A thread ticks while somebody watches; whoever asks first after the pause notices that ticks are missing, so that no
+    other thread can decide on something old before.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._watchers = 0
+        self._stop = threading.Event()
+        self._ticked_at = self._length = 0.0
+        self._ended_at = -math.inf
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Watch for as long as the block runs."""
+        with self._lock:
+            self._watchers += 1
+            if self._watchers == 1:
+                self._ticked_at, self._stop = elapsed(), threading.Event()
+                threading.Thread(target=self._run, args=(self._stop,), name="standstill", daemon=True).start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watchers -= 1
+                if not self._watchers:
+                    self._stop.set()
+
+    def since(self, moment: float) -> float:
+        """Return how many seconds the process stood still, if that ended after a moment of `time.monotonic`; else 0."""
+        self._tick()
+        with self._lock:
+            return self._length if moment < self._ended_at else 0.0
+
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.wait(TICK):
+            self._tick()
+
+    def _tick(self) -> None:
+        with self._lock:
+            now = elapsed()
+            if self._watchers and now - self._ticked_at > STALE_AFTER:
+                self._length, self._ended_at = now - self._ticked_at, time.monotonic()
+            self._ticked_at = now
+
+
+standstill = Standstill()
+"""Of this process."""

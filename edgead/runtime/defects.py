@@ -1,0 +1,82 @@
+"""Where the defect is: one rule for the mask, and what is derived from it. Why it is this one: docs/adr/0026."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.images import Mask, cv2, fit_mask
+
+SAMPLES_A_SIDE = 64
+"""Values a side that a map's median is computed from; all of a large map would take milliseconds."""
+
+
+def mark(anomaly_map: NDArray[np.float32], mask_threshold: float, region: Mask | None = None) -> Mask:
+    """Mark the defect of a frame with a score above the threshold, at the model's size.
+
+    It is where the map exceeds `mask_threshold`. Where it does so nowhere, because score and map have separate
+    limits, it is where the map exceeds the middle between its median and its highest value.
+
+    Args:
+        anomaly_map: ``(h, w) float32``, finite.
+        mask_threshold: the bundle's limit of map values.
+        region: ``(h, w) bool``, the part of the frame that counts; None for all of it.
+
+    Returns:
+        ``(h, w) bool``. Without a region never empty.
+    """
+    return _mark(anomaly_map, _limit(anomaly_map, mask_threshold), region)
+
+
+def mark_in_frame(
+    anomaly_map: NDArray[np.float32], mask_threshold: float, region: Mask | None, size: tuple[int, int]
+) -> Mask:
+    """Do the same at a frame's (height, width), with the map resized bilinearly. Empty only where `mark` is."""
+    limit = _limit(anomaly_map, mask_threshold)
+    marked = _mark(anomaly_map, limit, region)
+    if not marked.any() or not all(size):
+        return np.zeros(size, np.bool_)
+    height, width = size
+    resized = cv2().resize(anomaly_map, (width, height), interpolation=cv2().INTER_LINEAR)
+    mask = np.asarray(resized > limit)
+    if region is not None:
+        mask &= fit_mask(region, size)
+    if not mask.any():  # single map values are lost between the frame's pixels
+        mask = fit_mask(marked, size)
+        rows, columns = np.nonzero(marked)
+        mask[rows * height // marked.shape[0], columns * width // marked.shape[1]] = True
+    return mask
+
+
+def is_finite(anomaly_map: NDArray[np.float32]) -> bool:
+    """Tell whether no value is NaN or infinite. Two passes over the map: a few microseconds."""
+    return bool(np.isfinite(anomaly_map.max()) and np.isfinite(anomaly_map.min()))
+
+
+def boxes_of(mask: Mask) -> list[dict[str, int]]:
+    """The connected parts of a mask, largest first: ``x``, ``y``, ``width``, ``height`` and ``area`` in pixels."""
+    _, _, statistics, _ = cv2().connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    found = [dict(zip(("x", "y", "width", "height", "area"), map(int, row))) for row in statistics[1:]]
+    return sorted(found, key=lambda box: -box["area"])
+
+
+def contours_of(mask: Mask) -> list[list[list[int]]]:
+    """Outlines of the connected parts of a mask, each a list of ``[x, y]`` in pixels."""
+    lib = cv2()
+    outlines, _ = lib.findContours(mask.astype(np.uint8), lib.RETR_EXTERNAL, lib.CHAIN_APPROX_SIMPLE)
+    return [outline.reshape(-1, 2).tolist() for outline in outlines]
+
+
+def _limit(anomaly_map: NDArray[np.float32], mask_threshold: float) -> float:
+    peak = float(anomaly_map.max())
+    if peak > mask_threshold:
+        return mask_threshold
+    rows, columns = (max(1, side // SAMPLES_A_SIDE) for side in anomaly_map.shape)
+    return (float(np.median(anomaly_map[::rows, ::columns])) + peak) / 2
+
+
+def _mark(anomaly_map: NDArray[np.float32], limit: float, region: Mask | None) -> Mask:
+    marked = np.asarray(anomaly_map > limit)
+    if not marked.any():  # all values are equal: the model does not localise
+        marked = np.asarray(anomaly_map >= anomaly_map.max())
+    return marked if region is None else marked & region

@@ -1,0 +1,112 @@
+"""One owner for every engine: calls take turns, frames and outputs are checked, and a closed engine says so."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.bundle import Bundle, Outputs
+from edgead.errors import DataError, DeviceError, EdgeadError
+from edgead.runtime.engines import Engine, first_line
+
+LONGEST_CALL = 10.0
+"""Seconds that `CheckedEngine.close` waits for a running call. An engine that hangs is left to the process's end."""
+
+
+class CheckedEngine:
+    """An `Engine` around another one. Any number of threads may call it; `open_engine` returns nothing else.
+
+    Args:
+        engine: what infers, for one thread at a time.
+        shape: of a frame: (height, width, channels).
+        singly: the graph takes one frame at a time.
+
+    Attributes:
+        inner: the engine itself.
+        exact: it computes as precisely as the graph says; not so with bf16 or TF32.
+    """
+
+    def __init__(self, engine: Engine, shape: tuple[int, int, int], *, singly: bool = False) -> None:
+        self.inner, self.name, self.closed = engine, engine.name, False
+        self.exact: bool = getattr(engine, "exact", True)
+        self._shape, self._singly = shape, singly
+        self._lock, self._released = threading.Lock(), False
+
+    def infer(self, frames: NDArray[np.uint8]) -> Outputs:
+        """Run the graph. Calls from several threads wait for each other.
+
+        Args:
+            frames: ``[N, H, W, C] uint8`` of the graph's size and channels, N at least 1.
+
+        Returns:
+            scores ``[N]`` and maps ``[N, H, W]``, both float32, new arrays that belong to the caller. Their values may
+            be anything, NaN included.
+
+        Raises:
+            DataError: the frames have another shape or type.
+            DeviceError: the engine is closed, failed, or returned outputs of another shape or type.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._shape or not len(frames):
+            raise DataError(
+                f"The engine takes uint8 frames [N, {', '.join(map(str, self._shape))}], not {_kind(frames)}."
+            )
+        frames = np.ascontiguousarray(frames)  # engines read the memory in place
+        with self._lock:
+            if self.closed:
+                raise DeviceError(f"The engine {self.name} is closed. Load the bundle again.")
+            try:
+                if not self._singly or len(frames) == 1:
+                    return check_outputs(self.name, self.inner.infer(frames), frames)
+                each = [check_outputs(self.name, self.inner.infer(one[None]), one[None]) for one in frames]
+            except EdgeadError:
+                raise
+            except Exception as error:  # an engine may be anybody's code
+                raise DeviceError(f"The engine {self.name} failed: {first_line(error)}") from error
+        scores, maps = zip(*each)
+        return np.concatenate(scores), np.concatenate(maps)
+
+    def close(self) -> None:
+        """Release the device after the call that is running. Calls that wait, and later ones, raise a DeviceError."""
+        self.closed = True
+        if not self._lock.acquire(timeout=LONGEST_CALL):
+            return
+        try:
+            if not self._released:
+                self._released = True
+                self.inner.close()
+        finally:
+            self._lock.release()
+
+
+def check(engine: Engine, bundle: Bundle) -> CheckedEngine:
+    """Return an engine as a `CheckedEngine` for the frames of a bundle."""
+    if isinstance(engine, CheckedEngine):
+        return engine
+    return CheckedEngine(engine, bundle.manifest.shape, singly=bundle.manifest.input.batch == 1)
+
+
+def check_outputs(name: str, outputs: Any, frames: NDArray[np.uint8]) -> Outputs:
+    """Return an engine's outputs on frames ``[N, H, W, C]``.
+
+    Raises:
+        DeviceError: they are not float32 scores ``[N]`` and maps ``[N, H, W]``.
+    """
+    wanted = (frames.shape[:1], frames.shape[:3])
+    try:
+        scores, maps = outputs
+        right = (scores.shape, maps.shape) == wanted and scores.dtype == maps.dtype == np.float32
+    except (TypeError, ValueError, AttributeError):
+        raise DeviceError(f"The engine {name} returned no scores and maps.") from None
+    if not right:
+        raise DeviceError(
+            f"The engine {name} returned scores {_kind(scores)} and maps {_kind(maps)}, "
+            f"not float32 {wanted[0]} and {wanted[1]}."
+        )
+    return scores, maps
+
+
+def _kind(array: NDArray[Any]) -> str:
+    return f"{array.dtype} {array.shape}"

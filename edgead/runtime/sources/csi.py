@@ -1,0 +1,45 @@
+"""Cameras on a Jetson's CSI port, through OpenCV's GStreamer."""
+
+from __future__ import annotations
+
+from edgead.errors import ConfigError, SourceError
+from edgead.images import COLOUR, PixelFormat, cv2
+from edgead.runtime.sources.live import Capture, LiveSource
+from edgead.runtime.sources.source import Source
+from edgead.runtime.sources.uri import number, split_options
+
+
+def open_csi(uri: str, pixels: PixelFormat = COLOUR) -> Source:
+    """``csi://0?width=1920&height=1080&fps=30``: a camera on a Jetson's CSI port.
+
+    Raises:
+        SourceError: OpenCV has no GStreamer, or there is no such camera.
+    """
+    sensor, options = split_options(uri, {"width": "1920", "height": "1080", "fps": "30"})
+    if not sensor.isdecimal():
+        raise ConfigError(f"{uri}: the sensor must be a number, as in csi://0.")
+    width, height, fps = (int(number(uri, options, name)) for name in ("width", "height", "fps"))
+    lib = cv2()
+    if not lib.videoio_registry.hasBackend(lib.CAP_GSTREAMER):
+        raise SourceError(
+            f"{uri} needs an OpenCV with GStreamer; the installed one ({lib.__version__}) is built without it.\n"
+            "On a Jetson the system's has it:  pip uninstall opencv-python-headless; sudo apt install python3-opencv"
+        )
+    pipeline = csi_pipeline(int(sensor), width, height, fps)
+
+    def opener() -> Capture:
+        capture: Capture = lib.VideoCapture(pipeline, lib.CAP_GSTREAMER)
+        return capture
+
+    text = f"{uri} cannot be opened. Is the camera connected, and nvargus-daemon running?"
+    return LiveSource(uri.partition("?")[0], opener, lambda: text, local=True)
+
+
+def csi_pipeline(sensor: int, width: int, height: int, fps: int) -> str:
+    """Return the GStreamer pipeline of a CSI camera: the newest frame as BGR, nothing queued."""
+    return (
+        f"nvarguscamerasrc sensor-id={sensor} ! "
+        f"video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1,format=NV12 ! "
+        "nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! "
+        "appsink drop=true max-buffers=1 sync=false"
+    )

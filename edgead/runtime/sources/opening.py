@@ -1,0 +1,142 @@
+"""Several sources at once: each has a name of its own, and one dead camera does not stop the others."""
+
+from __future__ import annotations
+
+import glob
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgead.errors import ConfigError, SourceError
+from edgead.images import COLOUR, PixelFormat
+from edgead.runtime.sources import open_source, redact, refuse_without_depth
+from edgead.runtime.sources.live import FIRST_DELAY, LONGEST_DELAY, CameraError
+from edgead.runtime.sources.python import CallableSource, IterableSource
+from edgead.runtime.sources.source import Captured, FrameSource, Source
+
+_NAMED = re.compile(r"(\w[\w.-]*)=(.+)", re.DOTALL)
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """Split ``NAME=SOURCE``; without a name the first part is empty. A path that exists is never split."""
+    found = _NAMED.fullmatch(text)
+    if not found or Path(text).exists() or glob.glob(text):
+        return "", text
+    return found[1], found[2]
+
+
+def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
+    """Return a source for its URI, perhaps as ``NAME=URI``; for an iterable, a function, or itself.
+
+    Raises:
+        SourceError: it cannot be opened, or cannot give the depth that is wanted.
+    """
+    if isinstance(source, str):
+        name, uri = split_name(source)
+        return _call(open_source(uri, pixels), name)
+    if hasattr(source, "__enter__") and hasattr(source, "live"):
+        return refuse_without_depth(source, pixels)
+    if isinstance(source, Iterable):
+        return IterableSource(source)
+    if callable(source):
+        return CallableSource(source)
+    raise ConfigError(f"A source is a name, an iterable or a function, not {type(source).__name__}.")
+
+
+def open_all(sources: Sequence[Any] | Mapping[str, Any], pixels: PixelFormat = COLOUR) -> list[Source]:
+    """Open all sources. A camera that cannot be opened is tried again while another one runs.
+
+    Args:
+        sources: what `as_source` takes; in a mapping by name.
+        pixels: of image files, and whether frames need depth.
+
+    Raises:
+        ConfigError: two sources have one name.
+        SourceError: one cannot be opened, and is no camera; or no camera can be opened.
+    """
+    named = sources.items() if isinstance(sources, Mapping) else [("", source) for source in sources]
+    opened: list[Source] = []
+    ours: list[Source] = []
+    dead: list[CameraError] = []
+    try:
+        for name, source in named:
+            try:
+                opened.append(_call(as_source(source, pixels), name))
+            except CameraError as error:
+                dead.append(error)
+                opened.append(_call(AwaitedCamera(source, pixels, error), name))
+            if isinstance(source, str):
+                ours.append(opened[-1])
+        if dead and len(dead) == len(opened):
+            raise dead[0]
+        _refuse_equal_names(opened)
+    except BaseException:
+        for each in ours:
+            each.__exit__(None, None, None)
+        raise
+    return opened
+
+
+def _call(source: Source, name: str) -> Source:
+    if name:
+        source.name = name
+    return source
+
+
+def _refuse_equal_names(sources: Sequence[Source]) -> None:
+    [(name, count)] = Counter(source.name for source in sources).most_common(1) or [("", 0)]
+    if count > 1:
+        raise ConfigError(
+            f"{count} sources are called {name}; results could not tell them apart.\n"
+            "Name each:  --source left=URI --source right=URI  (in Python a dict from name to source)"
+        )
+
+
+class AwaitedCamera(FrameSource):
+    """A camera that could not be opened at the start: reported as ``lost``, and opened as soon as it is there.
+
+    Args:
+        uri: of the camera, perhaps with a name before it.
+        pixels: see `edgead.runtime.sources.open_source`.
+        error: why it could not be opened.
+        open_uri: opens it.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        uri: str,
+        pixels: PixelFormat,
+        error: CameraError,
+        open_uri: Callable[[str, PixelFormat], Source] = as_source,
+    ) -> None:
+        name, bare = split_name(uri)
+        super().__init__(name or redact(bare))
+        self._uri, self._pixels, self._error, self._open_uri = uri, pixels, error, open_uri
+        self._camera: Source | None = None
+
+    def read(self) -> Iterator[Captured]:
+        text = f"{self._error}\nIt is opened as soon as it is there."
+        yield Captured(None, text, self.name, None, time.monotonic(), cause="lost")
+        delay = FIRST_DELAY
+        while self._camera is None and not self.stopped.wait(delay):
+            delay = min(2 * delay, LONGEST_DELAY)
+            try:
+                self._camera = _call(self._open_uri(self._uri, self._pixels), self.name)
+            except SourceError:
+                continue
+        if self._camera is not None and not self.stopped.is_set():
+            yield from self._camera.__enter__()
+
+    def stop(self) -> None:
+        super().stop()
+        if self._camera is not None:
+            self._camera.stop()
+
+    def close(self) -> None:
+        if self._camera is not None:
+            self._camera.__exit__(None, None, None)

@@ -1,0 +1,125 @@
+"""A bundle whose score tells which frame it saw and which bundle decided: the highest grey level, plus an offset."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgead.bundle import FORMAT, MODEL, Bundle, Golden, read_bundle, write_bundle
+from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold, TrainingRecord
+from edgead.runtime.engines import open_engine
+from edgead.runtime.engines.checked import CheckedEngine, check
+from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
+from edgead.runtime.result import Result
+
+SIDE = 64
+LEVELS = np.arange(0, 250, 25)
+"""Grey levels of `frames`; a frame's score is its level, so that two frames never have the same."""
+
+
+def frame_of(level: int) -> NDArray[np.uint8]:
+    """``(64, 64, 3) uint8``, all of one grey level."""
+    return np.full((SIDE, SIDE, 3), level, np.uint8)
+
+
+def make_level_bundle(folder: Path, offset: float = 0.0, golden_error: float = 0.0, bit_depth: int = 16) -> Bundle:
+    """Write a bundle. Convolutions that change nothing make an inference long enough to be interrupted.
+
+    Args:
+        folder: of the bundle.
+        offset: added to score and map.
+        golden_error: by which the golden outputs are wrong.
+        bit_depth: of 16-bit images.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_model(folder / MODEL, offset)
+    frames = np.stack([frame_of(level) for level in (0, 50, 100, 250)])
+    maps = frames.mean(axis=3, dtype=np.float32) + np.float32(offset + golden_error)
+    manifest = Manifest(
+        format=FORMAT,
+        name=folder.name.removesuffix(".edgead"),
+        method="level",
+        preset="test",
+        config={},
+        category="grey",
+        input=InputRecord(SIDE, SIDE, bit_depth),
+        precision="fp32",
+        threshold=StoredThreshold(130.0 + offset, 0, 1.0, 1.0),
+        mask_threshold=130.0 + offset,
+        parity=ParityRecord(frames=4, score_error=0.0, map_error=0.0, tolerance=0.01, map_tolerance=0.01),
+        data=DataRecord(),
+        training=TrainingRecord(),
+        created="2025-01-01T00:00:00+00:00",
+        edgead="0.1.0",
+    )
+    write_bundle(folder, manifest, Golden(frames, maps.max(axis=(1, 2)), maps))
+    return read_bundle(folder)
+
+
+def _write_model(path: Path, offset: float) -> None:
+    rng = np.random.default_rng(0)
+    weights = [numpy_helper.from_array(np.float32(offset), "offset"), numpy_helper.from_array(np.array([1]), "one")]
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["c0"], perm=[0, 3, 1, 2]),
+    ]
+    for number, shape in enumerate(((16, 3, 3, 3), (16, 16, 3, 3), (1, 16, 3, 3))):
+        scale = 1e-9 if number == 2 else 0.1
+        weights.append(numpy_helper.from_array(rng.normal(0, scale, shape).astype(np.float32), f"w{number}"))
+        nodes.append(helper.make_node("Conv", [f"c{number}", f"w{number}"], [f"c{number + 1}"], pads=[1] * 4))
+    nodes += [
+        helper.make_node("ReduceMean", ["pixels"], ["level"], axes=[3], keepdims=0),
+        helper.make_node("Squeeze", ["c3", "one"], ["work"]),
+        helper.make_node("Add", ["level", "work"], ["worked"]),
+        helper.make_node("Add", ["worked", "offset"], ["maps"]),
+        helper.make_node("ReduceMax", ["maps"], ["scores"], axes=[1, 2], keepdims=0),
+    ]
+    inputs = [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["N", SIDE, SIDE, 3])]
+    outputs = [
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N"]),
+        helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["N", SIDE, SIDE]),
+    ]
+    graph = helper.make_graph(nodes, "level", inputs, outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="no openvino")
+ENGINES = [
+    "onnxruntime",
+    "bound buffers",
+    pytest.param("openvino", marks=needs_openvino),
+    pytest.param("openvino:hint=throughput", marks=needs_openvino),
+]
+
+
+OFFSETS = {"first": 0.0, "second": 1000.0}
+
+
+def open_any(name: str, bundle: Bundle) -> CheckedEngine:
+    """An engine by name; ``bound buffers`` is what runs on CUDA, on the CPU provider."""
+    if name == "bound buffers":
+        return check(OnnxRuntimeCudaEngine(bundle.model, (64, 64), (1, 3), "cpu", "CPUExecutionProvider", {}), bundle)
+    return open_engine(name, bundle, batch=3)
+
+
+def numbered(count: int, pause: float = 0.0) -> Iterator[NDArray[np.uint8]]:
+    """Frames whose level follows from their number."""
+    for number in range(count):
+        time.sleep(pause)
+        yield frame_of(level_of(number))
+
+
+def level_of(number: int) -> int:
+    return int(LEVELS[number * 7 % len(LEVELS)])
+
+
+def is_its_own(result: Result) -> bool:
+    return abs(result.score - level_of(result.frame_id) - OFFSETS[result.bundle]) < 0.01

@@ -1,0 +1,144 @@
+"""`edgead run` and the signals: it ends within a stated time whatever hangs, and early signals end nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import wait_until
+
+import edgead
+
+PROGRAM = """
+import sys, time
+from edgead.cli import main
+from edgead.runtime import run, sources
+from edgead.runtime.sources.python import SyntheticSource
+
+class Hangs(SyntheticSource):
+    def read(self):
+        yield from super().read()
+        while True:
+            time.sleep(60)
+
+    def stop(self):
+        time.sleep(60)
+
+def hang(uri, pixels):
+    source = Hangs((48, 64), 50, 20)
+    source.name = "hangs"
+    return source
+
+def fail(uri, pixels):
+    source = SyntheticSource((48, 64), 50, 20)
+    source.name = "fails"
+    source.draw = lambda number: 1 / 0
+    return source
+
+sys.modules["mine"] = sys.modules["__main__"]
+sources._SCHEMES.update({"hang": "mine:hang", "fail": "mine:fail"})
+run.END_WITHIN = float(sys.argv.pop(1))
+if sys.argv[1] == "block":
+    del sys.argv[1]
+    import click
+    click.echo = lambda *values, **options: time.sleep(60)
+main()
+"""
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(edgead.__file__).parents[1])}
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def run_until_first_result(tmp_path: Path, *arguments: object) -> subprocess.Popen[str]:
+    results = tmp_path / "results.jsonl"
+    process = start(*arguments, "--engine", "onnxruntime", "--sink", f"jsonl:{results}")
+    wait_until(lambda: process.poll() is not None or (results.exists() and results.stat().st_size), 60)
+    return process
+
+
+def is_handled(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal, or ignores it."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return any(int(status[name], 16) >> (number - 1) & 1 for name in ("SigCgt", "SigIgn"))
+
+
+@pytest.mark.slow
+def test_term_ends_a_run_with_a_source_that_hangs(line_bundle: Path, tmp_path: Path) -> None:
+    process = run_until_first_result(tmp_path, 15, "run", line_bundle, "--source", "hang:", "--json")
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 12
+    assert process.returncode == 0, err
+    summary = json.loads(out)
+    assert summary["captured"] == summary["inferred"] + summary["dropped"]
+    assert summary["bundle"] == str(line_bundle)
+
+
+@pytest.mark.slow
+def test_run_that_cannot_end_is_left_within_the_limit(line_bundle: Path, tmp_path: Path) -> None:
+    """The thread that iterates hangs in a callback, here in printing a result."""
+    source = "synthetic:?fps=50&width=64&height=48"
+    process = start(2, "block", "run", line_bundle, "--engine", "onnxruntime", "--source", source)
+    time.sleep(8)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert time.monotonic() - begun < 12
+    assert process.returncode == 2
+
+
+@pytest.mark.slow
+def test_second_term_ends_at_once_with_the_account(line_bundle: Path, tmp_path: Path) -> None:
+    process = run_until_first_result(tmp_path, 60, "run", line_bundle, "--source", "hang:", "--json")
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)  # the source has two seconds to close
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "second signal" in err
+    assert json.loads(out)["captured"] > 0
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_early_signals_end_nothing(line_bundle: Path, number: signal.Signals) -> None:
+    source = "synthetic:?fps=50&width=64&height=48&frames=150"
+    process = start(15, "run", line_bundle, "--engine", "onnxruntime", "--source", source, "--json")
+    wait_until(lambda: is_handled(process.pid, number), 60)  # Python has started; the bundle is still to be opened
+    for _ in range(10):
+        process.send_signal(number)
+        time.sleep(0.2)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert json.loads(out)["captured"] == 150
+
+
+@pytest.mark.slow
+def test_source_that_failed_is_in_account_and_exit_code(line_bundle: Path) -> None:
+    process = start(15, "run", line_bundle, "--source", "fail:", "--source", "synthetic:?frames=3", "--json")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err.splitlines()[-1] == "Error: The source fails failed: division by zero"
+    assert json.loads(out)["failed_sources"] == {"fails": "division by zero"}
+
+
+@pytest.mark.slow
+def test_clean_stop_is_not_called_an_error(line_bundle: Path, tmp_path: Path) -> None:
+    process = run_until_first_result(tmp_path, 15, "run", line_bundle, "--source", "synthetic:?fps=50")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "captured" in err
+    assert "rror" not in err

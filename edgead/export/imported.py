@@ -30,7 +30,7 @@ from edgead.export.target import choose_target
 from edgead.export.threshold_data import ThresholdData, load_threshold_data
 from edgead.export.wrap import wrap
 from edgead.files import atomic_folder, sha256
-from edgead.manifest import HeadRecord, InputRecord, Manifest, Origin, TrainingRecord, sizes_of
+from edgead.manifest import DataRecord, HeadRecord, InputRecord, Manifest, Origin, TrainingRecord, sizes_of
 
 SOURCES = ("onnx", "anomalib")
 PROBES = 6

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
-from conftest import Camera, Listener, limited_files, wait_until
+from conftest import Camera, Listener, limited_files, start_process, wait_until
 
 import edgead
 from edgead.decision import Verdict
@@ -45,14 +45,7 @@ NOISE = np.random.default_rng(1).integers(0, 256, (12, 48, 64, 3), dtype=np.uint
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(edgead.__file__).parents[1])}
-    return subprocess.Popen(
-        [sys.executable, "-m", "edgead", "run", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        **options,
-    )
+    return start_process([sys.executable, "-m", "edgead", "run", *arguments], env=environment, **options)
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

@@ -29,9 +29,9 @@ from typing import Any
 import click
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
+from edgead import schema
 from edgead.benchmark.machine import describe_machine, versions
 from edgead.bundle import Bundle, is_bundle, read_bundle
 from edgead.console import Console, Terminal
@@ -77,11 +77,11 @@ def export_run(run: Path, precision: str, path: Path) -> dict[str, Any]:
     found["nodes"] = len(onnx.load(bundle.model).graph.node)
     if gate:
         found |= {
-            "layers": gate["layers"],
-            "handed_back": gate["handed_back"],
-            "most_sensitive": gate["sensitivity"][:WORST],
-            "attempts": [{key: each[key] for key in ("handed_back", "failures")} for each in gate["attempts"]],
-            "gate": gate["forms"],
+            "layers": gate.layers,
+            "handed_back": gate.handed_back,
+            "most_sensitive": schema.write(gate.sensitivity or ())[:WORST],
+            "attempts": [{"handed_back": each.handed_back, "failures": each.failures} for each in gate.attempts or ()],
+            "gate": schema.write(gate.forms or {}),
         }
     return found
 
@@ -110,7 +110,7 @@ def score_run(name: str, data: Path, folder: Path) -> Iterator[tuple[str, str, d
             found: dict[str, Any] = {"golden": check.good, "golden_score_error": check.score_error}
             if check.good:
                 values, scores = measure_accuracy(engine, labelled, Terminal())
-                failed = scores > bundle.manifest.threshold["value"]
+                failed = scores > bundle.manifest.threshold.value
                 baseline = failed if baseline is None else baseline
                 found |= {**values, "flips": int((failed != baseline).sum()), "test_images": len(scores)}
             engine.close()
@@ -135,7 +135,7 @@ def compare_engines(bundle: Bundle) -> dict[str, Any]:
             "spread": float(np.ptp(first)),
             "engines_differ": float(np.abs(first - second).max()),
             "forms_differ": float(np.abs(first - other).max()),
-            "allowed": parity[allowed],
+            "allowed": getattr(parity, allowed),
         }
     return found
 
@@ -215,6 +215,8 @@ class _OpenVino:
 
 
 def _profile_onnxruntime(path: Path, frames: np.ndarray, folder: Path) -> dict[str, Any]:
+    import onnxruntime  # after edgead, which turns its telemetry off
+
     options = onnxruntime.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

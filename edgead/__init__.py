@@ -12,6 +12,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from edgead.telemetry import turn_off
+
+turn_off()
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

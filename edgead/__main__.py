@@ -1,5 +1,19 @@
 """``python -m edgead``."""
 
-from edgead.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Run the command line. Ctrl-C while it is imported ends it without a traceback, too."""
+    try:
+        from edgead.cli import main as run
+    except KeyboardInterrupt:
+        print("Error: interrupted.", file=sys.stderr)
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

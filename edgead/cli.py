@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
 import signal
@@ -17,8 +16,9 @@ import click
 
 from edgead import __version__
 from edgead.console import Terminal, guard_stderr
-from edgead.errors import DeviceError, EdgeadError, was_interrupted
-from edgead.redaction import printable, redact, shown
+from edgead.errors import DeviceError
+from edgead.failures import INTERRUPTED, flush, prepare_streams, report
+from edgead.redaction import printable, redact
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -27,48 +27,24 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 ENGINES = ("onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "tensorrt")
-INTERRUPTED = 130
 QUIET = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
 """OpenCV's and FFmpeg's remarks on what they cannot open; ours says it once. Whoever sets one of these hears them."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code. An error is one to three lines, never a traceback."""
+    """Run the command line and exit with its code. An error is one to three lines, see `edgead.failures`."""
     for variable, level in QUIET.items():
         os.environ.setdefault(variable, level)  # read when OpenCV is imported, which is later
+    prepare_streams()
     guard_stderr()
     with contextlib.suppress(ValueError):  # not in the main thread
         # It ends as Ctrl-C does, and leaves nothing half-written.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        cli.main(args=arguments, prog_name="edgead", standalone_mode=False)
-        code = 0
-    except EdgeadError as error:
-        code = _complain(str(error), error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = _complain("interrupted.", INTERRUPTED)
-    except ImportError as error:
-        if not was_interrupted(error):
-            raise
-        code = _complain("interrupted.", INTERRUPTED)
-    except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        code = _complain(f"Cannot read or write{where}: {error.strerror or error}.{_remedy(error)}", 2)
-    except MemoryError:
-        code = _complain("Out of memory. Use fewer or smaller images, or a smaller preset.", 2)
-    sys.exit(code)
-
-
-def _complain(text: str, code: int) -> int:
-    click.echo(f"Error: {shown(text)}", err=True)
-    return code
-
-
-def _remedy(error: OSError) -> str:
-    return " Free some space and try again." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        code = cli.main(args=arguments, prog_name="edgead", standalone_mode=False) or 0
+    except (Exception, KeyboardInterrupt) as error:
+        code = report(error)
+    sys.exit(flush(code))
 
 
 def _emit(value: Any, as_json: bool, text: str) -> None:
@@ -79,6 +55,10 @@ def _json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")(
         function
     )
+
+
+def _force_option(function: F) -> F:
+    return click.option("--force", is_flag=True, help="Replace results that are there already.")(function)
 
 
 def _runtime_options(function: F) -> F:
@@ -106,7 +86,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--out", type=PATH, help="Folder for everything that is made. [default: runs/demo/TIME]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the training.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the training.")
 @_json_option
 def demo(out: Path | None, seed: int, as_json: bool) -> None:
     """Make sample parts, train on them, export, inspect and benchmark: a few minutes on two cores."""
@@ -120,7 +100,10 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
 @click.option("--method", default="draem", show_default=True, help="See `edgead methods`.")
 @click.option("--data", type=PATH, help="Good images, or a data set in MVTec AD, MVTec 3D-AD or VisA form.")
 @click.option("--category", help="One of several categories, or 'all' for a run each.")
-@click.option("--preset", default="paper", show_default=True, help="paper, edge (for small devices) or nano (to try).")
+@click.option(
+    "--preset",
+    help="paper, edge (for small devices) or nano (to try). [default: the largest that trains here in 12 hours]",
+)
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods NAME`."
 )
@@ -137,7 +120,9 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
 @click.option(
     "--bit-depth", type=click.IntRange(9, 16), default=16, show_default=True, help="Bits used by 16-bit images."
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same CPU result.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Same seed, same CPU result."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--precision",
@@ -187,15 +172,18 @@ def _refuse_others(*allowed: str) -> None:
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="Pictures to draw.")
+@click.option("--image", type=PATH, help="Put them on this good image, not on those that the run is trained on.")
+@click.option("--defect", type=int, help="Only this defect learned from a source, numbered from 0, as it was learned.")
+@click.option("--source", help="With --defect: the source, by its name in RUN/sources, where there are several.")
 @click.option("--out", required=True, type=PATH, help="Folder for NUMBER.png and NUMBER_mask.png.")
 @click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other seeds, other pictures.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
 @_json_option
-def synthesise(run_folder: Path, count: int, out: Path, data: Path | None, seed: int, as_json: bool) -> None:
+def synthesise(run_folder: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Write synthetic anomalies, as a run is trained on, as pictures with their masks."""
     from edgead.train.synthesise import synthesise as draw
 
-    paths = draw(run_folder, out, count=count, data=data, seed=seed, console=Terminal())
+    paths = draw(run_folder, out, console=Terminal(), **options)
     _emit({"pictures": [str(path) for path in paths]}, as_json, f"{len(paths)} pictures with masks in {out}")
 
 
@@ -234,7 +222,8 @@ def _precision_options(command: F) -> F:
 )
 @click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
 @_precision_options
-@click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/export/RUN.edgead]")
+@click.option("--out", type=PATH, help="The bundle. [default: runs/export/RUN.edgead, or RUN-PRECISION.edgead]")
+@_force_option
 @click.option(
     "--format",
     "form",
@@ -288,7 +277,7 @@ def export(
             raise DeviceError(f"{bundle.path} is written, but TensorRT does not run it here: {why}")
         _prove(bundle, "tensorrt")
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
-    value = [{"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)} for bundle in bundles]
+    value = [{"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()} for bundle in bundles]
     _emit({"bundles": value}, as_json, text)
 
 
@@ -317,11 +306,12 @@ def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
 @click.option("--pool", default="max", show_default=True, help="Score from the map: max, or top:0.01 (mean of 1 %).")
 @click.option("--rgb/--bgr", default=None, help="Colour order that the model wants. [default: rgb]")
 @click.option("--scale", type=float, help="Grey values are divided by it first. [default: 255]")
-@click.option("--mean", metavar="A,B,C", help="Subtracted then, for each channel. [default: 0,0,0]")
-@click.option("--std", metavar="A,B,C", help="Divided by then. [default: 1,1,1]")
+@click.option("--mean", metavar="A,B,C", help="Subtracted then, for each channel; one number for grey. [default: 0]")
+@click.option("--std", metavar="A,B,C", help="Divided by then. [default: 1]")
 @_precision_options
 @click.option("--data", type=PATH, help="Labelled images that a lower precision is judged on, too.")
-@click.option("--out", type=PATH, help="The bundle, NAME.edgead. [default: runs/import/NAME.edgead]")
+@click.option("--out", type=PATH, help="The bundle. [default: runs/import/NAME.edgead, or NAME-PRECISION.edgead]")
+@_force_option
 @_json_option
 def import_model(
     files: tuple[Path, ...], source: str | None, method: str | None, as_json: bool, **options: Any
@@ -333,7 +323,7 @@ def import_model(
     edgead import model.onnx --map NAME --threshold-data DIR
     edgead import NAME.pckl NAME_seg.pckl --method draem --threshold-data DIR
     """
-    shared = {name: options[name] for name in ("threshold_data", "false_reject", "out")}
+    shared = {name: options[name] for name in ("threshold_data", "false_reject", "out", "force")}
     if options["precision"] != "fp32":
         from edgead.export.calibration import Calibration
         from edgead.export.choose import PrecisionOptions
@@ -371,7 +361,7 @@ def import_model(
         )
         bundle = import_onnx(files[0], source=source or "onnx", options=chosen, console=Terminal(), **shared)
     text = f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES"
-    _emit({"bundle": str(bundle.path), "manifest": dataclasses.asdict(bundle.manifest)}, as_json, text)
+    _emit({"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()}, as_json, text)
 
 
 def _refuse_given(when: str, *names: str) -> None:
@@ -407,19 +397,33 @@ def _parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
         return None if text is None else tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise click.UsageError(f"{option} takes three numbers with commas between them, not '{text}'.") from error
+        raise click.UsageError(
+            f"{option} takes three numbers with commas between them, or one for grey, not '{text}'."
+        ) from error
 
 
 @cli.command()
 @click.argument("bundle", type=PATH)
 @click.argument("paths", nargs=-1, required=True, type=PATH)
-@click.option("--save", type=PATH, help="Folder for overlays: heat where the map is high, the mask outlined.")
+@click.option(
+    "--save",
+    type=PATH,
+    help="Folder for overlays (heat where the map is high, the mask outlined) and reconstructions, where there are.",
+)
+@_force_option
 @_runtime_options
 @_json_option
 def predict(
-    bundle: Path, paths: tuple[Path, ...], save: Path | None, engine: str, threshold: str | None, as_json: bool
+    bundle: Path,
+    paths: tuple[Path, ...],
+    save: Path | None,
+    force: bool,
+    engine: str,
+    threshold: str | None,
+    as_json: bool,
 ) -> None:
     """Decide on images, and on folders with their subfolders."""
+    from edgead.files import refuse_existing
     from edgead.runtime.inspector import load
     from edgead.runtime.ledger import Ledger
     from edgead.runtime.predict import collect_images
@@ -427,6 +431,9 @@ def predict(
 
     ledger = Ledger()
     images = collect_images(paths)
+    if images.left_out:
+        click.echo(images.left_out, err=True)
+    refuse_existing((save / name for _, name in images.images) if save else (), force)
     with (
         load(bundle, engine=engine, threshold=threshold, console=Terminal()) as inspector,
         Terminal().bar("inspecting", len(images)) as step,
@@ -441,9 +448,9 @@ def predict(
                 click.echo(_line(results[-1]))
     summary = {"bundle": str(bundle), **ledger.snapshot()}
     if as_json:
-        _emit({**summary, "results": results}, True, "")
+        _emit({**summary, "left_out": images.left_out, "results": results}, True, "")
     else:
-        click.echo(_ledger_line(summary), err=True)
+        click.echo(f"{ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN", err=True)
 
 
 def _line(result: dict[str, Any]) -> str:
@@ -480,7 +487,9 @@ def _line(result: dict[str, Any]) -> str:
     help="ms: an older picture is UNKNOWN, not inferred. [default: cameras 2000 on the way here; inf for never]",
 )
 @click.option("--deadline", type=float, help="ms from making the picture after which a decision is UNKNOWN.")
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Most frames in one inference.")
+@click.option(
+    "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Most frames in one inference."
+)
 @click.option("--silence", type=float, default=5.0, show_default=True, help="s without a frame until that is reported.")
 @click.option(
     "--health",
@@ -556,19 +565,29 @@ def _ledger_line(summary: dict[str, Any]) -> str:
 @cli.command()
 @click.argument("bundles", nargs=-1, required=True, type=PATH)
 @click.option("--data", required=True, type=PATH, help="Labelled test images: one category, or a folder of several.")
-@click.option("--rounds", type=click.IntRange(1), default=100, show_default=True, help="Timed calls of each bundle.")
+@click.option(
+    "--rounds", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Timed calls of each bundle."
+)
 @click.option(
     "--pixel-size",
-    type=click.IntRange(32),
+    type=click.IntRange(32, 4096),
     default=256,
     show_default=True,
     help="Side at which pixel metrics are computed.",
 )
 @click.option("--out", type=PATH, help="Folder of the report. [default: runs/benchmark/TIME]")
+@_force_option
 @_engine_option
 @_json_option
 def benchmark(
-    bundles: tuple[Path, ...], data: Path, rounds: int, pixel_size: int, out: Path | None, engine: str, as_json: bool
+    bundles: tuple[Path, ...],
+    data: Path,
+    rounds: int,
+    pixel_size: int,
+    out: Path | None,
+    force: bool,
+    engine: str,
+    as_json: bool,
 ) -> None:
     """Measure latency against AUROC: table, results.json, results.csv and report.html."""
     from edgead.benchmark.benchmark import benchmark as measure
@@ -581,6 +600,7 @@ def benchmark(
         rounds=rounds,
         pixel_size=pixel_size,
         out=out,
+        force=force,
         command=["edgead", *map(redact, sys.argv[1:])],
         console=Terminal(),
     )
@@ -594,7 +614,8 @@ def benchmark(
 @_json_option
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
-    from edgead.bundle import describe_gate, describe_sensitivity, read_bundle
+    from edgead.bundle import read_bundle
+    from edgead.manifest import describe_sensitivity
     from edgead.runtime.engines import open_engine
     from edgead.runtime.golden import check_golden, demand
 
@@ -608,47 +629,33 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "category": manifest.category,
         "input": f"{manifest.size[0]}×{manifest.size[1]}{_depth_words(manifest.pixels.depth_range)}",
         "precision": manifest.precision,
-        "threshold": _threshold_line(manifest.threshold),
-        "parity": f"graph and network differ by at most {manifest.parity['score_error']:.2g} in the score, "
-        f"{manifest.parity['map_error']:.2g} in the map",
-        **({"origin": _origin_line(manifest.origin)} if manifest.origin else {}),
-        **({"protocol": manifest.training["protocol"]} if "protocol" in manifest.training else {}),
+        "threshold": manifest.threshold.describe().removeprefix("threshold "),
+        "parity": f"graph and network differ by at most {manifest.parity.score_error:.2g} in the score, "
+        f"{manifest.parity.map_error:.2g} in the map",
+        **({"origin": manifest.origin.describe()} if manifest.origin else {}),
+        **({"protocol": manifest.training.protocol} if manifest.training.protocol else {}),
         "made": f"{manifest.created} by edgead {manifest.edgead}",
         "files": f"{len(manifest.files)}, hashes right",
         "golden": f"{check.frames} frames on {name}: {check.describe()}",
     }
     if manifest.gate:
-        facts["gate"] = describe_gate(manifest.gate)
-        if manifest.gate["handed_back"]:
-            facts["in fp32"] = ", ".join(manifest.gate["handed_back"])
-        if manifest.gate["sensitivity"]:
-            facts["sensitive"] = describe_sensitivity(manifest.gate["sensitivity"])
+        if judged := manifest.gate.describe():
+            facts["gate"] = judged
+        if manifest.gate.handed_back:
+            facts["in fp32"] = ", ".join(manifest.gate.handed_back)
+        if manifest.gate.sensitivity:
+            facts["sensitive"] = describe_sensitivity(manifest.gate.sensitivity)
         if failed := manifest.failed_engines:
             facts["not on"] = "; ".join(f"{engine}, where it was made: {why}" for engine, why in failed.items())
     if manifest.calibration:
-        facts["calibrated"] = "{method} on {images} good images ({source})".format(**manifest.calibration)
-    value = {"manifest": dataclasses.asdict(manifest), "golden": {**dataclasses.asdict(check), "good": check.good}}
+        facts["calibrated"] = manifest.calibration.describe()
+    value = {"manifest": manifest.to_dict(), "golden": {**dataclasses.asdict(check), "good": check.good}}
     _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
     demand(check, name)
 
 
 def _depth_words(depth_range: tuple[float, float] | None) -> str:
     return "" if depth_range is None else f", with depth from {depth_range[0]:.4g} to {depth_range[1]:.4g}"
-
-
-def _threshold_line(threshold: dict[str, Any]) -> str:
-    if not threshold["normals"]:
-        return f"{threshold['value']:.6g}, the imported model's own; how many good parts it rejects is not known"
-    return (
-        f"{threshold['value']:.6g}, from {threshold['normals']} held-out good images, "
-        f"rejects at most {threshold['false_reject_bound']:.2%} of good parts on average"
-    )
-
-
-def _origin_line(origin: dict[str, Any]) -> str:
-    files = ", ".join(f"{name} (SHA-256 {digest[:12]}…)" for name, digest in origin["files"].items())
-    maker = origin.get("versions", {}).get("maker")
-    return f"{origin['what']}{f' by {maker}' if maker else ''}: {files}"
 
 
 @cli.command()
@@ -669,7 +676,7 @@ def methods(name: str | None, as_json: bool) -> None:
 @cli.command()
 @click.option("--build", "bundle", type=PATH, help="Build this bundle's engine here, check its golden frames, time it.")
 @click.option("--engine", default="tensorrt", show_default=True, help="With --build: any engine, with its settings.")
-@click.option("--batch", type=click.IntRange(1), default=1, help="With --build: as for `edgead run`.")
+@click.option("--batch", type=click.IntRange(1, 1024), default=1, help="With --build: as for `edgead run`.")
 @_json_option
 def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
     """Tell what this machine can run, and what is missing.

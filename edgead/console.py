@@ -10,13 +10,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TextIO, TypeVar
+from typing import Any, Protocol, TextIO, TypeVar
 
 import click
 
 from edgead.redaction import printable, redact, shown
 
 T = TypeVar("T")
+
+
+class Track(Protocol):
+    """Shows progress while a sequence is gone through."""
+
+    def __call__(self, items: Sequence[T], /) -> Iterable[T]: ...
 
 
 def guard_stderr() -> None:

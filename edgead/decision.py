@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from edgead.binomial import CONFIDENCE, upper_limit
 from edgead.errors import DataError
 
 
@@ -29,6 +32,10 @@ class Verdict(str, enum.Enum):
     UNKNOWN = "UNKNOWN"
 
 
+CONDITION = "the same part, camera and light as those images"
+"""What a promise on good parts rests on."""
+
+
 @dataclass(frozen=True)
 class Threshold:
     """A score limit and how it came about.
@@ -46,18 +53,68 @@ class Threshold:
     false_reject_bound: float
     requested_bound: float
 
+    @property
+    def above(self) -> int:
+        """Held-out good images with a higher score."""
+        return self.normals - _rank(self.normals, self.requested_bound)
+
+    @property
+    def false_reject_limit(self) -> float:
+        """The share of good parts that fails at most, with 95 % confidence; 1 where nothing is known.
+
+        The average says what happens over many sets of held-out images; this says it of the one set at hand. Of a
+        threshold at the k-th smallest of n scores, the share of good parts above it has the beta distribution with
+        n + 1 − k and k (Vovk 2012, conditional validity of inductive conformal predictors).
+        """
+        return upper_limit(self.above, self.normals) if self.normals else 1.0
+
+    def fields(self) -> dict[str, Any]:
+        """Return the manifest's fields."""
+        return {
+            **dataclasses.asdict(self),
+            "false_reject_limit": self.false_reject_limit,
+            "confidence": CONFIDENCE,
+            "condition": CONDITION if self.normals else "",
+        }
+
     def describe(self) -> str:
-        """Say in one line what the threshold promises."""
+        """Say in one line what the threshold promises, and on which condition."""
         if not self.normals:
-            return f"threshold {self.value:.6g}, the imported model's own: how many good parts it rejects is not known"
+            return (
+                f"threshold {self.value:.6g}, the imported model's own: how many good parts it rejects is not known. "
+                "Import it with --threshold-data to know"
+            )
+        parts = 1000 if self.false_reject_bound >= 0.001 else 1_000_000
+
+        def count(share: float) -> str:
+            return f"{math.ceil(share * parts - 1e-6):,}"
+
         line = (
-            f"threshold {self.value:.6g} from {self.normals} held-out good images: "
-            f"at most {self.false_reject_bound:.2%} of good parts fail on average"
+            f"threshold {self.value:.6g} from {self.normals} held-out good images: out of {parts:,} good parts "
+            f"at most {count(self.false_reject_bound)} fail on average and, with {CONFIDENCE:.0%} confidence, "
+            f"at most {count(self.false_reject_limit)}, if they show {CONDITION}"
         )
         if self.false_reject_bound > self.requested_bound:
-            needed = math.ceil(1 / self.requested_bound) - 1
-            line += f" (asked for {self.requested_bound:.2%}; that takes at least {needed} held-out images)"
+            average, sure = images_needed(self.requested_bound)
+            line += (
+                f". Asked for were {count(self.requested_bound)}: that takes at least {average} held-out images on "
+                f"average, {sure} with {CONFIDENCE:.0%} confidence"
+            )
         return line
+
+
+def images_needed(bound: float) -> tuple[int, int]:
+    """Return how many held-out images a false-reject bound takes at least: on average, and with 95 % confidence.
+
+    So few are enough where the threshold is the highest of their scores.
+    """
+    on_average = math.ceil(1 / bound - 1e-9) - 1
+    return on_average, math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-bound) - 1e-9)
+
+
+def _rank(normals: int, bound: float) -> int:
+    """Return k, where the threshold is the k-th smallest of the normals' scores."""
+    return min(normals, math.ceil((normals + 1) * (1 - bound) - 1e-9))
 
 
 def check_false_reject(bound: float) -> None:
@@ -76,6 +133,7 @@ def conformal_threshold(scores: ArrayLike, bound: float = 0.01) -> Threshold:
     With n exchangeable normals, a new one scores above the k-th smallest of them with probability at most
     1 − k/(n+1) (Vovk et al. 2005; Lei et al. 2018, section 2). The smallest k that keeps the bound is taken. If n
     is too small for the bound, the largest score is taken and the bound it does support, 1/(n+1), is stated.
+    `Threshold.false_reject_limit` says what this one set of normals promises.
 
     Args:
         scores: ``[n]``, one raw score per held-out good image.
@@ -91,8 +149,7 @@ def conformal_threshold(scores: ArrayLike, bound: float = 0.01) -> Threshold:
         raise DataError("Some scores of the held-out good images are not finite; no threshold can be set.")
     check_false_reject(bound)
     n = values.size
-    k = min(n, math.ceil((n + 1) * (1 - bound) - 1e-9))
-    return Threshold(float(values[k - 1]), n, max(bound, 1 / (n + 1)), bound)
+    return Threshold(float(values[_rank(n, bound) - 1]), n, max(bound, 1 / (n + 1)), bound)
 
 
 def decide(score: float, threshold: float) -> tuple[Verdict, str]:

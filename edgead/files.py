@@ -9,10 +9,12 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from edgead.errors import ConfigError
 
 
 @contextmanager
@@ -41,9 +43,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new empty folder that takes the name `path` only when the block ends without an error.
 
-    A folder that stood under `path` is replaced as a whole; where `path` is a link, what it points to.
+    A folder that stood under `path` is replaced as a whole; where `path` is a link, what it points to. One that came
+    there meanwhile is kept, and an error is raised.
     """
     path = path.resolve()
+    known = path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, displaced = _neighbour(path, "part"), _neighbour(path, "old")
     try:
@@ -52,7 +56,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for file in temporary.iterdir():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
-        if path.exists():
+        if known and path.exists():
             os.replace(path, displaced)
         os.replace(temporary, path)
     except BaseException as error:
@@ -82,6 +86,21 @@ def new_folder(path: Path) -> Path:
     raise AssertionError
 
 
+def refuse_existing(paths: Iterable[Path], force: bool) -> None:
+    """Refuse to write over results that are there.
+
+    Args:
+        paths: that will be written.
+        force: the user says that they may be replaced.
+
+    Raises:
+        ConfigError: with the first one that is there.
+    """
+    found = None if force else next((path for path in paths if path.exists()), None)
+    if found is not None:
+        raise ConfigError(f"{found} is there already, and is kept.\nChoose another folder, or replace it with --force.")
+
+
 def _neighbour(path: Path, suffix: str) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.{suffix}")
 
@@ -94,9 +113,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
+    """Write `text` as UTF-8, atomically. Bytes of a file's name that are not UTF-8 are written as escapes."""
     with atomic_file(path) as stream:
-        stream.write(text.encode())
+        stream.write(text.encode(errors="backslashreplace"))
 
 
 def sha256(path: Path) -> str:

@@ -4,11 +4,14 @@ python examples/plain_onnxruntime.py BUNDLE IMAGE
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime 1.32 reports to its maker otherwise
 import onnxruntime
 
 bundle = Path(sys.argv[1])

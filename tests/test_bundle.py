@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edgead.bundle import FORMAT, Bundle, manifest_digest, read_bundle
 from edgead.errors import BundleError
+from edgead.files import sha256
+from edgead.graph_file import GraphError, check_graph
 from edgead.runtime.engines import open_engine
 from edgead.runtime.golden import check_golden
 
@@ -30,9 +35,14 @@ def change_manifest(path: Path, **values: Any) -> None:
     (path / "manifest.json").write_text(json.dumps(manifest))
 
 
+def hash_again(path: Path, *others: str) -> None:
+    """Put the hashes of changed files into the manifest."""
+    change_manifest(path, files={name: sha256(path / name) for name in ("golden.npz", "model.onnx", *others)})
+
+
 def test_what_was_written_is_read(bundle: Bundle) -> None:
     again = read_bundle(bundle.path)
-    assert json.dumps(again.manifest.__dict__) == json.dumps(bundle.manifest.__dict__)
+    assert again.manifest.to_dict() == bundle.manifest.to_dict()
     golden = again.golden()
     assert golden.frames.shape == (4, 64, 64, 3)
     assert golden.maps.shape == (4, 64, 64)
@@ -106,13 +116,168 @@ def test_not_a_bundle(tmp_path: Path) -> None:
 
 
 def test_pickles_are_never_loaded(copy: Path) -> None:
-    from edgead.files import sha256
-
     np.savez(copy / "golden.npz", frames=np.array([object()]), scores=np.zeros(1), maps=np.zeros(1))
-    files = {"model.onnx": sha256(copy / "model.onnx"), "golden.npz": sha256(copy / "golden.npz")}
-    change_manifest(copy, files=files)
+    hash_again(copy)
     with pytest.raises(BundleError, match="pickle"):
-        read_bundle(copy).golden()
+        read_bundle(copy)
+
+
+def arrays(copy: Path) -> dict[str, np.ndarray]:
+    with np.load(copy / "golden.npz") as stored:
+        return dict(stored)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda found: found.pop("maps"), "'maps' is missing"),
+        (lambda found: found.update(scores=found["scores"].astype(np.float64)), "'scores' is float64"),
+        (lambda found: found.update(frames=found["frames"][:, :8]), "'frames' is uint8"),
+        (lambda found: found.update(maps=found["maps"][:1]), "'maps' is float32"),
+        (lambda found: found.update(other=np.zeros(3)), "holds 'other'"),
+        (lambda found: found.update({name: each[:0] for name, each in found.items()}), "1 to 64 frames"),
+        (lambda found: found.update({name: each.repeat(20, 0) for name, each in found.items()}), "1 to 64 frames"),
+    ],
+)
+def test_golden_arrays_must_be_those_of_the_model(
+    copy: Path, change: Callable[[dict[str, np.ndarray]], Any], said: str
+) -> None:
+    found = arrays(copy)
+    change(found)
+    np.savez_compressed(copy / "golden.npz", **found)
+    hash_again(copy)
+    with pytest.raises(BundleError, match=said):
+        read_bundle(copy)
+
+
+def test_a_small_archive_does_not_take_much_memory(copy: Path) -> None:
+    """Three megabytes of zeros that would become three gigabytes; a part of them, and what a header merely claims."""
+    small = arrays(copy)
+    for name, shape in (("frames", (3 << 20, 32, 32, 1)), ("other", (3 << 30,))):
+        with zipfile.ZipFile(copy / "golden.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for each, values in small.items():
+                if each != name:
+                    with archive.open(f"{each}.npy", "w") as stream:
+                        np.lib.format.write_array(stream, values)
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(stream, header)
+                stream.write(bytes(1 << 20))  # of what the header claims
+        hash_again(copy)
+        with pytest.raises(BundleError, match=r"another number of bytes|more than 1024 MB"):
+            read_bundle(copy)
+
+
+def add_tensor(copy: Path, **place: str) -> None:
+    """Move the graph's first weights out of it, to a file of this place."""
+    model = onnx.load(copy / "model.onnx")
+    tensor = next(each for each in model.graph.initializer if each.raw_data)
+    (copy / "weights.bin").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in place.items():
+        tensor.external_data.add(key=key, value=value)
+    onnx.save(model, copy / "model.onnx")
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "/etc/passwd"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_graph_holds_all_of_its_weights(copy: Path, location: str, listed: bool) -> None:
+    add_tensor(copy, location=location)
+    hash_again(copy, *(["weights.bin"] if listed else []))
+    with pytest.raises(BundleError, match=r"model\.onnx is refused: it reads weights from another file"):
+        read_bundle(copy)
+
+
+def test_weights_are_looked_for_in_every_corner(copy: Path) -> None:
+    """In constants, in graphs inside nodes, and in sparse tensors."""
+    outside = onnx.TensorProto(dims=[1], data_type=1, data_location=1)
+    outside.external_data.add(key="location", value="weights.bin")
+    constant = onnx.NodeProto(op_type="Constant", output=["c"])
+    constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(outside)
+    inner = onnx.NodeProto(op_type="If", input=["c"], output=["d"])
+    inner.attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH).g.node.append(constant)
+    sparse = onnx.SparseTensorProto(dims=[4])
+    sparse.values.CopyFrom(outside)
+    original = onnx.load(copy / "model.onnx")
+    for node in (constant, inner, None):
+        model = onnx.ModelProto()
+        model.CopyFrom(original)
+        if node:
+            model.graph.node.append(node)
+        else:
+            model.graph.sparse_initializer.append(sparse)
+        with pytest.raises(GraphError, match="another file"):
+            check_graph(model.SerializeToString())
+    check_graph(original.SerializeToString())
+
+
+def test_a_graph_that_may_never_end_is_refused(copy: Path) -> None:
+    body = onnx.helper.make_graph([], "body", [], [])
+    original = onnx.load(copy / "model.onnx")
+    for kind in ("Loop", "Scan"):
+        model = onnx.ModelProto()
+        model.CopyFrom(original)
+        inner = onnx.helper.make_node(kind, [], [], body=body)
+        model.graph.node.append(
+            onnx.helper.make_node("If", ["c"], ["d"], then_branch=onnx.helper.make_graph([inner], "t", [], []))
+        )
+        onnx.save(model, copy / "model.onnx")
+        hash_again(copy)
+        with pytest.raises(BundleError, match=f"holds a {kind}, which may never end"):
+            read_bundle(copy)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00" * 50, b"\x3a\xff\xff\xff\xff\x7f", b"ORTM" * 9, b"\xff" * 99])
+def test_what_is_no_graph_is_refused(data: bytes) -> None:
+    with pytest.raises(GraphError):
+        check_graph(data)
+
+
+def test_graphs_inside_graphs_do_not_exhaust_the_stack() -> None:
+    def message(number: int, content: bytes) -> bytes:
+        length, encoded = len(content), b""
+        while length > 127:
+            encoded, length = encoded + bytes([length & 127 | 128]), length >> 7
+        return bytes([number << 3 | 2]) + encoded + bytes([length]) + content
+
+    graph = b""
+    for _ in range(3000):
+        graph = message(1, message(5, message(6, graph)))  # a node's attribute's graph
+    with pytest.raises(GraphError, match="16 deep"):
+        check_graph(message(7, graph))
+
+
+def test_links_out_of_the_bundle_are_refused(copy: Path, tmp_path: Path) -> None:
+    (copy / "model.onnx").rename(tmp_path / "model.onnx")
+    (copy / "model.onnx").symlink_to(tmp_path / "model.onnx")
+    with pytest.raises(BundleError, match="a link out of the bundle"):
+        read_bundle(copy)
+    (tmp_path / "linked.edgead").symlink_to(copy)
+    (copy / "model.onnx").unlink()
+    (tmp_path / "model.onnx").rename(copy / "model.onnx")
+    assert read_bundle(tmp_path / "linked.edgead").manifest.name  # the bundle itself may be a link
+
+
+def test_what_the_manifest_does_not_list_is_never_read(copy: Path, bundle: Bundle) -> None:
+    (copy / "model.cpu.onnx").write_bytes(b"not a graph")
+    (copy / ".DS_Store").write_bytes(b"")
+    assert check_golden(read_bundle(copy), open_engine("onnxruntime", read_bundle(copy))).good
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_engine_gets_the_bytes_that_were_checked(copy: Path, engine: str) -> None:
+    """A file that is replaced between the check and the opening is noticed."""
+    pytest.importorskip(engine)
+    opened = read_bundle(copy)
+    data = bytearray((copy / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "model.onnx").write_bytes(data)
+    with pytest.raises(BundleError, match="damaged"):
+        open_engine(engine, opened)
+    (copy / "golden.npz").write_bytes(b"")
+    with pytest.raises(BundleError, match="damaged"):
+        opened.golden()
 
 
 def test_the_golden_frames_prove_the_bundle(bundle: Bundle) -> None:

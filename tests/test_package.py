@@ -55,8 +55,8 @@ def test_onnx_models_are_imported_where_only_the_import_extra_is_installed(parts
     from onnx import parser, save_model
 
     model = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
-        main (float[N, 3, 16, 16] image) => (float[N, 1, 16, 16] heat)
-        { heat = ReduceMean <axes = [1], keepdims = 1> (image) }""")
+        main (float[N, 3, 16, 16] image) => (float[N, 1, 16, 16] heat) <float[1, 3, 1, 1] w = {0.2, 0.3, 0.5}>
+        { heat = Conv (image, w) }""")
     save_model(model, tmp_path / "m.onnx")
     banned = tuple(name for name in HEAVY if name != "onnx")
     code = "import sys\nfrom edgead.cli import main\nmain(sys.argv[1:])"
@@ -67,6 +67,12 @@ def test_onnx_models_are_imported_where_only_the_import_extra_is_installed(parts
     assert done.returncode == 0, done.stderr
     manifest = json.loads(done.stdout)["manifest"]
     assert (manifest["method"], manifest["input"]["height"]) == ("onnx", 16)
+    lowered = run_banned(
+        *(code, banned, "import", str(tmp_path / "m.onnx"), "--threshold-data", str(parts), "--precision", "int8"),
+        *("--max-flips", "1", "--max-auroc-drop", "1", "--out", str(tmp_path / "int8.edgead"), "--json"),
+    )
+    assert lowered.returncode == 0, lowered.stderr
+    assert json.loads(lowered.stdout)["manifest"]["precision"] == "int8"
     shown = run_banned(code, (*banned, "onnx"), "inspect", out, "--engine", "onnxruntime")
     assert "origin     an ONNX model: m.onnx (SHA-256" in shown.stdout
     missing = run_banned(code, ("torch", "onnx"), "import", "m.onnx")
@@ -161,7 +167,7 @@ def test_the_examples_run(bundle: edgead.bundle.Bundle, parts: Path) -> None:
     done = subprocess.run(looped, capture_output=True, text=True, check=True)
     results = [line.split()[:2] for line in done.stdout.splitlines() if not line.startswith(" ")]
     assert len(results) == 2
-    limit = bundle.manifest.threshold["value"]
+    limit = bundle.manifest.threshold.value
     for path, (verdict, score) in zip(sorted(images.iterdir()), results):
         plain = [sys.executable, ROOT / "examples" / "plain_onnxruntime.py", bundle.path, path]
         again, plain_score = subprocess.run(plain, capture_output=True, text=True, check=True).stdout.split()

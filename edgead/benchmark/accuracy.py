@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead import metrics
+from edgead.benchmark.promise import check_promise
+from edgead.binomial import interval
 from edgead.console import Console
 from edgead.datasets import Category, Sample, read_labelled_mask
 from edgead.decision import Verdict
@@ -27,6 +29,8 @@ METRICS = {
     "aupro": "AUPRO 30 %",
 }
 """JSON name ↦ title of every metric, in the order of the tables."""
+OWN_THRESHOLD = {"false_reject": "good rejected", "detection": "defects found"}
+"""JSON name, without ``_rate`` and ``_interval``, ↦ title of what the bundle's own threshold does."""
 FPR_LIMIT = 0.3
 """Where AUPRO stops integrating."""
 SHOWN_MISSES = 4
@@ -60,7 +64,7 @@ def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, 
     Raises:
         DataError: no labelled images, a class missing, or a mask that does not fit its image.
     """
-    if not category.test:
+    if not category.labelled():
         raise DataError(f"{category.root} has no labelled test images (test/good, test/KIND); nothing can be measured.")
     labels: list[bool] = []
     scores: list[float] = []
@@ -97,10 +101,21 @@ def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, 
         "image_f1_max": ranking.f1_max()[0],
         **_pixel_metrics(masks, maps),
         "false_reject_rate": false_rejects / good,
+        "false_reject_interval": list(interval(false_rejects, good)),
         "detection_rate": found / bad,
+        "detection_interval": list(interval(found, bad)),
+        "promise": check_promise(inspector.bundle.manifest.threshold.rule, false_rejects, good),
         "images": {"good": good, "defective": bad, "with_mask": len(masks) - good, "skipped": len(skipped)},
     }
     return Accuracy(values, _worst(inspector, samples, scores))
+
+
+def share_with_interval(row: dict[str, Any], name: str) -> str:
+    """Format a share of a row in percent, with its 95 % interval: ``50.0 (23–77)``; a dash in a row without it."""
+    if f"{name}_rate" not in row:
+        return "–"
+    low, high = row[f"{name}_interval"]
+    return f"{100 * row[f'{name}_rate']:.1f} ({100 * low:.0f}–{100 * high:.0f})"
 
 
 def _pixel_metrics(masks: Sequence[Mask], maps: Sequence[NDArray[np.float32]]) -> dict[str, float | None]:

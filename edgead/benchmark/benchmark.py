@@ -14,18 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from edgead.benchmark.accuracy import FPR_LIMIT, METRICS, Miss, measure_accuracy
+from edgead.benchmark.accuracy import FPR_LIMIT, METRICS, OWN_THRESHOLD, Miss, measure_accuracy, share_with_interval
 from edgead.benchmark.latency import measure_latency
 from edgead.benchmark.machine import describe_machine, versions
 from edgead.console import Console
 from edgead.datasets import Category, open_categories
+from edgead.datasets.copies import find_copies
 from edgead.errors import DataError, require
-from edgead.files import new_folder, write_json, write_text
+from edgead.files import new_folder, refuse_existing, write_json, write_text
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
 from edgead.runtime.inspector import Inspector, load
 
 TIMED_FRAMES = 32
 """Different images that are timed; more would be decoded into memory for nothing."""
+
+FILES = ("results.json", "results.csv", "report.html")
+"""Of a report."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ def benchmark(
     rounds: int = 100,
     pixel_size: int = 256,
     out: str | Path | None = None,
+    force: bool = False,
     command: Sequence[str] = (),
     console: Console | None = None,
 ) -> tuple[Report, Path]:
@@ -63,6 +68,7 @@ def benchmark(
         rounds: timed calls of each bundle.
         pixel_size: side at which pixel metrics are computed.
         out: folder of the report; a new one below ``runs/benchmark`` by default.
+        force: replace a report in `out`.
         command: the command line, for the record.
         console: shows progress.
 
@@ -70,10 +76,12 @@ def benchmark(
         The report and the folder that it was written to.
 
     Raises:
+        ConfigError: there is a report in `out`.
         DataError: a bundle's category is not in the data set, or has no labelled images.
         MissingDependencyError: matplotlib, which draws the plot, is not installed.
     """
     require("matplotlib", "benchmark")
+    refuse_existing((Path(out, name) for name in FILES) if out else (), force)
     console = console or Console()
     machine = describe_machine()
     categories = open_categories(data)
@@ -90,6 +98,14 @@ def benchmark(
                 f"Warning: {category.without_mask} defective images of {category.name} have no mask; "
                 "they count for the image metrics only."
             )
+        for note in category.notes:
+            console.say(f"{category.name}: {note}")
+        copies = _copies(category)
+        if copies:
+            console.say(
+                f"Warning: {copies} of {len(category.test)} labelled images of {category.name} are copies of images to "
+                "train on; the figures are too good."
+            )
         accuracy = measure_accuracy(inspector, category, pixel_size, console)
         rows.append(
             {
@@ -101,10 +117,13 @@ def benchmark(
                 "engine": inspector.engine.name,
                 "precision": manifest.precision,
                 "size": list(manifest.size),
-                "protocol": manifest.training.get("protocol", ""),
+                "protocol": manifest.training.protocol or "",
                 **accuracy.values,
+                "copies_of_training": copies,
             }
         )
+        if warning := _warning(rows[-1]):
+            console.say(f"Warning: {manifest.name}: {warning}")
         misses.append((f"{manifest.name} on {category.name}", accuracy.misses))
     # Bundles without depth leave it out of the frames; those with other ranges are timed no differently.
     pixels = next((inspector.pixels for inspector in inspectors if inspector.depth_range), COLOUR)
@@ -131,34 +150,46 @@ def benchmark(
     }
     report = Report(results, tuple(misses))
     folder = Path(out) if out else new_folder(Path("runs", "benchmark", f"{datetime.now():%Y%m%d-%H%M%S}"))
-    if (folder / "results.json").exists():
-        console.say(f"The report in {folder} is replaced.")
     write_report(report, folder)
     return report, folder
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Write results.json, results.csv and report.html."""
+    """Write `FILES`."""
     from edgead.benchmark.html import render  # matplotlib: a second to import, and only needed here
 
-    write_json(folder / "results.json", report.results)
-    write_text(folder / "results.csv", _to_csv(report.rows))
-    write_text(folder / "report.html", render(report.results, report.misses))
+    results, table, page = (folder / name for name in FILES)
+    write_json(results, report.results)
+    write_text(table, _to_csv(report.rows))
+    write_text(page, render(report.results, report.misses))
 
 
 def to_table(rows: Sequence[dict[str, Any]]) -> str:
     """Format rows, or averages, as a table in plain text."""
-    names = ["bundle", "category", *METRICS, "p50 ms", "p90 ms", "p99 ms"]
+    names = ["bundle", "category", *METRICS, *OWN_THRESHOLD.values(), "p50 ms", "p90 ms", "p99 ms"]
     cells = [names]
     for row in rows:
         figures = ["–" if row[name] is None else f"{100 * row[name]:.1f} %" for name in METRICS]
+        shares = [share_with_interval(row, name) for name in OWN_THRESHOLD]
         times = [f"{row['latency_ms'][name]:.1f}" for name in ("p50", "p90", "p99")]
-        cells.append([row["bundle"], row["category"], *figures, *times])
+        cells.append([row["bundle"], row["category"], *figures, *shares, *times])
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
     # Some figures cannot be read without a word on how they came about.
     notes = [f"{row['bundle']}: {row['protocol']}" for row in rows if row["protocol"]]
+    notes += [f"Warning: {row['bundle']}: {_warning(row)}" for row in rows if _warning(row)]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *notes])
+
+
+def _copies(category: Category) -> int:
+    """Count labelled images that are, byte for byte, among those that the data set has for training."""
+    images = [sample.path for sample in category.labelled()]
+    return len(find_copies(images, (*category.normals, *category.validation)))
+
+
+def _warning(row: dict[str, Any]) -> str:
+    """Return what contradicts the threshold's promise in a row; averages have none."""
+    return str((row.get("promise") or {}).get("warning", ""))
 
 
 def _category_of(inspector: Inspector, categories: Sequence[Category]) -> Category:
@@ -220,15 +251,27 @@ def _to_csv(rows: Sequence[dict[str, Any]]) -> str:
         "precision",
         *METRICS,
         "false_reject_rate",
+        "false_reject_low",
+        "false_reject_high",
+        "promised_average",
+        "promised_limit",
         "detection_rate",
+        "detection_low",
+        "detection_high",
         "p50_ms",
         "p90_ms",
         "p99_ms",
         "protocol",
+        "warning",
     ]
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(names)
     for row in rows:
         flat = {**row, **{f"{name}_ms": value for name, value in row["latency_ms"].items()}}
+        for name in OWN_THRESHOLD:
+            flat[f"{name}_low"], flat[f"{name}_high"] = row[f"{name}_interval"]
+        promise = row["promise"] or {}
+        flat["warning"] = _warning(row)
+        flat |= {f"promised_{name}": promise.get(name, "") for name in ("average", "limit")}
         writer.writerow([flat[name] for name in names])
     return stream.getvalue()

@@ -12,8 +12,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from edgead.benchmark.accuracy import METRICS, Miss
+from edgead.benchmark.accuracy import METRICS, OWN_THRESHOLD, Miss, share_with_interval
 from edgead.images import Frame, cv2
+from edgead.text import valid
 
 PICTURE_SIDE = 220
 STYLE = """
@@ -47,7 +48,8 @@ def render(results: dict[str, Any], misses: Sequence[tuple[str, Sequence[Miss]]]
 {_plot(results["rows"])}
 <h2>Accuracy</h2>
 <p class="note">Percent. Pixel metrics at {conditions["pixel_size"]}×{conditions["pixel_size"]}. The F1-max columns pick
-their threshold on the test labels, as papers do; the last two columns are what the bundle's own threshold does.</p>
+their threshold on the test labels, as papers do; the last three columns are what the bundle's own threshold does, with
+95 % Clopper–Pearson intervals, and what it promised: false rejects on average, and at most with 95 % confidence.</p>
 {_accuracy_table(results)}
 {_notes(results)}
 <h2>Latency</h2>
@@ -64,8 +66,11 @@ The mask at the frame’s resolution is made when it is asked for, and is in non
 
 
 def _notes(results: dict[str, Any]) -> str:
-    rows = [row for row in (*results["rows"], *results["averages"]) if row["protocol"]]
-    return "".join(f'<p class="note">{html.escape(row["bundle"])}: {html.escape(row["protocol"])}</p>' for row in rows)
+    rows = [*results["rows"], *results["averages"]]
+    notes = [(row["bundle"], row["protocol"]) for row in rows if row["protocol"]]
+    warnings = [(row["bundle"], row["promise"]["warning"]) for row in results["rows"] if row["promise"]]
+    notes += [(f"Warning: {bundle}", warning) for bundle, warning in warnings if warning]
+    return "".join(f'<p class="note">{html.escape(bundle)}: {html.escape(text)}</p>' for bundle, text in notes)
 
 
 def _plot(rows: Sequence[dict[str, Any]]) -> str:
@@ -74,7 +79,8 @@ def _plot(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         x, y = row["latency_ms"]["p50"], 100 * row["image_auroc"]
         axes.errorbar(x, y, xerr=[[0], [row["latency_ms"]["p99"] - x]], fmt="o", markersize=8, capsize=3)
-        axes.annotate(f"{row['bundle']} ({row['category']})", (x, y), xytext=(8, 6), textcoords="offset points")
+        name = valid(f"{row['bundle']} ({row['category']})")
+        axes.annotate(name, (x, y), xytext=(8, 6), textcoords="offset points", parse_math=False)
     axes.set(xlabel="latency, ms (p50, bar to p99; log scale)", ylabel="image AUROC, %", xscale="log")
     axes.margins(x=0.5)
     lowest = min(100 * row["image_auroc"] for row in rows)
@@ -106,9 +112,12 @@ def _percent(value: float | None) -> str:
 def _accuracy_table(results: dict[str, Any]) -> str:
     lines = []
     for row in [*results["rows"], *results["averages"]]:
-        shares = [_percent(row.get(name)) for name in ("false_reject_rate", "detection_rate")]
-        lines.append([row["bundle"], row["category"], *(_percent(row[name]) for name in METRICS), *shares])
-    header = ["bundle", "category", *METRICS.values(), "good rejected", "defects found"]
+        rejected, found = (share_with_interval(row, name) for name in OWN_THRESHOLD)
+        promise = row.get("promise")
+        promised = f"{_percent(promise['average'])}, at most {_percent(promise['limit'])}" if promise else "–"
+        metrics = [_percent(row[name]) for name in METRICS]
+        lines.append([row["bundle"], row["category"], *metrics, found, rejected, promised])
+    header = ["bundle", "category", *METRICS.values(), "defects found", "good rejected", "promised"]
     return _table(header, lines, means=len(results["averages"]))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime.quantization as quantization
 from numpy.typing import NDArray
 
-from edgead.console import Console
+from edgead.console import Console, Track
 from edgead.datasets import Frames, load_frames, open_category
 from edgead.decision import Threshold
 from edgead.errors import ConfigError, DataError
@@ -21,7 +21,6 @@ from edgead.export.entropy import narrowed
 from edgead.export.precision import Ranges
 from edgead.images import PixelFormat
 from edgead.runtime.engines import Engine
-from edgead.train.method import Track
 
 METHODS = ("minmax", "entropy", "percentile")
 PERCENTILE = 99.999

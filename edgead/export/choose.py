@@ -6,21 +6,23 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgead.bundle import MODEL, Bundle, describe_gate, write_bundle
+from edgead import schema
+from edgead.bundle import MODEL, Bundle, write_bundle
 from edgead.console import Console
 from edgead.datasets import Frames
 from edgead.errors import ConfigError, GateError
 from edgead.export.calibration import Calibration, load_images, measure_ranges, warn_of_anomalies
 from edgead.export.complete import Assembled, fit_limits
 from edgead.export.gate import Budget, Gate, Labelled
-from edgead.export.lower import Lowered, Lowering, lower
+from edgead.export.lower import Lowered, Lowering, finite, lower, to_records
 from edgead.export.precision import PRECISIONS, Ranges, with_names_and_constants
+from edgead.manifest import AttemptRecord, BudgetRecord, CalibrationRecord, FormRecord, GateRecord, ParityRecord
 from edgead.runtime.engines import Engine, first_line
 from edgead.runtime.engines.auto import ON_GPU, open_good, time_engines, usable_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -141,26 +143,21 @@ def choose(trial: Trial, precision: str, calibration: Calibration) -> Assembled:
     else:
         _warn_of_better(console, speed, name)
     chosen = candidates[name]
-    gate_facts = {**chosen.manifest.gate, "milliseconds_here": speed, "failed_here": failed}
+    gate_facts = dataclasses.replace(chosen.manifest.gate or GateRecord(), milliseconds_here=speed, failed_here=failed)
     return dataclasses.replace(chosen, manifest=dataclasses.replace(chosen.manifest, gate=gate_facts))
 
 
-def _calibrate(trial: Trial, engine: Engine, gate: Gate, calibration: Calibration) -> tuple[dict[str, Any], Ranges]:
+def _calibrate(trial: Trial, engine: Engine, gate: Gate, calibration: Calibration) -> tuple[CalibrationRecord, Ranges]:
     manifest = trial.float32.manifest
     frames = load_images(calibration, trial.images, manifest.size, manifest.pixels, trial.seed, trial.console)
     warn_of_anomalies(frames, engine, gate.threshold, gate.reference[0][gate.normals :], trial.console)
     track = trial.console.track(f"calibrating ({calibration.method})")
     ranges = measure_ranges(trial.float32.folder / MODEL, frames.frames, calibration.method, track)
-    facts = {
-        "method": calibration.method,
-        "images": len(frames.frames),
-        "source": "folder" if calibration.data else trial.source,
-        "fingerprint": frames.fingerprint,
-    }
-    return facts, ranges
+    source = "folder" if calibration.data else trial.source
+    return CalibrationRecord(calibration.method, len(frames.frames), source, frames.fingerprint), ranges
 
 
-def _complete(trial: Trial, gate: Gate, lowered: Lowered, images: dict[str, Any]) -> Assembled:
+def _complete(trial: Trial, gate: Gate, lowered: Lowered, images: CalibrationRecord) -> Assembled:
     """Write the graphs of a precision and what the manifest says about them."""
     folder = trial.float32.folder.with_name(lowered.precision)
     folder.mkdir()
@@ -176,32 +173,33 @@ def _complete(trial: Trial, gate: Gate, lowered: Lowered, images: dict[str, Any]
     judgement, allowed = lowered.judgement, trial.float32.manifest.parity
     errors = {name: judgement.worst(name) for name in ("score_error", "map_error")}
     score_outputs, map_outputs = zip(*lowered.golden)
+    map_tolerance = allowed.tolerance if allowed.map_tolerance is None else allowed.map_tolerance
+    record = GateRecord(
+        budget=BudgetRecord(gate.budget.auroc_drop, gate.budget.flips),
+        held_out_normals=gate.normals,
+        synthetic_anomalies=len(gate.frames) - gate.normals,
+        labelled_images=len(gate.labelled.frames) if gate.labelled else 0,
+        forms=schema.read(dict[str, FormRecord], judgement.forms),
+        layers=lowered.layers,
+        handed_back=tuple(lowered.kept),
+        sensitivity=to_records(lowered.table),
+        attempts=schema.read(tuple[AttemptRecord, ...], finite(lowered.trace)),
+    )
     manifest = dataclasses.replace(
         trial.float32.manifest,
         precision=lowered.precision,
         calibration=images,
-        parity={
-            "frames": len(gate.frames),
-            **errors,
-            "tolerance": allowed["tolerance"] + _engines_may_differ(score_outputs, errors["score_error"]),
-            "map_tolerance": allowed["map_tolerance"] + _engines_may_differ(map_outputs, errors["map_error"]),
-        },
-        gate={
-            "budget": dataclasses.asdict(gate.budget),
-            "held_out_normals": gate.normals,
-            "synthetic_anomalies": len(gate.frames) - gate.normals,
-            "labelled_images": len(gate.labelled.frames) if gate.labelled else 0,
-            "forms": judgement.forms,
-            "layers": lowered.layers,
-            "handed_back": lowered.kept,
-            "sensitivity": _finite(lowered.table),
-            "attempts": _finite(lowered.trace),
-        },
+        parity=ParityRecord(
+            frames=len(gate.frames),
+            score_error=errors["score_error"],
+            map_error=errors["map_error"],
+            tolerance=allowed.tolerance + _engines_may_differ(score_outputs, errors["score_error"]),
+            map_tolerance=map_tolerance + _engines_may_differ(map_outputs, errors["map_error"]),
+        ),
+        gate=record,
         **fit_limits(judgement.scores, judgement.peaks, trial.false_reject).fields(),
     )
-    summary = (
-        f"{lowered.precision}: {describe_gate(manifest.gate)}; scores differ by at most {errors['score_error']:.2g}"
-    )
+    summary = f"{lowered.precision}: {record.describe()}; scores differ by at most {errors['score_error']:.2g}"
     return Assembled(folder, manifest, dataclasses.replace(trial.float32.golden, forms=lowered.golden), summary)
 
 
@@ -218,15 +216,6 @@ def _engines_may_differ(outputs: Sequence[NDArray[np.float32]], error: float) ->
     spread = max(float(np.ptp(values)) for values in outputs)
     apart = max(float(np.abs(values - outputs[0]).max()) for values in outputs)
     return min(SLACK * error, MOST_OF_SPREAD * spread, max(SLACK * apart, LEAST_SLACK * spread))
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON cannot hold by None: a layer may give infinity or no number at all before it is handed back."""
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _measure_speed(

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 import edgead
-from edgead.bundle import FORMAT, MODEL, Golden, Manifest, Outputs, write_bundle
+from edgead.bundle import FORMAT, MODEL, Golden, Outputs, write_bundle
 from edgead.console import Console
 from edgead.decision import Threshold, conformal_threshold
 from edgead.export.graph_rules import warn_of_refusals
 from edgead.export.parity import HALF_TOLERANCE, TOLERANCE, check_parity
+from edgead.manifest import Manifest, ParityRecord, StoredThreshold
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.checked import check_outputs
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -43,8 +45,9 @@ class Limits:
     def fields(self) -> dict[str, Any]:
         """Return the manifest's fields."""
         # The scores are kept so that `--threshold fpr:…` can choose anew beside the line, also where a region counts.
-        kept = {"scores": self.scores, "peaks": self.peaks}
-        return {"threshold": {**dataclasses.asdict(self.threshold), **kept}, "mask_threshold": self.mask}
+        facts = self.threshold.fields()
+        stored = StoredThreshold(**facts, scores=tuple(self.scores), peaks=tuple(self.peaks))
+        return {"threshold": stored, "mask_threshold": self.mask}
 
 
 def fit_limits(scores: NDArray[np.float32], peaks: NDArray[np.float32], false_reject: float) -> Limits:
@@ -109,7 +112,7 @@ def assemble(
     manifest = Manifest(
         format=FORMAT,
         precision=precision,
-        parity=dataclasses.asdict(parity),
+        parity=ParityRecord(**dataclasses.asdict(parity)),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         edgead=edgead.__version__,
         **limits(engine).fields(),
@@ -128,11 +131,19 @@ def seal(folder: Path, assembled: Assembled, console: Console) -> Manifest:
     for other in others:
         shutil.rmtree(other)
     warn_of_refusals(folder / MODEL, console)
-    manifest = write_bundle(folder, assembled.manifest, assembled.golden)
+    made = assembled.manifest
+    if made.reconstruction and not all(_makes(graph, made.reconstruction.tensor) for graph in folder.glob("*.onnx")):
+        console.say("At this precision the graph holds no reconstruction to look at")
+        made = dataclasses.replace(made, reconstruction=None)
+    manifest = write_bundle(folder, made, assembled.golden)
     console.say(assembled.summary)
-    names = [field.name for field in dataclasses.fields(Threshold)]
-    console.say(Threshold(**{name: manifest.threshold[name] for name in names}).describe())
+    console.say(manifest.threshold.describe())
     return manifest
+
+
+def _makes(graph: Path, tensor: str) -> bool:
+    nodes = onnx.load(graph, load_external_data=False).graph.node
+    return any(tensor in node.output for node in nodes)
 
 
 def run_singly(engine: Engine, frames: Frames, track: Any) -> Outputs:

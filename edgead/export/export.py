@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgead.train  # noqa: F401  first: it says what to install where PyTorch is missing
-from edgead.bundle import MODEL, Bundle, is_bundle
+from edgead import schema
+from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames, open_category
+from edgead.datasets.copies import keep_distinct
 from edgead.decision import check_false_reject
 from edgead.errors import CheckpointError, DataError
 from edgead.export.calibration import Calibration, find_images
@@ -19,8 +21,10 @@ from edgead.export.choose import Trial, check_precision, choose
 from edgead.export.complete import Assembled, assemble, limits_of, seal
 from edgead.export.gate import Budget, read_labelled
 from edgead.export.parity import run_reference
-from edgead.export.to_onnx import write_onnx
+from edgead.export.target import choose_target
+from edgead.export.to_onnx import facts_of_reconstruction, write_onnx
 from edgead.files import atomic_folder
+from edgead.manifest import DataRecord, InputRecord, LearnedSource, Manifest, TrainingRecord, sizes_of
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
 from edgead.train.foreground import load_parts, parts_fingerprint
@@ -72,6 +76,7 @@ def export(
     precision: str = "fp32",
     calibration: Calibration | None = None,
     budget: Budget | None = None,
+    force: bool = False,
     console: Console | None = None,
 ) -> Bundle:
     """Write a run's model as a bundle.
@@ -82,7 +87,8 @@ def export(
     Args:
         run_folder: a finished run.
         data: where the data is now, if it has moved. With labelled test images in it, the gate judges on them too.
-        out: the bundle's folder; ``runs/export/RUN.edgead`` by default. A bundle that is there is replaced.
+        out: the bundle's folder; ``runs/export/RUN.edgead`` by default, ``RUN-int8.edgead`` in another precision.
+            The same bundle, made again, replaces the one that is there.
         false_reject: wanted bound on the share of good parts that fail.
         settings: ``"name=value"`` overrides of what the method leaves open at export, `Method.export_settings`; the
             manifest's configuration holds them.
@@ -90,6 +96,7 @@ def export(
             those that pass the gate.
         calibration: what INT8 is scaled on.
         budget: what the gate allows.
+        force: replace any bundle in `out`.
         console: what shows progress.
 
     Raises:
@@ -100,23 +107,38 @@ def export(
     check_false_reject(false_reject)
     run_folder, console = Path(run_folder), console or Console()
     run, method = checkpoint.load_method(run_folder, settings)
-    path = Path(out) if out else Path("runs", "export", run_folder.resolve().name + ".edgead")
-    if path.exists() and not is_bundle(path):
-        raise DataError(f"{path} exists and is not a bundle, or holds other files too; choose another --out.")
+    calibration = calibration or Calibration()
+
+    def same(there: Manifest) -> bool:
+        made = (there.method, there.config, there.data.fingerprint, there.training.created, there.training.seed)
+        scaled = None if there.calibration is None else (there.calibration.method, there.calibration.source)
+        how = (there.threshold.requested_bound, scaled if there.precision != "fp32" else None)
+        wanted = (calibration.method, "folder" if calibration.data else "training")
+        return (
+            made == (run.method, schema.write(run.config), run.fingerprint, run.created, run.seed)
+            and precision in (there.precision, "auto")
+            and how == (false_reject, wanted if there.precision != "fp32" else None)
+        )
+
+    path = choose_target(out, "export", run_folder.resolve().name, precision, same, force)
     root = _find_data(run, Path(data or run.data))
-    images, calibration = [root / name for name in run.normals], calibration or Calibration()
+    images = [root / name for name in run.normals]
     if precision != "fp32":
         find_images(calibration, images)  # too few of them are said at once
     held_out = _load_held_out(run, root, console)
     rng = np.random.default_rng((run.seed, 0x60D))
-    count = SYNTHETIC if precision != "fp32" else min(len(held_out.frames), PARITY_FRAMES)
     parts = load_parts(run.config.get("foreground", ""), held_out.paths, method.config.size)
     if not run.fits_held_out_parts(parts_fingerprint(parts)):
         raise DataError(
             f"The masks in {run.config['foreground']} are not those that this run was started with.\n"
             "Bring the right ones back, or train anew."
         )
+    distinct = keep_distinct(held_out.frames)
+    if len(distinct) < len(held_out.frames):
+        console.say(f"of {len(held_out.frames)} held-out images {len(distinct)} differ: each picture counts once")
+        held_out, parts = held_out.only(distinct), None if parts is None else parts[distinct]
     data_held_out = TrainingData(held_out.frames, sources=load_learned(run_folder, run), parts=parts)
+    count = SYNTHETIC if precision != "fp32" else min(len(held_out.frames), PARITY_FRAMES)
     anomalies = np.stack([method.example(data_held_out, rng)["frame"] for _ in range(count)])
     with atomic_folder(path) as folder:
         assembled = _assemble(method, run, held_out, anomalies, false_reject, path, folder / "fp32", console)
@@ -149,9 +171,17 @@ def _assemble(
     count = min(len(held_out.frames), PARITY_FRAMES)
     console.say("tracing the network to ONNX")
     size = (held_out.frames.shape[1], held_out.frames.shape[2])
-    depth = {} if run.depth_range is None else {"channels": run.pixels.channels, "depth_range": list(run.depth_range)}
+    channels = None if run.depth_range is None else run.pixels.channels
     folder.mkdir()
-    write_onnx(method.deployable(), size, folder / MODEL, method.sensitive, run.pixels.channels)
+    shown = method.reconstruction()
+    write_onnx(
+        method.deployable(),
+        size,
+        folder / MODEL,
+        method.sensitive,
+        run.pixels.channels,
+        shown.module if shown else "",
+    )
     return assemble(
         folder,
         {
@@ -160,10 +190,11 @@ def _assemble(
             "preset": run.preset,
             "config": run.config,
             "category": run.category,
-            "input": {"height": size[0], "width": size[1], "bit_depth": run.bit_depth, **depth},
-            "data": {"fingerprint": run.fingerprint, "held_out_fingerprint": held_out.fingerprint},
+            "input": InputRecord(size[0], size[1], run.bit_depth, channels=channels, depth_range=run.depth_range),
+            "data": DataRecord(run.fingerprint, held_out.fingerprint),
             "training": _training(run, method),
-            "images": run.image_sizes or held_out.size_ranges(),
+            "images": run.image_sizes or sizes_of(held_out.size_ranges()),
+            "reconstruction": facts_of_reconstruction(shown),
         },
         reference=lambda frames: run_reference(method.detector(), frames),
         probes=np.concatenate([held_out.frames[:count], anomalies[:count]]),
@@ -198,19 +229,22 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
     return frames
 
 
-def _training(run: RunConfig, method: Method) -> dict[str, object]:
-    steps = method.config.total_steps(len(run.normals))
-    learned = {
-        "sources": [{"name": source.name, "fingerprint": source.fingerprint} for source in run.sources],
-        "protocol": method.card.protocol,
-    }
-    return {
-        **(learned if run.sources else {}),
-        **({"changes": list(run.changes)} if run.changes else {}),
-        "seed": run.seed,
-        "steps": steps,
-        "images": len(run.normals),
-        "precision": run.precision,
-        "created": run.created,
-        "versions": run.versions,
-    }
+def _training(run: RunConfig, method: Method) -> TrainingRecord:
+    return TrainingRecord(
+        sources=tuple(LearnedSource(source.name, source.fingerprint) for source in run.sources) or None,
+        protocol=method.card.protocol if run.sources else None,
+        changes=run.changes or None,
+        departures=run.departures or None,
+        devices=run.devices or None,
+        copies=run.copies,
+        near_copies=run.near_copies,
+        seed=run.seed,
+        steps=method.config.total_steps(run.steps_in_epoch),
+        images=len(run.normals),
+        epoch_images=run.epoch_images or len(run.normals),
+        textures="pictures" if run.textures else "procedural" if method.takes_textures else "none",
+        weights=(Path(run.weights).name if run.weights else "download") if "backbone" in run.config else None,
+        precision=run.precision,
+        created=run.created,
+        versions=run.versions,
+    )

@@ -12,6 +12,7 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from edgead.errors import ModelError
 from edgead.export.opset import is_standard, version_of
+from edgead.graph_file import ENDLESS
 
 OLDEST = 13
 """Models of older operator sets are converted upwards first."""
@@ -126,6 +127,11 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
             f"{defs.onnx_opset_version()}.\nUpgrade with:  pip install --upgrade onnx onnxruntime"
         )
     kinds = {node.op_type for node in all_nodes(model.graph)}
+    if endless := kinds & {*ENDLESS}:
+        raise ModelError(
+            f"{path} repeats a part of itself ({', '.join(sorted(endless))}), which may never end: a bundle has none.\n"
+            "Export the model with a fixed number of steps, without control flow."
+        )
     unknown = sorted(kind for kind in kinds if not defs.has(kind, max_inclusive_version=version))
     if unknown:
         raise ModelError(f"{path} uses operators that are not in operator set {version}: {_some(unknown)}.")
@@ -178,23 +184,26 @@ def find_input(model: onnx.ModelProto, wanted: str | None) -> onnx.ValueInfoProt
     if len(chosen.type.tensor_type.shape.dim) != 4:
         raise ModelError(
             f"The input '{chosen.name}' has the shape {_shape(chosen)}; a batch of images has four sides: "
-            "N×3×H×W or N×H×W×3."
+            "N×3×H×W or N×H×W×3, or 1 in place of 3."
         )
     return chosen
 
 
-def is_channels_last(value: onnx.ValueInfoProto) -> bool:
-    """Tell N×H×W×3 from N×3×H×W.
+def find_channels(value: onnx.ValueInfoProto) -> tuple[int, bool]:
+    """Return the channels of the images that an input takes, 3 or 1, and whether they come last, N×H×W×C.
 
     Raises:
         ModelError: neither.
     """
     _, second, _, last = dimensions(value)
-    if second in (0, 3) and (second == 3 or last != 3):
-        return False
-    if last == 3:
-        return True
-    raise ModelError(f"The input '{value.name}' has the shape {_shape(value)}; colour images have three channels.")
+    for channels in (3, 1):
+        if channels in (second, last):
+            return channels, second != channels
+    if second == 0:
+        return 3, False
+    raise ModelError(
+        f"The input '{value.name}' has the shape {_shape(value)}; colour images have three channels, grey ones one."
+    )
 
 
 def pick_outputs(model: onnx.ModelProto, score: str | None, anomaly_map: str | None) -> tuple[str | None, str]:

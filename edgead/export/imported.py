@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,21 +13,24 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 import edgead
-from edgead.bundle import MODEL, Bundle, is_bundle
+from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
-from edgead.datasets import Frames, load_frames, open_category
+from edgead.datasets import open_category
 from edgead.decision import Threshold, check_false_reject
-from edgead.errors import ConfigError, DataError, ModelError
+from edgead.errors import ConfigError, ModelError
 from edgead.export import anomalib
+from edgead.export.calibration import find_images
+from edgead.export.choose import PrecisionOptions, Trial, choose
 from edgead.export.complete import Assembled, Limits, assemble, limits_of, seal
-from edgead.export.foreign import dimensions, find_input, is_channels_last, pick_outputs, precision_of, read_onnx
+from edgead.export.foreign import dimensions, find_channels, find_input, pick_outputs, precision_of, read_onnx
+from edgead.export.gate import read_labelled
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.original import Original, Reading, as_maps, find_resize, observe
+from edgead.export.target import choose_target
+from edgead.export.threshold_data import ThresholdData, load_threshold_data
 from edgead.export.wrap import wrap
 from edgead.files import atomic_folder, sha256
-
-if TYPE_CHECKING:
-    from edgead.export.choose import PrecisionOptions
+from edgead.manifest import DataRecord, HeadRecord, InputRecord, Manifest, Origin, TrainingRecord, sizes_of
 
 SOURCES = ("onnx", "anomalib")
 PROBES = 6
@@ -63,8 +66,8 @@ class OnnxOptions:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if values is not None and (len(values) != 3 or not np.isfinite(values).all()):
-                raise ConfigError(f"--{name} takes three numbers, one for each channel, not {values}.")
+            if values is not None and (len(values) not in (1, 3) or not np.isfinite(values).all()):
+                raise ConfigError(f"--{name} takes three numbers, one for each channel (grey: one), not {values}.")
         if self.std is not None and min(self.std) <= 0:
             raise ConfigError(f"--std must be positive, not {self.std}.")
         if self.scale is not None and not 0 < self.scale < np.inf:
@@ -106,6 +109,7 @@ def import_onnx(
     out: str | Path | None = None,
     false_reject: float = 0.01,
     precision: PrecisionOptions | None = None,
+    force: bool = False,
     console: Console | None = None,
 ) -> Bundle:
     """Make a bundle of somebody else's ONNX model.
@@ -118,9 +122,11 @@ def import_onnx(
         options: what the file does not say.
         threshold_data: images of good parts, best ones that the model was not trained on. May be left out for
             anomalib's models, which hold a threshold.
-        out: the bundle's folder; ``runs/import/NAME.edgead`` by default. A bundle that is there is replaced.
+        out: the bundle's folder; ``runs/import/NAME.edgead`` by default, ``NAME-int8.edgead`` in another precision.
+            The same bundle, made again, replaces the one that is there.
         false_reject: wanted bound on the share of good parts that fail.
         precision: to a lower precision than the model's.
+        force: replace any bundle in `out`.
         console: what shows progress.
 
     Raises:
@@ -132,11 +138,11 @@ def import_onnx(
     if source not in SOURCES:
         raise ConfigError(f"--from is one of {', '.join(SOURCES)}, not '{source}'.")
     check_false_reject(false_reject)
-    folder = target(out, path.stem)
     model = read_onnx(path)
     taken = _take_anomalib(model, options) if source == "anomalib" else _take(model, options)
     console.say(describe(taken.reading))
-    normals = None if threshold_data is None else load_normals(threshold_data, taken.reading.size, console)
+    normals = None if threshold_data is None else load_threshold_data(threshold_data, taken.reading.size, console)
+    folder = choose_import_target(out, [path], source, normals, false_reject, precision, force)
     own = _own_limits(taken.heads) if normals is None else None
     if normals is None and own is None:
         raise ConfigError("The model holds no threshold. Give images of good parts with --threshold-data DIR.")
@@ -160,7 +166,7 @@ def import_onnx(
             reference=original.reference,
             probes=probes,
             shown=[0, 1, len(probes) // 2, len(probes) // 2 + 1],
-            limits=lambda engine: own or limits_of(engine, normals.frames, false_reject, console),  # type: ignore[union-attr]
+            limits=lambda engine: own or limits_of(engine, normals.frames.frames, false_reject, console),  # type: ignore[union-attr]
             console=console,
             precision=precision_of(model),
         )
@@ -171,34 +177,36 @@ def import_onnx(
     return Bundle(folder, manifest)
 
 
-def target(out: str | Path | None, name: str) -> Path:
-    """Return where an imported bundle goes.
+def choose_import_target(
+    out: str | Path | None,
+    files: Sequence[Path],
+    method: str,
+    normals: ThresholdData | None,
+    false_reject: float,
+    precision: PrecisionOptions | None,
+    force: bool,
+) -> Path:
+    """Return where an imported bundle goes, see `edgead.export.target`.
 
     Raises:
         DataError: something else is there.
     """
-    path = Path(out) if out else Path("runs", "import", f"{name}.edgead")
-    if path.exists() and not is_bundle(path):
-        raise DataError(f"{path} exists and is not a bundle, or holds other files too; choose another --out.")
-    return path
+    named, wanted = files_of(files), precision.precision if precision else ""
+
+    def same(there: Manifest) -> bool:
+        return (
+            there.origin is not None
+            and (there.method, there.origin.files.items() >= named.items()) == (method, True)
+            and there.data.held_out_fingerprint == (normals.frames.fingerprint if normals else "")
+            and there.threshold.requested_bound in (false_reject, 1.0)
+            and (wanted == "auto" or wanted in (there.precision, ""))
+            and (wanted != "" or there.calibration is None)
+        )
+
+    return choose_target(out, "import", files[0].stem, wanted or "fp32", same, force)
 
 
-def load_normals(data: str | Path, size: tuple[int, int], console: Console) -> Frames:
-    """Read the good images of a folder or of a data set's training part.
-
-    Raises:
-        DataError: there are none that can be read.
-    """
-    category = open_category(data)
-    frames = load_frames(category.normals, size, progress=console.track("reading good images"))
-    for line in frames.skipped[:3]:
-        console.say(f"left out: {line}")
-    if not len(frames.frames):
-        raise DataError(f"No image of a good part in {data} could be read; the threshold needs some.")
-    return frames
-
-
-def probe_frames(normals: Frames | None, size: tuple[int, int]) -> NDArray[np.uint8]:
+def probe_frames(normals: ThresholdData | None, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the frames that graph and original are compared on: real ones first, then as many with noise in them."""
     rng = np.random.default_rng(0x1A9)
     if normals is None:
@@ -206,7 +214,7 @@ def probe_frames(normals: Frames | None, size: tuple[int, int]) -> NDArray[np.ui
         rows, columns = (np.arange(side) * 8 // side for side in size)
         real = coarse[:, rows][:, :, columns]
     else:
-        real = normals.frames[:PROBES]
+        real = normals.frames.frames[:PROBES]
         real = np.concatenate([real] * (2 // len(real) + 1)) if len(real) < 2 else real
     return np.concatenate([real, disturb(real, rng)])
 
@@ -223,7 +231,11 @@ def disturb(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
 
 
 def lower_precision(
-    assembled: Assembled, options: PrecisionOptions, normals: Frames | None, false_reject: float, console: Console
+    assembled: Assembled,
+    options: PrecisionOptions,
+    normals: ThresholdData | None,
+    false_reject: float,
+    console: Console,
 ) -> Assembled:
     """Lower an imported float32 graph behind the gate of docs/precision.md; frames with noise stand for anomalies.
 
@@ -231,43 +243,41 @@ def lower_precision(
         GateError: the precision does not pass.
         ConfigError: there is nothing to judge on, or nothing to lower.
     """
-    # These need torch, which an import by itself does not.
-    from edgead.export.calibration import find_images
-    from edgead.export.choose import Trial, choose
-    from edgead.export.gate import read_labelled
-
     if normals is None:
         raise ConfigError("A lower precision is judged on images of good parts; give some with --threshold-data DIR.")
     if assembled.manifest.precision != "fp32":
         raise ConfigError(f"The model comes in {assembled.manifest.precision} already; leave out --precision.")
-    find_images(options.calibration, normals.paths)  # too few of them are said before anything is scored
-    manifest, labelled = assembled.manifest, None
+    find_images(options.calibration, normals.good)  # too few of them are said before anything is scored
+    manifest, labelled, frames = assembled.manifest, None, normals.frames
     if options.labelled:
         labelled = read_labelled(open_category(options.labelled), manifest.size, manifest.pixels, console)
         if labelled is None:
             raise ConfigError(f"{options.labelled} has no labelled test images, good and defective ones.")
     rng = np.random.default_rng(0x1A8)
-    anomalies = disturb(normals.frames[rng.integers(0, len(normals.frames), SYNTHETIC)], rng)
+    anomalies = disturb(frames.frames[rng.integers(0, len(frames.frames), SYNTHETIC)], rng)
     trial = Trial(
-        assembled, normals.paths, "threshold", 0, normals, anomalies, labelled, false_reject, options.budget, console
+        assembled, normals.good, "threshold", 0, frames, anomalies, labelled, false_reject, options.budget, console
     )
     return choose(trial, options.precision, options.calibration)
 
 
-def facts_of(folder: Path, method: str, reading: Reading, normals: Frames | None) -> dict[str, Any]:
+def facts_of(folder: Path, method: str, reading: Reading, normals: ThresholdData | None) -> dict[str, Any]:
     """Return the manifest's fields that every import of an ONNX model has."""
-    facts = {"height": reading.size[0], "width": reading.size[1], "bit_depth": 16}
-    print_of = normals.fingerprint if normals else ""
     return {
         "name": folder.name.removesuffix(".edgead"),
         "method": method,
         "preset": "imported",
-        "category": normals.paths[0].parent.name if normals else "",
-        "input": {**facts, "batch": reading.batch} if reading.batch else facts,
-        "data": {"fingerprint": "", "held_out_fingerprint": print_of},
-        "training": {},
-        "images": normals.size_ranges() if normals else {},
+        "category": normals.category if normals else "",
+        "input": InputRecord(reading.size[0], reading.size[1], 16, batch=reading.batch or None),
+        "data": data_of(normals),
+        "training": TrainingRecord(),
+        "images": sizes_of(normals.frames.size_ranges()) if normals else None,
     }
+
+
+def data_of(normals: ThresholdData | None) -> DataRecord:
+    """Return what the manifest says about the images: of an imported model's training nothing is known."""
+    return DataRecord("", normals.frames.fingerprint, normals.part) if normals else DataRecord()
 
 
 def files_of(paths: Sequence[Path]) -> dict[str, str]:
@@ -281,7 +291,7 @@ def files_of(paths: Sequence[Path]) -> dict[str, str]:
 
 def describe(reading: Reading) -> str:
     """Say in one line what the model is taken to want."""
-    order = "RGB" if reading.rgb else "BGR"
+    order = "grey" if reading.channels == 1 else "RGB" if reading.rgb else "BGR"
     text = f"input {reading.size[0]}×{reading.size[1]} {order}"
     text += f" divided by {reading.scale:g}" if reading.scale != 1 else ""
     if any(reading.mean) or any(value != 1 for value in reading.std):
@@ -296,7 +306,8 @@ def describe(reading: Reading) -> str:
 def _take(model: onnx.ModelProto, options: OnnxOptions, heads: Mapping[str, anomalib.Head] | None = None) -> _Taken:
     """Resolve what the options leave open from the model itself."""
     value = find_input(model, options.input)
-    channels_last = is_channels_last(value)
+    channels, channels_last = find_channels(value)
+    _check_channels(channels, options)
     if heads is None:
         score, anomaly_map = pick_outputs(model, options.score, options.map)
     else:
@@ -306,17 +317,28 @@ def _take(model: onnx.ModelProto, options: OnnxOptions, heads: Mapping[str, anom
     reading = Reading(
         input=value.name,
         size=(0, 0),
+        channels=channels,
         channels_last=channels_last,
         rgb=True if options.rgb is None else options.rgb,
         scale=options.scale or (1.0 if bytes_in else 255.0),
-        mean=options.mean or (0.0, 0.0, 0.0),
-        std=options.std or (1.0, 1.0, 1.0),
+        mean=options.mean or (0.0,) * channels,
+        std=options.std or (1.0,) * channels,
         score=score,
         map=anomaly_map,
         pool=options.share,
     )
     reading = dataclasses.replace(reading, size=_find_size(model, value, reading, options.size))
     return _Taken(model, observe(model, reading), dict(heads or {}), ())
+
+
+def _check_channels(channels: int, options: OnnxOptions) -> None:
+    """Refuse options that are of another number of channels than the model's."""
+    if channels == 1 and options.rgb is not None:
+        raise ConfigError("The model takes grey images, which have no colour order; leave out --rgb and --bgr.")
+    for name in ("mean", "std"):
+        values = getattr(options, name)
+        if values is not None and len(values) != channels:
+            raise ConfigError(f"--{name} takes one number for each of the model's {channels} channels, not {values}.")
 
 
 def _find_size(
@@ -383,20 +405,20 @@ def _wrapped(model: onnx.ModelProto, reading: Reading, original: Original) -> on
     return wrap(model, reading, None if size is None else (size[0], size[1]), (types[0], types[1], types[2]))
 
 
-def _origin(path: Path, source: str, taken: _Taken, opset: int) -> dict[str, Any]:
+def _origin(path: Path, source: str, taken: _Taken, opset: int) -> Origin:
     external = [path.with_name(name) for name in _data_files(path)]
     model = taken.model
     maker = " ".join(part for part in (model.producer_name, model.producer_version) if part)
-    origin: dict[str, Any] = {
-        "what": "an ONNX model of anomalib's" if source == "anomalib" else "an ONNX model",
-        "files": files_of([path, *external]),
-        "versions": {"maker": maker, **{each.key: each.value[:200] for each in model.metadata_props}},
-        "opset": {"model": version_of(model), "bundle": opset},
-        "edgead": edgead.__version__,
-    }
-    if taken.heads:
-        origin["anomalib"] = {name: dataclasses.asdict(head) for name, head in taken.heads.items()}
-    return {**origin, "notes": list(taken.notes)} if taken.notes else origin
+    heads = {name: HeadRecord(**dataclasses.asdict(head)) for name, head in taken.heads.items()}
+    return Origin(
+        what="an ONNX model of anomalib's" if source == "anomalib" else "an ONNX model",
+        files=files_of([path, *external]),
+        versions={"maker": maker, **{each.key: each.value[:200] for each in model.metadata_props}},
+        opset={"model": version_of(model), "bundle": opset},
+        edgead=edgead.__version__,
+        anomalib=heads or None,
+        notes=taken.notes or None,
+    )
 
 
 def _data_files(path: Path) -> list[str]:

@@ -14,13 +14,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgead.bundle import MODEL, Outputs, describe_sensitivity
+from edgead.bundle import MODEL, Outputs
 from edgead.console import Console
 from edgead.errors import BundleError, GateError
 from edgead.export.complete import run_singly
 from edgead.export.gate import Gate, Judgement
 from edgead.export.precision import Ranges, overflowing, quantizable, to_half, to_int8
-from edgead.export.to_onnx import is_sensitive
+from edgead.export.sensitive import is_sensitive
+from edgead.manifest import LayerRecord, describe_sensitivity
 from edgead.runtime.engines import CPU_MODEL
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
@@ -161,7 +162,7 @@ def lower(lowering: Lowering, gate: Gate, golden: NDArray[np.uint8], console: Co
     table: list[dict[str, Any]] = []
     if not judgement.passed:
         table = measure_layers(lowering, gate, console)
-        console.say(f"most sensitive: {describe_sensitivity(table)}")
+        console.say(f"most sensitive: {describe_sensitivity(to_records(table))}")
         order = [row["layer"] for row in table]
         kept, judgement = _fewest(order, attempt, judgement)
         if not judgement.passed:
@@ -243,6 +244,20 @@ def measure_layers(lowering: Lowering, gate: Gate, console: Console) -> list[dic
             rows.append((float(score_error), float(map_error), name))
     rows.sort(key=lambda row: -(row[0] + row[1]))
     return [{"layer": name, "score_error": score, "map_error": peak} for score, peak, name in rows]
+
+
+def to_records(table: Sequence[Mapping[str, Any]]) -> tuple[LayerRecord, ...]:
+    """Turn the rows of `measure_layers` into what the manifest holds."""
+    return tuple(LayerRecord(**finite(dict(row))) for row in table)
+
+
+def finite(value: Any) -> Any:
+    """Replace what JSON cannot hold by None: a layer may give infinity or no number at all before it is handed back."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _rms(values: NDArray[np.float32]) -> float:

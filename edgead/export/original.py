@@ -23,6 +23,8 @@ from edgead.runtime.engines import first_line
 
 Frames = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+GREY = np.array([[7471], [38470], [19595]], np.float32) / np.float32(65536)
+"""Blue's, green's and red's share of the grey value: Pillow's, which float32 adds up without rounding."""
 BEFORE = ("Conv", "ConvTranspose", "MatMul", "Gemm", "QLinearConv", "QuantizeLinear")
 """A Resize that comes before all of these changes the image, not a feature map."""
 
@@ -34,7 +36,8 @@ class Reading:
     Attributes:
         input: name of the image input.
         size: (height, width) of the images, pixels.
-        channels_last: N×H×W×3 instead of N×3×H×W.
+        channels: 3, or 1 where the model takes grey images: of colours as Pillow makes them, whole numbers.
+        channels_last: N×H×W×C instead of N×C×H×W.
         rgb: the colour order; BGR where False.
         scale: grey values are divided by it first …
         mean, std: … then this is subtracted, and divided by; for each channel, in the model's order.
@@ -47,6 +50,7 @@ class Reading:
 
     input: str
     size: tuple[int, int]
+    channels: int = 3
     channels_last: bool = False
     rgb: bool = True
     scale: float = 255.0
@@ -57,6 +61,11 @@ class Reading:
     pool: float = 0.0
     crop: tuple[int, int] | None = None
     batch: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image as the model takes it."""
+        return (*self.size, self.channels) if self.channels_last else (self.channels, *self.size)
 
     def outputs(self) -> list[str]:
         """The tensors that are read."""
@@ -84,9 +93,7 @@ class Original:
     def __init__(self, model: onnx.ModelProto, reading: Reading) -> None:
         self.reading = reading
         pruned = prune(model, reading.outputs())
-        height, width = reading.size
-        sides = (height, width, 3) if reading.channels_last else (3, height, width)
-        set_size(pruned, reading.input, (reading.batch or "N", *sides))
+        set_size(pruned, reading.input, (reading.batch or "N", *reading.shape))
         self._session = open_session(pruned)
         kind = self._session.get_inputs()[0].type
         self.type = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(kind, np.float32)
@@ -94,9 +101,12 @@ class Original:
     def prepare(self, frames: Frames) -> NDArray[Any]:
         """Frames ``[N, H, W, 3] uint8 BGR`` to what the model takes."""
         reading = self.reading
-        images = frames[..., ::-1] if reading.rgb else frames
+        if reading.channels == 1:
+            images = np.floor(frames.astype(np.float32) @ GREY + np.float32(0.5))
+        else:
+            images = (frames[..., ::-1] if reading.rgb else frames).astype(np.float32)
         mean, std = np.array(reading.mean, np.float32), np.array(reading.std, np.float32)
-        values: NDArray[Any] = (images.astype(np.float32) / np.float32(reading.scale) - mean) / std
+        values: NDArray[Any] = (images / np.float32(reading.scale) - mean) / std
         values = values if reading.channels_last else values.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(values.astype(self.type))
 

@@ -14,7 +14,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from edgead.errors import GateError
 from edgead.export.opset import version_of
-from edgead.export.to_onnx import is_sensitive
+from edgead.export.sensitive import is_sensitive
 from edgead.export.widen import WIDE, widen
 from edgead.runtime.engines import first_line
 

@@ -14,14 +14,23 @@ from torch import nn
 
 from edgead.errors import ConfigError
 from edgead.export.opset import OPSET
+from edgead.export.sensitive import MARK
 from edgead.export.simplify import simplify
+from edgead.manifest import ReconstructionRecord
+from edgead.train.method import Reconstruction
 
-MARK = "float32"
-"""A node with this part in its name (``/float32/nf/Exp``) stays in float32 whatever the rest of the graph becomes."""
+RECONSTRUCTIONS = "reconstructions"
+"""The tensor inside a graph that shows the reconstructed good image. It is no output: no engine computes or copies what
+nobody asked for, and `edgead.runtime.reconstruction` makes it one where it is looked at. Reasons: docs/adr/0030."""
 
 
 def write_onnx(
-    module: nn.Module, size: tuple[int, int], path: Path, sensitive: Sequence[str] = (), channels: int = 3
+    module: nn.Module,
+    size: tuple[int, int],
+    path: Path,
+    sensitive: Sequence[str] = (),
+    channels: int = 3,
+    shown: str = "",
 ) -> None:
     """Trace a module to ONNX, simplify the graph, and check the result.
 
@@ -34,37 +43,71 @@ def write_onnx(
         path: the file to write.
         sensitive: dotted names of submodules whose nodes are marked, see `MARK`.
         channels: of a frame.
+        shown: dotted name of a submodule whose output is named `RECONSTRUCTIONS` in the graph.
 
     Raises:
         ConfigError: a sensitive name that is no submodule, or one that is never called.
     """
-    trace(module, size, path, sensitive, channels)
+    trace(module, size, path, sensitive, channels, shown)
     simplify(path)
+    if shown:
+        _keep_inside(path)
     onnx.checker.check_model(str(path), full_check=True)
 
 
+def facts_of_reconstruction(shown: Reconstruction | None) -> ReconstructionRecord | None:
+    """Return the manifest's field on the reconstruction that a graph holds; None where it holds none."""
+    return ReconstructionRecord(RECONSTRUCTIONS, shown.black, shown.white) if shown else None
+
+
+def _keep_inside(path: Path) -> None:
+    """Make the reconstruction an inner tensor, in place."""
+    model = onnx.load(path)
+    kept = [value for value in model.graph.output if value.name != RECONSTRUCTIONS]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    onnx.save(model, path)
+
+
 def trace(
-    module: nn.Module, size: tuple[int, int], path: Path, sensitive: Sequence[str] = (), channels: int = 3
+    module: nn.Module,
+    size: tuple[int, int],
+    path: Path,
+    sensitive: Sequence[str] = (),
+    channels: int = 3,
+    shown: str = "",
 ) -> None:
     """Write the graph as the tracer gives it; see `write_onnx`."""
     example = torch.zeros((1, *size, channels), dtype=torch.uint8)
+    outputs = ["scores", "maps", *([RECONSTRUCTIONS] if shown else [])]
     with warnings.catch_warnings(), _marked(module, sensitive):
         warnings.simplefilter("ignore")  # the exporter announces its successor, which cannot write this operator set
         torch.onnx.export(
-            module,
+            _Showing(module, shown).eval() if shown else module,
             (example,),
             str(path),
             dynamo=False,
             opset_version=OPSET,
             input_names=["frames"],
-            output_names=["scores", "maps"],
-            dynamic_axes={"frames": {0: "N"}, "scores": {0: "N"}, "maps": {0: "N"}},
+            output_names=outputs,
+            dynamic_axes={name: {0: "N"} for name in ("frames", *outputs)},
         )
 
 
-def is_sensitive(node: onnx.NodeProto) -> bool:
-    """Tell whether a node was traced in a sensitive submodule."""
-    return f"/{MARK}/" in node.name
+class _Showing(nn.Module):
+    """A module that gives the output of one of its submodules, too."""
+
+    def __init__(self, module: nn.Module, shown: str) -> None:
+        super().__init__()
+        self.module, self.found = module, torch.empty(0)
+        module.get_submodule(shown).register_forward_hook(self._keep)
+
+    def _keep(self, _module: nn.Module, _arguments: Any, output: torch.Tensor) -> None:
+        self.found = output
+
+    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        scores, maps = self.module(frames)
+        return scores, maps, self.found
 
 
 @contextlib.contextmanager

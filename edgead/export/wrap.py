@@ -10,7 +10,8 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from edgead.errors import ModelError
 from edgead.export.foreign import prune
 from edgead.export.opset import version_of
-from edgead.export.original import Reading, set_size, top_count
+from edgead.export.original import GREY, Reading, set_size, top_count
+from edgead.export.sensitive import MARK
 
 PREFIX = "model/"
 """Before every name of the model's own, so that none can be one of the bundle's."""
@@ -61,8 +62,7 @@ def wrap(
     """
     graph = prune(model, reading.outputs())
     height, width = reading.size
-    sides = (height, width, 3) if reading.channels_last else (3, height, width)
-    set_size(graph, reading.input, (reading.batch or "N", *sides))
+    set_size(graph, reading.input, (reading.batch or "N", *reading.shape))
     graph = compose.add_prefix(graph, PREFIX)
     nodes = _Nodes(version_of(model))
     _front(nodes, reading, types[0])
@@ -102,7 +102,11 @@ def wrap(
 def _front(nodes: _Nodes, reading: Reading, kind: int) -> None:
     """Frames to the model's input, by the same operations in the same order as `Original.prepare`: equal bit by bit."""
     x = nodes.add("Cast", "frames", to=TensorProto.FLOAT)  # first: TensorRT's parser takes bytes into nothing else
-    if reading.rgb:
+    if reading.channels == 1:
+        x = nodes.add("MatMul", x, nodes.constant(GREY), output=f"edgead/{MARK}/grey")
+        x = nodes.add("Add", x, nodes.constant(np.array(0.5, np.float32)), output=f"edgead/{MARK}/half")
+        x = nodes.add("Floor", x, output=f"edgead/{MARK}/whole")
+    elif reading.rgb:
         x = nodes.add("Gather", x, nodes.numbers(2, 1, 0), axis=3)
     if reading.scale != 1:
         x = nodes.add("Div", x, nodes.constant(np.array(reading.scale, np.float32)))

@@ -84,7 +84,7 @@ def check_golden(bundle: Bundle, engine: Engine, batch: int = 1) -> Agreement:
         batch: size of the batch; engines may run it with other kernels than a single frame.
     """
     golden, parity = bundle.golden(), bundle.manifest.parity
-    limits = [parity["tolerance"], parity.get("map_tolerance", parity["tolerance"])]
+    limits = [parity.tolerance, parity.tolerance if parity.map_tolerance is None else parity.map_tolerance]
     if not getattr(engine, "exact", True):
         spreads = [float(np.ptp(values)) for values in (golden.scores, golden.maps)]
         limits = [max(limit, MOST_OF_SPREAD * spread) for limit, spread in zip(limits, spreads)]
@@ -92,7 +92,7 @@ def check_golden(bundle: Bundle, engine: Engine, batch: int = 1) -> Agreement:
     outputs = [engine.infer(golden.frames[index : index + 1]) for index in range(count)]
     scores, maps = (np.concatenate(parts) for parts in zip(*outputs))
     found = compare(golden, scores, maps, *limits)
-    if batch > 1 and found.good and bundle.manifest.input.get("batch") != 1:
+    if batch > 1 and found.good and bundle.manifest.input.batch != 1:
         order = np.arange(batch) % count
         forms = tuple((scores[order], maps[order]) for scores, maps in golden.forms)
         repeated = Golden(golden.frames[order], golden.scores[order], golden.maps[order], forms)

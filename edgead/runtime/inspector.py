@@ -25,7 +25,7 @@ from edgead.runtime.engines.checked import check
 from edgead.runtime.golden import open_proven
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
-from edgead.runtime.rules import Rules, check_min_area, check_region, check_shapes, choose_threshold
+from edgead.runtime.rules import LiveRules, Rules
 from edgead.runtime.sources.source import Captured, Source
 
 
@@ -88,7 +88,7 @@ class Prepared:
     fitted_at: float
 
 
-class Inspector:
+class Inspector(LiveRules):
     """Decides on frames. Close it (or use ``with``) to release the engine.
 
     Any number of threads may use it; the engine takes their frames one after the other. `threshold`, `region`,
@@ -123,51 +123,12 @@ class Inspector:
     ) -> None:
         self.bundle, self.engine = bundle, check(engine, bundle)
         self.size, self.shape, self.pixels = bundle.manifest.size, bundle.manifest.shape, bundle.manifest.pixels
-        self._threshold = choose_threshold(bundle.manifest, threshold)
-        self.region, self.min_area, self.shapes = region, min_area, shapes
+        super().__init__(bundle.manifest, threshold, region, min_area, shapes)
         self._blank = np.zeros((1, *self.shape), np.uint8)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"threshold {self.threshold:.6g}"
         return f"<Inspector {self.bundle.manifest.name} on {self.engine.name}, {state}>"
-
-    @property
-    def threshold(self) -> float:
-        """A score above it fails. Takes a number or ``"fpr:0.001"``, see `load`."""
-        return self._threshold
-
-    @threshold.setter
-    def threshold(self, wanted: float | str) -> None:
-        if wanted is None:
-            raise ConfigError("The threshold must be a finite number, or fpr: and a share as in fpr:0.001, not None.")
-        self._threshold = choose_threshold(self.bundle.manifest, wanted)
-
-    @property
-    def region(self) -> Mask | None:
-        """``(h, w) bool`` at the model's size, the part of the frame that counts; None for all of it. Read-only."""
-        return self._region
-
-    @region.setter
-    def region(self, region: Mask | None) -> None:
-        self._region = check_region(region, self.size)
-
-    @property
-    def min_area(self) -> int:
-        """Pixels of the frame; where the mask's largest connected part is smaller, the frame passes."""
-        return self._min_area
-
-    @min_area.setter
-    def min_area(self, area: int) -> None:
-        self._min_area = check_min_area(area)
-
-    @property
-    def shapes(self) -> tuple[str, ...]:
-        """Which of ``"boxes"`` and ``"contours"`` of the mask go into `Result.to_dict`."""
-        return self._shapes
-
-    @shapes.setter
-    def shapes(self, shapes: Sequence[str]) -> None:
-        self._shapes = check_shapes(shapes)
 
     @property
     def closed(self) -> bool:
@@ -244,7 +205,7 @@ class Inspector:
         if self.closed:
             raise DeviceError(f"The inspector of {self.bundle.manifest.name} is closed. Load the bundle again.")
         start = time.monotonic()
-        rules = Rules(self.threshold, self.bundle.manifest.mask_threshold, self.region, self.min_area)
+        rules = self.rules
         frames = [self._refit(prepared) for prepared in batch if prepared.fitted is not None]
         if len(frames) == 1:
             scores, maps = self.engine.infer(frames[0][None])

@@ -11,11 +11,14 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from edgead import schema
 from edgead.bundle import MODEL
 from edgead.decision import Verdict
+from edgead.depth import DepthRange
 from edgead.errors import ConfigError, DataError, SourceError
 from edgead.files import write_json
 from edgead.images import COLOUR, PixelFormat, cv2, read_image
@@ -24,8 +27,32 @@ from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import LineFile
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.source import Captured, FrameSource, Source
+from edgead.schema import OneOf, SchemaError, left_out
 
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RecordingFacts:
+    """What `recording.json` holds."""
+
+    format: int
+    bundle: str
+    model_sha256: str
+    depth_range: DepthRange | None = left_out()
+    engine: str = ""
+
+
+@dataclass(frozen=True)
+class RecordedResult:
+    """What is played back of a line of `events.jsonl`."""
+
+    source_id: str
+    frame_id: int
+    verdict: Annotated[str, OneOf(tuple(verdict.value for verdict in Verdict))]
+    reason: str = ""
+    cause: str | None = None
+    frame: str | None = None
 
 
 class Recorder(BaseSink):
@@ -48,9 +75,9 @@ class Recorder(BaseSink):
         self._folder, self._line = folder, 0
         (folder / "frames").mkdir(parents=True, exist_ok=True)
         manifest = inspector.bundle.manifest
-        facts = {"format": FORMAT, "bundle": manifest.name, "model_sha256": manifest.files[MODEL]}
-        depth = {} if inspector.depth_range is None else {"depth_range": inspector.depth_range}
-        write_json(folder / "recording.json", {**facts, **depth, "engine": inspector.engine.name})
+        model, depth_range = manifest.files[MODEL], inspector.depth_range
+        facts = RecordingFacts(FORMAT, manifest.name, model, depth_range, inspector.engine.name)
+        write_json(folder / "recording.json", schema.write(facts))
         self._events = LineFile(folder / "events.jsonl")
 
     def write(self, result: Result) -> None:
@@ -94,14 +121,19 @@ def open_replay(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """
     folder = Path(uri.partition(":")[2])
     try:
-        facts = json.loads((folder / "recording.json").read_text(encoding="utf-8"))
-        version = int(facts["format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        values = schema.load(folder / "recording.json")
+        version = values.get("format") if isinstance(values, dict) else None
+        if isinstance(version, int) and version > FORMAT:
+            raise SourceError(f"{folder} has format {version}; this edgead reads up to {FORMAT}.")
+        facts = schema.read(RecordingFacts, values)
+    except OSError as error:
         raise SourceError(f"{folder} is not a recording of edgead run --record.") from error
-    if version > FORMAT:
-        raise SourceError(f"{folder} has format {version}; this edgead reads up to {FORMAT}.")
-    recorded = facts.get("depth_range")
-    if pixels.depth_range is not None and recorded != list(pixels.depth_range):
+    except SchemaError as error:
+        raise SourceError(
+            f"{folder / 'recording.json'} is not that of a recording of edgead run --record: {error}."
+        ) from error
+    if pixels.depth_range is not None and facts.depth_range != pixels.depth_range:
+        recorded = None if facts.depth_range is None else list(facts.depth_range)
         raise SourceError(
             f"{folder} was recorded with the depth range {recorded}; the model has {list(pixels.depth_range)}."
         )
@@ -112,35 +144,71 @@ class Replay(FrameSource):
     """Gives the frames of a recording again, with their sources' names and numbers.
 
     What was UNKNOWN then for a reason that lies in time (late, stale, silent …) is UNKNOWN again for the same reason.
-    Frames that were dropped are not there to be given; `dropped` holds their recorded lines after the replay.
+    Frames that were dropped are not there to be given; `dropped` holds their recorded lines after the replay. A line
+    that cannot be read is an error in place of a frame; only the last one, which was cut when the recording was killed,
+    is left out, and `remark` says so.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"replay:{folder}")
         self.folder = folder
         self.dropped: list[dict[str, Any]] = []
+        self._events = folder / "events.jsonl"
+        self._last = _cut_line(self._events)
+        if self._last is not None:
+            self.remark = f"the recording was killed while line {self._last} was written; that line is left out"
 
     def read(self) -> Iterator[Captured]:
-        with (self.folder / "events.jsonl").open(encoding="utf-8") as events:
-            for line in events:
+        with self._events.open("rb") as events:
+            for number, line in enumerate(events, 1):
                 if self.stopped.is_set():
                     return
+                if number == self._last:
+                    continue
                 try:
                     event = json.loads(line)
-                except ValueError:
-                    continue  # the last line of a recording that was killed
-                if "dropped" in event:
+                    captured = self._captured(event) if "dropped" not in event else None
+                except (ValueError, RecursionError, SchemaError):
+                    error = f"line {number} of {self._events} is damaged"
+                    yield Captured(None, error, self.name, number - 1, time.monotonic(), cause="unreadable")
+                    continue
+                if captured is None:
                     self.dropped.append(event)
                 else:
-                    yield self._captured(event)
+                    yield captured
 
     def _captured(self, event: dict[str, Any]) -> Captured:
-        unknown = event["verdict"] == Verdict.UNKNOWN.value and event["cause"] != "score"
-        error, cause = (event["reason"], event["cause"]) if unknown else ("", "")
+        line = schema.read(RecordedResult, event)
+        unknown = line.verdict == Verdict.UNKNOWN.value and line.cause != "score"
+        error, cause = (line.reason, line.cause or "") if unknown else ("", "")
         image = None
-        if event["frame"]:
+        if line.frame:
+            if Path(line.frame).parts != ("frames", Path(line.frame).name):
+                raise SchemaError("frame lies outside the recording")
             try:
-                image = read_image(self.folder / event["frame"])
+                image = read_image(self.folder / line.frame)
             except DataError as failure:
                 error, cause = str(failure), "unreadable"
-        return Captured(image, error, event["source_id"], event["frame_id"], time.monotonic(), cause=cause)
+        return Captured(image, error, line.source_id, line.frame_id, time.monotonic(), cause=cause)
+
+
+def _cut_line(path: Path) -> int | None:
+    """Return the number of the last line where it has no end and is not whole: its writer was killed.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    number, line = 0, b"\n"
+    try:
+        with path.open("rb") as events:
+            for number, line in enumerate(events, 1):  # noqa: B007  the last of them is wanted
+                pass
+    except OSError as error:
+        raise SourceError(f"Cannot read {path}: {error.strerror}.") from error
+    if line.endswith(b"\n"):
+        return None
+    try:
+        json.loads(line)
+    except ValueError:
+        return number
+    return None

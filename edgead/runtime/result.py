@@ -14,6 +14,7 @@ from edgead.decision import Verdict
 from edgead.images import Frame, Mask
 from edgead.redaction import redact
 from edgead.runtime.defects import boxes_of, contours_of, is_finite, mark_in_frame
+from edgead.text import valid
 
 SCHEMA = 1
 """Version of what `Result.to_dict` gives; fields may be added under the same version. See docs/results.md."""
@@ -121,11 +122,11 @@ class Result:
         return {
             "schema": SCHEMA,
             "id": self.id,
-            "source_id": self.source_id,
+            "source_id": valid(self.source_id),
             "frame_id": self.frame_id,
-            "path": self.path or None,
+            "path": valid(self.path) or None,
             "verdict": self.verdict.value,
-            "reason": redact(self.reason),
+            "reason": valid(redact(self.reason)),
             "cause": self.cause or None,
             "score": self.score if math.isfinite(self.score) else None,
             "threshold": self.threshold,

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.bundle import Manifest
 from edgead.decision import Verdict, conformal_threshold, decide
 from edgead.errors import BundleError, ConfigError
 from edgead.images import Mask, fit_mask, read_mask
+from edgead.manifest import Manifest
 from edgead.runtime.defects import boxes_of, is_finite, mark, mark_in_frame
 
 SHAPES = ("boxes", "contours")
@@ -54,6 +54,70 @@ class Rules:
         return verdict, reason
 
 
+class LiveRules:
+    """What may be set while frames come: `threshold`, `region`, `min_area`, `shapes`. Each is checked when it is set.
+
+    Args:
+        manifest: of the bundle.
+        threshold, region, min_area, shapes: see `edgead.runtime.inspector.Inspector`.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        threshold: float | str | None,
+        region: Mask | None,
+        min_area: int,
+        shapes: Sequence[str],
+    ) -> None:
+        self._manifest = manifest
+        self._threshold = choose_threshold(manifest, threshold)
+        self.region, self.min_area, self.shapes = region, min_area, shapes
+
+    @property
+    def rules(self) -> Rules:
+        """What is set now, for one decision: a change meanwhile does not mix two settings."""
+        return Rules(self.threshold, self._manifest.mask_threshold, self.region, self.min_area)
+
+    @property
+    def threshold(self) -> float:
+        """A score above it fails. Takes a number or ``"fpr:0.001"``, see `load`."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, wanted: float | str) -> None:
+        if wanted is None:
+            raise ConfigError("The threshold must be a finite number, or fpr: and a share as in fpr:0.001, not None.")
+        self._threshold = choose_threshold(self._manifest, wanted)
+
+    @property
+    def region(self) -> Mask | None:
+        """``(h, w) bool`` at the model's size, the part of the frame that counts; None for all of it. Read-only."""
+        return self._region
+
+    @region.setter
+    def region(self, region: Mask | None) -> None:
+        self._region = check_region(region, self._manifest.size)
+
+    @property
+    def min_area(self) -> int:
+        """Pixels of the frame; where the mask's largest connected part is smaller, the frame passes."""
+        return self._min_area
+
+    @min_area.setter
+    def min_area(self, area: int) -> None:
+        self._min_area = check_min_area(area)
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """Which of ``"boxes"`` and ``"contours"`` of the mask go into `Result.to_dict`."""
+        return self._shapes
+
+    @shapes.setter
+    def shapes(self, shapes: Sequence[str]) -> None:
+        self._shapes = check_shapes(shapes)
+
+
 def choose_threshold(manifest: Manifest, wanted: float | str | None) -> float:
     """Return the threshold that scores are compared with.
 
@@ -66,7 +130,7 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None) -> float:
         BundleError: the bundle holds no held-out scores to choose from.
     """
     if wanted is None:
-        return float(manifest.threshold["value"])
+        return float(manifest.threshold.value)
     text = str(wanted)
     try:
         value = float(text.removeprefix("fpr:"))
@@ -76,7 +140,7 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None) -> float:
         raise ConfigError(f"The threshold must be a finite number, or fpr: and a share as in fpr:0.001, not {wanted}.")
     if not text.startswith("fpr:"):
         return value
-    scores = manifest.threshold.get("scores")
+    scores = manifest.threshold.scores
     if not scores:
         raise BundleError(
             f"The bundle {manifest.name} holds no scores of held-out good parts, so fpr: cannot be used.\n"
@@ -89,7 +153,7 @@ def describe_threshold(manifest: Manifest, wanted: float | str | None) -> str:
     """Say what an ``fpr:`` threshold promises with so many held-out parts; nothing for any other."""
     if not str(wanted).startswith("fpr:"):
         return ""
-    return conformal_threshold(manifest.threshold["scores"], float(str(wanted).removeprefix("fpr:"))).describe()
+    return conformal_threshold(manifest.threshold.scores, float(str(wanted).removeprefix("fpr:"))).describe()
 
 
 def check_region(region: Mask | None, size: tuple[int, int]) -> Mask | None:

@@ -14,6 +14,7 @@ sources/NAME         what was learned from another product first; see `edgead.tr
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -21,19 +22,23 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
+from edgead import schema
 from edgead.depth import DepthRange
 from edgead.errors import CheckpointError, EdgeadError
 from edgead.files import atomic_file, write_json
 from edgead.images import PixelFormat
-from edgead.train.method import Method, MethodConfig, Trained, config_from_dict, reconfigure
+from edgead.manifest import ImageSizes
+from edgead.schema import SchemaError, Within, left_out
+from edgead.train.method import Method, MethodConfig, Trained, config_from_dict, reconfigure, steps_in_epoch
 from edgead.train.methods import get_method
 
 if sys.platform != "win32":
@@ -87,9 +92,18 @@ class RunConfig:
         parts_fingerprint, held_out_parts_fingerprint: SHA-256 over the foreground masks of the training images and of
             those held out; empty where there are none, the second in runs of before it was kept, too.
         depth_range: of the training images' depth, see `edgead.depth`; None where none is learned from.
+        epoch_images: good images that an epoch of the schedule counts: all of them, as published, those held out too.
+            0 in runs of before it was kept, which counted the images trained on alone.
+        devices: what it was trained on, in order.
+        departures: what of the published training is done otherwise, in words, when it was started.
+        choice: why this preset was taken, where nobody named one.
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
-        image_sizes: of the training images, see `edgead.datasets.Frames.size_ranges`; empty in runs of before.
+        weights_sha256: of the finished run's weights; None in runs of before it was kept.
+        image_sizes: of the training images; None in runs of before they were kept.
+        copies: good images that show, pixel for pixel, what another one shows: they are on its side of the split.
+        near_copies: held-out images that look almost like one that is trained on. 0, too, in runs of before either
+            was looked for.
     """
 
     method: str
@@ -102,7 +116,7 @@ class RunConfig:
     fingerprint: str
     held_out_fingerprint: str
     textures: str | None
-    bit_depth: int
+    bit_depth: Annotated[int, Within(9, 16)]
     seed: int
     precision: str
     created: str
@@ -114,7 +128,23 @@ class RunConfig:
     changes: tuple[str, ...] = ()
     textures_fingerprint: str = ""
     held_out_parts_fingerprint: str = ""
-    image_sizes: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    weights_sha256: str | None = left_out()
+    image_sizes: ImageSizes | None = left_out()
+    epoch_images: int = 0
+    devices: tuple[str, ...] = ()
+    departures: tuple[str, ...] = ()
+    choice: str = ""
+
+    @property
+    def steps_in_epoch(self) -> Fraction:
+        """Optimiser steps in an epoch. A run of before `epoch_images` keeps its own, which are no whole number."""
+        batch_size = self.config["batch_size"]
+        if self.epoch_images:
+            return steps_in_epoch(self.epoch_images, batch_size)
+        return Fraction(len(self.normals), batch_size)
+
+    copies: int = 0
+    near_copies: int = 0
 
     @property
     def pixels(self) -> PixelFormat:
@@ -149,7 +179,7 @@ def sole_trainer(folder: Path) -> Iterator[None]:
 
 def save_run_config(folder: Path, run: RunConfig) -> None:
     """Write `config.json`."""
-    write_json(folder / CONFIG, dataclasses.asdict(run))
+    write_json(folder / CONFIG, schema.write(run))
 
 
 def load_run_config(folder: Path) -> RunConfig:
@@ -160,19 +190,13 @@ def load_run_config(folder: Path) -> RunConfig:
     """
     path = folder / CONFIG
     try:
-        values = json.loads(path.read_text())
-        fields = {field.name for field in dataclasses.fields(RunConfig)}
-        sources = tuple(SourceConfig(**_tuples(source)) for source in values.get("sources", ()))
-        kept = {**_tuples(values), "sources": sources}
-        return RunConfig(**{name: kept[name] for name in fields if name in kept})
-    except FileNotFoundError as error:
+        return schema.read(RunConfig, schema.load(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(f"{folder} is not a training run: it has no {CONFIG}.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}). Train again, or name another run.") from error
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except SchemaError as error:
+        raise CheckpointError(f"{path} is damaged: {error}. Train again, or name another run.") from error
 
 
 def is_finished(folder: Path) -> bool:
@@ -195,8 +219,15 @@ def find_runs(root: Path, method: str, finished: bool, category: str | None = No
 
 
 def save_weights(folder: Path, trained: Trained) -> None:
-    """Write the final weights; the state that was needed to go on is removed."""
-    _save_tensors(folder / WEIGHTS, dict(trained.network.state_dict()), {})
+    """Write the final weights; the state that was needed to go on is removed.
+
+    Their hash goes into the run's configuration first: a finished run has both.
+    """
+    content = _pack(dict(trained.network.state_dict()), {})
+    if (folder / CONFIG).is_file():  # not what was learned from a source, which is no run
+        run = load_run_config(folder)
+        save_run_config(folder, dataclasses.replace(run, weights_sha256=hashlib.sha256(content).hexdigest()))
+    _write(folder / WEIGHTS, content)
     (folder / STATE).unlink(missing_ok=True)
     drop_next_state(folder)
 
@@ -218,20 +249,32 @@ def load_method(folder: Path, settings: Iterable[str] = ()) -> tuple[RunConfig, 
     if not is_finished(folder):
         raise CheckpointError(f"The run in {folder} is not finished. Go on with:  edgead train --resume --out {folder}")
     method = build_method(run)
-    load_weights(method.network, folder)
+    load_weights(method.network, folder, run.weights_sha256)
     return run, method
 
 
-def load_weights(network: torch.nn.Module, folder: Path) -> None:
+def load_weights(network: torch.nn.Module, folder: Path, sha256: str | None = None) -> None:
     """Give a network its trained weights.
 
+    Args:
+        network: is changed.
+        folder: of the run.
+        sha256: of the file, where it is known.
+
     Raises:
-        CheckpointError: the file is damaged or another network's.
+        CheckpointError: the file is damaged, another run's or another network's.
     """
+    path = folder / WEIGHTS
     try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
+        content = path.read_bytes()
+        if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+            raise CheckpointError(
+                f"{path} is damaged, or another run's: its SHA-256 is not the one in {CONFIG}.\n"
+                "Bring the right file back, or train again."
+            )
+        network.load_state_dict(load(content))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS} does not hold the weights of this run: {error}") from error
+        raise CheckpointError(f"{path} does not hold the weights of this run: {error}") from error
 
 
 def build_method(run: RunConfig) -> Method:
@@ -258,8 +301,8 @@ def stored_config(run: RunConfig) -> MethodConfig:
 class State:
     """Where a run stopped: `step` steps of the stage with number `stage` are done, which began with `first_loss`."""
 
-    stage: int
-    step: int
+    stage: Annotated[int, Within(0)]
+    step: Annotated[int, Within(0)]
     scaler: dict[str, Any]
     first_loss: float = math.nan
 
@@ -273,7 +316,7 @@ def save_next_state(folder: Path, trained: Trained, optimizers: Sequence[torch.o
     for player, optimizer in enumerate(optimizers):
         for index, values in optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer/{player}/{index}/{name}": value for name, value in values.items()})
-    _save_tensors(folder / NEXT, tensors, {name: json.dumps(value) for name, value in vars(state).items()})
+    _write(folder / NEXT, _pack(tensors, {name: json.dumps(value) for name, value in vars(state).items()}))
 
 
 def keep_next_state(folder: Path) -> None:
@@ -302,7 +345,8 @@ def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            state = State(**{name: json.loads(value) for name, value in file.metadata().items()})
+            found = {name: json.loads(value) for name, value in file.metadata().items()}
+        state = schema.read(State, {name: value for name, value in found.items() if value == value})  # without NaN
         tensors = load_file(path)
         network = {name.removeprefix("network/"): value for name, value in tensors.items() if name[0] == "n"}
         trained.network.load_state_dict(network)
@@ -312,6 +356,16 @@ def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]
         ) from error
     rest = {name.removeprefix("optimizer/"): value for name, value in tensors.items() if name[0] == "o"}
     return state, rest
+
+
+def load_position(folder: Path) -> tuple[int, int]:
+    """Return the stage and its steps that are done in an unfinished run; zeros where nothing is, or is readable."""
+    try:
+        with safe_open(folder / STATE, framework="pt") as file:
+            metadata = file.metadata()
+        return int(metadata["stage"]), int(metadata["step"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return 0, 0
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, player: int, tensors: Mapping[str, Tensor]) -> None:
@@ -329,10 +383,14 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, player: int, tensors: Ma
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+def _pack(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    return bytes(save(plain, metadata or None))
+
+
+def _write(path: Path, content: bytes) -> None:
     with atomic_file(path) as stream:
-        stream.write(save(plain, metadata or None))
+        stream.write(content)
 
 
 def trim_metrics(folder: Path, stages: list[str], state: State) -> None:
@@ -342,10 +400,9 @@ def trim_metrics(folder: Path, stages: list[str], state: State) -> None:
         return
     kept = []
     before, current = stages[: state.stage], stages[state.stage : state.stage + 1]
-    for line in path.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
+    for line in path.read_text(errors="replace").splitlines():
+        entry = _parse(line)
+        if entry is None:
             continue
         if entry["stage"] in before or (entry["stage"] in current and entry["step"] <= state.step):
             kept.append(line + "\n")
@@ -354,5 +411,24 @@ def trim_metrics(folder: Path, stages: list[str], state: State) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl: one dictionary per step with ``stage``, ``step`` (from 1) and the losses."""
-    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    """Read metrics.jsonl: one dictionary per step with ``stage``, ``step`` (from 1) and the losses.
+
+    Lines that hold something else are left out: they are for looking at only.
+    """
+    try:
+        lines = (folder / METRICS).read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    return [entry for entry in map(_parse, lines) if entry is not None]
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+        return None
+    losses = (value for name, value in entry.items() if name != "stage")
+    right = isinstance(entry.get("stage"), str) and all(isinstance(value, (int, float)) for value in losses)
+    return entry if right else None

@@ -8,17 +8,20 @@ import inspect
 import textwrap
 from typing import Any
 
-from edgead.train.method import Method, MethodConfig, as_setting, configure
+from edgead.train.method import Method, MethodConfig, as_setting, configure, steps_in_epoch
 from edgead.train.methods import METHODS, get_method
 
-TOLD = ("weights", "published", "protocol", "localises", "needs", "presets")
+TOLD = ("weights", "published", "training", "protocol", "localises", "needs", "presets")
+EXAMPLE = 200
+"""Good images that a schedule is told for."""
 WIDTH = 110
 
 
 def describe() -> list[dict[str, Any]]:
     """Return what is to be known of each method, as JSON values.
 
-    ``settings`` has, for each setting, its value in each preset and its meaning.
+    ``schedules`` has, for each preset, the optimiser steps of a training with 200 good images; ``settings`` has, for
+    each setting, its value in each preset and its meaning.
     """
     return [_describe_one(get_method(name)) for name in METHODS]
 
@@ -39,6 +42,7 @@ def _describe_one(method: type[Method]) -> dict[str, Any]:
     card, (height, width) = method.card, method.Config().size
     presets = {preset: dataclasses.asdict(configure(method, preset)) for preset in method.presets}
     meanings = _meanings(method.Config)
+    schedules = {preset: _schedule(configure(method, preset)) for preset in method.presets}
     return {
         "name": method.name,
         "title": card.title,
@@ -49,6 +53,8 @@ def _describe_one(method: type[Method]) -> dict[str, Any]:
         "localises": card.localises,
         "needs": card.needs,
         "presets": ", ".join(presets),
+        "training": f"{schedules['paper']['text']} (paper, of {EXAMPLE} good images)",
+        "schedules": schedules,
         "export_settings": list(method.export_settings),
         "resume_settings": list(method.resume_settings),
         "settings": {
@@ -59,6 +65,11 @@ def _describe_one(method: type[Method]) -> dict[str, Any]:
             for field in dataclasses.fields(method.Config)
         },
     }
+
+
+def _schedule(config: MethodConfig) -> dict[str, Any]:
+    epoch = steps_in_epoch(EXAMPLE, config.batch_size)
+    return {f"steps_for_{EXAMPLE}_images": config.total_steps(epoch), "text": config.schedule(epoch)}
 
 
 def _meanings(config: type[MethodConfig]) -> dict[str, str]:

@@ -112,7 +112,7 @@ def fit(
             raise ConfigError(f"batch_size {stage.batch_size} cannot be shared by {processes} processes{even}.")
         resumed = saved if saved and index == saved[0].stage else None
         stage.prepare(accelerator.device, console.track(f"preparing {stage.name}"))
-        loop = _StageLoop(trained, stage, index, folder, accelerator, seed, resumed)
+        loop = StageLoop(trained, stage, index, folder, accelerator, seed, resumed)
         loop.run(workers, console, save_seconds)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -204,7 +204,9 @@ class _Batches:
             yield list(range(step * self.size + self.rank, (step + 1) * self.size, self.processes))
 
 
-class _StageLoop:
+class StageLoop:
+    """Takes the steps of one stage, from where it was stopped, and saves them; see `fit` for the arguments."""
+
     def __init__(
         self,
         trained: Trained,
@@ -251,7 +253,7 @@ class _StageLoop:
         ):
             for step, batch in enumerate(loader, start=self.first):
                 due = time.monotonic() - saved_at >= max(save_seconds, self.save_cost / SAVE_SHARE)
-                losses, saving = self._step(step, batch, stop.is_set(), due)
+                losses, saving = self.step(step, batch, stop.is_set(), due)
                 if self.accelerator.is_main_process:
                     metrics.write(json.dumps({"stage": self.stage.name, "step": step + 1, **losses}) + "\n")
                 advance(f"loss {losses['total']:.4f}")
@@ -263,7 +265,7 @@ class _StageLoop:
             if self._agree(stop.is_set())[0]:
                 raise KeyboardInterrupt
 
-    def _step(self, step: int, batch: Batch, stop: bool, due: bool) -> tuple[dict[str, float], bool]:
+    def step(self, step: int, batch: Batch, stop: bool, due: bool) -> tuple[dict[str, float], bool]:
         """Take one step; return its losses, and whether all processes agree to save after it.
 
         What was saved before it counts only when its loss is known: the weights may be ruined long before a number

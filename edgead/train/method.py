@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgead.console import Track
 from edgead.errors import ConfigError
 
 Arrays = dict[str, NDArray[Any]]
@@ -27,14 +29,9 @@ Batch = dict[str, Tensor]
 T = TypeVar("T")
 
 
+WITH_REPLACEMENT = "good images are drawn with replacement (published: shuffled in each epoch)"
 LARGEST = 1e30
 """No setting makes sense beyond it, and a few steps beyond it float32 ends."""
-
-
-class Track(Protocol):
-    """Shows progress while a sequence is gone through."""
-
-    def __call__(self, items: Sequence[T], /) -> Iterable[T]: ...
 
 
 @dataclass(frozen=True)
@@ -46,9 +43,10 @@ class MethodConfig:
     batch_size: int = 8
     """Images in one optimiser step, over all processes."""
     epochs: int = 700
-    """Passes over the training images; an epoch draws as many images as there are, with replacement."""
+    """Passes over the good images, as published: an epoch is N / batch_size steps, rounded up, where N are all good
+    images, those held out for the threshold too."""
     steps: int = 0
-    """Optimiser steps; 0 means that `epochs` decides."""
+    """Optimiser steps; 0 means that `epochs` decides. The learning rate's decay is scaled with them."""
     learning_rate: float = 1e-4
     """The optimiser's step size before any decay."""
 
@@ -70,9 +68,24 @@ class MethodConfig:
         """Of a frame: 3, or 4 for a configuration that takes depth."""
         return 3
 
-    def total_steps(self, images: int) -> int:
-        """Optimiser steps for a training set of that many images."""
-        return self.steps or math.ceil(self.epochs * images / self.batch_size)
+    def total_steps(self, epoch: Fraction) -> int:
+        """Optimiser steps of the whole training, where an epoch has that many (`RunConfig.steps_in_epoch`)."""
+        return self.steps or math.ceil(self.epochs * epoch)
+
+    def schedule(self, epoch: Fraction) -> str:
+        """Say how `total_steps` come about."""
+        total = f"{self.total_steps(epoch):,} steps"
+        return total if self.steps else f"{total} = {self.epochs} epochs of {float(epoch):g}"
+
+
+def steps_in_epoch(images: int, batch_size: int) -> Fraction:
+    """Return the optimiser steps in an epoch, as the published codes' loaders count: the last batch may be smaller."""
+    return Fraction(math.ceil(Fraction(images, batch_size)))
+
+
+def decayed(step: int, steps: int, decay_at: Sequence[float], decay: float) -> float:
+    """Return the factor on the learning rate at a step, counted from 0: `decay` for each share of the steps passed."""
+    return decay ** sum(step >= share * steps for share in decay_at)
 
 
 @dataclass(frozen=True)
@@ -143,12 +156,18 @@ class TrainingData:
         textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
         sources: what was learned from each other product with real defects (`Lesson.learned`); most methods take none.
         parts: ``[N, H, W]``, where on each image the part is, if somebody has made masks (`edgead.train.foreground`).
+        epoch: optimiser steps in an epoch, from `RunConfig.steps_in_epoch`; counted from `normals` where None.
     """
 
     normals: NDArray[np.uint8]
     textures: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))
     sources: tuple[Arrays, ...] = ()
     parts: NDArray[np.bool_] | None = None
+    epoch: Fraction | None = None
+
+    def steps_in_epoch(self, config: MethodConfig) -> Fraction:
+        """Optimiser steps in an epoch."""
+        return steps_in_epoch(len(self.normals), config.batch_size) if self.epoch is None else self.epoch
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +223,7 @@ class Official:
         resize: how images are brought to the network's size: ``"opencv linear"``, ``"pillow bilinear"`` or
             ``"pillow bicubic"``.
         inference: in words, for the manifest: colour order, scaling, scoring.
+        depth_scale: of a method that takes depth: distances, in metres, that are −1 and 0 to the published network.
     """
 
     marks: tuple[str, ...]
@@ -213,6 +233,21 @@ class Official:
     inference: str
     computed: tuple[str, ...] = ()
     partners: tuple[tuple[str, str], ...] = ()
+    depth_scale: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Where `Method.deployable` holds the good image that the network sees in a frame.
+
+    Attributes:
+        module: dotted name of the submodule with the output ``[N, 3 or more, H, W]``, of which three channels are BGR.
+        black, white: its values of the darkest and of the brightest pixel.
+    """
+
+    module: str
+    black: float
+    white: float
 
 
 class Method(ABC):
@@ -262,6 +297,18 @@ class Method(ABC):
     def calibrate(self, normals: NDArray[np.uint8]) -> None:  # noqa: B027  (most methods have nothing to do)
         """Compute what a published checkpoint lacks from good images ``[N, H, W, 3] uint8 BGR``; mostly nothing."""
 
+    def reconstruction(self) -> Reconstruction | None:
+        """Return where the reconstructed good image is; None for a method that makes none."""
+        return None
+
+    def published(self) -> MethodConfig:
+        """Return the published training's configuration, which this one departs from or not."""
+        return self.Config()
+
+    def departures(self) -> list[str]:
+        """Say in a few words each what of the published training is done otherwise whatever the configuration says."""
+        return []
+
     @abstractmethod
     def stages(self, data: TrainingData) -> list[Stage]:
         """Return what has to be optimised, in order."""
@@ -273,6 +320,22 @@ class Method(ABC):
         Raises:
             DataError: what training draws cannot be seen on these images.
         """
+
+    def render(self, frame: NDArray[np.uint8], learned: Arrays, number: int) -> Arrays:
+        """Put one defect that was learned from a source on a good image ``[H, W, 3] uint8 BGR``, as it was learned.
+
+        Args:
+            frame: the good image, fitted.
+            learned: from one source (`Lesson.learned`).
+            number: of the defect, from 0.
+
+        Returns:
+            ``frame`` and ``mask`` as from `example`; the mask is empty where the defect cannot be seen.
+
+        Raises:
+            ConfigError: there is no such defect, or the method learns none.
+        """
+        raise ConfigError(f"{self.name} learns no defects from sources; leave out --defect.")
 
     def visible(self, data: TrainingData, rng: np.random.Generator) -> float:
         """Return the share of what training draws as anomalies that can be seen; the rest are good images to it."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from edgead.console import Console
-from edgead.datasets import load_frames
-from edgead.errors import DataError
+from edgead.datasets import Frames, load_frames
+from edgead.errors import ConfigError, DataError
 from edgead.files import atomic_file
 from edgead.images import encode_png
 from edgead.train import checkpoint
+from edgead.train.checkpoint import RunConfig
 from edgead.train.foreground import load_parts
-from edgead.train.method import TrainingData
+from edgead.train.method import Arrays, TrainingData
 from edgead.train.sources import load_learned
 from edgead.train.train import load_textures
 
@@ -26,6 +28,9 @@ def synthesise(
     out: str | Path,
     *,
     count: int = 20,
+    image: str | Path | None = None,
+    defect: int | None = None,
+    source: str | None = None,
     data: str | Path | None = None,
     seed: int = 0,
     console: Console | None = None,
@@ -38,6 +43,10 @@ def synthesise(
         run_folder: a run, finished or not.
         out: folder for the pictures; it must not hold any yet.
         count: how many.
+        image: a good image that they are put on, instead of those that the run is trained on.
+        defect: number, from 0, of one defect that the run has learned from a source; it is put on as it was learned,
+            once on each of `count` good images, or on `image`.
+        source: the defect's, by its name in ``RUN/sources``; may be left out where there is one.
         data: where the category's folder is now, if it has moved.
         seed: of what is drawn.
         console: shows progress.
@@ -47,6 +56,7 @@ def synthesise(
 
     Raises:
         DataError: none of the run's images can be read, `out` holds pictures already, or no anomaly can be seen.
+        ConfigError: no such source or defect.
         CheckpointError: not a run, or one that has not learned from its sources yet.
     """
     run_folder, out, console = Path(run_folder), Path(out), console or Console()
@@ -55,18 +65,22 @@ def synthesise(
     learned = load_learned(run_folder, run)
     if out.is_dir() and any(out.glob("*.png")):
         raise DataError(f"{out} holds pictures already; choose another --out.")
-    root, rng = Path(data or run.data), np.random.default_rng((seed, 0x5E))
-    if (root / run.category).is_dir() and not (root / run.normals[0]).exists():
-        root = root / run.category  # --data names the folder of several categories
-    chosen = sorted(rng.permutation(len(run.normals))[:MOST_FRAMES])
-    frames = load_frames([root / run.normals[index] for index in chosen], method.config.size, run.pixels)
-    if not len(frames.frames):
-        raise DataError(f"None of this run's images in {root} can be read:\n{frames.skipped[0]}")
-    parts = load_parts(run.config.get("foreground", ""), frames.paths, method.config.size)
-    material = TrainingData(frames.frames, load_textures(run, console).frames, learned, parts)
+    rng = np.random.default_rng((seed, 0x5E))
+    frames = _load([Path(image)] if image else _choose(run, Path(data or run.data), rng), run)
+    examples: Iterable[Arrays]
+    if defect is not None:
+        chosen = learned[_number(source, run)]
+        examples = [method.render(frame, chosen, defect) for frame in frames.frames[:count]]
+        if not all(example["mask"].any() for example in examples):
+            console.say(f"Defect {defect} cannot be seen on every image: its mask is empty there.")
+    elif source is not None:
+        raise ConfigError("--source chooses the source of a --defect; give both.")
+    else:
+        parts = load_parts(run.config.get("foreground", ""), frames.paths, method.config.size)
+        material = TrainingData(frames.frames, load_textures(run, console).frames, learned, parts)
+        examples = (method.example(material, rng) for _ in console.track("drawing anomalies")(range(count)))
     paths = []
-    for number in console.track("drawing anomalies")(range(count)):
-        example = method.example(material, rng)
+    for number, example in enumerate(examples):
         paths.append(out / f"{number:04}.png")
         pictures = {"": example["frame"][:, :, :3], "_mask": example["mask"].astype(np.uint8) * 255}
         if example["frame"].shape[2] == 4:
@@ -75,3 +89,29 @@ def synthesise(
             with atomic_file(out / f"{number:04}{suffix}.png") as stream:
                 stream.write(encode_png(np.ascontiguousarray(picture)))
     return paths
+
+
+def _choose(run: RunConfig, root: Path, rng: np.random.Generator) -> list[Path]:
+    """Draw good images that the run is trained on."""
+    if (root / run.category).is_dir() and not (root / run.normals[0]).exists():
+        root = root / run.category  # --data names the folder of several categories
+    return [root / run.normals[index] for index in sorted(rng.permutation(len(run.normals))[:MOST_FRAMES])]
+
+
+def _load(paths: list[Path], run: RunConfig) -> Frames:
+    frames = load_frames(paths, (run.config["size"][0], run.config["size"][1]), run.pixels)
+    if not len(frames.frames):
+        raise DataError(f"None of the images in {paths[0].parent} can be read:\n{frames.skipped[0]}")
+    return frames
+
+
+def _number(source: str | None, run: RunConfig) -> int:
+    """Return the number of the source that a defect was learned from."""
+    names = [config.name for config in run.sources]
+    if not names:
+        raise ConfigError("This run has learned from no source; leave out --defect.")
+    if source is None and len(names) == 1:
+        return 0
+    if source not in names:
+        raise ConfigError(f"The sources of this run: {', '.join(names)}. Name one with --source.")
+    return names.index(source)

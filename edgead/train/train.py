@@ -19,23 +19,34 @@ from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 
 from edgead.console import Console
-from edgead.datasets import Category, Frames, find_depth_range, load_frames, open_categories, open_category
+from edgead.datasets import (
+    Category,
+    Frames,
+    check_masks,
+    find_depth_range,
+    load_frames,
+    open_categories,
+    open_category,
+)
 from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError, TrainingError
 from edgead.files import new_folder
-from edgead.images import Frame, list_images
+from edgead.folders import list_images
+from edgead.images import Frame, PixelFormat
+from edgead.manifest import sizes_of
+from edgead.text import file_name
 from edgead.train import checkpoint, plots
 from edgead.train.checkpoint import CURVES, RunConfig, SourceConfig
+from edgead.train.estimate import NIGHT, Estimate, Work, choose_preset, measure
 from edgead.train.fit import fit, is_main
-from edgead.train.foreground import FOREGROUNDS, load_parts, parts_fingerprint
+from edgead.train.foreground import FOREGROUNDS, foreground_mask, load_parts, parts_fingerprint
 from edgead.train.method import Arrays, Method, Source, TrainingData, configure, reconfigure
 from edgead.train.methods import get_method
+from edgead.train.recipe import departures
 from edgead.train.sources import find_learned, find_sources, learn, open_source, take_up
+from edgead.train.split import FEW_IMAGES, split
 
-MOST_HELD_OUT = 200
-"""More held-out normals than this sharpen the threshold little and cost training images."""
 MOST_TEXTURES = 2000
 """Texture pictures kept in memory: 393 MB at 256×256."""
-FEW_IMAGES = 20
 FEWEST_VISIBLE, FEW_VISIBLE = 0.05, 0.25
 """Share of the drawn anomalies that can be seen: below the first nothing can be learned, below the second little."""
 SYNTHETIC = "synthetic.png"
@@ -46,7 +57,7 @@ def train(
     data: str | Path,
     *,
     category: str | None = None,
-    preset: str = "paper",
+    preset: str | None = None,
     settings: tuple[str, ...] = (),
     out: str | Path | None = None,
     seed: int = 0,
@@ -66,7 +77,7 @@ def train(
         method: name, for instance ``"draem"``.
         data: folder in a layout of `edgead.datasets`.
         category: one of several categories, or ``"all"`` for a run each.
-        preset: ``"paper"``, ``"edge"`` or ``"nano"``.
+        preset: ``"paper"``, ``"edge"`` or ``"nano"``; where None, the largest that trains here in a night.
         settings: ``"name=value"`` overrides of the method's configuration.
         out: the run's folder (with several categories: the folder of their runs); a new one below ``runs/train``
             by default.
@@ -90,9 +101,7 @@ def train(
     if out is None and "RANK" in os.environ:
         raise ConfigError("Several processes need one folder to share; name it with --out DIR.")
     kind = get_method(method)
-    config = dataclasses.asdict(configure(kind, preset, settings))
-    if (how := config.get("foreground", "all")) not in FOREGROUNDS:
-        config["foreground"] = str(Path(how).resolve())  # a resumed run finds the masks from any folder
+    configure(kind, preset or next(iter(kind.presets)), settings)  # what is wrong with it is said at once
     if not 0 < holdout < 1:
         raise ConfigError(f"--holdout is a share between 0 and 1, not {holdout}.")
     if textures and not kind.takes_textures:
@@ -100,12 +109,25 @@ def train(
     if sources and not kind.card.protocol:
         raise ConfigError(f"{method} learns from good images alone; leave out --source.")
     categories = open_categories(data) if category == "all" else [open_category(data, category)]
+    choice = ""
+    if preset is None:
+        shared = Path(out) if out and category == "all" else None
+        preset, choice = _choose(
+            kind, settings, categories, sources, shared, device, precision, workers, bool(textures), console
+        )
+    config = dataclasses.asdict(configure(kind, preset, settings))
+    if (how := config.get("foreground", "all")) not in FOREGROUNDS:
+        config["foreground"] = str(Path(how).resolve())  # a resumed run finds the masks from any folder
     created = datetime.now(timezone.utc)
     folders: list[Path] = []
     known: dict[str, Path] = {}  # what earlier categories have learned from a source serves the later ones
     with _naming_the_rest(categories, folders, out, console):
         for chosen in categories:
-            folder = Path(out) if out else Path("runs", "train", f"{method}-{chosen.name}-{created:%Y%m%d-%H%M%S}")
+            folder = (
+                Path(out)
+                if out
+                else Path("runs", "train", f"{method}-{file_name(chosen.name)}-{created:%Y%m%d-%H%M%S}")
+            )
             if out and category == "all":
                 folder = folder / chosen.name
                 if (folder / checkpoint.CONFIG).exists():  # the same command again goes on where it stopped
@@ -130,15 +152,18 @@ def train(
                 (folder / name).exists() for name in (checkpoint.CONFIG, checkpoint.STATE, checkpoint.WEIGHTS)
             ):
                 raise ConfigError(f"{folder} holds a run already. Go on with it (--resume), or choose another --out.")
-            normals, held_out = split_normals(chosen, holdout, seed)
+            _report_data(chosen, console)
+            parted = split(chosen, holdout, seed, PixelFormat(bit_depth), console)
             run = RunConfig(
                 method=method,
                 preset=preset,
                 config=config,
                 category=chosen.name,
                 data=str(chosen.root.resolve()),
-                normals=tuple(_relative(normals, chosen.root)),
-                held_out=tuple(_relative(held_out, chosen.root)),
+                normals=tuple(_relative(parted.normals, chosen.root)),
+                held_out=tuple(_relative(parted.held_out, chosen.root)),
+                copies=parted.copies,
+                near_copies=parted.near,
                 fingerprint="",
                 held_out_fingerprint="",
                 textures=_absolute(textures),
@@ -149,10 +174,12 @@ def train(
                 versions=_versions(),
                 weights=_absolute(weights),
                 sources=find_sources(sources, chosen, method, known, console),
+                epoch_images=len(chosen.normals),
+                choice=choice,
             )
             console.say(
-                f"{chosen.name}: {chosen.layout} layout, {len(normals)} good images to train on, "
-                f"{len(held_out)} held out for the threshold"
+                f"{chosen.name}: {chosen.layout} layout, {len(parted.normals)} good images to train on, "
+                f"{len(parted.held_out)} held out for the threshold"
             )
             folders.append(_run(run, folder, device, workers, console, named=out is not None))
             known |= find_learned(folders[-1])
@@ -200,6 +227,52 @@ def resume(
         run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
         console.say(f"Changed: {', '.join(changes)}")
     return _run(run, folder, device, workers, console, named=True)
+
+
+def _report_data(category: Category, console: Console) -> None:
+    """Say what of a data set is left out, and what is wrong with labelled images: training does not need them."""
+    for note in category.notes:
+        console.say(f"{category.name}: {note}")
+    problems = check_masks(category, console.track("checking masks"))
+    for problem in problems[:5]:
+        console.say(f"Warning: {problem}")
+    if problems:
+        more = f" ({len(problems) - 5} more such problems)" if len(problems) > 5 else ""
+        console.say(f"Training goes on without labelled images; edgead benchmark would refuse these.{more}")
+
+
+def _choose(
+    kind: type[Method],
+    settings: tuple[str, ...],
+    categories: Sequence[Category],
+    sources: Sequence[str | Path],
+    shared: Path | None,
+    device: str,
+    precision: str,
+    workers: int | None,
+    textures: bool,
+    console: Console,
+) -> tuple[str, str]:
+    """Return the preset where nobody named one, and why: that of the same command before, or what fits the machine."""
+    for category in categories if shared else ():
+        if shared and (shared / category.name / checkpoint.CONFIG).exists():
+            stored = checkpoint.load_run_config(shared / category.name)
+            return stored.preset, stored.choice
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        return next(iter(kind.presets)), "several processes train the published one"  # all must choose alike
+    found = find_sources(sources, categories[0], kind.name, {}, Console())
+    defects = tuple(len(source.anomalies) for source in found if source.anomalies)
+    preset, why = choose_preset(
+        kind, settings, categories, device, precision, _workers(workers), defects, textures, console
+    )
+    console.say(f"Preset '{preset}': {why}.")
+    return preset, why
+
+
+def _workers(wanted: int | None) -> int:
+    """Return how many processes prepare examples; by the machine where nobody says."""
+    cores = os.cpu_count() or 1
+    return wanted if wanted is not None else 0 if cores <= 2 else min(8, cores - 1)
 
 
 @contextmanager
@@ -256,34 +329,6 @@ def find_unfinished(method: str, root: Path = Path("runs/train")) -> Path:
     return found[0]
 
 
-def split_normals(category: Category, holdout: float, seed: int) -> tuple[list[Path], list[Path]]:
-    """Split good images into those to train on and those for the threshold, which training never sees.
-
-    A data set's own validation images are taken where it has them.
-
-    Raises:
-        DataError: fewer than two good images.
-    """
-    if category.validation and category.normals:
-        return list(category.normals), list(category.validation)
-    total = len(category.normals)
-    if total == 0:
-        raise DataError(f"{category.root} holds no images of good parts (train/good); there is nothing to train on.")
-    if total < 2:
-        raise DataError(
-            f"{category.root} has one good image. At least two are needed: one to train on, one for the threshold "
-            f"({FEW_IMAGES} or more are advisable)."
-        )
-    count = min(max(1, round(holdout * total)), MOST_HELD_OUT, total - 1)
-    order = np.random.default_rng((seed, 0xED6EAD)).permutation(total)
-    held_out = sorted(int(index) for index in order[:count])
-    chosen = set(held_out)
-    return (
-        [path for index, path in enumerate(category.normals) if index not in chosen],
-        [category.normals[index] for index in held_out],
-    )
-
-
 def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console: Console, named: bool) -> Path:
     method = checkpoint.build_method(run)
     if not (folder / checkpoint.STATE).is_file():  # a saved state holds the backbone too
@@ -324,18 +369,23 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     parts = None if masks is None else masks[: len(frames.paths)]
     held_out_parts = parts_fingerprint(None if masks is None else masks[len(frames.paths) :])  # for the export
     if not run.fingerprint:
+        also_held_out = run.epoch_images > len(run.normals)  # not where the data set has images for validation
         run = dataclasses.replace(
             run,
             normals=tuple(_relative(frames.paths, Path(run.data))),
             held_out=tuple(_relative(held_out.paths, Path(run.data))),
             fingerprint=frames.fingerprint,
-            image_sizes=frames.size_ranges(),
+            image_sizes=sizes_of(frames.size_ranges()),
             held_out_fingerprint=held_out.fingerprint,
             sources=tuple(config for config, _ in opened),
             parts_fingerprint=parts_fingerprint(parts),
             held_out_parts_fingerprint=held_out_parts,
             textures_fingerprint=textures.fingerprint if textures.paths else "",
+            epoch_images=len(frames.paths) + also_held_out * len(held_out.paths),
         )
+        by_brightness = run.config.get("foreground") == "auto"
+        unfound = sum(foreground_mask(frame[..., :3]).all() for frame in frames.frames) if by_brightness else 0
+        run = dataclasses.replace(run, departures=tuple(departures(run, method, len(textures.paths), int(unfound))))
         if is_main() and not named:
             folder = new_folder(folder)
     elif run.fingerprint != frames.fingerprint:
@@ -350,7 +400,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             f"The textures in {run.textures} are not those that {folder} was started with.\n"
             "Bring the right ones back, or train anew."
         )
-    data = TrainingData(frames.frames, textures.frames, parts=parts)
+    data = TrainingData(frames.frames, textures.frames, parts=parts, epoch=run.steps_in_epoch)
     with checkpoint.sole_trainer(folder) if is_main() else nullcontext():
         if checkpoint.is_finished(folder):
             console.say(f"{folder} was finished by another process.")
@@ -371,12 +421,24 @@ def _learn_and_train(
 ) -> None:
     if is_main():
         checkpoint.save_run_config(folder, run)  # also of a run that goes on: its data has moved, its rate is another
-    if workers is None:
-        workers = 0 if (os.cpu_count() or 1) <= 2 else min(8, (os.cpu_count() or 1) - 1)
+    workers = _workers(workers)
     optimise = partial(fit, seed=run.seed, device=device, precision=run.precision, workers=workers, console=console)
     if method.card.protocol:
         console.say(method.card.protocol if opened else method.card.without_sources)
+    _introduce(run, method, console)
     with _telling_how_to_go_on(run, folder, console):
+        work = Work(
+            len(data.normals),
+            run.steps_in_epoch,
+            tuple(len(source.anomalies) for _, source in opened if isinstance(source, Source)),
+            bool(len(data.textures)),
+        )
+        position = checkpoint.load_position(folder)
+        estimate = measure(method, work, device, run.precision, workers, console, position)
+        console.say(f"On {estimate.device}: {estimate.describe()}{_remedy(run, method, estimate)}")
+        if is_main() and estimate.device not in run.devices[-1:]:
+            run = dataclasses.replace(run, devices=(*run.devices, estimate.device))
+            checkpoint.save_run_config(folder, run)
         for config, _ in opened if is_main() else ():
             take_up(config, folder, console)
         learned = tuple(
@@ -391,6 +453,29 @@ def _learn_and_train(
     if is_main():
         plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")
+
+
+def _introduce(run: RunConfig, method: Method, console: Console) -> None:
+    """Say what will be trained, and what of it is not as published."""
+    counted = f"all {run.epoch_images}" if run.epoch_images else f"the {len(run.normals)} that are trained on"
+    schedule = method.config.schedule(run.steps_in_epoch)
+    console.say(f"{method.card.title}, preset '{run.preset}': {schedule}; an epoch counts {counted} good images")
+    if "backbone" in run.config:
+        console.say(f"Backbone {run.config['backbone']}: weights of {run.weights or 'its publisher (download)'}")
+    if run.departures:
+        console.say("Not as published:")
+        for words in run.departures:
+            console.say(f"  {words}")
+
+
+def _remedy(run: RunConfig, method: Method, estimate: Estimate) -> str:
+    """Say what is shorter, where a training takes longer than a night."""
+    if estimate.seconds <= NIGHT:
+        return ""
+    presets = list(method.presets)
+    smaller = presets[presets.index(run.preset) + 1 :] if run.preset in presets else []
+    named = "".join(f"--preset {name}, " for name in smaller)
+    return f".\nShorter: {named}--set steps=… (the schedule is scaled), or a GPU. It can be stopped and resumed"
 
 
 @contextmanager
@@ -430,6 +515,7 @@ def load_textures(run: RunConfig, console: Console) -> Frames:
     if not paths:
         raise DataError(f"--textures {folder} holds no images.")
     if len(paths) > MOST_TEXTURES:
+        console.say(f"{MOST_TEXTURES} of {len(paths)} texture pictures are used: more would take too much memory")
         chosen = np.random.default_rng((run.seed, 0x7E)).permutation(len(paths))[:MOST_TEXTURES]
         paths = [paths[index] for index in sorted(chosen)]
     frames = load_frames(paths, size, progress=console.track("reading textures"))

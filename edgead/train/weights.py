@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from edgead.errors import CheckpointError
 
+DEEPEST = 50
+"""Tables inside tables; one that holds itself has no end."""
 SHOWN = 3
 """Differing names that an error lists of each kind."""
 INSIDE = ("state_dict", "model_state_dict")
@@ -30,12 +33,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
+        _refuse_compressed(path)
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no file {path}.") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, error)) from error
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} cannot be read as weights: {reason}") from error
     for name in INSIDE:
@@ -47,6 +51,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if all(name.startswith("module.") for name in weights):  # torch's DataParallel
         weights = {name.removeprefix("module."): value for name, value in weights.items()}
     return weights
+
+
+def _refuse_compressed(path: Path) -> None:
+    """PyTorch stores its archives as they are. A compressed one may unpack to any size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise CheckpointError(f"{path} is a compressed archive, which PyTorch does not write. It is refused.")
 
 
 def _refusal(path: Path, error: Exception) -> str:
@@ -66,7 +79,7 @@ def _flatten(values: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Ten
     for name, value in values.items():
         if isinstance(value, Tensor):
             found.append((f"{prefix}{name}", value))
-        elif isinstance(value, Mapping):
+        elif isinstance(value, Mapping) and prefix.count(".") < DEEPEST:
             found += _flatten(value, f"{prefix}{name}.")
     return found
 

@@ -18,7 +18,7 @@ from edgead.benchmark.latency import measure_latency
 from edgead.bundle import Bundle, manifest_digest
 from edgead.console import Console
 from edgead.datasets import open_category
-from edgead.errors import DataError
+from edgead.errors import ConfigError, DataError
 from edgead.images import read_frame
 
 
@@ -87,10 +87,35 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
     [average] = report.results["averages"]
     assert average["image_auroc"] == pytest.approx(np.mean([row["image_auroc"] for row in report.rows]))
     both = [*bundles, Path(shutil.copytree(bundles[0], tmp_path / "twin.edgead"))]
-    report, _ = benchmark(both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"results\.json is there already, and is kept"):
+        benchmark(both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out")
+    report, _ = benchmark(both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out", force=True)
     assert not report.results["averages"]  # which of two on one category would count?
     with pytest.raises(DataError, match="was made for 'washer'; the data set has bolt, nut"):
         benchmark([bundle.path], tmp_path / "data", rounds=1, out=tmp_path / "other")
+
+
+def test_a_promise_that_does_not_hold_is_told_everywhere(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle.path, tmp_path / "low.edgead"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["threshold"] |= {"value": -1.0, "normals": 99, "requested_bound": 0.01, "false_reject_bound": 0.01}
+    manifest["digest"] = manifest_digest(manifest)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    said: list[str] = []
+    console = Console()
+    console.say = said.append  # type: ignore[method-assign]
+    report, folder = benchmark([copy], parts, rounds=1, pixel_size=64, out=tmp_path / "out", console=console)
+    [row] = report.rows
+    assert row["false_reject_interval"] == [pytest.approx(0.025 ** (1 / 4)), 1.0]
+    assert row["promise"]["average"] == 0.01
+    warning = row["promise"]["warning"]
+    assert "4 of 4 good test images are rejected" in warning
+    [line] = csv.DictReader((folder / "results.csv").read_text().splitlines())
+    assert line["warning"] == warning
+    assert float(line["promised_limit"]) == row["promise"]["limit"]
+    assert any(warning in text for text in said)
+    assert warning in to_table(report.rows)
+    assert "4 of 4 good test images" in (folder / "report.html").read_text()
 
 
 def test_without_masks_there_are_no_pixel_metrics(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

@@ -11,13 +11,16 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edgead.bundle import Bundle, Golden, read_bundle
 from edgead.decision import conformal_threshold
-from edgead.errors import CheckpointError, ConfigError, DataError, GateError
+from edgead.errors import CheckpointError, ConfigError, DataError, EdgeadError, GateError
 from edgead.export.export import export, find_run, find_runs_of_all
+from edgead.export.gate import Budget
 from edgead.export.parity import check_parity, run_reference
+from edgead.files import sha256
 from edgead.images import fit_frame, read_frame
 from edgead.runtime.inspector import load
 from edgead.train import checkpoint
@@ -29,13 +32,13 @@ def test_the_manifest_tells_how_the_bundle_came_about(bundle: Bundle, trained: P
     manifest, run = bundle.manifest, checkpoint.load_run_config(trained)
     assert (manifest.method, manifest.preset, manifest.category) == ("draem", "nano", "washer")
     assert manifest.size == (64, 64)
-    assert manifest.data["fingerprint"] == run.fingerprint
-    assert len(manifest.data["held_out_fingerprint"]) == 64
-    assert manifest.training["steps"] == 12
-    assert manifest.training["images"] == len(run.normals)
-    assert manifest.parity["frames"] == 4
-    assert manifest.parity["score_error"] <= manifest.parity["tolerance"] <= 1e-4
-    assert manifest.parity["map_error"] <= manifest.parity["map_tolerance"] <= 1e-4
+    assert manifest.data.fingerprint == run.fingerprint
+    assert len(manifest.data.held_out_fingerprint) == 64
+    assert manifest.training.steps == 12
+    assert manifest.training.images == len(run.normals)
+    assert manifest.parity.frames == 4
+    assert manifest.parity.score_error <= manifest.parity.tolerance <= 1e-4
+    assert manifest.parity.map_error <= manifest.parity.map_tolerance <= 1e-4
     text = (bundle.path / "manifest.json").read_text()
     assert str(Path.home()) not in text
     assert run.data not in text
@@ -47,8 +50,8 @@ def test_the_threshold_is_that_of_the_held_out_images(bundle: Bundle, trained: P
     frames = np.stack([fit_frame(read_frame(Path(run.data, name)), (64, 64)) for name in run.held_out])
     reference = run_reference(method.detector(), frames)
     threshold = conformal_threshold(reference.scores, 0.01)
-    assert bundle.manifest.threshold["value"] == pytest.approx(threshold.value, abs=1e-4)
-    assert bundle.manifest.threshold["false_reject_bound"] == pytest.approx(1 / (len(run.held_out) + 1))
+    assert bundle.manifest.threshold.value == pytest.approx(threshold.value, abs=1e-4)
+    assert bundle.manifest.threshold.false_reject_bound == pytest.approx(1 / (len(run.held_out) + 1))
     assert bundle.manifest.mask_threshold == pytest.approx(float(reference.maps.max()), abs=1e-4)
 
 
@@ -163,7 +166,7 @@ def test_settings_that_are_open_at_export(trained: Path, parts: Path, tmp_path: 
     [run] = train("transfusion", parts, preset="nano", settings=quick, out=tmp_path / "run")
     before = (run / checkpoint.CONFIG).read_bytes()
     for settings, steps in (((), 1), (("reverse_steps=3",), 3)):
-        bundle = export(run, out=tmp_path / "out.edgead", settings=settings)
+        bundle = export(run, out=tmp_path / "out.edgead", settings=settings, force=True)
         assert read_bundle(bundle.path).manifest.config["reverse_steps"] == steps
         thresholds = [node for node in onnx.load(bundle.model).graph.node if node.op_type == "Greater"]
         assert len(thresholds) == steps
@@ -205,8 +208,71 @@ def test_damaged_weights_are_refused(trained: Path, tmp_path: Path, damage: str)
         values = json.loads((run / checkpoint.CONFIG).read_text())
         values["config"]["discriminative_width"] = 6
         (run / checkpoint.CONFIG).write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match="does not hold the weights"):
+    said = "is damaged, or another run's" if damage == "cut" else "does not hold the weights"
+    with pytest.raises(CheckpointError, match=said):
         export(run, out=tmp_path / "x.edgead")
+
+
+def test_weights_of_another_run_are_refused(trained: Path, tmp_path: Path) -> None:
+    """Of the same network, so that nothing else tells them apart. A run of before the hash was kept is exported."""
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    weights = run / checkpoint.WEIGHTS
+    assert json.loads((run / checkpoint.CONFIG).read_text())["weights_sha256"] == sha256(weights)
+    tensors = {name: value * 1.01 for name, value in load_file(weights).items() if value.is_floating_point()}
+    save_file({**load_file(weights), **tensors}, weights)
+    with pytest.raises(CheckpointError, match="its SHA-256 is not the one in config"):
+        export(run, out=tmp_path / "x.edgead")
+    values = json.loads((run / checkpoint.CONFIG).read_text())
+    del values["weights_sha256"]
+    (run / checkpoint.CONFIG).write_text(json.dumps(values))
+    assert checkpoint.load_method(run)
+
+
+@pytest.mark.parametrize("name", ["draem", "depth"])
+def test_run_configurations_of_format_1_are_read_and_lose_nothing(name: str, tmp_path: Path) -> None:
+    file = Path(__file__).parents[1] / "format_1" / "runs" / f"{name}.json"
+    (tmp_path / "config.json").write_bytes(file.read_bytes())
+    run = checkpoint.load_run_config(tmp_path)
+    checkpoint.save_run_config(tmp_path, run)
+    before, after = (json.loads(path.read_text()) for path in (file, tmp_path / "config.json"))
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_wrong_value_in_a_run_is_refused_with_its_place(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    good, odd = json.loads((run / checkpoint.CONFIG).read_text()), []
+    for name in good:
+        for wrong in (None, "x", -1, 10**30, True, [], {"a": 1}, "\ud800", float("nan")):
+            (run / checkpoint.CONFIG).write_text(json.dumps({**good, name: wrong}))
+            try:
+                checkpoint.load_method(run)
+            except EdgeadError as error:
+                odd += [(name, wrong, error)] if len(str(error).splitlines()) > 3 else []
+    assert not odd
+    (run / checkpoint.CONFIG).write_text(json.dumps({**good, "bit_depth": "x"}))
+    with pytest.raises(CheckpointError, match=r'config\.json is damaged: bit_depth is "x"; it must be a whole number'):
+        checkpoint.load_run_config(run)
+
+
+@pytest.mark.slow
+def test_another_bundle_is_kept(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names say the precision; what is made in another way gets another name, or is refused."""
+    monkeypatch.chdir(tmp_path)
+    loose = Budget(1, 1)
+    first = export(trained)
+    again = export(trained)
+    assert first.path == again.path == Path(f"runs/export/{trained.name}.edgead")
+    half = export(trained, precision="fp16", budget=loose)
+    assert half.path == Path(f"runs/export/{trained.name}-fp16.edgead")
+    strict = export(trained, false_reject=0.2)
+    assert strict.path == Path(f"runs/export/{trained.name}-2.edgead")
+    assert strict.manifest.name == f"{trained.name}-2"
+    assert export(trained, false_reject=0.2).path == strict.path
+    assert read_bundle(first.path).manifest.to_dict() == again.manifest.to_dict()
+    with pytest.raises(DataError, match=r"(?s)holds another bundle \(fp16, draem on 'washer'.*--force"):
+        export(trained, out=half.path)
+    assert read_bundle(half.path).manifest.to_dict() == half.manifest.to_dict()
+    assert export(trained, out=half.path, force=True).manifest.precision == "fp32"
 
 
 def test_the_graph_is_ordinary_onnx(bundle: Bundle) -> None:

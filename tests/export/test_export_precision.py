@@ -22,9 +22,11 @@ from edgead.export.calibration import Calibration
 from edgead.export.choose import FASTER, _fastest
 from edgead.export.export import export
 from edgead.export.gate import Budget
+from edgead.manifest import BudgetRecord
 from edgead.runtime.engines import CPU_MODEL, open_engine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import load
+from edgead.runtime.reconstruction import Reconstructor
 
 
 class Said(Console):
@@ -46,33 +48,39 @@ def int8(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export(trained, precision="int8", budget=ANYTHING, out=tmp_path_factory.mktemp("int8") / "tiny.edgead")
 
 
+def test_an_int8_bundle_holds_the_reconstruction_too(int8: Bundle, bundle: Bundle) -> None:
+    frame = bundle.golden().frames[0]
+    change = np.abs(Reconstructor(int8)(frame).astype(int) - Reconstructor(bundle)(frame))
+    assert change.mean() < 6
+
+
 def test_an_int8_bundle_says_how_it_came_about(int8: Bundle, bundle: Bundle) -> None:
     manifest = read_bundle(int8.path).manifest
     assert sorted(manifest.files) == ["golden.npz", "model.cpu.onnx", "model.onnx"]
     assert sorted(path.name for path in int8.path.iterdir()) == ["golden.npz", MANIFEST, "model.cpu.onnx", "model.onnx"]
     assert manifest.precision == "int8"
-    assert manifest.calibration["method"] == "minmax"
-    assert manifest.calibration["source"] == "training"
-    assert manifest.calibration["images"] == bundle.manifest.training["images"]
-    assert len(manifest.calibration["fingerprint"]) == 64
+    assert manifest.calibration.method == "minmax"
+    assert manifest.calibration.source == "training"
+    assert manifest.calibration.images == bundle.manifest.training.images
+    assert len(manifest.calibration.fingerprint) == 64
     gate = manifest.gate
-    assert gate["budget"] == {"auroc_drop": 1, "flips": 1}
-    assert set(gate["forms"]) == {"model.onnx", "model.cpu.onnx"}
-    assert gate["synthetic_anomalies"] == 40
-    assert gate["handed_back"] == []
-    assert gate["layers"] == 51
-    assert len(gate["attempts"]) == 1
-    assert set(gate["milliseconds_here"]) == {"fp32", "int8"}
-    assert set(gate["failed_here"]) <= {"int8"}  # an engine that no GPU is there for is not in it
-    worst = max(form["score_error"] for form in gate["forms"].values())
-    assert manifest.parity["score_error"] == worst
+    assert gate.budget == BudgetRecord(1, 1)
+    assert set(gate.forms) == {"model.onnx", "model.cpu.onnx"}
+    assert gate.synthetic_anomalies == 40
+    assert gate.handed_back == ()
+    assert gate.layers == 51
+    assert len(gate.attempts) == 1
+    assert set(gate.milliseconds_here) == {"fp32", "int8"}
+    assert set(gate.failed_here) <= {"int8"}  # an engine that no GPU is there for is not in it
+    worst = max(form.score_error for form in gate.forms.values())
+    assert manifest.parity.score_error == worst
     golden = int8.golden()
     assert len(golden.forms) == 2
     for values, limit in zip(zip(*golden.forms), ("tolerance", "map_tolerance")):
         spread = max(float(np.ptp(each)) for each in values)
-        assert 0 < manifest.parity[limit] <= 0.25 * spread + 1e-4
-    assert manifest.parity["tolerance"] <= 1.5 * worst + 1e-4
-    assert bundle.manifest.gate == bundle.manifest.calibration == {}
+        assert 0 < getattr(manifest.parity, limit) <= 0.25 * spread + 1e-4
+    assert manifest.parity.tolerance <= 1.5 * worst + 1e-4
+    assert bundle.manifest.gate is bundle.manifest.calibration is None
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
@@ -98,8 +106,8 @@ def test_the_threshold_is_that_of_the_lowered_graph(int8: Bundle) -> None:
     with load(int8.path, engine="auto") as inspector:
         result = inspector.inspect(int8.golden().frames[0])
         assert result.precision == "int8"
-        assert result.threshold == int8.manifest.threshold["value"]
-    assert int8.manifest.threshold["value"] == pytest.approx(max(int8.manifest.threshold["scores"]), abs=1e-6)
+        assert result.threshold == int8.manifest.threshold.value
+    assert int8.manifest.threshold.value == pytest.approx(max(int8.manifest.threshold.scores), abs=1e-6)
 
 
 @pytest.mark.slow
@@ -120,7 +128,7 @@ def test_int8_beside_float16(trained: Path, tmp_path: Path) -> None:
     model = onnx.load(bundle.model)
     assert model.opset_import[0].version == 19
     assert {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4} == {onnx.TensorProto.INT8}
-    assert set(bundle.manifest.gate["forms"]) == {"model.onnx with float16 tensors", "model.cpu.onnx"}
+    assert set(bundle.manifest.gate.forms) == {"model.onnx with float16 tensors", "model.cpu.onnx"}
 
 
 @pytest.mark.slow
@@ -129,7 +137,7 @@ def test_auto_takes_the_fastest_that_passes(trained: Path, tmp_path: Path, monke
         monkeypatch.syspath_prepend(str(make_shim(tmp_path / "shim")))
     console = Said()
     bundle = export(trained, precision="auto", budget=ANYTHING, out=tmp_path / "auto.edgead", console=console)
-    speed = bundle.manifest.gate["milliseconds_here"]
+    speed = bundle.manifest.gate.milliseconds_here
     best = {name: min(times.values()) for name, times in speed.items()}
     assert set(best) == {"fp32", "fp16", "int8"}
     assert bundle.manifest.precision == _fastest(speed)
@@ -163,10 +171,10 @@ def test_a_slower_precision_is_said(trained: Path, tmp_path: Path, monkeypatch: 
 @pytest.mark.slow
 def test_labelled_images_in_data_are_judged(trained: Path, parts: Path, tmp_path: Path) -> None:
     bundle = export(trained, precision="fp16", data=parts, out=tmp_path / "labelled.edgead")
-    assert bundle.manifest.gate["labelled_images"] == len(open_category(parts).test)
-    for form in bundle.manifest.gate["forms"].values():
-        assert form["image_auroc_drop"] <= 0.005
-        assert "aupro_drop" in form
+    assert bundle.manifest.gate.labelled_images == len(open_category(parts).test)
+    for form in bundle.manifest.gate.forms.values():
+        assert form.image_auroc_drop <= 0.005
+        assert form.aupro_drop is not None
 
 
 def test_options_are_checked(trained: Path, tmp_path: Path) -> None:
@@ -300,13 +308,13 @@ def test_what_float16_breaks_is_handed_back_beside_int8_too(
     ]
     assert run_cli("import", str(model), *chosen, "--precision", "int8-fp16") == 0
     gate = read_bundle(out).manifest.gate
-    assert len(gate["handed_back"]) < gate["layers"]
-    kept = {node.op_type for node in onnx.load(out / "model.onnx").graph.node if node.name in gate["handed_back"]}
+    assert len(gate.handed_back) < gate.layers
+    kept = {node.op_type for node in onnx.load(out / "model.onnx").graph.node if node.name in gate.handed_back}
     assert {"Add", "Sub"} <= kept
     assert any(node.op_type == "QuantizeLinear" for node in onnx.load(out / "model.onnx").graph.node)
     capsys.readouterr()
     assert run_cli("inspect", str(out)) == 0
-    assert f"in fp32    {', '.join(gate['handed_back'])}" in capsys.readouterr().out
+    assert f"in fp32    {', '.join(gate.handed_back)}" in capsys.readouterr().out
 
 
 def test_where_there_is_nothing_to_lower_there_is_no_int8_bundle(
@@ -342,8 +350,9 @@ def test_labelled_images_judge_an_imported_model_too(
     wide = ["--precision", "int8", "--max-flips", "1", "--max-auroc-drop", "1", "--data"]
     assert run_cli("import", str(model), *chosen, *wide, str(parts)) == 0
     gate = read_bundle(out).manifest.gate
-    assert gate["labelled_images"] == len(list((parts / "test").glob("*/*.png")))
-    assert {"image_auroc_drop", "aupro_drop"} <= set(gate["forms"]["model.cpu.onnx"])
+    assert gate.labelled_images == len(list((parts / "test").glob("*/*.png")))
+    form = gate.forms["model.cpu.onnx"]
+    assert None not in (form.image_auroc_drop, form.aupro_drop)
     assert run_cli("import", str(model), *chosen, *wide, str(parts / "train" / "good")) == 2
     assert "has no labelled test images" in capsys.readouterr().err
 
@@ -363,5 +372,5 @@ def test_scores_of_both_forms_are_below_the_common_threshold(int8: Bundle) -> No
     for name in ("onnxruntime", "openvino"):
         engine = open_engine(name, int8)
         scores = np.concatenate([engine.infer(frame[None])[0] for frame in frames])
-        assert (scores <= int8.manifest.threshold["value"] + 1e-5).all()
+        assert (scores <= int8.manifest.threshold.value + 1e-5).all()
         engine.close()

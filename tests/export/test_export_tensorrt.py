@@ -59,8 +59,8 @@ def test_builds_are_announced_and_the_bundle_s_own_can_be_done_by_hand(
     assert [shlex.split(note["trtexec"])[1] for note in notes] == ["--onnx=model.onnx"] * 3
     manifest = read_bundle(out).manifest
     assert manifest.files["model.onnx"] in {note["model"] for note in notes}
-    assert all("tensorrt" in times for times in manifest.gate["milliseconds_here"].values())
-    assert not any("tensorrt" in reasons for reasons in manifest.gate["failed_here"].values())
+    assert all("tensorrt" in times for times in manifest.gate.milliseconds_here.values())
+    assert not any("tensorrt" in reasons for reasons in manifest.gate.failed_here.values())
     assert "does not run right on tensorrt" not in done.stderr
 
 
@@ -72,15 +72,15 @@ def test_an_int8_that_the_gpu_does_not_run_is_said_and_recorded(
     done = export(machine, trained, out, "--precision", "int8", "--format", "engine", EDGEAD_TEST_NO_INT8=1)
     assert done.returncode == 4, done.stderr
     gate = read_bundle(out).manifest.gate
-    why = gate["failed_here"]["int8"]["tensorrt"]
+    why = gate.failed_here["int8"]["tensorrt"]
     assert re.fullmatch(r"TensorRT \S+ could not build model\.onnx: .*Could not find any implementation\.", why)
     said = done.stderr.splitlines()
     assert f"int8 does not run right on tensorrt here: {why}" in said
     assert said[-1] == f"Error: {out} is written, but TensorRT does not run it here: {why}"
     assert done.stderr.count("Building the TensorRT engine for this device (int8)") == 1
     assert "Warning: int8 runs on no engine of this machine's GPU, fp16 does: --precision fp16 or auto." in said
-    assert {name for name, times in gate["milliseconds_here"].items() if "tensorrt" in times} == {"fp32", "fp16"}
-    assert not any("tensorrt" in gate["failed_here"].get(name, {}) for name in ("fp32", "fp16"))
+    assert {name for name, times in gate.milliseconds_here.items() if "tensorrt" in times} == {"fp32", "fp16"}
+    assert not any("tensorrt" in gate.failed_here.get(name, {}) for name in ("fp32", "fp16"))
 
 
 USABLE = "from edgead.runtime.engines.auto import usable_engines; print(*usable_engines())"

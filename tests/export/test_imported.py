@@ -19,6 +19,7 @@ from foreign_models import (
     STD,
     THRESHOLD,
     anomalib_model,
+    build,
     bytes_model,
     odd_model,
     plain_model,
@@ -31,8 +32,9 @@ from foreign_models import (
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
+from PIL import Image
 
-from edgead.bundle import Bundle, describe_sensitivity, read_bundle
+from edgead.bundle import Bundle, read_bundle
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError, GateError, ModelError
 from edgead.export.calibration import Calibration
@@ -41,7 +43,9 @@ from edgead.export.gate import Budget
 from edgead.export.imported import OnnxOptions, import_onnx
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.wrap import interpolation
-from edgead.images import cv2, fit_frame, list_images, read_frame
+from edgead.folders import list_images
+from edgead.images import cv2, fit_frame, read_frame
+from edgead.manifest import HeadRecord, describe_sensitivity
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import load
@@ -91,20 +95,21 @@ def test_anomalibs_raw_values_are_taken(heads: str, dynamic: bool, parts: Path, 
     assert np.abs(scores - raw_scores[:, 0]).max() < 1e-5
     assert np.abs(maps - raw_maps[:, 0]).max() < 1e-5
     assert scores.max() > THRESHOLD + 1  # where the model's own score is cut off
-    assert bundle.manifest.origin["anomalib"]["pred_score"] == {"raw": "raw_score", "threshold": 1.5, "spread": 2.0}
+    assert bundle.manifest.origin.anomalib["pred_score"] == HeadRecord("raw_score", 1.5, 2.0)
 
 
 def test_the_threshold_comes_from_good_images_or_from_the_model(parts: Path, tmp_path: Path) -> None:
     path = save(anomalib_model(), tmp_path / "model.onnx")
     bundle = import_onnx(path, source="anomalib", threshold_data=parts, out=tmp_path / "b.edgead")
-    good = np.stack([fit_frame(read_frame(image), (SIDE, SIDE)) for image in list_images(parts / "train" / "good")])
-    assert bundle.manifest.threshold["value"] == pytest.approx(run_bundle(bundle, good)[0].max(), abs=1e-6)
-    assert bundle.manifest.threshold["normals"] == len(good)
+    good = np.stack([fit_frame(read_frame(image), (SIDE, SIDE)) for image in list_images(parts / "test" / "good")])
+    assert bundle.manifest.data.held_out_part == "test"  # the model may have been trained on train/good
+    assert bundle.manifest.threshold.value == pytest.approx(run_bundle(bundle, good)[0].max(), abs=1e-6)
+    assert bundle.manifest.threshold.normals == len(good)
     own = import_onnx(path, source="anomalib", out=tmp_path / "own.edgead").manifest
-    assert (own.threshold["value"], own.mask_threshold) == (THRESHOLD, PIXEL_THRESHOLD)
-    assert (own.threshold["normals"], own.threshold["false_reject_bound"]) == (0, 1.0)
+    assert (own.threshold.value, own.mask_threshold) == (THRESHOLD, PIXEL_THRESHOLD)
+    assert (own.threshold.normals, own.threshold.false_reject_bound) == (0, 1.0)
     with pytest.raises(BundleError, match="holds no scores of held-out good parts"):
-        choose_threshold(own, "fpr:0.1", None)
+        choose_threshold(own, "fpr:0.1")
 
 
 def test_the_bundle_says_where_it_came_from(tmp_path: Path) -> None:
@@ -112,9 +117,9 @@ def test_the_bundle_says_where_it_came_from(tmp_path: Path) -> None:
     import_onnx(path, source="anomalib", out=tmp_path / "b.edgead")
     bundle = read_bundle(tmp_path / "b.edgead")
     origin = bundle.manifest.origin
-    assert list(origin["files"]) == ["model.onnx", "model.onnx.data"]
-    assert origin["versions"]["maker"] == "pytorch 2.13.0"
-    assert origin["opset"] == {"model": 18, "bundle": OPSET}
+    assert list(origin.files) == ["model.onnx", "model.onnx.data"]
+    assert origin.versions["maker"] == "pytorch 2.13.0"
+    assert origin.opset == {"model": 18, "bundle": OPSET}
     assert str(tmp_path) not in (bundle.path / "manifest.json").read_text()
     assert {file.name for file in bundle.path.iterdir()} == {"manifest.json", "model.onnx", "golden.npz"}
     model = onnx.load(bundle.model)
@@ -126,8 +131,8 @@ def test_the_bundle_says_where_it_came_from(tmp_path: Path) -> None:
 def test_a_model_that_does_not_normalise_is_taken_as_it_is(tmp_path: Path) -> None:
     model = anomalib_model("plain")
     bundle = import_onnx(save(model, tmp_path / "m.onnx"), source="anomalib", out=tmp_path / "b.edgead")
-    assert bundle.manifest.threshold["value"] == 0.5  # what its label compares with
-    assert "no normalisation was found" in bundle.manifest.origin["notes"][0]
+    assert bundle.manifest.threshold.value == 0.5  # what its label compares with
+    assert "no normalisation was found" in bundle.manifest.origin.notes[0]
 
 
 def test_a_model_that_crops_gives_maps_of_the_whole_frame(tmp_path: Path) -> None:
@@ -216,7 +221,7 @@ def test_a_quantised_model_is_accepted(parts: Path, tmp_path: Path) -> None:
     frames = noise((24, 32))
     [heat] = run_model(model, "image", planar(frames))
     assert np.abs(run_bundle(bundle, frames)[0] - heat.max(axis=(1, 2, 3))).max() < 1e-4
-    assert bundle.manifest.parity["map_error"] < 1e-6
+    assert bundle.manifest.parity.map_error < 1e-6
     assert bundle.manifest.precision == "int8"
 
 
@@ -227,7 +232,7 @@ def test_a_lower_precision_passes_the_gate(parts: Path, tmp_path: Path) -> None:
     bundle = import_onnx(path, options=options, threshold_data=parts, precision=anything, out=tmp_path / "b.edgead")
     assert sorted(bundle.manifest.files) == ["golden.npz", "model.cpu.onnx", "model.onnx"]
     assert "QuantizeLinear" in {node.op_type for node in onnx.load(bundle.model).graph.node}
-    assert (bundle.manifest.precision, bundle.manifest.calibration["source"]) == ("int8", "threshold")
+    assert (bundle.manifest.precision, bundle.manifest.calibration.source) == ("int8", "threshold")
     with load(bundle.path, engine="onnxruntime") as inspector:
         image = read_frame(list_images(parts / "train" / "good")[0])
         assert inspector.inspect(image).verdict is Verdict.PASS
@@ -257,10 +262,10 @@ def test_what_float16_is_not_simply_made_of(kind: str, precision: str, parts: Pa
     model = onnx.load(bundle.model)
     assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
     if (kind, precision) == ("minus infinity in float16", "fp16"):  # which is handed back, and JSON cannot hold
-        assert bundle.manifest.gate["handed_back"]
-        forms = [form for each in bundle.manifest.gate["attempts"] for form in each["forms"].values()]
-        assert any(form["score_error"] is None for form in forms)
-        assert "not finite" in describe_sensitivity(read_bundle(bundle.path).manifest.gate["sensitivity"])
+        assert bundle.manifest.gate.handed_back
+        forms = [form for each in bundle.manifest.gate.attempts for form in each.forms.values()]
+        assert any(form.score_error is None for form in forms)
+        assert "not finite" in describe_sensitivity(read_bundle(bundle.path).manifest.gate.sensitivity)
 
 
 @pytest.mark.parametrize("stubborn", [True, False])
@@ -270,7 +275,7 @@ def test_batches_are_tried(stubborn: bool, parts: Path, tmp_path: Path) -> None:
     options = OnnxOptions(map="heat")
     path = save(model, tmp_path / "m.onnx")
     bundle = import_onnx(path, options=options, threshold_data=parts, out=tmp_path / "b.edgead")
-    assert bundle.manifest.input.get("batch", 0) == int(stubborn)
+    assert (bundle.manifest.input.batch or 0) == int(stubborn)
     frames = [read_frame(image) for image in list_images(parts / "test" / "good")]
     with load(bundle.path, engine="onnxruntime") as inspector:
         prepared = [inspector.prepare(Captured(frame, "", "", 0, 0.0)) for frame in frames]
@@ -347,14 +352,18 @@ def spoilt(tmp_path: Path) -> Path:
     write(folder / "short.onnx", short.SerializeToString())
     write(folder / "custom.onnx", with_operator(plain_model(), "Special", "com.acme").SerializeToString())
     write(folder / "unknown.onnx", with_operator(plain_model(), "Gelu").SerializeToString())
+    body = onnx.helper.make_graph([], "body", [], [])
+    endless = plain_model()
+    endless.graph.node.append(onnx.helper.make_node("Loop", ["", ""], ["extra"], body=body))
+    write(folder / "endless.onnx", endless.SerializeToString())
     future = plain_model()
     future.opset_import[0].version = 99
     write(folder / "future.onnx", future.SerializeToString())
     save(plain_model(size=("H", "W")), folder / "dynamic.onnx")
     save(plain_model(batch=4), folder / "four.onnx")
-    grey = plain_model()
-    grey.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
-    write(folder / "grey.onnx", grey.SerializeToString())
+    infrared = plain_model()
+    infrared.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    write(folder / "infrared.onnx", infrared.SerializeToString())
     two = plain_model()
     two.graph.input.append(onnx.helper.make_tensor_value_info("other", 1, [1]))
     write(folder / "two.onnx", two.SerializeToString())
@@ -379,9 +388,10 @@ def spoilt(tmp_path: Path) -> Path:
         ("custom", r"only their maker's runtime has: com.acme.Special"),
         ("unknown", "not in operator set 17: Gelu"),
         ("future", "is written in operator set 99"),
+        ("endless", r"repeats a part of itself \(Loop\), which may never end"),
         ("dynamic", "--size HEIGHTxWIDTH"),
         ("four", "takes 4 images at a time"),
-        ("grey", "has the shape N×1×24×32; colour images have three channels"),
+        ("infrared", "has the shape N×4×24×32; colour images have three channels, grey ones one"),
         ("two", "The model has 2 inputs: image, other. Name the image with --input"),
     ],
 )
@@ -467,3 +477,41 @@ def test_real_anomalib_models(tmp_path: Path) -> None:
         largest = max(1, np.abs(reference["raw_maps"]).max())
         assert np.abs(scores - reference["raw_scores"]).max() < 1e-4 * largest, path
         assert np.abs(maps - reference["raw_maps"]).max() < 1e-4 * largest, path
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_grey_model_gets_grey_values_as_pillow_makes_them(channels_last: bool, parts: Path, tmp_path: Path) -> None:
+    shape, perm = ("N, 24, 32, 1", "Transpose <perm = [0, 3, 1, 2]>") if channels_last else ("N, 1, 24, 32", "Identity")
+    text = f"""
+    <ir_version: 8, opset_import: ["" : 17]>
+    main (float[{shape}] image) => (float[N, 1, 6, 8] heat) {{
+        planes = {perm}(image)
+        features = Conv <strides = [4, 4], kernel_shape = [4, 4]> (planes, kernel)
+        heat = Abs(features)
+    }}"""
+    model = build(text, {"kernel": np.random.default_rng(1).normal(0, 0.2, (1, 1, 4, 4)).astype(np.float32)})
+    path = save(model, tmp_path / "grey.onnx")
+    options = OnnxOptions(mean=(0.45,), std=(0.2,))
+    bundle = import_onnx(path, threshold_data=parts, options=options, out=tmp_path / "b.edgead")
+    frames = noise((24, 32))
+    grey = np.stack([np.asarray(Image.fromarray(frame[..., ::-1].copy()).convert("L")) for frame in frames])
+    values = ((grey.astype(np.float32) / 255 - 0.45) / 0.2)[:, None]
+    [heat] = tensors(model, values.transpose(0, 2, 3, 1) if channels_last else values, "heat")
+    scores, _ = run_bundle(bundle, frames)
+    assert np.abs(scores - heat.max(axis=(1, 2, 3))).max() < 1e-5
+    assert bundle.manifest.config["channels"] == 1
+    assert check_golden(bundle, OnnxRuntimeEngine(bundle.model)).good
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(OnnxOptions(rgb=True), "no colour order"), (OnnxOptions(mean=(0.1, 0.2, 0.3)), "each of the model's 1 channels")],
+)
+def test_what_a_grey_model_has_no_use_for_is_refused(options: OnnxOptions, words: str, tmp_path: Path) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    main (float[N, 1, 24, 32] image) => (float[N, 1, 24, 32] heat) {
+        heat = Abs(image)
+    }"""
+    with pytest.raises(ConfigError, match=words):
+        import_onnx(save(build(text, {}), tmp_path / "grey.onnx"), options=options, threshold_data=tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from edgead.errors import CheckpointError, ConfigError
+from edgead.depth import find_depth_file
+from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.export.official import import_checkpoint, resize
-from edgead.images import fit_frame, list_images, read_frame
+from edgead.folders import list_images
+from edgead.images import fit_frame, read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import MEAN, STD
 from edgead.train.methods.aand.config import AandConfig
@@ -63,7 +66,7 @@ def test_draem_scores_as_published(
     config = bundle.manifest.config
     assert (config["reconstructive_width"], config["discriminative_width"]) == (8, 4)
     assert (bundle.manifest.method, bundle.manifest.preset) == ("draem", "official")
-    assert list(bundle.manifest.origin["files"]) == ["DRAEM_bottle_.pckl", "DRAEM_bottle__seg.pckl"]
+    assert list(bundle.manifest.origin.files) == ["DRAEM_bottle_.pckl", "DRAEM_bottle__seg.pckl"]
     engine = OnnxRuntimeEngine(bundle.model)
     rng = np.random.default_rng(0)
     images = [cv2.imread(str(file)) for file in list_images(parts / "test", recursive=True)[:3]]
@@ -85,9 +88,9 @@ def test_the_manifest_says_what_resizing_costs(
     path = draem[0]
     settings = ["size=32"]
     bundle = import_checkpoint([path], "draem", threshold_data=parts, settings=settings, out=tmp_path / "b.edgead")
-    found = bundle.manifest.origin["resize"]
+    found = bundle.manifest.origin.resize
     engine = OnnxRuntimeEngine(bundle.model)
-    images = [read_frame(file) for file in list_images(parts / "train" / "good")]
+    images = [read_frame(file) for file in list_images(parts / "test" / "good")]
     published, ours = (
         np.concatenate([engine.infer(fit(image)[None])[0] for image in images])
         for fit in (
@@ -95,11 +98,11 @@ def test_the_manifest_says_what_resizing_costs(
             lambda image: fit_frame(image, (32, 32)),
         )
     )
-    assert found["published"] == "opencv linear"
-    assert found["images"] == len(images)
-    assert not found["same_pixels"]
-    assert found["largest_change"] == pytest.approx(np.abs(ours - published).max(), rel=1e-3)
-    assert found["largest_change"] > 1e-5
+    assert found.published == "opencv linear"
+    assert found.images == len(images)
+    assert not found.same_pixels
+    assert found.largest_change == pytest.approx(np.abs(ours - published).max(), rel=1e-3)
+    assert found.largest_change > 1e-5
 
 
 def test_published_resizing_is_pillows_and_opencvs() -> None:
@@ -189,7 +192,7 @@ def test_aand_scores_as_published(parts: Path, tmp_path: Path) -> None:
     torch.save({"bn": {**part("bn"), "conv4.weight": torch.zeros(1)}, "decoder_ss": part("decoder_ss")}, second)
     settings = ["size=65x97", "backbone=squeezenet1_1"]  # wide_resnet50_2 where nothing is said
     bundle = import_checkpoint([second], "aand", threshold_data=parts, settings=settings, out=tmp_path / "b.edgead")
-    assert sorted(bundle.manifest.origin["files"]) == [
+    assert sorted(bundle.manifest.origin.files) == [
         "checkpoints_Stage1/wres50_bottle.pth",
         "checkpoints_Stage2/wres50_bottle.pth",
     ]
@@ -237,6 +240,71 @@ def test_transfusion_is_configured_as_its_weights_say(parts: Path, tmp_path: Pat
         expected, expected_maps = made.detector()(torch.from_numpy(frames))
     assert np.abs(scores - expected.numpy()).max() < 1e-4
     assert np.abs(maps - expected_maps.numpy()).max() < 1e-4
+
+
+def test_transfusion_with_depth_has_the_published_scale(rgbd_parts: Path, tmp_path: Path) -> None:
+    """In metres below one the published code's depth is (z − 1.1) / 1.1, and 0 where nothing was measured."""
+    torch.manual_seed(0)
+    config = TransfusionConfig(
+        depth=True, size=(64, 80), width=64, multipliers=(1, 1), attention_levels=(1,), blocks=1, reverse_steps=2
+    )
+    made = Transfusion(config)
+    stir(made.network)
+    torch.save(made.network.state_dict(), tmp_path / "bagel_model.pkl")
+    settings = ["size=64x80", "reverse_steps=2"]
+    bundle = import_checkpoint(
+        [tmp_path / "bagel_model.pkl"], "transfusion", threshold_data=rgbd_parts, settings=settings, out=tmp_path / "b"
+    )
+    near, far = bundle.manifest.pixels.depth_range or (0, 0)
+    assert 0.4 < near < far < 0.6
+    assert bundle.manifest.config["depth"] is True
+    assert bundle.manifest.config["width"] == 64
+    assert bundle.manifest.config["depth_values"] == pytest.approx([near / 1.1 - 1, far / 1.1 - 1])
+    image = list_images(rgbd_parts / "test" / "dent" / "rgb")[0]
+    frame = read_frame(image, bundle.manifest.pixels)
+    score, _ = OnnxRuntimeEngine(bundle.model).infer(frame[None])
+    z = np.float32(cv2.imread(str(find_depth_file(image)), cv2.IMREAD_UNCHANGED)[..., 0])
+    for _ in range(2):  # the published filling of holes
+        counts = cv2.filter2D((z > 0).astype(np.float32), -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)
+        sums = cv2.filter2D(z, -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)
+        z = np.where(z == 0, sums / np.maximum(counts, 1), z)
+    colour = frame[..., 2::-1].astype(np.float32) / 255 * 2 - 1
+    x = np.dstack([colour, (z - 1.1) / 1.1 * (z > 0)]).transpose(2, 0, 1).astype(np.float32)
+    planes = torch.from_numpy(x[None])
+    with torch.no_grad():
+        detector = made.detector()
+        left, total = detector.reverse(planes)  # type: ignore[operator]
+        maps = published_map(planes, left, total, steps=2)
+    assert score[0] == pytest.approx(float(maps.max()), abs=5e-3)  # 254 steps of depth
+    wrong = planes.clone()
+    wrong[:, 3] = (planes[:, 3] * 1.1 + 1.1 - far) / (far - near) * (planes[:, 3] != 0)  # as edgead trains
+    with torch.no_grad():
+        other = published_map(wrong, *detector.reverse(wrong), steps=2)  # type: ignore[operator]
+    assert abs(float(other.max()) - float(maps.max())) > 2e-2  # the scale is seen
+
+
+def published_map(image: torch.Tensor, left: torch.Tensor, total: torch.Tensor, steps: int) -> torch.Tensor:
+    """The mean mask and the squared change, 7×7 means of both."""
+    colours = [(each[:, :3] * 0.5 + 0.5).clamp(0, 1) for each in (image, left)]
+    change = torch.cat([(colours[0] - colours[1]) ** 2, (image[:, 3:] - left[:, 3:]) ** 2], dim=1).mean(1, True)
+    maps = 0.95 * total * (18 / 19 / steps) + 0.05 * change
+    return F.avg_pool2d(maps, 7, stride=1, padding=3)
+
+
+def test_depth_in_another_unit_is_refused(rgbd_parts: Path, tmp_path: Path) -> None:
+    config = TransfusionConfig(depth=True, size=(32, 32), width=64, multipliers=(1,), attention_levels=(), blocks=1)
+    torch.save(Transfusion(config).network.state_dict(), tmp_path / "bagel_model.pkl")
+    data = Path(shutil.copytree(rgbd_parts, tmp_path / "dome"))
+    for path in (data / "train" / "good" / "xyz").iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED) * 1000)
+    with pytest.raises(DataError, match=r"takes metres up to 1\.1"):
+        import_checkpoint(
+            [tmp_path / "bagel_model.pkl"],
+            "transfusion",
+            threshold_data=data,
+            settings=["size=32", "reverse_steps=1"],
+            out=tmp_path / "b",
+        )
 
 
 @pytest.mark.parametrize("side", [64, 128])

@@ -18,8 +18,9 @@ from edgead.errors import ConfigError
 from edgead.export.calibration import measure_ranges
 from edgead.export.lower import open_form
 from edgead.export.precision import Ranges, overflowing, quantizable, to_half, to_int8
+from edgead.export.sensitive import is_sensitive
 from edgead.export.simplify import fold_batch_norms
-from edgead.export.to_onnx import OPSET, is_sensitive, write_onnx
+from edgead.export.to_onnx import OPSET, write_onnx
 from edgead.runtime.engines import CPU_MODEL
 
 SIZE = (32, 48)

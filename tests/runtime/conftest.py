@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from level_bundle import make_level_bundle
 
+from edgead.bundle import Bundle
 from edgead.console import Console
 from edgead.demo import make_parts
 from edgead.runtime.inspector import Inspector, load
@@ -39,6 +43,37 @@ def inspector(line_bundle: Path) -> Iterator[Inspector]:
     """That bundle on ONNX Runtime."""
     with load(line_bundle, engine="onnxruntime") as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle whose score is the grey level of its frame, see `level_bundle`."""
+    return make_level_bundle(tmp_path_factory.mktemp("level") / "first.edgead")
+
+
+@pytest.fixture(scope="session")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Another one, whose scores are higher by 1000."""
+    return make_level_bundle(tmp_path_factory.mktemp("level") / "second.edgead", offset=1000.0)
+
+
+_started: list[subprocess.Popen[str]] = []
+
+
+def start_process(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    """Start a process with pipes for its output. It is killed with its test, also one that failed half-way."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    _started.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def _end_processes() -> Iterator[None]:
+    yield
+    while _started:
+        process = _started.pop()
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(autouse=True)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgead.bundle import FORMAT, MODEL, Bundle, Golden, Manifest, read_bundle, write_bundle
+from edgead.bundle import FORMAT, MODEL, Bundle, Golden, read_bundle, write_bundle
+from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold, TrainingRecord
+from edgead.runtime.engines import open_engine
+from edgead.runtime.engines.checked import CheckedEngine, check
+from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
+from edgead.runtime.result import Result
 
 SIDE = 64
 LEVELS = np.arange(0, 250, 25)
@@ -41,13 +50,13 @@ def make_level_bundle(folder: Path, offset: float = 0.0, golden_error: float = 0
         preset="test",
         config={},
         category="grey",
-        input={"height": SIDE, "width": SIDE, "bit_depth": bit_depth},
+        input=InputRecord(SIDE, SIDE, bit_depth),
         precision="fp32",
-        threshold={"value": 130.0 + offset, "normals": 0, "false_reject_bound": 1.0, "requested_bound": 1.0},
+        threshold=StoredThreshold(130.0 + offset, 0, 1.0, 1.0),
         mask_threshold=130.0 + offset,
-        parity={"frames": 4, "score_error": 0.0, "map_error": 0.0, "tolerance": 0.01, "map_tolerance": 0.01},
-        data={"fingerprint": "", "held_out_fingerprint": ""},
-        training={},
+        parity=ParityRecord(frames=4, score_error=0.0, map_error=0.0, tolerance=0.01, map_tolerance=0.01),
+        data=DataRecord(),
+        training=TrainingRecord(),
         created="2025-01-01T00:00:00+00:00",
         edgead="0.1.0",
     )
@@ -80,3 +89,37 @@ def _write_model(path: Path, offset: float) -> None:
     ]
     graph = helper.make_graph(nodes, "level", inputs, outputs, weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="no openvino")
+ENGINES = [
+    "onnxruntime",
+    "bound buffers",
+    pytest.param("openvino", marks=needs_openvino),
+    pytest.param("openvino:hint=throughput", marks=needs_openvino),
+]
+
+
+OFFSETS = {"first": 0.0, "second": 1000.0}
+
+
+def open_any(name: str, bundle: Bundle) -> CheckedEngine:
+    """An engine by name; ``bound buffers`` is what runs on CUDA, on the CPU provider."""
+    if name == "bound buffers":
+        return check(OnnxRuntimeCudaEngine(bundle.model, (64, 64), (1, 3), "cpu", "CPUExecutionProvider", {}), bundle)
+    return open_engine(name, bundle, batch=3)
+
+
+def numbered(count: int, pause: float = 0.0) -> Iterator[NDArray[np.uint8]]:
+    """Frames whose level follows from their number."""
+    for number in range(count):
+        time.sleep(pause)
+        yield frame_of(level_of(number))
+
+
+def level_of(number: int) -> int:
+    return int(LEVELS[number * 7 % len(LEVELS)])
+
+
+def is_its_own(result: Result) -> bool:
+    return abs(result.score - level_of(result.frame_id) - OFFSETS[result.bundle]) < 0.01

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 
 from edgead.bundle import Bundle, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError
+from edgead.files import sha256
 from edgead.runtime.engines import open_engine, split_batch
 from edgead.runtime.engines.cuda import find_gpu
 from edgead.runtime.engines.onnx_nodes import read_nodes
@@ -54,11 +56,17 @@ def test_engine_gives_the_golden_outputs_and_new_arrays(opened: Bundle, name: st
     engine.close()
 
 
+def with_graph(bundle: Bundle, folder: Path) -> Bundle:
+    """The bundle with another graph, from a folder."""
+    files = {"model.onnx": sha256(folder / "model.onnx")}
+    return Bundle(folder, dataclasses.replace(bundle.manifest, files=files))
+
+
 @pytest.mark.parametrize("name", ["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
 def test_engine_refuses_what_is_no_graph(opened: Bundle, name: str, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(BundleError, match="cannot read"):
-        open_engine(name, Bundle(tmp_path, opened.manifest))
+        open_engine(name, with_graph(opened, tmp_path))
 
 
 def test_unknown_engine_lists_those_that_there_are(opened: Bundle) -> None:
@@ -149,7 +157,7 @@ def test_a_lacking_operator_is_named_with_engine_and_place(
 ) -> None:
     odd_graph(tmp_path / "model.onnx", operator, domain)
     with pytest.raises(BundleError) as caught:
-        open_engine(name, Bundle(tmp_path, opened.manifest))
+        open_engine(name, with_graph(opened, tmp_path))
     text = str(caught.value)
     assert re.match(r"(ONNX Runtime|OpenVINO) 2?\d", text)
     shown = f"{domain}.{operator}" if domain else operator

@@ -15,6 +15,7 @@ from edgead.bundle import Bundle, read_bundle
 from edgead.decision import Verdict, conformal_threshold
 from edgead.errors import BundleError, ConfigError
 from edgead.images import encode_png
+from edgead.manifest import StoredThreshold
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.rules import choose_threshold, describe_threshold, read_region
 
@@ -44,9 +45,9 @@ def marked(line_bundle: Path) -> Bundle:
 
 def test_fpr_chooses_from_the_held_out_scores(line_bundle: Path) -> None:
     manifest = read_bundle(line_bundle).manifest
-    scores, peaks = manifest.threshold["scores"], manifest.threshold["peaks"]
-    assert len(scores) == len(peaks) == manifest.threshold["normals"]
-    assert scores == sorted(scores)
+    scores, peaks = manifest.threshold.scores, manifest.threshold.peaks
+    assert len(scores) == len(peaks) == manifest.threshold.normals
+    assert list(scores) == sorted(scores)
     wanted = conformal_threshold(scores, 0.3).value
     with edgead.load(line_bundle, engine="onnxruntime", threshold="fpr:0.3") as inspector:
         assert inspector.threshold == wanted
@@ -63,7 +64,7 @@ def test_threshold_that_makes_no_sense(line_bundle: Path, wanted: Any) -> None:
 
 def test_fpr_needs_the_scores(line_bundle: Path) -> None:
     manifest = read_bundle(line_bundle).manifest
-    older = dataclasses.replace(manifest, threshold={"value": 0.5})
+    older = dataclasses.replace(manifest, threshold=StoredThreshold(0.5, 1, 0.5, 0.5))
     with pytest.raises(BundleError, match="Export it again"):
         choose_threshold(older, "fpr:0.01")
 

@@ -15,6 +15,7 @@ import pytest
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SourceError
 from edgead.images import encode_png
+from edgead.manifest import ImageSizes
 from edgead.runtime.health import Health, Limits, limits_from
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.sources import Captured, LiveSource, open_source, redact
@@ -218,7 +219,7 @@ def test_aspect_that_was_trained_is_judged_whatever_came_before() -> None:
 
 
 def test_manifest_knows_the_shape_of_training_images_and_the_stream_says_what_differs(inspector: Inspector) -> None:
-    assert inspector.bundle.manifest.images == {"heights": [256, 256], "widths": [256, 256], "aspects": [1.0, 1.0]}
+    assert inspector.bundle.manifest.images == ImageSizes((256, 256), (256, 256), (1.0, 1.0))
     said: list[str] = []
     stream = Stream(inspector, [list(NOISE)], say=said.append)
     assert Verdict.UNKNOWN not in {result.verdict for result in stream}

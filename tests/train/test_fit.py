@@ -233,7 +233,7 @@ def test_a_loss_that_goes_up_and_down_keeps_nothing_until_it_is_calm(
         kept.append(saved[0].step if saved else 0)
         return next(far)
 
-    monkeypatch.setattr("edgead.train.fit._StageLoop._is_far", is_far)
+    monkeypatch.setattr("edgead.train.fit.StageLoop._is_far", is_far)
     fit(run, [run.stage(9)], tmp_path, seed=5, device="cpu", save_seconds=0.0)
     assert kept == [0, 0, 1, 1, 1, 1, 1, 1, 7]
 
@@ -241,7 +241,7 @@ def test_a_loss_that_goes_up_and_down_keeps_nothing_until_it_is_calm(
 def test_a_stage_that_ends_with_a_loss_that_ran_away_is_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgead.train.fit._StageLoop._is_far", lambda self, loss: True)
+    monkeypatch.setattr("edgead.train.fit.StageLoop._is_far", lambda self, loss: True)
     run = Contest()
     with pytest.raises(TrainingError, match=r"The loss ran away, to \S+ in the last step of stage 'contest'"):
         fit(run, [run.stage(3)], tmp_path, seed=5, device="cpu")

@@ -219,7 +219,7 @@ def test_a_training_that_diverged_goes_on_with_a_lower_rate(parts: Path, source:
     assert {line["learning_rate"] for line in checkpoint.read_metrics(run)} == {1e-3}
     with pytest.raises(ConfigError, match="is finished already: --set learning_rate=1 comes too late"):
         resume(run, settings=("learning_rate=1",))
-    assert export(run, out=tmp_path / "x.edgead").manifest.training["changes"] == list(kept.changes)
+    assert export(run, out=tmp_path / "x.edgead").manifest.training.changes == kept.changes
 
 
 def test_changed_sources_are_noticed(transferred: Path, source: Path, tmp_path: Path) -> None:
@@ -432,7 +432,7 @@ def test_only_files_of_equal_size_are_read_to_compare_them(
     source: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
-    monkeypatch.setattr("edgead.train.sources.sha256", lambda path: read.append(path) or sha256(path))
+    monkeypatch.setattr("edgead.datasets.copies.sha256", lambda path: read.append(path) or sha256(path))
     target = open_category(shutil.copytree(parts, tmp_path / "target"))
     find_sources([source], target, "drept", {}, Console())
     assert read == []
@@ -452,17 +452,17 @@ def test_files_that_cannot_be_read_are_not_compared(
     same = Path(shutil.copytree(source, tmp_path / "same"))
     target = open_category(shutil.copytree(parts, tmp_path / "target"))
     shutil.copy(target.normals[0], same / "test" / "good" / "8.png")
-    monkeypatch.setattr("edgead.train.sources.sha256", refuse)
+    monkeypatch.setattr("edgead.datasets.copies.sha256", refuse)
     [found] = find_sources([same], target, "drept", {}, Console())
     assert found.name == "same"  # training will say that it skips them
 
 
 def test_the_protocol_stands_where_the_figures_stand(transferred: Path, parts: Path, tmp_path: Path) -> None:
     bundle = export(transferred, out=tmp_path / "drept.edgead")
-    assert "cross-category" in bundle.manifest.training["protocol"]
-    assert [each["name"] for each in bundle.manifest.training["sources"]] == ["tile"]
+    assert "cross-category" in bundle.manifest.training.protocol
+    assert [each.name for each in bundle.manifest.training.sources] == ["tile"]
     report, folder = benchmark([bundle.path], parts, rounds=1, out=tmp_path / "report")
-    assert report.rows[0]["protocol"] == bundle.manifest.training["protocol"]
+    assert report.rows[0]["protocol"] == bundle.manifest.training.protocol
     for name in ("results.json", "results.csv", "report.html"):
         assert "cross-category" in (folder / name).read_text()
     for command in (["inspect", str(bundle.path)], ["methods"]):
@@ -492,7 +492,47 @@ def test_without_sources_it_learns_from_good_images_alone(parts: Path, tmp_path:
     assert checkpoint.load_run_config(run).sources == ()
     assert not (run / "sources").exists()
     bundle = export(run, out=tmp_path / "random.edgead")
-    assert "protocol" not in bundle.manifest.training
+    assert bundle.manifest.training.protocol is None
+
+
+def test_a_chosen_defect_is_rendered_on_a_chosen_image(transferred: Path, source: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part.png"
+    cv2.imwrite(str(part), np.full((64, 64, 3), 120, np.uint8))
+    learned = load_file(transferred / "sources" / source.name / LEARNED)
+    learned = {name: values[:2].copy() for name, values in learned.items()}
+    for name, value in (("mean", 0.0), ("sigma", 0.2), ("correlation", 0.0), ("weight", 1.0), ("opacity", 1.0)):
+        learned[name][:] = value
+    learned["colour"][0], learned["colour"][1] = 1.0, -1.0  # a white one, a black one
+    run = Path(shutil.copytree(transferred, tmp_path / "run"))
+    with safe_open(run / "sources" / source.name / LEARNED, framework="numpy") as file:
+        facts = file.metadata()
+    save_file(learned, run / "sources" / source.name / LEARNED, facts)
+    pictures = [synthesise(run, tmp_path / str(number), image=part, defect=number) for number in (0, 1)]
+    assert [len(paths) for paths in pictures] == [1, 1]
+    white, black = (cv2.imread(str(paths[0])) for paths in pictures)
+    assert (white[32, 32] > 250).all()
+    assert (black[32, 32] < 5).all()
+    assert (white[0, 0] == 120).all()  # neither turned nor shifted: it is in the middle, as it was learned
+    mask = cv2.imread(str(tmp_path / "0" / "0000_mask.png"), cv2.IMREAD_GRAYSCALE)
+    assert mask[32, 32] == 255
+    assert mask[0, 0] == 0
+    assert len(synthesise(run, tmp_path / "three", defect=1, source=source.name, count=3)) == 3
+    with pytest.raises(ConfigError, match=r"are 0 to 1; 2 is none"):
+        synthesise(run, tmp_path / "two", defect=2)
+    with pytest.raises(ConfigError, match=f"sources of this run: {source.name}"):
+        synthesise(run, tmp_path / "two", defect=0, source="leather")
+
+
+def test_any_method_draws_on_a_chosen_image(trained: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part.png"
+    cv2.imwrite(str(part), np.full((64, 64, 3), 120, np.uint8))
+    for path in synthesise(trained, tmp_path / "out", image=part, count=2):
+        frame, mask = (cv2.imread(str(path.with_name(f"{path.stem}{end}.png"))) for end in ("", "_mask"))
+        assert (frame[(mask == 0).all(axis=2)] == 120).mean() > 0.8  # but where a turned picture is black
+    with pytest.raises(ConfigError, match="has learned from no source"):
+        synthesise(trained, tmp_path / "none", image=part, defect=0)
+    with pytest.raises(DataError, match="can be read"):
+        synthesise(trained, tmp_path / "none", image=tmp_path / "absent.png")
 
 
 def test_synthetic_anomalies_as_pictures(transferred: Path, trained: Path, tmp_path: Path) -> None:

@@ -6,13 +6,12 @@ import dataclasses
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.bundle import Bundle
+from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.errors import ConfigError, DeviceError, EdgeadError
 
@@ -157,9 +156,9 @@ def split_batch(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int, in
         start = stop
 
 
-def cpu_model(bundle: Bundle) -> Path:
-    """Return the graph for ONNX Runtime's CPU engine."""
-    return bundle.path / CPU_MODEL if CPU_MODEL in bundle.manifest.files else bundle.model
+def cpu_model(bundle: Bundle) -> str:
+    """Return the name of the graph for engines of CPUs."""
+    return CPU_MODEL if CPU_MODEL in bundle.manifest.files else MODEL
 
 
 def first_line(error: Exception) -> str:

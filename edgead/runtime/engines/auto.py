@@ -20,6 +20,7 @@ from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.errors import DeviceError, EdgeadError, MissingDependencyError, is_installed
 from edgead.files import write_json
+from edgead.home import cache_folder
 from edgead.runtime.engines import CPU_MODEL, Engine, first_line
 from edgead.runtime.engines.checked import CheckedEngine
 from edgead.runtime.engines.cuda import find_gpu
@@ -41,11 +42,6 @@ ROUNDS = 5
 REST = 0.03
 """Seconds between two engines' turns. ONNX Runtime's threads spin for up to 20 ms after an inference, for more work;
 whatever is timed meanwhile has half of two cores."""
-
-
-def cache_folder() -> Path:
-    """Return the folder of what this machine has found out: ``$XDG_CACHE_HOME/edgead`` or ``~/.cache/edgead``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgead"
 
 
 def installed_engines() -> list[str]:

@@ -85,7 +85,7 @@ def check(engine: Engine, bundle: Bundle) -> CheckedEngine:
     """Return an engine as a `CheckedEngine` for the frames of a bundle."""
     if isinstance(engine, CheckedEngine):
         return engine
-    return CheckedEngine(engine, bundle.manifest.shape, singly=bundle.manifest.input.get("batch") == 1)
+    return CheckedEngine(engine, bundle.manifest.shape, singly=bundle.manifest.input.batch == 1)
 
 
 def check_outputs(name: str, outputs: Any, frames: NDArray[np.uint8]) -> Outputs:

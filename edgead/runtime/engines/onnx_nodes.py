@@ -1,19 +1,17 @@
 """The nodes of an ONNX file, read without the onnx package, which is not installed beside a line.
 
-An ONNX file is a protocol buffer. Only a few of its fields are needed, so they are picked out of the wire format:
+Only a few fields are needed, so they are picked out of the wire format, see `edgead.protobuf`:
 ModelProto.graph (7), GraphProto.node (1), NodeProto.output (2), name (3), op_type (4) and domain (7).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgead.errors import BundleError
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+from edgead.protobuf import fields
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,8 @@ def read_nodes(path: Path) -> list[Node]:
     """
     try:
         model = memoryview(path.read_bytes())
-        graphs = [graph for number, graph in _fields(model) if number == 7]
-        nodes = [node for graph in graphs for number, node in _fields(graph) if number == 1]
+        graphs = [graph for number, graph in fields(model) if number == 7]
+        nodes = [node for graph in graphs for number, node in fields(graph) if number == 1]
         return [_node(node) for node in nodes]
     except (IndexError, ValueError) as error:
         raise BundleError(f"{path} is not an ONNX file.") from error
@@ -59,41 +57,10 @@ def read_nodes(path: Path) -> list[Node]:
 
 def _node(data: memoryview) -> Node:
     texts: dict[int, str] = {}
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number in (2, 3, 4, 7):
             texts.setdefault(number, bytes(value).decode())
     return Node(texts.get(3, ""), texts.get(4, ""), texts.get(7, ""), texts.get(2, ""))
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield number and content of each field that holds bytes."""
-    place = 0
-    while place < len(data):
-        key, place = _varint(data, place)
-        number, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            _, place = _varint(data, place)
-        elif kind in (_FIXED64, _FIXED32):
-            place += 8 if kind == _FIXED64 else 4
-        elif kind == _BYTES:
-            length, place = _varint(data, place)
-            if place + length > len(data):
-                raise ValueError("cut off")
-            yield number, data[place : place + length]
-            place += length
-        else:
-            raise ValueError(f"wire type {kind}")
-
-
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[place]
-        place += 1
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return value, place
 
 
 _LACKING = (

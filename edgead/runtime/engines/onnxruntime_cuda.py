@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.bundle import Bundle
+from edgead.bundle import MODEL, Bundle
 from edgead.errors import DeviceError, EdgeadError, require
 from edgead.runtime.engines import Opening, first_line, read_settings, split_batch
 from edgead.runtime.engines.cuda import find_gpu
@@ -61,14 +61,14 @@ def open_cuda(bundle: Bundle, opening: Opening) -> OnnxRuntimeCudaEngine:
     find_gpu()  # ONNX Runtime without a driver warns and goes on with the CPU
     batches = (1,) if opening.batch == 1 else (1, opening.batch)
     size, channels = bundle.manifest.size, bundle.manifest.pixels.channels
-    options = {"use_tf32": str(int(settings.tf32))}
+    options, content = {"use_tf32": str(int(settings.tf32))}, bundle.content(MODEL)
     if settings.cuda_graph:
         try:
             recorded = {**options, "enable_cuda_graph": "1"}
-            return OnnxRuntimeCudaEngine(bundle.model, size, batches, "cuda", PROVIDER, recorded, channels)
+            return OnnxRuntimeCudaEngine(bundle.model, size, batches, "cuda", PROVIDER, recorded, channels, content)
         except EdgeadError:  # what cannot be recorded is refused when the session is made, or in its first run
             opening.console.say("ONNX Runtime cannot record this graph as a CUDA graph; going on without.")
-    return OnnxRuntimeCudaEngine(bundle.model, size, batches, "cuda", PROVIDER, options, channels)
+    return OnnxRuntimeCudaEngine(bundle.model, size, batches, "cuda", PROVIDER, options, channels, content)
 
 
 class OnnxRuntimeCudaEngine:
@@ -81,6 +81,7 @@ class OnnxRuntimeCudaEngine:
         device: ``"cuda"``, or ``"cpu"`` to test the binding.
         provider, provider_options: of ONNX Runtime.
         channels: of a frame.
+        content: of `model` where it was read and checked already.
     """
 
     def __init__(
@@ -92,9 +93,10 @@ class OnnxRuntimeCudaEngine:
         provider: str,
         provider_options: dict[str, str],
         channels: int = 3,
+        content: bytes | None = None,
     ) -> None:
         self.name, self.exact = f"onnxruntime-{device}", provider_options.get("use_tf32") != "1"
-        session = open_session(model, provider, provider_options)
+        session = open_session(model, provider, provider_options, content=content)
         self._lanes = {count: _Lane(session, (count, *size, channels), device) for count in batches}
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

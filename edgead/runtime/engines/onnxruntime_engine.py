@@ -19,7 +19,8 @@ from edgead.runtime.engines.onnx_nodes import describe_refusal
 def open_cpu(bundle: Bundle, opening: Opening) -> OnnxRuntimeEngine:
     """Open a bundle on the CPU."""
     read_settings(NoSettings, "onnxruntime", opening.settings)
-    return OnnxRuntimeEngine(cpu_model(bundle))
+    name = cpu_model(bundle)
+    return OnnxRuntimeEngine(bundle.path / name, content=bundle.content(name))
 
 
 def physical_cores() -> int:
@@ -36,9 +37,17 @@ def physical_cores() -> int:
         return 0
 
 
-def open_session(model: Path, provider: str, provider_options: Mapping[str, str], *, as_written: bool = False) -> Any:
+def open_session(
+    model: Path,
+    provider: str,
+    provider_options: Mapping[str, str],
+    *,
+    as_written: bool = False,
+    content: bytes | None = None,
+) -> Any:
     """Return ONNX Runtime's session of a graph on one provider, and on no other.
 
+    Where `content` is given, it is what the file held when it was checked, and the file is not read again.
     Q/DQ nodes are fused into INT8 operators, or where `as_written` computed as they stand, in float32.
 
     Raises:
@@ -55,7 +64,7 @@ def open_session(model: Path, provider: str, provider_options: Mapping[str, str]
     if as_written:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
-        session = ort.InferenceSession(str(model), options, providers=[(provider, dict(provider_options))])
+        session = ort.InferenceSession(content or str(model), options, providers=[(provider, dict(provider_options))])
     except Exception as error:  # ONNX Runtime's errors have no common base but this
         raise BundleError(describe_refusal("ONNX Runtime", ort.__version__, model, str(error))) from error
     if provider not in session.get_providers():
@@ -68,12 +77,12 @@ class OnnxRuntimeEngine:
 
     Args:
         model: the graph.
-        as_written: see `open_session`.
+        as_written, content: see `open_session`.
     """
 
-    def __init__(self, model: Path, *, as_written: bool = False) -> None:
+    def __init__(self, model: Path, *, as_written: bool = False, content: bytes | None = None) -> None:
         self.name = "onnxruntime-cpu"
-        self._session: Any = open_session(model, "CPUExecutionProvider", {}, as_written=as_written)
+        self._session: Any = open_session(model, "CPUExecutionProvider", {}, as_written=as_written, content=content)
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         try:

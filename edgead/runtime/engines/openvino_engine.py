@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,23 +37,18 @@ class OpenVinoSettings:
 def open_exact(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
     """Open a bundle with arithmetic in float32, which gives the golden outputs."""
     settings = read_settings(OpenVinoSettings, "openvino", opening.settings)
-    return OpenVinoEngine(cpu_model(bundle), "f32", "openvino-cpu", settings.hint, opening.batch)
+    return _open(bundle, "f32", "openvino-cpu", settings.hint, opening.batch)
 
 
 def open_bf16(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
     """Open a bundle with arithmetic in bfloat16 where the CPU has it: faster with AMX, and less exact."""
     settings = read_settings(OpenVinoSettings, "openvino-bf16", opening.settings)
-    return OpenVinoEngine(cpu_model(bundle), "bf16", "openvino-cpu-bf16", settings.hint, opening.batch)
+    return _open(bundle, "bf16", "openvino-cpu-bf16", settings.hint, opening.batch)
 
 
-def import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which is on by itself.
-
-    It would fork this process at the import to call a server: no computer beside a line should, and behind a firewall
-    that drops packets it costs seconds and prints tracebacks. Without the package OpenVINO takes its own stub.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    return require("openvino", "cpu")
+def _open(bundle: Bundle, arithmetic: str, name: str, hint: str, batch: int) -> OpenVinoEngine:
+    graph = cpu_model(bundle)
+    return OpenVinoEngine(bundle.path / graph, arithmetic, name, hint, batch, content=bundle.content(graph))
 
 
 @cache
@@ -65,28 +59,37 @@ def the_core() -> Any:
     last Core is gone, from whatever thread that happens in. The next signal, Ctrl-C or a child's end, would then end
     the process with a segmentation fault (seen with 2026.4).
     """
-    return import_openvino().Core()
+    return require("openvino", "cpu").Core()
 
 
 class OpenVinoEngine:
     """An `edgead.runtime.engines.Engine`.
 
     Args:
-        bundle: what it runs.
+        model: the graph.
         arithmetic: ``"f32"`` or ``"bf16"``. OpenVINO by itself takes bf16 wherever the CPU has it, which changes scores
             by far more than the bundle's tolerance.
         name: of the engine.
         hint: see `OpenVinoSettings`.
         batch: most frames in one call; with ``throughput`` the number of requests.
+        content: of `model` where it was read and checked already.
     """
 
-    def __init__(self, model: Path, arithmetic: str, name: str, hint: str = "latency", batch: int = 1) -> None:
+    def __init__(
+        self,
+        model: Path,
+        arithmetic: str,
+        name: str,
+        hint: str = "latency",
+        batch: int = 1,
+        content: bytes | None = None,
+    ) -> None:
         self.name, self.exact = name, arithmetic == "f32"
-        openvino = import_openvino()
+        openvino = require("openvino", "cpu")
         settings = {"PERFORMANCE_HINT": hint.upper(), "INFERENCE_PRECISION_HINT": arithmetic}
         try:
             core = the_core()
-            self._compiled = core.compile_model(core.read_model(str(model)), "CPU", settings)
+            self._compiled = core.compile_model(core.read_model(content or str(model)), "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for everything
             version = openvino.__version__.partition("-")[0]
             raise BundleError(describe_refusal("OpenVINO", version, model, str(error))) from error

@@ -7,6 +7,7 @@ Run as a program it builds one plan and reports on its standard output, one JSON
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import json
 import os
@@ -73,6 +74,7 @@ class BuildRequest:
         timing_cache: file of what earlier builds on this device measured; read if there, and written.
         settings: see `BuildSettings`.
         channels: of a frame.
+        sha256: of the ONNX file, where it is known: another file is refused.
     """
 
     model: str
@@ -82,6 +84,7 @@ class BuildRequest:
     timing_cache: str
     settings: BuildSettings
     channels: int = 3
+    sha256: str = ""
 
     def shapes(self) -> list[tuple[int, int, int, int]]:
         """Return the shape of ``frames`` in each profile."""
@@ -147,7 +150,10 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
     strong = is_strong(trt, request.settings.typing)
     network = builder.create_network(network_flags(trt, strong))
     parser = trt.OnnxParser(network, logger)  # it must live as long as the network uses its weights
-    if not parser.parse(Path(request.model).read_bytes()):
+    content = Path(request.model).read_bytes()
+    if request.sha256 not in ("", hashlib.sha256(content).hexdigest()):
+        raise BundleError(f"{request.model} is damaged: it was changed since it was checked.")
+    if not parser.parse(content):
         raise BundleError(_explain(trt, parser, Path(request.model)))
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.settings.workspace << 20)

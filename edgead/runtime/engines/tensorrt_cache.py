@@ -21,7 +21,7 @@ from typing import Any
 from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.files import sha256, write_json
-from edgead.runtime.engines.auto import cache_folder
+from edgead.home import cache_folder
 from edgead.runtime.engines.cuda import Gpu
 from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings, is_strong, trtexec_line
 from edgead.runtime.engines.tensorrt_process import build_in_process, disk_error
@@ -147,6 +147,7 @@ def find_plan(
         timing_cache=str(folder / f"{_digest(device)}.timing"),
         settings=resolved,
         channels=bundle.manifest.pixels.channels,
+        sha256=bundle.manifest.files[MODEL],
     )
     return CachedPlan(path, request, facts, bundle.manifest.precision)
 

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from edgead.errors import ConfigError, require
+from edgead.home import state_folder
 from edgead.redaction import printable, redact
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.sink import BaseSink
@@ -54,13 +54,19 @@ def open_mqtt(uri: str) -> MqttSink:
 
 
 def default_store(host: str, port: int, topic: str) -> Path:
-    """Return where results for a broker and topic are kept: in the user's state folder."""
-    try:
-        root = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    except RuntimeError as error:
-        raise ConfigError("There is no home folder to keep results in.\nName a file:  mqtt://…?store=FILE") from error
+    """Return where results for a broker and topic are kept: in the user's state folder.
+
+    Raises:
+        ConfigError: there is none, and what waits must outlast the process.
+    """
+    folder = state_folder()
+    if folder is None:
+        raise ConfigError(
+            "MQTT keeps what waits for the broker in a file, and this user has no home folder.\n"
+            "Name a file in the sink, ?store=FILE, or a folder in the variable XDG_STATE_HOME."
+        )
     key = hashlib.sha256(f"{host}:{port}/{topic}".encode()).hexdigest()[:16]
-    return Path(root) / "edgead" / f"mqtt-{key}.sqlite"
+    return folder / f"mqtt-{key}.sqlite"
 
 
 def _open_store(path: Path) -> sqlite3.Connection:

@@ -26,10 +26,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgead.console import Track
 from edgead.errors import ConfigError
 from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
 from edgead.train.maps import upsampling
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, Track, TrainingData
+from edgead.train.method import (
+    WITH_REPLACEMENT,
+    Arrays,
+    Batch,
+    Card,
+    Method,
+    MethodConfig,
+    Official,
+    Stage,
+    TrainingData,
+)
 from edgead.train.synthetic import synthesise
 
 BOUND = 1e6
@@ -437,6 +448,9 @@ class Differnet(Method):
         self.network.reference.copy_(torch.cat(found).mean(dim=0))
         self.network.seen.fill_(len(found))
 
+    def departures(self) -> list[str]:
+        return [WITH_REPLACEMENT]
+
     def stages(self, data: TrainingData) -> list[Stage]:
         config, normals = self.config, data.normals
         cache: list[NDArray[np.float32]] = []
@@ -462,7 +476,7 @@ class Differnet(Method):
                 name="train",
                 module=self.network,
                 sample=sample,
-                steps=config.total_steps(len(normals)),
+                steps=config.total_steps(data.steps_in_epoch(config)),
                 batch_size=config.batch_size,
                 optimizer=optimizer,
                 schedule=lambda step: 1.0,

@@ -22,7 +22,18 @@ from edgead.errors import ConfigError
 from edgead.images import Frame, Mask
 from edgead.train.losses import focal_loss, ssim_loss
 from edgead.train.maps import box_mean
-from edgead.train.method import Arrays, Batch, Card, Method, MethodConfig, Official, Stage, TrainingData
+from edgead.train.method import (
+    Arrays,
+    Batch,
+    Card,
+    Method,
+    MethodConfig,
+    Official,
+    Reconstruction,
+    Stage,
+    TrainingData,
+    decayed,
+)
 from edgead.train.synthetic import Floats, blend, draw_texture, perlin_mask, rotate
 
 SCORE_WINDOW = 21
@@ -64,7 +75,7 @@ class DraemConfig(MethodConfig):
 
     def learning_rate_factor(self, step: int, steps: int) -> float:
         """Factor on the learning rate at a step, counted from 0."""
-        return self.decay ** sum(step >= share * steps for share in self.decay_at)
+        return decayed(step, steps, self.decay_at, self.decay)
 
 
 def _unit(inputs: int, outputs: int) -> list[nn.Module]:
@@ -317,6 +328,12 @@ class Draem(Method):
         self.config: DraemConfig = config
         self.network: DraemNetwork = DraemNetwork(config)
 
+    def reconstruction(self) -> Reconstruction:
+        return Reconstruction("network.reconstructive", 0.0, 1.0)
+
+    def departures(self) -> list[str]:
+        return ["the SSIM loss takes 1 for the range of values (published: guessed from each batch)"]
+
     def stages(self, data: TrainingData) -> list[Stage]:
         config = self.config
 
@@ -331,7 +348,7 @@ class Draem(Method):
         def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
             return torch.optim.Adam(parameters, lr=config.learning_rate)
 
-        steps = config.total_steps(len(data.normals))
+        steps = config.total_steps(data.steps_in_epoch(config))
         return [
             Stage(
                 name="train",

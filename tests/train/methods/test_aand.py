@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -301,9 +302,9 @@ def test_bad_settings_say_what_would_be_right(settings: list[str], message: str)
 
 
 def test_steps_are_shared_as_the_epochs_are() -> None:
-    assert AandConfig().stage_steps(160) == (1000, 1200)
-    assert AandConfig(steps=220).stage_steps(7) == (100, 120)
-    assert AandConfig(steps=220).total_steps(7) == 220
+    assert AandConfig().stage_steps(Fraction(10)) == (1000, 1200)
+    assert AandConfig(steps=220).stage_steps(Fraction(7)) == (100, 120)
+    assert AandConfig(steps=220).total_steps(Fraction(7)) == 220
 
 
 def test_foregrounds() -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgead import metrics
-from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.errors import ConfigError, DataError
 from edgead.export.parity import check_parity, run_reference
 from edgead.export.to_onnx import write_onnx
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -131,11 +131,17 @@ def test_a_published_checkpoint_needs_no_renaming() -> None:
     assert "model.pos_emb.penc.inv_freq" in names
 
 
-def test_a_published_checkpoint_with_depth_is_refused(tmp_path: Path) -> None:
+def test_a_published_checkpoint_with_depth_is_known_by_its_halves(tmp_path: Path) -> None:
     method = small("depth=true")
     torch.save(method.network.state_dict(), tmp_path / "dome_model.pkl")
-    with pytest.raises(CheckpointError, match=r"does not say how its depth was scaled\.\n.*--set depth=true"):
-        load_official(Transfusion, [tmp_path / "dome_model.pkl"])
+    loaded = load_official(Transfusion, [tmp_path / "dome_model.pkl"], ["size=32x48"])
+    for name in ("depth", "width", "multipliers", "attention_levels", "blocks"):
+        assert getattr(loaded.config, name) == getattr(method.config, name)
+
+
+def test_the_scale_of_depth_is_not_trained() -> None:
+    with pytest.raises(ConfigError, match="leave them out"):
+        small("depth=true", "depth_values=-1,-0.5").stages(TrainingData(np.zeros((1, 32, 48, 4), np.uint8)))
 
 
 def test_the_position_is_the_sine_of_the_row() -> None:

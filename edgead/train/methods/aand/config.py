@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from edgead.errors import ConfigError
 from edgead.train.backbones import LEVELS
 from edgead.train.foreground import check_foreground
-from edgead.train.method import MethodConfig
+from edgead.train.method import MethodConfig, decayed
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,20 @@ class AandConfig(MethodConfig):
         if self.margin < 0 or self.amplify_weight < 0 or self.map_sigma < 0:
             raise ConfigError("margin, amplify_weight and map_sigma cannot be negative.")
 
-    def stage_steps(self, images: int) -> tuple[int, int]:
-        """Optimiser steps of stage I and stage II."""
+    def stage_steps(self, epoch: Fraction) -> tuple[int, int]:
+        """Optimiser steps of stage I and stage II, where an epoch has that many."""
         if self.steps:
             first = max(1, round(self.steps * self.amplify_epochs / (self.amplify_epochs + self.epochs)))
             return first, max(1, self.steps - first)
-        return -(-self.amplify_epochs * images // self.batch_size), -(-self.epochs * images // self.batch_size)
+        return math.ceil(self.amplify_epochs * epoch), math.ceil(self.epochs * epoch)
 
-    def total_steps(self, images: int) -> int:
-        return sum(self.stage_steps(images))
+    def total_steps(self, epoch: Fraction) -> int:
+        return sum(self.stage_steps(epoch))
+
+    def schedule(self, epoch: Fraction) -> str:
+        total = f"{self.total_steps(epoch):,} steps"
+        return total if self.steps else f"{total} = {self.amplify_epochs} + {self.epochs} epochs of {float(epoch):g}"
 
     def learning_rate_factor(self, step: int, steps: int) -> float:
         """Factor on the learning rate at a step of a stage, counted from 0."""
-        return self.decay ** sum(step >= share * steps for share in self.decay_at)
+        return decayed(step, steps, self.decay_at, self.decay)

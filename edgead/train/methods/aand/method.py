@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgead.console import Track
 from edgead.train.foreground import part_of
-from edgead.train.method import Arrays, Card, Method, Official, Stage, Track, TrainingData
+from edgead.train.method import WITH_REPLACEMENT, Arrays, Card, Method, Official, Stage, TrainingData
 from edgead.train.methods.aand.config import AandConfig
 from edgead.train.methods.aand.deploy import Deployable, Detector
 from edgead.train.methods.aand.losses import Amplification, Distillation
@@ -92,6 +93,15 @@ class Aand(Method):
     def load_pretrained(self, weights: Path | None) -> None:
         self.network.encoder_AT.load_pretrained(weights)
 
+    def departures(self) -> list[str]:
+        found = [
+            WITH_REPLACEMENT,
+            "the last state of each stage is kept (published: the one that is best on the tests)",
+        ]
+        if self.config.foreground == "auto":
+            found.append("the part is found by brightness (published: by a limit for each product)")
+        return found
+
     def stages(self, data: TrainingData) -> list[Stage]:
         config, network, normals = self.config, self.network, data.normals
         teacher, amplifiers = network.encoder_AT, nn.ModuleList(network.encoder_AT.amplifiers())
@@ -130,7 +140,7 @@ class Aand(Method):
                 prepare=prepare,
             )
 
-        first, second = config.stage_steps(len(normals))
+        first, second = config.stage_steps(data.steps_in_epoch(config))
         return [
             stage("amplify", Amplification(teacher, config), draw, first),
             stage("distill", Distillation(network, config.top_patches), draw_normal, second),

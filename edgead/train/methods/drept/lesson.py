@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from edgead.train.method import Arrays, Batch, Lesson, Source, Stage, Track
+from edgead.console import Track
+from edgead.train.method import Arrays, Batch, Lesson, Source, Stage
 from edgead.train.methods.drept.config import DreptConfig
 from edgead.train.methods.drept.mixture import (
     TINY,

@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgead.errors import DataError
+from edgead.errors import ConfigError, DataError
 from edgead.train.method import Arrays, Batch, Card, Lesson, Method, Official, Source, Stage, TrainingData
 from edgead.train.methods.drept.config import DreptConfig
 from edgead.train.methods.drept.deploy import Deployable, Detector
@@ -155,7 +156,7 @@ class Drept(Method):
                 name="segment",
                 module=Segmentation(self.network, config),
                 sample=lambda rng: self._draw(rng, data, defects),
-                steps=config.total_steps(len(data.normals)),
+                steps=config.total_steps(data.steps_in_epoch(config)),
                 batch_size=config.batch_size,
                 optimizer=optimizer,
                 schedule=lambda step: 1.0,
@@ -176,6 +177,12 @@ class Drept(Method):
                 return made
         raise DataError(f"None of {MOST_DRAWS} defects can be seen on these good images.\n{self.card.unseen}")
 
+    def render(self, frame: NDArray[np.uint8], learned: Arrays, number: int) -> Arrays:
+        defects = pool([learned])
+        if not 0 <= number < len(defects["opacity"]):
+            raise ConfigError(f"The defects of this source are 0 to {len(defects['opacity']) - 1}; {number} is none.")
+        return self._put(frame, pick(defects, number))
+
     def visible(self, data: TrainingData, rng: np.random.Generator) -> float:
         return float(np.mean([made["mask"].any() for made in self._made(data, rng, LOOKED_AT)]))
 
@@ -184,9 +191,13 @@ class Drept(Method):
         defects = pool(data.sources) if data.sources else None
         for _ in range(count):
             drawn = self._draw(rng, data, defects)
-            mixture = to_tensors({name: drawn[name][None] for name in Mixtures._fields})
-            image, mask = transfer(planes(torch.from_numpy(drawn["frame"][None])), mixture, self.config)
-            yield {"frame": to_frames(image)[0], "mask": mask[0, 0].numpy()}
+            yield self._put(drawn["frame"], drawn)
+
+    def _put(self, frame: NDArray[np.uint8], mixture: Arrays) -> Arrays:
+        """Put a mixture on a good image ``[H, W, 3] uint8 BGR``."""
+        one = to_tensors({name: mixture[name][None] for name in Mixtures._fields})
+        image, mask = transfer(planes(torch.from_numpy(frame[None])), one, self.config)
+        return {"frame": to_frames(image)[0], "mask": mask[0, 0].numpy()}
 
     def detector(self) -> nn.Module:
         return Detector(self.network, self.config.score_window).eval()

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from edgead.errors import ConfigError
 from edgead.train.foreground import check_foreground
-from edgead.train.method import MethodConfig
+from edgead.train.method import MethodConfig, decayed
 from edgead.train.methods.transfusion.diffusion import FIRST
 from edgead.train.methods.transfusion.network import NORM_GROUPS
+from edgead.train.methods.transfusion.planes import LEARNED
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class TransfusionConfig(MethodConfig):
     """Learn from colour and depth (docs/depth.md): a network of two halves, one for each."""
     depth_shift: float = 0.1
     """Largest displacement of a synthetic anomaly's surface either way, as a share of the depth range."""
+    depth_values: tuple[float, ...] = LEARNED
+    """What the nearest and the farthest depth of the range are to the network: -1 and 0 where edgead trains it. An
+    imported checkpoint has the publication's scale."""
     epochs: int = 1500
     """Passes over the training images."""
     learning_rate: float = 1e-5
@@ -68,6 +72,8 @@ class TransfusionConfig(MethodConfig):
         for name in ("structural_share", "rotate_share", "reconstruction_weight", "depth_shift"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}.")
+        if len(self.depth_values) != 2 or not self.depth_values[0] < self.depth_values[1]:
+            raise ConfigError(f"depth_values are two rising numbers, not {self.depth_values}.")
         if self.decay <= 0 or self.rotate_degrees < 0:
             raise ConfigError("decay must be positive, and rotate_degrees not negative.")
         check_foreground(self.foreground)
@@ -80,4 +86,4 @@ class TransfusionConfig(MethodConfig):
 
     def learning_rate_factor(self, step: int, steps: int) -> float:
         """Factor on the learning rate at a step, counted from 0."""
-        return self.decay ** sum(step >= share * steps for share in self.decay_at)
+        return decayed(step, steps, self.decay_at, self.decay)

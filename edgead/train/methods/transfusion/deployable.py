@@ -46,6 +46,7 @@ class Deployable(nn.Module):
         super().__init__()
         self.steps = schedule(config.reverse_steps)
         self.weight, self.size = config.reconstruction_weight, config.size
+        self.depth_values = (config.depth_values[0], config.depth_values[1])
         self.standardise, self.attend, self.decide = _Standardise(NORM_GROUPS, FINAL_NORM_GROUPS), _Attend(), _Decide()
         with torch.no_grad():
             self.network = copy.deepcopy(network).float().eval()
@@ -63,6 +64,7 @@ class Deployable(nn.Module):
         self.register_buffer("columns", box_mean(config.size[1], WINDOW))
         for name in ("time_emb", "pos_emb", "norm", "final", "final_mean"):
             delattr(self.network, name)
+        self.reconstruct = nn.Identity()  # a name for what is left, see `Transfusion.reconstruction`
         self.eval()
 
     def _norm(self, norm: nn.GroupNorm, size: tuple[int, int]) -> _Norm:
@@ -84,7 +86,7 @@ class Deployable(nn.Module):
                     module.add_module(name, _Attention(part, here, self.attend))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        image = to_planes(frames)
+        image = to_planes(frames, self.depth_values)
         x, mask, total = image, None, torch.zeros(1)
         for step in range(len(self.steps)):
             features = self.network.features(self.project(x, mask), step)  # type: ignore[arg-type]
@@ -95,7 +97,7 @@ class Deployable(nn.Module):
                 x = x + mask * self.head(features, step)
         maps = total * ((1 - self.weight) * MASK_SCALE / len(self.steps))
         if self.weight:
-            maps = maps + _change(image, x) * self.weight
+            maps = maps + _change(image, self.reconstruct(x)) * self.weight
         maps = self.rows @ maps.reshape(-1, *self.size) @ self.columns
         return maps.amax(dim=(1, 2)), maps
 

@@ -28,7 +28,8 @@ class Detector(nn.Module):
         self.network, self.config = network, config
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        planes = to_planes(frames)
+        near, far = self.config.depth_values
+        planes = to_planes(frames, (near, far))
         image = torch.cat([planes[:, :COLOURS].flip(1), planes[:, COLOURS:]], dim=1)
         x, total = self.reverse(image)
         discriminative = total * (MASK_SCALE / self.config.reverse_steps)

@@ -13,15 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgead.errors import CheckpointError, DataError
+from edgead.errors import ConfigError, DataError
 from edgead.train.foreground import part_of
-from edgead.train.method import Arrays, Batch, Card, Method, Official, Stage, TrainingData
+from edgead.train.method import (
+    WITH_REPLACEMENT,
+    Arrays,
+    Batch,
+    Card,
+    Method,
+    Official,
+    Reconstruction,
+    Stage,
+    TrainingData,
+)
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.deployable import Deployable
 from edgead.train.methods.transfusion.detector import Detector
 from edgead.train.methods.transfusion.diffusion import COLOURS, LAST, blend, losses
 from edgead.train.methods.transfusion.examples import draw_example, measured, to_frame, to_image, widened
 from edgead.train.methods.transfusion.network import UNet
+from edgead.train.methods.transfusion.planes import LEARNED
 
 MOST_DRAWS = 1000
 """Examples drawn for one that shows an anomaly; one in seventy does not where the whole picture is the part."""
@@ -70,18 +81,16 @@ def _official_settings(weights: Mapping[str, Tensor]) -> list[str]:
                 attends.add(level)
         else:
             break
-    if "model.image_proj_rgb.weight" in weights:
-        raise CheckpointError(
-            "This is a checkpoint of TransFusion for colour and depth; it does not say how its depth was scaled.\n"
-            "Only those for colour can be imported. Train one with depth:  edgead train --set depth=true"
-        )
-    first = weights.get("model.image_proj.weight")
+    halves = "model.image_proj_rgb.weight" in weights
+    first = weights.get("model.image_proj_rgb.weight" if halves else "model.image_proj.weight")
     if first is None or not widths:
         return []
-    inputs = [first.shape[0], *widths]
+    width = first.shape[0] * (2 if halves else 1)  # one half for colour, one for depth
+    inputs = [width, *widths]
     multipliers = [after // before for before, after in zip(inputs, widths)]
     return [
-        f"width={first.shape[0]}",
+        f"depth={str(halves).lower()}",
+        f"width={width}",
         f"multipliers={','.join(map(str, multipliers))}",
         f"attention_levels={','.join(map(str, sorted(attends)))}",
         f"blocks={blocks[0]}",
@@ -125,6 +134,10 @@ class Transfusion(Method):
         settings=_official_settings,
         rename=lambda name: name if name.startswith("model.") else None,
         resize="pillow bilinear",
+        depth_scale=(
+            0.0,
+            1.1,
+        ),  # MVTec 3D-AD is in metres, all below one: 0 and 1.1 times the larger of 1 and the depth
         inference="RGB in [−1, 1]; 18 reverse steps; map: 0.95 of the mean mask and 0.05 of the squared change, their "
         "7×7 mean; score: its maximum",
     )
@@ -133,8 +146,23 @@ class Transfusion(Method):
         self.config: TransfusionConfig = config
         self.network: TransfusionNetwork = TransfusionNetwork(config)
 
+    def reconstruction(self) -> Reconstruction | None:
+        # Without it in the map the last step has no heads, and no image is made.
+        return Reconstruction("reconstruct", -1.0, 1.0) if self.config.reconstruction_weight else None
+
+    def published(self) -> TransfusionConfig:
+        return TransfusionConfig(depth=True, width=128) if self.config.depth else TransfusionConfig()
+
+    def departures(self) -> list[str]:
+        found = [WITH_REPLACEMENT]
+        if self.config.foreground == "auto":
+            found.append("the part is found by brightness (published: masks of a segmentation network)")
+        return found
+
     def stages(self, data: TrainingData) -> list[Stage]:
         config = self.config
+        if config.depth_values != LEARNED:
+            raise ConfigError(f"depth_values are {LEARNED} in training; leave them out.")
         parts = [widened(part_of(data, number, config.foreground)) for number in range(len(data.normals))]
         if not any((part & measured(to_image(frame))).any() for part, frame in zip(parts, data.normals)):
             raise DataError(NOWHERE)
@@ -146,7 +174,7 @@ class Transfusion(Method):
         def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
             return torch.optim.AdamW(parameters, lr=config.learning_rate)
 
-        steps = config.total_steps(len(data.normals))
+        steps = config.total_steps(data.steps_in_epoch(config))
         return [
             Stage(
                 name="train",

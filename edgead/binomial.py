@@ -1,0 +1,69 @@
+"""What counts of failures say about a rate: exact intervals, and how unlikely a count is."""
+
+from __future__ import annotations
+
+import math
+
+CONFIDENCE = 0.95
+"""Of every interval and limit that is told."""
+HALVINGS = 60
+"""Steps of the bisection: more than float64 has binary places."""
+
+
+def upper_limit(failures: int, trials: int, confidence: float = CONFIDENCE) -> float:
+    """Return the one-sided Clopper–Pearson limit: the largest rate that is not refuted by so few failures.
+
+    It is also the quantile of the beta distribution with `failures` + 1 and `trials` − `failures`.
+
+    Args:
+        failures: from 0 to `trials`.
+        trials: at least 1.
+        confidence: between 0 and 1.
+    """
+    if failures >= trials:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if _at_most(failures, trials, middle) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def interval(failures: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the two-sided Clopper–Pearson interval of a rate."""
+    one_sided = (1 + confidence) / 2
+    return 1 - upper_limit(trials - failures, trials, one_sided), upper_limit(failures, trials, one_sided)
+
+
+def at_least_as_many(count: int, new: int, above: int, held_out: int) -> float:
+    """Return the probability that `count` or more of `new` images lie above a limit that held-out images set.
+
+    The limit is the score of a held-out image with `above` higher ones. All images are exchangeable: the rate above the
+    limit has the beta distribution with `above` + 1 and `held_out` − `above`, the count the beta-binomial one.
+    """
+    a, b = above + 1, held_out - above
+
+    def logarithm(found: int) -> float:
+        return _log_choose(new, found) + _log_beta(a + found, b + new - found) - _log_beta(a, b)
+
+    return min(1.0, math.fsum(math.exp(logarithm(found)) for found in range(count, new + 1)))
+
+
+def _at_most(failures: int, trials: int, rate: float) -> float:
+    """Return the probability of so many failures or fewer; `rate` lies between 0 and 1, both excluded."""
+    log_rate, log_rest = math.log(rate), math.log1p(-rate)
+    return math.fsum(
+        math.exp(_log_choose(trials, found) + found * log_rate + (trials - found) * log_rest)
+        for found in range(failures + 1)
+    )
+
+
+def _log_choose(trials: int, found: int) -> float:
+    return math.lgamma(trials + 1) - math.lgamma(found + 1) - math.lgamma(trials - found + 1)
+
+
+def _log_beta(a: int, b: int) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

@@ -1,0 +1,122 @@
+"""What the command line says of an error, and with which code it ends. Nothing ends in a traceback.
+
+An error that nobody foresaw is a fault of edgead. Its traceback goes into a file, which the message names;
+``EDGEAD_DEBUG=1`` shows it instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import tempfile
+import traceback
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from edgead import __version__
+from edgead.errors import EdgeadError, was_interrupted
+from edgead.home import state_folder
+from edgead.redaction import redact, shown
+
+INTERRUPTED, UNFORESEEN = 130, 70
+DEBUG = "EDGEAD_DEBUG"
+LONGEST = 300
+"""Characters of another library's words that are shown."""
+
+
+def prepare_streams() -> None:
+    """Have standard input, output and error in a state that nothing fails on.
+
+    One that is closed is opened to nowhere: the next file would get its number, and what a library prints.
+    What an encoding does not have is written as an escape: they may be ASCII or Latin-1 (a service without a locale, a
+    Windows console), and names of files any bytes.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        name = ("stdin", "stdout", "stderr")[number]
+        setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
+    os.close(number)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # closed, or not a text stream of Python's own
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def flush(code: int) -> int:
+    """Write out what is still held back; return the exit code, which tells where that fails.
+
+    Otherwise the interpreter would try at its end, and print a traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError) as error:
+            code = code or (1 if isinstance(error, BrokenPipeError) else report(error))
+            with contextlib.suppress(OSError, ValueError):  # not a stream of the system
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
+
+
+def report(error: BaseException) -> int:
+    """Say on standard error what happened, in one to three lines; return the exit code."""
+    if isinstance(error, (click.Abort, KeyboardInterrupt)) or was_interrupted(error):
+        return _complain("interrupted.", INTERRUPTED)
+    if isinstance(error, EdgeadError):
+        return _complain(str(error), error.exit_code)
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, MemoryError):
+        return _complain("Out of memory. Use fewer or smaller images, or a smaller preset.", 2)
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
+        return _complain(f"Cannot read or write{where}: {error.strerror or error}.{_remedy(error)}", 2)
+    return _unforeseen(error)
+
+
+def _complain(text: str, code: int) -> int:
+    with contextlib.suppress(OSError, ValueError):  # standard error may be closed, too
+        click.echo(f"Error: {shown(text)}", err=True)
+    return code
+
+
+def _remedy(error: OSError) -> str:
+    return " Free some space and try again." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+
+
+def _unforeseen(error: BaseException) -> int:
+    details = "".join(traceback.format_exception(error))
+    if os.environ.get(DEBUG, "0") not in ("", "0"):
+        with contextlib.suppress(OSError, ValueError):
+            click.echo(details, err=True)
+        return UNFORESEEN
+    said = " ".join(_redacted(str(error)).split())[:LONGEST]
+    file = _keep(_redacted(details))
+    where = f"Details: {file}" if file else f"{DEBUG}=1 shows where"
+    return _complain(
+        f"{type(error).__name__}: {said}\nThis is a fault of edgead {__version__}; please report it. {where}",
+        UNFORESEEN,
+    )
+
+
+def _redacted(text: str) -> str:
+    try:
+        return redact(text)
+    except Exception:  # the message of a fault must not raise another one
+        return "(not shown: it could not be searched for passwords)"
+
+
+def _keep(details: str) -> Path | None:
+    """Write details into a file of the user's state folder, or of the temporary one; None where neither can be."""
+    name = f"error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.txt"
+    command = _redacted(" ".join(map(ascii, sys.argv[1:])))
+    text = f"edgead {__version__}, Python {sys.version}\narguments: {command}\n\n{details}"
+    for folder in (state_folder(), Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+                return folder / name
+    return None

@@ -1,0 +1,46 @@
+"""The folders of the user: what this machine has found out, and what waits to be delivered.
+
+A process may have no home: containers and service managers start some without ``HOME`` and without a line in
+``/etc/passwd``. Then nothing is remembered, and nothing else changes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Return the folder of what this machine has found out: ``$XDG_CACHE_HOME/edgead`` or ``~/.cache/edgead``.
+
+    Without a home it is a temporary one, which is removed when the process ends.
+    """
+    return _user_folder("XDG_CACHE_HOME", ".cache") or _of_this_process()
+
+
+def state_folder() -> Path | None:
+    """Return the folder of what must outlast the process: ``$XDG_STATE_HOME/edgead`` or ``~/.local/state/edgead``.
+
+    None without a home.
+    """
+    return _user_folder("XDG_STATE_HOME", ".local/state")
+
+
+def _user_folder(variable: str, below_home: str) -> Path | None:
+    if given := os.environ.get(variable):
+        return Path(given, "edgead")
+    try:
+        return Path.home() / below_home / "edgead"
+    except RuntimeError:
+        return None
+
+
+@functools.cache
+def _of_this_process() -> Path:
+    folder = tempfile.mkdtemp(prefix="edgead-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

@@ -1,0 +1,441 @@
+"""What `manifest.json` of a bundle holds, field by field. The fields are described in docs/bundle.md.
+
+The classes are the schema, see `edgead.schema`. A field that a later version adds has a default, so that older bundles
+are still read, and is left out where it has nothing to say, so that the same bundle is still written the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+
+from edgead import schema
+from edgead.decision import Threshold
+from edgead.images import PixelFormat
+from edgead.schema import OneOf, SchemaError, Within, left_out, section
+
+SHOWN_LAYERS = 5
+"""Of a layer table, where it is told in one line."""
+
+LARGEST_FLOAT = float(np.finfo(np.float32).max)
+Number = Annotated[float, Within(-LARGEST_FLOAT, LARGEST_FLOAT)]
+Error = Annotated[float, Within(0, LARGEST_FLOAT)]
+Share = Annotated[float, Within(0, 1)]
+Count = Annotated[int, Within(0)]
+Side = Annotated[int, Within(1, 1 << 14)]
+
+
+@dataclass(frozen=True)
+class InputRecord:
+    """What the graph takes.
+
+    Attributes:
+        height, width: in pixels.
+        bit_depth: significant bits of 16-bit images.
+        batch: 1 where the graph takes no more than one frame at a time; None where it takes any number.
+        channels: 4 with depth, else None.
+        depth_range: where frames have depth, the distances of codes 1 and 255, see `edgead.depth`.
+    """
+
+    height: Side
+    width: Side
+    bit_depth: Annotated[int, Within(9, 16)]
+    batch: Annotated[int, Within(1, 1)] | None = left_out()
+    channels: Annotated[int, Within(3, 4)] | None = left_out()
+    depth_range: tuple[Error, Error] | None = left_out()
+
+    def check(self) -> None:
+        """Refuse fields that contradict each other.
+
+        Raises:
+            SchemaError: they do.
+        """
+        if self.depth_range is not None and self.depth_range[0] >= self.depth_range[1]:
+            raise SchemaError(f"input.depth_range is {list(self.depth_range)}; the first number must be the lower one")
+        if self.channels not in (None, self.pixels.channels):
+            raise SchemaError(f"input.channels is {self.channels}; it must be 4 with input.depth_range, else 3")
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """How images become frames."""
+        return PixelFormat(self.bit_depth, self.depth_range)
+
+
+@dataclass(frozen=True)
+class StoredThreshold:
+    """The threshold, and what it was computed from; see `edgead.decision.Threshold`.
+
+    Attributes:
+        value, normals, false_reject_bound, requested_bound: of the threshold.
+        false_reject_limit, confidence, condition: what it promises, for readers without edgead, where it was kept.
+        scores, peaks: sorted scores and highest map values of the held-out good images; empty where there are none.
+    """
+
+    value: Number
+    normals: Count
+    false_reject_bound: Share
+    requested_bound: Annotated[float, Within(1e-12, 1)]
+    false_reject_limit: Share | None = left_out()
+    confidence: Share | None = left_out()
+    condition: str | None = left_out()
+    scores: tuple[Number, ...] = ()
+    peaks: tuple[Number, ...] = ()
+
+    @property
+    def rule(self) -> Threshold:
+        """The threshold itself."""
+        return Threshold(self.value, self.normals, self.false_reject_bound, self.requested_bound)
+
+    def describe(self) -> str:
+        """Say in one line what the threshold promises."""
+        return self.rule.describe()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityRecord:
+    """Graph against trained network: the largest errors seen, and what an engine may differ from the golden outputs.
+
+    Absolute, in units of the score. `map_tolerance` is None in bundles whose maps are held to `tolerance`.
+    """
+
+    frames: Count = 0
+    score_error: Error
+    map_error: Error
+    tolerance: Number
+    map_tolerance: Number | None = left_out()
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """SHA-256 over the training images and over those held out; empty where they are not known.
+
+    `held_out_part` says of an imported model where the images for the threshold come from: ``validation``, ``test``,
+    ``train`` or ``folder``.
+    """
+
+    fingerprint: str = ""
+    held_out_fingerprint: str = ""
+    held_out_part: str | None = left_out()
+
+
+@dataclass(frozen=True)
+class ImageSizes:
+    """Lowest and highest height and width in pixels, and width / height, of the images that were learned from."""
+
+    heights: tuple[Error, Error]
+    widths: tuple[Error, Error]
+    aspects: tuple[Error, Error]
+
+
+def sizes_of(ranges: dict[str, list[float]]) -> ImageSizes | None:
+    """Return what `edgead.datasets.Frames.size_ranges` found; None where it found nothing."""
+    return schema.read(ImageSizes, ranges) if ranges else None
+
+
+@dataclass(frozen=True)
+class ReconstructionRecord:
+    """The tensor inside the graphs that shows the reconstructed good image, and its values of black and white.
+
+    ``[N, C, H, W]`` with three or more channels, BGR first.
+    """
+
+    tensor: str
+    black: Number
+    white: Number
+
+    def check(self) -> None:
+        """Refuse a scale without a length.
+
+        Raises:
+            SchemaError: black is white.
+        """
+        if self.black == self.white:
+            raise SchemaError(f"reconstruction.white is {self.white:g}; it must differ from reconstruction.black")
+
+
+@dataclass(frozen=True)
+class LearnedSource:
+    """Another product whose defects were learned from."""
+
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """How the network was trained; nothing of it is known of an imported model.
+
+    Attributes:
+        sources, protocol: other products whose defects were learned from, and what that means for the figures.
+        changes: settings that were changed when a stopped run went on.
+        departures: what of the published training was done otherwise.
+        devices: what it was trained on.
+        copies, near_copies: good images that show what another one shows, and held-out images that look almost like
+            one that was trained on.
+        epoch_images: good images that an epoch counts.
+        textures: what filled synthetic anomalies: ``pictures``, ``procedural`` or ``none``.
+        weights: file of the backbone's weights; empty for its publisher's.
+        seed, steps, images, precision, created, versions: of the training.
+    """
+
+    sources: tuple[LearnedSource, ...] | None = left_out()
+    protocol: str | None = left_out()
+    changes: tuple[str, ...] | None = left_out()
+    departures: tuple[str, ...] | None = left_out()
+    devices: tuple[str, ...] | None = left_out()
+    copies: Count | None = left_out()
+    near_copies: Count | None = left_out()
+    seed: int | None = left_out()
+    steps: int | None = left_out()
+    images: int | None = left_out()
+    epoch_images: int | None = left_out()
+    textures: str | None = left_out()
+    weights: str | None = left_out()
+    precision: str | None = left_out()
+    created: str | None = left_out()
+    versions: dict[str, str] | None = left_out()
+
+
+@dataclass(frozen=True)
+class ResizeRecord:
+    """How far scores of good images move because `fit_frame` resizes them, not the published code."""
+
+    published: str
+    images: Count
+    same_pixels: bool
+    mean_change: float | None = left_out()
+    largest_change: float | None = left_out()
+    published_mean: float | None = left_out()
+    published_deviation: float | None = left_out()
+
+
+@dataclass(frozen=True)
+class HeadRecord:
+    """One output of an anomalib export, see `edgead.export.anomalib.Head`."""
+
+    raw: str
+    threshold: float | None = None
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an imported model comes from: what it is, its files with their SHA-256, and how it was read."""
+
+    what: str
+    files: dict[str, str]
+    inference: str | None = left_out()
+    resize: ResizeRecord | None = left_out()
+    versions: dict[str, str] | None = left_out()
+    opset: dict[str, int] | None = left_out()
+    edgead: str | None = left_out()
+    anomalib: dict[str, HeadRecord] | None = left_out()
+    notes: tuple[str, ...] | None = left_out()
+
+    def describe(self) -> str:
+        """Say it in one line."""
+        files = ", ".join(f"{name} (SHA-256 {digest[:12]}…)" for name, digest in self.files.items())
+        maker = (self.versions or {}).get("maker")
+        return f"{self.what}{f' by {maker}' if maker else ''}: {files}"
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """What a lowered precision was scaled on: `source` is ``training``, ``folder`` or ``threshold``."""
+
+    method: str
+    images: Count
+    source: str
+    fingerprint: str
+
+    def describe(self) -> str:
+        """Say it in half a line."""
+        return f"{self.method} on {self.images} good images ({self.source})"
+
+
+@dataclass(frozen=True)
+class BudgetRecord:
+    """What the gate allowed, see `edgead.export.gate.Budget`."""
+
+    auroc_drop: float
+    flips: float
+
+
+@dataclass(frozen=True)
+class FormRecord:
+    """What the gate measured of one graph, see docs/precision.md. None stands for what is not finite."""
+
+    score_error: float | None
+    map_error: float | None
+    map_rms_error: float | None
+    frames: Count
+    settled: Count
+    flips: float | None
+    flips_of_normals: Count
+    flips_of_synthetic_anomalies: Count
+    borderline_flips: Count
+    synthetic_auroc_drop: float | None
+    image_auroc: float | None = left_out()
+    aupro: float | None = left_out()
+    image_auroc_drop: float | None = left_out()
+    aupro_drop: float | None = left_out()
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """How much scores and maps change when one layer alone is lowered. None stands for what is not finite."""
+
+    layer: str
+    score_error: float | None
+    map_error: float | None
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """One attempt at the gate with so many layers handed back."""
+
+    handed_back: Count
+    failures: tuple[str, ...]
+    forms: dict[str, FormRecord]
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """What the gate found of a lowered precision, and how fast it was.
+
+    All but the last two is None where ``auto`` took float32, which no gate judges.
+    """
+
+    budget: BudgetRecord | None = left_out()
+    held_out_normals: Count | None = left_out()
+    synthetic_anomalies: Count | None = left_out()
+    labelled_images: Count | None = left_out()
+    forms: dict[str, FormRecord] | None = left_out()
+    layers: Count | None = left_out()
+    handed_back: tuple[str, ...] | None = left_out()
+    sensitivity: tuple[LayerRecord, ...] | None = left_out()
+    attempts: tuple[AttemptRecord, ...] | None = left_out()
+    milliseconds_here: dict[str, dict[str, float]] | None = left_out()
+    failed_here: dict[str, dict[str, str]] | None = left_out()
+
+    def describe(self) -> str:
+        """Say in one line what was found, of the worst form; nothing where nothing was judged."""
+        if not self.forms:
+            return ""
+        forms = self.forms.values()
+        frames, settled = min(form.frames for form in forms), min(form.settled for form in forms)
+        flips = max(form.flips_of_normals + form.flips_of_synthetic_anomalies for form in forms)
+        borderline = max(form.borderline_flips for form in forms)
+        drops = [form.image_auroc_drop for form in forms if form.image_auroc_drop is not None]
+        labelled = (
+            f"AUROC drops by {max(drops):.4f} on {self.labelled_images} labelled images" if drops else "no labels"
+        )
+        return (
+            f"passed with {len(self.handed_back or ())} of {self.layers} layers handed back; of {settled} settled "
+            f"verdicts {flips} change, of {frames - settled} borderline ones {borderline}; {labelled or 'no labels'}"
+        )
+
+
+def describe_sensitivity(table: Sequence[LayerRecord]) -> str:
+    """Name in one line the layers that lost most when they alone were lowered, with the errors of score and map."""
+
+    def figure(error: float | None) -> str:
+        return "not finite" if error is None or not np.isfinite(error) else f"{error:.2g}"
+
+    rows = table[:SHOWN_LAYERS]
+    worst = ", ".join(f"{row.layer} {figure(row.score_error)} / {figure(row.map_error)}" for row in rows)
+    return f"{worst} (error of score / map, each layer lowered alone; {len(table)} layers in the manifest)"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` holds.
+
+    Attributes:
+        format: version of this format; a reader refuses a newer one.
+        name: of the bundle.
+        method, preset, config: how the model was configured.
+        category: name of the product.
+        input: what the graph takes.
+        precision: of the graph.
+        threshold: and what it was computed from.
+        mask_threshold: map values above it belong to the mask.
+        parity: graph against the trained network, and the tolerance of engines.
+        data: fingerprints of the images.
+        training: how it was trained.
+        created: UTC, ISO 8601.
+        edgead: version that wrote the bundle.
+        origin: of an imported model; None where edgead trained it, and in bundles of edgead 0.1.
+        calibration: of a lowered precision.
+        gate: of a lowered precision: what was measured, what was allowed, what was handed back; docs/precision.md.
+        images: sizes of the training images (of an imported model, of the images for the threshold), where known.
+        reconstruction: the good image that the network sees, to look at; None where there is none.
+        files: file name ↦ SHA-256, for every file but the manifest.
+        digest: SHA-256 of the manifest itself, see `edgead.bundle.manifest_digest`.
+    """
+
+    format: int
+    name: str
+    method: str
+    preset: str
+    config: dict[str, Any]
+    category: str
+    input: InputRecord
+    precision: Annotated[str, OneOf(("fp32", "fp16", "int8", "int8-fp16"))]
+    threshold: StoredThreshold
+    mask_threshold: Number
+    parity: ParityRecord
+    data: DataRecord
+    training: TrainingRecord
+    created: str
+    edgead: str
+    origin: Origin | None = section()
+    calibration: CalibrationRecord | None = section()
+    gate: GateRecord | None = section()
+    images: ImageSizes | None = left_out()
+    reconstruction: ReconstructionRecord | None = left_out()
+    files: dict[str, str] = field(default_factory=dict)
+    digest: str = ""
+
+    def check(self) -> None:
+        """Refuse fields that contradict each other.
+
+        Raises:
+            SchemaError: they do.
+        """
+        self.input.check()
+        if self.reconstruction:
+            self.reconstruction.check()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Input (height, width) in pixels."""
+        return self.input.height, self.input.width
+
+    @property
+    def aspects(self) -> tuple[float, float] | None:
+        """Lowest and highest width / height of the training images; None where it is not known."""
+        return None if self.images is None else self.images.aspects
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """How images become frames."""
+        return self.input.pixels
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a fitted frame: (height, width, channels)."""
+        return *self.size, self.pixels.channels
+
+    @property
+    def failed_engines(self) -> dict[str, str]:
+        """Engines of the machine that made the bundle that do not run this precision there, and why."""
+        failed = self.gate.failed_here if self.gate else None
+        return dict((failed or {}).get(self.precision, {}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `manifest.json` holds."""
+        return dict(schema.write(self))

@@ -1,0 +1,43 @@
+"""The wire format of protocol buffers, which ONNX files are: the onnx package is not installed beside a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield number and content of each field that holds bytes.
+
+    Raises:
+        ValueError, IndexError: not a message, or cut off.
+    """
+    place = 0
+    while place < len(data):
+        key, place = _varint(data, place)
+        number, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            _, place = _varint(data, place)
+        elif kind in (_FIXED64, _FIXED32):
+            place += 8 if kind == _FIXED64 else 4
+        elif kind == _BYTES:
+            length, place = _varint(data, place)
+            if place + length > len(data):
+                raise ValueError("cut off")
+            yield number, data[place : place + length]
+            place += length
+        else:
+            raise ValueError(f"wire type {kind}")
+
+
+def _varint(data: memoryview, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while shift < 70:
+        byte = data[place]
+        place += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, place
+    raise ValueError("a number without an end")

@@ -1,0 +1,87 @@
+"""The good image that a network sees in a frame, to look at: a tensor inside the graph, computed where it is asked for.
+
+It is no output of the graph, so that whatever runs the graph beside a line neither computes nor copies it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.bundle import Bundle
+from edgead.errors import BundleError, DeviceError, MissingDependencyError, require
+from edgead.images import Frame
+from edgead.runtime.engines import cpu_model, first_line
+
+GRAPH, OUTPUT, NAME = 7, 12, 1
+"""Fields of ONNX's ModelProto, GraphProto and ValueInfoProto."""
+
+
+def open_reconstructor(bundle: Bundle) -> Reconstructor | None:
+    """Open what reconstructs frames; None where the bundle holds no reconstruction, or ONNX Runtime is missing."""
+    with suppress(MissingDependencyError):
+        return Reconstructor(bundle) if bundle.manifest.reconstruction else None
+    return None
+
+
+class Reconstructor:
+    """Reconstructs fitted frames, with ONNX Runtime on the CPU.
+
+    Args:
+        bundle: one with `Manifest.reconstruction`.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime is not installed.
+        BundleError: the graph does not hold what the manifest names.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        facts = bundle.manifest.reconstruction
+        if facts is None:
+            raise BundleError(f"{bundle.path} holds no reconstruction.")
+        self.tensor, self.black, self.white = facts.tensor, facts.black, facts.white
+        name = cpu_model(bundle)
+        ort = require("onnxruntime", "cpu")
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        graph = bundle.content(name) + _one_more_output(self.tensor)
+        try:
+            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no common base but this
+            raise BundleError(f"{bundle.path / name} does not give '{self.tensor}': {first_line(error)}") from error
+
+    def __call__(self, fitted: Frame) -> NDArray[np.uint8]:
+        """Return the reconstruction ``(h, w, 3) uint8 BGR`` of a fitted frame ``(h, w, C) uint8``.
+
+        Raises:
+            DeviceError: ONNX Runtime failed.
+        """
+        try:
+            [found] = self._session.run([self.tensor], {"frames": fitted[None]})
+        except Exception as error:  # as above
+            raise DeviceError(f"ONNX Runtime failed: {first_line(error)}") from error
+        image = found[0, :3].astype(np.float32).transpose(1, 2, 0)
+        grey = (image - self.black) * (255 / (self.white - self.black))
+        return np.ascontiguousarray(np.clip(np.rint(grey), 0, 255), np.uint8)
+
+
+def _one_more_output(name: str) -> bytes:
+    """Return what, behind the bytes of an ONNX model, makes one of its tensors an output.
+
+    Protocol buffers merge a message that comes twice, and append to its lists: no ONNX package is needed.
+    """
+    return _field(GRAPH, _field(OUTPUT, _field(NAME, name.encode())))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*parts, value])

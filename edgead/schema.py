@@ -1,0 +1,214 @@
+"""JSON to frozen dataclasses and back: the one way in which files of ours are read. Why not a library: docs/adr/0028.
+
+A dataclass is the schema. Its field types say what is allowed: ``int``, ``float`` (finite), ``str``, ``bool``,
+``X | None``, ``tuple[X, ...]``, ``tuple[X, Y]``, ``list[X]``, ``dict[str, X]``, another dataclass, ``Any`` (any JSON),
+``Annotated[X, Within(low, high)]`` and ``Annotated[str, OneOf(values)]``. A field with a default may be missing. A
+field that the dataclass does not have is ignored: a newer version of the same format may have written it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+T = TypeVar("T")
+LARGEST = 1 << 64
+"""Whole numbers lie below it."""
+LARGEST_FILE = 64 << 20
+"""Bytes of a JSON file."""
+SHOWN = 40
+"""Characters of a wrong value that an error shows."""
+
+
+class SchemaError(ValueError):
+    """A value is not what the schema allows: where it is, what was found, what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """What numbers are allowed, both limits included."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def allows(self, value: float) -> bool:
+        """Tell whether a number is allowed."""
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """What texts are allowed."""
+
+    values: tuple[str, ...]
+
+    def allows(self, value: str) -> bool:
+        """Tell whether a text is allowed."""
+        return value in self.values
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.values)}"
+
+
+def left_out() -> Any:
+    """Return a field that is None by default, and then not written."""
+    return dataclasses.field(default=None, metadata={"absent": None})
+
+
+def section() -> Any:
+    """Return a field for a dataclass that is None by default, which is written as ``{}``."""
+    return dataclasses.field(default=None, metadata={"absent": {}})
+
+
+def load(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        SchemaError: it is not JSON, or larger than `LARGEST_FILE`.
+    """
+    with path.open("rb") as stream:
+        text = stream.read(LARGEST_FILE + 1)
+    if len(text) > LARGEST_FILE:
+        raise SchemaError(f"it is larger than {LARGEST_FILE >> 20} MB")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: also not UTF-8
+        raise SchemaError(f"it is not JSON: {error}") from error
+
+
+def read(kind: type[T], value: Any) -> T:
+    """Make a dataclass of parsed JSON.
+
+    Raises:
+        SchemaError: with the first wrong field.
+    """
+    return typing.cast(T, _read(kind, value, ""))
+
+
+def write(value: Any) -> Any:
+    """Turn a dataclass into what `json.dumps` takes; `read` gives it back."""
+    if dataclasses.is_dataclass(value):
+        found = {}
+        for field in dataclasses.fields(value):
+            each, absent = getattr(value, field.name), field.metadata.get("absent", ...)
+            if each is None and absent is None:
+                continue
+            found[field.name] = absent if each is None and absent is not ... else write(each)
+        return found
+    if isinstance(value, dict):
+        return {name: write(each) for name, each in value.items()}
+    return [write(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _read(kind: Any, value: Any, place: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        found = _read(arguments[0], value, place)
+        return found if arguments[1].allows(found) else _refuse(place, value, str(arguments[1]))
+    if origin in (Union, types.UnionType):
+        inner = next(each for each in arguments if each is not type(None))
+        empty = value is None or (value == {} and dataclasses.is_dataclass(inner))
+        return None if empty else _read(inner, value, place)
+    if origin is dict or kind is dict:
+        return _read_table(arguments[1] if arguments else Any, value, place)
+    if origin in (tuple, list):
+        return _read_list(origin, arguments, value, place)
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(typing.cast(type, kind), value, place)
+    return _read_any(value, place) if kind is Any else _READ[kind](value, place)
+
+
+def _read_dataclass(kind: type, value: Any, place: str) -> Any:
+    if not isinstance(value, dict):
+        _refuse(place, value, "a table of fields")
+    hints, found = _hints(kind), {}
+    for field in dataclasses.fields(kind):
+        inner = f"{place}.{field.name}" if place else field.name
+        if field.name in value:
+            found[field.name] = _read(hints[field.name], value[field.name], inner)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise SchemaError(f"it has no {inner}")
+    return kind(**found)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def _read_table(kind: Any, value: Any, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        _refuse(place, value, "a table")
+    return {_read_text(name, place): _read(kind, each, f"{place}.{name}") for name, each in value.items()}
+
+
+def _read_list(origin: type, arguments: tuple[Any, ...], value: Any, place: str) -> Any:
+    if not isinstance(value, (list, tuple)):
+        _refuse(place, value, "a list")
+    if origin is tuple and arguments[-1] is not ...:
+        if len(value) != len(arguments):
+            _refuse(place, value, f"a list of {len(arguments)}")
+        kinds = arguments
+    else:
+        kinds = (arguments[0],) * len(value)
+    return origin(_read(kind, each, f"{place}[{number}]") for number, (kind, each) in enumerate(zip(kinds, value)))
+
+
+def _read_int(value: Any, place: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= LARGEST:
+        _refuse(place, value, "a whole number")
+    return int(value)
+
+
+def _read_float(value: Any, place: str) -> float:
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        _refuse(place, value, "a finite number")
+    return value if abs(number) < LARGEST else number  # 1 stays 1, which is written as it was
+
+
+def _read_bool(value: Any, place: str) -> bool:
+    return value if isinstance(value, bool) else _refuse(place, value, "true or false")
+
+
+def _read_text(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        _refuse(place, value, "text")
+    try:
+        value.encode(errors="surrogateescape")  # how Python holds names of files that are not UTF-8
+    except UnicodeEncodeError:
+        _refuse(place, value, "valid Unicode text")
+    return value
+
+
+def _read_any(value: Any, place: str) -> Any:
+    if isinstance(value, dict):
+        return _read_table(Any, value, place)
+    if isinstance(value, (list, tuple)):
+        return _read_list(list, (Any,), value, place)
+    return value if value is None else _READ[type(value)](value, place)
+
+
+_READ = {int: _read_int, float: _read_float, bool: _read_bool, str: _read_text}
+
+
+def _refuse(place: str, value: Any, allowed: str) -> typing.NoReturn:
+    try:
+        shown = json.dumps(value)
+    except ValueError:  # a whole number of thousands of digits
+        shown = type(value).__name__
+    shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
+    raise SchemaError(f"{ascii(place)[1:-1] or 'it'} is {shown}; it must be {allowed}")

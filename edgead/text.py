@@ -1,0 +1,22 @@
+"""Text that any receiver can take."""
+
+from __future__ import annotations
+
+
+def valid(text: str) -> str:
+    r"""Return text that UTF-8 can hold.
+
+    Names of files may be any bytes. Python holds those that are not UTF-8 as half characters, which JSON, SQLite and
+    MQTT cannot hold; they become escapes: ``caf\xe9.png``.
+    """
+    if text.isascii():
+        return text
+    try:
+        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # half a character that was no byte of a name
+        return text.encode(errors="backslashreplace").decode()
+
+
+def file_name(text: str) -> str:
+    """Return a name that every file system and library takes: other characters become ``_``."""
+    return "".join(each if each.isprintable() and each not in '/\\:*?"<>|' else "_" for each in text)

@@ -1,0 +1,288 @@
+"""Swaps, exchanges with the shadow and reloads while frames come: every result has the score of its own frame."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import wait_until
+from level_bundle import (
+    ENGINES,
+    LEVELS,
+    OFFSETS,
+    frame_of,
+    is_its_own,
+    make_level_bundle,
+    numbered,
+    open_any,
+)
+
+import edgead
+from edgead.bundle import Bundle
+from edgead.decision import Verdict
+from edgead.errors import BundleError, ConfigError, DeviceError
+from edgead.runtime.inspector import Inspector
+from edgead.runtime.result import Result
+from edgead.runtime.run import Control
+from edgead.runtime.shadow import Shadow
+from edgead.runtime.sources.python import IterableSource
+from edgead.runtime.stream import Policy, Stream
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_swaps_and_exchanges_at_any_moment_keep_scores_and_frames_together(
+    first: Bundle, second: Bundle, name: str
+) -> None:
+    """A shadow sees the same frames meanwhile, in its own thread, and two more threads use the same inspectors."""
+    one, other = (Inspector(bundle, open_any(name, bundle)) for bundle in (first, second))
+    shadow, seen, wrong, done = Shadow(other), [], [], threading.Event()
+    rng = random.Random(0)
+    with Stream(one, [IterableSource(numbered(150))], Policy(batch=3), keep_frames=True) as stream:
+
+        def disturb(number: int) -> None:
+            while not done.is_set():
+                inspector = (one, other)[number % 2]
+                score = inspector.inspect(frame_of(LEVELS[number])).score
+                if abs(score - LEVELS[number] - OFFSETS[inspector.bundle.manifest.name]) > 0.01:
+                    wrong.append(score)
+
+        def watch() -> None:
+            while not done.is_set():
+                for result in seen[-2:]:
+                    shadow.write(result)
+
+        def exchange() -> None:
+            shadow.inspector = stream.take_over(shadow.inspector)
+
+        threads = [threading.Thread(target=disturb, args=(number,)) for number in range(2)]
+        threads.append(threading.Thread(target=watch))
+        for thread in threads:
+            thread.start()
+        for result in stream:
+            seen.append(result)
+            for _ in range(rng.choice((0, 0, 1, 2))):
+                stream.call_soon(exchange)
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert {stream.inspector, shadow.inspector} == {one, other}
+    assert [result.frame_id for result in seen] == list(range(150))
+    assert {result.bundle for result in seen} == {"first", "second"}
+    assert all(result.verdict is not Verdict.UNKNOWN for result in seen)
+    assert [result for result in seen if not is_its_own(result)] == wrong == []
+    one.close()
+    other.close()
+
+
+def test_requests_within_one_frame_are_all_done_in_their_order(first: Bundle, second: Bundle) -> None:
+    inspectors = [Inspector(bundle, open_any("onnxruntime", bundle)) for bundle in (first, second, first)]
+    retired: list[Inspector] = []
+    with Stream(inspectors[0], [IterableSource(numbered(6))]) as stream:
+        results = []
+        for result in stream:
+            results.append(result)
+            if len(results) == 3:
+                for inspector in inspectors[1:]:
+                    stream.swap(inspector, retire=retired.append)
+    assert retired == inspectors[:2]
+    assert stream.inspector is inspectors[2]
+    assert all(is_its_own(result) for result in results)
+
+
+def test_a_swap_that_cannot_be_leaves_the_old_one_deciding(
+    first: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inspector = Inspector(first, open_any("onnxruntime", first))
+    gone = make_level_bundle(tmp_path / "gone.edgead")
+    unready = Inspector(gone, open_any("onnxruntime", gone))
+    shutil.rmtree(gone.path)
+    closed = Inspector(first, open_any("onnxruntime", first))
+    closed.close()
+    with Stream(inspector, [IterableSource(numbered(8))]) as stream:
+        results = []
+        for result in stream:
+            results.append(result)
+            if len(results) == 2:
+                with pytest.raises(BundleError, match="does not hold golden frames"):
+                    stream.swap(unready)
+                with pytest.raises(ConfigError, match="is closed"):
+                    stream.swap(closed)
+                stream.call_soon(lambda: stream.take_over(unready))
+    assert stream.inspector is inspector
+    assert len(results) == 8
+    assert all(is_its_own(result) for result in results)
+    assert "the stream goes on: " in caplog.text
+    with pytest.raises(ConfigError, match="first is closed"):
+        Stream(closed, [IterableSource(numbered(8))])
+
+
+def test_a_successor_needs_nothing_from_its_folder_any_more(first: Bundle, tmp_path: Path) -> None:
+    bundle = make_level_bundle(tmp_path / "second.edgead", offset=1000.0)
+    successor = edgead.load(bundle.path, engine="onnxruntime")
+    shutil.rmtree(bundle.path)
+    policy = Policy(health="all", frozen_after=0)
+    with (
+        edgead.load(first.path, engine="onnxruntime") as inspector,
+        Stream(inspector, [IterableSource(numbered(8))], policy) as stream,
+    ):
+        stream.swap(successor)
+        assert {result.bundle for result in stream} == {"second"}
+    successor.close()
+
+
+def test_a_retire_that_raises_does_not_end_the_stream(
+    first: Bundle, second: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(old: Inspector) -> None:
+        raise OSError("the device does not answer")
+
+    one, other = (Inspector(bundle, open_any("onnxruntime", bundle)) for bundle in (first, second))
+    with caplog.at_level(logging.WARNING), Stream(one, [IterableSource(numbered(8))]) as stream:
+        stream.swap(other, retire=fails)
+        results = list(stream)
+    assert {result.bundle for result in results} == {"second"}
+    assert len(results) == 8
+    assert "the device does not answer" in caplog.text
+
+
+def test_an_engine_that_fails_while_it_is_kept_warm_does_not_end_the_stream(
+    first: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector, warmed = Inspector(first, open_any("onnxruntime", first)), threading.Event()
+
+    def fails() -> None:
+        warmed.set()
+        raise DeviceError("the device is gone")
+
+    monkeypatch.setattr(inspector, "keep_warm", fails)
+    frames = (frame for frame in numbered(2, pause=0.3))
+    with Stream(inspector, [IterableSource(frames)], Policy(keep_warm=0.05)) as stream:
+        assert len(list(stream)) == 2
+    assert warmed.is_set()
+
+
+class Reloading:
+    """A running stream under a `Control`, whose bundles open as the test says."""
+
+    def __init__(self, inspector: Inspector, shadow: Shadow | None, opens: Callable[[Path], Inspector]) -> None:
+        self.said: list[str] = []
+        self.control = Control(opens, self.said.append)
+        self.control.shadow = shadow
+        self.stream = Stream(inspector, [IterableSource(numbered(10**6, pause=0.002))])
+        self.results: list[Result] = []
+
+    def __enter__(self) -> Reloading:
+        self.stream.__enter__()
+        self.control.take(self.stream)
+        self.thread = threading.Thread(target=self._iterate)
+        self.thread.start()
+        return self
+
+    def _iterate(self) -> None:
+        for result in self.stream:
+            self.results.append(result)
+
+    def hear(self, text: str, count: int = 1) -> None:
+        wait_until(lambda: sum(text in line for line in self.said) >= count)
+
+    def __exit__(self, *exception: object) -> None:
+        self.stream.stop()
+        self.thread.join(20)
+        self.stream.__exit__()
+        self.control.close()
+        assert all(is_its_own(result) for result in self.results)
+
+
+@pytest.mark.parametrize("error", [TypeError("'int' object is not subscriptable"), KeyError("x"), BundleError("bad")])
+def test_whatever_a_new_bundle_is_like_the_next_one_is_still_read(first: Bundle, error: Exception) -> None:
+    outcomes: list[Any] = [error, error, edgead.load(first.path, engine="onnxruntime")]
+
+    def opens(path: Path) -> Inspector:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome  # type: ignore[no-any-return]
+
+    old, new = edgead.load(first.path, engine="onnxruntime"), outcomes[-1]
+    with Reloading(old, None, opens) as running:
+        for _ in range(3):
+            running.control._want_reload(0, None)
+        running.hear("The bundle was read again: first")
+        assert [str(error) in line for line in running.said] == [True, True, False]
+        assert running.stream.inspector is new
+        assert old.closed
+    assert new.closed
+
+
+def test_a_successor_that_cannot_take_over_is_closed_and_said(first: Bundle, tmp_path: Path) -> None:
+    """Its 16-bit images have 12 significant bits; a running camera's frames would mean something else to it."""
+    twelve = make_level_bundle(tmp_path / "first.edgead", bit_depth=12)
+    old, other = (edgead.load(bundle.path, engine="onnxruntime") for bundle in (first, twelve))
+    with Reloading(old, None, lambda path: other) as running:
+        running.control._want_reload(0, None)
+        running.hear("they cannot share frames")
+        assert running.stream.inspector is old
+        assert other.closed
+    old.close()
+
+
+def test_a_reload_replaces_what_it_read_wherever_that_is_by_then(first: Bundle, second: Bundle) -> None:
+    """USR1 comes while HUP still opens the bundle."""
+    champion, challenger = (edgead.load(bundle.path, engine="onnxruntime") for bundle in (first, second))
+    read, go_on, opened = [], threading.Event(), []
+
+    def opens(path: Path) -> Inspector:
+        read.append(path.name)
+        assert go_on.wait(20)
+        opened.append(edgead.load(path, engine="onnxruntime"))
+        return opened[-1]
+
+    shadow = Shadow(challenger)
+    with Reloading(champion, shadow, opens) as running:
+        running.control._want_reload(0, None)
+        wait_until(lambda: read == ["first.edgead"])
+        running.control._want_exchange(0, None)
+        running.hear("now decides")
+        go_on.set()
+        running.hear("The bundle was read again: first")
+        assert running.stream.inspector is challenger
+        assert shadow.inspector is opened[0]
+        assert champion.closed
+        running.control._want_reload(0, None)
+        running.hear("The bundle was read again: second")
+        assert running.stream.inspector is opened[1]
+        assert challenger.closed
+    assert all(inspector.closed for inspector in opened)
+
+
+def test_what_is_wanted_before_the_stream_is_done_when_there_is_one(first: Bundle, second: Bundle) -> None:
+    champion, challenger = (edgead.load(bundle.path, engine="onnxruntime") for bundle in (first, second))
+    running = Reloading(champion, Shadow(challenger), lambda path: edgead.load(path, engine="onnxruntime"))
+    running.control._want_exchange(0, None)
+    running.control._want_reload(0, None)
+    with running:
+        running.hear("now decides")
+        running.hear("The bundle was read again: second")
+    champion.close()
+
+
+def test_two_bundles_of_one_name_are_two(first: Bundle, tmp_path: Path) -> None:
+    same_name = make_level_bundle(tmp_path / "first.edgead", offset=0.0)
+    said: list[str] = []
+    with Inspector(first, open_any("onnxruntime", first)) as champion:
+        result = champion.inspect(frame_of(200))
+        result.frame = frame_of(200)
+        for bundle, agreed in ((first, 0), (same_name, 0)):
+            shadow = Shadow(Inspector(bundle, open_any("onnxruntime", bundle)), said.append)
+            shadow.write(result)
+            assert shadow.account()["agreed"] == agreed  # the very bundle that decided is none to compare with
+        other = make_level_bundle(tmp_path / "b" / "first.edgead", offset=1e-3)
+        shadow = Shadow(Inspector(other, open_any("onnxruntime", other)), said.append)
+        shadow.write(result)
+        assert (shadow.account(), said) == ({"agreed": 1, "disagreed": 0}, [])

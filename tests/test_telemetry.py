@@ -1,0 +1,107 @@
+"""No library that edgead uses reports to its maker, whichever way edgead is entered."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgead.bundle import Bundle
+
+LOADED = """
+import sys, time
+import numpy as np
+import edgead
+for engine in sys.argv[2:]:
+    with edgead.load(sys.argv[1], engine=engine) as inspector:
+        inspector.inspect(np.zeros((64, 64, 3), np.uint8))
+time.sleep(SECONDS)  # uploads wait for a moment of rest
+"""
+TRAINED = """
+import sys, time
+import edgead.train.train, edgead.export.imported, edgead.export.official, edgead.benchmark.benchmark
+import matplotlib, huggingface_hub, accelerate, onnxruntime
+from edgead.cli import main
+try:
+    main(["methods"])
+except SystemExit:
+    time.sleep(SECONDS)
+"""
+LISTENER = """
+import select, socket, sys
+names, web = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.create_server(("127.0.0.1", 443))
+names.bind(("127.0.0.1", 53))
+print("ready", flush=True)
+while True:
+    for ready in select.select([names, web], [], [])[0]:
+        print("asked", ready.recvfrom(512)[0] if ready is names else "web", flush=True)
+"""
+
+
+def left_in(home: Path) -> list[str]:
+    """Files that are neither ours nor a font list of matplotlib's."""
+    files = [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()]
+    return [file for file in files if not file.startswith((".cache/edgead/", ".cache/matplotlib/"))]
+
+
+def engines() -> list[str]:
+    from edgead.runtime.engines.auto import installed_engines
+
+    return [name for name in installed_engines() if name in ("onnxruntime", "openvino")]
+
+
+@pytest.fixture(scope="module")
+def apart() -> list[str]:
+    """A command that runs another in a network of its own, whose only computer is this one."""
+    command = ["unshare", "--net", "--mount"]
+    if sys.platform != "linux" or not shutil.which("unshare") or not shutil.which("ip"):
+        pytest.skip("a network of its own needs Linux with unshare and ip")
+    if subprocess.run([*command, "ip", "link"], capture_output=True, check=False).returncode:
+        pytest.skip("a network of its own needs root")
+    return command
+
+
+def run(
+    apart: list[str], code: str, folder: Path, *arguments: str, seconds: float, **variables: str
+) -> tuple[str, list[str]]:
+    """Run Python code as a user with an empty home; return what asked for a name or the web, and what it left there."""
+    for name, text in {"use.py": code.replace("SECONDS", str(seconds)), "listen.py": LISTENER}.items():
+        (folder / name).write_text(text)
+    (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    home = folder / "home"
+    home.mkdir()
+    script = f"""
+        set -e; ip link set lo up; mount --bind resolv.conf /etc/resolv.conf
+        {sys.executable} listen.py > heard & trap "kill $!" EXIT
+        until grep -q ready heard; do sleep 0.1; done
+        {sys.executable} use.py {" ".join(arguments)}"""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_", "HF_"))}
+    environment = {**kept, "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1]), **variables}
+    command = [*apart, "bash", "-c", script]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return (folder / "heard").read_text(), left_in(home)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [LOADED, TRAINED], ids=["runtime", "training"])
+def test_nothing_is_reported(apart: list[str], code: str, bundle: Bundle, tmp_path: Path) -> None:
+    assert run(apart, code, tmp_path, str(bundle.path), *engines(), seconds=12) == ("ready\n", [])
+
+
+def test_nothing_is_left_in_the_home(apart: list[str], bundle: Bundle, tmp_path: Path) -> None:
+    assert run(apart, LOADED, tmp_path, str(bundle.path), *engines(), seconds=0) == ("ready\n", [])
+
+
+def test_a_user_can_turn_it_on(apart: list[str], bundle: Bundle, tmp_path: Path) -> None:
+    """It shows too that the tests above can fail, where this ONNX Runtime has telemetry."""
+    import onnxruntime
+
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 32):
+        pytest.skip("this ONNX Runtime reports nothing")
+    _, left = run(apart, LOADED, tmp_path, str(bundle.path), "onnxruntime", seconds=0, ORT_DISABLE_TELEMETRY="0")
+    assert left

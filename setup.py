@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "edgead" / "__init__.py").read_text()).group(1)
 
 OPENCV = "opencv-python-headless>=4.5,<6"  # PC extras only: on a Jetson the system's OpenCV, with GStreamer, is used
+WATCHDOG = "watchdog>=6"  # the system's notifications for watched folders; without it they are listed again and again
 JPEG = "simplejpeg>=1.8"  # libjpeg-turbo that reports damage, which OpenCV conceals; wheels for x86-64 and aarch64
 IMAGES = [OPENCV, JPEG]
 AV = "av>=16"  # PyAV: FFmpeg that reports damaged frames, which OpenCV's conceals
@@ -16,9 +17,10 @@ EXTRAS = {
     # jpeg: what a Jetson, which brings its own OpenCV, still needs for JPEG files and MJPEG cameras.
     "jpeg": [JPEG],
     # onnxruntime: the engine that runs everywhere. openvino: often the faster one on an x86 CPU.
-    "cpu": ["onnxruntime>=1.17", 'openvino>=2024.0; platform_machine == "x86_64"', *IMAGES, AV],
+    "cpu": ["onnxruntime>=1.17", 'openvino>=2024.0; platform_machine == "x86_64"', *IMAGES, AV, WATCHDOG],
     # onnxruntime-gpu: the same module as onnxruntime with its CUDA provider; the two must not both be installed.
-    "gpu": ["onnxruntime-gpu>=1.17", *IMAGES, AV],
+    "gpu": ["onnxruntime-gpu>=1.17", *IMAGES, AV, WATCHDOG],
+    "watch": [WATCHDOG],
     # tensorrt: the engine of NVIDIA GPUs. On a Jetson the system brings it, and this extra is not for there.
     "tensorrt": ["tensorrt>=8.6", *IMAGES, AV],
     # paho-mqtt: the MQTT sink; version 2 has the callbacks that it is written for.

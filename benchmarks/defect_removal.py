@@ -141,10 +141,10 @@ def measure_real(run_folder: Path, config: SourceConfig) -> dict[str, Any]:
     """Compare the defects of a run's source with what the removal left of them, by the source's masks."""
     run = load_run_config(run_folder)
     settings: Any = config_from_dict(Drept, run.config)
-    samples = [sample for sample in open_category(config.root).test if sample.anomalous and sample.mask]
+    samples = [sample for sample in open_category(config.root).test if sample.anomalous and sample.masks]
     read = load_frames([sample.path for sample in samples], settings.size, run.pixels)
     frames, samples = read.frames, [sample for sample in samples if sample.path in set(read.paths)]
-    masks = [fit_mask(read_mask(sample.mask), settings.size) for sample in samples if sample.mask]
+    masks = [fit_mask(read_mask(sample.masks[0]), settings.size) for sample in samples]
     seen = [index for index, mask in enumerate(masks) if mask.any()]
     if not seen:
         raise click.UsageError(f"{config.root} has no masks.")

@@ -26,8 +26,8 @@ def main(data: Path, out: Path, train: int, test: int) -> None:
     for kind in sorted({sample.kind for sample in category.test}):
         for sample in [sample for sample in category.test if sample.kind == kind][::test]:
             links[out / "test" / kind / sample.path.name] = sample.path
-            if sample.mask:
-                links[out / "ground_truth" / kind / sample.mask.name] = sample.mask
+            for mask in sample.masks:
+                links[out / "ground_truth" / kind / mask.name] = mask
     for link, target in links.items():
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target.resolve())

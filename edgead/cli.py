@@ -431,7 +431,9 @@ def predict(
 
     ledger = Ledger()
     images = collect_images(paths)
-    refuse_existing((save / name for _, name in images) if save else (), force)
+    if images.left_out:
+        click.echo(images.left_out, err=True)
+    refuse_existing((save / name for _, name in images.images) if save else (), force)
     with (
         load(bundle, engine=engine, threshold=threshold, console=Terminal()) as inspector,
         Terminal().bar("inspecting", len(images)) as step,
@@ -446,7 +448,7 @@ def predict(
                 click.echo(_line(results[-1]))
     summary = {"bundle": str(bundle), **ledger.snapshot()}
     if as_json:
-        _emit({**summary, "results": results}, True, "")
+        _emit({**summary, "left_out": images.left_out, "results": results}, True, "")
     else:
         click.echo(f"{ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN", err=True)
 

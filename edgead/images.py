@@ -7,7 +7,6 @@ its way into a model.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 
 from edgead.depth import (
     FARTHEST,
-    FOLDER,
     NEAREST,
     Depth,
     DepthRange,
@@ -79,27 +77,6 @@ def is_image_file(path: Path) -> bool:
             return identify.is_image(stream.read(16))
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
-
-
-def list_images(folder: Path, recursive: bool = False) -> list[Path]:
-    """Return the image files in a folder, sorted by path; with subfolders, linked ones too, if `recursive`.
-
-    Where there are ``rgb`` and ``xyz`` (MVTec 3D-AD), ``xyz`` and ``gt`` are left out.
-    """
-    found: list[Path] = []
-    visited: set[Path] = set()
-    for name, folders, files in os.walk(folder, followlinks=True):
-        here = Path(name)
-        if here.resolve() in visited:  # a link that leads back
-            folders.clear()
-            continue
-        visited.add(here.resolve())
-        if {"rgb", FOLDER} <= set(folders):  # MVTec 3D-AD: depth pictures and masks are no images to decide on
-            folders[:] = [folder for folder in folders if folder not in (FOLDER, "gt")]
-        found += [path for file in files if is_image(path := here / file) and path.is_file()]
-        if not recursive:
-            break
-    return sorted(found)
 
 
 def _decode(path: Path, flags: int | None = None) -> NDArray[Any]:
@@ -285,7 +262,7 @@ def _resize(image: NDArray[Any], size: tuple[int, int], out: NDArray[Any] | None
 
 
 def read_mask(path: Path) -> Mask:
-    """Read a ground-truth mask: every value above zero is defect (above 127 in JPEG, which blurs edges).
+    """Read a ground-truth mask: every value above zero is defect (above half the highest in JPEG, which blurs edges).
 
     Returns:
         ``(H, W) bool``.
@@ -297,7 +274,7 @@ def read_mask(path: Path) -> Mask:
     if image.ndim == 3:
         image = image[:, :, :3].max(axis=2)
     lossy = path.suffix.lower() in identify.JPEG
-    return np.asarray(image > (127 if lossy else 0))
+    return np.asarray(image > (image.max() / 2 if lossy else 0))
 
 
 def fit_mask(mask: Mask, size: tuple[int, int]) -> Mask:

@@ -110,10 +110,15 @@ class ParityRecord:
 
 @dataclass(frozen=True)
 class DataRecord:
-    """SHA-256 over the training images and over those held out; empty where they are not known."""
+    """SHA-256 over the training images and over those held out; empty where they are not known.
+
+    `held_out_part` says of an imported model where the images for the threshold come from: ``validation``, ``test``,
+    ``train`` or ``folder``.
+    """
 
     fingerprint: str = ""
     held_out_fingerprint: str = ""
+    held_out_part: str | None = left_out()
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,8 @@ class TrainingRecord:
         changes: settings that were changed when a stopped run went on.
         departures: what of the published training was done otherwise.
         devices: what it was trained on.
+        copies, near_copies: good images that show what another one shows, and held-out images that look almost like
+            one that was trained on.
         epoch_images: good images that an epoch counts.
         textures: what filled synthetic anomalies: ``pictures``, ``procedural`` or ``none``.
         weights: file of the backbone's weights; empty for its publisher's.
@@ -179,6 +186,8 @@ class TrainingRecord:
     changes: tuple[str, ...] | None = left_out()
     departures: tuple[str, ...] | None = left_out()
     devices: tuple[str, ...] | None = left_out()
+    copies: Count | None = left_out()
+    near_copies: Count | None = left_out()
     seed: int | None = left_out()
     steps: int | None = left_out()
     images: int | None = left_out()

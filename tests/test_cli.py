@@ -237,11 +237,11 @@ def interrupt(
 @pytest.fixture
 def many(parts: Path, tmp_path: Path) -> Path:
     """A data set large enough to be interrupted."""
-    source = parts / "test" / "good" / "000.png"
+    sources = sorted((parts / "train" / "good").iterdir())
     for kind in ("train/good", "test/good", "test/bad"):
         (tmp_path / "many" / kind).mkdir(parents=True)
         for index in range(1500):
-            (tmp_path / "many" / kind / f"{index:04}.png").symlink_to(source)
+            (tmp_path / "many" / kind / f"{index:04}.png").symlink_to(sources[index % len(sources)])
     return tmp_path / "many"
 
 

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edgead.datasets import load_frames, open_categories, open_category, read_labelled_mask
+from edgead.datasets import check_masks, load_frames, open_categories, open_category, read_labelled_mask
 from edgead.errors import DataError
-from edgead.images import list_images
-from edgead.train.train import split_normals
+from edgead.folders import list_images
+from edgead.train.split import split_normals
 
 Write = Callable[..., Path]
 
@@ -118,7 +118,7 @@ def test_mvtec_3d(tmp_path: Path, write_image: Write) -> None:
     category = open_category(root)
     assert (category.layout, len(category.normals), len(category.validation)) == ("mvtec3d", 2, 2)
     assert all(path.parent.name == "rgb" for path in category.normals)
-    assert [(sample.kind, sample.mask is not None) for sample in category.test] == [("good", False)] * 2 + [
+    assert [(sample.kind, bool(sample.masks)) for sample in category.test] == [("good", False)] * 2 + [
         ("hole", True)
     ] * 2
 
@@ -153,8 +153,11 @@ def test_no_good_images(tmp_path: Path, write_image: Write) -> None:
 def test_masks_with_wrong_names(tmp_path: Path, write_image: Write) -> None:
     make_mvtec(tmp_path, write_image)
     (tmp_path / "ground_truth/crack/000_mask.png").rename(tmp_path / "ground_truth/crack/a000.png")
+    category = open_category(tmp_path)
+    assert len(category.normals) == 3  # they can be trained on
+    assert check_masks(category) == list(category.problems)
     with pytest.raises(DataError, match=r"belong to no image, for instance a000\.png"):
-        open_category(tmp_path)
+        category.labelled()
 
 
 def test_masks_that_are_missing_are_counted(tmp_path: Path, write_image: Write) -> None:
@@ -166,9 +169,15 @@ def test_masks_that_are_missing_are_counted(tmp_path: Path, write_image: Write) 
 def test_masks_with_wrong_sizes(tmp_path: Path, write_image: Write) -> None:
     make_mvtec(tmp_path, write_image)
     write_mask(tmp_path / "ground_truth/crack/001_mask.png", (16, 20))
-    sample = open_category(tmp_path).test[1]
-    with pytest.raises(DataError, match=r"001_mask\.png is 20×16 pixels, its image .* is 40×32"):
-        read_labelled_mask(sample, (32, 40), (64, 64))
+    write_mask(tmp_path / "ground_truth/crack/002_mask.png", (16, 30))
+    category = open_category(tmp_path)
+    mask = read_labelled_mask(category.test[1], (32, 40), (32, 40))  # in proportion: enlarged
+    assert mask is not None
+    assert mask[8:20, 12:40].all()
+    with pytest.raises(DataError, match=r"002_mask\.png is 30×16 pixels, its image .* is 40×32"):
+        read_labelled_mask(category.test[2], (32, 40), (64, 64))
+    [problem] = check_masks(category)
+    assert "002_mask.png is 30×16 pixels" in problem
 
 
 def test_linked_folders_are_searched_once(tmp_path: Path, write_image: Write) -> None:

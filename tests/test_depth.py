@@ -14,7 +14,8 @@ import edgead
 from edgead.datasets import find_depth_range, load_frames, open_category
 from edgead.depth import as_depth, encode, find_depth_file, find_ends, measure_range
 from edgead.errors import DataError
-from edgead.images import PixelFormat, draw_overlay, fit_depth, fit_frame, list_images, read_depth, read_frame, to_frame
+from edgead.folders import list_images
+from edgead.images import PixelFormat, draw_overlay, fit_depth, fit_frame, read_depth, read_frame, to_frame
 
 POINTS = np.random.default_rng(0).uniform(0.3, 0.6, (20, 30, 3)).astype(np.float32)
 

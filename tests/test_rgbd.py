@@ -89,14 +89,14 @@ def test_files_and_frames_of_a_depth_camera_give_the_same(rgbd: Inspector, rgbd_
     images = collect_images([folder])
     results = list(predict(rgbd, images, tmp_path))
     assert [Path(result.path).parent.name for result in results] == ["rgb"] * 3
-    colour, depth = read_frame(images[0][0]), read_depth(folder / "xyz" / "000.tiff")
+    colour, depth = read_frame(images.images[0][0]), read_depth(folder / "xyz" / "000.tiff")
     own = rgbd.inspect(edgead.with_depth(colour, depth, rgbd.depth_range))
     assert own.score == results[0].score
     flat = rgbd.inspect(edgead.with_depth(colour, np.where(depth > 0.49, depth, 0.49), rgbd.depth_range))
     assert flat.score != own.score  # the depth is looked at
     assert own.anomaly_map is not None
     expected = draw_overlay(colour, own.anomaly_map, own.mask, 2 * own.mask_threshold)
-    assert np.array_equal(read_frame(tmp_path / images[0][1]), expected)
+    assert np.array_equal(read_frame(tmp_path / images.images[0][1]), expected)
 
 
 def test_what_has_no_depth_is_never_decided_on(rgbd: Inspector, rgbd_parts: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, 
     Raises:
         DataError: no labelled images, a class missing, or a mask that does not fit its image.
     """
-    if not category.test:
+    if not category.labelled():
         raise DataError(f"{category.root} has no labelled test images (test/good, test/KIND); nothing can be measured.")
     labels: list[bool] = []
     scores: list[float] = []

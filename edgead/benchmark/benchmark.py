@@ -19,6 +19,7 @@ from edgead.benchmark.latency import measure_latency
 from edgead.benchmark.machine import describe_machine, versions
 from edgead.console import Console
 from edgead.datasets import Category, open_categories
+from edgead.datasets.copies import find_copies
 from edgead.errors import DataError, require
 from edgead.files import new_folder, refuse_existing, write_json, write_text
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
@@ -97,6 +98,14 @@ def benchmark(
                 f"Warning: {category.without_mask} defective images of {category.name} have no mask; "
                 "they count for the image metrics only."
             )
+        for note in category.notes:
+            console.say(f"{category.name}: {note}")
+        copies = _copies(category)
+        if copies:
+            console.say(
+                f"Warning: {copies} of {len(category.test)} labelled images of {category.name} are copies of images to "
+                "train on; the figures are too good."
+            )
         accuracy = measure_accuracy(inspector, category, pixel_size, console)
         rows.append(
             {
@@ -110,6 +119,7 @@ def benchmark(
                 "size": list(manifest.size),
                 "protocol": manifest.training.protocol or "",
                 **accuracy.values,
+                "copies_of_training": copies,
             }
         )
         if warning := _warning(rows[-1]):
@@ -169,6 +179,12 @@ def to_table(rows: Sequence[dict[str, Any]]) -> str:
     notes = [f"{row['bundle']}: {row['protocol']}" for row in rows if row["protocol"]]
     notes += [f"Warning: {row['bundle']}: {_warning(row)}" for row in rows if _warning(row)]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *notes])
+
+
+def _copies(category: Category) -> int:
+    """Count labelled images that are, byte for byte, among those that the data set has for training."""
+    images = [sample.path for sample in category.labelled()]
+    return len(find_copies(images, (*category.normals, *category.validation)))
 
 
 def _warning(row: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from edgead import schema
 from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames, open_category
+from edgead.datasets.copies import keep_distinct
 from edgead.decision import check_false_reject
 from edgead.errors import CheckpointError, DataError
 from edgead.export.calibration import Calibration, find_images
@@ -126,14 +127,18 @@ def export(
         find_images(calibration, images)  # too few of them are said at once
     held_out = _load_held_out(run, root, console)
     rng = np.random.default_rng((run.seed, 0x60D))
-    count = SYNTHETIC if precision != "fp32" else min(len(held_out.frames), PARITY_FRAMES)
     parts = load_parts(run.config.get("foreground", ""), held_out.paths, method.config.size)
     if not run.fits_held_out_parts(parts_fingerprint(parts)):
         raise DataError(
             f"The masks in {run.config['foreground']} are not those that this run was started with.\n"
             "Bring the right ones back, or train anew."
         )
+    distinct = keep_distinct(held_out.frames)
+    if len(distinct) < len(held_out.frames):
+        console.say(f"of {len(held_out.frames)} held-out images {len(distinct)} differ: each picture counts once")
+        held_out, parts = held_out.only(distinct), None if parts is None else parts[distinct]
     data_held_out = TrainingData(held_out.frames, sources=load_learned(run_folder, run), parts=parts)
+    count = SYNTHETIC if precision != "fp32" else min(len(held_out.frames), PARITY_FRAMES)
     anomalies = np.stack([method.example(data_held_out, rng)["frame"] for _ in range(count)])
     with atomic_folder(path) as folder:
         assembled = _assemble(method, run, held_out, anomalies, false_reject, path, folder / "fp32", console)
@@ -231,6 +236,8 @@ def _training(run: RunConfig, method: Method) -> TrainingRecord:
         changes=run.changes or None,
         departures=run.departures or None,
         devices=run.devices or None,
+        copies=run.copies,
+        near_copies=run.near_copies,
         seed=run.seed,
         steps=method.config.total_steps(run.steps_in_epoch),
         images=len(run.normals),

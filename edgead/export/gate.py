@@ -217,6 +217,8 @@ def read_labelled(category: Category, size: tuple[int, int], pixels: PixelFormat
     """Read a category's labelled test images; None where good or defective ones are missing, or none can be read."""
     if len({sample.anomalous for sample in category.test}) < 2:
         return None
+    for problem in category.problems:
+        console.say(f"Warning: {problem}")
     frames, anomalous, masks = [], [], []
     for sample in console.track("reading labelled images")(category.test):
         try:

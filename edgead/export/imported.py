@@ -15,9 +15,9 @@ from onnx import TensorProto
 import edgead
 from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
-from edgead.datasets import Frames, load_frames, open_category
+from edgead.datasets import open_category
 from edgead.decision import Threshold, check_false_reject
-from edgead.errors import ConfigError, DataError, ModelError
+from edgead.errors import ConfigError, ModelError
 from edgead.export import anomalib
 from edgead.export.calibration import find_images
 from edgead.export.choose import PrecisionOptions, Trial, choose
@@ -27,9 +27,9 @@ from edgead.export.gate import read_labelled
 from edgead.export.opset import OPSET, lower, version_of
 from edgead.export.original import Original, Reading, as_maps, find_resize, observe
 from edgead.export.target import choose_target
+from edgead.export.threshold_data import ThresholdData, load_threshold_data
 from edgead.export.wrap import wrap
 from edgead.files import atomic_folder, sha256
-from edgead.images import COLOUR, PixelFormat
 from edgead.manifest import DataRecord, HeadRecord, InputRecord, Manifest, Origin, TrainingRecord, sizes_of
 
 SOURCES = ("onnx", "anomalib")
@@ -141,7 +141,7 @@ def import_onnx(
     model = read_onnx(path)
     taken = _take_anomalib(model, options) if source == "anomalib" else _take(model, options)
     console.say(describe(taken.reading))
-    normals = None if threshold_data is None else load_normals(threshold_data, taken.reading.size, console)
+    normals = None if threshold_data is None else load_threshold_data(threshold_data, taken.reading.size, console)
     folder = choose_import_target(out, [path], source, normals, false_reject, precision, force)
     own = _own_limits(taken.heads) if normals is None else None
     if normals is None and own is None:
@@ -166,7 +166,7 @@ def import_onnx(
             reference=original.reference,
             probes=probes,
             shown=[0, 1, len(probes) // 2, len(probes) // 2 + 1],
-            limits=lambda engine: own or limits_of(engine, normals.frames, false_reject, console),  # type: ignore[union-attr]
+            limits=lambda engine: own or limits_of(engine, normals.frames.frames, false_reject, console),  # type: ignore[union-attr]
             console=console,
             precision=precision_of(model),
         )
@@ -181,7 +181,7 @@ def choose_import_target(
     out: str | Path | None,
     files: Sequence[Path],
     method: str,
-    normals: Frames | None,
+    normals: ThresholdData | None,
     false_reject: float,
     precision: PrecisionOptions | None,
     force: bool,
@@ -197,7 +197,7 @@ def choose_import_target(
         return (
             there.origin is not None
             and (there.method, there.origin.files.items() >= named.items()) == (method, True)
-            and there.data.held_out_fingerprint == (normals.fingerprint if normals else "")
+            and there.data.held_out_fingerprint == (normals.frames.fingerprint if normals else "")
             and there.threshold.requested_bound in (false_reject, 1.0)
             and (wanted == "auto" or wanted in (there.precision, ""))
             and (wanted != "" or there.calibration is None)
@@ -206,22 +206,7 @@ def choose_import_target(
     return choose_target(out, "import", files[0].stem, wanted or "fp32", same, force)
 
 
-def load_normals(data: str | Path, size: tuple[int, int], console: Console, pixels: PixelFormat = COLOUR) -> Frames:
-    """Read the good images of a folder or of a data set's training part.
-
-    Raises:
-        DataError: there are none that can be read.
-    """
-    category = open_category(data)
-    frames = load_frames(category.normals, size, pixels, console.track("reading good images"))
-    for line in frames.skipped[:3]:
-        console.say(f"left out: {line}")
-    if not len(frames.frames):
-        raise DataError(f"No image of a good part in {data} could be read; the threshold needs some.")
-    return frames
-
-
-def probe_frames(normals: Frames | None, size: tuple[int, int]) -> NDArray[np.uint8]:
+def probe_frames(normals: ThresholdData | None, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the frames that graph and original are compared on: real ones first, then as many with noise in them."""
     rng = np.random.default_rng(0x1A9)
     if normals is None:
@@ -229,7 +214,7 @@ def probe_frames(normals: Frames | None, size: tuple[int, int]) -> NDArray[np.ui
         rows, columns = (np.arange(side) * 8 // side for side in size)
         real = coarse[:, rows][:, :, columns]
     else:
-        real = normals.frames[:PROBES]
+        real = normals.frames.frames[:PROBES]
         real = np.concatenate([real] * (2 // len(real) + 1)) if len(real) < 2 else real
     return np.concatenate([real, disturb(real, rng)])
 
@@ -246,7 +231,11 @@ def disturb(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
 
 
 def lower_precision(
-    assembled: Assembled, options: PrecisionOptions, normals: Frames | None, false_reject: float, console: Console
+    assembled: Assembled,
+    options: PrecisionOptions,
+    normals: ThresholdData | None,
+    false_reject: float,
+    console: Console,
 ) -> Assembled:
     """Lower an imported float32 graph behind the gate of docs/precision.md; frames with noise stand for anomalies.
 
@@ -258,32 +247,37 @@ def lower_precision(
         raise ConfigError("A lower precision is judged on images of good parts; give some with --threshold-data DIR.")
     if assembled.manifest.precision != "fp32":
         raise ConfigError(f"The model comes in {assembled.manifest.precision} already; leave out --precision.")
-    find_images(options.calibration, normals.paths)  # too few of them are said before anything is scored
-    manifest, labelled = assembled.manifest, None
+    find_images(options.calibration, normals.good)  # too few of them are said before anything is scored
+    manifest, labelled, frames = assembled.manifest, None, normals.frames
     if options.labelled:
         labelled = read_labelled(open_category(options.labelled), manifest.size, manifest.pixels, console)
         if labelled is None:
             raise ConfigError(f"{options.labelled} has no labelled test images, good and defective ones.")
     rng = np.random.default_rng(0x1A8)
-    anomalies = disturb(normals.frames[rng.integers(0, len(normals.frames), SYNTHETIC)], rng)
+    anomalies = disturb(frames.frames[rng.integers(0, len(frames.frames), SYNTHETIC)], rng)
     trial = Trial(
-        assembled, normals.paths, "threshold", 0, normals, anomalies, labelled, false_reject, options.budget, console
+        assembled, normals.good, "threshold", 0, frames, anomalies, labelled, false_reject, options.budget, console
     )
     return choose(trial, options.precision, options.calibration)
 
 
-def facts_of(folder: Path, method: str, reading: Reading, normals: Frames | None) -> dict[str, Any]:
+def facts_of(folder: Path, method: str, reading: Reading, normals: ThresholdData | None) -> dict[str, Any]:
     """Return the manifest's fields that every import of an ONNX model has."""
     return {
         "name": folder.name.removesuffix(".edgead"),
         "method": method,
         "preset": "imported",
-        "category": normals.paths[0].parent.name if normals else "",
+        "category": normals.category if normals else "",
         "input": InputRecord(reading.size[0], reading.size[1], 16, batch=reading.batch or None),
-        "data": DataRecord("", normals.fingerprint if normals else ""),
+        "data": data_of(normals),
         "training": TrainingRecord(),
-        "images": sizes_of(normals.size_ranges()) if normals else None,
+        "images": sizes_of(normals.frames.size_ranges()) if normals else None,
     }
+
+
+def data_of(normals: ThresholdData | None) -> DataRecord:
+    """Return what the manifest says about the images: of an imported model's training nothing is known."""
+    return DataRecord("", normals.frames.fingerprint, normals.part) if normals else DataRecord()
 
 
 def files_of(paths: Sequence[Path]) -> dict[str, str]:

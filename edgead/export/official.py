@@ -12,16 +12,17 @@ import numpy as np
 import edgead.train  # noqa: F401  first: it says what to install where PyTorch is missing
 from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
-from edgead.datasets import Frames, find_depth_range, open_category
+from edgead.datasets import find_depth_range, open_category
 from edgead.errors import ConfigError, DataError
 from edgead.export.choose import PrecisionOptions
 from edgead.export.complete import assemble, limits_of, run_singly, seal
-from edgead.export.imported import choose_import_target, files_of, load_normals, lower_precision, probe_frames
+from edgead.export.imported import choose_import_target, data_of, files_of, lower_precision, probe_frames
 from edgead.export.parity import run_reference
+from edgead.export.threshold_data import ThresholdData, load_threshold_data
 from edgead.export.to_onnx import facts_of_reconstruction, write_onnx
 from edgead.files import atomic_folder
 from edgead.images import COLOUR, Frame, PixelFormat, cv2, fit_frame, read_frame
-from edgead.manifest import DataRecord, InputRecord, Origin, ResizeRecord, TrainingRecord, sizes_of
+from edgead.manifest import InputRecord, Origin, ResizeRecord, TrainingRecord, sizes_of
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.method import Method, config_from_dict
 from edgead.train.methods import get_method
@@ -71,9 +72,9 @@ def import_checkpoint(
     paths = find_files(kind, [Path(file) for file in files])
     network = load_official(kind, paths, settings)
     size, pixels = network.config.size, _read_depth_scale(kind, network, threshold_data, console)
-    normals = load_normals(threshold_data, size, console, pixels)
+    normals = load_threshold_data(threshold_data, size, console, pixels)
     folder = choose_import_target(out, paths, method, normals, false_reject, precision, force)
-    network.calibrate(normals.frames)
+    network.calibrate(normals.frames.frames)
     probes = probe_frames(normals, size)
     with atomic_folder(folder) as temporary:
         console.say("tracing the network to ONNX")
@@ -103,11 +104,11 @@ def import_checkpoint(
             "method": method,
             "preset": "official",
             "config": dataclasses.asdict(network.config),
-            "category": normals.paths[0].parent.name,
+            "category": normals.category,
             "input": InputRecord(size[0], size[1], 16, channels=channels, depth_range=pixels.depth_range),
-            "data": DataRecord("", normals.fingerprint),
+            "data": data_of(normals),
             "training": TrainingRecord(),
-            "images": sizes_of(normals.size_ranges()),
+            "images": sizes_of(normals.frames.size_ranges()),
             "reconstruction": facts_of_reconstruction(shown),
             "origin": origin,
         }
@@ -117,7 +118,7 @@ def import_checkpoint(
             reference=lambda frames: run_reference(network.detector(), frames),
             probes=probes,
             shown=[0, 1, len(probes) // 2, len(probes) // 2 + 1],
-            limits=lambda engine: limits_of(engine, normals.frames, false_reject, console),
+            limits=lambda engine: limits_of(engine, normals.frames.frames, false_reject, console),
             console=console,
         )
         if precision:
@@ -156,14 +157,14 @@ def _read_depth_scale(kind: type[Method], network: Method, data: str | Path, con
 
 def compare_resize(
     engine: OnnxRuntimeEngine,
-    normals: Frames,
+    normals: ThresholdData,
     size: tuple[int, int],
     how: str,
     console: Console,
     pixels: PixelFormat = COLOUR,
 ) -> ResizeRecord:
     """Measure how far the scores of good images move where `fit_frame` resizes them instead of the published code."""
-    paths = normals.paths[:COMPARED]
+    paths = normals.frames.paths[:COMPARED]
     images = [read_frame(path, pixels) for path in paths]
     published = np.stack([resize(image, size, how) for image in images])
     ours = np.stack([fit_frame(image, size) for image in images])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgead.errors import SourceError
 from edgead.files import atomic_file
-from edgead.images import draw_overlay, encode_png, fit_frame, list_images, read_frame, to_frame
+from edgead.folders import describe_left_out, list_folder
+from edgead.images import draw_overlay, encode_png, fit_frame, read_frame, to_frame
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.reconstruction import open_reconstructor
 from edgead.runtime.result import Result
@@ -20,24 +23,52 @@ OVERLAY, RECONSTRUCTION = ".overlay.png", ".reconstruction.png"
 """Endings of the pictures that are saved."""
 
 
-def collect_images(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Return every image among files and folders (with subfolders), each with a name for its overlay, all different.
+@dataclass(frozen=True)
+class Collected:
+    """What `predict` decides on.
+
+    Attributes:
+        images: every image, and everything that cannot be read, each with a name for its overlay, all different.
+        unreadable: those of them that are not opened, with the reason.
+        left_out: one line on what is not an image; empty where there is nothing to say.
+    """
+
+    images: Sequence[tuple[Path, Path]]
+    unreadable: Mapping[Path, str]
+    left_out: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def collect_images(paths: Sequence[Path]) -> Collected:
+    """Find every image among files and folders (with subfolders).
 
     Raises:
         SourceError: a path does not exist, or there is no image at all.
     """
     found: list[tuple[Path, Path]] = []
-    taken: set[Path] = set()
+    unreadable: dict[Path, str] = {}
+    left_out = Counter[str]()
     for root in paths:
         if root.is_dir():
             prefix = Path(root.resolve().name) if len(paths) > 1 else Path()
-            found += [(path, prefix / path.relative_to(root)) for path in list_images(root, recursive=True)]
+            listing = list_folder(root, recursive=True)
+            found += [(path, prefix / path.relative_to(root)) for path in listing.entries()]
+            unreadable |= listing.unreadable
+            left_out += listing.left_out
         elif root.is_file():
             found.append((root, Path(root.name)))
         else:
             raise SourceError(f"{root} does not exist.")
+    described = describe_left_out(left_out)
     if not found:
-        raise SourceError(f"No images in {', '.join(map(str, paths))}.")
+        raise SourceError(f"No images in {', '.join(map(str, paths))}." + (f" ({described})" if described else ""))
+    return Collected(_name_overlays(found), unreadable, described)
+
+
+def _name_overlays(found: Sequence[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    taken: set[Path] = set()
     named = []
     for path, name in found:
         tries = (name.with_name(f"{stem}{OVERLAY}") for stem in _stems(name))
@@ -53,22 +84,23 @@ def _stems(name: Path) -> Iterator[str]:
     yield from (f"{name.name}-{number}" for number in itertools.count(2))
 
 
-def predict(inspector: Inspector, images: Sequence[tuple[Path, Path]], save: Path | None = None) -> Iterator[Result]:
+def predict(inspector: Inspector, collected: Collected, save: Path | None = None) -> Iterator[Result]:
     """Decide on image files, in order.
 
     Args:
         inspector: decides.
-        images: from `collect_images`.
+        collected: from `collect_images`.
         save: folder for overlays (``NAME.overlay.png``): heat where the map is high, the mask outlined. Where the
             bundle holds a reconstruction, also for ``NAME.reconstruction.png``, at the model's size: the good image
             that the network sees. Images that cannot be read have neither.
 
     Yields:
-        One result per file, with its `path`; UNKNOWN with the reason where the file cannot be read.
+        One result per file, with its `path`; UNKNOWN with the reason where a file or a folder cannot be read.
     """
     reconstruct = open_reconstructor(inspector.bundle) if save else None
-    with ImageSource("files", [path for path, _ in images], inspector.pixels) as frames:
-        for captured, (_, name) in zip(frames, images):
+    paths = [path for path, _ in collected.images]
+    with ImageSource("files", paths, inspector.pixels, collected.unreadable) as frames:
+        for captured, (_, name) in zip(frames, collected.images):
             result = inspector.judge(captured)
             if save and captured.image is not None and result.anomaly_map is not None:
                 picture = draw_overlay(captured.image, result.anomaly_map, result.mask, 2 * result.mask_threshold)

@@ -144,27 +144,38 @@ class Replay(FrameSource):
     """Gives the frames of a recording again, with their sources' names and numbers.
 
     What was UNKNOWN then for a reason that lies in time (late, stale, silent …) is UNKNOWN again for the same reason.
-    Frames that were dropped are not there to be given; `dropped` holds their recorded lines after the replay.
+    Frames that were dropped are not there to be given; `dropped` holds their recorded lines after the replay. A line
+    that cannot be read is an error in place of a frame; only the last one, which was cut when the recording was killed,
+    is left out, and `remark` says so.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"replay:{folder}")
         self.folder = folder
         self.dropped: list[dict[str, Any]] = []
+        self._events = folder / "events.jsonl"
+        self._last = _cut_line(self._events)
+        if self._last is not None:
+            self.remark = f"the recording was killed while line {self._last} was written; that line is left out"
 
     def read(self) -> Iterator[Captured]:
-        with (self.folder / "events.jsonl").open(encoding="utf-8") as events:
-            for line in events:
+        with self._events.open("rb") as events:
+            for number, line in enumerate(events, 1):
                 if self.stopped.is_set():
                     return
+                if number == self._last:
+                    continue
                 try:
                     event = json.loads(line)
-                except ValueError:
-                    continue  # the last line of a recording that was killed
-                if "dropped" in event:
+                    captured = self._captured(event) if "dropped" not in event else None
+                except (ValueError, RecursionError, SchemaError):
+                    error = f"line {number} of {self._events} is damaged"
+                    yield Captured(None, error, self.name, number - 1, time.monotonic(), cause="unreadable")
+                    continue
+                if captured is None:
                     self.dropped.append(event)
                 else:
-                    yield self._captured(event)
+                    yield captured
 
     def _captured(self, event: dict[str, Any]) -> Captured:
         line = schema.read(RecordedResult, event)
@@ -179,3 +190,25 @@ class Replay(FrameSource):
             except DataError as failure:
                 error, cause = str(failure), "unreadable"
         return Captured(image, error, line.source_id, line.frame_id, time.monotonic(), cause=cause)
+
+
+def _cut_line(path: Path) -> int | None:
+    """Return the number of the last line where it has no end and is not whole: its writer was killed.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    number, line = 0, b"\n"
+    try:
+        with path.open("rb") as events:
+            for number, line in enumerate(events, 1):  # noqa: B007  the last of them is wanted
+                pass
+    except OSError as error:
+        raise SourceError(f"Cannot read {path}: {error.strerror}.") from error
+    if line.endswith(b"\n"):
+        return None
+    try:
+        json.loads(line)
+    except ValueError:
+        return number
+    return None

@@ -112,6 +112,9 @@ def run(
         stack.enter_context(control.signals())
         inspector = stack.enter_context(open_inspector(bundle))
         opened = open_all(sources, inspector.pixels)
+        for source in opened:
+            if remark := getattr(source, "remark", ""):
+                say(f"{source.name}: {remark}")
         outboxes += [Outbox(open_sink(sink)) for sink in sinks]
         if record:
             outboxes.append(Outbox(Recorder(record, inspector)))

@@ -101,6 +101,9 @@ class RunConfig:
             which learning rate stands in metrics.jsonl.
         weights_sha256: of the finished run's weights; None in runs of before it was kept.
         image_sizes: of the training images; None in runs of before they were kept.
+        copies: good images that show, pixel for pixel, what another one shows: they are on its side of the split.
+        near_copies: held-out images that look almost like one that is trained on. 0, too, in runs of before either
+            was looked for.
     """
 
     method: str
@@ -139,6 +142,9 @@ class RunConfig:
         if self.epoch_images:
             return steps_in_epoch(self.epoch_images, batch_size)
         return Fraction(len(self.normals), batch_size)
+
+    copies: int = 0
+    near_copies: int = 0
 
     @property
     def pixels(self) -> PixelFormat:

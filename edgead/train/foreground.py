@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.errors import ConfigError, DataError
-from edgead.images import Frame, Mask, cv2, fit_mask, list_images, read_frame, read_mask
+from edgead.folders import list_images
+from edgead.images import Frame, Mask, cv2, fit_mask, read_frame, read_mask
 from edgead.train.method import TrainingData
 
 FOREGROUNDS = ("auto", "all", "bright", "dark", "disc")

@@ -9,10 +9,8 @@ learned.png          the same, to look at
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,8 +20,9 @@ from safetensors.numpy import load_file, save
 from edgead import schema
 from edgead.console import Console
 from edgead.datasets import Category, load_frames, open_categories
+from edgead.datasets.copies import find_contents
 from edgead.errors import CheckpointError, DataError
-from edgead.files import atomic_file, sha256
+from edgead.files import atomic_file
 from edgead.train import plots
 from edgead.train.checkpoint import (
     CONFIG,
@@ -132,31 +131,15 @@ def _shares_images(target: Category, paths: set[Path], contents: set[str] | None
     Args:
         target: whose images, all of them, are looked for.
         paths: of the others.
-        contents: of the others, from `_contents`; read from `paths` where None.
+        contents: of the others, from `find_contents`; read from `paths` where None.
     """
     images = {*target.normals, *target.validation, *(sample.path for sample in target.test)}
     if paths & {image.resolve() for image in images}:
         return True
     if contents is None:
-        contents = _contents(paths, {image.stat().st_size for image in images if image.is_file()})
-    return bool(contents & _contents(images, {int(content.partition("-")[0]) for content in contents}))
-
-
-def _contents(images: Iterable[Path], sizes: Container[int] | None = None) -> set[str]:
-    """Return ``BYTES-HASH`` of image files; where `sizes` are given, those of other sizes are left out unread."""
-    found = set()
-    for image in images:
-        with suppress(OSError):  # what cannot be read is not learned from either
-            facts = image.stat()
-            if sizes is None or facts.st_size in sizes:
-                found.add(f"{facts.st_size}-{_hash(image.resolve(), facts.st_size, facts.st_mtime_ns)}")
-    return found
-
-
-@functools.cache
-def _hash(path: Path, size: int, changed: int) -> str:
-    """Hash a file once, for all targets and sources of a command, as long as it does not change."""
-    return sha256(path)[:16]
+        contents = set(find_contents(paths, {image.stat().st_size for image in images if image.is_file()}))
+    sizes = {int(content.partition("-")[0]) for content in contents}
+    return not contents.isdisjoint(find_contents(images, sizes))
 
 
 def _own_source(root: str) -> str:
@@ -269,7 +252,7 @@ def learn(
     folder = run_folder / "sources" / config.name
     console.say(f"Learning from '{config.name}': {len(source.anomalies)} defective, {len(source.normals)} good images")
     paths = [Path(config.root, name).resolve() for name in config.normals + config.anomalies]
-    contents = _contents(paths)  # now, while they are there
+    contents = find_contents(paths)  # now, while they are there
     torch.manual_seed(run.seed)
     lesson = method.lesson(source)
     if (folder / WEIGHTS).is_file():  # stopped after the training, before what follows

@@ -19,10 +19,19 @@ from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 
 from edgead.console import Console
-from edgead.datasets import Category, Frames, find_depth_range, load_frames, open_categories, open_category
+from edgead.datasets import (
+    Category,
+    Frames,
+    check_masks,
+    find_depth_range,
+    load_frames,
+    open_categories,
+    open_category,
+)
 from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError, TrainingError
 from edgead.files import new_folder
-from edgead.images import Frame, list_images
+from edgead.folders import list_images
+from edgead.images import Frame, PixelFormat
 from edgead.manifest import sizes_of
 from edgead.text import file_name
 from edgead.train import checkpoint, plots
@@ -34,12 +43,10 @@ from edgead.train.method import Arrays, Method, Source, TrainingData, configure,
 from edgead.train.methods import get_method
 from edgead.train.recipe import departures
 from edgead.train.sources import find_learned, find_sources, learn, open_source, take_up
+from edgead.train.split import FEW_IMAGES, split
 
-MOST_HELD_OUT = 200
-"""More held-out normals than this sharpen the threshold little and cost training images."""
 MOST_TEXTURES = 2000
 """Texture pictures kept in memory: 393 MB at 256×256."""
-FEW_IMAGES = 20
 FEWEST_VISIBLE, FEW_VISIBLE = 0.05, 0.25
 """Share of the drawn anomalies that can be seen: below the first nothing can be learned, below the second little."""
 SYNTHETIC = "synthetic.png"
@@ -145,15 +152,18 @@ def train(
                 (folder / name).exists() for name in (checkpoint.CONFIG, checkpoint.STATE, checkpoint.WEIGHTS)
             ):
                 raise ConfigError(f"{folder} holds a run already. Go on with it (--resume), or choose another --out.")
-            normals, held_out = split_normals(chosen, holdout, seed)
+            _report_data(chosen, console)
+            parted = split(chosen, holdout, seed, PixelFormat(bit_depth), console)
             run = RunConfig(
                 method=method,
                 preset=preset,
                 config=config,
                 category=chosen.name,
                 data=str(chosen.root.resolve()),
-                normals=tuple(_relative(normals, chosen.root)),
-                held_out=tuple(_relative(held_out, chosen.root)),
+                normals=tuple(_relative(parted.normals, chosen.root)),
+                held_out=tuple(_relative(parted.held_out, chosen.root)),
+                copies=parted.copies,
+                near_copies=parted.near,
                 fingerprint="",
                 held_out_fingerprint="",
                 textures=_absolute(textures),
@@ -168,8 +178,8 @@ def train(
                 choice=choice,
             )
             console.say(
-                f"{chosen.name}: {chosen.layout} layout, {len(normals)} good images to train on, "
-                f"{len(held_out)} held out for the threshold"
+                f"{chosen.name}: {chosen.layout} layout, {len(parted.normals)} good images to train on, "
+                f"{len(parted.held_out)} held out for the threshold"
             )
             folders.append(_run(run, folder, device, workers, console, named=out is not None))
             known |= find_learned(folders[-1])
@@ -217,6 +227,18 @@ def resume(
         run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
         console.say(f"Changed: {', '.join(changes)}")
     return _run(run, folder, device, workers, console, named=True)
+
+
+def _report_data(category: Category, console: Console) -> None:
+    """Say what of a data set is left out, and what is wrong with labelled images: training does not need them."""
+    for note in category.notes:
+        console.say(f"{category.name}: {note}")
+    problems = check_masks(category, console.track("checking masks"))
+    for problem in problems[:5]:
+        console.say(f"Warning: {problem}")
+    if problems:
+        more = f" ({len(problems) - 5} more such problems)" if len(problems) > 5 else ""
+        console.say(f"Training goes on without labelled images; edgead benchmark would refuse these.{more}")
 
 
 def _choose(
@@ -305,34 +327,6 @@ def find_unfinished(method: str, root: Path = Path("runs/train")) -> Path:
     if not found:
         raise CheckpointError(f"There is no unfinished run of {method} in {root}. Name it with --out DIR.")
     return found[0]
-
-
-def split_normals(category: Category, holdout: float, seed: int) -> tuple[list[Path], list[Path]]:
-    """Split good images into those to train on and those for the threshold, which training never sees.
-
-    A data set's own validation images are taken where it has them.
-
-    Raises:
-        DataError: fewer than two good images.
-    """
-    if category.validation and category.normals:
-        return list(category.normals), list(category.validation)
-    total = len(category.normals)
-    if total == 0:
-        raise DataError(f"{category.root} holds no images of good parts (train/good); there is nothing to train on.")
-    if total < 2:
-        raise DataError(
-            f"{category.root} has one good image. At least two are needed: one to train on, one for the threshold "
-            f"({FEW_IMAGES} or more are advisable)."
-        )
-    count = min(max(1, round(holdout * total)), MOST_HELD_OUT, total - 1)
-    order = np.random.default_rng((seed, 0xED6EAD)).permutation(total)
-    held_out = sorted(int(index) for index in order[:count])
-    chosen = set(held_out)
-    return (
-        [path for index, path in enumerate(category.normals) if index not in chosen],
-        [category.normals[index] for index in held_out],
-    )
 
 
 def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console: Console, named: bool) -> Path:

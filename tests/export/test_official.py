@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from edgead.depth import find_depth_file
 from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.export.official import import_checkpoint, resize
-from edgead.images import fit_frame, list_images, read_frame
+from edgead.folders import list_images
+from edgead.images import fit_frame, read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import MEAN, STD
 from edgead.train.methods.aand.config import AandConfig
@@ -89,7 +90,7 @@ def test_the_manifest_says_what_resizing_costs(
     bundle = import_checkpoint([path], "draem", threshold_data=parts, settings=settings, out=tmp_path / "b.edgead")
     found = bundle.manifest.origin.resize
     engine = OnnxRuntimeEngine(bundle.model)
-    images = [read_frame(file) for file in list_images(parts / "train" / "good")]
+    images = [read_frame(file) for file in list_images(parts / "test" / "good")]
     published, ours = (
         np.concatenate([engine.infer(fit(image)[None])[0] for image in images])
         for fit in (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +55,25 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def second(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Another one, whose scores are higher by 1000."""
     return make_level_bundle(tmp_path_factory.mktemp("level") / "second.edgead", offset=1000.0)
+
+
+_started: list[subprocess.Popen[str]] = []
+
+
+def start_process(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    """Start a process with pipes for its output. It is killed with its test, also one that failed half-way."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    _started.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def _end_processes() -> Iterator[None]:
+    yield
+    while _started:
+        process = _started.pop()
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(autouse=True)

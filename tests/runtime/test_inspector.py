@@ -44,8 +44,8 @@ def test_a_result_has_every_field(inspector: Inspector, frame: NDArray[np.uint8]
     assert (result.mask.shape, result.mask.dtype) == ((256, 256), np.bool_)
     assert (result.source_id, result.frame_id, result.engine) == ("cam", 7, "onnxruntime-cpu")
     assert before <= result.t_capture <= time.monotonic()
-    assert set(result.latency_ms) == {"queue", "fit", "infer", "post", "total"}
-    parts_sum = sum(result.latency_ms[name] for name in ("queue", "fit", "infer", "post"))
+    assert set(result.latency_ms) == {"source", "queue", "fit", "infer", "post", "total"}
+    parts_sum = sum(result.latency_ms[name] for name in ("source", "queue", "fit", "infer", "post"))
     assert result.latency_ms["total"] == pytest.approx(parts_sum, abs=1e-6)
     assert json.loads(json.dumps(result.to_dict()))["verdict"] == result.verdict.value
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -258,9 +259,11 @@ def test_a_camera_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [captured.cause for captured in given] == ["", "", "lost", "", "", "lost"]
 
 
-@pytest.fixture(autouse=True)
-def _no_connection_is_left_open() -> Iterator[None]:
-    yield
-    import gc
-
+def test_no_connection_is_left_open() -> None:
+    gc.collect()
+    for head in (b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"):
+        with HttpCamera(sending(chunked(part(JPEGS[0]), 100)), head + MULTIPART) as camera:
+            capture = network._open_http(camera.address, network.Tls(), [])
+            capture.read()
+            capture.release()
     gc.collect()  # pytest turns the warning of a socket that was not closed into a failure

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
-from conftest import Camera, Listener, limited_files, wait_until
+from conftest import Camera, Listener, limited_files, start_process, wait_until
 
 import edgead
 from edgead.decision import Verdict
@@ -45,14 +45,7 @@ NOISE = np.random.default_rng(1).integers(0, 256, (12, 48, 64, 3), dtype=np.uint
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(edgead.__file__).parents[1])}
-    return subprocess.Popen(
-        [sys.executable, "-m", "edgead", "run", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        **options,
-    )
+    return start_process([sys.executable, "-m", "edgead", "run", *arguments], env=environment, **options)
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -124,6 +117,27 @@ def test_recording_keeps_the_drops(inspector: Inspector, tmp_path: Path) -> None
     assert len(given) == ledger.inferred
     assert len(replay.dropped) == ledger.dropped > 0
     assert {event["dropped"] for event in replay.dropped} == {"overtaken"}
+
+
+def write_recording(folder: Path, *lines: bytes) -> Path:
+    (folder / "frames").mkdir(parents=True)
+    (folder / "recording.json").write_text('{"format": 1}')
+    (folder / "events.jsonl").write_bytes(b"".join(lines))
+    return folder
+
+
+def test_a_damaged_line_of_a_recording_is_unknown_and_a_cut_last_one_is_told(tmp_path: Path) -> None:
+    event = {"frame": None, "verdict": "UNKNOWN", "cause": "late", "reason": "late", "source_id": "a", "frame_id": 0}
+    whole = json.dumps(event).encode() + b"\n"
+    damaged = [b'{"frame": "fra\n', b"\xff\xfe\n", b"[]\n", b"{}\n", whole.replace(b"UNKNOWN", b"GOOD"), b"\n"]
+    source = open_source(f"replay:{write_recording(tmp_path / 'a', whole, *damaged, whole, whole[:30])}")
+    assert "line 9 was written; that line is left out" in getattr(source, "remark", "")
+    given = list(source.__enter__())
+    assert [captured.cause for captured in given] == ["late", *["unreadable"] * 6, "late"]
+    assert [re.findall(r"line (\d) of", captured.error) for captured in given[1:-1]] == [[f"{n}"] for n in range(2, 8)]
+    source = open_source(f"replay:{write_recording(tmp_path / 'b', whole, whole[:-1])}")  # whole but for its end
+    assert getattr(source, "remark", "") == ""
+    assert len(list(source.__enter__())) == 2
 
 
 def test_recording_on_a_full_disk_counts_what_is_there(inspector: Inspector, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import wait_until
+from conftest import start_process, wait_until
 
 import edgead
 
@@ -55,7 +55,7 @@ main()
 def start(*arguments: object) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(edgead.__file__).parents[1])}
     command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return start_process(command, env=environment)
 
 
 def run_until_first_result(tmp_path: Path, *arguments: object) -> subprocess.Popen[str]:

@@ -141,9 +141,9 @@ def test_opencv_says_what_it_cannot_see(
 
 
 def test_a_video_whose_size_changes_gives_each_in_its_own(tmp_path: Path) -> None:
-    small = make(tmp_path / "a.ts", count=8).read_bytes()
-    large = videos.write_video(tmp_path / "b.ts", videos.pictures(8, (240, 320))).read_bytes()
-    path = tmp_path / "both.ts"
+    small = make(tmp_path / "a.h264", count=8).read_bytes()
+    large = videos.write_video(tmp_path / "b.h264", videos.pictures(8, (240, 320))).read_bytes()
+    path = tmp_path / "both.h264"
     path.write_bytes(small + large)
     given = read(path)
     sizes = [captured.image.shape[:2] for captured in given if not captured.error]

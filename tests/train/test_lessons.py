@@ -432,7 +432,7 @@ def test_only_files_of_equal_size_are_read_to_compare_them(
     source: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
-    monkeypatch.setattr("edgead.train.sources.sha256", lambda path: read.append(path) or sha256(path))
+    monkeypatch.setattr("edgead.datasets.copies.sha256", lambda path: read.append(path) or sha256(path))
     target = open_category(shutil.copytree(parts, tmp_path / "target"))
     find_sources([source], target, "drept", {}, Console())
     assert read == []
@@ -452,7 +452,7 @@ def test_files_that_cannot_be_read_are_not_compared(
     same = Path(shutil.copytree(source, tmp_path / "same"))
     target = open_category(shutil.copytree(parts, tmp_path / "target"))
     shutil.copy(target.normals[0], same / "test" / "good" / "8.png")
-    monkeypatch.setattr("edgead.train.sources.sha256", refuse)
+    monkeypatch.setattr("edgead.datasets.copies.sha256", refuse)
     [found] = find_sources([same], target, "drept", {}, Console())
     assert found.name == "same"  # training will say that it skips them
 

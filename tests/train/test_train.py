@@ -20,10 +20,12 @@ import pytest
 from edgead.console import Console
 from edgead.datasets import Category, open_category
 from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError
+from edgead.export.export import export
 from edgead.files import new_folder
 from edgead.train import checkpoint
 from edgead.train.fit import fit
-from edgead.train.train import MOST_HELD_OUT, find_unfinished, resume, split_normals, train
+from edgead.train.split import MOST_HELD_OUT, split_normals
+from edgead.train.train import find_unfinished, resume, train
 
 Write = Callable[..., Path]
 QUICK = ("size=32", "reconstructive_width=2", "discriminative_width=2", "steps=1", "batch_size=2")
@@ -80,6 +82,51 @@ def test_test_images_are_never_read(parts: Path, tmp_path: Path) -> None:
     [with_test] = train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "a")
     [without] = train("draem", bare, preset="nano", settings=QUICK, out=tmp_path / "b")
     assert (with_test / checkpoint.WEIGHTS).read_bytes() == (without / checkpoint.WEIGHTS).read_bytes()
+
+
+def test_a_run_says_what_is_there_twice_and_the_export_counts_it_once(tmp_path: Path, write_image: Write) -> None:
+    folder = fill(tmp_path / "photos", write_image, 6)
+    for path in sorted(folder.iterdir()):
+        shutil.copy(path, folder / f"Copy of {path.name}")
+    [run] = train("draem", folder, preset="nano", settings=QUICK, holdout=0.34, out=tmp_path / "run")
+    config = checkpoint.load_run_config(run)
+    assert (config.copies, config.near_copies) == (6, 0)
+    assert {name.removeprefix("Copy of ") for name in config.normals}.isdisjoint(
+        name.removeprefix("Copy of ") for name in config.held_out
+    )
+    manifest = export(run, out=tmp_path / "b.edgead").manifest
+    assert len(config.held_out) == 4
+    assert manifest.threshold["normals"] == 2
+    assert (manifest.training["copies"], manifest.training["near_copies"]) == (6, 0)
+
+
+def test_an_old_run_keeps_its_split(tmp_path: Path, write_image: Write) -> None:
+    """Copies are looked for when a run is started; one that began before goes on with the images that it names."""
+    folder = fill(tmp_path / "photos", write_image)
+    [run] = train("draem", folder, preset="nano", settings=QUICK, out=tmp_path / "run")
+    values = json.loads((run / checkpoint.CONFIG).read_text())
+    for name in ("copies", "near_copies"):
+        del values[name]
+    (run / checkpoint.CONFIG).write_text(json.dumps(values))
+    (run / checkpoint.WEIGHTS).unlink()
+    shutil.copy(folder / values["held_out"][0], folder / "copy.png")
+    resume(run)
+    config = checkpoint.load_run_config(run)
+    assert (list(config.normals), list(config.held_out)) == (values["normals"], values["held_out"])
+
+
+def test_bad_test_data_is_a_warning_when_training(tmp_path: Path, write_image: Write) -> None:
+    fill(tmp_path / "x" / "train" / "good", write_image)
+    write_image(tmp_path / "x" / "test" / "dent" / "0.png")
+    for name in ("0_mask.png", "9_mask.png"):
+        write_image(tmp_path / "x" / "ground_truth" / "dent" / name, size=(9, 30))
+    console = Recorder()
+    [run] = train("draem", tmp_path / "x", preset="nano", settings=QUICK, out=tmp_path / "run", console=console)
+    assert checkpoint.is_finished(run)
+    warnings = "\n".join(line for line in console.lines if line.startswith("Warning"))
+    assert "belong to no image, for instance 9_mask.png" in warnings
+    assert "0_mask.png is 30×9 pixels" in warnings
+    assert any("edgead benchmark would refuse" in line for line in console.lines)
 
 
 def test_plain_folder_of_mixed_images(tmp_path: Path, write_image: Write) -> None:

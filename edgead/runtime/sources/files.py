@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import glob
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from glob import has_magic
 from pathlib import Path
+from types import MappingProxyType
 
 from edgead.errors import DataError, SourceError
-from edgead.images import COLOUR, PixelFormat, is_image_file, list_images, read_frame
+from edgead.folders import expand, list_folder
+from edgead.images import COLOUR, PixelFormat, is_image_file, read_frame
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.runtime.sources.video import VideoSource
 
@@ -25,19 +27,20 @@ def open_path(uri: str, forms: str, pixels: PixelFormat) -> Source:
         SourceError: nothing there, or not one of these.
     """
     path = Path(uri)
-    if path.is_dir():
-        paths = list_images(path, recursive=True)
-    elif path.is_file():
-        if not is_image_file(path):
-            return VideoSource(path)
-        paths = [path]
-    else:
-        paths = [found for name in sorted(glob.glob(uri, recursive=True)) if (found := Path(name)).is_file()]
-        if not paths and not glob.has_magic(uri):
+    if path.is_file():
+        return ImageSource(uri, [path], pixels) if is_image_file(path) else VideoSource(path)
+    listing = list_folder(path, recursive=True) if path.is_dir() else expand(uri)
+    entries, remark = listing.entries(), listing.describe()
+    if not entries:
+        if not path.is_dir() and not has_magic(uri):
             raise SourceError(f"The source {uri} does not exist; give {forms}.")
-    if not paths:
-        raise SourceError(f"The source {uri} holds no images.")
-    return ImageSource(uri, paths, pixels)
+        raise SourceError(f"The source {uri} holds no images." + (f" ({remark})" if remark else ""))
+    return ImageSource(uri, entries, pixels, listing.unreadable, remark)
+
+
+def cannot_read(path: Path, why: str, name: str, frame_id: int) -> Captured:
+    """Return what stands for a folder, or for what is no file, that cannot be read."""
+    return Captured(None, f"cannot read {path}: {why}", name, frame_id, time.monotonic(), str(path), "unreadable")
 
 
 def capture_file(path: Path, name: str, frame_id: int, pixels: PixelFormat) -> Captured:
@@ -50,14 +53,32 @@ def capture_file(path: Path, name: str, frame_id: int, pixels: PixelFormat) -> C
 
 
 class ImageSource(FrameSource):
-    """Image files in the given order."""
+    """Image files in the given order.
 
-    def __init__(self, name: str, paths: Sequence[Path], pixels: PixelFormat = COLOUR) -> None:
+    Args:
+        name: of the source.
+        paths: the files.
+        pixels: of the images.
+        unreadable: those of the paths that are not opened, with the reason: each is an error in place of a frame.
+        remark: see `FrameSource`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        pixels: PixelFormat = COLOUR,
+        unreadable: Mapping[Path, str] = MappingProxyType({}),
+        remark: str = "",
+    ) -> None:
         super().__init__(name)
-        self.paths, self.pixels = paths, pixels
+        self.paths, self.pixels, self.unreadable, self.remark = paths, pixels, unreadable, remark
 
     def read(self) -> Iterator[Captured]:
         for frame_id, path in enumerate(self.paths):
             if self.stopped.is_set():
                 return
-            yield capture_file(path, self.name, frame_id, self.pixels)
+            if why := self.unreadable.get(path):
+                yield cannot_read(path, why, self.name, frame_id)
+            else:
+                yield capture_file(path, self.name, frame_id, self.pixels)

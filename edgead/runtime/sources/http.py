@@ -46,8 +46,6 @@ def get(address: str, tls: Tls, timeout: float) -> http.client.HTTPResponse:
                 response = _ask(address, tls, timeout, target, {"Authorization": login})
     except (OSError, ValueError) as error:
         raise RefusedError(f"{shown}: {explain_connection(error)}") from None
-    except http.client.InvalidURL:
-        raise RefusedError(f"{shown}: its path holds blanks or control characters; write them as %20.") from None
     except http.client.HTTPException:
         raise RefusedError(f"{shown}: something answers, but does not speak HTTP.") from None
     if response.status == 200:

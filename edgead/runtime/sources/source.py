@@ -73,9 +73,11 @@ class FrameSource:
 
     Attributes:
         colour_only: it never gives depth, so that a model with depth refuses it at once.
+        remark: one line for a person, for instance what is left out; empty where there is nothing to say.
     """
 
     live = colour_only = False
+    remark = ""
 
     def __init__(self, name: str) -> None:
         self.name = name

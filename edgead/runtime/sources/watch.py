@@ -2,73 +2,223 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from edgead.errors import SourceError
-from edgead.images import COLOUR, PixelFormat, list_images
-from edgead.runtime.sources.files import capture_file
+from edgead.folders import is_litter, list_folder, list_subfolders
+from edgead.images import COLOUR, PixelFormat, is_image
+from edgead.runtime.sources.files import cannot_read, capture_file
+from edgead.runtime.sources.notify import open_notifier
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.runtime.sources.uri import number, split_options
 
 POLL_SECONDS = 0.2
+CHECK_SECONDS, CHECK_SHARE = 10.0, 0.005
+"""Where the system reports changes: seconds between two looks at everything, for what it did not report; longer where
+a look would take more than that share of the time."""
+LOOK_SHARE = 0.05
+"""Of the time that looking at everything may take where the system does not report changes."""
+REMEMBERED = 50_000
+"""Images that are remembered though they are gone, or twice as many as ever lay there at once: some 15 MB."""
 
 _Stamp = tuple[int, int]
+"""Time of the last change in nanoseconds, and size in bytes."""
 
 
 def open_watched(uri: str, pixels: PixelFormat = COLOUR) -> Source:
-    """``watch:DIR?existing=1&poll=0.2``.
+    """``watch:DIR?existing=1&poll=0.2&subfolders=1``.
 
     Raises:
-        SourceError: no such folder.
+        SourceError: no such folder, or one that cannot be read.
     """
-    name, options = split_options(uri, {"existing": "0", "poll": str(POLL_SECONDS)})
+    name, options = split_options(uri, {"existing": "0", "poll": str(POLL_SECONDS), "subfolders": "0"})
     if uri.startswith("watch:///"):
         name = "/" + name.lstrip("/")
     folder = Path(name)
     if not folder.is_dir():
         raise SourceError(f"{uri}: there is no folder {folder}.")
-    return WatchedFolder(folder, number(uri, options, "existing") > 0, number(uri, options, "poll"), pixels)
+    existing, subfolders = (number(uri, options, option) > 0 for option in ("existing", "subfolders"))
+    return WatchedFolder(folder, existing, number(uri, options, "poll"), pixels, subfolders)
 
 
 class WatchedFolder(FrameSource):
     """Every image that appears in a folder or changes there, each once, until it is stopped.
 
-    An image counts as written when its size and time have not changed between two looks.
+    An image counts as written when its size and time have not changed between two looks. What was given is remembered
+    by path, time and size, so that neither a listing that fails nor a folder that is gone for a while gives it again.
 
     Args:
-        folder: the folder; its subfolders are not watched.
+        folder: the folder.
         existing: also give the images that are there at the beginning.
-        poll: seconds between two looks.
+        poll: seconds between two looks at what changed.
         pixels: of the images. A depth picture must be there before its colour image.
+        subfolders: watch them too.
+
+    Raises:
+        SourceError: the folder cannot be read.
     """
 
     def __init__(
-        self, folder: Path, existing: bool = False, poll: float = POLL_SECONDS, pixels: PixelFormat = COLOUR
+        self,
+        folder: Path,
+        existing: bool = False,
+        poll: float = POLL_SECONDS,
+        pixels: PixelFormat = COLOUR,
+        subfolders: bool = False,
     ) -> None:
         super().__init__(f"watch:{folder}")
-        self.folder, self.poll, self.pixels = folder, poll, pixels
-        self._given: dict[Path, _Stamp] = {} if existing else self._look()
+        self.folder, self.poll, self.pixels, self.subfolders = folder, poll, pixels, subfolders
+        self._given: dict[str, _Stamp] = {}
+        self._unsettled: dict[str, _Stamp] = {}
+        self._told: dict[Path, str] = {}
+        self._most_at_once = 0
+        self._notifier, self._polled_because = open_notifier(folder, subfolders)
+        self._identity = self._identify()
+        self._next_check, self._began = 0.0, time.time_ns()
+        stamps, unreadable = self._look_at_everything()
+        if folder in unreadable:
+            raise SourceError(f"{self.name}: cannot read {folder}: {unreadable[folder]}.")
+        # What could not be seen at the beginning was there at the beginning, too, when it shows.
+        self._hidden = set[Path]() if existing else set(unreadable)
+        self._empty_on = None if existing or stamps else self._identity
+        if not existing:
+            self._given = stamps
+        self.remark = self._describe()
 
-    def _look(self) -> dict[Path, _Stamp]:
-        stamps = {}
-        try:
-            for path in list_images(self.folder):
-                status = path.stat()
-                stamps[path] = (status.st_mtime_ns, status.st_size)
-        except OSError:  # the folder, or a file between listing and looking, is gone: it may come back
-            pass
-        return stamps
+    def _describe(self) -> str:
+        remarks = [list_folder(self.folder, self.subfolders).describe()]
+        if not self.subfolders and (inside := list_subfolders(self.folder)):
+            remarks.append(f"{len(inside)} subfolders are not watched (subfolders=1 does)")
+        if self._polled_because:
+            remarks.append(f"looked at again and again, because {self._polled_because}")
+        return "; ".join(filter(None, remarks))
 
     def read(self) -> Iterator[Captured]:
-        frame_id, before = 0, self._look()
+        frame_id = 0
         while not self.stopped.wait(self.poll):
-            now = self._look()
-            written = [path for path, stamp in now.items() if before.get(path) == stamp != self._given.get(path)]
-            # What is gone is forgotten, so that months of files cost no memory.
-            self._given = {path: stamp for path, stamp in self._given.items() if path in now}
-            for path in sorted(written, key=lambda path: now[path]):
-                self._given[path] = now[path]
-                yield capture_file(path, self.name, frame_id, self.pixels)
+            for captured in self._captured(frame_id):
+                yield captured
                 frame_id += 1
-            before = now
+                if self.stopped.is_set():
+                    return
+
+    def close(self) -> None:
+        if self._notifier:
+            self._notifier.close()
+
+    def _captured(self, frame_id: int) -> Iterator[Captured]:
+        changed = None if self._was_exchanged() or time.monotonic() >= self._next_check else self._take_changes()
+        if changed is None:
+            stamps, unreadable = self._look_at_everything()
+            news = {path: why for path, why in unreadable.items() if self._told.get(path) != why}
+            self._told = unreadable
+            self._take_as_existing(stamps, unreadable)
+            self._forget_the_oldest(stamps)
+            for folder, why in sorted(news.items()):
+                yield self._complain(folder, why, frame_id)
+                frame_id += 1
+        else:
+            stamps = {path: stamp for path in changed if (stamp := _stamp_or_none(path))}
+        for path in self._settled(stamps):
+            yield capture_file(Path(path), self.name, frame_id, self.pixels)
+            frame_id += 1
+
+    def _complain(self, path: Path, why: str, frame_id: int) -> Captured:
+        if path != self.folder:
+            return cannot_read(path, why, self.name, frame_id)
+        error = f"the watched folder {path} cannot be read: {why}; it is watched again as soon as it is back"
+        return Captured(None, error, self.name, frame_id, time.monotonic(), cause="lost")
+
+    def _settled(self, stamps: dict[str, _Stamp]) -> list[str]:
+        """Return the images that are new and have not changed since the last look, the oldest first."""
+        new = {path: stamp for path, stamp in stamps.items() if self._given.get(path) != stamp}
+        settled = [path for path, stamp in new.items() if self._unsettled.get(path) == stamp]
+        self._unsettled = {path: stamp for path, stamp in new.items() if self._unsettled.get(path) != stamp}
+        self._given |= {path: new[path] for path in settled}
+        return sorted(settled, key=lambda path: new[path])
+
+    def _take_changes(self) -> set[str] | None:
+        """Return what changed, as far as it is known without looking at everything; None where it has to be."""
+        changed = self._notifier.take() if self._notifier else set()
+        return None if changed is None else self._unsettled.keys() | set(filter(self._is_wanted, changed))
+
+    def _is_wanted(self, path: str) -> bool:
+        inside = Path(path).relative_to(self.folder).parts
+        return (len(inside) == 1 or self.subfolders) and is_image(Path(path)) and not any(map(is_litter, inside))
+
+    def _look_at_everything(self) -> tuple[dict[str, _Stamp], dict[Path, str]]:
+        """Return the stamps of all images, and the folders that cannot be read, with the reason."""
+        began = time.monotonic()
+        listing = list_folder(self.folder, self.subfolders)
+        stamps = {}
+        for path in listing.images:
+            try:
+                stamps[str(path)] = _stamp(path)
+            except FileNotFoundError:  # gone since it was listed
+                continue
+            except OSError as error:
+                listing.unreadable[path.parent] = error.strerror or str(error)
+        now = time.monotonic()
+        took = now - began
+        pause = max(CHECK_SECONDS, took / CHECK_SHARE) if self._notifier else took / LOOK_SHARE
+        self._next_check = now + (pause if not listing.unreadable else min(pause, 1.0))
+        self._most_at_once = max(self._most_at_once, len(stamps))
+        return stamps, listing.unreadable
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.folder)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino if self._notifier else 0  # some network drives change the second
+
+    def _was_exchanged(self) -> bool:
+        """Tell whether another folder stands there now (a mounted share, a new one), or none; listen to that then."""
+        identity = self._identify()
+        if identity == self._identity and (not self._notifier or self._notifier.alive):
+            return False
+        self.close()
+        self._notifier = open_notifier(self.folder, self.subfolders)[0] if identity else None
+        self._identity = self._identify()
+        return True
+
+    def _take_as_existing(self, stamps: dict[str, _Stamp], unreadable: dict[Path, str]) -> None:
+        """Take for given what was there at the beginning by its time, but could not be seen then."""
+        seen = self._hidden - unreadable.keys()
+        if self._empty_on and self._identity and self._identity[0] != self._empty_on[0]:
+            seen.add(self.folder)  # watched before its share was mounted
+        for folder in seen:
+            self._given |= {
+                path: stamp
+                for path, stamp in stamps.items()
+                if stamp[0] < self._began and Path(path).is_relative_to(folder)
+            }
+        self._hidden -= seen
+        if self._given or seen:
+            self._empty_on = None
+
+    def _forget_the_oldest(self, stamps: dict[str, _Stamp]) -> None:
+        """Bound the memory: of what is gone, forget what was given first."""
+        excess = len(self._given) - max(REMEMBERED, 2 * self._most_at_once)
+        if excess > 0:
+            gone = [path for path in self._given if path not in stamps]
+            for path in gone[:excess]:
+                del self._given[path]
+
+
+def _stamp(path: str | Path) -> _Stamp:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        status = os.lstat(path)  # a broken link is something, and reading it says what
+    return status.st_mtime_ns, status.st_size
+
+
+def _stamp_or_none(path: str) -> _Stamp | None:
+    try:
+        return _stamp(path)
+    except OSError:  # gone again, or found when everything is looked at
+        return None

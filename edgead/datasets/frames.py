@@ -1,0 +1,103 @@
+"""Good images in memory: decoded, fitted, and what their depth ranges over."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.depth import DepthRange, find_depth_file, find_ends, measure_range
+from edgead.errors import DataError
+from edgead.images import COLOUR, PixelFormat, fit_frame, read_depth, read_frame
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Good images, decoded and fitted.
+
+    Attributes:
+        frames: ``[N, H, W, C] uint8``: BGR, and depth where it was asked for.
+        paths: the file of each frame, in order.
+        skipped: one line for each image that could not be used.
+        fingerprint: SHA-256 over the names and bytes of the files in `paths`, and of their depth pictures.
+        sizes: (height, width) of each image before it was fitted.
+    """
+
+    frames: NDArray[np.uint8]
+    paths: tuple[Path, ...]
+    skipped: tuple[str, ...]
+    fingerprint: str
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    def size_ranges(self) -> dict[str, list[float]]:
+        """Return lowest and highest ``heights``, ``widths`` and ``aspects`` (width / height); nothing of no images."""
+        if not self.sizes:
+            return {}
+        heights, widths = zip(*self.sizes)
+        aspects = [width / height for height, width in self.sizes]
+        named = {"heights": heights, "widths": widths, "aspects": aspects}
+        return {name: [min(values), max(values)] for name, values in named.items()}
+
+    def only(self, numbers: Sequence[int]) -> Frames:
+        """Return some of them; the fingerprint stays that of all."""
+        paths = tuple(self.paths[number] for number in numbers)
+        sizes = tuple(self.sizes[number] for number in numbers)
+        return Frames(self.frames[list(numbers)], paths, self.skipped, self.fingerprint, sizes)
+
+
+def load_frames(
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    pixels: PixelFormat = COLOUR,
+    progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
+) -> Frames:
+    """Read images, fit them to (height, width), and keep them in memory. Unreadable images are skipped by name."""
+    frames = np.empty((len(paths), *size, pixels.channels), np.uint8)
+    kept: list[Path] = []
+    skipped: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    digest = hashlib.sha256()
+    for path in progress(paths):
+        try:
+            frame = read_frame(path, pixels)
+            frames[len(kept)] = fit_frame(frame, size)
+        except DataError as error:
+            skipped.append(str(error))
+            continue
+        for file in [path] if pixels.depth_range is None else [path, find_depth_file(path)]:
+            digest.update(os.fsencode(file.name) + b"\0" + file.read_bytes())
+        kept.append(path)
+        sizes.append((frame.shape[0], frame.shape[1]))
+    return Frames(frames[: len(kept)], tuple(kept), tuple(skipped), digest.hexdigest(), tuple(sizes))
+
+
+def find_depth_range(
+    paths: Sequence[Path], progress: Callable[[Sequence[Path]], Iterable[Path]] = iter
+) -> tuple[DepthRange, dict[Path, DepthRange]]:
+    """Return the depth range of good images, and which of them widen it because theirs has no part in the usual one.
+
+    Those whose depth cannot be read are left out.
+
+    Raises:
+        DataError: not one can be read; with the first reason.
+    """
+    reasons: list[DataError] = []
+    ends: dict[Path, DepthRange] = {}
+    for path in progress(paths):
+        try:
+            ends[path] = find_ends(read_depth(find_depth_file(path)))
+        except DataError as error:
+            reasons.append(error)
+    if not ends:
+        raise DataError(
+            f"None of the {len(paths)} good images has depth that can be read; the first:\n{reasons[0]}\n"
+            "Depth lies in xyz/ beside the colours in rgb/. Without any, leave out --set depth=true."
+        )
+    usual_near, usual_far = np.median([*ends.values()], axis=0)
+    odd = {path: (near, far) for path, (near, far) in ends.items() if far < usual_near or near > usual_far}
+    return measure_range(ends.values()), odd

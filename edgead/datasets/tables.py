@@ -1,0 +1,135 @@
+"""Layouts that say in a table which images are good: VisA's, and the meta.json of WinCLIP and its successors."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgead.datasets.category import GOOD, Category, Sample, name_of
+from edgead.errors import DataError
+from edgead.folders import list_images
+
+META = "meta.json"
+Rows = dict[str, list[dict[str, Any]]]
+"""``"train"`` and ``"test"`` ↦ the entries of one category."""
+
+
+def open_visa(root: Path) -> Category:
+    """Open one VisA category: ``image_anno.csv`` and ``Data``, with the published split where its table is."""
+    root = root.resolve()  # its parent and its own name are looked at
+
+    def locate(entry: str) -> Path:
+        # The tables name files from the data set's root: "candle/Data/Images/Normal/000.JPG".
+        return root / Path(*Path(entry).parts[1:])
+
+    table = root / "image_anno.csv"
+    rows = _read_table(table, ("image", "label", "mask"))
+    samples = [
+        Sample(
+            locate(row["image"]),
+            GOOD if row["label"].lower() == "normal" else row["label"],
+            (locate(row["mask"]),) if row["mask"] else (),
+        )
+        for row in rows
+    ]
+    good = sorted(sample.path for sample in samples if not sample.anomalous)
+    published = root.parent / "split_csv" / "1cls.csv"
+    if published.is_file():
+        split = _read_table(published, ("object", "split", "image"))
+        chosen = {locate(row["image"]) for row in split if row["object"] == root.name and row["split"] == "train"}
+        normals = [path for path in good if path in chosen]
+    else:  # the published split's proportion, nine to one, without its table
+        normals = [path for index, path in enumerate(good) if index % 10 != 9]
+    trained = set(normals)
+    test = sorted((sample for sample in samples if sample.path not in trained), key=lambda sample: sample.path)
+    images = root / "Data" / "Images"
+    unnamed = set(list_images(images, True)) - {sample.path for sample in samples} if images.is_dir() else ()
+    notes = (f"left out: {len(unnamed)} images that {table.name} does not name",) if unnamed else ()
+    _refuse_absent(normals, table)
+    return Category(name_of(root), root, "visa", tuple(normals), (), tuple(test), _absent(test, table), notes)
+
+
+def read_meta(root: Path) -> dict[str, Rows]:
+    """Read which categories the ``meta.json`` of a data set names; nothing where there is none of that form.
+
+    Raises:
+        DataError: it is of that form, and damaged.
+    """
+    path = root / META
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"Cannot read {path}: {error}.") from error
+    if not isinstance(content, dict) or not {"train", "test"} & content.keys():
+        return {}  # something else of that name
+    found: dict[str, Rows] = {}
+    for part in ("train", "test"):
+        categories = content.get(part, {})
+        if not isinstance(categories, dict) or not all(isinstance(rows, list) for rows in categories.values()):
+            raise DataError(f"{path}: '{part}' must be an object of categories, each with a list of images.")
+        for name, rows in categories.items():
+            _check_rows(path, part, name, rows)
+            found.setdefault(name, {"train": [], "test": []})[part] = rows
+    return found
+
+
+def _check_rows(path: Path, part: str, name: str, rows: Sequence[Any]) -> None:
+    for number, row in enumerate(rows):
+        good = isinstance(row, dict) and isinstance(row.get("img_path"), str) and row.get("anomaly") in (0, 1)
+        if not good or not isinstance(row.get("mask_path") or "", str):
+            raise DataError(
+                f"{path}: entry {number} of {part}, {name} needs img_path, mask_path (a path or nothing) and anomaly "
+                "(0 or 1)."
+            )
+
+
+def open_meta(root: Path, name: str, rows: Rows) -> Category:
+    """Open a category that ``meta.json`` names: it says what is trained on, whatever the folders' names."""
+    table = root / META
+    normals = sorted(root / row["img_path"] for row in rows["train"] if not row["anomaly"])
+    defective = sum(row["anomaly"] for row in rows["train"])
+    notes = (f"left out: {defective} defective images that {META} has among those to train on",) if defective else ()
+    test = sorted((_meta_sample(root, row) for row in rows["test"]), key=lambda sample: sample.path)
+    _refuse_absent(normals, table)
+    own = root / name
+    paths = [*normals, *(sample.path for sample in test)]
+    below = own if all(path.is_relative_to(own) for path in paths) else root
+    return Category(name, below, META, tuple(normals), (), tuple(test), _absent(test, table), notes)
+
+
+def _meta_sample(root: Path, row: dict[str, Any]) -> Sample:
+    if not row["anomaly"]:
+        return Sample(root / row["img_path"], GOOD)
+    masks = (root / row["mask_path"],) if row.get("mask_path") else ()
+    return Sample(root / row["img_path"], str(row.get("specie_name") or "defect"), masks)
+
+
+def _refuse_absent(paths: Iterable[Path], table: Path) -> None:
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise DataError(f"{table} names {len(missing)} files that do not exist: {missing[0]}.")
+
+
+def _absent(samples: Iterable[Sample], table: Path) -> tuple[str, ...]:
+    """Return a line on the labelled images and masks that a table names and that are not there."""
+    try:
+        _refuse_absent((path for sample in samples for path in (sample.path, *sample.masks)), table)
+    except DataError as error:
+        return (str(error),)
+    return ()
+
+
+def _read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = [{key: (row.get(key) or "").strip() for key in columns} for row in csv.DictReader(stream)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"Cannot read {path}: {error}.") from error
+    if not rows or not all(row[columns[0]] for row in rows):
+        raise DataError(f"{path} must be a table with the columns {', '.join(columns)}.")
+    return rows

@@ -1,0 +1,110 @@
+"""The system's notifications of changes in a folder, through watchdog, so that it need not be listed all the time."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgead.errors import is_installed
+
+if TYPE_CHECKING:
+    from watchdog.events import FileSystemEvent
+
+LOCAL = frozenset({"btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "jfs", "ntfs3", "overlay", "ramfs"}) | {
+    "tmpfs",
+    "vfat",
+    "xfs",
+    "zfs",
+}
+"""File systems on which the system sees every change. On a network's (nfs, cifs, …) others make changes unseen."""
+MOUNTS = Path("/proc/self/mountinfo")
+MOST_WAITING = 1000
+"""Changes that wait to be taken; with more, or when the system's own queue overflowed, everything is looked at."""
+
+
+class Notifier:
+    """Collects the paths of files that appear in a folder or are written there.
+
+    Args:
+        folder: the folder.
+        recursive: with its subfolders (links are not followed).
+
+    Raises:
+        OSError: the system refuses, for instance because its limit of watches is reached.
+    """
+
+    def __init__(self, folder: Path, recursive: bool) -> None:
+        from watchdog import events
+        from watchdog.observers import Observer
+
+        self._lock = threading.Lock()
+        self._changed: set[str] = set()
+        self._all = False
+        handler = events.FileSystemEventHandler()
+        handler.dispatch = self._take_in  # type: ignore[method-assign]
+        # Not those of opening and reading, which we cause ourselves.
+        wanted = [events.FileCreatedEvent, events.FileMovedEvent, events.FileModifiedEvent, events.FileClosedEvent]
+        folders = [events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent]
+        self._observer = Observer()
+        self._observer.schedule(handler, str(folder), recursive=recursive, event_filter=[*wanted, *folders])
+        self._observer.daemon = True
+        self._observer.start()
+
+    def _take_in(self, event: FileSystemEvent) -> None:
+        with self._lock:
+            self._all = self._all or event.is_directory or len(self._changed) >= MOST_WAITING
+            if not self._all:
+                self._changed |= {str(path) for path in (event.src_path, event.dest_path) if path}
+
+    @property
+    def alive(self) -> bool:
+        """False once the folder was removed: one that is made in its place has to be listened to by another."""
+        return all(emitter.is_alive() for emitter in self._observer.emitters)
+
+    def take(self) -> set[str] | None:
+        """Return the files that changed since the last call; None where everything has to be looked at."""
+        with self._lock:
+            changed = None if self._all else self._changed
+            self._changed, self._all = set(), False
+            return changed
+
+    def close(self) -> None:
+        """Stop listening. May be called more than once."""
+        with contextlib.suppress(RuntimeError):
+            self._observer.stop()
+            self._observer.join(timeout=1.0)
+
+
+def open_notifier(folder: Path, recursive: bool) -> tuple[Notifier | None, str]:
+    """Return a notifier, or None and why there is none."""
+    if not is_installed("watchdog"):
+        return None, "the package watchdog is not installed (pip install 'edgead[watch]')"
+    kind = file_system(folder)
+    if kind not in LOCAL:
+        return None, f"its file system ({kind or 'unknown'}) does not report changes"
+    try:
+        return Notifier(folder, recursive), ""
+    except OSError as error:
+        return None, f"the system does not report changes: {error.strerror or error}"
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system that a folder is on, for instance ``"ext4"``; nothing where it is unknown."""
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        wanted = path.resolve()
+    except OSError:
+        return ""
+    found, depth = "", -1
+    for line in lines:
+        mount, separator, rest = line.partition(" - ")
+        fields = mount.split()
+        if not separator or len(fields) < 5:
+            continue
+        point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4]))
+        if wanted.is_relative_to(point) and len(point.parts) >= depth:  # of two on one point the later one counts
+            found, depth = rest.split()[0], len(point.parts)
+    return found

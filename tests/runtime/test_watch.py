@@ -1,0 +1,270 @@
+"""Watched folders: each image once, whatever happens to the folder, with the system's notifications and without."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+from conftest import wait_until
+
+from edgead.errors import SourceError
+from edgead.images import encode_png
+from edgead.runtime.sources import Captured, notify, open_source, watch
+from edgead.runtime.sources.notify import Notifier, file_system, open_notifier
+
+PICTURE = encode_png(np.random.default_rng(1).integers(0, 256, (24, 32, 3), dtype=np.uint8))
+POLL = 0.02
+
+
+class Listener:
+    """Reads a watched folder in a thread."""
+
+    def __init__(self, uri: str) -> None:
+        self.source = open_source(uri)
+        self.captured: list[Captured] = []
+        self.thread = Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        with self.source as frames:
+            self.captured.extend(iter_kept(frames, self.captured))
+
+    def count(self) -> Counter[str]:
+        return Counter(Path(each.path).name for each in list(self.captured) if not each.cause)
+
+    def causes(self) -> list[str]:
+        return [each.cause for each in list(self.captured) if each.cause]
+
+    def wait_for(self, *names: str) -> None:
+        wait_until(lambda: set(names) <= self.count().keys())
+
+    def close(self) -> None:
+        self.source.stop()
+        self.thread.join(5)
+        assert not self.thread.is_alive()
+
+
+def iter_kept(frames: Iterator[Captured], kept: list[Captured]) -> list[Captured]:
+    for captured in frames:
+        kept.append(captured)
+    return []
+
+
+@pytest.fixture(params=["notified", "polled"])
+def listen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Listener]]:
+    """Opens a watched folder in both ways; the slow check of the first one is so slow that it does not help."""
+    if request.param == "polled":
+        monkeypatch.setattr(watch, "open_notifier", lambda *_: (None, "a test wants it so"))
+        monkeypatch.setattr(watch, "LOOK_SHARE", 1.0)
+    monkeypatch.setattr(watch, "CHECK_SECONDS", 3600.0)
+    opened: list[Listener] = []
+
+    def open_one(uri: str) -> Listener:
+        opened.append(Listener(uri))
+        if request.param == "notified":
+            assert isinstance(getattr(opened[-1].source, "_notifier", None), Notifier)
+        return opened[-1]
+
+    yield open_one
+    for listener in opened:
+        listener.close()
+
+
+def put(path: Path, data: bytes = PICTURE) -> Path:
+    """Write a file elsewhere and rename it into its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.part")
+    temporary.write_bytes(data)
+    return temporary.rename(path)
+
+
+Listen = Callable[[str], Listener]
+
+
+def test_a_share_that_drops_out_gives_nothing_again(tmp_path: Path, listen: Listen) -> None:
+    share = tmp_path / "share"
+    for number in range(5):
+        put(share / f"old{number}.png")
+    listener = listen(f"watch:{share}?poll={POLL}")
+    put(share / "first.png")
+    listener.wait_for("first.png")
+    for mount_point in (False, True):
+        share.rename(tmp_path / "gone")
+        if mount_point:
+            share.mkdir()
+        else:
+            wait_until(lambda: "lost" in listener.causes())
+        time.sleep(10 * POLL)
+        put(tmp_path / "gone" / f"while-gone-{mount_point}.png")
+        if mount_point:
+            share.rmdir()
+        (tmp_path / "gone").rename(share)
+        listener.wait_for(f"while-gone-{mount_point}.png")
+    put(share / "last.png")
+    listener.wait_for("last.png")
+    assert set(listener.count().values()) == {1}
+    assert not any(name.startswith("old") for name in listener.count())
+
+
+def test_files_that_are_deleted_once_inspected(tmp_path: Path, listen: Listen) -> None:
+    listener = listen(f"watch:{tmp_path}?poll={POLL}")
+    for number in range(60):
+        put(tmp_path / f"{number}.png")
+        for path in [Path(each.path) for each in list(listener.captured) if each.path]:
+            path.unlink(missing_ok=True)
+    wait_until(lambda: len(listener.count()) == 60)
+    time.sleep(5 * POLL)
+    assert set(listener.count().values()) == {1}
+
+
+def test_replaced_files_come_again_and_unchanged_ones_do_not(tmp_path: Path, listen: Listen) -> None:
+    listener = listen(f"watch:{tmp_path}?poll={POLL}")
+    put(tmp_path / "a.png")
+    listener.wait_for("a.png")
+    shutil.copy2(tmp_path / "a.png", tmp_path / "same.tmp")
+    (tmp_path / "same.tmp").rename(tmp_path / "a.png")  # the same bytes, time and size
+    put(tmp_path / "b.png")
+    listener.wait_for("b.png")
+    put(tmp_path / "a.png")
+    wait_until(lambda: listener.count()["a.png"] == 2)
+    (tmp_path / "a.png").write_bytes(PICTURE)  # in its place
+    os.utime(tmp_path / "a.png", (1, 1))
+    put(tmp_path / "c.png")
+    wait_until(lambda: listener.count()["a.png"] >= 3)
+
+
+@pytest.mark.parametrize("subfolders", [0, 1])
+def test_subfolders(tmp_path: Path, listen: Listen, subfolders: int) -> None:
+    put(tmp_path / "2026-11-27" / "old.png")
+    listener = listen(f"watch:{tmp_path}?poll={POLL}&subfolders={subfolders}")
+    assert ("subfolders are not watched" in listener.source.remark) == (not subfolders)  # type: ignore[attr-defined]
+    put(tmp_path / "2026-11-27" / "deep.png")
+    put(tmp_path / "2026-11-28" / "new" / "deeper.png")
+    put(tmp_path / "@eaDir" / "thumbnail.png")
+    put(tmp_path / "top.png")
+    if subfolders:
+        listener.wait_for("deep.png", "deeper.png", "top.png")
+    listener.wait_for("top.png")
+    time.sleep(5 * POLL)
+    assert listener.count() == dict.fromkeys(["top.png", *(["deep.png", "deeper.png"] * subfolders)], 1)
+
+
+def test_a_subfolder_that_cannot_be_read_is_told_once_and_old_images_in_it_are_old(
+    tmp_path: Path, listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "locked" / "old.png")
+    real, closed = os.scandir, [True]
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("locked") and closed[0]:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    listener = listen(f"watch:{tmp_path}?poll={POLL}&subfolders=1")
+    wait_until(listener.causes)
+    closed[0] = False
+    put(tmp_path / "locked" / "new.png")
+    put(tmp_path / "top.png")
+    listener.wait_for("top.png")
+    listener.wait_for("new.png")
+    assert listener.causes() == ["unreadable"]
+    assert "locked" in listener.captured[0].error
+    assert "old.png" not in listener.count()
+
+
+def test_a_folder_watched_before_its_share_was_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on the share then was there at the beginning, but for what was written since."""
+    folder = watch.WatchedFolder(tmp_path, poll=POLL)
+    put(tmp_path / "old.png")
+    os.utime(tmp_path / "old.png", (1, 1))
+    put(tmp_path / "new.png")
+    monkeypatch.setattr(folder, "_identify", lambda: (99, 2))
+    given = [Path(captured.path).name for _ in range(3) for captured in folder._captured(0)]
+    folder.close()
+    assert given == ["new.png"]
+
+
+def test_a_broken_link_is_told(tmp_path: Path, listen: Listen) -> None:
+    listener = listen(f"watch:{tmp_path}?poll={POLL}")
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    wait_until(listener.causes)
+    assert listener.captured[0].cause == "unreadable"
+
+
+def test_more_changes_than_wait_lead_to_a_look_at_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "MOST_WAITING", 10)
+    monkeypatch.setattr(watch, "CHECK_SECONDS", 3600.0)
+    listener = Listener(f"watch:{tmp_path}?poll={POLL}")
+    try:
+        for number in range(200):
+            put(tmp_path / f"{number}.png")
+        wait_until(lambda: len(listener.count()) == 200)
+        assert set(listener.count().values()) == {1}
+    finally:
+        listener.close()
+
+
+def test_what_was_not_reported_is_found_by_the_slow_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "CHECK_SECONDS", 0.3)
+    monkeypatch.setattr(Notifier, "_take_in", lambda self, event: None)  # an overflow that nobody reports
+    listener = Listener(f"watch:{tmp_path}?poll={POLL}")
+    try:
+        put(tmp_path / "a.png")
+        listener.wait_for("a.png")
+    finally:
+        listener.close()
+
+
+def test_memory_is_bounded_and_what_is_there_is_never_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "REMEMBERED", 10)
+    put(tmp_path / "stays.png")
+    folder = watch.WatchedFolder(tmp_path, existing=True, poll=POLL)
+    given = Counter[str]()
+    for number in range(40):
+        put(tmp_path / f"{number}.png")
+        for _ in range(2):
+            folder._next_check = 0
+            given.update(Path(captured.path).name for captured in folder._captured(0))
+        (tmp_path / f"{number}.png").unlink()
+    folder.close()
+    assert set(given.values()) == {1}
+    assert len(given) == 41
+    assert len(folder._given) <= 12
+
+
+def test_network_drives_are_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = tmp_path / "mountinfo"
+    lines = [
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw",
+        rf"2 1 0:9 / {tmp_path}/the\040share rw shared:1 - cifs //nas/line rw",
+        f"3 1 0:8 / {tmp_path}/local rw - tmpfs tmpfs rw",
+    ]
+    mounts.write_text("\n".join(lines))
+    monkeypatch.setattr(notify, "MOUNTS", mounts)
+    for name, kind in (("the share/in", "cifs"), ("local", "tmpfs"), ("other", "ext4")):
+        (tmp_path / name).mkdir(parents=True)
+        assert file_system(tmp_path / name) == kind
+    notifier, why = open_notifier(tmp_path / "the share", False)
+    assert notifier is None
+    assert why == "its file system (cifs) does not report changes"
+    monkeypatch.setattr(notify, "is_installed", lambda module: False)
+    assert "edgead[watch]" in open_notifier(tmp_path / "local", False)[1]
+
+
+def test_a_folder_that_cannot_be_read_at_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scandir(path: str) -> object:
+        raise OSError(116, "Stale file handle", str(path))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(SourceError, match="Stale file handle"):
+        open_source(f"watch:{tmp_path}")

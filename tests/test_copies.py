@@ -1,0 +1,128 @@
+"""The same picture is never on both sides of a split, and counts once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgead.console import Console
+from edgead.datasets import Category, open_category
+from edgead.datasets.copies import find_copies, keep_distinct, look_at
+from edgead.errors import DataError
+from edgead.images import COLOUR
+from edgead.train.split import split, split_normals
+
+Write = Callable[..., Path]
+
+
+class Said(Console):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def part(seed: int, noise: float = 0, light: int = 0) -> np.ndarray:
+    """A plate with a hole somewhere, taken with some noise and light."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((120, 160, 3), 90, np.uint8)
+    cv2.circle(picture, tuple(int(each) for each in rng.integers(40, 80, 2)), 25, (200, 180, 160), -1)
+    noisy = picture + np.random.default_rng(seed + 1000).normal(0, noise, picture.shape) + light
+    return np.asarray(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+def write(path: Path, picture: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), picture)
+    return path
+
+
+def test_copies_stay_on_one_side(tmp_path: Path) -> None:
+    for number in range(10):
+        first = write(tmp_path / f"{number}.png", part(number))
+        shutil.copy(first, tmp_path / f"Copy of {number}.png")
+        write(tmp_path / f"{number}.bmp", part(number))  # other bytes, the same pixels
+    said = Said()
+    made = split(open_category(tmp_path), 0.2, 0, COLOUR, said)
+    assert (len(made.normals), len(made.held_out), made.copies, made.near) == (24, 6, 20, 0)
+    numbers = [{path.stem.removeprefix("Copy of ") for path in side} for side in (made.normals, made.held_out)]
+    assert not numbers[0] & numbers[1]
+    assert said.lines == ["20 good images are copies of others, pixel for pixel: both stay on one side"]
+
+
+def test_without_copies_a_split_is_what_it_always_was(tmp_path: Path) -> None:
+    paths = tuple(write(tmp_path / f"{number:02}.png", part(number)) for number in range(10))
+    category = Category("x", tmp_path, "plain", paths)
+    order = np.random.default_rng((7, 0xED6EAD)).permutation(10)
+    assert {int(path.stem) for path in split(category, 0.3, 7, COLOUR, Said()).held_out} == set(order[:3])
+    assert split_normals(category, 0.3, 7)[1] == split(category, 0.3, 7, COLOUR, Said()).held_out
+
+
+def test_copies_of_validation_images_are_not_trained_on(tmp_path: Path) -> None:
+    for number in range(4):
+        write(tmp_path / f"train/good/{number}.png", part(number))
+    write(tmp_path / "validation/good/9.png", part(2))
+    said = Said()
+    made = split(open_category(tmp_path), 0.2, 0, COLOUR, said)
+    assert [path.name for path in made.normals] == ["0.png", "1.png", "3.png"]
+    assert "1 of the images to train on are left out" in said.lines[0]
+
+
+def test_one_picture_many_times_is_refused(tmp_path: Path) -> None:
+    for number in range(5):
+        write(tmp_path / f"{number}.png", part(0))
+    with pytest.raises(DataError, match="one good image, 5 times"):
+        split(open_category(tmp_path), 0.2, 0, COLOUR, Said())
+
+
+def test_near_copies_of_one_recording_are_told(tmp_path: Path) -> None:
+    for number in range(10):  # each part in three consecutive frames, the lamp flickers
+        for frame in range(3):
+            write(tmp_path / f"{number}-{frame}.png", part(number, noise=3 + frame / 10, light=frame))
+    said = Said()
+    made = split(open_category(tmp_path), 0.2, 0, COLOUR, said)
+    assert made.copies == 0
+    assert made.near >= 4
+    assert f"{made.near} of 6 held-out images look almost like one that is trained on" in said.lines[0]
+
+
+def test_different_parts_are_no_near_copies(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{number}.png", part(number, noise=4)) for number in range(20)]
+    flat = [write(tmp_path / f"flat{n}.png", np.random.default_rng(n).integers(98, 103, (64, 64, 3))) for n in range(8)]
+    pictures = look_at([*paths, *flat])
+    assert pictures.near(range(10), range(10, 20)) == []
+    assert pictures.near(range(20, 24), range(24, 28)) == []
+
+
+@pytest.mark.parametrize("name", ["mtd", "mvtec_screw", "mvtec_hazelnut_reduced", "aws_cookies"])
+def test_real_parts_are_no_near_copies(real_data: Path, name: str) -> None:
+    paths = open_category(real_data / name).normals[:120]
+    pictures = look_at(paths)
+    assert len(set(pictures.groups())) == len(paths)
+    half = len(paths) // 2
+    assert pictures.near(range(half), range(half, len(paths))) == []
+
+
+def test_unreadable_images_are_copies_of_nothing(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.png", tmp_path / "b.png", write(tmp_path / "c.png", part(1))]
+    paths[0].write_bytes(b"x")
+    pictures = look_at(paths)
+    assert pictures.groups() == (0, 1, 2)
+    assert pictures.near([0, 1], [2]) == []
+
+
+def test_test_images_that_were_trained_on_are_found(tmp_path: Path) -> None:
+    trained = [write(tmp_path / f"train/{number}.png", part(number)) for number in range(3)]
+    test = [write(tmp_path / f"test/{number}.png", part(number + 2)) for number in range(3)]
+    assert find_copies(test, trained) == [test[0]]
+
+
+def test_equal_frames_count_once() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    assert keep_distinct(np.concatenate([frames, frames[1:2], frames[:1]])) == [0, 1, 2]

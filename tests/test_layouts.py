@@ -1,0 +1,173 @@
+"""Layouts beyond MVTec AD's, and those that could be read in two ways."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgead.datasets import Category, check_masks, open_categories, open_category, read_labelled_mask
+from edgead.errors import DataError
+
+Write = Callable[..., Path]
+
+
+def write_mask(path: Path, columns: slice, value: int = 255, size: tuple[int, int] = (32, 40)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros(size, np.uint8)
+    mask[4:10, columns] = value
+    assert cv2.imwrite(str(path), mask)
+    return path
+
+
+def fill(write: Write, *names: str) -> None:
+    for number, name in enumerate(names):
+        write(Path(name), seed=number)
+
+
+def kinds(category: Category) -> list[str]:
+    return sorted(sample.kind for sample in category.test)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"), [("good", "bad"), ("ok", "nok"), ("OK", "KO"), ("pass", "fail"), ("Normal", "scratch")]
+)
+def test_names_of_good_folders(tmp_path: Path, write_image: Write, good: str, bad: str) -> None:
+    both = (f"{tmp_path}/mvtec/Train/{good}/1.png", f"{tmp_path}/mvtec/test/{good}/2.png")
+    fill(write_image, *both, f"{tmp_path}/mvtec/test/{bad}/3.png")
+    category = open_category(tmp_path / "mvtec")
+    assert (len(category.normals), kinds(category)) == (1, sorted([bad, "good"]))
+    fill(write_image, f"{tmp_path}/flat/{good}/1.png", f"{tmp_path}/flat/{good}/2.png", f"{tmp_path}/flat/{bad}/3.png")
+    category = open_category(tmp_path / "flat")
+    assert (category.layout, len(category.normals), kinds(category)) == ("good and bad", 2, [bad])
+    assert f"{good}/ is taken for good images, {bad} for defects" in category.notes[0]
+
+
+def test_loco_has_several_masks_of_an_image(tmp_path: Path, write_image: Write) -> None:
+    names = [f"train/good/{n:03}" for n in range(3)] + ["validation/good/000", "test/good/000"]
+    names += ["test/logical_anomalies/000", "test/structural_anomalies/000", "test/structural_anomalies/001"]
+    fill(write_image, *(f"{tmp_path}/{name}.png" for name in names))
+    (tmp_path / "defects_config.json").write_text("[]")
+    truth = tmp_path / "ground_truth"
+    write_mask(truth / "logical_anomalies/000/000.png", slice(0, 5), 230)
+    write_mask(truth / "logical_anomalies/000/001.png", slice(30, 35), 1)
+    write_mask(truth / "structural_anomalies/000/000.png", slice(0, 5))
+    category = open_category(tmp_path)
+    assert (category.layout, len(category.normals), len(category.validation)) == ("loco", 3, 1)
+    assert [len(sample.masks) for sample in category.test] == [0, 2, 1, 0]
+    assert (category.without_mask, category.problems) == (1, ())
+    mask = read_labelled_mask(category.test[1], (32, 40), (32, 40))
+    assert mask is not None
+    assert mask.sum() == 2 * 6 * 5
+
+
+def test_masks_of_zero_and_one(tmp_path: Path, write_image: Write) -> None:
+    fill(write_image, f"{tmp_path}/train/good/0.png", f"{tmp_path}/test/dent/0.png", f"{tmp_path}/test/dent/1.png")
+    write_mask(tmp_path / "ground_truth/dent/0.png", slice(0, 8), 1)
+    write_mask(tmp_path / "ground_truth/dent/1.bmp", slice(0, 8), 1)
+    for sample in open_category(tmp_path).labelled():
+        mask = read_labelled_mask(sample, (32, 40), (32, 40))
+        assert mask is not None
+        assert mask.sum() == 6 * 8
+
+
+def test_date_folders_among_good_images(tmp_path: Path, write_image: Write) -> None:
+    fill(write_image, f"{tmp_path}/a/train/good/2026-11-27/1.png", f"{tmp_path}/a/train/good/shift 2/late/2.png")
+    fill(write_image, f"{tmp_path}/a/test/dent/2026-11-27/1.png")
+    write_mask(tmp_path / "a/ground_truth/dent/2026-11-27/1_mask.png", slice(0, 5))
+    category = open_category(tmp_path / "a")
+    assert len(category.normals) == 2
+    assert (category.without_mask, category.problems) == (0, ())
+    fill(write_image, f"{tmp_path}/b/20261127/1.png", f"{tmp_path}/b/2026/11/28/2.png")
+    assert len(open_category(tmp_path / "b").normals) == 2
+
+
+def meta(tmp_path: Path, write: Write, **changes: object) -> Path:
+    def entry(name: str, anomaly: int, mask: str = "") -> dict[str, object]:
+        write(tmp_path / name, seed=len(name))
+        facts = {"img_path": name, "mask_path": mask, "cls_name": "candle", "specie_name": "bad" * anomaly}
+        return {**facts, "anomaly": anomaly}
+
+    write_mask(tmp_path / "candle/Data/Masks/Anomaly/9.png", slice(0, 5), 1)
+    images = "candle/Data/Images"
+    train = [entry(f"{images}/Normal/{n}.JPG", 0) for n in range(3)]
+    test = [entry(f"{images}/Normal/8.JPG", 0), entry(f"{images}/Anomaly/9.JPG", 1, "candle/Data/Masks/Anomaly/9.png")]
+    content = {"train": {"candle": train}, "test": {"candle": test}, **changes}
+    (tmp_path / "meta.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_meta_json_says_what_is_trained_on(tmp_path: Path, write_image: Write) -> None:
+    root = meta(tmp_path, write_image)
+    for category in (open_category(root), open_category(root, "candle"), open_category(root / "candle")):
+        assert (category.name, category.layout, category.root.name) == ("candle", "meta.json", "candle")
+        assert [path.name for path in category.normals] == ["0.JPG", "1.JPG", "2.JPG"]
+        assert kinds(category) == ["bad", "good"]
+        assert check_masks(category) == []
+    (root / "candle/Data/Masks/Anomaly/9.png").unlink()
+    assert len(open_category(root).normals) == 3
+    with pytest.raises(DataError, match="names 1 files that do not exist"):
+        open_category(root).labelled()
+    (root / "candle/Data/Images/Normal/1.JPG").unlink()
+    with pytest.raises(DataError, match="names 1 files that do not exist"):
+        open_category(root)
+
+
+@pytest.mark.parametrize("train", [[], {"candle": {}}, {"candle": ["x.png"]}, {"candle": [{"img_path": 3}]}])
+def test_meta_json_that_is_damaged(tmp_path: Path, write_image: Write, train: object) -> None:
+    with pytest.raises(DataError, match=r"meta\.json: "):
+        open_categories(meta(tmp_path, write_image, train=train))
+
+
+def test_another_meta_json_is_no_data_set(tmp_path: Path, write_image: Write) -> None:
+    (tmp_path / "meta.json").write_text('{"camera": "A"}')
+    fill(write_image, f"{tmp_path}/train/good/1.png")
+    assert open_category(tmp_path).layout == "mvtec"
+
+
+AMBIGUOUS = {
+    "two good folders": (("train/good/1", "train/ok/2"), "has good, ok. Which holds the good images"),
+    "good and pass": (("good/1", "pass/2", "bad/3"), "which images are good is not clear"),
+    "only defects": (("bad/1", "scratch/2"), "which images are good is not clear"),
+    "beside good": (("good/1", "2"), "which images are good is not clear"),
+    "products or shifts": (("left/1", "right/2"), "Are they one product or several"),
+    "defects among good": (("train/good/bad/1", "train/good/2"), "in a folder 'bad' among good images"),
+    "defects of a day": (("20261127/scratch/1", "20261127/2"), "in a folder 'scratch'"),
+    "images and data sets": (("a/train/good/1", "2"), "Which of them is meant"),
+    "two cases": (("train/good/1", "Train/good/2"), "Which is meant"),
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_what_could_be_read_in_two_ways_is_refused(tmp_path: Path, write_image: Write, name: str) -> None:
+    files, says = AMBIGUOUS[name]
+    fill(write_image, *(f"{tmp_path}/{file}.png" for file in files))
+    with pytest.raises(DataError, match=says):
+        open_categories(tmp_path)
+
+
+def test_what_is_left_out_is_told(tmp_path: Path, write_image: Write) -> None:
+    names = ["train/good/1", "train/bad/2", "train/3", "backup/4", "5", "train/good/@eaDir/6"]
+    fill(write_image, *(f"{tmp_path}/a/{name}.png" for name in names))
+    notes = "\n".join(open_category(tmp_path / "a").notes)
+    for said in ("bad/ (1), images in no folder (1)", "backup/ (1), images in no folder (1)", "1 × @eaDir/"):
+        assert said in notes
+    fill(write_image, f"{tmp_path}/b/1.png", f"{tmp_path}/b/old/2.png")
+    assert open_category(tmp_path / "b").notes == ("left out: old/ (1 images)",)
+
+
+def test_problems_of_labelled_images_do_not_block_training(tmp_path: Path, write_image: Write) -> None:
+    fill(write_image, f"{tmp_path}/train/good/1.png", f"{tmp_path}/test/dent/1.png", f"{tmp_path}/test/loose.png")
+    for name in ("dent/1.png", "dent/1.bmp", "dent/9.png", "crack/1.png"):
+        write_mask(tmp_path / "ground_truth" / name, slice(0, 5))
+    category = open_category(tmp_path)
+    assert len(category.normals) == 1
+    said = "\n".join(category.problems)
+    for problem in ("in no folder KIND", "is the mask of", "belong to no image, for instance 9.png", "masks of crack"):
+        assert problem in said
+    with pytest.raises(DataError, match=r"\(3 more such problems\)"):
+        category.labelled()

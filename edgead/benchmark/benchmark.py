@@ -68,7 +68,7 @@ def benchmark(
         rounds: timed calls of each bundle.
         pixel_size: side at which pixel metrics are computed.
         out: folder of the report; a new one below ``runs/benchmark`` by default.
-        force: replace a report in `out`.
+        force: replace any report in `out`. One of the same command is replaced in any case.
         command: the command line, for the record.
         console: shows progress.
 
@@ -76,12 +76,13 @@ def benchmark(
         The report and the folder that it was written to.
 
     Raises:
-        ConfigError: there is a report in `out`.
+        ConfigError: there is a report of another command in `out`.
         DataError: a bundle's category is not in the data set, or has no labelled images.
         MissingDependencyError: matplotlib, which draws the plot, is not installed.
     """
     require("matplotlib", "benchmark")
-    refuse_existing((Path(out, name) for name in FILES) if out else (), force)
+    if out and not _is_repeated(Path(out), command):
+        refuse_existing((Path(out, name) for name in FILES), force)
     console = console or Console()
     machine = describe_machine()
     categories = open_categories(data)
@@ -152,6 +153,15 @@ def benchmark(
     folder = Path(out) if out else new_folder(Path("runs", "benchmark", f"{datetime.now():%Y%m%d-%H%M%S}"))
     write_report(report, folder)
     return report, folder
+
+
+def _is_repeated(folder: Path, command: Sequence[str]) -> bool:
+    """Tell whether a folder holds the report of the same command, which may be replaced."""
+    try:
+        stored = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))["command"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(command) and stored == shlex.join(command)
 
 
 def write_report(report: Report, folder: Path) -> None:

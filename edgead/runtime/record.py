@@ -45,10 +45,10 @@ class RecordingFacts:
 
 @dataclass(frozen=True)
 class RecordedResult:
-    """What is played back of a line of `events.jsonl`."""
+    """What is played back of a line of `events.jsonl`. `frame_id` is None in a report on a source."""
 
     source_id: str
-    frame_id: int
+    frame_id: int | None
     verdict: Annotated[str, OneOf(tuple(verdict.value for verdict in Verdict))]
     reason: str = ""
     cause: str | None = None

@@ -88,8 +88,11 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
     assert average["image_auroc"] == pytest.approx(np.mean([row["image_auroc"] for row in report.rows]))
     both = [*bundles, Path(shutil.copytree(bundles[0], tmp_path / "twin.edgead"))]
     with pytest.raises(ConfigError, match=r"results\.json is there already, and is kept"):
-        benchmark(both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out")
-    report, _ = benchmark(both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out", force=True)
+        benchmark(both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out", command=["other"])
+    for force in (True, False):  # the second time it is the report of the same command
+        report, _ = benchmark(
+            both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out", force=force, command=["edgead"]
+        )
     assert not report.results["averages"]  # which of two on one category would count?
     with pytest.raises(DataError, match="was made for 'washer'; the data set has bolt, nut"):
         benchmark([bundle.path], tmp_path / "data", rounds=1, out=tmp_path / "other")

@@ -49,7 +49,7 @@ def test_files_folders_globs_and_watched_folders(damaged: Path, form: str) -> No
 def test_replay(tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     (tmp_path / "frames" / "0.png").write_bytes(with_hole(".png"))
-    (tmp_path / "recording.json").write_text(json.dumps({"format": 1}))
+    (tmp_path / "recording.json").write_text(json.dumps({"format": 1, "bundle": "part", "model_sha256": ""}))
     event = {"frame": "frames/0.png", "verdict": "PASS", "cause": None, "reason": "", "source_id": "a", "frame_id": 0}
     (tmp_path / "events.jsonl").write_text(json.dumps(event) + "\n")
     captured = first(f"replay:{tmp_path}")

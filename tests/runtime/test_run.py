@@ -48,6 +48,10 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     return start_process([sys.executable, "-m", "edgead", "run", *arguments], env=environment, **options)
 
 
+def wait_for_line(stream: IO[str], text: str) -> None:
+    assert any(text in line for line in stream), f"the output ended without '{text}'"
+
+
 def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
@@ -121,7 +125,7 @@ def test_recording_keeps_the_drops(inspector: Inspector, tmp_path: Path) -> None
 
 def write_recording(folder: Path, *lines: bytes) -> Path:
     (folder / "frames").mkdir(parents=True)
-    (folder / "recording.json").write_text('{"format": 1}')
+    (folder / "recording.json").write_text('{"format": 1, "bundle": "line", "model_sha256": ""}')
     (folder / "events.jsonl").write_bytes(b"".join(lines))
     return folder
 
@@ -220,6 +224,15 @@ def test_term_ends_a_run_whatever_a_sink_waits_for(line_bundle: Path) -> None:
         one.close()
 
 
+def test_a_replay_repeats_reports_on_a_source(tmp_path: Path) -> None:
+    event = {"frame": None, "verdict": "UNKNOWN", "cause": "lost", "reason": "gone", "source_id": "a", "frame_id": None}
+    folder = write_recording(tmp_path / "a", json.dumps(event).encode() + b"\n")
+    source = open_source(f"replay:{folder}")
+    [captured] = source.__enter__()
+    assert captured.about_source
+    assert (captured.source_id, captured.cause, captured.error) == ("a", "lost", "gone")
+
+
 def test_recording_needs_a_folder_of_its_own(inspector: Inspector, tmp_path: Path) -> None:
     (tmp_path / "something").touch()
     with pytest.raises(ConfigError, match="is not empty"):
@@ -301,12 +314,12 @@ def test_process_drains_on_term_and_swaps_on_hup(line_bundle: Path, tmp_path: Pa
     wait_until(lambda: results.exists() and len(results.read_text().splitlines()) > 5)
     (bundle / "manifest.json").write_text("{}")
     process.send_signal(signal.SIGHUP)
-    assert "the old one goes on" in process.stderr.readline()
+    wait_for_line(process.stderr, "the old one goes on")
     shutil.copy(line_bundle / "manifest.json", bundle)
     process.send_signal(signal.SIGHUP)
-    assert "The bundle was read again" in process.stderr.readline()
+    wait_for_line(process.stderr, "The bundle was read again")
     process.send_signal(signal.SIGUSR1)
-    assert "now decides" in process.stderr.readline()
+    wait_for_line(process.stderr, "now decides")
     count = len(results.read_text().splitlines())
     wait_until(lambda: len(results.read_text().splitlines()) > count + 5)
     process.send_signal(signal.SIGTERM)

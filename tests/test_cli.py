@@ -60,7 +60,8 @@ def test_the_defaults_line_up(parts: Path, tmp_path: Path) -> None:
     predictions = json.loads(predicted.stdout)
     assert predictions["captured"] == predictions["inferred"] == len(predictions["results"])
     assert [result["path"] for result in predictions["results"]] == sorted(str(path) for path in images.iterdir())
-    assert len(list((tmp_path / "overlays").iterdir())) == 4
+    assert len(list((tmp_path / "overlays").glob("*.overlay.png"))) == 4
+    assert len(list((tmp_path / "overlays").glob("*.reconstruction.png"))) == 4
     ran = edgead("run", made["bundle"], "--source", images, "--sink", "jsonl:out.jsonl", "--json", folder=tmp_path)
     assert json.loads(ran.stdout)["captured"] == 4
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

@@ -269,7 +269,7 @@ def test_a_precision_that_the_gate_refuses_ends_with_3_and_says_what_to_do(
     assert len(error) == 2
     assert error[0].startswith("Error: int8 does not pass the gate, not even with node_5 alone lowered, ")
     assert error[1] == (
-        "No bundle was written. Take another precision (--precision fp32, fp16 or auto), or allow more: "
+        "  No bundle was written. Take another precision (--precision fp32, fp16 or auto), or allow more: "
         "--max-flips, --max-auroc-drop."
     )
     assert not out.exists()

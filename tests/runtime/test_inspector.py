@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -14,9 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 import edgead
-from edgead.bundle import Bundle
+from edgead.bundle import MODEL, Bundle
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError, DeviceError
+from edgead.files import sha256
 from edgead.images import fit_frame, read_frame
 from edgead.runtime.engines import open_engine
 from edgead.runtime.inspector import Inspector
@@ -165,9 +167,11 @@ def test_a_frame_that_could_not_be_had_is_unknown(inspector: Inspector) -> None:
 def test_engines_that_are_not_there_and_graphs_that_are_none(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no engine 'gpu'"):
         edgead.load(bundle.path, engine="gpu")
-    (tmp_path / "model.onnx").write_bytes(b"not a graph")
+    (tmp_path / MODEL).write_bytes(b"not a graph")
+    files = {**bundle.manifest.files, MODEL: sha256(tmp_path / MODEL)}
+    broken = Bundle(tmp_path, dataclasses.replace(bundle.manifest, files=files))
     with pytest.raises(BundleError, match="cannot read"):
-        open_engine("onnxruntime", Bundle(tmp_path, bundle.manifest))
+        open_engine("onnxruntime", broken)
     for frames in (np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 64, 64, 3)), np.zeros((0, 64, 64, 3), np.uint8)):
         with pytest.raises(DataError, match=r"takes uint8 frames \[N, 64, 64, 3\], not "):
             edgead.load(bundle.path, engine="onnxruntime").engine.infer(frames)

@@ -16,7 +16,8 @@ from edgead.bundle import Bundle, manifest_digest, read_bundle
 from edgead.errors import BundleError
 from edgead.export.to_onnx import facts_of_reconstruction, write_onnx
 from edgead.files import sha256
-from edgead.images import fit_frame, list_images, read_frame
+from edgead.folders import list_images
+from edgead.images import fit_frame, read_frame
 from edgead.runtime.predict import collect_images, predict
 from edgead.runtime.reconstruction import Reconstructor, open_reconstructor
 from edgead.train import checkpoint

@@ -111,7 +111,7 @@ def test_doctor_builds_and_says_what_does_not_load(line_bundle: Path, cuda_on_ho
     assert "The engine in the cache cannot be loaded." in lines
     assert done.stderr.count("Building the TensorRT engine") == 2
     assert re.match(r"Error: TensorRT 1\.\S+ cannot load the engine: .+\.$", lines[-2])
-    assert lines[-1] == "Was it built on this device?"
+    assert lines[-1] == "  Was it built on this device?"
     folder = tmp_path / "cache" / "edgead" / "tensorrt"
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".lock", ".plan", ".timing"]
 
@@ -125,7 +125,7 @@ def test_for_want_of_memory_no_engine_is_built_again(line_bundle: Path, cuda_on_
     assert done.stderr.count("Building the TensorRT engine") == 1
     assert re.search(
         r"\nError: TensorRT 1\.\S+ has too little memory to load the engine: .+ Cuda Runtime \(out of memory\)\.\n"
-        r"End what else uses the device's memory, and start again\.\n$",
+        r"  End what else uses the device's memory, and start again\.\n$",
         done.stderr,
     )
     folder = tmp_path / "cache" / "edgead" / "tensorrt"

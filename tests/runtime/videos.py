@@ -21,7 +21,7 @@ H264 = {
     "CABAC": {"preset": "veryfast", "x264-params": "keyint=12:bframes=0"},
     "slices": {"preset": "ultrafast", "x264-params": "keyint=12:bframes=0:slice-max-mbs=20"},
     "B frames": {"preset": "medium", "x264-params": "keyint=12:bframes=3"},
-    "open GOP": {"preset": "medium", "x264-params": "keyint=12:bframes=3:open-gop=1:repeat-headers=1"},
+    "open GOP": {"preset": "medium", "x264-params": "keyint=12:bframes=3:open-gop=1:repeat-headers=1:threads=3"},
 }
 HEVC = {
     "HEVC": {"preset": "ultrafast", "x265-params": "log-level=none:keyint=12:bframes=0"},

@@ -96,8 +96,8 @@ def test_a_run_says_what_is_there_twice_and_the_export_counts_it_once(tmp_path: 
     )
     manifest = export(run, out=tmp_path / "b.edgead").manifest
     assert len(config.held_out) == 4
-    assert manifest.threshold["normals"] == 2
-    assert (manifest.training["copies"], manifest.training["near_copies"]) == (6, 0)
+    assert manifest.threshold.normals == 2
+    assert (manifest.training.copies, manifest.training.near_copies) == (6, 0)
 
 
 def test_an_old_run_keeps_its_split(tmp_path: Path, write_image: Write) -> None:

@@ -58,6 +58,8 @@ def open_v4l2(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """
     device, options = split_options(uri, dict.fromkeys([*_FORMAT, *_CONTROLS], ""))
     target: int | str = int(device) if device.isdecimal() else device
+    if isinstance(target, int) and target >= MOST_CAMERAS:
+        raise SourceError(f"There is no camera {device}; the numbers are 0 to {MOST_CAMERAS - 1}.")
     wishes, reasons = read_wishes(uri, options), [f"{uri} cannot be opened. {_SEE}"]
 
     def opener() -> Capture:
@@ -66,8 +68,18 @@ def open_v4l2(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     return LiveSource(uri.partition("?")[0], opener, lambda: reasons[-1], local=True)
 
 
+MOST_CAMERAS = 256
+"""Devices that video4linux can have."""
+
+
 def open_number(number: int) -> Source:
-    """A camera by OpenCV's number, as it is."""
+    """A camera by OpenCV's number, as it is.
+
+    Raises:
+        SourceError: it cannot be opened, or no camera has such a number.
+    """
+    if number >= MOST_CAMERAS:
+        raise SourceError(f"There is no camera {number}; the numbers are 0 to {MOST_CAMERAS - 1}.")
     lib = cv2()
     if not lib.videoio_registry.hasBackend(lib.CAP_V4L2):
         return CameraSource(number, reconnect=True)

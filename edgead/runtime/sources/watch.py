@@ -37,6 +37,8 @@ def open_watched(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     name, options = split_options(uri, {"existing": "0", "poll": str(POLL_SECONDS), "subfolders": "0"})
     if uri.startswith("watch:///"):
         name = "/" + name.lstrip("/")
+    if not name:
+        raise SourceError("watch: needs a folder, as in watch:/mnt/camera.")
     folder = Path(name)
     if not folder.is_dir():
         raise SourceError(f"{uri}: there is no folder {folder}.")

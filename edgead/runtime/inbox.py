@@ -20,6 +20,7 @@ class _Lane:
     """One source's frames, and the reports on it between them. Frames of a file wait, whatever `Inbox.on_full` says."""
 
     waits: bool
+    live: bool
     items: deque[Prepared] = field(default_factory=deque)
     frames: int = 0
     entered: int = 0
@@ -58,7 +59,7 @@ class Inbox:
         on_drop: OnDrop | None = None,
     ) -> None:
         self._ledger, self._on_full, self._capacity, self._on_drop = ledger, on_full, capacity, on_drop
-        self._lanes = [_Lane(waits=not is_live or on_full == "wait") for is_live in live]
+        self._lanes = [_Lane(waits=not is_live or on_full == "wait", live=is_live) for is_live in live]
         self._limited, self._budget = budget > 0, budget
         self._changed = threading.Condition()
         self._turn = 0
@@ -96,11 +97,15 @@ class Inbox:
             self._tell(*dropped)
 
     def report(self, lane_number: int, prepared: Prepared) -> None:
-        """Queue a report on a source. One that repeats the last, which nobody has taken yet, is only counted."""
+        """Queue a report on a source.
+
+        Of a live source, one that repeats the last, which nobody has taken yet, is only counted.
+        """
         lane, captured = self._lanes[lane_number], prepared.captured
         with self._changed:
             self._ledger.report(captured.source_id, captured.cause)
-            if self._cut or (lane.items and lane.items[-1].captured.cause == captured.cause):
+            last = lane.items[-1].captured if lane.items and lane.live else None
+            if self._cut or (last and (last.cause, last.source_id) == (captured.cause, captured.source_id)):
                 return
             lane.items.append(prepared)
             self._changed.notify_all()

@@ -93,6 +93,10 @@ class Outbox:
 
     def account(self) -> dict[str, Any]:
         """Return what became of the results at one moment, as JSON values."""
+        try:
+            details = self._details()
+        except Exception as error:  # a sink may be anybody's code, and its account must not be lost
+            details = {"details": f"{type(error).__name__}: {error}"}
         with self._changed:
             lost = getattr(self.sink, "lost", None)
             lost = Counter(lost) if isinstance(lost, Counter) else Counter()
@@ -106,7 +110,7 @@ class Outbox:
                 "waiting": len(self._queue) + self._busy,
                 "dropped_by_cause": dict(dropped),
                 "last_error": self._last_error or None,
-                **self._details(),
+                **details,
             }
 
     @property
@@ -143,7 +147,8 @@ class Outbox:
             self._stopped = True
             self._count_dropped("closed", len(self._queue))
             self._queue.clear()
-        self._try(_method(self.sink, "stop", lambda: None))
+        stop = _method(self.sink, "stop", lambda: None)
+        threading.Thread(target=self._try, args=(stop,), daemon=True).start()  # it may hang, too
 
     def _leave_behind(self, until: float) -> None:
         """Wait for the sink's thread until then, and give it up."""

@@ -133,7 +133,7 @@ class Stream:
     def __exit__(self, *exception: object) -> None:
         assert self._running
         self._inbox.cut()
-        self.stop()
+        self._stop_sources()
         until = time.monotonic() + LEAVE_WITHIN
         for thread in set(self._threads) - {threading.current_thread()}:
             thread.join(max(0.0, until - time.monotonic()))
@@ -142,6 +142,9 @@ class Stream:
     def stop(self) -> None:
         """Capture no more. What is captured is still inspected, then the iteration ends. Any thread may call it."""
         self._on_stop()
+        self._stop_sources()
+
+    def _stop_sources(self) -> None:
         self._inbox.close()
         threads = [threading.Thread(target=self._stop, args=(source,), daemon=True) for source in self.sources]
         for thread in threads:
@@ -298,7 +301,8 @@ class Stream:
         try:
             with source as frames:
                 for captured in frames:
-                    lost = captured.error if captured.cause == "lost" else ""
+                    own = captured.source_id == source.name  # a replay repeats the reports of others
+                    lost = captured.error if own and captured.cause == "lost" else ""
                     if captured.about_source:
                         self._report(number, captured)
                     elif not self._enter(number, captured):

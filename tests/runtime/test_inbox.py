@@ -138,3 +138,11 @@ def test_report_takes_no_room_and_keeps_its_place() -> None:
     assert [first.captured.frame_id, second.captured.cause] == [0, "lost"]
     assert ledger.captured == 1
     assert ledger.snapshot()["reported_by_cause"] == {"lost": 2}
+
+
+def test_every_report_of_a_replay_is_kept() -> None:
+    ledger = Ledger()
+    inbox = Inbox(ledger, [False], "drop-oldest", 1)
+    for _ in range(3):
+        inbox.report(0, make(0, None, "silent"))
+    assert len(inbox.take(9, 0)) == 3

@@ -77,6 +77,17 @@ def test_csi_says_what_opencv_lacks() -> None:
     assert "sensor-id=1 " in csi_pipeline(1, 1280, 720, 60)
 
 
+def test_camera_that_nobody_read_for_long_is_opened_again() -> None:
+    """Pictures have piled up since it was opened, and their times say nothing about how long ago that was."""
+    old, new = np.zeros((4, 4, 3), np.uint8), np.ones((4, 4, 3), np.uint8)
+    captures = iter([FakeCapture([old]), FakeCapture([new])])
+    source = LiveSource("cam", lambda: next(captures))
+    source._opened_at -= 5
+    captured = next(iter(source.__enter__()))
+    assert captured.image is not None
+    assert captured.image[0, 0, 0] == 1
+
+
 def test_synthetic_frames_are_the_same_for_the_same_seed() -> None:
     first, second = (list(open_source("synthetic:?frames=3&width=32&height=24&seed=5").__enter__()) for _ in range(2))
     assert [captured.frame_id for captured in first] == [0, 1, 2]

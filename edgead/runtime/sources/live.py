@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgead.errors import SourceError
 from edgead.images import cv2
 from edgead.runtime.clock import elapsed, standstill
-from edgead.runtime.sources.age import PictureClock
+from edgead.runtime.sources.age import GAP, PictureClock
 from edgead.runtime.sources.source import Captured, FrameSource
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
@@ -72,12 +72,16 @@ class LiveSource(FrameSource):
     def _try_to_open(self) -> Capture | None:
         capture = self._open()
         if capture.isOpened():
+            self._opened_at = elapsed()
             return capture
         capture.release()
         return None
 
     def read(self) -> Iterator[Captured]:
         frame_id, delay, clock = 0, FIRST_DELAY, PictureClock(self._local)
+        if elapsed() - self._opened_at > GAP:  # nobody has read since: what waits is old, and nothing tells how old
+            self.close()
+            self._capture = self._reopen()
         while not self.stopped.is_set():
             if self._capture is None:
                 self.stopped.wait(delay)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from edgead.errors import ConfigError, require
+from edgead.errors import ConfigError, SourceError, require
 from edgead.images import COLOUR, PixelFormat, cv2
 from edgead.runtime.sources.live import CameraSource, Capture, LiveSource
 from edgead.runtime.sources.mjpeg import decode_picture

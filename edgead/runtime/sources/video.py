@@ -36,6 +36,7 @@ class VideoSource(FrameSource):
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
+        self._path = str(path)  # the name may be changed by who opened it
         try:
             self._cut = find_cut(path)
         except OSError as error:
@@ -61,14 +62,14 @@ class VideoSource(FrameSource):
                 self.name,
                 frame_id,
                 time.monotonic(),
-                self.name,
+                self._path,
                 "unreadable" if flaw else "",
             )
             frame_id += 1
         else:
             return
         if self._cut:
-            yield Captured(None, self._cut, self.name, frame_id, time.monotonic(), self.name, "unreadable")
+            yield Captured(None, self._cut, self.name, frame_id, time.monotonic(), self._path, "unreadable")
 
     def close(self) -> None:
         self._capture.release()

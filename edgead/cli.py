@@ -454,8 +454,11 @@ def predict(
 
 
 def _line(result: dict[str, Any]) -> str:
+    from edgead.runtime.result import place_of
+
     score = "-" if result["score"] is None else f"{result['score']:.6g}"
-    where = click.format_filename(result["path"]) if result["path"] else f"{result['source_id']}#{result['frame_id']}"
+    where = result["path"] and click.format_filename(result["path"])
+    where = where or place_of(result["source_id"], result["frame_id"])
     reason = f"  ({result['reason']})" if result["score"] is None else ""
     return printable(f"{result['verdict']:<8}{score:<12}{where}{reason}")
 

@@ -100,8 +100,10 @@ class Health:
             now: when it was captured, `time.monotonic` seconds.
         """
         cause, reason = self._check_size((frame.shape[0], frame.shape[1]))
-        if cause or not self._picky:
-            return (cause, reason) if self._picky else ("", "")
+        if cause == "untrained" or (cause and self._picky):
+            return cause, reason
+        if not self._picky:
+            return "", ""
         still = self._seconds_without_change(frame, now)
         if 0 < self.limits.frozen_after <= still:
             return "frozen", f"frozen: no pixel has changed for {still:.1f} s"

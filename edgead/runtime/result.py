@@ -36,6 +36,11 @@ CAUSES = {
 """Why a result is UNKNOWN, in one word each."""
 
 
+def place_of(source_id: str, frame_id: int | None) -> str:
+    """Name a frame of a source, or the source alone for a report about it, as a person reads it."""
+    return source_id if frame_id is None else f"{source_id}#{frame_id}"
+
+
 @dataclass(eq=False, repr=False)
 class Result:
     """The decision on one frame. Its arrays belong to the caller.
@@ -114,7 +119,7 @@ class Result:
         return contours_of(self.mask)
 
     def __repr__(self) -> str:
-        where = self.path or f"{self.source_id}#{self.frame_id}"
+        where = self.path or place_of(self.source_id, self.frame_id)
         return f"<Result {self.verdict} {where}: score {self.score:.6g}, threshold {self.threshold:.6g}>"
 
     def to_dict(self) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def run(
             finish()
     if control.interrupted:
         raise KeyboardInterrupt
-    if not ledger.captured:
+    if not ledger.captured and not control.asked_to_end:
         raise SourceError(f"The source {', '.join(source.name for source in opened)} gave no frame.")
 
 
@@ -171,7 +171,7 @@ class Control:
     Attributes:
         shadow: what runs beside, or None.
         finish: tells the account. Called once more where the process ends at once.
-        interrupted: by INT.
+        interrupted, asked_to_end: by INT; by INT or TERM.
     """
 
     def __init__(self, open_inspector: Callable[[Path], Inspector], say: Callable[[str], None]) -> None:
@@ -184,7 +184,7 @@ class Control:
         self._opened: set[Inspector] = set()
         self._ends = 0
         self._ended = threading.Event()
-        self.interrupted = False
+        self.interrupted = self.asked_to_end = False
 
     @property
     def failed_sources(self) -> dict[str, str]:
@@ -222,7 +222,7 @@ class Control:
         """Runs in the main thread, which may be busy for long; `_hear` does not wait for it."""
         if not self._stream:
             raise KeyboardInterrupt
-        self.interrupted = number == signal.SIGINT
+        self.interrupted, self.asked_to_end = number == signal.SIGINT, True
         # A thread of its own: a handler interrupts whatever runs, which may hold the locks that stopping needs.
         threading.Thread(target=self._stream.stop, name="stop", daemon=True).start()
 

@@ -103,11 +103,8 @@ class Stream:
         self._on_drop, self._say, self._said = on_drop, say, set[object]()
         live = [source.live for source in self.sources]
         self._inbox = Inbox(self.ledger, live, self.policy.on_full, self.policy.capacity, max_frames, self._tell_drop)
-        limits = self._limits_of(inspector)
-        self._health = [
-            Health(limits, functools.partial(self._notice, source.name), self._is_checked(source))
-            for source in self.sources
-        ]
+        self._limits = self._limits_of(inspector)
+        self._health: dict[tuple[int, str], Health] = {}  # a replay brings the frames of several cameras
         self._heard = [math.inf] * len(self.sources)  # when each was last heard; infinity while it is not awaited
         self._buffers: deque[Frame] = deque()
         self._batch = self._make_batch(inspector)
@@ -214,12 +211,14 @@ class Stream:
             self._do_requests()
             most = min(self.policy.batch, self._max_frames - given) if self._max_frames else self.policy.batch
             batch = self._inbox.take(most, self._patience)
-            for result in self._inspect(batch) if batch else ():
+            for result in self._counted(self._inspect(batch) if batch else []):
                 given += 1
                 yield result
             for result in self._report_silence(reported_at):
                 given += 1
                 yield result
+                if self._max_frames and given >= self._max_frames:
+                    return
             if batch:
                 last_frame = time.monotonic()
             elif self._inbox.ended:
@@ -227,6 +226,20 @@ class Stream:
             elif 0 < self.policy.keep_warm <= time.monotonic() - last_frame:
                 self._keep_warm()
                 last_frame = time.monotonic()
+
+    def _counted(self, results: list[Result]) -> Iterator[Result]:
+        """Give results one by one, and count each as it is given: what the caller leaves is dropped by name."""
+        left = deque(results)
+        try:
+            while left:
+                result = left.popleft()
+                if result.frame_id is not None:
+                    self.ledger.count(result)
+                yield result
+        finally:
+            for result in left:
+                if result.frame_id is not None:
+                    self.ledger.drop(result.source_id, "stopped")
 
     def _do_requests(self) -> None:
         while self._requests:
@@ -248,7 +261,8 @@ class Stream:
     def _take_over(self, successor: _Successor) -> Inspector:
         """Nothing here can fail."""
         old, self.inspector, self._batch = self.inspector, successor.inspector, successor.batch
-        for health in self._health:
+        self._limits = successor.limits
+        for health in list(self._health.values()):
             health.limits = successor.limits
         return old
 
@@ -285,8 +299,6 @@ class Stream:
                 result.frame = self._frame_of(prepared)
             if prepared.fitted is not None:
                 self._buffers.append(prepared.fitted)
-            if not prepared.captured.about_source:
-                self.ledger.count(result)
         return results
 
     def _frame_of(self, prepared: Prepared) -> Frame | None:
@@ -336,7 +348,12 @@ class Stream:
         if reason:  # not worth fitting: a backlog has to be worked off quickly
             return _without_image(captured, "stale", reason)
         inspector = self.inspector
-        return inspector.try_to_prepare(captured, self._buffer(inspector.shape), self._health[number].check)
+        health = self._health.get((number, captured.source_id))
+        if health is None:
+            notice = functools.partial(self._notice, captured.source_id)
+            health = Health(self._limits, notice, self._is_checked(self.sources[number]))
+            self._health[number, captured.source_id] = health
+        return inspector.try_to_prepare(captured, self._buffer(inspector.shape), health.check)
 
     def _report(self, number: int, captured: Captured) -> None:
         self._inbox.report(number, _without_image(captured, captured.cause, captured.error))
@@ -349,9 +366,9 @@ class Stream:
             return np.empty(shape, np.uint8)
         return buffer if buffer.shape == shape else np.empty(shape, np.uint8)
 
-    def _report_silence(self, reported: list[float]) -> list[Result]:
-        """Return a result for each live source that has given nothing for long, and was not reported for as long."""
-        now, results = time.monotonic(), []
+    def _report_silence(self, reported: list[float]) -> Iterator[Result]:
+        """Give a result for each live source that has given nothing for long, and was not reported for as long."""
+        now = time.monotonic()
         for number, source in enumerate(self.sources):
             silent = now - max(self._heard[number], reported[number]) >= self.policy.silence
             if source.live and silent and self._inbox.is_empty(number):
@@ -359,8 +376,7 @@ class Stream:
                 text = f"camera {source.name} gave no frame for {self.policy.silence:g} s"
                 captured = Captured(None, text, source.name, None, now, cause="silent")
                 self.ledger.report(source.name, "silent")
-                results.append(self.inspector.judge(captured))
-        return results
+                yield self.inspector.judge(captured)
 
     def _notice(self, source_id: str, name: str, text: str) -> None:
         """Note something about a source's frames, in its thread."""

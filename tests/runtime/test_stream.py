@@ -263,3 +263,13 @@ def test_result_does_not_hold_its_frame_unless_a_sink_wants_it(inspector: Inspec
     seen: list[Result] = []
     run_stream(inspector, list(NOISE[:2]), [], Ledger(), on_result=seen.append)
     assert all(result.frame is None for result in seen)
+
+
+def test_what_a_caller_leaves_of_a_batch_is_dropped_by_name(inspector: Inspector) -> None:
+    frames, ledger = list(np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)), Ledger()
+    with Stream(inspector, [IterableSource(frames)], Policy(batch=4, capacity=4), ledger) as stream:
+        wait_until(lambda: ledger.in_flight == 4)
+        results = iter(stream)
+        next(results)
+        results.close()  # type: ignore[attr-defined]
+    assert (ledger.captured, ledger.inferred, ledger.dropped, ledger.in_flight) == (4, 1, 3, 0)

@@ -33,7 +33,11 @@ class Capture(Protocol):
 
 
 class CameraError(SourceError):
-    """A camera that cannot be opened now. It may be there later."""
+    """A camera that cannot be opened now. It may be there later. `name` is what results would call it."""
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class LiveSource(FrameSource):
@@ -67,7 +71,7 @@ class LiveSource(FrameSource):
         self._open, self._reconnect, self._local = open_capture, reconnect, local
         self._capture = self._try_to_open()
         if self._capture is None:
-            raise CameraError(explain() if explain else f"The camera {name} cannot be opened.")
+            raise CameraError(explain() if explain else f"The camera {name} cannot be opened.", name)
 
     def _try_to_open(self) -> Capture | None:
         capture = self._open()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgead.errors import ConfigError, SourceError
+from edgead.errors import ConfigError
 from edgead.images import COLOUR, PixelFormat
 from edgead.runtime.sources import open_source, redact, refuse_without_depth
 from edgead.runtime.sources.live import FIRST_DELAY, LONGEST_DELAY, CameraError
@@ -115,7 +115,7 @@ class AwaitedCamera(FrameSource):
         open_uri: Callable[[str, PixelFormat], Source] = as_source,
     ) -> None:
         name, bare = split_name(uri)
-        super().__init__(name or redact(bare))
+        super().__init__(name or error.name or redact(bare))
         self._uri, self._pixels, self._error, self._open_uri = uri, pixels, error, open_uri
         self._camera: Source | None = None
 
@@ -127,7 +127,7 @@ class AwaitedCamera(FrameSource):
             delay = min(2 * delay, LONGEST_DELAY)
             try:
                 self._camera = _call(self._open_uri(self._uri, self._pixels), self.name)
-            except SourceError:
+            except CameraError:  # another error ends the source: waiting does not mend it
                 continue
         if self._camera is not None and not self.stopped.is_set():
             yield from self._camera.__enter__()

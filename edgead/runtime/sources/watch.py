@@ -103,7 +103,7 @@ class WatchedFolder(FrameSource):
         while not self.stopped.wait(self.poll):
             for captured in self._captured(frame_id):
                 yield captured
-                frame_id += 1
+                frame_id += not captured.about_source
                 if self.stopped.is_set():
                     return
 
@@ -120,8 +120,9 @@ class WatchedFolder(FrameSource):
             self._take_as_existing(stamps, unreadable)
             self._forget_the_oldest(stamps)
             for folder, why in sorted(news.items()):
-                yield self._complain(folder, why, frame_id)
-                frame_id += 1
+                complaint = self._complain(folder, why, frame_id)
+                yield complaint
+                frame_id += not complaint.about_source
         else:
             stamps = {path: stamp for path in changed if (stamp := _stamp_or_none(path))}
         for path in self._settled(stamps):
@@ -132,7 +133,7 @@ class WatchedFolder(FrameSource):
         if path != self.folder:
             return cannot_read(path, why, self.name, frame_id)
         error = f"the watched folder {path} cannot be read: {why}; it is watched again as soon as it is back"
-        return Captured(None, error, self.name, frame_id, time.monotonic(), cause="lost")
+        return Captured(None, error, self.name, None, time.monotonic(), cause="lost")
 
     def _settled(self, stamps: dict[str, _Stamp]) -> list[str]:
         """Return the images that are new and have not changed since the last look, the oldest first."""

@@ -28,7 +28,13 @@ def parse_address(text: str) -> tuple[str, int]:
     """
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not port.isascii() or not port.isdecimal() or int(port) > 65535 or (":" in host and "[" not in text):
+    if (
+        not port.isascii()
+        or not port.isdecimal()
+        or len(port) > 5
+        or int(port) > 65535
+        or (":" in host and "[" not in text)
+    ):
         raise ConfigError(f"--metrics takes a port from 0 to 65535, or ADDRESS:PORT; not '{text}'.")
     return host or "127.0.0.1", int(port)
 

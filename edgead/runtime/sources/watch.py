@@ -86,7 +86,9 @@ class WatchedFolder(FrameSource):
         # What could not be seen at the beginning was there at the beginning, too, when it shows.
         self._hidden = set[Path]() if existing else set(unreadable)
         self._empty_on = None if existing or stamps else self._identity
-        if not existing:
+        if existing:
+            self._unsettled = stamps  # given at the next look, and not when everything is looked at again
+        else:
             self._given = stamps
         self.remark = self._describe()
 

@@ -632,7 +632,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "category": manifest.category,
         "input": f"{manifest.size[0]}×{manifest.size[1]}{_depth_words(manifest.pixels.depth_range)}",
         "precision": manifest.precision,
-        "threshold": manifest.threshold.describe().removeprefix("threshold "),
+        "threshold": manifest.threshold.describe(manifest.data.unseen).removeprefix("threshold "),
         "parity": f"graph and network differ by at most {manifest.parity.score_error:.2g} in the score, "
         f"{manifest.parity.map_error:.2g} in the map",
         **({"origin": manifest.origin.describe()} if manifest.origin else {}),

@@ -77,20 +77,25 @@ class Threshold:
             "condition": CONDITION if self.normals else "",
         }
 
-    def describe(self) -> str:
-        """Say in one line what the threshold promises, and on which condition."""
+    def describe(self, unseen: bool = True) -> str:
+        """Say in one line what the threshold promises, and on which condition.
+
+        Args:
+            unseen: the model was not trained on the images.
+        """
         if not self.normals:
             return (
                 f"threshold {self.value:.6g}, the imported model's own: how many good parts it rejects is not known. "
                 "Import it with --threshold-data to know"
             )
+        images = "held-out good images" if unseen else "good images that the model may have been trained on"
         parts = 1000 if self.false_reject_bound >= 0.001 else 1_000_000
 
         def count(share: float) -> str:
             return f"{math.ceil(share * parts - 1e-6):,}"
 
         line = (
-            f"threshold {self.value:.6g} from {self.normals} held-out good images: out of {parts:,} good parts "
+            f"threshold {self.value:.6g} from {self.normals} {images}: out of {parts:,} good parts "
             f"at most {count(self.false_reject_bound)} fail on average and, with {CONFIDENCE:.0%} confidence, "
             f"at most {count(self.false_reject_limit)}, if they show {CONDITION}"
         )

@@ -89,9 +89,9 @@ class StoredThreshold:
         """The threshold itself."""
         return Threshold(self.value, self.normals, self.false_reject_bound, self.requested_bound)
 
-    def describe(self) -> str:
+    def describe(self, unseen: bool = True) -> str:
         """Say in one line what the threshold promises."""
-        return self.rule.describe()
+        return self.rule.describe(unseen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +119,11 @@ class DataRecord:
     fingerprint: str = ""
     held_out_fingerprint: str = ""
     held_out_part: str | None = left_out()
+
+    @property
+    def unseen(self) -> bool:
+        """The images for the threshold are, as far as is known, none that the model was trained on."""
+        return self.held_out_part != "train"
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ class TrainingRecord:
             one that was trained on.
         epoch_images: good images that an epoch counts.
         textures: what filled synthetic anomalies: ``pictures``, ``procedural`` or ``none``.
-        weights: file of the backbone's weights; empty for its publisher's.
+        weights: file of the backbone's weights; ``download`` for its publisher's; None without a backbone.
         seed, steps, images, precision, created, versions: of the training.
     """
 

@@ -137,7 +137,7 @@ def seal(folder: Path, assembled: Assembled, console: Console) -> Manifest:
         made = dataclasses.replace(made, reconstruction=None)
     manifest = write_bundle(folder, made, assembled.golden)
     console.say(assembled.summary)
-    console.say(manifest.threshold.describe())
+    console.say(manifest.threshold.describe(manifest.data.unseen))
     return manifest
 
 

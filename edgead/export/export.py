@@ -12,7 +12,7 @@ import edgead.train  # noqa: F401  first: it says what to install where PyTorch 
 from edgead import schema
 from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
-from edgead.datasets import Frames, load_frames, open_category
+from edgead.datasets import Frames, load_frames, open_categories, open_category
 from edgead.datasets.copies import keep_distinct
 from edgead.decision import check_false_reject
 from edgead.errors import CheckpointError, DataError
@@ -113,10 +113,11 @@ def export(
         made = (there.method, there.config, there.data.fingerprint, there.training.created, there.training.seed)
         scaled = None if there.calibration is None else (there.calibration.method, there.calibration.source)
         how = (there.threshold.requested_bound, scaled if there.precision != "fp32" else None)
-        wanted = (calibration.method, "folder" if calibration.data else "training")
+        wanted = (calibration.method, "training")  # which images another folder held is not known yet
         return (
             made == (run.method, schema.write(run.config), run.fingerprint, run.created, run.seed)
             and precision in (there.precision, "auto")
+            and (calibration.data is None or there.precision == "fp32")
             and how == (false_reject, wanted if there.precision != "fp32" else None)
         )
 
@@ -145,7 +146,8 @@ def export(
         if precision != "fp32":
             labelled = None
             if data:
-                category = open_category(root)
+                found = {category.name: category for category in open_categories(root)}
+                category = found.get(run.category) or open_category(root)
                 labelled = read_labelled(category, assembled.manifest.size, run.pixels, console)
             budget = budget or Budget()
             trial = Trial(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 import edgead
+from edgead import schema
 from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.datasets import open_category
@@ -142,7 +143,8 @@ def import_onnx(
     taken = _take_anomalib(model, options) if source == "anomalib" else _take(model, options)
     console.say(describe(taken.reading))
     normals = None if threshold_data is None else load_threshold_data(threshold_data, taken.reading.size, console)
-    folder = choose_import_target(out, [path], source, normals, false_reject, precision, force)
+    config = dataclasses.asdict(taken.reading)
+    folder = choose_import_target(out, [path], source, config, normals, false_reject, precision, force)
     own = _own_limits(taken.heads) if normals is None else None
     if normals is None and own is None:
         raise ConfigError("The model holds no threshold. Give images of good parts with --threshold-data DIR.")
@@ -157,7 +159,7 @@ def import_onnx(
         onnx.save_model(_wrapped(lowered, taken.reading, original), temporary / "fp32" / MODEL)
         facts = {
             **facts_of(folder, source, taken.reading, normals),
-            "config": dataclasses.asdict(taken.reading),
+            "config": config,
             "origin": _origin(path, source, taken, version_of(lowered)),
         }
         assembled = assemble(
@@ -181,6 +183,7 @@ def choose_import_target(
     out: str | Path | None,
     files: Sequence[Path],
     method: str,
+    config: dict[str, Any],
     normals: ThresholdData | None,
     false_reject: float,
     precision: PrecisionOptions | None,
@@ -197,10 +200,11 @@ def choose_import_target(
         return (
             there.origin is not None
             and (there.method, there.origin.files.items() >= named.items()) == (method, True)
+            and there.config == schema.write(config)
             and there.data.held_out_fingerprint == (normals.frames.fingerprint if normals else "")
             and there.threshold.requested_bound in (false_reject, 1.0)
             and (wanted == "auto" or wanted in (there.precision, ""))
-            and (wanted != "" or there.calibration is None)
+            and (there.calibration.source == "threshold" if wanted and there.calibration else there.calibration is None)
         )
 
     return choose_target(out, "import", files[0].stem, wanted or "fp32", same, force)

@@ -73,7 +73,9 @@ def import_checkpoint(
     network = load_official(kind, paths, settings)
     size, pixels = network.config.size, _read_depth_scale(kind, network, threshold_data, console)
     normals = load_threshold_data(threshold_data, size, console, pixels)
-    folder = choose_import_target(out, paths, method, normals, false_reject, precision, force)
+    folder = choose_import_target(
+        out, paths, method, dataclasses.asdict(network.config), normals, false_reject, precision, force
+    )
     network.calibrate(normals.frames.frames)
     probes = probe_frames(normals, size)
     with atomic_folder(folder) as temporary:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgead.console import Console
 from edgead.datasets import Category, Frames, load_frames, open_category
-from edgead.datasets.copies import keep_distinct
+from edgead.datasets.copies import find_copies, keep_distinct
 from edgead.errors import DataError
 from edgead.images import COLOUR, PixelFormat
 
@@ -47,6 +47,10 @@ def load_threshold_data(
     """
     category = open_category(data)
     part, paths = _choose(category)
+    if part in ("validation", "test") and (copies := find_copies(paths, category.normals)):
+        console.say(
+            f"Warning: {len(copies)} of the {len(paths)} images for the threshold are copies of training images"
+        )
     frames = load_frames(paths, size, pixels, console.track("reading good images"))
     for line in frames.skipped[:3]:
         console.say(f"left out: {line}")

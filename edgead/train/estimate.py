@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils.memory import should_reduce_batch_size
 from torch.utils.data import default_collate
 
 from edgead.console import Console
@@ -108,21 +109,26 @@ def choose_preset(
         defects, textures: see `Work`.
         console: shows what is measured.
     """
-    tried = []
+    tried, allowed = [], describe_seconds(NIGHT)
     total = sum(len(category.normals) for category in categories)
     for preset in kind.presets:
         config = configure(kind, preset, settings)
         epochs = [steps_in_epoch(len(category.normals), config.batch_size) for category in categories]
         work = Work(total, epochs[0], defects, textures)
-        with torch.random.fork_rng(devices=[]):
-            first = measure(kind(config), work, device, precision, workers, console)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                first = measure(kind(config), work, device, precision, workers, console)
+        except (RuntimeError, MemoryError) as error:
+            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                raise
+            tried.append(f"{preset} needs more memory than there is")
+            continue
         runs = sum(config.total_steps(epoch) for epoch in epochs) / config.total_steps(epochs[0])
         seconds = first.learning + (first.seconds - first.learning) * runs
         tried.append(f"{preset} takes about {describe_seconds(seconds)} here")
         if seconds <= NIGHT:
-            break
-    allowed = describe_seconds(NIGHT)
-    return preset, f"{'; '.join(tried)}. Without --preset the largest is taken that takes at most {allowed}"
+            return preset, f"{'; '.join(tried)}. Without --preset the largest is taken that takes at most {allowed}"
+    return preset, f"{'; '.join(tried)}. None takes at most {allowed}, so the smallest is taken"
 
 
 def measure(

@@ -43,7 +43,7 @@ from edgead.train.method import Arrays, Method, Source, TrainingData, configure,
 from edgead.train.methods import get_method
 from edgead.train.recipe import departures
 from edgead.train.sources import find_learned, find_sources, learn, open_source, take_up
-from edgead.train.split import FEW_IMAGES, split
+from edgead.train.split import FEW_IMAGES, split, split_normals
 
 MOST_TEXTURES = 2000
 """Texture pictures kept in memory: 393 MB at 256×256."""
@@ -111,6 +111,8 @@ def train(
     categories = open_categories(data) if category == "all" else [open_category(data, category)]
     choice = ""
     if preset is None:
+        for each in categories:
+            split_normals(each, holdout, seed)  # too few images are reported before anything is measured
         shared = Path(out) if out and category == "all" else None
         preset, choice = _choose(
             kind, settings, categories, sources, shared, device, precision, workers, bool(textures), console
@@ -174,7 +176,7 @@ def train(
                 versions=_versions(),
                 weights=_absolute(weights),
                 sources=find_sources(sources, chosen, method, known, console),
-                epoch_images=len(chosen.normals),
+                epoch_images=len(parted.normals) + (0 if chosen.validation else len(parted.held_out)),
                 choice=choice,
             )
             console.say(
@@ -314,7 +316,7 @@ def _plain(value: Any) -> Any:
 
 
 def _named_in(data: str | Path, category: str) -> str | None:
-    return category if (Path(data) / category).is_dir() else None
+    return category if category in (each.name for each in open_categories(data)) else None
 
 
 def find_unfinished(method: str, root: Path = Path("runs/train")) -> Path:
@@ -457,9 +459,9 @@ def _learn_and_train(
 
 def _introduce(run: RunConfig, method: Method, console: Console) -> None:
     """Say what will be trained, and what of it is not as published."""
-    counted = f"all {run.epoch_images}" if run.epoch_images else f"the {len(run.normals)} that are trained on"
+    counted = f"all {run.epoch_images} good images" if run.epoch_images else f"the {len(run.normals)} that it trains on"
     schedule = method.config.schedule(run.steps_in_epoch)
-    console.say(f"{method.card.title}, preset '{run.preset}': {schedule}; an epoch counts {counted} good images")
+    console.say(f"{method.card.title}, preset '{run.preset}': {schedule}; an epoch counts {counted}")
     if "backbone" in run.config:
         console.say(f"Backbone {run.config['backbone']}: weights of {run.weights or 'its publisher (download)'}")
     if run.departures:

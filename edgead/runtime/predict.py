@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgead.errors import SourceError
 from edgead.files import atomic_file
 from edgead.folders import describe_left_out, list_folder
-from edgead.images import draw_overlay, encode_png, fit_frame, read_frame, to_frame
+from edgead.images import Frame, draw_overlay, encode_png, fit_frame, read_frame, to_frame
 from edgead.runtime.inspector import Inspector
+from edgead.runtime.outbox import Outbox, close_all, raise_for
 from edgead.runtime.reconstruction import open_reconstructor
 from edgead.runtime.result import Result
+from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import ImageSource
 
 OVERLAY, RECONSTRUCTION = ".overlay.png", ".reconstruction.png"
@@ -84,7 +88,14 @@ def _stems(name: Path) -> Iterator[str]:
     yield from (f"{name.name}-{number}" for number in itertools.count(2))
 
 
-def predict(inspector: Inspector, collected: Collected, save: Path | None = None) -> Iterator[Result]:
+def predict(
+    inspector: Inspector,
+    collected: Collected,
+    save: Path | None = None,
+    *,
+    batch: int = 1,
+    sinks: Sequence[Sink] = (),
+) -> Iterator[Result]:
     """Decide on image files, in order.
 
     Args:
@@ -93,25 +104,53 @@ def predict(inspector: Inspector, collected: Collected, save: Path | None = None
         save: folder for overlays (``NAME.overlay.png``): heat where the map is high, the mask outlined. Where the
             bundle holds a reconstruction, also for ``NAME.reconstruction.png``, at the model's size: the good image
             that the network sees. Images that cannot be read have neither.
+        batch: most images per inference.
+        sinks: take the results; closed at the end, also after an error.
 
     Yields:
         One result per file, with its `path`; UNKNOWN with the reason where a file or a folder cannot be read.
+
+    Raises:
+        SinkError: at the end, where a sink did not take every result.
     """
     reconstruct = open_reconstructor(inspector.bundle) if save else None
+    workers = [Outbox(sink) for sink in sinks]
+    keep_frames = any(worker.wants_frames for worker in workers)
+    names = iter(collected.images)
     paths = [path for path, _ in collected.images]
-    with ImageSource("files", paths, inspector.pixels, collected.unreadable) as frames:
-        for captured, (_, name) in zip(frames, collected.images):
-            result = inspector.judge(captured)
-            if save and captured.image is not None and result.anomaly_map is not None:
-                picture = draw_overlay(captured.image, result.anomaly_map, result.mask, 2 * result.mask_threshold)
-                with atomic_file(save / name) as stream:
-                    stream.write(encode_png(picture))
-                if reconstruct:
-                    fitted = fit_frame(to_frame(captured.image, inspector.pixels), inspector.size)
-                    beside = name.with_name(name.name.removesuffix(OVERLAY) + RECONSTRUCTION)
-                    with atomic_file(save / beside) as stream:
-                        stream.write(encode_png(reconstruct(fitted)))
-            yield result
+    try:
+        with ImageSource("files", paths, inspector.pixels, collected.unreadable) as frames:
+            while group := list(itertools.islice(frames, batch)):
+                results = inspector.try_to_infer([inspector.try_to_prepare(captured) for captured in group])
+                for captured, result, (_, name) in zip(group, results, names):
+                    if save and captured.image is not None and result.anomaly_map is not None:
+                        _save(inspector, captured.image, result, save / name, reconstruct)
+                    if keep_frames and captured.image is not None:
+                        result.frame = to_frame(captured.image, inspector.pixels)
+                    for worker in workers:
+                        worker.offer(result, wait=True)
+                    yield result
+    finally:
+        close_all(workers)
+    raise_for(workers)
+
+
+def _save(
+    inspector: Inspector,
+    image: NDArray[Any],
+    result: Result,
+    path: Path,
+    reconstruct: Callable[[Frame], Frame] | None,
+) -> None:
+    """Write an image's overlay, and its reconstruction beside it."""
+    assert result.anomaly_map is not None
+    overlay = draw_overlay(image, result.anomaly_map, result.mask, 2 * result.mask_threshold)
+    with atomic_file(path) as stream:
+        stream.write(encode_png(overlay))
+    if reconstruct:
+        fitted = fit_frame(to_frame(image, inspector.pixels), inspector.size)
+        with atomic_file(path.with_name(path.name.removesuffix(OVERLAY) + RECONSTRUCTION)) as stream:
+            stream.write(encode_png(reconstruct(fitted)))
 
 
 def save_contact_sheet(inspector: Inspector, paths: Sequence[Path], path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgead.benchmark.accuracy import FPR_LIMIT, Accuracy, Miss, measure_accuracy
+from edgead.benchmark.html import render
 from edgead.benchmark.latency import measure_latency
 from edgead.benchmark.machine import describe_machine, versions
 from edgead.benchmark.report import FILES, Average, Conditions, Latency, Metrics, Percentiles, Report, Row
@@ -100,8 +101,6 @@ def benchmark(
 
 def write_report(report: Report, misses: Sequence[tuple[str, Sequence[Miss]]]) -> None:
     """Write `FILES` into the report's folder. `misses` are shown on the page below their titles."""
-    from edgead.benchmark.html import render  # matplotlib: a second to import, and only needed here
-
     results, table, page = (report.folder / name for name in FILES)
     write_json(results, report.to_dict())
     write_text(table, to_csv(report.rows))

@@ -8,12 +8,10 @@ import io
 import json
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
-
 from edgead.benchmark.accuracy import Miss
 from edgead.benchmark.report import METRICS, Report, Row
 from edgead.benchmark.tables import DASH, own_threshold, percent
+from edgead.errors import require
 from edgead.images import Frame, cv2
 from edgead.text import valid
 
@@ -74,7 +72,7 @@ def _notes(report: Report) -> str:
 
 
 def _plot(rows: Sequence[Row]) -> str:
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    figure = require("matplotlib.figure", "benchmark").Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for row in rows:
         latency = row.latency.latency_ms
@@ -87,7 +85,7 @@ def _plot(rows: Sequence[Row]) -> str:
     lowest = min(100 * row.metrics.image_auroc for row in rows)
     axes.set_ylim(lowest - 0.25 * max(100 - lowest, 4), 100.5)
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        axis(ScalarFormatter())
+        axis(require("matplotlib.ticker", "benchmark").ScalarFormatter())
     axes.grid(alpha=0.3, which="both")
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})

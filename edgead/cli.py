@@ -22,7 +22,7 @@ from edgead.redaction import printable, redact
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
-    from edgead.runtime.proof import Proof
+    from edgead.runtime.engine_validation import EngineValidation
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -275,21 +275,21 @@ def export(
     for bundle in bundles if form == "engine" else ():
         if why := bundle.manifest.failed_engines.get("tensorrt"):  # minutes went into that already
             raise DeviceError(f"{bundle.path} is written, but TensorRT does not run it here: {why}")
-        _prove(bundle, "tensorrt")
+        _validate(bundle, "tensorrt")
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()} for bundle in bundles]
     _emit({"bundles": value}, as_json, text)
 
 
-def _prove(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
-    from edgead.runtime.golden import demand
-    from edgead.runtime.proof import prove
+def _validate(bundle: Bundle, engine: str, batch: int = 1) -> EngineValidation:
+    from edgead.runtime.engine_validation import validate_engine
+    from edgead.runtime.golden import require_agreement
 
     console = Terminal()
-    proof = prove(bundle, engine, batch=batch, console=console)
-    console.say(proof.describe())
-    demand(proof.golden, proof.engine)
-    return proof
+    validation = validate_engine(bundle, engine, batch=batch, console=console)
+    console.say(validation.describe())
+    require_agreement(validation.golden, validation.engine)
+    return validation
 
 
 @cli.command("import")
@@ -620,7 +620,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     from edgead.bundle import read_bundle
     from edgead.manifest import describe_sensitivity
     from edgead.runtime.engines import open_engine
-    from edgead.runtime.golden import check_golden, demand
+    from edgead.runtime.golden import check_golden, require_agreement
 
     opened = read_bundle(bundle)
     with contextlib.closing(open_engine(engine, opened, console=Terminal())) as runner:
@@ -654,7 +654,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         facts["calibrated"] = manifest.calibration.describe()
     value = {"manifest": manifest.to_dict(), "golden": {**dataclasses.asdict(check), "good": check.good}}
     _emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
-    demand(check, name)
+    require_agreement(check, name)
 
 
 def _depth_words(depth_range: tuple[float, float] | None) -> str:
@@ -691,8 +691,8 @@ def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
     if bundle:
         from edgead.bundle import read_bundle
 
-        proof = _prove(read_bundle(bundle), engine, batch)
-        _emit(dataclasses.asdict(proof), as_json, f"ok  {bundle} can be run here on {proof.engine}")
+        validation = _validate(read_bundle(bundle), engine, batch)
+        _emit(dataclasses.asdict(validation), as_json, f"ok  {bundle} can be run here on {validation.engine}")
         return
     _refuse_given("without --build", "engine", "batch")
     findings = diagnose()

@@ -22,7 +22,7 @@ from edgead.errors import ConfigError, DeviceError
 from edgead.images import Frame, Mask, fit_frame, to_frame
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.checked import check
-from edgead.runtime.golden import open_proven
+from edgead.runtime.golden import open_validated
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
 from edgead.runtime.rules import LiveRules, Rules
@@ -59,7 +59,7 @@ def load(
         DeviceError: this machine cannot run the engine, or it gives other outputs than the golden ones.
     """
     opened = read_bundle(bundle)
-    runner = open_proven(engine, opened, batch=batch, console=console)
+    runner = open_validated(engine, opened, batch=batch, console=console)
     try:
         return Inspector(opened, runner, threshold=threshold, region=region, min_area=min_area, shapes=shapes)
     except BaseException:
@@ -97,7 +97,7 @@ class Inspector(LiveRules):
 
     Args:
         bundle: what it runs.
-        engine: what runs it, as `edgead.runtime.golden.open_proven` returns it. One of your own is not compared with
+        engine: what runs it, as `edgead.runtime.golden.open_validated` returns it. One of your own is not compared with
             the golden outputs.
         threshold: see `load`.
         region: ``(h, w) bool`` at the model's size, the part of the frame that counts, see

@@ -73,7 +73,7 @@ class Opening:
 def open_engine(name: str, bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> CheckedEngine:
     """Open a bundle's graph on the engine `name`; for ``"auto"`` on the fastest one that gives the golden outputs.
 
-    `edgead.runtime.golden.open_proven` also checks that an engine that you name gives them.
+    `edgead.runtime.golden.open_validated` also checks that an engine that you name gives them.
 
     Args:
         name: of `ENGINES`, with settings after a colon where the engine has any.

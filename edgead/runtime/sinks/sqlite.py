@@ -41,7 +41,7 @@ def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Opened by one thread and used by another; the outbox sees to it that they take turns.
+        # Opened by one thread and used by another; the worker sees to it that they take turns.
         patience = _BUSY if exclusive else RETRY_FOR
         connection = sqlite3.connect(path, check_same_thread=False, timeout=patience, isolation_level=None)
         if exclusive:

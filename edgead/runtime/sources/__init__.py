@@ -2,7 +2,7 @@
 
 A source is a context manager and an iterator of `Captured`. It is read by one thread; only `stop` is called by
 another. A frame that cannot be had is given as an error, never left out. Which frames are dropped when they come
-faster than they can be inspected is not decided here but in `edgead.runtime.inbox`.
+faster than they can be inspected is not decided here but in `edgead.runtime.frame_queue`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ GRACE = 2.0
 _log = logging.getLogger("edgead")
 
 
-class Outbox:
+class SinkWorker:
     """Hands results to one sink, in order. ``offered = taken + failed + dropped + waiting``, always.
 
     A result is *taken* when the sink has flushed it: it then survives what the sink promises to survive. It is *failed*
@@ -262,40 +262,40 @@ def _describe(error: BaseException) -> str:
     return text if isinstance(error, Exception) else f"{type(error).__name__}: {text}"
 
 
-def hurry_all(outboxes: Sequence[Outbox]) -> None:
+def hurry_all(workers: Sequence[SinkWorker]) -> None:
     """Give sinks at most `HURRY` seconds more: the run is to end."""
-    for outbox in outboxes:
-        outbox.hurry(HURRY)
+    for worker in workers:
+        worker.hurry(HURRY)
 
 
-def close_all(outboxes: Sequence[Outbox]) -> None:
-    """Close several outboxes at the same time, so that slow sinks do not add up."""
-    for outbox in outboxes:
-        outbox._begin_to_close()
-    for outbox in outboxes:
-        outbox._end_waiting()
+def close_all(workers: Sequence[SinkWorker]) -> None:
+    """Close several workers at the same time, so that slow sinks do not add up."""
+    for worker in workers:
+        worker._begin_to_close()
+    for worker in workers:
+        worker._end_waiting()
     until = time.monotonic() + GRACE
-    for outbox in outboxes:
-        outbox._leave_behind(until)
+    for worker in workers:
+        worker._leave_behind(until)
 
 
-def raise_for(outboxes: Sequence[Outbox]) -> None:
+def raise_for(workers: Sequence[SinkWorker]) -> None:
     """Raise a SinkError that has a line for each sink which did not take all results."""
-    lines = [line for outbox in outboxes if (line := outbox.lost())]
+    lines = [line for worker in workers if (line := worker.lost())]
     if lines:
         raise SinkError("\n".join(lines))
 
 
-def to_prometheus(outboxes: Sequence[Outbox]) -> str:
+def to_prometheus(workers: Sequence[SinkWorker]) -> str:
     """Return the accounts as Prometheus text.
 
     A counter never falls: what a sink gives up later than it took it counts as taken and as dropped.
     """
-    accounts = [outbox.account() for outbox in outboxes]
+    accounts = [worker.account() for worker in workers]
     results, causes, waiting = [], [], []
-    for outbox, account in zip(outboxes, accounts):
+    for worker, account in zip(workers, accounts):
         sink = label("sink", account["sink"])
-        fates = {"taken": outbox.accepted, "failed": account["failed"], "dropped": account["dropped"]}
+        fates = {"taken": worker.accepted, "failed": account["failed"], "dropped": account["dropped"]}
         results += [
             f"edgead_sink_results_total{{{sink},{label('fate', fate)}}} {count}" for fate, count in fates.items()
         ]

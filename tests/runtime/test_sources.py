@@ -14,11 +14,11 @@ import pytest
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SourceError
-from edgead.images import encode_png
+from edgead.images import PixelFormat, encode_png
 from edgead.manifest import ImageSizes
 from edgead.runtime.health import Health, HealthLimits, limits_from
 from edgead.runtime.inspector import Inspector
-from edgead.runtime.sources import Captured, LiveSource, open_source, redact
+from edgead.runtime.sources import Captured, LiveSource, Source, open_source, redact
 from edgead.runtime.sources import live as live_module
 from edgead.runtime.sources.csi import csi_pipeline
 from edgead.runtime.sources.python import IterableSource, SyntheticSource
@@ -61,7 +61,7 @@ def test_what_is_not_there_is_named_without_credentials(uri: str, says: str, cap
 
 
 def test_options_of_a_uri_are_checked() -> None:
-    with pytest.raises(ConfigError, match=r"no option 'speed'; there is width"):
+    with pytest.raises(ConfigError, match=r"Unknown option 'speed' of synthetic:.*Available: width"):
         open_source("synthetic:?speed=3")
     with pytest.raises(ConfigError, match="fps must be a number"):
         open_source("synthetic:?fps=fast")
@@ -99,14 +99,22 @@ def test_synthetic_frames_are_the_same_for_the_same_seed() -> None:
 
 
 def test_plugin_brings_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[PixelFormat] = []
+
     class Plugin:
         name = "vendor"
 
         def load(self) -> Any:
-            return lambda uri: IterableSource([], name=uri)
+            return self.open
+
+        def open(self, uri: str, pixels: PixelFormat) -> Source:
+            given.append(pixels)
+            return IterableSource([], name=uri)
 
     monkeypatch.setattr(metadata, "entry_points", lambda group: [Plugin()] if group == "edgead.sources" else [])
-    assert open_source("vendor://serial").name == "vendor://serial"
+    wanted = PixelFormat(12, (0.2, 1.4))
+    assert open_source("vendor://serial", wanted).name == "vendor://serial"
+    assert given == [wanted]
 
 
 def test_watched_folder_gives_each_whole_file_once(tmp_path: Path, inspector: Inspector) -> None:

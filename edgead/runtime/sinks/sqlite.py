@@ -13,7 +13,7 @@ from pathlib import Path
 from edgead.errors import ConfigError
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.sink import BaseSink
-from edgead.runtime.sources.uri import split_options
+from edgead.runtime.sources.uri import NoOptions, split_options
 
 RETRY_FOR = 10.0
 """Seconds for which a database that is locked, or on a full disk, is tried again."""
@@ -106,7 +106,7 @@ class Transactions:
 
 def open_sqlite(uri: str) -> SqliteSink:
     """``sqlite:FILE``."""
-    name, _ = split_options(uri, {})
+    name, _ = split_options(uri, NoOptions)
     return SqliteSink(Path(name))
 
 

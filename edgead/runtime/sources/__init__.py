@@ -25,7 +25,8 @@ FORMS = (
     "genicam:, watch:DIR, replay:DIR or synthetic:"
 )
 PLUGINS = "edgead.sources"
-"""Group of entry points that bring more schemes: ``name = module:function``, the function takes the URI."""
+"""Group of entry points that bring more schemes: ``name = module:function``. The function takes the URI and a
+`PixelFormat`, as those of the built-in schemes do."""
 
 _SCHEMES = {
     "v4l2": "edgead.runtime.sources.v4l2:open_v4l2",
@@ -97,7 +98,7 @@ def _open(uri: str, pixels: PixelFormat) -> Source:
         return source
     for plugin in metadata.entry_points(group=PLUGINS):
         if plugin.name == scheme:
-            brought: Source = plugin.load()(uri)
+            brought: Source = plugin.load()(uri, pixels)
             return brought
     if "://" in uri:
         raise SourceError(f"The source '{scheme}://…' is not supported; give {FORMS}.")

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgead.bundle import read_bundle
 from edgead.console import Console
 from edgead.errors import SourceError, describe
 from edgead.runtime.inspector import Inspector, load, refuse_other_depth
@@ -19,7 +18,7 @@ from edgead.runtime.ledger import Ledger
 from edgead.runtime.metrics_server import MetricsServer, parse_address
 from edgead.runtime.record import Recorder
 from edgead.runtime.result import Result
-from edgead.runtime.rules import describe_threshold, read_region
+from edgead.runtime.rules import describe_threshold
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.signals import listen
 from edgead.runtime.sink_worker import SinkWorker, to_prometheus
@@ -82,20 +81,19 @@ def run(
     address = None if metrics is None else parse_address(metrics)
 
     def open_inspector(path: Path) -> Inspector:
-        manifest = read_bundle(path).manifest
-        region = read_region(roi, ignore, manifest.size)
         opened = load(
             path,
             engine=engine,
             batch=rules.batch,
             threshold=threshold,
-            region=region,
+            roi=roi,
+            ignore=ignore,
             min_area=min_area,
             shapes=tuple(shapes),
             console=console,
         )
-        promise = describe_threshold(manifest, threshold)
-        if promise:
+        manifest = opened.bundle.manifest
+        if promise := describe_threshold(manifest, threshold):
             say(f"{manifest.name}: {promise}")
         return opened
 

@@ -7,13 +7,15 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from edgead.errors import SinkError
 from edgead.redaction import printable, redact
 from edgead.runtime.ledger import label
 from edgead.runtime.result import Result
+from edgead.runtime.sinks import open_sink
 from edgead.runtime.sinks.sink import LeftOut, Sink
 from edgead.runtime.sources.source import Captured
 
@@ -173,10 +175,6 @@ class SinkWorker:
         why = f": {self._last_error}" if self._last_error else slow
         return f"The sink {self.name} did not take {missing} of {account['offered']} results{by_cause}{why}."
 
-    def raise_if_failed(self) -> None:
-        """Raise a SinkError where a result was not taken, unless the sink is one that may miss some."""
-        raise_for([self])
-
     def _work(self) -> None:
         while items := self._take():
             self._write(items)
@@ -277,6 +275,25 @@ def close_all(workers: Sequence[SinkWorker]) -> None:
     until = time.monotonic() + GRACE
     for worker in workers:
         worker._leave_behind(until)
+
+
+@contextmanager
+def open_workers(sinks: Sequence[str | Sink | SinkWorker]) -> Iterator[list[SinkWorker]]:
+    """Open several sinks, each with its worker; close all at the end, also where one of them cannot be opened.
+
+    Raises:
+        ConfigError: a URI that is not a sink's.
+        SinkError: at the end of a block that raised nothing, where a sink did not take every result.
+    """
+    workers: list[SinkWorker] = []
+    try:
+        for sink in sinks:
+            opened = open_sink(sink) if isinstance(sink, str) else sink
+            workers.append(opened if isinstance(opened, SinkWorker) else SinkWorker(opened))
+        yield workers
+    finally:
+        close_all(workers)
+    raise_for(workers)
 
 
 def raise_for(workers: Sequence[SinkWorker]) -> None:

@@ -20,7 +20,7 @@ from conftest import limited_files, wait_until
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
 from edgead.runtime.result import Result
-from edgead.runtime.sink_worker import SinkWorker
+from edgead.runtime.sink_worker import SinkWorker, raise_for
 from edgead.runtime.sinks import open_sink
 
 mqtt = pytest.importorskip("paho.mqtt.client", reason="no paho-mqtt (pip install 'edgead[mqtt]')")
@@ -277,7 +277,7 @@ def test_store_is_limited_oldest_first(tmp_path: Path, caplog: pytest.LogCapture
     assert (account["offered"], account["taken"], account["dropped_by_cause"]) == (25, 10, {"store_full": 15})
     assert (account["given_up"], account["stored"]) == (19, 10)  # with four of the run before, which was told taken
     with pytest.raises(SinkError, match=r"did not take 15 of 25 results \(15 store_full\)"):
-        worker.raise_if_failed()
+        raise_for([worker])
     database = sqlite3.connect(store)
     assert "the store is full" in caplog.text
     kept = [json.loads(row[0])["frame_id"] for row in database.execute("SELECT payload FROM waiting ORDER BY id")]

@@ -80,7 +80,7 @@ def test_taken_is_what_is_there(seed: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert account["dropped_by_cause"]["store_full"] > 0
     assert sum(account["dropped_by_cause"].values()) == account["dropped"]
     with pytest.raises(SinkError, match="per_minute"):
-        worker.raise_if_failed()
+        raise_for([worker])
 
 
 def _exits(result: Result) -> None:
@@ -123,7 +123,7 @@ def test_callback_that_never_returns_is_left_behind(monkeypatch: pytest.MonkeyPa
     assert account["dropped_by_cause"] == {"closed": 4, "unfinished": 1}
     assert adds_up(account)
     with pytest.raises(SinkError, match=r"5 of 5 results \(4 closed, 1 unfinished\): it had not returned"):
-        worker.raise_if_failed()
+        raise_for([worker])
     gate.set()  # what comes back too late is not counted a second time
     worker._thread.join(10)
     assert worker.account()["dropped"] == 5
@@ -260,10 +260,10 @@ def test_failing_shadow_is_said_and_a_slow_one_is_not() -> None:
     gate.set()
     slow.close()
     assert slow.account()["dropped"] > 0
-    slow.raise_if_failed()
+    raise_for([slow])
     counter = itertools.count()
     failing = SinkWorker(Beside(lambda result: next(counter) / 0))
     failing.offer(make_result())
     failing.close()
     with pytest.raises(SinkError, match="did not take 1 of 1"):
-        failing.raise_if_failed()
+        raise_for([failing])

@@ -32,7 +32,7 @@ from edgead.runtime import sink_worker
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.result import SCHEMA, Result
-from edgead.runtime.sink_worker import SinkWorker, to_prometheus
+from edgead.runtime.sink_worker import SinkWorker, raise_for, to_prometheus
 from edgead.runtime.sinks import Callback, JsonLines, open_sink
 from edgead.runtime.sinks import sqlite as sqlite_module
 from edgead.runtime.sinks.rejects import RejectFolder
@@ -102,7 +102,7 @@ def test_slow_sink_slows_nothing_and_loses_the_oldest(inspector: Inspector) -> N
     assert seen == [0, 8, 9, 10]
     assert adds_up(worker.account())
     with pytest.raises(SinkError, match="did not take 7 of 11 results; it is too slow"):
-        worker.raise_if_failed()
+        raise_for([worker])
     assert 'fate="dropped"} 7' in to_prometheus([worker])
 
 
@@ -135,7 +135,7 @@ def test_full_disk_is_named(inspector: Inspector) -> None:
 
 FILLS_DISK = """
 import resource, signal, sys
-from edgead.runtime.sink_worker import SinkWorker
+from edgead.runtime.sink_worker import SinkWorker, raise_for
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import open_sink
 from edgead.decision import Verdict
@@ -309,7 +309,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 
 WRITES_FOREVER = """
 import itertools, sys
-from edgead.runtime.sink_worker import SinkWorker
+from edgead.runtime.sink_worker import SinkWorker, raise_for
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import open_sink
 from edgead.decision import Verdict

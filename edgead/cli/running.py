@@ -32,8 +32,6 @@ def predict(
     save: Path | None,
     force: bool,
     as_json: bool,
-    roi: tuple[str, ...],
-    ignore: tuple[str, ...],
     sinks: tuple[str, ...],
     batch: int,
     **options: Any,
@@ -44,8 +42,6 @@ def predict(
     from edgead.runtime.ledger import Ledger
     from edgead.runtime.predict import collect_images
     from edgead.runtime.predict import predict as decide
-    from edgead.runtime.rules import read_region
-    from edgead.runtime.sinks import open_sink
 
     ledger = Ledger()
     images = collect_images(paths)
@@ -56,10 +52,8 @@ def predict(
         load(bundle, batch=batch, console=Terminal(), **options) as inspector,
         Terminal().bar("inspecting", len(images)) as step,
     ):
-        inspector.region = read_region(roi, ignore, inspector.size)
         results = []
-        opened = [open_sink(sink) for sink in sinks]
-        for result in decide(inspector, images, save, batch=batch, sinks=opened):
+        for result in decide(inspector, images, save, batch=batch, sinks=sinks):
             ledger.enter(result.source_id)
             ledger.count(result)
             results.append(result.to_dict())

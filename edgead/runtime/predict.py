@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.errors import SourceError
+from edgead.errors import ConfigError, SourceError
 from edgead.files import atomic_file
 from edgead.folders import describe_left_out, list_folder
 from edgead.images import Frame, draw_overlay, encode_png, fit_frame, read_frame, to_frame
 from edgead.runtime.inspector import Inspector
-from edgead.runtime.outbox import Outbox, close_all, raise_for
 from edgead.runtime.reconstruction import open_reconstructor
 from edgead.runtime.result import Result
+from edgead.runtime.sink_worker import SinkWorker, open_workers
 from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import ImageSource
 
@@ -94,62 +94,65 @@ def predict(
     save: Path | None = None,
     *,
     batch: int = 1,
-    sinks: Sequence[Sink] = (),
+    sinks: Sequence[str | Sink | SinkWorker] = (),
 ) -> Iterator[Result]:
     """Decide on image files, in order.
 
+    Regions, least area, shapes and threshold are those of the inspector: `edgead.runtime.inspector.load` takes them
+    under the names that `edgead.runtime.run.run` has (`roi`, `ignore`, `min_area`, `shapes`, `threshold`).
+
     Args:
-        inspector: decides.
+        inspector: decides. It is not closed. An engine on a GPU must have been opened for `batch`.
         collected: from `collect_images`.
         save: folder for overlays (``NAME.overlay.png``): heat where the map is high, the mask outlined. Where the
             bundle holds a reconstruction, also for ``NAME.reconstruction.png``, at the model's size: the good image
             that the network sees. Images that cannot be read have neither.
-        batch: most images per inference.
-        sinks: take the results; closed at the end, also after an error.
+        batch: most images in one inference, at least 1. Latencies of a result are those of its batch.
+        sinks: URIs, sinks, or their workers; each gets every result and is closed at the end. A slow one is
+            waited for.
 
     Yields:
         One result per file, with its `path`; UNKNOWN with the reason where a file or a folder cannot be read.
 
     Raises:
+        ConfigError: a batch below 1, or a sink that cannot be opened.
         SinkError: at the end, where a sink did not take every result.
     """
-    reconstruct = open_reconstructor(inspector.bundle) if save else None
-    workers = [Outbox(sink) for sink in sinks]
-    keep_frames = any(worker.wants_frames for worker in workers)
-    names = iter(collected.images)
-    paths = [path for path, _ in collected.images]
-    try:
+    if batch < 1:
+        raise ConfigError(f"batch must be at least 1, not {batch}.")
+    with open_workers(sinks) as workers:
+        keep = any(worker.wants_frames for worker in workers)
+        reconstruct = open_reconstructor(inspector.bundle) if save else None
+        paths = [path for path, _ in collected.images]
+        names = (name for _, name in collected.images)
         with ImageSource("files", paths, inspector.pixels, collected.unreadable) as frames:
-            while group := list(itertools.islice(frames, batch)):
-                results = inspector.try_to_infer([inspector.try_to_prepare(captured) for captured in group])
-                for captured, result, (_, name) in zip(group, results, names):
-                    if save and captured.image is not None and result.anomaly_map is not None:
-                        _save(inspector, captured.image, result, save / name, reconstruct)
-                    if keep_frames and captured.image is not None:
-                        result.frame = to_frame(captured.image, inspector.pixels)
+            while prepared := [inspector.try_to_prepare(captured) for captured in itertools.islice(frames, batch)]:
+                for one, result, name in zip(prepared, inspector.try_to_infer(prepared), names):
+                    image = one.captured.image
+                    if image is not None and result.anomaly_map is not None:
+                        if keep:
+                            result.frame = to_frame(image, inspector.pixels)
+                        if save:
+                            _save(inspector, image, result, save / name, reconstruct)
                     for worker in workers:
                         worker.offer(result, wait=True)
                     yield result
-    finally:
-        close_all(workers)
-    raise_for(workers)
 
 
 def _save(
     inspector: Inspector,
     image: NDArray[Any],
     result: Result,
-    path: Path,
+    overlay: Path,
     reconstruct: Callable[[Frame], Frame] | None,
 ) -> None:
-    """Write an image's overlay, and its reconstruction beside it."""
     assert result.anomaly_map is not None
-    overlay = draw_overlay(image, result.anomaly_map, result.mask, 2 * result.mask_threshold)
-    with atomic_file(path) as stream:
-        stream.write(encode_png(overlay))
+    picture = draw_overlay(image, result.anomaly_map, result.mask, 2 * result.mask_threshold)
+    with atomic_file(overlay) as stream:
+        stream.write(encode_png(picture))
     if reconstruct:
         fitted = fit_frame(to_frame(image, inspector.pixels), inspector.size)
-        with atomic_file(path.with_name(path.name.removesuffix(OVERLAY) + RECONSTRUCTION)) as stream:
+        with atomic_file(overlay.with_name(overlay.name.removesuffix(OVERLAY) + RECONSTRUCTION)) as stream:
             stream.write(encode_png(reconstruct(fitted)))
 
 

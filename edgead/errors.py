@@ -18,8 +18,10 @@ The text of an error is one to three lines: what happened, why, and the next com
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from types import ModuleType
 from typing import ClassVar
 
@@ -90,6 +92,21 @@ class DeviceError(EdgeadError):
 def describe(error: Exception) -> str:
     """Return an error's text; of one that was not raised on purpose with its kind."""
     return str(error) if isinstance(error, EdgeadError) else f"{type(error).__name__}: {error}"
+
+
+def unknown(kind: str, name: str, available: Iterable[str]) -> str:
+    """Return the message for a name that does not exist, with the closest existing name where one is close.
+
+    Args:
+        kind: what the name stands for, in lower case, for instance ``"engine"``.
+        name: the name that was given.
+        available: the names that exist, in the order in which they are listed.
+    """
+    names = list(available)
+    lower = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(name.lower(), lower, n=1)
+    question = f" Did you mean '{lower[close[0]]}'?" if close else ""
+    return f"Unknown {kind} '{name}'.{question} Available: {', '.join(names)}."
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -1,17 +1,17 @@
-"""What counts of failures say about a rate: exact intervals, and how unlikely a count is."""
+"""Exact confidence intervals of a failure rate, and the probability of a count."""
 
 from __future__ import annotations
 
 import math
 
 CONFIDENCE = 0.95
-"""Of every interval and limit that is told."""
+"""Confidence of every interval and limit that is reported."""
 HALVINGS = 60
 """Steps of the bisection: more than float64 has binary places."""
 
 
 def upper_limit(failures: int, trials: int, confidence: float = CONFIDENCE) -> float:
-    """Return the one-sided Clopper–Pearson limit: the largest rate that is not refuted by so few failures.
+    """Return the one-sided Clopper–Pearson limit: the largest rate that this number of failures does not refute.
 
     It is also the quantile of the beta distribution with `failures` + 1 and `trials` − `failures`.
 

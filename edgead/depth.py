@@ -1,4 +1,4 @@
-"""Depth pictures: where they lie, what of them is a measurement, and how a distance becomes one byte of a frame.
+"""Depth images: where they are, which values are measurements, and how a distance becomes one byte of a frame.
 
 A frame with depth is ``(H, W, 4) uint8``: B, G, R and the depth's *code*. Code 0 means that nothing was measured; 1 to
 255 is the distance, linear over the depth range that training found. Reasons: docs/adr/0017.
@@ -38,7 +38,7 @@ def find_depth_file(image: Path) -> Path:
     wanted = [image.parent.parent / FOLDER / f"{image.stem}{suffix}" for suffix in SUFFIXES]
     found = next((path for path in wanted if path.is_file()), None)
     if found is None:
-        raise DataError(f"{image} has no depth: {wanted[0]} (or {', '.join(SUFFIXES[1:])}) is not there.")
+        raise DataError(f"{image} has no depth: {wanted[0]} (or {', '.join(SUFFIXES[1:])}) does not exist.")
     return found
 
 
@@ -56,16 +56,16 @@ def as_depth(picture: NDArray[Any]) -> Depth:
         DataError: another shape or type, or no measurement at all.
     """
     if not isinstance(picture, np.ndarray) or picture.dtype.kind not in "fui":
-        raise DataError(f"A depth picture is an array of numbers, not {getattr(picture, 'dtype', type(picture))}.")
+        raise DataError(f"A depth image must be an array of numbers, not {getattr(picture, 'dtype', type(picture))}.")
     if picture.ndim == 3 and picture.shape[2] in (1, 3):
         picture = picture[:, :, -1]
     if picture.ndim != 2:
-        raise DataError(f"A depth picture must be (H, W), or (H, W, 3) points, not {picture.shape}.")
+        raise DataError(f"A depth image must be (H, W), or (H, W, 3) points, not {picture.shape}.")
     depth = picture.astype(np.float32)
     measured = (depth > 0) & (depth < np.inf)  # false of NaN
     depth = np.where(measured, depth, np.float32(0))
     if not measured.any():
-        raise DataError("The depth picture holds no measurement: nothing in it is finite and above zero.")
+        raise DataError("The depth image holds no measurement: no value is finite and above zero.")
     return depth
 
 
@@ -80,8 +80,8 @@ def encode(depth: Depth, depth_range: DepthRange) -> NDArray[np.uint8]:
     if not (measured & (depth >= near) & (depth <= far)).any():
         found = depth[measured]
         raise DataError(
-            f"All depth lies outside the range {near:.4g} to {far:.4g} that the model was trained with: "
-            f"it is {found.min():.4g} to {found.max():.4g}.\nIs it in the same unit, and the camera in its place?"
+            f"All depth ({found.min():.4g} to {found.max():.4g}) lies outside the range of training "
+            f"({near:.4g} to {far:.4g}).\nCheck its unit and the position of the camera."
         )
     scale = (FARTHEST - NEAREST) / (far - near)
     codes = depth * np.float32(scale) + np.float32(NEAREST - near * scale)

@@ -1,7 +1,7 @@
-"""Images in: decode, convert at the door, fit to a model. The one preprocessing of training, export and runtime.
+"""Image input: decode, convert, resize to a model. The one preprocessing of training, export and runtime.
 
 A *frame* is ``(H, W, 3) uint8 BGR``, as OpenCV gives it, or with depth ``(H, W, 4)``, see `edgead.depth`. Everything
-that is not a frame becomes one here or is refused here. `fit_frame` is the only function that changes a frame's size on
+that else is converted to a frame here, or refused. `fit_frame` is the only function that changes a frame's size on
 its way into a model.
 """
 
@@ -118,7 +118,7 @@ def read_frame(path: str | Path, pixels: PixelFormat = COLOUR) -> Frame:
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """Read an image file as it is: all channels, nothing converted (a JPEG is always BGR).
+    """Read an image file without conversion: all channels (a JPEG is always BGR).
 
     Raises:
         DataError: the file cannot be read.
@@ -156,12 +156,12 @@ def with_depth(frame: NDArray[Any], depth: NDArray[Any], depth_range: DepthRange
         DataError: one of them is no image, their sizes differ, nothing was measured, or nothing inside the range.
     """
     if depth_range is None:
-        raise DataError("The model takes no depth (its depth range is None); give it the colour image alone.")
+        raise DataError("The model takes no depth (its depth range is None). Pass the colour image only.")
     frame = to_frame(frame, PixelFormat(bit_depth))
     distances = as_depth(depth)
     if distances.shape != frame.shape[:2]:
         (h, w), (height, width) = distances.shape, frame.shape[:2]
-        raise DataError(f"The depth picture is {w}×{h} pixels, its colour image {width}×{height}.")
+        raise DataError(f"The depth image is {w}×{h} pixels, its colour image {width}×{height}.")
     merged: Frame = cv2().merge([*cv2().split(frame), encode(distances, depth_range)])
     return merged
 

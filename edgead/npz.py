@@ -30,15 +30,15 @@ def read_headers(data: bytes) -> Headers:
     with _opened(data) as archive:
         members = archive.infolist()
         if len(members) > MOST or not all(member.filename.endswith(".npy") for member in members):
-            raise ValueError(f"it holds other files than arrays, or more than {MOST}")
+            raise ValueError(f"it holds files that are not arrays, or more than {MOST}")
         for info in members:
             with archive.open(info) as stream:
                 shape, kind = _read_header(stream)
                 length = math.prod(shape) * kind.itemsize
                 if info.file_size != stream.tell() + length:
-                    raise ValueError(f"{info.filename} holds another number of bytes than it says")
+                    raise ValueError(f"{info.filename} does not hold the number of bytes in its header")
             if info.filename in found:
-                raise ValueError(f"{info.filename} is there twice")
+                raise ValueError(f"{info.filename} occurs twice")
             found[info.filename] = shape, kind
     if sum(math.prod(shape) * kind.itemsize for shape, kind in found.values()) > LARGEST:
         raise ValueError(f"its arrays have more than {LARGEST >> 20} MB")

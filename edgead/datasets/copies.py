@@ -1,4 +1,4 @@
-"""The same picture in two places: by the bytes of its file, by its pixels, and pictures that are almost the same."""
+"""Find duplicate images: the same file bytes, the same pixels, and near copies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALIKE = 0.99
 
 @dataclass(frozen=True)
 class Pictures:
-    """What is remembered of images to compare them by, in the order of their paths.
+    """What images are compared by, in the order of their paths.
 
     Attributes:
         hashes: of the decoded pixels and the size; None where the image cannot be read.
@@ -64,11 +64,11 @@ def look_at(
     pixels: PixelFormat = COLOUR,
     track: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> Pictures:
-    """Read images, several at once, and remember what they are compared by: about 4 KB of each.
+    """Read images in parallel, and keep what they are compared by: about 4 KB each.
 
     Args:
         paths: of the images.
-        pixels: theirs. Depth is not looked at.
+        pixels: theirs. Depth is ignored.
         track: shows progress.
     """
     colour = PixelFormat(pixels.bit_depth)
@@ -120,7 +120,7 @@ def find_copies(images: Sequence[Path], others: Iterable[Path]) -> list[Path]:
 
 @functools.cache
 def _hash(path: Path, size: int, changed: int) -> str:
-    """Hash a file once, for all targets and sources of a command, as long as it does not change."""
+    """Hash a file once per command, as long as it does not change."""
     return sha256(path)[:16]
 
 

@@ -1,4 +1,4 @@
-"""Which format a file has, by its content, and whether it is whole. What is not read is refused by name."""
+"""Identify a file's format by its content, and check that it is complete. Unsupported formats are refused by name."""
 
 from __future__ import annotations
 
@@ -108,4 +108,4 @@ def _find_refused(data: bytes) -> str | None:
 
 
 def _refusal(name: str) -> DataError:
-    return DataError(f"{name} is not read. Convert it to PNG, for instance with  magick IN OUT.png")
+    return DataError(f"{name} is not supported. Convert it to PNG, for instance with:  magick IN OUT.png")

@@ -1,8 +1,8 @@
-"""JPEG: decode what is whole, refuse what a decoder would fill in. Also for the single pictures of a camera's MJPEG.
+"""JPEG: decode complete files, refuse those that a decoder would fill in. Also for the frames of a camera's MJPEG.
 
-Decoders fill what is missing with grey, or with the picture before, and go on. libjpeg-turbo notices most of it and
-warns; `simplejpeg` turns its warnings into errors, at the cost of the decoding that is needed anyway. Three things
-that it does not notice are looked for here: scans that are missing, quantisation by 0, and holes of zeros.
+Decoders fill missing data with grey, or with the previous image, and continue. libjpeg-turbo detects most damage and
+warns; `simplejpeg` turns its warnings into errors, at the cost of the decoding that is needed anyway. This module
+detects three more: missing scans, quantisation by 0, and holes of zeros.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _read_header(data: bytes) -> _Header:
                 _read_frame_header(body, header)
         except (IndexError, KeyError, ValueError) as error:
             raise DataError("the file is damaged (in its header)") from error
-    raise DataError(f"{_CUT}: it holds only a part of its scans")
+    raise DataError(f"{_CUT}: some of its scans are missing")
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:

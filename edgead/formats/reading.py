@@ -1,4 +1,4 @@
-"""The bytes of a file, if they are all of them and nothing changed them while they were read."""
+"""Read a file's bytes, and make sure that it is complete and did not change meanwhile."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def read_file(path: Path) -> bytes:
     except OSError as error:
         raise DataError(error.strerror or str(error)) from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
-        raise DataError("it was changed while it was read")
+        raise DataError("it changed while it was read")
     if hole < len(data):
-        raise DataError(f"it has a hole at byte {hole}: it was not written to its end, or is stored sparsely")
+        raise DataError(f"it has a hole at byte {hole}: it was not written completely, or it is a sparse file")
     return data
 
 

@@ -1,0 +1,59 @@
+"""`edgead benchmark`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from edgead.cli.options import PATH, engine_option, force_option, json_option
+from edgead.cli.output import emit
+from edgead.console import Terminal
+from edgead.redaction import redact
+
+
+@click.command()
+@click.argument("bundles", nargs=-1, required=True, type=PATH)
+@click.option("--data", required=True, type=PATH, help="Labelled test images: one category, or a folder of several.")
+@click.option(
+    "--rounds", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Timed calls of each bundle."
+)
+@click.option(
+    "--pixel-size",
+    type=click.IntRange(32, 4096),
+    default=256,
+    show_default=True,
+    help="Side at which pixel metrics are computed.",
+)
+@click.option("--out", type=PATH, help="Folder of the report. [default: runs/benchmark/TIME]")
+@force_option
+@engine_option
+@json_option
+def benchmark(
+    bundles: tuple[Path, ...],
+    data: Path,
+    rounds: int,
+    pixel_size: int,
+    out: Path | None,
+    force: bool,
+    engine: str,
+    as_json: bool,
+) -> None:
+    """Measure latency against AUROC: table, results.json, results.csv and report.html."""
+    from edgead.benchmark.benchmark import benchmark as measure
+    from edgead.benchmark.benchmark import to_table
+
+    report, folder = measure(
+        bundles,
+        data,
+        engine=engine,
+        rounds=rounds,
+        pixel_size=pixel_size,
+        out=out,
+        force=force,
+        command=["edgead", *map(redact, sys.argv[1:])],
+        console=Terminal(),
+    )
+    table = to_table([*report.rows, *report.results["averages"]])
+    emit(report.results, as_json, f"{table}\n\nReport: {folder / 'report.html'}")

@@ -1,0 +1,23 @@
+"""`edgead demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgead.cli.options import PATH, json_option
+from edgead.cli.output import emit
+from edgead.console import Terminal
+
+
+@click.command()
+@click.option("--out", type=PATH, help="Folder for everything that is made. [default: runs/demo/TIME]")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the training.")
+@json_option
+def demo(out: Path | None, seed: int, as_json: bool) -> None:
+    """Make sample parts, train on them, export, inspect and benchmark: a few minutes on two cores."""
+    from edgead.demo import run_demo
+
+    outcome = run_demo(out, seed, Terminal())
+    emit(outcome, as_json, outcome["summary"])

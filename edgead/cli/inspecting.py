@@ -1,0 +1,103 @@
+"""`edgead inspect`, `edgead methods` and `edgead doctor`: the verbs that only look."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+import click
+
+from edgead.cli.options import PATH, engine_option, json_option, refuse_given
+from edgead.cli.output import emit, prove_here
+from edgead.console import Terminal
+
+
+@click.command()
+@click.argument("bundle", type=PATH)
+@engine_option
+@json_option
+def inspect(bundle: Path, engine: str, as_json: bool) -> None:
+    """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
+    from edgead.bundle import read_bundle
+    from edgead.manifest import describe_sensitivity
+    from edgead.runtime.engines import open_engine
+    from edgead.runtime.golden import check_golden, demand
+
+    opened = read_bundle(bundle)
+    with contextlib.closing(open_engine(engine, opened, console=Terminal())) as runner:
+        check = check_golden(opened, runner)
+        manifest, name = opened.manifest, runner.name
+    facts = {
+        "bundle": manifest.name,
+        "method": f"{manifest.method} ({manifest.preset})",
+        "category": manifest.category,
+        "input": f"{manifest.size[0]}×{manifest.size[1]}{_depth_words(manifest.pixels.depth_range)}",
+        "precision": manifest.precision,
+        "threshold": manifest.threshold.describe(manifest.data.unseen).removeprefix("threshold "),
+        "parity": f"graph and network differ by at most {manifest.parity.score_error:.2g} in the score, "
+        f"{manifest.parity.map_error:.2g} in the map",
+        **({"origin": manifest.origin.describe()} if manifest.origin else {}),
+        **({"protocol": manifest.training.protocol} if manifest.training.protocol else {}),
+        "made": f"{manifest.created} by edgead {manifest.edgead}",
+        "files": f"{len(manifest.files)}, hashes right",
+        "golden": f"{check.frames} frames on {name}: {check.describe()}",
+    }
+    if manifest.gate:
+        if judged := manifest.gate.describe():
+            facts["gate"] = judged
+        if manifest.gate.handed_back:
+            facts["in fp32"] = ", ".join(manifest.gate.handed_back)
+        if manifest.gate.sensitivity:
+            facts["sensitive"] = describe_sensitivity(manifest.gate.sensitivity)
+        if failed := manifest.failed_engines:
+            facts["not on"] = "; ".join(f"{engine}, where it was made: {why}" for engine, why in failed.items())
+    if manifest.calibration:
+        facts["calibrated"] = manifest.calibration.describe()
+    value = {"manifest": manifest.to_dict(), "golden": {**dataclasses.asdict(check), "good": check.good}}
+    emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
+    demand(check, name)
+
+
+def _depth_words(depth_range: tuple[float, float] | None) -> str:
+    return "" if depth_range is None else f", with depth from {depth_range[0]:.4g} to {depth_range[1]:.4g}"
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+def methods(name: str | None, as_json: bool) -> None:
+    """List the methods and their figures; with a method's NAME its settings, in every preset, too."""
+    from edgead.train.describe import as_text, describe
+    from edgead.train.methods import get_method
+
+    if name:
+        get_method(name)
+    described = [entry for entry in describe() if name in (None, entry["name"])]
+    text = "\n\n".join(as_text(entry, settings=name is not None) for entry in described)
+    emit(described, as_json, text if name else f"{text}\n\nSettings of a method:  edgead methods NAME")
+
+
+@click.command()
+@click.option("--build", "bundle", type=PATH, help="Build this bundle's engine here, check its golden frames, time it.")
+@click.option("--engine", default="tensorrt", show_default=True, help="With --build: any engine, with its settings.")
+@click.option("--batch", type=click.IntRange(1, 1024), default=1, help="With --build: as for `edgead run`.")
+@json_option
+def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
+    """Tell what this machine can run, and what is missing.
+
+    edgead doctor --build BUNDLE proves a bundle on this machine's GPU, which nothing elsewhere can.
+    """
+    from edgead.doctor import diagnose
+
+    if bundle:
+        from edgead.bundle import read_bundle
+
+        proof = prove_here(read_bundle(bundle), engine, batch)
+        emit(dataclasses.asdict(proof), as_json, f"ok  {bundle} can be run here on {proof.engine}")
+        return
+    refuse_given("without --build", "engine", "batch")
+    findings = diagnose()
+    marks = {True: "ok", False: "--", None: "  "}
+    lines = [f"{marks[finding.good]}  {finding.name:<12} {finding.text}" for finding in findings]
+    emit([dataclasses.asdict(finding) for finding in findings], as_json, "\n".join(lines))

@@ -1,0 +1,54 @@
+"""What verbs print, and how."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgead.console import Terminal
+from edgead.redaction import printable
+
+if TYPE_CHECKING:
+    from edgead.bundle import Bundle
+    from edgead.runtime.proof import Proof
+
+
+def emit(value: Any, as_json: bool, text: str) -> None:
+    click.echo(json.dumps(value, indent=2) if as_json else "\n".join(map(printable, text.split("\n"))))
+
+
+def prove_here(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
+    from edgead.runtime.golden import demand
+    from edgead.runtime.proof import prove
+
+    console = Terminal()
+    proof = prove(bundle, engine, batch=batch, console=console)
+    console.say(proof.describe())
+    demand(proof.golden, proof.engine)
+    return proof
+
+
+def result_line(result: dict[str, Any]) -> str:
+    from edgead.runtime.result import place_of
+
+    score = "-" if result["score"] is None else f"{result['score']:.6g}"
+    where = result["path"] and click.format_filename(result["path"])
+    where = where or place_of(result["source_id"], result["frame_id"])
+    reason = f"  ({result['reason']})" if result["score"] is None else ""
+    return printable(f"{result['verdict']:<8}{score:<12}{where}{reason}")
+
+
+def ledger_line(summary: dict[str, Any]) -> str:
+    def by_cause(counts: dict[str, int]) -> str:
+        return f" ({', '.join(f'{cause} {count}' for cause, count in counts.items())})" if counts else ""
+
+    line = (
+        f"captured {summary['captured']} = passed {summary['passed']} + failed {summary['failed']} "
+        f"+ unknown {summary['unknown']}{by_cause(summary['unknown_by_cause'])} "
+        f"+ dropped {summary['dropped']}{by_cause(summary['dropped_by_cause'])}"
+    )
+    if summary["reported_by_cause"]:
+        line += f"; reported{by_cause(summary['reported_by_cause'])}"
+    return line

@@ -1,0 +1,154 @@
+"""`edgead predict` and `edgead run`: the verbs that decide."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgead.cli.options import PATH, force_option, json_option, runtime_options
+from edgead.cli.output import emit, ledger_line, result_line
+from edgead.console import Terminal
+from edgead.failures import INTERRUPTED
+
+
+@click.command()
+@click.argument("bundle", type=PATH)
+@click.argument("paths", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--save",
+    type=PATH,
+    help="Folder for overlays (heat where the map is high, the mask outlined) and reconstructions, where there are.",
+)
+@force_option
+@runtime_options
+@json_option
+def predict(
+    bundle: Path,
+    paths: tuple[Path, ...],
+    save: Path | None,
+    force: bool,
+    engine: str,
+    threshold: str | None,
+    as_json: bool,
+) -> None:
+    """Decide on images, and on folders with their subfolders."""
+    from edgead.files import refuse_existing
+    from edgead.runtime.inspector import load
+    from edgead.runtime.ledger import Ledger
+    from edgead.runtime.predict import collect_images
+    from edgead.runtime.predict import predict as decide
+
+    ledger = Ledger()
+    images = collect_images(paths)
+    if images.left_out:
+        click.echo(images.left_out, err=True)
+    refuse_existing((save / name for _, name in images.images) if save else (), force)
+    with (
+        load(bundle, engine=engine, threshold=threshold, console=Terminal()) as inspector,
+        Terminal().bar("inspecting", len(images)) as step,
+    ):
+        results = []
+        for result in decide(inspector, images, save):
+            ledger.enter(result.source_id)
+            ledger.count(result)
+            results.append(result.to_dict())
+            step("")
+            if not as_json:
+                click.echo(result_line(results[-1]))
+    summary = {"bundle": str(bundle), **ledger.snapshot()}
+    if as_json:
+        emit({**summary, "left_out": images.left_out, "results": results}, True, "")
+    else:
+        click.echo(f"{ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN", err=True)
+
+
+@click.command()
+@click.argument("bundle", type=PATH)
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    required=True,
+    metavar="[NAME=]URI",
+    help="Camera, video, folder …; see docs/sources.md. Repeatable; NAME is what results call it.",
+)
+@click.option(
+    "--sink", "sinks", multiple=True, help="jsonl:FILE, sqlite:FILE, mqtt://…; see docs/sinks.md. Repeatable."
+)
+@click.option("--max-frames", type=click.IntRange(1), help="Stop after that many results.")
+@click.option(
+    "--on-full",
+    type=click.Choice(["wait", "drop-oldest", "drop-newest"]),
+    default="drop-oldest",
+    show_default=True,
+    help="When a camera is faster than the engine. Files always wait.",
+)
+@click.option(
+    "--max-staleness",
+    type=float,
+    help="ms: an older picture is UNKNOWN, not inferred. [default: cameras 2000 on the way here; inf for never]",
+)
+@click.option("--deadline", type=float, help="ms from making the picture after which a decision is UNKNOWN.")
+@click.option(
+    "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Most frames in one inference."
+)
+@click.option("--silence", type=float, default=5.0, show_default=True, help="s without a frame until that is reported.")
+@click.option(
+    "--health",
+    type=click.Choice(["live", "all", "off"]),
+    default="live",
+    show_default=True,
+    help="Sources to check for black, blurred, frozen and stretched pictures.",
+)
+@click.option(
+    "--untrained-aspect",
+    type=click.Choice(["report", "unknown"]),
+    default="report",
+    show_default=True,
+    help="When frames have an aspect ratio that no training image had: say it once, or UNKNOWN too.",
+)
+@click.option("--keep-warm", type=float, default=0.0, help="Run the engine on a blank frame after this many idle s.")
+@click.option("--roi", multiple=True, help="What counts: a mask image, or x,y,width,height from 0 to 1. Repeatable.")
+@click.option("--ignore", multiple=True, help="What does not count, in the same form. Repeatable.")
+@click.option("--min-area", type=click.IntRange(0), default=0, help="Pixels; smaller defects pass.")
+@click.option("--boxes", "shapes", flag_value="boxes", multiple=True, help="Put the defects' boxes into the results.")
+@click.option("--contours", "shapes", flag_value="contours", multiple=True, help="Put their outlines into the results.")
+@click.option("--record", type=PATH, help="Folder that keeps frames and results, for --source replay:DIR.")
+@click.option("--shadow", type=PATH, help="A second bundle that runs beside; signal USR1 exchanges the two.")
+@click.option(
+    "--metrics", metavar="PORT", help="Serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT."
+)
+@click.option("--metrics-token", default="", help="Bearer token that requests for metrics must carry; '${NAME}' works.")
+@runtime_options
+@json_option
+def run(bundle: Path, as_json: bool, **options: Any) -> None:
+    """Decide on every frame of one or several sources. Without a sink, results are printed.
+
+    Ctrl-C or signal TERM end it within 15 s: what is captured is still decided and written. A second one ends it at
+    once. Signal HUP reads the bundle again.
+    """
+    from edgead.runtime.signals import ignore_early
+
+    ignore_early()
+    from edgead.runtime.run import run as go
+
+    printed = any(sink.endswith(":-") for sink in options["sinks"])
+    show = None if options["sinks"] or as_json else lambda result: click.echo(result_line(result.to_dict()))
+
+    ended: list[bool] = []
+
+    def finish(summary: dict[str, Any]) -> None:
+        ended.append(True)
+        text = json.dumps(summary) if as_json else ledger_line(summary)
+        click.echo(text, err=printed or not as_json)
+
+    try:
+        go(bundle, on_result=show, on_end=finish, console=Terminal(), **options)
+    except KeyboardInterrupt:
+        if not ended:
+            raise
+        sys.exit(INTERRUPTED)  # everything was decided and written: that is no error

@@ -39,7 +39,7 @@ def interval(failures: int, trials: int, confidence: float = CONFIDENCE) -> tupl
 
 
 def at_least_as_many(count: int, new: int, above: int, held_out: int) -> float:
-    """Return the probability that `count` or more of `new` images lie above a limit that held-out images set.
+    """Return the probability that `count` or more of `new` images score above a limit set by held-out images.
 
     The limit is the score of a held-out image with `above` higher ones. All images are exchangeable: the rate above the
     limit has the beta distribution with `above` + 1 and `held_out` − `above`, the count the beta-binomial one.
@@ -53,7 +53,7 @@ def at_least_as_many(count: int, new: int, above: int, held_out: int) -> float:
 
 
 def _at_most(failures: int, trials: int, rate: float) -> float:
-    """Return the probability of so many failures or fewer; `rate` lies between 0 and 1, both excluded."""
+    """Return the probability of `failures` or fewer; `rate` is between 0 and 1, both excluded."""
     log_rate, log_rest = math.log(rate), math.log1p(-rate)
     return math.fsum(
         math.exp(_log_choose(trials, found) + found * log_rate + (trials - found) * log_rest)

@@ -62,7 +62,7 @@ class Threshold:
     def false_reject_limit(self) -> float:
         """The largest share of good parts that fails, with 95 % confidence; 1 if unknown.
 
-        The average holds over many sets of held-out images; this limit holds for the set at hand. For a
+        The average holds over many sets of held-out images; this limit holds for this one set. For a
         threshold at the k-th smallest of n scores, the share of good parts above it has the beta distribution with
         n + 1 − k and k (Vovk 2012, conditional validity of inductive conformal predictors).
         """

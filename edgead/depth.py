@@ -17,23 +17,23 @@ from edgead.errors import DataError
 
 Depth = NDArray[np.float32]
 DepthRange = tuple[float, float]
-"""The distances of code 1 and of code 255, in the unit of the depth pictures."""
+"""The distances of code 1 and of code 255, in the unit of the depth images."""
 
 NEAREST, FARTHEST = 1, 255
 """Codes; 0 is what was not measured."""
 FOLDER, SUFFIXES = "xyz", (".tiff", ".tif", ".png")
-"""Depth pictures lie beside the folder of colour images, under the same names, as in MVTec 3D-AD."""
+"""Depth images lie beside the folder of colour images, under the same names, as in MVTec 3D-AD."""
 PERCENTILES = (0.1, 99.9)
-"""What counts as the nearest and the farthest of a picture: single points fly far off at the edges of parts."""
+"""Percentiles that count as nearest and farthest of an image: single points are outliers at the edges of parts."""
 MARGIN = 0.1
 """Added to the range at either end, as a share of it: a defect may lie nearer or farther than any good part."""
 
 
 def find_depth_file(image: Path) -> Path:
-    """Return the depth picture of ``…/rgb/NAME.png``: ``…/xyz/NAME.tiff``, .tif or .png.
+    """Return the depth image of ``…/rgb/NAME.png``: ``…/xyz/NAME.tiff``, .tif or .png.
 
     Raises:
-        DataError: there is none; with the name that was looked for.
+        DataError: there is none; with the path that was tried.
     """
     wanted = [image.parent.parent / FOLDER / f"{image.stem}{suffix}" for suffix in SUFFIXES]
     found = next((path for path in wanted if path.is_file()), None)
@@ -43,7 +43,7 @@ def find_depth_file(image: Path) -> Path:
 
 
 def as_depth(picture: NDArray[Any]) -> Depth:
-    """Return the distances of a depth picture, 0 where nothing was measured.
+    """Return the distances of a depth image, 0 where nothing was measured.
 
     Args:
         picture: ``(H, W)`` or ``(H, W, 1)`` of any real type, or ``(H, W, 3)`` points x, y, z, of which z is taken.
@@ -70,10 +70,10 @@ def as_depth(picture: NDArray[Any]) -> Depth:
 
 
 def encode(depth: Depth, depth_range: DepthRange) -> NDArray[np.uint8]:
-    """Turn distances ``(H, W) float32`` into codes; what lies outside the range gets the code of its end.
+    """Turn distances ``(H, W) float32`` into codes; values outside the range get the code of its end.
 
     Raises:
-        DataError: not one measurement lies inside: another unit, or a camera that was moved.
+        DataError: no measurement is inside the range: another unit, or a camera that was moved.
     """
     near, far = depth_range
     measured = depth > 0

@@ -46,7 +46,7 @@ def is_litter(name: str) -> bool:
 
 @dataclass
 class Listing:
-    """What was found.
+    """The content of a folder.
 
     Attributes:
         images: image files, sorted by path; also broken links and what may not be opened: reading them says why.
@@ -158,7 +158,7 @@ def _list_one(path: str, listing: Listing, visited: set[tuple[int, int]]) -> lis
         else:
             listing.left_out[f"{os.path.splitext(entry.name)[1].lower() or 'other'} file"] += 1
     names = {os.path.basename(folder) for folder in folders}
-    if {"rgb", FOLDER} <= names:  # MVTec 3D-AD: depth pictures and masks are not images to decide on
+    if {"rgb", FOLDER} <= names:  # MVTec 3D-AD: depth images and masks are not images to decide on
         folders = [folder for folder in folders if os.path.basename(folder) not in (FOLDER, "gt")]
     return folders
 

@@ -10,21 +10,21 @@ from collections.abc import Iterator
 from edgead.protobuf import fields
 
 GRAPH, FUNCTIONS = 7, 25
-"""Of a ModelProto."""
+"""Field numbers of a ModelProto."""
 NODE, INITIALIZER, SPARSE_INITIALIZER = 1, 5, 15
-"""Of a GraphProto."""
+"""Field numbers of a GraphProto."""
 OPERATOR, ATTRIBUTE = 4, 5
-"""Of a NodeProto."""
+"""Field numbers of a NodeProto."""
 TENSOR, INNER_GRAPH, TENSORS, INNER_GRAPHS, SPARSE_TENSOR, SPARSE_TENSORS = 5, 6, 10, 11, 22, 23
-"""Of an AttributeProto."""
+"""Field numbers of an AttributeProto."""
 VALUES, INDICES = 1, 2
-"""Of a SparseTensorProto."""
+"""Field numbers of a SparseTensorProto."""
 EXTERNAL_DATA = 13
-"""Of a TensorProto."""
+"""Field number of a TensorProto."""
 ENDLESS = ("Loop", "Scan")
 """Operators that repeat a graph as often as a number in the file says."""
 DEEPEST = 16
-"""Graphs inside graphs."""
+"""Deepest nesting of graphs."""
 
 
 class GraphError(ValueError):

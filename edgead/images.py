@@ -34,7 +34,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How the pixels of what becomes a frame are read.
+    """How pixels are read to make a frame.
 
     Attributes:
         bit_depth: significant bits of 16-bit images, 9 to 16 (12 for a camera that stores 12 bits in 16).
@@ -46,7 +46,7 @@ class PixelFormat:
 
     @property
     def channels(self) -> int:
-        """Of a frame: 3, or 4 with depth."""
+        """Channels of a frame: 3, or 4 with depth."""
         return 3 if self.depth_range is None else 4
 
 
@@ -127,7 +127,7 @@ def read_image(path: Path) -> NDArray[Any]:
 
 
 def read_depth(path: Path) -> Depth:
-    """Read a depth picture: one channel, or points x, y, z as in MVTec 3D-AD, of which z is taken.
+    """Read a depth image: one channel, or points x, y, z as in MVTec 3D-AD, of which z is taken.
 
     Returns:
         ``(H, W) float32`` in the file's unit, 0 where nothing was measured.
@@ -140,7 +140,7 @@ def read_depth(path: Path) -> Depth:
 
 
 def with_depth(frame: NDArray[Any], depth: NDArray[Any], depth_range: DepthRange | None, bit_depth: int = 16) -> Frame:
-    """Put a colour image and its depth picture together to the frame that a model with depth takes.
+    """Put a colour image and its depth image together to the frame that a model with depth takes.
 
     Args:
         frame: ``(H, W, 3) uint8 BGR``, or anything else that `to_frame` takes.

@@ -1,4 +1,4 @@
-"""NumPy's archives of arrays, read with limits: what a file says about its size is checked before memory is taken."""
+"""NumPy's archives of arrays, read with limits: the sizes in a file are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGEST = 1 << 30
-"""Bytes of all arrays of a file."""
+"""Most bytes of all arrays in a file."""
 MOST = 32
-"""Arrays in a file."""
+"""Most arrays in a file."""
 Headers = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 

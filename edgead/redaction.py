@@ -33,7 +33,7 @@ _NAMED = re.compile(rf"(?i)({_NAMES}\s?=\s?[\"']?)[^\s&\"',;)}}]+")
 _NAMED_IN_JSON = re.compile(rf"(?i)({_NAMES}[\"']\s*:\s*[\"'])[^\"'\n]*")
 
 _CLOSING = "'\")]}:,.;…"
-"""What may stand behind an address in a sentence."""
+"""Punctuation that may follow an address in a sentence."""
 
 _known: dict[str, str] = {}
 

@@ -116,7 +116,7 @@ def _part(root: Path, name: str) -> Path | None:
 
 
 def _good_images(part: Path, three_d: bool, notes: list[str]) -> tuple[Path, ...]:
-    """Return the images in the one folder of good ones, with its subfolders; what lies beside it is noted."""
+    """Return the images in the folder of good ones and its subfolders; add notes on what is beside it."""
     folders = list_subfolders(part)
     good = [folder for folder in folders if is_good(folder.name)]
     if len(good) > 1:
@@ -152,7 +152,7 @@ def _label(images: Sequence[Path], inside: Path, kind: str, masks: Path) -> tupl
 
 
 def _describe_rest(root: Path, used: set[Path | None]) -> str:
-    """Return a line on what lies beside the parts of a data set."""
+    """Return a line on the folders beside the parts of a data set."""
     beside = {f"{path.name}/": list_folder(path, True) for path in list_subfolders(root) if path not in used}
     beside["images in no folder"] = list_folder(root)
     counts = {

@@ -19,16 +19,16 @@ from edgead.files import sha256
 from edgead.images import COLOUR, PixelFormat, cv2, read_frame
 
 SIDE = 32
-"""Of the small grey picture that near copies are found by, in pixels."""
+"""Side of the small grey image for the search of near copies, pixels."""
 NEAR = 1.0
-"""Grey levels of 255 (root mean square over the small picture, brightness apart) below which two are near copies."""
+"""Near copies differ by less: grey levels of 255, root mean square over the small image, ignoring brightness."""
 ALIKE = 0.99
-"""Correlation of the two above which they are: of a part that hardly has contrast, everything differs by little."""
+"""Near copies correlate by this or more. On a part with little contrast, all images differ by little."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What images are compared by, in the order of their paths.
+    """Hashes and small versions of images for comparison, in the order of their paths.
 
     Attributes:
         hashes: of the decoded pixels and the size; None where the image cannot be read.
@@ -39,7 +39,7 @@ class Pictures:
     small: NDArray[np.float32]
 
     def groups(self) -> tuple[int, ...]:
-        """Return for each image the number of the first one with the same pixels: its own, where there is none."""
+        """Return for each image the number of the first one with the same pixels, which may be its own."""
         first: dict[str, int] = {}
         return tuple(
             number if digest is None else first.setdefault(digest, number) for number, digest in enumerate(self.hashes)

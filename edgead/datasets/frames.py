@@ -24,7 +24,7 @@ class Frames:
         frames: ``[N, H, W, C] uint8``: BGR, and depth where it was asked for.
         paths: the file of each frame, in order.
         skipped: one line for each image that could not be used.
-        fingerprint: SHA-256 over the names and bytes of the files in `paths`, and of their depth pictures.
+        fingerprint: SHA-256 over the names and bytes of the files in `paths`, and of their depth images.
         sizes: (height, width) of each image before it was fitted.
     """
 

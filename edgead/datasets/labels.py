@@ -21,12 +21,12 @@ def match_masks(images: Sequence[Path], inside: Path, folder: Path, kind: str) -
 
     Args:
         images: of one kind.
-        inside: the folder that they lie in, with subfolders.
+        inside: the folder of the images, with subfolders.
         folder: of the masks; need not exist.
         kind: of the defect.
 
     Returns:
-        The labelled images, and a line for each problem: masks that belong to no image or cannot be told apart.
+        The labelled images, and one line per problem: masks without an image, or several possible masks.
     """
     problems: list[str] = []
     files: dict[Path, list[Path]] = {}

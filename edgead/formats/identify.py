@@ -19,9 +19,9 @@ NOT_READ = {
     **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"), "a camera's raw format"),
     **dict.fromkeys((".exr", ".pfm", ".pam", ".psd", ".tga"), "this format"),
 }
-"""Images by their names that are refused: by their suffix, what they are."""
+"""Suffix of unsupported image files ↦ name of the format."""
 IMAGE_SUFFIXES = READ | frozenset(NOT_READ)
-"""Of files that are taken for images where a folder is searched."""
+"""Suffixes that count as images when a folder is searched."""
 
 JPEG_START = b"\xff\xd8"
 
@@ -48,7 +48,7 @@ _REFUSED = {
     "JPEG XL": (b"JXL ", b"\xff\x0a"),
     "GIF": (b"GIF8",),
 }
-"""By the format, what stands at the beginning of a file, or 4 bytes later."""
+"""Format ↦ bytes at the beginning of a file, or 4 bytes later."""
 
 
 def refuse_by_suffix(suffix: str) -> None:

@@ -19,7 +19,7 @@ from edgead.formats.limits import refuse_size
 from edgead.formats.orientation import read_orientation, turn
 
 MAX_SCANS = 200
-"""Of a progressive file; encoders write about ten. Each takes as long as a decoding."""
+"""Most scans of a progressive file. Encoders write about ten; each takes as long as a decoding."""
 HOLE = bytes(16)
 """Zeros in coded data that are a hole, unless the Huffman tables make zeros of flat areas."""
 
@@ -31,7 +31,7 @@ _CUT = "the file is cut short"
 
 @dataclass
 class _Header:
-    """What the segments say; filled while they are read.
+    """Facts from the segments, filled while they are read.
 
     Attributes:
         missing: of each component, by its number, the bits that are still to come of each of its 64 coefficients.
@@ -119,7 +119,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield each segment up to the end marker: its marker, and where its body begins and ends.
 
     Raises:
-        DataError: a segment does not lie in the file, or there is none where one should be.
+        DataError: a segment is not inside the file, or is missing.
     """
     at, scans = 2, 0
     while True:

@@ -7,9 +7,9 @@ import os
 from edgead.errors import ConfigError, DataError
 
 MAX_FILE_BYTES = 1 << 30
-"""Of an image file: it is held in memory as a whole."""
+"""Largest image file: it is held in memory as a whole."""
 MAX_DECODED_BYTES = 1 << 29
-"""Of a decoded image: 178 million pixels of 8 bits, 89 million of 16."""
+"""Largest decoded image: 178 million pixels of 8 bits, 89 million of 16."""
 VARIABLE = "EDGEAD_MAX_IMAGE_MIB"
 """Environment variable that sets another limit for image files than `MAX_DECODED_BYTES`."""
 

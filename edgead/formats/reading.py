@@ -36,7 +36,7 @@ def read_file(path: Path) -> bytes:
 
 
 def _find_hole(file: int, size: int) -> int:
-    """Return where the first part of a file is that was never written; `size` where there is none, or none is known.
+    """Return the position of the first part of a file that was never written; `size` if there is none or it is unknown.
 
     A copy that reserves the whole size first has its full length from the beginning.
     """

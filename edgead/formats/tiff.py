@@ -1,6 +1,6 @@
-"""TIFF: strips and tiles that lie in the file and decode to as many bytes as the picture needs; one page.
+"""TIFF: strips and tiles must be inside the file and decode to as many bytes as the image needs; one page.
 
-OpenCV shows what libtiff could decode, with the rest black or left from before.
+OpenCV returns what libtiff could decode; the rest is black or left over.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _unpacked_size(data: bytes) -> int:
     """Return how many bytes PackBits-coded data are.
 
     Raises:
-        ValueError: a run does not lie in the data.
+        ValueError: a run is not inside the data.
     """
     at = size = 0
     while at < len(data):
@@ -130,5 +130,5 @@ def _unpacked_size(data: bytes) -> int:
         size += count + 1 if count < 128 else 257 - count if count > 128 else 0
         at += count + 2 if count < 128 else 2 if count > 128 else 1
     if at > len(data):
-        raise ValueError("a run does not lie in the data")
+        raise ValueError("a run is not inside the data")
     return size

@@ -112,7 +112,7 @@ def test_what_has_no_depth_is_never_decided_on(rgbd: Inspector, rgbd_parts: Path
     shutil.copytree(rgbd_parts / "test" / "dent" / "rgb", alone)
     [*results] = predict(rgbd, collect_images([alone]))
     assert {result.verdict.value for result in results} == {"UNKNOWN"}
-    assert "xyz/000.tiff (or .tif, .png) is not there" in results[0].reason
+    assert "xyz/000.tiff (or .tif, .png) does not exist" in results[0].reason
     with pytest.raises(
         SourceError, match=r"needs depth, and the source synthetic gives colour alone\.\n.*docs/depth\.md"
     ):

@@ -7,14 +7,22 @@ import itertools
 import json
 import os
 import shutil
+import sys
 import tempfile
+import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgead.errors import ConfigError
+
+if sys.platform != "win32":
+    import fcntl
+
+_thread_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
 @contextmanager
@@ -84,6 +92,43 @@ def new_folder(path: Path) -> Path:
             continue
         return candidate
     raise AssertionError
+
+
+@contextmanager
+def file_lock(path: Path, on_busy: Callable[[], object]) -> Iterator[None]:
+    """Hold a lock that one thread of one process has at a time. The system frees it when the process ends.
+
+    On Windows, and on a file system without locks (some network drives), it only keeps out threads of this process.
+
+    Args:
+        path: of the lock's file, which stays.
+        on_busy: called where another one has the lock. If it returns, the lock is waited for.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    thread_lock = _thread_locks[path.absolute()]
+    if not thread_lock.acquire(blocking=False):
+        on_busy()
+        thread_lock.acquire()
+    try:
+        with path.open("ab") as stream:
+            _lock(stream, on_busy)
+            yield  # closing the file frees the lock
+    finally:
+        thread_lock.release()
+
+
+def _lock(stream: BinaryIO, on_busy: Callable[[], object]) -> None:
+    if sys.platform == "win32":
+        return
+    try:  # lockf, because child processes do not inherit its locks; flock's they do
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        on_busy()
+        fcntl.lockf(stream, fcntl.LOCK_EX)
+    except OSError:  # a file system without locks
+        return
 
 
 def refuse_existing(paths: Iterable[Path], force: bool) -> None:

@@ -83,7 +83,7 @@ def import_checkpoint(
         (temporary / "fp32").mkdir()
         shown = network.reconstruction()
         write_onnx(
-            network.deployable(),
+            network.export_model(),
             size,
             temporary / "fp32" / MODEL,
             kind.sensitive,
@@ -117,7 +117,7 @@ def import_checkpoint(
         assembled = assemble(
             temporary / "fp32",
             facts,
-            reference=lambda frames: run_reference(network.detector(), frames),
+            reference=lambda frames: run_reference(network.reference_model(), frames),
             probes=probes,
             shown=[0, 1, len(probes) // 2, len(probes) // 2 + 1],
             limits=lambda engine: limits_of(engine, normals.frames.frames, false_reject, console),

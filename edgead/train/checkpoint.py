@@ -1,6 +1,6 @@
 """A training run on disk: a folder that is its own checkpoint.
 
-config.json          what is trained, on what, with which seed and versions
+config.json          what is trainable, on what, with which seed and versions
 metrics.jsonl        losses of every step
 state.safetensors    weights, optimiser and position while training; replaced in one step, gone at the end
 next.safetensors     the next state, for one step: it replaces the other if its loss is good
@@ -8,7 +8,7 @@ weights.safetensors  the trained weights; their presence means that the run is f
 curves.png           losses over steps
 synthetic.png        examples of what the network was trained on
 .lock                held by the process that trains here
-sources/NAME         what was learned from another product first; see `edgead.train.sources`
+sources/NAME         what was learned from another product first; see `edgead.train.donors`
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from edgead.errors import CheckpointError, EdgeadError
 from edgead.files import atomic_file, file_lock, write_json
 from edgead.images import PixelFormat
 from edgead.manifest import ImageSizes
-from edgead.schema import SchemaError, Within, left_out
-from edgead.train.method import Method, MethodConfig, Trained, config_from_dict, reconfigure, steps_in_epoch
+from edgead.schema import SchemaError, Within, left_out, stored_as
+from edgead.train.method import Method, MethodConfig, Trainable, config_from_dict, reconfigure, steps_in_epoch
 from edgead.train.methods import get_method
 
 CONFIG, METRICS, STATE, WEIGHTS = "config.json", "metrics.jsonl", "state.safetensors", "weights.safetensors"
@@ -47,7 +47,7 @@ LOCK = ".lock"
 
 
 @dataclass(frozen=True)
-class SourceConfig:
+class DonorConfig:
     """Another product that a run learns from.
 
     Attributes:
@@ -66,7 +66,7 @@ class SourceConfig:
     fingerprint: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """What `config.json` holds: everything that decides the result of a run.
 
@@ -80,12 +80,12 @@ class RunConfig:
         textures: folder of texture pictures, or None.
         textures_fingerprint: SHA-256 over them; empty where there are none, or in runs of before it was kept.
         bit_depth: significant bits of 16-bit images.
-        seed, precision: of the training.
+        seed, mixed_precision: of the training.
         created: UTC, ISO 8601.
         versions: of the packages that matter.
         weights: file of a backbone's weights, or None for its publisher's download.
-        sources: other products whose real defects are learned from.
-        parts_fingerprint, held_out_parts_fingerprint: SHA-256 over the foreground masks of the training images and of
+        donors: other products whose real defects are learned from.
+        masks_fingerprint, held_out_masks_fingerprint: SHA-256 over the foreground masks of the training images and of
             those held out; empty where there are none, the second in runs of before it was kept, too.
         depth_range: of the training images' depth, see `edgead.depth`; None where none is learned from.
         epoch_images: good images that an epoch of the schedule counts: all of them, as published, those held out too.
@@ -93,6 +93,7 @@ class RunConfig:
         devices: what it was trained on, in order.
         departures: what of the published training is done otherwise, in words, when it was started.
         choice: why this preset was taken, where nobody named one.
+        stage_precisions: stage's name ↦ ``"no"`` or ``"bf16"``, as chosen at the start for the precision ``"auto"``.
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
         weights_sha256: of the finished run's weights; None in runs of before it was kept.
@@ -114,22 +115,23 @@ class RunConfig:
     textures: str | None
     bit_depth: Annotated[int, Within(9, 16)]
     seed: int
-    precision: str
+    mixed_precision: str = stored_as("precision")
     created: str
     versions: dict[str, str]
     weights: str | None = None
-    sources: tuple[SourceConfig, ...] = ()
-    parts_fingerprint: str = ""
+    donors: tuple[DonorConfig, ...] = stored_as("sources", ())
+    masks_fingerprint: str = stored_as("parts_fingerprint", "")
     depth_range: DepthRange | None = None
     changes: tuple[str, ...] = ()
     textures_fingerprint: str = ""
-    held_out_parts_fingerprint: str = ""
+    held_out_masks_fingerprint: str = stored_as("held_out_parts_fingerprint", "")
     weights_sha256: str | None = left_out()
     image_sizes: ImageSizes | None = left_out()
     epoch_images: int = 0
     devices: tuple[str, ...] = ()
     departures: tuple[str, ...] = ()
     choice: str = ""
+    stage_precisions: dict[str, str] | None = left_out()
 
     @property
     def steps_in_epoch(self) -> Fraction:
@@ -143,13 +145,18 @@ class RunConfig:
     near_copies: int = 0
 
     @property
+    def precisions(self) -> str | dict[str, str]:
+        """What `edgead.train.fit.fit` takes; ``"auto"`` where it has not been chosen yet."""
+        return self.mixed_precision if self.stage_precisions is None else self.stage_precisions
+
+    @property
     def pixels(self) -> PixelFormat:
         """How images become frames."""
         return PixelFormat(self.bit_depth, self.depth_range)
 
-    def fits_held_out_parts(self, fingerprint: str) -> bool:
+    def fits_held_out_masks(self, fingerprint: str) -> bool:
         """Tell whether the foreground masks of the images held out are those that the run was started with."""
-        return self.held_out_parts_fingerprint in ("", fingerprint)
+        return self.held_out_masks_fingerprint in ("", fingerprint)
 
 
 @contextmanager
@@ -209,13 +216,13 @@ def find_runs(root: Path, method: str, finished: bool, category: str | None = No
     return [folder for _, folder in sorted(found, reverse=True)]
 
 
-def save_weights(folder: Path, trained: Trained) -> None:
+def save_weights(folder: Path, trainable: Trainable) -> None:
     """Write the final weights; the state that was needed to go on is removed.
 
     Their hash goes into the run's configuration first: a finished run has both.
     """
-    content = _pack(dict(trained.network.state_dict()), {})
-    if (folder / CONFIG).is_file():  # not what was learned from a source, which is no run
+    content = _pack(dict(trainable.network.state_dict()), {})
+    if (folder / CONFIG).is_file():  # not what was learned from a donor, which is no run
         run = load_run_config(folder)
         save_run_config(folder, dataclasses.replace(run, weights_sha256=hashlib.sha256(content).hexdigest()))
     _write(folder / WEIGHTS, content)
@@ -270,10 +277,9 @@ def load_weights(network: torch.nn.Module, folder: Path, sha256: str | None = No
 
 def build_method(run: RunConfig) -> Method:
     """Make the method of a run, with weights drawn from its seed."""
-    kind = get_method(run.method)
     config = stored_config(run)
     torch.manual_seed(run.seed)
-    return kind(config)
+    return get_method(run.method)(config)
 
 
 def stored_config(run: RunConfig) -> MethodConfig:
@@ -298,15 +304,17 @@ class State:
     first_loss: float = math.nan
 
 
-def save_next_state(folder: Path, trained: Trained, optimizers: Sequence[torch.optim.Optimizer], state: State) -> None:
-    """Write weights, each player's optimiser and position as one file that is whole or not there at all.
+def save_next_state(
+    folder: Path, trainable: Trainable, optimizers: Sequence[torch.optim.Optimizer], state: State
+) -> None:
+    """Write weights, each optimiser and position as one file that is whole or not there at all.
 
     It counts once `keep_next_state` has put it into the place of the last one.
     """
-    tensors = {f"network/{name}": value for name, value in trained.network.state_dict().items()}
-    for player, optimizer in enumerate(optimizers):
+    tensors = {f"network/{name}": value for name, value in trainable.network.state_dict().items()}
+    for turn, optimizer in enumerate(optimizers):
         for index, values in optimizer.state_dict()["state"].items():
-            tensors.update({f"optimizer/{player}/{index}/{name}": value for name, value in values.items()})
+            tensors.update({f"optimizer/{turn}/{index}/{name}": value for name, value in values.items()})
     _write(folder / NEXT, _pack(tensors, {name: json.dumps(value) for name, value in vars(state).items()}))
 
 
@@ -322,7 +330,7 @@ def drop_next_state(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]] | None:
+def load_state(folder: Path, trainable: Trainable) -> tuple[State, dict[str, Tensor]] | None:
     """Restore the network of an unfinished run.
 
     Returns:
@@ -340,7 +348,7 @@ def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]
         state = schema.read(State, {name: value for name, value in found.items() if value == value})  # without NaN
         tensors = load_file(path)
         network = {name.removeprefix("network/"): value for name, value in tensors.items() if name[0] == "n"}
-        trained.network.load_state_dict(network)
+        trainable.network.load_state_dict(network)
     except (OSError, SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be resumed from: {error}\nBring it back, or delete it: what was trained then begins anew."
@@ -359,13 +367,13 @@ def load_position(folder: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, player: int, tensors: Mapping[str, Tensor]) -> None:
-    """Give a player's new optimiser the state of its saved one, each tensor in the memory layout of its parameter."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, turn: int, tensors: Mapping[str, Tensor]) -> None:
+    """Give a new optimiser the state of its saved one, each tensor in the memory layout of its parameter."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         owner, index, name = key.split("/")
-        if int(owner) != player:
+        if int(owner) != turn:
             continue
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:

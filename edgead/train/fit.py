@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from edgead.train.checkpoint import (
     save_weights,
     trim_metrics,
 )
-from edgead.train.method import Arrays, Batch, Stage, Trained
+from edgead.train.method import Arrays, Batch, Stage, Trainable
 
 SAVE_SECONDS = 60.0
 """Time between two saved states: what a kill can cost."""
@@ -58,13 +58,13 @@ CALM = 100
 
 
 def fit(
-    trained: Trained,
+    trainable: Trainable,
     stages: list[Stage],
     folder: Path,
     *,
     seed: int,
     device: str = "auto",
-    precision: str = "no",
+    mixed_precision: str | Mapping[str, str] = "no",
     workers: int = 0,
     console: Console | None = None,
     save_seconds: float = SAVE_SECONDS,
@@ -72,12 +72,12 @@ def fit(
     """Run stages to the end and write the network's weights; go on where `folder` holds a saved state.
 
     Args:
-        trained: its network is trained in place.
-        stages: from `Method.stages`, or a lesson's.
+        trainable: its network is trained in place.
+        stages: from `Method.stages`, or a pretraining's.
         folder: the run's folder.
         seed: of every random choice.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        precision: ``"no"`` (float32), ``"bf16"`` or ``"fp16"``.
+        mixed_precision: ``"no"`` (float32), ``"bf16"`` or ``"fp16"``; or, by the stage's name, ``"no"`` or ``"bf16"``.
         workers: processes that prepare examples; 0 prepares them in this one. The result is the same.
         console: shows a progress bar with loss and remaining time.
         save_seconds: time between saved states.
@@ -88,11 +88,11 @@ def fit(
         DeviceError: the device is not there.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the state is saved first.
     """
-    accelerator = make_accelerator(device, precision, turns=any(stage.players for stage in stages))
+    accelerator = make_accelerator(device, mixed_precision, alternating=any(stage.alternating for stage in stages))
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         drop_next_state(folder)
-    saved, console = load_state(folder, trained), console or Console()
+    saved, console = load_state(folder, trainable), console or Console()
     if saved:
         stage = stages[saved[0].stage]
         console.say(f"Going on with '{stage.name}' after step {saved[0].step} of {stage.steps}")
@@ -112,18 +112,25 @@ def fit(
             raise ConfigError(f"batch_size {stage.batch_size} cannot be shared by {processes} processes{even}.")
         resumed = saved if saved and index == saved[0].stage else None
         stage.prepare(accelerator.device, console.track(f"preparing {stage.name}"))
-        loop = StageLoop(trained, stage, index, folder, accelerator, seed, resumed)
+        loop = StageLoop(trainable, stage, index, folder, accelerator, seed, resumed)
+        loop.mixed_precision = precision_of(stage, mixed_precision)
         loop.run(workers, console, save_seconds)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        save_weights(folder, trained)
+        save_weights(folder, trainable)
 
 
-def make_accelerator(device: str, precision: str, turns: bool = False) -> Accelerator:
+def precision_of(stage: Stage, mixed_precision: str | Mapping[str, str]) -> str:
+    """Return the precision of one stage."""
+    return mixed_precision if isinstance(mixed_precision, str) else mixed_precision.get(stage.name, "no")
+
+
+def make_accelerator(device: str, mixed_precision: str | Mapping[str, str], alternating: bool = False) -> Accelerator:
     """Make the Accelerator for a device; processes started by ``accelerate launch`` get theirs from it.
 
-    Where players take `turns`, a loss reaches only some of the weights, and a second forward must not overwrite
-    buffers that the first one's backward still needs.
+    It scales the losses for fp16; autocast for bf16 is `StageLoop.step`'s. With `alternating` optimisers a loss
+    reaches only some of the weights, and a second forward must not overwrite buffers that the first one's backward
+    still needs.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ConfigError(f"There is no device '{device}'; give auto, cpu, cuda or cuda:N.")
@@ -146,10 +153,11 @@ def make_accelerator(device: str, precision: str, turns: bool = False) -> Accele
     AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps the first choice of a process forever
     try:
         shared = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-        handlers = [shared] if turns else []
-        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=handlers)
+        handlers = [shared] if alternating else []
+        scaled = "fp16" if mixed_precision == "fp16" else "no"
+        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=scaled, kwargs_handlers=handlers)
     except (ValueError, RuntimeError) as error:
-        raise DeviceError(f"Cannot train with precision '{precision}' on '{device}': {error}") from error
+        raise DeviceError(f"Cannot train with mixed precision '{mixed_precision}' on '{device}': {error}") from error
     finally:
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
     if accelerator.num_processes > 1:
@@ -209,7 +217,7 @@ class StageLoop:
 
     def __init__(
         self,
-        trained: Trained,
+        trainable: Trainable,
         stage: Stage,
         index: int,
         folder: Path,
@@ -217,16 +225,17 @@ class StageLoop:
         seed: int,
         resumed: tuple[State, dict[str, torch.Tensor]] | None,
     ) -> None:
-        self.trained, self.stage, self.index, self.folder = trained, stage, index, folder
+        self.trainable, self.stage, self.index, self.folder = trainable, stage, index, folder
         self.accelerator, self.seed, self.save_cost = accelerator, seed, 0.0
-        owned = [stage.module.get_submodule(player).parameters() for player in stage.players or ("",)]
+        self.mixed_precision = "no"
+        owned = [stage.module.get_submodule(name).parameters() for name in stage.alternating or ("",)]
         self.optimizers = [stage.optimizer([weight for weight in own if weight.requires_grad]) for own in owned]
         self.first, self.first_loss = 0, math.nan
         self.calm, self.stopping = CALM, False
         if resumed:
             self.first, self.first_loss = resumed[0].step, resumed[0].first_loss
-            for player, optimizer in enumerate(self.optimizers):
-                restore_optimizer(optimizer, player, resumed[1])
+            for turn, optimizer in enumerate(self.optimizers):
+                restore_optimizer(optimizer, turn, resumed[1])
             if accelerator.scaler is not None and resumed[0].scaler:
                 accelerator.scaler.load_state_dict(resumed[0].scaler)
         self.module, *self.prepared = accelerator.prepare(stage.module, *self.optimizers)
@@ -279,8 +288,10 @@ class StageLoop:
         device = self.accelerator.device
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         values, sum_of_all = {}, 0.0
-        for player, optimizer in enumerate(self.prepared):
-            losses = self.module(batch, *self.stage.players[player : player + 1])
+        for turn, optimizer in enumerate(self.prepared):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.mixed_precision == "bf16"):
+                losses = self.module(batch, *self.stage.alternating[turn : turn + 1])
+            losses = {name: loss.float() for name, loss in losses.items()}
             total = torch.stack([loss for loss in losses.values() if loss.requires_grad]).sum()
             values.update({name: float(value.detach()) for name, value in losses.items()})
             sum_of_all += float(total.detach())
@@ -320,7 +331,7 @@ class StageLoop:
     def _diverged(self, what: str, where: str) -> TrainingError:
         state = self.folder / STATE
         kept = f"The last saved state, {state}, is kept." if state.is_file() else "No state had been saved yet."
-        overflow = ", or fp16 overflow (--precision bf16)" if self.accelerator.mixed_precision == "fp16" else ""
+        overflow = ", or fp16 overflow (--mixed-precision bf16)" if self.accelerator.mixed_precision == "fp16" else ""
         return TrainingError(
             f"{what} of stage '{self.stage.name}' ({where}).\n"
             f"Likely cause: a {self.stage.rate} that is too high{overflow}. {kept}",
@@ -336,14 +347,14 @@ class StageLoop:
 
     def _save(self, step: int) -> None:
         started = time.monotonic()
-        weights = self.trained.network.state_dict().items()
+        weights = self.trainable.network.state_dict().items()
         if broken := [name for name, value in weights if not value.isfinite().all()]:  # a finite loss may do that
             raise self._diverged(f"The weights are not finite after step {step}", f"{len(broken)}, first {broken[0]}")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             scaler: dict[str, Any] = {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict()
             state = State(self.index, step, scaler, self.first_loss)
-            save_next_state(self.folder, self.trained, self.optimizers, state)
+            save_next_state(self.folder, self.trainable, self.optimizers, state)
         self.save_cost = time.monotonic() - started
 
 

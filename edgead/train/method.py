@@ -1,7 +1,7 @@
 """The contract between a published method and everything else.
 
 A method is one file in `edgead.train.methods`: a frozen configuration, a network, how it is trained (`stages`) and
-the graph it becomes (`detector`). The loop, the export and the runtime know nothing else about it.
+the graph it becomes (`reference_model`). The loop, the export and the runtime know nothing else about it.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ class Stage:
         prepare: called once with the network in its place, on its device, before the optimiser is made and the first
             example is drawn: freezes what this stage leaves alone, computes what does not change while it lasts. It
             must depend on the network's weights alone, because it is called again when a run is resumed.
-        players: names of submodules that take turns in every step, each with an optimiser of its own over its own
-            parameters; ``forward(batch, player)`` then gives what this one minimises, against the others' latest
-            weights. Where there are none, the whole module is the only player.
+        alternating: names of submodules that take turns in every step, each with an optimiser of its own over its own
+            parameters; ``forward(batch, name)`` then returns what this one minimises, against the others' latest
+            weights. Where empty, one optimiser trains the whole module.
         rate: name of the setting that is the optimiser's step size, for what is said where training diverges.
         in_halves: the loss treats the halves of a batch differently: no process may get an odd share.
     """
@@ -120,12 +120,12 @@ class Stage:
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
     schedule: Callable[[int], float]
     prepare: Callable[[torch.device, Track], None] = lambda device, track: None
-    players: tuple[str, ...] = ()
+    alternating: tuple[str, ...] = ()
     rate: str = "learning_rate"
     in_halves: bool = False
 
 
-class Trained(Protocol):
+class Trainable(Protocol):
     """What has a network that stages train."""
 
     @property
@@ -133,7 +133,7 @@ class Trained(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class Donor:
     """Another product whose real defects a method may learn from.
 
     Attributes:
@@ -154,15 +154,16 @@ class TrainingData:
     Attributes:
         normals: ``[N, H, W, C] uint8``, fitted training images: BGR, and depth where the configuration takes it.
         textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
-        sources: what was learned from each other product with real defects (`Lesson.learned`); most methods take none.
-        parts: ``[N, H, W]``, where on each image the part is, if somebody has made masks (`edgead.train.foreground`).
+        donors: the defects transferred from each other product (`Pretraining.transferred`); most methods take none.
+        foreground_masks: ``[N, H, W] bool``, the part on each image, where the user has masks
+            (`edgead.train.foreground`).
         epoch: optimiser steps in an epoch, from `RunConfig.steps_in_epoch`; counted from `normals` where None.
     """
 
     normals: NDArray[np.uint8]
     textures: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))
-    sources: tuple[Arrays, ...] = ()
-    parts: NDArray[np.bool_] | None = None
+    donors: tuple[Arrays, ...] = ()
+    foreground_masks: NDArray[np.bool_] | None = None
     epoch: Fraction | None = None
 
     def steps_in_epoch(self, config: MethodConfig) -> Fraction:
@@ -171,18 +172,18 @@ class TrainingData:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
-    """What a method learns from a source before its own training, in files that other runs can take up.
+class Pretraining:
+    """What a method learns from a donor before its own training, in files that other runs can take up.
 
     Attributes:
         network, stages: trained as a method's own are.
-        learned: after the training, what `Method.stages` and `Method.example` need of it.
+        transferred: after the training, what `Method.stages` and `Method.example` need of it.
         picture: what was learned, to look at: rows of ``[N, H, W, 3] uint8 BGR``.
     """
 
     network: nn.Module
     stages: list[Stage]
-    learned: Callable[[], Arrays]
+    transferred: Callable[[], Arrays]
     picture: Callable[[], list[NDArray[np.uint8]]]
 
 
@@ -202,11 +203,11 @@ class Card:
     """Where the pixel map comes from."""
     needs: str
     """What training needs beside good images."""
-    protocol: str = ""
-    """What has to be said beside every figure of a run that learned from sources; empty where a method takes none."""
-    without_sources: str = ""
+    reporting_note: str = ""
+    """What has to be said beside every figure of a run that learned from donors; empty where a method takes none."""
+    without_donors: str = ""
     """What it does without any."""
-    unseen: str = ""
+    visibility_hint: str = ""
     """What to do where its synthetic anomalies cannot be seen on the good images; empty where they always can."""
 
 
@@ -238,7 +239,7 @@ class Official:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Where `Method.deployable` holds the good image that the network sees in a frame.
+    """Where `Method.export_model` holds the good image that the network sees in a frame.
 
     Attributes:
         module: dotted name of the submodule with the output ``[N, 3 or more, H, W]``, of which three channels are BGR.
@@ -265,9 +266,11 @@ class Method(ABC):
     takes_textures: ClassVar[bool] = True
     """Whether synthetic anomalies are filled with pictures (--textures)."""
     sensitive: ClassVar[tuple[str, ...]] = ()
-    """Dotted names of submodules of `deployable` that stay in float32 in a bundle of lower precision, in every graph:
+    """Dotted names of submodules of `export_model` that stay in float32 in a bundle of lower precision, in every graph:
     flows, sums over many channels, exponentials, cosines, distances, the score. A list's name stands for its members.
-    A name must be of a module that `deployable` calls; `edgead.export.to_onnx` refuses another."""
+    A name must be of a module that `export_model` calls; `edgead.export.to_onnx` refuses another."""
+    float32_only: ClassVar[str] = ""
+    """Why ``--mixed-precision auto`` never takes bfloat16 for this method; empty where it may."""
     official: ClassVar[Official | None] = None
     """How the published code's checkpoints are read; None where that is not known."""
 
@@ -277,8 +280,8 @@ class Method(ABC):
     @abstractmethod
     def __init__(self, config: Any) -> None: ...
 
-    def lesson(self, source: Source) -> Lesson:
-        """Return what is to be learned from another product's real defects, if the method takes sources at all."""
+    def pretraining(self, donor: Donor) -> Pretraining:
+        """Return what is to be learned from another product's real defects, if the method takes donors at all."""
         raise NotImplementedError
 
     def load_pretrained(self, weights: Path | None) -> None:
@@ -322,11 +325,11 @@ class Method(ABC):
         """
 
     def render(self, frame: NDArray[np.uint8], learned: Arrays, number: int) -> Arrays:
-        """Put one defect that was learned from a source on a good image ``[H, W, 3] uint8 BGR``, as it was learned.
+        """Put one defect that was learned from a donor on a good image ``[H, W, 3] uint8 BGR``, as it was learned.
 
         Args:
             frame: the good image, fitted.
-            learned: from one source (`Lesson.learned`).
+            learned: from one donor (`Pretraining.transferred`).
             number: of the defect, from 0.
 
         Returns:
@@ -335,22 +338,22 @@ class Method(ABC):
         Raises:
             ConfigError: there is no such defect, or the method learns none.
         """
-        raise ConfigError(f"{self.name} learns no defects from sources; leave out --defect.")
+        raise ConfigError(f"{self.name} learns no defects from donors; leave out --defect.")
 
     def visible(self, data: TrainingData, rng: np.random.Generator) -> float:
         """Return the share of what training draws as anomalies that can be seen; the rest are good images to it."""
         return 1.0
 
     @abstractmethod
-    def detector(self) -> nn.Module:
+    def reference_model(self) -> nn.Module:
         """Return the reference graph, in evaluation mode, sharing the network's weights.
 
         ``frames [N, H, W, C] uint8 -> scores [N] float32, maps [N, H, W] float32``
         """
 
     @abstractmethod
-    def deployable(self) -> nn.Module:
-        """Return a new module, equal to `detector` up to rounding, rewritten to be fast where it is deployed."""
+    def export_model(self) -> nn.Module:
+        """Return a new module, equal to `reference_model` up to rounding, rewritten to be fast where it is deployed."""
 
 
 def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -> MethodConfig:

@@ -237,7 +237,7 @@ def test_transfusion_is_configured_as_its_weights_say(parts: Path, tmp_path: Pat
     frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     scores, maps = OnnxRuntimeEngine(bundle.model).infer(frames)
     with torch.no_grad():
-        expected, expected_maps = made.detector()(torch.from_numpy(frames))
+        expected, expected_maps = made.reference_model()(torch.from_numpy(frames))
     assert np.abs(scores - expected.numpy()).max() < 1e-4
     assert np.abs(maps - expected_maps.numpy()).max() < 1e-4
 
@@ -272,7 +272,7 @@ def test_transfusion_with_depth_has_the_published_scale(rgbd_parts: Path, tmp_pa
     x = np.dstack([colour, (z - 1.1) / 1.1 * (z > 0)]).transpose(2, 0, 1).astype(np.float32)
     planes = torch.from_numpy(x[None])
     with torch.no_grad():
-        detector = made.detector()
+        detector = made.reference_model()
         left, total = detector.reverse(planes)  # type: ignore[operator]
         maps = published_map(planes, left, total, steps=2)
     assert score[0] == pytest.approx(float(maps.max()), abs=5e-3)  # 254 steps of depth

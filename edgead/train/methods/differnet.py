@@ -41,7 +41,7 @@ from edgead.train.method import (
     Stage,
     TrainingData,
 )
-from edgead.train.synthetic import synthesise
+from edgead.train.synthetic import make_anomaly
 
 BOUND = 1e6
 """The published code cuts the output of a coupling off here; a flow that comes near is broken anyway."""
@@ -274,7 +274,7 @@ class DiffernetNetwork(nn.Module):
 
     def pooled(self, image: Tensor) -> Tensor:
         """Normalised ``[N, 3, H, W]`` to the flow's input ``[N, D]``."""
-        return torch.cat([found.mean(dim=(2, 3)) for found in self.features(image)], dim=1)
+        return torch.cat([found.float().mean(dim=(2, 3)) for found in self.features(image)], dim=1)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Negative log-likelihood per dimension, without constants (paper, eq. 5).
@@ -291,7 +291,7 @@ class DiffernetNetwork(nn.Module):
         return {"likelihood": (0.5 * z.square().sum(dim=1) - volume).mean() / z.shape[1]}
 
 
-class Detector(nn.Module):
+class ReferenceModel(nn.Module):
     """The published scoring at fixed angles, all of them in one batch, and the pixel map."""
 
     sources: Tensor
@@ -493,13 +493,13 @@ class Differnet(Method):
         return np.asarray(self.network.pooled(normalise(views)).cpu().numpy())
 
     def example(self, data: TrainingData, rng: np.random.Generator) -> Arrays:
-        image, mask = synthesise(rng, data.normals[rng.integers(len(data.normals))], data.textures)
+        image, mask = make_anomaly(rng, data.normals[rng.integers(len(data.normals))], data.textures)
         return {"frame": np.round(image * 255).astype(np.uint8), "mask": mask}
 
-    def detector(self) -> nn.Module:
-        return Detector(self.network, self.config).eval()
+    def reference_model(self) -> nn.Module:
+        return ReferenceModel(self.network, self.config).eval()
 
-    def deployable(self) -> nn.Module:
-        detector = Detector(copy.deepcopy(self.network), self.config)
+    def export_model(self) -> nn.Module:
+        detector = ReferenceModel(copy.deepcopy(self.network), self.config)
         detector.planes = fold_normalisation(detector.network.feature_extractor)
         return detector.eval()

@@ -221,7 +221,7 @@ def _planar(frames: Tensor) -> Tensor:
     return frames.float().permute(0, 3, 1, 2) / 255
 
 
-class Detector(nn.Module):
+class ReferenceModel(nn.Module):
     """The published inference: softmax, no smoothing of the map; score = maximum of its 21×21 mean."""
 
     def __init__(self, network: DraemNetwork) -> None:
@@ -235,7 +235,7 @@ class Detector(nn.Module):
         return pooled.amax(dim=(1, 2, 3)), maps[:, 0]
 
 
-class Deployable(nn.Module):
+class ExportModel(nn.Module):
     """The same function in fewer operations.
 
     The softmax over two classes is the sigmoid of the difference of their logits, so the last convolution gives that
@@ -380,8 +380,8 @@ class Draem(Method):
             _, augmented, mask = self._draw(rng, data, 1.0)
         return {"frame": np.round(augmented * 255).astype(np.uint8), "mask": mask}
 
-    def detector(self) -> nn.Module:
-        return Detector(self.network).eval()
+    def reference_model(self) -> nn.Module:
+        return ReferenceModel(self.network).eval()
 
-    def deployable(self) -> nn.Module:
-        return Deployable(self.network, self.config.size).eval()
+    def export_model(self) -> nn.Module:
+        return ExportModel(self.network, self.config.size).eval()

@@ -27,12 +27,12 @@ from edgead.train.method import (
     TrainingData,
 )
 from edgead.train.methods.transfusion.config import TransfusionConfig
-from edgead.train.methods.transfusion.deployable import Deployable
-from edgead.train.methods.transfusion.detector import Detector
 from edgead.train.methods.transfusion.diffusion import COLOURS, LAST, blend, losses
 from edgead.train.methods.transfusion.examples import draw_example, measured, to_frame, to_image, widened
+from edgead.train.methods.transfusion.export_model import ExportModel
 from edgead.train.methods.transfusion.network import UNet
 from edgead.train.methods.transfusion.planes import LEARNED
+from edgead.train.methods.transfusion.reference_model import ReferenceModel
 
 MOST_DRAWS = 1000
 """Examples drawn for one that shows an anomaly; one in seventy does not where the whole picture is the part."""
@@ -202,8 +202,8 @@ class Transfusion(Method):
         blended[:, :, COLOURS:] = (made.normal + opacity * made.anomaly)[:, :, COLOURS:]
         return {"frame": to_frame(blended.astype(np.float32)), "mask": made.mask}
 
-    def detector(self) -> nn.Module:
-        return Detector(self.network.model, self.config).eval()
+    def reference_model(self) -> nn.Module:
+        return ReferenceModel(self.network.model, self.config).eval()
 
-    def deployable(self) -> nn.Module:
-        return Deployable(self.network.model, self.config).eval()
+    def export_model(self) -> nn.Module:
+        return ExportModel(self.network.model, self.config).eval()

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from edgead.train.maps import box_mean
 from edgead.train.methods.transfusion.config import TransfusionConfig
-from edgead.train.methods.transfusion.detector import MASK_SCALE, WINDOW
 from edgead.train.methods.transfusion.diffusion import COLOURS, LAST, schedule
 from edgead.train.methods.transfusion.network import (
     FINAL_NORM_GROUPS,
@@ -21,9 +20,10 @@ from edgead.train.methods.transfusion.network import (
     UNet,
 )
 from edgead.train.methods.transfusion.planes import to_planes
+from edgead.train.methods.transfusion.reference_model import MASK_SCALE, WINDOW
 
 
-class Deployable(nn.Module):
+class ExportModel(nn.Module):
     """The detector's function, unrolled and in fewer operations.
 
     * Every step's embedded time is part of the bias of a convolution; all steps share the weights.

@@ -22,7 +22,7 @@ class Head(nn.Module):
         return means.amax(dim=(1, 2, 3)), maps[:, 0]
 
 
-class Detector(nn.Module):
+class ReferenceModel(nn.Module):
     """The published inference; `window` is `DreptConfig.score_window`."""
 
     def __init__(self, network: UNet, window: int) -> None:
@@ -34,7 +34,7 @@ class Detector(nn.Module):
         return scores, maps
 
 
-class Deployable(nn.Module):
+class ExportModel(nn.Module):
     """The same function in fewer operations.
 
     * Batch norms are part of the convolutions before them, transposed ones too.

@@ -17,7 +17,7 @@ MASK_SCALE = FIRST / LAST
 """The published code adds 18 masks and divides by 19. The order of scores does not depend on it, thresholds do."""
 
 
-class Detector(nn.Module):
+class ReferenceModel(nn.Module):
     """Masks of all steps and the change of the image, smoothed; score = the map's maximum.
 
     With fewer steps the masks are averaged, so that the scale of the map stays the same.

@@ -15,7 +15,7 @@ from edgead.train.methods.aand.config import AandConfig
 from edgead.train.methods.aand.network import TINY, AandNetwork, Amplifier, Block
 
 
-class Detector(nn.Module):
+class ReferenceModel(nn.Module):
     """The published scoring: cosine distances of all levels, upsampled and added, Gaussian; score = its maximum."""
 
     window: Tensor
@@ -40,7 +40,7 @@ class Detector(nn.Module):
         return F.conv2d(padded, self.window[None, None, None])
 
 
-class Deployable(nn.Module):
+class ExportModel(nn.Module):
     """The same function in fewer and faster operations.
 
     * Upsampling and Gaussian are two constant matrices for each level.

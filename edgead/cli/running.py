@@ -92,7 +92,7 @@ def predict(
 @click.option(
     "--max-staleness",
     type=float,
-    help="Frames older than this many ms are UNKNOWN; inf: never. [default: for cameras, 2000 ms before arrival]",
+    help="Frames older than this many ms are UNKNOWN; inf: never. [default: cameras 2000 in transit]",
 )
 @click.option("--deadline", type=float, help="Decisions later than this many ms after exposure are UNKNOWN.")
 @click.option(
@@ -130,7 +130,7 @@ def predict(
 @click.option(
     "--metrics-token",
     default="",
-    help="Bearer token that metrics requests must carry; '${NAME}' reads an environment variable.",
+    help="Bearer token for metrics requests; '${NAME}' reads an environment variable.",
 )
 @json_option
 def run(bundle: Path, as_json: bool, **options: Any) -> None:

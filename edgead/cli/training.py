@@ -102,7 +102,7 @@ def _refuse_others(*allowed: str) -> None:
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
 @json_option
 def synthesise(run_folder: Path, out: Path, as_json: bool, **options: Any) -> None:
-    """Write the synthetic anomalies that a run trains on as pictures with masks."""
+    """Write synthetic anomalies of a run as pictures with masks."""
     from edgead.train.synthesise import synthesise as draw
 
     paths = draw(run_folder, out, console=Terminal(), **options)

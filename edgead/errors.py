@@ -92,6 +92,11 @@ def describe(error: Exception) -> str:
     return str(error) if isinstance(error, EdgeadError) else f"{type(error).__name__}: {error}"
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its kind where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional package at its first use.
 

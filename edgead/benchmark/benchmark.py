@@ -16,13 +16,13 @@ import numpy as np
 
 from edgead.benchmark.accuracy import FPR_LIMIT, METRICS, OWN_THRESHOLD, Miss, measure_accuracy, share_with_interval
 from edgead.benchmark.latency import measure_latency
-from edgead.benchmark.machine import describe_machine, versions
 from edgead.console import Console
 from edgead.datasets import Category, open_categories
 from edgead.datasets.copies import find_copies
 from edgead.errors import DataError, require
 from edgead.files import new_folder, refuse_existing, write_json, write_text
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
+from edgead.machine import describe_machine, versions
 from edgead.runtime.inspector import Inspector, load
 
 TIMED_FRAMES = 32

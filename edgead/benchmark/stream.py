@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from edgead.benchmark.latency import percentiles
-from edgead.benchmark.machine import describe_machine, versions
 from edgead.decision import Verdict
 from edgead.errors import DeviceError
 from edgead.files import write_json
 from edgead.images import Frame, fit_frame
+from edgead.machine import describe_machine, versions
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.result import Result

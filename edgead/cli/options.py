@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
+from edgead.runtime.engine_table import ENGINES
+
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
-ENGINES = ("onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "tensorrt")
 
 
 def json_option(function: F) -> F:
@@ -30,7 +31,7 @@ def runtime_options(function: F) -> F:
 
 
 def engine_option(function: F) -> F:
-    return click.option("--engine", default="auto", show_default=True, help=f"auto, {', '.join(ENGINES)}.")(function)
+    return click.option("--engine", default="auto", show_default=True, help=f"{', '.join(ENGINES)}.")(function)
 
 
 _PRECISION_OPTIONS = (

@@ -13,7 +13,8 @@ from typing import Any
 
 from edgead.console import Console
 from edgead.errors import SourceError, describe
-from edgead.runtime.inspector import Inspector, load, refuse_other_depth
+from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
+from edgead.runtime.inspector import load
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.metrics_server import MetricsServer, parse_address
 from edgead.runtime.record import Recorder
@@ -80,7 +81,7 @@ def run(
     say = console.say
     address = None if metrics is None else parse_address(metrics)
 
-    def open_inspector(path: Path) -> Inspector:
+    def open_inspector(path: Path) -> FrameInspector:
         opened = load(
             path,
             engine=engine,
@@ -172,14 +173,14 @@ class Control:
         interrupted, asked_to_end: by INT; by INT or TERM.
     """
 
-    def __init__(self, open_inspector: Callable[[Path], Inspector], say: Callable[[str], None]) -> None:
+    def __init__(self, open_inspector: Callable[[Path], FrameInspector], say: Callable[[str], None]) -> None:
         self._open, self._say = open_inspector, say
         self.shadow: Shadow | None = None
         self.finish: Callable[[], None] = lambda: None
         self._stream: Stream | None = None
         self._reloads: queue.SimpleQueue[Path] = queue.SimpleQueue()
         self._early: list[Callable[[], None]] = []
-        self._opened: set[Inspector] = set()
+        self._opened: set[FrameInspector] = set()
         self._ends = 0
         self._ended = threading.Event()
         self.interrupted = self.asked_to_end = False
@@ -280,7 +281,7 @@ class Control:
         """Put a bundle's new state where its old one is by then: USR1 may come while it is read."""
         new = self._open(path)
         self._opened.add(new)
-        done: queue.SimpleQueue[Inspector | Exception] = queue.SimpleQueue()
+        done: queue.SimpleQueue[FrameInspector | Exception] = queue.SimpleQueue()
 
         def exchange() -> None:
             try:
@@ -302,7 +303,7 @@ class Control:
         self._say(f"The bundle was read again: {new.bundle.manifest.name}")
         self._retire(outcome)
 
-    def _retire(self, inspector: Inspector) -> None:
+    def _retire(self, inspector: FrameInspector) -> None:
         self._opened.discard(inspector)
         try:
             inspector.close()

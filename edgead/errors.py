@@ -23,6 +23,9 @@ import importlib.util
 from types import ModuleType
 from typing import ClassVar
 
+INTERRUPTED = 130
+"""Exit code of a process that Ctrl-C or TERM ended, as shells have it."""
+
 
 class EdgeadError(Exception):
     """Base of all errors raised on purpose. `exit_code` is what the command line returns."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgead.console import Console
-from edgead.errors import SourceError, describe
+from edgead.errors import INTERRUPTED, SourceError, describe
 from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
 from edgead.runtime.inspector import load
 from edgead.runtime.ledger import Ledger
@@ -22,7 +22,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.rules import describe_threshold
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.signals import listen
-from edgead.runtime.sink_worker import SinkWorker, to_prometheus
+from edgead.runtime.sink_worker import SinkWorker, close_all, to_prometheus
 from edgead.runtime.sinks import open_sink
 from edgead.runtime.sources.opening import open_all
 from edgead.runtime.sources.uri import fill_secrets
@@ -30,8 +30,8 @@ from edgead.runtime.stream import Policy, Stream, run_stream
 
 END_WITHIN = 15.0
 """Seconds after the first INT or TERM in which a run ends, whatever a source, sink, callback or engine does."""
-INTERRUPTED, ENDED_LATE = 130, 2
-"""Exit codes: of a second INT or TERM, and where `END_WITHIN` was not enough."""
+ENDED_LATE = 2
+"""Exit code where `END_WITHIN` was not enough."""
 
 
 def run(
@@ -111,10 +111,14 @@ def run(
         stack.enter_context(control.signals())
         inspector = stack.enter_context(open_inspector(bundle))
         opened = open_all(sources, inspector.pixels)
+        unused = stack.enter_context(ExitStack())  # closes them where something after them cannot be opened
         for source in opened:
+            unused.callback(source.__exit__, None, None, None)
             if remark := getattr(source, "remark", ""):
                 say(f"{source.name}: {remark}")
-        workers += [SinkWorker(open_sink(sink)) for sink in sinks]
+        unused.callback(close_all, workers)
+        for sink in sinks:
+            workers.append(SinkWorker(open_sink(sink)))
         if record:
             workers.append(SinkWorker(Recorder(record, inspector)))
         if shadow:
@@ -127,6 +131,7 @@ def run(
             render, token = lambda: ledger.to_prometheus() + to_prometheus(workers), fill_secrets(metrics_token)
             server = MetricsServer(address[1], render, address[0], token)
             stack.callback(server.close)
+        unused.pop_all()  # from here on `run_stream` closes them
         try:
             run_stream(
                 inspector,

@@ -26,17 +26,39 @@ PROCESSOR = Path("/proc/cpuinfo")
 _MAJOR, _MINOR = 75, 76  # CUdevice_attribute
 
 
-def describe_machine() -> dict[str, object]:
-    """Return processor, cores, memory, accelerator, system and load as JSON values."""
-    return {
-        "cpu": processor(),
-        "cores": os.cpu_count(),
-        "usable_cores": usable_cores(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "accelerator": describe_accelerator(),
-        "system": platform.platform(),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
+@dataclass(frozen=True)
+class Machine:
+    """A machine, and how busy it was.
+
+    Attributes:
+        cpu: model of the processor.
+        cores, usable_cores: of the machine, and of those the ones that this process may use.
+        memory_gib: GiB.
+        accelerator: see `describe_accelerator`.
+        system: operating system and version.
+        load_before: average number of running processes over the last minute.
+    """
+
+    cpu: str
+    cores: int | None
+    usable_cores: int | None
+    memory_gib: float
+    accelerator: str | None
+    system: str
+    load_before: float
+
+
+def describe_machine() -> Machine:
+    """Describe this machine now."""
+    return Machine(
+        cpu=processor(),
+        cores=os.cpu_count(),
+        usable_cores=usable_cores(),
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        accelerator=describe_accelerator(),
+        system=platform.platform(),
+        load_before=round(os.getloadavg()[0], 2),
+    )
 
 
 def processor() -> str:

@@ -8,12 +8,12 @@ from importlib import metadata
 
 from edgead.bundle import Bundle
 from edgead.console import Console
-from edgead.errors import ConfigError, DeviceError, EdgeadError, is_installed
+from edgead.errors import ConfigError, DeviceError, EdgeadError, is_installed, unknown
 from edgead.runtime.engine_table import ENGINES, PLUGINS
 from edgead.runtime.engines import EngineSpec, Opening, first_line
 from edgead.runtime.engines.checked import CheckedEngine, check
 from edgead.runtime.golden import check_golden, require_agreement
-from edgead.settings import parse_settings, split_settings, unknown_name
+from edgead.settings import parse_settings, split_settings
 
 
 def find_spec(name: str) -> EngineSpec:
@@ -30,7 +30,7 @@ def find_spec(name: str) -> EngineSpec:
     if name in plugins:
         brought: EngineSpec = plugins[name].load()
         return brought
-    raise ConfigError(unknown_name("engine", name, [*ENGINES, *plugins]))
+    raise ConfigError(unknown("engine", name, [*ENGINES, *plugins]))
 
 
 def all_specs() -> dict[str, EngineSpec]:

@@ -22,7 +22,7 @@ from edgead.export.calibration import Calibration
 from edgead.export.export import export
 from edgead.export.gate import Budget
 from edgead.images import draw_overlay, read_depth, read_frame
-from edgead.runtime.engines import open_engine
+from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger

@@ -23,7 +23,8 @@ from edgead.export.choose import FASTER, _fastest
 from edgead.export.export import export
 from edgead.export.gate import Budget
 from edgead.manifest import BudgetRecord
-from edgead.runtime.engines import CPU_MODEL, open_engine
+from edgead.runtime.engines import CPU_MODEL
+from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import load
 from edgead.runtime.reconstruction import Reconstructor

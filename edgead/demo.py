@@ -36,7 +36,7 @@ def run_demo(out: Path | None, seed: int, console: Console) -> dict[str, Any]:
         Paths and measured figures as JSON values; ``summary`` is text for a person.
     """
     from edgead.benchmark.benchmark import benchmark, to_table
-    from edgead.export.export import export
+    from edgead.export import export
     from edgead.runtime.inspector import load
     from edgead.runtime.predict import save_contact_sheet
     from edgead.runtime.sinks import open_sink

@@ -13,7 +13,8 @@ import onnx
 import pytest
 
 import edgead
-from edgead.benchmark.benchmark import benchmark
+from edgead.benchmark import benchmark
+from edgead.benchmark.report import ImageCounts
 from edgead.bundle import MANIFEST, Bundle, manifest_digest, read_bundle
 from edgead.console import Console
 from edgead.errors import BundleError, ConfigError, DataError, SourceError
@@ -24,11 +25,11 @@ from edgead.runtime.engines import open_engine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger
-from edgead.runtime.outbox import Outbox
 from edgead.runtime.predict import collect_images, predict
 from edgead.runtime.record import Recorder
 from edgead.runtime.result import Result
 from edgead.runtime.run import run
+from edgead.runtime.sink_worker import SinkWorker
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sources import open_source
 from edgead.runtime.stream import Stream, run_stream
@@ -110,7 +111,7 @@ def test_what_has_no_depth_is_never_decided_on(rgbd: Inspector, rgbd_parts: Path
     shutil.copytree(rgbd_parts / "test" / "dent" / "rgb", alone)
     [*results] = predict(rgbd, collect_images([alone]))
     assert {result.verdict.value for result in results} == {"UNKNOWN"}
-    assert "xyz/000.tiff (or .tif, .png) is not there" in results[0].reason
+    assert "xyz/000.tiff (or .tif, .png) does not exist" in results[0].reason
     with pytest.raises(
         SourceError, match=r"needs depth, and the source synthetic gives colour alone\.\n.*docs/depth\.md"
     ):
@@ -122,7 +123,7 @@ def test_what_has_no_depth_is_never_decided_on(rgbd: Inspector, rgbd_parts: Path
 def test_a_recording_keeps_depth_and_its_range(rgbd: Inspector, rgbd_parts: Path, tmp_path: Path) -> None:
     source = open_source(str(rgbd_parts / "test"), rgbd.pixels)
     recorded: list[Result] = []
-    sinks = [Outbox(Recorder(tmp_path / "tape", rgbd)), Outbox(RejectFolder(tmp_path / "rejects"))]
+    sinks = [SinkWorker(Recorder(tmp_path / "tape", rgbd)), SinkWorker(RejectFolder(tmp_path / "rejects"))]
     rgbd.threshold, before = -1.0, rgbd.threshold
     run_stream(rgbd, source, sinks, Ledger(), on_result=recorded.append)
     replayed: list[Result] = []
@@ -152,11 +153,11 @@ def test_bundles_that_code_depth_differently_share_no_frames(
 def test_bundles_with_and_without_depth_are_measured_together(
     rgbd_bundle: Bundle, bundle: Bundle, rgbd_parts: Path, tmp_path: Path
 ) -> None:
-    report, _ = benchmark(
+    report = benchmark(
         [rgbd_bundle.path, bundle.path], rgbd_parts, engine="onnxruntime", rounds=2, pixel_size=32, out=tmp_path
     )
-    assert [row["images"] for row in report.rows] == [{"good": 3, "defective": 3, "with_mask": 3, "skipped": 0}] * 2
-    assert all(row["latency_ms"]["p50"] > 0 for row in report.rows)
+    assert [row.images for row in report.rows] == [ImageCounts(good=3, defective=3, with_mask=3, skipped=0)] * 2
+    assert all(row.latency.latency_ms.p50 > 0 for row in report.rows)
 
 
 @pytest.mark.slow

@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from edgead.bundle import MODEL, Golden, write_bundle
 from edgead.console import Console
 from edgead.decision import Threshold, conformal_threshold
+from edgead.export.graph.subgraph import computes
 from edgead.export.graph.tensorrt_rules import warn_of_refusals
 from edgead.export.inference import run_singly
 from edgead.manifest import Manifest, StoredThreshold
@@ -78,15 +78,10 @@ def finish_bundle(folder: Path, draft: BundleDraft, console: Console) -> Manifes
         shutil.move(graph, folder / graph.name)
     warn_of_refusals(folder / MODEL, console)
     made = draft.manifest
-    if made.reconstruction and not all(_makes(graph, made.reconstruction.tensor) for graph in folder.glob("*.onnx")):
+    if made.reconstruction and not all(computes(graph, made.reconstruction.tensor) for graph in folder.glob("*.onnx")):
         console.say("At this precision the graph holds no reconstruction to look at")
         made = dataclasses.replace(made, reconstruction=None)
     manifest = write_bundle(folder, made, draft.golden)
     console.say(draft.summary)
     console.say(manifest.threshold.describe(manifest.data.unseen))
     return manifest
-
-
-def _makes(graph: Path, tensor: str) -> bool:
-    nodes = onnx.load(graph, load_external_data=False).graph.node
-    return any(tensor in node.output for node in nodes)

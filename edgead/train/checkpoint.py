@@ -18,7 +18,6 @@ import hashlib
 import json
 import math
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,15 +33,12 @@ from torch import Tensor
 from edgead import schema
 from edgead.depth import DepthRange
 from edgead.errors import CheckpointError, EdgeadError
-from edgead.files import atomic_file, write_json
+from edgead.files import atomic_file, file_lock, write_json
 from edgead.images import PixelFormat
 from edgead.manifest import ImageSizes
 from edgead.schema import SchemaError, Within, left_out
 from edgead.train.method import Method, MethodConfig, Trained, config_from_dict, reconfigure, steps_in_epoch
 from edgead.train.methods import get_method
-
-if sys.platform != "win32":
-    import fcntl
 
 CONFIG, METRICS, STATE, WEIGHTS = "config.json", "metrics.jsonl", "state.safetensors", "weights.safetensors"
 NEXT = "next.safetensors"
@@ -97,13 +93,14 @@ class RunConfig:
         devices: what it was trained on, in order.
         departures: what of the published training is done otherwise, in words, when it was started.
         choice: why this preset was taken, where nobody named one.
+        stage_precisions: stage's name ↦ ``"no"`` or ``"bf16"``, as chosen at the start for the precision ``"auto"``.
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
         weights_sha256: of the finished run's weights; None in runs of before it was kept.
         image_sizes: of the training images; None in runs of before they were kept.
         copies: good images that show, pixel for pixel, what another one shows: they are on its side of the split.
-        near_copies: held-out images that look almost like one that is trained on. 0, too, in runs of before either
-            was looked for.
+        near_copies: held-out images that look almost like one that is trained on. Both are None in runs of before
+            they were counted.
     """
 
     method: str
@@ -134,6 +131,7 @@ class RunConfig:
     devices: tuple[str, ...] = ()
     departures: tuple[str, ...] = ()
     choice: str = ""
+    stage_precisions: dict[str, str] | None = left_out()
 
     @property
     def steps_in_epoch(self) -> Fraction:
@@ -143,8 +141,13 @@ class RunConfig:
             return steps_in_epoch(self.epoch_images, batch_size)
         return Fraction(len(self.normals), batch_size)
 
-    copies: int = 0
-    near_copies: int = 0
+    copies: int | None = left_out()
+    near_copies: int | None = left_out()
+
+    @property
+    def precisions(self) -> str | dict[str, str]:
+        """What `edgead.train.fit.fit` takes; ``"auto"`` where it has not been chosen yet."""
+        return self.precision if self.stage_precisions is None else self.stage_precisions
 
     @property
     def pixels(self) -> PixelFormat:
@@ -163,17 +166,12 @@ def sole_trainer(folder: Path) -> Iterator[None]:
     Raises:
         CheckpointError: another process is training there.
     """
-    if sys.platform == "win32":
-        yield
-        return
+
+    def refuse() -> None:
+        raise CheckpointError(f"Another process is training in {folder}. Wait for it, or stop it.")
+
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as stream:
-        try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, workers do not inherit it
-        except (BlockingIOError, PermissionError) as error:
-            raise CheckpointError(f"Another process is training in {folder}. Wait for it, or stop it.") from error
-        except OSError:  # a file system without locks, as some network drives are: no reason not to train
-            pass
+    with file_lock(folder / LOCK, refuse):
         yield
 
 
@@ -308,14 +306,14 @@ class State:
 
 
 def save_next_state(folder: Path, trained: Trained, optimizers: Sequence[torch.optim.Optimizer], state: State) -> None:
-    """Write weights, each player's optimiser and position as one file that is whole or not there at all.
+    """Write weights, each optimiser and position as one file that is whole or not there at all.
 
     It counts once `keep_next_state` has put it into the place of the last one.
     """
     tensors = {f"network/{name}": value for name, value in trained.network.state_dict().items()}
-    for player, optimizer in enumerate(optimizers):
+    for turn, optimizer in enumerate(optimizers):
         for index, values in optimizer.state_dict()["state"].items():
-            tensors.update({f"optimizer/{player}/{index}/{name}": value for name, value in values.items()})
+            tensors.update({f"optimizer/{turn}/{index}/{name}": value for name, value in values.items()})
     _write(folder / NEXT, _pack(tensors, {name: json.dumps(value) for name, value in vars(state).items()}))
 
 
@@ -368,13 +366,13 @@ def load_position(folder: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, player: int, tensors: Mapping[str, Tensor]) -> None:
-    """Give a player's new optimiser the state of its saved one, each tensor in the memory layout of its parameter."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, turn: int, tensors: Mapping[str, Tensor]) -> None:
+    """Give a new optimiser the state of its saved one, each tensor in the memory layout of its parameter."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         owner, index, name = key.split("/")
-        if int(owner) != player:
+        if int(owner) != turn:
             continue
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:

@@ -12,6 +12,7 @@ from edgead.export.graph.io_spec import GREY, IoSpec, top_count
 from edgead.export.graph.opset import version_of
 from edgead.export.graph.sensitive import MARK
 from edgead.export.graph.subgraph import prune, set_size
+from edgead.interpolation import interpolation_matrix
 
 PREFIX = "model/"
 """Before every name of the model's own, so that none can be one of the bundle's."""
@@ -151,9 +152,9 @@ def _to_frame(nodes: _Nodes, maps: str | None, size: tuple[int, int] | None, spe
         return
     inner = spec.crop or (height, width)
     if size[0] != inner[0]:
-        maps = nodes.add("MatMul", nodes.constant(interpolation(inner[0], size[0])), maps)
+        maps = nodes.add("MatMul", nodes.constant(_weights(inner[0], size[0])), maps)
     if size[1] != inner[1]:
-        maps = nodes.add("MatMul", maps, nodes.constant(interpolation(inner[1], size[1]).T.copy()))
+        maps = nodes.add("MatMul", maps, nodes.constant(_weights(inner[1], size[1]).T.copy()))
     if spec.crop:
         # What was not looked at gets the map's lowest value.
         lowest = nodes.reduce("ReduceMin", maps, [1, 2], 1)
@@ -164,11 +165,5 @@ def _to_frame(nodes: _Nodes, maps: str | None, size: tuple[int, int] | None, spe
     nodes.add("Identity", maps, output="maps")
 
 
-def interpolation(side: int, cells: int) -> NDArray[np.float32]:
-    """Return ``[side, cells]``: linear interpolation along one axis, pixel centres aligned as in OpenCV."""
-    places = np.clip((np.arange(side) + 0.5) * (cells / side) - 0.5, 0, cells - 1)
-    first = np.minimum(places.astype(int), max(0, cells - 2))
-    matrix = np.zeros((side, cells))
-    matrix[np.arange(side), first] = 1 - (places - first)
-    matrix[np.arange(side), np.minimum(first + 1, cells - 1)] += places - first
-    return matrix.astype(np.float32)
+def _weights(side: int, cells: int) -> NDArray[np.float32]:
+    return interpolation_matrix(side, cells).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import onnx
 from onnx import helper
@@ -40,3 +41,9 @@ def set_size(model: onnx.ModelProto, name: str, shape: tuple[int | str, ...]) ->
     [value] = [value for value in model.graph.input if value.name == name]
     kind = value.type.tensor_type.elem_type
     value.CopyFrom(helper.make_tensor_value_info(name, kind, shape))
+
+
+def computes(path: Path, tensor: str) -> bool:
+    """Tell whether a node of the graph in a file computes a tensor."""
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return any(tensor in node.output for node in nodes)

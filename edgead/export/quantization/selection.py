@@ -30,7 +30,7 @@ from edgead.export.quantization.mixed_precision import (
 )
 from edgead.manifest import AttemptRecord, BudgetRecord, CalibrationRecord, GateRecord, ParityRecord
 from edgead.runtime.engines import Engine, first_line
-from edgead.runtime.engines.auto import ON_GPU, open_good, time_engines, usable_engines
+from edgead.runtime.engines.auto import ON_GPU, open_agreeing, time_engines, usable_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.golden import MOST_OF_SPREAD
 
@@ -213,7 +213,7 @@ def _measure_speed(
     names = usable_engines()
     for precision, each in candidates.items():
         bundle = Bundle(each.folder, write_bundle(each.folder, each.manifest, each.golden))
-        opened, left_out = open_good(bundle, names, console=console)
+        opened, left_out = open_agreeing(bundle, names, console=console)
         engines |= {(precision, name): engine for name, engine in opened.items()}
         # The folder is gone when someone reads this.
         reasons |= {(precision, name): why.replace(f"{each.folder}/", "") for name, why in left_out.items()}

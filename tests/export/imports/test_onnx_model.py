@@ -38,11 +38,11 @@ from edgead.bundle import Bundle, read_bundle
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError, GateError, ModelError
 from edgead.export import import_model
-from edgead.export.graph.adapter import interpolation
 from edgead.export.graph.opset import OPSET, downgrade, version_of
 from edgead.export.options import Budget, Calibration, OnnxOptions, PrecisionOptions
 from edgead.folders import list_images
 from edgead.images import cv2, fit_frame, read_frame
+from edgead.interpolation import interpolation_matrix
 from edgead.manifest import HeadRecord, describe_sensitivity
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.golden import check_golden
@@ -288,7 +288,9 @@ def test_maps_are_enlarged_as_opencv_does_it() -> None:
     for (height, width), (h, w) in (((24, 32), (6, 8)), ((31, 17), (5, 9)), ((10, 10), (13, 1))):
         small = rng.normal(size=(h, w)).astype(np.float32)
         expected = cv2().resize(small, (width, height), interpolation=cv2().INTER_LINEAR)
-        assert np.abs(interpolation(height, h) @ small @ interpolation(width, w).T - expected).max() < 1e-5
+        assert (
+            np.abs(interpolation_matrix(height, h) @ small @ interpolation_matrix(width, w).T - expected).max() < 1e-5
+        )
 
 
 def test_a_newer_operator_set_is_lowered_where_nothing_new_is_used() -> None:

@@ -86,11 +86,9 @@ def test_the_entropy_rule_keeps_what_is_evenly_used_and_cuts_long_tails() -> Non
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(
-        ConfigError, match='calibration.method is "best"; it must be one of minmax, entropy, percentile'
-    ):
+    with pytest.raises(ConfigError, match=r'calibration\.method is "best"; it must be one of minmax, entropy'):
         Calibration(method="best")
-    with pytest.raises(ConfigError, match="calibration.samples is 3; it must be at least 8"):
+    with pytest.raises(ConfigError, match=r"calibration\.samples is 3; it must be at least 8"):
         Calibration(samples=3)
 
 

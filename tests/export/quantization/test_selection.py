@@ -185,7 +185,7 @@ def test_labelled_images_in_data_are_judged(trained: Path, parts: Path, tmp_path
 def test_options_are_checked(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='precision is "int4"; it must be one of fp32, fp16, int8, int8-fp16, auto'):
         export(trained, precision="int4", out=tmp_path / "x.edgead")
-    with pytest.raises(ConfigError, match="budget.flips is 2; it must be from 0 to 1"):
+    with pytest.raises(ConfigError, match=r"budget\.flips is 2; it must be from 0 to 1"):
         Budget(flips=2)
     assert Calibration().samples == 128
 

@@ -110,7 +110,7 @@ class StoredThreshold:
         return Threshold(self.value, self.normals, self.false_reject_bound, self.requested_bound)
 
     def describe(self, unseen: bool = True) -> str:
-        """Say in one line what the threshold promises."""
+        """Describe in one line what the threshold promises."""
         return self.rule.describe(unseen)
 
 
@@ -183,7 +183,7 @@ class ReconstructionRecord:
 
 @dataclass(frozen=True)
 class LearnedSource:
-    """Another product whose defects were learned from."""
+    """Another product, with defects that were learned from."""
 
     name: str
     fingerprint: str
@@ -261,7 +261,7 @@ class Origin:
     notes: tuple[str, ...] | None = left_out()
 
     def describe(self) -> str:
-        """Say it in one line."""
+        """Describe it in one line."""
         files = ", ".join(f"{name} (SHA-256 {digest[:12]}…)" for name, digest in self.files.items())
         maker = (self.versions or {}).get("maker")
         return f"{self.what}{f' by {maker}' if maker else ''}: {files}"
@@ -277,7 +277,7 @@ class CalibrationRecord:
     fingerprint: str
 
     def describe(self) -> str:
-        """Say it in half a line."""
+        """Describe it in half a line."""
         return f"{self.method} on {self.images} good images ({self.source})"
 
 
@@ -406,7 +406,7 @@ class Manifest:
         edgead: version that wrote the bundle.
         origin: of an imported model; None where edgead trained it, and in bundles of edgead 0.1.
         calibration: of a lowered precision.
-        gate: of a lowered precision: what was measured, what was allowed, what was handed back; docs/precision.md.
+        gate: of a lowered precision: what was measured, what was allowed, what stays in float32; docs/precision.md.
         images: sizes of the training images (of an imported model, of the images for the threshold), where known.
         reconstruction: the good image that the network sees, to look at; None where there is none.
         files: file name ↦ SHA-256, for every file but the manifest.

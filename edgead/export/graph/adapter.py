@@ -1,4 +1,4 @@
-"""Somebody else's graph inside a bundle's: uint8 BGR frames in, raw scores and maps of the frames' size out."""
+"""The adapter graph around a third-party model: uint8 BGR frames in, raw scores and maps of the frames' size out."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def add_adapter(
     """Return the bundle's graph.
 
     Args:
-        model: as it was read, or lowered to an older operator set.
+        model: as it was read, or downgraded to an older operator set.
         spec: how it takes frames and where its results are.
         map_size: (height, width) of its map; None where it has none.
         types: ONNX's number types of its input, score and map.

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 
 def with_names_and_constants(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a graph whose nodes all have names and whose constants are initializers; an imported one's need not be."""
+    """Return a copy in which every node has a name and every constant is an initializer."""
     named = onnx.ModelProto()
     named.CopyFrom(model)
     graph, nodes = named.graph, list(named.graph.node)

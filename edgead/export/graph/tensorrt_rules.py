@@ -57,7 +57,7 @@ class Refusal:
     nodes: tuple[str, ...]
 
     def describe(self) -> str:
-        """Say it in a line."""
+        """Describe it in a line."""
         more = f" and {len(self.nodes) - 1} more" if len(self.nodes) > 1 else ""
         return f"TensorRT {self.versions} would refuse this graph: {self.rule}: {self.nodes[0]}{more}"
 
@@ -105,7 +105,7 @@ def _has_offset(graph: _Graph, node: NodeProto) -> bool:
 
 def _is_not_int8(graph: _Graph, node: NodeProto) -> bool:
     zero, data = graph.constant(node, 2), graph.constant(node, 0)
-    kinds = {zero.data_type if zero else TensorProto.UINT8}  # what ONNX takes where nothing is said
+    kinds = {zero.data_type if zero else TensorProto.UINT8}  # ONNX's default
     if node.op_type == "DequantizeLinear" and data is not None:
         kinds.add(data.data_type)
     return node.op_type in QDQ and kinds != {TensorProto.INT8}
@@ -190,6 +190,6 @@ def _broken(graph: _Graph) -> Iterator[Refusal]:
 
 
 def warn_of_refusals(path: Path, console: Console) -> None:
-    """Say which TensorRT versions would refuse the graph in a file."""
+    """Report which TensorRT versions would refuse the graph in a file."""
     for refusal in check_graph(onnx.load(path)):
         console.say(refusal.describe())

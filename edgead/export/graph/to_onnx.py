@@ -42,9 +42,9 @@ def write_onnx(
         module: in evaluation mode; ``forward(frames) -> (scores, maps)``.
         size: (height, width) in pixels.
         path: the file to write.
-        sensitive: dotted names of submodules whose nodes are marked, see `MARK`.
+        sensitive: dotted names of submodules; their nodes are marked, see `MARK`.
         channels: of a frame.
-        shown: dotted name of a submodule whose output is named `RECONSTRUCTIONS` in the graph.
+        shown: dotted name of a submodule; its output gets the name `RECONSTRUCTIONS` in the graph.
 
     Raises:
         ConfigError: a sensitive name that is no submodule, or one that is never called.
@@ -87,7 +87,7 @@ def trace(
     channels: int = 3,
     shown: str = "",
 ) -> None:
-    """Write the graph as the tracer gives it; see `write_onnx`."""
+    """Write the graph as the tracer returns it; see `write_onnx`."""
     example = torch.zeros((1, *size, channels), dtype=torch.uint8)
     outputs = ["scores", "maps", *([RECONSTRUCTIONS] if shown else [])]
     with warnings.catch_warnings(), _marked(module, sensitive):
@@ -105,7 +105,7 @@ def trace(
 
 
 class _Showing(nn.Module):
-    """A module that gives the output of one of its submodules, too."""
+    """A module that also returns the output of one of its submodules."""
 
     def __init__(self, module: nn.Module, shown: str) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 anomalib 2.x exports ``pred_score``, ``pred_label``, ``anomaly_map`` and ``pred_mask``. Score and map went through
 ``clamp((raw − threshold) / (max − min) + 0.5, 0, 1)`` with constants in the graph; around that, versions differ in
-how they provide for constants that were never set. Raw values are what a threshold can be set on anew: above the
+how they provide for constants that were never set. A new threshold needs raw values: above the
 highest and below the lowest value of anomalib's validation images, all are the same after the clamp.
 """
 
@@ -138,7 +138,7 @@ def _own_threshold(graph: _Graph, output: str) -> float | None:
 def check_heads(
     heads: dict[str, Head], raw: dict[str, NDArray[np.float32]], given: dict[str, NDArray[np.float32]]
 ) -> None:
-    """Check that raw values, normalised again, are what the model's own heads give.
+    """Check that raw values, normalised again, equal the outputs of the model's own heads.
 
     Args:
         heads: output name ↦ head.

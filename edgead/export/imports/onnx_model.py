@@ -102,7 +102,7 @@ def _source_of(
 
 
 def describe(spec: IoSpec) -> str:
-    """Say in one line what the model is parsed to want."""
+    """Describe in one line what input the model takes and what is read from it."""
     order = "grey" if spec.channels == 1 else "RGB" if spec.rgb else "BGR"
     text = f"input {spec.size[0]}×{spec.size[1]} {order}"
     text += f" divided by {spec.scale:g}" if spec.scale != 1 else ""
@@ -184,12 +184,12 @@ def _parse_anomalib(model: onnx.ModelProto, options: OnnxOptions) -> _ParsedMode
     heads = {anomalib.SCORE: score, anomalib.MAP: anomaly_map}
     parsed = _parse(model, options, {name: head for name, head in heads.items() if head})
     cut = [name for name, head in parsed.heads.items() if head.spread is None]
-    notes = tuple(f"{name} is parsed as the model gives it: no normalisation was found before it" for name in cut)
+    notes = tuple(f"{name} is taken as the model gives it: no normalisation was found before it" for name in cut)
     return dataclasses.replace(parsed, notes=notes)
 
 
 def _check_anomalib(parsed: _ParsedModel, reference: ReferenceModel, probes: NDArray[np.uint8]) -> None:
-    """Normalised again, the raw values must be what the model's own heads give."""
+    """Normalised again, the raw values must equal the outputs of the model's own heads."""
     if not parsed.heads:
         return
     names = list(parsed.heads)

@@ -1,4 +1,4 @@
-"""Somebody else's model as it is: how frames go in, what comes out, run with ONNX Runtime and NumPy.
+"""The reference of an imported model: the model itself, run with ONNX Runtime and NumPy.
 
 This is what an imported bundle is held against, and how facts about the model are found out that its file does not
 state: by running it.

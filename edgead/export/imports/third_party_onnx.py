@@ -1,4 +1,4 @@
-"""Somebody else's ONNX file: read it, refuse what cannot be trusted or run, find its image input and its outputs."""
+"""A third-party ONNX file: read it, refuse what cannot be trusted or run, find its image input and its outputs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
 def _parse(path: Path) -> onnx.ModelProto:
     if not path.is_file():
-        raise ModelError(f"{path} is not a file." if path.exists() else f"There is no file {path}.")
+        raise ModelError(f"{path} is not a file." if path.exists() else f"{path} does not exist.")
     with path.open("rb") as stream:
         first = stream.read(4)
     if first[:2] == b"PK" or first[:1] == b"\x80":
@@ -71,9 +71,7 @@ def _read_weights(model: onnx.ModelProto, path: Path) -> None:
         parts = (*PurePosixPath(location).parts, *PureWindowsPath(location).parts)
         absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute()
         if not location or absolute or ".." in parts or not (folder / location).resolve().is_relative_to(folder):
-            raise ModelError(
-                f"{path} wants to read weights from '{location}', outside its own folder. That is refused."
-            )
+            raise ModelError(f"{path} reads weights from '{location}', outside its own folder, which is refused.")
         file = folder / location
         if not file.is_file():
             raise ModelError(
@@ -179,7 +177,7 @@ def find_input(model: onnx.ModelProto, wanted: str | None) -> onnx.ValueInfoProt
         raise ModelError(f"The model has {len(inputs)} inputs: {', '.join(names)}. Name the image with --input.")
     if len(inputs) != 1:
         others = [name for name in names if name != wanted]
-        raise ModelError(f"The model wants more than an image: {_some(others)}. A bundle's graph has one input.")
+        raise ModelError(f"The model has more than one input: {_some(others)}. A bundle's graph has one input.")
     chosen = inputs[0]
     if len(chosen.type.tensor_type.shape.dim) != 4:
         raise ModelError(
@@ -226,7 +224,7 @@ def pick_outputs(model: onnx.ModelProto, score: str | None, anomaly_map: str | N
         if len(found) != 1:
             raise ModelError(
                 f"Name the pixel map with --map; the model's outputs: {_outputs(model)}.\n"
-                "--map none takes a model that gives a score only: its masks are then the whole frame or nothing."
+                "--map none imports a model that has a score only: its masks are the whole frame or nothing."
             )
         anomaly_map = found[0]
     if anomaly_map == "none" and score is None:

@@ -67,7 +67,7 @@ def load_images(
         chosen = np.random.default_rng((seed, 0xCA1)).choice(len(paths), calibration.samples, replace=False)
         paths = [paths[index] for index in sorted(chosen)]
     if not calibration.data and (absent := [path for path in images if not path.is_file()]):
-        console.say(f"Warning: {len(absent)} of {len(images)} images to calibrate on are gone, first {absent[0]}")
+        console.say(f"Warning: {len(absent)} of {len(images)} calibration images are missing, for instance {absent[0]}")
     frames = load_frames(paths, size, pixels, console.track("reading calibration images"))
     for line in frames.skipped:
         console.say(f"Warning: skipped: {line}")
@@ -80,7 +80,7 @@ def load_images(
 def warn_of_anomalies(
     frames: Frames, engine: Engine, fitted: Threshold, anomalies: NDArray[np.float32], console: Console
 ) -> None:
-    """Say which calibration images score like defects: as high as synthetic ones, or more of them than good ones would.
+    """Warn of calibration images that score like defects: as high as synthetic ones, or more often than good ones do.
 
     Their values would widen the ranges that INT8 divides into 256 steps.
 
@@ -89,7 +89,7 @@ def warn_of_anomalies(
         engine: runs the float32 graph.
         fitted: the threshold.
         anomalies: ``[M]``, the float32 graph's scores of synthetic anomalies.
-        console: where it is said.
+        console: gets the warning.
     """
     images = console.track("scoring calibration images")(range(len(frames.frames)))
     scores = np.concatenate([engine.infer(frames.frames[index : index + 1])[0] for index in images])
@@ -102,7 +102,7 @@ def warn_of_anomalies(
         names = ", ".join(f"{frames.paths[index].name} ({scores[index]:.6g})" for index in worst)
         console.say(
             f"Warning: {len(above)} of {len(scores)} calibration images score like defects "
-            f"(threshold {fitted.value:.6g}): {names}. If they show any, give others with --calib-data; "
+            f"(threshold {fitted.value:.6g}): {names}. If they show defects, name others with --calib-data; "
             "a network that was trained on such images should be trained again without them."
         )
 
@@ -142,7 +142,7 @@ def measure_ranges(model: Path, frames: NDArray[np.uint8], method: str, track: T
         }
         if method != "entropy":
             return ranges
-        session = _open(model, methods.Entropy, path).infer_session  # gives the tensors themselves
+        session = _open(model, methods.Entropy, path).infer_session  # its outputs are the tensors themselves
         names = [output.name for output in session.get_outputs()]
         return narrowed(
             ranges, track(list(frames)), lambda frame: dict(zip(names, session.run(None, {"frames": frame[None]})))

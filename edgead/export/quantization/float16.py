@@ -119,7 +119,7 @@ class _Halving:
                 node.output[index] = self._made_in_half(name)
 
     def _made_in_half(self, name: str) -> str:
-        """Note that a float16 node makes a tensor; return the name that it must give it."""
+        """Note that a float16 node makes a tensor; return the name that its output must have."""
         if self.emulate:
             self._round(f"{name}/exact", name)
             self.half[name] = name

@@ -128,7 +128,7 @@ class Gate:
         (scores, maps), (expected, expected_maps), n = outputs, self.reference, self.normals
         changed = (scores > threshold) != (expected > self.threshold.value)
         flipped = changed & self.settled
-        with np.errstate(invalid="ignore"):  # infinities give NaN, which no budget allows
+        with np.errstate(invalid="ignore"):  # infinities become NaN, which no budget allows
             away = maps.astype(np.float64) - expected_maps
             return VariantRecord(
                 score_error=float(np.abs(scores - expected).max()),

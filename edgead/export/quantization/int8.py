@@ -41,19 +41,19 @@ def quantizable(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if not is_sensitive(node) and suits(node)]
 
 
-def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form: str) -> onnx.ModelProto:
+def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], variant: str) -> onnx.ModelProto:
     """Quantise the inputs and weights of a float32 graph's layers.
 
     Args:
         model: is not changed.
         ranges: of every float32 tensor.
         keep: names of nodes that stay in float32, beside those that are not `quantizable`.
-        form: ``"tensorrt"``: symmetric S8S8, Q/DQ on inputs and weights only, float bias; every TensorRT since 8
+        variant: ``"tensorrt"``: symmetric S8S8, Q/DQ on inputs and weights only, float bias; every TensorRT since 8
             takes it. ``"compact"``: the same with weights stored as int8, which TensorRT takes since 10.
             ``"cpu"``: U8S8 with int32 bias, which ONNX Runtime's and OpenVINO's CPU engines run fastest.
     """
     chosen = {*quantizable(model)} - {*keep}
-    cpu = form == "cpu"
+    cpu = variant == "cpu"
     if cpu:
         model, ranges = _pad(model, chosen, ranges)
         chosen |= _between(model, chosen)
@@ -63,7 +63,7 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], form:
         "WeightSymmetric": True,
         "ActivationSymmetric": not cpu,
         "QuantizeBias": cpu,
-        "AddQDQPairToWeight": form == "tensorrt",
+        "AddQDQPairToWeight": variant == "tensorrt",
         "OpTypesToExcludeOutputQuantization": [] if cpu else operators,
     }
     copy = onnx.ModelProto()
@@ -104,7 +104,7 @@ def _pad(model: onnx.ModelProto, chosen: set[str], ranges: Ranges) -> tuple[onnx
 
 
 def _between(model: onnx.ModelProto, chosen: Collection[str]) -> set[str]:
-    """Return the nodes that hand on values to a chosen node and can do so in INT8."""
+    """Return the nodes that pass values to a chosen node and can do so in INT8."""
     found: set[str] = set()
     wanted: set[str] = set()
     for node in reversed(model.graph.node):

@@ -40,11 +40,11 @@ class SearchResult:
     """The graphs of one precision.
 
     Attributes:
-        precision: see `edgead.export.quantization.int8.PRECISIONS`.
+        precision: see `edgead.export.options.PRECISIONS`.
         files: file name ↦ graph, what a bundle ships.
         judgement: the gate's last word on them.
         kept: layers that stay in float32, most sensitive first.
-        layers: how many could have been.
+        layers: how many there are.
         golden: outputs of each judged graph for the golden frames.
         table: the errors of every layer when it alone is lowered; empty where no layer has to stay in float32.
         trace: one entry for each attempt.
@@ -76,7 +76,7 @@ class GraphVariants:
         self.too_large = frozenset(overflowing(model, ranges)) if "fp16" in precision else frozenset()
 
     def layers(self) -> dict[str, list[str]]:
-        """Return what can be handed back, layer ↦ its nodes: all that INT8 changes, and all that float16 does.
+        """Return what can stay in float32, layer ↦ its nodes: all that INT8 changes, and all that float16 does.
 
         For INT8 nodes with the same weights, the same layer at another scale, are one; it has the first one's name.
         """
@@ -103,13 +103,13 @@ class GraphVariants:
         return {MODEL: to_float16(compact, {*keep, *self.too_large}), CPU_MODEL: cpu}
 
     def judged(self) -> dict[str, Callable[[Collection[str]], onnx.ModelProto]]:
-        """Return what makes graphs that show on ONNX Runtime's CPU engine what the shipped ones give where they run.
+        """Return functions that make the judged graphs, which compute on a CPU what the shipped ones do on their devices.
 
         Each takes the layers that stay in float32. The one that is most likely to fail at least cost comes first.
         """
 
-        def int8(form: str) -> Callable[[Collection[str]], onnx.ModelProto]:
-            return lambda keep: to_int8(self.model, self.ranges, keep, form)
+        def int8(variant: str) -> Callable[[Collection[str]], onnx.ModelProto]:
+            return lambda keep: to_int8(self.model, self.ranges, keep, variant)
 
         def rounded(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
             return to_float16(model, {*keep, *self.too_large}, emulate=True)
@@ -138,7 +138,7 @@ def search_mixed_precision(
         console: what shows progress.
 
     Raises:
-        GateError: there is nothing to lower, or the gate is not passed with the least sensitive layer alone lowered, or
+        GateError: no layer can be lowered, or the gate is not passed with the least sensitive layer alone lowered, or
             only with nothing left in INT8.
     """
     trace: list[AttemptRecord] = []
@@ -148,9 +148,9 @@ def search_mixed_precision(
     def opened(keep: Sequence[str]) -> Iterator[dict[str, OnnxRuntimeEngine]]:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             engines = {}
-            for form, make in variants.judged().items():
-                engines[form] = open_variant(form, make(_nodes(layers, keep)), Path(folder))
-                stack.callback(engines[form].close)
+            for variant, make in variants.judged().items():
+                engines[variant] = open_variant(variant, make(_nodes(layers, keep)), Path(folder))
+                stack.callback(engines[variant].close)
             yield engines
 
     def attempt(keep: Sequence[str]) -> Judgement:
@@ -203,10 +203,10 @@ def _fewest(
 
     Args:
         order: layers, most sensitive first.
-        attempt: judges with these handed back.
-        judgement: the one with none handed back, which failed.
+        attempt: judges with these in float32.
+        judgement: the one with none in float32, which failed.
     """
-    most = len(order) - 1  # with every layer handed back nothing is lowered
+    most = len(order) - 1  # with every layer in float32 nothing is lowered
     failing, passing, count = 0, 0, 1
     best = None
     while passing == 0 and failing < most:
@@ -244,8 +244,8 @@ def measure_layers(variants: GraphVariants, gate: Gate, console: Console) -> lis
         for name in console.track("sensitivity of the layers")(list(layers)):
             rest = _nodes(layers, [other for other in layers if other != name])
             errors = []
-            for form, make in variants.judged().items():
-                engine = open_variant(form, make(rest), Path(folder))
+            for variant, make in variants.judged().items():
+                engine = open_variant(variant, make(rest), Path(folder))
                 found = run_singly(engine, frames)
                 engine.close()
                 errors.append([_rms(each - exact) / unit for each, exact, unit in zip(found, expected, spread)])
@@ -268,16 +268,16 @@ def _rms(values: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
 
 
-def open_variant(form: str, model: onnx.ModelProto, folder: Path) -> OnnxRuntimeEngine:
-    """Open one of `GraphVariants.judged`; its file in `folder` is gone again when this returns.
+def open_variant(variant: str, model: onnx.ModelProto, folder: Path) -> OnnxRuntimeEngine:
+    """Open one of `GraphVariants.judged`; its file in `folder` is removed before this returns.
 
-    ONNX Runtime fuses the CPU form into INT8 operators, as where it runs. Elsewhere that only costs time.
+    ONNX Runtime fuses the CPU variant into INT8 operators, as where it runs. Elsewhere that only costs time.
     """
     path = folder / "variant.onnx"
     onnx.save(model, path)
     try:
-        return OnnxRuntimeEngine(path, as_written=form != CPU_MODEL)
+        return OnnxRuntimeEngine(path, as_written=variant != CPU_MODEL)
     except BundleError as error:
-        raise GateError(f"{str(error).replace(str(path), form)}\nNo bundle was written.") from error
+        raise GateError(f"{str(error).replace(str(path), variant)}\nNo bundle was written.") from error
     finally:
         path.unlink()

@@ -142,7 +142,7 @@ def _draft(float32: BundleDraft, gate: Gate, found: SearchResult, images: Calibr
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise GateError(
                 f"{found.precision} makes a graph that is not valid ONNX: {first_line(error)}\n"
-                "No bundle was written. Take another precision, or report this with the model."
+                "No bundle was written. Choose another precision, or report this with the model."
             ) from error
     judgement, allowed = found.judgement, float32.manifest.parity
     errors = {name: judgement.worst(name) for name in ("score_error", "map_error")}
@@ -188,7 +188,7 @@ def _engine_tolerance(outputs: Sequence[NDArray[np.float32]], error: float) -> f
     """Return by how much an engine's golden outputs may differ from those of one of the judged graphs.
 
     Engines round at other places, as the graphs of one precision do among each other. Half of the outputs' spread
-    would let an engine pass that gives the same for every frame.
+    would let an engine pass that returns the same for every frame.
 
     Args:
         outputs: of each graph.
@@ -206,7 +206,7 @@ def _measure_speed(
 
     Returns:
         The median milliseconds, and why an engine was left out, both by precision and engine. Left out is one that
-        does not open, or run, or give the precision's golden outputs.
+        does not open, or run, or reproduce the precision's golden outputs.
     """
     engines: dict[tuple[str, str], Engine] = {}
     reasons: dict[tuple[str, str], str] = {}
@@ -215,7 +215,7 @@ def _measure_speed(
         bundle = Bundle(each.folder, write_bundle(each.folder, each.manifest, each.golden))
         opened, left_out = open_agreeing(bundle, names, console=console)
         engines |= {(precision, name): engine for name, engine in opened.items()}
-        # The folder is gone when someone reads this.
+        # The folder is removed before anybody reads this.
         reasons |= {(precision, name): why.replace(f"{each.folder}/", "") for name, why in left_out.items()}
     times = time_engines(engines, candidates["fp32"].golden.frames, ROUNDS, reasons)
     for engine in engines.values():

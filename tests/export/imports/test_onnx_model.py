@@ -378,7 +378,7 @@ def spoilt(tmp_path: Path) -> Path:
         ("text", "is not an ONNX file, or it is cut short"),
         ("torch", "is a PyTorch or pickle file, not ONNX"),
         ("pickle", "is a PyTorch or pickle file, not ONNX"),
-        ("none", "There is no file"),
+        ("none", "does not exist"),
         ("absent", "keeps its weights in absent.bin, which is not there"),
         ("above", "outside its own folder. That is refused"),
         ("absolute", "outside its own folder. That is refused"),

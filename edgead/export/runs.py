@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-import edgead.export.graph  # first: it says what to install where ONNX is missing
 import edgead.train  # noqa: F401  first: it says what to install where PyTorch is missing
 from edgead.bundle import Bundle
 from edgead.console import Console

@@ -103,7 +103,7 @@ class GraphVariants:
         return {MODEL: to_float16(compact, {*keep, *self.too_large}), CPU_MODEL: cpu}
 
     def judged(self) -> dict[str, Callable[[Collection[str]], onnx.ModelProto]]:
-        """Return functions that make the judged graphs, which compute on a CPU what the shipped ones do on their devices.
+        """Return functions that make the judged graphs: on a CPU they compute what the shipped ones do elsewhere.
 
         Each takes the layers that stay in float32. The one that is most likely to fail at least cost comes first.
         """

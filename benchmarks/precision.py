@@ -33,7 +33,6 @@ import onnx
 import torch
 
 from edgead import schema
-from edgead.benchmark.machine import describe_machine, versions
 from edgead.bundle import Bundle, is_bundle, read_bundle
 from edgead.console import Console, Terminal
 from edgead.datasets import open_category
@@ -45,10 +44,12 @@ from edgead.export.quantization.calibration import measure_ranges
 from edgead.export.quantization.gate import measure_accuracy, read_labelled
 from edgead.export.quantization.int8 import to_int8
 from edgead.files import write_json
-from edgead.runtime.engines import Engine, open_engine
+from edgead.machine import describe_machine, versions
+from edgead.runtime.engines import Engine
 from edgead.runtime.engines.auto import time_engines
 from edgead.runtime.engines.checked import check
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.engines.openvino_engine import the_core
 from edgead.runtime.golden import check_golden
 from edgead.train.method import configure

@@ -150,7 +150,7 @@ def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
         (["predict", "BUNDLE", "absent"], "absent does not exist"),
         (["run", "BUNDLE", "--source", "absent"], "does not exist"),
         (["run", "BUNDLE", "--source", "PARTS", "--sink", "out.txt"], "jsonl:FILE"),
-        (["run", "BUNDLE", "--source", "PARTS", "--engine", "gpu"], "There is no engine 'gpu'"),
+        (["run", "BUNDLE", "--source", "PARTS", "--engine", "gpu"], "Unknown engine 'gpu'"),
         (["benchmark", "BUNDLE", "--data", "EMPTY"], "No images of good parts"),
         (["inspect", "absent.edgead"], "does not exist"),
         (["frobnicate"], "No such command"),

@@ -21,7 +21,7 @@ from edgead.errors import BundleError, ConfigError, DataError, SourceError
 from edgead.export import PrecisionOptions, export
 from edgead.export.options import Budget, Calibration
 from edgead.images import draw_overlay, read_depth, read_frame
-from edgead.runtime.engines import open_engine
+from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger

@@ -50,7 +50,7 @@ def left_in(home: Path) -> list[str]:
 
 
 def engines() -> list[str]:
-    from edgead.runtime.engines.auto import installed_engines
+    from edgead.runtime.engines.opening import installed_engines
 
     return [name for name in installed_engines() if name in ("onnxruntime", "openvino")]
 

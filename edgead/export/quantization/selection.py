@@ -30,8 +30,9 @@ from edgead.export.quantization.mixed_precision import (
 )
 from edgead.manifest import AttemptRecord, BudgetRecord, CalibrationRecord, GateRecord, ParityRecord
 from edgead.runtime.engines import Engine, first_line
-from edgead.runtime.engines.auto import ON_GPU, open_agreeing, time_engines, usable_engines
+from edgead.runtime.engines.auto import time_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.runtime.engines.opening import open_agreeing, runs_on_gpu, usable_engines
 from edgead.runtime.golden import MOST_OF_SPREAD
 
 SLACK = 1.5
@@ -253,7 +254,7 @@ def _warn_of_better(console: Console, speed: Mapping[str, Mapping[str, float]], 
     """Warn where a higher precision than the one that was asked for runs better here."""
     best = {each: min(times.values()) for each, times in speed.items()}
     slower = [each for each, time in best.items() if name in best and time < best[name] * FASTER]
-    on_gpu = {each for each, times in speed.items() if any(engine in times for engine in ON_GPU)}
+    on_gpu = {each for each, times in speed.items() if any(runs_on_gpu(engine) for engine in times)}
     if "fp16" in on_gpu and name not in on_gpu:
         console.say(f"Warning: {name} runs on no engine of this machine's GPU, fp16 does: --precision fp16 or auto.")
     elif slower:

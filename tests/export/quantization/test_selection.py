@@ -22,7 +22,8 @@ from edgead.export import PrecisionOptions, export
 from edgead.export.options import Budget, Calibration
 from edgead.export.quantization.selection import FASTER, _fastest
 from edgead.manifest import BudgetRecord
-from edgead.runtime.engines import CPU_MODEL, open_engine
+from edgead.runtime.engines import CPU_MODEL
+from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import load
 from edgead.runtime.reconstruction import Reconstructor

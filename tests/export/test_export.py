@@ -24,7 +24,7 @@ from edgead.files import sha256
 from edgead.images import fit_frame, read_frame
 from edgead.runtime.inspector import load
 from edgead.train import checkpoint
-from edgead.train.methods.draem import Draem
+from edgead.train.methods.draem.method import Draem
 from edgead.train.train import train
 
 

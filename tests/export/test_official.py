@@ -25,8 +25,10 @@ from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import MEAN, STD
 from edgead.train.methods.aand.config import AandConfig
 from edgead.train.methods.aand.method import Aand
-from edgead.train.methods.differnet import Differnet, DiffernetConfig, rotate_frame
-from edgead.train.methods.draem import DiscriminativeNetwork, ReconstructiveNetwork
+from edgead.train.methods.differnet.config import DiffernetConfig
+from edgead.train.methods.differnet.method import Differnet
+from edgead.train.methods.differnet.rotation import rotate_frame
+from edgead.train.methods.draem.network import DiscriminativeNetwork, ReconstructiveNetwork
 from edgead.train.methods.drept.network import UNet
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.method import Transfusion
@@ -346,7 +348,7 @@ def test_what_does_not_fit_is_named(
     draem: tuple[Path, ReconstructiveNetwork, DiscriminativeNetwork], tmp_path: Path
 ) -> None:
     path = draem[0]
-    from edgead.train.methods.draem import Draem
+    from edgead.train.methods.draem.method import Draem
 
     second = path.with_name("DRAEM_bottle__seg.pckl")
     assert find_files(Draem, [path]) == [path, second]
@@ -402,7 +404,7 @@ def test_pickled_modules_and_damaged_files_are_refused(tmp_path: Path, parts: Pa
 def test_a_table_inside_a_training_checkpoint_is_found(
     draem: tuple[Path, ReconstructiveNetwork, DiscriminativeNetwork], tmp_path: Path
 ) -> None:
-    from edgead.train.methods.draem import Draem
+    from edgead.train.methods.draem.method import Draem
 
     path, first, _ = draem
     torch.save(

@@ -103,9 +103,9 @@ def test_transfusions_last_image(weight: str, depth: str, tmp_path: Path, bundle
         Bundle(folder, type(manifest)(**{**vars(manifest), "reconstruction": facts, "files": files}))
     )(frame)
     with torch.no_grad():
-        from edgead.train.methods.transfusion.planes import to_planes
+        from edgead.train.methods.transfusion.preprocessing import preprocess
 
-        planes = to_planes(torch.from_numpy(frame[None]))
+        planes = preprocess(torch.from_numpy(frame[None]))
         image = torch.cat([planes[:, :3].flip(1), planes[:, 3:]], dim=1)
         left, _ = method.reference_model().reverse(image)  # type: ignore[operator]
     expected = np.clip(np.rint((left[0, :3].flip(0).numpy().transpose(1, 2, 0) + 1) * 127.5), 0, 255)

@@ -23,16 +23,10 @@ from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import Backbone, normalise
 from edgead.train.fit import fit
 from edgead.train.method import Arrays, TrainingData, configure
-from edgead.train.methods.differnet import (
-    Coupling,
-    Differnet,
-    DiffernetConfig,
-    DiffernetNetwork,
-    Flow,
-    Permutation,
-    rotate_frame,
-    rotation_index,
-)
+from edgead.train.methods.differnet.config import DiffernetConfig
+from edgead.train.methods.differnet.method import Differnet
+from edgead.train.methods.differnet.network import Coupling, DiffernetNetwork, Flow, Permutation
+from edgead.train.methods.differnet.rotation import rotate_frame, rotation_index
 
 SMALL = ["size=64x96", "blocks=2", "hidden=8", "views=3", "cached_views=4", "steps=3", "batch_size=2"]
 

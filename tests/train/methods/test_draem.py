@@ -16,15 +16,11 @@ from edgead.errors import ConfigError
 from edgead.export.parity import run_reference
 from edgead.train.fit import fit
 from edgead.train.method import TrainingData
-from edgead.train.methods.draem import (
-    DiscriminativeNetwork,
-    Draem,
-    DraemConfig,
-    DraemNetwork,
-    ExportModel,
-    ReconstructiveNetwork,
-    ReferenceModel,
-)
+from edgead.train.methods.draem.config import DraemConfig
+from edgead.train.methods.draem.export_model import ExportModel
+from edgead.train.methods.draem.method import Draem
+from edgead.train.methods.draem.network import DiscriminativeNetwork, DraemNetwork, ReconstructiveNetwork
+from edgead.train.methods.draem.reference_model import ReferenceModel
 
 
 def settle_batch_norms(network: nn.Module) -> None:

@@ -25,7 +25,7 @@ from edgead.train.methods.transfusion.examples import displacement, draw_example
 from edgead.train.methods.transfusion.export_model import ExportModel
 from edgead.train.methods.transfusion.method import Transfusion, TransfusionNetwork
 from edgead.train.methods.transfusion.network import AttentionBlock, UNet
-from edgead.train.methods.transfusion.planes import to_depth
+from edgead.train.methods.transfusion.preprocessing import to_depth
 from edgead.train.methods.transfusion.reference_model import ReferenceModel
 from edgead.train.official import load_official
 

@@ -14,9 +14,10 @@ from edgead.console import Track
 from edgead.train.foreground import part_of
 from edgead.train.method import WITH_REPLACEMENT, Arrays, Card, Method, Official, Stage, TrainingData
 from edgead.train.methods.aand.config import AandConfig
-from edgead.train.methods.aand.export_model import ExportModel, ReferenceModel
+from edgead.train.methods.aand.export_model import ExportModel
 from edgead.train.methods.aand.losses import Amplification, Distillation
 from edgead.train.methods.aand.network import AandNetwork
+from edgead.train.methods.aand.reference_model import ReferenceModel
 from edgead.train.synthetic import make_anomaly
 
 UNUSED = re.compile(r"encoder_AT\.(layer4|fc)\.|bn\.(conv4|bn4)\.|bn\..*memory")

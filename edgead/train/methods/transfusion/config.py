@@ -9,7 +9,7 @@ from edgead.train.foreground import check_foreground
 from edgead.train.method import MethodConfig, decayed
 from edgead.train.methods.transfusion.diffusion import FIRST
 from edgead.train.methods.transfusion.network import NORM_GROUPS
-from edgead.train.methods.transfusion.planes import LEARNED
+from edgead.train.methods.transfusion.preprocessing import LEARNED
 
 
 @dataclass(frozen=True)

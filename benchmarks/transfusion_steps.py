@@ -41,9 +41,9 @@ WORST = 0.005
 
 def validation(run: RunConfig, method: Any, anomalies: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Return the run's held-out good images and synthetic anomalies on them, and their masks."""
-    size = tuple(run.config["size"])
+    size = run.config.size
     held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.pixels)
-    normals, parts = held_out.frames, load_foreground_masks(run.config["foreground"], held_out.paths, size)
+    normals, parts = held_out.frames, load_foreground_masks(run.config.foreground, held_out.paths, size)
     rng = np.random.default_rng((run.seed, 0x57E9))
     textures = load_textures(run, Console()).frames
     made = [method.example(TrainingData(normals, textures, foreground_masks=parts), rng) for _ in range(anomalies)]
@@ -55,7 +55,7 @@ def validation(run: RunConfig, method: Any, anomalies: int) -> tuple[NDArray[np.
 def labelled_images(run: RunConfig) -> tuple[NDArray[np.uint8], list[bool]]:
     """Return the labelled test images and which are anomalous."""
     samples = open_category(run.data).test
-    frames = load_frames([sample.path for sample in samples], tuple(run.config["size"]), run.pixels)
+    frames = load_frames([sample.path for sample in samples], run.config.size, run.pixels)
     return frames.frames, [sample.anomalous for sample in samples if sample.path in frames.paths]
 
 

@@ -128,10 +128,10 @@ def export(
         find_images(calibration, images)  # too few of them are said at once
     held_out = _load_held_out(run, root, console)
     rng = np.random.default_rng((run.seed, 0x60D))
-    parts = load_foreground_masks(run.config.get("foreground", ""), held_out.paths, method.config.size)
+    parts = load_foreground_masks(run.config.foreground, held_out.paths, method.config.size)
     if not run.fits_held_out_masks(masks_fingerprint(parts)):
         raise DataError(
-            f"The masks in {run.config['foreground']} are not those that this run was started with.\n"
+            f"The masks in {run.config.foreground} are not those that this run was started with.\n"
             "Bring the right ones back, or train anew."
         )
     distinct = keep_distinct(held_out.frames)
@@ -190,7 +190,7 @@ def _assemble(
             "name": path.name.removesuffix(".edgead"),
             "method": run.method,
             "preset": run.preset,
-            "config": run.config,
+            "config": schema.write(run.config),
             "category": run.category,
             "input": InputRecord(size[0], size[1], run.bit_depth, channels=channels, depth_range=run.depth_range),
             "data": DataRecord(run.fingerprint, held_out.fingerprint),
@@ -221,7 +221,7 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
             f"{len(absent)} of the {len(paths)} held-out images of this run are not there, for instance {absent[0]}.\n"
             "They set the threshold. If the data has moved, say where it is with --data DIR."
         )
-    frames = load_frames(paths, tuple(run.config["size"]), run.pixels, console.track("reading held-out images"))
+    frames = load_frames(paths, run.config.size, run.pixels, console.track("reading held-out images"))
     if frames.fingerprint != run.held_out_fingerprint:
         why = frames.skipped[0] if frames.skipped else "names or contents differ"
         raise DataError(
@@ -245,7 +245,7 @@ def _training(run: RunConfig, method: Method) -> TrainingRecord:
         images=len(run.normals),
         epoch_images=run.epoch_images or len(run.normals),
         textures="pictures" if run.textures else "procedural" if method.takes_textures else "none",
-        weights=(Path(run.weights).name if run.weights else "download") if "backbone" in run.config else None,
+        weights=(Path(run.weights).name if run.weights else "download") if run.config.backbone else None,
         precision=run.mixed_precision,
         created=run.created,
         versions=run.versions,

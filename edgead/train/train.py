@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -110,7 +109,7 @@ def train(
         raise ConfigError(f"--holdout is a share between 0 and 1, not {holdout}.")
     if textures and not method_class.takes_textures:
         raise ConfigError(f"{method} draws no textures; leave out --textures.")
-    if donors and not method_class.card.reporting_note:
+    if donors and not method_class.takes_donors:
         raise ConfigError(f"{method} learns from good images alone; leave out --donor.")
     categories = open_categories(data) if category == "all" else [open_category(data, category)]
     choice = ""
@@ -130,9 +129,9 @@ def train(
             bool(textures),
             console,
         )
-    config = dataclasses.asdict(configure(method_class, preset, settings))
-    if (how := config.get("foreground", "all")) not in FOREGROUNDS:
-        config["foreground"] = str(Path(how).resolve())  # a resumed run finds the masks from any folder
+    config = configure(method_class, preset, settings)
+    if config.foreground and config.foreground not in FOREGROUNDS:  # a resumed run finds the masks from any folder
+        config = config.replaced(foreground=str(Path(config.foreground).resolve()))
     created = datetime.now(timezone.utc)
     folders: list[Path] = []
     known: dict[str, Path] = {}  # what earlier categories have learned from a donor serves the later ones
@@ -225,7 +224,6 @@ def resume(
     """
     folder, console = Path(folder), console or Console()
     run = checkpoint.load_run_config(folder)
-    checkpoint.stored_config(run)
     changed = reconfigure(get_method(run.method), run.config, settings, "resume")
     if checkpoint.is_finished(folder):
         if settings:
@@ -236,9 +234,9 @@ def resume(
         return folder
     if data is not None:
         run = dataclasses.replace(run, data=str(open_category(data, _named_in(data, run.category)).root.resolve()))
-    before = {name: value for name, value in run.config.items() if value != changed[name]}
-    if before:
-        changes = [f"{name} {value:g} -> {changed[name]:g}" for name, value in before.items()]
+    before, after = vars(run.config), vars(changed)
+    changes = [f"{name} {before[name]:g} -> {value:g}" for name, value in after.items() if value != before[name]]
+    if changes:
         run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
         console.say(f"Changed: {', '.join(changes)}")
     return _run(run, folder, device, workers, console, named=True)
@@ -312,20 +310,15 @@ def _absolute(path: str | Path | None) -> str | None:
 def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
     """Refuse to go on with a run that another command has started; of donors, only whether it has any."""
     changed = {change.partition(" ")[0] for change in stored.changes}  # when it went on; the command does not say it
-    kept = [name for name in stored.config if name not in changed]
-    there = {**vars(stored), "donors": bool(stored.donors), "config": {name: stored.config[name] for name in kept}}
-    given |= {"donors": bool(given["donors"]), "config": {name: given["config"].get(name) for name in kept}}
-    differing = [name for name, value in given.items() if _plain(there[name]) != _plain(value)]
+    kept = {name: value for name, value in vars(stored.config).items() if name in changed}
+    given |= {"donors": bool(given["donors"]), "config": given["config"].replaced(**kept)}
+    there = {**vars(stored), "donors": bool(stored.donors)}
+    differing = [name for name, value in given.items() if there[name] != value]
     if differing:
         raise ConfigError(
             f"{folder} holds a run with another {', '.join(differing)}.\n"
             f"Go on with it (edgead train --resume --out {folder}), or choose another --out."
         )
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as config.json gives it back."""
-    return json.loads(json.dumps(value))
 
 
 def _named_in(data: str | Path, category: str) -> str | None:
@@ -348,9 +341,9 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
     method = checkpoint.build_method(run)
     if not (folder / checkpoint.STATE).is_file():  # a saved state holds the backbone too
         method.load_pretrained(Path(run.weights) if run.weights else None)
-    size = tuple(run.config["size"])
+    size = run.config.size
     paths = [Path(run.data, name) for name in run.normals]
-    if method.config.channels == 4 and run.depth_range is None:
+    if run.config.reads_depth and run.depth_range is None:
         (low, high), odd = find_depth_range(paths, console.track("measuring depth"))
         console.say(f"depth from {low:g} to {high:g}, in the files' unit")
         for path, (near, far) in odd.items():
@@ -380,7 +373,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         raise DataError(
             f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"
         )
-    masks = load_foreground_masks(run.config.get("foreground", ""), [*frames.paths, *held_out.paths], size)
+    masks = load_foreground_masks(run.config.foreground, [*frames.paths, *held_out.paths], size)
     part_masks = None if masks is None else masks[: len(frames.paths)]
     held_out_masks = masks_fingerprint(None if masks is None else masks[len(frames.paths) :])  # for the export
     if not run.fingerprint:
@@ -398,7 +391,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             textures_fingerprint=textures.fingerprint if textures.paths else "",
             epoch_images=len(frames.paths) + also_held_out * len(held_out.paths),
         )
-        by_brightness = run.config.get("foreground") == "auto"
+        by_brightness = run.config.foreground == "auto"
         unfound = sum(foreground_mask(frame[..., :3]).all() for frame in frames.frames) if by_brightness else 0
         run = dataclasses.replace(run, departures=tuple(departures(run, method, len(textures.paths), int(unfound))))
         if is_main() and not named:
@@ -407,7 +400,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         raise CheckpointError(f"The training images in {run.data} are not those that {folder} was started with.")
     elif run.masks_fingerprint != masks_fingerprint(part_masks) or not run.fits_held_out_masks(held_out_masks):
         raise CheckpointError(
-            f"The masks in {run.config['foreground']} are not those that {folder} was started with.\n"
+            f"The masks in {run.config.foreground} are not those that {folder} was started with.\n"
             "Bring the right ones back, or train anew."
         )
     elif run.textures_fingerprint not in ("", textures.fingerprint):
@@ -437,7 +430,7 @@ def _learn_and_train(
     if is_main():
         checkpoint.save_run_config(folder, run)  # also of a run that goes on: its data has moved, its rate is another
     workers = _workers(workers)
-    if method.card.reporting_note:
+    if method.takes_donors:
         console.say(method.card.reporting_note if opened else method.card.without_donors)
     _introduce(run, method, console)
     with _telling_how_to_go_on(run, folder, console):
@@ -480,8 +473,8 @@ def _introduce(run: RunConfig, method: Method, console: Console) -> None:
     counted = f"all {run.epoch_images} good images" if run.epoch_images else f"the {len(run.normals)} that it trains on"
     schedule = method.config.schedule(run.steps_in_epoch)
     console.say(f"{method.card.title}, preset '{run.preset}': {schedule}; an epoch counts {counted}")
-    if "backbone" in run.config:
-        console.say(f"Backbone {run.config['backbone']}: weights of {run.weights or 'its publisher (download)'}")
+    if run.config.backbone:
+        console.say(f"Backbone {run.config.backbone}: weights of {run.weights or 'its publisher (download)'}")
     if run.departures:
         console.say("Not as published:")
         for words in run.departures:
@@ -513,9 +506,9 @@ def _telling_how_to_go_on(run: RunConfig, folder: Path, console: Console) -> Ite
     except (RuntimeError, MemoryError) as error:
         if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
             raise
-        sides = "x".join(map(str, run.config["size"]))
+        sides = "x".join(map(str, run.config.size))
         raise DeviceError(
-            f"Out of memory while training with batch_size {run.config['batch_size']} at {sides}.\n"
+            f"Out of memory while training with batch_size {run.config.batch_size} at {sides}.\n"
             "Train anew with a smaller one (--set batch_size=…, --set size=…) or a smaller --preset.\n"
             f"If something else took the memory, go on with:  {go_on}"
         ) from error
@@ -527,7 +520,7 @@ def _telling_how_to_go_on(run: RunConfig, folder: Path, console: Console) -> Ite
 
 def load_textures(run: RunConfig, console: Console) -> Frames:
     """Read the pictures that fill a run's synthetic anomalies; none where it has none."""
-    size = tuple(run.config["size"])
+    size = run.config.size
     if run.textures is None:
         return load_frames([], size)
     folder = Path(run.textures)

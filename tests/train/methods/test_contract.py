@@ -26,7 +26,7 @@ from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import the_core
 from edgead.train.describe import as_text, describe
 from edgead.train.fit import fit
-from edgead.train.method import Method, TrainingData, as_setting, config_from_dict, configure, reconfigure
+from edgead.train.method import Method, TrainingData, as_setting, configure, read_config, reconfigure
 from edgead.train.methods import METHODS, get_method
 from edgead.train.plots import draw_examples
 
@@ -244,7 +244,7 @@ def test_presets_and_configuration_survive_json(name: str) -> None:
     for preset in kind.presets:
         config = configure(kind, preset)
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in config.__dict__.items()}
-        assert config_from_dict(kind, values) == config
+        assert read_config(kind, values) == config
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_unknown_names_are_corrected() -> None:
 @pytest.mark.parametrize("name", list(METHODS))
 def test_settings_at_export(name: str) -> None:
     kind = get_method(name)
-    values = dataclasses.asdict(configure(kind, "nano"))
+    values = configure(kind, "nano")
     assert reconfigure(kind, values, [], "export") == values
     with pytest.raises(ConfigError, match="size was decided when the run was started"):
         reconfigure(kind, values, ["size=64"], "export")
@@ -295,10 +295,10 @@ def test_settings_at_export(name: str) -> None:
     for setting in kind.export_settings:
         method, _ = small(name)
         before = {key: value.shape for key, value in method.network.state_dict().items()}
-        stored, given = dataclasses.asdict(method.config), f"{setting}={type(values[setting])(1)}"
+        stored, given = method.config, f"{setting}={type(getattr(values, setting))(1)}"
         changed = reconfigure(kind, stored, [given], "export")
         assert changed != stored
-        after = kind(config_from_dict(kind, changed)).network.state_dict()
+        after = kind(changed).network.state_dict()
         assert {key: value.shape for key, value in after.items()} == before  # the weights still fit
 
 

@@ -94,6 +94,7 @@ class Drept(Method):
 
     name = "drept"
     takes_textures = False
+    takes_donors = True
     card = Card(
         title="DRepT",
         paper="Defect-representation transfer, IJCNN 2023 (IEEE 10191690)",

@@ -81,8 +81,8 @@ class TransfusionConfig(MethodConfig):
             raise ConfigError(f"reverse_steps must lie between 1 and {FIRST}, not {self.reverse_steps}.")
 
     @property
-    def channels(self) -> int:
-        return 4 if self.depth else 3
+    def reads_depth(self) -> bool:
+        return self.depth
 
     def learning_rate_factor(self, step: int, steps: int) -> float:
         """Factor on the learning rate at a step, counted from 0."""

@@ -1,4 +1,4 @@
-"""Writing files and folders so that a half-written one never looks whole."""
+"""Write files and folders so that an incomplete one never looks complete."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def new_folder(path: Path) -> Path:
-    """Make a folder that did not exist, ``NAME``, ``NAME-2``, …, so that no two processes ever get the same one."""
+    """Create a new folder ``NAME``, ``NAME-2``, …; no two processes ever get the same one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
@@ -132,18 +132,18 @@ def _lock(stream: BinaryIO, on_busy: Callable[[], object]) -> None:
 
 
 def refuse_existing(paths: Iterable[Path], force: bool) -> None:
-    """Refuse to write over results that are there.
+    """Refuse to overwrite existing results.
 
     Args:
-        paths: that will be written.
-        force: the user says that they may be replaced.
+        paths: the paths to be written.
+        force: the user allows replacing them.
 
     Raises:
-        ConfigError: with the first one that is there.
+        ConfigError: one of them exists; with its path.
     """
     found = None if force else next((path for path in paths if path.exists()), None)
     if found is not None:
-        raise ConfigError(f"{found} is there already, and is kept.\nChoose another folder, or replace it with --force.")
+        raise ConfigError(f"{found} exists already and was kept.\nChoose another folder, or replace it with --force.")
 
 
 def _neighbour(path: Path, suffix: str) -> Path:

@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 
 WITH_REPLACEMENT = "good images are drawn with replacement (published: shuffled in each epoch)"
+STEP_SETTINGS = ("steps", "removal_steps", "defect_steps")
+"""Settings that are numbers of optimiser steps."""
 LARGEST = 1e30
 """No setting makes sense beyond it, and a few steps beyond it float32 ends."""
 
@@ -353,6 +355,13 @@ class Method(ABC):
     @abstractmethod
     def deployable(self) -> nn.Module:
         """Return a new module, equal to `detector` up to rounding, rewritten to be fast where it is deployed."""
+
+
+def published_schedule(method: Method) -> MethodConfig:
+    """Return a method's configuration with the published numbers of steps, whatever its preset has."""
+    published = method.published()
+    names = [name for name in ("epochs", *STEP_SETTINGS) if hasattr(published, name)]
+    return dataclasses.replace(method.config, **{name: getattr(published, name) for name in names})
 
 
 def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -> MethodConfig:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
@@ -35,11 +36,21 @@ from edgead.images import Frame, PixelFormat
 from edgead.manifest import sizes_of
 from edgead.text import file_name
 from edgead.train import checkpoint, plots
+from edgead.train.budget import read_budget, scale_run
 from edgead.train.checkpoint import CURVES, RunConfig, SourceConfig
 from edgead.train.estimate import NIGHT, Estimate, Work, choose_preset, measure
 from edgead.train.fit import fit, is_main
 from edgead.train.foreground import FOREGROUNDS, foreground_mask, load_parts, parts_fingerprint
-from edgead.train.method import Arrays, Method, Source, TrainingData, configure, reconfigure
+from edgead.train.method import (
+    STEP_SETTINGS,
+    Arrays,
+    Method,
+    Source,
+    TrainingData,
+    configure,
+    published_schedule,
+    reconfigure,
+)
 from edgead.train.methods import get_method
 from edgead.train.recipe import choose_precisions, departures
 from edgead.train.sources import find_learned, find_sources, learn, open_source, take_up
@@ -63,6 +74,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    budget: str | None = None,
     workers: int | None = None,
     holdout: float = 0.2,
     textures: str | Path | None = None,
@@ -85,6 +97,7 @@ def train(
         device, workers: see `edgead.train.fit.fit`; `workers` is chosen by the machine when None.
         precision: ``"no"`` (float32), ``"bf16"``, ``"fp16"``, or ``"auto"``: for each stage bf16 where this processor
             has the instructions and a few steps show that it is faster and that the losses agree.
+        budget: time for each run, as ``90s``, ``30m`` or ``2h``: the published schedule is scaled to it.
         holdout: share of the good images that is kept for the threshold and never trained on; 200 at most.
         textures: folder of pictures that fill synthetic anomalies.
         weights: file of a backbone's weights; without one they are downloaded where the method needs any.
@@ -104,6 +117,11 @@ def train(
         raise ConfigError("Several processes need one folder to share; name it with --out DIR.")
     kind = get_method(method)
     configure(kind, preset or next(iter(kind.presets)), settings)  # what is wrong with it is said at once
+    if budget is not None:
+        read_budget(budget)
+        if named := {setting.partition("=")[0] for setting in settings} & {"epochs", *STEP_SETTINGS}:
+            raise ConfigError(f"--budget decides the number of steps; leave out --set {min(named)}=….")
+    started = time.monotonic()
     if not 0 < holdout < 1:
         raise ConfigError(f"--holdout is a share between 0 and 1, not {holdout}.")
     if textures and not kind.takes_textures:
@@ -117,7 +135,7 @@ def train(
             split_normals(each, holdout, seed)  # too few images are reported before anything is measured
         shared = Path(out) if out and category == "all" else None
         preset, choice = _choose(
-            kind, settings, categories, sources, shared, device, precision, workers, bool(textures), console
+            kind, settings, categories, sources, shared, device, precision, workers, bool(textures), budget, console
         )
     config = dataclasses.asdict(configure(kind, preset, settings))
     if (how := config.get("foreground", "all")) not in FOREGROUNDS:
@@ -145,6 +163,7 @@ def train(
                         sources=sources,
                         seed=seed,
                         precision=precision,
+                        budget=budget,
                         bit_depth=bit_depth,
                         textures=_absolute(textures),
                         weights=_absolute(weights),
@@ -174,6 +193,7 @@ def train(
                 bit_depth=bit_depth,
                 seed=seed,
                 precision=precision,
+                budget=budget,
                 created=created.isoformat(timespec="microseconds"),
                 versions=_versions(),
                 weights=_absolute(weights),
@@ -185,7 +205,8 @@ def train(
                 f"{chosen.name}: {chosen.layout} layout, {len(parted.normals)} good images to train on, "
                 f"{len(parted.held_out)} held out for the threshold"
             )
-            folders.append(_run(run, folder, device, workers, console, named=out is not None))
+            folders.append(_run(run, folder, device, workers, console, named=out is not None, since=started))
+            started = time.monotonic()
             known |= find_learned(folders[-1])
     return folders
 
@@ -255,6 +276,7 @@ def _choose(
     precision: str,
     workers: int | None,
     textures: bool,
+    budget: str | None,
     console: Console,
 ) -> tuple[str, str]:
     """Return the preset where nobody named one, and why: that of the same command before, or what fits the machine."""
@@ -267,7 +289,16 @@ def _choose(
     found = find_sources(sources, categories[0], kind.name, {}, Console())
     defects = tuple(len(source.anomalies) for source in found if source.anomalies)
     preset, why = choose_preset(
-        kind, settings, categories, device, precision, _workers(workers), defects, textures, console
+        kind,
+        settings,
+        categories,
+        device,
+        precision,
+        _workers(workers),
+        defects,
+        textures,
+        console,
+        read_budget(budget) if budget else None,
     )
     console.say(f"Preset '{preset}': {why}.")
     return preset, why
@@ -301,6 +332,7 @@ def _absolute(path: str | Path | None) -> str | None:
 def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
     """Refuse to go on with a run that another command has started; of sources, only whether it has any."""
     changed = {change.partition(" ")[0] for change in stored.changes}  # when it went on; the command does not say it
+    changed |= set(STEP_SETTINGS) | {"epochs"} if stored.budget else set()  # the budget decided those
     kept = [name for name in stored.config if name not in changed]
     there = {**vars(stored), "sources": bool(stored.sources), "config": {name: stored.config[name] for name in kept}}
     given |= {"sources": bool(given["sources"]), "config": {name: given["config"].get(name) for name in kept}}
@@ -333,8 +365,18 @@ def find_unfinished(method: str, root: Path = Path("runs/train")) -> Path:
     return found[0]
 
 
-def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console: Console, named: bool) -> Path:
+def _run(
+    run: RunConfig,
+    folder: Path,
+    device: str,
+    workers: int | None,
+    console: Console,
+    named: bool,
+    since: float | None = None,
+) -> Path:
     method = checkpoint.build_method(run)
+    if run.budget and not run.published_steps:
+        method.config = published_schedule(method)
     if not (folder / checkpoint.STATE).is_file():  # a saved state holds the backbone too
         method.load_pretrained(Path(run.weights) if run.weights else None)
     size = tuple(run.config["size"])
@@ -409,7 +451,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         if checkpoint.is_finished(folder):
             console.say(f"{folder} was finished by another process.")
         else:
-            _learn_and_train(method, run, folder, data, opened, device, workers, console)
+            _learn_and_train(method, run, folder, data, opened, device, workers, console, since)
     return folder
 
 
@@ -422,6 +464,7 @@ def _learn_and_train(
     device: str,
     workers: int | None,
     console: Console,
+    since: float | None,
 ) -> None:
     if is_main():
         checkpoint.save_run_config(folder, run)  # also of a run that goes on: its data has moved, its rate is another
@@ -437,7 +480,12 @@ def _learn_and_train(
             bool(len(data.textures)),
         )
         position = checkpoint.load_position(folder)
-        estimate = measure(method, work, device, run.precisions, workers, console, position, data.normals)
+        estimate = measure(method, work, device, run.precisions, workers, console, position, data.normals, since)
+        if run.budget and not run.published_steps:
+            run, estimate = scale_run(run, method, estimate, bool(work.defects))
+            console.say(
+                f"--budget {run.budget}: {method.config.schedule(run.steps_in_epoch)} of {run.published_steps:,}"
+            )
         console.say(f"On {estimate.device}: {estimate.describe()}{_remedy(run, method, estimate)}")
         if run.precisions == "auto":
             run = choose_precisions(run, estimate, console)
@@ -479,7 +527,7 @@ def _introduce(run: RunConfig, method: Method, console: Console) -> None:
 
 def _remedy(run: RunConfig, method: Method, estimate: Estimate) -> str:
     """Say what is shorter, where a training takes longer than a night."""
-    if estimate.seconds <= NIGHT:
+    if estimate.seconds <= NIGHT or run.budget:
         return ""
     presets = list(method.presets)
     smaller = presets[presets.index(run.preset) + 1 :] if run.preset in presets else []

@@ -159,6 +159,8 @@ class TrainingData:
         sources: what was learned from each other product with real defects (`Lesson.learned`); most methods take none.
         parts: ``[N, H, W]``, where on each image the part is, if somebody has made masks (`edgead.train.foreground`).
         epoch: optimiser steps in an epoch, from `RunConfig.steps_in_epoch`; counted from `normals` where None.
+        cache: folder for what frozen networks make of the images (`edgead.train.feature_cache`); a temporary one where
+            None.
     """
 
     normals: NDArray[np.uint8]
@@ -166,6 +168,7 @@ class TrainingData:
     sources: tuple[Arrays, ...] = ()
     parts: NDArray[np.bool_] | None = None
     epoch: Fraction | None = None
+    cache: Path | None = None
 
     def steps_in_epoch(self, config: MethodConfig) -> Fraction:
         """Optimiser steps in an epoch."""

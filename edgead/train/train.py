@@ -39,6 +39,7 @@ from edgead.train import checkpoint, plots
 from edgead.train.budget import read_budget, scale_run
 from edgead.train.checkpoint import CURVES, RunConfig, SourceConfig
 from edgead.train.estimate import NIGHT, Estimate, Work, choose_preset, measure
+from edgead.train.feature_cache import FOLDER, remove_caches
 from edgead.train.fit import fit, is_main
 from edgead.train.foreground import FOREGROUNDS, foreground_mask, load_parts, parts_fingerprint
 from edgead.train.method import (
@@ -502,12 +503,14 @@ def _learn_and_train(
             learn(method, config, source, folder, run, optimise, console) if isinstance(source, Source) else source
             for config, source in opened
         )
-        data = dataclasses.replace(data, sources=learned)
+        rank = os.environ.get("RANK", "0")
+        data = dataclasses.replace(data, sources=learned, cache=folder / f"{FOLDER}-{rank}")
         if is_main() and not (folder / SYNTHETIC).exists():
             _check_visible(method, data, run, folder, console)
             plots.draw_examples(_examples(method, data, run.seed), folder / SYNTHETIC)
         optimise(method, method.stages(data), folder)
     if is_main():
+        remove_caches(folder)
         plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")
 

@@ -16,6 +16,7 @@ feature map is worth its share of it: one matrix product, no backward pass, and 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from edgead.console import Track
 from edgead.errors import ConfigError
 from edgead.train.backbones import LEVELS, Backbone, fold_normalisation, normalise
+from edgead.train.feature_cache import FeatureCache, fingerprint
 from edgead.train.maps import upsampling
 from edgead.train.method import (
     WITH_REPLACEMENT,
@@ -453,16 +455,24 @@ class Differnet(Method):
 
     def stages(self, data: TrainingData) -> list[Stage]:
         config, normals = self.config, data.normals
-        cache: list[NDArray[np.float32]] = []
+        cache = FeatureCache(data.cache)
 
         def prepare(device: torch.device, track: Track) -> None:
             if config.cached_views:
-                cache[:] = [self._cached(normals[number], number, device) for number in track(range(len(normals)))]
+                settings = {"method": "differnet", "device": device.type, **dataclasses.asdict(config)}
+                key = fingerprint(normals, self.network.feature_extractor, settings)
+                cache.fill(
+                    len(normals),
+                    key,
+                    lambda number: {"features": self._cached(normals[number], number, device)},
+                    track,
+                )
 
         def sample(rng: np.random.Generator) -> Arrays:
-            number = rng.integers(len(normals))
+            number = int(rng.integers(len(normals)))
             if config.cached_views:
-                return {"features": cache[number][rng.choice(config.cached_views, config.train_views, replace=False)]}
+                views = rng.choice(config.cached_views, config.train_views, replace=False)
+                return {"features": cache.row(number)["features"][views]}
             angles = rng.uniform(-config.rotate_degrees, config.rotate_degrees, config.train_views)
             return {"views": np.stack([rotate_frame(normals[number], angle) for angle in angles])}
 

@@ -250,7 +250,7 @@ class _Measurement:
         self.preparing = 0.0
 
     def run(self, done: tuple[int, int]) -> Estimate:
-        data = _few_images(self.method, self.work, self.pictures)
+        data = few_images(self.method, self.work, self.pictures)
         seconds, steps = 0.0, 0
         for count in self.work.defects:
             blank = np.zeros((count, *data.normals.shape[1:3], 3), np.uint8)
@@ -289,7 +289,7 @@ class _Measurement:
 
     def _computing(self, loop: StageLoop, stage: Stage) -> float:
         """Return the seconds of one step, without drawing its examples."""
-        steps = _Steps(loop, stage, self.accelerator)
+        steps = Steps(loop, stage, self.accelerator)
         if self.mixed_precision != "auto":
             loop.mixed_precision = precision_of(stage, self.mixed_precision)
             return steps.seconds()
@@ -300,7 +300,7 @@ class _Measurement:
         return slow / comparison.speedup if comparison.choice == "bf16" else slow
 
 
-def _few_images(method: Method, work: Work, pictures: NDArray[np.uint8] | None = None) -> TrainingData:
+def few_images(method: Method, work: Work, pictures: NDArray[np.uint8] | None = None) -> TrainingData:
     """Return a few images, or noise, for all the good ones, and noise for textures."""
     size, rng = method.config.size, np.random.default_rng(0)
     noise = rng.integers(1, 256, (IMAGES, *size, method.config.channels), dtype=np.uint8)
@@ -319,7 +319,7 @@ def _drawing_seconds(stage: Stage) -> float:
     return (time.monotonic() - start) / DRAWS
 
 
-class _Steps:
+class Steps:
     """Steps of one stage that leave the weights as they are."""
 
     def __init__(self, loop: StageLoop, stage: Stage, accelerator: Accelerator) -> None:

@@ -135,7 +135,11 @@ def main(out: Path, minutes: float, only: tuple[str, ...]) -> None:
     record |= {
         "command": " ".join(["python", "benchmarks/training_speed.py", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
-        "machine": describe_machine() | {"bfloat16": has_bfloat16(), "threads": torch.get_num_threads()},
+        "machine": {
+            **dataclasses.asdict(describe_machine()),
+            "bfloat16": has_bfloat16(),
+            "threads": torch.get_num_threads(),
+        },
         "versions": versions() | {"torch": torch.__version__},
     }
     for done, (name, preset) in enumerate(presets):

@@ -94,6 +94,8 @@ class RunConfig:
         departures: what of the published training is done otherwise, in words, when it was started.
         choice: why this preset was taken, where nobody named one.
         stage_precisions: stage's name ↦ ``"no"`` or ``"bf16"``, as chosen at the start for the precision ``"auto"``.
+        budget: time that the training was given, as ``30m``; None where its schedule was not scaled to any.
+        published_steps: optimiser steps of the schedule that was scaled to the budget, once that was done.
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
         weights_sha256: of the finished run's weights; None in runs of before it was kept.
@@ -132,6 +134,8 @@ class RunConfig:
     departures: tuple[str, ...] = ()
     choice: str = ""
     stage_precisions: dict[str, str] | None = left_out()
+    budget: str | None = left_out()
+    published_steps: int | None = left_out()
 
     @property
     def steps_in_epoch(self) -> Fraction:

@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 
 WITH_REPLACEMENT = "good images are drawn with replacement (published: shuffled in each epoch)"
+STEP_SETTINGS = ("steps", "removal_steps", "defect_steps")
+"""Settings that are numbers of optimiser steps."""
 LARGEST = 1e30
 """No setting makes sense beyond it, and a few steps beyond it float32 ends."""
 
@@ -186,6 +188,8 @@ class TrainingData:
         foreground_masks: ``[N, H, W] bool``, the part on each image, where the user has masks
             (`edgead.train.foreground`).
         epoch: optimiser steps in an epoch, from `RunConfig.steps_in_epoch`; counted from `normals` where None.
+        cache: folder for what frozen networks make of the images (`edgead.train.feature_cache`); a temporary one where
+            None.
     """
 
     normals: NDArray[np.uint8]
@@ -193,6 +197,7 @@ class TrainingData:
     donors: tuple[Arrays, ...] = ()
     foreground_masks: NDArray[np.bool_] | None = None
     epoch: Fraction | None = None
+    cache: Path | None = None
 
     def steps_in_epoch(self, config: MethodConfig) -> Fraction:
         """Optimiser steps in an epoch."""
@@ -384,6 +389,13 @@ class Method(ABC):
     @abstractmethod
     def export_model(self) -> nn.Module:
         """Return a new module, equal to `reference_model` up to rounding, rewritten to be fast where it is deployed."""
+
+
+def published_schedule(method: Method) -> MethodConfig:
+    """Return a method's configuration with the published numbers of steps, whatever its preset has."""
+    published = method.published()
+    names = [name for name in ("epochs", *STEP_SETTINGS) if hasattr(published, name)]
+    return method.config.replaced(**{name: getattr(published, name) for name in names})
 
 
 def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -> MethodConfig:

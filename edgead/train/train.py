@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
@@ -34,12 +35,23 @@ from edgead.images import Frame, PixelFormat
 from edgead.manifest import sizes_of
 from edgead.text import file_name
 from edgead.train import checkpoint, plots
+from edgead.train.budget import read_budget, scale_run
 from edgead.train.checkpoint import CURVES, DonorConfig, RunConfig
 from edgead.train.donors import copy_transferred, find_donors, find_transferred, open_donor, pretrain
 from edgead.train.estimate import NIGHT, Estimate, Work, choose_preset, measure
+from edgead.train.feature_cache import FOLDER, remove_caches
 from edgead.train.fit import fit, is_main
 from edgead.train.foreground import FOREGROUNDS, foreground_mask, load_foreground_masks, masks_fingerprint
-from edgead.train.method import Arrays, Donor, Method, TrainingData, configure, reconfigure
+from edgead.train.method import (
+    STEP_SETTINGS,
+    Arrays,
+    Donor,
+    Method,
+    TrainingData,
+    configure,
+    published_schedule,
+    reconfigure,
+)
 from edgead.train.methods import get_method
 from edgead.train.recipe import choose_precisions, departures
 from edgead.train.split import FEW_IMAGES, split, split_normals
@@ -62,6 +74,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     mixed_precision: str = "auto",
+    budget: str | None = None,
     workers: int | None = None,
     holdout: float = 0.2,
     textures: str | Path | None = None,
@@ -84,6 +97,7 @@ def train(
         device, workers: see `edgead.train.fit.fit`; `workers` is chosen by the machine when None.
         mixed_precision: ``"no"`` (float32), ``"bf16"``, ``"fp16"``, or ``"auto"``: for each stage bf16 where this
             processor has the instructions and a few steps show that it is faster and that the losses agree.
+        budget: time for each run, as ``90s``, ``30m`` or ``2h``: the published schedule is scaled to it.
         holdout: share of the good images that is kept for the threshold and never trained on; 200 at most.
         textures: folder of pictures that fill synthetic anomalies.
         weights: file of a backbone's weights; without one they are downloaded where the method needs any.
@@ -105,6 +119,11 @@ def train(
     configure(
         method_class, preset or next(iter(method_class.presets)), settings
     )  # what is wrong with it is said at once
+    if budget is not None:
+        read_budget(budget)
+        if named := {setting.partition("=")[0] for setting in settings} & {"epochs", *STEP_SETTINGS}:
+            raise ConfigError(f"--budget decides the number of steps; leave out --set {min(named)}=….")
+    started = time.monotonic()
     if not 0 < holdout < 1:
         raise ConfigError(f"--holdout is a share between 0 and 1, not {holdout}.")
     if textures and not method_class.takes_textures:
@@ -127,6 +146,7 @@ def train(
             mixed_precision,
             workers,
             bool(textures),
+            budget,
             console,
         )
     config = configure(method_class, preset, settings)
@@ -155,6 +175,7 @@ def train(
                         donors=donors,
                         seed=seed,
                         mixed_precision=mixed_precision,
+                        budget=budget,
                         bit_depth=bit_depth,
                         textures=_absolute(textures),
                         weights=_absolute(weights),
@@ -184,6 +205,7 @@ def train(
                 bit_depth=bit_depth,
                 seed=seed,
                 mixed_precision=mixed_precision,
+                budget=budget,
                 created=created.isoformat(timespec="microseconds"),
                 versions=_versions(),
                 weights=_absolute(weights),
@@ -195,7 +217,8 @@ def train(
                 f"{chosen.name}: {chosen.layout} layout, {len(parted.normals)} good images to train on, "
                 f"{len(parted.held_out)} held out for the threshold"
             )
-            folders.append(_run(run, folder, device, workers, console, named=out is not None))
+            folders.append(_run(run, folder, device, workers, console, named=out is not None, since=started))
+            started = time.monotonic()
             known |= find_transferred(folders[-1])
     return folders
 
@@ -264,6 +287,7 @@ def _choose(
     mixed_precision: str,
     workers: int | None,
     textures: bool,
+    budget: str | None,
     console: Console,
 ) -> tuple[str, str]:
     """Return the preset where nobody named one, and why: that of the same command before, or what fits the machine."""
@@ -276,7 +300,16 @@ def _choose(
     found = find_donors(donors, categories[0], method_class.name, {}, Console())
     defects = tuple(len(donor.anomalies) for donor in found if donor.anomalies)
     preset, why = choose_preset(
-        method_class, settings, categories, device, mixed_precision, _workers(workers), defects, textures, console
+        method_class,
+        settings,
+        categories,
+        device,
+        precision,
+        _workers(workers),
+        defects,
+        textures,
+        console,
+        read_budget(budget) if budget else None,
     )
     console.say(f"Preset '{preset}': {why}.")
     return preset, why
@@ -310,6 +343,7 @@ def _absolute(path: str | Path | None) -> str | None:
 def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
     """Refuse to go on with a run that another command has started; of donors, only whether it has any."""
     changed = {change.partition(" ")[0] for change in stored.changes}  # when it went on; the command does not say it
+    changed |= {"epochs", *STEP_SETTINGS} if stored.budget else set()  # the budget decided those
     kept = {name: value for name, value in vars(stored.config).items() if name in changed}
     given |= {"donors": bool(given["donors"]), "config": given["config"].replaced(**kept)}
     there = {**vars(stored), "donors": bool(stored.donors)}
@@ -337,8 +371,18 @@ def find_unfinished(method: str, root: Path = Path("runs/train")) -> Path:
     return found[0]
 
 
-def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console: Console, named: bool) -> Path:
+def _run(
+    run: RunConfig,
+    folder: Path,
+    device: str,
+    workers: int | None,
+    console: Console,
+    named: bool,
+    since: float | None = None,
+) -> Path:
     method = checkpoint.build_method(run)
+    if run.budget and not run.published_steps:
+        method.config = published_schedule(method)
     if not (folder / checkpoint.STATE).is_file():  # a saved state holds the backbone too
         method.load_pretrained(Path(run.weights) if run.weights else None)
     size = run.config.size
@@ -413,7 +457,7 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
         if checkpoint.is_finished(folder):
             console.say(f"{folder} was finished by another process.")
         else:
-            _learn_and_train(method, run, folder, data, opened, device, workers, console)
+            _learn_and_train(method, run, folder, data, opened, device, workers, console, since)
     return folder
 
 
@@ -426,6 +470,7 @@ def _learn_and_train(
     device: str,
     workers: int | None,
     console: Console,
+    since: float | None,
 ) -> None:
     if is_main():
         checkpoint.save_run_config(folder, run)  # also of a run that goes on: its data has moved, its rate is another
@@ -441,7 +486,12 @@ def _learn_and_train(
             bool(len(data.textures)),
         )
         position = checkpoint.load_position(folder)
-        estimate = measure(method, work, device, run.precisions, workers, console, position, data.normals)
+        estimate = measure(method, work, device, run.precisions, workers, console, position, data.normals, since)
+        if run.budget and not run.published_steps:
+            run, estimate = scale_run(run, method, estimate, bool(work.defects))
+            console.say(
+                f"--budget {run.budget}: {method.config.schedule(run.steps_in_epoch)} of {run.published_steps:,}"
+            )
         console.say(f"On {estimate.device}: {estimate.describe()}{_remedy(run, method, estimate)}")
         if run.precisions == "auto":
             run = choose_precisions(run, estimate, console)
@@ -458,12 +508,14 @@ def _learn_and_train(
             pretrain(method, config, donor, folder, run, optimise, console) if isinstance(donor, Donor) else donor
             for config, donor in opened
         )
-        data = dataclasses.replace(data, donors=learned)
+        rank = os.environ.get("RANK", "0")
+        data = dataclasses.replace(data, donors=learned, cache=folder / f"{FOLDER}-{rank}")
         if is_main() and not (folder / SYNTHETIC).exists():
             _check_visible(method, data, run, folder, console)
             plots.draw_examples(_examples(method, data, run.seed), folder / SYNTHETIC)
         optimise(method, method.stages(data), folder)
     if is_main():
+        remove_caches(folder)
         plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")
 
@@ -483,7 +535,7 @@ def _introduce(run: RunConfig, method: Method, console: Console) -> None:
 
 def _remedy(run: RunConfig, method: Method, estimate: Estimate) -> str:
     """Say what is shorter, where a training takes longer than a night."""
-    if estimate.seconds <= NIGHT:
+    if estimate.seconds <= NIGHT or run.budget:
         return ""
     presets = list(method.presets)
     smaller = presets[presets.index(run.preset) + 1 :] if run.preset in presets else []

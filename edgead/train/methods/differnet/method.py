@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from edgead.console import Track
 from edgead.train.backbones import normalise
+from edgead.train.feature_cache import FeatureCache, fingerprint
 from edgead.train.method import WITH_REPLACEMENT, Arrays, Card, Method, Official, Stage, TrainingData
 from edgead.train.methods.differnet.config import DiffernetConfig
 from edgead.train.methods.differnet.export_model import ExportModel
@@ -102,16 +104,24 @@ class Differnet(Method):
 
     def stages(self, data: TrainingData) -> list[Stage]:
         config, normals = self.config, data.normals
-        cache: list[NDArray[np.float32]] = []
+        cache = FeatureCache(data.cache)
 
         def prepare(device: torch.device, track: Track) -> None:
             if config.cached_views:
-                cache[:] = [self._cached(normals[number], number, device) for number in track(range(len(normals)))]
+                settings = {"method": "differnet", "device": device.type, **dataclasses.asdict(config)}
+                key = fingerprint(normals, self.network.feature_extractor, settings)
+                cache.fill(
+                    len(normals),
+                    key,
+                    lambda number: {"features": self._cached(normals[number], number, device)},
+                    track,
+                )
 
         def sample(rng: np.random.Generator) -> Arrays:
-            number = rng.integers(len(normals))
+            number = int(rng.integers(len(normals)))
             if config.cached_views:
-                return {"features": cache[number][rng.choice(config.cached_views, config.train_views, replace=False)]}
+                views = rng.choice(config.cached_views, config.train_views, replace=False)
+                return {"features": cache.row(number)["features"][views]}
             angles = rng.uniform(-config.rotate_degrees, config.rotate_degrees, config.train_views)
             return {"views": np.stack([rotate_frame(normals[number], angle) for angle in angles])}
 

@@ -304,7 +304,7 @@ def _choose(
         settings,
         categories,
         device,
-        precision,
+        mixed_precision,
         _workers(workers),
         defects,
         textures,

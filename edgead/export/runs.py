@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import edgead.train  # noqa: F401  first: it says what to install where PyTorch is missing
+from edgead import schema
 from edgead.bundle import Bundle
 from edgead.console import Console
 from edgead.datasets import Category, Frames, load_frames, open_categories, open_category
@@ -20,9 +21,9 @@ from edgead.export.options import BuildOptions, PrecisionOptions
 from edgead.manifest import DataRecord, InputRecord, LearnedSource, TrainingRecord, sizes_of
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
-from edgead.train.foreground import load_parts, parts_fingerprint
+from edgead.train.donors import load_transferred
+from edgead.train.foreground import load_foreground_masks, masks_fingerprint
 from edgead.train.method import Method, TrainingData
-from edgead.train.sources import load_learned
 
 PARITY_FRAMES = 12
 """Held-out images on which graph and network are compared, and as many synthetic anomalies."""
@@ -71,18 +72,18 @@ def _source_of(
     precision, console = options.precision, options.console
     root = _find_data(run, data or Path(run.data))
     held_out = _load_held_out(run, root, console)
-    parts = load_parts(run.config.get("foreground", ""), held_out.paths, method.config.size)
-    if not run.fits_held_out_parts(parts_fingerprint(parts)):
+    masks = load_foreground_masks(run.config.foreground, held_out.paths, method.config.size)
+    if not run.fits_held_out_masks(masks_fingerprint(masks)):
         raise DataError(
-            f"The masks in {run.config['foreground']} are not those that this run was started with.\n"
+            f"The masks in {run.config.foreground} are not those that this run was started with.\n"
             "Restore the original masks, or start a new run."
         )
     distinct = keep_distinct(held_out.frames)
     if len(distinct) < len(held_out.frames):
         console.say(f"{len(distinct)} of {len(held_out.frames)} held-out images are distinct: copies count once")
-        held_out, parts = held_out.only(distinct), None if parts is None else parts[distinct]
+        held_out, masks = held_out.only(distinct), None if masks is None else masks[distinct]
     rng = np.random.default_rng((run.seed, 0x60D))
-    drawn_from = TrainingData(held_out.frames, sources=load_learned(run_folder, run), parts=parts)
+    drawn_from = TrainingData(held_out.frames, donors=load_transferred(run_folder, run), foreground_masks=masks)
     count = min(len(held_out.frames), PARITY_FRAMES)
     anomalies = np.stack(
         [method.example(drawn_from, rng)["frame"] for _ in range(SYNTHETIC if precision.lowers else count)]
@@ -92,12 +93,12 @@ def _source_of(
         name=run_folder.resolve().name,
         method=run.method,
         preset=run.preset,
-        config=run.config,
+        config=schema.write(run.config),
         input=InputRecord.of((held_out.frames.shape[1], held_out.frames.shape[2]), run.pixels),
         training=_training(run, method),
         reconstruction=reconstruction_record(method),
         write_graph=lambda path: write_network(method, path, console),
-        reference=lambda frames: run_reference(method.detector(), frames),
+        reference=lambda frames: run_reference(method.reference_model(), frames),
         images=SourceImages(
             category=run.category,
             data=DataRecord(run.fingerprint, held_out.fingerprint),
@@ -139,7 +140,7 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
             f"{len(absent)} of the {len(paths)} held-out images of this run are missing, for instance {absent[0]}.\n"
             "They set the threshold. If the data has moved, name its folder with --data DIR."
         )
-    frames = load_frames(paths, tuple(run.config["size"]), run.pixels, console.track("reading held-out images"))
+    frames = load_frames(paths, run.config.size, run.pixels, console.track("reading held-out images"))
     if frames.fingerprint != run.held_out_fingerprint:
         why = frames.skipped[0] if frames.skipped else "names or contents differ"
         raise DataError(
@@ -151,8 +152,8 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
 
 def _training(run: RunConfig, method: Method) -> TrainingRecord:
     return TrainingRecord(
-        sources=tuple(LearnedSource(source.name, source.fingerprint) for source in run.sources) or None,
-        protocol=method.card.protocol if run.sources else None,
+        sources=tuple(LearnedSource(source.name, source.fingerprint) for source in run.donors) or None,
+        protocol=method.card.reporting_note if run.donors else None,
         changes=run.changes or None,
         departures=run.departures or None,
         devices=run.devices or None,
@@ -163,8 +164,8 @@ def _training(run: RunConfig, method: Method) -> TrainingRecord:
         images=len(run.normals),
         epoch_images=run.epoch_images or len(run.normals),
         textures="pictures" if run.textures else "procedural" if method.takes_textures else "none",
-        weights=(Path(run.weights).name if run.weights else "download") if "backbone" in run.config else None,
-        precision=run.precision,
+        weights=(Path(run.weights).name if run.weights else "download") if run.config.backbone else None,
+        precision=run.mixed_precision,
         created=run.created,
         versions=run.versions,
     )

@@ -61,7 +61,7 @@ def write_network(method: Method, path: Path, console: Console) -> None:
     console.say("tracing the network to ONNX")
     shown, config = method.reconstruction(), method.config
     module = shown.module if shown else ""
-    write_onnx(method.deployable(), config.size, path, method.sensitive, config.channels, module)
+    write_onnx(method.export_model(), config.size, path, method.sensitive, config.channels, module)
 
 
 def reconstruction_record(method: Method) -> ReconstructionRecord | None:

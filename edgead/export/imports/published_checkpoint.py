@@ -23,7 +23,7 @@ from edgead.export.options import BuildOptions
 from edgead.images import COLOUR, Frame, PixelFormat, cv2, fit_frame, read_frame
 from edgead.manifest import InputRecord, Origin, ResizeRecord
 from edgead.runtime.engines import Engine
-from edgead.train.method import Method, config_from_dict
+from edgead.train.method import Method
 from edgead.train.methods import get_method
 from edgead.train.official import find_files, load_official
 
@@ -89,7 +89,7 @@ def _source_of(
         files=files,
         origin=origin,
         write_graph=lambda path: write_network(network, path, options.console),
-        reference=lambda frames: run_reference(network.detector(), frames),
+        reference=lambda frames: run_reference(network.reference_model(), frames),
         images=source_images(normals, size, options.precision.labelled),
     )
 
@@ -102,7 +102,7 @@ def _read_depth_scale(kind: type[Method], network: Method, data: str | Path, con
     Raises:
         DataError: images without depth, or with depth beyond the published scale: another unit.
     """
-    if network.config.channels == COLOUR.channels:
+    if not network.config.reads_depth:
         return COLOUR
     assert kind.official is not None
     images = open_category(data).normals
@@ -116,7 +116,7 @@ def _read_depth_scale(kind: type[Method], network: Method, data: str | Path, con
             "3D-AD has them.\nWrite the depth in metres."
         )
     values = tuple((distance - high) / (high - low) for distance in (near, far))
-    network.config = config_from_dict(kind, {**dataclasses.asdict(network.config), "depth_values": values})
+    network.config = network.config.replaced(depth_values=values)
     console.say(f"depth from {near:g} to {far:g} m, on the published scale from {low:g} to {high:g} m")
     return PixelFormat(depth_range=(near, far))
 

@@ -35,13 +35,13 @@ from safetensors.torch import load_file
 from edgead import metrics
 from edgead.console import Console
 from edgead.datasets import load_frames, open_category
-from edgead.export.parity import run_reference
+from edgead.export.inference import run_reference
 from edgead.files import write_json
 from edgead.images import fit_mask, read_mask
 from edgead.machine import describe_machine, versions
 from edgead.train.checkpoint import WEIGHTS, DonorConfig, load_run_config
 from edgead.train.fit import fit
-from edgead.train.method import Donor, TrainingData, config_from_dict
+from edgead.train.method import Donor, TrainingData
 from edgead.train.methods.drept.config import DreptConfig
 from edgead.train.methods.drept.method import Drept
 from edgead.train.methods.drept.mixture import Mixtures, opacities
@@ -141,7 +141,7 @@ def measure_random(extent: float) -> dict[str, float]:
 def measure_real(run_folder: Path, config: DonorConfig) -> dict[str, Any]:
     """Compare the defects of a run's donor with what the removal left of them, by the donor's masks."""
     run = load_run_config(run_folder)
-    settings: Any = config_from_dict(Drept, run.config)
+    settings: Any = run.config
     samples = [sample for sample in open_category(config.root).test if sample.anomalous and sample.masks]
     read = load_frames([sample.path for sample in samples], settings.size, run.pixels)
     frames, samples = read.frames, [sample for sample in samples if sample.path in set(read.paths)]

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from edgead import metrics
 from edgead.console import Console
 from edgead.datasets import load_frames, open_category
-from edgead.export.to_onnx import write_onnx
+from edgead.export.graph.to_onnx import write_onnx
 from edgead.machine import describe_machine, versions
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.checkpoint import RunConfig, load_method
@@ -42,9 +42,9 @@ WORST = 0.005
 
 def validation(run: RunConfig, method: Any, anomalies: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Return the run's held-out good images and synthetic anomalies on them, and their masks."""
-    size = tuple(run.config["size"])
+    size = run.config.size
     held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.pixels)
-    normals, parts = held_out.frames, load_foreground_masks(run.config["foreground"], held_out.paths, size)
+    normals, parts = held_out.frames, load_foreground_masks(run.config.foreground, held_out.paths, size)
     rng = np.random.default_rng((run.seed, 0x57E9))
     textures = load_textures(run, Console()).frames
     made = [method.example(TrainingData(normals, textures, foreground_masks=parts), rng) for _ in range(anomalies)]
@@ -56,7 +56,7 @@ def validation(run: RunConfig, method: Any, anomalies: int) -> tuple[NDArray[np.
 def labelled_images(run: RunConfig) -> tuple[NDArray[np.uint8], list[bool]]:
     """Return the labelled test images and which are anomalous."""
     samples = open_category(run.data).test
-    frames = load_frames([sample.path for sample in samples], tuple(run.config["size"]), run.pixels)
+    frames = load_frames([sample.path for sample in samples], run.config.size, run.pixels)
     return frames.frames, [sample.anomalous for sample in samples if sample.path in frames.paths]
 
 

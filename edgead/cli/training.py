@@ -53,6 +53,7 @@ from edgead.console import Terminal
     show_default=True,
     help="auto: bf16 on a CPU that has it, if it is faster and losses agree. no: float32.",
 )
+@click.option("--budget", metavar="TIME", help="Scale the published schedule to fit: 90s, 30m, 2h.")
 @click.option("--workers", type=click.IntRange(0), help="Data-loading processes. [default: auto]")
 @click.option("--resume", "go_on", is_flag=True, help="Continue a stopped run: --out, or the newest of the method.")
 @click.option("--out", type=PATH, help="Folder of the run. [default: runs/train/METHOD-CATEGORY-TIME]")

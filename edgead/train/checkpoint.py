@@ -32,12 +32,12 @@ from torch import Tensor
 
 from edgead import schema
 from edgead.depth import DepthRange
-from edgead.errors import CheckpointError, EdgeadError
+from edgead.errors import CheckpointError, ConfigError
 from edgead.files import atomic_file, file_lock, write_json
 from edgead.images import PixelFormat
 from edgead.manifest import ImageSizes
 from edgead.schema import SchemaError, Within, left_out, stored_as
-from edgead.train.method import Method, MethodConfig, Trainable, config_from_dict, reconfigure, steps_in_epoch
+from edgead.train.method import Method, MethodConfig, Trainable, read_config, reconfigure, steps_in_epoch
 from edgead.train.methods import get_method
 
 CONFIG, METRICS, STATE, WEIGHTS = "config.json", "metrics.jsonl", "state.safetensors", "weights.safetensors"
@@ -94,18 +94,20 @@ class RunConfig:
         departures: what of the published training is done otherwise, in words, when it was started.
         choice: why this preset was taken, where nobody named one.
         stage_precisions: stage's name ↦ ``"no"`` or ``"bf16"``, as chosen at the start for the precision ``"auto"``.
+        budget: time that the training was given, as ``30m``; None where its schedule was not scaled to any.
+        published_steps: optimiser steps of the schedule that was scaled to the budget, once that was done.
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
         weights_sha256: of the finished run's weights; None in runs of before it was kept.
         image_sizes: of the training images; None in runs of before they were kept.
         copies: good images that show, pixel for pixel, what another one shows: they are on its side of the split.
-        near_copies: held-out images that look almost like one that is trained on. 0, too, in runs of before either
-            was looked for.
+        near_copies: held-out images that look almost like one that is trained on. Both are None in runs of before
+            they were counted.
     """
 
     method: str
     preset: str
-    config: dict[str, Any]
+    config: MethodConfig
     category: str
     data: str
     normals: tuple[str, ...]
@@ -132,17 +134,18 @@ class RunConfig:
     departures: tuple[str, ...] = ()
     choice: str = ""
     stage_precisions: dict[str, str] | None = left_out()
+    budget: str | None = left_out()
+    published_steps: int | None = left_out()
 
     @property
     def steps_in_epoch(self) -> Fraction:
         """Optimiser steps in an epoch. A run of before `epoch_images` keeps its own, which are no whole number."""
-        batch_size = self.config["batch_size"]
         if self.epoch_images:
-            return steps_in_epoch(self.epoch_images, batch_size)
-        return Fraction(len(self.normals), batch_size)
+            return steps_in_epoch(self.epoch_images, self.config.batch_size)
+        return Fraction(len(self.normals), self.config.batch_size)
 
-    copies: int = 0
-    near_copies: int = 0
+    copies: int | None = left_out()
+    near_copies: int | None = left_out()
 
     @property
     def precisions(self) -> str | dict[str, str]:
@@ -188,13 +191,24 @@ def load_run_config(folder: Path) -> RunConfig:
     """
     path = folder / CONFIG
     try:
-        return schema.read(RunConfig, schema.load(path))
+        return _read_run_config(schema.load(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(f"{folder} is not a training run: it has no {CONFIG}.") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except SchemaError as error:
         raise CheckpointError(f"{path} is damaged: {error}. Train again, or name another run.") from error
+
+
+def _read_run_config(values: Any) -> RunConfig:
+    """Read everything but the method's configuration, which the method's dataclass reads."""
+    if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
+        raise SchemaError("it has no table 'config'")
+    run = schema.read(RunConfig, {**values, "config": {}})
+    try:
+        return dataclasses.replace(run, config=read_config(get_method(run.method), values["config"]))
+    except (SchemaError, ConfigError) as error:
+        raise CheckpointError(f"The run's configuration does not fit {run.method}: {error}") from error
 
 
 def is_finished(folder: Path) -> bool:
@@ -242,7 +256,6 @@ def load_method(folder: Path, settings: Iterable[str] = ()) -> tuple[RunConfig, 
         ConfigError: a setting that does not exist, makes no sense or was decided in training.
     """
     run = load_run_config(folder)
-    stored_config(run)
     run = dataclasses.replace(run, config=reconfigure(get_method(run.method), run.config, settings, "export"))
     if not is_finished(folder):
         raise CheckpointError(f"The run in {folder} is not finished. Go on with:  edgead train --resume --out {folder}")
@@ -277,21 +290,8 @@ def load_weights(network: torch.nn.Module, folder: Path, sha256: str | None = No
 
 def build_method(run: RunConfig) -> Method:
     """Make the method of a run, with weights drawn from its seed."""
-    config = stored_config(run)
     torch.manual_seed(run.seed)
-    return get_method(run.method)(config)
-
-
-def stored_config(run: RunConfig) -> MethodConfig:
-    """Return a run's configuration.
-
-    Raises:
-        CheckpointError: it is not one of the method's.
-    """
-    try:
-        return config_from_dict(get_method(run.method), run.config)
-    except (TypeError, ValueError, EdgeadError) as error:
-        raise CheckpointError(f"The run's configuration does not fit {run.method}: {error}") from error
+    return get_method(run.method)(run.config)
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ def open_donor(
         return dataclasses.replace(config, fingerprint=fingerprint), load_file(file)
     if not config.normals:
         raise CheckpointError(f"What was learned from '{config.name}' is gone: {file}\nBring it back, or train anew.")
-    size = (run.config["size"][0], run.config["size"][1])
+    size = run.config.size
     kinds = []
     for names, what in ((config.normals, "good"), (config.anomalies, "defective")):
         paths = [Path(config.root, name) for name in names]
@@ -271,7 +271,7 @@ def pretrain(
             "contents": json.dumps(sorted(contents)),
             "fingerprint": config.fingerprint,
             "images": f"{len(donor.anomalies)} defective, {len(donor.normals)} good",
-            "config": json.dumps(run.config),
+            "config": json.dumps(schema.write(run.config)),
             "seed": str(run.seed),
             "created": run.created,
             "edgead": run.versions["edgead"],

@@ -27,7 +27,17 @@ from edgead.console import Console
 from edgead.datasets import Category
 from edgead.errors import TrainingError
 from edgead.train.fit import StageLoop, make_accelerator, precision_of
-from edgead.train.method import Batch, Donor, Method, Stage, Trainable, TrainingData, configure, steps_in_epoch
+from edgead.train.method import (
+    Batch,
+    Donor,
+    Method,
+    Stage,
+    Trainable,
+    TrainingData,
+    configure,
+    published_schedule,
+    steps_in_epoch,
+)
 from edgead.train.mixed_precision import Comparison, compare, has_bfloat16
 
 IMAGES = 4
@@ -40,6 +50,8 @@ QUICK, SLOW = 2.0, 15.0
 """Seconds: a step is repeated for its median up to the first, and not tried at all where it would exceed the second."""
 NIGHT = 12 * 3600.0
 """Seconds that a training may take that nobody has asked for: a night."""
+LEAST_SHARE = 0.25
+"""Of the published schedule that must fit into a budget for a preset to be taken that nobody has asked for."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,8 @@ class Estimate:
         steps: optimiser steps, of all stages.
         device: what it was measured on.
         learning: those of the seconds that go into learning from donors.
+        preparing: those of the seconds that the number of steps does not change.
+        elapsed: seconds that had gone by, since the training was asked for, when this was known.
         precisions: stage's name ↦ ``"no"`` or ``"bf16"``, chosen for ``"auto"``; ``"no"`` where one is absent.
         why: what these were chosen by, in words; empty where there was nothing to choose.
     """
@@ -76,6 +90,8 @@ class Estimate:
     steps: int
     device: str
     learning: float = 0.0
+    preparing: float = 0.0
+    elapsed: float = 0.0
     precisions: Mapping[str, str] = field(default_factory=dict)
     why: str = ""
 
@@ -106,8 +122,11 @@ def choose_preset(
     defects: tuple[int, ...],
     textures: bool,
     console: Console,
+    budget: float | None = None,
 ) -> tuple[str, str]:
     """Return the largest preset that trains here in a night, else the smallest; and why, in words.
+
+    With a budget it is the largest of which `LEAST_SHARE` of the published schedule fits.
 
     Args:
         method_class: the method.
@@ -116,16 +135,25 @@ def choose_preset(
         device, mixed_precision, workers: see `edgead.train.fit.fit`; ``"auto"`` measures both.
         defects, textures: see `Work`.
         console: shows what is measured.
+        budget: seconds for each category.
     """
-    tried, allowed = [], describe_seconds(NIGHT)
+    limit = NIGHT if budget is None else budget / LEAST_SHARE
+    allowed = f"takes at most {describe_seconds(NIGHT)}"
+    if budget is not None:
+        categories = categories[:1]
+        allowed = f"has {LEAST_SHARE:.0%} of its published schedule in {describe_seconds(budget)}"
+    tried = []
     total = sum(len(category.normals) for category in categories)
     for preset in method_class.presets:
-        config = configure(method_class, preset, settings)
-        epochs = [steps_in_epoch(len(category.normals), config.batch_size) for category in categories]
-        work = Work(total, epochs[0], defects, textures)
         try:
             with torch.random.fork_rng(devices=[]):
-                first = measure(method_class(config), work, device, mixed_precision, workers, console)
+                method = method_class(configure(method_class, preset, settings))
+                if budget is not None:
+                    method.config = published_schedule(method)
+                config = method.config
+                epochs = [steps_in_epoch(len(category.normals), config.batch_size) for category in categories]
+                work = Work(total, epochs[0], defects, textures)
+                first = measure(method, work, device, mixed_precision, workers, console)
         except (RuntimeError, MemoryError) as error:
             if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
                 raise
@@ -134,9 +162,9 @@ def choose_preset(
         runs = sum(config.total_steps(epoch) for epoch in epochs) / config.total_steps(epochs[0])
         seconds = first.learning + (first.seconds - first.learning) * runs
         tried.append(f"{preset} takes about {describe_seconds(seconds)} here")
-        if seconds <= NIGHT:
-            return preset, f"{'; '.join(tried)}. Without --preset the largest is taken that takes at most {allowed}"
-    return preset, f"{'; '.join(tried)}. None takes at most {allowed}, so the smallest is taken"
+        if seconds <= limit:
+            return preset, f"{'; '.join(tried)}. Without --preset the largest is taken that {allowed}"
+    return preset, f"{'; '.join(tried)}. None {allowed}, so the smallest is taken"
 
 
 def measure(
@@ -148,6 +176,7 @@ def measure(
     console: Console,
     done: tuple[int, int] = (0, 0),
     pictures: NDArray[np.uint8] | None = None,
+    since: float | None = None,
 ) -> Estimate:
     """Take a few steps of a method's training, and of its pretrainings, on a copy, and tell how long all of them take.
 
@@ -159,7 +188,9 @@ def measure(
         console: shows what is done.
         done: number of the stage where a stopped training goes on, and its steps that are done.
         pictures: ``[N, H, W, C] uint8``, some of the good images; noise where None.
+        since: of `time.monotonic`, when the training was asked for; now where None.
     """
+    since = time.monotonic() if since is None else since
     if busy := _busy():
         console.say(busy)
     with console.clock("measuring a few steps"), torch.random.fork_rng(devices=[]):
@@ -170,6 +201,7 @@ def measure(
             estimate = dataclasses.replace(estimate, why=reason)
         else:
             estimate = _Measurement(method, work, accelerator, workers, mixed_precision, pictures).run(done)
+        estimate = dataclasses.replace(estimate, elapsed=time.monotonic() - since)
         if accelerator.num_processes > 1:
             [estimate] = broadcast_object_list([estimate])  # what is chosen must be the same in all
     accelerator.free_memory()
@@ -215,9 +247,10 @@ class _Measurement:
         self.method, self.work, self.accelerator, self.workers = copy.deepcopy(method), work, accelerator, workers
         self.mixed_precision, self.pictures = mixed_precision, pictures
         self.compared: dict[str, Comparison] = {}
+        self.preparing = 0.0
 
     def run(self, done: tuple[int, int]) -> Estimate:
-        data = _few_images(self.method, self.work, self.pictures)
+        data = few_images(self.method, self.work, self.pictures)
         seconds, steps = 0.0, 0
         for count in self.work.defects:
             blank = np.zeros((count, *data.normals.shape[1:3], 3), np.uint8)
@@ -231,7 +264,7 @@ class _Measurement:
             done = (0, 0)
             seconds += self._seconds(self.method, stage, left, self.work.images / len(data.normals))
             steps += left
-        found = Estimate(seconds, steps, describe_device(self.accelerator.device), learning)
+        found = Estimate(seconds, steps, describe_device(self.accelerator.device), learning, self.preparing)
         if self.mixed_precision != "auto":
             return found
         chosen = {name: comparison.choice for name, comparison in self.compared.items()}
@@ -244,6 +277,7 @@ class _Measurement:
         start = time.monotonic()
         stage.prepare(self.accelerator.device, lambda items: items)
         prepared = (time.monotonic() - start) * images
+        self.preparing += prepared
         drawing = _drawing_seconds(stage) * stage.batch_size / self.accelerator.num_processes
         still = dataclasses.replace(stage, schedule=lambda step: 0.0, steps=stage.steps + 1)  # nothing can diverge
         with tempfile.TemporaryDirectory() as folder:
@@ -255,7 +289,7 @@ class _Measurement:
 
     def _computing(self, loop: StageLoop, stage: Stage) -> float:
         """Return the seconds of one step, without drawing its examples."""
-        steps = _Steps(loop, stage, self.accelerator)
+        steps = Steps(loop, stage, self.accelerator)
         if self.mixed_precision != "auto":
             loop.mixed_precision = precision_of(stage, self.mixed_precision)
             return steps.seconds()
@@ -266,7 +300,7 @@ class _Measurement:
         return slow / comparison.speedup if comparison.choice == "bf16" else slow
 
 
-def _few_images(method: Method, work: Work, pictures: NDArray[np.uint8] | None = None) -> TrainingData:
+def few_images(method: Method, work: Work, pictures: NDArray[np.uint8] | None = None) -> TrainingData:
     """Return a few images, or noise, for all the good ones, and noise for textures."""
     size, rng = method.config.size, np.random.default_rng(0)
     noise = rng.integers(1, 256, (IMAGES, *size, method.config.channels), dtype=np.uint8)
@@ -285,7 +319,7 @@ def _drawing_seconds(stage: Stage) -> float:
     return (time.monotonic() - start) / DRAWS
 
 
-class _Steps:
+class Steps:
     """Steps of one stage that leave the weights as they are."""
 
     def __init__(self, loop: StageLoop, stage: Stage, accelerator: Accelerator) -> None:

@@ -21,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgead import schema
 from edgead.console import Track
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, unknown
 
 Arrays = dict[str, NDArray[Any]]
 Batch = dict[str, Tensor]
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 
 WITH_REPLACEMENT = "good images are drawn with replacement (published: shuffled in each epoch)"
+STEP_SETTINGS = ("steps", "removal_steps", "defect_steps")
+"""Settings that are numbers of optimiser steps."""
 LARGEST = 1e30
 """No setting makes sense beyond it, and a few steps beyond it float32 ends."""
 
@@ -64,9 +67,35 @@ class MethodConfig:
             raise ConfigError(f"steps cannot be negative: {self.steps}. With 0 the epochs count.")
 
     @property
+    def reads_depth(self) -> bool:
+        """Whether frames have a fourth channel, depth."""
+        return False
+
+    @property
     def channels(self) -> int:
-        """Of a frame: 3, or 4 for a configuration that takes depth."""
-        return 3
+        """Of a frame: 3, or 4 with depth."""
+        return 4 if self.reads_depth else 3
+
+    @property
+    def foreground(self) -> str:
+        """Where on the part synthetic anomalies are put (`edgead.train.foreground`); empty: the method does not ask.
+
+        A configuration that asks has a field of this name.
+        """
+        return ""
+
+    @property
+    def backbone(self) -> str:
+        """Name of the pretrained network; empty where there is none. A configuration with one has such a field."""
+        return ""
+
+    def learning_rate_factor(self, step: int, steps: int) -> float:
+        """Factor on the learning rate at a step of a stage, counted from 0: constant unless there is a step decay."""
+        return 1.0
+
+    def replaced(self, **values: Any) -> MethodConfig:
+        """Return a copy with other values of these settings, checked."""
+        return dataclasses.replace(self, **values)
 
     def total_steps(self, epoch: Fraction) -> int:
         """Optimiser steps of the whole training, where an epoch has that many (`RunConfig.steps_in_epoch`)."""
@@ -158,6 +187,8 @@ class TrainingData:
         foreground_masks: ``[N, H, W] bool``, the part on each image, where the user has masks
             (`edgead.train.foreground`).
         epoch: optimiser steps in an epoch, from `RunConfig.steps_in_epoch`; counted from `normals` where None.
+        cache: folder for what frozen networks make of the images (`edgead.train.feature_cache`); a temporary one where
+            None.
     """
 
     normals: NDArray[np.uint8]
@@ -165,6 +196,7 @@ class TrainingData:
     donors: tuple[Arrays, ...] = ()
     foreground_masks: NDArray[np.bool_] | None = None
     epoch: Fraction | None = None
+    cache: Path | None = None
 
     def steps_in_epoch(self, config: MethodConfig) -> Fraction:
         """Optimiser steps in an epoch."""
@@ -204,7 +236,7 @@ class Card:
     needs: str
     """What training needs beside good images."""
     reporting_note: str = ""
-    """What has to be said beside every figure of a run that learned from donors; empty where a method takes none."""
+    """What to report beside every figure of a run with donors; empty where a method takes none."""
     without_donors: str = ""
     """What it does without any."""
     visibility_hint: str = ""
@@ -263,12 +295,14 @@ class Method(ABC):
     """Configuration values that the weights do not depend on: they may be changed when a run is exported."""
     resume_settings: ClassVar[tuple[str, ...]] = ("learning_rate",)
     """The optimisers' step sizes: they may be changed when a stopped run goes on."""
+    takes_donors: ClassVar[bool] = False
+    """Whether real defects of other products can be transferred (--donor); then `pretraining` is implemented."""
     takes_textures: ClassVar[bool] = True
     """Whether synthetic anomalies are filled with pictures (--textures)."""
     sensitive: ClassVar[tuple[str, ...]] = ()
     """Dotted names of submodules of `export_model` that stay in float32 in a bundle of lower precision, in every graph:
     flows, sums over many channels, exponentials, cosines, distances, the score. A list's name stands for its members.
-    A name must be of a module that `export_model` calls; `edgead.export.to_onnx` refuses another."""
+    A name must be of a module that `export_model` calls; `edgead.export.graph.to_onnx` refuses another."""
     float32_only: ClassVar[str] = ""
     """Why ``--mixed-precision auto`` never takes bfloat16 for this method; empty where it may."""
     official: ClassVar[Official | None] = None
@@ -356,6 +390,13 @@ class Method(ABC):
         """Return a new module, equal to `reference_model` up to rounding, rewritten to be fast where it is deployed."""
 
 
+def published_schedule(method: Method) -> MethodConfig:
+    """Return a method's configuration with the published numbers of steps, whatever its preset has."""
+    published = method.published()
+    names = [name for name in ("epochs", *STEP_SETTINGS) if hasattr(published, name)]
+    return method.config.replaced(**{name: getattr(published, name) for name in names})
+
+
 def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -> MethodConfig:
     """Make a method's configuration from a preset and ``name=value`` settings.
 
@@ -368,9 +409,9 @@ def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -
 
 
 def reconfigure(
-    method: type[Method], values: Mapping[str, Any], settings: Iterable[str], when: Literal["export", "resume"]
-) -> dict[str, Any]:
-    """Change stored configuration values by ``name=value`` settings that are still open.
+    method: type[Method], config: MethodConfig, settings: Iterable[str], when: Literal["export", "resume"]
+) -> MethodConfig:
+    """Return a stored configuration with ``name=value`` settings that are still open.
 
     Raises:
         ConfigError: as for `configure`, or a setting that was decided when the run was started.
@@ -381,9 +422,7 @@ def reconfigure(
         if name not in open_ones:
             left = f"{method.name} leaves open at {when}: {', '.join(open_ones) or 'nothing'}"
             raise ConfigError(f"{name} was decided when the run was started; {left}.")
-    if changed:
-        config_from_dict(method, {**values, **changed})  # its checks
-    return {**values, **changed}
+    return config.replaced(**changed)
 
 
 def _read_settings(method: type[Method], settings: Iterable[str]) -> dict[str, Any]:
@@ -401,10 +440,17 @@ def _read_settings(method: type[Method], settings: Iterable[str]) -> dict[str, A
     return values
 
 
-def config_from_dict(method: type[Method], values: Mapping[str, Any]) -> MethodConfig:
-    """Rebuild a configuration that was stored as JSON (lists become tuples again)."""
-    kept: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return method.Config(**kept)
+def read_config(method: type[Method], values: Any) -> MethodConfig:
+    """Read a configuration that was stored as JSON.
+
+    Raises:
+        SchemaError: a value of the wrong type.
+        ConfigError: an unknown setting, or a value out of range.
+    """
+    known = [field.name for field in dataclasses.fields(method.Config)]
+    if others := [name for name in values if name not in known]:
+        raise ConfigError(unknown("setting", others[0], known, method.name))
+    return schema.read(method.Config, values)
 
 
 def _parse(name: str, text: str, default: Any) -> Any:

@@ -76,7 +76,7 @@ def synthesise(
     elif donor is not None:
         raise ConfigError("--donor chooses the donor of a --defect; give both.")
     else:
-        masks = load_foreground_masks(run.config.get("foreground", ""), frames.paths, method.config.size)
+        masks = load_foreground_masks(run.config.foreground, frames.paths, method.config.size)
         material = TrainingData(frames.frames, load_textures(run, console).frames, transferred, masks)
         examples = (method.example(material, rng) for _ in console.track("drawing anomalies")(range(count)))
     paths = []
@@ -99,7 +99,7 @@ def _choose(run: RunConfig, root: Path, rng: np.random.Generator) -> list[Path]:
 
 
 def _load(paths: list[Path], run: RunConfig) -> Frames:
-    frames = load_frames(paths, (run.config["size"][0], run.config["size"][1]), run.pixels)
+    frames = load_frames(paths, run.config.size, run.pixels)
     if not len(frames.frames):
         raise DataError(f"None of the images in {paths[0].parent} can be read:\n{frames.skipped[0]}")
     return frames

@@ -16,17 +16,18 @@ from torch import nn
 
 from edgead.bundle import Golden
 from edgead.errors import ConfigError
-from edgead.export.calibration import measure_ranges
-from edgead.export.lower import Lowering
-from edgead.export.parity import check_parity, run_reference
-from edgead.export.precision import Ranges
-from edgead.export.to_onnx import OPSET, write_onnx
+from edgead.export.graph.to_onnx import OPSET, write_onnx
+from edgead.export.inference import run_reference
+from edgead.export.parity import check_parity
+from edgead.export.quantization.calibration import measure_ranges
+from edgead.export.quantization.int8 import Ranges
+from edgead.export.quantization.mixed_precision import GraphVariants
 from edgead.images import read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import the_core
 from edgead.train.describe import as_text, describe
 from edgead.train.fit import fit
-from edgead.train.method import Method, TrainingData, as_setting, config_from_dict, configure, reconfigure
+from edgead.train.method import Method, TrainingData, as_setting, configure, read_config, reconfigure
 from edgead.train.methods import METHODS, get_method
 from edgead.train.plots import draw_examples
 
@@ -149,7 +150,7 @@ def test_lower_precisions_are_the_network_up_to_their_rounding(
 ) -> None:
     """Root mean square errors of maps and scores on every engine, relative to what these vary by: 1 is a constant's."""
     model, ranges, reference = traced
-    lowering = Lowering(model, ranges, precision)
+    lowering = GraphVariants(model, ranges, precision)
     found = {}
     for form, make in lowering.judged().items():
         if precision == "int8-fp16" and form == "model.cpu.onnx":
@@ -244,7 +245,7 @@ def test_presets_and_configuration_survive_json(name: str) -> None:
     for preset in kind.presets:
         config = configure(kind, preset)
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in config.__dict__.items()}
-        assert config_from_dict(kind, values) == config
+        assert read_config(kind, values) == config
 
 
 @pytest.mark.parametrize(
@@ -286,7 +287,7 @@ def test_unknown_names_are_corrected() -> None:
 @pytest.mark.parametrize("name", list(METHODS))
 def test_settings_at_export(name: str) -> None:
     kind = get_method(name)
-    values = dataclasses.asdict(configure(kind, "nano"))
+    values = configure(kind, "nano")
     assert reconfigure(kind, values, [], "export") == values
     with pytest.raises(ConfigError, match="size was decided when the run was started"):
         reconfigure(kind, values, ["size=64"], "export")
@@ -295,10 +296,10 @@ def test_settings_at_export(name: str) -> None:
     for setting in kind.export_settings:
         method, _ = small(name)
         before = {key: value.shape for key, value in method.network.state_dict().items()}
-        stored, given = dataclasses.asdict(method.config), f"{setting}={type(values[setting])(1)}"
+        stored, given = method.config, f"{setting}={type(getattr(values, setting))(1)}"
         changed = reconfigure(kind, stored, [given], "export")
         assert changed != stored
-        after = kind(config_from_dict(kind, changed)).network.state_dict()
+        after = kind(changed).network.state_dict()
         assert {key: value.shape for key, value in after.items()} == before  # the weights still fit
 
 

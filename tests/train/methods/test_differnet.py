@@ -16,23 +16,18 @@ from scipy.linalg import lstsq
 from torch import nn
 
 from edgead.errors import ConfigError
-from edgead.export.parity import check_parity, run_reference
-from edgead.export.to_onnx import write_onnx
+from edgead.export.graph.to_onnx import write_onnx
+from edgead.export.inference import run_reference
+from edgead.export.parity import check_parity
 from edgead.metrics import rank
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import Backbone, normalise
 from edgead.train.fit import fit
 from edgead.train.method import Arrays, TrainingData, configure
-from edgead.train.methods.differnet import (
-    Coupling,
-    Differnet,
-    DiffernetConfig,
-    DiffernetNetwork,
-    Flow,
-    Permutation,
-    rotate_frame,
-    rotation_index,
-)
+from edgead.train.methods.differnet.config import DiffernetConfig
+from edgead.train.methods.differnet.method import Differnet
+from edgead.train.methods.differnet.network import Coupling, DiffernetNetwork, Flow, Permutation
+from edgead.train.methods.differnet.rotation import rotate_frame, rotation_index
 
 SMALL = ["size=64x96", "blocks=2", "hidden=8", "views=3", "cached_views=4", "steps=3", "batch_size=2"]
 

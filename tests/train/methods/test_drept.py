@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from edgead import metrics
 from edgead.errors import CheckpointError, ConfigError, DataError
-from edgead.export.parity import run_reference
+from edgead.export.inference import run_reference
 from edgead.train.fit import fit
 from edgead.train.method import Donor, Pretraining, TrainingData
 from edgead.train.methods.drept.config import DreptConfig
-from edgead.train.methods.drept.export_model import ExportModel, ReferenceModel
+from edgead.train.methods.drept.export_model import ExportModel
 from edgead.train.methods.drept.method import Drept, transfer
 from edgead.train.methods.drept.mixture import (
     MixtureParameters,
@@ -33,8 +33,9 @@ from edgead.train.methods.drept.mixture import (
     to_tensors,
     vary,
 )
-from edgead.train.methods.drept.network import Discriminator, UNet, check_size, planes
+from edgead.train.methods.drept.network import Discriminator, UNet, check_size, preprocess
 from edgead.train.methods.drept.pretraining import DefectFit, DonorNetwork, remove, to_frames
+from edgead.train.methods.drept.reference_model import ReferenceModel
 
 SIZE = (64, 96)
 
@@ -400,7 +401,7 @@ def test_the_discriminators_turn_leaves_the_generator_alone() -> None:
     torch.stack(list(losses.values())).sum().backward()
     assert all(weight.grad is not None for weight in network.generator.parameters())
     network.eval()
-    made = network.generator(planes(frames)).detach()
+    made = network.generator(preprocess(frames)).detach()
     assert made.abs().max() <= 1
 
 
@@ -411,7 +412,7 @@ def test_mixtures_lie_where_the_defect_is() -> None:
     bad, masks = scratched(rng, clean)
     torch.manual_seed(0)
     defects = MixtureParameters(2, 10)
-    fit_mixtures(defects, planes(torch.from_numpy(clean)), planes(torch.from_numpy(bad)), 200, rate=5e-2)
+    fit_mixtures(defects, preprocess(torch.from_numpy(clean)), preprocess(torch.from_numpy(bad)), 200, rate=5e-2)
     with torch.no_grad():
         opacity = opacities(defects(), (64, 64)).sum(dim=1)
     assert metrics.rank(masks, opacity.numpy()).auroc() > 0.95
@@ -492,7 +493,7 @@ def test_the_share_of_images_without_a_defect_is_logged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("window", [1, 5])
 @pytest.mark.parametrize("size", [(64, 64), (128, 160)])
-def test_the_deployable_graph_equals_the_published_inference(size: tuple[int, int], window: int) -> None:
+def test_the_export_model_equals_the_published_inference(size: tuple[int, int], window: int) -> None:
     torch.manual_seed(0)
     network = UNet(1, 4, size).eval()
     for module in network.modules():
@@ -515,4 +516,4 @@ def test_the_deployable_graph_equals_the_published_inference(size: tuple[int, in
 def test_the_input_is_rgb_in_minus_1_to_1() -> None:
     frames = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
     frames[..., 0] = 255  # blue
-    assert planes(frames).amax(dim=(0, 2, 3)).tolist() == [-1, -1, 1]
+    assert preprocess(frames).amax(dim=(0, 2, 3)).tolist() == [-1, -1, 1]

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from edgead import metrics
 from edgead.errors import ConfigError, DataError
-from edgead.export.parity import check_parity, run_reference
-from edgead.export.to_onnx import write_onnx
+from edgead.export.graph.to_onnx import write_onnx
+from edgead.export.inference import run_reference
+from edgead.export.parity import check_parity
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.fit import fit
 from edgead.train.method import TrainingData, configure
@@ -25,7 +26,7 @@ from edgead.train.methods.transfusion.examples import displacement, draw_example
 from edgead.train.methods.transfusion.export_model import ExportModel
 from edgead.train.methods.transfusion.method import Transfusion, TransfusionNetwork
 from edgead.train.methods.transfusion.network import AttentionBlock, UNet
-from edgead.train.methods.transfusion.planes import to_depth
+from edgead.train.methods.transfusion.preprocessing import to_depth
 from edgead.train.methods.transfusion.reference_model import ReferenceModel
 from edgead.train.official import load_official
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgead.errors import ConfigError, DataError
 from edgead.train.method import Arrays, Batch, Card, Donor, Method, Official, Pretraining, Stage, TrainingData
 from edgead.train.methods.drept.config import DreptConfig
-from edgead.train.methods.drept.export_model import ExportModel, ReferenceModel
+from edgead.train.methods.drept.export_model import ExportModel
 from edgead.train.methods.drept.mixture import (
     Mixtures,
     composite,
@@ -26,8 +26,9 @@ from edgead.train.methods.drept.mixture import (
     to_tensors,
     vary,
 )
-from edgead.train.methods.drept.network import SMALLEST, UNet, initialise, planes
+from edgead.train.methods.drept.network import SMALLEST, UNet, initialise, preprocess
 from edgead.train.methods.drept.pretraining import BETAS, make_pretraining, to_frames
+from edgead.train.methods.drept.reference_model import ReferenceModel
 
 LOOKED_AT = 100
 """Draws that tell how many defects can be seen."""
@@ -66,7 +67,7 @@ class Segmentation(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad(), torch.autocast(batch["frame"].device.type, enabled=False):
             mixtures = Mixtures(*(batch[name] for name in Mixtures._fields))
-            images, mask = transfer(planes(batch["frame"]), mixtures, self.config)
+            images, mask = transfer(preprocess(batch["frame"]), mixtures, self.config)
         logits = self.network(images).float()
         return {
             "segmentation": F.binary_cross_entropy_with_logits(logits, mask.float()),
@@ -93,6 +94,7 @@ class Drept(Method):
 
     name = "drept"
     takes_textures = False
+    takes_donors = True
     card = Card(
         title="DRepT",
         paper="Defect-representation transfer, IJCNN 2023 (IEEE 10191690)",
@@ -196,7 +198,7 @@ class Drept(Method):
     def _put(self, frame: NDArray[np.uint8], mixture: Arrays) -> Arrays:
         """Put a mixture on a good image ``[H, W, 3] uint8 BGR``."""
         one = to_tensors({name: mixture[name][None] for name in Mixtures._fields})
-        image, mask = transfer(planes(torch.from_numpy(frame[None])), one, self.config)
+        image, mask = transfer(preprocess(torch.from_numpy(frame[None])), one, self.config)
         return {"frame": to_frames(image)[0], "mask": mask[0, 0].numpy()}
 
     def reference_model(self) -> nn.Module:

@@ -22,7 +22,7 @@ from edgead.train.methods.drept.mixture import (
     opacities,
     to_arrays,
 )
-from edgead.train.methods.drept.network import Discriminator, UNet, initialise, planes
+from edgead.train.methods.drept.network import Discriminator, UNet, initialise, preprocess
 
 BETAS = (0.5, 0.999)
 """Adam's, in all stages."""
@@ -56,10 +56,10 @@ class Removal(nn.Module):
         self.made = torch.empty(0)
 
     def forward(self, batch: Batch, turn: str) -> dict[str, Tensor]:
-        normal = planes(batch["normal"])
+        normal = preprocess(batch["normal"])
         if turn == "discriminator":
             # Both kinds go through the generator together, so that its batch norms see both; once for both turns.
-            self.made = self.generator(torch.cat([normal, planes(batch["anomaly"])]))
+            self.made = self.generator(torch.cat([normal, preprocess(batch["anomaly"])]))
             judged = self.discriminator(self.made[len(normal) :].detach())
             return {"real": _as_real(self.discriminator(normal)), "removed": _as_real(-judged)}
         kept, removed = self.made[: len(normal)], self.made[len(normal) :]
@@ -136,7 +136,7 @@ def make_pretraining(config: DreptConfig, donor: Donor) -> Pretraining:
         starts = range(0, len(donor.anomalies), config.batch_size)
         parts = [donor.anomalies[start : start + config.batch_size] for start in starts]
         removed = torch.cat([remove(network, part) for part in track(parts)])
-        fitting.observe(removed, planes(torch.from_numpy(donor.anomalies).to(device)))
+        fitting.observe(removed, preprocess(torch.from_numpy(donor.anomalies).to(device)))
 
     stages = [
         Stage(
@@ -169,7 +169,7 @@ def remove(network: DonorNetwork, frames: NDArray[np.uint8]) -> Tensor:
     """Remove the defects of frames ``[N, H, W, 3] uint8 BGR``: ``[N, 3, H, W]`` RGB in [−1, 1]."""
     network.generator.eval()
     device = next(network.generator.parameters()).device
-    removed: Tensor = network.generator(planes(torch.from_numpy(frames).to(device)))
+    removed: Tensor = network.generator(preprocess(torch.from_numpy(frames).to(device)))
     return removed
 
 

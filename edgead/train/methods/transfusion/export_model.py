@@ -19,7 +19,7 @@ from edgead.train.methods.transfusion.network import (
     Resize,
     UNet,
 )
-from edgead.train.methods.transfusion.planes import to_planes
+from edgead.train.methods.transfusion.preprocessing import preprocess
 from edgead.train.methods.transfusion.reference_model import MASK_SCALE, WINDOW
 
 
@@ -86,7 +86,7 @@ class ExportModel(nn.Module):
                     module.add_module(name, _Attention(part, here, self.attend))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        image = to_planes(frames, self.depth_values)
+        image = preprocess(frames, self.depth_values)
         x, mask, total = image, None, torch.zeros(1)
         for step in range(len(self.steps)):
             features = self.network.features(self.project(x, mask), step)  # type: ignore[arg-type]

@@ -1,9 +1,4 @@
-"""TransFusion: a transparency-based diffusion model (Fučka, Zavrtanik, Skočaj, ECCV 2024).
-
-One U-Net sees an image and the mask that it found in the step before. It predicts the anomaly's appearance, the good
-appearance and a better mask; the anomaly is made a little more transparent, and so on. What the masks say on the way,
-and how much the image has changed at the end, is the map.
-"""
+"""TransFusion as a method of this package: its stage, presets and published checkpoints."""
 
 from __future__ import annotations
 
@@ -31,7 +26,7 @@ from edgead.train.methods.transfusion.diffusion import COLOURS, LAST, blend, los
 from edgead.train.methods.transfusion.examples import draw_example, measured, to_frame, to_image, widened
 from edgead.train.methods.transfusion.export_model import ExportModel
 from edgead.train.methods.transfusion.network import UNet
-from edgead.train.methods.transfusion.planes import LEARNED
+from edgead.train.methods.transfusion.preprocessing import LEARNED
 from edgead.train.methods.transfusion.reference_model import ReferenceModel
 
 MOST_DRAWS = 1000

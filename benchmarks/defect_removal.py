@@ -35,7 +35,7 @@ from safetensors.torch import load_file
 from edgead import metrics
 from edgead.console import Console
 from edgead.datasets import load_frames, open_category
-from edgead.export.parity import run_reference
+from edgead.export.inference import run_reference
 from edgead.files import write_json
 from edgead.images import fit_mask, read_mask
 from edgead.machine import describe_machine, versions

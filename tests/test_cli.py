@@ -138,7 +138,7 @@ def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
         (["train", "--resume", "--method", "drept", "--out", "RUN"], "is a run of draem, not of drept"),
         (["export", "--checkpoint", "RUN", "--false-reject", "nan"], "must lie between 0 and 1"),
         (["doctor", "--batch", "3"], "--batch means nothing without --build"),
-        (["import", "absent.onnx"], "There is no file absent.onnx"),
+        (["import", "absent.onnx"], "absent.onnx does not exist"),
         (["import", "a.onnx", "--method", "draem", "--bgr"], "--rgb means nothing with --method"),
         (["import", "a.onnx", "--set", "size=3"], "--set means nothing without --method"),
         (["import", "a.onnx", "b.onnx"], "One ONNX file at a time"),

@@ -46,8 +46,8 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     if manifest.gate:
         if judged := manifest.gate.describe():
             facts["gate"] = judged
-        if manifest.gate.handed_back:
-            facts["in fp32"] = ", ".join(manifest.gate.handed_back)
+        if manifest.gate.kept_in_float32:
+            facts["in fp32"] = ", ".join(manifest.gate.kept_in_float32)
         if manifest.gate.sensitivity:
             facts["sensitive"] = describe_sensitivity(manifest.gate.sensitivity)
         if failed := manifest.failed_engines:

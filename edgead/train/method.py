@@ -267,7 +267,7 @@ class Method(ABC):
     sensitive: ClassVar[tuple[str, ...]] = ()
     """Dotted names of submodules of `deployable` that stay in float32 in a bundle of lower precision, in every graph:
     flows, sums over many channels, exponentials, cosines, distances, the score. A list's name stands for its members.
-    A name must be of a module that `deployable` calls; `edgead.export.to_onnx` refuses another."""
+    A name must be of a module that `deployable` calls; `edgead.export.graph.to_onnx` refuses another."""
     float32_only: ClassVar[str] = ""
     """Why ``--mixed-precision auto`` never takes bfloat16 for this method; empty where it may."""
     official: ClassVar[Official | None] = None

@@ -15,7 +15,7 @@ from level_bundle import (
 import edgead
 from edgead.bundle import Bundle
 from edgead.errors import DeviceError
-from edgead.export.complete import run_singly
+from edgead.export.inference import run_singly
 from edgead.runtime.engines.checked import check
 from edgead.runtime.engines.opening import open_engine, open_validated
 from edgead.runtime.golden import check_golden

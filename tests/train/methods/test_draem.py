@@ -13,7 +13,7 @@ from torch import nn
 
 from edgead import metrics
 from edgead.errors import ConfigError
-from edgead.export.parity import run_reference
+from edgead.export.inference import run_reference
 from edgead.train.fit import fit
 from edgead.train.method import TrainingData
 from edgead.train.methods.draem import (

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgead import metrics
 from edgead.errors import CheckpointError, ConfigError, DataError
-from edgead.export.parity import run_reference
+from edgead.export.inference import run_reference
 from edgead.train.fit import fit
 from edgead.train.method import Lesson, Source, TrainingData
 from edgead.train.methods.drept.config import DreptConfig

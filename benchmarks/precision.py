@@ -173,7 +173,7 @@ def time_random(preset: str, rounds: int, folder: Path) -> dict[str, Any]:
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
     size, paths = method.config.size, {name: folder / f"{preset}-{name}.onnx" for name in ("fp32", "int8")}
-    write_onnx(method.deployable(), size, paths["fp32"], method.sensitive)
+    write_onnx(method.export_model(), size, paths["fp32"], method.sensitive)
     frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
     ranges = measure_ranges(paths["fp32"], frames, "minmax", iter)
     onnx.save(to_int8(onnx.load(paths["fp32"]), ranges, (), "cpu"), paths["int8"])

@@ -27,9 +27,9 @@ from edgead.files import atomic_folder
 from edgead.manifest import DataRecord, InputRecord, LearnedSource, Manifest, TrainingRecord, sizes_of
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
-from edgead.train.foreground import load_parts, parts_fingerprint
+from edgead.train.donors import load_transferred
+from edgead.train.foreground import load_foreground_masks, masks_fingerprint
 from edgead.train.method import Method, TrainingData
-from edgead.train.sources import load_learned
 
 PARITY_FRAMES = 12
 """Held-out images on which graph and network are compared, beside as many synthetic anomalies."""
@@ -128,17 +128,17 @@ def export(
         find_images(calibration, images)  # too few of them are said at once
     held_out = _load_held_out(run, root, console)
     rng = np.random.default_rng((run.seed, 0x60D))
-    parts = load_parts(run.config.get("foreground", ""), held_out.paths, method.config.size)
-    if not run.fits_held_out_parts(parts_fingerprint(parts)):
+    parts = load_foreground_masks(run.config.foreground, held_out.paths, method.config.size)
+    if not run.fits_held_out_masks(masks_fingerprint(parts)):
         raise DataError(
-            f"The masks in {run.config['foreground']} are not those that this run was started with.\n"
+            f"The masks in {run.config.foreground} are not those that this run was started with.\n"
             "Bring the right ones back, or train anew."
         )
     distinct = keep_distinct(held_out.frames)
     if len(distinct) < len(held_out.frames):
         console.say(f"of {len(held_out.frames)} held-out images {len(distinct)} differ: each picture counts once")
         held_out, parts = held_out.only(distinct), None if parts is None else parts[distinct]
-    data_held_out = TrainingData(held_out.frames, sources=load_learned(run_folder, run), parts=parts)
+    data_held_out = TrainingData(held_out.frames, donors=load_transferred(run_folder, run), foreground_masks=parts)
     count = SYNTHETIC if precision != "fp32" else min(len(held_out.frames), PARITY_FRAMES)
     anomalies = np.stack([method.example(data_held_out, rng)["frame"] for _ in range(count)])
     with atomic_folder(path) as folder:
@@ -177,7 +177,7 @@ def _assemble(
     folder.mkdir()
     shown = method.reconstruction()
     write_onnx(
-        method.deployable(),
+        method.export_model(),
         size,
         folder / MODEL,
         method.sensitive,
@@ -190,7 +190,7 @@ def _assemble(
             "name": path.name.removesuffix(".edgead"),
             "method": run.method,
             "preset": run.preset,
-            "config": run.config,
+            "config": schema.write(run.config),
             "category": run.category,
             "input": InputRecord(size[0], size[1], run.bit_depth, channels=channels, depth_range=run.depth_range),
             "data": DataRecord(run.fingerprint, held_out.fingerprint),
@@ -198,7 +198,7 @@ def _assemble(
             "images": run.image_sizes or sizes_of(held_out.size_ranges()),
             "reconstruction": facts_of_reconstruction(shown),
         },
-        reference=lambda frames: run_reference(method.detector(), frames),
+        reference=lambda frames: run_reference(method.reference_model(), frames),
         probes=np.concatenate([held_out.frames[:count], anomalies[:count]]),
         shown=[0, min(1, count - 1), count, min(count + 1, 2 * count - 1)],
         limits=lambda engine: limits_of(engine, held_out.frames, false_reject, console),
@@ -221,7 +221,7 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
             f"{len(absent)} of the {len(paths)} held-out images of this run are not there, for instance {absent[0]}.\n"
             "They set the threshold. If the data has moved, say where it is with --data DIR."
         )
-    frames = load_frames(paths, tuple(run.config["size"]), run.pixels, console.track("reading held-out images"))
+    frames = load_frames(paths, run.config.size, run.pixels, console.track("reading held-out images"))
     if frames.fingerprint != run.held_out_fingerprint:
         why = frames.skipped[0] if frames.skipped else "names or contents differ"
         raise DataError(
@@ -233,8 +233,8 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
 
 def _training(run: RunConfig, method: Method) -> TrainingRecord:
     return TrainingRecord(
-        sources=tuple(LearnedSource(source.name, source.fingerprint) for source in run.sources) or None,
-        protocol=method.card.protocol if run.sources else None,
+        sources=tuple(LearnedSource(source.name, source.fingerprint) for source in run.donors) or None,
+        protocol=method.card.reporting_note if run.donors else None,
         changes=run.changes or None,
         departures=run.departures or None,
         devices=run.devices or None,
@@ -245,8 +245,8 @@ def _training(run: RunConfig, method: Method) -> TrainingRecord:
         images=len(run.normals),
         epoch_images=run.epoch_images or len(run.normals),
         textures="pictures" if run.textures else "procedural" if method.takes_textures else "none",
-        weights=(Path(run.weights).name if run.weights else "download") if "backbone" in run.config else None,
-        precision=run.precision,
+        weights=(Path(run.weights).name if run.weights else "download") if run.config.backbone else None,
+        precision=run.mixed_precision,
         created=run.created,
         versions=run.versions,
     )

@@ -24,7 +24,7 @@ from edgead.files import atomic_folder
 from edgead.images import COLOUR, Frame, PixelFormat, cv2, fit_frame, read_frame
 from edgead.manifest import InputRecord, Origin, ResizeRecord, TrainingRecord, sizes_of
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from edgead.train.method import Method, config_from_dict
+from edgead.train.method import Method
 from edgead.train.methods import get_method
 from edgead.train.official import find_files, load_official
 
@@ -83,7 +83,7 @@ def import_checkpoint(
         (temporary / "fp32").mkdir()
         shown = network.reconstruction()
         write_onnx(
-            network.deployable(),
+            network.export_model(),
             size,
             temporary / "fp32" / MODEL,
             kind.sensitive,
@@ -117,7 +117,7 @@ def import_checkpoint(
         assembled = assemble(
             temporary / "fp32",
             facts,
-            reference=lambda frames: run_reference(network.detector(), frames),
+            reference=lambda frames: run_reference(network.reference_model(), frames),
             probes=probes,
             shown=[0, 1, len(probes) // 2, len(probes) // 2 + 1],
             limits=lambda engine: limits_of(engine, normals.frames.frames, false_reject, console),
@@ -138,7 +138,7 @@ def _read_depth_scale(kind: type[Method], network: Method, data: str | Path, con
     Raises:
         DataError: images without depth, or with depth beyond the published scale: another unit.
     """
-    if network.config.channels == COLOUR.channels:
+    if not network.config.reads_depth:
         return COLOUR
     assert kind.official is not None
     images = open_category(data).normals
@@ -152,7 +152,7 @@ def _read_depth_scale(kind: type[Method], network: Method, data: str | Path, con
             "3D-AD has them.\nWrite the depth in metres."
         )
     values = tuple((distance - high) / (high - low) for distance in (near, far))
-    network.config = config_from_dict(kind, {**dataclasses.asdict(network.config), "depth_values": values})
+    network.config = network.config.replaced(depth_values=values)
     console.say(f"depth from {near:g} to {far:g} m, on the published scale from {low:g} to {high:g} m")
     return PixelFormat(depth_range=(near, far))
 

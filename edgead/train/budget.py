@@ -57,7 +57,7 @@ def scale_schedule(config: MethodConfig, epoch: Fraction, share: float, learning
     steps["steps"] = int(config.total_steps(epoch) * share)
     if min(steps.values()) < FEWEST:
         raise ConfigError("Hardly a step fits into this --budget. Give more time, or a smaller --preset.")
-    return dataclasses.replace(config, **steps)
+    return config.replaced(**steps)
 
 
 def fitting_share(estimate: Estimate, budget: float) -> float:
@@ -91,5 +91,4 @@ def scale_run(run: RunConfig, method: Method, estimate: Estimate, learning: bool
         scaled = estimate.preparing + stepping, round(estimate.steps * share), estimate.learning * share
         estimate = dataclasses.replace(estimate, seconds=scaled[0], steps=scaled[1], learning=scaled[2])
     departures = (*run.departures, *departed)
-    config = dataclasses.asdict(method.config)
-    return dataclasses.replace(run, config=config, published_steps=published, departures=departures), estimate
+    return dataclasses.replace(run, config=method.config, published_steps=published, departures=departures), estimate

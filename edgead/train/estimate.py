@@ -29,10 +29,10 @@ from edgead.errors import TrainingError
 from edgead.train.fit import StageLoop, make_accelerator, precision_of
 from edgead.train.method import (
     Batch,
+    Donor,
     Method,
-    Source,
     Stage,
-    Trained,
+    Trainable,
     TrainingData,
     configure,
     published_schedule,
@@ -61,7 +61,7 @@ class Work:
     Attributes:
         images: good images that are trained on.
         epoch: optimiser steps in an epoch.
-        defects: defective images of each source that is to be learned from.
+        defects: defective images of each donor that is to be learned from.
         textures: whether pictures fill synthetic anomalies.
     """
 
@@ -79,7 +79,7 @@ class Estimate:
         seconds: from its first step to its last.
         steps: optimiser steps, of all stages.
         device: what it was measured on.
-        learning: those of the seconds that go into learning from sources.
+        learning: those of the seconds that go into learning from donors.
         preparing: those of the seconds that the number of steps does not change.
         elapsed: seconds that had gone by, since the training was asked for, when this was known.
         precisions: stage's name ↦ ``"no"`` or ``"bf16"``, chosen for ``"auto"``; ``"no"`` where one is absent.
@@ -113,7 +113,7 @@ def describe_seconds(seconds: float) -> str:
 
 
 def choose_preset(
-    kind: type[Method],
+    method_class: type[Method],
     settings: Sequence[str],
     categories: Sequence[Category],
     device: str,
@@ -129,7 +129,7 @@ def choose_preset(
     With a budget it is the largest of which `LEAST_SHARE` of the published schedule fits.
 
     Args:
-        kind: the method.
+        method_class: the method.
         settings: ``NAME=VALUE`` that each preset is changed by.
         categories: all that are to be trained on.
         device, mixed_precision, workers: see `edgead.train.fit.fit`; ``"auto"`` measures both.
@@ -144,10 +144,10 @@ def choose_preset(
         allowed = f"has {LEAST_SHARE:.0%} of its published schedule in {describe_seconds(budget)}"
     tried = []
     total = sum(len(category.normals) for category in categories)
-    for preset in kind.presets:
+    for preset in method_class.presets:
         try:
             with torch.random.fork_rng(devices=[]):
-                method = kind(configure(kind, preset, settings))
+                method = method_class(configure(method_class, preset, settings))
                 if budget is not None:
                     method.config = published_schedule(method)
                 config = method.config
@@ -178,7 +178,7 @@ def measure(
     pictures: NDArray[np.uint8] | None = None,
     since: float | None = None,
 ) -> Estimate:
-    """Take a few steps of a method's training, and of its lessons, on a copy, and tell how long all of them take.
+    """Take a few steps of a method's training, and of its pretrainings, on a copy, and tell how long all of them take.
 
     Args:
         method: configured; it is not changed.
@@ -254,9 +254,9 @@ class _Measurement:
         seconds, steps = 0.0, 0
         for count in self.work.defects:
             blank = np.zeros((count, *data.normals.shape[1:3], 3), np.uint8)
-            lesson = self.method.lesson(Source("noise", data.normals[..., :3], blank))
-            for stage in lesson.stages:
-                seconds += self._seconds(lesson, stage, stage.steps, 1)
+            pretraining = self.method.pretraining(Donor("noise", data.normals[..., :3], blank))
+            for stage in pretraining.stages:
+                seconds += self._seconds(pretraining, stage, stage.steps, 1)
                 steps += stage.steps
         learning = seconds
         for stage in self.method.stages(data)[done[0] :]:
@@ -271,7 +271,7 @@ class _Measurement:
         why = "; ".join(f"'{name}': {comparison.describe()}" for name, comparison in self.compared.items())
         return dataclasses.replace(found, precisions=chosen, why=why)
 
-    def _seconds(self, trained: Trained, stage: Stage, steps: int, images: float) -> float:
+    def _seconds(self, trainable: Trainable, stage: Stage, steps: int, images: float) -> float:
         """Return what a stage takes: its preparation, in proportion to the images, and its steps."""
         stage.module.to(device=self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         start = time.monotonic()
@@ -281,7 +281,7 @@ class _Measurement:
         drawing = _drawing_seconds(stage) * stage.batch_size / self.accelerator.num_processes
         still = dataclasses.replace(stage, schedule=lambda step: 0.0, steps=stage.steps + 1)  # nothing can diverge
         with tempfile.TemporaryDirectory() as folder:
-            loop = StageLoop(trained, still, 0, Path(folder), self.accelerator, 0, None)
+            loop = StageLoop(trainable, still, 0, Path(folder), self.accelerator, 0, None)
             loop.module.train()
             computing = self._computing(loop, stage)
         each = computing + drawing if self.workers == 0 else max(computing, drawing / self.workers)
@@ -294,7 +294,7 @@ class _Measurement:
             loop.mixed_precision = precision_of(stage, self.mixed_precision)
             return steps.seconds()
         slow = steps.seconds()
-        comparison = self.compared.get(stage.name)  # what several sources have in common is compared once
+        comparison = self.compared.get(stage.name)  # what several donors have in common is compared once
         if comparison is None:
             comparison = self.compared[stage.name] = compare(steps.take, self.accelerator.num_processes > 1)
         return slow / comparison.speedup if comparison.choice == "bf16" else slow
@@ -307,7 +307,7 @@ def few_images(method: Method, work: Work, pictures: NDArray[np.uint8] | None = 
     normals = noise if pictures is None else pictures[:IMAGES]
     textures = noise[..., :3] if work.textures else np.empty((0, *size, 3), np.uint8)
     # Learned defects are not at hand, and cost what random ones cost.
-    return TrainingData(normals, textures, parts=np.ones((len(normals), *size), np.bool_), epoch=work.epoch)
+    return TrainingData(normals, textures, foreground_masks=np.ones((len(normals), *size), np.bool_), epoch=work.epoch)
 
 
 def _drawing_seconds(stage: Stage) -> float:

@@ -24,7 +24,7 @@ from edgead.files import sha256
 from edgead.images import fit_frame, read_frame
 from edgead.runtime.inspector import load
 from edgead.train import checkpoint
-from edgead.train.methods.draem import Draem
+from edgead.train.methods.draem.method import Draem
 from edgead.train.train import train
 
 
@@ -48,7 +48,7 @@ def test_the_threshold_is_that_of_the_held_out_images(bundle: Bundle, trained: P
     """Recomputed from the run: the trained network on the held-out files, read as the runtime reads them."""
     run, method = checkpoint.load_method(trained)
     frames = np.stack([fit_frame(read_frame(Path(run.data, name)), (64, 64)) for name in run.held_out])
-    reference = run_reference(method.detector(), frames)
+    reference = run_reference(method.reference_model(), frames)
     threshold = conformal_threshold(reference.scores, 0.01)
     assert bundle.manifest.threshold.value == pytest.approx(threshold.value, abs=1e-4)
     assert bundle.manifest.threshold.false_reject_bound == pytest.approx(1 / (len(run.held_out) + 1))
@@ -69,7 +69,7 @@ def test_golden_frames_are_good_and_anomalous(bundle: Bundle, trained: Path) -> 
     held_out = [fit_frame(read_frame(Path(run.data, name)), (64, 64)) for name in run.held_out]
     assert all(any(np.array_equal(frame, other) for other in held_out) for frame in golden.frames[:2])
     assert not any(np.array_equal(golden.frames[2], other) for other in held_out)
-    again = run_reference(method.detector(), golden.frames)
+    again = run_reference(method.reference_model(), golden.frames)
     assert np.array_equal(again.scores, golden.scores)
 
 
@@ -81,7 +81,7 @@ def test_batch_norms_are_folded(bundle: Bundle) -> None:
 def test_a_graph_that_is_not_the_network_is_refused(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = Draem.deployable
+    honest = Draem.export_model
 
     def wrong(self: Draem) -> nn.Module:
         module = honest(self)
@@ -89,7 +89,7 @@ def test_a_graph_that_is_not_the_network_is_refused(
             list(module.parameters())[-1].add_(0.05)
         return module
 
-    monkeypatch.setattr(Draem, "deployable", wrong)
+    monkeypatch.setattr(Draem, "export_model", wrong)
     with pytest.raises(GateError, match="is not the trained network"):
         export(trained, out=tmp_path / "wrong.edgead")
     assert list(tmp_path.iterdir()) == []

@@ -25,8 +25,10 @@ from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import MEAN, STD
 from edgead.train.methods.aand.config import AandConfig
 from edgead.train.methods.aand.method import Aand
-from edgead.train.methods.differnet import Differnet, DiffernetConfig, rotate_frame
-from edgead.train.methods.draem import DiscriminativeNetwork, ReconstructiveNetwork
+from edgead.train.methods.differnet.config import DiffernetConfig
+from edgead.train.methods.differnet.method import Differnet
+from edgead.train.methods.differnet.rotation import rotate_frame
+from edgead.train.methods.draem.network import DiscriminativeNetwork, ReconstructiveNetwork
 from edgead.train.methods.drept.network import UNet
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.method import Transfusion
@@ -237,7 +239,7 @@ def test_transfusion_is_configured_as_its_weights_say(parts: Path, tmp_path: Pat
     frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     scores, maps = OnnxRuntimeEngine(bundle.model).infer(frames)
     with torch.no_grad():
-        expected, expected_maps = made.detector()(torch.from_numpy(frames))
+        expected, expected_maps = made.reference_model()(torch.from_numpy(frames))
     assert np.abs(scores - expected.numpy()).max() < 1e-4
     assert np.abs(maps - expected_maps.numpy()).max() < 1e-4
 
@@ -272,7 +274,7 @@ def test_transfusion_with_depth_has_the_published_scale(rgbd_parts: Path, tmp_pa
     x = np.dstack([colour, (z - 1.1) / 1.1 * (z > 0)]).transpose(2, 0, 1).astype(np.float32)
     planes = torch.from_numpy(x[None])
     with torch.no_grad():
-        detector = made.detector()
+        detector = made.reference_model()
         left, total = detector.reverse(planes)  # type: ignore[operator]
         maps = published_map(planes, left, total, steps=2)
     assert score[0] == pytest.approx(float(maps.max()), abs=5e-3)  # 254 steps of depth
@@ -346,7 +348,7 @@ def test_what_does_not_fit_is_named(
     draem: tuple[Path, ReconstructiveNetwork, DiscriminativeNetwork], tmp_path: Path
 ) -> None:
     path = draem[0]
-    from edgead.train.methods.draem import Draem
+    from edgead.train.methods.draem.method import Draem
 
     second = path.with_name("DRAEM_bottle__seg.pckl")
     assert find_files(Draem, [path]) == [path, second]
@@ -402,7 +404,7 @@ def test_pickled_modules_and_damaged_files_are_refused(tmp_path: Path, parts: Pa
 def test_a_table_inside_a_training_checkpoint_is_found(
     draem: tuple[Path, ReconstructiveNetwork, DiscriminativeNetwork], tmp_path: Path
 ) -> None:
-    from edgead.train.methods.draem import Draem
+    from edgead.train.methods.draem.method import Draem
 
     path, first, _ = draem
     torch.save(

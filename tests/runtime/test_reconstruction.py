@@ -94,7 +94,7 @@ def test_transfusions_last_image(weight: str, depth: str, tmp_path: Path, bundle
         return
     folder = Path(shutil.copytree(bundle.path, tmp_path / "t.edgead"))
     channels = method.config.channels
-    write_onnx(method.deployable(), (32, 32), folder / "model.onnx", method.sensitive, channels, shown.module)
+    write_onnx(method.export_model(), (32, 32), folder / "model.onnx", method.sensitive, channels, shown.module)
     rng = np.random.default_rng(0)
     frame = rng.integers(1, 256, (32, 32, channels), dtype=np.uint8)
     manifest = read_bundle(bundle.path).manifest
@@ -103,10 +103,10 @@ def test_transfusions_last_image(weight: str, depth: str, tmp_path: Path, bundle
         Bundle(folder, type(manifest)(**{**vars(manifest), "reconstruction": facts, "files": files}))
     )(frame)
     with torch.no_grad():
-        from edgead.train.methods.transfusion.planes import to_planes
+        from edgead.train.methods.transfusion.preprocessing import preprocess
 
-        planes = to_planes(torch.from_numpy(frame[None]))
+        planes = preprocess(torch.from_numpy(frame[None]))
         image = torch.cat([planes[:, :3].flip(1), planes[:, 3:]], dim=1)
-        left, _ = method.detector().reverse(image)  # type: ignore[operator]
+        left, _ = method.reference_model().reverse(image)  # type: ignore[operator]
     expected = np.clip(np.rint((left[0, :3].flip(0).numpy().transpose(1, 2, 0) + 1) * 127.5), 0, 255)
     assert np.abs(found.astype(int) - expected).max() <= 1

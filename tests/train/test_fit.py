@@ -26,7 +26,8 @@ from edgead.train import checkpoint
 from edgead.train.fit import fit, make_accelerator
 from edgead.train.method import Stage, TrainingData, configure
 from edgead.train.methods import get_method
-from edgead.train.methods.draem import Draem, DraemConfig
+from edgead.train.methods.draem.config import DraemConfig
+from edgead.train.methods.draem.method import Draem
 
 DATA = TrainingData(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
 CONFIG = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
@@ -39,7 +40,8 @@ import numpy as np, torch
 from edgead.console import Console
 from edgead.train.fit import fit
 from edgead.train.method import TrainingData
-from edgead.train.methods.draem import Draem, DraemConfig
+from edgead.train.methods.draem.config import DraemConfig
+from edgead.train.methods.draem.method import Draem
 
 class Killer(Console):
     @contextmanager
@@ -178,9 +180,7 @@ def test_the_advice_on_a_loss_names_what_counts_for_the_stage(tmp_path: Path, mo
     module = Diverging(method.network)
     module.calls = 3
     stage = dataclasses.replace(method.stages(DATA)[0], module=module, rate="defect_learning_rate")
-    with pytest.raises(
-        TrainingError, match=r"a defect_learning_rate that is too high, or fp16 overflow \(--mixed-prec"
-    ):
+    with pytest.raises(TrainingError, match=r"a defect_learning_rate that is too high, or fp16 overflow \(--mixed"):
         fit(method, [stage], tmp_path, seed=3, device="cpu")
 
 

@@ -18,7 +18,8 @@ from edgead.train.estimate import Work, measure
 from edgead.train.fit import fit
 from edgead.train.method import TrainingData, configure
 from edgead.train.methods import METHODS, get_method
-from edgead.train.methods.draem import Draem, DraemConfig
+from edgead.train.methods.draem.config import DraemConfig
+from edgead.train.methods.draem.method import Draem
 from edgead.train.mixed_precision import FEWEST, MOST, Comparison, compare, has_bfloat16
 from edgead.train.train import resume, train
 
@@ -110,7 +111,7 @@ def test_every_stage_can_be_lowered_and_its_losses_agree(name: str, monkeypatch:
     torch.manual_seed(0)
     method = kind(configure(kind, "nano", ["batch_size=2", f"size={smallest[name]}"]))
     before = {key: value.clone() for key, value in method.network.state_dict().items()}
-    defects = (3,) if method.card.protocol else ()
+    defects = (3,) if method.takes_donors else ()
     result = measure(method, Work(40, Fraction(3), defects), "cpu", "auto", 0, Console())
     assert all(torch.equal(value, before[key]) for key, value in method.network.state_dict().items())
     assert set(result.precisions.values()) == {"bf16"}

@@ -152,7 +152,7 @@ def test_every_method_is_measured_without_being_changed(name: str) -> None:
     method = kind(configure(kind, "nano", ["batch_size=2", f"size={smallest[name]}"]))
     before = {key: value.clone() for key, value in method.network.state_dict().items()}
     drawn = torch.random.get_rng_state()
-    defects = (3,) if method.card.protocol else ()
+    defects = (3,) if method.card.reporting_note else ()
     found = measure(method, Work(40, Fraction(3), defects), "cpu", "no", 0, Console())
     steps = method.config.total_steps(Fraction(3))
     assert found.seconds > 0

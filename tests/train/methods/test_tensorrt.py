@@ -42,7 +42,7 @@ def exported(
     method, normals = small(request.param)
     path = tmp_path_factory.mktemp(request.param) / "model.onnx"
     config = method.config
-    write_onnx(method.deployable(), config.size, path, method.sensitive, config.channels)
+    write_onnx(method.export_model(), config.size, path, method.sensitive, config.channels)
     return path, config.size, config.channels, dict(measure_ranges(path, normals[:2], "minmax", lambda items: items))
 
 
@@ -104,7 +104,7 @@ def test_the_form_for_cpus_is_refused_by_the_rules_and_by_nvidia(
 ) -> None:
     method, normals = small("draem")
     path = tmp_path / "model.onnx"
-    write_onnx(method.deployable(), method.config.size, path, method.sensitive)
+    write_onnx(method.export_model(), method.config.size, path, method.sensitive)
     graph = to_int8(onnx.load(path), measure_ranges(path, normals[:2], "minmax", lambda items: items), [], "cpu")
     assert "of every version" in {refusal.versions for refusal in check_graph(graph)}
     onnx.save(graph, path)

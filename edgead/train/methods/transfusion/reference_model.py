@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.diffusion import COLOURS, FIRST, LAST, advance, schedule
 from edgead.train.methods.transfusion.network import UNet
-from edgead.train.methods.transfusion.planes import to_planes
+from edgead.train.methods.transfusion.preprocessing import preprocess
 
 WINDOW = 7
 """Side of the mean filter on the map, pixels; outside it sees zeros."""
@@ -17,7 +17,7 @@ MASK_SCALE = FIRST / LAST
 """The published code adds 18 masks and divides by 19. The order of scores does not depend on it, thresholds do."""
 
 
-class Detector(nn.Module):
+class ReferenceModel(nn.Module):
     """Masks of all steps and the change of the image, smoothed; score = the map's maximum.
 
     With fewer steps the masks are averaged, so that the scale of the map stays the same.
@@ -29,7 +29,7 @@ class Detector(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         near, far = self.config.depth_values
-        planes = to_planes(frames, (near, far))
+        planes = preprocess(frames, (near, far))
         image = torch.cat([planes[:, :COLOURS].flip(1), planes[:, COLOURS:]], dim=1)
         x, total = self.reverse(image)
         discriminative = total * (MASK_SCALE / self.config.reverse_steps)

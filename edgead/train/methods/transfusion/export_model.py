@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from edgead.train.maps import box_mean
 from edgead.train.methods.transfusion.config import TransfusionConfig
-from edgead.train.methods.transfusion.detector import MASK_SCALE, WINDOW
 from edgead.train.methods.transfusion.diffusion import COLOURS, LAST, schedule
 from edgead.train.methods.transfusion.network import (
     FINAL_NORM_GROUPS,
@@ -20,10 +19,11 @@ from edgead.train.methods.transfusion.network import (
     Resize,
     UNet,
 )
-from edgead.train.methods.transfusion.planes import to_planes
+from edgead.train.methods.transfusion.preprocessing import preprocess
+from edgead.train.methods.transfusion.reference_model import MASK_SCALE, WINDOW
 
 
-class Deployable(nn.Module):
+class ExportModel(nn.Module):
     """The detector's function, unrolled and in fewer operations.
 
     * Every step's embedded time is part of the bias of a convolution; all steps share the weights.
@@ -86,7 +86,7 @@ class Deployable(nn.Module):
                     module.add_module(name, _Attention(part, here, self.attend))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        image = to_planes(frames, self.depth_values)
+        image = preprocess(frames, self.depth_values)
         x, mask, total = image, None, torch.zeros(1)
         for step in range(len(self.steps)):
             features = self.network.features(self.project(x, mask), step)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ LEARNED = (-1.0, 0.0)
 """The values of the nearest and the farthest depth code that training takes."""
 
 
-def to_planes(frames: Tensor, depth_values: tuple[float, float] = LEARNED) -> Tensor:
+def preprocess(frames: Tensor, depth_values: tuple[float, float] = LEARNED) -> Tensor:
     """``[N, H, W, C] uint8`` to ``[N, C, H, W] float32``: B, G, R, and depth, see `to_depth`, where there is one."""
     # Cast first: TensorRT's parser takes bytes into no other operator.
     planes = frames.float().permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Stages 1 and 2: learn to remove a source's defects, then describe each of them as a mixture of Gaussians."""
+"""Stages 1 and 2: learn to remove a donor's defects, then describe each of them as a mixture of Gaussians."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from edgead.console import Track
-from edgead.train.method import Arrays, Batch, Lesson, Source, Stage
+from edgead.train.method import Arrays, Batch, Donor, Pretraining, Stage
 from edgead.train.methods.drept.config import DreptConfig
 from edgead.train.methods.drept.mixture import (
     TINY,
@@ -22,18 +22,18 @@ from edgead.train.methods.drept.mixture import (
     opacities,
     to_arrays,
 )
-from edgead.train.methods.drept.network import Discriminator, UNet, initialise, planes
+from edgead.train.methods.drept.network import Discriminator, UNet, initialise, preprocess
 
 BETAS = (0.5, 0.999)
 """Adam's, in all stages."""
 MOST_VALUES = 2**25
 """Opacities (images × components × pixels) that are rendered at once: about 0.5 GB with their gradients."""
 PICTURED = 8
-"""Defects in the picture of a lesson."""
+"""Defects in the picture of a pretraining."""
 
 
-class SourceNetwork(nn.Module):
-    """What is trained on one source: the generator that removes defects, its discriminator, the mixtures."""
+class DonorNetwork(nn.Module):
+    """What is trained on one donor: the generator that removes defects, its discriminator, the mixtures."""
 
     def __init__(self, config: DreptConfig, anomalies: int) -> None:
         super().__init__()
@@ -49,17 +49,17 @@ class Removal(nn.Module):
     Batch: ``normal``, ``anomaly`` ``[B, H, W, 3] uint8 BGR``.
     """
 
-    def __init__(self, network: SourceNetwork, identity_weight: float) -> None:
+    def __init__(self, network: DonorNetwork, identity_weight: float) -> None:
         super().__init__()
         self.generator, self.discriminator = network.generator, network.discriminator
         self.identity_weight = identity_weight
         self.made = torch.empty(0)
 
     def forward(self, batch: Batch, turn: str) -> dict[str, Tensor]:
-        normal = planes(batch["normal"])
+        normal = preprocess(batch["normal"])
         if turn == "discriminator":
             # Both kinds go through the generator together, so that its batch norms see both; once for both turns.
-            self.made = self.generator(torch.cat([normal, planes(batch["anomaly"])]))
+            self.made = self.generator(torch.cat([normal, preprocess(batch["anomaly"])]))
             judged = self.discriminator(self.made[len(normal) :].detach())
             return {"real": _as_real(self.discriminator(normal)), "removed": _as_real(-judged)}
         kept, removed = self.made[: len(normal)], self.made[len(normal) :]
@@ -113,9 +113,9 @@ class DefectFit(nn.Module):
         return error.mean(dim=(1, 2, 3)).sum(), spill.mean(dim=(1, 2, 3)).sum()
 
 
-def make_lesson(config: DreptConfig, source: Source) -> Lesson:
-    """Return stages 1 and 2 for one source."""
-    network = SourceNetwork(config, len(source.anomalies))
+def make_pretraining(config: DreptConfig, donor: Donor) -> Pretraining:
+    """Return stages 1 and 2 for one donor."""
+    network = DonorNetwork(config, len(donor.anomalies))
     fitting = DefectFit(
         network.defects,
         config.unchanged_weight,
@@ -124,8 +124,8 @@ def make_lesson(config: DreptConfig, source: Source) -> Lesson:
 
     def sample(rng: np.random.Generator) -> Arrays:
         return {
-            "normal": source.normals[rng.integers(len(source.normals))],
-            "anomaly": source.anomalies[rng.integers(len(source.anomalies))],
+            "normal": donor.normals[rng.integers(len(donor.normals))],
+            "anomaly": donor.anomalies[rng.integers(len(donor.anomalies))],
         }
 
     def adam(rate: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
@@ -133,10 +133,10 @@ def make_lesson(config: DreptConfig, source: Source) -> Lesson:
 
     def prepare(device: torch.device, track: Track) -> None:
         network.generator.to(device)
-        starts = range(0, len(source.anomalies), config.batch_size)
-        parts = [source.anomalies[start : start + config.batch_size] for start in starts]
+        starts = range(0, len(donor.anomalies), config.batch_size)
+        parts = [donor.anomalies[start : start + config.batch_size] for start in starts]
         removed = torch.cat([remove(network, part) for part in track(parts)])
-        fitting.observe(removed, planes(torch.from_numpy(source.anomalies).to(device)))
+        fitting.observe(removed, preprocess(torch.from_numpy(donor.anomalies).to(device)))
 
     stages = [
         Stage(
@@ -161,22 +161,22 @@ def make_lesson(config: DreptConfig, source: Source) -> Lesson:
             rate="defect_learning_rate",
         ),
     ]
-    return Lesson(network, stages, lambda: to_arrays(network.defects()), lambda: _picture(network, source))
+    return Pretraining(network, stages, lambda: to_arrays(network.defects()), lambda: _picture(network, donor))
 
 
 @torch.no_grad()
-def remove(network: SourceNetwork, frames: NDArray[np.uint8]) -> Tensor:
+def remove(network: DonorNetwork, frames: NDArray[np.uint8]) -> Tensor:
     """Remove the defects of frames ``[N, H, W, 3] uint8 BGR``: ``[N, 3, H, W]`` RGB in [−1, 1]."""
     network.generator.eval()
     device = next(network.generator.parameters()).device
-    removed: Tensor = network.generator(planes(torch.from_numpy(frames).to(device)))
+    removed: Tensor = network.generator(preprocess(torch.from_numpy(frames).to(device)))
     return removed
 
 
 @torch.no_grad()
-def _picture(network: SourceNetwork, source: Source) -> list[NDArray[np.uint8]]:
+def _picture(network: DonorNetwork, donor: Donor) -> list[NDArray[np.uint8]]:
     """Rows: real defects, removed, rendered on the repaired image, opacity."""
-    shown = source.anomalies[:PICTURED]
+    shown = donor.anomalies[:PICTURED]
     removed = remove(network, shown)
     mixtures = Mixtures(*(values[: len(shown)] for values in network.defects()))
     alpha = opacities(mixtures, (shown.shape[1], shown.shape[2]))

@@ -1,4 +1,4 @@
-"""Frames to scores and maps: as published, and as exported."""
+"""The same in fewer and faster operations, as exported."""
 
 from __future__ import annotations
 
@@ -9,38 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgead.train.backbones import fold_normalisation, normalise
-from edgead.train.maps import gaussian_weights, upsampling
+from edgead.train.backbones import fold_normalisation
+from edgead.train.maps import upsampling
 from edgead.train.methods.aand.config import AandConfig
 from edgead.train.methods.aand.network import TINY, AandNetwork, Amplifier, Block
 
 
-class Detector(nn.Module):
-    """The published scoring: cosine distances of all levels, upsampled and added, Gaussian; score = its maximum."""
-
-    window: Tensor
-
-    def __init__(self, network: AandNetwork, config: AandConfig) -> None:
-        super().__init__()
-        self.network, self.size = network, config.size
-        self.register_buffer("window", gaussian_weights(config.map_sigma).float(), persistent=False)
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        maps = torch.zeros(1)
-        for teacher, student in zip(*self.network.levels(normalise(frames))):
-            distance = 1 - F.cosine_similarity(teacher, student, dim=1, eps=TINY)
-            maps = maps + F.interpolate(distance[:, None], self.size, mode="bilinear", align_corners=True)
-        maps = self._blur(self._blur(maps).transpose(2, 3)).transpose(2, 3)[:, 0]
-        return maps.amax(dim=(1, 2)), maps
-
-    def _blur(self, maps: Tensor) -> Tensor:
-        """Gaussian along the last axis; the border repeats the edge pixel and mirrors the rest (SciPy's reflect)."""
-        radius = len(self.window) // 2
-        padded = torch.cat([maps[..., :radius].flip(-1), maps, maps[..., -radius:].flip(-1)], dim=-1)
-        return F.conv2d(padded, self.window[None, None, None])
-
-
-class Deployable(nn.Module):
+class ExportModel(nn.Module):
     """The same function in fewer and faster operations.
 
     * Upsampling and Gaussian are two constant matrices for each level.
@@ -52,7 +27,7 @@ class Deployable(nn.Module):
     def __init__(self, network: AandNetwork, config: AandConfig) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).eval()
-        self.planes = fold_normalisation(self.network.encoder_AT)
+        self.preprocess = fold_normalisation(self.network.encoder_AT)
         self.queries = nn.ModuleList([_Query(each) for each in self.network.encoder_AT.amplifiers()])
         self.gates = nn.ModuleList([_Gate(each) for each in self.network.encoder_AT.amplifiers()])
         for block in self.network.decoder_ss.modules():
@@ -66,7 +41,7 @@ class Deployable(nn.Module):
         amplified = [
             plain + gate(query(plain)) * amplifier.value(plain)
             for query, gate, amplifier, plain in zip(
-                self.queries, self.gates, teacher.amplifiers(), teacher(self.planes(frames))
+                self.queries, self.gates, teacher.amplifiers(), teacher(self.preprocess(frames))
             )
         ]
         scores, maps = self.scoring(amplified, self.network.decoder_ss(self.network.bn(amplified)))

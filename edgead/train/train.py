@@ -343,7 +343,7 @@ def _absolute(path: str | Path | None) -> str | None:
 def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
     """Refuse to go on with a run that another command has started; of donors, only whether it has any."""
     changed = {change.partition(" ")[0] for change in stored.changes}  # when it went on; the command does not say it
-    changed |= set(STEP_SETTINGS) | {"epochs"} if stored.budget else set()  # the budget decided those
+    changed |= {"epochs", *STEP_SETTINGS} if stored.budget else set()  # the budget decided those
     kept = {name: value for name, value in vars(stored.config).items() if name in changed}
     given |= {"donors": bool(given["donors"]), "config": given["config"].replaced(**kept)}
     there = {**vars(stored), "donors": bool(stored.donors)}

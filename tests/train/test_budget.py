@@ -29,8 +29,8 @@ def test_times() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_steps_and_milestones_are_scaled_together(name: str) -> None:
-    method_class = get_method(name)
-    method = method_class(configure(method_class, "nano", [f"size={SMALLEST[name]}", "batch_size=2"]))
+    kind = get_method(name)
+    method = kind(configure(kind, "nano", [f"size={SMALLEST[name]}", "batch_size=2"]))
     data = TrainingData(np.random.default_rng(0).integers(0, 256, (6, *method.config.size, 3), dtype=np.uint8))
     epoch = Fraction(3)
     data = dataclasses.replace(data, epoch=epoch)
@@ -51,9 +51,9 @@ def test_steps_and_milestones_are_scaled_together(name: str) -> None:
 
 
 def test_too_little_time_is_refused() -> None:
-    method_class = get_method("draem")
+    kind = get_method("draem")
     with pytest.raises(ConfigError, match="Hardly a step fits"):
-        scale_schedule(configure(method_class, "nano"), Fraction(3), 1e-9, learning=False)
+        scale_schedule(configure(kind, "nano"), Fraction(3), 1e-9, learning=False)
 
 
 def test_what_does_not_shrink_is_taken_off_first() -> None:
@@ -74,14 +74,14 @@ def test_a_run_keeps_its_budget_and_goes_on_with_the_steps_that_it_was_given(
     run = checkpoint.load_run_config(folder)
     published = run.published_steps
     assert published == 700 * run.steps_in_epoch
-    steps = run.config.steps
+    steps = run.config["steps"]
     assert steps == int(published * (12 * (1 - RESERVE) - 3) / 4199)
     assert f"trained for {steps} of {published:,} published steps (--budget 12s)" in run.departures
     assert not [words for words in run.departures if words.startswith("steps is")]
     assert len(checkpoint.read_metrics(folder)) == steps
     (folder / checkpoint.WEIGHTS).unlink()
     resume(folder, device="cpu")
-    assert checkpoint.load_run_config(folder).config.steps == steps
+    assert checkpoint.load_run_config(folder).config["steps"] == steps
     with pytest.raises(ConfigError, match="--budget decides the number of steps; leave out --set steps"):
         train("draem", parts, budget="12s", settings=("steps=3",), out=tmp_path / "other")
 

@@ -27,7 +27,7 @@ from edgead.cli import cli
 from edgead.console import Console
 from edgead.datasets import open_category
 from edgead.errors import CheckpointError, ConfigError, DataError, TrainingError
-from edgead.export.export import export
+from edgead.export import export
 from edgead.files import sha256
 from edgead.train import checkpoint
 from edgead.train.donors import TRANSFERRED, find_donors, load_transferred

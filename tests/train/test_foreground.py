@@ -10,7 +10,7 @@ import pytest
 
 from edgead.datasets import load_frames
 from edgead.errors import CheckpointError, ConfigError, DataError
-from edgead.export.export import export
+from edgead.export import export
 from edgead.train import checkpoint
 from edgead.train.foreground import load_foreground_masks, part_of
 from edgead.train.method import Method, TrainingData, configure

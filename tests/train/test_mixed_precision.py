@@ -111,7 +111,7 @@ def test_every_stage_can_be_lowered_and_its_losses_agree(name: str, monkeypatch:
     torch.manual_seed(0)
     method = kind(configure(kind, "nano", ["batch_size=2", f"size={smallest[name]}"]))
     before = {key: value.clone() for key, value in method.network.state_dict().items()}
-    defects = (3,) if method.takes_donors else ()
+    defects = (3,) if method.card.reporting_note else ()
     result = measure(method, Work(40, Fraction(3), defects), "cpu", "auto", 0, Console())
     assert all(torch.equal(value, before[key]) for key, value in method.network.state_dict().items())
     assert set(result.precisions.values()) == {"bf16"}

@@ -29,12 +29,11 @@ from edgead.datasets import open_category
 from edgead.errors import CheckpointError, ConfigError, DataError, TrainingError
 from edgead.export.export import export
 from edgead.files import sha256
-from edgead.train import checkpoint
+from edgead.train import checkpoint, resume, train
 from edgead.train.donors import TRANSFERRED, find_donors, load_transferred
 from edgead.train.method import Arrays, TrainingData
 from edgead.train.methods.drept.method import Drept
 from edgead.train.synthesise import synthesise
-from edgead.train.train import resume, train
 
 Write = Callable[..., Path]
 QUICK = (
@@ -606,7 +605,7 @@ def count() -> None:
     print("threads", sum("gloo" in name.read_text() for name in Path("/proc/self/task").glob("*/comm")), flush=True)
 
 atexit.register(count)
-from edgead.train.train import train
+from edgead.train import train
 
 train("drept", sys.argv[1], preset="nano", settings=sys.argv[4:], donors=[sys.argv[2]], out=sys.argv[3], device="cpu")
 """

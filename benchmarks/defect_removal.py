@@ -33,12 +33,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from edgead import metrics
-from edgead.benchmark.machine import describe_machine, versions
 from edgead.console import Console
 from edgead.datasets import load_frames, open_category
-from edgead.export.parity import run_reference
+from edgead.export.inference import run_reference
 from edgead.files import write_json
 from edgead.images import fit_mask, read_mask
+from edgead.machine import describe_machine, versions
 from edgead.train.checkpoint import WEIGHTS, DonorConfig, load_run_config
 from edgead.train.fit import fit
 from edgead.train.method import Donor, TrainingData

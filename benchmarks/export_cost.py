@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 import torch
 
-from edgead.benchmark.machine import describe_machine, versions
-from edgead.export.to_onnx import trace, write_onnx
+from edgead.export.graph.to_onnx import trace, write_onnx
+from edgead.machine import describe_machine, versions
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.auto import time_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine

@@ -28,7 +28,7 @@ import click
 import torch
 from accelerate import Accelerator
 
-from edgead.benchmark.machine import describe_machine, versions
+from edgead.machine import describe_machine, versions
 from edgead.train.estimate import Steps, Work, few_images
 from edgead.train.fit import StageLoop, make_accelerator
 from edgead.train.method import Method, Stage, configure

@@ -25,10 +25,10 @@ import torch
 from numpy.typing import NDArray
 
 from edgead import metrics
-from edgead.benchmark.machine import describe_machine, versions
 from edgead.console import Console
 from edgead.datasets import load_frames, open_category
-from edgead.export.to_onnx import write_onnx
+from edgead.export.graph.to_onnx import write_onnx
+from edgead.machine import describe_machine, versions
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.checkpoint import RunConfig, load_method
 from edgead.train.foreground import load_foreground_masks

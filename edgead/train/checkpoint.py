@@ -101,8 +101,8 @@ class RunConfig:
         weights_sha256: of the finished run's weights; None in runs of before it was kept.
         image_sizes: of the training images; None in runs of before they were kept.
         copies: good images that show, pixel for pixel, what another one shows: they are on its side of the split.
-        near_copies: held-out images that look almost like one that is trained on. 0, too, in runs of before either
-            was looked for.
+        near_copies: held-out images that look almost like one that is trained on. Both are None in runs of before
+            they were counted.
     """
 
     method: str
@@ -144,8 +144,8 @@ class RunConfig:
             return steps_in_epoch(self.epoch_images, self.config.batch_size)
         return Fraction(len(self.normals), self.config.batch_size)
 
-    copies: int = 0
-    near_copies: int = 0
+    copies: int | None = left_out()
+    near_copies: int | None = left_out()
 
     @property
     def precisions(self) -> str | dict[str, str]:

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 
 from edgead import schema
 from edgead.console import Track
-from edgead.errors import ConfigError
-from edgead.settings import unknown_name
+from edgead.errors import ConfigError, unknown
 
 Arrays = dict[str, NDArray[Any]]
 Batch = dict[str, Tensor]
@@ -303,7 +302,7 @@ class Method(ABC):
     sensitive: ClassVar[tuple[str, ...]] = ()
     """Dotted names of submodules of `export_model` that stay in float32 in a bundle of lower precision, in every graph:
     flows, sums over many channels, exponentials, cosines, distances, the score. A list's name stands for its members.
-    A name must be of a module that `export_model` calls; `edgead.export.to_onnx` refuses another."""
+    A name must be of a module that `export_model` calls; `edgead.export.graph.to_onnx` refuses another."""
     float32_only: ClassVar[str] = ""
     """Why ``--mixed-precision auto`` never takes bfloat16 for this method; empty where it may."""
     official: ClassVar[Official | None] = None
@@ -449,8 +448,8 @@ def read_config(method: type[Method], values: Any) -> MethodConfig:
         ConfigError: an unknown setting, or a value out of range.
     """
     known = [field.name for field in dataclasses.fields(method.Config)]
-    if unknown := [name for name in values if name not in known]:
-        raise ConfigError(unknown_name("setting", unknown[0], known, method.name))
+    if others := [name for name in values if name not in known]:
+        raise ConfigError(unknown("setting", others[0], known, method.name))
     return schema.read(method.Config, values)
 
 

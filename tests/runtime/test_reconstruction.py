@@ -14,7 +14,7 @@ import torch
 import edgead
 from edgead.bundle import Bundle, manifest_digest, read_bundle
 from edgead.errors import BundleError
-from edgead.export.to_onnx import facts_of_reconstruction, write_onnx
+from edgead.export.graph.to_onnx import reconstruction_record, write_onnx
 from edgead.files import sha256
 from edgead.folders import list_images
 from edgead.images import fit_frame, read_frame
@@ -90,7 +90,7 @@ def test_transfusions_last_image(weight: str, depth: str, tmp_path: Path, bundle
     shown = method.reconstruction()
     assert (shown is None) == (weight == "0")
     if shown is None:
-        assert facts_of_reconstruction(shown) is None
+        assert reconstruction_record(method) is None
         return
     folder = Path(shutil.copytree(bundle.path, tmp_path / "t.edgead"))
     channels = method.config.channels
@@ -98,7 +98,7 @@ def test_transfusions_last_image(weight: str, depth: str, tmp_path: Path, bundle
     rng = np.random.default_rng(0)
     frame = rng.integers(1, 256, (32, 32, channels), dtype=np.uint8)
     manifest = read_bundle(bundle.path).manifest
-    facts, files = facts_of_reconstruction(shown), {"model.onnx": sha256(folder / "model.onnx")}
+    facts, files = reconstruction_record(method), {"model.onnx": sha256(folder / "model.onnx")}
     found = Reconstructor(
         Bundle(folder, type(manifest)(**{**vars(manifest), "reconstruction": facts, "files": files}))
     )(frame)

@@ -10,7 +10,7 @@ import pytest
 
 from edgead.datasets import load_frames
 from edgead.errors import CheckpointError, ConfigError, DataError
-from edgead.export.export import export
+from edgead.export import export
 from edgead.train import checkpoint, resume, train
 from edgead.train.foreground import load_foreground_masks, part_of
 from edgead.train.method import Method, TrainingData, configure
@@ -64,7 +64,7 @@ def test_a_run_keeps_its_masks(data: tuple[Path, Path], tmp_path: Path, monkeypa
     settings = (*QUICK, "foreground=masks")
     [run] = train("transfusion", good, preset="nano", settings=settings, out=tmp_path / "run", device="cpu")
     config = checkpoint.load_run_config(run)
-    assert config.config["foreground"] == str(masks.resolve())
+    assert config.config.foreground == str(masks.resolve())
     assert len(config.masks_fingerprint) == 64
     monkeypatch.chdir(good)
     export(run, out=tmp_path / "run.edgead")

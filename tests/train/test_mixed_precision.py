@@ -18,7 +18,8 @@ from edgead.train.estimate import Work, measure
 from edgead.train.fit import fit
 from edgead.train.method import TrainingData, configure
 from edgead.train.methods import METHODS, get_method
-from edgead.train.methods.draem import Draem, DraemConfig
+from edgead.train.methods.draem.config import DraemConfig
+from edgead.train.methods.draem.method import Draem
 from edgead.train.mixed_precision import FEWEST, MOST, Comparison, compare, has_bfloat16
 
 DATA = TrainingData(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))

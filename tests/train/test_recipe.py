@@ -17,7 +17,7 @@ import torch
 
 from edgead.console import Console
 from edgead.datasets import open_category
-from edgead.export.export import export
+from edgead.export import export
 from edgead.train import checkpoint, estimate, resume, train
 from edgead.train.describe import as_text, describe
 from edgead.train.estimate import NIGHT, Estimate, Work, choose_preset, describe_seconds, measure

@@ -15,8 +15,9 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from edgead.errors import ConfigError
-from edgead.export.parity import check_parity, run_reference
-from edgead.export.to_onnx import write_onnx
+from edgead.export.graph.to_onnx import write_onnx
+from edgead.export.inference import run_reference
+from edgead.export.parity import check_parity
 from edgead.metrics import rank
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import normalise
@@ -198,7 +199,7 @@ def test_detector_is_the_published_scoring(fitted: Aand, frames: NDArray[np.uint
     assert torch.equal(scores, maps.amax(dim=(1, 2)))
 
 
-def test_the_deployable_graph_is_the_reference(fitted: Aand, frames: NDArray[np.uint8], tmp_path: Path) -> None:
+def test_the_export_model_is_the_reference(fitted: Aand, frames: NDArray[np.uint8], tmp_path: Path) -> None:
     reference = run_reference(fitted.reference_model(), frames)
     with torch.no_grad():
         scores, maps = fitted.export_model()(torch.from_numpy(frames))

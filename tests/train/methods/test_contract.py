@@ -16,11 +16,12 @@ from torch import nn
 
 from edgead.bundle import Golden
 from edgead.errors import ConfigError
-from edgead.export.calibration import measure_ranges
-from edgead.export.lower import Lowering
-from edgead.export.parity import check_parity, run_reference
-from edgead.export.precision import Ranges
-from edgead.export.to_onnx import OPSET, write_onnx
+from edgead.export.graph.to_onnx import OPSET, write_onnx
+from edgead.export.inference import run_reference
+from edgead.export.parity import check_parity
+from edgead.export.quantization.calibration import measure_ranges
+from edgead.export.quantization.int8 import Ranges
+from edgead.export.quantization.mixed_precision import GraphVariants
 from edgead.images import read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import the_core
@@ -149,7 +150,7 @@ def test_lower_precisions_are_the_network_up_to_their_rounding(
 ) -> None:
     """Root mean square errors of maps and scores on every engine, relative to what these vary by: 1 is a constant's."""
     model, ranges, reference = traced
-    lowering = Lowering(model, ranges, precision)
+    lowering = GraphVariants(model, ranges, precision)
     found = {}
     for form, make in lowering.judged().items():
         if precision == "int8-fp16" and form == "model.cpu.onnx":

@@ -16,8 +16,9 @@ from scipy.linalg import lstsq
 from torch import nn
 
 from edgead.errors import ConfigError
-from edgead.export.parity import check_parity, run_reference
-from edgead.export.to_onnx import write_onnx
+from edgead.export.graph.to_onnx import write_onnx
+from edgead.export.inference import run_reference
+from edgead.export.parity import check_parity
 from edgead.metrics import rank
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import Backbone, normalise

@@ -13,7 +13,7 @@ from torch import nn
 
 from edgead import metrics
 from edgead.errors import ConfigError
-from edgead.export.parity import run_reference
+from edgead.export.inference import run_reference
 from edgead.train.fit import fit
 from edgead.train.method import TrainingData
 from edgead.train.methods.draem.config import DraemConfig
@@ -108,7 +108,7 @@ def test_score_is_the_maximum_of_the_windowed_mean() -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 96)])
-def test_the_deployable_graph_equals_the_published_inference(size: tuple[int, int]) -> None:
+def test_the_export_model_equals_the_published_inference(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     network = DraemNetwork(DraemConfig(size=size, reconstructive_width=4, discriminative_width=4)).eval()
     settle_batch_norms(network)

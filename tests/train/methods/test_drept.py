@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgead import metrics
 from edgead.errors import CheckpointError, ConfigError, DataError
-from edgead.export.parity import run_reference
+from edgead.export.inference import run_reference
 from edgead.train.fit import fit
 from edgead.train.method import Donor, Pretraining, TrainingData
 from edgead.train.methods.drept.config import DreptConfig
@@ -493,7 +493,7 @@ def test_the_share_of_images_without_a_defect_is_logged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("window", [1, 5])
 @pytest.mark.parametrize("size", [(64, 64), (128, 160)])
-def test_the_deployable_graph_equals_the_published_inference(size: tuple[int, int], window: int) -> None:
+def test_the_export_model_equals_the_published_inference(size: tuple[int, int], window: int) -> None:
     torch.manual_seed(0)
     network = UNet(1, 4, size).eval()
     for module in network.modules():

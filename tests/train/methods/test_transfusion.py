@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from edgead import metrics
 from edgead.errors import ConfigError, DataError
-from edgead.export.parity import check_parity, run_reference
-from edgead.export.to_onnx import write_onnx
+from edgead.export.graph.to_onnx import write_onnx
+from edgead.export.inference import run_reference
+from edgead.export.parity import check_parity
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.fit import fit
 from edgead.train.method import TrainingData, configure

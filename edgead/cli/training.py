@@ -65,8 +65,9 @@ def train(go_on: bool, as_json: bool, data: Path | None, method: str, out: Path 
 
     Several GPUs: accelerate launch -m edgead train … --out DIR
     """
-    from edgead.train.train import find_unfinished, resume
-    from edgead.train.train import train as start
+    from edgead.train import resume
+    from edgead.train import train as start
+    from edgead.train.training import find_unfinished
 
     if go_on:
         _refuse_others("method", "data", "settings", "out", "device", "workers", "go_on", "as_json")

@@ -57,7 +57,8 @@ def wrong_command(command: str) -> str:
 
 def options() -> set[str]:
     every = [parameter for command in cli.commands.values() for parameter in command.params]
-    return {name for each in every if isinstance(each, click.Option) for name in (*each.opts, *each.secondary_opts)}
+    names = {name for each in every if isinstance(each, click.Option) for name in (*each.opts, *each.secondary_opts)}
+    return {"--help", *names}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

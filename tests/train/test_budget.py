@@ -74,14 +74,14 @@ def test_a_run_keeps_its_budget_and_goes_on_with_the_steps_that_it_was_given(
     run = checkpoint.load_run_config(folder)
     published = run.published_steps
     assert published == 700 * run.steps_in_epoch
-    steps = run.config["steps"]
+    steps = run.config.steps
     assert steps == int(published * (12 * (1 - RESERVE) - 3) / 4199)
     assert f"trained for {steps} of {published:,} published steps (--budget 12s)" in run.departures
     assert not [words for words in run.departures if words.startswith("steps is")]
     assert len(checkpoint.read_metrics(folder)) == steps
     (folder / checkpoint.WEIGHTS).unlink()
     resume(folder, device="cpu")
-    assert checkpoint.load_run_config(folder).config["steps"] == steps
+    assert checkpoint.load_run_config(folder).config.steps == steps
     with pytest.raises(ConfigError, match="--budget decides the number of steps; leave out --set steps"):
         train("draem", parts, budget="12s", settings=("steps=3",), out=tmp_path / "other")
 

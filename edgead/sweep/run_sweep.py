@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgead.cluster import LOCAL, connected, resources
 from edgead.console import Console
 from edgead.sweep import stages
 from edgead.sweep.board import Board
 from edgead.sweep.cell import Cell, make_cells
-from edgead.sweep.cluster import LOCAL, connected, resources
 from edgead.sweep.file import read_file
 from edgead.sweep.results import Row, collect, write_results
 from edgead.sweep.store import State, Store

@@ -51,7 +51,7 @@ def connected(address: str = LOCAL) -> Iterator[Any]:
 
 
 def resources(ray: Any, cpus: int | None, gpus: float | None) -> dict[str, float]:
-    """Return what a task asks Ray for.
+    """Return what a process asks Ray for.
 
     Args:
         ray: connected.
@@ -69,7 +69,6 @@ def resources(ray: Any, cpus: int | None, gpus: float | None) -> dict[str, float
     }
     if not any(node["CPU"] >= wanted["num_cpus"] and node.get("GPU", 0.0) >= wanted["num_gpus"] for node in nodes):
         raise ConfigError(
-            f"No machine has {wanted['num_cpus']:g} CPUs and {wanted['num_gpus']:g} GPUs for a cell.\n"
-            "Lower cpus or gpus in the sweep file."
+            f"No machine has {wanted['num_cpus']:g} CPUs and {wanted['num_gpus']:g} GPUs.\nLower cpus or gpus."
         )
     return wanted

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +33,10 @@ def connected(address: str = LOCAL) -> Iterator[Any]:
     if address == LOCAL:
         # Ray's switch for machines that are no cluster; without it its servers listen on every interface.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    # Ray's own lines on this process's stderr say nothing that a user could act on; they stay in its log files.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray = require("ray", "ray")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     stops = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     try:
@@ -44,10 +50,11 @@ def connected(address: str = LOCAL) -> Iterator[Any]:
     if threading.current_thread() is threading.main_thread():
         for number, handler in stops.items():  # Ray has put its own in their place, which end the process at once
             signal.signal(number, handler)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints what happens to its machines, some of it at the end
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def resources(ray: Any, cpus: int | None, gpus: float | None) -> dict[str, float]:

@@ -130,11 +130,12 @@ def _scored(
     blocks = math.ceil(len(images) / BLOCK)
     tables = [pandas.DataFrame(images[start::blocks], columns=["number", "path"]) for start in range(blocks)]
 
-    machines = sum(node["Resources"].get("CPU", 0) // asked["num_cpus"] for node in ray.nodes() if node["Alive"])
+    places = (node["Resources"].get("CPU", 0) // asked["num_cpus"] for node in ray.nodes() if node["Alive"])
+    most = max(1, min(blocks, int(sum(places))))
     found = ray.data.from_pandas(tables).map_batches(
         _Decider,
         fn_constructor_args=(scorer,),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, int(machines))),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most),
         batch_format="pandas",
         batch_size=None,
         **asked,

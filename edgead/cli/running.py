@@ -23,6 +23,12 @@ from edgead.failures import INTERRUPTED
     type=PATH,
     help="Folder for overlays (heat where the map is high, the mask outlined) and reconstructions, where there are.",
 )
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Score an archive with Ray on this machine (local) or on a cluster (HOST:PORT); needs --out.",
+)
+@click.option("--out", type=PATH, help="With --ray: Parquet file with a row for each image.")
 @force_option
 @runtime_options
 @json_option
@@ -30,12 +36,19 @@ def predict(
     bundle: Path,
     paths: tuple[Path, ...],
     save: Path | None,
+    ray: str | None,
+    out: Path | None,
     force: bool,
     engine: str,
     threshold: str | None,
     as_json: bool,
 ) -> None:
     """Decide on images, and on folders with their subfolders."""
+    if ray is not None or out is not None:
+        if ray is None or out is None or save is not None:
+            raise click.UsageError("--ray and --out go together, and without --save.")
+        _predict_archive(bundle, paths, out, ray, engine, threshold, force, as_json)
+        return
     from edgead.files import refuse_existing
     from edgead.runtime.inspector import load
     from edgead.runtime.ledger import Ledger
@@ -64,6 +77,28 @@ def predict(
         emit({**summary, "left_out": images.left_out, "results": results}, True, "")
     else:
         click.echo(f"{ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN", err=True)
+
+
+def _predict_archive(
+    bundle: Path,
+    paths: tuple[Path, ...],
+    out: Path,
+    ray: str,
+    engine: str,
+    threshold: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    from edgead.archive.score_archive import score_archive
+    from edgead.files import refuse_existing
+
+    refuse_existing([out], force)
+    scored = score_archive(bundle, paths, out, ray=ray, engine=engine, threshold=threshold, console=Terminal())
+    if scored.left_out:
+        click.echo(scored.left_out, err=True)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(scored.verdicts.items()))
+    value = {"out": str(out), "images": scored.images, "verdicts": scored.verdicts, "left_out": scored.left_out}
+    emit(value, as_json, f"{out}: {scored.images} rows, {counts}")
 
 
 @click.command()

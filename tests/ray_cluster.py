@@ -10,22 +10,29 @@ from typing import Any
 
 import pytest
 
+NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+
 
 @contextmanager
 def two_nodes() -> Iterator[Any]:
-    """Start two nodes with one CPU each; yield the cluster. ``list_all_nodes()[1]`` can be killed."""
+    """Start the first node; yield the cluster. `add_second` adds the other one."""
     pytest.importorskip("ray", reason="Ray is not installed")
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # read when ray is imported: it listens on loopback alone
     from ray.cluster_utils import Cluster
 
     quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 3, "health_check_initial_delay_ms": 0}
-    node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "_system_config": quick})
+    head = {**NODE, "include_dashboard": False, "_system_config": quick}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        cluster.add_node(**{name: value for name, value in node.items() if name != "include_dashboard"})
         yield cluster
     finally:
         cluster.shutdown()
+
+
+def add_second(cluster: Any) -> None:
+    """Start the second node, unless there is one."""
+    if len(cluster.list_all_nodes()) < 2:
+        cluster.add_node(**NODE)
 
 
 def kill_second(cluster: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_cluster import kill_second, two_nodes, wait_until
+from ray_cluster import add_second, kill_second, two_nodes, wait_until
 
 from edgead.bundle import Bundle
 from edgead.sweep.cell import make_cells
@@ -18,13 +18,20 @@ from edgead.sweep.file import read_file
 from edgead.sweep.store import State, Store
 
 pytestmark = pytest.mark.slow
-STEPS, COPIES = 80, 1500
+STEPS, COPIES = 80, 800
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    with two_nodes() as found:
+        yield found
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
-    with two_nodes() as found:
-        yield found
+def cluster(nodes: Any) -> Any:
+    """A cluster of two nodes; a test may have killed the second one of the last."""
+    add_second(nodes)
+    return nodes
 
 
 def edgead(*arguments: object) -> subprocess.Popen[str]:

@@ -1,17 +1,17 @@
-"""What counts of failures say about a rate: exact intervals, and how unlikely a count is."""
+"""Exact confidence intervals of a failure rate, and the probability of a count."""
 
 from __future__ import annotations
 
 import math
 
 CONFIDENCE = 0.95
-"""Of every interval and limit that is told."""
+"""Confidence of every interval and limit that is reported."""
 HALVINGS = 60
 """Steps of the bisection: more than float64 has binary places."""
 
 
 def upper_limit(failures: int, trials: int, confidence: float = CONFIDENCE) -> float:
-    """Return the one-sided Clopper–Pearson limit: the largest rate that is not refuted by so few failures.
+    """Return the one-sided Clopper–Pearson limit: the largest rate that this number of failures does not refute.
 
     It is also the quantile of the beta distribution with `failures` + 1 and `trials` − `failures`.
 
@@ -39,7 +39,7 @@ def interval(failures: int, trials: int, confidence: float = CONFIDENCE) -> tupl
 
 
 def at_least_as_many(count: int, new: int, above: int, held_out: int) -> float:
-    """Return the probability that `count` or more of `new` images lie above a limit that held-out images set.
+    """Return the probability that `count` or more of `new` images score above a limit set by held-out images.
 
     The limit is the score of a held-out image with `above` higher ones. All images are exchangeable: the rate above the
     limit has the beta distribution with `above` + 1 and `held_out` − `above`, the count the beta-binomial one.
@@ -53,7 +53,7 @@ def at_least_as_many(count: int, new: int, above: int, held_out: int) -> float:
 
 
 def _at_most(failures: int, trials: int, rate: float) -> float:
-    """Return the probability of so many failures or fewer; `rate` lies between 0 and 1, both excluded."""
+    """Return the probability of `failures` or fewer; `rate` is between 0 and 1, both excluded."""
     log_rate, log_rest = math.log(rate), math.log1p(-rate)
     return math.fsum(
         math.exp(_log_choose(trials, found) + found * log_rate + (trials - found) * log_rest)

@@ -1,4 +1,4 @@
-"""What a person sees while something runs: lines and progress bars, on stderr."""
+"""Progress for people, on stderr: lines and progress bars."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 
 class Track(Protocol):
-    """Shows progress while a sequence is gone through."""
+    """Shows progress while a sequence is iterated."""
 
     def __call__(self, items: Sequence[T], /) -> Iterable[T]: ...
 
 
 def guard_stderr() -> None:
-    """From here on nothing that Python writes to stderr shows a secret: errors, warnings, log lines, tracebacks."""
+    """Hide secrets in everything that Python writes to stderr from now on: errors, warnings, log lines, tracebacks."""
     if not isinstance(sys.stderr, _Redacting):
         sys.stderr = _Redacting(sys.stderr)
     root = logging.getLogger()
@@ -56,7 +56,7 @@ class _LogHandler(logging.Handler):
 
 
 class Console:
-    """Says nothing: what functions use when no one is watching."""
+    """Prints nothing: the default of functions that report progress."""
 
     def say(self, text: str) -> None:
         """Show one line."""
@@ -68,7 +68,7 @@ class Console:
 
     @contextmanager
     def clock(self, label: str) -> Iterator[Callable[[str], None]]:
-        """Show how long something of unknown length takes; each call of the yielded function says where it is."""
+        """Show the elapsed time of a task of unknown length; each call of what it yields sets the text beside it."""
         yield lambda text: None
 
     def track(self, label: str) -> Callable[[Sequence[T]], Iterable[T]]:
@@ -84,7 +84,7 @@ class Console:
 
 
 class Terminal(Console):
-    """Lines on stderr; bars where stderr is a terminal, and in a log a line every minute in their place."""
+    """Lines on stderr; progress bars on a terminal, one line per minute in a log."""
 
     def __init__(self, line_every: float = 60.0) -> None:
         self._line_every = line_every

@@ -1,4 +1,4 @@
-"""From a score to a decision: the threshold that good parts give, and the verdict."""
+"""From a score to a decision: the threshold from good parts, and the verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgead.errors import DataError
 
 
 class Verdict(str, enum.Enum):
-    """What is decided about one frame. UNKNOWN is never a PASS: whoever acts on it must look.
+    """The decision on one frame. Never treat UNKNOWN as PASS: treat it as FAIL, or inspect by hand.
 
     ``str(verdict)`` and ``f"{verdict}"`` are the plain word on every Python version, as of `enum.StrEnum`.
     """
@@ -33,19 +33,19 @@ class Verdict(str, enum.Enum):
 
 
 CONDITION = "the same part, camera and light as those images"
-"""What a promise on good parts rests on."""
+"""The condition of every promise about good parts."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A score limit and how it came about.
+    """A score limit and how it was computed.
 
     Attributes:
         value: a score above this fails.
-        normals: number of held-out good images that it was computed from; 0 for one that came with an imported model.
+        normals: number of held-out good images it was computed from; 0 for an imported model's own threshold.
         false_reject_bound: the share of good parts, on average over sets of that many normals, that fails at
-            most. It is the bound that was asked for, or the smallest one that so few normals can support.
-        requested_bound: the bound that was asked for.
+            most: the requested bound, or the smallest one that this number of normals supports.
+        requested_bound: the bound that the user requested.
     """
 
     value: float
@@ -60,9 +60,9 @@ class Threshold:
 
     @property
     def false_reject_limit(self) -> float:
-        """The share of good parts that fails at most, with 95 % confidence; 1 where nothing is known.
+        """The largest share of good parts that fails, with 95 % confidence; 1 if unknown.
 
-        The average says what happens over many sets of held-out images; this says it of the one set at hand. Of a
+        The average holds over many sets of held-out images; this limit holds for this one set. For a
         threshold at the k-th smallest of n scores, the share of good parts above it has the beta distribution with
         n + 1 − k and k (Vovk 2012, conditional validity of inductive conformal predictors).
         """
@@ -78,15 +78,15 @@ class Threshold:
         }
 
     def describe(self, unseen: bool = True) -> str:
-        """Say in one line what the threshold promises, and on which condition.
+        """Return one line: what the threshold promises, and on which condition.
 
         Args:
-            unseen: the model was not trained on the images.
+            unseen: the images were not used for training.
         """
         if not self.normals:
             return (
-                f"threshold {self.value:.6g}, the imported model's own: how many good parts it rejects is not known. "
-                "Import it with --threshold-data to know"
+                f"threshold {self.value:.6g}, the imported model's own: its false-reject rate is unknown. "
+                "To set one with a known rate, import with --threshold-data"
             )
         images = "held-out good images" if unseen else "good images that the model may have been trained on"
         parts = 1000 if self.false_reject_bound >= 0.001 else 1_000_000
@@ -102,16 +102,16 @@ class Threshold:
         if self.false_reject_bound > self.requested_bound:
             average, sure = images_needed(self.requested_bound)
             line += (
-                f". Asked for were {count(self.requested_bound)}: that takes at least {average} held-out images on "
+                f". Requested: {count(self.requested_bound)}, which needs at least {average} held-out images on "
                 f"average, {sure} with {CONFIDENCE:.0%} confidence"
             )
         return line
 
 
 def images_needed(bound: float) -> tuple[int, int]:
-    """Return how many held-out images a false-reject bound takes at least: on average, and with 95 % confidence.
+    """Return the smallest number of held-out images for a false-reject bound: on average, and with 95 % confidence.
 
-    So few are enough where the threshold is the highest of their scores.
+    This number is enough if the threshold is the highest of their scores.
     """
     on_average = math.ceil(1 / bound - 1e-9) - 1
     return on_average, math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-bound) - 1e-9)
@@ -136,8 +136,8 @@ def conformal_threshold(scores: ArrayLike, bound: float = 0.01) -> Threshold:
     """Compute a threshold from the scores of held-out good images by split conformal prediction.
 
     With n exchangeable normals, a new one scores above the k-th smallest of them with probability at most
-    1 − k/(n+1) (Vovk et al. 2005; Lei et al. 2018, section 2). The smallest k that keeps the bound is taken. If n
-    is too small for the bound, the largest score is taken and the bound it does support, 1/(n+1), is stated.
+    1 − k/(n+1) (Vovk et al. 2005; Lei et al. 2018, section 2). The smallest k that keeps the bound is used. If n
+    is too small for the bound, the largest score is used and the bound it supports, 1/(n+1), is reported.
     `Threshold.false_reject_limit` says what this one set of normals promises.
 
     Args:
@@ -149,7 +149,7 @@ def conformal_threshold(scores: ArrayLike, bound: float = 0.01) -> Threshold:
     """
     values = np.sort(np.asarray(scores, dtype=np.float64))
     if values.size == 0:
-        raise DataError("A threshold needs at least one held-out good image; there is none.")
+        raise DataError("A threshold needs at least one held-out good image, but there is none.")
     if not np.all(np.isfinite(values)):
         raise DataError("Some scores of the held-out good images are not finite; no threshold can be set.")
     check_false_reject(bound)

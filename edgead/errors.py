@@ -3,9 +3,9 @@
     EdgeadError                    exit 2   anything below; catch this one
     ├── DataError                  exit 2   images, masks and folders that cannot be used
     ├── ConfigError                exit 2   an option or configuration value that makes no sense
-    ├── TrainingError              exit 2   training cannot go on (for instance a loss that is not finite)
+    ├── TrainingError              exit 2   training cannot continue (for instance a loss that is not finite)
     ├── CheckpointError            exit 2   a checkpoint that is missing, damaged or of another method
-    ├── ModelError                 exit 2   somebody else's model that cannot be taken over
+    ├── ModelError                 exit 2   a third-party model that cannot be imported
     ├── BundleError                exit 2   a bundle that is missing, damaged or of a newer format
     ├── SourceError                exit 2   a frame source that cannot be opened
     ├── SinkError                  exit 2   a sink that did not take every result
@@ -18,8 +18,10 @@ The text of an error is one to three lines: what happened, why, and the next com
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from types import ModuleType
 from typing import ClassVar
 
@@ -39,11 +41,11 @@ class ConfigError(EdgeadError):
 
 
 class TrainingError(EdgeadError):
-    """Training cannot go on.
+    """Training cannot continue.
 
     Args:
         message: what happened.
-        setting: whose lower value may prevent it.
+        setting: its name; a lower value may prevent the error.
     """
 
     def __init__(self, message: str, setting: str) -> None:
@@ -56,7 +58,7 @@ class CheckpointError(EdgeadError):
 
 
 class ModelError(EdgeadError):
-    """Somebody else's model that cannot be taken over."""
+    """A third-party model that cannot be imported."""
 
 
 class BundleError(EdgeadError):
@@ -88,19 +90,34 @@ class DeviceError(EdgeadError):
 
 
 def describe(error: Exception) -> str:
-    """Return an error's text; of one that was not raised on purpose with its kind."""
+    """Return an error's text, with its type if edgead did not raise it on purpose."""
     return str(error) if isinstance(error, EdgeadError) else f"{type(error).__name__}: {error}"
+
+
+def unknown(kind: str, name: str, available: Iterable[str]) -> str:
+    """Return the message for a name that does not exist, with the closest existing name where one is close.
+
+    Args:
+        kind: what the name stands for, in lower case, for instance ``"engine"``.
+        name: the name that was given.
+        available: the names that exist, in the order in which they are listed.
+    """
+    names = list(available)
+    lower = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(name.lower(), lower, n=1)
+    question = f" Did you mean '{lower[close[0]]}'?" if close else ""
+    return f"Unknown {kind} '{name}'.{question} Available: {', '.join(names)}."
 
 
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional package at its first use.
 
     Args:
-        module: name to import, for instance ``"cv2"``.
-        extra: the extra of this distribution that brings it, for instance ``"cpu"``.
+        module: the name to import, for instance ``"cv2"``.
+        extra: the extra of edgead that installs it, for instance ``"cpu"``.
 
     Raises:
-        MissingDependencyError: with the exact command that installs it, or why it does not work.
+        MissingDependencyError: with the command that installs it, or why the import failed.
     """
     try:
         return importlib.import_module(module)
@@ -123,7 +140,7 @@ def is_installed(module: str) -> bool:
 
 
 def require_installed(modules: tuple[str, ...], extra: str) -> None:
-    """Check for packages that a whole room needs, without the time that importing them takes.
+    """Check for packages that a whole subpackage needs, without importing them.
 
     Raises:
         MissingDependencyError: as `require` does.
@@ -134,7 +151,7 @@ def require_installed(modules: tuple[str, ...], extra: str) -> None:
 
 
 def was_interrupted(error: BaseException | None) -> bool:
-    """Tell whether Ctrl-C is behind an error: compiled modules report it as a failed import."""
+    """Tell whether Ctrl-C caused an error: compiled modules report it as a failed import."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None

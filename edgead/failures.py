@@ -1,7 +1,7 @@
-"""What the command line says of an error, and with which code it ends. Nothing ends in a traceback.
+"""How the command line reports errors, and its exit codes. It never prints a traceback.
 
-An error that nobody foresaw is a fault of edgead. Its traceback goes into a file, which the message names;
-``EDGEAD_DEBUG=1`` shows it instead.
+An unexpected error is an internal error of edgead. Its traceback goes into a file, and the message shows the path;
+``EDGEAD_DEBUG=1`` prints the traceback instead.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from edgead.redaction import redact, shown
 INTERRUPTED, UNFORESEEN = 130, 70
 DEBUG = "EDGEAD_DEBUG"
 LONGEST = 300
-"""Characters of another library's words that are shown."""
+"""Longest message of another library that is shown, in characters."""
 
 
 def prepare_streams() -> None:
-    """Have standard input, output and error in a state that nothing fails on.
+    """Make standard input, output and error safe to use.
 
-    One that is closed is opened to nowhere: the next file would get its number, and what a library prints.
-    What an encoding does not have is written as an escape: they may be ASCII or Latin-1 (a service without a locale, a
-    Windows console), and names of files any bytes.
+    A closed stream is opened on the null device: otherwise the next file would get its number, and what a library
+    prints. Characters that the encoding lacks are written as escapes: a stream may be ASCII or Latin-1 (a service
+    without a locale, a Windows console), and file names may hold any bytes.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         name = ("stdin", "stdout", "stderr")[number]
@@ -45,7 +45,7 @@ def prepare_streams() -> None:
 
 
 def flush(code: int) -> int:
-    """Write out what is still held back; return the exit code, which tells where that fails.
+    """Flush standard output and error; return the exit code, which reports a failure to do so.
 
     Otherwise the interpreter would try at its end, and print a traceback.
     """
@@ -60,7 +60,7 @@ def flush(code: int) -> int:
 
 
 def report(error: BaseException) -> int:
-    """Say on standard error what happened, in one to three lines; return the exit code."""
+    """Print on standard error what happened, in one to three lines; return the exit code."""
     if isinstance(error, (click.Abort, KeyboardInterrupt)) or was_interrupted(error):
         return _complain("interrupted.", INTERRUPTED)
     if isinstance(error, EdgeadError):
@@ -96,7 +96,7 @@ def _unforeseen(error: BaseException) -> int:
     file = _keep(_redacted(details))
     where = f"Details: {file}" if file else f"{DEBUG}=1 shows where"
     return _complain(
-        f"{type(error).__name__}: {said}\nThis is a fault of edgead {__version__}; please report it. {where}",
+        f"{type(error).__name__}: {said}\nThis is an internal error of edgead {__version__}; please report it. {where}",
         UNFORESEEN,
     )
 
@@ -104,7 +104,7 @@ def _unforeseen(error: BaseException) -> int:
 def _redacted(text: str) -> str:
     try:
         return redact(text)
-    except Exception:  # the message of a fault must not raise another one
+    except Exception:  # reporting an internal error must not raise another one
         return "(not shown: it could not be searched for passwords)"
 
 

@@ -1,4 +1,4 @@
-"""Writing files and folders so that a half-written one never looks whole."""
+"""Write files and folders so that an incomplete one never looks complete."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ import itertools
 import json
 import os
 import shutil
+import sys
 import tempfile
+import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgead.errors import ConfigError
+
+if sys.platform != "win32":
+    import fcntl
+
+_thread_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
 @contextmanager
@@ -74,7 +82,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def new_folder(path: Path) -> Path:
-    """Make a folder that did not exist, ``NAME``, ``NAME-2``, …, so that no two processes ever get the same one."""
+    """Create a new folder ``NAME``, ``NAME-2``, …; no two processes ever get the same one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
@@ -86,19 +94,56 @@ def new_folder(path: Path) -> Path:
     raise AssertionError
 
 
-def refuse_existing(paths: Iterable[Path], force: bool) -> None:
-    """Refuse to write over results that are there.
+@contextmanager
+def file_lock(path: Path, on_busy: Callable[[], object]) -> Iterator[None]:
+    """Hold a lock that one thread of one process has at a time. The system frees it when the process ends.
+
+    On Windows, and on a file system without locks (some network drives), it only keeps out threads of this process.
 
     Args:
-        paths: that will be written.
-        force: the user says that they may be replaced.
+        path: of the lock's file, which stays.
+        on_busy: called where another one has the lock. If it returns, the lock is waited for.
 
     Raises:
-        ConfigError: with the first one that is there.
+        OSError: the file cannot be opened.
+    """
+    thread_lock = _thread_locks[path.absolute()]
+    if not thread_lock.acquire(blocking=False):
+        on_busy()
+        thread_lock.acquire()
+    try:
+        with path.open("ab") as stream:
+            _lock(stream, on_busy)
+            yield  # closing the file frees the lock
+    finally:
+        thread_lock.release()
+
+
+def _lock(stream: BinaryIO, on_busy: Callable[[], object]) -> None:
+    if sys.platform == "win32":
+        return
+    try:  # lockf, because child processes do not inherit its locks; flock's they do
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        on_busy()
+        fcntl.lockf(stream, fcntl.LOCK_EX)
+    except OSError:  # a file system without locks
+        return
+
+
+def refuse_existing(paths: Iterable[Path], force: bool) -> None:
+    """Refuse to overwrite existing results.
+
+    Args:
+        paths: the paths to be written.
+        force: the user allows replacing them.
+
+    Raises:
+        ConfigError: one of them exists; with its path.
     """
     found = None if force else next((path for path in paths if path.exists()), None)
     if found is not None:
-        raise ConfigError(f"{found} is there already, and is kept.\nChoose another folder, or replace it with --force.")
+        raise ConfigError(f"{found} exists already and was kept.\nChoose another folder, or replace it with --force.")
 
 
 def _neighbour(path: Path, suffix: str) -> Path:

@@ -1,6 +1,7 @@
-"""What lies in a folder: images, what cannot be read, what is left out. An error never looks like an empty folder.
+"""The content of a folder: images, unreadable entries, skipped entries. An error never looks like an empty folder.
 
-Hidden files and folders, and what file systems, cameras' storage and notebooks leave behind (`LITTER`), are not data.
+Hidden files and folders, and files that file systems, camera storage and notebooks leave behind (`LITTER`), are not
+data.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ LITTER = frozenset(
 )
 """Folders of copies, thumbnails and deleted files, in lower case; those that begin with a dot need no entry."""
 NOT_REGULAR = "not a regular file"
-BROKEN_LINK = "the link leads nowhere"
+BROKEN_LINK = "the link is broken"
 
 
 def is_litter(name: str) -> bool:
@@ -45,7 +46,7 @@ def is_litter(name: str) -> bool:
 
 @dataclass
 class Listing:
-    """What was found.
+    """The content of a folder.
 
     Attributes:
         images: image files, sorted by path; also broken links and what may not be opened: reading them says why.
@@ -65,31 +66,31 @@ class Listing:
         """Return the images.
 
         Raises:
-            DataError: part of the folder cannot be read; with its name.
+            DataError: part of the folder cannot be read; with its path.
         """
         refuse_unreadable(self.unreadable)
         return self.images
 
     def describe(self) -> str:
-        """Say in one line what was left out; nothing where that is nothing."""
+        """Return one line on what was left out; empty if nothing was."""
         return describe_left_out(self.left_out)
 
 
 def refuse_unreadable(unreadable: dict[Path, str]) -> None:
-    """Refuse to go on without part of the data.
+    """Refuse to continue without part of the data.
 
     Raises:
-        DataError: with the first of what cannot be read.
+        DataError: with the first entry that cannot be read.
     """
     for path, why in sorted(unreadable.items()):
-        more = f" ({len(unreadable)} such in all)" if len(unreadable) > 1 else ""
+        more = f" ({len(unreadable)} of them)" if len(unreadable) > 1 else ""
         raise DataError(
             f"Cannot read {path}: {why}{more}.\nIts images would be missing. Make it readable, or move it elsewhere."
         )
 
 
 def describe_left_out(left_out: Counter[str]) -> str:
-    """Say in one line what was left out, the most frequent first; nothing where that is nothing."""
+    """Return one line on what was left out, the most frequent first; empty if nothing was."""
     if not left_out:
         return ""
     return "left out: " + ", ".join(f"{count} × {what}" for what, count in left_out.most_common())
@@ -157,7 +158,7 @@ def _list_one(path: str, listing: Listing, visited: set[tuple[int, int]]) -> lis
         else:
             listing.left_out[f"{os.path.splitext(entry.name)[1].lower() or 'other'} file"] += 1
     names = {os.path.basename(folder) for folder in folders}
-    if {"rgb", FOLDER} <= names:  # MVTec 3D-AD: depth pictures and masks are not images to decide on
+    if {"rgb", FOLDER} <= names:  # MVTec 3D-AD: depth images and masks are not images to decide on
         folders = [folder for folder in folders if os.path.basename(folder) not in (FOLDER, "gt")]
     return folders
 

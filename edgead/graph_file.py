@@ -1,4 +1,4 @@
-"""What a bundle's graph may hold: all of its weights, and nothing that may run without an end.
+"""Rules for a bundle's graph: it contains all of its weights, and nothing that may run without end.
 
 Read from the file's bytes. Field numbers are those of ONNX's ``onnx.proto``.
 """
@@ -10,29 +10,29 @@ from collections.abc import Iterator
 from edgead.protobuf import fields
 
 GRAPH, FUNCTIONS = 7, 25
-"""Of a ModelProto."""
+"""Field numbers of a ModelProto."""
 NODE, INITIALIZER, SPARSE_INITIALIZER = 1, 5, 15
-"""Of a GraphProto."""
+"""Field numbers of a GraphProto."""
 OPERATOR, ATTRIBUTE = 4, 5
-"""Of a NodeProto."""
+"""Field numbers of a NodeProto."""
 TENSOR, INNER_GRAPH, TENSORS, INNER_GRAPHS, SPARSE_TENSOR, SPARSE_TENSORS = 5, 6, 10, 11, 22, 23
-"""Of an AttributeProto."""
+"""Field numbers of an AttributeProto."""
 VALUES, INDICES = 1, 2
-"""Of a SparseTensorProto."""
+"""Field numbers of a SparseTensorProto."""
 EXTERNAL_DATA = 13
-"""Of a TensorProto."""
+"""Field number of a TensorProto."""
 ENDLESS = ("Loop", "Scan")
 """Operators that repeat a graph as often as a number in the file says."""
 DEEPEST = 16
-"""Graphs inside graphs."""
+"""Deepest nesting of graphs."""
 
 
 class GraphError(ValueError):
-    """A graph that no bundle may hold, and why."""
+    """A graph that a bundle must not contain, and why."""
 
 
 def check_graph(data: bytes) -> None:
-    """Refuse a graph that reads weights from other files, repeats parts of itself, or is no ONNX.
+    """Refuse a graph that reads weights from other files, repeats parts of itself, or is not ONNX.
 
     Raises:
         GraphError: it does.
@@ -41,9 +41,9 @@ def check_graph(data: bytes) -> None:
         model = [*fields(memoryview(data))]
         graphs = [value for number, value in model if number == GRAPH]
         if len(graphs) != 1:
-            raise GraphError("it holds no graph")
+            raise GraphError("it contains no graph")
         if any(number == FUNCTIONS for number, _ in model):
-            raise GraphError("it defines functions of its own, which a bundle's graph does not have")
+            raise GraphError("it defines model-local functions, which a bundle's graph must not contain")
         _check(graphs[0], 0)
     except GraphError:
         raise
@@ -53,7 +53,7 @@ def check_graph(data: bytes) -> None:
 
 def _check(graph: memoryview, depth: int) -> None:
     if depth > DEEPEST:
-        raise GraphError(f"it holds graphs inside graphs, more than {DEEPEST} deep")
+        raise GraphError(f"it nests graphs more than {DEEPEST} deep")
     for number, value in fields(graph):
         if number == INITIALIZER:
             _check_tensor(value)
@@ -66,7 +66,9 @@ def _check(graph: memoryview, depth: int) -> None:
 def _check_node(node: memoryview, depth: int) -> None:
     for number, value in fields(node):
         if number == OPERATOR and bytes(value).decode() in ENDLESS:
-            raise GraphError(f"it holds a {bytes(value).decode()}, which may never end; a bundle's graph has none")
+            raise GraphError(
+                f"it contains a {bytes(value).decode()}, which may never end; a bundle's graph must not contain it"
+            )
         if number == ATTRIBUTE:
             for kind, inner in fields(value):
                 if kind in (TENSOR, TENSORS):
@@ -85,7 +87,9 @@ def _check_sparse(tensor: memoryview) -> None:
 
 def _check_tensor(tensor: memoryview) -> None:
     for place in _external(tensor):
-        raise GraphError(f"it reads weights from another file ({place}); a bundle's graph holds all of its weights")
+        raise GraphError(
+            f"it reads weights from another file ({place}); a bundle's graph must contain all of its weights"
+        )
 
 
 def _external(tensor: memoryview) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""The folders of the user: what this machine has found out, and what waits to be delivered.
+"""The user's folders: a cache of facts about this machine, and data that waits for delivery.
 
 A process may have no home: containers and service managers start some without ``HOME`` and without a line in
-``/etc/passwd``. Then nothing is remembered, and nothing else changes.
+``/etc/passwd``. Then nothing is stored, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Return the folder of what this machine has found out: ``$XDG_CACHE_HOME/edgead`` or ``~/.cache/edgead``.
+    """Return the cache folder: ``$XDG_CACHE_HOME/edgead`` or ``~/.cache/edgead``.
 
     Without a home it is a temporary one, which is removed when the process ends.
     """
@@ -23,7 +23,7 @@ def cache_folder() -> Path:
 
 
 def state_folder() -> Path | None:
-    """Return the folder of what must outlast the process: ``$XDG_STATE_HOME/edgead`` or ``~/.local/state/edgead``.
+    """Return the folder of data that must outlast the process: ``$XDG_STATE_HOME/edgead`` or ``~/.local/state/edgead``.
 
     None without a home.
     """

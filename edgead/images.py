@@ -1,7 +1,7 @@
-"""Images in: decode, convert at the door, fit to a model. The one preprocessing of training, export and runtime.
+"""Image input: decode, convert, resize to a model. The one preprocessing of training, export and runtime.
 
 A *frame* is ``(H, W, 3) uint8 BGR``, as OpenCV gives it, or with depth ``(H, W, 4)``, see `edgead.depth`. Everything
-that is not a frame becomes one here or is refused here. `fit_frame` is the only function that changes a frame's size on
+that else is converted to a frame here, or refused. `fit_frame` is the only function that changes a frame's size on
 its way into a model.
 """
 
@@ -34,7 +34,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How the pixels of what becomes a frame are read.
+    """How pixels are read to make a frame.
 
     Attributes:
         bit_depth: significant bits of 16-bit images, 9 to 16 (12 for a camera that stores 12 bits in 16).
@@ -46,7 +46,7 @@ class PixelFormat:
 
     @property
     def channels(self) -> int:
-        """Of a frame: 3, or 4 with depth."""
+        """Channels of a frame: 3, or 4 with depth."""
         return 3 if self.depth_range is None else 4
 
 
@@ -118,7 +118,7 @@ def read_frame(path: str | Path, pixels: PixelFormat = COLOUR) -> Frame:
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """Read an image file as it is: all channels, nothing converted (a JPEG is always BGR).
+    """Read an image file without conversion: all channels (a JPEG is always BGR).
 
     Raises:
         DataError: the file cannot be read.
@@ -127,7 +127,7 @@ def read_image(path: Path) -> NDArray[Any]:
 
 
 def read_depth(path: Path) -> Depth:
-    """Read a depth picture: one channel, or points x, y, z as in MVTec 3D-AD, of which z is taken.
+    """Read a depth image: one channel, or points x, y, z as in MVTec 3D-AD, of which z is taken.
 
     Returns:
         ``(H, W) float32`` in the file's unit, 0 where nothing was measured.
@@ -140,7 +140,7 @@ def read_depth(path: Path) -> Depth:
 
 
 def with_depth(frame: NDArray[Any], depth: NDArray[Any], depth_range: DepthRange | None, bit_depth: int = 16) -> Frame:
-    """Put a colour image and its depth picture together to the frame that a model with depth takes.
+    """Put a colour image and its depth image together to the frame that a model with depth takes.
 
     Args:
         frame: ``(H, W, 3) uint8 BGR``, or anything else that `to_frame` takes.
@@ -156,12 +156,12 @@ def with_depth(frame: NDArray[Any], depth: NDArray[Any], depth_range: DepthRange
         DataError: one of them is no image, their sizes differ, nothing was measured, or nothing inside the range.
     """
     if depth_range is None:
-        raise DataError("The model takes no depth (its depth range is None); give it the colour image alone.")
+        raise DataError("The model takes no depth (its depth range is None). Pass the colour image only.")
     frame = to_frame(frame, PixelFormat(bit_depth))
     distances = as_depth(depth)
     if distances.shape != frame.shape[:2]:
         (h, w), (height, width) = distances.shape, frame.shape[:2]
-        raise DataError(f"The depth picture is {w}×{h} pixels, its colour image {width}×{height}.")
+        raise DataError(f"The depth image is {w}×{h} pixels, its colour image {width}×{height}.")
     merged: Frame = cv2().merge([*cv2().split(frame), encode(distances, depth_range)])
     return merged
 

@@ -1,4 +1,4 @@
-"""Detection and localisation metrics on raw scores. NumPy and OpenCV alone.
+"""Detection and localisation metrics on raw scores. NumPy and OpenCV only.
 
 Scores are ranked once; every metric is read off that ranking, with ties handled exactly (equal scores pass a
 threshold together).
@@ -45,7 +45,7 @@ class Ranking:
         return np.asarray(self.true_positives / (self.true_positives + self.false_positives))
 
     def auroc(self) -> float:
-        """Area under the ROC curve, 0 to 1; a half for scores that say nothing."""
+        """Area under the ROC curve, 0 to 1; 0.5 for scores without information."""
         return _area(np.append(0.0, self.false_positive_rate), np.append(0.0, self.recall))
 
     def average_precision(self) -> float:
@@ -53,7 +53,7 @@ class Ranking:
         return float(np.sum(np.diff(self.recall, prepend=0.0) * self.precision))
 
     def f1_max(self) -> tuple[float, float]:
-        """The best F1 over all thresholds and the threshold that gives it.
+        """The best F1 over all thresholds, and its threshold.
 
         It is picked on the labels that it is measured with: a figure to compare with papers, not an operating point.
         """
@@ -78,7 +78,7 @@ def rank(labels: ArrayLike, scores: ArrayLike) -> Ranking:
     if labels.size != scores.size:
         raise DataError(f"{labels.size} labels for {scores.size} scores.")
     if labels.all() or not labels.any():
-        raise DataError("A metric needs both good and anomalous items; only one kind is there.")
+        raise DataError("A metric needs both good and anomalous items, but there is only one kind.")
     positives = np.cumsum(labels[order])[ends].astype(np.float64)
     return Ranking(scores[order][ends].astype(np.float64), positives, (ends + 1) - positives)
 

@@ -1,4 +1,4 @@
-"""NumPy's archives of arrays, read with limits: what a file says about its size is checked before memory is taken."""
+"""NumPy's archives of arrays, read with limits: the sizes in a file are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGEST = 1 << 30
-"""Bytes of all arrays of a file."""
+"""Most bytes of all arrays in a file."""
 MOST = 32
-"""Arrays in a file."""
+"""Most arrays in a file."""
 Headers = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
@@ -30,15 +30,15 @@ def read_headers(data: bytes) -> Headers:
     with _opened(data) as archive:
         members = archive.infolist()
         if len(members) > MOST or not all(member.filename.endswith(".npy") for member in members):
-            raise ValueError(f"it holds other files than arrays, or more than {MOST}")
+            raise ValueError(f"it holds files that are not arrays, or more than {MOST}")
         for info in members:
             with archive.open(info) as stream:
                 shape, kind = _read_header(stream)
                 length = math.prod(shape) * kind.itemsize
                 if info.file_size != stream.tell() + length:
-                    raise ValueError(f"{info.filename} holds another number of bytes than it says")
+                    raise ValueError(f"{info.filename} does not hold the number of bytes in its header")
             if info.filename in found:
-                raise ValueError(f"{info.filename} is there twice")
+                raise ValueError(f"{info.filename} occurs twice")
             found[info.filename] = shape, kind
     if sum(math.prod(shape) * kind.itemsize for shape, kind in found.values()) > LARGEST:
         raise ValueError(f"its arrays have more than {LARGEST >> 20} MB")

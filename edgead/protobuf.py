@@ -1,4 +1,4 @@
-"""The wire format of protocol buffers, which ONNX files are: the onnx package is not installed beside a line."""
+"""The wire format of protocol buffers, which ONNX files are: the onnx package is not installed on the line."""
 
 from __future__ import annotations
 

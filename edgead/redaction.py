@@ -1,4 +1,4 @@
-"""What may be shown: text without credentials, and text that cannot forge lines or terminal codes."""
+"""Make text safe to show: without credentials, and unable to forge lines or terminal codes."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _NAMED = re.compile(rf"(?i)({_NAMES}\s?=\s?[\"']?)[^\s&\"',;)}}]+")
 _NAMED_IN_JSON = re.compile(rf"(?i)({_NAMES}[\"']\s*:\s*[\"'])[^\"'\n]*")
 
 _CLOSING = "'\")]}:,.;…"
-"""What may stand behind an address in a sentence."""
+"""Punctuation that may follow an address in a sentence."""
 
 _known: dict[str, str] = {}
 
 
 def remember_secret(value: str, shown: str) -> None:
-    """Make `redact` replace a value wherever it occurs. Values under 6 characters could be anything and are not kept.
+    """Make `redact` replace a value wherever it occurs. Values under 6 characters are too common and are ignored.
 
     Args:
         value: the secret.

@@ -1,4 +1,4 @@
-"""Text that any receiver can take."""
+"""Text that every receiver accepts."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def valid(text: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """Return a name that every file system and library takes: other characters become ``_``."""
+    """Return a name that every file system and library accepts: other characters become ``_``."""
     return "".join(each if each.isprintable() and each not in '/\\:*?"<>|' else "_" for each in text)

@@ -11,4 +11,4 @@ with edgead.load(sys.argv[1]) as inspector:
     for result in inspector.stream(sys.argv[2]):
         print(result.verdict.value, f"{result.score:.4g}", result.path or result.frame_id)
         if result.verdict is not edgead.Verdict.PASS:
-            print(f"  look at it: {result.reason}; {result.mask.sum()} pixels marked")
+            print(f"  check this part: {result.reason}; {result.mask.sum()} pixels marked")

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime 1.32 reports to its maker otherwise
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime 1.32 sends telemetry otherwise
 import onnxruntime
 
 bundle = Path(sys.argv[1])

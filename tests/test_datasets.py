@@ -53,7 +53,7 @@ def test_several_categories(tmp_path: Path, write_image: Write) -> None:
     assert open_category(tmp_path, "nut").name == "nut"
     with pytest.raises(DataError, match="--category"):
         open_category(tmp_path)
-    with pytest.raises(DataError, match="It has: bolt, nut"):
+    with pytest.raises(DataError, match="Available: bolt, nut"):
         open_category(tmp_path, "screw")
     (tmp_path / "bolt" / "ground_truth" / "crack" / "stray.png").write_bytes(b"")
     assert open_category(tmp_path, "nut").name == "nut"  # what is wrong with its neighbour does not matter
@@ -102,7 +102,7 @@ def test_visa_with_the_published_split(tmp_path: Path, write_image: Write, monke
 def test_visa_with_a_missing_file(tmp_path: Path, write_image: Write) -> None:
     make_visa(tmp_path, write_image)
     (tmp_path / "candle/Data/Images/Normal/0003.png").unlink()
-    with pytest.raises(DataError, match="names 1 files that do not exist"):
+    with pytest.raises(DataError, match="lists 1 files that do not exist"):
         open_category(tmp_path)
 
 

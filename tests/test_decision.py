@@ -86,9 +86,9 @@ def test_a_promise_is_told_in_parts_with_its_condition() -> None:
     assert "out of 1,000 good parts at most 143 fail on average" in six
     assert "with 95% confidence, at most 394" in six
     assert "same part, camera and light" in six
-    assert "Asked for were 10: that takes at least 99 held-out images on average, 299 with 95% confidence" in six
+    assert "Requested: 10, which needs at least 99 held-out images on average, 299 with 95% confidence" in six
     assert "1,000,000 good parts at most 100 fail" in conformal_threshold(np.arange(20000.0), 1e-4).describe()
-    assert "not known" in Threshold(1.0, 0, 1.0, 1.0).describe()
+    assert "unknown" in Threshold(1.0, 0, 1.0, 1.0).describe()
     sure = images_needed(0.01)[1]
     assert upper_limit(0, sure) <= 0.01 < upper_limit(0, sure - 1)
 

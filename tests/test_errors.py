@@ -1,4 +1,4 @@
-"""Optional packages: absent, broken, or interrupted while they load."""
+"""Messages for unknown names; optional packages that are missing, broken, or interrupted while they load."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from edgead.errors import MissingDependencyError, require, require_installed
+from edgead.errors import MissingDependencyError, require, require_installed, unknown
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Dream", "Unknown method 'Dream'. Did you mean 'draem'? Available: draem, AAND."),
+        ("aan", "Unknown method 'aan'. Did you mean 'AAND'? Available: draem, AAND."),
+        ("gpu", "Unknown method 'gpu'. Available: draem, AAND."),
+    ],
+)
+def test_an_unknown_name_lists_the_names_that_exist(name: str, message: str) -> None:
+    assert unknown("method", name, ("draem", "AAND")) == message
 
 
 def test_an_absent_package_comes_with_its_cure() -> None:

@@ -134,7 +134,7 @@ def test_addresses_that_are_none_are_said(
         (MemoryError(), 2, "Out of memory"),
         (PermissionError(13, "Permission denied", "/x"), 2, "Cannot read or write /x: Permission denied.\n"),
         (OSError(28, "No space left on device", b"/caf\xe9"), 2, "Free some space"),
-        (RecursionError("deep"), 70, "RecursionError: deep\n  This is a fault of edgead"),
+        (RecursionError("deep"), 70, "RecursionError: deep\n  This is an internal error of edgead"),
         (ValueError("rtsp://u:secret@h/ " + "x" * 999), 70, "ValueError: rtsp://"),
         (OSError("no errno"), 70, "OSError: no errno"),
     ],

@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from edgead.files import atomic_file, atomic_folder, write_json
+from edgead.files import atomic_file, atomic_folder, file_lock, write_json
 
 LIMITED = """
 # The system refuses to let a file grow further, as a full disk does.
@@ -98,3 +99,59 @@ def test_json_refuses_what_is_not_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nan"):
         write_json(tmp_path / "file.json", {"score": float("nan")})
     assert os.listdir(tmp_path) == []
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from edgead.files import file_lock
+with file_lock(Path(sys.argv[1]), lambda: None):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_is_free_when_its_process_was_killed(tmp_path: Path) -> None:
+    path, busy = tmp_path / "x.lock", []
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+
+        def kill() -> None:
+            busy.append(True)
+            holder.kill()
+
+        with file_lock(path, kill):
+            pass
+    with file_lock(path, kill):  # the file is left behind, and no one holds it
+        pass
+    assert busy == [True]
+
+
+def test_a_lock_keeps_out_other_threads(tmp_path: Path) -> None:
+    path, order, waits = tmp_path / "x.lock", [], threading.Event()
+
+    def wait() -> None:
+        with file_lock(path, waits.set):
+            order.append("second")
+
+    thread = threading.Thread(target=wait)
+    with file_lock(path, lambda: None):
+        thread.start()
+        assert waits.wait(10)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+
+
+def test_a_busy_lock_may_be_refused(tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise OSError("busy")
+
+    path = tmp_path / "x.lock"
+    with file_lock(path, refuse), pytest.raises(OSError, match="busy"), file_lock(path, refuse):
+        pass
+    with file_lock(path, refuse):
+        pass

@@ -44,7 +44,7 @@ def test_names_of_good_folders(tmp_path: Path, write_image: Write, good: str, ba
     fill(write_image, f"{tmp_path}/flat/{good}/1.png", f"{tmp_path}/flat/{good}/2.png", f"{tmp_path}/flat/{bad}/3.png")
     category = open_category(tmp_path / "flat")
     assert (category.layout, len(category.normals), kinds(category)) == ("good and bad", 2, [bad])
-    assert f"{good}/ is taken for good images, {bad} for defects" in category.notes[0]
+    assert f"{good}/ is read as good images, {bad} as defects" in category.notes[0]
 
 
 def test_loco_has_several_masks_of_an_image(tmp_path: Path, write_image: Write) -> None:
@@ -110,10 +110,10 @@ def test_meta_json_says_what_is_trained_on(tmp_path: Path, write_image: Write) -
         assert check_masks(category) == []
     (root / "candle/Data/Masks/Anomaly/9.png").unlink()
     assert len(open_category(root).normals) == 3
-    with pytest.raises(DataError, match="names 1 files that do not exist"):
+    with pytest.raises(DataError, match="lists 1 files that do not exist"):
         open_category(root).labelled()
     (root / "candle/Data/Images/Normal/1.JPG").unlink()
-    with pytest.raises(DataError, match="names 1 files that do not exist"):
+    with pytest.raises(DataError, match="lists 1 files that do not exist"):
         open_category(root)
 
 
@@ -130,15 +130,15 @@ def test_another_meta_json_is_no_data_set(tmp_path: Path, write_image: Write) ->
 
 
 AMBIGUOUS = {
-    "two good folders": (("train/good/1", "train/ok/2"), "has good, ok. Which holds the good images"),
-    "good and pass": (("good/1", "pass/2", "bad/3"), "which images are good is not clear"),
-    "only defects": (("bad/1", "scratch/2"), "which images are good is not clear"),
-    "beside good": (("good/1", "2"), "which images are good is not clear"),
-    "products or shifts": (("left/1", "right/2"), "Are they one product or several"),
+    "two good folders": (("train/good/1", "train/ok/2"), "several folders of good images: good, ok\\. Keep one"),
+    "good and pass": (("good/1", "pass/2", "bad/3"), "Cannot tell which images in"),
+    "only defects": (("bad/1", "scratch/2"), "Cannot tell which images in"),
+    "beside good": (("good/1", "2"), "Cannot tell which images in"),
+    "products or shifts": (("left/1", "right/2"), "They may be one product or several"),
     "defects among good": (("train/good/bad/1", "train/good/2"), "in a folder 'bad' among good images"),
     "defects of a day": (("20261127/scratch/1", "20261127/2"), "in a folder 'scratch'"),
-    "images and data sets": (("a/train/good/1", "2"), "Which of them is meant"),
-    "two cases": (("train/good/1", "Train/good/2"), "Which is meant"),
+    "images and data sets": (("a/train/good/1", "2"), "Choose one"),
+    "two cases": (("train/good/1", "Train/good/2"), "several folders for one part"),
 }
 
 
@@ -167,7 +167,12 @@ def test_problems_of_labelled_images_do_not_block_training(tmp_path: Path, write
     category = open_category(tmp_path)
     assert len(category.normals) == 1
     said = "\n".join(category.problems)
-    for problem in ("in no folder KIND", "is the mask of", "belong to no image, for instance 9.png", "masks of crack"):
+    for problem in (
+        "outside its folders KIND",
+        "several possible masks",
+        "belong to no image, for instance 9.png",
+        "masks for crack",
+    ):
         assert problem in said
     with pytest.raises(DataError, match=r"\(3 more such problems\)"):
         category.labelled()

@@ -25,11 +25,11 @@ from edgead.runtime.engines import open_engine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger
-from edgead.runtime.outbox import Outbox
 from edgead.runtime.predict import collect_images, predict
 from edgead.runtime.record import Recorder
 from edgead.runtime.result import Result
 from edgead.runtime.run import run
+from edgead.runtime.sink_worker import SinkWorker
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sources import open_source
 from edgead.runtime.stream import Stream, run_stream
@@ -111,7 +111,7 @@ def test_what_has_no_depth_is_never_decided_on(rgbd: Inspector, rgbd_parts: Path
     shutil.copytree(rgbd_parts / "test" / "dent" / "rgb", alone)
     [*results] = predict(rgbd, collect_images([alone]))
     assert {result.verdict.value for result in results} == {"UNKNOWN"}
-    assert "xyz/000.tiff (or .tif, .png) is not there" in results[0].reason
+    assert "xyz/000.tiff (or .tif, .png) does not exist" in results[0].reason
     with pytest.raises(
         SourceError, match=r"needs depth, and the source synthetic gives colour alone\.\n.*docs/depth\.md"
     ):
@@ -123,7 +123,7 @@ def test_what_has_no_depth_is_never_decided_on(rgbd: Inspector, rgbd_parts: Path
 def test_a_recording_keeps_depth_and_its_range(rgbd: Inspector, rgbd_parts: Path, tmp_path: Path) -> None:
     source = open_source(str(rgbd_parts / "test"), rgbd.pixels)
     recorded: list[Result] = []
-    sinks = [Outbox(Recorder(tmp_path / "tape", rgbd)), Outbox(RejectFolder(tmp_path / "rejects"))]
+    sinks = [SinkWorker(Recorder(tmp_path / "tape", rgbd)), SinkWorker(RejectFolder(tmp_path / "rejects"))]
     rgbd.threshold, before = -1.0, rgbd.threshold
     run_stream(rgbd, source, sinks, Ledger(), on_result=recorded.append)
     replayed: list[Result] = []

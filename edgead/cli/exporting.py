@@ -16,7 +16,7 @@ from edgead.cli.options import (
     precision_options,
     refuse_given,
 )
-from edgead.cli.output import emit, prove_here
+from edgead.cli.output import emit, validate_here
 from edgead.console import Terminal
 from edgead.errors import DeviceError
 
@@ -84,7 +84,7 @@ def export(
     for bundle in bundles if form == "engine" else ():
         if why := bundle.manifest.failed_engines.get("tensorrt"):  # minutes went into that already
             raise DeviceError(f"{bundle.path} is written, but TensorRT does not run it here: {why}")
-        prove_here(bundle, "tensorrt")
+        validate_here(bundle, "tensorrt")
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()} for bundle in bundles]
     emit({"bundles": value}, as_json, text)

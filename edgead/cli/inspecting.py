@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from edgead.cli.options import PATH, engine_option, json_option, refuse_given
-from edgead.cli.output import emit, prove_here
+from edgead.cli.output import emit, validate_here
 from edgead.console import Terminal
 
 
@@ -22,7 +22,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     from edgead.bundle import read_bundle
     from edgead.manifest import describe_sensitivity
     from edgead.runtime.engines import open_engine
-    from edgead.runtime.golden import check_golden, demand
+    from edgead.runtime.golden import check_golden, require_agreement
 
     opened = read_bundle(bundle)
     with contextlib.closing(open_engine(engine, opened, console=Terminal())) as runner:
@@ -56,7 +56,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         facts["calibrated"] = manifest.calibration.describe()
     value = {"manifest": manifest.to_dict(), "golden": {**dataclasses.asdict(check), "good": check.good}}
     emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
-    demand(check, name)
+    require_agreement(check, name)
 
 
 def _depth_words(depth_range: tuple[float, float] | None) -> str:
@@ -93,8 +93,8 @@ def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
     if bundle:
         from edgead.bundle import read_bundle
 
-        proof = prove_here(read_bundle(bundle), engine, batch)
-        emit(dataclasses.asdict(proof), as_json, f"ok  {bundle} can be run here on {proof.engine}")
+        validation = validate_here(read_bundle(bundle), engine, batch)
+        emit(dataclasses.asdict(validation), as_json, f"ok  {bundle} can be run here on {validation.engine}")
         return
     refuse_given("without --build", "engine", "batch")
     findings = diagnose()

@@ -12,22 +12,22 @@ from edgead.redaction import printable
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
-    from edgead.runtime.proof import Proof
+    from edgead.runtime.engine_validation import EngineValidation
 
 
 def emit(value: Any, as_json: bool, text: str) -> None:
     click.echo(json.dumps(value, indent=2) if as_json else "\n".join(map(printable, text.split("\n"))))
 
 
-def prove_here(bundle: Bundle, engine: str, batch: int = 1) -> Proof:
-    from edgead.runtime.golden import demand
-    from edgead.runtime.proof import prove
+def validate_here(bundle: Bundle, engine: str, batch: int = 1) -> EngineValidation:
+    from edgead.runtime.engine_validation import validate_engine
+    from edgead.runtime.golden import require_agreement
 
     console = Terminal()
-    proof = prove(bundle, engine, batch=batch, console=console)
-    console.say(proof.describe())
-    demand(proof.golden, proof.engine)
-    return proof
+    validation = validate_engine(bundle, engine, batch=batch, console=console)
+    console.say(validation.describe())
+    require_agreement(validation.golden, validation.engine)
+    return validation
 
 
 def result_line(result: dict[str, Any]) -> str:

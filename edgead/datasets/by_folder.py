@@ -1,4 +1,4 @@
-"""Layouts that say by folders' names which images are good: MVTec AD and its kin, good and bad, a plain folder."""
+"""Layouts in which folder names say which images are good: MVTec AD and its kin, good and bad, a plain folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgead.folders import Listing, list_folder, list_images, list_subfolders
 
 LOCO = frozenset({"logical_anomalies", "structural_anomalies"})
 MASKS = "ground_truth"
-GOOD_FOLDER = "named good, ok, normal or pass"
+GOOD_FOLDER = "called good, ok, normal or pass"
 
 
 def open_mvtec(root: Path) -> Category:
@@ -27,7 +27,7 @@ def open_mvtec(root: Path) -> Category:
     kept_apart = _good_images(validation, three_d, notes) if validation else ()
     samples: list[Sample] = []
     if test and (loose := list_folder(test).demand()):
-        problems.append(f"{test} holds {len(loose)} images that are in no folder KIND, for instance {loose[0].name}.")
+        problems.append(f"{test} holds {len(loose)} images outside its folders KIND, for instance {loose[0].name}.")
     masks = _part(root, MASKS)
     for folder in kinds:
         inside = folder / "rgb" if three_d else folder
@@ -41,7 +41,7 @@ def open_mvtec(root: Path) -> Category:
         known = {folder.name for folder in kinds}
         absent = [path.name for path in list_subfolders(masks) if path.name not in known and not is_good(path.name)]
         if absent:
-            problems.append(f"{masks} has masks of {some(absent)}, of which test/ has no images.")
+            problems.append(f"{masks} has masks for {some(absent)}, but test/ has no images of them.")
     left_out = _describe_rest(root, {train, validation, test, masks})
     layout = "mvtec3d" if three_d else "loco" if LOCO & {folder.name for folder in kinds} else "mvtec"
     notes += [left_out] if left_out else []
@@ -49,7 +49,7 @@ def open_mvtec(root: Path) -> Category:
 
 
 def open_good_and_bad(root: Path, listing: Listing) -> Category | None:
-    """Open ``good`` with other folders beside it, which hold defects; None where no folder is named so."""
+    """Open ``good`` with folders of defects beside it; None if no folder is called so."""
     found = _by_subfolder(root, listing)
     good = [name for name in found if is_good(name)]
     bad = [name for name in found if is_bad(name)]
@@ -58,8 +58,8 @@ def open_good_and_bad(root: Path, listing: Listing) -> Category | None:
     if found[""] or len(good) != 1:
         what = [*(["images beside them"] if found[""] else []), *good]
         raise DataError(
-            f"{root} has the folders {some(sorted(filter(None, found)))}, and which images are good is not clear"
-            f"{f': {some(what)}' if what else ''}.\nPut good images into one folder {GOOD_FOLDER}, or into train/good."
+            f"Cannot tell which images in {root} are good: it has the folders {some(sorted(filter(None, found)))}"
+            f"{f' ({some(what)})' if what else ''}.\nPut good images into one folder {GOOD_FOLDER}, or into train/good."
         )
     masks = root / MASKS
     samples: list[Sample] = []
@@ -69,7 +69,7 @@ def open_good_and_bad(root: Path, listing: Listing) -> Category | None:
         labelled, wrong = match_masks(list_images(root / kind, True), root / kind, masks / kind, kind)
         samples += labelled
         problems += wrong
-    note = f"{good[0]}/ is taken for good images, {some(kinds)} for defects (not trained on)" if kinds else ""
+    note = f"{good[0]}/ is read as good images, {some(kinds)} as defects (not used for training)" if kinds else ""
     notes = [note, listing.describe()]
     normals = _refuse_bad_inside(root / good[0], list_images(root / good[0], True))
     return Category(
@@ -78,17 +78,17 @@ def open_good_and_bad(root: Path, listing: Listing) -> Category | None:
 
 
 def open_plain(root: Path, listing: Listing) -> Category:
-    """Open a folder of good images, with those in subfolders that are named by a date.
+    """Open a folder of good images, including subfolders with a date as name.
 
     Raises:
-        DataError: all images are in subfolders, and whether these are one product or several is not clear.
+        DataError: all images are in subfolders, which may be one product or several.
     """
     found = _by_subfolder(root, listing)
     dates = [name for name in found if is_date(name)]
     others = sorted(name for name in found if name and name not in dates)
     if others and not found[""]:
         raise DataError(
-            f"{root} holds images in the folders {some(others)} only. Are they one product or several?\n"
+            f"{root} holds images only in the folders {some(others)}. They may be one product or several.\n"
             f"One: move good images to {root}/train/good. Several: choose one, --data {root / others[0]}"
         )
     note = ", ".join(f"{name}/ ({found[name]} images)" for name in others[:4])
@@ -97,7 +97,7 @@ def open_plain(root: Path, listing: Listing) -> Category:
     for image in images:
         if odd := [name for name in image.relative_to(root).parts[:-1] if not is_time(name) and not is_good(name)]:
             raise DataError(
-                f"{image} is in a folder '{odd[0]}', and whether its images are good is not clear.\n"
+                f"Cannot tell whether {image} is good: it is in a folder '{odd[0]}'.\n"
                 f"Move good images to {root}/train/good, with any subfolders there."
             )
     return Category(name_of(root), root, "plain", images, notes=tuple(filter(None, notes)))
@@ -111,21 +111,21 @@ def _part(root: Path, name: str) -> Path | None:
     """
     found = [path for path in list_subfolders(root) if path.name.lower() == name]
     if len(found) > 1:
-        raise DataError(f"{root} has {some([path.name for path in found])}. Which is meant? Keep one.")
+        raise DataError(f"{root} has several folders for one part: {some([path.name for path in found])}. Keep one.")
     return found[0] if found else None
 
 
 def _good_images(part: Path, three_d: bool, notes: list[str]) -> tuple[Path, ...]:
-    """Return the images in the one folder of good ones, with its subfolders; what lies beside it is noted."""
+    """Return the images in the folder of good ones and its subfolders; add notes on what is beside it."""
     folders = list_subfolders(part)
     good = [folder for folder in folders if is_good(folder.name)]
     if len(good) > 1:
-        raise DataError(f"{part} has {some([path.name for path in good])}. Which holds the good images? Keep one.")
+        raise DataError(f"{part} has several folders of good images: {some([path.name for path in good])}. Keep one.")
     counts = {f"{path.name}/": len(list_images(path, True)) for path in folders if path not in good}
     counts["images in no folder"] = len(list_folder(part).demand())
     beside = [f"{name} ({count})" for name, count in counts.items() if count]
     if beside and good:
-        notes.append(f"left out of {part.name}/: {some(beside)}; only {good[0].name}/ is trained on")
+        notes.append(f"left out of {part.name}/: {some(beside)}; only {good[0].name}/ is used for training")
     elif beside:
         notes.append(f"{part.name}/ has {some(beside)}, and no folder {GOOD_FOLDER}")
     inside = [folder / "rgb" if three_d else folder for folder in good]
@@ -141,7 +141,7 @@ def _refuse_bad_inside(folder: Path, images: Sequence[Path]) -> tuple[Path, ...]
     for image in images:
         for name in image.relative_to(folder).parts[:-1]:
             if is_bad(name):
-                raise DataError(f"{image} is in a folder '{name}' among good images. Is it good? Move one of them.")
+                raise DataError(f"{image} is in a folder '{name}' among good images. Move the image or the folder.")
     return tuple(images)
 
 
@@ -152,7 +152,7 @@ def _label(images: Sequence[Path], inside: Path, kind: str, masks: Path) -> tupl
 
 
 def _describe_rest(root: Path, used: set[Path | None]) -> str:
-    """Say what lies beside the parts of a data set."""
+    """Return a line on the folders beside the parts of a data set."""
     beside = {f"{path.name}/": list_folder(path, True) for path in list_subfolders(root) if path not in used}
     beside["images in no folder"] = list_folder(root)
     counts = {

@@ -1,4 +1,4 @@
-"""What a data set says about one product."""
+"""The images of one product in a data set."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def is_bad(name: str) -> bool:
 
 
 def is_date(name: str) -> bool:
-    """Tell whether a folder is named by a date, such as ``2026-11-27`` or ``20261127_0800``."""
+    """Tell whether a folder's name is a date, such as ``2026-11-27`` or ``20261127_0800``."""
     return _DATE.fullmatch(name) is not None
 
 
 def is_time(name: str) -> bool:
-    """Tell whether a folder may be a month, a day or an hour in a folder that is named by a date."""
+    """Tell whether a folder may be a month, a day or an hour inside a folder with a date as name."""
     return is_date(name) or re.fullmatch(r"\d[\d_.: hT-]*", name) is not None
 
 
@@ -68,10 +68,10 @@ class Category:
         root: the folder.
         layout: ``"mvtec"``, ``"loco"``, ``"mvtec3d"``, ``"visa"``, ``"meta.json"``, ``"good and bad"`` or ``"plain"``.
         normals: good images for training, sorted; empty where there are only labelled test images.
-        validation: good images that the data set itself keeps apart for validation (LOCO, 3D-AD), sorted.
+        validation: good images that the data set itself reserves for validation (LOCO, 3D-AD), sorted.
         test: labelled images, sorted; empty in a plain folder.
-        problems: what is wrong with the labelled images or their masks, a line each. Training needs neither.
-        notes: what was left out or understood in a certain way, a line each.
+        problems: what is wrong with the labelled images or their masks, one line each. Training needs neither.
+        notes: what was left out or how the folder was read, one line each.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Category:
         return sum(sample.anomalous and not sample.masks for sample in self.test)
 
     def labelled(self) -> tuple[Sample, ...]:
-        """Return the labelled images for what measures on them.
+        """Return the labelled images.
 
         Raises:
             DataError: something is wrong with them or with their masks.
@@ -106,6 +106,6 @@ def name_of(root: Path) -> str:
 
 
 def some(items: Sequence[object], most: int = 4) -> str:
-    """Name a few of many."""
+    """Join the first items, and count the rest."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(str(item) for item in items[:most]) + more

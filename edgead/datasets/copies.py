@@ -1,4 +1,4 @@
-"""The same picture in two places: by the bytes of its file, by its pixels, and pictures that are almost the same."""
+"""Find duplicate images: the same file bytes, the same pixels, and near copies."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from edgead.files import sha256
 from edgead.images import COLOUR, PixelFormat, cv2, read_frame
 
 SIDE = 32
-"""Of the small grey picture that near copies are found by, in pixels."""
+"""Side of the small grey image for the search of near copies, pixels."""
 NEAR = 1.0
-"""Grey levels of 255 (root mean square over the small picture, brightness apart) below which two are near copies."""
+"""Near copies differ by less: grey levels of 255, root mean square over the small image, ignoring brightness."""
 ALIKE = 0.99
-"""Correlation of the two above which they are: of a part that hardly has contrast, everything differs by little."""
+"""Near copies correlate by this or more. On a part with little contrast, all images differ by little."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What is remembered of images to compare them by, in the order of their paths.
+    """Hashes and small versions of images for comparison, in the order of their paths.
 
     Attributes:
         hashes: of the decoded pixels and the size; None where the image cannot be read.
@@ -39,7 +39,7 @@ class Pictures:
     small: NDArray[np.float32]
 
     def groups(self) -> tuple[int, ...]:
-        """Return for each image the number of the first one with the same pixels: its own, where there is none."""
+        """Return for each image the number of the first one with the same pixels, which may be its own."""
         first: dict[str, int] = {}
         return tuple(
             number if digest is None else first.setdefault(digest, number) for number, digest in enumerate(self.hashes)
@@ -64,11 +64,11 @@ def look_at(
     pixels: PixelFormat = COLOUR,
     track: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> Pictures:
-    """Read images, several at once, and remember what they are compared by: about 4 KB of each.
+    """Read images in parallel, and keep what they are compared by: about 4 KB each.
 
     Args:
         paths: of the images.
-        pixels: theirs. Depth is not looked at.
+        pixels: theirs. Depth is ignored.
         track: shows progress.
     """
     colour = PixelFormat(pixels.bit_depth)
@@ -120,7 +120,7 @@ def find_copies(images: Sequence[Path], others: Iterable[Path]) -> list[Path]:
 
 @functools.cache
 def _hash(path: Path, size: int, changed: int) -> str:
-    """Hash a file once, for all targets and sources of a command, as long as it does not change."""
+    """Hash a file once per command, as long as it does not change."""
     return sha256(path)[:16]
 
 

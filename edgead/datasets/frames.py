@@ -1,4 +1,4 @@
-"""Good images in memory: decoded, fitted, and what their depth ranges over."""
+"""Good images in memory: decoded, resized, with their depth range."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from edgead.images import COLOUR, PixelFormat, fit_frame, read_depth, read_frame
 
 @dataclass(frozen=True)
 class Frames:
-    """Good images, decoded and fitted.
+    """Good images, decoded and resized.
 
     Attributes:
         frames: ``[N, H, W, C] uint8``: BGR, and depth where it was asked for.
         paths: the file of each frame, in order.
         skipped: one line for each image that could not be used.
-        fingerprint: SHA-256 over the names and bytes of the files in `paths`, and of their depth pictures.
+        fingerprint: SHA-256 over the names and bytes of the files in `paths`, and of their depth images.
         sizes: (height, width) of each image before it was fitted.
     """
 
@@ -56,7 +56,7 @@ def load_frames(
     pixels: PixelFormat = COLOUR,
     progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> Frames:
-    """Read images, fit them to (height, width), and keep them in memory. Unreadable images are skipped by name."""
+    """Read images, resize them to (height, width), and keep them in memory. `skipped` lists unreadable ones."""
     frames = np.empty((len(paths), *size, pixels.channels), np.uint8)
     kept: list[Path] = []
     skipped: list[str] = []
@@ -79,7 +79,7 @@ def load_frames(
 def find_depth_range(
     paths: Sequence[Path], progress: Callable[[Sequence[Path]], Iterable[Path]] = iter
 ) -> tuple[DepthRange, dict[Path, DepthRange]]:
-    """Return the depth range of good images, and which of them widen it because theirs has no part in the usual one.
+    """Return the depth range of good images, and the images with a range that does not overlap the usual one.
 
     Those whose depth cannot be read are left out.
 
@@ -95,8 +95,8 @@ def find_depth_range(
             reasons.append(error)
     if not ends:
         raise DataError(
-            f"None of the {len(paths)} good images has depth that can be read; the first:\n{reasons[0]}\n"
-            "Depth lies in xyz/ beside the colours in rgb/. Without any, leave out --set depth=true."
+            f"None of the {len(paths)} good images has readable depth. First error:\n{reasons[0]}\n"
+            "Put depth into xyz/ beside rgb/, or leave out --set depth=true."
         )
     usual_near, usual_far = np.median([*ends.values()], axis=0)
     odd = {path: (near, far) for path, (near, far) in ends.items() if far < usual_near or near > usual_far}

@@ -1,4 +1,4 @@
-"""Masks: which belongs to which image, and whether they fit."""
+"""Masks: which belongs to which image, and whether the sizes match."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def match_masks(images: Sequence[Path], inside: Path, folder: Path, kind: str) -
 
     Args:
         images: of one kind.
-        inside: the folder that they lie in, with subfolders.
+        inside: the folder of the images, with subfolders.
         folder: of the masks; need not exist.
         kind: of the defect.
 
     Returns:
-        The labelled images, and a line for each problem: masks that belong to no image or cannot be told apart.
+        The labelled images, and one line per problem: masks without an image, or several possible masks.
     """
     problems: list[str] = []
     files: dict[Path, list[Path]] = {}
@@ -40,7 +40,7 @@ def match_masks(images: Sequence[Path], inside: Path, folder: Path, kind: str) -
         keys = candidates or sorted(key for key in files if key.parent == name)
         for key in keys:
             if len(files[key]) > 1:
-                problems.append(f"Which of {some_names(files[key])} is the mask of {image}? Take one away.")
+                problems.append(f"{image} has several possible masks: {some_names(files[key])}. Keep one.")
         claimed.update(keys)
         samples.append(Sample(image, kind, tuple(files[key][0] for key in keys)))
     stray = sorted(mask for key, masks in files.items() if key not in claimed for mask in masks)
@@ -78,17 +78,17 @@ def read_labelled_mask(sample: Sample, frame_size: tuple[int, int], size: tuple[
 
 
 def _misfit(path: Path, mask: tuple[int, int], image: Path, frame: tuple[int, int]) -> str:
-    """Say what is wrong with a mask's size; nothing where it is the image's, or smaller or larger in proportion."""
+    """Return what is wrong with a mask's size; empty if its proportions are the image's."""
     if abs(mask[0] * frame[1] - mask[1] * frame[0]) <= max(*mask, *frame):  # a side may be rounded
         return ""
     return f"The mask {path} is {mask[1]}×{mask[0]} pixels, its image {image} is {frame[1]}×{frame[0]}."
 
 
 def check_masks(category: Category, track: Callable[[Sequence[Sample]], Iterable[Sample]] = iter) -> list[str]:
-    """Read all masks and their images, and say in a line each what is wrong with them; training needs none of them.
+    """Read all masks and their images, and return one line per problem. Training needs none of them.
 
     Returns:
-        The category's problems, and what reading finds.
+        The category's problems, and those found by reading.
     """
     problems = list(category.problems)
     for sample in track([sample for sample in category.test if sample.masks]):

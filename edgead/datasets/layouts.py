@@ -1,4 +1,4 @@
-"""Which layout a folder has, and what it says; docs/data.md shows each."""
+"""Recognise the layout of a folder and open it; docs/data.md shows each layout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from edgead.datasets.by_folder import open_good_and_bad, open_mvtec, open_plain
 from edgead.datasets.category import Category, name_of, some
 from edgead.datasets.tables import open_meta, open_visa, read_meta
-from edgead.errors import DataError
+from edgead.errors import DataError, unknown
 from edgead.folders import list_folder, list_subfolders, refuse_unreadable
 
 EXPECTED = (
@@ -21,7 +21,7 @@ def open_category(root: str | Path, name: str | None = None) -> Category:
     """Open the one category in `root`, or the category `name` of several.
 
     Raises:
-        DataError: nothing recognisable there, several categories without a name, or an unknown name.
+        DataError: no known layout, several categories without a name, or an unknown name.
     """
     if name is not None and (found := _open_named(Path(root), name)):
         return found
@@ -31,7 +31,7 @@ def open_category(root: str | Path, name: str | None = None) -> Category:
         for category in categories:
             if category.name == name:
                 return category
-        raise DataError(f"{root} has no category '{name}'. It has: {known}.")
+        raise DataError(unknown("category", name, [category.name for category in categories]))
     if len(categories) > 1:
         raise DataError(f"{root} holds several categories: {known}.\nChoose with --category NAME (or --category all).")
     return categories[0]
@@ -41,8 +41,7 @@ def open_categories(root: str | Path) -> list[Category]:
     """Open every category in `root`, sorted by name. A folder of one category gives a list of one.
 
     Raises:
-        DataError: the folder does not exist, cannot be read, or holds nothing that is recognised or only one way to
-            read it.
+        DataError: the folder does not exist, cannot be read, has no known layout, or is ambiguous.
     """
     root = Path(root)
     if not root.is_dir():
@@ -82,7 +81,7 @@ def _refuse_images_beside(root: Path, categories: list[Path]) -> None:
     if images := list_folder(root).demand():
         raise DataError(
             f"{root} holds {len(images)} images itself and the data sets {some([path.name for path in categories])}.\n"
-            f"Which of them is meant? Name one (--data {categories[0]}), or move the images elsewhere."
+            f"Choose one (--data {categories[0]}), or move the images elsewhere."
         )
 
 

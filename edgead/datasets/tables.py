@@ -1,4 +1,4 @@
-"""Layouts that say in a table which images are good: VisA's, and the meta.json of WinCLIP and its successors."""
+"""Layouts with a table that says which images are good: VisA's, and the meta.json of WinCLIP and its successors."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def open_visa(root: Path) -> Category:
     test = sorted((sample for sample in samples if sample.path not in trained), key=lambda sample: sample.path)
     images = root / "Data" / "Images"
     unnamed = set(list_images(images, True)) - {sample.path for sample in samples} if images.is_dir() else ()
-    notes = (f"left out: {len(unnamed)} images that {table.name} does not name",) if unnamed else ()
+    notes = (f"left out: {len(unnamed)} images that {table.name} does not list",) if unnamed else ()
     _refuse_absent(normals, table)
     return Category(name_of(root), root, "visa", tuple(normals), (), tuple(test), _absent(test, table), notes)
 
 
 def read_meta(root: Path) -> dict[str, Rows]:
-    """Read which categories the ``meta.json`` of a data set names; nothing where there is none of that form.
+    """Read the categories of a data set's ``meta.json``; empty if there is none of that form.
 
     Raises:
         DataError: it is of that form, and damaged.
@@ -89,11 +89,11 @@ def _check_rows(path: Path, part: str, name: str, rows: Sequence[Any]) -> None:
 
 
 def open_meta(root: Path, name: str, rows: Rows) -> Category:
-    """Open a category that ``meta.json`` names: it says what is trained on, whatever the folders' names."""
+    """Open a category of ``meta.json``: it defines the split, whatever the folders' names."""
     table = root / META
     normals = sorted(root / row["img_path"] for row in rows["train"] if not row["anomaly"])
     defective = sum(row["anomaly"] for row in rows["train"])
-    notes = (f"left out: {defective} defective images that {META} has among those to train on",) if defective else ()
+    notes = (f"left out: {defective} defective images that {META} lists for training",) if defective else ()
     test = sorted((_meta_sample(root, row) for row in rows["test"]), key=lambda sample: sample.path)
     _refuse_absent(normals, table)
     own = root / name
@@ -112,11 +112,11 @@ def _meta_sample(root: Path, row: dict[str, Any]) -> Sample:
 def _refuse_absent(paths: Iterable[Path], table: Path) -> None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise DataError(f"{table} names {len(missing)} files that do not exist: {missing[0]}.")
+        raise DataError(f"{table} lists {len(missing)} files that do not exist, for instance {missing[0]}.")
 
 
 def _absent(samples: Iterable[Sample], table: Path) -> tuple[str, ...]:
-    """Return a line on the labelled images and masks that a table names and that are not there."""
+    """Return a line on the labelled images and masks that a table lists and that do not exist."""
     try:
         _refuse_absent((path for sample in samples for path in (sample.path, *sample.masks)), table)
     except DataError as error:

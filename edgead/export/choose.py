@@ -24,7 +24,7 @@ from edgead.export.lower import Lowered, Lowering, finite, lower, to_records
 from edgead.export.precision import PRECISIONS, Ranges, with_names_and_constants
 from edgead.manifest import AttemptRecord, BudgetRecord, CalibrationRecord, FormRecord, GateRecord, ParityRecord
 from edgead.runtime.engines import Engine, first_line
-from edgead.runtime.engines.auto import ON_GPU, open_good, time_engines, usable_engines
+from edgead.runtime.engines.auto import ON_GPU, open_agreeing, time_engines, usable_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.golden import MOST_OF_SPREAD
 
@@ -232,7 +232,7 @@ def _measure_speed(
     names = usable_engines()
     for precision, each in candidates.items():
         bundle = Bundle(each.folder, write_bundle(each.folder, each.manifest, each.golden))
-        opened, left_out = open_good(bundle, names, console=console)
+        opened, left_out = open_agreeing(bundle, names, console=console)
         engines |= {(precision, name): engine for name, engine in opened.items()}
         # The folder is gone when someone reads this.
         reasons |= {(precision, name): why.replace(f"{each.folder}/", "") for name, why in left_out.items()}

@@ -1,1 +1,1 @@
-"""Image files: what each format must hold to be whole, found before anything is decided on its pixels."""
+"""Image formats: check that a file is complete before its pixels are decided on."""

@@ -1,4 +1,4 @@
-"""From a file's bytes to pixels: checked by the rules of its format first, decoded then."""
+"""From a file's bytes to pixels: check by the rules of its format, then decode."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def decode_image(data: bytes, flags: int | None = None) -> NDArray[Any]:
     except lib.error:
         image = None
     if image is None:
-        raise DataError("it is damaged, or of a kind that OpenCV cannot decode")
+        raise DataError("it is damaged, or OpenCV cannot decode it")
     return turn(image, orientation)

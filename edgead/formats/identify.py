@@ -1,4 +1,4 @@
-"""Which format a file has, by its content, and whether it is whole. What is not read is refused by name."""
+"""Identify a file's format by its content, and check that it is complete. Unsupported formats are refused by name."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ NOT_READ = {
     **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"), "a camera's raw format"),
     **dict.fromkeys((".exr", ".pfm", ".pam", ".psd", ".tga"), "this format"),
 }
-"""Images by their names that are refused: by their suffix, what they are."""
+"""Suffix of unsupported image files ↦ name of the format."""
 IMAGE_SUFFIXES = READ | frozenset(NOT_READ)
-"""Of files that are taken for images where a folder is searched."""
+"""Suffixes that count as images when a folder is searched."""
 
 JPEG_START = b"\xff\xd8"
 
@@ -48,7 +48,7 @@ _REFUSED = {
     "JPEG XL": (b"JXL ", b"\xff\x0a"),
     "GIF": (b"GIF8",),
 }
-"""By the format, what stands at the beginning of a file, or 4 bytes later."""
+"""Format ↦ bytes at the beginning of a file, or 4 bytes later."""
 
 
 def refuse_by_suffix(suffix: str) -> None:
@@ -108,4 +108,4 @@ def _find_refused(data: bytes) -> str | None:
 
 
 def _refusal(name: str) -> DataError:
-    return DataError(f"{name} is not read. Convert it to PNG, for instance with  magick IN OUT.png")
+    return DataError(f"{name} is not supported. Convert it to PNG, for instance with:  magick IN OUT.png")

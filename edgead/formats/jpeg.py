@@ -1,8 +1,8 @@
-"""JPEG: decode what is whole, refuse what a decoder would fill in. Also for the single pictures of a camera's MJPEG.
+"""JPEG: decode complete files, refuse those that a decoder would fill in. Also for the frames of a camera's MJPEG.
 
-Decoders fill what is missing with grey, or with the picture before, and go on. libjpeg-turbo notices most of it and
-warns; `simplejpeg` turns its warnings into errors, at the cost of the decoding that is needed anyway. Three things
-that it does not notice are looked for here: scans that are missing, quantisation by 0, and holes of zeros.
+Decoders fill missing data with grey, or with the previous image, and continue. libjpeg-turbo detects most damage and
+warns; `simplejpeg` turns its warnings into errors, at the cost of the decoding that is needed anyway. This module
+detects three more: missing scans, quantisation by 0, and holes of zeros.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edgead.formats.limits import refuse_size
 from edgead.formats.orientation import read_orientation, turn
 
 MAX_SCANS = 200
-"""Of a progressive file; encoders write about ten. Each takes as long as a decoding."""
+"""Most scans of a progressive file. Encoders write about ten; each takes as long as a decoding."""
 HOLE = bytes(16)
 """Zeros in coded data that are a hole, unless the Huffman tables make zeros of flat areas."""
 
@@ -31,7 +31,7 @@ _CUT = "the file is cut short"
 
 @dataclass
 class _Header:
-    """What the segments say; filled while they are read.
+    """Facts from the segments, filled while they are read.
 
     Attributes:
         missing: of each component, by its number, the bits that are still to come of each of its 64 coefficients.
@@ -112,14 +112,14 @@ def _read_header(data: bytes) -> _Header:
                 _read_frame_header(body, header)
         except (IndexError, KeyError, ValueError) as error:
             raise DataError("the file is damaged (in its header)") from error
-    raise DataError(f"{_CUT}: it holds only a part of its scans")
+    raise DataError(f"{_CUT}: some of its scans are missing")
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield each segment up to the end marker: its marker, and where its body begins and ends.
 
     Raises:
-        DataError: a segment does not lie in the file, or there is none where one should be.
+        DataError: a segment is not inside the file, or is missing.
     """
     at, scans = 2, 0
     while True:

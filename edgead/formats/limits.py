@@ -1,4 +1,4 @@
-"""What a file may claim before anything is decoded."""
+"""Limits on what a file's header claims, checked before it is decoded."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 from edgead.errors import ConfigError, DataError
 
 MAX_FILE_BYTES = 1 << 30
-"""Of an image file: it is held in memory as a whole."""
+"""Largest image file: it is held in memory as a whole."""
 MAX_DECODED_BYTES = 1 << 29
-"""Of a decoded image: 178 million pixels of 8 bits, 89 million of 16."""
+"""Largest decoded image: 178 million pixels of 8 bits, 89 million of 16."""
 VARIABLE = "EDGEAD_MAX_IMAGE_MIB"
 """Environment variable that sets another limit for image files than `MAX_DECODED_BYTES`."""
 
@@ -25,7 +25,7 @@ def refuse_size(width: int, height: int, bytes_per_pixel: float) -> None:
         raise DataError(f"its header claims {width}×{height} pixels")
     most = _max_decoded_mib()
     if width * height * bytes_per_pixel > most << 20:
-        raise DataError(f"{width}×{height} pixels need more than {most} MiB; {VARIABLE}=NUMBER allows more")
+        raise DataError(f"{width}×{height} pixels need more than {most} MiB. Raise the limit with {VARIABLE}=NUMBER")
 
 
 def _max_decoded_mib() -> int:
@@ -33,7 +33,7 @@ def _max_decoded_mib() -> int:
     try:
         return int(text)
     except ValueError:
-        raise ConfigError(f"{VARIABLE} is a number of MiB, not {text!r}.") from None
+        raise ConfigError(f"{VARIABLE} must be a number of MiB, not {text!r}.") from None
 
 
 def refuse_pages(count: int, word: str) -> None:
@@ -43,4 +43,6 @@ def refuse_pages(count: int, word: str) -> None:
         DataError: more than one.
     """
     if count > 1:
-        raise DataError(f"it holds {count} {word}; only files of one picture are read. Save each as a file of its own")
+        raise DataError(
+            f"it holds {count} {word}; only files with one image are supported. Save each as a separate file"
+        )

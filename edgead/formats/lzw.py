@@ -1,4 +1,4 @@
-"""How long LZW-coded data of a TIFF are when decoded. libtiff stops without a word where they are damaged."""
+"""Decoded length of a TIFF's LZW data. libtiff stops silently where they are damaged."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ from edgead.formats.tags import read_tables
 _ORIENTATION = 274
 _PREFIX = b"Exif\0\0"
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
-"""By the orientation: OpenCV's flip code, after rows and columns were exchanged for 5 to 8."""
+"""Orientation ↦ OpenCV's flip code, after rows and columns were exchanged for 5 to 8."""
 
 
 def read_orientation(exif: bytes) -> int:
-    """Return the orientation, 1 to 8, that EXIF data give; 1 where there is none, or it makes no sense."""
+    """Return the orientation, 1 to 8, of EXIF data; 1 if it is missing or invalid."""
     try:
         values = next(read_tables(exif.removeprefix(_PREFIX), 1), {}).get(_ORIENTATION, ())
     except ValueError:

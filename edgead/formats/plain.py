@@ -1,4 +1,4 @@
-"""BMP and PNM: uncompressed pixels. The size tells whether all are there; nothing tells whether they are right."""
+"""BMP and PNM: uncompressed pixels. The size shows whether all are present; nothing shows whether they are right."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_bmp(data: bytes) -> None:
         raise DataError("the file is cut short")
     start, header = int.from_bytes(data[10:14], "little"), int.from_bytes(data[14:18], "little")
     if header < 40:
-        raise DataError("a BMP of this old kind is not read. Save it as PNG")
+        raise DataError("this old kind of BMP is not supported. Save it as PNG")
     width, height = (
         int.from_bytes(data[18:22], "little", signed=True),
         int.from_bytes(data[22:26], "little", signed=True),
@@ -29,7 +29,7 @@ def check_bmp(data: bytes) -> None:
     bits, compression = int.from_bytes(data[28:30], "little"), int.from_bytes(data[30:34], "little")
     refuse_size(width, abs(height), 4)
     if compression not in (0, 3, 6):
-        raise DataError("a compressed BMP is not read. Save it as PNG")
+        raise DataError("a compressed BMP is not supported. Save it as PNG")
     if max(start + (width * bits + 31) // 32 * 4 * abs(height), int.from_bytes(data[2:6], "little")) > len(data):
         raise DataError("the file is cut short")
 
@@ -42,7 +42,7 @@ def check_pnm(data: bytes) -> None:
     """
     magic, at, fields = data[:2], 2, []
     if magic not in _CHANNELS:
-        raise DataError("PNM with numbers as text is not read. Save it as binary PNM or PNG")
+        raise DataError("PNM with numbers as text is not supported. Save it as binary PNM or PNG")
     for _ in range(2 if magic == b"P4" else 3):
         found = _PNM_FIELD.match(data, at)
         if found is None:
@@ -51,7 +51,7 @@ def check_pnm(data: bytes) -> None:
         at = found.end()
     width, height, most = fields if len(fields) == 3 else (*fields, 255)
     if not 255 <= most <= 65535:
-        raise DataError(f"a PNM with values up to {most} is not read. Save it with values up to 255 or 65535")
+        raise DataError(f"a PNM with values up to {most} is not supported. Save it with values up to 255 or 65535")
     depth = 1 if most == 255 else 2
     refuse_size(width, height, 3 * depth)
     row = -(-width // 8) if magic == b"P4" else width * _CHANNELS[magic] * depth

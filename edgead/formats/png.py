@@ -28,7 +28,7 @@ def check(data: bytes) -> int:
         if end > len(data):
             raise DataError("the file is cut short")
         if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise DataError("the file is damaged (a checksum differs)")
+            raise DataError("the file is damaged (wrong checksum)")
         body = view[at + 8 : end - 4]
         if kind == b"IHDR":
             width, height, depth, colours = (

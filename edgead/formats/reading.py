@@ -1,4 +1,4 @@
-"""The bytes of a file, if they are all of them and nothing changed them while they were read."""
+"""Read a file's bytes, and make sure that it is complete and did not change meanwhile."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def read_file(path: Path) -> bytes:
     except OSError as error:
         raise DataError(error.strerror or str(error)) from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
-        raise DataError("it was changed while it was read")
+        raise DataError("it changed while it was read")
     if hole < len(data):
-        raise DataError(f"it has a hole at byte {hole}: it was not written to its end, or is stored sparsely")
+        raise DataError(f"it has a hole at byte {hole}: it was not written completely, or it is a sparse file")
     return data
 
 
 def _find_hole(file: int, size: int) -> int:
-    """Return where the first part of a file is that was never written; `size` where there is none, or none is known.
+    """Return the position of the first part of a file that was never written; `size` if there is none or it is unknown.
 
     A copy that reserves the whole size first has its full length from the beginning.
     """

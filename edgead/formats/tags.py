@@ -10,14 +10,14 @@ Tags = dict[int, tuple[int, ...]]
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I"}
 """Integer types; text, fractions and floats are not needed."""
 _MAX_VALUES = 1 << 20
-"""Of one tag: strips of an image."""
+"""Most values of one tag, for instance strips of an image."""
 
 
 def read_tables(data: bytes, limit: int) -> Iterator[Tags]:
     """Yield the tables of a classic TIFF, one for each page, with their integer tags; at most `limit`.
 
     Raises:
-        ValueError: it is not a TIFF, or a table does not lie in the file.
+        ValueError: it is not a TIFF, or a table is not inside the file.
     """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None:
@@ -31,7 +31,7 @@ def read_tables(data: bytes, limit: int) -> Iterator[Tags]:
             yield dict(_read_tags(data, order, at + 2, count))
             (at,) = struct.unpack_from(f"{order}I", data, at + 2 + 12 * count)
     except struct.error as error:
-        raise ValueError("a table does not lie in the file") from error
+        raise ValueError("a table is not inside the file") from error
 
 
 def _read_tags(data: bytes, order: str, at: int, count: int) -> Iterator[tuple[int, tuple[int, ...]]]:

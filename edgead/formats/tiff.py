@@ -1,6 +1,6 @@
-"""TIFF: strips and tiles that lie in the file and decode to as many bytes as the picture needs; one page.
+"""TIFF: strips and tiles must be inside the file and decode to as many bytes as the image needs; one page.
 
-OpenCV shows what libtiff could decode, with the rest black or left from before.
+OpenCV returns what libtiff could decode; the rest is black or left over.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def check(data: bytes) -> None:
         DataError: what is wrong.
     """
     if data[2:4] in (b"+\0", b"\0+"):
-        raise DataError(f"BigTIFF is not read. {_PLAIN}")
+        raise DataError(f"BigTIFF is not supported. {_PLAIN}")
     try:
         pages = list(read_tables(data, _MAX_PAGES))
     except ValueError as error:
         raise DataError(f"the file is cut short or damaged ({error})") from None
     whole = [page for page in pages if not _first(page, _SUBFILE, 0) & (_REDUCED | _MASK)]
     if not whole or whole[0] is not pages[0]:
-        raise DataError(f"its first page is not the picture itself. {_PLAIN}")
+        raise DataError(f"its first page is not the image itself. {_PLAIN}")
     refuse_pages(len(whole), "pages")
     try:
         _check_page(data, pages[0])
@@ -67,13 +67,13 @@ def _check_page(data: bytes, page: Tags) -> None:
     samples, compression = _first(page, _SAMPLES, 1), _first(page, _COMPRESSION, 1)
     refuse_size(width, height, max(3, samples) * max(1, bits // 8))
     if samples > 1 and _first(page, _PLANAR, 1) == 2:  # https://github.com/opencv/opencv/pull/29567
-        raise DataError("its channels are stored one after the other. Save it with interleaved channels")
+        raise DataError("its channels are stored separately. Save it with interleaved channels")
     if compression not in _COMPRESSIONS or _first(page, _PHOTOMETRIC, 1) == _YCBCR:
-        raise DataError(f"a TIFF with this compression (number {compression}) is not read. {_PLAIN}")
+        raise DataError(f"a TIFF with this compression (number {compression}) is not supported. {_PLAIN}")
     starts, sizes = page.get(_TILES) or page[_STRIPS], page.get(_TILE_SIZES) or page[_STRIP_SIZES]
     count, rows = _chunks(page, width, height)
     if not len(starts) == len(sizes) == count:
-        raise DataError("the file is damaged (the number of its strips)")
+        raise DataError("the file is damaged (wrong number of strips)")
     row = -(-(_first(page, _TILE_WIDTH, width) * samples * bits) // 8)
     for number, (start, size) in enumerate(zip(starts, sizes)):
         wanted = row * (rows if _TILES in page else min(rows, height - number * rows))
@@ -122,7 +122,7 @@ def _unpacked_size(data: bytes) -> int:
     """Return how many bytes PackBits-coded data are.
 
     Raises:
-        ValueError: a run does not lie in the data.
+        ValueError: a run is not inside the data.
     """
     at = size = 0
     while at < len(data):
@@ -130,5 +130,5 @@ def _unpacked_size(data: bytes) -> int:
         size += count + 1 if count < 128 else 257 - count if count > 128 else 0
         at += count + 2 if count < 128 else 2 if count > 128 else 1
     if at > len(data):
-        raise ValueError("a run does not lie in the data")
+        raise ValueError("a run is not inside the data")
     return size

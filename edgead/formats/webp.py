@@ -39,7 +39,7 @@ def check(data: bytes) -> int:
         at += 8 + length + length % 2
     refuse_pages(frames, "frames")
     if frames + pictures == 0:
-        raise DataError("the file is damaged (it holds no picture)")
+        raise DataError("the file is damaged (it holds no image)")
     return orientation
 
 

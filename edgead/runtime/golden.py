@@ -101,7 +101,7 @@ def check_golden(bundle: Bundle, engine: Engine, batch: int = 1) -> Agreement:
     return found
 
 
-def demand(agreement: Agreement, engine: str) -> None:
+def require_agreement(agreement: Agreement, engine: str) -> None:
     """Refuse an engine that does not give the golden outputs.
 
     Raises:
@@ -114,7 +114,7 @@ def demand(agreement: Agreement, engine: str) -> None:
         )
 
 
-def open_proven(name: str, bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> CheckedEngine:
+def open_validated(name: str, bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> CheckedEngine:
     """Open an engine and check that it gives the bundle's golden outputs, which also warms it up.
 
     Args:
@@ -129,7 +129,7 @@ def open_proven(name: str, bundle: Bundle, *, batch: int = 1, console: Console |
         return engine
     try:
         agreement = check_golden(bundle, engine, batch)
-        demand(agreement, engine.name)
+        require_agreement(agreement, engine.name)
     except BaseException:
         engine.close()
         raise

@@ -19,7 +19,7 @@ SAMPLES_A_SIDE = 64
 
 
 @dataclass(frozen=True)
-class Limits:
+class HealthLimits:
     """What is still healthy.
 
     Attributes:
@@ -46,9 +46,9 @@ class Limits:
         return low * (1 - SAME_ASPECT) <= size[1] / size[0] <= high * (1 + SAME_ASPECT)
 
 
-def limits_from(frames: NDArray[np.uint8], blurred_below: float = 0.1, frozen_after: float = 5.0) -> Limits:
+def limits_from(frames: NDArray[np.uint8], blurred_below: float = 0.1, frozen_after: float = 5.0) -> HealthLimits:
     """Learn what is healthy from frames ``[K, H, W, 3]`` at the model's size, for instance a bundle's golden ones."""
-    return Limits(
+    return HealthLimits(
         sharpness=min(measure_sharpness(frame) for frame in frames),
         dark=any(is_black(frame) for frame in frames),
         blurred_below=blurred_below,
@@ -83,10 +83,10 @@ class Health:
         picky: frames that are not healthy must not be judged; otherwise their size is only looked at.
     """
 
-    def __init__(self, limits: Limits, notice: Callable[[str, str], None] = _ignore, picky: bool = True) -> None:
+    def __init__(self, limits: HealthLimits, notice: Callable[[str, str], None] = _ignore, picky: bool = True) -> None:
         self.limits, self._notice, self._picky = limits, notice, picky
         self._first_size: tuple[int, int] | None = None
-        self._judged: tuple[tuple[int, int], Limits] | None = None
+        self._judged: tuple[tuple[int, int], HealthLimits] | None = None
         self._shape_answer = "", ""
         self._samples: NDArray[np.uint8] | None = None
         self._changed_at = 0.0

@@ -22,10 +22,10 @@ from edgead.errors import ConfigError, DeviceError
 from edgead.images import Frame, Mask, fit_frame, to_frame
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.checked import check
-from edgead.runtime.golden import open_proven
+from edgead.runtime.golden import open_validated
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
-from edgead.runtime.rules import LiveRules, Rules
+from edgead.runtime.rules import LiveRules, Rules, read_region
 from edgead.runtime.sources.source import Captured, Source
 
 
@@ -36,6 +36,8 @@ def load(
     batch: int = 1,
     threshold: float | str | None = None,
     region: Mask | None = None,
+    roi: Sequence[str] = (),
+    ignore: Sequence[str] = (),
     min_area: int = 0,
     shapes: Sequence[str] = (),
     console: Console | None = None,
@@ -50,6 +52,8 @@ def load(
         threshold: scores above it fail; ``"fpr:0.001"`` for the share of good parts that may fail; the bundle's own
             where None.
         region, min_area, shapes: see `Inspector`.
+        roi, ignore: mask images, or ``x,y,width,height`` as shares of the frame, in place of `region`; see
+            `edgead.runtime.rules.read_region`.
         console: shows what takes long: TensorRT builds its engine at the first start on a device.
 
     Raises:
@@ -59,7 +63,11 @@ def load(
         DeviceError: this machine cannot run the engine, or it gives other outputs than the golden ones.
     """
     opened = read_bundle(bundle)
-    runner = open_proven(engine, opened, batch=batch, console=console)
+    if roi or ignore:
+        if region is not None:
+            raise ConfigError("Give either region, or roi and ignore.")
+        region = read_region(roi, ignore, opened.manifest.size)
+    runner = open_validated(engine, opened, batch=batch, console=console)
     try:
         return Inspector(opened, runner, threshold=threshold, region=region, min_area=min_area, shapes=shapes)
     except BaseException:
@@ -97,7 +105,7 @@ class Inspector(LiveRules):
 
     Args:
         bundle: what it runs.
-        engine: what runs it, as `edgead.runtime.golden.open_proven` returns it. One of your own is not compared with
+        engine: what runs it, as `edgead.runtime.golden.open_validated` returns it. One of your own is not compared with
             the golden outputs.
         threshold: see `load`.
         region: ``(h, w) bool`` at the model's size, the part of the frame that counts, see

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from edgead.errors import ConfigError
-from edgead.runtime.inbox import ON_FULL
+from edgead.runtime.frame_queue import ON_FULL
 
 HEALTH = ("live", "all", "off")
 UNTRAINED_ASPECT = ("report", "unknown")
@@ -18,7 +18,8 @@ class Policy:
     """How a stream treats its frames.
 
     Attributes:
-        on_full: of a live source, when older frames wait: see `edgead.runtime.inbox.Inbox`. Files always wait.
+        on_full: of a live source, when older frames wait, see `edgead.runtime.frame_queue.FrameQueue`; files always
+            wait.
         capacity: frames of one source that may wait.
         max_staleness: milliseconds since a picture was made after which it is not inferred any more, but UNKNOWN. Where
             None, `edgead.runtime.clock.STALE_AFTER` limits what delays a live picture on its way here (network, stopped
@@ -27,7 +28,7 @@ class Policy:
         batch: most frames in one call of the engine. A batch is never waited for.
         silence: seconds without a frame after which a live source is reported as silent, again and again.
         health: sources whose frames are checked: ``"live"``, ``"all"`` or ``"off"``.
-        blurred_below, frozen_after: see `edgead.runtime.health.Limits`.
+        blurred_below, frozen_after: see `edgead.runtime.health.HealthLimits`.
         keep_warm: seconds without a frame after which the engine is run on a blank one; 0 for never.
         untrained_aspect: frames of an aspect ratio that no training image had are reported once (``"report"``), or
             UNKNOWN too (``"unknown"``).

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgead.errors import SourceError
+from edgead.errors import ConfigError, SourceError
 from edgead.files import atomic_file
 from edgead.folders import describe_left_out, list_folder
-from edgead.images import draw_overlay, encode_png, fit_frame, read_frame, to_frame
+from edgead.images import Frame, draw_overlay, encode_png, fit_frame, read_frame, to_frame
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.reconstruction import open_reconstructor
 from edgead.runtime.result import Result
+from edgead.runtime.sink_worker import SinkWorker, open_workers
+from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import ImageSource
 
 OVERLAY, RECONSTRUCTION = ".overlay.png", ".reconstruction.png"
@@ -84,34 +88,72 @@ def _stems(name: Path) -> Iterator[str]:
     yield from (f"{name.name}-{number}" for number in itertools.count(2))
 
 
-def predict(inspector: Inspector, collected: Collected, save: Path | None = None) -> Iterator[Result]:
+def predict(
+    inspector: Inspector,
+    collected: Collected,
+    save: Path | None = None,
+    *,
+    batch: int = 1,
+    sinks: Sequence[str | Sink | SinkWorker] = (),
+) -> Iterator[Result]:
     """Decide on image files, in order.
 
+    Regions, least area, shapes and threshold are those of the inspector: `edgead.runtime.inspector.load` takes them
+    under the names that `edgead.runtime.run.run` has (`roi`, `ignore`, `min_area`, `shapes`, `threshold`).
+
     Args:
-        inspector: decides.
+        inspector: decides. It is not closed. An engine on a GPU must have been opened for `batch`.
         collected: from `collect_images`.
         save: folder for overlays (``NAME.overlay.png``): heat where the map is high, the mask outlined. Where the
             bundle holds a reconstruction, also for ``NAME.reconstruction.png``, at the model's size: the good image
             that the network sees. Images that cannot be read have neither.
+        batch: most images in one inference, at least 1. Latencies of a result are those of its batch.
+        sinks: URIs, sinks, or their workers; each gets every result and is closed at the end. A slow one is
+            waited for.
 
     Yields:
         One result per file, with its `path`; UNKNOWN with the reason where a file or a folder cannot be read.
+
+    Raises:
+        ConfigError: a batch below 1, or a sink that cannot be opened.
+        SinkError: at the end, where a sink did not take every result.
     """
-    reconstruct = open_reconstructor(inspector.bundle) if save else None
-    paths = [path for path, _ in collected.images]
-    with ImageSource("files", paths, inspector.pixels, collected.unreadable) as frames:
-        for captured, (_, name) in zip(frames, collected.images):
-            result = inspector.judge(captured)
-            if save and captured.image is not None and result.anomaly_map is not None:
-                picture = draw_overlay(captured.image, result.anomaly_map, result.mask, 2 * result.mask_threshold)
-                with atomic_file(save / name) as stream:
-                    stream.write(encode_png(picture))
-                if reconstruct:
-                    fitted = fit_frame(to_frame(captured.image, inspector.pixels), inspector.size)
-                    beside = name.with_name(name.name.removesuffix(OVERLAY) + RECONSTRUCTION)
-                    with atomic_file(save / beside) as stream:
-                        stream.write(encode_png(reconstruct(fitted)))
-            yield result
+    if batch < 1:
+        raise ConfigError(f"batch must be at least 1, not {batch}.")
+    with open_workers(sinks) as workers:
+        keep = any(worker.wants_frames for worker in workers)
+        reconstruct = open_reconstructor(inspector.bundle) if save else None
+        paths = [path for path, _ in collected.images]
+        names = (name for _, name in collected.images)
+        with ImageSource("files", paths, inspector.pixels, collected.unreadable) as frames:
+            while prepared := [inspector.try_to_prepare(captured) for captured in itertools.islice(frames, batch)]:
+                for one, result, name in zip(prepared, inspector.try_to_infer(prepared), names):
+                    image = one.captured.image
+                    if image is not None and result.anomaly_map is not None:
+                        if keep:
+                            result.frame = to_frame(image, inspector.pixels)
+                        if save:
+                            _save(inspector, image, result, save / name, reconstruct)
+                    for worker in workers:
+                        worker.offer(result, wait=True)
+                    yield result
+
+
+def _save(
+    inspector: Inspector,
+    image: NDArray[Any],
+    result: Result,
+    overlay: Path,
+    reconstruct: Callable[[Frame], Frame] | None,
+) -> None:
+    assert result.anomaly_map is not None
+    picture = draw_overlay(image, result.anomaly_map, result.mask, 2 * result.mask_threshold)
+    with atomic_file(overlay) as stream:
+        stream.write(encode_png(picture))
+    if reconstruct:
+        fitted = fit_frame(to_frame(image, inspector.pixels), inspector.size)
+        with atomic_file(overlay.with_name(overlay.name.removesuffix(OVERLAY) + RECONSTRUCTION)) as stream:
+            stream.write(encode_png(reconstruct(fitted)))
 
 
 def save_contact_sheet(inspector: Inspector, paths: Sequence[Path], path: Path) -> None:

@@ -11,18 +11,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgead.bundle import read_bundle
 from edgead.console import Console
 from edgead.errors import SourceError, describe
 from edgead.runtime.inspector import Inspector, load, refuse_other_depth
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.metrics_server import MetricsServer, parse_address
-from edgead.runtime.outbox import Outbox, to_prometheus
 from edgead.runtime.record import Recorder
 from edgead.runtime.result import Result
-from edgead.runtime.rules import describe_threshold, read_region
+from edgead.runtime.rules import describe_threshold
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.signals import listen
+from edgead.runtime.sink_worker import SinkWorker, to_prometheus
 from edgead.runtime.sinks import open_sink
 from edgead.runtime.sources.opening import open_all
 from edgead.runtime.sources.uri import fill_secrets
@@ -82,30 +81,29 @@ def run(
     address = None if metrics is None else parse_address(metrics)
 
     def open_inspector(path: Path) -> Inspector:
-        manifest = read_bundle(path).manifest
-        region = read_region(roi, ignore, manifest.size)
         opened = load(
             path,
             engine=engine,
             batch=rules.batch,
             threshold=threshold,
-            region=region,
+            roi=roi,
+            ignore=ignore,
             min_area=min_area,
             shapes=tuple(shapes),
             console=console,
         )
-        promise = describe_threshold(manifest, threshold)
-        if promise:
+        manifest = opened.bundle.manifest
+        if promise := describe_threshold(manifest, threshold):
             say(f"{manifest.name}: {promise}")
         return opened
 
-    outboxes: list[Outbox] = []
+    workers: list[SinkWorker] = []
     control = Control(open_inspector, say)
     told = threading.Lock()
 
     def finish() -> None:
         if told.acquire(blocking=False):
-            on_end({"bundle": str(bundle), **_summarise(ledger, outboxes, control)})
+            on_end({"bundle": str(bundle), **_summarise(ledger, workers, control)})
 
     control.finish = finish
     with ExitStack() as stack:
@@ -115,24 +113,24 @@ def run(
         for source in opened:
             if remark := getattr(source, "remark", ""):
                 say(f"{source.name}: {remark}")
-        outboxes += [Outbox(open_sink(sink)) for sink in sinks]
+        workers += [SinkWorker(open_sink(sink)) for sink in sinks]
         if record:
-            outboxes.append(Outbox(Recorder(record, inspector)))
+            workers.append(SinkWorker(Recorder(record, inspector)))
         if shadow:
             beside = stack.enter_context(open_inspector(shadow))
             refuse_other_depth(beside, inspector)
             control.shadow = Shadow(beside, say)
-            outboxes.append(Outbox(control.shadow, capacity=1))
+            workers.append(SinkWorker(control.shadow, capacity=1))
         stack.callback(control.close)
         if address:
-            render, token = lambda: ledger.to_prometheus() + to_prometheus(outboxes), fill_secrets(metrics_token)
+            render, token = lambda: ledger.to_prometheus() + to_prometheus(workers), fill_secrets(metrics_token)
             server = MetricsServer(address[1], render, address[0], token)
             stack.callback(server.close)
         try:
             run_stream(
                 inspector,
                 opened,
-                outboxes,
+                workers,
                 ledger,
                 policy=rules,
                 max_frames=max_frames or 0,
@@ -148,11 +146,11 @@ def run(
         raise SourceError(f"The source {', '.join(source.name for source in opened)} gave no frame.")
 
 
-def _summarise(ledger: Ledger, outboxes: Sequence[Outbox], control: Control) -> dict[str, Any]:
+def _summarise(ledger: Ledger, workers: Sequence[SinkWorker], control: Control) -> dict[str, Any]:
     return {
         **ledger.snapshot(),
         "failed_sources": control.failed_sources,
-        "sinks": [outbox.account() for outbox in outboxes],
+        "sinks": [worker.account() for worker in workers],
         **({"shadow": control.shadow.account()} if control.shadow else {}),
     }
 

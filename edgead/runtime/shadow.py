@@ -13,7 +13,7 @@ from edgead.runtime.result import Result
 class Shadow:
     """A sink that inspects every frame it gets with another inspector. It never holds up the decision.
 
-    When it is slower than the stream, frames are left out; the account of its outbox says how many.
+    When it is slower than the stream, frames are left out; the account of its worker says how many.
 
     Args:
         inspector: the challenger. May be replaced at any time; each frame goes to the one that is there.

@@ -24,14 +24,14 @@ import numpy as np
 from edgead.errors import ConfigError, SourceError
 from edgead.images import Frame, to_frame
 from edgead.runtime.clock import standstill
+from edgead.runtime.frame_queue import FrameQueue
 from edgead.runtime.freshness import Freshness
-from edgead.runtime.health import Health, Limits, limits_from
-from edgead.runtime.inbox import Inbox
+from edgead.runtime.health import Health, HealthLimits, limits_from
 from edgead.runtime.inspector import Inspector, Prepared, refuse_closed, refuse_other_depth
 from edgead.runtime.ledger import Ledger
-from edgead.runtime.outbox import Outbox, close_all, hurry_all, raise_for
 from edgead.runtime.policy import Policy
 from edgead.runtime.result import Result
+from edgead.runtime.sink_worker import SinkWorker, close_all, hurry_all, raise_for
 from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import Captured, Source
 from edgead.runtime.sources.opening import as_source, open_all
@@ -50,7 +50,7 @@ class _Successor:
     """An inspector that is to decide, and what the stream needs for it. `batch` is ``[N, h, w, C] uint8``, scratch."""
 
     inspector: Inspector
-    limits: Limits
+    limits: HealthLimits
     batch: Frame
 
 
@@ -102,7 +102,9 @@ class Stream:
         self._max_frames, self._keep_frames = max_frames, keep_frames
         self._on_drop, self._say, self._said = on_drop, say, set[object]()
         live = [source.live for source in self.sources]
-        self._inbox = Inbox(self.ledger, live, self.policy.on_full, self.policy.capacity, max_frames, self._tell_drop)
+        self._queue = FrameQueue(
+            self.ledger, live, self.policy.on_full, self.policy.capacity, max_frames, self._tell_drop
+        )
         self._limits = self._limits_of(inspector)
         self._health: dict[tuple[int, str], Health] = {}  # a replay brings the frames of several cameras
         self._heard = [math.inf] * len(self.sources)  # when each was last heard; infinity while it is not awaited
@@ -129,7 +131,7 @@ class Stream:
 
     def __exit__(self, *exception: object) -> None:
         assert self._running
-        self._inbox.cut()
+        self._queue.cut()
         self._stop_sources()
         until = time.monotonic() + LEAVE_WITHIN
         for thread in set(self._threads) - {threading.current_thread()}:
@@ -142,7 +144,7 @@ class Stream:
         self._stop_sources()
 
     def _stop_sources(self) -> None:
-        self._inbox.close()
+        self._queue.close()
         threads = [threading.Thread(target=self._stop, args=(source,), daemon=True) for source in self.sources]
         for thread in threads:
             thread.start()
@@ -210,7 +212,7 @@ class Stream:
         while not self._max_frames or given < self._max_frames:
             self._do_requests()
             most = min(self.policy.batch, self._max_frames - given) if self._max_frames else self.policy.batch
-            batch = self._inbox.take(most, self._patience)
+            batch = self._queue.take(most, self._patience)
             for result in self._counted(self._inspect(batch) if batch else []):
                 given += 1
                 yield result
@@ -221,7 +223,7 @@ class Stream:
                     return
             if batch:
                 last_frame = time.monotonic()
-            elif self._inbox.ended:
+            elif self._queue.ended:
                 return
             elif 0 < self.policy.keep_warm <= time.monotonic() - last_frame:
                 self._keep_warm()
@@ -275,7 +277,7 @@ class Stream:
         except Exception as error:  # beside a line a failure is a verdict: the next frame's
             self._say_once(f"The engine cannot be kept warm: {error}", "keep warm")
 
-    def _limits_of(self, inspector: Inspector) -> Limits:
+    def _limits_of(self, inspector: Inspector) -> HealthLimits:
         policy, bundle = self.policy, inspector.bundle
         return dataclasses.replace(
             limits_from(bundle.golden().frames, policy.blurred_below, policy.frozen_after),
@@ -319,27 +321,27 @@ class Stream:
                         self._report(number, captured)
                     elif not self._enter(number, captured):
                         return
-            if lost and not self._inbox.closed:
+            if lost and not self._queue.closed:
                 self.failed[source.name] = lost
         except BaseException as error:  # a source may be anybody's code, and its end must not be silent
             reason = str(error) or type(error).__name__
             text = f"the source failed: {reason}"
-            if not self._inbox.closed:
+            if not self._queue.closed:
                 self.failed[source.name] = reason
             self._report(number, Captured(None, text, source.name, None, time.monotonic(), cause="lost"))
         finally:
             self._heard[number] = math.inf
-            self._inbox.close_lane(number)
+            self._queue.close_source(number)
 
     def _enter(self, number: int, captured: Captured) -> bool:
         self._heard[number] = math.inf
-        if not self._inbox.enter(number, captured):
+        if not self._queue.enter(number, captured):
             return False
         prepared = _without_image(captured, "failed", "the frame could not be prepared")
         try:
             prepared = self._prepare(number, captured)
         finally:  # whatever happens: what has entered is accounted for
-            self._inbox.put(number, prepared)
+            self._queue.put(number, prepared)
         self._heard[number] = time.monotonic()
         return True
 
@@ -356,7 +358,7 @@ class Stream:
         return inspector.try_to_prepare(captured, self._buffer(inspector.shape), health.check)
 
     def _report(self, number: int, captured: Captured) -> None:
-        self._inbox.report(number, _without_image(captured, captured.cause, captured.error))
+        self._queue.report(number, _without_image(captured, captured.cause, captured.error))
 
     def _buffer(self, shape: tuple[int, int, int]) -> Frame:
         """Return an array that a frame can be fitted into: one that was used before, where there is one."""
@@ -371,7 +373,7 @@ class Stream:
         now = time.monotonic()
         for number, source in enumerate(self.sources):
             silent = now - max(self._heard[number], reported[number]) >= self.policy.silence
-            if source.live and silent and self._inbox.is_empty(number):
+            if source.live and silent and self._queue.is_empty(number):
                 reported[number] = now
                 text = f"camera {source.name} gave no frame for {self.policy.silence:g} s"
                 captured = Captured(None, text, source.name, None, now, cause="silent")
@@ -405,7 +407,7 @@ def _without_image(captured: Captured, cause: str, reason: str) -> Prepared:
 def run_stream(
     inspector: Inspector,
     source: Any,
-    sinks: Sequence[Sink | Outbox],
+    sinks: Sequence[Sink | SinkWorker],
     ledger: Ledger,
     *,
     policy: Policy | None = None,
@@ -413,7 +415,7 @@ def run_stream(
     on_result: Callable[[Result], None] | None = None,
     on_start: Callable[[Stream], None] | None = None,
     say: Callable[[str], None] = _log.warning,
-) -> list[Outbox]:
+) -> list[SinkWorker]:
     """Inspect the frames of one or several sources and hand each result to every sink, until the sources end.
 
     Args:
@@ -428,7 +430,7 @@ def run_stream(
         say: see `Stream`.
 
     Returns:
-        The sinks' outboxes, drained, with their accounts.
+        The sinks' workers, drained, with their accounts.
 
     Raises:
         SourceError: a source cannot be opened, or, at the end, where one failed for good.
@@ -437,7 +439,7 @@ def run_stream(
     several = isinstance(source, Mapping) or (
         isinstance(source, list | tuple) and all(isinstance(one, str) or hasattr(one, "live") for one in source)
     )
-    outboxes = [sink if isinstance(sink, Outbox) else Outbox(sink) for sink in sinks]
+    workers = [sink if isinstance(sink, SinkWorker) else SinkWorker(sink) for sink in sinks]
     try:
         stream = Stream(
             inspector,
@@ -445,9 +447,9 @@ def run_stream(
             policy,
             ledger,
             max_frames=max_frames,
-            keep_frames=any(outbox.wants_frames for outbox in outboxes),
-            on_drop=lambda captured, cause: _tell_all(outboxes, captured, cause),
-            on_stop=lambda: hurry_all(outboxes),
+            keep_frames=any(worker.wants_frames for worker in workers),
+            on_drop=lambda captured, cause: _tell_all(workers, captured, cause),
+            on_stop=lambda: hurry_all(workers),
             say=say,
         )
         # Only where all sources can wait may a slow sink make them wait.
@@ -456,18 +458,18 @@ def run_stream(
             if on_start:
                 on_start(stream)
             for result in stream:
-                for outbox in outboxes:
-                    outbox.offer(result, wait)
+                for worker in workers:
+                    worker.offer(result, wait)
                 if on_result:
                     on_result(result)
     finally:
-        close_all(outboxes)
-    raise_for(outboxes)
+        close_all(workers)
+    raise_for(workers)
     if stream.failed:
         raise SourceError("\n".join(f"The source {name} failed: {error}" for name, error in stream.failed.items()))
-    return outboxes
+    return workers
 
 
-def _tell_all(outboxes: Sequence[Outbox], captured: Captured, cause: str) -> None:
-    for outbox in outboxes:
-        outbox.drop(captured, cause)
+def _tell_all(workers: Sequence[SinkWorker], captured: Captured, cause: str) -> None:
+    for worker in workers:
+        worker.drop(captured, cause)

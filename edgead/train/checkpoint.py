@@ -18,7 +18,6 @@ import hashlib
 import json
 import math
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,15 +33,12 @@ from torch import Tensor
 from edgead import schema
 from edgead.depth import DepthRange
 from edgead.errors import CheckpointError, EdgeadError
-from edgead.files import atomic_file, write_json
+from edgead.files import atomic_file, file_lock, write_json
 from edgead.images import PixelFormat
 from edgead.manifest import ImageSizes
 from edgead.schema import SchemaError, Within, left_out
 from edgead.train.method import Method, MethodConfig, Trained, config_from_dict, reconfigure, steps_in_epoch
 from edgead.train.methods import get_method
-
-if sys.platform != "win32":
-    import fcntl
 
 CONFIG, METRICS, STATE, WEIGHTS = "config.json", "metrics.jsonl", "state.safetensors", "weights.safetensors"
 NEXT = "next.safetensors"
@@ -163,17 +159,12 @@ def sole_trainer(folder: Path) -> Iterator[None]:
     Raises:
         CheckpointError: another process is training there.
     """
-    if sys.platform == "win32":
-        yield
-        return
+
+    def refuse() -> None:
+        raise CheckpointError(f"Another process is training in {folder}. Wait for it, or stop it.")
+
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as stream:
-        try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, workers do not inherit it
-        except (BlockingIOError, PermissionError) as error:
-            raise CheckpointError(f"Another process is training in {folder}. Wait for it, or stop it.") from error
-        except OSError:  # a file system without locks, as some network drives are: no reason not to train
-            pass
+    with file_lock(folder / LOCK, refuse):
         yield
 
 

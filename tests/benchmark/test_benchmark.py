@@ -87,7 +87,7 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
     [average] = report.results["averages"]
     assert average["image_auroc"] == pytest.approx(np.mean([row["image_auroc"] for row in report.rows]))
     both = [*bundles, Path(shutil.copytree(bundles[0], tmp_path / "twin.edgead"))]
-    with pytest.raises(ConfigError, match=r"results\.json is there already, and is kept"):
+    with pytest.raises(ConfigError, match=r"results\.json exists already and was kept"):
         benchmark(both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out", command=["other"])
     for force in (True, False):  # the second time it is the report of the same command
         report, _ = benchmark(

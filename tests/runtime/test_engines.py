@@ -87,15 +87,17 @@ def test_onnxruntime_cuda_never_falls_back_to_the_cpu(opened: Bundle) -> None:
 
 
 def test_settings_stand_behind_the_name(opened: Bundle) -> None:
-    with pytest.raises(ConfigError, match=r"onnxruntime has no setting 'threads'. It has none"):
+    with pytest.raises(ConfigError, match=r"Unknown setting 'threads' of the engine onnxruntime. Available: none"):
         open_engine("onnxruntime:threads=2", opened)
-    with pytest.raises(ConfigError, match=r"tensorrt has no setting 'levle'. It has: typing, opt_level"):
+    with pytest.raises(
+        ConfigError, match=r"Unknown setting 'levle' of the engine tensorrt. Available: typing, opt_level"
+    ):
         open_engine("tensorrt:levle=5", opened)
-    with pytest.raises(ConfigError, match="tensorrt:opt_level must be a whole number, not 'high'"):
+    with pytest.raises(ConfigError, match="tensorrt: opt_level must be a whole number, not 'high'"):
         open_engine("tensorrt:opt_level=high", opened)
     with pytest.raises(ConfigError, match="tensorrt:opt_level is 0 to 5, not 6"):
         open_engine("tensorrt:opt_level=6", opened)
-    with pytest.raises(ConfigError, match="tensorrt:cuda_graph must be on or off, not 'yes'"):
+    with pytest.raises(ConfigError, match="the engine tensorrt: cuda_graph must be on or off, not 'yes'"):
         open_engine("tensorrt:cuda_graph=yes", opened)
     with pytest.raises(ConfigError, match="tensorrt:NAME=VALUE"):
         open_engine("tensorrt:dla", opened)
@@ -188,7 +190,7 @@ def test_openvinos_requests_give_each_frame_its_own_outputs(opened: Bundle) -> N
         for array, expected in zip(found, wanted):
             np.testing.assert_allclose(array, expected, atol=1e-5)
     engine.close()
-    with pytest.raises(ConfigError, match="openvino:hint is latency or throughput, not 'fast'"):
+    with pytest.raises(ConfigError, match="the engine openvino: hint must be one of latency, throughput, not 'fast'"):
         open_engine("openvino:hint=fast", opened)
 
 

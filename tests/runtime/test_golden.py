@@ -18,7 +18,7 @@ from edgead.errors import DeviceError
 from edgead.export.complete import run_singly
 from edgead.runtime.engines import open_engine
 from edgead.runtime.engines.checked import check
-from edgead.runtime.golden import check_golden, open_proven
+from edgead.runtime.golden import check_golden, open_validated
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", pytest.param("openvino", marks=needs_openvino), "auto"])
@@ -51,7 +51,7 @@ def test_a_batch_is_proven_too(first: Bundle, monkeypatch: pytest.MonkeyPatch) -
     wrong = Wrong(first, 1.0)
     monkeypatch.setattr("edgead.runtime.golden.open_engine", lambda name, bundle, **options: check(wrong, bundle))
     with pytest.raises(DeviceError, match="wrong in batches does not give what"):
-        open_proven("onnxruntime", first, batch=3)
+        open_validated("onnxruntime", first, batch=3)
     assert wrong.closed
 
 
@@ -64,7 +64,7 @@ def test_an_engine_that_is_less_precise_by_name_may_differ_by_a_quarter_of_the_s
 def test_bf16_opens_by_name_and_says_how_far_it_is(first: Bundle) -> None:
     assert not open_engine("openvino-bf16", first).exact
     assert open_engine("openvino", first).exact
-    open_proven("openvino-bf16", first).close()
+    open_validated("openvino-bf16", first).close()
 
 
 @pytest.mark.parametrize("outputs", [(np.zeros(2, np.float32), 0), (np.zeros(1), np.zeros((1, 64, 64))), None])

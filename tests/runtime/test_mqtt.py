@@ -19,8 +19,8 @@ from conftest import limited_files, wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
-from edgead.runtime.outbox import Outbox
 from edgead.runtime.result import Result
+from edgead.runtime.sink_worker import SinkWorker, raise_for
 from edgead.runtime.sinks import open_sink
 
 mqtt = pytest.importorskip("paho.mqtt.client", reason="no paho-mqtt (pip install 'edgead[mqtt]')")
@@ -118,11 +118,11 @@ def test_results_arrive_in_order_and_the_end_is_told(make_broker: Callable[..., 
     broker.start()
     listener = Listener(broker.port)
     store = tmp_path / "store.sqlite"
-    outbox = Outbox(open_sink(f"mqtt://127.0.0.1:{broker.port}/line/results?store={store}"))
+    worker = SinkWorker(open_sink(f"mqtt://127.0.0.1:{broker.port}/line/results?store={store}"))
     for number in range(100):
-        outbox.offer(make_result(number))
+        worker.offer(make_result(number))
     wait_until(lambda: len(listener.numbers()) == 100)
-    outbox.close()
+    worker.close()
     wait_until(lambda: listener.statuses()[-1:] == ["offline"])
     listener.close()
     assert listener.numbers() == list(range(100))
@@ -134,7 +134,7 @@ def test_what_the_broker_missed_arrives_when_it_is_back(make_broker: Callable[..
     broker = make_broker()
     store = tmp_path / "store.sqlite"
     uri = f"mqtt://127.0.0.1:{broker.port}/line/results?store={store}"
-    away = Outbox(open_sink(uri))  # the broker is not there yet, and this process ends before it is
+    away = SinkWorker(open_sink(uri))  # the broker is not there yet, and this process ends before it is
     for number in range(30):
         away.offer(make_result(number))
     away.close()
@@ -143,16 +143,16 @@ def test_what_the_broker_missed_arrives_when_it_is_back(make_broker: Callable[..
 
     broker.start()
     listener = Listener(broker.port)
-    outbox = Outbox(open_sink(uri))
+    worker = SinkWorker(open_sink(uri))
     wait_until(lambda: len(set(listener.numbers())) == 30)
     broker.stop()
     for number in range(30, 60):
-        outbox.offer(make_result(number))
-    wait_until(lambda: outbox.account()["taken"] == 30)
+        worker.offer(make_result(number))
+    wait_until(lambda: worker.account()["taken"] == 30)
     broker.start()
     wait_until(lambda: set(listener.numbers()) == set(range(60)))
-    wait_until(lambda: outbox.sink.stored == 0)  # type: ignore[attr-defined]
-    outbox.close()
+    wait_until(lambda: worker.sink.stored == 0)  # type: ignore[attr-defined]
+    worker.close()
     listener.close()
     firsts = list(dict.fromkeys(listener.numbers()))
     assert firsts == list(range(60))
@@ -186,10 +186,10 @@ def test_refused_password_is_said_and_results_are_kept(
     broker = make_broker("allow_anonymous false")
     broker.start()
     store = tmp_path / "store.sqlite"
-    outbox = Outbox(open_sink(f"mqtt://cell:wrong-secret@127.0.0.1:{broker.port}/line/results?store={store}"))
-    outbox.offer(make_result(1))
+    worker = SinkWorker(open_sink(f"mqtt://cell:wrong-secret@127.0.0.1:{broker.port}/line/results?store={store}"))
+    worker.offer(make_result(1))
     wait_until(lambda: "refuses the connection" in caplog.text)
-    outbox.close()
+    worker.close()
     assert "secret" not in caplog.text
     assert stored(store) == 1
 
@@ -204,10 +204,10 @@ def test_tls(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
     broker = make_broker(f"certfile {certificate}", f"keyfile {key}")
     broker.start()
     listener = Listener(broker.port, lambda client: client.tls_set(str(certificate)))
-    outbox = Outbox(open_sink(f"mqtts://127.0.0.1:{broker.port}/line/results?ca={certificate}"))
-    outbox.offer(make_result(5))
+    worker = SinkWorker(open_sink(f"mqtts://127.0.0.1:{broker.port}/line/results?ca={certificate}"))
+    worker.offer(make_result(5))
     wait_until(lambda: listener.numbers() == [5])
-    outbox.close()
+    worker.close()
     listener.close()
 
 
@@ -218,16 +218,16 @@ def test_what_is_on_its_way_is_not_given_up(make_broker: Callable[..., Broker], 
     broker.start()
     listener = Listener(broker.port)
     sink = MqttSink("127.0.0.1", broker.port, "line/results", store=tmp_path / "store.sqlite", most_stored=3)
-    outbox = Outbox(sink)
+    worker = SinkWorker(sink)
     for number in range(2000):
-        outbox.offer(make_result(number), wait=True)
-    wait_until(lambda: not outbox.account()["waiting"] and not sink.stored)
-    outbox.close()
-    taken = outbox.account()["taken"]
+        worker.offer(make_result(number), wait=True)
+    wait_until(lambda: not worker.account()["waiting"] and not sink.stored)
+    worker.close()
+    taken = worker.account()["taken"]
     wait_until(lambda: len(set(listener.numbers())) >= taken)
     listener.close()
     assert len(set(listener.numbers())) == taken
-    assert taken + outbox.account()["dropped"] == 2000
+    assert taken + worker.account()["dropped"] == 2000
 
 
 def test_store_has_one_owner(tmp_path: Path) -> None:
@@ -247,17 +247,17 @@ def test_full_disk_of_the_store_is_retried(make_broker: Callable[..., Broker], t
     broker.start()
     listener = Listener(broker.port)
     uri = f"mqtt://127.0.0.1:{broker.port}/line/results?store={tmp_path / 'store.sqlite'}"
-    outbox = Outbox(open_sink(uri))
+    worker = SinkWorker(open_sink(uri))
     with limited_files(60_000):
         for number in range(300):
-            outbox.offer(make_result(number))
+            worker.offer(make_result(number))
         time.sleep(0.5)
-        assert outbox.account()["waiting"] > 0
-    wait_until(lambda: not outbox.account()["waiting"])
+        assert worker.account()["waiting"] > 0
+    wait_until(lambda: not worker.account()["waiting"])
     wait_until(lambda: len(set(listener.numbers())) == 300)
-    outbox.close()
+    worker.close()
     listener.close()
-    assert outbox.account()["taken"] == 300
+    assert worker.account()["taken"] == 300
     assert list(dict.fromkeys(listener.numbers())) == list(range(300))
 
 
@@ -265,19 +265,19 @@ def test_store_is_limited_oldest_first(tmp_path: Path, caplog: pytest.LogCapture
     from edgead.runtime.sinks.mqtt import MqttSink
 
     store = tmp_path / "store.sqlite"
-    before = Outbox(MqttSink("127.0.0.1", 9, "line/results", store=store))
+    before = SinkWorker(MqttSink("127.0.0.1", 9, "line/results", store=store))
     for number in range(100, 104):
         before.offer(make_result(number))
     before.close()
-    outbox = Outbox(MqttSink("127.0.0.1", 9, "line/results", store=store, most_stored=10))
+    worker = SinkWorker(MqttSink("127.0.0.1", 9, "line/results", store=store, most_stored=10))
     for number in range(25):
-        outbox.offer(make_result(number))
-    outbox.close()
-    account = outbox.account()
+        worker.offer(make_result(number))
+    worker.close()
+    account = worker.account()
     assert (account["offered"], account["taken"], account["dropped_by_cause"]) == (25, 10, {"store_full": 15})
     assert (account["given_up"], account["stored"]) == (19, 10)  # with four of the run before, which was told taken
     with pytest.raises(SinkError, match=r"did not take 15 of 25 results \(15 store_full\)"):
-        outbox.raise_if_failed()
+        raise_for([worker])
     database = sqlite3.connect(store)
     assert "the store is full" in caplog.text
     kept = [json.loads(row[0])["frame_id"] for row in database.execute("SELECT payload FROM waiting ORDER BY id")]

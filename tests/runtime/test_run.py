@@ -32,11 +32,11 @@ from edgead.images import read_frame
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.metrics_server import MetricsServer
-from edgead.runtime.outbox import Outbox
 from edgead.runtime.record import Recorder, Replay
 from edgead.runtime.result import Result
 from edgead.runtime.run import run
 from edgead.runtime.shadow import Shadow
+from edgead.runtime.sink_worker import SinkWorker
 from edgead.runtime.sources import open_source
 from edgead.runtime.stream import Policy, run_stream
 
@@ -73,7 +73,7 @@ def test_replay_gives_the_same_scores_and_verdicts(inspector: Inspector, tmp_pat
     run_stream(
         inspector,
         [camera],
-        [Outbox(Recorder(folder, inspector), capacity=1000)],
+        [SinkWorker(Recorder(folder, inspector), capacity=1000)],
         Ledger(),
         policy=policy,
         on_result=recorded.append,
@@ -93,7 +93,7 @@ def test_replay_repeats_what_time_decided(inspector: Inspector, tmp_path: Path) 
     run_stream(
         inspector,
         iter(sources[0]),
-        [Outbox(Recorder(folder, inspector), capacity=1000)],
+        [SinkWorker(Recorder(folder, inspector), capacity=1000)],
         Ledger(),
         policy=Policy(deadline=1e-3),
         on_result=recorded.append,
@@ -112,7 +112,7 @@ def test_recording_keeps_the_drops(inspector: Inspector, tmp_path: Path) -> None
     run_stream(
         inspector,
         [Camera(frames=60)],
-        [Outbox(Recorder(folder, inspector), capacity=1000)],
+        [SinkWorker(Recorder(folder, inspector), capacity=1000)],
         ledger,
         on_result=lambda result: time.sleep(0.02),
     )
@@ -146,10 +146,10 @@ def test_a_damaged_line_of_a_recording_is_unknown_and_a_cut_last_one_is_told(tmp
 
 def test_recording_on_a_full_disk_counts_what_is_there(inspector: Inspector, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
-    outbox = Outbox(Recorder(tmp_path / "rec", inspector))
+    worker = SinkWorker(Recorder(tmp_path / "rec", inspector))
     with limited_files(20_000), pytest.raises(SinkError, match="File too large"):  # the large pictures do not fit
-        run_stream(inspector, iter([NOISE[0], noise, NOISE[1], noise, NOISE[2]]), [outbox], Ledger())
-    account = outbox.account()
+        run_stream(inspector, iter([NOISE[0], noise, NOISE[1], noise, NOISE[2]]), [worker], Ledger())
+    account = worker.account()
     assert (account["taken"], account["failed"]) == (3, 2)
     assert len(list((tmp_path / "rec" / "frames").iterdir())) == 3
     with open_source(f"replay:{tmp_path / 'rec'}") as frames:

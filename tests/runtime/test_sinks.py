@@ -28,11 +28,11 @@ from conftest import limited_files, wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
-from edgead.runtime import outbox as outbox_module
+from edgead.runtime import sink_worker
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
-from edgead.runtime.outbox import Outbox, to_prometheus
 from edgead.runtime.result import SCHEMA, Result
+from edgead.runtime.sink_worker import SinkWorker, raise_for, to_prometheus
 from edgead.runtime.sinks import Callback, JsonLines, open_sink
 from edgead.runtime.sinks import sqlite as sqlite_module
 from edgead.runtime.sinks.rejects import RejectFolder
@@ -90,26 +90,26 @@ def test_slow_sink_slows_nothing_and_loses_the_oldest(inspector: Inspector) -> N
         gate.wait(20)
         seen.append(result.frame_id)
 
-    outbox = Outbox(Callback(slow), capacity=3)
-    outbox.offer(make_result(0))
-    wait_until(lambda: outbox.account()["waiting"] == 1 and not outbox._queue)
+    worker = SinkWorker(Callback(slow), capacity=3)
+    worker.offer(make_result(0))
+    wait_until(lambda: worker.account()["waiting"] == 1 and not worker._queue)
     for number in range(1, 11):
-        outbox.offer(make_result(number))
-    account = outbox.account()
+        worker.offer(make_result(number))
+    account = worker.account()
     assert (account["offered"], account["dropped"], account["waiting"]) == (11, 7, 4)
     gate.set()
-    outbox.close()
+    worker.close()
     assert seen == [0, 8, 9, 10]
-    assert adds_up(outbox.account())
+    assert adds_up(worker.account())
     with pytest.raises(SinkError, match="did not take 7 of 11 results; it is too slow"):
-        outbox.raise_if_failed()
-    assert 'fate="dropped"} 7' in to_prometheus([outbox])
+        raise_for([worker])
+    assert 'fate="dropped"} 7' in to_prometheus([worker])
 
 
 def test_files_wait_for_a_slow_sink(inspector: Inspector) -> None:
     seen: list[int] = []
-    outbox = Outbox(Callback(lambda result: seen.append(result.frame_id)), capacity=1)
-    run_stream(inspector, iter([FRAME] * 30), [outbox], Ledger())
+    worker = SinkWorker(Callback(lambda result: seen.append(result.frame_id)), capacity=1)
+    run_stream(inspector, iter([FRAME] * 30), [worker], Ledger())
     assert seen == list(range(30))
 
 
@@ -135,20 +135,20 @@ def test_full_disk_is_named(inspector: Inspector) -> None:
 
 FILLS_DISK = """
 import resource, signal, sys
-from edgead.runtime.outbox import Outbox
+from edgead.runtime.sink_worker import SinkWorker, raise_for
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import open_sink
 from edgead.decision import Verdict
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-outbox = Outbox(open_sink(sys.argv[1]))
+worker = SinkWorker(open_sink(sys.argv[1]))
 for number in range(200):
-    outbox.offer(Result(0.0, Verdict.PASS, "", 1.0, source_id="s", frame_id=number))
+    worker.offer(Result(0.0, Verdict.PASS, "", 1.0, source_id="s", frame_id=number))
     if number == 150:
-        while outbox.account()["waiting"]: pass
+        while worker.account()["waiting"]: pass
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-outbox.close()
-account = outbox.account()
+worker.close()
+account = worker.account()
 assert account["failed"] and account["last_error"], account
 print(account["taken"])
 """
@@ -170,17 +170,17 @@ def test_jsonl_goes_on_after_the_disk_was_full(tmp_path: Path) -> None:
 
 
 def test_sqlite_holds_every_field(tmp_path: Path) -> None:
-    outbox = Outbox(open_sink(f"sqlite:{tmp_path / 'deep' / 'r.sqlite'}"))
+    worker = SinkWorker(open_sink(f"sqlite:{tmp_path / 'deep' / 'r.sqlite'}"))
     for number in range(100):
-        outbox.offer(make_result(number))
-    outbox.close()
+        worker.offer(make_result(number))
+    worker.close()
     with sqlite3.connect(tmp_path / "deep" / "r.sqlite") as database:
         rows = database.execute("SELECT frame_id, verdict, result FROM results ORDER BY id").fetchall()
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     database.close()
     assert [row[0] for row in rows] == list(range(100))
     assert json.loads(rows[0][2])["schema"] == SCHEMA
-    assert outbox.account()["taken"] == 100
+    assert worker.account()["taken"] == 100
 
 
 def rows_of(path: Path) -> list[int]:
@@ -199,28 +199,28 @@ def make_large_results(count: int) -> list[Result]:
 
 def test_sqlite_takes_a_batch_when_the_full_disk_has_room_again(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
-    outbox = Outbox(open_sink(f"sqlite:{path}"))
+    worker = SinkWorker(open_sink(f"sqlite:{path}"))
     with limited_files(300_000):
         for result in make_large_results(60):
-            outbox.offer(result)
+            worker.offer(result)
         time.sleep(0.5)
-        assert outbox.account()["taken"] == len(rows_of(path)) < 60
-    wait_until(lambda: not outbox.account()["waiting"])
-    outbox.close()
-    assert outbox.account()["taken"] == 60
+        assert worker.account()["taken"] == len(rows_of(path)) < 60
+    wait_until(lambda: not worker.account()["waiting"])
+    worker.close()
+    assert worker.account()["taken"] == 60
     assert rows_of(path) == list(range(60))
 
 
 def test_sqlite_on_a_disk_that_stays_full_takes_what_is_there(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
-    outbox = Outbox(open_sink(f"sqlite:{path}"), patience=0.5)
+    worker = SinkWorker(open_sink(f"sqlite:{path}"), patience=0.5)
     with limited_files(300_000):
-        outbox.offer(make_result(100))
-        wait_until(lambda: outbox.account()["taken"] == 1)
+        worker.offer(make_result(100))
+        wait_until(lambda: worker.account()["taken"] == 1)
         for result in make_large_results(60):
-            outbox.offer(result)
-        outbox.close()
-    account = outbox.account()
+            worker.offer(result)
+        worker.close()
+    account = worker.account()
     assert account["failed"] > 0
     assert adds_up(account)
     assert account["taken"] == len(rows_of(path))
@@ -229,37 +229,37 @@ def test_sqlite_on_a_disk_that_stays_full_takes_what_is_there(tmp_path: Path) ->
 
 def test_sqlite_on_a_disk_that_is_full_for_long_holds_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_module, "RETRY_FOR", 0.5)
-    monkeypatch.setattr(outbox_module, "AT_ONCE", 4)
+    monkeypatch.setattr(sink_worker, "AT_ONCE", 4)
     path = tmp_path / "r.sqlite"
-    outbox = Outbox(open_sink(f"sqlite:{path}"))
+    worker = SinkWorker(open_sink(f"sqlite:{path}"))
     with limited_files(200_000):
         start = time.monotonic()
         for result in make_large_results(60):
-            outbox.offer(result)
-        wait_until(lambda: not outbox.account()["waiting"])
+            worker.offer(result)
+        wait_until(lambda: not worker.account()["waiting"])
         assert time.monotonic() - start < 5
-    failed = outbox.account()["failed"]
+    failed = worker.account()["failed"]
     assert failed > 40
     for number in range(100, 110):
-        outbox.offer(make_result(number))
-    outbox.close()
-    assert outbox.account()["failed"] == failed
-    assert outbox.account()["taken"] == len(rows_of(path)) == 70 - failed
+        worker.offer(make_result(number))
+    worker.close()
+    assert worker.account()["failed"] == failed
+    assert worker.account()["taken"] == len(rows_of(path)) == 70 - failed
     assert rows_of(path)[-10:] == list(range(100, 110))
 
 
 def test_sqlite_waits_for_a_lock(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
-    outbox = Outbox(open_sink(f"sqlite:{path}"))
+    worker = SinkWorker(open_sink(f"sqlite:{path}"))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    outbox.offer(make_result(1))
+    worker.offer(make_result(1))
     time.sleep(1.5)  # longer than SQLite itself waits
-    assert outbox.account()["waiting"] == 1
+    assert worker.account()["waiting"] == 1
     other.execute("COMMIT")
     other.close()
-    wait_until(lambda: outbox.account()["taken"] == 1)
-    outbox.close()
+    wait_until(lambda: worker.account()["taken"] == 1)
+    worker.close()
     assert rows_of(path) == [1]
 
 
@@ -273,22 +273,22 @@ def test_sqlite_goes_on_in_a_database_of_an_earlier_version(tmp_path: Path) -> N
     database.executemany("INSERT INTO results (frame_id, result) VALUES (?, '{}')", [(1,), (2,)])
     database.commit()
     database.close()
-    outbox = Outbox(open_sink(f"sqlite:{path}"))
+    worker = SinkWorker(open_sink(f"sqlite:{path}"))
     for number, key in ((3, "a"), (3, "a"), (4, "b")):  # the same result, written again
         result = make_result(number)
         result.id = key
-        outbox.offer(result)
-    outbox.close()
+        worker.offer(result)
+    worker.close()
     assert rows_of(path) == [1, 2, 3, 4]
 
 
 def test_sqlite_takes_names_that_are_not_utf8(tmp_path: Path) -> None:
-    outbox = Outbox(open_sink(f"sqlite:{tmp_path / 'r.sqlite'}"))
+    worker = SinkWorker(open_sink(f"sqlite:{tmp_path / 'r.sqlite'}"))
     for number in range(3):
         result = make_result(number)
         result.source_id = "caf\udce9"
-        outbox.offer(result)
-    outbox.close()
+        worker.offer(result)
+    worker.close()
     assert rows_of(tmp_path / "r.sqlite") == [0, 1, 2]
 
 
@@ -309,14 +309,14 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 
 WRITES_FOREVER = """
 import itertools, sys
-from edgead.runtime.outbox import Outbox
+from edgead.runtime.sink_worker import SinkWorker, raise_for
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import open_sink
 from edgead.decision import Verdict
-outbox = Outbox(open_sink(sys.argv[1]))
+worker = SinkWorker(open_sink(sys.argv[1]))
 for number in itertools.count():
-    outbox.offer(Result(0.0, Verdict.PASS, "", 1.0, source_id="s", frame_id=number), wait=True)
-    print(outbox.account()["taken"], flush=True)
+    worker.offer(Result(0.0, Verdict.PASS, "", 1.0, source_id="s", frame_id=number), wait=True)
+    print(worker.account()["taken"], flush=True)
 """
 
 
@@ -356,12 +356,12 @@ def test_rejects_are_kept_with_overlay_and_result(tmp_path: Path, inspector: Ins
 
 def test_rejects_are_limited_in_rate_and_in_bytes_oldest_first(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not ours")
-    outbox = Outbox(RejectFolder(tmp_path, per_minute=5))
+    worker = SinkWorker(RejectFolder(tmp_path, per_minute=5))
     for number in range(8):
-        outbox.offer(make_result(number), wait=True)
-    outbox.offer(make_result(9, Verdict.PASS))
-    outbox.close()
-    account = outbox.account()
+        worker.offer(make_result(number), wait=True)
+    worker.offer(make_result(9, Verdict.PASS))
+    worker.close()
+    account = worker.account()
     assert (account["offered"], account["taken"], account["dropped_by_cause"]) == (8, 5, {"per_minute": 3})
     assert len(list(tmp_path.glob("*.json"))) == 5
     size = sum(path.stat().st_size for path in tmp_path.glob("2025*"))
@@ -380,22 +380,22 @@ def test_rejects_are_limited_in_rate_and_in_bytes_oldest_first(tmp_path: Path) -
 
 
 def test_reject_that_is_larger_than_the_folder_may_be_is_dropped_by_name(tmp_path: Path) -> None:
-    outbox = Outbox(RejectFolder(tmp_path, max_bytes=1000))
-    outbox.offer(make_result())
-    outbox.close()
-    assert outbox.account()["dropped_by_cause"] == {"max_mb": 1}
+    worker = SinkWorker(RejectFolder(tmp_path, max_bytes=1000))
+    worker.offer(make_result())
+    worker.close()
+    assert worker.account()["dropped_by_cause"] == {"max_mb": 1}
     assert not list(tmp_path.iterdir())
 
 
 def test_reject_on_a_full_disk_is_failed_and_leaves_no_part(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
-    outbox = Outbox(RejectFolder(tmp_path))
+    worker = SinkWorker(RejectFolder(tmp_path))
     with limited_files(30_000):  # the picture does not fit
-        outbox.offer(make_result(1, frame=noise))
-        outbox.offer(make_result(2, frame=noise[:20, :20]))
-        wait_until(lambda: not outbox.account()["waiting"])
-    outbox.close()
-    assert (outbox.account()["failed"], outbox.account()["taken"]) == (1, 1)
+        worker.offer(make_result(1, frame=noise))
+        worker.offer(make_result(2, frame=noise[:20, :20]))
+        wait_until(lambda: not worker.account()["waiting"])
+    worker.close()
+    assert (worker.account()["failed"], worker.account()["taken"]) == (1, 1)
     assert {path.name.split("-")[-1].split(".")[0] for path in tmp_path.iterdir()} == {"00000002"}
 
 
@@ -534,16 +534,16 @@ def test_webhook_without_a_whole_answer_is_not_taken(
 ) -> None:
     before = threading.active_count()
     uri = f"{scheme}://me:geheim@127.0.0.1:{talk_to(talk)}/in"
-    outbox = Outbox(Webhook(uri, attempts=2, first_delay=0.01, timeout=0.5))
+    worker = SinkWorker(Webhook(uri, attempts=2, first_delay=0.01, timeout=0.5))
     start = time.monotonic()
-    outbox.offer(make_result())
-    wait_until(lambda: outbox.account()["failed"] == 1)
-    outbox.close()
+    worker.offer(make_result())
+    wait_until(lambda: worker.account()["failed"] == 1)
+    worker.close()
     assert time.monotonic() - start < 5
-    assert "in 2 attempts" in outbox.account()["last_error"]
-    assert "geheim" not in str(outbox.account())
+    assert "in 2 attempts" in worker.account()["last_error"]
+    assert "geheim" not in str(worker.account())
     if scheme == "http":
-        assert re.search(error, outbox.account()["last_error"])
+        assert re.search(error, worker.account()["last_error"])
     wait_until(lambda: not [t for t in threading.enumerate() if t.name == "http-request"])  # none is left behind
     assert threading.active_count() <= before + 3
 
@@ -553,12 +553,12 @@ def test_webhook_follows_no_redirect(hook: Any, talk_to: Callable[[Talk], int], 
     answer = (
         f"HTTP/1.1 {code} x\r\nLocation: http://localhost:{hook.server_port}/?token=geheim\r\nContent-Length: 0\r\n\r\n"
     )
-    outbox = Outbox(Webhook(f"http://me:geheim@127.0.0.1:{talk_to(_says(answer.encode()))}/in"))
-    outbox.offer(make_result())
-    outbox.close()
+    worker = SinkWorker(Webhook(f"http://me:geheim@127.0.0.1:{talk_to(_says(answer.encode()))}/in"))
+    worker.offer(make_result())
+    worker.close()
     assert not hook.got
-    assert outbox.account()["failed"] == 1
-    assert f"redirects (HTTP {code}) to http://localhost:{hook.server_port}/?token=…" in outbox.account()["last_error"]
+    assert worker.account()["failed"] == 1
+    assert f"redirects (HTTP {code}) to http://localhost:{hook.server_port}/?token=…" in worker.account()["last_error"]
 
 
 def test_webhook_verifies_tls(hook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -614,14 +614,14 @@ def test_webhook_that_is_away_costs_one_attempt_for_each_result(hook: Any) -> No
 
 def test_webhook_stops_waiting_when_the_run_ends(hook: Any) -> None:
     hook.codes = [500] * 100
-    outbox = Outbox(Webhook(f"http://127.0.0.1:{hook.server_port}/in", first_delay=60), patience=0.3)
+    worker = SinkWorker(Webhook(f"http://127.0.0.1:{hook.server_port}/in", first_delay=60), patience=0.3)
     for number in range(10):
-        outbox.offer(make_result(number))
+        worker.offer(make_result(number))
     start = time.monotonic()
-    outbox.close()
+    worker.close()
     assert time.monotonic() - start < 3
-    assert adds_up(outbox.account())
-    assert outbox.account()["dropped_by_cause"] == {"closed": 9}
+    assert adds_up(worker.account())
+    assert worker.account()["dropped_by_cause"] == {"closed": 9}
 
 
 def test_secrets_come_from_the_environment_and_from_files(
@@ -630,13 +630,13 @@ def test_secrets_come_from_the_environment_and_from_files(
     monkeypatch.setenv("LINE_PASSWORD", "a/b?c#d@e %")
     (tmp_path / "token").write_text("tok-äöü-1234567\n", encoding="utf-8")
     uri = f"HTTP://me:${{LINE_PASSWORD}}@127.0.0.1:{hook.server_port}/hook/${{file:{tmp_path / 'token'}}}"
-    outbox = Outbox(open_sink(uri))
-    outbox.offer(make_result())
-    outbox.close()
+    worker = SinkWorker(open_sink(uri))
+    worker.offer(make_result())
+    worker.close()
     [(_, _, authorization, path)] = hook.got
     assert base64.b64decode(authorization.removeprefix("Basic ")).decode() == "me:a/b?c#d@e %"
     assert unquote(path) == "/hook/tok-äöü-1234567"
-    assert "tok-" not in str(outbox.account())
+    assert "tok-" not in str(worker.account())
 
 
 def test_schema_is_documented_field_by_field() -> None:

@@ -14,11 +14,11 @@ import pytest
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SourceError
-from edgead.images import encode_png
+from edgead.images import PixelFormat, encode_png
 from edgead.manifest import ImageSizes
-from edgead.runtime.health import Health, Limits, limits_from
+from edgead.runtime.health import Health, HealthLimits, limits_from
 from edgead.runtime.inspector import Inspector
-from edgead.runtime.sources import Captured, LiveSource, open_source, redact
+from edgead.runtime.sources import Captured, LiveSource, Source, open_source, redact
 from edgead.runtime.sources import live as live_module
 from edgead.runtime.sources.csi import csi_pipeline
 from edgead.runtime.sources.python import IterableSource, SyntheticSource
@@ -61,7 +61,7 @@ def test_what_is_not_there_is_named_without_credentials(uri: str, says: str, cap
 
 
 def test_options_of_a_uri_are_checked() -> None:
-    with pytest.raises(ConfigError, match=r"no option 'speed'; there is width"):
+    with pytest.raises(ConfigError, match=r"Unknown option 'speed' of synthetic:.*Available: width"):
         open_source("synthetic:?speed=3")
     with pytest.raises(ConfigError, match="fps must be a number"):
         open_source("synthetic:?fps=fast")
@@ -99,14 +99,22 @@ def test_synthetic_frames_are_the_same_for_the_same_seed() -> None:
 
 
 def test_plugin_brings_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[PixelFormat] = []
+
     class Plugin:
         name = "vendor"
 
         def load(self) -> Any:
-            return lambda uri: IterableSource([], name=uri)
+            return self.open
+
+        def open(self, uri: str, pixels: PixelFormat) -> Source:
+            given.append(pixels)
+            return IterableSource([], name=uri)
 
     monkeypatch.setattr(metadata, "entry_points", lambda group: [Plugin()] if group == "edgead.sources" else [])
-    assert open_source("vendor://serial").name == "vendor://serial"
+    wanted = PixelFormat(12, (0.2, 1.4))
+    assert open_source("vendor://serial", wanted).name == "vendor://serial"
+    assert given == [wanted]
 
 
 def test_watched_folder_gives_each_whole_file_once(tmp_path: Path, inspector: Inspector) -> None:
@@ -207,7 +215,7 @@ def test_health_names_black_blurred_and_frozen(inspector: Inspector) -> None:
 @pytest.mark.parametrize("trained", [None, (1.30, 1.34), (1.0, 1.0)])
 def test_frames_that_change_their_shape_are_not_judged(trained: tuple[float, float] | None) -> None:
     noticed: list[str] = []
-    limits = Limits(aspects=trained, blurred_below=0, frozen_after=0)
+    limits = HealthLimits(aspects=trained, blurred_below=0, frozen_after=0)
     health = Health(limits, lambda name, text: noticed.append(name))
 
     def check(width: int, height: int) -> str:
@@ -220,11 +228,11 @@ def test_frames_that_change_their_shape_are_not_judged(trained: tuple[float, flo
 
 
 def test_aspect_that_was_trained_is_judged_whatever_came_before() -> None:
-    health = Health(Limits(aspects=(1.3, 1.35), blurred_below=0, frozen_after=0))
+    health = Health(HealthLimits(aspects=(1.3, 1.35), blurred_below=0, frozen_after=0))
     shapes = [(480, 1920), (480, 640), (480, 1920)]
     causes = [health.check(np.full((*shape, 3), 90, np.uint8), NOISE[0], 0.0)[0] for shape in shapes]
     assert causes == ["", "", ""]  # it began with 1920×480, which is only reported
-    strict = Health(Limits(aspects=(1.3, 1.35), refuse_untrained=True, blurred_below=0, frozen_after=0))
+    strict = Health(HealthLimits(aspects=(1.3, 1.35), refuse_untrained=True, blurred_below=0, frozen_after=0))
     causes = [strict.check(np.full((*shape, 3), 90, np.uint8), NOISE[0], 0.0)[0] for shape in shapes]
     assert causes == ["untrained", "", "untrained"]
 
@@ -252,7 +260,7 @@ def test_camera_that_comes_back_with_another_aspect_is_unknown(inspector: Inspec
 
 def test_health_checks_can_be_turned_off() -> None:
     flat = np.zeros((64, 64, 3), np.uint8)
-    off = Health(Limits(dark=True, blurred_below=0, frozen_after=0, sharpness=9.0))
+    off = Health(HealthLimits(dark=True, blurred_below=0, frozen_after=0, sharpness=9.0))
     assert [off.check(flat, flat, now)[0] for now in (0.0, 100.0)] == ["", ""]
 
 

@@ -11,7 +11,6 @@ import resource
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,10 +23,11 @@ from test_engines import odd_graph
 
 from edgead.bundle import Bundle, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError
+from edgead.files import file_lock
 from edgead.runtime.engines import Opening, tensorrt_engine
 from edgead.runtime.engines.cuda import Gpu
 from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings, trtexec_line
-from edgead.runtime.engines.tensorrt_cache import CachedPlan, find_plan, locked
+from edgead.runtime.engines.tensorrt_cache import CachedPlan, find_plan
 from edgead.runtime.engines.tensorrt_process import build_in_process
 
 pytestmark = needs_rtx
@@ -252,7 +252,7 @@ def test_a_plan_that_does_not_load_is_left_to_the_process_that_builds(
     old, part = plan.read(Listener()), Path(plan.request.plan)
     part.write_bytes(b"half of the new one")
     other = contextlib.ExitStack()
-    other.enter_context(locked(plan.path.with_suffix(".lock"), Listener()))
+    other.enter_context(file_lock(plan.path.with_suffix(".lock"), lambda: None))
 
     class Other(Listener):
         """Hears that it is waited for, and ends."""
@@ -315,15 +315,6 @@ def test_a_killed_process_takes_its_builder_along_and_blocks_no_one(
     Path(plan.request.plan).write_bytes(b"what a killed builder may leave")
     plan.read(Listener())
     assert sorted(Path(name).suffix for name in left(tmp_path)) == [".json", ".plan", ".timing"]
-
-
-def test_a_lock_that_no_one_holds_is_free(tmp_path: Path) -> None:
-    path = tmp_path / "x.lock"
-    path.write_text("left behind")
-    console, start = Listener(), time.monotonic()
-    with locked(path, console):
-        assert console.said == []
-    assert time.monotonic() - start < 1
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(line_bundle: Path, shim: Path, tmp_path: Path) -> None:

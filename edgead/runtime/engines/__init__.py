@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.errors import ConfigError, DeviceError, EdgeadError
+from edgead.settings import parse_settings, split_settings
 
 if TYPE_CHECKING:
     from edgead.runtime.engines.checked import CheckedEngine
@@ -27,7 +27,6 @@ ENGINES = {
 }
 CPU_MODEL = "model.cpu.onnx"
 """What an INT8 bundle may hold beside its graph: the form that ONNX Runtime's CPU engine likes."""
-SWITCH = {"on": True, "off": False}
 
 T = TypeVar("T")
 
@@ -73,7 +72,7 @@ class Opening:
 def open_engine(name: str, bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> CheckedEngine:
     """Open a bundle's graph on the engine `name`; for ``"auto"`` on the fastest one that gives the golden outputs.
 
-    `edgead.runtime.golden.open_proven` also checks that an engine that you name gives them.
+    `edgead.runtime.golden.open_validated` also checks that an engine that you name gives them.
 
     Args:
         name: of `ENGINES`, with settings after a colon where the engine has any.
@@ -108,32 +107,20 @@ def open_engine(name: str, bundle: Bundle, *, batch: int = 1, console: Console |
 
 
 def _split(kind: str, text: str) -> dict[str, str]:
-    pairs = [part.partition("=") for part in text.split(",") if part]
-    if not all(equals and value for _, equals, value in pairs):
-        raise ConfigError(f"The settings of an engine are {kind}:NAME=VALUE,NAME=VALUE; not '{text}'.")
-    return {key.strip(): value.strip() for key, _, value in pairs}
+    usage = f"{kind}:NAME=VALUE,NAME=VALUE"
+    found = split_settings((part for part in text.split(",") if part), usage)
+    if "" in found.values():
+        raise ConfigError(f"Settings are written {usage}, not '{text}'.")
+    return found
 
 
 def read_settings(kind: type[T], engine: str, given: Mapping[str, str]) -> T:
-    """Make an engine's settings, a dataclass whose fields are int, str or bool (``on``, ``off``), from text.
+    """Make an engine's settings, a dataclass, from text.
 
     Raises:
         ConfigError: there is no such setting, or its value is of another type or refused by the dataclass.
     """
-    fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(kind)  # type: ignore[arg-type]
-    defaults: dict[str, Any] = {each.name: each.default for each in fields}
-    values: dict[str, Any] = {}
-    for name, text in given.items():
-        if name not in defaults:
-            has = f"It has: {', '.join(defaults)}." if defaults else "It has none."
-            raise ConfigError(f"The engine {engine} has no setting '{name}'. {has}")
-        try:
-            default = defaults[name]
-            values[name] = SWITCH[text] if isinstance(default, bool) else type(default)(text)
-        except (KeyError, ValueError) as error:
-            wanted = "on or off" if isinstance(defaults[name], bool) else "a whole number"
-            raise ConfigError(f"{engine}:{name} must be {wanted}, not '{text}'.") from error
-    return kind(**values)
+    return kind(**parse_settings(kind, given, f"the engine {engine}"))
 
 
 @dataclass(frozen=True)

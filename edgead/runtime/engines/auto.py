@@ -25,7 +25,7 @@ from edgead.runtime.engines import CPU_MODEL, Engine, first_line
 from edgead.runtime.engines.checked import CheckedEngine
 from edgead.runtime.engines.cuda import find_gpu
 from edgead.runtime.engines.onnxruntime_cuda import is_for_gpus
-from edgead.runtime.golden import open_proven
+from edgead.runtime.golden import open_validated
 
 CANDIDATES = {
     "onnxruntime": "onnxruntime",
@@ -78,10 +78,10 @@ def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = No
     chosen = remembered.get(key, {}).get("engine")
     if chosen in installed:
         try:
-            return open_proven(str(chosen), bundle, batch=batch, console=console)
+            return open_validated(str(chosen), bundle, batch=batch, console=console)
         except EdgeadError as error:
             console.say(f"{chosen} was the fastest engine here: {first_line(error)} Measuring again.")
-    engines, reasons = open_good(bundle, installed, batch, console)
+    engines, reasons = open_agreeing(bundle, installed, batch, console)
     times = time_engines(engines, bundle.golden().frames, ROUNDS if len(engines) > 1 else 1, reasons)
     fastest = min(times, key=lambda name: times[name], default="")
     for name, engine in engines.items():
@@ -96,7 +96,7 @@ def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = No
     return engines[fastest]
 
 
-def open_good(
+def open_agreeing(
     bundle: Bundle, names: Sequence[str], batch: int = 1, console: Console | None = None
 ) -> tuple[dict[str, CheckedEngine], dict[str, str]]:
     """Open those of the engines that give a bundle's golden outputs here, and say of the others why they do not."""
@@ -104,7 +104,7 @@ def open_good(
     reasons: dict[str, str] = {}
     for name in names:
         try:
-            engines[name] = open_proven(name, bundle, batch=batch, console=console)
+            engines[name] = open_validated(name, bundle, batch=batch, console=console)
         except EdgeadError as error:
             reasons[name] = first_line(error)
     return engines, reasons

@@ -97,20 +97,20 @@ class OnnxRuntimeCudaEngine:
     ) -> None:
         self.name, self.exact = f"onnxruntime-{device}", provider_options.get("use_tf32") != "1"
         session = open_session(model, provider, provider_options, content=content)
-        self._lanes = {count: _Lane(session, (count, *size, channels), device) for count in batches}
+        self._buffers = {count: _DeviceBuffers(session, (count, *size, channels), device) for count in batches}
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         scores = np.empty(len(frames), np.float32)
         maps = np.empty(frames.shape[:3], np.float32)
-        for start, stop, size in split_batch(len(frames), list(self._lanes)):
-            self._lanes[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
+        for start, stop, size in split_batch(len(frames), list(self._buffers)):
+            self._buffers[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
         return scores, maps
 
     def close(self) -> None:
-        self._lanes = {}
+        self._buffers = {}
 
 
-class _Lane:
+class _DeviceBuffers:
     """What runs one fixed number of frames: its buffers, their binding, and the number of its CUDA graph."""
 
     def __init__(self, session: Any, shape: tuple[int, int, int, int], device: str) -> None:
@@ -142,7 +142,7 @@ class _Lane:
             raise DeviceError(f"ONNX Runtime failed: {first_line(error)}") from error
 
     def run(self, frames: NDArray[np.uint8], scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
-        """Infer on no more frames than the lane has; scores and maps are written."""
+        """Infer on no more frames than the buffers has; scores and maps are written."""
         count = len(frames)
         np.copyto(self._frames[:count], frames)
         self._values["frames"].update_inplace(self._frames)

@@ -6,13 +6,13 @@ import contextlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
-from edgead.errors import BundleError, ConfigError, DeviceError, require
+from edgead.errors import BundleError, DeviceError, require
 from edgead.runtime.engines import Opening, cpu_model, first_line, read_settings
 from edgead.runtime.engines.onnx_nodes import describe_refusal
 
@@ -27,11 +27,7 @@ class OpenVinoSettings:
             then takes longer.
     """
 
-    hint: str = "latency"
-
-    def __post_init__(self) -> None:
-        if self.hint not in ("latency", "throughput"):
-            raise ConfigError(f"openvino:hint is latency or throughput, not '{self.hint}'.")
+    hint: Literal["latency", "throughput"] = "latency"
 
 
 def open_exact(bundle: Bundle, opening: Opening) -> OpenVinoEngine:

@@ -7,20 +7,18 @@ KEY.lock   held by the process that builds it; the system frees it when that pro
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
-from edgead.files import sha256, write_json
+from edgead.files import file_lock, sha256, write_json
 from edgead.home import cache_folder
 from edgead.runtime.engines.cuda import Gpu
 from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings, is_strong, trtexec_line
@@ -66,7 +64,8 @@ class CachedPlan:
             return plan
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with locked(self.path.with_suffix(".lock"), console):
+            busy = partial(console.say, "Another process is building this engine; waiting for it.")
+            with file_lock(self.path.with_suffix(".lock"), busy):
                 if plan := self._load(refused):  # another process has built it
                     return plan
                 self._discard()
@@ -154,15 +153,3 @@ def find_plan(
 
 def _digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-@contextlib.contextmanager
-def locked(path: Path, console: Console) -> Iterator[None]:
-    """Hold a lock that one process has at a time; wait for it where another has it."""
-    with path.open("wb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.say("Another process is building this engine; waiting for it.")
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield  # closing the file frees the lock, and so does the end of the process

@@ -157,7 +157,7 @@ class TensorRtEngine:
             raise _not_loaded(trt, self._logger)
         _check_signature(trt, self._engine, (*size, channels))
         mapped = cuda.integrated if settings.mapped == "auto" else settings.mapped == "on"
-        self._lanes: dict[int, _Lane] = {}
+        self._buffers: dict[int, _DeviceBuffers] = {}
         for profile in range(self._engine.num_optimization_profiles):
             _, _, most = self._engine.get_tensor_profile_shape("frames", profile)
             context = self._engine.create_execution_context()
@@ -169,23 +169,23 @@ class TensorRtEngine:
             if profile and not context.set_optimization_profile_async(profile, cuda.handle):
                 raise DeviceError(f"TensorRT does not take the engine's profile {profile}: {last_error(self._logger)}.")
             shape = (most[0], *size, channels)
-            self._lanes[most[0]] = _Lane(context, self._logger, shape, cuda, mapped, settings.cuda_graph)
+            self._buffers[most[0]] = _DeviceBuffers(context, self._logger, shape, cuda, mapped, settings.cuda_graph)
 
     @property
     def recorded(self) -> bool:
         """Whether every frame is one launch of a CUDA graph."""
-        return all(lane.graph is not None for lane in self._lanes.values())
+        return all(buffers.graph is not None for buffers in self._buffers.values())
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         self._cuda.use_device()
         scores = np.empty(len(frames), np.float32)
         maps = np.empty(frames.shape[:3], np.float32)
-        for start, stop, size in split_batch(len(frames), list(self._lanes)):
-            self._lanes[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
+        for start, stop, size in split_batch(len(frames), list(self._buffers)):
+            self._buffers[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
         return scores, maps
 
     def close(self) -> None:
-        self._lanes = {}
+        self._buffers = {}
         self._engine = self._runtime = None
         self._cuda.close()
 
@@ -223,7 +223,7 @@ def _check_signature(trt: Any, engine: Any, frame: tuple[int, int, int]) -> None
             )
 
 
-class _Lane:
+class _DeviceBuffers:
     """What runs one fixed number of frames: a context, its buffers, and their CUDA graph.
 
     Args:
@@ -282,7 +282,7 @@ class _Lane:
         return captured.graph
 
     def run(self, frames: NDArray[np.uint8], scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
-        """Infer on no more frames than the lane has; scores and maps are written."""
+        """Infer on no more frames than the buffers has; scores and maps are written."""
         count = len(frames)
         np.copyto(self._host["frames"][:count], frames)
         if self.graph is None:

@@ -1,6 +1,6 @@
 """Where results go. `open_sink` makes a sink from its URI; docs/sinks.md has the table.
 
-A sink is called by one thread. It is wrapped in an `edgead.runtime.outbox.Outbox`, which has the queue and the account.
+One thread calls a sink: that of its `edgead.runtime.sink_worker.SinkWorker`, which has the queue and the account.
 """
 
 from __future__ import annotations

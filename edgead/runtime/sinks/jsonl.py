@@ -10,12 +10,12 @@ from types import TracebackType
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import LineFile
 from edgead.runtime.sinks.sink import BaseSink
-from edgead.runtime.sources.uri import split_options
+from edgead.runtime.sources.uri import NoOptions, split_options
 
 
 def open_jsonl(uri: str) -> JsonLines:
     """``jsonl:FILE``, or ``jsonl:-`` for standard output."""
-    name, _ = split_options(uri, {})
+    name, _ = split_options(uri, NoOptions)
     return JsonLines(name)
 
 

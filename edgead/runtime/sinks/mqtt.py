@@ -10,9 +10,10 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from edgead.errors import ConfigError, require
 from edgead.home import state_folder
@@ -20,13 +21,23 @@ from edgead.redaction import printable, redact
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sinks.sqlite import Transactions, connect
+from edgead.runtime.sources.uri import parse_options
 
 WINDOW = 20
 """Messages that may be on their way to the broker without its acknowledgement."""
 MOST_STORED = 100_000
 """Results kept while the broker is away; above that the oldest are given up."""
-_OPTIONS = ("store", "ca", "cert", "key")
 _log = logging.getLogger("edgead")
+
+
+@dataclass(frozen=True)
+class MqttOptions:
+    """Options of ``mqtt://``: files. See `MqttSink`."""
+
+    store: str = ""
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
 
 
 def open_mqtt(uri: str) -> MqttSink:
@@ -36,20 +47,18 @@ def open_mqtt(uri: str) -> MqttSink:
         ConfigError: no topic, an unknown option, or a store that another process uses.
     """
     parts = urlsplit(uri)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
     topic = unquote(parts.path).strip("/")
     if not parts.hostname or not topic or "#" in uri or "#" in topic or "+" in topic or not topic.isprintable():
         raise ConfigError(f"{redact(uri)} must name a host and a topic without + and #, as in mqtt://HOST/TOPIC.")
-    if options.keys() - set(_OPTIONS):
-        raise ConfigError(f"{redact(uri)}: the options are {', '.join(_OPTIONS)}.")
+    options = parse_options(uri, parts.query, MqttOptions)
     return MqttSink(
         parts.hostname,
         parts.port or (8883 if parts.scheme == "mqtts" else 1883),
         topic,
         user=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
-        tls={name: options.get(name) for name in ("ca", "cert", "key")} if parts.scheme == "mqtts" else None,
-        store=Path(options["store"]) if "store" in options else None,
+        tls={"ca": options.ca, "cert": options.cert, "key": options.key} if parts.scheme == "mqtts" else None,
+        store=Path(options.store) if options.store else None,
     )
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections import deque
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,18 @@ from edgead.images import draw_overlay, encode_png
 from edgead.redaction import redact
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.sink import BaseSink, LeftOut
-from edgead.runtime.sources.uri import number, split_options
+from edgead.runtime.sources.uri import split_options
 
-_DEFAULTS = {"max_mb": "1000", "per_minute": "60", "verdicts": "FAIL,UNKNOWN"}
 _OURS = re.compile(r"(\d{8}T\d{6,}-.*?)(?:\.overlay|\.depth)?\.(?:json|png)")
+
+
+@dataclass(frozen=True)
+class RejectOptions:
+    """Options of ``rejects:``, see `RejectFolder`. `max_mb` is in megabytes."""
+
+    max_mb: float = 1000.0
+    per_minute: float = 60.0
+    verdicts: tuple[str, ...] = ("FAIL", "UNKNOWN")
 
 
 def open_rejects(uri: str) -> RejectFolder:
@@ -32,14 +41,14 @@ def open_rejects(uri: str) -> RejectFolder:
     Raises:
         ConfigError: an unknown option or verdict, or a limit that would keep nothing.
     """
-    name, options = split_options(uri, _DEFAULTS)
-    verdicts = options["verdicts"].upper().split(",")
-    if not set(verdicts) <= {verdict.value for verdict in Verdict}:
-        raise ConfigError(f"{redact(uri)}: verdicts are PASS, FAIL and UNKNOWN; not {options['verdicts']}.")
-    largest, most = number(uri, options, "max_mb") * 1e6, number(uri, options, "per_minute")
-    if not largest or not most:
+    name, options = split_options(uri, RejectOptions)
+    verdicts = [verdict.upper() for verdict in options.verdicts]
+    if not verdicts or not set(verdicts) <= {verdict.value for verdict in Verdict}:
+        raise ConfigError(f"{redact(uri)}: verdicts are PASS, FAIL and UNKNOWN; not {','.join(options.verdicts)}.")
+    if not options.max_mb or not options.per_minute:
         raise ConfigError(f"{redact(uri)}: max_mb and per_minute must be above 0.")
-    return RejectFolder(Path(name), round(largest), most, [Verdict(verdict) for verdict in verdicts])
+    most_bytes = round(options.max_mb * 1e6)
+    return RejectFolder(Path(name), most_bytes, options.per_minute, [Verdict(verdict) for verdict in verdicts])
 
 
 class RejectFolder(BaseSink):

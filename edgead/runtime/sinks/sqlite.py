@@ -13,7 +13,7 @@ from pathlib import Path
 from edgead.errors import ConfigError
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.sink import BaseSink
-from edgead.runtime.sources.uri import split_options
+from edgead.runtime.sources.uri import NoOptions, split_options
 
 RETRY_FOR = 10.0
 """Seconds for which a database that is locked, or on a full disk, is tried again."""
@@ -41,7 +41,7 @@ def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Opened by one thread and used by another; the outbox sees to it that they take turns.
+        # Opened by one thread and used by another; the worker sees to it that they take turns.
         patience = _BUSY if exclusive else RETRY_FOR
         connection = sqlite3.connect(path, check_same_thread=False, timeout=patience, isolation_level=None)
         if exclusive:
@@ -106,7 +106,7 @@ class Transactions:
 
 def open_sqlite(uri: str) -> SqliteSink:
     """``sqlite:FILE``."""
-    name, _ = split_options(uri, {})
+    name, _ = split_options(uri, NoOptions)
     return SqliteSink(Path(name))
 
 

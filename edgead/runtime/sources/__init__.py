@@ -2,7 +2,7 @@
 
 A source is a context manager and an iterator of `Captured`. It is read by one thread; only `stop` is called by
 another. A frame that cannot be had is given as an error, never left out. Which frames are dropped when they come
-faster than they can be inspected is not decided here but in `edgead.runtime.inbox`.
+faster than they can be inspected is not decided here but in `edgead.runtime.frame_queue`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ FORMS = (
     "genicam:, watch:DIR, replay:DIR or synthetic:"
 )
 PLUGINS = "edgead.sources"
-"""Group of entry points that bring more schemes: ``name = module:function``, the function takes the URI."""
+"""Group of entry points that bring more schemes: ``name = module:function``. The function takes the URI and a
+`PixelFormat`, as those of the built-in schemes do."""
 
 _SCHEMES = {
     "v4l2": "edgead.runtime.sources.v4l2:open_v4l2",
@@ -97,7 +98,7 @@ def _open(uri: str, pixels: PixelFormat) -> Source:
         return source
     for plugin in metadata.entry_points(group=PLUGINS):
         if plugin.name == scheme:
-            brought: Source = plugin.load()(uri)
+            brought: Source = plugin.load()(uri, pixels)
             return brought
     if "://" in uri:
         raise SourceError(f"The source '{scheme}://…' is not supported; give {FORMS}.")

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from edgead.errors import ConfigError, SourceError
 from edgead.images import COLOUR, PixelFormat, cv2
 from edgead.runtime.sources.live import Capture, LiveSource
 from edgead.runtime.sources.source import Source
-from edgead.runtime.sources.uri import number, split_options
+from edgead.runtime.sources.uri import split_options
+
+
+@dataclass(frozen=True)
+class CsiOptions:
+    """Options of ``csi://``: pixels, and frames per second."""
+
+    width: int = 1920
+    height: int = 1080
+    fps: int = 30
 
 
 def open_csi(uri: str, pixels: PixelFormat = COLOUR) -> Source:
@@ -15,17 +26,16 @@ def open_csi(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     Raises:
         SourceError: OpenCV has no GStreamer, or there is no such camera.
     """
-    sensor, options = split_options(uri, {"width": "1920", "height": "1080", "fps": "30"})
+    sensor, options = split_options(uri, CsiOptions)
     if not sensor.isdecimal():
         raise ConfigError(f"{uri}: the sensor must be a number, as in csi://0.")
-    width, height, fps = (int(number(uri, options, name)) for name in ("width", "height", "fps"))
     lib = cv2()
     if not lib.videoio_registry.hasBackend(lib.CAP_GSTREAMER):
         raise SourceError(
             f"{uri} needs an OpenCV with GStreamer; the installed one ({lib.__version__}) is built without it.\n"
             "On a Jetson the system's has it:  pip uninstall opencv-python-headless; sudo apt install python3-opencv"
         )
-    pipeline = csi_pipeline(int(sensor), width, height, fps)
+    pipeline = csi_pipeline(int(sensor), options.width, options.height, options.fps)
 
     def opener() -> Capture:
         capture: Capture = lib.VideoCapture(pipeline, lib.CAP_GSTREAMER)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.errors import SourceError, require
-from edgead.images import Frame, PixelFormat, cv2, to_frame
+from edgead.images import COLOUR, Frame, PixelFormat, cv2, to_frame
 from edgead.runtime.sources.live import LiveSource
 from edgead.runtime.sources.source import Source
-from edgead.runtime.sources.uri import number, split_options
+from edgead.runtime.sources.uri import split_options
 
 VARIABLE = "GENICAM_GENTL64_PATH"
 """Folders of producers; the makers' installers set it."""
@@ -28,7 +29,15 @@ _BAYER = {"BayerRG": "BayerBG", "BayerGB": "BayerGR", "BayerGR": "BayerGB", "Bay
 _lock = threading.Lock()
 
 
-def open_genicam(uri: str) -> Source:
+@dataclass(frozen=True)
+class GenicamOptions:
+    """Options of ``genicam:``: the camera's serial number, and seconds to wait for a frame."""
+
+    serial: str = ""
+    timeout: float = 5.0
+
+
+def open_genicam(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``genicam:///opt/maker/producer.cti?serial=…``; without a file, the producers in GENICAM_GENTL64_PATH.
 
     Options: ``serial`` of the camera (the first one found where left out) and ``timeout``, seconds to wait for a frame.
@@ -37,8 +46,7 @@ def open_genicam(uri: str) -> Source:
         MissingDependencyError: harvesters is not installed.
         SourceError: no producer, or no such camera.
     """
-    rest, options = split_options(uri, {"serial": "", "timeout": "5"})
-    timeout = number(uri, options, "timeout")
+    rest, options = split_options(uri, GenicamOptions)
     producers = (rest,) if rest else _installed_producers()
     missing = [name for name in producers if not Path(name).is_file()]
     if missing or not producers:
@@ -47,13 +55,13 @@ def open_genicam(uri: str) -> Source:
             f"The camera's maker brings one (a .cti file): name it, or its folder in {VARIABLE}."
         )
     harvester = _open_producers(producers)
-    wanted = {"serial_number": options["serial"]} if options["serial"] else 0
+    wanted = {"serial_number": options.serial} if options.serial else 0
     reasons: list[str] = []
 
     def opener() -> GenicamCapture:
-        return GenicamCapture(harvester, wanted, timeout, reasons)
+        return GenicamCapture(harvester, wanted, options.timeout, reasons)
 
-    name = f"genicam:{options['serial'] or rest}"
+    name = f"genicam:{options.serial or rest}"
     return LiveSource(name, opener, lambda: f"{uri} cannot be opened: {reasons[-1]}", local=True)
 
 

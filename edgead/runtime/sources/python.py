@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from edgead.errors import ConfigError
 from edgead.images import COLOUR, Frame, PixelFormat
 from edgead.runtime.sources.source import Captured, FrameSource, Source
-from edgead.runtime.sources.uri import number, split_options
+from edgead.runtime.sources.uri import split_options
 
 
 class IterableSource(FrameSource):
@@ -86,12 +87,20 @@ class SyntheticSource(FrameSource):
             frame_id += 1
 
 
+@dataclass(frozen=True)
+class SyntheticOptions:
+    """Options of ``synthetic:``. No limit on rate or number of frames where 0."""
+
+    width: int = 640
+    height: int = 480
+    fps: float = 0.0
+    frames: int = 0
+    seed: int = 0
+
+
 def open_synthetic(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``synthetic:?width=640&height=480&fps=25&frames=1000&seed=0``."""
-    defaults = {"width": "640", "height": "480", "fps": "0", "frames": "0", "seed": "0"}
-    _, options = split_options(uri, defaults)
-    values = {name: number(uri, options, name) for name in defaults}
-    height, width = int(values["height"]), int(values["width"])
-    if min(height, width) < 1:
+    _, options = split_options(uri, SyntheticOptions)
+    if min(options.height, options.width) < 1:
         raise ConfigError(f"{uri}: width and height must be at least 1.")
-    return SyntheticSource((height, width), values["fps"], int(values["frames"]), int(values["seed"]))
+    return SyntheticSource((options.height, options.width), options.fps, options.frames, options.seed)

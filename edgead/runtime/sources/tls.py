@@ -55,6 +55,7 @@ def split_tls(uri: str) -> tuple[str, Tls]:
     if scheme_of(uri).removeprefix("av+") not in SECURE:
         return uri, Tls()
     address, _, query = uri.partition("?")
+    # Not `parse_options`: what is not ours belongs to the camera, and stays as it was written.
     fields = [field.partition("=") for field in query.split("&") if field]
     ours = {name: unquote(value) for name, _, value in fields if name in _OPTIONS}
     rest = "&".join("".join(field) for field in fields if field[0] not in _OPTIONS)

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from edgead.errors import ConfigError
 from edgead.redaction import printable, redact, remember_secret
+from edgead.settings import parse_settings
 
-__all__ = ["complete", "fill_secrets", "number", "redact", "refuse_bare_address", "scheme_of", "split_options"]
+__all__ = [
+    "NoOptions",
+    "complete",
+    "fill_secrets",
+    "parse_options",
+    "redact",
+    "refuse_bare_address",
+    "scheme_of",
+    "split_options",
+]
 
+T = TypeVar("T")
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+):")
 _NETWORK = re.compile(r"(?:av\+)?(?:rtsps?|https?)|mqtts?")
 _SECRET = re.compile(r"\$\{(?:(?P<file>file:[^}]*)|(?P<name>\w+))\}")
@@ -110,35 +123,32 @@ def _read_secret(found: re.Match[str]) -> str:
         raise ConfigError(f"The secret in {printable(str(path))} cannot be read: {why}.") from error
 
 
-def split_options(uri: str, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a URI that takes none."""
+
+
+def split_options(uri: str, kind: type[T]) -> tuple[str, T]:
     """Split ``scheme:rest?name=value&…`` into the rest and its options.
 
     Args:
         uri: with or without ``//`` after the scheme.
-        known: the options that there are, with their defaults.
+        kind: a dataclass of the options with their defaults. Its numbers are finite and not negative.
 
     Raises:
-        ConfigError: an option that there is not.
+        ConfigError: an unknown option, or a value of the wrong type. The error shows nothing that may be a password.
     """
     rest, _, query = uri.partition(":")[2].removeprefix("//").partition("?")
-    given = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = given.keys() - known.keys()
-    if unknown:
-        name = printable(min(unknown)) if min(unknown).isidentifier() else "…"
-        raise ConfigError(f"{redact(uri)}: there is no option '{name}'; there is {', '.join(known) or 'none'}.")
-    return rest, {**known, **given}
+    return rest, parse_options(uri, query, kind)
 
 
-def number(uri: str, options: Mapping[str, str], name: str) -> float:
-    """Return an option as a number that is not negative.
-
-    Raises:
-        ConfigError: it is not one.
-    """
-    try:
-        value = float(options[name])
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise ConfigError(f"{redact(uri)}: {name} must be a number from 0 on, not '{options[name]}'.")
-    return value
+def parse_options(uri: str, query: str, kind: type[T]) -> T:
+    """Parse the options ``name=value&…`` of a URI. See `split_options`."""
+    owner = redact(uri)
+    given = parse_qsl(query, keep_blank_values=True)
+    texts = {name if name.isidentifier() else "…": value for name, value in given}
+    values = parse_settings(kind, texts, owner, what="option")
+    for name, value in values.items():
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise ConfigError(f"{owner}: {name} must be a number from 0 on, not '{texts[name]}'.")
+    return kind(**values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from edgead.images import COLOUR, PixelFormat, cv2
 from edgead.runtime.sources.live import CameraSource, Capture, LiveSource
 from edgead.runtime.sources.mjpeg import decode_picture
 from edgead.runtime.sources.source import Source
-from edgead.runtime.sources.uri import number, split_options
+from edgead.runtime.sources.uri import split_options
 
 _JPEG = ("MJPG", "JPEG")
 _FORMAT = {
@@ -41,6 +42,25 @@ _CONTROLS = {
 _log = logging.getLogger("edgead")
 
 
+@dataclass(frozen=True)
+class V4l2Options:
+    """Options of ``v4l2://``: what is asked of the camera; the rest stays as it is."""
+
+    fourcc: str = ""
+    width: float | None = None
+    height: float | None = None
+    fps: float | None = None
+    exposure: float | None = None
+    white_balance: float | None = None
+    focus: float | None = None
+    gain: float | None = None
+    brightness: float | None = None
+    contrast: float | None = None
+    saturation: float | None = None
+    sharpness: float | None = None
+    zoom: float | None = None
+
+
 class Wish(NamedTuple):
     """One property of a camera: the option, OpenCV's name of it and the value that is wanted."""
 
@@ -56,7 +76,7 @@ def open_v4l2(uri: str, pixels: PixelFormat = COLOUR) -> Source:
         ConfigError: an option that cannot be used.
         SourceError: no such camera, or it does not take what is asked of it.
     """
-    device, options = split_options(uri, dict.fromkeys([*_FORMAT, *_CONTROLS], ""))
+    device, options = split_options(uri, V4l2Options)
     target: int | str = int(device) if device.isdecimal() else device
     if isinstance(target, int) and target >= MOST_CAMERAS:
         raise SourceError(f"There is no camera {device}; the numbers are 0 to {MOST_CAMERAS - 1}.")
@@ -89,7 +109,7 @@ def open_number(number: int) -> Source:
 _SEE = "Is it connected, and free?  See:  v4l2-ctl --list-devices"
 
 
-def read_wishes(uri: str, options: dict[str, str]) -> list[Wish]:
+def read_wishes(uri: str, options: V4l2Options) -> list[Wish]:
     """Return what is to be set, in the order in which it must be.
 
     Raises:
@@ -97,17 +117,17 @@ def read_wishes(uri: str, options: dict[str, str]) -> list[Wish]:
     """
     wishes = []
     for option, name in {**_FORMAT, **_CONTROLS}.items():
-        if not options[option] or (option in _FORMAT and options[option] == "0"):  # as the camera has it
+        value = getattr(options, option)
+        if value in (None, "") or (option in _FORMAT and value in (0, "0")):  # as the camera has it
             continue
         if option in _AUTOMATIC:
             wishes.append(Wish(f"automatic {option}", *_AUTOMATIC[option]))
         if option == "fourcc":
-            code = options[option]
-            if len(code) != 4 or not code.isascii():
-                raise ConfigError(f"{uri}: fourcc must be four characters, as MJPG or YUYV, not '{code}'.")
-            wishes.append(Wish(option, name, cv2().VideoWriter_fourcc(*code)))
+            if len(value) != 4 or not value.isascii():
+                raise ConfigError(f"{uri}: fourcc must be four characters, as MJPG or YUYV, not '{value}'.")
+            wishes.append(Wish(option, name, cv2().VideoWriter_fourcc(*value)))
         else:
-            wishes.append(Wish(option, name, number(uri, options, option)))
+            wishes.append(Wish(option, name, value))
     return wishes
 
 

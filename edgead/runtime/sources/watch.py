@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgead.errors import SourceError
@@ -13,7 +14,7 @@ from edgead.images import COLOUR, PixelFormat, is_image
 from edgead.runtime.sources.files import cannot_read, capture_file
 from edgead.runtime.sources.notify import open_notifier
 from edgead.runtime.sources.source import Captured, FrameSource, Source
-from edgead.runtime.sources.uri import number, split_options
+from edgead.runtime.sources.uri import split_options
 
 POLL_SECONDS = 0.2
 CHECK_SECONDS, CHECK_SHARE = 10.0, 0.005
@@ -28,13 +29,22 @@ _Stamp = tuple[int, int]
 """Time of the last change in nanoseconds, and size in bytes."""
 
 
+@dataclass(frozen=True)
+class WatchOptions:
+    """Options of ``watch:``, see `WatchedFolder`."""
+
+    existing: bool = False
+    poll: float = POLL_SECONDS
+    subfolders: bool = False
+
+
 def open_watched(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``watch:DIR?existing=1&poll=0.2&subfolders=1``.
 
     Raises:
         SourceError: no such folder, or one that cannot be read.
     """
-    name, options = split_options(uri, {"existing": "0", "poll": str(POLL_SECONDS), "subfolders": "0"})
+    name, options = split_options(uri, WatchOptions)
     if uri.startswith("watch:///"):
         name = "/" + name.lstrip("/")
     if not name:
@@ -42,8 +52,7 @@ def open_watched(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     folder = Path(name)
     if not folder.is_dir():
         raise SourceError(f"{uri}: there is no folder {folder}.")
-    existing, subfolders = (number(uri, options, option) > 0 for option in ("existing", "subfolders"))
-    return WatchedFolder(folder, existing, number(uri, options, "poll"), pixels, subfolders)
+    return WatchedFolder(folder, options.existing, options.poll, pixels, options.subfolders)
 
 
 class WatchedFolder(FrameSource):

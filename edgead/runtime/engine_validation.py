@@ -17,7 +17,7 @@ ROUNDS = 50
 
 
 @dataclass(frozen=True)
-class Proof:
+class EngineValidation:
     """What was found.
 
     Attributes:
@@ -50,7 +50,9 @@ class Proof:
         )
 
 
-def prove(bundle: Bundle, engine: str = "tensorrt", *, batch: int = 1, console: Console | None = None) -> Proof:
+def validate_engine(
+    bundle: Bundle, engine: str = "tensorrt", *, batch: int = 1, console: Console | None = None
+) -> EngineValidation:
     """Open a bundle on an engine, building it where that is needed, run its golden frames and time it.
 
     Raises:
@@ -67,7 +69,7 @@ def prove(bundle: Bundle, engine: str = "tensorrt", *, batch: int = 1, console: 
             opened.infer(frames[number % len(frames)][None])
             times.append((time.perf_counter() - start) * 1e3)
         p50, p99 = np.percentile(times, [50, 99])
-        return Proof(
+        return EngineValidation(
             engine=opened.name,
             precision=bundle.manifest.precision,
             opening_seconds=round(opening, 3),

@@ -12,17 +12,17 @@ import pytest
 from test_stream import is_balanced
 
 from edgead.decision import Verdict
-from edgead.runtime.inbox import ON_FULL, Inbox
+from edgead.runtime.frame_queue import ON_FULL, FrameQueue
 from edgead.runtime.inspector import Prepared
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.result import Result
 from edgead.runtime.sources import Captured
 
-LANES = 3
+SOURCES = 3
 
 
-def make(lane: int, number: int | None, cause: str = "") -> Prepared:
-    captured = Captured(None, cause, f"camera-{lane}", number, time.monotonic(), cause=cause)
+def make(source: int, number: int | None, cause: str = "") -> Prepared:
+    captured = Captured(None, cause, f"camera-{source}", number, time.monotonic(), cause=cause)
     return Prepared(captured, None, (0, 0), cause, cause, 0.0, 0.0)
 
 
@@ -41,52 +41,52 @@ def test_any_order_of_events_keeps_the_equation_and_the_order(seed: int) -> None
         dropped[captured.source_id, captured.frame_id] += 1
 
     capacity = rng.randint(1, 4)
-    inbox = Inbox(ledger, [True] * LANES, rng.choice(["drop-oldest", "drop-newest"]), capacity, 0, on_drop)
+    queue = FrameQueue(ledger, [True] * SOURCES, rng.choice(["drop-oldest", "drop-newest"]), capacity, 0, on_drop)
     entered: dict[int, list[int]] = defaultdict(list)
     preparing: list[tuple[int, int]] = []
     taken: dict[int, list[Prepared]] = defaultdict(list)
     reports = Counter[str]()
     for step in range(400):
         event = rng.choice(["enter", "enter", "put", "put", "report", "take", "close"])
-        lane = rng.randrange(LANES)
-        if event == "enter" and not any(number == lane for number, _ in preparing):
-            if inbox.enter(lane, make(lane, step).captured):
-                entered[lane].append(step)
-                preparing.append((lane, step))
+        source = rng.randrange(SOURCES)
+        if event == "enter" and not any(number == source for number, _ in preparing):
+            if queue.enter(source, make(source, step).captured):
+                entered[source].append(step)
+                preparing.append((source, step))
             else:
-                assert inbox.closed
+                assert queue.closed
         elif event == "put" and preparing:
-            lane, number = preparing.pop(rng.randrange(len(preparing)))
-            inbox.put(lane, make(lane, number))
+            source, number = preparing.pop(rng.randrange(len(preparing)))
+            queue.put(source, make(source, number))
         elif event == "report":
-            inbox.report(lane, make(lane, None, rng.choice(["lost", "silent"])))
-            reports[f"camera-{lane}"] += 1
+            queue.report(source, make(source, None, rng.choice(["lost", "silent"])))
+            reports[f"camera-{source}"] += 1
         elif event == "take":
-            for number, prepared in inbox.take(rng.randint(1, 5), 0):
+            for number, prepared in queue.take(rng.randint(1, 5), 0):
                 taken[number].append(prepared)
                 count(ledger, prepared)
         elif event == "close" and step > 300:
-            inbox.close()
+            queue.close()
         snapshot = ledger.snapshot()
         assert is_balanced(snapshot)
         assert snapshot["captured"] == sum(map(len, entered.values()))
     if seed % 2:
-        inbox.cut()
-    for lane, number in preparing:
-        inbox.put(lane, make(lane, number))
-    while rest := inbox.take(7, 0):
+        queue.cut()
+    for source, number in preparing:
+        queue.put(source, make(source, number))
+    while rest := queue.take(7, 0):
         for number, prepared in rest:
             taken[number].append(prepared)
             count(ledger, prepared)
-    inbox.close()
-    assert inbox.ended
+    queue.close()
+    assert queue.ended
     assert ledger.in_flight == 0
     assert is_balanced(ledger.snapshot())
-    for lane in range(LANES):
-        frames = [each.captured.frame_id for each in taken[lane] if not each.captured.about_source]
+    for source in range(SOURCES):
+        frames = [each.captured.frame_id for each in taken[source] if not each.captured.about_source]
         assert frames == sorted(frames)  # in order, and none twice
-        gone = [number for source, number in dropped if source == f"camera-{lane}"]
-        assert sorted([*frames, *gone]) == entered[lane]
+        gone = [number for name, number in dropped if name == f"camera-{source}"]
+        assert sorted([*frames, *gone]) == entered[source]
     assert set(dropped.values()) <= {1}
     by_source = ledger.snapshot()["sources"]
     assert {name: sum(by_source[name]["reported_by_cause"].values()) for name in reports} == dict(reports)
@@ -96,32 +96,32 @@ def test_any_order_of_events_keeps_the_equation_and_the_order(seed: int) -> None
 @pytest.mark.parametrize("seed", range(3))
 def test_threads_in_any_order_lose_nothing(on_full: str, seed: int) -> None:
     ledger, frames = Ledger(), 120
-    inbox = Inbox(ledger, [True] * LANES, on_full, 2)
+    queue = FrameQueue(ledger, [True] * SOURCES, on_full, 2)
     taken: list[tuple[int, Prepared]] = []
 
-    def capture(lane: int) -> None:
-        rng = random.Random((seed, lane).__hash__())
+    def capture(source: int) -> None:
+        rng = random.Random((seed, source).__hash__())
         for number in range(frames):
             if rng.random() < 0.2:
-                inbox.report(lane, make(lane, None, "lost"))
-            assert inbox.enter(lane, make(lane, number).captured)
+                queue.report(source, make(source, None, "lost"))
+            assert queue.enter(source, make(source, number).captured)
             if rng.random() < 0.1:
                 time.sleep(0.001)
-            inbox.put(lane, make(lane, number))
-        inbox.close_lane(lane)
+            queue.put(source, make(source, number))
+        queue.close_source(source)
 
-    threads = [threading.Thread(target=capture, args=(lane,)) for lane in range(LANES)]
+    threads = [threading.Thread(target=capture, args=(source,)) for source in range(SOURCES)]
     for thread in threads:
         thread.start()
-    while not inbox.ended:
-        for number, prepared in inbox.take(3, 0.05):
+    while not queue.ended:
+        for number, prepared in queue.take(3, 0.05):
             taken.append((number, prepared))
             count(ledger, prepared)
         assert is_balanced(ledger.snapshot())
     for thread in threads:
         thread.join()
     snapshot = ledger.snapshot()
-    assert snapshot["captured"] == LANES * frames
+    assert snapshot["captured"] == SOURCES * frames
     assert snapshot["in_flight"] == 0
     assert snapshot["inferred"] == sum(not prepared.captured.about_source for _, prepared in taken)
     assert (snapshot["dropped"] == 0) == (on_full == "wait")
@@ -129,12 +129,12 @@ def test_threads_in_any_order_lose_nothing(on_full: str, seed: int) -> None:
 
 def test_report_takes_no_room_and_keeps_its_place() -> None:
     ledger = Ledger()
-    inbox = Inbox(ledger, [True], "wait", 1)
-    inbox.enter(0, make(0, 0).captured)
-    inbox.put(0, make(0, 0))
-    inbox.report(0, make(0, None, "lost"))  # does not wait although the queue is full
-    inbox.report(0, make(0, None, "lost"))
-    [(_, first), (_, second)] = inbox.take(9, 0)
+    queue = FrameQueue(ledger, [True], "wait", 1)
+    queue.enter(0, make(0, 0).captured)
+    queue.put(0, make(0, 0))
+    queue.report(0, make(0, None, "lost"))  # does not wait although the queue is full
+    queue.report(0, make(0, None, "lost"))
+    [(_, first), (_, second)] = queue.take(9, 0)
     assert [first.captured.frame_id, second.captured.cause] == [0, "lost"]
     assert ledger.captured == 1
     assert ledger.snapshot()["reported_by_cause"] == {"lost": 2}
@@ -142,7 +142,7 @@ def test_report_takes_no_room_and_keeps_its_place() -> None:
 
 def test_every_report_of_a_replay_is_kept() -> None:
     ledger = Ledger()
-    inbox = Inbox(ledger, [False], "drop-oldest", 1)
+    queue = FrameQueue(ledger, [False], "drop-oldest", 1)
     for _ in range(3):
-        inbox.report(0, make(0, None, "silent"))
-    assert len(inbox.take(9, 0)) == 3
+        queue.report(0, make(0, None, "silent"))
+    assert len(queue.take(9, 0)) == 3

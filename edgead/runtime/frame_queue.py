@@ -1,4 +1,4 @@
-"""Between the threads that capture and the one that infers: a short queue for each source, and what to do when full."""
+"""The bounded queue before the engine: the threads that capture put frames in, the one that infers takes them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ OnDrop = Callable[[Captured, str], None]
 
 
 @dataclass
-class _Lane:
-    """One source's frames, and the reports on it between them. Frames of a file wait, whatever `Inbox.on_full` says."""
+class _SourceQueue:
+    """One source's frames, and the reports on it between them. Frames of a file always wait."""
 
     waits: bool
     live: bool
@@ -34,7 +34,7 @@ class _Lane:
         return frame
 
 
-class Inbox:
+class FrameQueue:
     """Frames on their way to the engine, in order for each source, the sources in turn.
 
     Reports on a source keep their place between its frames, but take no room: none of them makes a frame wait or drop.
@@ -59,61 +59,61 @@ class Inbox:
         on_drop: OnDrop | None = None,
     ) -> None:
         self._ledger, self._on_full, self._capacity, self._on_drop = ledger, on_full, capacity, on_drop
-        self._lanes = [_Lane(waits=not is_live or on_full == "wait", live=is_live) for is_live in live]
+        self._sources = [_SourceQueue(waits=not is_live or on_full == "wait", live=is_live) for is_live in live]
         self._limited, self._budget = budget > 0, budget
         self._changed = threading.Condition()
         self._turn = 0
         self._closed = self._cut = False
 
-    def enter(self, lane_number: int, captured: Captured) -> bool:
+    def enter(self, number: int, captured: Captured) -> bool:
         """Enter a frame into the ledger. False where no more is wanted; the frame then was never captured."""
-        lane = self._lanes[lane_number]
+        source = self._sources[number]
         with self._changed:
             if self._closed:
                 return False
-            if self._limited and lane.waits:
+            if self._limited and source.waits:
                 if not self._budget:
                     return False
                 self._budget -= 1
             self._ledger.enter(captured.source_id)
-            lane.entered += 1
+            source.entered += 1
             return True
 
-    def put(self, lane_number: int, prepared: Prepared) -> None:
+    def put(self, number: int, prepared: Prepared) -> None:
         """Queue a frame that was entered."""
-        lane = self._lanes[lane_number]
+        source = self._sources[number]
         with self._changed:
-            if lane.waits:
-                self._changed.wait_for(lambda: lane.frames < self._capacity or self._cut)
-            lane.entered -= 1
-            dropped = self._make_room(lane, prepared)
+            if source.waits:
+                self._changed.wait_for(lambda: source.frames < self._capacity or self._cut)
+            source.entered -= 1
+            dropped = self._make_room(source, prepared)
             if dropped is None or dropped[0] is not prepared:
-                lane.items.append(prepared)
-                lane.frames += 1
+                source.items.append(prepared)
+                source.frames += 1
             if dropped:
                 self._ledger.drop(dropped[0].captured.source_id, dropped[1])
             self._changed.notify_all()
         if dropped:
             self._tell(*dropped)
 
-    def report(self, lane_number: int, prepared: Prepared) -> None:
+    def report(self, number: int, prepared: Prepared) -> None:
         """Queue a report on a source.
 
         Of a live source, one that repeats the last, which nobody has taken yet, is only counted.
         """
-        lane, captured = self._lanes[lane_number], prepared.captured
+        source, captured = self._sources[number], prepared.captured
         with self._changed:
             self._ledger.report(captured.source_id, captured.cause)
-            last = lane.items[-1].captured if lane.items and lane.live else None
+            last = source.items[-1].captured if source.items and source.live else None
             if self._cut or (last and (last.cause, last.source_id) == (captured.cause, captured.source_id)):
                 return
-            lane.items.append(prepared)
+            source.items.append(prepared)
             self._changed.notify_all()
 
-    def close_lane(self, lane_number: int) -> None:
+    def close_source(self, number: int) -> None:
         """This source gives no more."""
         with self._changed:
-            self._lanes[lane_number].open = False
+            self._sources[number].open = False
             self._changed.notify_all()
 
     def take(self, most: int, timeout: float | None) -> list[tuple[int, Prepared]]:
@@ -125,20 +125,20 @@ class Inbox:
             self._changed.wait_for(lambda: self._waiting() or self._ended(), timeout)
             taken: list[tuple[int, Prepared]] = []
             while len(taken) < most and self._waiting():
-                number, self._turn = self._turn, (self._turn + 1) % len(self._lanes)
-                lane = self._lanes[number]
-                if lane.items:
-                    item = lane.items.popleft()
-                    lane.frames -= not item.captured.about_source
+                number, self._turn = self._turn, (self._turn + 1) % len(self._sources)
+                source = self._sources[number]
+                if source.items:
+                    item = source.items.popleft()
+                    source.frames -= not item.captured.about_source
                     taken.append((number, item))
             self._changed.notify_all()
             return taken
 
-    def is_empty(self, lane_number: int) -> bool:
+    def is_empty(self, number: int) -> bool:
         """Whether nothing of this source waits or is being prepared."""
         with self._changed:
-            lane = self._lanes[lane_number]
-            return not lane.items and not lane.entered
+            source = self._sources[number]
+            return not source.items and not source.entered
 
     @property
     def ended(self) -> bool:
@@ -163,31 +163,31 @@ class Inbox:
         dropped: list[Prepared] = []
         with self._changed:
             self._closed = self._cut = True
-            for lane in self._lanes:
-                dropped += [item for item in lane.items if not item.captured.about_source]
-                lane.items.clear()
-                lane.frames = 0
+            for source in self._sources:
+                dropped += [item for item in source.items if not item.captured.about_source]
+                source.items.clear()
+                source.frames = 0
             for prepared in dropped:
                 self._ledger.drop(prepared.captured.source_id, "stopped")
             self._changed.notify_all()
         for prepared in dropped:
             self._tell(prepared, "stopped")
 
-    def _make_room(self, lane: _Lane, prepared: Prepared) -> tuple[Prepared, str] | None:
+    def _make_room(self, source: _SourceQueue, prepared: Prepared) -> tuple[Prepared, str] | None:
         """Return which frame has to be dropped so that this one fits, and why: an older one, or this one."""
         if self._cut:
             return prepared, "stopped"
-        if lane.frames < self._capacity:
+        if source.frames < self._capacity:
             return None
         if self._on_full == "drop-newest":
             return prepared, "refused"
-        return lane.pop_oldest_frame(), "overtaken"
+        return source.pop_oldest_frame(), "overtaken"
 
     def _waiting(self) -> bool:
-        return any(lane.items for lane in self._lanes)
+        return any(source.items for source in self._sources)
 
     def _ended(self) -> bool:
-        coming = any(lane.entered or (lane.open and not self._closed) for lane in self._lanes)
+        coming = any(source.entered or (source.open and not self._closed) for source in self._sources)
         return not self._waiting() and (self._cut or not coming)
 
     def _tell(self, prepared: Prepared, cause: str) -> None:

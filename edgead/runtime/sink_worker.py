@@ -7,13 +7,15 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from edgead.errors import SinkError
 from edgead.redaction import printable, redact
 from edgead.runtime.ledger import label
 from edgead.runtime.result import Result
+from edgead.runtime.sinks import open_sink
 from edgead.runtime.sinks.sink import LeftOut, Sink
 from edgead.runtime.sources.source import Captured
 
@@ -28,7 +30,7 @@ GRACE = 2.0
 _log = logging.getLogger("edgead")
 
 
-class Outbox:
+class SinkWorker:
     """Hands results to one sink, in order. ``offered = taken + failed + dropped + waiting``, always.
 
     A result is *taken* when the sink has flushed it: it then survives what the sink promises to survive. It is *failed*
@@ -173,10 +175,6 @@ class Outbox:
         why = f": {self._last_error}" if self._last_error else slow
         return f"The sink {self.name} did not take {missing} of {account['offered']} results{by_cause}{why}."
 
-    def raise_if_failed(self) -> None:
-        """Raise a SinkError where a result was not taken, unless the sink is one that may miss some."""
-        raise_for([self])
-
     def _work(self) -> None:
         while items := self._take():
             self._write(items)
@@ -262,40 +260,59 @@ def _describe(error: BaseException) -> str:
     return text if isinstance(error, Exception) else f"{type(error).__name__}: {text}"
 
 
-def hurry_all(outboxes: Sequence[Outbox]) -> None:
+def hurry_all(workers: Sequence[SinkWorker]) -> None:
     """Give sinks at most `HURRY` seconds more: the run is to end."""
-    for outbox in outboxes:
-        outbox.hurry(HURRY)
+    for worker in workers:
+        worker.hurry(HURRY)
 
 
-def close_all(outboxes: Sequence[Outbox]) -> None:
-    """Close several outboxes at the same time, so that slow sinks do not add up."""
-    for outbox in outboxes:
-        outbox._begin_to_close()
-    for outbox in outboxes:
-        outbox._end_waiting()
+def close_all(workers: Sequence[SinkWorker]) -> None:
+    """Close several workers at the same time, so that slow sinks do not add up."""
+    for worker in workers:
+        worker._begin_to_close()
+    for worker in workers:
+        worker._end_waiting()
     until = time.monotonic() + GRACE
-    for outbox in outboxes:
-        outbox._leave_behind(until)
+    for worker in workers:
+        worker._leave_behind(until)
 
 
-def raise_for(outboxes: Sequence[Outbox]) -> None:
+@contextmanager
+def open_workers(sinks: Sequence[str | Sink | SinkWorker]) -> Iterator[list[SinkWorker]]:
+    """Open several sinks, each with its worker; close all at the end, also where one of them cannot be opened.
+
+    Raises:
+        ConfigError: a URI that is not a sink's.
+        SinkError: at the end of a block that raised nothing, where a sink did not take every result.
+    """
+    workers: list[SinkWorker] = []
+    try:
+        for sink in sinks:
+            opened = open_sink(sink) if isinstance(sink, str) else sink
+            workers.append(opened if isinstance(opened, SinkWorker) else SinkWorker(opened))
+        yield workers
+    finally:
+        close_all(workers)
+    raise_for(workers)
+
+
+def raise_for(workers: Sequence[SinkWorker]) -> None:
     """Raise a SinkError that has a line for each sink which did not take all results."""
-    lines = [line for outbox in outboxes if (line := outbox.lost())]
+    lines = [line for worker in workers if (line := worker.lost())]
     if lines:
         raise SinkError("\n".join(lines))
 
 
-def to_prometheus(outboxes: Sequence[Outbox]) -> str:
+def to_prometheus(workers: Sequence[SinkWorker]) -> str:
     """Return the accounts as Prometheus text.
 
     A counter never falls: what a sink gives up later than it took it counts as taken and as dropped.
     """
-    accounts = [outbox.account() for outbox in outboxes]
+    accounts = [worker.account() for worker in workers]
     results, causes, waiting = [], [], []
-    for outbox, account in zip(outboxes, accounts):
+    for worker, account in zip(workers, accounts):
         sink = label("sink", account["sink"])
-        fates = {"taken": outbox.accepted, "failed": account["failed"], "dropped": account["dropped"]}
+        fates = {"taken": worker.accepted, "failed": account["failed"], "dropped": account["dropped"]}
         results += [
             f"edgead_sink_results_total{{{sink},{label('fate', fate)}}} {count}" for fate, count in fates.items()
         ]

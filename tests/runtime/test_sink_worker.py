@@ -16,9 +16,9 @@ from conftest import wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import SinkError
-from edgead.runtime import outbox as outbox_module
-from edgead.runtime.outbox import Outbox, close_all, hurry_all, raise_for, to_prometheus
+from edgead.runtime import sink_worker
 from edgead.runtime.result import Result
+from edgead.runtime.sink_worker import SinkWorker, close_all, hurry_all, raise_for, to_prometheus
 from edgead.runtime.sinks import BaseSink, Callback, LeftOut
 
 
@@ -63,16 +63,16 @@ class Moody(BaseSink):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_taken_is_what_is_there(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "AT_ONCE", 8)
+    monkeypatch.setattr(sink_worker, "AT_ONCE", 8)
     sink = Moody(seed)
-    outbox = Outbox(sink, capacity=50)
+    worker = SinkWorker(sink, capacity=50)
     for number in range(500):
-        outbox.offer(make_result(number), wait=number % 3 > 0)
+        worker.offer(make_result(number), wait=number % 3 > 0)
         if number % 50 == 0:
             time.sleep(0.002)
-        assert adds_up(outbox.account())
-    outbox.close()
-    account = outbox.account()
+        assert adds_up(worker.account())
+    worker.close()
+    account = worker.account()
     assert adds_up(account)
     assert account["taken"] == len(sink.there) == len(set(sink.there)) > 0
     assert account["failed"] > 0
@@ -80,7 +80,7 @@ def test_taken_is_what_is_there(seed: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert account["dropped_by_cause"]["store_full"] > 0
     assert sum(account["dropped_by_cause"].values()) == account["dropped"]
     with pytest.raises(SinkError, match="per_minute"):
-        outbox.raise_if_failed()
+        raise_for([worker])
 
 
 def _exits(result: Result) -> None:
@@ -95,45 +95,45 @@ def _is_interrupted(result: Result) -> None:
 
 @pytest.mark.parametrize(("function", "error"), [(_exits, "SystemExit: 3"), (_is_interrupted, "KeyboardInterrupt")])
 def test_callback_that_exits_is_a_failed_result(function: Callable[[Result], None], error: str) -> None:
-    outbox = Outbox(Callback(function))
+    worker = SinkWorker(Callback(function))
     for number in range(4):
-        outbox.offer(make_result(number))
-    outbox.close()
-    account = outbox.account()
+        worker.offer(make_result(number))
+    worker.close()
+    account = worker.account()
     assert (account["taken"], account["failed"], account["waiting"]) == (3, 1, 0)
     assert error in account["last_error"]
 
 
 def test_callback_that_never_returns_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "GRACE", 0.1)
+    monkeypatch.setattr(sink_worker, "GRACE", 0.1)
     gate, entered = threading.Event(), threading.Event()
 
     def hangs(result: Result) -> None:
         entered.set()
         gate.wait(30)
 
-    outbox = Outbox(Callback(hangs), patience=0.1)
+    worker = SinkWorker(Callback(hangs), patience=0.1)
     for number in range(5):
-        outbox.offer(make_result(number))
+        worker.offer(make_result(number))
     assert entered.wait(10)
     start = time.monotonic()
-    outbox.close()
+    worker.close()
     assert time.monotonic() - start < 2
-    account = outbox.account()
+    account = worker.account()
     assert account["dropped_by_cause"] == {"closed": 4, "unfinished": 1}
     assert adds_up(account)
     with pytest.raises(SinkError, match=r"5 of 5 results \(4 closed, 1 unfinished\): it had not returned"):
-        outbox.raise_if_failed()
+        raise_for([worker])
     gate.set()  # what comes back too late is not counted a second time
-    outbox._thread.join(10)
-    assert outbox.account()["dropped"] == 5
-    assert outbox.account()["taken"] == 0
+    worker._thread.join(10)
+    assert worker.account()["dropped"] == 5
+    assert worker.account()["taken"] == 0
 
 
 def test_slow_sinks_do_not_add_up_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "GRACE", 0.5)
+    monkeypatch.setattr(sink_worker, "GRACE", 0.5)
     gate = threading.Event()
-    boxes = [Outbox(Callback(lambda result: gate.wait(30)), f"slow {number}", patience=0.5) for number in range(6)]
+    boxes = [SinkWorker(Callback(lambda result: gate.wait(30)), f"slow {number}", patience=0.5) for number in range(6)]
     for box in boxes:
         box.offer(make_result())
     start = time.monotonic()
@@ -146,20 +146,20 @@ def test_slow_sinks_do_not_add_up_at_the_end(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_waiting_for_room_ends_when_the_run_is_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "HURRY", 0.1)
+    monkeypatch.setattr(sink_worker, "HURRY", 0.1)
     gate = threading.Event()
-    outbox = Outbox(Callback(lambda result: gate.wait(30)), capacity=1)
-    outbox.offer(make_result(0))
-    wait_until(lambda: not outbox._queue)
-    outbox.offer(make_result(1))
-    threading.Timer(0.2, lambda: hurry_all([outbox])).start()
+    worker = SinkWorker(Callback(lambda result: gate.wait(30)), capacity=1)
+    worker.offer(make_result(0))
+    wait_until(lambda: not worker._queue)
+    worker.offer(make_result(1))
+    threading.Timer(0.2, lambda: hurry_all([worker])).start()
     start = time.monotonic()
-    outbox.offer(make_result(2), wait=True)
+    worker.offer(make_result(2), wait=True)
     assert 0.15 < time.monotonic() - start < 5
-    assert outbox.account()["dropped_by_cause"] == {"overflow": 1}
+    assert worker.account()["dropped_by_cause"] == {"overflow": 1}
     gate.set()
-    outbox.close()
-    assert adds_up(outbox.account())
+    worker.close()
+    assert adds_up(worker.account())
 
 
 def test_log_says_when_a_sink_begins_to_fail_and_when_it_works_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -168,10 +168,10 @@ def test_log_says_when_a_sink_begins_to_fail_and_when_it_works_again(caplog: pyt
             raise ValueError("no connection to http://me:geheim@host/\nPASS")
 
     caplog.set_level(logging.WARNING)
-    outbox = Outbox(Callback(breaks))
+    worker = SinkWorker(Callback(breaks))
     for number in range(25):
-        outbox.offer(make_result(number))
-    outbox.close()
+        worker.offer(make_result(number))
+    worker.close()
     assert [record.getMessage() for record in caplog.records] == [
         r"The sink breaks does not take results: no connection to http://host/\nPASS",
         "The sink breaks takes results again; 18 have failed so far",
@@ -204,13 +204,13 @@ class Foreign:
 
 def test_foreign_sink_cannot_break_the_account() -> None:
     sink = Foreign()
-    outbox = Outbox(sink)
+    worker = SinkWorker(sink)
     for number in range(5):
-        outbox.offer(make_result(number))
-    outbox.close()
+        worker.offer(make_result(number))
+    worker.close()
     assert sink.seen == [0, 3, 4]
-    assert (outbox.account()["taken"], outbox.account()["failed"]) == (3, 2)
-    assert outbox.account()["last_error"] == "BrokenError"
+    assert (worker.account()["taken"], worker.account()["failed"]) == (3, 2)
+    assert worker.account()["last_error"] == "BrokenError"
 
 
 def test_what_a_sink_does_not_want_does_not_count() -> None:
@@ -219,12 +219,12 @@ def test_what_a_sink_does_not_want_does_not_count() -> None:
             return (result.frame_id or 0) % 2 > 0
 
     seen: list[Result] = []
-    outbox = Outbox(Picky(seen.append))
+    worker = SinkWorker(Picky(seen.append))
     for number in range(10):
-        outbox.offer(make_result(number))
-    outbox.close()
+        worker.offer(make_result(number))
+    worker.close()
     assert [result.frame_id for result in seen] == [1, 3, 5, 7, 9]
-    assert outbox.account()["offered"] == outbox.account()["taken"] == 5
+    assert worker.account()["offered"] == worker.account()["taken"] == 5
 
 
 def test_metrics_never_fall_and_name_causes() -> None:
@@ -234,19 +234,19 @@ def test_metrics_never_fall_and_name_causes() -> None:
                 raise LeftOut("max_mb")
 
     sink = GivesUp('a "sink"')
-    outbox = Outbox(sink)
+    worker = SinkWorker(sink)
     for number in range(4):
-        outbox.offer(make_result(number))
-    wait_until(lambda: not outbox.account()["waiting"])
+        worker.offer(make_result(number))
+    wait_until(lambda: not worker.account()["waiting"])
     sink.lost["store_full"] += 2
-    text = to_prometheus([outbox])
-    outbox.close()
+    text = to_prometheus([worker])
+    worker.close()
     name = 'sink="a \\"sink\\""'
     for fate, count in {"taken": 3, "failed": 0, "dropped": 3}.items():
         assert f'edgead_sink_results_total{{{name},fate="{fate}"}} {count}' in text
     for cause, count in {"max_mb": 1, "store_full": 2}.items():
         assert f'edgead_sink_dropped_total{{{name},cause="{cause}"}} {count}' in text
-    assert outbox.account()["taken"] == 1
+    assert worker.account()["taken"] == 1
 
 
 def test_failing_shadow_is_said_and_a_slow_one_is_not() -> None:
@@ -254,16 +254,16 @@ def test_failing_shadow_is_said_and_a_slow_one_is_not() -> None:
         may_miss = True
 
     gate = threading.Event()
-    slow = Outbox(Beside(lambda result: gate.wait(30)), capacity=1)
+    slow = SinkWorker(Beside(lambda result: gate.wait(30)), capacity=1)
     for number in range(5):
         slow.offer(make_result(number))
     gate.set()
     slow.close()
     assert slow.account()["dropped"] > 0
-    slow.raise_if_failed()
+    raise_for([slow])
     counter = itertools.count()
-    failing = Outbox(Beside(lambda result: next(counter) / 0))
+    failing = SinkWorker(Beside(lambda result: next(counter) / 0))
     failing.offer(make_result())
     failing.close()
     with pytest.raises(SinkError, match="did not take 1 of 1"):
-        failing.raise_if_failed()
+        raise_for([failing])

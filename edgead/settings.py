@@ -1,0 +1,105 @@
+"""NAME=VALUE settings as users write them: ``--engine``, the options of a URI, ``--set``.
+
+A dataclass is the list of settings. Its field types say what a text may be: ``int``, ``float``, ``str``, ``bool``
+(``on``, ``true`` or ``1``; ``off``, ``false`` or ``0``), ``Literal[…]``, ``X | None`` and ``tuple[X, ...]``
+(separated by commas). The dataclass checks ranges itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Union
+
+from edgead.errors import ConfigError
+
+SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+_KINDS = {int: "a whole number", float: "a number", bool: "on or off", str: "text"}
+
+
+def split_settings(texts: Iterable[str], usage: str) -> dict[str, str]:
+    """Split ``NAME=VALUE`` texts; the last one of a name counts.
+
+    Args:
+        texts: the settings.
+        usage: how they are written, for the error.
+
+    Raises:
+        ConfigError: one has no ``=`` or no name.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip():
+            raise ConfigError(f"Settings are written {usage}, not '{text}'.")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def parse_settings(
+    kind: type[Any],
+    given: Mapping[str, str],
+    owner: str,
+    parsers: Mapping[str, Callable[[str], Any]] | None = None,
+    what: str = "setting",
+) -> dict[str, Any]:
+    """Parse the texts of settings by the types of a dataclass's fields.
+
+    Args:
+        kind: the dataclass.
+        given: text by name.
+        owner: of the settings, for errors: ``"the engine tensorrt"``.
+        parsers: for settings with a notation of their own; each raises a ValueError that says what is allowed.
+        what: a setting is called in errors.
+
+    Returns:
+        Values by name, of the settings that were given.
+
+    Raises:
+        ConfigError: an unknown name, with the nearest known one; or a value of the wrong type.
+    """
+    hints, own = typing.get_type_hints(kind), parsers or {}
+    names = [field.name for field in dataclasses.fields(kind)]
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in names:
+            raise ConfigError(unknown_name(what, name, names, owner))
+        try:
+            values[name] = own[name](text) if name in own else _parse(hints[name], text)
+        except ValueError as error:
+            raise ConfigError(f"{owner}: {name} must be {error}, not '{text}'.") from error
+    return values
+
+
+def unknown_name(what: str, name: str, names: Iterable[str], owner: str = "") -> str:
+    """Return the text of an error about an unknown name: ``Unknown engine 'x'. Available: a, b.``"""
+    known = list(names)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return f"Unknown {what} '{name}'{f' of {owner}' if owner else ''}.{hint} Available: {', '.join(known) or 'none'}."
+
+
+def _parse(kind: Any, text: str) -> Any:
+    """Return a text as a value of a type.
+
+    Raises:
+        ValueError: what is allowed.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _parse(next(each for each in arguments if each is not type(None)), text)
+    if origin is typing.Annotated:
+        return _parse(arguments[0], text)
+    if origin is Literal:
+        if text not in arguments:
+            raise ValueError(f"one of {', '.join(arguments)}")
+        return text
+    if origin is tuple:
+        return tuple(_parse(arguments[0], part.strip()) for part in text.split(",") if part.strip())
+    try:
+        return SWITCH[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise ValueError(_KINDS[kind]) from None

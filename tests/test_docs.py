@@ -1,0 +1,97 @@
+"""The documents: links and anchors resolve, pages can be found, and commands use verbs and options that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from edgead.cli import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]
+CODE = re.compile(r"^```.*?^```|^ {4,}.*?$", re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", CODE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: Path, text: str) -> list[str]:
+    """Return the relative links of a page that lead nowhere."""
+    links = (link for link in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", text)) if not link.startswith("http"))
+    return [link for link in links if not _resolves(page, text, *link.partition("#")[::2])]
+
+
+def _resolves(page: Path, text: str, name: str, anchor: str) -> bool:
+    target = page.parent / name
+    if name and not target.exists():
+        return False
+    return not anchor or anchor in anchors(target.read_text(encoding="utf-8") if name else text)
+
+
+def commands(text: str) -> list[str]:
+    """Return the `edgead …` commands of a page, from code blocks and from code in sentences."""
+    joined = text.replace("\\\n", " ")
+    blocks = [line for line in joined.splitlines() if line.startswith("    ")]
+    spans = re.findall(r"`([^`\n]+)`", joined)
+    found = (re.search(r"(?:^|\s|/|-m )(edgead [a-z][^#]*)", piece) for piece in [*blocks, *spans])
+    return [match.group(1) for match in found if match]
+
+
+def wrong_command(command: str) -> str:
+    """Return what a command names and does not exist, or an empty text."""
+    verb = command.split()[1]
+    if verb not in cli.commands:
+        return verb
+    parameters = cli.commands[verb].params
+    exist = {name for each in parameters for name in (*each.opts, *each.secondary_opts)} | {"--help"}
+    used = re.findall(r"(?<!\S)\[?(--[a-z][a-z-]*)", command)
+    return ", ".join(name for name in used if name not in exist)
+
+
+def options() -> set[str]:
+    every = [parameter for command in cli.commands.values() for parameter in command.params]
+    return {name for each in every if isinstance(each, click.Option) for name in (*each.opts, *each.secondary_opts)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_anchors_resolve(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not broken_links(page, text)
+    assert "@@" not in text  # a place left for a figure
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_use_verbs_and_options_that_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not {command: wrong for command in commands(text) if (wrong := wrong_command(command))}
+    alone = set(re.findall(r"`(--[a-z][a-z-]*)", text))
+    assert alone <= options()
+
+
+def test_the_checks_notice_what_is_wrong() -> None:
+    page = ROOT / "docs" / "page.md"
+    text = "# A page\n\n[a](none.md) [b](#none) [c](data.md#none) [d](#a-page) [e](data.md#duplicates)\n"
+    assert broken_links(page, text) == ["none.md", "#none", "data.md#none"]
+    found = commands("Type `edgead train --date D`.\n\n    .venv/bin/edgead expert --out O   # a comment --no\n")
+    assert [wrong_command(command) for command in found] == ["expert", "--date"]
+    assert len(commands((ROOT / "README.md").read_text(encoding="utf-8"))) > 10
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {page.name for page in ROOT.glob("docs/*.md")} <= {
+        Path(name).name for name in re.findall(r"\]\((docs/[^)#]+)", text)
+    }
+
+
+def test_messages_refer_to_pages_that_exist() -> None:
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "edgead").rglob("*.py"))
+    named = {name for text in sources for name in re.findall(r"(?<![`\w/])docs/[\w/-]+\.md\b", text)}
+    assert len(named) > 3
+    assert all((ROOT / name).exists() for name in named)

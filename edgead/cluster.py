@@ -33,8 +33,6 @@ def connected(address: str = LOCAL) -> Iterator[Any]:
     if address == LOCAL:
         # Ray's switch for machines that are no cluster; without it its servers listen on every interface.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    # Ray's own lines on this process's stderr say nothing that a user could act on; they stay in its log files.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray = require("ray", "ray")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     stops = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -11,8 +11,6 @@ results.json, table.txt  all rows of the last sweep, with means over seeds
 from __future__ import annotations
 
 import dataclasses
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,19 +21,14 @@ from pathlib import Path
 from edgead import schema
 from edgead.console import Console, Terminal
 from edgead.errors import DataError
-from edgead.files import write_json
+from edgead.files import file_lock, write_json
 from edgead.redaction import shown
 from edgead.schema import SchemaError
 from edgead.sweep.cell import Cell, Training
 
-if sys.platform != "win32":
-    import fcntl
-
 CELL, LOG, LOCK = "cell.json", "log.txt", ".lock"
 LINE_EVERY = 10.0
 """Seconds between lines of progress in a cell's log."""
-POLL = 2.0
-"""Seconds between two tries to get a cell that another process works on."""
 
 
 class State(str, Enum):
@@ -165,26 +158,8 @@ class Store:
         """Wait until no other process works on a cell; the system lets this one in when the other is gone."""
         folder = self.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / LOCK).open("w") as stream:
-            waited = False
-            while not _try_lock(stream.fileno()):
-                if not waited:
-                    console.say("waiting for another process that works on this cell")
-                waited = True
-                time.sleep(POLL)
+        with file_lock(folder / LOCK, lambda: console.say("waiting for another process that works on this cell")):
             yield
-
-
-def _try_lock(number: int) -> bool:
-    if sys.platform == "win32":
-        return True
-    try:
-        fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:  # a file system without locks: a training still keeps a second process out where it can
-        pass
-    return True
 
 
 class CellLog(Terminal):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,7 +64,7 @@ def main(out: Path, seeds: int) -> None:
         {
             "schema": 1,
             "command": command,
-            "machine": describe_machine(),
+            "machine": asdict(describe_machine()),
             "versions": {**versions(), "av": av.__version__},
             "damages": seeds,
             "with_a_wrong_picture_decided": invisible,

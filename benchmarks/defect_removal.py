@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def _one_defect(before: NDArray[np.uint8], after: NDArray[np.uint8], mask: NDArr
 def _record(**found: Any) -> dict[str, Any]:
     return {
         "command": ["python", "benchmarks/defect_removal.py", *sys.argv[1:]],
-        "machine": describe_machine(),
+        "machine": asdict(describe_machine()),
         "versions": {**versions(), "torch": torch.__version__},
         **found,
     }

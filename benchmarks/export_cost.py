@@ -13,6 +13,7 @@ import os
 import shlex
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def main(rounds: int, only: str, out: Path) -> None:
     """Measure and write JSON; what is done is kept after every network."""
     record = json.loads(out.read_text()) if out.exists() else {"networks": {}}
     command = shlex.join(["python", "benchmarks/export_cost.py", "--rounds", str(rounds), "--out", out.name])
-    record |= {"command": command, "machine": describe_machine(), "versions": versions()}
+    record |= {"command": command, "machine": asdict(describe_machine()), "versions": versions()}
     for label in (*NETWORKS, "differnet-views"):
         if not label.startswith(only):
             continue

@@ -6,6 +6,7 @@ python benchmarks/fit_frame.py benchmarks/results/fit-frame-MACHINE.json
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,8 @@ def main(out: Path, rounds: int) -> None:
         rows[-1]["speedup"] = round(medians["inter_area"] / medians["fit_frame"], 2)
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     conditions = {"target": "256x256", "rounds": rounds, "order": "interleaved, medians"}
-    result = {"created": created, "machine": describe_machine(), "versions": versions(), "conditions": conditions}
+    machine = asdict(describe_machine())
+    result = {"created": created, "machine": machine, "versions": versions(), "conditions": conditions}
     write_json(out, {**result, "rows": rows})
     click.echo("\n".join(str(row) for row in rows))
 

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,7 @@ class Results:
         self.path = path
         self.conditions = {
             "command": ["python", "benchmarks/precision.py", *sys.argv[1:]],
-            "machine": describe_machine(),
+            "machine": asdict(describe_machine()),
             "versions": versions(),
             "load_before": os.getloadavg(),
         }

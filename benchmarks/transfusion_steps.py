@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def main(runs: tuple[Path, ...], anomalies: int, test: bool, out: Path) -> None:
     for folder in runs:
         record["measured"][folder.name] = {
             "command": ["python", "benchmarks/transfusion_steps.py", *sys.argv[1:]],
-            "machine": describe_machine(),
+            "machine": asdict(describe_machine()),
             "versions": {**versions(), "torch": torch.__version__},
         }
         with tempfile.TemporaryDirectory() as scratch:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +20,65 @@ from edgead.errors import ConfigError
 from edgead.files import atomic_file, new_folder
 from edgead.images import Frame, Mask, cv2, encode_png
 
+if TYPE_CHECKING:
+    from edgead.benchmark import Report
+    from edgead.runtime.ledger import Ledger
+
 Rng = np.random.Generator
 SIDE = 256
 """Side of a picture, pixels."""
 
 
-def run_demo(out: Path | None, seed: int, console: Console) -> dict[str, Any]:
+@dataclass(frozen=True)
+class DemoOutcome:
+    """What the demo made and measured.
+
+    Attributes:
+        parts, run, bundle, overlays: the data set, the run, the bundle and the picture of inspected parts.
+        report: of the benchmark; it has one row.
+        ledger: counts of the streamed test images.
+        minutes: how long it took.
+    """
+
+    parts: Path
+    run: Path
+    bundle: Path
+    overlays: Path
+    report: Report
+    ledger: Ledger
+    minutes: float
+
+    @property
+    def summary(self) -> str:
+        """The outcome in words."""
+        from edgead.benchmark import to_table
+
+        counts, own = self.ledger, self.report.rows[0].decisions
+        return (
+            f"{to_table(self.report.rows)}\n\n"
+            f"{counts.captured} test images: {counts.passed} PASS, {counts.failed} FAIL, {counts.unknown} UNKNOWN. "
+            f"The bundle's threshold rejects {own.false_reject_rate:.0%} of the good parts and finds "
+            f"{own.detection_rate:.0%} of the defective ones.\n"
+            f"These parts are drawn by a program; expect other figures on yours. Took {self.minutes:.1f} minutes.\n\n"
+            f"Overlays: {self.overlays}\n"
+            f"Report:   {self.report.page}\n"
+            f"Try:      edgead predict {self.bundle} {self.parts / 'test'} --save {self.bundle.parent / 'overlays'}"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return JSON values."""
+        return {
+            "summary": self.summary,
+            "minutes": round(self.minutes, 2),
+            "bundle": str(self.bundle),
+            "run": str(self.run),
+            "report": str(self.report.page),
+            "overlays": str(self.overlays),
+            "row": self.report.rows[0].to_dict(),
+        }
+
+
+def run_demo(out: Path | None, seed: int, console: Console) -> DemoOutcome:
     """Make sample parts, train `nano`, export, inspect the test images as a stream, and benchmark.
 
     Args:
@@ -32,16 +86,17 @@ def run_demo(out: Path | None, seed: int, console: Console) -> dict[str, Any]:
         seed: of the training.
         console: shows progress.
 
-    Returns:
-        Paths and measured figures as JSON values; ``summary`` is text for a person.
+    Raises:
+        ConfigError: `out` is not empty.
     """
-    from edgead.benchmark.benchmark import benchmark, to_table
+    from edgead.benchmark import benchmark
     from edgead.export.export import export
     from edgead.runtime.inspector import load
+    from edgead.runtime.ledger import Ledger
     from edgead.runtime.predict import save_contact_sheet
     from edgead.runtime.sinks import open_sink
     from edgead.runtime.sources import open_source
-    from edgead.runtime.stream import Ledger, run_stream
+    from edgead.runtime.stream import run_stream
     from edgead.train.train import train
 
     started = time.monotonic()
@@ -51,36 +106,14 @@ def run_demo(out: Path | None, seed: int, console: Console) -> dict[str, Any]:
     parts = make_parts(folder / "washer", console=console)
     [run] = train("draem", parts, preset="nano", out=folder / "run", seed=seed, console=console)
     bundle = export(run, out=folder / "washer.edgead", console=console)
-    ledger = Ledger()
+    ledger, overlays = Ledger(), folder / "overlays.png"
     with load(bundle.path) as inspector:
         source = open_source(str(parts / "test"))
         run_stream(inspector, source, [open_sink(f"jsonl:{folder / 'results.jsonl'}")], ledger)
         shown = [parts / "test" / kind / "001.png" for kind in ("good", *DEFECTS)]
-        save_contact_sheet(inspector, shown, folder / "overlays.png")
-    report, report_folder = benchmark(
-        [bundle.path], parts, out=folder / "report", command=["edgead", "demo"], console=console
-    )
-    row = report.rows[0]
-    minutes = (time.monotonic() - started) / 60
-    summary = (
-        f"{to_table(report.rows)}\n\n"
-        f"{ledger.captured} test images: {ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN. "
-        f"The bundle's threshold rejects {row['false_reject_rate']:.0%} of the good parts and finds "
-        f"{row['detection_rate']:.0%} of the defective ones.\n"
-        f"These parts are drawn by a program; expect other figures on yours. Took {minutes:.1f} minutes.\n\n"
-        f"Overlays: {folder / 'overlays.png'}\n"
-        f"Report:   {report_folder / 'report.html'}\n"
-        f"Try:      edgead predict {bundle.path} {parts / 'test'} --save {folder / 'overlays'}"
-    )
-    return {
-        "summary": summary,
-        "minutes": round(minutes, 2),
-        "bundle": str(bundle.path),
-        "run": str(run),
-        "report": str(report_folder / "report.html"),
-        "overlays": str(folder / "overlays.png"),
-        "row": row,
-    }
+        save_contact_sheet(inspector, shown, overlays)
+    report = benchmark([bundle.path], parts, out=folder / "report", command=["edgead", "demo"], console=console)
+    return DemoOutcome(parts, run, bundle.path, overlays, report, ledger, (time.monotonic() - started) / 60)
 
 
 def make_parts(

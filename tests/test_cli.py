@@ -92,6 +92,27 @@ def test_text_for_people(bundle: Bundle, parts: Path) -> None:
     assert "Did you mean 'aand'?" in edgead("methods", "aamd").stderr
 
 
+def test_predict_decides_by_the_rules_of_run(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
+    """The same options, the same verdicts, boxes and lines in a sink."""
+    rules = ["--threshold", "0", "--roi", "0,0,1,0.6", "--ignore", "0,0,0.4,0.4", "--min-area", "40", "--boxes"]
+    rules += ["--batch", "5", "--engine", "onnxruntime"]
+    images = parts / "test" / "chip"
+    found = {}
+    for verb, given in (("predict", [images]), ("run", ["--source", images])):
+        out = tmp_path / f"{verb}.jsonl"
+        done = edgead(verb, bundle.path, *given, *rules, "--sink", f"jsonl:{out}")
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        found[verb] = [json.loads(line) for line in out.read_text().splitlines()]
+    fields = ("path", "score", "verdict", "reason", "boxes")
+    by_predict, by_run = ([[line[name] for name in fields] for line in lines] for lines in found.values())
+    assert by_predict == by_run
+    assert len(by_predict) == 2
+    without = json.loads(edgead("predict", bundle.path, images, "--threshold", "0", "--json").stdout)["results"]
+    assert [line["verdict"] for line in without] != [line[2] for line in by_predict]  # the rules had a say
+    full = edgead("predict", bundle.path, images, "--sink", "jsonl:/dev/full")
+    assert (full.returncode, "did not take 2 of 2 results" in full.stderr) == (2, True)
+
+
 def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
     done = edgead("run", bundle.path, "--source", parts / "test" / "good", "--sink", "jsonl:-")
     assert [json.loads(line)["frame_id"] for line in done.stdout.splitlines()] == [0, 1, 2, 3]

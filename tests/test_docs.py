@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -95,3 +96,35 @@ def test_messages_refer_to_pages_that_exist() -> None:
     named = {name for text in sources for name in re.findall(r"(?<![`\w/])docs/[\w/-]+\.md\b", text)}
     assert len(named) > 3
     assert all((ROOT / name).exists() for name in named)
+
+
+GROUPS = {"edgead.sources", "edgead.sinks"}
+"""Entry point groups, which look like modules."""
+
+
+def resolves(name: str) -> bool:
+    """Tell whether a dotted name is a module of edgead, or something in one."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+def test_python_names_in_the_documents_exist() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
+    spans = [span for page in pages for span in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))]
+    names = {name for span in spans for name in re.findall(r"(?<![\w/.])edgead(?:\.[A-Za-z]\w*)+", span)} - GROUPS
+    files = {name for span in spans for name in re.findall(r"\bedgead/[\w/]+\.py\b", span)}
+    assert len(names) > 5
+    assert files
+    assert not [name for name in names if not resolves(name)]
+    assert not [name for name in files if not (ROOT / name).exists()]
+    assert not resolves("edgead.images.fit_picture")

@@ -13,7 +13,8 @@ import onnx
 import pytest
 
 import edgead
-from edgead.benchmark.benchmark import benchmark
+from edgead.benchmark import benchmark
+from edgead.benchmark.report import ImageCounts
 from edgead.bundle import MANIFEST, Bundle, manifest_digest, read_bundle
 from edgead.console import Console
 from edgead.errors import BundleError, ConfigError, DataError, SourceError
@@ -153,11 +154,11 @@ def test_bundles_that_code_depth_differently_share_no_frames(
 def test_bundles_with_and_without_depth_are_measured_together(
     rgbd_bundle: Bundle, bundle: Bundle, rgbd_parts: Path, tmp_path: Path
 ) -> None:
-    report, _ = benchmark(
+    report = benchmark(
         [rgbd_bundle.path, bundle.path], rgbd_parts, engine="onnxruntime", rounds=2, pixel_size=32, out=tmp_path
     )
-    assert [row["images"] for row in report.rows] == [{"good": 3, "defective": 3, "with_mask": 3, "skipped": 0}] * 2
-    assert all(row["latency_ms"]["p50"] > 0 for row in report.rows)
+    assert [row.images for row in report.rows] == [ImageCounts(good=3, defective=3, with_mask=3, skipped=0)] * 2
+    assert all(row.latency.latency_ms.p50 > 0 for row in report.rows)
 
 
 @pytest.mark.slow

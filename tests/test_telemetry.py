@@ -23,7 +23,7 @@ time.sleep(SECONDS)  # uploads wait for a moment of rest
 """
 TRAINED = """
 import sys, time
-import edgead.train.train, edgead.export.imported, edgead.export.official, edgead.benchmark.benchmark
+import edgead.train.train, edgead.export.imported, edgead.export.official, edgead.benchmark
 import matplotlib, huggingface_hub, accelerate, onnxruntime
 from edgead.cli import main
 try:

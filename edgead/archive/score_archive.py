@@ -34,15 +34,11 @@ class Scored:
 
 
 def score_archive(
-    bundle: str | Path,
+    scorer: Scorer,
     paths: Sequence[Path],
     out: Path,
     *,
     ray: str = LOCAL,
-    engine: str = "auto",
-    threshold: float | str | None = None,
-    boxes: bool = False,
-    batch: int = 1,
     cpus: int | None = None,
     gpus: float | None = None,
     console: Console | None = None,
@@ -53,10 +49,10 @@ def score_archive(
     be read is UNKNOWN with the reason.
 
     Args:
-        bundle, paths: on a cluster, under names that all machines know.
+        scorer: decides. On a cluster, all machines find its bundle under the same path.
+        paths: files and folders; on a cluster, the same for all machines.
         out: the Parquet file; it appears when it is complete.
         ray: ``"local"``, or a cluster's ``HOST:PORT``.
-        engine, threshold, boxes, batch: see `Scorer`.
         cpus, gpus: of each process that decides; see `edgead.cluster.resources`.
         console: shows progress.
 
@@ -66,9 +62,8 @@ def score_archive(
     """
     console = console or Console()
     arrow, parquet = require("pyarrow", "ray"), require("pyarrow.parquet", "ray")
-    read_bundle(bundle)  # a damaged one is reported before Ray starts
+    read_bundle(scorer.bundle)  # a damaged one is reported before Ray starts
     collected = collect_images([Path(path).resolve() for path in paths])
-    scorer = Scorer(Path(bundle).resolve(), engine=engine, threshold=threshold, boxes=boxes, batch=batch)
     kinds = {"string": arrow.string(), "double": arrow.float64()}
     schema = arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
     verdicts, total = Counter[str](), len(collected)

@@ -6,7 +6,8 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ class Scorer:
 
     Args:
         bundle: folder of the bundle, where the process that decides finds it.
-        engine, threshold: see `edgead.load`.
+        engine, threshold, roi, ignore, min_area: see `edgead.load`.
         boxes: fill the column ``boxes``.
         batch: most images in one inference.
     """
@@ -55,12 +56,25 @@ class Scorer:
         *,
         engine: str = "auto",
         threshold: float | str | None = None,
+        roi: Sequence[str] = (),
+        ignore: Sequence[str] = (),
+        min_area: int = 0,
         boxes: bool = False,
         batch: int = 1,
     ) -> None:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, not {batch}.")
-        self.bundle, self.engine, self.threshold, self.boxes, self.batch = bundle, engine, threshold, boxes, batch
+        self.bundle, self.boxes, self.batch = bundle, boxes, batch
+        self._load = partial(
+            load,
+            bundle,
+            engine=engine,
+            threshold=threshold,
+            roi=tuple(roi),
+            ignore=tuple(ignore),
+            min_area=min_area,
+            batch=batch,
+        )
         self._inspector: Inspector | None = None
 
     def __call__(self, table: pandas.DataFrame) -> pandas.DataFrame:
@@ -107,7 +121,7 @@ class Scorer:
 
     def _decide(self, images: list[tuple[str, bytes | None]]) -> list[Result]:
         if self._inspector is None:
-            self._inspector = load(self.bundle, engine=self.engine, threshold=self.threshold, batch=self.batch)
+            self._inspector = self._load()
         inspector = self._inspector
         captured = [_capture(path, content, number, inspector) for number, (path, content) in enumerate(images)]
         return inspector.try_to_infer([inspector.try_to_prepare(each) for each in captured])

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgead import metrics
 from edgead.benchmark.promise import check_promise
+from edgead.benchmark.report import Decisions, ImageCounts, Metrics
 from edgead.binomial import interval
 from edgead.console import Console
 from edgead.datasets import Category, Sample, read_labelled_mask
-from edgead.decision import Verdict
+from edgead.decision import Threshold, Verdict
 from edgead.errors import DataError
 from edgead.images import Frame, Mask, cv2, draw_overlay, read_frame
 from edgead.runtime.inspector import Inspector
 
-METRICS = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image AP",
-    "image_f1_max": "image F1-max",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "pixel AP",
-    "pixel_f1_max": "pixel F1-max",
-    "aupro": "AUPRO 30 %",
-}
-"""JSON name ↦ title of every metric, in the order of the tables."""
-OWN_THRESHOLD = {"false_reject": "good rejected", "detection": "defects found"}
-"""JSON name, without ``_rate`` and ``_interval``, ↦ title of what the bundle's own threshold does."""
 FPR_LIMIT = 0.3
 """Where AUPRO stops integrating."""
 SHOWN_MISSES = 4
@@ -48,10 +36,31 @@ class Miss:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Metrics of one bundle on one category, as JSON values, and its worst misses."""
+    """Figures of one bundle on one category, and its worst misses."""
 
-    values: dict[str, Any]
+    metrics: Metrics
+    decisions: Decisions
+    images: ImageCounts
     misses: tuple[Miss, ...]
+
+
+@dataclass
+class _Inspected:
+    """What came of the labelled images, one entry for each that could be read.
+
+    `masks` and `maps`, at the side of the pixel metrics, have none for defective images without a mask.
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    fails: list[bool] = field(default_factory=list)
+    masks: list[Mask] = field(default_factory=list)
+    maps: list[NDArray[np.float32]] = field(default_factory=list)
+    skipped: int = 0
+
+    @property
+    def labels(self) -> list[bool]:
+        return [sample.anomalous for sample in self.samples]
 
 
 def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, console: Console) -> Accuracy:
@@ -65,71 +74,70 @@ def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, 
         DataError: no labelled images, a class missing, or a mask that does not fit its image.
     """
     if not category.labelled():
-        raise DataError(f"{category.root} has no labelled test images (test/good, test/KIND); nothing can be measured.")
-    labels: list[bool] = []
-    scores: list[float] = []
-    verdicts: list[Verdict] = []
-    masks: list[Mask] = []
-    maps: list[NDArray[np.float32]] = []
-    samples: list[Sample] = []
-    skipped: list[str] = []
-    size = (pixel_size, pixel_size)
+        raise DataError(f"{category.root} has no labelled test images (test/good, test/KIND).")
+    found = _inspect(inspector, category, pixel_size, console)
+    good = found.labels.count(False)
+    return Accuracy(
+        metrics=_compute_metrics(found),
+        decisions=_count_decisions(inspector.bundle.manifest.threshold.rule, found),
+        images=ImageCounts(good, len(found.labels) - good, len(found.masks) - good, found.skipped),
+        misses=_worst(inspector, found.samples, found.scores),
+    )
+
+
+def _inspect(inspector: Inspector, category: Category, pixel_size: int, console: Console) -> _Inspected:
+    found, size = _Inspected(), (pixel_size, pixel_size)
+    unreadable = []
     for sample in console.track(f"inspecting {category.name}")(category.test):
         try:
             frame = read_frame(sample.path, inspector.pixels)
         except DataError as error:
-            skipped.append(str(error))
+            unreadable.append(str(error))
             continue
         mask = read_labelled_mask(sample, (frame.shape[0], frame.shape[1]), size)
         result = inspector.inspect(frame)
-        samples.append(sample)
-        labels.append(sample.anomalous)
-        scores.append(result.score)
-        verdicts.append(result.verdict)
+        found.samples.append(sample)
+        found.scores.append(result.score)
+        found.fails.append(result.verdict is Verdict.FAIL)
         if mask is not None and result.anomaly_map is not None and (mask.any() or not sample.anomalous):
-            masks.append(mask)
-            maps.append(cv2().resize(result.anomaly_map, size, interpolation=cv2().INTER_LINEAR))
-    for line in skipped:
+            found.masks.append(mask)
+            found.maps.append(cv2().resize(result.anomaly_map, size, interpolation=cv2().INTER_LINEAR))
+    found.skipped = len(unreadable)
+    for line in unreadable:
         console.say(f"Warning: skipped: {line}")
-    ranking = metrics.rank(labels, scores)
-    good, bad = labels.count(False), labels.count(True)
-    false_rejects = sum(verdict is Verdict.FAIL and not label for verdict, label in zip(verdicts, labels))
-    found = sum(verdict is Verdict.FAIL and label for verdict, label in zip(verdicts, labels))
-    values: dict[str, Any] = {
-        "image_auroc": ranking.auroc(),
-        "image_ap": ranking.average_precision(),
-        "image_f1_max": ranking.f1_max()[0],
-        **_pixel_metrics(masks, maps),
-        "false_reject_rate": false_rejects / good,
-        "false_reject_interval": list(interval(false_rejects, good)),
-        "detection_rate": found / bad,
-        "detection_interval": list(interval(found, bad)),
-        "promise": check_promise(inspector.bundle.manifest.threshold.rule, false_rejects, good),
-        "images": {"good": good, "defective": bad, "with_mask": len(masks) - good, "skipped": len(skipped)},
-    }
-    return Accuracy(values, _worst(inspector, samples, scores))
+    return found
 
 
-def share_with_interval(row: dict[str, Any], name: str) -> str:
-    """Format a share of a row in percent, with its 95 % interval: ``50.0 (23–77)``; a dash in a row without it."""
-    if f"{name}_rate" not in row:
-        return "–"
-    low, high = row[f"{name}_interval"]
-    return f"{100 * row[f'{name}_rate']:.1f} ({100 * low:.0f}–{100 * high:.0f})"
+def _compute_metrics(found: _Inspected) -> Metrics:
+    ranking = metrics.rank(found.labels, found.scores)
+    return Metrics(
+        ranking.auroc(), ranking.average_precision(), ranking.f1_max()[0], *_pixel_metrics(found.masks, found.maps)
+    )
 
 
-def _pixel_metrics(masks: Sequence[Mask], maps: Sequence[NDArray[np.float32]]) -> dict[str, float | None]:
+def _pixel_metrics(
+    masks: Sequence[Mask], maps: Sequence[NDArray[np.float32]]
+) -> tuple[float | None, float | None, float | None, float | None]:
+    """AUROC, AP, F1-max and AUPRO."""
     if not any(mask.any() for mask in masks):
-        return dict.fromkeys(("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro"))
+        return None, None, None, None
     pixels = metrics.rank(
         np.concatenate([mask.ravel() for mask in masks]), np.concatenate([anomaly_map.ravel() for anomaly_map in maps])
     )
-    return {
-        "pixel_auroc": pixels.auroc(),
-        "pixel_ap": pixels.average_precision(),
-        "pixel_f1_max": pixels.f1_max()[0],
-        "aupro": metrics.aupro(masks, maps, FPR_LIMIT),
-    }
+    return pixels.auroc(), pixels.average_precision(), pixels.f1_max()[0], metrics.aupro(masks, maps, FPR_LIMIT)
+
+
+def _count_decisions(threshold: Threshold, found: _Inspected) -> Decisions:
+    good, bad = found.labels.count(False), found.labels.count(True)
+    rejected = sum(fail and not label for fail, label in zip(found.fails, found.labels))
+    detected = sum(fail and label for fail, label in zip(found.fails, found.labels))
+    return Decisions(
+        false_reject_rate=rejected / good,
+        false_reject_interval=interval(rejected, good),
+        detection_rate=detected / bad,
+        detection_interval=interval(detected, bad),
+        promise=check_promise(threshold, rejected, good),
+    )
 
 
 def _worst(inspector: Inspector, samples: Sequence[Sample], scores: Sequence[float]) -> tuple[Miss, ...]:

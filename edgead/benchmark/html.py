@@ -7,12 +7,11 @@ import html
 import io
 import json
 from collections.abc import Sequence
-from typing import Any
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
-
-from edgead.benchmark.accuracy import METRICS, OWN_THRESHOLD, Miss, share_with_interval
+from edgead.benchmark.accuracy import Miss
+from edgead.benchmark.report import METRICS, Report, Row
+from edgead.benchmark.tables import DASH, own_threshold, percent
+from edgead.errors import require
 from edgead.images import Frame, cv2
 from edgead.text import valid
 
@@ -30,32 +29,33 @@ pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; font-size: .82rem; 
 """
 
 
-def render(results: dict[str, Any], misses: Sequence[tuple[str, Sequence[Miss]]]) -> str:
-    """Render a benchmark's results (see docs/benchmark.md) and its worst misses as a page."""
-    machine, conditions = results["machine"], results["conditions"]
-    where = machine["accelerator"] or f"{machine['cpu']}, {machine['usable_cores']} cores"
+def render(report: Report, misses: Sequence[tuple[str, Sequence[Miss]]]) -> str:
+    """Render a report and its worst misses, each group below its title, as a page."""
+    machine, conditions = report.machine, report.conditions
+    where = machine.accelerator or f"{machine.cpu}, {machine.usable_cores} cores"
+    stored = report.to_dict()
     conditions_text = json.dumps(
-        {name: results[name] for name in ("command", "machine", "versions", "conditions")}, indent=2, ensure_ascii=False
+        {name: stored[name] for name in ("command", "machine", "versions", "conditions")}, indent=2, ensure_ascii=False
     )
     pictures = "".join(_misses(title, items) for title, items in misses)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>edgead benchmark</title><style>{STYLE}</style></head><body>
 <h1>edgead benchmark</h1>
-<p>{html.escape(results["created"])} on {html.escape(where)}. Latency is that of the whole <code>inspect</code> call
-(fit, infer, post) on one frame at a time; {conditions["rounds"]} calls of each bundle, interleaved.</p>
+<p>{html.escape(report.created)} on {html.escape(where)}. Latency is that of the whole <code>inspect</code> call
+(fit, infer, post) on one frame at a time; {conditions.rounds} calls of each bundle, interleaved.</p>
 <h2>Latency against AUROC</h2>
-{_plot(results["rows"])}
+{_plot(report.rows)}
 <h2>Accuracy</h2>
-<p class="note">Percent. Pixel metrics at {conditions["pixel_size"]}×{conditions["pixel_size"]}. The F1-max columns pick
+<p class="note">Percent. Pixel metrics at {conditions.pixel_size}×{conditions.pixel_size}. The F1-max columns pick
 their threshold on the test labels, as papers do; the last three columns are what the bundle's own threshold does, with
 95 % Clopper–Pearson intervals, and what it promised: false rejects on average, and at most with 95 % confidence.</p>
-{_accuracy_table(results)}
-{_notes(results)}
+{_accuracy_table(report)}
+{_notes(report)}
 <h2>Latency</h2>
 <p class="note">Milliseconds. “Engine alone” is the bare engine on the same frame, already fitted.
 The mask at the frame’s resolution is made when it is asked for, and is in none of the other figures.</p>
-{_latency_table(results["rows"])}
+{_latency_table(report.rows)}
 <h2>Worst misses</h2>
 <p class="note">Defective images with the lowest scores and good images with the highest, with map and mask.</p>
 {pictures}
@@ -65,28 +65,27 @@ The mask at the frame’s resolution is made when it is asked for, and is in non
 """
 
 
-def _notes(results: dict[str, Any]) -> str:
-    rows = [*results["rows"], *results["averages"]]
-    notes = [(row["bundle"], row["protocol"]) for row in rows if row["protocol"]]
-    warnings = [(row["bundle"], row["promise"]["warning"]) for row in results["rows"] if row["promise"]]
-    notes += [(f"Warning: {bundle}", warning) for bundle, warning in warnings if warning]
+def _notes(report: Report) -> str:
+    notes = [(row.bundle, row.protocol) for row in report.table if row.protocol]
+    notes += [(f"Warning: {row.bundle}", row.decisions.warning) for row in report.rows if row.decisions.warning]
     return "".join(f'<p class="note">{html.escape(bundle)}: {html.escape(text)}</p>' for bundle, text in notes)
 
 
-def _plot(rows: Sequence[dict[str, Any]]) -> str:
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
+def _plot(rows: Sequence[Row]) -> str:
+    figure = require("matplotlib.figure", "benchmark").Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for row in rows:
-        x, y = row["latency_ms"]["p50"], 100 * row["image_auroc"]
-        axes.errorbar(x, y, xerr=[[0], [row["latency_ms"]["p99"] - x]], fmt="o", markersize=8, capsize=3)
-        name = valid(f"{row['bundle']} ({row['category']})")
+        latency = row.latency.latency_ms
+        x, y = latency.p50, 100 * row.metrics.image_auroc
+        axes.errorbar(x, y, xerr=[[0.0], [latency.p99 - x]], fmt="o", markersize=8, capsize=3)
+        name = valid(f"{row.bundle} ({row.category})")
         axes.annotate(name, (x, y), xytext=(8, 6), textcoords="offset points", parse_math=False)
     axes.set(xlabel="latency, ms (p50, bar to p99; log scale)", ylabel="image AUROC, %", xscale="log")
     axes.margins(x=0.5)
-    lowest = min(100 * row["image_auroc"] for row in rows)
+    lowest = min(100 * row.metrics.image_auroc for row in rows)
     axes.set_ylim(lowest - 0.25 * max(100 - lowest, 4), 100.5)
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        axis(ScalarFormatter())
+        axis(require("matplotlib.ticker", "benchmark").ScalarFormatter())
     axes.grid(alpha=0.3, which="both")
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -105,39 +104,24 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]], means: int = 0
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def _accuracy_table(results: dict[str, Any]) -> str:
+def _accuracy_table(report: Report) -> str:
     lines = []
-    for row in [*results["rows"], *results["averages"]]:
-        rejected, found = (share_with_interval(row, name) for name in OWN_THRESHOLD)
-        promise = row.get("promise")
-        promised = f"{_percent(promise['average'])}, at most {_percent(promise['limit'])}" if promise else "–"
-        metrics = [_percent(row[name]) for name in METRICS]
-        lines.append([row["bundle"], row["category"], *metrics, found, rejected, promised])
+    for row in report.table:
+        rejected, found = own_threshold(row)
+        promise = row.decisions.promise if isinstance(row, Row) else None
+        promised = f"{percent(promise.average)}, at most {percent(promise.limit)}" if promise else DASH
+        lines.append([row.bundle, row.category, *map(percent, row.metrics.values()), found, rejected, promised])
     header = ["bundle", "category", *METRICS.values(), "defects found", "good rejected", "promised"]
-    return _table(header, lines, means=len(results["averages"]))
+    return _table(header, lines, means=len(report.averages))
 
 
-def _latency_table(rows: Sequence[dict[str, Any]]) -> str:
+def _latency_table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
-        whole = [f"{row['latency_ms'][name]:.2f}" for name in ("p50", "p90", "p99")]
-        stages = [f"{row['stages_ms'][name]['p50']:.2f}" for name in ("fit", "infer", "post")]
-        ratio = f"{row['inspect_over_engine']:.3f}"
-        lines.append(
-            [
-                row["bundle"],
-                row["engine"],
-                *whole,
-                *stages,
-                f"{row['engine_ms']['p50']:.2f}",
-                ratio,
-                f"{row['mask_ms']['p50']:.2f}",
-            ]
-        )
+        latency, stages = row.latency, row.latency.stages_ms
+        times = (*latency.latency_ms.values(), stages.fit.p50, stages.infer.p50, stages.post.p50, latency.engine_ms.p50)
+        ratio = f"{latency.inspect_over_engine:.3f}"
+        lines.append([row.bundle, row.engine, *(f"{time:.2f}" for time in times), ratio, f"{latency.mask_ms.p50:.2f}"])
     header = [
         "bundle",
         "engine",

@@ -1,8 +1,8 @@
 """Latency of bundles side by side: interleaved in one run, percentiles of every stage, and the bare engine beside it.
 
-Each round takes one frame and gives it, in turn, to every bundle: first the whole `inspect` call, then the engine
-alone on the same frame, already fitted. What disturbs the machine disturbs all of them; what one engine leaves behind,
-threads that spin and caches that are full of its weights, does not disturb the next.
+Each round runs every bundle in turn on one frame: the whole `inspect` call, and the engine alone on the same frame,
+already fitted. Whatever disturbs the machine disturbs all bundles. What one engine leaves behind (spinning threads,
+caches full of its weights) does not disturb the next one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edgead.benchmark.report import Latency, Percentiles, Stages
 from edgead.console import Console
 from edgead.images import Frame, fit_frame, to_frame
 from edgead.runtime.defects import mark_in_frame
@@ -27,7 +28,7 @@ WARM_UP_ROUNDS = 3
 
 def measure_latency(
     inspectors: Sequence[Inspector], frames: Sequence[Frame], rounds: int, console: Console
-) -> list[dict[str, Any]]:
+) -> list[Latency]:
     """Time every inspector on the same frames.
 
     Args:
@@ -37,9 +38,7 @@ def measure_latency(
         console: shows progress.
 
     Returns:
-        For each inspector: ``latency_ms`` with p50, p90 and p99 of the whole call, ``stages_ms`` with the same of each
-        stage, ``engine_ms`` of the bare engine, ``mask_ms`` of the mask that a FAIL has, ``inspect_over_engine`` (ratio
-        of the medians), and ``rounds``.
+        The latency of each inspector.
     """
     samples: list[dict[str, list[float]]] = [{name: [] for name in (*STAGES, "engine", "mask")} for _ in inspectors]
     for round_number in console.track("timing")(range(-WARM_UP_ROUNDS, rounds)):
@@ -72,18 +71,18 @@ def _make_mask(result: Result) -> None:
     mark_in_frame(result.anomaly_map, result.mask_threshold, result.region, result.frame_size)
 
 
-def percentiles(times: Sequence[float]) -> dict[str, float]:
-    """Return p50, p90 and p99."""
-    return {f"p{share}": round(float(np.percentile(times, share)), 4) for share in (50, 90, 99)}
+def percentiles(times: Sequence[float]) -> Percentiles:
+    """Return p50, p90 and p99 of times."""
+    return Percentiles(*(round(float(np.percentile(times, share)), 4) for share in (50, 90, 99)))
 
 
-def _summary(times: dict[str, list[float]]) -> dict[str, Any]:
+def _summary(times: dict[str, list[float]]) -> Latency:
     total, engine = percentiles(times["total"]), percentiles(times["engine"])
-    return {
-        "latency_ms": total,
-        "stages_ms": {name: percentiles(times[name]) for name in STAGES if name != "total"},
-        "engine_ms": engine,
-        "mask_ms": percentiles(times["mask"]),
-        "inspect_over_engine": round(total["p50"] / engine["p50"], 4),
-        "rounds": len(times["total"]),
-    }
+    return Latency(
+        latency_ms=total,
+        stages_ms=Stages(percentiles(times["fit"]), percentiles(times["infer"]), percentiles(times["post"])),
+        engine_ms=engine,
+        mask_ms=percentiles(times["mask"]),
+        inspect_over_engine=round(total.p50 / engine.p50, 4),
+        rounds=len(times["total"]),
+    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from edgead.benchmark.report import Promise
 from edgead.binomial import CONFIDENCE, at_least_as_many
 from edgead.decision import CONDITION, Threshold
 
@@ -11,7 +10,7 @@ SIGNIFICANT = 1 - CONFIDENCE
 """A count that is less probable than this, if the promise holds, contradicts it."""
 
 
-def check_promise(threshold: Threshold, failed: int, good: int) -> dict[str, Any] | None:
+def check_promise(threshold: Threshold, failed: int, good: int) -> Promise | None:
     """Compare what a threshold promises with what it does.
 
     Args:
@@ -20,9 +19,8 @@ def check_promise(threshold: Threshold, failed: int, good: int) -> dict[str, Any
         good: all good test images.
 
     Returns:
-        JSON values: ``average`` and ``limit``, the promised shares; ``held_out``, the images that they rest on;
-        ``probability`` of as many rejects or more (or, where fewer than expected, of as few or fewer) if the promise
-        holds; and ``warning`` in words, empty where the two agree. None for a threshold that promises nothing.
+        The promise with the probability of as many rejects or more (or, where fewer than expected, of as few or fewer)
+        if it holds. None for a threshold that promises nothing.
     """
     held_out, above = threshold.normals, threshold.above
     if not held_out:
@@ -43,13 +41,13 @@ def check_promise(threshold: Threshold, failed: int, good: int) -> dict[str, Any
             f"({_promised(threshold)}; by chance {as_few:.1%}). These images differ from the held-out ones; a lower "
             "threshold may find more defects."
         )
-    return {
-        "average": threshold.false_reject_bound,
-        "limit": threshold.false_reject_limit,
-        "held_out": held_out,
-        "probability": min(as_many, as_few),
-        "warning": warning,
-    }
+    return Promise(
+        average=threshold.false_reject_bound,
+        limit=threshold.false_reject_limit,
+        held_out=held_out,
+        probability=min(as_many, as_few),
+        warning=warning,
+    )
 
 
 def _promised(threshold: Threshold) -> str:

@@ -11,14 +11,16 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from edgead import schema
 from edgead.benchmark.latency import percentiles
-from edgead.benchmark.machine import describe_machine, versions
+from edgead.benchmark.machine import Machine, describe_machine, versions
+from edgead.benchmark.report import Percentiles
 from edgead.decision import Verdict
 from edgead.errors import DeviceError
 from edgead.files import write_json
@@ -33,7 +35,83 @@ from edgead.runtime.stream import Policy, Stream
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def measure_stream(inspector: Inspector, video: Path, rounds: int, pause: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class StreamLatency:
+    """Capture to decision in a stream, against fitting and inferring the same frames one by one.
+
+    Attributes:
+        stream_ms, fit_and_engine_ms: percentiles of both.
+        stream_over_bare: their ratios.
+        frames: number of frames behind each.
+    """
+
+    stream_ms: Percentiles
+    fit_and_engine_ms: Percentiles
+    stream_over_bare: Percentiles
+    frames: int
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Frames per second of one source and of several, on one engine."""
+
+    sources: int
+    one_source_fps: float
+    several_sources_fps: float
+    several_over_one: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory of the process, MiB: samples, and how much it grew after the first two."""
+
+    frames: int
+    rss_mib: tuple[float, ...]
+    growth_mib: float
+
+
+@dataclass(frozen=True)
+class EngineFigures:
+    """What one engine measured."""
+
+    load_seconds: float
+    latency: StreamLatency
+    throughput: Throughput
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Video:
+    """What was streamed."""
+
+    frames: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class StreamedBundle:
+    """What decided. `size` is (height, width) of the model's input, pixels."""
+
+    name: str
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class StreamReport:
+    """The results file. `schema` is its version; `engines` maps an engine's name to its figures."""
+
+    schema: int
+    created: str
+    command: str
+    machine: Machine
+    versions: dict[str, str]
+    engines: dict[str, EngineFigures]
+    video: Video
+    bundle: StreamedBundle
+
+
+def measure_stream(inspector: Inspector, video: Path, rounds: int, pause: float) -> StreamLatency:
     """Compare a stream on a video, paced like a camera, with fitting and inferring the same frames one by one.
 
     Args:
@@ -43,7 +121,7 @@ def measure_stream(inspector: Inspector, video: Path, rounds: int, pause: float)
         pause: seconds before each frame, in both passes.
 
     Returns:
-        Milliseconds of both and the ratios of their percentiles.
+        Percentiles of both, and their ratios.
     """
     streamed: list[float] = []
     bare: list[float] = []
@@ -54,12 +132,12 @@ def measure_stream(inspector: Inspector, video: Path, rounds: int, pause: float)
             if number:  # the first round warms up
                 (streamed if one is _stream_pass else bare).extend(times)
     stream_ms, bare_ms = percentiles(streamed), percentiles(bare)
-    ratios = {name: round(stream_ms[name] / bare_ms[name], 4) for name in stream_ms}
-    return {"stream_ms": stream_ms, "fit_and_engine_ms": bare_ms, "stream_over_bare": ratios, "frames": len(streamed)}
+    ratios = Percentiles(*(round(one / other, 4) for one, other in zip(stream_ms.values(), bare_ms.values())))
+    return StreamLatency(stream_ms, bare_ms, ratios, len(streamed))
 
 
 def _paced(video: Path, pause: float) -> Iterator[Frame]:
-    """Give a video's frames with a pause before each is decoded, like a camera that is slower than the engine."""
+    """Yield a video's frames with a pause before each is decoded, like a camera that is slower than the engine."""
     with VideoSource(video) as frames:
         while True:
             time.sleep(pause)
@@ -76,7 +154,7 @@ def _stream_pass(inspector: Inspector, video: Path, pause: float) -> list[float]
 
 
 def _decided(results: Iterable[Result]) -> Iterator[Result]:
-    """Give the results, and refuse one that was not decided: an engine that fails is fast.
+    """Yield the results, and refuse one that was not decided: an engine that fails is fast.
 
     Raises:
         DeviceError: with the reason.
@@ -96,7 +174,7 @@ def _bare_pass(inspector: Inspector, video: Path, pause: float) -> list[float]:
     return times
 
 
-def measure_throughput(inspector: Inspector, frames: Sequence[Frame], sources: int, rounds: int) -> dict[str, float]:
+def measure_throughput(inspector: Inspector, frames: Sequence[Frame], sources: int, rounds: int) -> Throughput:
     """Compare the frames a second of several sources on one engine with those of one source, in turn."""
     seconds: dict[int, list[float]] = {1: [], sources: []}
     for _ in range(rounds):
@@ -108,15 +186,10 @@ def measure_throughput(inspector: Inspector, frames: Sequence[Frame], sources: i
                 given = sum(1 for _ in _decided(stream))
             times.append((time.perf_counter() - start) / given)
     one, several = (float(np.median(seconds[count])) for count in (1, sources))
-    return {
-        "sources": sources,
-        "one_source_fps": round(1 / one, 2),
-        "several_sources_fps": round(1 / several, 2),
-        "several_over_one": round(one / several, 4),
-    }
+    return Throughput(sources, round(1 / one, 2), round(1 / several, 2), round(one / several, 4))
 
 
-def measure_memory(inspector: Inspector, frame: Frame, count: int, samples: int = 20) -> dict[str, Any]:
+def measure_memory(inspector: Inspector, frame: Frame, count: int, samples: int = 20) -> Memory:
     """Return the resident memory, MiB, while a stream inspects `count` frames."""
     ledger, resident = Ledger(), []
     step = max(1, count // samples)
@@ -124,7 +197,7 @@ def measure_memory(inspector: Inspector, frame: Frame, count: int, samples: int 
         for number, _ in enumerate(_decided(stream)):
             if number % step == 0:
                 resident.append(round(_resident_mib(), 2))
-    return {"frames": ledger.inferred, "rss_mib": resident, "growth_mib": round(resident[-1] - resident[2], 2)}
+    return Memory(ledger.inferred, tuple(resident), round(resident[-1] - resident[2], 2))
 
 
 def _resident_mib() -> float:
@@ -142,28 +215,31 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.03, help="seconds between two frames")
     parser.add_argument("--memory-frames", type=int, default=100_000)
     options = parser.parse_args()
-    results: dict[str, Any] = {
-        "schema": 2,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "edgead.benchmark.stream", *map(os.path.basename, sys.argv[1:])]),
-        "machine": describe_machine(),
-        "versions": versions(),
-        "engines": {},
-    }
+    machine = describe_machine()
     with VideoSource(options.video) as captured:
         frames = [one.image for one in captured if one.image is not None]
-    results["video"] = {"frames": len(frames), "height": frames[0].shape[0], "width": frames[0].shape[1]}
+    engines = {}
     for engine in options.engines or ["auto"]:
         start = time.perf_counter()
         with load(options.bundle, engine=engine) as inspector:
-            results["bundle"] = {"name": inspector.bundle.manifest.name, "size": inspector.size}
-            results["engines"][inspector.engine.name] = {
-                "load_seconds": round(time.perf_counter() - start, 3),
-                "latency": measure_stream(inspector, options.video, options.rounds, options.pause),
-                "throughput": measure_throughput(inspector, frames, 4, options.rounds),
-                "memory": measure_memory(inspector, frames[0], options.memory_frames),
-            }
-    write_json(options.out, results)
+            bundle = StreamedBundle(inspector.bundle.manifest.name, inspector.size)
+            engines[inspector.engine.name] = EngineFigures(
+                load_seconds=round(time.perf_counter() - start, 3),
+                latency=measure_stream(inspector, options.video, options.rounds, options.pause),
+                throughput=measure_throughput(inspector, frames, 4, options.rounds),
+                memory=measure_memory(inspector, frames[0], options.memory_frames),
+            )
+    report = StreamReport(
+        schema=2,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=shlex.join(["python", "-m", "edgead.benchmark.stream", *map(os.path.basename, sys.argv[1:])]),
+        machine=machine,
+        versions=versions(),
+        engines=engines,
+        video=Video(len(frames), frames[0].shape[0], frames[0].shape[1]),
+        bundle=bundle,
+    )
+    write_json(options.out, schema.write(report))
 
 
 if __name__ == "__main__":

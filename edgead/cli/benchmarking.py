@@ -41,10 +41,10 @@ def benchmark(
     as_json: bool,
 ) -> None:
     """Measure latency against AUROC: table, results.json, results.csv and report.html."""
-    from edgead.benchmark.benchmark import benchmark as measure
-    from edgead.benchmark.benchmark import to_table
+    from edgead.benchmark import benchmark as measure
+    from edgead.benchmark import to_table
 
-    report, folder = measure(
+    report = measure(
         bundles,
         data,
         engine=engine,
@@ -55,5 +55,4 @@ def benchmark(
         command=["edgead", *map(redact, sys.argv[1:])],
         console=Terminal(),
     )
-    table = to_table([*report.rows, *report.results["averages"]])
-    emit(report.results, as_json, f"{table}\n\nReport: {folder / 'report.html'}")
+    emit(report.to_dict(), as_json, f"{to_table(report.table)}\n\nReport: {report.page}")

@@ -20,4 +20,4 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
     from edgead.demo import run_demo
 
     outcome = run_demo(out, seed, Terminal())
-    emit(outcome, as_json, outcome["summary"])
+    emit(outcome.to_dict(), as_json, outcome.summary)

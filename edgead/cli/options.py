@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,49 +13,83 @@ PATH = click.Path(path_type=Path)
 ENGINES = ("onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "tensorrt")
 
 
-def json_option(function: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")(
-        function
-    )
+def _all_of(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
+    """Make one decorator of several options; help lists them in this order."""
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def force_option(function: F) -> F:
-    return click.option("--force", is_flag=True, help="Replace results that are there already.")(function)
-
-
-def runtime_options(function: F) -> F:
-    text = "Scores above it fail; fpr:0.001 lets that share of good parts fail. [default: the bundle's]"
-    function = click.option("--threshold", help=text)(function)
-    return engine_option(function)
-
-
-def engine_option(function: F) -> F:
-    return click.option("--engine", default="auto", show_default=True, help=f"auto, {', '.join(ENGINES)}.")(function)
-
-
-_PRECISION_OPTIONS = (
-    click.option(
-        "--precision",
-        default="fp32",
-        show_default=True,
-        help="fp32, fp16, int8, int8-fp16 (the rest in float16), or auto: the fastest here that passes the gate.",
-    ),
-    click.option("--calib-samples", default=128, show_default=True, help="Good images that INT8 is scaled on."),
-    click.option("--calib-method", default="minmax", show_default=True, help="minmax, entropy or percentile."),
-    click.option("--calib-data", type=PATH, help="Good images to scale INT8 on. [default: those at hand]"),
-    click.option("--max-auroc-drop", default=0.005, show_default=True, help="AUROC and AUPRO that precision may cost."),
-    click.option("--max-flips", default=0.001, show_default=True, help="Share of verdicts that precision may change."),
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+force_option = click.option("--force", is_flag=True, help="Replace existing results.")
+engine_option = click.option(
+    "--engine", default="auto", show_default=True, help=f"Inference engine: auto, {', '.join(ENGINES)}."
 )
+decision_options = _all_of(
+    (
+        engine_option,
+        click.option(
+            "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Most frames per inference."
+        ),
+        click.option(
+            "--threshold",
+            help="Frames with a higher score fail; fpr:0.001 lets that share of good parts fail. "
+            "[default: the bundle's]",
+        ),
+        click.option(
+            "--roi",
+            multiple=True,
+            help="Region of interest: a mask image, or x,y,width,height from 0 to 1. Repeatable.",
+        ),
+        click.option("--ignore", multiple=True, help="Region to leave out, in the same form. Repeatable."),
+        click.option(
+            "--min-area", type=click.IntRange(0), default=0, show_default=True, help="Ignore defects of fewer pixels."
+        ),
+        click.option(
+            "--boxes", "shapes", flag_value="boxes", multiple=True, help="Add bounding boxes of defects to the results."
+        ),
+        click.option(
+            "--contours", "shapes", flag_value="contours", multiple=True, help="Add outlines of defects to the results."
+        ),
+        click.option(
+            "--sink",
+            "sinks",
+            multiple=True,
+            metavar="URI",
+            help="Where results go: jsonl:FILE, sqlite:FILE, mqtt://…; see docs/sinks.md. Repeatable.",
+        ),
+    )
+)
+"""How frames are decided, and where results go; the same for `predict` and `run`."""
 
-
+precision_options = _all_of(
+    (
+        click.option(
+            "--precision",
+            default="fp32",
+            show_default=True,
+            help="fp32, fp16, int8, int8-fp16 (the rest in float16), or auto: the fastest here that passes the gate.",
+        ),
+        click.option(
+            "--calib-samples", default=128, show_default=True, help="Number of good images for INT8 calibration."
+        ),
+        click.option("--calib-method", default="minmax", show_default=True, help="minmax, entropy or percentile."),
+        click.option(
+            "--calib-data", type=PATH, help="Good images for INT8 calibration. [default: the training images]"
+        ),
+        click.option(
+            "--max-auroc-drop", default=0.005, show_default=True, help="Largest loss of AUROC and AUPRO allowed."
+        ),
+        click.option(
+            "--max-flips", default=0.001, show_default=True, help="Largest share of changed verdicts allowed."
+        ),
+    )
+)
 OF_LOWER_PRECISION = ("calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips")
-
-
-def precision_options(command: F) -> F:
-    """Give a verb the options on precision; they are listed in the order above."""
-    for option in reversed(_PRECISION_OPTIONS):
-        command = option(command)
-    return command
 
 
 def refuse_given(when: str, *names: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgead.cli.options import PATH, force_option, json_option, runtime_options
+from edgead.cli.options import PATH, decision_options, force_option, json_option
 from edgead.cli.output import emit, ledger_line, result_line
 from edgead.console import Terminal
 from edgead.failures import INTERRUPTED
@@ -30,7 +30,7 @@ from edgead.failures import INTERRUPTED
 )
 @click.option("--out", type=PATH, help="With --ray: Parquet file with a row for each image.")
 @force_option
-@runtime_options
+@decision_options
 @json_option
 def predict(
     bundle: Path,
@@ -39,15 +39,16 @@ def predict(
     ray: str | None,
     out: Path | None,
     force: bool,
-    engine: str,
-    threshold: str | None,
     as_json: bool,
+    sinks: tuple[str, ...],
+    batch: int,
+    **options: Any,
 ) -> None:
-    """Decide on images, and on folders with their subfolders."""
+    """Decide on images, and on folders with their subfolders. Without a sink, results are printed."""
     if ray is not None or out is not None:
-        if ray is None or out is None or save is not None:
-            raise click.UsageError("--ray and --out go together, and without --save.")
-        _predict_archive(bundle, paths, out, ray, engine, threshold, force, as_json)
+        if ray is None or out is None or save is not None or sinks:
+            raise click.UsageError("--ray and --out go together, and without --save and --sink.")
+        _predict_archive(bundle, paths, out, ray, force, as_json, batch=batch, **options)
         return
     from edgead.files import refuse_existing
     from edgead.runtime.inspector import load
@@ -61,16 +62,16 @@ def predict(
         click.echo(images.left_out, err=True)
     refuse_existing((save / name for _, name in images.images) if save else (), force)
     with (
-        load(bundle, engine=engine, threshold=threshold, console=Terminal()) as inspector,
+        load(bundle, batch=batch, console=Terminal(), **options) as inspector,
         Terminal().bar("inspecting", len(images)) as step,
     ):
         results = []
-        for result in decide(inspector, images, save):
+        for result in decide(inspector, images, save, batch=batch, sinks=sinks):
             ledger.enter(result.source_id)
             ledger.count(result)
             results.append(result.to_dict())
             step("")
-            if not as_json:
+            if not (as_json or sinks):
                 click.echo(result_line(results[-1]))
     summary = {"bundle": str(bundle), **ledger.snapshot()}
     if as_json:
@@ -84,16 +85,21 @@ def _predict_archive(
     paths: tuple[Path, ...],
     out: Path,
     ray: str,
-    engine: str,
-    threshold: str | None,
     force: bool,
     as_json: bool,
+    *,
+    shapes: tuple[str, ...],
+    **options: Any,
 ) -> None:
+    from edgead.archive import Scorer
     from edgead.archive.score_archive import score_archive
     from edgead.files import refuse_existing
 
+    if "contours" in shapes:
+        raise click.UsageError("--contours does not work with --ray; --boxes does.")
     refuse_existing([out], force)
-    scored = score_archive(bundle, paths, out, ray=ray, engine=engine, threshold=threshold, console=Terminal())
+    scorer = Scorer(bundle.resolve(), boxes="boxes" in shapes, **options)
+    scored = score_archive(scorer, paths, out, ray=ray, console=Terminal())
     if scored.left_out:
         click.echo(scored.left_out, err=True)
     counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(scored.verdicts.items()))
@@ -111,9 +117,7 @@ def _predict_archive(
     metavar="[NAME=]URI",
     help="Camera, video, folder …; see docs/sources.md. Repeatable; NAME is what results call it.",
 )
-@click.option(
-    "--sink", "sinks", multiple=True, help="jsonl:FILE, sqlite:FILE, mqtt://…; see docs/sinks.md. Repeatable."
-)
+@decision_options
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after that many results.")
 @click.option(
     "--on-full",
@@ -128,9 +132,6 @@ def _predict_archive(
     help="ms: an older picture is UNKNOWN, not inferred. [default: cameras 2000 on the way here; inf for never]",
 )
 @click.option("--deadline", type=float, help="ms from making the picture after which a decision is UNKNOWN.")
-@click.option(
-    "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Most frames in one inference."
-)
 @click.option("--silence", type=float, default=5.0, show_default=True, help="s without a frame until that is reported.")
 @click.option(
     "--health",
@@ -147,18 +148,12 @@ def _predict_archive(
     help="When frames have an aspect ratio that no training image had: say it once, or UNKNOWN too.",
 )
 @click.option("--keep-warm", type=float, default=0.0, help="Run the engine on a blank frame after this many idle s.")
-@click.option("--roi", multiple=True, help="What counts: a mask image, or x,y,width,height from 0 to 1. Repeatable.")
-@click.option("--ignore", multiple=True, help="What does not count, in the same form. Repeatable.")
-@click.option("--min-area", type=click.IntRange(0), default=0, help="Pixels; smaller defects pass.")
-@click.option("--boxes", "shapes", flag_value="boxes", multiple=True, help="Put the defects' boxes into the results.")
-@click.option("--contours", "shapes", flag_value="contours", multiple=True, help="Put their outlines into the results.")
 @click.option("--record", type=PATH, help="Folder that keeps frames and results, for --source replay:DIR.")
 @click.option("--shadow", type=PATH, help="A second bundle that runs beside; signal USR1 exchanges the two.")
 @click.option(
     "--metrics", metavar="PORT", help="Serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT."
 )
 @click.option("--metrics-token", default="", help="Bearer token that requests for metrics must carry; '${NAME}' works.")
-@runtime_options
 @json_option
 def run(bundle: Path, as_json: bool, **options: Any) -> None:
     """Decide on every frame of one or several sources. Without a sink, results are printed.

@@ -37,15 +37,20 @@ from edgead.console import Terminal
     "--bit-depth", type=click.IntRange(9, 16), default=16, show_default=True, help="Bits used by 16-bit images."
 )
 @click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Same seed, same CPU result."
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Same seed and precision, same result on a CPU.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
-    "--precision",
-    type=click.Choice(["no", "bf16", "fp16"]),
-    default="no",
+    "--mixed-precision",
+    "precision",
+    type=click.Choice(["auto", "no", "bf16", "fp16"]),
+    default="auto",
     show_default=True,
-    help="Mixed precision, for GPUs.",
+    help="auto: bf16 on a CPU that has it, where it is faster and losses agree. no: float32.",
 )
 @click.option("--workers", type=click.IntRange(0), help="Processes that prepare examples. [default: by the machine]")
 @click.option("--resume", "go_on", is_flag=True, help="Go on with a stopped run: --out, or the newest of the method.")

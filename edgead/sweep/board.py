@@ -40,10 +40,10 @@ class Board:
         """Show where the cells stand.
 
         Args:
-            running: cells that are not settled and were handed to a worker.
+            running: cells that Ray has and that have not ended.
         """
         if sys.stderr.isatty():
-            self._draw(running)
+            self._draw()
         else:
             self._tell(running)
 
@@ -54,7 +54,7 @@ class Board:
             for precision in cell.precisions
         }
 
-    def _draw(self, running: Sequence[Cell]) -> None:
+    def _draw(self) -> None:
         size = shutil.get_terminal_size()
         states = self._states()
         counts = Counter(state.value for _, state, _ in states.values())
@@ -69,12 +69,11 @@ class Board:
         self._drawn = len(shown)
 
     def _tell(self, running: Sequence[Cell]) -> None:
-        for (key, precision), (cell, state, why) in self._states().items():
-            if self._told.get((key, precision)) not in (None, state) or (
-                (key, precision) not in self._told and state is State.FAILED
-            ):
-                self._console.say(f"{state.value}: {cell.title}, {precision}{f'  {why}' if why else ''}")
-            self._told[key, precision] = state
+        first = not self._told
+        for name, (cell, state, why) in self._states().items():
+            if self._told.get(name, State.TO_DO) is not state and not (first and state is State.DONE):
+                self._console.say(f"{state.value}: {cell.title}, {name[1]}{f'  {why}' if why else ''}")
+            self._told[name] = state
         if time.monotonic() - self._told_at >= LINE_EVERY:
             self._told_at = time.monotonic()
             for cell in running:

@@ -48,7 +48,7 @@ class Entry:
     donors: tuple[str, ...] = ()
     holdout: float = 0.2
     bit_depth: Annotated[int, Within(9, 16)] = 16
-    mixed_precision: str = "no"
+    mixed_precision: str = "auto"
     budget: str = ""
     false_reject: float = 0.01
     engine: str = "auto"

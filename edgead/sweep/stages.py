@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgead.benchmark.benchmark import benchmark
+from edgead.benchmark import benchmark
 from edgead.console import Console
 from edgead.errors import ConfigError
 from edgead.export.choose import check_precision

@@ -93,6 +93,7 @@ class RunConfig:
         devices: what it was trained on, in order.
         departures: what of the published training is done otherwise, in words, when it was started.
         choice: why this preset was taken, where nobody named one.
+        stage_precisions: stage's name ↦ ``"no"`` or ``"bf16"``, as chosen at the start for the precision ``"auto"``.
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
         weights_sha256: of the finished run's weights; None in runs of before it was kept.
@@ -130,6 +131,7 @@ class RunConfig:
     devices: tuple[str, ...] = ()
     departures: tuple[str, ...] = ()
     choice: str = ""
+    stage_precisions: dict[str, str] | None = left_out()
 
     @property
     def steps_in_epoch(self) -> Fraction:
@@ -141,6 +143,11 @@ class RunConfig:
 
     copies: int = 0
     near_copies: int = 0
+
+    @property
+    def precisions(self) -> str | dict[str, str]:
+        """What `edgead.train.fit.fit` takes; ``"auto"`` where it has not been chosen yet."""
+        return self.precision if self.stage_precisions is None else self.stage_precisions
 
     @property
     def pixels(self) -> PixelFormat:
@@ -299,14 +306,14 @@ class State:
 
 
 def save_next_state(folder: Path, trained: Trained, optimizers: Sequence[torch.optim.Optimizer], state: State) -> None:
-    """Write weights, each player's optimiser and position as one file that is whole or not there at all.
+    """Write weights, each optimiser and position as one file that is whole or not there at all.
 
     It counts once `keep_next_state` has put it into the place of the last one.
     """
     tensors = {f"network/{name}": value for name, value in trained.network.state_dict().items()}
-    for player, optimizer in enumerate(optimizers):
+    for turn, optimizer in enumerate(optimizers):
         for index, values in optimizer.state_dict()["state"].items():
-            tensors.update({f"optimizer/{player}/{index}/{name}": value for name, value in values.items()})
+            tensors.update({f"optimizer/{turn}/{index}/{name}": value for name, value in values.items()})
     _write(folder / NEXT, _pack(tensors, {name: json.dumps(value) for name, value in vars(state).items()}))
 
 
@@ -359,13 +366,13 @@ def load_position(folder: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, player: int, tensors: Mapping[str, Tensor]) -> None:
-    """Give a player's new optimiser the state of its saved one, each tensor in the memory layout of its parameter."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, turn: int, tensors: Mapping[str, Tensor]) -> None:
+    """Give a new optimiser the state of its saved one, each tensor in the memory layout of its parameter."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         owner, index, name = key.split("/")
-        if int(owner) != player:
+        if int(owner) != turn:
             continue
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:

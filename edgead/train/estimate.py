@@ -9,8 +9,8 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -18,13 +18,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from accelerate.utils.memory import should_reduce_batch_size
+from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
 from edgead.console import Console
 from edgead.datasets import Category
-from edgead.train.fit import StageLoop, make_accelerator
-from edgead.train.method import Method, Source, Stage, Trained, TrainingData, configure, steps_in_epoch
+from edgead.errors import TrainingError
+from edgead.train.fit import StageLoop, make_accelerator, precision_of
+from edgead.train.method import Batch, Method, Source, Stage, Trained, TrainingData, configure, steps_in_epoch
+from edgead.train.mixed_precision import Comparison, compare, has_bfloat16
 
 IMAGES = 4
 """Noise images that stand for the good ones; what takes time for each image is scaled to their number."""
@@ -64,12 +68,16 @@ class Estimate:
         steps: optimiser steps, of all stages.
         device: what it was measured on.
         learning: those of the seconds that go into learning from sources.
+        precisions: stage's name ↦ ``"no"`` or ``"bf16"``, chosen for ``"auto"``; ``"no"`` where one is absent.
+        why: what these were chosen by, in words; empty where there was nothing to choose.
     """
 
     seconds: float
     steps: int
     device: str
     learning: float = 0.0
+    precisions: Mapping[str, str] = field(default_factory=dict)
+    why: str = ""
 
     def describe(self, now: datetime | None = None) -> str:
         """Say how long, for how many steps, and until when."""
@@ -93,7 +101,7 @@ def choose_preset(
     settings: Sequence[str],
     categories: Sequence[Category],
     device: str,
-    precision: str,
+    mixed_precision: str,
     workers: int,
     defects: tuple[int, ...],
     textures: bool,
@@ -105,7 +113,7 @@ def choose_preset(
         kind: the method.
         settings: ``NAME=VALUE`` that each preset is changed by.
         categories: all that are to be trained on.
-        device, precision, workers: see `edgead.train.fit.fit`.
+        device, mixed_precision, workers: see `edgead.train.fit.fit`; ``"auto"`` measures both.
         defects, textures: see `Work`.
         console: shows what is measured.
     """
@@ -117,7 +125,7 @@ def choose_preset(
         work = Work(total, epochs[0], defects, textures)
         try:
             with torch.random.fork_rng(devices=[]):
-                first = measure(kind(config), work, device, precision, workers, console)
+                first = measure(kind(config), work, device, mixed_precision, workers, console)
         except (RuntimeError, MemoryError) as error:
             if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
                 raise
@@ -135,30 +143,49 @@ def measure(
     method: Method,
     work: Work,
     device: str,
-    precision: str,
+    mixed_precision: str | Mapping[str, str],
     workers: int,
     console: Console,
     done: tuple[int, int] = (0, 0),
+    pictures: NDArray[np.uint8] | None = None,
 ) -> Estimate:
     """Take a few steps of a method's training, and of its lessons, on a copy, and tell how long all of them take.
 
     Args:
         method: configured; it is not changed.
         work: how much there is to do.
-        device, precision, workers: see `edgead.train.fit.fit`.
+        device, workers: see `edgead.train.fit.fit`.
+        mixed_precision: the same; with ``"auto"`` each stage is measured in float32 and in bfloat16.
         console: shows what is done.
         done: number of the stage where a stopped training goes on, and its steps that are done.
+        pictures: ``[N, H, W, C] uint8``, some of the good images; noise where None.
     """
     if busy := _busy():
         console.say(busy)
     with console.clock("measuring a few steps"), torch.random.fork_rng(devices=[]):
-        accelerator = make_accelerator(device, precision, turns=bool(work.defects))
-        estimate = _measure(copy.deepcopy(method), work, accelerator, workers, done)
+        start = "no" if mixed_precision == "auto" else mixed_precision
+        accelerator = make_accelerator(device, start, alternating=bool(work.defects))
+        if reason := _no_choice(method, accelerator) if mixed_precision == "auto" else "":
+            estimate = _Measurement(method, work, accelerator, workers, "no", pictures).run(done)
+            estimate = dataclasses.replace(estimate, why=reason)
+        else:
+            estimate = _Measurement(method, work, accelerator, workers, mixed_precision, pictures).run(done)
+        if accelerator.num_processes > 1:
+            [estimate] = broadcast_object_list([estimate])  # what is chosen must be the same in all
     accelerator.free_memory()
     gc.collect()
     if accelerator.device.type == "cuda":
         torch.cuda.empty_cache()
     return estimate
+
+
+def _no_choice(method: Method, accelerator: Accelerator) -> str:
+    """Say why bfloat16 is not tried; empty where it is."""
+    if accelerator.device.type != "cpu":
+        return "bf16 is not tried by itself on a GPU"
+    if method.float32_only:
+        return method.float32_only
+    return "" if has_bfloat16() else "this processor has no bfloat16 instructions"
 
 
 def _busy() -> str:
@@ -173,48 +200,80 @@ def describe_device(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def _measure(method: Method, work: Work, accelerator: Accelerator, workers: int, done: tuple[int, int]) -> Estimate:
-    data = _noise(method, work)
-    seconds, steps = 0.0, 0
-    for count in work.defects:
-        blank = np.zeros((count, *data.normals.shape[1:3], 3), np.uint8)
-        lesson = method.lesson(Source("noise", data.normals[..., :3], blank))
-        for stage in lesson.stages:
-            seconds += _seconds(lesson, stage, stage.steps, accelerator, workers, 1)
-            steps += stage.steps
-    learning = seconds
-    for stage in method.stages(data)[done[0] :]:
-        left = stage.steps - done[1]
-        done = (0, 0)
-        seconds += _seconds(method, stage, left, accelerator, workers, work.images / IMAGES)
-        steps += left
-    return Estimate(seconds, steps, describe_device(accelerator.device), learning)
+class _Measurement:
+    """Takes the steps that `measure` asks for; see there for the arguments."""
+
+    def __init__(
+        self,
+        method: Method,
+        work: Work,
+        accelerator: Accelerator,
+        workers: int,
+        mixed_precision: str | Mapping[str, str],
+        pictures: NDArray[np.uint8] | None,
+    ) -> None:
+        self.method, self.work, self.accelerator, self.workers = copy.deepcopy(method), work, accelerator, workers
+        self.mixed_precision, self.pictures = mixed_precision, pictures
+        self.compared: dict[str, Comparison] = {}
+
+    def run(self, done: tuple[int, int]) -> Estimate:
+        data = _few_images(self.method, self.work, self.pictures)
+        seconds, steps = 0.0, 0
+        for count in self.work.defects:
+            blank = np.zeros((count, *data.normals.shape[1:3], 3), np.uint8)
+            lesson = self.method.lesson(Source("noise", data.normals[..., :3], blank))
+            for stage in lesson.stages:
+                seconds += self._seconds(lesson, stage, stage.steps, 1)
+                steps += stage.steps
+        learning = seconds
+        for stage in self.method.stages(data)[done[0] :]:
+            left = stage.steps - done[1]
+            done = (0, 0)
+            seconds += self._seconds(self.method, stage, left, self.work.images / len(data.normals))
+            steps += left
+        found = Estimate(seconds, steps, describe_device(self.accelerator.device), learning)
+        if self.mixed_precision != "auto":
+            return found
+        chosen = {name: comparison.choice for name, comparison in self.compared.items()}
+        why = "; ".join(f"'{name}': {comparison.describe()}" for name, comparison in self.compared.items())
+        return dataclasses.replace(found, precisions=chosen, why=why)
+
+    def _seconds(self, trained: Trained, stage: Stage, steps: int, images: float) -> float:
+        """Return what a stage takes: its preparation, in proportion to the images, and its steps."""
+        stage.module.to(device=self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        start = time.monotonic()
+        stage.prepare(self.accelerator.device, lambda items: items)
+        prepared = (time.monotonic() - start) * images
+        drawing = _drawing_seconds(stage) * stage.batch_size / self.accelerator.num_processes
+        still = dataclasses.replace(stage, schedule=lambda step: 0.0, steps=stage.steps + 1)  # nothing can diverge
+        with tempfile.TemporaryDirectory() as folder:
+            loop = StageLoop(trained, still, 0, Path(folder), self.accelerator, 0, None)
+            loop.module.train()
+            computing = self._computing(loop, stage)
+        each = computing + drawing if self.workers == 0 else max(computing, drawing / self.workers)
+        return float(prepared + each * steps)
+
+    def _computing(self, loop: StageLoop, stage: Stage) -> float:
+        """Return the seconds of one step, without drawing its examples."""
+        steps = _Steps(loop, stage, self.accelerator)
+        if self.mixed_precision != "auto":
+            loop.mixed_precision = precision_of(stage, self.mixed_precision)
+            return steps.seconds()
+        slow = steps.seconds()
+        comparison = self.compared.get(stage.name)  # what several sources have in common is compared once
+        if comparison is None:
+            comparison = self.compared[stage.name] = compare(steps.take, self.accelerator.num_processes > 1)
+        return slow / comparison.speedup if comparison.choice == "bf16" else slow
 
 
-def _noise(method: Method, work: Work) -> TrainingData:
+def _few_images(method: Method, work: Work, pictures: NDArray[np.uint8] | None = None) -> TrainingData:
+    """Return a few images, or noise, for all the good ones, and noise for textures."""
     size, rng = method.config.size, np.random.default_rng(0)
-    pictures = rng.integers(1, 256, (IMAGES, *size, method.config.channels), dtype=np.uint8)
-    textures = pictures[..., :3] if work.textures else np.empty((0, *size, 3), np.uint8)
+    noise = rng.integers(1, 256, (IMAGES, *size, method.config.channels), dtype=np.uint8)
+    normals = noise if pictures is None else pictures[:IMAGES]
+    textures = noise[..., :3] if work.textures else np.empty((0, *size, 3), np.uint8)
     # Learned defects are not at hand, and cost what random ones cost.
-    return TrainingData(pictures, textures, parts=np.ones((IMAGES, *size), np.bool_), epoch=work.epoch)
-
-
-def _seconds(
-    trained: Trained, stage: Stage, steps: int, accelerator: Accelerator, workers: int, images: float
-) -> float:
-    """Return what a stage takes: its preparation, in proportion to the images, and its steps."""
-    stage.module.to(device=accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    start = time.monotonic()
-    stage.prepare(accelerator.device, lambda items: items)
-    prepared = (time.monotonic() - start) * images
-    drawing = _drawing_seconds(stage) * stage.batch_size / accelerator.num_processes
-    still = dataclasses.replace(stage, schedule=lambda step: 0.0, steps=stage.steps + 1)  # nothing can diverge
-    with tempfile.TemporaryDirectory() as folder:
-        loop = StageLoop(trained, still, 0, Path(folder), accelerator, 0, None)
-        loop.module.train()
-        computing = _step_seconds(loop, stage, accelerator)
-    each = computing + drawing if workers == 0 else max(computing, drawing / workers)
-    return float(prepared + each * steps)
+    return TrainingData(normals, textures, parts=np.ones((len(normals), *size), np.bool_), epoch=work.epoch)
 
 
 def _drawing_seconds(stage: Stage) -> float:
@@ -226,26 +285,52 @@ def _drawing_seconds(stage: Stage) -> float:
     return (time.monotonic() - start) / DRAWS
 
 
-def _step_seconds(loop: StageLoop, stage: Stage, accelerator: Accelerator) -> float:
-    """Return the seconds of one step, without drawing its examples."""
-    whole: int = max(1, stage.batch_size // accelerator.num_processes)
-    if not stage.sample(np.random.default_rng(0)):
-        whole = 1  # every step takes all there is
-    small = min(whole, SMALL_BATCH)
+class _Steps:
+    """Steps of one stage that leave the weights as they are."""
 
-    def seconds(size: int) -> float:
-        batch = default_collate([stage.sample(np.random.default_rng(number)) for number in range(size)])
+    def __init__(self, loop: StageLoop, stage: Stage, accelerator: Accelerator) -> None:
+        self.loop, self.stage, self.accelerator = loop, stage, accelerator
+        self.whole: int = max(1, stage.batch_size // accelerator.num_processes)
+        if not stage.sample(np.random.default_rng(0)):
+            self.whole = 1  # every step takes all there is
+        self.small = self.size = min(self.whole, SMALL_BATCH)
+
+    def seconds(self) -> float:
+        """Return the seconds of a step in the loop's precision; later steps are as large as what was tried last."""
+        if self.accelerator.num_processes == 1:  # several must take the same steps: they wait for each other
+            first = self._time(self.small)  # slow because it is the first
+            scaled = min(first, self._time(self.small) if first < SLOW else first) * self.whole / self.small
+            if scaled > SLOW:
+                return scaled
+            self.size = self.whole
+            if (once := self._time(self.whole)) > QUICK:
+                return once
+        self.size = self.whole
+        return float(statistics.median(self._time(self.whole) for _ in range(3)))
+
+    def _time(self, size: int) -> float:
+        batch = self._batch(size, 0)
         start = time.monotonic()
-        loop.step(0, batch, stop=False, due=False)
-        if accelerator.device.type == "cuda":
-            torch.cuda.synchronize()
+        self._take(batch)
         return time.monotonic() - start
 
-    if accelerator.num_processes == 1:  # several must take the same steps: they wait for each other
-        first = seconds(small)  # slow because it is the first
-        scaled = min(first, seconds(small) if first < SLOW else first) * whole / small
-        if scaled > SLOW:
-            return scaled
-        if (once := seconds(whole)) > QUICK:
-            return once
-    return float(statistics.median(seconds(whole) for _ in range(3)))
+    def take(self, precision: str, number: int) -> dict[str, float]:
+        """Take a step on the batch of that number; return its losses, which are no numbers where it failed."""
+        before, self.loop.mixed_precision = self.loop.mixed_precision, precision
+        try:
+            return self._take(self._batch(self.size, number))
+        except TrainingError:
+            return {}
+        finally:
+            self.loop.mixed_precision = before
+
+    def _batch(self, size: int, number: int) -> Batch:
+        numbers = range(number * size, (number + 1) * size)
+        batch: Batch = default_collate([self.stage.sample(np.random.default_rng(each)) for each in numbers])
+        return batch
+
+    def _take(self, batch: Batch) -> dict[str, float]:
+        losses, _ = self.loop.step(0, batch, stop=False, due=False)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        return {name: value for name, value in losses.items() if name not in ("total", "learning_rate")}

@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def fit(
     *,
     seed: int,
     device: str = "auto",
-    precision: str = "no",
+    mixed_precision: str | Mapping[str, str] = "no",
     workers: int = 0,
     console: Console | None = None,
     save_seconds: float = SAVE_SECONDS,
@@ -77,7 +77,7 @@ def fit(
         folder: the run's folder.
         seed: of every random choice.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        precision: ``"no"`` (float32), ``"bf16"`` or ``"fp16"``.
+        mixed_precision: ``"no"`` (float32), ``"bf16"`` or ``"fp16"``; or, by the stage's name, ``"no"`` or ``"bf16"``.
         workers: processes that prepare examples; 0 prepares them in this one. The result is the same.
         console: shows a progress bar with loss and remaining time.
         save_seconds: time between saved states.
@@ -88,7 +88,7 @@ def fit(
         DeviceError: the device is not there.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the state is saved first.
     """
-    accelerator = make_accelerator(device, precision, turns=any(stage.players for stage in stages))
+    accelerator = make_accelerator(device, mixed_precision, alternating=any(stage.alternating for stage in stages))
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         drop_next_state(folder)
@@ -113,17 +113,24 @@ def fit(
         resumed = saved if saved and index == saved[0].stage else None
         stage.prepare(accelerator.device, console.track(f"preparing {stage.name}"))
         loop = StageLoop(trained, stage, index, folder, accelerator, seed, resumed)
+        loop.mixed_precision = precision_of(stage, mixed_precision)
         loop.run(workers, console, save_seconds)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         save_weights(folder, trained)
 
 
-def make_accelerator(device: str, precision: str, turns: bool = False) -> Accelerator:
+def precision_of(stage: Stage, mixed_precision: str | Mapping[str, str]) -> str:
+    """Return the precision of one stage."""
+    return mixed_precision if isinstance(mixed_precision, str) else mixed_precision.get(stage.name, "no")
+
+
+def make_accelerator(device: str, mixed_precision: str | Mapping[str, str], alternating: bool = False) -> Accelerator:
     """Make the Accelerator for a device; processes started by ``accelerate launch`` get theirs from it.
 
-    Where players take `turns`, a loss reaches only some of the weights, and a second forward must not overwrite
-    buffers that the first one's backward still needs.
+    It scales the losses for fp16; autocast for bf16 is `StageLoop.step`'s. With `alternating` optimisers a loss
+    reaches only some of the weights, and a second forward must not overwrite buffers that the first one's backward
+    still needs.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ConfigError(f"There is no device '{device}'; give auto, cpu, cuda or cuda:N.")
@@ -146,10 +153,11 @@ def make_accelerator(device: str, precision: str, turns: bool = False) -> Accele
     AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps the first choice of a process forever
     try:
         shared = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-        handlers = [shared] if turns else []
-        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=handlers)
+        handlers = [shared] if alternating else []
+        scaled = "fp16" if mixed_precision == "fp16" else "no"
+        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=scaled, kwargs_handlers=handlers)
     except (ValueError, RuntimeError) as error:
-        raise DeviceError(f"Cannot train with precision '{precision}' on '{device}': {error}") from error
+        raise DeviceError(f"Cannot train with mixed precision '{mixed_precision}' on '{device}': {error}") from error
     finally:
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
     if accelerator.num_processes > 1:
@@ -219,14 +227,15 @@ class StageLoop:
     ) -> None:
         self.trained, self.stage, self.index, self.folder = trained, stage, index, folder
         self.accelerator, self.seed, self.save_cost = accelerator, seed, 0.0
-        owned = [stage.module.get_submodule(player).parameters() for player in stage.players or ("",)]
+        self.mixed_precision = "no"
+        owned = [stage.module.get_submodule(name).parameters() for name in stage.alternating or ("",)]
         self.optimizers = [stage.optimizer([weight for weight in own if weight.requires_grad]) for own in owned]
         self.first, self.first_loss = 0, math.nan
         self.calm, self.stopping = CALM, False
         if resumed:
             self.first, self.first_loss = resumed[0].step, resumed[0].first_loss
-            for player, optimizer in enumerate(self.optimizers):
-                restore_optimizer(optimizer, player, resumed[1])
+            for turn, optimizer in enumerate(self.optimizers):
+                restore_optimizer(optimizer, turn, resumed[1])
             if accelerator.scaler is not None and resumed[0].scaler:
                 accelerator.scaler.load_state_dict(resumed[0].scaler)
         self.module, *self.prepared = accelerator.prepare(stage.module, *self.optimizers)
@@ -279,8 +288,10 @@ class StageLoop:
         device = self.accelerator.device
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         values, sum_of_all = {}, 0.0
-        for player, optimizer in enumerate(self.prepared):
-            losses = self.module(batch, *self.stage.players[player : player + 1])
+        for turn, optimizer in enumerate(self.prepared):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.mixed_precision == "bf16"):
+                losses = self.module(batch, *self.stage.alternating[turn : turn + 1])
+            losses = {name: loss.float() for name, loss in losses.items()}
             total = torch.stack([loss for loss in losses.values() if loss.requires_grad]).sum()
             values.update({name: float(value.detach()) for name, value in losses.items()})
             sum_of_all += float(total.detach())
@@ -320,7 +331,7 @@ class StageLoop:
     def _diverged(self, what: str, where: str) -> TrainingError:
         state = self.folder / STATE
         kept = f"The last saved state, {state}, is kept." if state.is_file() else "No state had been saved yet."
-        overflow = ", or fp16 overflow (--precision bf16)" if self.accelerator.mixed_precision == "fp16" else ""
+        overflow = ", or fp16 overflow (--mixed-precision bf16)" if self.accelerator.mixed_precision == "fp16" else ""
         return TrainingError(
             f"{what} of stage '{self.stage.name}' ({where}).\n"
             f"Likely cause: a {self.stage.rate} that is too high{overflow}. {kept}",

@@ -105,9 +105,9 @@ class Stage:
         prepare: called once with the network in its place, on its device, before the optimiser is made and the first
             example is drawn: freezes what this stage leaves alone, computes what does not change while it lasts. It
             must depend on the network's weights alone, because it is called again when a run is resumed.
-        players: names of submodules that take turns in every step, each with an optimiser of its own over its own
-            parameters; ``forward(batch, player)`` then gives what this one minimises, against the others' latest
-            weights. Where there are none, the whole module is the only player.
+        alternating: names of submodules that take turns in every step, each with an optimiser of its own over its own
+            parameters; ``forward(batch, name)`` then returns what this one minimises, against the others' latest
+            weights. Where empty, one optimiser trains the whole module.
         rate: name of the setting that is the optimiser's step size, for what is said where training diverges.
         in_halves: the loss treats the halves of a batch differently: no process may get an odd share.
     """
@@ -120,7 +120,7 @@ class Stage:
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
     schedule: Callable[[int], float]
     prepare: Callable[[torch.device, Track], None] = lambda device, track: None
-    players: tuple[str, ...] = ()
+    alternating: tuple[str, ...] = ()
     rate: str = "learning_rate"
     in_halves: bool = False
 
@@ -268,6 +268,8 @@ class Method(ABC):
     """Dotted names of submodules of `deployable` that stay in float32 in a bundle of lower precision, in every graph:
     flows, sums over many channels, exponentials, cosines, distances, the score. A list's name stands for its members.
     A name must be of a module that `deployable` calls; `edgead.export.to_onnx` refuses another."""
+    float32_only: ClassVar[str] = ""
+    """Why ``--mixed-precision auto`` never takes bfloat16 for this method; empty where it may."""
     official: ClassVar[Official | None] = None
     """How the published code's checkpoints are read; None where that is not known."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from edgead.console import Console
 from edgead.train.checkpoint import RunConfig
+from edgead.train.estimate import Estimate
 from edgead.train.method import Method, as_setting
 
 PUBLISHED_TEXTURES = "5,640 pictures of the DTD"
@@ -61,7 +63,26 @@ def _settings(method: Method) -> list[str]:
 
 
 def _numerics(run: RunConfig) -> list[str]:
-    return [] if run.precision == "no" else [f"mixed precision {run.precision} (published: float32)"]
+    if run.precisions == "auto":  # chosen when a few steps have been measured
+        return []
+    if isinstance(run.precisions, str):
+        return [] if run.precisions == "no" else [_mixed(run.precisions)]
+    lowered = [stage for stage, precision in run.precisions.items() if precision == "bf16"]
+    if len(lowered) == len(run.precisions):
+        return [_mixed("bf16")] if lowered else []
+    return [_mixed(f"bf16 in {', '.join(lowered)}")] if lowered else []
+
+
+def _mixed(precision: str) -> str:
+    return f"mixed precision {precision} (published: float32)"
+
+
+def choose_precisions(run: RunConfig, estimate: Estimate, console: Console) -> RunConfig:
+    """Keep in a run the precisions that were measured to be good, and say so; a departure where one is not float32."""
+    run = dataclasses.replace(run, stage_precisions=dict(estimate.precisions))
+    departed = _numerics(run)
+    console.say(f"{departed[0].capitalize() if departed else 'Mixed precision: none'}: {estimate.why}")
+    return dataclasses.replace(run, departures=(*run.departures, *departed))
 
 
 def _frames(method: Method) -> list[str]:

@@ -41,7 +41,7 @@ from edgead.train.fit import fit, is_main
 from edgead.train.foreground import FOREGROUNDS, foreground_mask, load_parts, parts_fingerprint
 from edgead.train.method import Arrays, Method, Source, TrainingData, configure, reconfigure
 from edgead.train.methods import get_method
-from edgead.train.recipe import departures
+from edgead.train.recipe import choose_precisions, departures
 from edgead.train.sources import find_learned, find_sources, learn, open_source, take_up
 from edgead.train.split import FEW_IMAGES, split, split_normals
 
@@ -62,7 +62,7 @@ def train(
     out: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
-    precision: str = "no",
+    precision: str = "auto",
     workers: int | None = None,
     holdout: float = 0.2,
     textures: str | Path | None = None,
@@ -82,7 +82,9 @@ def train(
         out: the run's folder (with several categories: the folder of their runs); a new one below ``runs/train``
             by default.
         seed: of the weights, the split and every example.
-        device, precision, workers: see `edgead.train.fit.fit`; `workers` is chosen by the machine when None.
+        device, workers: see `edgead.train.fit.fit`; `workers` is chosen by the machine when None.
+        precision: ``"no"`` (float32), ``"bf16"``, ``"fp16"``, or ``"auto"``: for each stage bf16 where this processor
+            has the instructions and a few steps show that it is faster and that the losses agree.
         holdout: share of the good images that is kept for the threshold and never trained on; 200 at most.
         textures: folder of pictures that fill synthetic anomalies.
         weights: file of a backbone's weights; without one they are downloaded where the method needs any.
@@ -424,7 +426,6 @@ def _learn_and_train(
     if is_main():
         checkpoint.save_run_config(folder, run)  # also of a run that goes on: its data has moved, its rate is another
     workers = _workers(workers)
-    optimise = partial(fit, seed=run.seed, device=device, precision=run.precision, workers=workers, console=console)
     if method.card.protocol:
         console.say(method.card.protocol if opened else method.card.without_sources)
     _introduce(run, method, console)
@@ -436,11 +437,17 @@ def _learn_and_train(
             bool(len(data.textures)),
         )
         position = checkpoint.load_position(folder)
-        estimate = measure(method, work, device, run.precision, workers, console, position)
+        estimate = measure(method, work, device, run.precisions, workers, console, position, data.normals)
         console.say(f"On {estimate.device}: {estimate.describe()}{_remedy(run, method, estimate)}")
-        if is_main() and estimate.device not in run.devices[-1:]:
+        if run.precisions == "auto":
+            run = choose_precisions(run, estimate, console)
+        if estimate.device not in run.devices[-1:]:
             run = dataclasses.replace(run, devices=(*run.devices, estimate.device))
-            checkpoint.save_run_config(folder, run)
+        if is_main():
+            checkpoint.save_run_config(folder, run)  # before the first step: a resumed run keeps the precision
+        optimise = partial(
+            fit, seed=run.seed, device=device, mixed_precision=run.precisions, workers=workers, console=console
+        )
         for config, _ in opened if is_main() else ():
             take_up(config, folder, console)
         learned = tuple(

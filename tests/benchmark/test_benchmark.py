@@ -12,9 +12,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import edgead
-from edgead.benchmark.accuracy import METRICS
-from edgead.benchmark.benchmark import Report, benchmark, to_table
+from edgead.benchmark import Report, benchmark, to_table
 from edgead.benchmark.latency import measure_latency
+from edgead.benchmark.report import ImageCounts
 from edgead.bundle import Bundle, manifest_digest
 from edgead.console import Console
 from edgead.datasets import open_category
@@ -23,53 +23,53 @@ from edgead.images import read_frame
 
 
 @pytest.fixture(scope="module")
-def measured(bundle: Bundle, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+def measured(bundle: Bundle, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
     out = tmp_path_factory.mktemp("report")
     return benchmark([bundle.path], parts, rounds=5, pixel_size=64, out=out, command=["edgead", "benchmark"])
 
 
-def test_the_image_auroc_is_that_of_the_scores(measured: tuple[Report, Path], bundle: Bundle, parts: Path) -> None:
-    [row] = measured[0].rows
+def test_the_image_auroc_is_that_of_the_scores(measured: Report, bundle: Bundle, parts: Path) -> None:
+    [row] = measured.rows
     category = open_category(parts)
     with edgead.load(bundle.path) as inspector:
         results = [inspector.inspect(read_frame(sample.path)) for sample in category.test]
     labels = [sample.anomalous for sample in category.test]
-    assert row["image_auroc"] == pytest.approx(roc_auc_score(labels, [result.score for result in results]))
+    assert row.metrics.image_auroc == pytest.approx(roc_auc_score(labels, [result.score for result in results]))
     fails = np.array([result.verdict.value == "FAIL" for result in results])
-    assert row["false_reject_rate"] == pytest.approx(fails[~np.array(labels)].mean())
-    assert row["detection_rate"] == pytest.approx(fails[labels].mean())
-    assert row["images"] == {"good": 4, "defective": 8, "with_mask": 8, "skipped": 0}
+    assert row.decisions.false_reject_rate == pytest.approx(fails[~np.array(labels)].mean())
+    assert row.decisions.detection_rate == pytest.approx(fails[labels].mean())
+    assert row.images == ImageCounts(good=4, defective=8, with_mask=8, skipped=0)
 
 
-def test_every_metric_and_percentile_is_there(measured: tuple[Report, Path]) -> None:
-    [row] = measured[0].rows
-    assert all(0 <= row[name] <= 1 for name in METRICS)
-    assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p90"] <= row["latency_ms"]["p99"]
-    assert set(row["stages_ms"]) == {"fit", "infer", "post"}
-    assert row["inspect_over_engine"] == pytest.approx(row["latency_ms"]["p50"] / row["engine_ms"]["p50"], abs=1e-3)
-    assert row["rounds"] == 5
-    assert row["mask_ms"]["p50"] > 0
+def test_every_metric_and_percentile_is_there(measured: Report) -> None:
+    [row] = measured.rows
+    latency, stages = row.latency, row.latency.stages_ms
+    assert all(value is not None and 0 <= value <= 1 for value in row.metrics.values())
+    assert 0 < latency.latency_ms.p50 <= latency.latency_ms.p90 <= latency.latency_ms.p99
+    assert min(stages.fit.p50, stages.infer.p50, stages.post.p50, latency.mask_ms.p50) > 0
+    assert latency.inspect_over_engine == pytest.approx(latency.latency_ms.p50 / latency.engine_ms.p50, abs=1e-3)
+    assert latency.rounds == 5
 
 
-def test_the_files_hold_the_same_figures(measured: tuple[Report, Path]) -> None:
-    report, folder = measured
+def test_the_files_hold_the_same_figures(measured: Report) -> None:
+    folder = measured.folder
     results = json.loads((folder / "results.json").read_text())
-    assert results == report.results
+    assert results == json.loads(json.dumps(measured.to_dict()))
     assert results["machine"]["cores"] >= 1
     assert results["versions"]["edgead"] == edgead.__version__
     assert results["command"] == "edgead benchmark"
     [line] = csv.DictReader((folder / "results.csv").read_text().splitlines())
     assert float(line["image_auroc"]) == results["rows"][0]["image_auroc"]
     assert float(line["p50_ms"]) == results["rows"][0]["latency_ms"]["p50"]
-    assert f"{100 * results['rows'][0]['image_auroc']:.1f}" in to_table(report.rows)
+    assert f"{100 * results['rows'][0]['image_auroc']:.1f}" in to_table(measured.rows)
 
 
-def test_the_page_needs_nothing_else(measured: tuple[Report, Path]) -> None:
-    page = (measured[1] / "report.html").read_text()
+def test_the_page_needs_nothing_else(measured: Report) -> None:
+    page = measured.page.read_text()
     assert "<svg" in page
     assert page.count("data:image/jpeg;base64,") == 8  # four misses of each kind
     assert not any(word in page for word in ('src="http', 'href="http', "<script", "<link"))
-    assert f"{100 * measured[0].rows[0]['image_auroc']:.1f}" in page
+    assert f"{100 * measured.rows[0].metrics.image_auroc:.1f}" in page
 
 
 def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
@@ -82,23 +82,23 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
         manifest["digest"] = manifest_digest(manifest)
         (copy / "manifest.json").write_text(json.dumps(manifest))
         bundles.append(copy)
-    report, _ = benchmark(bundles, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out")
-    assert [row["category"] for row in report.rows] == ["bolt", "nut"]
-    [average] = report.results["averages"]
-    assert average["image_auroc"] == pytest.approx(np.mean([row["image_auroc"] for row in report.rows]))
+    report = benchmark(bundles, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out")
+    assert [row.category for row in report.rows] == ["bolt", "nut"]
+    [average] = report.averages
+    assert average.metrics.image_auroc == pytest.approx(np.mean([row.metrics.image_auroc for row in report.rows]))
     both = [*bundles, Path(shutil.copytree(bundles[0], tmp_path / "twin.edgead"))]
     with pytest.raises(ConfigError, match=r"results\.json exists already and was kept"):
         benchmark(both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out", command=["other"])
     for force in (True, False):  # the second time it is the report of the same command
-        report, _ = benchmark(
+        report = benchmark(
             both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out", force=force, command=["edgead"]
         )
-    assert not report.results["averages"]  # which of two on one category would count?
+    assert not report.averages  # which of two on one category would count?
     with pytest.raises(DataError, match="was made for 'washer'; the data set has bolt, nut"):
         benchmark([bundle.path], tmp_path / "data", rounds=1, out=tmp_path / "other")
 
 
-def test_a_promise_that_does_not_hold_is_told_everywhere(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
+def test_a_broken_promise_is_in_every_file_and_said_once(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle.path, tmp_path / "low.edgead"))
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["threshold"] |= {"value": -1.0, "normals": 99, "requested_bound": 0.01, "false_reject_bound": 0.01}
@@ -107,35 +107,51 @@ def test_a_promise_that_does_not_hold_is_told_everywhere(bundle: Bundle, parts: 
     said: list[str] = []
     console = Console()
     console.say = said.append  # type: ignore[method-assign]
-    report, folder = benchmark([copy], parts, rounds=1, pixel_size=64, out=tmp_path / "out", console=console)
+    report = benchmark([copy], parts, rounds=1, pixel_size=64, out=tmp_path / "out", console=console)
     [row] = report.rows
-    assert row["false_reject_interval"] == [pytest.approx(0.025 ** (1 / 4)), 1.0]
-    assert row["promise"]["average"] == 0.01
-    warning = row["promise"]["warning"]
+    assert row.decisions.false_reject_interval == (pytest.approx(0.025 ** (1 / 4)), 1.0)
+    promise = row.decisions.promise
+    assert promise is not None
+    assert promise.average == 0.01
+    warning = promise.warning
     assert "4 of 4 good test images are rejected" in warning
-    [line] = csv.DictReader((folder / "results.csv").read_text().splitlines())
+    [line] = csv.DictReader((report.folder / "results.csv").read_text().splitlines())
     assert line["warning"] == warning
-    assert float(line["promised_limit"]) == row["promise"]["limit"]
-    assert any(warning in text for text in said)
-    assert warning in to_table(report.rows)
-    assert "4 of 4 good test images" in (folder / "report.html").read_text()
+    assert float(line["promised_limit"]) == promise.limit
+    assert [text for text in said if warning in text] == [f"Warning: {row.bundle}: {warning}"]
+    assert warning not in to_table(report.rows)  # a terminal shows both
+    assert "4 of 4 good test images" in report.page.read_text()
+
+
+def test_a_threshold_set_on_test_images_is_warned_of(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle.path, tmp_path / "imported.edgead"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    said: list[str] = []
+    console = Console()
+    console.say = said.append  # type: ignore[method-assign]
+    for part in ("validation", "test"):
+        manifest["data"]["held_out_part"] = part
+        manifest["digest"] = manifest_digest(manifest)
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        benchmark([copy], parts, rounds=1, pixel_size=64, out=tmp_path / part, console=console)
+        assert sum("threshold was set on good test images" in text for text in said) == (part == "test")
 
 
 def test_without_masks_there_are_no_pixel_metrics(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(parts, tmp_path / "washer"))
     shutil.rmtree(data / "ground_truth")
-    report, folder = benchmark([bundle.path], data, rounds=1, pixel_size=64, out=tmp_path / "out")
+    report = benchmark([bundle.path], data, rounds=1, pixel_size=64, out=tmp_path / "out")
     [row] = report.rows
-    assert row["pixel_auroc"] is row["aupro"] is None
-    assert row["image_auroc"] is not None
-    assert "–" in (folder / "report.html").read_text()
+    assert row.metrics.pixel_auroc is row.metrics.aupro is None
+    assert row.metrics.image_auroc is not None
+    assert "–" in report.page.read_text()
 
 
 def test_labelled_images_alone_are_enough(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
     for folder in ("test", "ground_truth"):
         shutil.copytree(parts / folder, tmp_path / "washer" / folder)
-    report, _ = benchmark([bundle.path], tmp_path / "washer", rounds=1, pixel_size=64, out=tmp_path / "out")
-    assert report.rows[0]["images"]["defective"] == 8
+    report = benchmark([bundle.path], tmp_path / "washer", rounds=1, pixel_size=64, out=tmp_path / "out")
+    assert report.rows[0].images.defective == 8
 
 
 def test_unlabelled_data_is_refused(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

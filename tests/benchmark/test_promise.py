@@ -12,23 +12,23 @@ from edgead.decision import Threshold, conformal_threshold
 def test_seven_of_fourteen_contradict_a_promise_from_six() -> None:
     found = check_promise(conformal_threshold(np.arange(6.0)), 7, 14)
     assert found is not None
-    assert "7 of 14" in found["warning"]
-    assert "14.29% on average" in found["warning"]
-    assert found["probability"] == pytest.approx(0.0443, abs=1e-3)
+    assert "7 of 14" in found.warning
+    assert "14.29% on average" in found.warning
+    assert found.probability == pytest.approx(0.0443, abs=1e-3)
 
 
 @pytest.mark.parametrize(("held_out", "failed", "good"), [(6, 4, 14), (6, 0, 14), (99, 3, 100), (999, 1, 40)])
 def test_what_chance_explains_is_no_warning(held_out: int, failed: int, good: int) -> None:
     found = check_promise(conformal_threshold(np.arange(float(held_out))), failed, good)
     assert found is not None
-    assert not found["warning"]
-    assert found["average"] <= found["limit"]
+    assert not found.warning
+    assert found.average <= found.limit
 
 
 def test_far_fewer_than_likely_are_named_too() -> None:
     found = check_promise(conformal_threshold(np.arange(199.0), 0.1), 0, 200)
     assert found is not None
-    assert found["warning"].startswith("Only 0 of 200")
+    assert found.warning.startswith("Only 0 of 200")
 
 
 def test_warnings_come_by_chance_as_often_as_they_may() -> None:
@@ -40,7 +40,7 @@ def test_warnings_come_by_chance_as_often_as_they_may() -> None:
         threshold = conformal_threshold(scores, 0.1)
         found = check_promise(threshold, int((new > threshold.value).sum()), 80)
         assert found is not None
-        warned.append(bool(found["warning"]))
+        warned.append(bool(found.warning))
     assert 0.02 < np.mean(warned) < 0.1
 
 

@@ -178,7 +178,7 @@ def test_the_advice_on_a_loss_names_what_counts_for_the_stage(tmp_path: Path, mo
     module = Diverging(method.network)
     module.calls = 3
     stage = dataclasses.replace(method.stages(DATA)[0], module=module, rate="defect_learning_rate")
-    with pytest.raises(TrainingError, match=r"a defect_learning_rate that is too high, or fp16 overflow \(--prec"):
+    with pytest.raises(TrainingError, match=r"a defect_learning_rate that is too high, or fp16 overflow \(--mixed-prec"):
         fit(method, [stage], tmp_path, seed=3, device="cpu")
 
 
@@ -307,7 +307,7 @@ def test_bf16_on_a_cpu_stays_close_to_float32(tmp_path: Path) -> None:
     for precision in ("no", "bf16"):
         torch.manual_seed(3)
         method = Draem(CONFIG)
-        fit(method, method.stages(DATA), tmp_path / precision, seed=3, device="cpu", precision=precision)
+        fit(method, method.stages(DATA), tmp_path / precision, seed=3, device="cpu", mixed_precision=precision)
         losses[precision] = [entry["total"] for entry in checkpoint.read_metrics(tmp_path / precision)]
     assert losses["bf16"] != losses["no"]
     assert losses["bf16"] == pytest.approx(losses["no"], rel=0.05)
@@ -405,9 +405,9 @@ class Rivals(nn.Module):
         super().__init__()
         self.judge, self.forger = nn.Linear(3, 1), nn.Linear(3, 3)
 
-    def forward(self, batch: dict[str, Tensor], player: str) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Tensor], turn: str) -> dict[str, Tensor]:
         made = self.forger(batch["x"])
-        if player == "judge":
+        if turn == "judge":
             return {"judge": (self.judge(made.detach()) - self.judge(batch["x"])).square().mean()}
         return {"forger": self.judge(made).square().mean(), "seen": made.mean().detach()}
 
@@ -428,11 +428,11 @@ class Contest:
             batch_size=4,
             optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.01),
             schedule=lambda step: 1.0,
-            players=("judge", "forger"),
+            alternating=("judge", "forger"),
         )
 
 
-def test_players_take_turns_each_with_its_own_optimiser(tmp_path: Path) -> None:
+def test_alternating_optimisers_take_turns(tmp_path: Path) -> None:
     contest = Contest()
     fit(contest, [contest.stage(3)], tmp_path, seed=5, device="cpu")
     by_hand = Contest().network
@@ -445,13 +445,13 @@ def test_players_take_turns_each_with_its_own_optimiser(tmp_path: Path) -> None:
             [torch.from_numpy(contest.stage(3).sample(np.random.default_rng((5, 0, n)))["x"]) for n in numbers]
         )
         total = 0.0
-        for player, optimizer in optimizers.items():
-            losses = by_hand({"x": x}, player)
+        for turn, optimizer in optimizers.items():
+            losses = by_hand({"x": x}, turn)
             optimizer.zero_grad()
-            losses[player].backward()
+            losses[turn].backward()
             optimizer.step()
-            total += float(losses[player].detach())
-            assert entry[player] == pytest.approx(float(losses[player].detach()), abs=1e-6)
+            total += float(losses[turn].detach())
+            assert entry[turn] == pytest.approx(float(losses[turn].detach()), abs=1e-6)
         assert entry["total"] == pytest.approx(total, abs=1e-6)
         assert entry["seen"] == pytest.approx(float(losses["seen"]), abs=1e-6)
     for name, value in by_hand.state_dict().items():

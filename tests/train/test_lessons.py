@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from edgead.benchmark.benchmark import benchmark
+from edgead.benchmark import benchmark
 from edgead.cli import cli
 from edgead.console import Console
 from edgead.datasets import open_category
@@ -461,10 +461,10 @@ def test_the_protocol_stands_where_the_figures_stand(transferred: Path, parts: P
     bundle = export(transferred, out=tmp_path / "drept.edgead")
     assert "cross-category" in bundle.manifest.training.protocol
     assert [each.name for each in bundle.manifest.training.sources] == ["tile"]
-    report, folder = benchmark([bundle.path], parts, rounds=1, out=tmp_path / "report")
-    assert report.rows[0]["protocol"] == bundle.manifest.training.protocol
+    report = benchmark([bundle.path], parts, rounds=1, out=tmp_path / "report")
+    assert report.rows[0].protocol == bundle.manifest.training.protocol
     for name in ("results.json", "results.csv", "report.html"):
-        assert "cross-category" in (folder / name).read_text()
+        assert "cross-category" in (report.folder / name).read_text()
     for command in (["inspect", str(bundle.path)], ["methods"]):
         assert "cross-category" in CliRunner().invoke(cli, command).output
 

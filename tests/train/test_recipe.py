@@ -168,7 +168,7 @@ def test_the_estimate_is_about_what_it_takes(tmp_path: Path) -> None:
     kind = get_method("draem")
     config = configure(kind, "nano", ["size=64", "steps=30", "batch_size=4"])
     method = kind(config)
-    data = estimate._noise(method, Work(8, Fraction(2)))
+    data = estimate._few_images(method, Work(8, Fraction(2)))
     start = datetime.now()
     fit(method, method.stages(data), tmp_path / "run", seed=0, device="cpu")
     taken = (datetime.now() - start).total_seconds()

@@ -274,7 +274,7 @@ class DiffernetNetwork(nn.Module):
 
     def pooled(self, image: Tensor) -> Tensor:
         """Normalised ``[N, 3, H, W]`` to the flow's input ``[N, D]``."""
-        return torch.cat([found.mean(dim=(2, 3)) for found in self.features(image)], dim=1)
+        return torch.cat([found.float().mean(dim=(2, 3)) for found in self.features(image)], dim=1)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Negative log-likelihood per dimension, without constants (paper, eq. 5).

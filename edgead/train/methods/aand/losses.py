@@ -69,9 +69,12 @@ class Amplification(nn.Module):
         for amplifier, plain in zip(self.teacher.amplifiers(), self.teacher(normalise(batch["image"]))):
             anomalous = F.adaptive_avg_pool2d(batch["mask"], plain.shape[2:]) > MASK_SHARE
             part = F.adaptive_avg_pool2d(batch["foreground"], plain.shape[2:]) > MASK_SHARE
-            amplified = plain + anomalous * amplifier.value(plain)
-            gate.append(gate_loss(amplifier.gate(plain).float(), anomalous))
-            amplify.append(amplify_loss(plain, amplified, part & ~anomalous, anomalous, self.config.margin))
+            value, opened = amplifier.value(plain), amplifier.gate(plain)
+            with torch.autocast(plain.device.type, enabled=False):  # differences of cosines want float32
+                plain = plain.float()
+                amplified = plain + anomalous * value.float()
+                gate.append(gate_loss(opened.float(), anomalous))
+                amplify.append(amplify_loss(plain, amplified, part & ~anomalous, anomalous, self.config.margin))
         return {"gate": torch.stack(gate).sum(), "amplify": self.config.amplify_weight * torch.stack(amplify).sum()}
 
 

@@ -62,10 +62,10 @@ class Amplifier(nn.Module):
     def gate(self, features: Tensor) -> Tensor:
         """``[N, C, h, w]`` to ``[N, 1, h, w]``: softmax over all prototypes, summed over the abnormal ones."""
         query = self.projs[0](features + self.positions)
-        cosines = torch.einsum(
-            "nphw,mp->nmhw", F.normalize(query, dim=1, eps=TINY), F.normalize(self.K_list[0][0], dim=1, eps=TINY)
-        )
-        return (cosines / self.temperature).softmax(dim=1)[:, self.keys :].sum(dim=1, keepdim=True)
+        with torch.autocast(query.device.type, enabled=False):  # a small temperature multiplies what cosines are off by
+            query = F.normalize(query.float(), dim=1, eps=TINY)
+            cosines = torch.einsum("nphw,mp->nmhw", query, F.normalize(self.K_list[0][0], dim=1, eps=TINY))
+            return (cosines / self.temperature).softmax(dim=1)[:, self.keys :].sum(dim=1, keepdim=True)
 
     def value(self, features: Tensor) -> Tensor:
         """What is added to an anomalous patch: ``tanh(·) ⊙ features``, ``[N, C, h, w]``."""

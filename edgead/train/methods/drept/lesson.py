@@ -55,9 +55,9 @@ class Removal(nn.Module):
         self.identity_weight = identity_weight
         self.made = torch.empty(0)
 
-    def forward(self, batch: Batch, player: str) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, turn: str) -> dict[str, Tensor]:
         normal = planes(batch["normal"])
-        if player == "discriminator":
+        if turn == "discriminator":
             # Both kinds go through the generator together, so that its batch norms see both; once for both turns.
             self.made = self.generator(torch.cat([normal, planes(batch["anomaly"])]))
             judged = self.discriminator(self.made[len(normal) :].detach())
@@ -147,7 +147,7 @@ def make_lesson(config: DreptConfig, source: Source) -> Lesson:
             batch_size=config.batch_size,
             optimizer=adam(config.learning_rate),
             schedule=lambda step: 1.0,
-            players=("discriminator", "generator"),
+            alternating=("discriminator", "generator"),
         ),
         Stage(
             name="describe",

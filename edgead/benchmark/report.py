@@ -1,0 +1,277 @@
+"""What a benchmark measured, as frozen dataclasses. Field names are those of results.json, see docs/benchmark.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from edgead import schema
+from edgead.benchmark.machine import Machine
+from edgead.errors import DataError
+from edgead.schema import SchemaError, Within
+
+VERSION = 1
+"""Of results.json, its field ``schema``."""
+FILES = ("results.json", "results.csv", "report.html")
+"""Of a report's folder."""
+FLAT = ("metrics", "decisions", "latency")
+"""Sections of a row, and of an average, whose fields stand in the row itself in results.json."""
+METRICS = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    "image_f1_max": "image F1-max",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "pixel_f1_max": "pixel F1-max",
+    "aupro": "AUPRO 30 %",
+}
+"""Field of `Metrics` ↦ title, in the order of the tables."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Threshold-free figures from 0 to 1. Pixel metrics are None where the data has no masks."""
+
+    image_auroc: float
+    image_ap: float
+    image_f1_max: float
+    pixel_auroc: float | None
+    pixel_ap: float | None
+    pixel_f1_max: float | None
+    aupro: float | None
+
+    def values(self) -> list[float | None]:
+        """Return the figures in the order of `METRICS`."""
+        return [getattr(self, name) for name in METRICS]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a threshold promises on false rejects, against what it does on the good test images.
+
+    Attributes:
+        average, limit: promised share of good parts that fail: on average, and at most with 95 % confidence.
+        held_out: number of images behind the promise.
+        probability: of a count as extreme as the one measured if the promise holds.
+        warning: how the two contradict each other; empty where they agree.
+    """
+
+    average: float
+    limit: float
+    held_out: int
+    probability: float
+    warning: str
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What the bundle's own threshold does: shares from 0 to 1 with their 95 % Clopper–Pearson intervals.
+
+    Attributes:
+        false_reject_rate, false_reject_interval: good test images that fail.
+        detection_rate, detection_interval: defective test images that fail.
+        promise: None for a threshold that promises nothing.
+    """
+
+    false_reject_rate: float
+    false_reject_interval: tuple[float, float]
+    detection_rate: float
+    detection_interval: tuple[float, float]
+    promise: Promise | None
+
+    @property
+    def warning(self) -> str:
+        """What contradicts the threshold's promise; empty where nothing does."""
+        return self.promise.warning if self.promise else ""
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """Labelled test images: good, defective, of those with a mask that is not empty, and skipped as unreadable."""
+
+    good: int
+    defective: int
+    with_mask: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Milliseconds (or ratios of them) at 50, 90 and 99 %."""
+
+    p50: float
+    p90: float
+    p99: float
+
+    def values(self) -> tuple[float, float, float]:
+        """Return the three."""
+        return self.p50, self.p90, self.p99
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Latency of the stages of one call: fitting the frame, the engine, everything after it."""
+
+    fit: Percentiles
+    infer: Percentiles
+    post: Percentiles
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Latency of one bundle, one frame at a time.
+
+    Attributes:
+        latency_ms: the whole `inspect` call.
+        stages_ms: its stages.
+        engine_ms: the engine alone on the same frame, already fitted.
+        mask_ms: the mask of a FAIL, at the frame's resolution; in none of the other figures.
+        inspect_over_engine: ratio of the medians of `latency_ms` and `engine_ms`.
+        rounds: timed calls.
+    """
+
+    latency_ms: Percentiles
+    stages_ms: Stages
+    engine_ms: Percentiles
+    mask_ms: Percentiles
+    inspect_over_engine: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One bundle on one category.
+
+    Attributes:
+        bundle, method, preset, config, category, precision: from the manifest; `category` is the one measured on.
+        engine: what ran it.
+        size: (height, width) of the model's input, pixels.
+        protocol: what the figures must be read with; empty for methods that see good images alone.
+        metrics, decisions, latency: the figures.
+        images: counts of test images.
+        copies_of_training: test images that are byte for byte among the data set's training images.
+    """
+
+    bundle: str
+    method: str
+    preset: str
+    config: dict[str, Any]  # of any method, also of a later version's
+    category: str
+    engine: str
+    precision: str
+    size: tuple[int, int]
+    protocol: str
+    metrics: Metrics
+    decisions: Decisions
+    images: ImageCounts
+    copies_of_training: int
+    latency: Latency
+
+    def to_dict(self) -> dict[str, object]:
+        """Return what results.json holds of it."""
+        return _flatten(schema.write(self))
+
+
+@dataclass(frozen=True)
+class Average:
+    """Means over the categories of bundles that differ in nothing else."""
+
+    bundle: str
+    category: str
+    engine: str
+    protocol: str
+    latency_ms: Percentiles
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How it was measured.
+
+    Attributes:
+        rounds: timed calls of each bundle.
+        pixel_size: side at which pixel metrics are computed, pixels.
+        fpr_limit: false-positive rate at which AUPRO stops integrating.
+        timed_frames: different frames that were timed.
+        frame_sizes: their sizes, ``WIDTHxHEIGHT``.
+    """
+
+    rounds: int
+    pixel_size: int
+    fpr_limit: float
+    timed_frames: int
+    frame_sizes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a benchmark measured, on what and how.
+
+    Attributes:
+        schema: version of results.json.
+        created: ISO 8601, UTC.
+        command: the command line; empty where it was called from Python.
+        machine, versions, conditions: what it was measured on, and how.
+        rows: one for each bundle.
+        averages: over bundles that differ in nothing but their category.
+        folder: where `FILES` are; not stored.
+    """
+
+    schema: Annotated[int, Within(VERSION, VERSION)] = VERSION
+    created: str
+    command: str
+    machine: Machine
+    versions: dict[str, str]
+    conditions: Conditions
+    rows: tuple[Row, ...]
+    averages: tuple[Average, ...]
+    folder: Path = Path()
+
+    @property
+    def table(self) -> tuple[Row | Average, ...]:
+        """The rows, and the averages below them."""
+        return (*self.rows, *self.averages)
+
+    @property
+    def page(self) -> Path:
+        """The HTML page."""
+        return self.folder / FILES[2]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return what results.json holds."""
+        stored = schema.write(self)
+        del stored["folder"]
+        rows, averages = ([_flatten(row) for row in stored[name]] for name in ("rows", "averages"))
+        return {**stored, "rows": rows, "averages": averages}
+
+
+def read_report(folder: str | Path) -> Report:
+    """Read a report that `edgead.benchmark.benchmark` wrote.
+
+    Raises:
+        DataError: there is none in `folder`, or not one of this version.
+    """
+    path = Path(folder, FILES[0])
+    try:
+        stored = schema.load(path)
+        found = schema.read(Report, _unflatten(stored))
+    except (OSError, SchemaError) as error:
+        raise DataError(f"{path} is not the report of a benchmark: {error}.") from error
+    return replace(found, folder=Path(folder))
+
+
+def _flatten(row: dict[str, object]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in row.items():
+        found |= value if name in FLAT and isinstance(value, dict) else {name: value}
+    return found
+
+
+def _unflatten(value: Any) -> Any:
+    """Each section of a row reads its own fields of the row and ignores the others."""
+    if isinstance(value, list):
+        return [{**row, **dict.fromkeys(FLAT, row)} if isinstance(row, dict) else row for row in value]
+    if isinstance(value, dict):
+        return {name: _unflatten(each) if name in ("rows", "averages") else each for name, each in value.items()}
+    return value

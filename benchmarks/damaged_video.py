@@ -20,8 +20,8 @@ import av
 import click
 import numpy as np
 
-from edgead.benchmark.machine import describe_machine, versions
 from edgead.files import write_json
+from edgead.machine import describe_machine, versions
 from edgead.runtime.sources.decoding import Decoder, Picture
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "runtime"))

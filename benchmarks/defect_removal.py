@@ -9,7 +9,7 @@ means over pixels: inside the drawn defects, and outside, where the removal shou
 networks that learned from random mixtures alone are tested on drawn stripes with and without scratches. No labelled
 image is read.
 
-`real`: RUNs of DRepT that learned from sources with masks, which the training never read. Contrast is the distance
+`real`: RUNs of DRepT that learned from donors with masks, which the training never read. Contrast is the distance
 between the mean colours inside a mask and in a ring around it, in grey levels, before and after the removal; change
 is the mean difference outside the mask and ring; and the opacity of the mixtures is compared with the masks.
 """
@@ -33,19 +33,19 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from edgead import metrics
-from edgead.benchmark.machine import describe_machine, versions
 from edgead.console import Console
 from edgead.datasets import load_frames, open_category
-from edgead.export.parity import run_reference
+from edgead.export.inference import run_reference
 from edgead.files import write_json
 from edgead.images import fit_mask, read_mask
-from edgead.train.checkpoint import WEIGHTS, SourceConfig, load_run_config
+from edgead.machine import describe_machine, versions
+from edgead.train.checkpoint import WEIGHTS, DonorConfig, load_run_config
 from edgead.train.fit import fit
-from edgead.train.method import Source, TrainingData, config_from_dict
+from edgead.train.method import Donor, TrainingData
 from edgead.train.methods.drept.config import DreptConfig
-from edgead.train.methods.drept.lesson import SourceNetwork, remove, to_frames
 from edgead.train.methods.drept.method import Drept
 from edgead.train.methods.drept.mixture import Mixtures, opacities
+from edgead.train.methods.drept.pretraining import DonorNetwork, remove, to_frames
 
 Images = NDArray[np.uint8]
 SIZE, DEFECTIVE, SEED = 64, 40, 0
@@ -98,8 +98,8 @@ def measure_removal(images: Images, identity_weight: float, steps: int, shuffled
     bad, masks = draw_defects(clean, np.random.default_rng(SEED))
     torch.manual_seed(SEED)
     config = DreptConfig(**SETTINGS, removal_steps=steps, identity_weight=identity_weight)
-    lesson = Drept(config).lesson(Source("drawn", normals, bad))
-    network: Any = lesson.network
+    pretraining = Drept(config).pretraining(Donor("drawn", normals, bad))
+    network: Any = pretraining.network
 
     def errors(frames: Images) -> dict[str, float]:
         off = np.abs(frames.astype(np.float32) - clean)
@@ -114,7 +114,7 @@ def measure_removal(images: Images, identity_weight: float, steps: int, shuffled
             click.echo(json.dumps(rows[-1]))
 
     with tempfile.TemporaryDirectory() as folder:
-        fit(lesson, lesson.stages[:1], Path(folder), seed=SEED, device="cpu", console=Watch(look))
+        fit(pretraining, pretraining.stages[:1], Path(folder), seed=SEED, device="cpu", console=Watch(look))
     grey = {"good": round(float(normals.mean()), 1), "defective, clean": round(float(clean.mean()), 1)}
     return {"identity_weight": identity_weight, "shuffled": shuffled, "mean_grey": grey, "errors": rows}
 
@@ -134,14 +134,14 @@ def measure_random(extent: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         fit(method, method.stages(data), Path(folder), seed=SEED, device="cpu")
     frames = np.concatenate([stripes(rng, 12), draw_defects(stripes(rng, 12), rng)[0]])
-    scores = run_reference(method.detector(), frames).scores
+    scores = run_reference(method.reference_model(), frames).scores
     return {"random_extent": extent, "image_auroc": metrics.rank(np.repeat([False, True], 12), scores).auroc()}
 
 
-def measure_real(run_folder: Path, config: SourceConfig) -> dict[str, Any]:
-    """Compare the defects of a run's source with what the removal left of them, by the source's masks."""
+def measure_real(run_folder: Path, config: DonorConfig) -> dict[str, Any]:
+    """Compare the defects of a run's donor with what the removal left of them, by the donor's masks."""
     run = load_run_config(run_folder)
-    settings: Any = config_from_dict(Drept, run.config)
+    settings: Any = run.config
     samples = [sample for sample in open_category(config.root).test if sample.anomalous and sample.masks]
     read = load_frames([sample.path for sample in samples], settings.size, run.pixels)
     frames, samples = read.frames, [sample for sample in samples if sample.path in set(read.paths)]
@@ -150,7 +150,7 @@ def measure_real(run_folder: Path, config: SourceConfig) -> dict[str, Any]:
     if not seen:
         raise click.UsageError(f"{config.root} has no masks.")
     folder = run_folder / "sources" / config.name
-    network = SourceNetwork(settings, len(config.anomalies))
+    network = DonorNetwork(settings, len(config.anomalies))
     network.load_state_dict(load_file(folder / WEIGHTS))
     removed = to_frames(remove(network, frames))
     # In the order of the mixtures, which is that of the images: those without a mask are left out of both.
@@ -221,7 +221,7 @@ def drawn(data: Path, out: Path) -> None:
 def real(runs: tuple[Path, ...], out: Path) -> None:
     """Measure what the removal of finished runs left of real defects."""
     found = {
-        run.name: [measure_real(run, config) for config in load_run_config(run).sources if config.anomalies]
+        run.name: [measure_real(run, config) for config in load_run_config(run).donors if config.anomalies]
         for run in runs
     }
     write_json(out, _record(runs=found))

@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 import torch
 
-from edgead.benchmark.machine import describe_machine, versions
-from edgead.export.to_onnx import trace, write_onnx
+from edgead.export.graph.to_onnx import trace, write_onnx
+from edgead.machine import describe_machine, versions
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.auto import time_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -64,8 +64,8 @@ def compare_forms(method: Method, rounds: int, folder: Path) -> dict[str, Any]:
     """Compare a method's graph as it is exported with the straight export of the same network."""
     size = method.config.size
     paths = {form: folder / f"{form}.onnx" for form in ("straight", "exported")}
-    trace(method.detector(), size, paths["straight"])
-    write_onnx(method.deployable(), size, paths["exported"], method.sensitive)
+    trace(method.reference_model(), size, paths["straight"])
+    write_onnx(method.export_model(), size, paths["exported"], method.sensitive)
     return measure(paths, size, rounds)
 
 
@@ -75,7 +75,7 @@ def compare_views(rounds: int, folder: Path) -> dict[str, Any]:
     for views in VIEWS:
         method = make("differnet", "edge", f"views={views}")
         paths[f"views={views}"] = folder / f"{views}.onnx"
-        write_onnx(method.deployable(), method.config.size, paths[f"views={views}"], method.sensitive)
+        write_onnx(method.export_model(), method.config.size, paths[f"views={views}"], method.sensitive)
     return measure(paths, method.config.size, rounds)
 
 

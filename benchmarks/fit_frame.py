@@ -15,9 +15,9 @@ import click
 import cv2
 import numpy as np
 
-from edgead.benchmark.machine import describe_machine, versions
 from edgead.files import write_json
 from edgead.images import fit_frame
+from edgead.machine import describe_machine, versions
 
 CASES = {"1920x1080": (1080, 1920), "2448x2048": (2048, 2448), "1280x720": (720, 1280), "1023x767": (767, 1023)}
 TARGET = (256, 256)

@@ -33,22 +33,23 @@ import onnx
 import torch
 
 from edgead import schema
-from edgead.benchmark.machine import describe_machine, versions
 from edgead.bundle import Bundle, is_bundle, read_bundle
 from edgead.console import Console, Terminal
 from edgead.datasets import open_category
 from edgead.errors import GateError
-from edgead.export.calibration import measure_ranges
-from edgead.export.complete import run_singly
-from edgead.export.export import export
-from edgead.export.gate import measure_accuracy, read_labelled
-from edgead.export.precision import to_int8
-from edgead.export.to_onnx import write_onnx
+from edgead.export import export
+from edgead.export.graph.to_onnx import write_onnx
+from edgead.export.inference import run_singly
+from edgead.export.quantization.calibration import measure_ranges
+from edgead.export.quantization.gate import measure_accuracy, read_labelled
+from edgead.export.quantization.int8 import to_int8
 from edgead.files import write_json
-from edgead.runtime.engines import Engine, open_engine
+from edgead.machine import describe_machine, versions
+from edgead.runtime.engines import Engine
 from edgead.runtime.engines.auto import time_engines
 from edgead.runtime.engines.checked import check
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.engines.openvino_engine import the_core
 from edgead.runtime.golden import check_golden
 from edgead.train.method import configure
@@ -79,10 +80,12 @@ def export_run(run: Path, precision: str, path: Path) -> dict[str, Any]:
     if gate:
         found |= {
             "layers": gate.layers,
-            "handed_back": gate.handed_back,
+            "handed_back": gate.kept_in_float32,
             "most_sensitive": schema.write(gate.sensitivity or ())[:WORST],
-            "attempts": [{"handed_back": each.handed_back, "failures": each.failures} for each in gate.attempts or ()],
-            "gate": schema.write(gate.forms or {}),
+            "attempts": [
+                {"handed_back": each.kept_in_float32, "failures": each.failures} for each in gate.attempts or ()
+            ],
+            "gate": schema.write(gate.variants or {}),
         }
     return found
 
@@ -173,7 +176,7 @@ def time_random(preset: str, rounds: int, folder: Path) -> dict[str, Any]:
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
     size, paths = method.config.size, {name: folder / f"{preset}-{name}.onnx" for name in ("fp32", "int8")}
-    write_onnx(method.deployable(), size, paths["fp32"], method.sensitive)
+    write_onnx(method.export_model(), size, paths["fp32"], method.sensitive)
     frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
     ranges = measure_ranges(paths["fp32"], frames, "minmax", iter)
     onnx.save(to_int8(onnx.load(paths["fp32"]), ranges, (), "cpu"), paths["int8"])

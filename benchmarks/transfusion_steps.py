@@ -25,13 +25,13 @@ import torch
 from numpy.typing import NDArray
 
 from edgead import metrics
-from edgead.benchmark.machine import describe_machine, versions
 from edgead.console import Console
 from edgead.datasets import load_frames, open_category
-from edgead.export.to_onnx import write_onnx
+from edgead.export.graph.to_onnx import write_onnx
+from edgead.machine import describe_machine, versions
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.checkpoint import RunConfig, load_method
-from edgead.train.foreground import load_parts
+from edgead.train.foreground import load_foreground_masks
 from edgead.train.method import TrainingData
 from edgead.train.train import load_textures
 
@@ -42,12 +42,12 @@ WORST = 0.005
 
 def validation(run: RunConfig, method: Any, anomalies: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Return the run's held-out good images and synthetic anomalies on them, and their masks."""
-    size = tuple(run.config["size"])
+    size = run.config.size
     held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.pixels)
-    normals, parts = held_out.frames, load_parts(run.config["foreground"], held_out.paths, size)
+    normals, parts = held_out.frames, load_foreground_masks(run.config.foreground, held_out.paths, size)
     rng = np.random.default_rng((run.seed, 0x57E9))
     textures = load_textures(run, Console()).frames
-    made = [method.example(TrainingData(normals, textures, parts=parts), rng) for _ in range(anomalies)]
+    made = [method.example(TrainingData(normals, textures, foreground_masks=parts), rng) for _ in range(anomalies)]
     frames = np.concatenate([normals, np.stack([example["frame"] for example in made])])
     empty = np.zeros((len(normals), *size), np.bool_)
     return frames, np.concatenate([empty, np.stack([example["mask"] for example in made])])
@@ -56,7 +56,7 @@ def validation(run: RunConfig, method: Any, anomalies: int) -> tuple[NDArray[np.
 def labelled_images(run: RunConfig) -> tuple[NDArray[np.uint8], list[bool]]:
     """Return the labelled test images and which are anomalous."""
     samples = open_category(run.data).test
-    frames = load_frames([sample.path for sample in samples], tuple(run.config["size"]), run.pixels)
+    frames = load_frames([sample.path for sample in samples], run.config.size, run.pixels)
     return frames.frames, [sample.anomalous for sample in samples if sample.path in frames.paths]
 
 
@@ -81,7 +81,7 @@ def measure(folder: Path, anomalies: int, test: bool, scratch: Path) -> list[dic
         run, method = load_method(folder, [f"reverse_steps={steps}"])
         frames, masks = validation(run, method, anomalies)
         path = scratch / f"{steps}.onnx"
-        write_onnx(method.deployable(), method.config.size, path, channels=method.config.channels)
+        write_onnx(method.export_model(), method.config.size, path, channels=method.config.channels)
         scores, maps, milliseconds = infer(engine := OnnxRuntimeEngine(path), frames)
         labels = masks.any(axis=(1, 2))
         row: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 manifest.json   what is in here, how it was made, and the SHA-256 of the other files
 model.onnx      frames -> scores, maps
-golden.npz      a few frames and what they must give, so that a bundle proves itself where it lands
+golden.npz      a few frames and their reference outputs, which are re-run on the target machine
 
 A bundle is all of its bytes: a file counts only with the hash that the manifest has of it, a graph holds all of its
 weights, and what is beside the files of the manifest is never read.
@@ -46,7 +46,7 @@ Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 class Golden:
     """Frames ``[K, H, W, C] uint8`` and the trained network's scores ``[K]`` and maps ``[K, H, W]`` on them.
 
-    Of a lowered precision, `forms` holds what each of its graphs gave that the gate judged: an engine must agree with
+    Of a lower precision, `forms` holds the outputs of each graph that the gate judged: an engine must agree with
     one of them.
     """
 

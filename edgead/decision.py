@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -67,15 +65,6 @@ class Threshold:
         n + 1 − k and k (Vovk 2012, conditional validity of inductive conformal predictors).
         """
         return upper_limit(self.above, self.normals) if self.normals else 1.0
-
-    def fields(self) -> dict[str, Any]:
-        """Return the manifest's fields."""
-        return {
-            **dataclasses.asdict(self),
-            "false_reject_limit": self.false_reject_limit,
-            "confidence": CONFIDENCE,
-            "condition": CONDITION if self.normals else "",
-        }
 
     def describe(self, unseen: bool = True) -> str:
         """Return one line: what the threshold promises, and on which condition.

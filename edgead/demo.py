@@ -90,7 +90,7 @@ def run_demo(out: Path | None, seed: int, console: Console) -> DemoOutcome:
         ConfigError: `out` is not empty.
     """
     from edgead.benchmark import benchmark
-    from edgead.export.export import export
+    from edgead.export import export
     from edgead.runtime.inspector import load
     from edgead.runtime.ledger import Ledger
     from edgead.runtime.predict import save_contact_sheet

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 
-from edgead.benchmark.machine import describe_accelerator
-from edgead.errors import DeviceError, MissingDependencyError, is_installed, require
-from edgead.runtime.engines import first_line
-from edgead.runtime.engines.cuda import find_gpu
+from edgead.errors import DeviceError, MissingDependencyError, first_line, is_installed, require
+from edgead.machine import describe_accelerator, distributions, find_gpu, module_versions, processor_flags
+from edgead.runtime.engines.opening import all_specs
 
 PACKAGES = {
     "cv2": ("reading images and cameras", "cpu"),
     "simplejpeg": ("reading JPEG files and MJPEG cameras", "jpeg"),
-    "onnxruntime": ("the CPU engine", "cpu"),
-    "openvino": ("the faster engine on many x86 CPUs", "cpu"),
+    **{each.module: (each.purpose, each.extra) for each in all_specs().values() if each.module and not each.on_gpu},
     "av": ("RTSP cameras and videos, with damaged frames seen", "rtsp"),
     "harvesters": ("GenICam cameras", "genicam"),
     "paho.mqtt": ("the MQTT sink", "mqtt"),
@@ -28,7 +24,6 @@ PACKAGES = {
     "PIL": ("training", "train"),
     "matplotlib": ("loss curves and benchmark reports", "benchmark"),
 }
-PROCESSOR = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ def diagnose() -> list[Finding]:
             findings.append(Finding(module, False, f"missing, needed for {purpose}: pip install 'edgead[{extra}]'"))
     if is_installed("cv2"):
         findings.append(_camera_support())
-    if is_installed("onnxruntime") and {"onnxruntime", "onnxruntime-gpu"} <= set(_distributions("onnxruntime")):
+    if is_installed("onnxruntime") and {"onnxruntime", "onnxruntime-gpu"} <= set(distributions("onnxruntime")):
         findings.append(Finding("onnxruntime", False, "onnxruntime and onnxruntime-gpu overwrite each other: keep one"))
     findings += _int8()
     gpu = describe_accelerator()
@@ -73,19 +68,15 @@ def _tensorrt() -> Finding:
 
 def _int8() -> list[Finding]:
     """Without VNNI an x86 processor adds products of 8-bit numbers in 16 bits, where they may overflow."""
-    flags = PROCESSOR.read_text().split() if PROCESSOR.exists() else []
-    if "sse2" not in flags or {"avx512_vnni", "avx_vnni"} & {*flags}:
+    flags = processor_flags()
+    if "sse2" not in flags or {"avx512_vnni", "avx_vnni"} & flags:
         return []
     text = "this processor has no VNNI: its INT8 is slow, and may overflow; prefer fp32 bundles (docs/precision.md)"
     return [Finding("int8", None, text)]
 
 
 def _version(module: str) -> str:
-    return ", ".join(f"{name} {metadata.version(name)}" for name in _distributions(module)) or "installed"
-
-
-def _distributions(module: str) -> list[str]:
-    return list(dict.fromkeys(metadata.packages_distributions().get(module.partition(".")[0], [])))
+    return ", ".join(module_versions(module)) or "installed"
 
 
 def _camera_support() -> Finding:

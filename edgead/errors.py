@@ -25,6 +25,9 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import ClassVar
 
+INTERRUPTED = 130
+"""Exit code of a process that Ctrl-C or TERM ended, as shells have it."""
+
 
 class EdgeadError(Exception):
     """Base of all errors raised on purpose. `exit_code` is what the command line returns."""
@@ -94,19 +97,26 @@ def describe(error: Exception) -> str:
     return str(error) if isinstance(error, EdgeadError) else f"{type(error).__name__}: {error}"
 
 
-def unknown(kind: str, name: str, available: Iterable[str]) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its kind where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def unknown(kind: str, name: str, available: Iterable[str], owner: str = "") -> str:
     """Return the message for a name that does not exist, with the closest existing name where one is close.
 
     Args:
         kind: what the name stands for, in lower case, for instance ``"engine"``.
         name: the name that was given.
         available: the names that exist, in the order in which they are listed.
+        owner: what has the names, for instance ``"the engine tensorrt"``.
     """
     names = list(available)
     lower = {each.lower(): each for each in names}
     close = difflib.get_close_matches(name.lower(), lower, n=1)
     question = f" Did you mean '{lower[close[0]]}'?" if close else ""
-    return f"Unknown {kind} '{name}'.{question} Available: {', '.join(names)}."
+    of = f" of {owner}" if owner else ""
+    return f"Unknown {kind} '{name}'{of}.{question} Available: {', '.join(names) or 'none'}."
 
 
 def require(module: str, extra: str) -> ModuleType:

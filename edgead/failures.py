@@ -18,11 +18,11 @@ from pathlib import Path
 import click
 
 from edgead import __version__
-from edgead.errors import EdgeadError, was_interrupted
+from edgead.errors import INTERRUPTED, EdgeadError, was_interrupted
 from edgead.home import state_folder
 from edgead.redaction import redact, shown
 
-INTERRUPTED, UNFORESEEN = 130, 70
+UNFORESEEN = 70
 DEBUG = "EDGEAD_DEBUG"
 LONGEST = 300
 """Longest message of another library that is shown, in characters."""

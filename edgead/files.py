@@ -48,6 +48,25 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield a new hidden folder beside `path`, for work on what will become `path`. It is removed in the end."""
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _neighbour(path, "part")
+    try:
+        temporary.mkdir()
+        yield temporary
+    except OSError as error:
+        if error.filename is None:  # a full disk names no file
+            error.filename = f"{path}, or a temporary file in {tempfile.gettempdir()}"
+        elif str(error.filename) == str(temporary):
+            error.filename = str(path)
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new empty folder that takes the name `path` only when the block ends without an error.
 
@@ -56,29 +75,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     path = path.resolve()
     known = path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, displaced = _neighbour(path, "part"), _neighbour(path, "old")
-    try:
-        temporary.mkdir()
-        yield temporary
-        for file in temporary.iterdir():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        if known and path.exists():
-            os.replace(path, displaced)
-        os.replace(temporary, path)
-    except BaseException as error:
-        if displaced.exists() and not path.exists():
-            os.replace(displaced, path)
-        if isinstance(error, OSError):
-            if error.filename is None:  # a full disk names no file
-                error.filename = f"{path}, or a temporary file in {tempfile.gettempdir()}"
-            elif str(error.filename) == str(temporary):
-                error.filename = str(path)
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(displaced, ignore_errors=True)
+    displaced = _neighbour(path, "old")
+    with scratch_folder(path) as temporary:
+        try:
+            yield temporary
+            for file in temporary.iterdir():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            if known and path.exists():
+                os.replace(path, displaced)
+            os.replace(temporary, path)
+        except BaseException:
+            if displaced.exists() and not path.exists():
+                os.replace(displaced, path)
+            raise
+        finally:
+            shutil.rmtree(displaced, ignore_errors=True)
 
 
 def new_folder(path: Path) -> Path:

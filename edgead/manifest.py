@@ -6,6 +6,7 @@ are still read, and is left out where it has nothing to say, so that the same bu
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -13,9 +14,10 @@ from typing import Annotated, Any
 import numpy as np
 
 from edgead import schema
-from edgead.decision import Threshold
+from edgead.binomial import CONFIDENCE
+from edgead.decision import CONDITION, Threshold
 from edgead.images import PixelFormat
-from edgead.schema import OneOf, SchemaError, Within, left_out, section
+from edgead.schema import OneOf, SchemaError, Within, left_out, section, stored_as
 
 SHOWN_LAYERS = 5
 """Of a layer table, where it is told in one line."""
@@ -47,6 +49,12 @@ class InputRecord:
     channels: Annotated[int, Within(3, 4)] | None = left_out()
     depth_range: tuple[Error, Error] | None = left_out()
 
+    @classmethod
+    def of(cls, size: tuple[int, int], pixels: PixelFormat, batch: int | None = None) -> InputRecord:
+        """Return the record of frames of a size (height, width) in pixels."""
+        channels = None if pixels.depth_range is None else pixels.channels
+        return cls(*size, pixels.bit_depth, batch, channels, pixels.depth_range)
+
     def check(self) -> None:
         """Refuse fields that contradict each other.
 
@@ -71,7 +79,7 @@ class StoredThreshold:
     Attributes:
         value, normals, false_reject_bound, requested_bound: of the threshold.
         false_reject_limit, confidence, condition: what it promises, for readers without edgead, where it was kept.
-        scores, peaks: sorted scores and highest map values of the held-out good images; empty where there are none.
+        scores, map_maxima: sorted scores and highest map values of the held-out good images, or empty.
     """
 
     value: Number
@@ -82,7 +90,19 @@ class StoredThreshold:
     confidence: Share | None = left_out()
     condition: str | None = left_out()
     scores: tuple[Number, ...] = ()
-    peaks: tuple[Number, ...] = ()
+    map_maxima: tuple[Number, ...] = stored_as("peaks", ())
+
+    @classmethod
+    def of(cls, rule: Threshold, scores: Sequence[float] = (), map_maxima: Sequence[float] = ()) -> StoredThreshold:
+        """Return the record of a threshold and of what it was computed from."""
+        return cls(
+            **dataclasses.asdict(rule),
+            false_reject_limit=rule.false_reject_limit,
+            confidence=CONFIDENCE,
+            condition=CONDITION if rule.normals else "",
+            scores=tuple(scores),
+            map_maxima=tuple(map_maxima),
+        )
 
     @property
     def rule(self) -> Threshold:
@@ -90,7 +110,7 @@ class StoredThreshold:
         return Threshold(self.value, self.normals, self.false_reject_bound, self.requested_bound)
 
     def describe(self, unseen: bool = True) -> str:
-        """Say in one line what the threshold promises."""
+        """Describe in one line what the threshold promises."""
         return self.rule.describe(unseen)
 
 
@@ -163,7 +183,7 @@ class ReconstructionRecord:
 
 @dataclass(frozen=True)
 class LearnedSource:
-    """Another product whose defects were learned from."""
+    """Another product, with defects that were learned from."""
 
     name: str
     fingerprint: str
@@ -219,7 +239,7 @@ class ResizeRecord:
 
 @dataclass(frozen=True)
 class HeadRecord:
-    """One output of an anomalib export, see `edgead.export.anomalib.Head`."""
+    """One output of an anomalib export, see `edgead.export.imports.anomalib.Head`."""
 
     raw: str
     threshold: float | None = None
@@ -241,7 +261,7 @@ class Origin:
     notes: tuple[str, ...] | None = left_out()
 
     def describe(self) -> str:
-        """Say it in one line."""
+        """Describe it in one line."""
         files = ", ".join(f"{name} (SHA-256 {digest[:12]}…)" for name, digest in self.files.items())
         maker = (self.versions or {}).get("maker")
         return f"{self.what}{f' by {maker}' if maker else ''}: {files}"
@@ -257,21 +277,32 @@ class CalibrationRecord:
     fingerprint: str
 
     def describe(self) -> str:
-        """Say it in half a line."""
+        """Describe it in half a line."""
         return f"{self.method} on {self.images} good images ({self.source})"
 
 
 @dataclass(frozen=True)
 class BudgetRecord:
-    """What the gate allowed, see `edgead.export.gate.Budget`."""
+    """What the gate allowed, see `edgead.export.options.Budget`."""
 
     auroc_drop: float
     flips: float
 
 
 @dataclass(frozen=True)
-class FormRecord:
-    """What the gate measured of one graph, see docs/precision.md. None stands for what is not finite."""
+class VariantRecord:
+    """What the gate measured of one variant of the graph, see docs/precision.md. None: not finite.
+
+    Attributes:
+        score_error, map_error: largest absolute difference from float32.
+        map_rms_error: root mean square of the map's.
+        frames, settled: frames that were judged, and those with a settled verdict.
+        flips: share of the frames whose settled verdict changed; by kind in `flips_of_normals` and
+            `flips_of_synthetic_anomalies`.
+        borderline_flips: changed verdicts that were not settled.
+        synthetic_auroc_drop, image_auroc_drop, aupro_drop: losses against float32; the last two on labelled images.
+        image_auroc, aupro: on labelled images.
+    """
 
     score_error: float | None
     map_error: float | None
@@ -298,13 +329,13 @@ class LayerRecord:
     map_error: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttemptRecord:
-    """One attempt at the gate with so many layers handed back."""
+    """One attempt at the gate, with the number of layers kept in float32."""
 
-    handed_back: Count
+    kept_in_float32: Count = stored_as("handed_back")
     failures: tuple[str, ...]
-    forms: dict[str, FormRecord]
+    variants: dict[str, VariantRecord] = stored_as("forms")
 
 
 @dataclass(frozen=True)
@@ -318,29 +349,29 @@ class GateRecord:
     held_out_normals: Count | None = left_out()
     synthetic_anomalies: Count | None = left_out()
     labelled_images: Count | None = left_out()
-    forms: dict[str, FormRecord] | None = left_out()
+    variants: dict[str, VariantRecord] | None = left_out("forms")
     layers: Count | None = left_out()
-    handed_back: tuple[str, ...] | None = left_out()
+    kept_in_float32: tuple[str, ...] | None = left_out("handed_back")
     sensitivity: tuple[LayerRecord, ...] | None = left_out()
     attempts: tuple[AttemptRecord, ...] | None = left_out()
     milliseconds_here: dict[str, dict[str, float]] | None = left_out()
     failed_here: dict[str, dict[str, str]] | None = left_out()
 
     def describe(self) -> str:
-        """Say in one line what was found, of the worst form; nothing where nothing was judged."""
-        if not self.forms:
+        """Describe in one line what was found, of the worst variant; empty where nothing was judged."""
+        if not self.variants:
             return ""
-        forms = self.forms.values()
-        frames, settled = min(form.frames for form in forms), min(form.settled for form in forms)
-        flips = max(form.flips_of_normals + form.flips_of_synthetic_anomalies for form in forms)
-        borderline = max(form.borderline_flips for form in forms)
-        drops = [form.image_auroc_drop for form in forms if form.image_auroc_drop is not None]
+        variants = self.variants.values()
+        frames, settled = min(each.frames for each in variants), min(each.settled for each in variants)
+        flips = max(each.flips_of_normals + each.flips_of_synthetic_anomalies for each in variants)
+        borderline = max(each.borderline_flips for each in variants)
+        drops = [each.image_auroc_drop for each in variants if each.image_auroc_drop is not None]
         labelled = (
             f"AUROC drops by {max(drops):.4f} on {self.labelled_images} labelled images" if drops else "no labels"
         )
         return (
-            f"passed with {len(self.handed_back or ())} of {self.layers} layers handed back; of {settled} settled "
-            f"verdicts {flips} change, of {frames - settled} borderline ones {borderline}; {labelled or 'no labels'}"
+            f"passed with {len(self.kept_in_float32 or ())} of {self.layers} layers in float32; of {settled} settled "
+            f"verdicts {flips} change, of {frames - settled} borderline ones {borderline}; {labelled}"
         )
 
 
@@ -375,7 +406,7 @@ class Manifest:
         edgead: version that wrote the bundle.
         origin: of an imported model; None where edgead trained it, and in bundles of edgead 0.1.
         calibration: of a lowered precision.
-        gate: of a lowered precision: what was measured, what was allowed, what was handed back; docs/precision.md.
+        gate: of a lowered precision: what was measured, what was allowed, what stays in float32; docs/precision.md.
         images: sizes of the training images (of an imported model, of the images for the threshold), where known.
         reconstruction: the good image that the network sees, to look at; None where there is none.
         files: file name ↦ SHA-256, for every file but the manifest.

@@ -17,6 +17,8 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
+from edgead.errors import ConfigError
+
 T = TypeVar("T")
 LARGEST = 1 << 64
 """Whole numbers lie below it."""
@@ -32,16 +34,19 @@ class SchemaError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Within:
-    """What numbers are allowed, both limits included."""
+    """The allowed range of a number. Both limits are included, the lower one not where `above` is set."""
 
     low: float = -math.inf
     high: float = math.inf
+    above: bool = False
 
     def allows(self, value: float) -> bool:
         """Tell whether a number is allowed."""
-        return self.low <= value <= self.high
+        return self.low <= value <= self.high and not (self.above and value == self.low)
 
     def __str__(self) -> str:
+        if self.above:
+            return f"above {self.low:g}" + (f" and at most {self.high:g}" if self.high < LARGEST else "")
         return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
 
 
@@ -59,14 +64,23 @@ class OneOf:
         return f"one of {', '.join(self.values)}"
 
 
-def left_out() -> Any:
-    """Return a field that is None by default, and then not written."""
-    return dataclasses.field(default=None, metadata={"absent": None})
+def stored_as(key: str, default: Any = dataclasses.MISSING) -> Any:
+    """Return a field that has another name in JSON."""
+    return dataclasses.field(default=default, metadata={"key": key})
+
+
+def left_out(key: str = "") -> Any:
+    """Return a field that is None by default, and then not written; `key` is its name in JSON, if another."""
+    return dataclasses.field(default=None, metadata={"absent": None, "key": key})
 
 
 def section() -> Any:
     """Return a field for a dataclass that is None by default, which is written as ``{}``."""
     return dataclasses.field(default=None, metadata={"absent": {}})
+
+
+def _key(field: dataclasses.Field[Any]) -> str:
+    return field.metadata.get("key") or field.name
 
 
 def load(path: Path) -> Any:
@@ -95,15 +109,33 @@ def read(kind: type[T], value: Any) -> T:
     return typing.cast(T, _read(kind, value, ""))
 
 
+def check(options: Any, place: str = "") -> None:
+    """Check the fields of a dataclass that have a range or a choice (`Within`, `OneOf`): the one range check.
+
+    Args:
+        options: the dataclass.
+        place: what errors put before the field's name.
+
+    Raises:
+        ConfigError: with the first wrong field.
+    """
+    for name, hint in typing.get_type_hints(type(options), include_extras=True).items():
+        if "Annotated" in str(hint):
+            try:
+                _read(hint, getattr(options, name), place + name)
+            except SchemaError as error:
+                raise ConfigError(f"{error}.") from error
+
+
 def write(value: Any) -> Any:
-    """Turn a dataclass into what `json.dumps` takes; `read` gives it back."""
+    """Turn a dataclass into what `json.dumps` takes; `read` turns it back."""
     if dataclasses.is_dataclass(value):
         found = {}
         for field in dataclasses.fields(value):
             each, absent = getattr(value, field.name), field.metadata.get("absent", ...)
             if each is None and absent is None:
                 continue
-            found[field.name] = absent if each is None and absent is not ... else write(each)
+            found[_key(field)] = absent if each is None and absent is not ... else write(each)
         return found
     if isinstance(value, dict):
         return {name: write(each) for name, each in value.items()}
@@ -133,9 +165,10 @@ def _read_dataclass(kind: type, value: Any, place: str) -> Any:
         _refuse(place, value, "a table of fields")
     hints, found = _hints(kind), {}
     for field in dataclasses.fields(kind):
-        inner = f"{place}.{field.name}" if place else field.name
-        if field.name in value:
-            found[field.name] = _read(hints[field.name], value[field.name], inner)
+        key = _key(field)
+        inner = f"{place}.{key}" if place else key
+        if key in value:
+            found[field.name] = _read(hints[field.name], value[key], inner)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise SchemaError(f"it has no {inner}")
     return kind(**found)

@@ -8,13 +8,12 @@ A dataclass is the list of settings. Its field types say what a text may be: ``i
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Union
 
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, unknown
 
 SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 _KINDS = {int: "a whole number", float: "a number", bool: "on or off", str: "text"}
@@ -66,20 +65,12 @@ def parse_settings(
     values: dict[str, Any] = {}
     for name, text in given.items():
         if name not in names:
-            raise ConfigError(unknown_name(what, name, names, owner))
+            raise ConfigError(unknown(what, name, names, owner))
         try:
             values[name] = own[name](text) if name in own else _parse(hints[name], text)
         except ValueError as error:
             raise ConfigError(f"{owner}: {name} must be {error}, not '{text}'.") from error
     return values
-
-
-def unknown_name(what: str, name: str, names: Iterable[str], owner: str = "") -> str:
-    """Return the text of an error about an unknown name: ``Unknown engine 'x'. Available: a, b.``"""
-    known = list(names)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
-    return f"Unknown {what} '{name}'{f' of {owner}' if owner else ''}.{hint} Available: {', '.join(known) or 'none'}."
 
 
 def _parse(kind: Any, text: str) -> Any:

@@ -54,7 +54,7 @@ def trained(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle of that run."""
-    from edgead.export.export import export
+    from edgead.export import export
 
     return export(trained, out=tmp_path_factory.mktemp("bundle") / "tiny.edgead")
 
@@ -106,7 +106,7 @@ def rgbd_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def rgbd_bundle(rgbd_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle with depth whose network is as good as untrained: its decisions mean nothing, its form is right."""
-    from edgead.export.export import export
+    from edgead.export import export
     from edgead.train.train import train
 
     folder = tmp_path_factory.mktemp("rgbd")

@@ -17,7 +17,7 @@ from edgead.bundle import FORMAT, Bundle, manifest_digest, read_bundle
 from edgead.errors import BundleError
 from edgead.files import sha256
 from edgead.graph_file import GraphError, check_graph
-from edgead.runtime.engines import open_engine
+from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 
 

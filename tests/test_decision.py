@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -95,9 +96,9 @@ def test_a_promise_is_told_in_parts_with_its_condition() -> None:
 
 def test_thresholds_of_older_manifests_promise_the_same() -> None:
     fitted = conformal_threshold(np.arange(30.0), 0.1)
-    old = {name: fitted.fields()[name] for name in ("value", "normals", "false_reject_bound", "requested_bound")}
+    old = dataclasses.asdict(fitted)
     assert schema.read(StoredThreshold, {**old, "scores": [], "unknown": 1}).describe() == fitted.describe()
-    assert fitted.fields()["false_reject_limit"] == pytest.approx(upper_limit(fitted.above, 30))
+    assert fitted.false_reject_limit == pytest.approx(upper_limit(fitted.above, 30))
 
 
 @pytest.mark.parametrize(("scores", "bound"), [([], 0.01), ([math.nan], 0.01), ([1.0], 0.0), ([1.0], 1.0)])

@@ -58,7 +58,7 @@ def test_every_kind_of_bundle_is_here() -> None:
     assert any(each.origin and each.origin.resize for each in manifests)
     assert any(each.input.batch == 1 for each in manifests)
     assert any(each.pixels.depth_range for each in manifests)
-    assert any(each.gate and each.gate.handed_back for each in manifests)
+    assert any(each.gate and each.gate.kept_in_float32 for each in manifests)
     assert any(each.gate and not each.gate.describe() for each in manifests)  # auto took float32
 
 

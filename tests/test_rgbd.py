@@ -18,11 +18,10 @@ from edgead.benchmark.report import ImageCounts
 from edgead.bundle import MANIFEST, Bundle, manifest_digest, read_bundle
 from edgead.console import Console
 from edgead.errors import BundleError, ConfigError, DataError, SourceError
-from edgead.export.calibration import Calibration
-from edgead.export.export import export
-from edgead.export.gate import Budget
+from edgead.export import PrecisionOptions, export
+from edgead.export.options import Budget, Calibration
 from edgead.images import draw_overlay, read_depth, read_frame
-from edgead.runtime.engines import open_engine
+from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger
@@ -164,7 +163,9 @@ def test_bundles_with_and_without_depth_are_measured_together(
 @pytest.mark.slow
 def test_a_lower_precision(run_folder: Path, tmp_path: Path) -> None:
     made = export(
-        run_folder, out=tmp_path / "low.edgead", precision="int8", calibration=Calibration(8), budget=Budget(1, 1)
+        run_folder,
+        out=tmp_path / "low.edgead",
+        precision=PrecisionOptions("int8", calibration=Calibration(8), budget=Budget(1, 1)),
     )
     assert made.manifest.precision == "int8"
     assert made.manifest.pixels.depth_range == load_run_config(run_folder).depth_range

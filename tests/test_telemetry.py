@@ -23,7 +23,8 @@ time.sleep(SECONDS)  # uploads wait for a moment of rest
 """
 TRAINED = """
 import sys, time
-import edgead.train.train, edgead.export.imported, edgead.export.official, edgead.benchmark
+import edgead.train.train, edgead.benchmark
+import edgead.export.imports.onnx_model, edgead.export.imports.published_checkpoint
 import matplotlib, huggingface_hub, accelerate, onnxruntime
 from edgead.cli import main
 try:
@@ -61,7 +62,7 @@ def left_in(home: Path) -> list[str]:
 
 
 def engines() -> list[str]:
-    from edgead.runtime.engines.auto import installed_engines
+    from edgead.runtime.engines.opening import installed_engines
 
     return [name for name in installed_engines() if name in ("onnxruntime", "openvino")]
 

@@ -15,7 +15,6 @@ import numpy as np
 from edgead.benchmark.accuracy import FPR_LIMIT, Accuracy, Miss, measure_accuracy
 from edgead.benchmark.html import render
 from edgead.benchmark.latency import measure_latency
-from edgead.benchmark.machine import describe_machine, versions
 from edgead.benchmark.report import FILES, Average, Conditions, Latency, Metrics, Percentiles, Report, Row
 from edgead.benchmark.tables import to_csv
 from edgead.console import Console
@@ -24,6 +23,7 @@ from edgead.datasets.copies import find_copies
 from edgead.errors import DataError, require
 from edgead.files import new_folder, refuse_existing, write_json, write_text
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
+from edgead.machine import describe_machine, versions
 from edgead.runtime.inspector import Inspector, load
 
 TIMED_FRAMES = 32

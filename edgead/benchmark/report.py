@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from edgead import schema
-from edgead.benchmark.machine import Machine
 from edgead.errors import DataError
+from edgead.machine import Machine
 from edgead.schema import SchemaError, Within
 
 VERSION = 1

@@ -19,12 +19,12 @@ import numpy as np
 
 from edgead import schema
 from edgead.benchmark.latency import percentiles
-from edgead.benchmark.machine import Machine, describe_machine, versions
 from edgead.benchmark.report import Percentiles
 from edgead.decision import Verdict
 from edgead.errors import DeviceError
 from edgead.files import write_json
 from edgead.images import Frame, fit_frame
+from edgead.machine import Machine, describe_machine, versions
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.result import Result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from edgead.cli.options import (
 from edgead.cli.output import emit, validate_here
 from edgead.console import Terminal
 from edgead.errors import DeviceError
+
+if TYPE_CHECKING:
+    from edgead.export.options import PrecisionOptions
 
 
 @click.command()
@@ -49,12 +52,11 @@ def export(
     out: Path | None,
     form: str,
     as_json: bool,
-    calib_samples: int,
-    calib_method: str,
-    calib_data: Path | None,
-    max_auroc_drop: float,
-    max_flips: float,
-    **options: Any,
+    data: Path | None,
+    settings: tuple[str, ...],
+    false_reject: float,
+    force: bool,
+    **precision: Any,
 ) -> None:
     """Make a bundle: the graph, compared with the trained network, and its threshold.
 
@@ -62,25 +64,32 @@ def export(
     """
     if category == "all" and out:
         raise click.UsageError("--category all writes several bundles; leave out --out.")
-    if options["precision"] == "fp32":
-        refuse_given("at --precision fp32", *OF_LOWER_PRECISION)
+    chosen = _precision(precision)
     if form == "engine":
         from edgead.runtime.engines.tensorrt_engine import find_tensorrt
 
         find_tensorrt()  # said before minutes go into something else
-    from edgead.export.calibration import Calibration
-    from edgead.export.export import export as make
-    from edgead.export.export import find_run, find_runs_of_all
-    from edgead.export.gate import Budget
+    from edgead.export import export as make
+    from edgead.export.runs import find_run, find_runs_of_all
 
     if checkpoint:
         check_method(checkpoint, method)
         runs = [checkpoint]
     else:
         runs = find_runs_of_all(method) if category == "all" else [find_run(method, category)]
-    options["calibration"] = Calibration(calib_samples, calib_method, calib_data)
-    options["budget"] = Budget(max_auroc_drop, max_flips)
-    bundles = [make(run, out=out, console=Terminal(), **options) for run in runs]
+    bundles = [
+        make(
+            run,
+            data=data,
+            out=out,
+            false_reject=false_reject,
+            settings=settings,
+            precision=chosen,
+            force=force,
+            console=Terminal(),
+        )
+        for run in runs
+    ]
     for bundle in bundles if form == "engine" else ():
         if why := bundle.manifest.failed_engines.get("tensorrt"):  # minutes went into that already
             raise DeviceError(f"{bundle.path} is written, but TensorRT does not run it here: {why}")
@@ -98,9 +107,9 @@ def export(
 @click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="With --method: override a setting.")
 @click.option("--size", help="Input HEIGHTxWIDTH, where the model takes any.")
-@click.option("--input", "input_name", help="The image input, where there are several.")
+@click.option("--input", help="The image input, where there are several.")
 @click.option("--score", help="The image score; any tensor of the graph. [default: computed from the map]")
-@click.option("--map", "map_name", help="The pixel map; any tensor of the graph, or none.")
+@click.option("--map", help="The pixel map; any tensor of the graph, or none.")
 @click.option("--pool", default="max", show_default=True, help="Score from the map: max, or top:0.01 (mean of 1 %).")
 @click.option("--rgb/--bgr", default=None, help="Colour order that the model wants. [default: rgb]")
 @click.option("--scale", type=float, help="Grey values are divided by it first. [default: 255]")
@@ -121,45 +130,33 @@ def import_model(
     edgead import model.onnx --map NAME --threshold-data DIR
     edgead import NAME.pckl NAME_seg.pckl --method draem --threshold-data DIR
     """
-    shared = {name: options[name] for name in ("threshold_data", "false_reject", "out", "force")}
-    if options["precision"] != "fp32":
-        from edgead.export.calibration import Calibration
-        from edgead.export.choose import PrecisionOptions
-        from edgead.export.gate import Budget
-
-        calibration = Calibration(*(options[name] for name in ("calib_samples", "calib_method", "calib_data")))
-        budget = Budget(options["max_auroc_drop"], options["max_flips"])
-        shared["precision"] = PrecisionOptions(options["precision"], calibration, budget, options["data"])
-    else:
-        refuse_given("at --precision fp32", *OF_LOWER_PRECISION, "data")
+    precision = {name: options.pop(name) for name in ("precision", *OF_LOWER_PRECISION)}
+    chosen = _precision(precision, options.pop("data"))
     if method:
-        from edgead.export.official import import_checkpoint
-
-        refuse_given(
-            "with --method", "source", "input_name", "score", "map_name", "pool", "rgb", "scale", "mean", "std"
-        )
-        settings = [*options["settings"], *([f"size={options['size']}"] if options["size"] else [])]
-        bundle = import_checkpoint(files, method, settings=settings, console=Terminal(), **shared)
+        refuse_given("with --method", "source", "input", "score", "map", "pool", "rgb", "scale", "mean", "std")
     else:
-        from edgead.export.imported import OnnxOptions, import_onnx
-
-        if len(files) != 1:
-            raise click.UsageError("One ONNX file at a time. Files of a published method's checkpoint want --method.")
         refuse_given("without --method", "settings")
-        chosen = OnnxOptions(
-            input=options["input_name"],
-            score=options["score"],
-            map=options["map_name"],
-            size=_parse_size(options["size"]),
-            rgb=options["rgb"],
-            scale=options["scale"],
-            mean=_parse_numbers("--mean", options["mean"]),
-            std=_parse_numbers("--std", options["std"]),
-            pool=options["pool"],
-        )
-        bundle = import_onnx(files[0], source=source or "onnx", options=chosen, console=Terminal(), **shared)
+    options["size"] = _parse_size(options["size"])
+    options |= {name: _parse_numbers(f"--{name}", options[name]) for name in ("mean", "std")}
+    from edgead.export import import_model as make
+
+    bundle = make(files, method=method, source=source, precision=chosen, console=Terminal(), **options)
     text = f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES"
     emit({"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()}, as_json, text)
+
+
+def _precision(given: dict[str, Any], labelled: Path | None = None) -> PrecisionOptions:
+    """Return what the options on precision say; labelled images judge a lower one."""
+    from edgead.export.options import Budget, Calibration, PrecisionOptions
+
+    if given["precision"] == "fp32":
+        refuse_given("at --precision fp32", *OF_LOWER_PRECISION, *(["data"] if labelled else []))
+    return PrecisionOptions(
+        given["precision"],
+        Calibration(given["calib_samples"], given["calib_method"], given["calib_data"]),
+        Budget(given["max_auroc_drop"], given["max_flips"]),
+        labelled,
+    )
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:

@@ -21,7 +21,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
     from edgead.bundle import read_bundle
     from edgead.manifest import describe_sensitivity
-    from edgead.runtime.engines import open_engine
+    from edgead.runtime.engines.opening import open_engine
     from edgead.runtime.golden import check_golden, require_agreement
 
     opened = read_bundle(bundle)
@@ -46,8 +46,8 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     if manifest.gate:
         if judged := manifest.gate.describe():
             facts["gate"] = judged
-        if manifest.gate.handed_back:
-            facts["in fp32"] = ", ".join(manifest.gate.handed_back)
+        if manifest.gate.kept_in_float32:
+            facts["in fp32"] = ", ".join(manifest.gate.kept_in_float32)
         if manifest.gate.sensitivity:
             facts["sensitive"] = describe_sensitivity(manifest.gate.sensitivity)
         if failed := manifest.failed_engines:

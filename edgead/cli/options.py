@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
+from edgead.runtime.engine_table import ENGINES
+
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
-ENGINES = ("onnxruntime", "onnxruntime-cuda", "openvino", "openvino-bf16", "tensorrt")
 
 
 def _all_of(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
@@ -27,7 +28,7 @@ def _all_of(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 force_option = click.option("--force", is_flag=True, help="Replace existing results.")
 engine_option = click.option(
-    "--engine", default="auto", show_default=True, help=f"Inference engine: auto, {', '.join(ENGINES)}."
+    "--engine", default="auto", show_default=True, help=f"Inference engine: {', '.join(ENGINES)}."
 )
 decision_options = _all_of(
     (

@@ -12,7 +12,7 @@ import click
 from edgead.cli.options import PATH, decision_options, force_option, json_option
 from edgead.cli.output import emit, ledger_line, result_line
 from edgead.console import Terminal
-from edgead.failures import INTERRUPTED
+from edgead.errors import INTERRUPTED
 
 
 @click.command()

@@ -25,8 +25,8 @@ from edgead.console import Terminal
 )
 @click.option("--textures", type=PATH, help="Folder of pictures that fill synthetic anomalies, for instance DTD.")
 @click.option(
-    "--source",
-    "sources",
+    "--donor",
+    "donors",
     multiple=True,
     type=PATH,
     help="Another product's data with defects (or a run that learned from it), for DRepT. Repeatable.",
@@ -46,12 +46,12 @@ from edgead.console import Terminal
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--mixed-precision",
-    "precision",
     type=click.Choice(["auto", "no", "bf16", "fp16"]),
     default="auto",
     show_default=True,
     help="auto: bf16 on a CPU that has it, where it is faster and losses agree. no: float32.",
 )
+@click.option("--budget", metavar="TIME", help="Scale the published schedule to fit: 90s, 30m, 2h.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that prepare examples. [default: by the machine]")
 @click.option("--resume", "go_on", is_flag=True, help="Go on with a stopped run: --out, or the newest of the method.")
 @click.option("--out", type=PATH, help="Folder of the run. [default: runs/train/METHOD-CATEGORY-TIME]")
@@ -95,7 +95,7 @@ def _refuse_others(*allowed: str) -> None:
 @click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="Pictures to draw.")
 @click.option("--image", type=PATH, help="Put them on this good image, not on those that the run is trained on.")
 @click.option("--defect", type=int, help="Only this defect learned from a source, numbered from 0, as it was learned.")
-@click.option("--source", help="With --defect: the source, by its name in RUN/sources, where there are several.")
+@click.option("--donor", help="With --defect: the donor, by its name in RUN/sources, where there are several.")
 @click.option("--out", required=True, type=PATH, help="Folder for NUMBER.png and NUMBER_mask.png.")
 @click.option("--data", type=PATH, help="Where the training data is now, if it has moved.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")

@@ -1,8 +1,6 @@
-"""Is the exported graph the network that was trained? Measured on real frames, refused above a tolerance."""
+"""Does the exported graph reproduce the model? Measured on real frames, refused above a tolerance."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +9,6 @@ from edgead.bundle import Golden
 from edgead.errors import GateError
 from edgead.runtime.golden import MOST_OF_SPREAD, Agreement, compare
 
-if TYPE_CHECKING:  # a graph that comes as ONNX is compared without torch
-    from torch import nn
-
 TOLERANCE = 1e-4
 """Largest difference of a score or map value, relative to the largest reference value where that exceeds 1."""
 
@@ -21,25 +16,13 @@ HALF_TOLERANCE = 2e-3
 """The same for a graph in half precision: engines differ in where they round."""
 
 
-def run_reference(detector: nn.Module, frames: NDArray[np.uint8]) -> Golden:
-    """Run the trained network frame by frame on the CPU."""
-    import torch
-
-    detector = detector.cpu()
-    with torch.inference_mode():
-        outputs = [detector(torch.from_numpy(frame[None])) for frame in frames]
-    scores = np.concatenate([scores.numpy() for scores, _ in outputs])
-    maps = np.concatenate([maps.numpy() for _, maps in outputs])
-    return Golden(frames, scores, maps)
-
-
 def check_parity(
     reference: Golden, scores: NDArray[np.float32], maps: NDArray[np.float32], tolerance: float = TOLERANCE
 ) -> Agreement:
-    """Compare an engine's output with the trained network's; the tolerance is relative, as `TOLERANCE`.
+    """Compare a graph's outputs with its reference's; the tolerance is relative, as `TOLERANCE`.
 
-    Scores or maps that are all small are held to less, a quarter of their spread; but a tenth of the tolerance is left
-    for rounding, for networks that hardly tell frames apart.
+    Where all scores or maps are small, the limit is lower, a quarter of their spread; but never below a tenth of the
+    tolerance, which rounding needs in networks that hardly tell frames apart.
 
     Raises:
         GateError: above the tolerance, or not finite.
@@ -52,7 +35,7 @@ def check_parity(
     agreement = compare(reference, scores, maps, *limits)
     if not agreement.good:
         raise GateError(
-            f"The exported graph is not the trained network: scores differ by {agreement.score_error:.2g} (allowed "
+            f"The exported graph does not reproduce the model: scores differ by {agreement.score_error:.2g} (allowed "
             f"{agreement.tolerance:.2g}), maps by {agreement.map_error:.2g} (allowed {agreement.map_tolerance:.2g}). "
             "No bundle was written."
         )

@@ -36,9 +36,7 @@ def choose_target(
         return next(path for path in paths if not path.exists() or (is_bundle(path) and same(read_manifest(path))))
     path = Path(out)
     if valid(str(path)) != str(path):
-        raise DataError(
-            f"The name {valid(str(path))} is not UTF-8, which the libraries here want; choose another --out."
-        )
+        raise DataError(f"The name {valid(str(path))} is not UTF-8, which the libraries need; choose another --out.")
     if not path.exists():
         return path
     if not is_bundle(path):

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgead.bundle import Bundle
 from edgead.console import Console
-from edgead.runtime.engines import open_engine
+from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import Agreement, check_golden
 
 ROUNDS = 50
@@ -56,7 +56,7 @@ def validate_engine(
     """Open a bundle on an engine, building it where that is needed, run its golden frames and time it.
 
     Raises:
-        EdgeadError: it cannot be opened or run; see `edgead.runtime.engines.open_engine`.
+        EdgeadError: it cannot be opened or run; see `edgead.runtime.engines.opening.open_engine`.
     """
     start = time.perf_counter()
     opened = open_engine(engine, bundle, batch=batch, console=console)

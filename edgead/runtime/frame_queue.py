@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edgead.runtime.inspector import Prepared
+from edgead.runtime.frame_inspector import Prepared
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.sources.source import Captured
 

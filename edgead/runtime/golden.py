@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle import Bundle, Golden
-from edgead.console import Console
 from edgead.errors import DeviceError
-from edgead.runtime.engines import Engine, open_engine
-from edgead.runtime.engines.checked import CheckedEngine
+from edgead.runtime.engines import Engine
 
 MOST_OF_SPREAD = 0.25
 """Most of the outputs' spread that may be allowed: an engine that gives the same for every frame is half of it away."""
@@ -112,27 +110,3 @@ def require_agreement(agreement: Agreement, engine: str) -> None:
             f"On this machine {engine} does not give what the bundle must give: {agreement.describe()}.\n"
             "Do not use it here; try another engine, or another precision of the bundle."
         )
-
-
-def open_validated(name: str, bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> CheckedEngine:
-    """Open an engine and check that it gives the bundle's golden outputs, which also warms it up.
-
-    Args:
-        name, bundle, batch, console: see `edgead.runtime.engines.open_engine`.
-
-    Raises:
-        DeviceError: its outputs differ from the golden ones by more than is allowed.
-        EdgeadError: it cannot be opened or run.
-    """
-    engine = open_engine(name, bundle, batch=batch, console=console)
-    if name == "auto":  # it opens no other
-        return engine
-    try:
-        agreement = check_golden(bundle, engine, batch)
-        require_agreement(agreement, engine.name)
-    except BaseException:
-        engine.close()
-        raise
-    if not engine.exact and console:
-        console.say(f"{engine.name} is less precise than the bundle: {agreement.describe()}.")
-    return engine

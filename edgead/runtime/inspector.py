@@ -1,32 +1,23 @@
-"""The inspector: a bundle on an engine, ready to decide on frames."""
+"""The inspector: what `edgead.load` returns."""
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from edgead.bundle import Bundle, read_bundle
+from edgead.bundle import read_bundle
 from edgead.console import Console
-from edgead.decision import Verdict
-from edgead.depth import DepthRange
-from edgead.errors import ConfigError, DeviceError
-from edgead.images import Frame, Mask, fit_frame, to_frame
-from edgead.runtime.engines import Engine
-from edgead.runtime.engines.checked import check
-from edgead.runtime.golden import open_validated
-from edgead.runtime.identity import new_id
+from edgead.errors import ConfigError
+from edgead.images import Mask
+from edgead.runtime.engines.opening import open_validated
+from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.result import Result
-from edgead.runtime.rules import LiveRules, Rules, read_region
-from edgead.runtime.sources.source import Captured, Source
+from edgead.runtime.rules import read_region
+from edgead.runtime.sources.source import Source
+from edgead.runtime.stream import Stream
 
 
 def load(
@@ -46,12 +37,12 @@ def load(
 
     Args:
         bundle: the folder ``NAME.edgead``.
-        engine: ``"auto"`` for the fastest one installed, or a name of `edgead.runtime.engines.ENGINES`, with settings
-            after a colon where it has any: ``"tensorrt:opt_level=5"``.
+        engine: ``"auto"`` for the fastest one installed, or a name of `edgead.runtime.engine_table.ENGINES`, with
+            settings after a colon where it has any: ``"tensorrt:opt_level=5"``.
         batch: most frames in one inference; engines on a GPU are built for it.
         threshold: scores above it fail; ``"fpr:0.001"`` for the share of good parts that may fail; the bundle's own
             where None.
-        region, min_area, shapes: see `Inspector`.
+        region, min_area, shapes: see `FrameInspector`.
         roi, ignore: mask images, or ``x,y,width,height`` as shares of the frame, in place of `region`; see
             `edgead.runtime.rules.read_region`.
         console: shows what takes long: TensorRT builds its engine at the first start on a device.
@@ -75,249 +66,8 @@ def load(
         raise
 
 
-@dataclass(slots=True)
-class Prepared:
-    """A captured frame on its way to the engine.
-
-    Attributes:
-        captured: as it came.
-        fitted: ``(h, w, C) uint8`` at the model's size; None where there is nothing to infer.
-        frame_size: (height, width) as captured.
-        error, cause: why the result will be UNKNOWN, in words and in one of `edgead.runtime.result.CAUSES`.
-        began, fitted_at: when fitting began and ended, `time.monotonic` seconds.
-    """
-
-    captured: Captured
-    fitted: Frame | None
-    frame_size: tuple[int, int]
-    error: str
-    cause: str
-    began: float
-    fitted_at: float
-
-
-class Inspector(LiveRules):
-    """Decides on frames. Close it (or use ``with``) to release the engine.
-
-    Any number of threads may use it; the engine takes their frames one after the other. `threshold`, `region`,
-    `min_area` and `shapes` may be set at any time. They are checked as `load` does, and a frame is decided by what
-    was set when its inference began.
-
-    Args:
-        bundle: what it runs.
-        engine: what runs it, as `edgead.runtime.golden.open_validated` returns it. One of your own is not compared with
-            the golden outputs.
-        threshold: see `load`.
-        region: ``(h, w) bool`` at the model's size, the part of the frame that counts, see
-            `edgead.runtime.rules.read_region`. Score and threshold stay the same; a frame fails where its score is
-            above the threshold and its defect lies in the region.
-        min_area: pixels of the frame; where the mask's largest connected part is smaller, the frame passes.
-        shapes: which of ``"boxes"`` and ``"contours"`` of the mask go into `Result.to_dict`.
-
-    Raises:
-        ConfigError: a threshold, region, area or shape that makes no sense.
-        BundleError: ``fpr:`` for a bundle without held-out scores.
-    """
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        engine: Engine,
-        *,
-        threshold: float | str | None = None,
-        region: Mask | None = None,
-        min_area: int = 0,
-        shapes: Sequence[str] = (),
-    ) -> None:
-        self.bundle, self.engine = bundle, check(engine, bundle)
-        self.size, self.shape, self.pixels = bundle.manifest.size, bundle.manifest.shape, bundle.manifest.pixels
-        super().__init__(bundle.manifest, threshold, region, min_area, shapes)
-        self._blank = np.zeros((1, *self.shape), np.uint8)
-
-    def __repr__(self) -> str:
-        state = "closed" if self.closed else f"threshold {self.threshold:.6g}"
-        return f"<Inspector {self.bundle.manifest.name} on {self.engine.name}, {state}>"
-
-    @property
-    def closed(self) -> bool:
-        """The engine was released; nothing can be inferred any more."""
-        return self.engine.closed
-
-    @property
-    def depth_range(self) -> DepthRange | None:
-        """What `edgead.with_depth` takes; None where the model takes no depth."""
-        return self.pixels.depth_range
-
-    def keep_warm(self) -> None:
-        """Infer on nothing, so that the next frame is not the slow one after a pause."""
-        self.engine.infer(self._blank)
-
-    def inspect(
-        self, frame: NDArray[Any], *, source_id: str = "", frame_id: int = 0, t_capture: float | None = None
-    ) -> Result:
-        """Decide on one frame.
-
-        Args:
-            frame: ``(H, W, 3) uint8 BGR``, or anything that `edgead.images.to_frame` takes. It is not changed. A model
-                with depth takes what ``edgead.with_depth(frame, depth, inspector.depth_range)`` returns.
-            source_id, frame_id: copied to the result.
-            t_capture: when the frame arrived, `time.monotonic` seconds; now where None.
-
-        Raises:
-            DataError: not a frame.
-            DeviceError: the engine failed, or the inspector is closed.
-        """
-        now = time.monotonic()
-        captured = Captured(frame, "", source_id, frame_id, now if t_capture is None else t_capture)
-        return self.infer([self.prepare(captured)])[0]
-
-    def prepare(
-        self,
-        captured: Captured,
-        out: Frame | None = None,
-        check: Callable[[Frame, Frame, float], tuple[str, str]] | None = None,
-    ) -> Prepared:
-        """Fit a frame to the model. Any thread may do this while another infers.
-
-        Args:
-            captured: from a source.
-            out: ``(h, w, C) uint8``, written where given.
-            check: tells cause and reason why the frame must not be judged, see `edgead.runtime.health.Health.check`.
-
-        Raises:
-            DataError: not a frame.
-        """
-        began = time.monotonic()
-        if captured.image is None:
-            error = captured.error or "no image"
-            return Prepared(captured, None, (0, 0), error, captured.cause or "unreadable", began, began)
-        frame = to_frame(captured.image, self.pixels)
-        fitted: Frame | None = fit_frame(frame, self.size, out)
-        cause, error = captured.cause, captured.error
-        if check and fitted is not None and not error:
-            cause, error = check(frame, fitted, captured.t_capture)
-            fitted = None if error else fitted
-        size = (frame.shape[0], frame.shape[1])
-        return Prepared(captured, fitted, size, error, cause, began, time.monotonic())
-
-    def infer(self, batch: Sequence[Prepared], buffer: NDArray[np.uint8] | None = None) -> list[Result]:
-        """Decide on frames that were prepared, in one call of the engine.
-
-        Args:
-            batch: one or more; those with nothing to infer become UNKNOWN.
-            buffer: ``[N, h, w, C] uint8`` with N at least the number of frames; scratch space.
-
-        Raises:
-            DeviceError: the engine failed.
-        """
-        if self.closed:
-            raise DeviceError(f"The inspector of {self.bundle.manifest.name} is closed. Load the bundle again.")
-        start = time.monotonic()
-        rules = self.rules
-        frames = [self._refit(prepared) for prepared in batch if prepared.fitted is not None]
-        if len(frames) == 1:
-            scores, maps = self.engine.infer(frames[0][None])
-        elif frames:
-            scores, maps = self.engine.infer(np.stack(frames, out=None if buffer is None else buffer[: len(frames)]))
-        inferred_at = time.monotonic()
-        results, index = [], 0
-        for prepared in batch:
-            if prepared.fitted is None:
-                results.append(self.unknown(prepared, prepared.cause, prepared.error))
-                continue
-            results.append(self._decide(prepared, rules, float(scores[index]), maps[index], start, inferred_at))
-            index += 1
-        return results
-
-    def _refit(self, prepared: Prepared) -> Frame:
-        """A frame that was fitted for a bundle that has been swapped since may have another shape."""
-        assert prepared.fitted is not None
-        assert prepared.captured.image is not None
-        if prepared.fitted.shape == self.shape:
-            return prepared.fitted
-        return fit_frame(to_frame(prepared.captured.image, self.pixels), self.size)
-
-    def _decide(
-        self,
-        prepared: Prepared,
-        rules: Rules,
-        score: float,
-        anomaly_map: NDArray[np.float32],
-        start: float,
-        inferred_at: float,
-    ) -> Result:
-        result = self._blank_result(prepared.captured, score)
-        result.anomaly_map, result.frame_size = anomaly_map, prepared.frame_size
-        result.threshold, result.mask_threshold, result.region = rules.threshold, rules.mask_threshold, rules.region
-        result.verdict, result.reason = rules.decide(score, anomaly_map, prepared.frame_size)
-        if result.verdict is Verdict.UNKNOWN:
-            result.cause = "score"
-        if prepared.error:
-            result.verdict, result.reason, result.cause = Verdict.UNKNOWN, prepared.error, prepared.cause
-        done, captured = time.monotonic(), prepared.captured
-        fit = prepared.fitted_at - prepared.began
-        result.latency_ms = {
-            "source": (captured.t_capture - captured.made) * 1e3,
-            "queue": (start - captured.t_capture - fit) * 1e3,
-            "fit": fit * 1e3,
-            "infer": (inferred_at - start) * 1e3,
-            "post": (done - inferred_at) * 1e3,
-            "total": (done - captured.made) * 1e3,
-        }
-        return result
-
-    def unknown(self, prepared: Prepared, cause: str, reason: str) -> Result:
-        """Return the result on a frame that is not inferred."""
-        result = self._blank_result(prepared.captured, math.nan)
-        result.frame_size, result.reason, result.cause = prepared.frame_size, reason, cause
-        result.latency_ms = {"total": (time.monotonic() - prepared.captured.made) * 1e3}
-        return result
-
-    def _blank_result(self, captured: Captured, score: float) -> Result:
-        made = time.time() - (time.monotonic() - captured.made)
-        return Result(
-            score=score,
-            verdict=Verdict.UNKNOWN,
-            reason="",
-            threshold=self.threshold,
-            source_id=captured.source_id,
-            frame_id=captured.frame_id,
-            t_capture=captured.made,
-            engine=self.engine.name,
-            path=captured.path,
-            precision=self.bundle.manifest.precision,
-            bundle=self.bundle.manifest.name,
-            bundle_digest=self.bundle.manifest.digest,
-            captured_at=datetime.fromtimestamp(made, timezone.utc).isoformat(timespec="milliseconds"),
-            shapes=self.shapes,
-            id=new_id(),
-        )
-
-    def judge(self, captured: Captured) -> Result:
-        """Decide on what a source gave. What stops a decision is the reason of an UNKNOWN; nothing is raised."""
-        prepared = self.try_to_prepare(captured)
-        return self.try_to_infer([prepared])[0]
-
-    def try_to_prepare(
-        self,
-        captured: Captured,
-        out: Frame | None = None,
-        check: Callable[[Frame, Frame, float], tuple[str, str]] | None = None,
-    ) -> Prepared:
-        """`prepare`, with what it raises as the reason of an UNKNOWN."""
-        try:
-            return self.prepare(captured, out, check)
-        except Exception as error:  # whatever it is: beside a line a failure is a verdict, not an end
-            now = time.monotonic()
-            return Prepared(captured, None, (0, 0), _words(error), "unreadable", now, now)
-
-    def try_to_infer(self, batch: Sequence[Prepared], buffer: NDArray[np.uint8] | None = None) -> list[Result]:
-        """`infer`, with what it raises as the reason of UNKNOWNs."""
-        try:
-            return self.infer(batch, buffer)
-        except Exception as error:  # as above
-            reason = _words(error)
-            return [self.unknown(prepared, prepared.cause or "failed", prepared.error or reason) for prepared in batch]
+class Inspector(FrameInspector):
+    """Decides on frames and on whole sources. Arguments and attributes: see `FrameInspector`."""
 
     def stream(
         self, source: str | Source | Iterable[NDArray[Any]] | Callable[[], NDArray[Any] | None]
@@ -334,53 +84,5 @@ class Inspector(LiveRules):
         Raises:
             SourceError: the source cannot be opened.
         """
-        from edgead.runtime.stream import Stream  # it needs this module
-
         with Stream(self, [source]) as stream:
             yield from stream
-
-    def close(self) -> None:
-        """Release the engine, after the inference that is running. Calls that come later raise a DeviceError."""
-        self.engine.close()
-
-    def __enter__(self) -> Inspector:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def refuse_closed(inspector: Inspector) -> None:
-    """Refuse an inspector that can decide no more.
-
-    Raises:
-        ConfigError: it is closed.
-    """
-    if inspector.closed:
-        raise ConfigError(f"The inspector of {inspector.bundle.manifest.name} is closed. Load the bundle again.")
-
-
-def refuse_other_depth(successor: Inspector, inspector: Inspector) -> None:
-    """Refuse an inspector that cannot decide on the frames that another one gets.
-
-    Raises:
-        ConfigError: it is closed, or it reads depth or 16-bit images in another way.
-    """
-    refuse_closed(successor)
-    if successor.depth_range != inspector.depth_range:
-        one, other = (
-            f"{each.bundle.manifest.name} reads {f'depth over {each.depth_range}' if each.depth_range else 'no depth'}"
-            for each in (successor, inspector)
-        )
-        raise ConfigError(f"{one}, {other}: they cannot share frames.")
-    if successor.pixels != inspector.pixels:
-        one, other = (
-            f"{each.bundle.manifest.name} reads {each.pixels.bit_depth} bits" for each in (successor, inspector)
-        )
-        raise ConfigError(f"{one} of 16-bit images, {other}: they cannot share frames.")
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

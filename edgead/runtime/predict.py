@@ -16,7 +16,7 @@ from edgead.errors import ConfigError, SourceError
 from edgead.files import atomic_file
 from edgead.folders import describe_left_out, list_folder
 from edgead.images import Frame, draw_overlay, encode_png, fit_frame, read_frame, to_frame
-from edgead.runtime.inspector import Inspector
+from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.reconstruction import open_reconstructor
 from edgead.runtime.result import Result
 from edgead.runtime.sink_worker import SinkWorker, open_workers
@@ -89,7 +89,7 @@ def _stems(name: Path) -> Iterator[str]:
 
 
 def predict(
-    inspector: Inspector,
+    inspector: FrameInspector,
     collected: Collected,
     save: Path | None = None,
     *,
@@ -140,7 +140,7 @@ def predict(
 
 
 def _save(
-    inspector: Inspector,
+    inspector: FrameInspector,
     image: NDArray[Any],
     result: Result,
     overlay: Path,
@@ -156,7 +156,7 @@ def _save(
             stream.write(encode_png(reconstruct(fitted)))
 
 
-def save_contact_sheet(inspector: Inspector, paths: Sequence[Path], path: Path) -> None:
+def save_contact_sheet(inspector: FrameInspector, paths: Sequence[Path], path: Path) -> None:
     """Write a picture with the given images above and their overlays below. All must have the same size."""
     frames = [read_frame(name) for name in paths]
     overlays = []

@@ -22,7 +22,7 @@ from edgead.depth import DepthRange
 from edgead.errors import ConfigError, DataError, SourceError
 from edgead.files import write_json
 from edgead.images import COLOUR, PixelFormat, cv2, read_image
-from edgead.runtime.inspector import Inspector
+from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import LineFile
 from edgead.runtime.sinks.sink import BaseSink
@@ -68,7 +68,7 @@ class Recorder(BaseSink):
 
     wants_frames = True
 
-    def __init__(self, folder: Path, inspector: Inspector) -> None:
+    def __init__(self, folder: Path, inspector: FrameInspector) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"{folder} is not empty; a recording needs a folder of its own.")
         super().__init__(f"record:{folder}")

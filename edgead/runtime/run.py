@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from edgead.console import Console
-from edgead.errors import SourceError, describe
-from edgead.runtime.inspector import Inspector, load, refuse_other_depth
+from edgead.errors import INTERRUPTED, SourceError, describe
+from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
+from edgead.runtime.inspector import load
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.metrics_server import MetricsServer, parse_address
 from edgead.runtime.record import Recorder
@@ -21,7 +22,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.rules import describe_threshold
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.signals import listen
-from edgead.runtime.sink_worker import SinkWorker, to_prometheus
+from edgead.runtime.sink_worker import SinkWorker, close_all, to_prometheus
 from edgead.runtime.sinks import open_sink
 from edgead.runtime.sources.opening import open_all
 from edgead.runtime.sources.uri import fill_secrets
@@ -29,8 +30,8 @@ from edgead.runtime.stream import Policy, Stream, run_stream
 
 END_WITHIN = 15.0
 """Seconds after the first INT or TERM in which a run ends, whatever a source, sink, callback or engine does."""
-INTERRUPTED, ENDED_LATE = 130, 2
-"""Exit codes: of a second INT or TERM, and where `END_WITHIN` was not enough."""
+ENDED_LATE = 2
+"""Exit code where `END_WITHIN` was not enough."""
 
 
 def run(
@@ -80,7 +81,7 @@ def run(
     say = console.say
     address = None if metrics is None else parse_address(metrics)
 
-    def open_inspector(path: Path) -> Inspector:
+    def open_inspector(path: Path) -> FrameInspector:
         opened = load(
             path,
             engine=engine,
@@ -110,10 +111,14 @@ def run(
         stack.enter_context(control.signals())
         inspector = stack.enter_context(open_inspector(bundle))
         opened = open_all(sources, inspector.pixels)
+        unused = stack.enter_context(ExitStack())  # closes them where something after them cannot be opened
         for source in opened:
+            unused.callback(source.__exit__, None, None, None)
             if remark := getattr(source, "remark", ""):
                 say(f"{source.name}: {remark}")
-        workers += [SinkWorker(open_sink(sink)) for sink in sinks]
+        unused.callback(close_all, workers)
+        for sink in sinks:
+            workers.append(SinkWorker(open_sink(sink)))
         if record:
             workers.append(SinkWorker(Recorder(record, inspector)))
         if shadow:
@@ -126,6 +131,7 @@ def run(
             render, token = lambda: ledger.to_prometheus() + to_prometheus(workers), fill_secrets(metrics_token)
             server = MetricsServer(address[1], render, address[0], token)
             stack.callback(server.close)
+        unused.pop_all()  # from here on `run_stream` closes them
         try:
             run_stream(
                 inspector,
@@ -172,14 +178,14 @@ class Control:
         interrupted, asked_to_end: by INT; by INT or TERM.
     """
 
-    def __init__(self, open_inspector: Callable[[Path], Inspector], say: Callable[[str], None]) -> None:
+    def __init__(self, open_inspector: Callable[[Path], FrameInspector], say: Callable[[str], None]) -> None:
         self._open, self._say = open_inspector, say
         self.shadow: Shadow | None = None
         self.finish: Callable[[], None] = lambda: None
         self._stream: Stream | None = None
         self._reloads: queue.SimpleQueue[Path] = queue.SimpleQueue()
         self._early: list[Callable[[], None]] = []
-        self._opened: set[Inspector] = set()
+        self._opened: set[FrameInspector] = set()
         self._ends = 0
         self._ended = threading.Event()
         self.interrupted = self.asked_to_end = False
@@ -280,7 +286,7 @@ class Control:
         """Put a bundle's new state where its old one is by then: USR1 may come while it is read."""
         new = self._open(path)
         self._opened.add(new)
-        done: queue.SimpleQueue[Inspector | Exception] = queue.SimpleQueue()
+        done: queue.SimpleQueue[FrameInspector | Exception] = queue.SimpleQueue()
 
         def exchange() -> None:
             try:
@@ -302,7 +308,7 @@ class Control:
         self._say(f"The bundle was read again: {new.bundle.manifest.name}")
         self._retire(outcome)
 
-    def _retire(self, inspector: Inspector) -> None:
+    def _retire(self, inspector: FrameInspector) -> None:
         self._opened.discard(inspector)
         try:
             inspector.close()

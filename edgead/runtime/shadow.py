@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgead.errors import DeviceError
-from edgead.runtime.inspector import Inspector
+from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.result import Result
 
 
@@ -22,7 +22,7 @@ class Shadow:
 
     wants_frames = may_miss = True
 
-    def __init__(self, inspector: Inspector, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, inspector: FrameInspector, say: Callable[[str], None] = lambda text: None) -> None:
         self.name = f"shadow:{inspector.bundle.manifest.name}"
         self.inspector, self._say = inspector, say
         self._agreed = self._disagreed = 0

@@ -24,10 +24,10 @@ import numpy as np
 from edgead.errors import ConfigError, SourceError
 from edgead.images import Frame, to_frame
 from edgead.runtime.clock import standstill
+from edgead.runtime.frame_inspector import FrameInspector, Prepared, refuse_closed, refuse_other_depth
 from edgead.runtime.frame_queue import FrameQueue
 from edgead.runtime.freshness import Freshness
 from edgead.runtime.health import Health, HealthLimits, limits_from
-from edgead.runtime.inspector import Inspector, Prepared, refuse_closed, refuse_other_depth
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.policy import Policy
 from edgead.runtime.result import Result
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 class _Successor:
     """An inspector that is to decide, and what the stream needs for it. `batch` is ``[N, h, w, C] uint8``, scratch."""
 
-    inspector: Inspector
+    inspector: FrameInspector
     limits: HealthLimits
     batch: Frame
 
@@ -81,7 +81,7 @@ class Stream:
 
     def __init__(
         self,
-        inspector: Inspector,
+        inspector: FrameInspector,
         sources: Sequence[Any] | Mapping[str, Any],
         policy: Policy | None = None,
         ledger: Ledger | None = None,
@@ -157,7 +157,7 @@ class Stream:
         except Exception as error:  # as above
             self._say(f"The source {source.name} cannot be stopped: {error}")
 
-    def swap(self, inspector: Inspector, retire: Callable[[Inspector], None] | None = None) -> None:
+    def swap(self, inspector: FrameInspector, retire: Callable[[FrameInspector], None] | None = None) -> None:
         """Let another inspector decide from the next frame on; any thread may call it. No frame is lost or waits.
 
         Whatever can fail is done before this returns. Several calls take effect one after the other.
@@ -186,7 +186,7 @@ class Stream:
         """
         self._requests.append(action)
 
-    def take_over(self, inspector: Inspector) -> Inspector:
+    def take_over(self, inspector: FrameInspector) -> FrameInspector:
         """Let another inspector decide at once, and return the old one. Only for actions of `call_soon`.
 
         Raises:
@@ -251,7 +251,7 @@ class Stream:
             except Exception as error:  # it may be anybody's code, and must not end the stream
                 self._say(f"Between two frames something failed, the stream goes on: {error}")
 
-    def _successor(self, inspector: Inspector) -> _Successor:
+    def _successor(self, inspector: FrameInspector) -> _Successor:
         """Do all for an inspector that is to decide that can fail.
 
         Raises:
@@ -260,7 +260,7 @@ class Stream:
         refuse_other_depth(inspector, self.inspector)
         return _Successor(inspector, self._limits_of(inspector), self._make_batch(inspector))
 
-    def _take_over(self, successor: _Successor) -> Inspector:
+    def _take_over(self, successor: _Successor) -> FrameInspector:
         """Nothing here can fail."""
         old, self.inspector, self._batch = self.inspector, successor.inspector, successor.batch
         self._limits = successor.limits
@@ -268,7 +268,7 @@ class Stream:
             health.limits = successor.limits
         return old
 
-    def _make_batch(self, inspector: Inspector) -> Frame:
+    def _make_batch(self, inspector: FrameInspector) -> Frame:
         return np.empty((self.policy.batch, *inspector.shape), np.uint8)
 
     def _keep_warm(self) -> None:
@@ -277,7 +277,7 @@ class Stream:
         except Exception as error:  # beside a line a failure is a verdict: the next frame's
             self._say_once(f"The engine cannot be kept warm: {error}", "keep warm")
 
-    def _limits_of(self, inspector: Inspector) -> HealthLimits:
+    def _limits_of(self, inspector: FrameInspector) -> HealthLimits:
         policy, bundle = self.policy, inspector.bundle
         return dataclasses.replace(
             limits_from(bundle.golden().frames, policy.blurred_below, policy.frozen_after),
@@ -405,7 +405,7 @@ def _without_image(captured: Captured, cause: str, reason: str) -> Prepared:
 
 
 def run_stream(
-    inspector: Inspector,
+    inspector: FrameInspector,
     source: Any,
     sinks: Sequence[Sink | SinkWorker],
     ledger: Ledger,

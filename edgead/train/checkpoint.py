@@ -1,6 +1,6 @@
 """A training run on disk: a folder that is its own checkpoint.
 
-config.json          what is trained, on what, with which seed and versions
+config.json          what is trainable, on what, with which seed and versions
 metrics.jsonl        losses of every step
 state.safetensors    weights, optimiser and position while training; replaced in one step, gone at the end
 next.safetensors     the next state, for one step: it replaces the other if its loss is good
@@ -8,7 +8,7 @@ weights.safetensors  the trained weights; their presence means that the run is f
 curves.png           losses over steps
 synthetic.png        examples of what the network was trained on
 .lock                held by the process that trains here
-sources/NAME         what was learned from another product first; see `edgead.train.sources`
+sources/NAME         what was learned from another product first; see `edgead.train.donors`
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from torch import Tensor
 
 from edgead import schema
 from edgead.depth import DepthRange
-from edgead.errors import CheckpointError, EdgeadError
+from edgead.errors import CheckpointError, ConfigError
 from edgead.files import atomic_file, file_lock, write_json
 from edgead.images import PixelFormat
 from edgead.manifest import ImageSizes
-from edgead.schema import SchemaError, Within, left_out
-from edgead.train.method import Method, MethodConfig, Trained, config_from_dict, reconfigure, steps_in_epoch
+from edgead.schema import SchemaError, Within, left_out, stored_as
+from edgead.train.method import Method, MethodConfig, Trainable, read_config, reconfigure, steps_in_epoch
 from edgead.train.methods import get_method
 
 CONFIG, METRICS, STATE, WEIGHTS = "config.json", "metrics.jsonl", "state.safetensors", "weights.safetensors"
@@ -47,7 +47,7 @@ LOCK = ".lock"
 
 
 @dataclass(frozen=True)
-class SourceConfig:
+class DonorConfig:
     """Another product that a run learns from.
 
     Attributes:
@@ -66,7 +66,7 @@ class SourceConfig:
     fingerprint: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """What `config.json` holds: everything that decides the result of a run.
 
@@ -80,12 +80,12 @@ class RunConfig:
         textures: folder of texture pictures, or None.
         textures_fingerprint: SHA-256 over them; empty where there are none, or in runs of before it was kept.
         bit_depth: significant bits of 16-bit images.
-        seed, precision: of the training.
+        seed, mixed_precision: of the training.
         created: UTC, ISO 8601.
         versions: of the packages that matter.
         weights: file of a backbone's weights, or None for its publisher's download.
-        sources: other products whose real defects are learned from.
-        parts_fingerprint, held_out_parts_fingerprint: SHA-256 over the foreground masks of the training images and of
+        donors: other products whose real defects are learned from.
+        masks_fingerprint, held_out_masks_fingerprint: SHA-256 over the foreground masks of the training images and of
             those held out; empty where there are none, the second in runs of before it was kept, too.
         depth_range: of the training images' depth, see `edgead.depth`; None where none is learned from.
         epoch_images: good images that an epoch of the schedule counts: all of them, as published, those held out too.
@@ -94,18 +94,20 @@ class RunConfig:
         departures: what of the published training is done otherwise, in words, when it was started.
         choice: why this preset was taken, where nobody named one.
         stage_precisions: stage's name ↦ ``"no"`` or ``"bf16"``, as chosen at the start for the precision ``"auto"``.
+        budget: time that the training was given, as ``30m``; None where its schedule was not scaled to any.
+        published_steps: optimiser steps of the schedule that was scaled to the budget, once that was done.
         changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
         weights_sha256: of the finished run's weights; None in runs of before it was kept.
         image_sizes: of the training images; None in runs of before they were kept.
         copies: good images that show, pixel for pixel, what another one shows: they are on its side of the split.
-        near_copies: held-out images that look almost like one that is trained on. 0, too, in runs of before either
-            was looked for.
+        near_copies: held-out images that look almost like one that is trained on. Both are None in runs of before
+            they were counted.
     """
 
     method: str
     preset: str
-    config: dict[str, Any]
+    config: MethodConfig
     category: str
     data: str
     normals: tuple[str, ...]
@@ -115,16 +117,16 @@ class RunConfig:
     textures: str | None
     bit_depth: Annotated[int, Within(9, 16)]
     seed: int
-    precision: str
+    mixed_precision: str = stored_as("precision")
     created: str
     versions: dict[str, str]
     weights: str | None = None
-    sources: tuple[SourceConfig, ...] = ()
-    parts_fingerprint: str = ""
+    donors: tuple[DonorConfig, ...] = stored_as("sources", ())
+    masks_fingerprint: str = stored_as("parts_fingerprint", "")
     depth_range: DepthRange | None = None
     changes: tuple[str, ...] = ()
     textures_fingerprint: str = ""
-    held_out_parts_fingerprint: str = ""
+    held_out_masks_fingerprint: str = stored_as("held_out_parts_fingerprint", "")
     weights_sha256: str | None = left_out()
     image_sizes: ImageSizes | None = left_out()
     epoch_images: int = 0
@@ -132,31 +134,32 @@ class RunConfig:
     departures: tuple[str, ...] = ()
     choice: str = ""
     stage_precisions: dict[str, str] | None = left_out()
+    budget: str | None = left_out()
+    published_steps: int | None = left_out()
 
     @property
     def steps_in_epoch(self) -> Fraction:
         """Optimiser steps in an epoch. A run of before `epoch_images` keeps its own, which are no whole number."""
-        batch_size = self.config["batch_size"]
         if self.epoch_images:
-            return steps_in_epoch(self.epoch_images, batch_size)
-        return Fraction(len(self.normals), batch_size)
+            return steps_in_epoch(self.epoch_images, self.config.batch_size)
+        return Fraction(len(self.normals), self.config.batch_size)
 
-    copies: int = 0
-    near_copies: int = 0
+    copies: int | None = left_out()
+    near_copies: int | None = left_out()
 
     @property
     def precisions(self) -> str | dict[str, str]:
         """What `edgead.train.fit.fit` takes; ``"auto"`` where it has not been chosen yet."""
-        return self.precision if self.stage_precisions is None else self.stage_precisions
+        return self.mixed_precision if self.stage_precisions is None else self.stage_precisions
 
     @property
     def pixels(self) -> PixelFormat:
         """How images become frames."""
         return PixelFormat(self.bit_depth, self.depth_range)
 
-    def fits_held_out_parts(self, fingerprint: str) -> bool:
+    def fits_held_out_masks(self, fingerprint: str) -> bool:
         """Tell whether the foreground masks of the images held out are those that the run was started with."""
-        return self.held_out_parts_fingerprint in ("", fingerprint)
+        return self.held_out_masks_fingerprint in ("", fingerprint)
 
 
 @contextmanager
@@ -188,13 +191,24 @@ def load_run_config(folder: Path) -> RunConfig:
     """
     path = folder / CONFIG
     try:
-        return schema.read(RunConfig, schema.load(path))
+        return _read_run_config(schema.load(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(f"{folder} is not a training run: it has no {CONFIG}.") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except SchemaError as error:
         raise CheckpointError(f"{path} is damaged: {error}. Train again, or name another run.") from error
+
+
+def _read_run_config(values: Any) -> RunConfig:
+    """Read everything but the method's configuration, which the method's dataclass reads."""
+    if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
+        raise SchemaError("it has no table 'config'")
+    run = schema.read(RunConfig, {**values, "config": {}})
+    try:
+        return dataclasses.replace(run, config=read_config(get_method(run.method), values["config"]))
+    except (SchemaError, ConfigError) as error:
+        raise CheckpointError(f"The run's configuration does not fit {run.method}: {error}") from error
 
 
 def is_finished(folder: Path) -> bool:
@@ -216,13 +230,13 @@ def find_runs(root: Path, method: str, finished: bool, category: str | None = No
     return [folder for _, folder in sorted(found, reverse=True)]
 
 
-def save_weights(folder: Path, trained: Trained) -> None:
+def save_weights(folder: Path, trainable: Trainable) -> None:
     """Write the final weights; the state that was needed to go on is removed.
 
     Their hash goes into the run's configuration first: a finished run has both.
     """
-    content = _pack(dict(trained.network.state_dict()), {})
-    if (folder / CONFIG).is_file():  # not what was learned from a source, which is no run
+    content = _pack(dict(trainable.network.state_dict()), {})
+    if (folder / CONFIG).is_file():  # not what was learned from a donor, which is no run
         run = load_run_config(folder)
         save_run_config(folder, dataclasses.replace(run, weights_sha256=hashlib.sha256(content).hexdigest()))
     _write(folder / WEIGHTS, content)
@@ -242,7 +256,6 @@ def load_method(folder: Path, settings: Iterable[str] = ()) -> tuple[RunConfig, 
         ConfigError: a setting that does not exist, makes no sense or was decided in training.
     """
     run = load_run_config(folder)
-    stored_config(run)
     run = dataclasses.replace(run, config=reconfigure(get_method(run.method), run.config, settings, "export"))
     if not is_finished(folder):
         raise CheckpointError(f"The run in {folder} is not finished. Go on with:  edgead train --resume --out {folder}")
@@ -277,22 +290,8 @@ def load_weights(network: torch.nn.Module, folder: Path, sha256: str | None = No
 
 def build_method(run: RunConfig) -> Method:
     """Make the method of a run, with weights drawn from its seed."""
-    kind = get_method(run.method)
-    config = stored_config(run)
     torch.manual_seed(run.seed)
-    return kind(config)
-
-
-def stored_config(run: RunConfig) -> MethodConfig:
-    """Return a run's configuration.
-
-    Raises:
-        CheckpointError: it is not one of the method's.
-    """
-    try:
-        return config_from_dict(get_method(run.method), run.config)
-    except (TypeError, ValueError, EdgeadError) as error:
-        raise CheckpointError(f"The run's configuration does not fit {run.method}: {error}") from error
+    return get_method(run.method)(run.config)
 
 
 @dataclass(frozen=True)
@@ -305,12 +304,14 @@ class State:
     first_loss: float = math.nan
 
 
-def save_next_state(folder: Path, trained: Trained, optimizers: Sequence[torch.optim.Optimizer], state: State) -> None:
+def save_next_state(
+    folder: Path, trainable: Trainable, optimizers: Sequence[torch.optim.Optimizer], state: State
+) -> None:
     """Write weights, each optimiser and position as one file that is whole or not there at all.
 
     It counts once `keep_next_state` has put it into the place of the last one.
     """
-    tensors = {f"network/{name}": value for name, value in trained.network.state_dict().items()}
+    tensors = {f"network/{name}": value for name, value in trainable.network.state_dict().items()}
     for turn, optimizer in enumerate(optimizers):
         for index, values in optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer/{turn}/{index}/{name}": value for name, value in values.items()})
@@ -329,7 +330,7 @@ def drop_next_state(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]] | None:
+def load_state(folder: Path, trainable: Trainable) -> tuple[State, dict[str, Tensor]] | None:
     """Restore the network of an unfinished run.
 
     Returns:
@@ -347,7 +348,7 @@ def load_state(folder: Path, trained: Trained) -> tuple[State, dict[str, Tensor]
         state = schema.read(State, {name: value for name, value in found.items() if value == value})  # without NaN
         tensors = load_file(path)
         network = {name.removeprefix("network/"): value for name, value in tensors.items() if name[0] == "n"}
-        trained.network.load_state_dict(network)
+        trainable.network.load_state_dict(network)
     except (OSError, SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be resumed from: {error}\nBring it back, or delete it: what was trained then begins anew."

@@ -49,7 +49,7 @@ def _describe_one(method: type[Method]) -> dict[str, Any]:
         "paper": card.paper,
         "weights": f"{card.parameters:g} M, {card.macs:g} GMAC per {height}×{width} image",
         "published": card.published,
-        "protocol": card.protocol,
+        "protocol": card.reporting_note,
         "localises": card.localises,
         "needs": card.needs,
         "presets": ", ".join(presets),

@@ -27,7 +27,17 @@ from edgead.console import Console
 from edgead.datasets import Category
 from edgead.errors import TrainingError
 from edgead.train.fit import StageLoop, make_accelerator, precision_of
-from edgead.train.method import Batch, Method, Source, Stage, Trained, TrainingData, configure, steps_in_epoch
+from edgead.train.method import (
+    Batch,
+    Donor,
+    Method,
+    Stage,
+    Trainable,
+    TrainingData,
+    configure,
+    published_schedule,
+    steps_in_epoch,
+)
 from edgead.train.mixed_precision import Comparison, compare, has_bfloat16
 
 IMAGES = 4
@@ -40,6 +50,8 @@ QUICK, SLOW = 2.0, 15.0
 """Seconds: a step is repeated for its median up to the first, and not tried at all where it would exceed the second."""
 NIGHT = 12 * 3600.0
 """Seconds that a training may take that nobody has asked for: a night."""
+LEAST_SHARE = 0.25
+"""Of the published schedule that must fit into a budget for a preset to be taken that nobody has asked for."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class Work:
     Attributes:
         images: good images that are trained on.
         epoch: optimiser steps in an epoch.
-        defects: defective images of each source that is to be learned from.
+        defects: defective images of each donor that is to be learned from.
         textures: whether pictures fill synthetic anomalies.
     """
 
@@ -67,7 +79,9 @@ class Estimate:
         seconds: from its first step to its last.
         steps: optimiser steps, of all stages.
         device: what it was measured on.
-        learning: those of the seconds that go into learning from sources.
+        learning: those of the seconds that go into learning from donors.
+        preparing: those of the seconds that the number of steps does not change.
+        elapsed: seconds that had gone by, since the training was asked for, when this was known.
         precisions: stage's name ↦ ``"no"`` or ``"bf16"``, chosen for ``"auto"``; ``"no"`` where one is absent.
         why: what these were chosen by, in words; empty where there was nothing to choose.
     """
@@ -76,6 +90,8 @@ class Estimate:
     steps: int
     device: str
     learning: float = 0.0
+    preparing: float = 0.0
+    elapsed: float = 0.0
     precisions: Mapping[str, str] = field(default_factory=dict)
     why: str = ""
 
@@ -97,7 +113,7 @@ def describe_seconds(seconds: float) -> str:
 
 
 def choose_preset(
-    kind: type[Method],
+    method_class: type[Method],
     settings: Sequence[str],
     categories: Sequence[Category],
     device: str,
@@ -106,26 +122,38 @@ def choose_preset(
     defects: tuple[int, ...],
     textures: bool,
     console: Console,
+    budget: float | None = None,
 ) -> tuple[str, str]:
     """Return the largest preset that trains here in a night, else the smallest; and why, in words.
 
+    With a budget it is the largest of which `LEAST_SHARE` of the published schedule fits.
+
     Args:
-        kind: the method.
+        method_class: the method.
         settings: ``NAME=VALUE`` that each preset is changed by.
         categories: all that are to be trained on.
         device, mixed_precision, workers: see `edgead.train.fit.fit`; ``"auto"`` measures both.
         defects, textures: see `Work`.
         console: shows what is measured.
+        budget: seconds for each category.
     """
-    tried, allowed = [], describe_seconds(NIGHT)
+    limit = NIGHT if budget is None else budget / LEAST_SHARE
+    allowed = f"takes at most {describe_seconds(NIGHT)}"
+    if budget is not None:
+        categories = categories[:1]
+        allowed = f"has {LEAST_SHARE:.0%} of its published schedule in {describe_seconds(budget)}"
+    tried = []
     total = sum(len(category.normals) for category in categories)
-    for preset in kind.presets:
-        config = configure(kind, preset, settings)
-        epochs = [steps_in_epoch(len(category.normals), config.batch_size) for category in categories]
-        work = Work(total, epochs[0], defects, textures)
+    for preset in method_class.presets:
         try:
             with torch.random.fork_rng(devices=[]):
-                first = measure(kind(config), work, device, mixed_precision, workers, console)
+                method = method_class(configure(method_class, preset, settings))
+                if budget is not None:
+                    method.config = published_schedule(method)
+                config = method.config
+                epochs = [steps_in_epoch(len(category.normals), config.batch_size) for category in categories]
+                work = Work(total, epochs[0], defects, textures)
+                first = measure(method, work, device, mixed_precision, workers, console)
         except (RuntimeError, MemoryError) as error:
             if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
                 raise
@@ -134,9 +162,9 @@ def choose_preset(
         runs = sum(config.total_steps(epoch) for epoch in epochs) / config.total_steps(epochs[0])
         seconds = first.learning + (first.seconds - first.learning) * runs
         tried.append(f"{preset} takes about {describe_seconds(seconds)} here")
-        if seconds <= NIGHT:
-            return preset, f"{'; '.join(tried)}. Without --preset the largest is taken that takes at most {allowed}"
-    return preset, f"{'; '.join(tried)}. None takes at most {allowed}, so the smallest is taken"
+        if seconds <= limit:
+            return preset, f"{'; '.join(tried)}. Without --preset the largest is taken that {allowed}"
+    return preset, f"{'; '.join(tried)}. None {allowed}, so the smallest is taken"
 
 
 def measure(
@@ -148,8 +176,9 @@ def measure(
     console: Console,
     done: tuple[int, int] = (0, 0),
     pictures: NDArray[np.uint8] | None = None,
+    since: float | None = None,
 ) -> Estimate:
-    """Take a few steps of a method's training, and of its lessons, on a copy, and tell how long all of them take.
+    """Take a few steps of a method's training, and of its pretrainings, on a copy, and tell how long all of them take.
 
     Args:
         method: configured; it is not changed.
@@ -159,7 +188,9 @@ def measure(
         console: shows what is done.
         done: number of the stage where a stopped training goes on, and its steps that are done.
         pictures: ``[N, H, W, C] uint8``, some of the good images; noise where None.
+        since: of `time.monotonic`, when the training was asked for; now where None.
     """
+    since = time.monotonic() if since is None else since
     if busy := _busy():
         console.say(busy)
     with console.clock("measuring a few steps"), torch.random.fork_rng(devices=[]):
@@ -170,6 +201,7 @@ def measure(
             estimate = dataclasses.replace(estimate, why=reason)
         else:
             estimate = _Measurement(method, work, accelerator, workers, mixed_precision, pictures).run(done)
+        estimate = dataclasses.replace(estimate, elapsed=time.monotonic() - since)
         if accelerator.num_processes > 1:
             [estimate] = broadcast_object_list([estimate])  # what is chosen must be the same in all
     accelerator.free_memory()
@@ -215,15 +247,16 @@ class _Measurement:
         self.method, self.work, self.accelerator, self.workers = copy.deepcopy(method), work, accelerator, workers
         self.mixed_precision, self.pictures = mixed_precision, pictures
         self.compared: dict[str, Comparison] = {}
+        self.preparing = 0.0
 
     def run(self, done: tuple[int, int]) -> Estimate:
-        data = _few_images(self.method, self.work, self.pictures)
+        data = few_images(self.method, self.work, self.pictures)
         seconds, steps = 0.0, 0
         for count in self.work.defects:
             blank = np.zeros((count, *data.normals.shape[1:3], 3), np.uint8)
-            lesson = self.method.lesson(Source("noise", data.normals[..., :3], blank))
-            for stage in lesson.stages:
-                seconds += self._seconds(lesson, stage, stage.steps, 1)
+            pretraining = self.method.pretraining(Donor("noise", data.normals[..., :3], blank))
+            for stage in pretraining.stages:
+                seconds += self._seconds(pretraining, stage, stage.steps, 1)
                 steps += stage.steps
         learning = seconds
         for stage in self.method.stages(data)[done[0] :]:
@@ -231,23 +264,24 @@ class _Measurement:
             done = (0, 0)
             seconds += self._seconds(self.method, stage, left, self.work.images / len(data.normals))
             steps += left
-        found = Estimate(seconds, steps, describe_device(self.accelerator.device), learning)
+        found = Estimate(seconds, steps, describe_device(self.accelerator.device), learning, self.preparing)
         if self.mixed_precision != "auto":
             return found
         chosen = {name: comparison.choice for name, comparison in self.compared.items()}
         why = "; ".join(f"'{name}': {comparison.describe()}" for name, comparison in self.compared.items())
         return dataclasses.replace(found, precisions=chosen, why=why)
 
-    def _seconds(self, trained: Trained, stage: Stage, steps: int, images: float) -> float:
+    def _seconds(self, trainable: Trainable, stage: Stage, steps: int, images: float) -> float:
         """Return what a stage takes: its preparation, in proportion to the images, and its steps."""
         stage.module.to(device=self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         start = time.monotonic()
         stage.prepare(self.accelerator.device, lambda items: items)
         prepared = (time.monotonic() - start) * images
+        self.preparing += prepared
         drawing = _drawing_seconds(stage) * stage.batch_size / self.accelerator.num_processes
         still = dataclasses.replace(stage, schedule=lambda step: 0.0, steps=stage.steps + 1)  # nothing can diverge
         with tempfile.TemporaryDirectory() as folder:
-            loop = StageLoop(trained, still, 0, Path(folder), self.accelerator, 0, None)
+            loop = StageLoop(trainable, still, 0, Path(folder), self.accelerator, 0, None)
             loop.module.train()
             computing = self._computing(loop, stage)
         each = computing + drawing if self.workers == 0 else max(computing, drawing / self.workers)
@@ -255,25 +289,25 @@ class _Measurement:
 
     def _computing(self, loop: StageLoop, stage: Stage) -> float:
         """Return the seconds of one step, without drawing its examples."""
-        steps = _Steps(loop, stage, self.accelerator)
+        steps = Steps(loop, stage, self.accelerator)
         if self.mixed_precision != "auto":
             loop.mixed_precision = precision_of(stage, self.mixed_precision)
             return steps.seconds()
         slow = steps.seconds()
-        comparison = self.compared.get(stage.name)  # what several sources have in common is compared once
+        comparison = self.compared.get(stage.name)  # what several donors have in common is compared once
         if comparison is None:
             comparison = self.compared[stage.name] = compare(steps.take, self.accelerator.num_processes > 1)
         return slow / comparison.speedup if comparison.choice == "bf16" else slow
 
 
-def _few_images(method: Method, work: Work, pictures: NDArray[np.uint8] | None = None) -> TrainingData:
+def few_images(method: Method, work: Work, pictures: NDArray[np.uint8] | None = None) -> TrainingData:
     """Return a few images, or noise, for all the good ones, and noise for textures."""
     size, rng = method.config.size, np.random.default_rng(0)
     noise = rng.integers(1, 256, (IMAGES, *size, method.config.channels), dtype=np.uint8)
     normals = noise if pictures is None else pictures[:IMAGES]
     textures = noise[..., :3] if work.textures else np.empty((0, *size, 3), np.uint8)
     # Learned defects are not at hand, and cost what random ones cost.
-    return TrainingData(normals, textures, parts=np.ones((len(normals), *size), np.bool_), epoch=work.epoch)
+    return TrainingData(normals, textures, foreground_masks=np.ones((len(normals), *size), np.bool_), epoch=work.epoch)
 
 
 def _drawing_seconds(stage: Stage) -> float:
@@ -285,7 +319,7 @@ def _drawing_seconds(stage: Stage) -> float:
     return (time.monotonic() - start) / DRAWS
 
 
-class _Steps:
+class Steps:
     """Steps of one stage that leave the weights as they are."""
 
     def __init__(self, loop: StageLoop, stage: Stage, accelerator: Accelerator) -> None:

@@ -44,7 +44,7 @@ from edgead.train.checkpoint import (
     save_weights,
     trim_metrics,
 )
-from edgead.train.method import Arrays, Batch, Stage, Trained
+from edgead.train.method import Arrays, Batch, Stage, Trainable
 
 SAVE_SECONDS = 60.0
 """Time between two saved states: what a kill can cost."""
@@ -58,7 +58,7 @@ CALM = 100
 
 
 def fit(
-    trained: Trained,
+    trainable: Trainable,
     stages: list[Stage],
     folder: Path,
     *,
@@ -72,8 +72,8 @@ def fit(
     """Run stages to the end and write the network's weights; go on where `folder` holds a saved state.
 
     Args:
-        trained: its network is trained in place.
-        stages: from `Method.stages`, or a lesson's.
+        trainable: its network is trained in place.
+        stages: from `Method.stages`, or a pretraining's.
         folder: the run's folder.
         seed: of every random choice.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
@@ -92,7 +92,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         drop_next_state(folder)
-    saved, console = load_state(folder, trained), console or Console()
+    saved, console = load_state(folder, trainable), console or Console()
     if saved:
         stage = stages[saved[0].stage]
         console.say(f"Going on with '{stage.name}' after step {saved[0].step} of {stage.steps}")
@@ -112,12 +112,12 @@ def fit(
             raise ConfigError(f"batch_size {stage.batch_size} cannot be shared by {processes} processes{even}.")
         resumed = saved if saved and index == saved[0].stage else None
         stage.prepare(accelerator.device, console.track(f"preparing {stage.name}"))
-        loop = StageLoop(trained, stage, index, folder, accelerator, seed, resumed)
+        loop = StageLoop(trainable, stage, index, folder, accelerator, seed, resumed)
         loop.mixed_precision = precision_of(stage, mixed_precision)
         loop.run(workers, console, save_seconds)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        save_weights(folder, trained)
+        save_weights(folder, trainable)
 
 
 def precision_of(stage: Stage, mixed_precision: str | Mapping[str, str]) -> str:
@@ -217,7 +217,7 @@ class StageLoop:
 
     def __init__(
         self,
-        trained: Trained,
+        trainable: Trainable,
         stage: Stage,
         index: int,
         folder: Path,
@@ -225,7 +225,7 @@ class StageLoop:
         seed: int,
         resumed: tuple[State, dict[str, torch.Tensor]] | None,
     ) -> None:
-        self.trained, self.stage, self.index, self.folder = trained, stage, index, folder
+        self.trainable, self.stage, self.index, self.folder = trainable, stage, index, folder
         self.accelerator, self.seed, self.save_cost = accelerator, seed, 0.0
         self.mixed_precision = "no"
         owned = [stage.module.get_submodule(name).parameters() for name in stage.alternating or ("",)]
@@ -347,14 +347,14 @@ class StageLoop:
 
     def _save(self, step: int) -> None:
         started = time.monotonic()
-        weights = self.trained.network.state_dict().items()
+        weights = self.trainable.network.state_dict().items()
         if broken := [name for name, value in weights if not value.isfinite().all()]:  # a finite loss may do that
             raise self._diverged(f"The weights are not finite after step {step}", f"{len(broken)}, first {broken[0]}")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             scaler: dict[str, Any] = {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict()
             state = State(self.index, step, scaler, self.first_loss)
-            save_next_state(self.folder, self.trained, self.optimizers, state)
+            save_next_state(self.folder, self.trainable, self.optimizers, state)
         self.save_cost = time.monotonic() - started
 
 

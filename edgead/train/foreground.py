@@ -31,7 +31,7 @@ def check_foreground(how: str) -> None:
         )
 
 
-def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArray[np.bool_] | None:
+def load_foreground_masks(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArray[np.bool_] | None:
     """Read where the part is on images from a folder of masks, for instance of a segmentation network.
 
     The mask of ``NAME.png`` is ``NAME.png`` or ``NAME_mask.png`` in that folder (any picture format), of the image's
@@ -62,7 +62,7 @@ def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArr
     files: dict[str, list[Path]] = {}
     for path in list_images(folder, recursive=True):
         files.setdefault(path.stem, []).append(path)
-    parts = np.empty((len(images), *size), np.bool_)
+    masks = np.empty((len(images), *size), np.bool_)
     owners: dict[Path, Path] = {}
     for number, image in enumerate(images):
         file = _find_mask(files.get(f"{image.stem}_mask", files.get(image.stem, [])), folder, image)
@@ -77,12 +77,12 @@ def load_parts(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArr
                 f"The foreground mask {file} is {mask.shape[1]}×{mask.shape[0]} pixels, its image {image} is "
                 f"{width}×{height}.\nResize the mask, if it is this image's."
             )
-        parts[number] = fit_mask(mask, size)
-        if not parts[number].any():
+        masks[number] = fit_mask(mask, size)
+        if not masks[number].any():
             raise DataError(
                 f"The foreground mask {file} is empty at {size[0]}×{size[1]}: nowhere would be left for anomalies."
             )
-    return parts
+    return masks
 
 
 def _find_mask(candidates: list[Path], folder: Path, image: Path) -> Path:
@@ -102,14 +102,16 @@ def _find_mask(candidates: list[Path], folder: Path, image: Path) -> Path:
     return mask
 
 
-def parts_fingerprint(parts: NDArray[np.bool_] | None) -> str:
+def masks_fingerprint(masks: NDArray[np.bool_] | None) -> str:
     """Return the SHA-256 of fitted masks; nothing where there are none."""
-    return "" if parts is None else hashlib.sha256(parts.tobytes()).hexdigest()
+    return "" if masks is None else hashlib.sha256(masks.tobytes()).hexdigest()
 
 
 def part_of(data: TrainingData, number: int, how: str) -> Mask:
     """Return where on a good image the part is, ``[H, W] bool``: by its mask, or else as `how` says."""
-    return foreground_mask(data.normals[number], how) if data.parts is None else data.parts[number]
+    return (
+        foreground_mask(data.normals[number], how) if data.foreground_masks is None else data.foreground_masks[number]
+    )
 
 
 def foreground_mask(frame: Frame, how: str = "auto") -> Mask:

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgead.interpolation import interpolation_matrix
+
 TRUNCATE = 4.0
 """Radius of the Gaussian in standard deviations, as in SciPy."""
 
@@ -26,22 +28,10 @@ def upsampling(side: int, cells: int, *, corners: bool, sigma: float = 0.0) -> T
         corners: whether the first and last cells' centres are the first and last pixels' (``align_corners``).
         sigma: of the Gaussian in pixels; its border repeats the edge (SciPy's ``reflect``). 0 for none.
     """
-    matrix = _interpolation(side, cells, corners)
+    matrix = interpolation_matrix(side, cells, corners=corners)
     if sigma > 0:
         matrix = _gaussian(side, sigma) @ matrix
     return torch.from_numpy(matrix.astype(np.float32))
-
-
-def _interpolation(side: int, cells: int, corners: bool) -> Matrix:
-    if corners:
-        places = np.arange(side) * ((cells - 1) / max(1, side - 1))
-    else:
-        places = np.clip((np.arange(side) + 0.5) * (cells / side) - 0.5, 0, cells - 1)
-    first = np.minimum(places.astype(int), max(0, cells - 2))
-    matrix = np.zeros((side, cells))
-    matrix[np.arange(side), first] = 1 - (places - first)
-    matrix[np.arange(side), np.minimum(first + 1, cells - 1)] += places - first
-    return matrix
 
 
 def box_mean(side: int, window: int) -> Tensor:

@@ -1,7 +1,7 @@
 """The contract between a published method and everything else.
 
 A method is one file in `edgead.train.methods`: a frozen configuration, a network, how it is trained (`stages`) and
-the graph it becomes (`detector`). The loop, the export and the runtime know nothing else about it.
+the graph it becomes (`reference_model`). The loop, the export and the runtime know nothing else about it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgead import schema
 from edgead.console import Track
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, unknown
 
 Arrays = dict[str, NDArray[Any]]
 Batch = dict[str, Tensor]
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 
 WITH_REPLACEMENT = "good images are drawn with replacement (published: shuffled in each epoch)"
+STEP_SETTINGS = ("steps", "removal_steps", "defect_steps")
+"""Settings that are numbers of optimiser steps."""
 LARGEST = 1e30
 """No setting makes sense beyond it, and a few steps beyond it float32 ends."""
 
@@ -64,9 +67,35 @@ class MethodConfig:
             raise ConfigError(f"steps cannot be negative: {self.steps}. With 0 the epochs count.")
 
     @property
+    def reads_depth(self) -> bool:
+        """Whether frames have a fourth channel, depth."""
+        return False
+
+    @property
     def channels(self) -> int:
-        """Of a frame: 3, or 4 for a configuration that takes depth."""
-        return 3
+        """Of a frame: 3, or 4 with depth."""
+        return 4 if self.reads_depth else 3
+
+    @property
+    def foreground(self) -> str:
+        """Where on the part synthetic anomalies are put (`edgead.train.foreground`); empty: the method does not ask.
+
+        A configuration that asks has a field of this name.
+        """
+        return ""
+
+    @property
+    def backbone(self) -> str:
+        """Name of the pretrained network; empty where there is none. A configuration with one has such a field."""
+        return ""
+
+    def learning_rate_factor(self, step: int, steps: int) -> float:
+        """Factor on the learning rate at a step of a stage, counted from 0: constant unless there is a step decay."""
+        return 1.0
+
+    def replaced(self, **values: Any) -> MethodConfig:
+        """Return a copy with other values of these settings, checked."""
+        return dataclasses.replace(self, **values)
 
     def total_steps(self, epoch: Fraction) -> int:
         """Optimiser steps of the whole training, where an epoch has that many (`RunConfig.steps_in_epoch`)."""
@@ -125,7 +154,7 @@ class Stage:
     in_halves: bool = False
 
 
-class Trained(Protocol):
+class Trainable(Protocol):
     """What has a network that stages train."""
 
     @property
@@ -133,7 +162,7 @@ class Trained(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class Donor:
     """Another product whose real defects a method may learn from.
 
     Attributes:
@@ -154,16 +183,20 @@ class TrainingData:
     Attributes:
         normals: ``[N, H, W, C] uint8``, fitted training images: BGR, and depth where the configuration takes it.
         textures: ``[T, H, W, 3] uint8 BGR``, pictures to make synthetic anomalies from; T may be 0.
-        sources: what was learned from each other product with real defects (`Lesson.learned`); most methods take none.
-        parts: ``[N, H, W]``, where on each image the part is, if somebody has made masks (`edgead.train.foreground`).
+        donors: the defects transferred from each other product (`Pretraining.transferred`); most methods take none.
+        foreground_masks: ``[N, H, W] bool``, the part on each image, where the user has masks
+            (`edgead.train.foreground`).
         epoch: optimiser steps in an epoch, from `RunConfig.steps_in_epoch`; counted from `normals` where None.
+        cache: folder for what frozen networks make of the images (`edgead.train.feature_cache`); a temporary one where
+            None.
     """
 
     normals: NDArray[np.uint8]
     textures: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))
-    sources: tuple[Arrays, ...] = ()
-    parts: NDArray[np.bool_] | None = None
+    donors: tuple[Arrays, ...] = ()
+    foreground_masks: NDArray[np.bool_] | None = None
     epoch: Fraction | None = None
+    cache: Path | None = None
 
     def steps_in_epoch(self, config: MethodConfig) -> Fraction:
         """Optimiser steps in an epoch."""
@@ -171,18 +204,18 @@ class TrainingData:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
-    """What a method learns from a source before its own training, in files that other runs can take up.
+class Pretraining:
+    """What a method learns from a donor before its own training, in files that other runs can take up.
 
     Attributes:
         network, stages: trained as a method's own are.
-        learned: after the training, what `Method.stages` and `Method.example` need of it.
+        transferred: after the training, what `Method.stages` and `Method.example` need of it.
         picture: what was learned, to look at: rows of ``[N, H, W, 3] uint8 BGR``.
     """
 
     network: nn.Module
     stages: list[Stage]
-    learned: Callable[[], Arrays]
+    transferred: Callable[[], Arrays]
     picture: Callable[[], list[NDArray[np.uint8]]]
 
 
@@ -202,11 +235,11 @@ class Card:
     """Where the pixel map comes from."""
     needs: str
     """What training needs beside good images."""
-    protocol: str = ""
-    """What has to be said beside every figure of a run that learned from sources; empty where a method takes none."""
-    without_sources: str = ""
+    reporting_note: str = ""
+    """What to report beside every figure of a run with donors; empty where a method takes none."""
+    without_donors: str = ""
     """What it does without any."""
-    unseen: str = ""
+    visibility_hint: str = ""
     """What to do where its synthetic anomalies cannot be seen on the good images; empty where they always can."""
 
 
@@ -238,7 +271,7 @@ class Official:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Where `Method.deployable` holds the good image that the network sees in a frame.
+    """Where `Method.export_model` holds the good image that the network sees in a frame.
 
     Attributes:
         module: dotted name of the submodule with the output ``[N, 3 or more, H, W]``, of which three channels are BGR.
@@ -262,12 +295,14 @@ class Method(ABC):
     """Configuration values that the weights do not depend on: they may be changed when a run is exported."""
     resume_settings: ClassVar[tuple[str, ...]] = ("learning_rate",)
     """The optimisers' step sizes: they may be changed when a stopped run goes on."""
+    takes_donors: ClassVar[bool] = False
+    """Whether real defects of other products can be transferred (--donor); then `pretraining` is implemented."""
     takes_textures: ClassVar[bool] = True
     """Whether synthetic anomalies are filled with pictures (--textures)."""
     sensitive: ClassVar[tuple[str, ...]] = ()
-    """Dotted names of submodules of `deployable` that stay in float32 in a bundle of lower precision, in every graph:
+    """Dotted names of submodules of `export_model` that stay in float32 in a bundle of lower precision, in every graph:
     flows, sums over many channels, exponentials, cosines, distances, the score. A list's name stands for its members.
-    A name must be of a module that `deployable` calls; `edgead.export.to_onnx` refuses another."""
+    A name must be of a module that `export_model` calls; `edgead.export.graph.to_onnx` refuses another."""
     float32_only: ClassVar[str] = ""
     """Why ``--mixed-precision auto`` never takes bfloat16 for this method; empty where it may."""
     official: ClassVar[Official | None] = None
@@ -279,8 +314,8 @@ class Method(ABC):
     @abstractmethod
     def __init__(self, config: Any) -> None: ...
 
-    def lesson(self, source: Source) -> Lesson:
-        """Return what is to be learned from another product's real defects, if the method takes sources at all."""
+    def pretraining(self, donor: Donor) -> Pretraining:
+        """Return what is to be learned from another product's real defects, if the method takes donors at all."""
         raise NotImplementedError
 
     def load_pretrained(self, weights: Path | None) -> None:
@@ -324,11 +359,11 @@ class Method(ABC):
         """
 
     def render(self, frame: NDArray[np.uint8], learned: Arrays, number: int) -> Arrays:
-        """Put one defect that was learned from a source on a good image ``[H, W, 3] uint8 BGR``, as it was learned.
+        """Put one defect that was learned from a donor on a good image ``[H, W, 3] uint8 BGR``, as it was learned.
 
         Args:
             frame: the good image, fitted.
-            learned: from one source (`Lesson.learned`).
+            learned: from one donor (`Pretraining.transferred`).
             number: of the defect, from 0.
 
         Returns:
@@ -337,22 +372,29 @@ class Method(ABC):
         Raises:
             ConfigError: there is no such defect, or the method learns none.
         """
-        raise ConfigError(f"{self.name} learns no defects from sources; leave out --defect.")
+        raise ConfigError(f"{self.name} learns no defects from donors; leave out --defect.")
 
     def visible(self, data: TrainingData, rng: np.random.Generator) -> float:
         """Return the share of what training draws as anomalies that can be seen; the rest are good images to it."""
         return 1.0
 
     @abstractmethod
-    def detector(self) -> nn.Module:
+    def reference_model(self) -> nn.Module:
         """Return the reference graph, in evaluation mode, sharing the network's weights.
 
         ``frames [N, H, W, C] uint8 -> scores [N] float32, maps [N, H, W] float32``
         """
 
     @abstractmethod
-    def deployable(self) -> nn.Module:
-        """Return a new module, equal to `detector` up to rounding, rewritten to be fast where it is deployed."""
+    def export_model(self) -> nn.Module:
+        """Return a new module, equal to `reference_model` up to rounding, rewritten to be fast where it is deployed."""
+
+
+def published_schedule(method: Method) -> MethodConfig:
+    """Return a method's configuration with the published numbers of steps, whatever its preset has."""
+    published = method.published()
+    names = [name for name in ("epochs", *STEP_SETTINGS) if hasattr(published, name)]
+    return method.config.replaced(**{name: getattr(published, name) for name in names})
 
 
 def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -> MethodConfig:
@@ -367,9 +409,9 @@ def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -
 
 
 def reconfigure(
-    method: type[Method], values: Mapping[str, Any], settings: Iterable[str], when: Literal["export", "resume"]
-) -> dict[str, Any]:
-    """Change stored configuration values by ``name=value`` settings that are still open.
+    method: type[Method], config: MethodConfig, settings: Iterable[str], when: Literal["export", "resume"]
+) -> MethodConfig:
+    """Return a stored configuration with ``name=value`` settings that are still open.
 
     Raises:
         ConfigError: as for `configure`, or a setting that was decided when the run was started.
@@ -380,9 +422,7 @@ def reconfigure(
         if name not in open_ones:
             left = f"{method.name} leaves open at {when}: {', '.join(open_ones) or 'nothing'}"
             raise ConfigError(f"{name} was decided when the run was started; {left}.")
-    if changed:
-        config_from_dict(method, {**values, **changed})  # its checks
-    return {**values, **changed}
+    return config.replaced(**changed)
 
 
 def _read_settings(method: type[Method], settings: Iterable[str]) -> dict[str, Any]:
@@ -400,10 +440,17 @@ def _read_settings(method: type[Method], settings: Iterable[str]) -> dict[str, A
     return values
 
 
-def config_from_dict(method: type[Method], values: Mapping[str, Any]) -> MethodConfig:
-    """Rebuild a configuration that was stored as JSON (lists become tuples again)."""
-    kept: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return method.Config(**kept)
+def read_config(method: type[Method], values: Any) -> MethodConfig:
+    """Read a configuration that was stored as JSON.
+
+    Raises:
+        SchemaError: a value of the wrong type.
+        ConfigError: an unknown setting, or a value out of range.
+    """
+    known = [field.name for field in dataclasses.fields(method.Config)]
+    if others := [name for name in values if name not in known]:
+        raise ConfigError(unknown("setting", others[0], known, method.name))
+    return schema.read(method.Config, values)
 
 
 def _parse(name: str, text: str, default: Any) -> Any:

@@ -14,11 +14,11 @@ from edgead.train.methods import METHODS, get_method
 from edgead.train.weights import read_weights, refuse_differences
 
 
-def find_files(kind: type[Method], files: Sequence[Path]) -> list[Path]:
+def find_files(method_class: type[Method], files: Sequence[Path]) -> list[Path]:
     """Return the files of a checkpoint; of a pair, where one is named, the other one too."""
     found = list(files)
     if len(found) == 1:
-        for pattern, replacement in _official(kind).partners:
+        for pattern, replacement in _official(method_class).partners:
             path = found[0].resolve()
             other = Path(re.sub(pattern, replacement, str(path)))
             if other != path and other.is_file():
@@ -26,11 +26,11 @@ def find_files(kind: type[Method], files: Sequence[Path]) -> list[Path]:
     return found
 
 
-def load_official(kind: type[Method], files: Sequence[Path], settings: Iterable[str] = ()) -> Method:
+def load_official(method_class: type[Method], files: Sequence[Path], settings: Iterable[str] = ()) -> Method:
     """Make a method with the weights that its published code saved, configured as they were made.
 
     Args:
-        kind: the method.
+        method_class: the method.
         files: all files of the checkpoint, see `find_files`.
         settings: ``NAME=VALUE`` of what the weights do not tell.
 
@@ -38,18 +38,18 @@ def load_official(kind: type[Method], files: Sequence[Path], settings: Iterable[
         CheckpointError: not weights, another method's, or names and shapes that differ; with what differs.
         ConfigError: a setting that does not exist or makes no sense.
     """
-    official = _official(kind)
+    official = _official(method_class)
     weights: dict[str, Tensor] = {}
     for file in files:
         weights.update(read_weights(file))
     named = " and ".join(str(file) for file in files)
-    _check_marks(kind, weights, named)
-    method = kind(configure(kind, "paper", [*official.settings(weights), *settings]))
+    _check_marks(method_class, weights, named)
+    method = method_class(configure(method_class, "paper", [*official.settings(weights), *settings]))
     own = method.network.state_dict()
     renamed = {name: value for key, value in weights.items() if (name := official.rename(key)) is not None}
     counters = {name for name in own if name.endswith("num_batches_tracked")}
     refuse_differences(
-        f"{named} does not hold the weights of {kind.card.title} as its published code saves them",
+        f"{named} does not hold the weights of {method_class.card.title} as its published code saves them",
         missing=own.keys() - renamed.keys() - counters - set(official.computed),
         unknown=renamed.keys() - own.keys(),
         reshaped={name for name in own.keys() & renamed.keys() if own[name].shape != renamed[name].shape},
@@ -58,38 +58,38 @@ def load_official(kind: type[Method], files: Sequence[Path], settings: Iterable[
     return method
 
 
-def _official(kind: type[Method]) -> Official:
-    if kind.official is None:
-        raise CheckpointError(f"Checkpoints of {kind.card.title}'s published code cannot be read yet.")
-    return kind.official
+def _official(method_class: type[Method]) -> Official:
+    if method_class.official is None:
+        raise CheckpointError(f"Checkpoints of {method_class.card.title}'s published code cannot be read yet.")
+    return method_class.official
 
 
-def _check_marks(kind: type[Method], weights: Mapping[str, Tensor], named: str) -> None:
-    marks = _official(kind).marks
+def _check_marks(method_class: type[Method], weights: Mapping[str, Tensor], named: str) -> None:
+    marks = _official(method_class).marks
     missing = [mark for mark in marks if mark not in weights]
     if not missing:
         return
     if len(missing) < len(marks):
         raise CheckpointError(
-            f"{named} is one part of a checkpoint of {kind.card.title}; the other part is missing "
+            f"{named} is one part of a checkpoint of {method_class.card.title}; the other part is missing "
             f"('{missing[0]}' is in it).\nName both files."
         )
     guess = _guess(weights)
     if guess is not None:
         raise CheckpointError(
-            f"{named} is no checkpoint of {kind.card.title}. It looks like one of {guess.card.title}:  "
+            f"{named} is no checkpoint of {method_class.card.title}. It looks like one of {guess.card.title}:  "
             f"--method {guess.name}"
         )
     shown = ", ".join(list(weights)[:3])
     raise CheckpointError(
-        f"{named} is no checkpoint of {kind.card.title}'s published code, nor of another method here.\n"
+        f"{named} is no checkpoint of {method_class.card.title}'s published code, nor of another method here.\n"
         f"It holds {len(weights)} weights: {shown} …"
     )
 
 
 def _guess(weights: Mapping[str, Tensor]) -> type[Method] | None:
     for name in METHODS:
-        kind = get_method(name)
-        if kind.official and any(mark in weights for mark in kind.official.marks):
-            return kind
+        method_class = get_method(name)
+        if method_class.official and any(mark in weights for mark in method_class.official.marks):
+            return method_class
     return None

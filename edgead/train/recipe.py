@@ -46,8 +46,8 @@ def _data(run: RunConfig, textures: int, unfound: int, method: Method) -> list[s
         )
     if unfound:
         found.append(f"on {unfound} of {len(run.normals)} images no part was found: anomalies go everywhere there")
-    if method.card.protocol and not run.sources:
-        found.append("defects are random mixtures (published: learned from other products, --source)")
+    if method.takes_donors and not run.donors:
+        found.append("defects are random mixtures (published: learned from other products, --donor)")
     return found
 
 

@@ -14,9 +14,9 @@ from edgead.files import atomic_file
 from edgead.images import encode_png
 from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
-from edgead.train.foreground import load_parts
+from edgead.train.donors import load_transferred
+from edgead.train.foreground import load_foreground_masks
 from edgead.train.method import Arrays, TrainingData
-from edgead.train.sources import load_learned
 from edgead.train.train import load_textures
 
 MOST_FRAMES = 200
@@ -30,7 +30,7 @@ def synthesise(
     count: int = 20,
     image: str | Path | None = None,
     defect: int | None = None,
-    source: str | None = None,
+    donor: str | None = None,
     data: str | Path | None = None,
     seed: int = 0,
     console: Console | None = None,
@@ -44,9 +44,9 @@ def synthesise(
         out: folder for the pictures; it must not hold any yet.
         count: how many.
         image: a good image that they are put on, instead of those that the run is trained on.
-        defect: number, from 0, of one defect that the run has learned from a source; it is put on as it was learned,
+        defect: number, from 0, of one defect that the run has learned from a donor; it is put on as it was learned,
             once on each of `count` good images, or on `image`.
-        source: the defect's, by its name in ``RUN/sources``; may be left out where there is one.
+        donor: the defect's, by its name in ``RUN/sources``; may be left out where there is one.
         data: where the category's folder is now, if it has moved.
         seed: of what is drawn.
         console: shows progress.
@@ -56,28 +56,28 @@ def synthesise(
 
     Raises:
         DataError: none of the run's images can be read, `out` holds pictures already, or no anomaly can be seen.
-        ConfigError: no such source or defect.
-        CheckpointError: not a run, or one that has not learned from its sources yet.
+        ConfigError: no such donor or defect.
+        CheckpointError: not a run, or one that has not learned from its donors yet.
     """
     run_folder, out, console = Path(run_folder), Path(out), console or Console()
     run = checkpoint.load_run_config(run_folder)
     method = checkpoint.build_method(run)
-    learned = load_learned(run_folder, run)
+    transferred = load_transferred(run_folder, run)
     if out.is_dir() and any(out.glob("*.png")):
         raise DataError(f"{out} holds pictures already; choose another --out.")
     rng = np.random.default_rng((seed, 0x5E))
     frames = _load([Path(image)] if image else _choose(run, Path(data or run.data), rng), run)
     examples: Iterable[Arrays]
     if defect is not None:
-        chosen = learned[_number(source, run)]
+        chosen = transferred[_number(donor, run)]
         examples = [method.render(frame, chosen, defect) for frame in frames.frames[:count]]
         if not all(example["mask"].any() for example in examples):
             console.say(f"Defect {defect} cannot be seen on every image: its mask is empty there.")
-    elif source is not None:
-        raise ConfigError("--source chooses the source of a --defect; give both.")
+    elif donor is not None:
+        raise ConfigError("--donor chooses the donor of a --defect; give both.")
     else:
-        parts = load_parts(run.config.get("foreground", ""), frames.paths, method.config.size)
-        material = TrainingData(frames.frames, load_textures(run, console).frames, learned, parts)
+        masks = load_foreground_masks(run.config.foreground, frames.paths, method.config.size)
+        material = TrainingData(frames.frames, load_textures(run, console).frames, transferred, masks)
         examples = (method.example(material, rng) for _ in console.track("drawing anomalies")(range(count)))
     paths = []
     for number, example in enumerate(examples):
@@ -99,19 +99,19 @@ def _choose(run: RunConfig, root: Path, rng: np.random.Generator) -> list[Path]:
 
 
 def _load(paths: list[Path], run: RunConfig) -> Frames:
-    frames = load_frames(paths, (run.config["size"][0], run.config["size"][1]), run.pixels)
+    frames = load_frames(paths, run.config.size, run.pixels)
     if not len(frames.frames):
         raise DataError(f"None of the images in {paths[0].parent} can be read:\n{frames.skipped[0]}")
     return frames
 
 
-def _number(source: str | None, run: RunConfig) -> int:
-    """Return the number of the source that a defect was learned from."""
-    names = [config.name for config in run.sources]
+def _number(donor: str | None, run: RunConfig) -> int:
+    """Return the number of the donor that a defect was learned from."""
+    names = [config.name for config in run.donors]
     if not names:
-        raise ConfigError("This run has learned from no source; leave out --defect.")
-    if source is None and len(names) == 1:
+        raise ConfigError("This run has learned from no donor; leave out --defect.")
+    if donor is None and len(names) == 1:
         return 0
-    if source not in names:
-        raise ConfigError(f"The sources of this run: {', '.join(names)}. Name one with --source.")
-    return names.index(source)
+    if donor not in names:
+        raise ConfigError(f"The donors of this run: {', '.join(names)}. Name one with --donor.")
+    return names.index(donor)

@@ -210,7 +210,7 @@ FEWEST_PIXELS = 5
 """An anomaly that covers less is drawn again."""
 
 
-def synthesise(
+def make_anomaly(
     rng: Rng, frame: Frame, textures: NDArray[np.uint8], lowest_opacity: float = 0.2, region: Mask | None = None
 ) -> tuple[Floats, Mask]:
     """Put one anomaly on a good frame, inside `region` ``[H, W]`` where one is given.

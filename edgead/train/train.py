@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
@@ -35,14 +35,25 @@ from edgead.images import Frame, PixelFormat
 from edgead.manifest import sizes_of
 from edgead.text import file_name
 from edgead.train import checkpoint, plots
-from edgead.train.checkpoint import CURVES, RunConfig, SourceConfig
+from edgead.train.budget import read_budget, scale_run
+from edgead.train.checkpoint import CURVES, DonorConfig, RunConfig
+from edgead.train.donors import copy_transferred, find_donors, find_transferred, open_donor, pretrain
 from edgead.train.estimate import NIGHT, Estimate, Work, choose_preset, measure
+from edgead.train.feature_cache import FOLDER, remove_caches
 from edgead.train.fit import fit, is_main
-from edgead.train.foreground import FOREGROUNDS, foreground_mask, load_parts, parts_fingerprint
-from edgead.train.method import Arrays, Method, Source, TrainingData, configure, reconfigure
+from edgead.train.foreground import FOREGROUNDS, foreground_mask, load_foreground_masks, masks_fingerprint
+from edgead.train.method import (
+    STEP_SETTINGS,
+    Arrays,
+    Donor,
+    Method,
+    TrainingData,
+    configure,
+    published_schedule,
+    reconfigure,
+)
 from edgead.train.methods import get_method
 from edgead.train.recipe import choose_precisions, departures
-from edgead.train.sources import find_learned, find_sources, learn, open_source, take_up
 from edgead.train.split import FEW_IMAGES, split, split_normals
 
 MOST_TEXTURES = 2000
@@ -62,12 +73,13 @@ def train(
     out: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
-    precision: str = "auto",
+    mixed_precision: str = "auto",
+    budget: str | None = None,
     workers: int | None = None,
     holdout: float = 0.2,
     textures: str | Path | None = None,
     weights: str | Path | None = None,
-    sources: Sequence[str | Path] = (),
+    donors: Sequence[str | Path] = (),
     bit_depth: int = 16,
     console: Console | None = None,
 ) -> list[Path]:
@@ -83,12 +95,13 @@ def train(
             by default.
         seed: of the weights, the split and every example.
         device, workers: see `edgead.train.fit.fit`; `workers` is chosen by the machine when None.
-        precision: ``"no"`` (float32), ``"bf16"``, ``"fp16"``, or ``"auto"``: for each stage bf16 where this processor
-            has the instructions and a few steps show that it is faster and that the losses agree.
+        mixed_precision: ``"no"`` (float32), ``"bf16"``, ``"fp16"``, or ``"auto"``: for each stage bf16 where this
+            processor has the instructions and a few steps show that it is faster and that the losses agree.
+        budget: time for each run, as ``90s``, ``30m`` or ``2h``: the published schedule is scaled to it.
         holdout: share of the good images that is kept for the threshold and never trained on; 200 at most.
         textures: folder of pictures that fill synthetic anomalies.
         weights: file of a backbone's weights; without one they are downloaded where the method needs any.
-        sources: other products with real defects, for a method that learns from them: data sets, or runs or
+        donors: other products with real defects, for a method that learns from them: data sets, or runs or
             ``learned.safetensors`` of runs that have learned from them already.
         bit_depth: significant bits of 16-bit images.
         console: what shows progress.
@@ -102,14 +115,21 @@ def train(
     console = console or Console()
     if out is None and "RANK" in os.environ:
         raise ConfigError("Several processes need one folder to share; name it with --out DIR.")
-    kind = get_method(method)
-    configure(kind, preset or next(iter(kind.presets)), settings)  # what is wrong with it is said at once
+    method_class = get_method(method)
+    configure(
+        method_class, preset or next(iter(method_class.presets)), settings
+    )  # what is wrong with it is said at once
+    if budget is not None:
+        read_budget(budget)
+        if named := {setting.partition("=")[0] for setting in settings} & {"epochs", *STEP_SETTINGS}:
+            raise ConfigError(f"--budget decides the number of steps; leave out --set {min(named)}=….")
+    started = time.monotonic()
     if not 0 < holdout < 1:
         raise ConfigError(f"--holdout is a share between 0 and 1, not {holdout}.")
-    if textures and not kind.takes_textures:
+    if textures and not method_class.takes_textures:
         raise ConfigError(f"{method} draws no textures; leave out --textures.")
-    if sources and not kind.card.protocol:
-        raise ConfigError(f"{method} learns from good images alone; leave out --source.")
+    if donors and not method_class.takes_donors:
+        raise ConfigError(f"{method} learns from good images alone; leave out --donor.")
     categories = open_categories(data) if category == "all" else [open_category(data, category)]
     choice = ""
     if preset is None:
@@ -117,14 +137,24 @@ def train(
             split_normals(each, holdout, seed)  # too few images are reported before anything is measured
         shared = Path(out) if out and category == "all" else None
         preset, choice = _choose(
-            kind, settings, categories, sources, shared, device, precision, workers, bool(textures), console
+            method_class,
+            settings,
+            categories,
+            donors,
+            shared,
+            device,
+            mixed_precision,
+            workers,
+            bool(textures),
+            budget,
+            console,
         )
-    config = dataclasses.asdict(configure(kind, preset, settings))
-    if (how := config.get("foreground", "all")) not in FOREGROUNDS:
-        config["foreground"] = str(Path(how).resolve())  # a resumed run finds the masks from any folder
+    config = configure(method_class, preset, settings)
+    if config.foreground and config.foreground not in FOREGROUNDS:  # a resumed run finds the masks from any folder
+        config = config.replaced(foreground=str(Path(config.foreground).resolve()))
     created = datetime.now(timezone.utc)
     folders: list[Path] = []
-    known: dict[str, Path] = {}  # what earlier categories have learned from a source serves the later ones
+    known: dict[str, Path] = {}  # what earlier categories have learned from a donor serves the later ones
     with _naming_the_rest(categories, folders, out, console):
         for chosen in categories:
             folder = (
@@ -142,15 +172,16 @@ def train(
                         method=method,
                         preset=preset,
                         config=config,
-                        sources=sources,
+                        donors=donors,
                         seed=seed,
-                        precision=precision,
+                        mixed_precision=mixed_precision,
+                        budget=budget,
                         bit_depth=bit_depth,
                         textures=_absolute(textures),
                         weights=_absolute(weights),
                     )
                     folders.append(resume(folder, device=device, workers=workers, console=console))
-                    known |= find_learned(folder)
+                    known |= find_transferred(folder)
                     continue
             if is_main() and any(
                 (folder / name).exists() for name in (checkpoint.CONFIG, checkpoint.STATE, checkpoint.WEIGHTS)
@@ -173,11 +204,12 @@ def train(
                 textures=_absolute(textures),
                 bit_depth=bit_depth,
                 seed=seed,
-                precision=precision,
+                mixed_precision=mixed_precision,
+                budget=budget,
                 created=created.isoformat(timespec="microseconds"),
                 versions=_versions(),
                 weights=_absolute(weights),
-                sources=find_sources(sources, chosen, method, known, console),
+                donors=find_donors(donors, chosen, method, known, console),
                 epoch_images=len(parted.normals) + (0 if chosen.validation else len(parted.held_out)),
                 choice=choice,
             )
@@ -185,8 +217,9 @@ def train(
                 f"{chosen.name}: {chosen.layout} layout, {len(parted.normals)} good images to train on, "
                 f"{len(parted.held_out)} held out for the threshold"
             )
-            folders.append(_run(run, folder, device, workers, console, named=out is not None))
-            known |= find_learned(folders[-1])
+            folders.append(_run(run, folder, device, workers, console, named=out is not None, since=started))
+            started = time.monotonic()
+            known |= find_transferred(folders[-1])
     return folders
 
 
@@ -214,7 +247,6 @@ def resume(
     """
     folder, console = Path(folder), console or Console()
     run = checkpoint.load_run_config(folder)
-    checkpoint.stored_config(run)
     changed = reconfigure(get_method(run.method), run.config, settings, "resume")
     if checkpoint.is_finished(folder):
         if settings:
@@ -225,9 +257,9 @@ def resume(
         return folder
     if data is not None:
         run = dataclasses.replace(run, data=str(open_category(data, _named_in(data, run.category)).root.resolve()))
-    before = {name: value for name, value in run.config.items() if value != changed[name]}
-    if before:
-        changes = [f"{name} {value:g} -> {changed[name]:g}" for name, value in before.items()]
+    before, after = vars(run.config), vars(changed)
+    changes = [f"{name} {before[name]:g} -> {value:g}" for name, value in after.items() if value != before[name]]
+    if changes:
         run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
         console.say(f"Changed: {', '.join(changes)}")
     return _run(run, folder, device, workers, console, named=True)
@@ -246,15 +278,16 @@ def _report_data(category: Category, console: Console) -> None:
 
 
 def _choose(
-    kind: type[Method],
+    method_class: type[Method],
     settings: tuple[str, ...],
     categories: Sequence[Category],
-    sources: Sequence[str | Path],
+    donors: Sequence[str | Path],
     shared: Path | None,
     device: str,
-    precision: str,
+    mixed_precision: str,
     workers: int | None,
     textures: bool,
+    budget: str | None,
     console: Console,
 ) -> tuple[str, str]:
     """Return the preset where nobody named one, and why: that of the same command before, or what fits the machine."""
@@ -263,11 +296,20 @@ def _choose(
             stored = checkpoint.load_run_config(shared / category.name)
             return stored.preset, stored.choice
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        return next(iter(kind.presets)), "several processes train the published one"  # all must choose alike
-    found = find_sources(sources, categories[0], kind.name, {}, Console())
-    defects = tuple(len(source.anomalies) for source in found if source.anomalies)
+        return next(iter(method_class.presets)), "several processes train the published one"  # all must choose alike
+    found = find_donors(donors, categories[0], method_class.name, {}, Console())
+    defects = tuple(len(donor.anomalies) for donor in found if donor.anomalies)
     preset, why = choose_preset(
-        kind, settings, categories, device, precision, _workers(workers), defects, textures, console
+        method_class,
+        settings,
+        categories,
+        device,
+        mixed_precision,
+        _workers(workers),
+        defects,
+        textures,
+        console,
+        read_budget(budget) if budget else None,
     )
     console.say(f"Preset '{preset}': {why}.")
     return preset, why
@@ -299,22 +341,18 @@ def _absolute(path: str | Path | None) -> str | None:
 
 
 def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
-    """Refuse to go on with a run that another command has started; of sources, only whether it has any."""
+    """Refuse to go on with a run that another command has started; of donors, only whether it has any."""
     changed = {change.partition(" ")[0] for change in stored.changes}  # when it went on; the command does not say it
-    kept = [name for name in stored.config if name not in changed]
-    there = {**vars(stored), "sources": bool(stored.sources), "config": {name: stored.config[name] for name in kept}}
-    given |= {"sources": bool(given["sources"]), "config": {name: given["config"].get(name) for name in kept}}
-    differing = [name for name, value in given.items() if _plain(there[name]) != _plain(value)]
+    changed |= {"epochs", *STEP_SETTINGS} if stored.budget else set()  # the budget decided those
+    kept = {name: value for name, value in vars(stored.config).items() if name in changed}
+    given |= {"donors": bool(given["donors"]), "config": given["config"].replaced(**kept)}
+    there = {**vars(stored), "donors": bool(stored.donors)}
+    differing = [name for name, value in given.items() if there[name] != value]
     if differing:
         raise ConfigError(
             f"{folder} holds a run with another {', '.join(differing)}.\n"
             f"Go on with it (edgead train --resume --out {folder}), or choose another --out."
         )
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as config.json gives it back."""
-    return json.loads(json.dumps(value))
 
 
 def _named_in(data: str | Path, category: str) -> str | None:
@@ -333,13 +371,23 @@ def find_unfinished(method: str, root: Path = Path("runs/train")) -> Path:
     return found[0]
 
 
-def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console: Console, named: bool) -> Path:
+def _run(
+    run: RunConfig,
+    folder: Path,
+    device: str,
+    workers: int | None,
+    console: Console,
+    named: bool,
+    since: float | None = None,
+) -> Path:
     method = checkpoint.build_method(run)
+    if run.budget and not run.published_steps:
+        method.config = published_schedule(method)
     if not (folder / checkpoint.STATE).is_file():  # a saved state holds the backbone too
         method.load_pretrained(Path(run.weights) if run.weights else None)
-    size = tuple(run.config["size"])
+    size = run.config.size
     paths = [Path(run.data, name) for name in run.normals]
-    if method.config.channels == 4 and run.depth_range is None:
+    if run.config.reads_depth and run.depth_range is None:
         (low, high), odd = find_depth_range(paths, console.track("measuring depth"))
         console.say(f"depth from {low:g} to {high:g}, in the files' unit")
         for path, (near, far) in odd.items():
@@ -362,16 +410,16 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             "Warning: the images are almost black. If they hold 10 or 12 bits in 16, say --bit-depth 10 (or 12)."
         )
     textures = load_textures(run, console)
-    opened = [open_source(source, folder, run, console) for source in run.sources]
+    opened = [open_donor(donor, folder, run, console) for donor in run.donors]
     held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.pixels)
     _report_skipped(held_out, "held-out image", console)
     if not len(held_out.frames):
         raise DataError(
             f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"
         )
-    masks = load_parts(run.config.get("foreground", ""), [*frames.paths, *held_out.paths], size)
-    parts = None if masks is None else masks[: len(frames.paths)]
-    held_out_parts = parts_fingerprint(None if masks is None else masks[len(frames.paths) :])  # for the export
+    masks = load_foreground_masks(run.config.foreground, [*frames.paths, *held_out.paths], size)
+    part_masks = None if masks is None else masks[: len(frames.paths)]
+    held_out_masks = masks_fingerprint(None if masks is None else masks[len(frames.paths) :])  # for the export
     if not run.fingerprint:
         also_held_out = run.epoch_images > len(run.normals)  # not where the data set has images for validation
         run = dataclasses.replace(
@@ -381,22 +429,22 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             fingerprint=frames.fingerprint,
             image_sizes=sizes_of(frames.size_ranges()),
             held_out_fingerprint=held_out.fingerprint,
-            sources=tuple(config for config, _ in opened),
-            parts_fingerprint=parts_fingerprint(parts),
-            held_out_parts_fingerprint=held_out_parts,
+            donors=tuple(config for config, _ in opened),
+            masks_fingerprint=masks_fingerprint(part_masks),
+            held_out_masks_fingerprint=held_out_masks,
             textures_fingerprint=textures.fingerprint if textures.paths else "",
             epoch_images=len(frames.paths) + also_held_out * len(held_out.paths),
         )
-        by_brightness = run.config.get("foreground") == "auto"
+        by_brightness = run.config.foreground == "auto"
         unfound = sum(foreground_mask(frame[..., :3]).all() for frame in frames.frames) if by_brightness else 0
         run = dataclasses.replace(run, departures=tuple(departures(run, method, len(textures.paths), int(unfound))))
         if is_main() and not named:
             folder = new_folder(folder)
     elif run.fingerprint != frames.fingerprint:
         raise CheckpointError(f"The training images in {run.data} are not those that {folder} was started with.")
-    elif run.parts_fingerprint != parts_fingerprint(parts) or not run.fits_held_out_parts(held_out_parts):
+    elif run.masks_fingerprint != masks_fingerprint(part_masks) or not run.fits_held_out_masks(held_out_masks):
         raise CheckpointError(
-            f"The masks in {run.config['foreground']} are not those that {folder} was started with.\n"
+            f"The masks in {run.config.foreground} are not those that {folder} was started with.\n"
             "Bring the right ones back, or train anew."
         )
     elif run.textures_fingerprint not in ("", textures.fingerprint):
@@ -404,12 +452,12 @@ def _run(run: RunConfig, folder: Path, device: str, workers: int | None, console
             f"The textures in {run.textures} are not those that {folder} was started with.\n"
             "Bring the right ones back, or train anew."
         )
-    data = TrainingData(frames.frames, textures.frames, parts=parts, epoch=run.steps_in_epoch)
+    data = TrainingData(frames.frames, textures.frames, foreground_masks=part_masks, epoch=run.steps_in_epoch)
     with checkpoint.sole_trainer(folder) if is_main() else nullcontext():
         if checkpoint.is_finished(folder):
             console.say(f"{folder} was finished by another process.")
         else:
-            _learn_and_train(method, run, folder, data, opened, device, workers, console)
+            _learn_and_train(method, run, folder, data, opened, device, workers, console, since)
     return folder
 
 
@@ -418,26 +466,32 @@ def _learn_and_train(
     run: RunConfig,
     folder: Path,
     data: TrainingData,
-    opened: Sequence[tuple[SourceConfig, Source | Arrays]],
+    opened: Sequence[tuple[DonorConfig, Donor | Arrays]],
     device: str,
     workers: int | None,
     console: Console,
+    since: float | None,
 ) -> None:
     if is_main():
         checkpoint.save_run_config(folder, run)  # also of a run that goes on: its data has moved, its rate is another
     workers = _workers(workers)
-    if method.card.protocol:
-        console.say(method.card.protocol if opened else method.card.without_sources)
+    if method.takes_donors:
+        console.say(method.card.reporting_note if opened else method.card.without_donors)
     _introduce(run, method, console)
     with _telling_how_to_go_on(run, folder, console):
         work = Work(
             len(data.normals),
             run.steps_in_epoch,
-            tuple(len(source.anomalies) for _, source in opened if isinstance(source, Source)),
+            tuple(len(donor.anomalies) for _, donor in opened if isinstance(donor, Donor)),
             bool(len(data.textures)),
         )
         position = checkpoint.load_position(folder)
-        estimate = measure(method, work, device, run.precisions, workers, console, position, data.normals)
+        estimate = measure(method, work, device, run.precisions, workers, console, position, data.normals, since)
+        if run.budget and not run.published_steps:
+            run, estimate = scale_run(run, method, estimate, bool(work.defects))
+            console.say(
+                f"--budget {run.budget}: {method.config.schedule(run.steps_in_epoch)} of {run.published_steps:,}"
+            )
         console.say(f"On {estimate.device}: {estimate.describe()}{_remedy(run, method, estimate)}")
         if run.precisions == "auto":
             run = choose_precisions(run, estimate, console)
@@ -449,17 +503,19 @@ def _learn_and_train(
             fit, seed=run.seed, device=device, mixed_precision=run.precisions, workers=workers, console=console
         )
         for config, _ in opened if is_main() else ():
-            take_up(config, folder, console)
+            copy_transferred(config, folder, console)
         learned = tuple(
-            learn(method, config, source, folder, run, optimise, console) if isinstance(source, Source) else source
-            for config, source in opened
+            pretrain(method, config, donor, folder, run, optimise, console) if isinstance(donor, Donor) else donor
+            for config, donor in opened
         )
-        data = dataclasses.replace(data, sources=learned)
+        rank = os.environ.get("RANK", "0")
+        data = dataclasses.replace(data, donors=learned, cache=folder / f"{FOLDER}-{rank}")
         if is_main() and not (folder / SYNTHETIC).exists():
             _check_visible(method, data, run, folder, console)
             plots.draw_examples(_examples(method, data, run.seed), folder / SYNTHETIC)
         optimise(method, method.stages(data), folder)
     if is_main():
+        remove_caches(folder)
         plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")
 
@@ -469,8 +525,8 @@ def _introduce(run: RunConfig, method: Method, console: Console) -> None:
     counted = f"all {run.epoch_images} good images" if run.epoch_images else f"the {len(run.normals)} that it trains on"
     schedule = method.config.schedule(run.steps_in_epoch)
     console.say(f"{method.card.title}, preset '{run.preset}': {schedule}; an epoch counts {counted}")
-    if "backbone" in run.config:
-        console.say(f"Backbone {run.config['backbone']}: weights of {run.weights or 'its publisher (download)'}")
+    if run.config.backbone:
+        console.say(f"Backbone {run.config.backbone}: weights of {run.weights or 'its publisher (download)'}")
     if run.departures:
         console.say("Not as published:")
         for words in run.departures:
@@ -479,7 +535,7 @@ def _introduce(run: RunConfig, method: Method, console: Console) -> None:
 
 def _remedy(run: RunConfig, method: Method, estimate: Estimate) -> str:
     """Say what is shorter, where a training takes longer than a night."""
-    if estimate.seconds <= NIGHT:
+    if estimate.seconds <= NIGHT or run.budget:
         return ""
     presets = list(method.presets)
     smaller = presets[presets.index(run.preset) + 1 :] if run.preset in presets else []
@@ -502,9 +558,9 @@ def _telling_how_to_go_on(run: RunConfig, folder: Path, console: Console) -> Ite
     except (RuntimeError, MemoryError) as error:
         if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
             raise
-        sides = "x".join(map(str, run.config["size"]))
+        sides = "x".join(map(str, run.config.size))
         raise DeviceError(
-            f"Out of memory while training with batch_size {run.config['batch_size']} at {sides}.\n"
+            f"Out of memory while training with batch_size {run.config.batch_size} at {sides}.\n"
             "Train anew with a smaller one (--set batch_size=…, --set size=…) or a smaller --preset.\n"
             f"If something else took the memory, go on with:  {go_on}"
         ) from error
@@ -516,7 +572,7 @@ def _telling_how_to_go_on(run: RunConfig, folder: Path, console: Console) -> Ite
 
 def load_textures(run: RunConfig, console: Console) -> Frames:
     """Read the pictures that fill a run's synthetic anomalies; none where it has none."""
-    size = tuple(run.config["size"])
+    size = run.config.size
     if run.textures is None:
         return load_frames([], size)
     folder = Path(run.textures)
@@ -544,22 +600,22 @@ def _report_skipped(frames: Frames, what: str, console: Console) -> None:
 
 
 def _check_visible(method: Method, data: TrainingData, run: RunConfig, folder: Path, console: Console) -> None:
-    """Look whether the anomalies that training will draw can be seen, those of each source by themselves.
+    """Look whether the anomalies that training will draw can be seen, those of each donor by themselves.
 
     Raises:
         DataError: hardly any of them can.
     """
     given = {
-        f"the defects in {folder / 'sources' / config.name}": dataclasses.replace(data, sources=(learned,))
-        for config, learned in zip(run.sources, data.sources)
+        f"the defects in {folder / 'sources' / config.name}": dataclasses.replace(data, donors=(learned,))
+        for config, learned in zip(run.donors, data.donors)
     }
     for what, alone in (given or {"the synthetic anomalies": data}).items():
         share = method.visible(alone, np.random.default_rng((run.seed, 0x5EE)))
         said = f"{share:.0%} of {what} can be seen on these good images"
         if share < FEWEST_VISIBLE:
-            raise DataError(f"Only {said}: there is nothing to learn.\n{method.card.unseen}")
+            raise DataError(f"Only {said}: there is nothing to learn.\n{method.card.visibility_hint}")
         if share < FEW_VISIBLE:
-            console.say(f"Warning: only {said}; to training the others are good ones.\n{method.card.unseen}")
+            console.say(f"Warning: only {said}; to training the others are good ones.\n{method.card.visibility_hint}")
 
 
 def _examples(method: Method, data: TrainingData, seed: int) -> list[tuple[Frame, NDArray[np.bool_]]]:

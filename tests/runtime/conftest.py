@@ -29,7 +29,7 @@ def line_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def line_bundle(line_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of 64×64 pixels whose network is as good as untrained: its decisions mean nothing, its form is right."""
-    from edgead.export.export import export
+    from edgead.export import export
     from edgead.train.train import train
 
     folder = tmp_path_factory.mktemp("line-bundle")

@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgead.bundle import FORMAT, MODEL, Bundle, Golden, read_bundle, write_bundle
 from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold, TrainingRecord
-from edgead.runtime.engines import open_engine
 from edgead.runtime.engines.checked import CheckedEngine, check
 from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
+from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.result import Result
 
 SIDE = 64

@@ -17,9 +17,9 @@ from conftest import Listener
 import edgead
 from edgead.bundle import Bundle, read_bundle
 from edgead.errors import DeviceError
-from edgead.runtime import golden
-from edgead.runtime.engines import auto, open_engine
+from edgead.runtime.engines import auto, opening
 from edgead.runtime.engines.checked import check
+from edgead.runtime.engines.opening import open_engine
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="no openvino")
 
@@ -75,7 +75,7 @@ def test_measured_again_where_the_notes_are_damaged(
     monkeypatch.setattr(auto, "_key", lambda *facts: "KEY")
     notes.parent.mkdir(parents=True)
     notes.write_text(damage)
-    assert auto.open_fastest(opened).name.partition("-")[0] in auto.CANDIDATES
+    assert auto.open_fastest(opened).name.partition("-")[0] in opening.installed_engines()
     assert json.loads(notes.read_text())["KEY"]["milliseconds"]
 
 
@@ -96,7 +96,7 @@ def test_a_remembered_engine_that_fails_is_measured_again(
             raise DeviceError("no such device here")
         return check(odd, bundle)
 
-    monkeypatch.setattr(golden, "open_engine", open_odd)
+    monkeypatch.setattr(opening, "open_engine", open_odd)
     console = Listener()
     assert auto.open_fastest(opened, console=console).name == "onnxruntime-cpu"
     assert "openvino was the fastest engine here: " in console.said[0]
@@ -120,7 +120,7 @@ def test_bf16_is_never_chosen(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -
         asked.append(name)
         return open_engine(name, bundle, **options)
 
-    monkeypatch.setattr(golden, "open_engine", spy)
+    monkeypatch.setattr(opening, "open_engine", spy)
     auto.open_fastest(opened).close()
     assert "onnxruntime" in asked
     assert "openvino-bf16" not in asked
@@ -153,7 +153,7 @@ def test_an_engine_rests_and_warms_up_before_its_turn(monkeypatch: pytest.Monkey
 
 
 def test_where_none_is_right_each_has_its_reason(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(golden, "open_engine", lambda name, bundle, **options: check(Odd(), bundle))
+    monkeypatch.setattr(opening, "open_engine", lambda name, bundle, **options: check(Odd(), bundle))
     with pytest.raises(DeviceError, match=r"(?s)No engine can run.*onnxruntime: On this machine odd does not give"):
         auto.open_fastest(opened)
 

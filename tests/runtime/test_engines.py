@@ -9,6 +9,8 @@ import re
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ import pytest
 from edgead.bundle import Bundle, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError
 from edgead.files import sha256
-from edgead.runtime.engines import open_engine, split_batch
-from edgead.runtime.engines.cuda import find_gpu
+from edgead.machine import find_gpu
+from edgead.runtime.engine_table import ENGINES
+from edgead.runtime.engines import Engine, EngineSpec, Opening, split_batch
 from edgead.runtime.engines.onnx_nodes import read_nodes
 from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from edgead.runtime.engines.onnxruntime_engine import physical_cores
+from edgead.runtime.engines.opening import find_spec, open_engine, usable_engines
 from edgead.runtime.golden import check_golden, compare
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="no openvino")
@@ -99,6 +103,12 @@ def test_settings_stand_behind_the_name(opened: Bundle) -> None:
         open_engine("tensorrt:opt_level=6", opened)
     with pytest.raises(ConfigError, match="the engine tensorrt: cuda_graph must be on or off, not 'yes'"):
         open_engine("tensorrt:cuda_graph=yes", opened)
+    with pytest.raises(ConfigError, match=r"^Unknown setting 'x' of the engine auto\. Available: none\.$"):
+        open_engine("auto:x=1", opened)
+    with pytest.raises(
+        ConfigError, match=r"^Unknown engine 'opnvino'\. Did you mean 'openvino'\? Available: auto, onnxr"
+    ):
+        open_engine("opnvino", opened)
     with pytest.raises(ConfigError, match="tensorrt:NAME=VALUE"):
         open_engine("tensorrt:dla", opened)
 
@@ -233,7 +243,7 @@ import gc, os, signal, sys, threading
 from pathlib import Path
 from typing import Any
 from edgead.bundle import read_bundle
-from edgead.runtime.engines import open_engine
+from edgead.runtime.engines.opening import find_spec, open_engine, usable_engines
 
 heard = []
 signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
@@ -265,7 +275,7 @@ import sys, threading
 from pathlib import Path
 from typing import Any
 from edgead.bundle import read_bundle
-from edgead.runtime.engines import open_engine
+from edgead.runtime.engines.opening import find_spec, open_engine, usable_engines
 
 open_engine("openvino", read_bundle(Path(sys.argv[1])))
 print([thread.name for thread in threading.enumerate()])
@@ -294,3 +304,42 @@ def test_openvino_closed_by_another_thread_leaves_signals_alone(bundle: Bundle) 
     command = [sys.executable, "-X", "faulthandler", "-c", CLOSED_ELSEWHERE, str(bundle.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "heard 1\n"), done.stderr
+
+
+@dataclass(frozen=True)
+class FastSettings:
+    level: int = 1
+
+
+def test_a_plugin_brings_an_engine(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is opened by its name, gets its settings, and `auto` may choose it."""
+    given: list[FastSettings] = []
+
+    def open_fast(bundle: Bundle, opening: Opening) -> Engine:
+        given.append(opening.settings)
+        return open_engine("onnxruntime", bundle).inner
+
+    class Plugin:
+        name = "fast"
+
+        def load(self) -> EngineSpec:
+            return EngineSpec(open_fast, "an example", settings=FastSettings)
+
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [Plugin()] if group == "edgead.engines" else [])
+    engine = open_engine("fast:level=3", opened)
+    assert given == [FastSettings(3)]
+    assert check_golden(opened, engine).good
+    engine.close()
+    assert "fast" in usable_engines()
+    with pytest.raises(ConfigError, match=r"Unknown engine 'slow'\. Available: auto, .*, fast\."):
+        open_engine("slow", opened)
+
+
+def test_every_engine_of_the_table_describes_itself() -> None:
+    specs = {name: find_spec(name) for name in ENGINES}
+    assert [name for name, spec in specs.items() if spec.chooses] == ["auto"]
+    assert {name for name, spec in specs.items() if spec.on_gpu} == {"onnxruntime-cuda", "tensorrt"}
+    assert [name for name, spec in specs.items() if not spec.exact] == ["openvino-bf16"]
+    extras = re.findall(r'^    "([a-z0-9]+)": \[', (Path(__file__).parents[2] / "setup.py").read_text(), re.MULTILINE)
+    assert {spec.extra for spec in specs.values()} - {""} <= set(extras)
+    assert all(spec.purpose for spec in specs.values())

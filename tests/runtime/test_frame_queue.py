@@ -12,8 +12,8 @@ import pytest
 from test_stream import is_balanced
 
 from edgead.decision import Verdict
+from edgead.runtime.frame_inspector import Prepared
 from edgead.runtime.frame_queue import ON_FULL, FrameQueue
-from edgead.runtime.inspector import Prepared
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.result import Result
 from edgead.runtime.sources import Captured

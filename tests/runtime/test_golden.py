@@ -15,10 +15,10 @@ from level_bundle import (
 import edgead
 from edgead.bundle import Bundle
 from edgead.errors import DeviceError
-from edgead.export.complete import run_singly
-from edgead.runtime.engines import open_engine
+from edgead.export.inference import run_singly
 from edgead.runtime.engines.checked import check
-from edgead.runtime.golden import check_golden, open_validated
+from edgead.runtime.engines.opening import open_engine, open_validated
+from edgead.runtime.golden import check_golden
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", pytest.param("openvino", marks=needs_openvino), "auto"])
@@ -49,7 +49,9 @@ def test_a_batch_is_proven_too(first: Bundle, monkeypatch: pytest.MonkeyPatch) -
     assert not check_golden(first, Wrong(first, 1.0), batch=3).good
     assert check_golden(first, Wrong(first, 0.0), batch=7).good
     wrong = Wrong(first, 1.0)
-    monkeypatch.setattr("edgead.runtime.golden.open_engine", lambda name, bundle, **options: check(wrong, bundle))
+    monkeypatch.setattr(
+        "edgead.runtime.engines.opening.open_engine", lambda name, bundle, **options: check(wrong, bundle)
+    )
     with pytest.raises(DeviceError, match="wrong in batches does not give what"):
         open_validated("onnxruntime", first, batch=3)
     assert wrong.closed

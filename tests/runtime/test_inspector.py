@@ -20,7 +20,7 @@ from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError, DeviceError
 from edgead.files import sha256
 from edgead.images import fit_frame, read_frame
-from edgead.runtime.engines import open_engine
+from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.sources import Captured
 
@@ -165,7 +165,7 @@ def test_a_frame_that_could_not_be_had_is_unknown(inspector: Inspector) -> None:
 
 
 def test_engines_that_are_not_there_and_graphs_that_are_none(bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="There is no engine 'gpu'"):
+    with pytest.raises(ConfigError, match="Unknown engine 'gpu'"):
         edgead.load(bundle.path, engine="gpu")
     (tmp_path / MODEL).write_bytes(b"not a graph")
     files = {**bundle.manifest.files, MODEL: sha256(tmp_path / MODEL)}

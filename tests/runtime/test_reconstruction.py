@@ -14,7 +14,7 @@ import torch
 import edgead
 from edgead.bundle import Bundle, manifest_digest, read_bundle
 from edgead.errors import BundleError
-from edgead.export.to_onnx import facts_of_reconstruction, write_onnx
+from edgead.export.graph.to_onnx import reconstruction_record, write_onnx
 from edgead.files import sha256
 from edgead.folders import list_images
 from edgead.images import fit_frame, read_frame
@@ -90,23 +90,23 @@ def test_transfusions_last_image(weight: str, depth: str, tmp_path: Path, bundle
     shown = method.reconstruction()
     assert (shown is None) == (weight == "0")
     if shown is None:
-        assert facts_of_reconstruction(shown) is None
+        assert reconstruction_record(method) is None
         return
     folder = Path(shutil.copytree(bundle.path, tmp_path / "t.edgead"))
     channels = method.config.channels
-    write_onnx(method.deployable(), (32, 32), folder / "model.onnx", method.sensitive, channels, shown.module)
+    write_onnx(method.export_model(), (32, 32), folder / "model.onnx", method.sensitive, channels, shown.module)
     rng = np.random.default_rng(0)
     frame = rng.integers(1, 256, (32, 32, channels), dtype=np.uint8)
     manifest = read_bundle(bundle.path).manifest
-    facts, files = facts_of_reconstruction(shown), {"model.onnx": sha256(folder / "model.onnx")}
+    facts, files = reconstruction_record(method), {"model.onnx": sha256(folder / "model.onnx")}
     found = Reconstructor(
         Bundle(folder, type(manifest)(**{**vars(manifest), "reconstruction": facts, "files": files}))
     )(frame)
     with torch.no_grad():
-        from edgead.train.methods.transfusion.planes import to_planes
+        from edgead.train.methods.transfusion.preprocessing import preprocess
 
-        planes = to_planes(torch.from_numpy(frame[None]))
+        planes = preprocess(torch.from_numpy(frame[None]))
         image = torch.cat([planes[:, :3].flip(1), planes[:, 3:]], dim=1)
-        left, _ = method.detector().reverse(image)  # type: ignore[operator]
+        left, _ = method.reference_model().reverse(image)  # type: ignore[operator]
     expected = np.clip(np.rint((left[0, :3].flip(0).numpy().transpose(1, 2, 0) + 1) * 127.5), 0, 255)
     assert np.abs(found.astype(int) - expected).max() <= 1

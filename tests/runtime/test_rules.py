@@ -45,7 +45,7 @@ def marked(line_bundle: Path) -> Bundle:
 
 def test_fpr_chooses_from_the_held_out_scores(line_bundle: Path) -> None:
     manifest = read_bundle(line_bundle).manifest
-    scores, peaks = manifest.threshold.scores, manifest.threshold.peaks
+    scores, peaks = manifest.threshold.scores, manifest.threshold.map_maxima
     assert len(scores) == len(peaks) == manifest.threshold.normals
     assert list(scores) == sorted(scores)
     wanted = conformal_threshold(scores, 0.3).value

@@ -7,13 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import start_process, wait_until
 
 import edgead
+from edgead.errors import ConfigError
+from edgead.images import encode_png
+from edgead.runtime.run import run
 
 PROGRAM = """
 import sys, time
@@ -142,3 +147,13 @@ def test_clean_stop_is_not_called_an_error(line_bundle: Path, tmp_path: Path) ->
     assert process.returncode == 130
     assert "captured" in err
     assert "rror" not in err
+
+
+def test_a_start_that_fails_leaves_nothing_open(line_bundle: Path, tmp_path: Path) -> None:
+    """What was opened before the sink that cannot be is closed when `run` raises, and not with the process."""
+    (tmp_path / "a.png").write_bytes(encode_png(np.zeros((64, 64, 3), np.uint8)))
+    before = set(threading.enumerate())
+    sinks = [f"jsonl:{tmp_path / 'out.jsonl'}", f"sqlite:{tmp_path / 'out.db'}", "nothing:at-all"]
+    with pytest.raises(ConfigError, match="Unknown sink"):
+        run(line_bundle, sources=[str(tmp_path)], sinks=sinks, engine="onnxruntime")
+    wait_until(lambda: not {thread for thread in threading.enumerate() if thread.name.startswith("sink-")} - before)

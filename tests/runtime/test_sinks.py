@@ -135,7 +135,7 @@ def test_full_disk_is_named(inspector: Inspector) -> None:
 
 FILLS_DISK = """
 import resource, signal, sys
-from edgead.runtime.sink_worker import SinkWorker, raise_for
+from edgead.runtime.sink_worker import SinkWorker
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import open_sink
 from edgead.decision import Verdict
@@ -309,7 +309,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 
 WRITES_FOREVER = """
 import itertools, sys
-from edgead.runtime.sink_worker import SinkWorker, raise_for
+from edgead.runtime.sink_worker import SinkWorker
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import open_sink
 from edgead.decision import Verdict

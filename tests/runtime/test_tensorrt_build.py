@@ -24,8 +24,8 @@ from test_engines import odd_graph
 from edgead.bundle import Bundle, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError
 from edgead.files import file_lock
+from edgead.machine import Gpu
 from edgead.runtime.engines import Opening, tensorrt_engine
-from edgead.runtime.engines.cuda import Gpu
 from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings, trtexec_line
 from edgead.runtime.engines.tensorrt_cache import CachedPlan, find_plan
 from edgead.runtime.engines.tensorrt_process import build_in_process
@@ -194,7 +194,7 @@ import sys
 import tensorrt as trt
 from edgead.bundle import read_bundle
 from edgead.console import Console
-from edgead.runtime.engines.cuda import Gpu
+from edgead.machine import Gpu
 from edgead.runtime.engines.tensorrt_build import BuildSettings
 from edgead.runtime.engines.tensorrt_cache import find_plan
 from contextlib import contextmanager

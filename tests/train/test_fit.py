@@ -26,7 +26,8 @@ from edgead.train import checkpoint
 from edgead.train.fit import fit, make_accelerator
 from edgead.train.method import Stage, TrainingData, configure
 from edgead.train.methods import get_method
-from edgead.train.methods.draem import Draem, DraemConfig
+from edgead.train.methods.draem.config import DraemConfig
+from edgead.train.methods.draem.method import Draem
 
 DATA = TrainingData(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
 CONFIG = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
@@ -39,7 +40,8 @@ import numpy as np, torch
 from edgead.console import Console
 from edgead.train.fit import fit
 from edgead.train.method import TrainingData
-from edgead.train.methods.draem import Draem, DraemConfig
+from edgead.train.methods.draem.config import DraemConfig
+from edgead.train.methods.draem.method import Draem
 
 class Killer(Console):
     @contextmanager
@@ -178,7 +180,7 @@ def test_the_advice_on_a_loss_names_what_counts_for_the_stage(tmp_path: Path, mo
     module = Diverging(method.network)
     module.calls = 3
     stage = dataclasses.replace(method.stages(DATA)[0], module=module, rate="defect_learning_rate")
-    with pytest.raises(TrainingError, match=r"a defect_learning_rate that is too high, or fp16 overflow \(--mixed-prec"):
+    with pytest.raises(TrainingError, match=r"a defect_learning_rate that is too high, or fp16 overflow \(--mixed"):
         fit(method, [stage], tmp_path, seed=3, device="cpu")
 
 
@@ -328,7 +330,12 @@ honest = fit.fit
 def often(*arguments, **options):
     honest(*arguments, **options, save_seconds=0.0 if os.environ["RANK"] == "0" else 1e9)
 import edgead.train.train as module
+from edgead.train import estimate
+from edgead.train.mixed_precision import Comparison
 module.fit = often
+speedup = 2.0 if os.environ["RANK"] == "0" else 0.5  # the first decides
+estimate.has_bfloat16 = lambda: True
+estimate.compare = lambda step, several: Comparison({}, speedup, 0.0)
 settings = ("size=32", "reconstructive_width=2", "discriminative_width=2", "steps=12", "batch_size=4")
 train("draem", sys.argv[1], preset="nano", settings=settings, out=sys.argv[2], device="cpu")
 print("processes", Accelerator(cpu=True).num_processes)
@@ -353,6 +360,7 @@ def test_two_processes_share_each_batch_and_save_together(parts: Path, tmp_path:
     assert [entry["step"] for entry in entries] == list(range(1, 13))
     assert entries[-1]["total"] < entries[0]["total"]
     checkpoint.load_method(out)
+    assert checkpoint.load_run_config(out).stage_precisions == {"train": "bf16"}
 
 
 def test_processes_that_would_each_train_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from edgead.datasets import load_frames
 from edgead.errors import CheckpointError, ConfigError, DataError
-from edgead.export.export import export
+from edgead.export import export
 from edgead.train import checkpoint
-from edgead.train.foreground import load_parts, part_of
+from edgead.train.foreground import load_foreground_masks, part_of
 from edgead.train.method import Method, TrainingData, configure
 from edgead.train.methods import get_method
 from edgead.train.synthesise import synthesise
@@ -43,7 +43,7 @@ def test_anomalies_stay_inside_the_masks(data: tuple[Path, Path], name: str, set
     kind = get_method(name)
     method: Method = kind(configure(kind, "nano", (*settings, f"foreground={masks}")))  # type: ignore[arg-type]
     frames = load_frames(sorted(good.iterdir()), method.config.size)
-    parts = load_parts(str(masks), frames.paths, method.config.size)
+    parts = load_foreground_masks(str(masks), frames.paths, method.config.size)
     assert parts is not None
     middle = method.config.size[1] // 2
     assert parts[:, :, :middle].all()
@@ -66,7 +66,7 @@ def test_a_run_keeps_its_masks(data: tuple[Path, Path], tmp_path: Path, monkeypa
     [run] = train("transfusion", good, preset="nano", settings=settings, out=tmp_path / "run", device="cpu")
     config = checkpoint.load_run_config(run)
     assert config.config["foreground"] == str(masks.resolve())
-    assert len(config.parts_fingerprint) == 64
+    assert len(config.masks_fingerprint) == 64
     monkeypatch.chdir(good)
     export(run, out=tmp_path / "run.edgead")
     pictures = synthesise(run, tmp_path / "pictures", count=4)
@@ -83,7 +83,7 @@ def test_a_run_keeps_its_masks(data: tuple[Path, Path], tmp_path: Path, monkeypa
     with pytest.raises(CheckpointError, match=r"masks in .* are not those"):
         resume(run, device="cpu")
     config = checkpoint.load_run_config(run)
-    assert len(config.held_out_parts_fingerprint) == 64
+    assert len(config.held_out_masks_fingerprint) == 64
     held_out = masks / f"{Path(config.held_out[0]).stem}.png"
     held_out = held_out if held_out.exists() else held_out.with_name(f"{held_out.stem}_mask.png")
     cv2.imwrite(str(held_out), np.full((48, 40), 255, np.uint8))
@@ -101,16 +101,16 @@ def test_masks_that_cannot_be_used(data: tuple[Path, Path]) -> None:
     images = sorted(good.iterdir())
     cv2.imwrite(str(masks / "0.png"), np.full((24, 20), 255, np.uint8))
     with pytest.raises(DataError, match=r"0\.png is 20×24 pixels, its image .*0\.png is\s40×48"):
-        load_parts(str(masks), images, (32, 32))
+        load_foreground_masks(str(masks), images, (32, 32))
     cv2.imwrite(str(masks / "0.png"), np.zeros((48, 40), np.uint8))
     with pytest.raises(DataError, match=r"0\.png is empty at 32×32"):
-        load_parts(str(masks), images, (32, 32))
+        load_foreground_masks(str(masks), images, (32, 32))
     for folder in (good, good.parent):
         with pytest.raises(DataError, match=r"no folder of foreground masks: .*0\.png would be its own mask"):
-            load_parts(str(folder), images, (32, 32))
+            load_foreground_masks(str(folder), images, (32, 32))
     (masks / "0.png").unlink()
     with pytest.raises(DataError, match=r"no foreground mask for .*0\.png\.\nPut 0\.png or 0_mask\.png into"):
-        load_parts(str(masks), images, (32, 32))
+        load_foreground_masks(str(masks), images, (32, 32))
     for name in ("transfusion", "aand"):
         with pytest.raises(ConfigError, match=r"foreground is one of .*; there is no folder 'nowhere'"):
             configure(get_method(name), "nano", ("foreground=nowhere",))
@@ -123,19 +123,19 @@ def test_images_of_the_same_name_get_masks_of_their_own(data: tuple[Path, Path],
         image.parent.mkdir(parents=True)
         image.write_bytes((good / "0.png").read_bytes())
     with pytest.raises(DataError, match=r"would be the foreground mask of .*train/good/0\.png and of "):
-        load_parts(str(masks), images, (32, 32))
+        load_foreground_masks(str(masks), images, (32, 32))
     right = np.zeros((48, 40), np.uint8)
     right[:, 20:] = 255
     for split in ("train", "validation"):
         (masks / split).mkdir()
         (masks / split / "0_mask.png").write_bytes((masks / "0.png").read_bytes())
     assert cv2.imwrite(str(masks / "validation" / "0_mask.png"), right)
-    parts = load_parts(str(masks), images, (32, 32))
+    parts = load_foreground_masks(str(masks), images, (32, 32))
     assert parts is not None
     assert parts[0, :, :16].all()
     assert not parts[0, :, 16:].any()
     assert np.array_equal(parts[1], ~parts[0])
-    assert np.array_equal(load_parts(str(masks), images[1:], (32, 32)), parts[1:])
+    assert np.array_equal(load_foreground_masks(str(masks), images[1:], (32, 32)), parts[1:])
     (masks / "0.bmp").write_bytes((masks / "0.png").read_bytes())
     elsewhere = tmp_path / "else" / "0.png"
     elsewhere.parent.mkdir()
@@ -143,9 +143,9 @@ def test_images_of_the_same_name_get_masks_of_their_own(data: tuple[Path, Path],
     for split in ("train", "validation"):
         (masks / split / "0_mask.png").unlink()
     with pytest.raises(DataError, match=r"could both be the foreground mask of .*else/0\.png"):
-        load_parts(str(masks), [elsewhere], (32, 32))
+        load_foreground_masks(str(masks), [elsewhere], (32, 32))
 
 
 def test_no_masks_are_needed_without_a_folder() -> None:
-    assert load_parts("auto", [Path("nothing.png")], (32, 32)) is None
-    assert load_parts("", [], (32, 32)) is None
+    assert load_foreground_masks("auto", [Path("nothing.png")], (32, 32)) is None
+    assert load_foreground_masks("", [], (32, 32)) is None

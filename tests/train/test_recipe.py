@@ -17,7 +17,7 @@ import torch
 
 from edgead.console import Console
 from edgead.datasets import open_category
-from edgead.export.export import export
+from edgead.export import export
 from edgead.train import checkpoint, estimate
 from edgead.train.describe import as_text, describe
 from edgead.train.estimate import NIGHT, Estimate, Work, choose_preset, describe_seconds, measure
@@ -152,7 +152,7 @@ def test_every_method_is_measured_without_being_changed(name: str) -> None:
     method = kind(configure(kind, "nano", ["batch_size=2", f"size={smallest[name]}"]))
     before = {key: value.clone() for key, value in method.network.state_dict().items()}
     drawn = torch.random.get_rng_state()
-    defects = (3,) if method.card.protocol else ()
+    defects = (3,) if method.card.reporting_note else ()
     found = measure(method, Work(40, Fraction(3), defects), "cpu", "no", 0, Console())
     steps = method.config.total_steps(Fraction(3))
     assert found.seconds > 0
@@ -168,7 +168,7 @@ def test_the_estimate_is_about_what_it_takes(tmp_path: Path) -> None:
     kind = get_method("draem")
     config = configure(kind, "nano", ["size=64", "steps=30", "batch_size=4"])
     method = kind(config)
-    data = estimate._few_images(method, Work(8, Fraction(2)))
+    data = estimate.few_images(method, Work(8, Fraction(2)))
     start = datetime.now()
     fit(method, method.stages(data), tmp_path / "run", seed=0, device="cpu")
     taken = (datetime.now() - start).total_seconds()

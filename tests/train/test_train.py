@@ -20,7 +20,7 @@ import pytest
 from edgead.console import Console
 from edgead.datasets import Category, open_category
 from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError
-from edgead.export.export import export
+from edgead.export import export
 from edgead.files import new_folder
 from edgead.train import checkpoint
 from edgead.train.fit import fit

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import platform
 import time
-from collections.abc import Hashable, Mapping, MutableMapping, Sequence
-from importlib import metadata
+from collections.abc import Hashable, Mapping, MutableMapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,24 +15,14 @@ from numpy.typing import NDArray
 
 from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
-from edgead.errors import DeviceError, EdgeadError, MissingDependencyError, is_installed
+from edgead.errors import DeviceError, EdgeadError, MissingDependencyError, first_line
 from edgead.files import write_json
 from edgead.home import cache_folder
-from edgead.runtime.engines import CPU_MODEL, Engine, first_line
+from edgead.machine import gpu_or_none, module_versions, processor, usable_cores
+from edgead.runtime.engines import CPU_MODEL, Engine, EngineSpec, Opening
 from edgead.runtime.engines.checked import CheckedEngine
-from edgead.runtime.engines.cuda import find_gpu
-from edgead.runtime.engines.onnxruntime_cuda import is_for_gpus
-from edgead.runtime.golden import open_validated
+from edgead.runtime.engines.opening import find_spec, installed_engines, open_agreeing, open_validated
 
-CANDIDATES = {
-    "onnxruntime": "onnxruntime",
-    "onnxruntime-cuda": "onnxruntime",
-    "openvino": "openvino",
-    "tensorrt": "tensorrt",
-}
-"""Engine ↦ the module that must be there. All compute what the graph says; `openvino-bf16` does not: docs/adr/0015."""
-ON_GPU = ("onnxruntime-cuda", "tensorrt")
-"""Those of the candidates that need an NVIDIA GPU."""
 K = TypeVar("K", bound=Hashable)
 ROUNDS = 5
 """Timed inferences of each candidate, after those on the golden frames; the median counts."""
@@ -44,26 +31,11 @@ REST = 0.03
 whatever is timed meanwhile has half of two cores."""
 
 
-def installed_engines() -> list[str]:
-    """Return the engines whose package is installed."""
-    return [name for name, module in CANDIDATES.items() if is_installed(module)]
-
-
-def usable_engines() -> list[str]:
-    """Return the installed engines without those that cannot run any bundle here, for want of a GPU for instance."""
-    installed = installed_engines()
-    try:
-        find_gpu()
-    except DeviceError:
-        return [name for name in installed if name not in ON_GPU]
-    return [name for name in installed if name != "onnxruntime-cuda" or is_for_gpus()]
-
-
 def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> CheckedEngine:
     """Open the engine that is fastest here among those that give a bundle's golden outputs.
 
-    The choice is kept in ``engines.json`` of `cache_folder`, for this graph, machine and these versions. It is proved
-    on the golden frames whenever it is opened, and made again where it no longer opens or gives something else.
+    The choice is kept in ``engines.json`` of `cache_folder`, for this graph, machine and these versions. It is
+    validated on the golden frames whenever it is opened, and made again where it no longer opens or its outputs differ.
 
     Raises:
         MissingDependencyError: no engine is installed.
@@ -94,20 +66,6 @@ def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = No
     with contextlib.suppress(OSError):  # a machine without a home measures at every start
         write_json(file, {**remembered, key: note})
     return engines[fastest]
-
-
-def open_agreeing(
-    bundle: Bundle, names: Sequence[str], batch: int = 1, console: Console | None = None
-) -> tuple[dict[str, CheckedEngine], dict[str, str]]:
-    """Open those of the engines that give a bundle's golden outputs here, and say of the others why they do not."""
-    engines: dict[str, CheckedEngine] = {}
-    reasons: dict[str, str] = {}
-    for name in names:
-        try:
-            engines[name] = open_validated(name, bundle, batch=batch, console=console)
-        except EdgeadError as error:
-            reasons[name] = first_line(error)
-    return engines, reasons
 
 
 def time_engines(
@@ -151,32 +109,19 @@ def take_turn(engine: Engine, frame: NDArray[np.uint8]) -> None:
 
 def _key(bundle: Bundle, installed: list[str], batch: int) -> str:
     """Name all that the choice depends on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = []
-    for module in sorted({CANDIDATES[name] for name in installed}):
-        names = metadata.packages_distributions().get(module, [module])
-        for name in sorted(set(names)):
-            with contextlib.suppress(metadata.PackageNotFoundError):  # a system's package may come without metadata
-                versions.append(f"{name} {metadata.version(name)}")
+    modules = sorted({find_spec(name).module for name in installed} - {""})
+    versions = [version for module in modules for version in sorted(module_versions(module))]
     files = bundle.manifest.files
-    facts = [files[MODEL], files.get(CPU_MODEL, ""), _processor(), _gpu(), str(cores), str(batch), *versions]
+    facts = [
+        files[MODEL],
+        files.get(CPU_MODEL, ""),
+        processor(),
+        gpu_or_none(),
+        str(usable_cores()),
+        str(batch),
+        *versions,
+    ]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
-
-
-def _gpu() -> str:
-    try:
-        return str(find_gpu())
-    except DeviceError:
-        return "none"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
-    return " ".join(sorted(models)) or platform.machine()
 
 
 def _read(file: Path) -> dict[str, dict[str, object]]:
@@ -186,3 +131,10 @@ def _read(file: Path) -> dict[str, dict[str, object]]:
         return {}
     entries = found.items() if isinstance(found, dict) else ()
     return {key: entry for key, entry in entries if isinstance(entry, dict)}
+
+
+def _open(bundle: Bundle, opening: Opening) -> CheckedEngine:
+    return open_fastest(bundle, batch=opening.batch, console=opening.console)
+
+
+SPEC = EngineSpec(_open, "the fastest of the installed engines", chooses=True)

@@ -10,7 +10,6 @@ import ctypes
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,56 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.errors import DeviceError
+from edgead.machine import find_gpu
 
 _NAMES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", "libcudart.so")
-_INTEGRATED, _MAJOR, _MINOR = 18, 75, 76  # cudaDeviceAttr
+_INTEGRATED = 18  # cudaDeviceAttr
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _NON_BLOCKING, _THREAD_LOCAL, _MAPPED = 1, 1, 2
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU as its driver describes it: "Orin", "8.7", "12.6 (540.4.0)"."""
-
-    name: str
-    capability: str
-    driver: str
-    """The newest CUDA that the driver runs, and the driver's own version where the kernel tells it."""
-
-
-def find_gpu() -> Gpu:
-    """Describe the first GPU, without opening a context on it.
-
-    Raises:
-        DeviceError: no driver, or no GPU. Asked first, because libraries above it crash where there is none.
-    """
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        raise DeviceError("There is no NVIDIA driver here (libcuda.so.1 is missing). See:  edgead doctor") from error
-    count, device, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(128)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        raise DeviceError("The NVIDIA driver finds no GPU that it can use. See:  nvidia-smi")
-    major, minor, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    if (
-        driver.cuDeviceGet(ctypes.byref(device), 0)
-        or driver.cuDeviceGetName(name, len(name), device)
-        or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-        or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-        or driver.cuDriverGetVersion(ctypes.byref(version))
-    ):
-        raise DeviceError("The NVIDIA driver does not tell what GPU there is. See:  nvidia-smi")
-    cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    return Gpu(name.value.decode(), f"{major.value}.{minor.value}", f"{cuda} ({_kernel_driver()})")
-
-
-def _kernel_driver() -> str:
-    for path in ("/sys/module/nvidia/version", "/etc/nv_tegra_release"):  # the second one on a Jetson up to JetPack 6
-        try:
-            return Path(path).read_text(encoding="utf-8").splitlines()[0].strip()
-        except (OSError, IndexError):
-            continue
-    return "unknown"
 
 
 class Recording:

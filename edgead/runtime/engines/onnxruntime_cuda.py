@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from edgead.bundle import MODEL, Bundle
 from edgead.errors import DeviceError, EdgeadError, require
-from edgead.runtime.engines import Opening, first_line, read_settings, split_batch
-from edgead.runtime.engines.cuda import find_gpu
+from edgead.machine import find_gpu
+from edgead.runtime.engines import EngineSpec, Opening, first_line, split_batch
 from edgead.runtime.engines.onnxruntime_engine import open_session
 
 PROVIDER = "CUDAExecutionProvider"
@@ -36,13 +36,19 @@ class CudaSettings:
     tf32: bool = False
 
 
-def is_for_gpus() -> bool:
-    """Tell whether the installed ONNX Runtime is the package for NVIDIA GPUs.
+def require_cuda() -> None:
+    """Refuse a machine on which this engine cannot run.
 
     Raises:
-        MissingDependencyError: none is installed.
+        MissingDependencyError: ONNX Runtime is not installed.
+        DeviceError: it is the CPU package, or there is no GPU.
     """
-    return PROVIDER in require("onnxruntime", "gpu").get_available_providers()
+    if PROVIDER not in require("onnxruntime", "gpu").get_available_providers():
+        raise DeviceError(
+            "The installed onnxruntime is the package for CPUs.\n"
+            "For an NVIDIA GPU:  pip uninstall onnxruntime; pip install 'edgead[gpu]'"
+        )
+    find_gpu()  # without a driver ONNX Runtime warns and uses the CPU
 
 
 def open_cuda(bundle: Bundle, opening: Opening) -> OnnxRuntimeCudaEngine:
@@ -52,13 +58,8 @@ def open_cuda(bundle: Bundle, opening: Opening) -> OnnxRuntimeCudaEngine:
         MissingDependencyError: ONNX Runtime is not installed.
         DeviceError: it is the CPU package, or there is no GPU.
     """
-    settings = read_settings(CudaSettings, "onnxruntime-cuda", opening.settings)
-    if not is_for_gpus():
-        raise DeviceError(
-            "The installed onnxruntime is the package for CPUs.\n"
-            "For an NVIDIA GPU:  pip uninstall onnxruntime; pip install 'edgead[gpu]'"
-        )
-    find_gpu()  # ONNX Runtime without a driver warns and goes on with the CPU
+    settings: CudaSettings = opening.settings
+    require_cuda()
     batches = (1,) if opening.batch == 1 else (1, opening.batch)
     size, channels = bundle.manifest.size, bundle.manifest.pixels.channels
     options, content = {"use_tf32": str(int(settings.tf32))}, bundle.content(MODEL)
@@ -149,3 +150,14 @@ class _DeviceBuffers:
         self._run()
         np.copyto(scores, self._values["scores"].numpy()[:count])
         np.copyto(maps, self._values["maps"].numpy()[:count])
+
+
+SPEC = EngineSpec(
+    open_cuda,
+    "ONNX Runtime on NVIDIA GPUs",
+    "onnxruntime",
+    "gpu",
+    CudaSettings,
+    on_gpu=True,
+    require_device=require_cuda,
+)

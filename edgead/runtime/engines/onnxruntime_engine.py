@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
 from edgead.errors import BundleError, DeviceError, require
-from edgead.runtime.engines import NoSettings, Opening, cpu_model, first_line, read_settings
+from edgead.runtime.engines import EngineSpec, Opening, cpu_model, first_line
 from edgead.runtime.engines.onnx_nodes import describe_refusal
 
 
 def open_cpu(bundle: Bundle, opening: Opening) -> OnnxRuntimeEngine:
     """Open a bundle on the CPU."""
-    read_settings(NoSettings, "onnxruntime", opening.settings)
     name = cpu_model(bundle)
     return OnnxRuntimeEngine(bundle.path / name, content=bundle.content(name))
 
@@ -93,3 +92,6 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         self._session = None
+
+
+SPEC = EngineSpec(open_cpu, "the CPU engine", "onnxruntime", "cpu")

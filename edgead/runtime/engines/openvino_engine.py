@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
 from edgead.errors import BundleError, DeviceError, require
-from edgead.runtime.engines import Opening, cpu_model, first_line, read_settings
+from edgead.runtime.engines import EngineSpec, Opening, cpu_model, first_line
 from edgead.runtime.engines.onnx_nodes import describe_refusal
 
 
@@ -32,14 +32,12 @@ class OpenVinoSettings:
 
 def open_exact(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
     """Open a bundle with arithmetic in float32, which gives the golden outputs."""
-    settings = read_settings(OpenVinoSettings, "openvino", opening.settings)
-    return _open(bundle, "f32", "openvino-cpu", settings.hint, opening.batch)
+    return _open(bundle, "f32", "openvino-cpu", opening.settings.hint, opening.batch)
 
 
 def open_bf16(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
     """Open a bundle with arithmetic in bfloat16 where the CPU has it: faster with AMX, and less exact."""
-    settings = read_settings(OpenVinoSettings, "openvino-bf16", opening.settings)
-    return _open(bundle, "bf16", "openvino-cpu-bf16", settings.hint, opening.batch)
+    return _open(bundle, "bf16", "openvino-cpu-bf16", opening.settings.hint, opening.batch)
 
 
 def _open(bundle: Bundle, arithmetic: str, name: str, hint: str, batch: int) -> OpenVinoEngine:
@@ -125,3 +123,7 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         self._requests, self._compiled = [], None
+
+
+SPEC = EngineSpec(open_exact, "the faster engine on many x86 CPUs", "openvino", "cpu", OpenVinoSettings)
+BF16_SPEC = EngineSpec(open_bf16, "OpenVINO in bfloat16, less exact", "openvino", "cpu", OpenVinoSettings, exact=False)

@@ -20,7 +20,7 @@ from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
 from edgead.files import file_lock, sha256, write_json
 from edgead.home import cache_folder
-from edgead.runtime.engines.cuda import Gpu
+from edgead.machine import Gpu
 from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings, is_strong, trtexec_line
 from edgead.runtime.engines.tensorrt_process import build_in_process, disk_error
 

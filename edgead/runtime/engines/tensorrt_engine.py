@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
 from edgead.errors import BundleError, ConfigError, DeviceError, MissingDependencyError, is_installed, require
-from edgead.runtime.engines import Opening, read_settings, split_batch
-from edgead.runtime.engines.cuda import Cuda, Gpu, find_gpu
+from edgead.machine import Gpu, find_gpu
+from edgead.runtime.engines import EngineSpec, Opening, split_batch
+from edgead.runtime.engines.cuda import Cuda
 from edgead.runtime.engines.tensorrt_build import BuildSettings
 from edgead.runtime.engines.tensorrt_cache import find_plan
 from edgead.runtime.engines.tensorrt_logger import last_error, make_logger, memory_error
@@ -61,7 +62,7 @@ def open_tensorrt(bundle: Bundle, opening: Opening) -> TensorRtEngine:
         BundleError: TensorRT cannot read the graph.
         DeviceError: no driver or GPU, or TensorRT fails.
     """
-    settings = read_settings(TensorRtSettings, "tensorrt", opening.settings)
+    settings: TensorRtSettings = opening.settings
     gpu, trt = find_tensorrt()
     if settings.plan:
         return _start(_read_plan(Path(settings.plan)), bundle, settings, trt)
@@ -292,3 +293,14 @@ class _DeviceBuffers:
         self._cuda.synchronize()
         np.copyto(scores, self._host["scores"][:count])
         np.copyto(maps, self._host["maps"][:count])
+
+
+SPEC = EngineSpec(
+    open_tensorrt,
+    "TensorRT on NVIDIA GPUs",
+    "tensorrt",
+    "tensorrt",
+    TensorRtSettings,
+    on_gpu=True,
+    require_device=find_gpu,
+)

@@ -54,6 +54,8 @@ def open_rejects(uri: str) -> RejectFolder:
 class RejectFolder(BaseSink):
     """For each reject the frame, the overlay and the result: ``TIME-SOURCE-FRAME{.png,.overlay.png,.json}``.
 
+    FRAME is ``report`` for a report about a source.
+
     Where frames have depth, its codes are in ``.depth.png``. SOURCE is the end of the source's name in ASCII letters
     and digits, followed by a hash of the result's id, so that no two rejects get one name. A reject is there whole or
     not at all.
@@ -143,9 +145,10 @@ def _stem_of(result: Result) -> str:
     if not re.fullmatch(r"\d{8}T\d{6,}", moment):
         moment = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
     source = re.sub(r"[^A-Za-z0-9]+", "_", result.source_id).strip("_")[-40:]
+    frame = "report" if result.frame_id is None else f"{result.frame_id:08d}"
     identity = result.id or f"{result.source_id} {result.captured_at} {result.t_capture}"
     code = hashlib.sha256(identity.encode("utf-8", "backslashreplace")).hexdigest()[:8]
-    return f"{moment}-{source}_{code}-{result.frame_id or 0:08d}"
+    return f"{moment}-{source}_{code}-{frame}"
 
 
 def _files_of(result: Result) -> dict[str, bytes]:

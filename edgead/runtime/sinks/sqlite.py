@@ -142,7 +142,7 @@ class SqliteSink(BaseSink):
     def write(self, result: Result) -> None:
         fields = result.to_dict()
         values = [fields["id"] or None, *(fields[name] for name in _COLUMNS[1:])]
-        self._rows.append((*map(_storable, values), json.dumps(fields)))
+        self._rows.append((*values, json.dumps(fields)))
 
     def flush(self) -> None:
         rows, self._rows = self._rows, []
@@ -154,8 +154,3 @@ class SqliteSink(BaseSink):
 
     def close(self) -> None:
         self._connection.close()
-
-
-def _storable(value: object) -> object:
-    """Return text that SQLite takes: a file name that is not UTF-8 has characters which it refuses."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -1,4 +1,13 @@
-"""The methods there are. A new one is a file or a folder here and a line in `METHODS`."""
+"""The methods. A new one is a folder here, of the same layout as the others, and a line in `METHODS`.
+
+NAME/config.py            the configuration, a frozen dataclass; its defaults are the published training
+NAME/network.py           the network, with the published module and parameter names
+NAME/losses.py            what training minimises, where the network's own `forward` does not say
+NAME/examples.py          training examples, where they are more than a good image with an anomaly on it
+NAME/reference_model.py   frames to scores and maps as published
+NAME/export_model.py      the same in fewer and faster operations
+NAME/method.py            the `Method`: stages, presets, card and published checkpoints
+"""
 
 from __future__ import annotations
 
@@ -9,8 +18,8 @@ from edgead.errors import ConfigError
 from edgead.train.method import Method
 
 METHODS = {
-    "draem": "edgead.train.methods.draem:Draem",
-    "differnet": "edgead.train.methods.differnet:Differnet",
+    "draem": "edgead.train.methods.draem.method:Draem",
+    "differnet": "edgead.train.methods.differnet.method:Differnet",
     "aand": "edgead.train.methods.aand.method:Aand",
     "transfusion": "edgead.train.methods.transfusion.method:Transfusion",
     "drept": "edgead.train.methods.drept.method:Drept",

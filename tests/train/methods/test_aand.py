@@ -15,8 +15,9 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from edgead.errors import ConfigError
-from edgead.export.parity import check_parity, run_reference
-from edgead.export.to_onnx import write_onnx
+from edgead.export.graph.to_onnx import write_onnx
+from edgead.export.inference import run_reference
+from edgead.export.parity import check_parity
 from edgead.metrics import rank
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import normalise
@@ -188,7 +189,7 @@ def test_the_matrix_form_is_interpolation_and_scipys_gaussian(side: int, cells: 
 
 def test_detector_is_the_published_scoring(fitted: Aand, frames: NDArray[np.uint8]) -> None:
     with torch.no_grad():
-        scores, maps = fitted.detector()(torch.from_numpy(frames))
+        scores, maps = fitted.reference_model()(torch.from_numpy(frames))
         expected = np.zeros((4, 65, 97))
         for t, s in zip(*fitted.network.eval().levels(normalise(torch.from_numpy(frames)))):
             distance = 1 - F.cosine_similarity(t, s)
@@ -198,13 +199,13 @@ def test_detector_is_the_published_scoring(fitted: Aand, frames: NDArray[np.uint
     assert torch.equal(scores, maps.amax(dim=(1, 2)))
 
 
-def test_the_deployable_graph_is_the_reference(fitted: Aand, frames: NDArray[np.uint8], tmp_path: Path) -> None:
-    reference = run_reference(fitted.detector(), frames)
+def test_the_export_model_is_the_reference(fitted: Aand, frames: NDArray[np.uint8], tmp_path: Path) -> None:
+    reference = run_reference(fitted.reference_model(), frames)
     with torch.no_grad():
-        scores, maps = fitted.deployable()(torch.from_numpy(frames))
+        scores, maps = fitted.export_model()(torch.from_numpy(frames))
     assert np.abs(scores.numpy() - reference.scores).max() < 1e-5
     assert np.abs(maps.numpy() - reference.maps).max() < 1e-5
-    write_onnx(fitted.deployable(), (65, 97), tmp_path / "model.onnx")
+    write_onnx(fitted.export_model(), (65, 97), tmp_path / "model.onnx")
     check_parity(reference, *OnnxRuntimeEngine(tmp_path / "model.onnx").infer(frames))
 
 
@@ -281,7 +282,7 @@ def test_official_state_dict_keys_and_sizes() -> None:
 def test_a_resnet_v2_teacher_halves_too() -> None:
     with torch.no_grad():
         method = small(0, "backbone=resnet50v2", "size=64")
-        scores, maps = method.deployable()(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+        scores, maps = method.export_model()(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
     assert scores.shape == (1,)
     assert maps.shape == (1, 64, 64)
 

@@ -16,17 +16,18 @@ from torch import nn
 
 from edgead.bundle import Golden
 from edgead.errors import ConfigError
-from edgead.export.calibration import measure_ranges
-from edgead.export.lower import Lowering
-from edgead.export.parity import check_parity, run_reference
-from edgead.export.precision import Ranges
-from edgead.export.to_onnx import OPSET, write_onnx
+from edgead.export.graph.to_onnx import OPSET, write_onnx
+from edgead.export.inference import run_reference
+from edgead.export.parity import check_parity
+from edgead.export.quantization.calibration import measure_ranges
+from edgead.export.quantization.int8 import Ranges
+from edgead.export.quantization.mixed_precision import GraphVariants
 from edgead.images import read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import the_core
 from edgead.train.describe import as_text, describe
 from edgead.train.fit import fit
-from edgead.train.method import Method, TrainingData, as_setting, config_from_dict, configure, reconfigure
+from edgead.train.method import Method, TrainingData, as_setting, configure, read_config, reconfigure
 from edgead.train.methods import METHODS, get_method
 from edgead.train.plots import draw_examples
 
@@ -74,7 +75,7 @@ def fitted(
 
 def test_shapes_types_and_values(fitted: tuple[Method, NDArray[np.uint8]]) -> None:
     method, normals = fitted
-    for module in (method.detector(), method.deployable()):
+    for module in (method.reference_model(), method.export_model()):
         with torch.inference_mode():
             scores, maps = module(torch.from_numpy(normals[:3]))
         assert scores.shape == (3,)
@@ -87,10 +88,10 @@ def test_shapes_types_and_values(fitted: tuple[Method, NDArray[np.uint8]]) -> No
 
 def test_the_graph_is_the_network(fitted: tuple[Method, NDArray[np.uint8]], tmp_path: Path) -> None:
     method, normals = fitted
-    write_onnx(method.deployable(), method.config.size, tmp_path / "model.onnx", channels=method.config.channels)
+    write_onnx(method.export_model(), method.config.size, tmp_path / "model.onnx", channels=method.config.channels)
     engine = OnnxRuntimeEngine(tmp_path / "model.onnx")
     together = engine.infer(normals)
-    check_parity(run_reference(method.detector(), normals), *together)
+    check_parity(run_reference(method.reference_model(), normals), *together)
     alone = engine.infer(normals[2:3])
     assert np.allclose(alone[0], together[0][2:3], atol=1e-5)
     assert np.allclose(alone[1], together[1][2:3], atol=1e-5)
@@ -114,7 +115,7 @@ def lively(fitted: Method) -> tuple[Method, NDArray[np.uint8]]:
         shape = (height // grain + 1, width // grain + 1, method.config.channels)
         noise = rng.integers(0, 256, shape).repeat(grain, 0).repeat(grain, 1)
         frames.append(noise[:height, :width] * strength // 255 + rng.integers(0, 256 - strength))
-    detector = method.detector()
+    detector = method.reference_model()
     norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -135,8 +136,12 @@ def traced(
     """The graph, its tensors' ranges, and what the network gives."""
     method, frames = lively(fitted[0])
     path = tmp_path_factory.mktemp("traced") / "model.onnx"
-    write_onnx(method.deployable(), method.config.size, path, method.sensitive, method.config.channels)
-    return onnx.load(path), measure_ranges(path, frames, "minmax", iter), run_reference(method.detector(), frames)
+    write_onnx(method.export_model(), method.config.size, path, method.sensitive, method.config.channels)
+    return (
+        onnx.load(path),
+        measure_ranges(path, frames, "minmax", iter),
+        run_reference(method.reference_model(), frames),
+    )
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("fp16", 0.05), ("int8", 0.35), ("int8-fp16", 0.35)])
@@ -145,7 +150,7 @@ def test_lower_precisions_are_the_network_up_to_their_rounding(
 ) -> None:
     """Root mean square errors of maps and scores on every engine, relative to what these vary by: 1 is a constant's."""
     model, ranges, reference = traced
-    lowering = Lowering(model, ranges, precision)
+    lowering = GraphVariants(model, ranges, precision)
     found = {}
     for form, make in lowering.judged().items():
         if precision == "int8-fp16" and form == "model.cpu.onnx":
@@ -167,7 +172,7 @@ def test_the_graph_has_the_one_signature_and_no_leftovers(
     fitted: tuple[Method, NDArray[np.uint8]], tmp_path: Path
 ) -> None:
     method, _ = fitted
-    write_onnx(method.deployable(), method.config.size, tmp_path / "model.onnx", channels=method.config.channels)
+    write_onnx(method.export_model(), method.config.size, tmp_path / "model.onnx", channels=method.config.channels)
     model = onnx.load(tmp_path / "model.onnx")
 
     def form(value: Any) -> tuple[str, int, list[Any]]:
@@ -203,7 +208,7 @@ def test_training_changes_weights_and_deploying_does_not(fitted: tuple[Method, N
     fresh = untrained(method)
     before = {key: value.clone() for key, value in method.network.state_dict().items()}
     assert any(not torch.equal(value, fresh.network.state_dict()[key]) for key, value in before.items())
-    method.deployable()
+    method.export_model()
     assert all(torch.equal(value, before[key]) for key, value in method.network.state_dict().items())
 
 
@@ -240,7 +245,7 @@ def test_presets_and_configuration_survive_json(name: str) -> None:
     for preset in kind.presets:
         config = configure(kind, preset)
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in config.__dict__.items()}
-        assert config_from_dict(kind, values) == config
+        assert read_config(kind, values) == config
 
 
 @pytest.mark.parametrize(
@@ -282,7 +287,7 @@ def test_unknown_names_are_corrected() -> None:
 @pytest.mark.parametrize("name", list(METHODS))
 def test_settings_at_export(name: str) -> None:
     kind = get_method(name)
-    values = dataclasses.asdict(configure(kind, "nano"))
+    values = configure(kind, "nano")
     assert reconfigure(kind, values, [], "export") == values
     with pytest.raises(ConfigError, match="size was decided when the run was started"):
         reconfigure(kind, values, ["size=64"], "export")
@@ -291,10 +296,10 @@ def test_settings_at_export(name: str) -> None:
     for setting in kind.export_settings:
         method, _ = small(name)
         before = {key: value.shape for key, value in method.network.state_dict().items()}
-        stored, given = dataclasses.asdict(method.config), f"{setting}={type(values[setting])(1)}"
+        stored, given = method.config, f"{setting}={type(getattr(values, setting))(1)}"
         changed = reconfigure(kind, stored, [given], "export")
         assert changed != stored
-        after = kind(config_from_dict(kind, changed)).network.state_dict()
+        after = kind(changed).network.state_dict()
         assert {key: value.shape for key, value in after.items()} == before  # the weights still fit
 
 

@@ -16,23 +16,18 @@ from scipy.linalg import lstsq
 from torch import nn
 
 from edgead.errors import ConfigError
-from edgead.export.parity import check_parity, run_reference
-from edgead.export.to_onnx import write_onnx
+from edgead.export.graph.to_onnx import write_onnx
+from edgead.export.inference import run_reference
+from edgead.export.parity import check_parity
 from edgead.metrics import rank
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import Backbone, normalise
 from edgead.train.fit import fit
 from edgead.train.method import Arrays, TrainingData, configure
-from edgead.train.methods.differnet import (
-    Coupling,
-    Differnet,
-    DiffernetConfig,
-    DiffernetNetwork,
-    Flow,
-    Permutation,
-    rotate_frame,
-    rotation_index,
-)
+from edgead.train.methods.differnet.config import DiffernetConfig
+from edgead.train.methods.differnet.method import Differnet
+from edgead.train.methods.differnet.network import Coupling, DiffernetNetwork, Flow, Permutation
+from edgead.train.methods.differnet.rotation import rotate_frame, rotation_index
 
 SMALL = ["size=64x96", "blocks=2", "hidden=8", "views=3", "cached_views=4", "steps=3", "batch_size=2"]
 
@@ -165,7 +160,7 @@ def test_the_graph_is_the_published_score(fitted: Differnet, frames: NDArray[np.
     """Rotate on the host, score every view by itself, average: what the one batched graph must give."""
     network = fitted.network.eval()
     with torch.no_grad():
-        scores, _ = fitted.detector()(torch.from_numpy(frames))
+        scores, _ = fitted.reference_model()(torch.from_numpy(frames))
         for frame, score in zip(frames, scores):
             squares = []
             for angle in (0, 120, 240):
@@ -182,7 +177,7 @@ def test_the_score_is_monotone_in_z() -> None:
         nn.init.zeros_(parameter)
     frame = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8))
     with torch.no_grad():
-        once = method.detector()(frame)[0].expm1()
+        once = method.reference_model()(frame)[0].expm1()
         for layer in (module for module in method.network.feature_extractor.modules() if isinstance(module, nn.Conv2d)):
             last = layer
         expands = [
@@ -193,14 +188,14 @@ def test_the_score_is_monotone_in_z() -> None:
             layer.weight *= 2
             assert layer.bias is not None
             layer.bias *= 2
-        assert float(method.detector()(frame)[0].expm1()) == pytest.approx(4 * float(once), rel=1e-4)
+        assert float(method.reference_model()(frame)[0].expm1()) == pytest.approx(4 * float(once), rel=1e-4)
 
 
 def test_the_map_adds_up_to_the_scores_rise(frames: NDArray[np.uint8]) -> None:
     method = small(0, "views=1", "scales=1", "map_sigma=0")
     torch.manual_seed(1)
     method.network.reference.copy_(torch.rand(512))
-    detector = method.detector()
+    detector = method.reference_model()
     with torch.no_grad():
         _, maps = detector(torch.from_numpy(frames))
         y = method.network.pooled(normalise(torch.from_numpy(frames)))
@@ -222,7 +217,7 @@ def test_the_map_shows_the_place_whichever_way_views_are_turned(views: int) -> N
         plain = np.stack([rotate_frame(frames[0], angle) for angle in method.config.angles()])
         method.network.reference.copy_(method.network.pooled(normalise(torch.from_numpy(plain))).mean(0))
         frames[0, 30:54, 70:102] = np.random.default_rng(0).integers(0, 256, (24, 32, 3))
-        _, maps = method.detector()(torch.from_numpy(frames))
+        _, maps = method.reference_model()(torch.from_numpy(frames))
     weight = (maps[0] - maps[0].median()).clamp(min=0).double() ** 2
     rows, columns = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
     assert abs(float((weight * rows).sum() / weight.sum()) - 41.5) < 12
@@ -230,9 +225,9 @@ def test_the_map_shows_the_place_whichever_way_views_are_turned(views: int) -> N
 
 
 def test_parity_of_the_exported_graph(fitted: Differnet, frames: NDArray[np.uint8], tmp_path: Path) -> None:
-    write_onnx(fitted.deployable(), (64, 96), tmp_path / "model.onnx")
+    write_onnx(fitted.export_model(), (64, 96), tmp_path / "model.onnx")
     engine = OnnxRuntimeEngine(tmp_path / "model.onnx")
-    check_parity(run_reference(fitted.detector(), frames), *engine.infer(frames))
+    check_parity(run_reference(fitted.reference_model(), frames), *engine.infer(frames))
     same = engine.infer(np.stack([frames[0], frames[0]]))
     assert same[0][0] == same[0][1]
 
@@ -362,7 +357,7 @@ def test_squares_against_circles(tmp_path: Path) -> None:
     fit(method, method.stages(TrainingData(normals)), tmp_path, seed=0, device="cpu")
     test = np.stack([draw(index >= 8) for index in range(16)])
     with torch.no_grad():
-        scores, _ = method.detector()(torch.from_numpy(test))
+        scores, _ = method.reference_model()(torch.from_numpy(test))
     assert rank(np.arange(16) >= 8, scores.numpy()).auroc() == 1.0
 
 

@@ -13,18 +13,14 @@ from torch import nn
 
 from edgead import metrics
 from edgead.errors import ConfigError
-from edgead.export.parity import run_reference
+from edgead.export.inference import run_reference
 from edgead.train.fit import fit
 from edgead.train.method import TrainingData
-from edgead.train.methods.draem import (
-    Deployable,
-    Detector,
-    DiscriminativeNetwork,
-    Draem,
-    DraemConfig,
-    DraemNetwork,
-    ReconstructiveNetwork,
-)
+from edgead.train.methods.draem.config import DraemConfig
+from edgead.train.methods.draem.export_model import ExportModel
+from edgead.train.methods.draem.method import Draem
+from edgead.train.methods.draem.network import DiscriminativeNetwork, DraemNetwork, ReconstructiveNetwork
+from edgead.train.methods.draem.reference_model import ReferenceModel
 
 
 def settle_batch_norms(network: nn.Module) -> None:
@@ -106,19 +102,19 @@ def test_score_is_the_maximum_of_the_windowed_mean() -> None:
     single[0, 30, 40] = 1
     frames = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
     for probability, expected in ((ones, 1.0), (single, 1 / 441)):
-        scores, maps = Detector(Fixed(probability))(frames)  # type: ignore[arg-type]
+        scores, maps = ReferenceModel(Fixed(probability))(frames)  # type: ignore[arg-type]
         assert float(scores) == pytest.approx(expected, abs=1e-6)
         assert torch.allclose(maps, probability, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 96)])
-def test_the_deployable_graph_equals_the_published_inference(size: tuple[int, int]) -> None:
+def test_the_export_model_equals_the_published_inference(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     network = DraemNetwork(DraemConfig(size=size, reconstructive_width=4, discriminative_width=4)).eval()
     settle_batch_norms(network)
     frames = torch.randint(0, 256, (3, *size, 3), dtype=torch.uint8)
     with torch.no_grad():
-        expected, actual = Detector(network)(frames), Deployable(network, size)(frames)
+        expected, actual = ReferenceModel(network)(frames), ExportModel(network, size)(frames)
     assert expected[1].std() > 0
     for a, b in zip(expected, actual):
         assert torch.allclose(a, b, atol=1e-6)
@@ -134,7 +130,7 @@ def test_the_input_is_bgr_in_0_to_1() -> None:
             seen.append(image)
             return super().logits(image)
 
-    Detector(Spy(torch.zeros(1, 64, 64)))(frames)  # type: ignore[arg-type]
+    ReferenceModel(Spy(torch.zeros(1, 64, 64)))(frames)  # type: ignore[arg-type]
     assert seen[0].shape == (1, 3, 64, 64)
     assert seen[0].amax(dim=(0, 2, 3)).tolist() == [1, 0, 0]
 
@@ -197,7 +193,7 @@ def test_it_overfits_a_toy_set(tmp_path: Path) -> None:
     fit(method, method.stages(TrainingData(normals)), tmp_path, seed=0, device="cpu")
     rng = np.random.default_rng(1)
     examples = [method.example(TrainingData(normals), rng) for _ in range(16)]
-    anomalous = run_reference(method.detector(), np.stack([example["frame"] for example in examples]))
+    anomalous = run_reference(method.reference_model(), np.stack([example["frame"] for example in examples]))
     masks = np.stack([example["mask"] for example in examples])
     assert metrics.rank(masks, anomalous.maps).auroc() > 0.9  # 0.92 and 0.94 with one thread and two
     with torch.no_grad():

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from edgead import metrics
 from edgead.errors import CheckpointError, ConfigError, DataError
-from edgead.export.parity import run_reference
+from edgead.export.inference import run_reference
 from edgead.train.fit import fit
-from edgead.train.method import Lesson, Source, TrainingData
+from edgead.train.method import Donor, Pretraining, TrainingData
 from edgead.train.methods.drept.config import DreptConfig
-from edgead.train.methods.drept.deploy import Deployable, Detector
-from edgead.train.methods.drept.lesson import DefectFit, SourceNetwork, remove, to_frames
+from edgead.train.methods.drept.export_model import ExportModel
 from edgead.train.methods.drept.method import Drept, transfer
 from edgead.train.methods.drept.mixture import (
     MixtureParameters,
@@ -34,7 +33,9 @@ from edgead.train.methods.drept.mixture import (
     to_tensors,
     vary,
 )
-from edgead.train.methods.drept.network import Discriminator, UNet, check_size, planes
+from edgead.train.methods.drept.network import Discriminator, UNet, check_size, preprocess
+from edgead.train.methods.drept.pretraining import DefectFit, DonorNetwork, remove, to_frames
+from edgead.train.methods.drept.reference_model import ReferenceModel
 
 SIZE = (64, 96)
 
@@ -359,38 +360,38 @@ TOY = DreptConfig(
 )
 
 
-def toy_source() -> Source:
+def toy_source() -> Donor:
     rng = np.random.default_rng(0)
-    return Source("stripes", stripes(rng, 6), scratched(rng, stripes(rng, 5))[0])
+    return Donor("stripes", stripes(rng, 6), scratched(rng, stripes(rng, 5))[0])
 
 
-def toy_lesson() -> Lesson:
+def toy_pretraining() -> Pretraining:
     torch.manual_seed(0)
-    return Drept(TOY).lesson(toy_source())
+    return Drept(TOY).pretraining(toy_source())
 
 
-def test_a_lesson_gives_mixtures_of_all_defects(tmp_path: Path) -> None:
-    lesson = toy_lesson()
-    before = {name: value.clone() for name, value in lesson.network.state_dict().items()}
-    fit(lesson, lesson.stages, tmp_path, seed=0, device="cpu")
-    learned = lesson.learned()
+def test_a_pretraining_gives_mixtures_of_all_defects(tmp_path: Path) -> None:
+    pretraining = toy_pretraining()
+    before = {name: value.clone() for name, value in pretraining.network.state_dict().items()}
+    fit(pretraining, pretraining.stages, tmp_path, seed=0, device="cpu")
+    learned = pretraining.transferred()
     assert learned["colour"].shape == (5, 5, 3)
     assert all(value.dtype == np.float32 for value in learned.values())
     for part in ("generator", "discriminator", "defects"):
         assert any(
             not torch.equal(value, before[name])
-            for name, value in lesson.network.state_dict().items()
+            for name, value in pretraining.network.state_dict().items()
             if name.startswith(part) and "running" not in name
         ), part
-    rows = lesson.picture()
+    rows = pretraining.picture()
     assert [row.shape for row in rows] == [(5, 64, 64, 3)] * 4
     assert np.array_equal(rows[0], toy_source().anomalies)
 
 
 def test_the_discriminators_turn_leaves_the_generator_alone() -> None:
-    lesson = toy_lesson()
-    module, network = lesson.stages[0].module, lesson.network
-    assert isinstance(network, SourceNetwork)
+    pretraining = toy_pretraining()
+    module, network = pretraining.stages[0].module, pretraining.network
+    assert isinstance(network, DonorNetwork)
     frames = torch.from_numpy(toy_source().normals[:4])
     batch = {"normal": frames, "anomaly": frames}
     torch.stack(list(module(batch, "discriminator").values())).sum().backward()
@@ -400,7 +401,7 @@ def test_the_discriminators_turn_leaves_the_generator_alone() -> None:
     torch.stack(list(losses.values())).sum().backward()
     assert all(weight.grad is not None for weight in network.generator.parameters())
     network.eval()
-    made = network.generator(planes(frames)).detach()
+    made = network.generator(preprocess(frames)).detach()
     assert made.abs().max() <= 1
 
 
@@ -411,7 +412,7 @@ def test_mixtures_lie_where_the_defect_is() -> None:
     bad, masks = scratched(rng, clean)
     torch.manual_seed(0)
     defects = MixtureParameters(2, 10)
-    fit_mixtures(defects, planes(torch.from_numpy(clean)), planes(torch.from_numpy(bad)), 200, rate=5e-2)
+    fit_mixtures(defects, preprocess(torch.from_numpy(clean)), preprocess(torch.from_numpy(bad)), 200, rate=5e-2)
     with torch.no_grad():
         opacity = opacities(defects(), (64, 64)).sum(dim=1)
     assert metrics.rank(masks, opacity.numpy()).auroc() > 0.95
@@ -425,10 +426,10 @@ def test_removal_takes_scratches_away(tmp_path: Path) -> None:
     anomalies, masks = scratched(rng, clean)
     torch.manual_seed(0)
     config = DreptConfig(**{**TOY.__dict__, "removal_steps": 200, "identity_weight": 10.0})
-    lesson = Drept(config).lesson(Source("stripes", stripes(rng, 60), anomalies))
-    fit(lesson, lesson.stages[:1], tmp_path, seed=0, device="cpu")
-    assert isinstance(lesson.network, SourceNetwork)
-    removed = to_frames(remove(lesson.network, anomalies)).astype(np.float32)
+    pretraining = Drept(config).pretraining(Donor("stripes", stripes(rng, 60), anomalies))
+    fit(pretraining, pretraining.stages[:1], tmp_path, seed=0, device="cpu")
+    assert isinstance(pretraining.network, DonorNetwork)
+    removed = to_frames(remove(pretraining.network, anomalies)).astype(np.float32)
     inside, before = (np.abs(frames[masks] - clean[masks]).mean() for frames in (removed, anomalies.astype(np.float32)))
     assert inside < 0.5 * before
     assert np.abs(removed - clean)[~masks].mean() < 0.06 * before
@@ -443,18 +444,18 @@ def test_it_learns_from_random_mixtures_and_finds_scratches(tmp_path: Path) -> N
     fit(method, method.stages(data), tmp_path, seed=0, device="cpu")
     drawn = [method.example(TrainingData(stripes(rng, 1)), rng) for _ in range(24)]
     masks = np.stack([example["mask"] for example in drawn])
-    made = run_reference(method.detector(), np.stack([example["frame"] for example in drawn]))
+    made = run_reference(method.reference_model(), np.stack([example["frame"] for example in drawn]))
     assert metrics.rank(masks, made.maps).auroc() > 0.85
-    good = run_reference(method.detector(), stripes(rng, 12))
-    bad = run_reference(method.detector(), scratched(rng, stripes(rng, 12))[0])
+    good = run_reference(method.reference_model(), stripes(rng, 12))
+    bad = run_reference(method.reference_model(), scratched(rng, stripes(rng, 12))[0])
     labels = np.repeat([False, True], 12)
     assert metrics.rank(labels, np.concatenate([good.scores, bad.scores])).auroc() > 0.8
 
 
 def test_examples_come_from_the_sources() -> None:
-    """A source with one opaque red blob makes red examples; without hue and shift they are that blob."""
+    """A donor with one opaque red blob makes red examples; without hue and shift they are that blob."""
     config = DreptConfig(**{**TOY.__dict__, "hue_degrees": 0.0, "shift": 0.0})
-    data = TrainingData(np.zeros((2, 64, 64, 3), np.uint8), sources=(to_arrays(blob(0, 0, 0.2, (1, -1, -1), 0.9)),))
+    data = TrainingData(np.zeros((2, 64, 64, 3), np.uint8), donors=(to_arrays(blob(0, 0, 0.2, (1, -1, -1), 0.9)),))
     example = Drept(config).example(data, np.random.default_rng(0))
     assert example["frame"][32, 32].tolist() == pytest.approx([0, 0, 230], abs=2)
     assert example["mask"][32, 32]
@@ -466,11 +467,11 @@ def test_defects_that_cannot_be_seen_give_no_examples() -> None:
     """Black on black. With a red one beside them half of the draws show something, and every example does."""
     black, red = (to_arrays(blob(0, 0, 0.2, colour, 0.9)) for colour in ((-1, -1, -1), (1, -1, -1)))
     method = Drept(DreptConfig(**{**TOY.__dict__, "hue_degrees": 0.0, "shift": 0.0}))
-    invisible = TrainingData(np.zeros((2, 64, 64, 3), np.uint8), sources=(black,))
+    invisible = TrainingData(np.zeros((2, 64, 64, 3), np.uint8), donors=(black,))
     assert method.visible(invisible, np.random.default_rng(0)) == 0
     with pytest.raises(DataError, match=r"None of 200 defects can be seen(?s:.*)seen_change.*learned\.png"):
         method.example(invisible, np.random.default_rng(0))
-    both = TrainingData(invisible.normals, sources=(black, red))
+    both = TrainingData(invisible.normals, donors=(black, red))
     assert 0.3 < method.visible(both, np.random.default_rng(0)) < 0.7
     rng = np.random.default_rng(0)
     assert all(method.example(both, rng)["mask"][32, 32] for _ in range(20))
@@ -481,7 +482,7 @@ def test_the_share_of_images_without_a_defect_is_logged(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     method = Drept(TOY)
-    data = TrainingData(np.zeros((2, 64, 64, 3), np.uint8), sources=(to_arrays(blob(0, 0, 0.2, (-1, -1, -1), 0.9)),))
+    data = TrainingData(np.zeros((2, 64, 64, 3), np.uint8), donors=(to_arrays(blob(0, 0, 0.2, (-1, -1, -1), 0.9)),))
     config = DreptConfig(**{**TOY.__dict__, "hue_degrees": 0.0})
     method = Drept(config)
     fit(method, method.stages(data), tmp_path, seed=0, device="cpu")
@@ -492,7 +493,7 @@ def test_the_share_of_images_without_a_defect_is_logged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("window", [1, 5])
 @pytest.mark.parametrize("size", [(64, 64), (128, 160)])
-def test_the_deployable_graph_equals_the_published_inference(size: tuple[int, int], window: int) -> None:
+def test_the_export_model_equals_the_published_inference(size: tuple[int, int], window: int) -> None:
     torch.manual_seed(0)
     network = UNet(1, 4, size).eval()
     for module in network.modules():
@@ -500,9 +501,9 @@ def test_the_deployable_graph_equals_the_published_inference(size: tuple[int, in
             module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
             module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
     frames = torch.randint(0, 256, (3, *size, 3), dtype=torch.uint8)
-    deployable = Deployable(network, window).eval()
+    deployable = ExportModel(network, window).eval()
     with torch.no_grad():
-        expected, actual = Detector(network, window).eval()(frames), deployable(frames)
+        expected, actual = ReferenceModel(network, window).eval()(frames), deployable(frames)
     assert expected[1].std() > 1e-4
     for a, b in zip(expected, actual):
         assert torch.allclose(a, b, atol=1e-6)
@@ -515,4 +516,4 @@ def test_the_deployable_graph_equals_the_published_inference(size: tuple[int, in
 def test_the_input_is_rgb_in_minus_1_to_1() -> None:
     frames = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
     frames[..., 0] = 255  # blue
-    assert planes(frames).amax(dim=(0, 2, 3)).tolist() == [-1, -1, 1]
+    assert preprocess(frames).amax(dim=(0, 2, 3)).tolist() == [-1, -1, 1]

@@ -13,21 +13,22 @@ from test_contract import SMALL, small
 from edgead.bundle import MODEL
 from edgead.console import Console
 from edgead.errors import BundleError
-from edgead.export.calibration import measure_ranges
-from edgead.export.graph_rules import check_graph
-from edgead.export.lower import Lowering
-from edgead.export.precision import overflowing, to_half, to_int8
-from edgead.export.to_onnx import write_onnx
+from edgead.export.graph.tensorrt_rules import check_graph
+from edgead.export.graph.to_onnx import write_onnx
+from edgead.export.quantization.calibration import measure_ranges
+from edgead.export.quantization.float16 import overflowing, to_float16
+from edgead.export.quantization.int8 import to_int8
+from edgead.export.quantization.mixed_precision import GraphVariants
 from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings
 from edgead.runtime.engines.tensorrt_process import build_in_process
 
 Graph = onnx.ModelProto
 FORMS: dict[str, tuple[Callable[[Graph, dict[str, tuple[float, float]]], Graph], set[str]]] = {
     "fp32": (lambda graph, ranges: graph, set()),
-    "fp16": (lambda graph, ranges: to_half(graph, overflowing(graph, ranges)), set()),
+    "fp16": (lambda graph, ranges: to_float16(graph, overflowing(graph, ranges)), set()),
     "int8": (lambda graph, ranges: to_int8(graph, ranges, [], "tensorrt"), set()),
     "int8-fp16": (
-        lambda graph, ranges: to_half(to_int8(graph, ranges, [], "compact"), overflowing(graph, ranges)),
+        lambda graph, ranges: to_float16(to_int8(graph, ranges, [], "compact"), overflowing(graph, ranges)),
         {"8.6", "8.x"},
     ),
 }
@@ -42,7 +43,7 @@ def exported(
     method, normals = small(request.param)
     path = tmp_path_factory.mktemp(request.param) / "model.onnx"
     config = method.config
-    write_onnx(method.deployable(), config.size, path, method.sensitive, config.channels)
+    write_onnx(method.export_model(), config.size, path, method.sensitive, config.channels)
     return path, config.size, config.channels, dict(measure_ranges(path, normals[:2], "minmax", lambda items: items))
 
 
@@ -86,7 +87,7 @@ def test_with_layers_handed_back_a_graph_keeps_the_rules_and_builds(
 ) -> None:
     """Every second layer in float32, so that INT8 and float32 meet in every way."""
     path, size, channels, ranges = exported
-    lowering = Lowering(onnx.load(path), ranges, precision)
+    lowering = GraphVariants(onnx.load(path), ranges, precision)
     kept = {name for names in list(lowering.layers().values())[1::2] for name in names}
     graph = lowering.shipped(kept)[MODEL]
     makers = {name: node.op_type for node in graph.graph.node for name in node.output}
@@ -104,7 +105,7 @@ def test_the_form_for_cpus_is_refused_by_the_rules_and_by_nvidia(
 ) -> None:
     method, normals = small("draem")
     path = tmp_path / "model.onnx"
-    write_onnx(method.deployable(), method.config.size, path, method.sensitive)
+    write_onnx(method.export_model(), method.config.size, path, method.sensitive)
     graph = to_int8(onnx.load(path), measure_ranges(path, normals[:2], "minmax", lambda items: items), [], "cpu")
     assert "of every version" in {refusal.versions for refusal in check_graph(graph)}
     onnx.save(graph, path)

@@ -14,19 +14,20 @@ from torch import Tensor, nn
 
 from edgead import metrics
 from edgead.errors import ConfigError, DataError
-from edgead.export.parity import check_parity, run_reference
-from edgead.export.to_onnx import write_onnx
+from edgead.export.graph.to_onnx import write_onnx
+from edgead.export.inference import run_reference
+from edgead.export.parity import check_parity
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.fit import fit
 from edgead.train.method import TrainingData, configure
 from edgead.train.methods.transfusion.config import TransfusionConfig
-from edgead.train.methods.transfusion.deployable import Deployable
-from edgead.train.methods.transfusion.detector import Detector
 from edgead.train.methods.transfusion.diffusion import FIRST, LAST, advance, blend, losses, schedule
 from edgead.train.methods.transfusion.examples import displacement, draw_example, to_frame, to_image, to_rgb
+from edgead.train.methods.transfusion.export_model import ExportModel
 from edgead.train.methods.transfusion.method import Transfusion, TransfusionNetwork
 from edgead.train.methods.transfusion.network import AttentionBlock, UNet
-from edgead.train.methods.transfusion.planes import to_depth
+from edgead.train.methods.transfusion.preprocessing import to_depth
+from edgead.train.methods.transfusion.reference_model import ReferenceModel
 from edgead.train.official import load_official
 
 SMALL = ["size=32x48", "attention_levels=1", "steps=2", "batch_size=2"]
@@ -295,7 +296,7 @@ def test_the_score_of_a_constant_mask(steps: int) -> None:
     config = TransfusionConfig(size=(32, 32), reverse_steps=steps)
     spy = Spy(0.3)
     frames = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
-    scores, maps = Detector(spy, config)(frames)  # type: ignore[arg-type]
+    scores, maps = ReferenceModel(spy, config)(frames)  # type: ignore[arg-type]
     assert float(scores) == pytest.approx(0.95 * 18 * 0.3 / 19, rel=1e-5)
     assert float(maps[0, 16, 16]) == pytest.approx(float(scores), rel=1e-5)
     assert float(maps[0, 0, 0]) == pytest.approx(float(scores) * 16 / 49, rel=1e-5)  # zeros outside
@@ -314,7 +315,7 @@ def test_the_reconstruction_counts_with_its_weight() -> None:
 
     frames = torch.full((1, 32, 32, 3), 255, dtype=torch.uint8)
     config = TransfusionConfig(size=(32, 32), reverse_steps=1, reconstruction_weight=0.5)
-    scores, _ = Detector(Grey(), config)(frames)  # type: ignore[arg-type]
+    scores, _ = ReferenceModel(Grey(), config)(frames)  # type: ignore[arg-type]
     change = (1 - (0 * 0.5 + 0.5)) ** 2  # x − (Δ/β)·x with Δ = β: nothing is left
     assert float(scores) == pytest.approx(0.5 * 18 / 19 + 0.5 * change, rel=1e-5)
 
@@ -326,7 +327,7 @@ def test_each_rewritten_part_is_exact(channels: int) -> None:
     config = TransfusionConfig(size=(16, 24), width=64, multipliers=(1, 2), attention_levels=(1,), reverse_steps=3)
     network = UNet(channels, 64, config.multipliers, config.attention_levels, config.blocks).eval()
     settle(network)
-    graph = Deployable(network, config)
+    graph = ExportModel(network, config)
     x, mask = torch.rand(2, channels, 16, 24) * 2 - 1, (torch.rand(2, 1, 16, 24) > 0.5).float()
     bgr = [2, 1, 0, *range(3, channels)]
     with torch.no_grad():
@@ -403,7 +404,7 @@ def test_depth_counts_in_the_map_as_published() -> None:
 
     frames = torch.full((1, 32, 32, 4), 1, dtype=torch.uint8)
     config = TransfusionConfig(size=(32, 32), depth=True, reverse_steps=1, reconstruction_weight=1.0)
-    scores, _ = Detector(Flat(), config)(frames)  # type: ignore[arg-type]
+    scores, _ = ReferenceModel(Flat(), config)(frames)  # type: ignore[arg-type]
     assert float(scores) == pytest.approx((-1 + 1.5) ** 2 / 4, rel=1e-4)  # x − (Δ/β)·(x + 1.5) with Δ = β
 
 
@@ -421,8 +422,8 @@ def test_the_graph_is_the_published_inference(settings: tuple[str, ...], tmp_pat
     channels = method.config.channels
     frames = np.random.default_rng(0).integers(0, 256, (3, *method.config.size, channels), dtype=np.uint8)
     frames[:, 5:20, 5:20, 3:] = 0
-    write_onnx(method.deployable(), method.config.size, tmp_path / "model.onnx", channels=channels)
-    reference = run_reference(method.detector(), frames)
+    write_onnx(method.export_model(), method.config.size, tmp_path / "model.onnx", channels=channels)
+    reference = run_reference(method.reference_model(), frames)
     assert reference.maps.std() > 1e-3
     check_parity(reference, *OnnxRuntimeEngine(tmp_path / "model.onnx").infer(frames))
 
@@ -431,14 +432,14 @@ def test_weights_are_shared_by_the_steps(tmp_path: Path) -> None:
     sizes = []
     for steps in (1, 3):
         method = small(f"reverse_steps={steps}", "multipliers=1,1", "attention_levels=")
-        write_onnx(method.deployable(), method.config.size, tmp_path / "model.onnx")
+        write_onnx(method.export_model(), method.config.size, tmp_path / "model.onnx")
         sizes.append((tmp_path / "model.onnx").stat().st_size)
     weights = sum(value.numel() * 4 for value in small("multipliers=1,1").network.parameters())
     assert sizes[1] - sizes[0] < 0.5 * weights
 
 
 def test_what_is_sensitive_is_there() -> None:
-    modules = dict(small().deployable().named_modules())
+    modules = dict(small().export_model().named_modules())
     assert all(name in modules for name in Transfusion.sensitive)
 
 
@@ -486,7 +487,7 @@ def test_it_overfits_a_toy_set(tmp_path: Path) -> None:
         )
         frames.append(to_frame(np.where(made.mask[:, :, None], made.anomaly, made.normal)))
         masks.append(made.mask)
-    found, good = (run_reference(method.detector(), each) for each in (np.stack(frames), normals))
+    found, good = (run_reference(method.reference_model(), each) for each in (np.stack(frames), normals))
     assert metrics.rank(np.stack(masks), found.maps).auroc() > 0.75  # its 7×7 mean is wide at this size
     scores = np.concatenate([good.scores, found.scores[np.any(masks, axis=(1, 2))]])
     assert metrics.rank(np.arange(len(scores)) >= len(normals), scores).auroc() > 0.9

@@ -6,5 +6,5 @@ amplified features of good images into a student that sees them through a bottle
 follow is anomalous. Module and parameter names are the published code's (the ResNet version), so its weights load;
 layers that it declares and never uses are left out.
 
-The order of reading: `method`, `config`, `network`, `losses`, `deploy`.
+The order of reading: `method`, `config`, `network`, `losses`, `reference_model`, `export_model`.
 """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgead.train.backbones import normalise
@@ -13,6 +15,7 @@ from edgead.train.methods.aand.network import TINY, AandNetwork, Teacher
 
 MASK_SHARE = 0.3
 """A patch counts as anomalous, or as foreground, from this share of its pixels on."""
+LEVELS = ("fine", "middle", "coarse")
 MOST_NORMAL, MOST_ANOMALOUS = 5000, 1000
 """Patches of a batch that are paired in the amplification loss."""
 
@@ -78,6 +81,14 @@ class Amplification(nn.Module):
         return {"gate": torch.stack(gate).sum(), "amplify": self.config.amplify_weight * torch.stack(amplify).sum()}
 
 
+@torch.no_grad()
+def teach(teacher: Teacher, frame: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """Return the amplified teacher's features of a frame ``[H, W, 3] uint8 BGR``: ``[h, w, C]`` for each level."""
+    device = next(teacher.parameters()).device
+    found = teacher.amplified(normalise(torch.from_numpy(frame[None]).to(device)))
+    return {level: each[0].permute(1, 2, 0).cpu().numpy() for level, each in zip(LEVELS, found)}
+
+
 class Distillation(nn.Module):
     """Stage II: the student learns the amplified teacher's features of good images."""
 
@@ -86,9 +97,12 @@ class Distillation(nn.Module):
         self.network, self.top = network, top
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss on ``frames [B, H, W, 3] uint8 BGR``."""
-        with torch.no_grad():
-            amplified = self.network.encoder_AT.amplified(normalise(batch["frames"]))
+        """Loss on ``frames [B, H, W, 3] uint8 BGR``, or on what `teach` made of them."""
+        if "frames" in batch:
+            with torch.no_grad():
+                amplified = self.network.encoder_AT.amplified(normalise(batch["frames"]))
+        else:
+            amplified = [batch[level].permute(0, 3, 1, 2) for level in LEVELS]
         student = self.network.decoder_ss(self.network.bn(amplified))
         losses = [distill_loss(t.float(), s.float(), self.top) for t, s in zip(amplified, student)]
         return {"distill": torch.stack(losses).sum()}

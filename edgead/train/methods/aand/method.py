@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from edgead.console import Track
+from edgead.train.feature_cache import FeatureCache, fingerprint, float32_bytes, pays
 from edgead.train.foreground import part_of
 from edgead.train.method import WITH_REPLACEMENT, Arrays, Card, Method, Official, Stage, TrainingData
 from edgead.train.methods.aand.config import AandConfig
-from edgead.train.methods.aand.deploy import Deployable, Detector
-from edgead.train.methods.aand.losses import Amplification, Distillation
+from edgead.train.methods.aand.export_model import ExportModel
+from edgead.train.methods.aand.losses import Amplification, Distillation, teach
 from edgead.train.methods.aand.network import AandNetwork
-from edgead.train.synthetic import synthesise
+from edgead.train.methods.aand.reference_model import ReferenceModel
+from edgead.train.synthetic import make_anomaly
 
 UNUSED = re.compile(r"encoder_AT\.(layer4|fc)\.|bn\.(conv4|bn4)\.|bn\..*memory")
 """Layers that the published code saves and never uses."""
@@ -111,7 +113,7 @@ class Aand(Method):
             number = rng.integers(len(normals))
             image, mask = normals[number].astype(np.float32), np.zeros(config.size, np.bool_)
             if rng.random() < config.anomaly_share:
-                image, mask = synthesise(rng, normals[number], data.textures, config.lowest_opacity, parts[number])
+                image, mask = make_anomaly(rng, normals[number], data.textures, config.lowest_opacity, parts[number])
                 image = image * np.float32(255)
             return {
                 "image": image,
@@ -119,12 +121,20 @@ class Aand(Method):
                 "foreground": parts[number][None].astype(np.float32),
             }
 
+        first, second = config.stage_steps(data.steps_in_epoch(config))
+        row = float32_bytes(*teacher.level_shapes)
+        cache = FeatureCache(data.cache) if pays(len(normals), row, second * config.batch_size) else None
+
         def draw_normal(rng: np.random.Generator) -> Arrays:
-            return {"frames": normals[rng.integers(len(normals))]}
+            number = int(rng.integers(len(normals)))
+            return {"frames": normals[number]} if cache is None else cache.row(number)
 
         def stage(name: str, module: nn.Module, sample: Callable[[np.random.Generator], Arrays], steps: int) -> Stage:
             def prepare(device: torch.device, track: Track) -> None:
                 amplifiers.requires_grad_(name == "amplify")
+                if name == "distill" and cache is not None:
+                    key = fingerprint(normals, teacher, {"method": "aand", "device": device.type})
+                    cache.fill(len(normals), key, lambda number: teach(teacher, normals[number]), track)
 
             def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
                 return torch.optim.Adam(parameters, lr=config.learning_rate, betas=(0.5, 0.999))
@@ -140,7 +150,6 @@ class Aand(Method):
                 prepare=prepare,
             )
 
-        first, second = config.stage_steps(data.steps_in_epoch(config))
         return [
             stage("amplify", Amplification(teacher, config), draw, first),
             stage("distill", Distillation(network, config.top_patches), draw_normal, second),
@@ -151,11 +160,11 @@ class Aand(Method):
         while not mask.any():
             number = int(rng.integers(len(data.normals)))
             part = part_of(data, number, self.config.foreground)
-            image, mask = synthesise(rng, data.normals[number], data.textures, self.config.lowest_opacity, part)
+            image, mask = make_anomaly(rng, data.normals[number], data.textures, self.config.lowest_opacity, part)
         return {"frame": np.round(image * 255).astype(np.uint8), "mask": mask}
 
-    def detector(self) -> nn.Module:
-        return Detector(self.network, self.config).eval()
+    def reference_model(self) -> nn.Module:
+        return ReferenceModel(self.network, self.config).eval()
 
-    def deployable(self) -> nn.Module:
-        return Deployable(self.network, self.config).eval()
+    def export_model(self) -> nn.Module:
+        return ExportModel(self.network, self.config).eval()

@@ -27,13 +27,13 @@ class DreptConfig(MethodConfig):
     source_width: int = 64
     """The same of the defect-removal network and its discriminator."""
     removal_steps: int = 10_000
-    """Optimiser steps of the defect removal, for each source."""
+    """Optimiser steps of the defect removal, for each donor."""
     identity_weight: float = 40.0
     """Weight of what the removal changes on good images, beside what the discriminator says."""
     components: int = 30
     """Gaussians in one defect."""
     defect_steps: int = 10_000
-    """Optimiser steps in which the defects of a source are fitted, all at once."""
+    """Optimiser steps in which the defects of a donor are fitted, all at once."""
     defect_learning_rate: float = 5e-3
     """Adam's step size for them."""
     unchanged_weight: float = 0.2
@@ -43,7 +43,7 @@ class DreptConfig(MethodConfig):
     shift: float = 1.0
     """A defect is shifted by up to this, in halves of the image, along either side."""
     random_extent: float = 1.0
-    """Without sources: random mixtures are shrunk, each by a factor between this and 1. The published ones (1) cover
+    """Without donors: random mixtures are shrunk, each by a factor between this and 1. The published ones (1) cover
     half of the image; small defects want small ones."""
     seen_change: float = 0.15
     """A Gaussian that changes the image by no more than this is left out; the image's range is 2."""

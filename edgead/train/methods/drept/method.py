@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgead.errors import ConfigError, DataError
-from edgead.train.method import Arrays, Batch, Card, Lesson, Method, Official, Source, Stage, TrainingData
+from edgead.train.method import Arrays, Batch, Card, Donor, Method, Official, Pretraining, Stage, TrainingData
 from edgead.train.methods.drept.config import DreptConfig
-from edgead.train.methods.drept.deploy import Deployable, Detector
-from edgead.train.methods.drept.lesson import BETAS, make_lesson, to_frames
+from edgead.train.methods.drept.export_model import ExportModel
 from edgead.train.methods.drept.mixture import (
     Mixtures,
     composite,
@@ -27,7 +26,9 @@ from edgead.train.methods.drept.mixture import (
     to_tensors,
     vary,
 )
-from edgead.train.methods.drept.network import SMALLEST, UNet, initialise, planes
+from edgead.train.methods.drept.network import SMALLEST, UNet, initialise, preprocess
+from edgead.train.methods.drept.pretraining import BETAS, make_pretraining, to_frames
+from edgead.train.methods.drept.reference_model import ReferenceModel
 
 LOOKED_AT = 100
 """Draws that tell how many defects can be seen."""
@@ -66,7 +67,7 @@ class Segmentation(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad(), torch.autocast(batch["frame"].device.type, enabled=False):
             mixtures = Mixtures(*(batch[name] for name in Mixtures._fields))
-            images, mask = transfer(planes(batch["frame"]), mixtures, self.config)
+            images, mask = transfer(preprocess(batch["frame"]), mixtures, self.config)
         logits = self.network(images).float()
         return {
             "segmentation": F.binary_cross_entropy_with_logits(logits, mask.float()),
@@ -89,10 +90,11 @@ FEWEST_LEVELS = 9
 
 
 class Drept(Method):
-    """DRepT. Without sources the defects are random mixtures, and it learns from good images alone."""
+    """DRepT. Without donors the defects are random mixtures, and it learns from good images alone."""
 
     name = "drept"
     takes_textures = False
+    takes_donors = True
     card = Card(
         title="DRepT",
         paper="Defect-representation transfer, IJCNN 2023 (IEEE 10191690)",
@@ -100,12 +102,12 @@ class Drept(Method):
         macs=6.1,
         published="no figure could be read",
         localises="segmentation network, at input resolution",
-        needs="good images, and real defects of other products (--source); without those, random ones are drawn",
-        protocol="Learns from the test anomalies of other categories (sources). Its figures are cross-category "
+        needs="good images, and real defects of other products (--donor); without those, random ones are drawn",
+        reporting_note="Learns from the test anomalies of other categories (donors). Its figures are cross-category "
         "transfer: not to be compared with methods that see good images alone.",
-        without_sources="Without --source the defects are random mixtures of Gaussians: one-class training.",
-        unseen="Count fainter changes as defects (--set seen_change=…, seen_opacity=…). Of a source, look at the "
-        "learned.png of the run that learned from it; learn longer (removal_steps, defect_steps) or leave it out.",
+        without_donors="Without --donor the defects are random mixtures of Gaussians: one-class training.",
+        visibility_hint="Count fainter changes as defects (--set seen_change=…, seen_opacity=…). Of a donor, look at "
+        "the learned.png of the run that learned from it; learn longer (removal_steps, defect_steps) or leave it out.",
     )
     Config = DreptConfig
     resume_settings = ("learning_rate", "defect_learning_rate")
@@ -141,12 +143,12 @@ class Drept(Method):
         self.network: UNet = UNet(1, config.width, config.size)
         self.network.apply(initialise)
 
-    def lesson(self, source: Source) -> Lesson:
-        return make_lesson(self.config, source)
+    def pretraining(self, donor: Donor) -> Pretraining:
+        return make_pretraining(self.config, donor)
 
     def stages(self, data: TrainingData) -> list[Stage]:
         config = self.config
-        defects = pool(data.sources) if data.sources else None
+        defects = pool(data.donors) if data.donors else None
 
         def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
             return torch.optim.Adam(parameters, lr=config.learning_rate, betas=BETAS)
@@ -164,7 +166,7 @@ class Drept(Method):
         ]
 
     def _draw(self, rng: np.random.Generator, data: TrainingData, defects: Arrays | None) -> Arrays:
-        """Draw a good image and a defect: any of all sources' with the same probability, varied; or a random one."""
+        """Draw a good image and a defect: any of all donors' with the same probability, varied; or a random one."""
         frame = data.normals[rng.integers(len(data.normals))]
         if defects is None:
             return {"frame": frame, **random_mixture(rng, self.config.components, self.config.random_extent)}
@@ -175,12 +177,12 @@ class Drept(Method):
         for made in self._made(data, rng, MOST_DRAWS):
             if made["mask"].any():
                 return made
-        raise DataError(f"None of {MOST_DRAWS} defects can be seen on these good images.\n{self.card.unseen}")
+        raise DataError(f"None of {MOST_DRAWS} defects can be seen on these good images.\n{self.card.visibility_hint}")
 
     def render(self, frame: NDArray[np.uint8], learned: Arrays, number: int) -> Arrays:
         defects = pool([learned])
         if not 0 <= number < len(defects["opacity"]):
-            raise ConfigError(f"The defects of this source are 0 to {len(defects['opacity']) - 1}; {number} is none.")
+            raise ConfigError(f"The defects of this donor are 0 to {len(defects['opacity']) - 1}; {number} is none.")
         return self._put(frame, pick(defects, number))
 
     def visible(self, data: TrainingData, rng: np.random.Generator) -> float:
@@ -188,7 +190,7 @@ class Drept(Method):
 
     def _made(self, data: TrainingData, rng: np.random.Generator, count: int) -> Iterator[Arrays]:
         """Yield what training makes of its draws: ``frame`` and ``mask``, empty where no defect can be seen."""
-        defects = pool(data.sources) if data.sources else None
+        defects = pool(data.donors) if data.donors else None
         for _ in range(count):
             drawn = self._draw(rng, data, defects)
             yield self._put(drawn["frame"], drawn)
@@ -196,11 +198,11 @@ class Drept(Method):
     def _put(self, frame: NDArray[np.uint8], mixture: Arrays) -> Arrays:
         """Put a mixture on a good image ``[H, W, 3] uint8 BGR``."""
         one = to_tensors({name: mixture[name][None] for name in Mixtures._fields})
-        image, mask = transfer(planes(torch.from_numpy(frame[None])), one, self.config)
+        image, mask = transfer(preprocess(torch.from_numpy(frame[None])), one, self.config)
         return {"frame": to_frames(image)[0], "mask": mask[0, 0].numpy()}
 
-    def detector(self) -> nn.Module:
-        return Detector(self.network, self.config.score_window).eval()
+    def reference_model(self) -> nn.Module:
+        return ReferenceModel(self.network, self.config.score_window).eval()
 
-    def deployable(self) -> nn.Module:
-        return Deployable(self.network, self.config.score_window).eval()
+    def export_model(self) -> nn.Module:
+        return ExportModel(self.network, self.config.score_window).eval()

@@ -145,6 +145,6 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def planes(frames: Tensor) -> Tensor:
+def preprocess(frames: Tensor) -> Tensor:
     """``[N, H, W, 3] uint8 BGR`` to ``[N, 3, H, W] float32`` RGB in [−1, 1]."""
     return frames.float().permute(0, 3, 1, 2).flip(1) / 127.5 - 1

@@ -9,7 +9,7 @@ from edgead.train.foreground import check_foreground
 from edgead.train.method import MethodConfig, decayed
 from edgead.train.methods.transfusion.diffusion import FIRST
 from edgead.train.methods.transfusion.network import NORM_GROUPS
-from edgead.train.methods.transfusion.planes import LEARNED
+from edgead.train.methods.transfusion.preprocessing import LEARNED
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class TransfusionConfig(MethodConfig):
             raise ConfigError(f"reverse_steps must lie between 1 and {FIRST}, not {self.reverse_steps}.")
 
     @property
-    def channels(self) -> int:
-        return 4 if self.depth else 3
+    def reads_depth(self) -> bool:
+        return self.depth
 
     def learning_rate_factor(self, step: int, steps: int) -> float:
         """Factor on the learning rate at a step, counted from 0."""

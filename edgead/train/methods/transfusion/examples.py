@@ -13,7 +13,7 @@ from edgead.images import Frame, Mask, cv2
 from edgead.train.method import Arrays
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.diffusion import COLOURS, LAST
-from edgead.train.methods.transfusion.planes import to_depth
+from edgead.train.methods.transfusion.preprocessing import to_depth
 from edgead.train.synthetic import Floats, Rng, anomaly_noise, augment_texture, foreign_picture, shuffled_patches
 
 THRESHOLD = 0.5

@@ -1,9 +1,4 @@
-"""TransFusion: a transparency-based diffusion model (Fučka, Zavrtanik, Skočaj, ECCV 2024).
-
-One U-Net sees an image and the mask that it found in the step before. It predicts the anomaly's appearance, the good
-appearance and a better mask; the anomaly is made a little more transparent, and so on. What the masks say on the way,
-and how much the image has changed at the end, is the map.
-"""
+"""TransFusion as a method of this package: its stage, presets and published checkpoints."""
 
 from __future__ import annotations
 
@@ -27,12 +22,12 @@ from edgead.train.method import (
     TrainingData,
 )
 from edgead.train.methods.transfusion.config import TransfusionConfig
-from edgead.train.methods.transfusion.deployable import Deployable
-from edgead.train.methods.transfusion.detector import Detector
 from edgead.train.methods.transfusion.diffusion import COLOURS, LAST, blend, losses
 from edgead.train.methods.transfusion.examples import draw_example, measured, to_frame, to_image, widened
+from edgead.train.methods.transfusion.export_model import ExportModel
 from edgead.train.methods.transfusion.network import UNet
-from edgead.train.methods.transfusion.planes import LEARNED
+from edgead.train.methods.transfusion.preprocessing import LEARNED
+from edgead.train.methods.transfusion.reference_model import ReferenceModel
 
 MOST_DRAWS = 1000
 """Examples drawn for one that shows an anomaly; one in seventy does not where the whole picture is the part."""
@@ -202,8 +197,8 @@ class Transfusion(Method):
         blended[:, :, COLOURS:] = (made.normal + opacity * made.anomaly)[:, :, COLOURS:]
         return {"frame": to_frame(blended.astype(np.float32)), "mask": made.mask}
 
-    def detector(self) -> nn.Module:
-        return Detector(self.network.model, self.config).eval()
+    def reference_model(self) -> nn.Module:
+        return ReferenceModel(self.network.model, self.config).eval()
 
-    def deployable(self) -> nn.Module:
-        return Deployable(self.network.model, self.config).eval()
+    def export_model(self) -> nn.Module:
+        return ExportModel(self.network.model, self.config).eval()

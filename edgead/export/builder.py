@@ -1,0 +1,240 @@
+"""The one way to a bundle, whatever the model comes from: a run, a third-party ONNX file or a published checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import edgead
+from edgead import schema
+from edgead.bundle import FORMAT, MODEL, Bundle, Golden
+from edgead.console import Console
+from edgead.datasets import Category, Frames
+from edgead.errors import ConfigError
+from edgead.export.draft import BundleDraft, DecisionLimits, finish_bundle, measure_limits
+from edgead.export.inference import run_singly
+from edgead.export.options import AUTO, BuildOptions, Calibration, PrecisionOptions
+from edgead.export.parity import HALF_TOLERANCE, TOLERANCE, check_parity
+from edgead.export.quantization.calibration import find_images
+from edgead.export.quantization.gate import read_labelled
+from edgead.export.quantization.selection import EvaluationSet, select_precision
+from edgead.export.target import choose_target
+from edgead.files import atomic_folder, scratch_folder
+from edgead.manifest import (
+    DataRecord,
+    ImageSizes,
+    InputRecord,
+    Manifest,
+    Origin,
+    ParityRecord,
+    ReconstructionRecord,
+    TrainingRecord,
+)
+from edgead.runtime.engines import Engine
+from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SourceImages:
+    """The images that a bundle is built with. Frames are ``[N, H, W, C] uint8``.
+
+    Attributes:
+        category: name of the product.
+        data: fingerprints, for the manifest.
+        sizes: of the images, for the manifest.
+        normals: held-out good images that the threshold is fitted to; None where the model brings its own limits.
+        probes: frames on which graph and reference are compared.
+        golden: indices of the probes that become golden frames.
+        anomalies: synthetic anomalies for the gate.
+        calibration, calibration_source: good images for INT8, and their name in the manifest.
+        labelled: a category with labelled test images for the gate.
+        seed: draws the calibration images.
+    """
+
+    category: str = ""
+    data: DataRecord = DataRecord()  # noqa: RUF009  (frozen)
+    sizes: ImageSizes | None = None
+    normals: Frames | None = None
+    probes: NDArray[np.uint8]
+    golden: Sequence[int]
+    anomalies: NDArray[np.uint8] | None = None
+    calibration: Sequence[Path] = ()
+    calibration_source: Literal["training", "threshold"]
+    labelled: Category | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelSource:
+    """Where a bundle's graph, its reference outputs and its facts come from.
+
+    Attributes:
+        verb: ``"export"`` for a run, ``"import"`` for a model that was trained elsewhere.
+        name: default name of the bundle.
+        method, preset, config, input, training, reconstruction: fields of the manifest.
+        files: of an imported model, file name ↦ SHA-256.
+        origin: makes the manifest's field, called with the graph's engine; None for a run.
+        precision: of the graph as it comes.
+        write_graph: writes the graph to a file.
+        reference: frames to the outputs that the graph must reproduce.
+        images: that the graph is compared, scored and calibrated on.
+        limits: of a model that brings its own; ignored where there are good images.
+    """
+
+    verb: Literal["export", "import"]
+    name: str
+    method: str
+    preset: str
+    config: Mapping[str, Any]  # any JSON: the schema is the method's
+    input: InputRecord
+    training: TrainingRecord = TrainingRecord()  # noqa: RUF009  (frozen)
+    reconstruction: ReconstructionRecord | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    origin: Callable[[Engine], Origin] | None = None
+    precision: str = "fp32"
+    write_graph: Callable[[Path], None]
+    reference: Callable[[NDArray[np.uint8]], Golden]
+    images: SourceImages
+    limits: DecisionLimits | None = None
+
+    def is_source_of(self, bundle: Manifest, precision: PrecisionOptions, false_reject: float) -> bool:
+        """Tell whether a bundle was made from the same model and data, with the same options."""
+        made_of = (
+            self.method,
+            schema.write(self.config),
+            self.images.data,
+            dict(self.files),
+            (self.training.created, self.training.seed),
+            false_reject if self.images.normals is not None else 1.0,
+        )
+        found = (
+            bundle.method,
+            bundle.config,
+            bundle.data,
+            bundle.origin.files if bundle.origin else {},
+            (bundle.training.created, bundle.training.seed),
+            bundle.threshold.requested_bound,
+        )
+        wanted = precision.precision if precision.lowers else self.precision
+        return made_of == found and wanted in (bundle.precision, AUTO) and self._calibrates(bundle, precision)
+
+    def _calibrates(self, bundle: Manifest, precision: PrecisionOptions) -> bool:
+        if bundle.calibration is None:
+            return True
+        # Images of another folder are unknown until they are read.
+        wanted = (precision.calibration.method, self.images.calibration_source)
+        return (bundle.calibration.method, bundle.calibration.source) == wanted and not precision.calibration.data
+
+
+def build_bundle(source: ModelSource, options: BuildOptions) -> Bundle:
+    """Write a model as a bundle.
+
+    The graph is compared with its reference; the threshold is fitted to the graph's scores of held-out good images. A
+    graph of lower precision must pass the gate, docs/precision.md.
+
+    Args:
+        source: the model.
+        options: where it goes and what it must keep to; see `edgead.export.export`.
+
+    Raises:
+        GateError: the graph differs from its reference, or the precision does not pass the gate.
+        EdgeadError: see `edgead.errors`.
+    """
+    precision, false_reject, console = options.precision, options.false_reject, options.console
+
+    def same(bundle: Manifest) -> bool:
+        return source.is_source_of(bundle, precision, false_reject)
+
+    def target(chosen: str) -> Path:
+        return choose_target(options.out, source.verb, source.name, chosen, same, options.force)
+
+    if precision.lowers:
+        _check_lowering(source, precision.calibration)
+    path = target(precision.precision)
+    with scratch_folder(path) as work:
+        draft = _draft(source, work / "fp32", false_reject, console)
+        if precision.lowers:
+            evaluation = _evaluation_set(source, precision, draft, console)
+            draft = select_precision(draft, evaluation, precision, false_reject, console)
+            path = target(draft.manifest.precision)
+        with atomic_folder(path) as folder:
+            named = dataclasses.replace(draft.manifest, name=path.name.removesuffix(".edgead"))
+            manifest = finish_bundle(folder, dataclasses.replace(draft, manifest=named), console)
+    console.say(f"{source.verb.capitalize()}ed: {path}")
+    return Bundle(path, manifest)
+
+
+def _check_lowering(source: ModelSource, calibration: Calibration) -> None:
+    if source.images.normals is None:
+        raise ConfigError("A lower precision is judged on images of good parts. Name some with --threshold-data DIR.")
+    if source.precision != "fp32":
+        raise ConfigError(f"The model is in {source.precision} already. Leave out --precision.")
+    find_images(calibration, source.images.calibration)  # too few of them are reported at once
+
+
+def _draft(source: ModelSource, folder: Path, false_reject: float, console: Console) -> BundleDraft:
+    """Write the graph, compare it with its reference, and set its limits."""
+    folder.mkdir()
+    source.write_graph(folder / MODEL)
+    engine = OnnxRuntimeEngine(folder / MODEL)
+    origin = source.origin(engine) if source.origin else None
+    console.say(f"comparing graph and reference on {len(source.images.probes)} frames")
+    expected = source.reference(source.images.probes)
+    tolerance = HALF_TOLERANCE if source.precision == "fp16" else TOLERANCE
+    parity = check_parity(expected, *run_singly(engine, source.images.probes), tolerance)
+    limits = source.limits
+    if source.images.normals is not None:
+        limits = measure_limits(engine, source.images.normals.frames, false_reject, console)
+    assert limits is not None
+    manifest = Manifest(
+        format=FORMAT,
+        name="",
+        method=source.method,
+        preset=source.preset,
+        config=dict(source.config),
+        category=source.images.category,
+        input=source.input,
+        precision=source.precision,
+        threshold=limits.stored(),
+        mask_threshold=limits.mask,
+        parity=ParityRecord(**dataclasses.asdict(parity)),
+        data=source.images.data,
+        training=source.training,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        edgead=edgead.__version__,
+        origin=origin,
+        images=source.images.sizes,
+        reconstruction=source.reconstruction,
+    )
+    golden = [*source.images.golden]
+    frames = Golden(source.images.probes[golden], expected.scores[golden], expected.maps[golden])
+    summary = f"graph and reference differ by at most {parity.largest:.2g} (allowed {parity.tolerance:.2g})"
+    return BundleDraft(folder, manifest, frames, summary)
+
+
+def _evaluation_set(
+    source: ModelSource, precision: PrecisionOptions, draft: BundleDraft, console: Console
+) -> EvaluationSet:
+    images = source.images
+    assert images.normals is not None
+    assert images.anomalies is not None
+    labelled = None
+    if images.labelled:
+        labelled = read_labelled(images.labelled, draft.manifest.size, draft.manifest.pixels, console)
+    if labelled is None and precision.labelled:
+        raise ConfigError(f"{precision.labelled} has no labelled test images: it must hold good and defective ones.")
+    return EvaluationSet(
+        images.normals,
+        images.anomalies,
+        labelled,
+        images.calibration,
+        images.calibration_source,
+        images.seed,
+    )

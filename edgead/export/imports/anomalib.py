@@ -1,0 +1,160 @@
+"""anomalib's exported models: their heads, and the raw score and map before anomalib normalises and cuts them off.
+
+anomalib 2.x exports ``pred_score``, ``pred_label``, ``anomaly_map`` and ``pred_mask``. Score and map went through
+``clamp((raw − threshold) / (max − min) + 0.5, 0, 1)`` with constants in the graph; around that, versions differ in
+how they provide for constants that were never set. A new threshold needs raw values: above the
+highest and below the lowest value of anomalib's validation images, all are the same after the clamp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from edgead.errors import ModelError
+
+SCORE, MAP = "pred_score", "anomaly_map"
+THROUGH = ("Identity", "Cast", "Clip", "Min", "Max", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
+"""Operators that change a value's range or shape at most; what they are given first is looked at."""
+DEEPEST = 16
+"""Most operators between a head and its raw value."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """One output of an exported model.
+
+    Attributes:
+        raw: the tensor before normalisation; the output itself where nothing is normalised.
+        threshold: anomalib's own, in units of `raw`; None where the model holds none.
+        spread: what anomalib divides by (highest minus lowest validation value), None where nothing is normalised.
+    """
+
+    raw: str
+    threshold: float | None = None
+    spread: float | None = None
+
+
+class _Graph:
+    """Looks backwards through a graph, and knows which tensors are constant."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.maker = {name: node for node in model.graph.node for name in node.output}
+        self.weights = {value.name: value for value in model.graph.initializer}
+        self.known: dict[str, NDArray[np.generic] | None] = {}
+
+    def constant(self, name: str) -> NDArray[np.generic] | None:
+        """Return a tensor's value where it does not depend on the input."""
+        if name not in self.known:
+            self.known[name] = None  # ends the search in a graph with a circle
+            self.known[name] = self._evaluate(name)
+        return self.known[name]
+
+    def _evaluate(self, name: str) -> NDArray[np.generic] | None:
+        if name in self.weights:
+            return np.asarray(numpy_helper.to_array(self.weights[name]))
+        node = self.maker.get(name)
+        if node is None:
+            return None
+        given = {each: self.constant(each) for each in node.input if each}
+        if any(value is None for value in given.values()):
+            return None
+        opsets = {entry.domain: entry.version for entry in self.model.opset_import}
+        found = ReferenceEvaluator(node, opsets=opsets).run(None, given)
+        return np.asarray(found[list(node.output).index(name)])
+
+    def number(self, name: str) -> float | None:
+        value = self.constant(name)
+        return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
+
+
+def find_heads(model: onnx.ModelProto) -> tuple[Head | None, Head | None]:
+    """Return the heads of image score and pixel map; None for one that the model does not have.
+
+    Raises:
+        ModelError: the outputs are not those of an anomalib export.
+    """
+    outputs = [value.name for value in model.graph.output]
+    if SCORE not in outputs and MAP not in outputs:
+        raise ModelError(
+            f"This is no model that anomalib 2.x exported: its outputs are {', '.join(outputs)}, without {SCORE} and "
+            f"{MAP}.\nExport it again with anomalib 2.x, or import it with --from onnx --map NAME (docs/import.md)."
+        )
+    graph = _Graph(model)
+    score, anomaly_map = (_find_raw(graph, name) if name in outputs else None for name in (SCORE, MAP))
+    return score, anomaly_map
+
+
+def _find_raw(graph: _Graph, output: str) -> Head:
+    pending, seen = [output], set[str]()
+    while pending and len(seen) < DEEPEST:
+        name = pending.pop(0)
+        node = graph.maker.get(name)
+        if node is None or name in seen:
+            continue
+        seen.add(name)
+        if head := _normalised(graph, node):
+            return head
+        if node.op_type in THROUGH:
+            pending.append(node.input[0])
+        elif node.op_type == "Where":
+            chosen = graph.constant(node.input[0])
+            both = list(node.input[1:])
+            pending += both if chosen is None or chosen.size != 1 else [both[0] if chosen.reshape(-1)[0] else both[1]]
+    return Head(output, _own_threshold(graph, output))
+
+
+def _normalised(graph: _Graph, node: onnx.NodeProto) -> Head | None:
+    """Recognise ``(raw − threshold) / spread + 0.5`` by its last node."""
+    if node.op_type != "Add" or graph.number(node.input[1]) != 0.5:
+        return None
+    division = graph.maker.get(node.input[0])
+    if division is None or division.op_type not in ("Div", "Mul"):
+        return None
+    difference = graph.maker.get(division.input[0])
+    spread = graph.number(division.input[1])
+    if difference is None or difference.op_type != "Sub" or not spread:
+        return None
+    threshold = graph.number(difference.input[1])
+    if threshold is None or not np.isfinite([threshold, spread]).all():
+        return None
+    return Head(difference.input[0], threshold, spread if division.op_type == "Div" else 1 / spread)
+
+
+def _own_threshold(graph: _Graph, output: str) -> float | None:
+    """Return what a label or mask compares a head that is not normalised with."""
+    for node in graph.model.graph.node:
+        if node.op_type == "Greater" and node.input[0] == output:
+            return graph.number(node.input[1])
+    return None
+
+
+def check_heads(
+    heads: dict[str, Head], raw: dict[str, NDArray[np.float32]], given: dict[str, NDArray[np.float32]]
+) -> None:
+    """Check that raw values, normalised again, equal the outputs of the model's own heads.
+
+    Args:
+        heads: output name ↦ head.
+        raw: tensor name ↦ values on some frames.
+        given: output name ↦ values on the same frames.
+
+    Raises:
+        ModelError: they are not: the graph is read wrongly.
+    """
+    for name, head in heads.items():
+        if head.spread is None or head.threshold is None:
+            continue
+        again = np.clip((raw[head.raw] - head.threshold) / head.spread + 0.5, 0, 1)
+        error = float(np.abs(again.reshape(-1) - given[name].reshape(-1)).max())
+        if not error <= 1e-4:
+            raise ModelError(
+                f"The raw values of '{name}' were not found in this graph (they differ by {error:.2g}).\n"
+                "Import it with --from onnx, naming --score and --map (docs/import.md)."
+            )

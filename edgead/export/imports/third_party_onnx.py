@@ -1,0 +1,250 @@
+"""A third-party ONNX file: read it, refuse what cannot be trusted or run, find its image input and its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import defs, inliner
+from onnx.external_data_helper import load_external_data_for_model
+
+from edgead.errors import ModelError
+from edgead.export.graph.opset import is_standard, version_of
+from edgead.graph_file import ENDLESS
+
+OLDEST = 13
+"""Models of older operator sets are converted upwards first."""
+SHOWN = 4
+"""Names that an error lists."""
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read a model with all its weights, and check it.
+
+    Raises:
+        ModelError: not ONNX, cut short, weights missing or outside the model's folder, or operators that the engines
+            do not have.
+    """
+    model = _parse(path)
+    _read_weights(model, path)
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    _check_operators(model, path)
+    if version_of(model) < OLDEST:
+        model = _raise_version(model, path)
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(f"{path} is not a valid ONNX model: {_line(error)}") from error
+    return model
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise ModelError(f"{path} is not a file." if path.exists() else f"{path} does not exist.")
+    with path.open("rb") as stream:
+        first = stream.read(4)
+    if first[:2] == b"PK" or first[:1] == b"\x80":
+        raise ModelError(
+            f"{path} is a PyTorch or pickle file, not ONNX.\n"
+            "A published method's checkpoint: say which with --method. An anomalib checkpoint: export it first with\n"
+            "  anomalib export --model NAME --ckpt_path FILE --export_type onnx"
+        )
+    try:
+        model: onnx.ModelProto = onnx.load_model(path, format="protobuf", load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise ModelError(f"{path} is not an ONNX file, or it is cut short: {_line(error)}") from error
+    if not model.graph.node or not model.graph.output:
+        raise ModelError(f"{path} is not an ONNX file, or it is cut short: it holds no graph.")
+    return model
+
+
+def _read_weights(model: onnx.ModelProto, path: Path) -> None:
+    """Load the weights that lie in other files; only from the model's own folder."""
+    folder = path.parent.resolve()
+    external = [each for each in _tensors(model.graph) if each.data_location == onnx.TensorProto.EXTERNAL]
+    for tensor in external:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        parts = (*PurePosixPath(location).parts, *PureWindowsPath(location).parts)
+        absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute()
+        if not location or absolute or ".." in parts or not (folder / location).resolve().is_relative_to(folder):
+            raise ModelError(f"{path} reads weights from '{location}', outside its own folder, which is refused.")
+        file = folder / location
+        if not file.is_file():
+            raise ModelError(
+                f"{path} keeps its weights in {location}, which is not there.\nCopy that file beside the model."
+            )
+        try:
+            offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
+        except ValueError as error:
+            raise ModelError(f"{path} is damaged: the place of '{tensor.name}' in {location} is no number.") from error
+        if min(offset, length) < 0 or offset + length > file.stat().st_size:
+            raise ModelError(f"{file} is cut short: '{tensor.name}' of {path.name} lies behind its end.")
+    if not external:
+        return
+    try:
+        load_external_data_for_model(model, str(folder))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"The weights of {path} cannot be read: {_line(error)}") from error
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from _tensors(inner)
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Go through the nodes of a graph and of the graphs inside its nodes."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from all_nodes(inner)
+
+
+def _check_operators(model: onnx.ModelProto, path: Path) -> None:
+    own = sorted({f"{node.domain}.{node.op_type}" for node in all_nodes(model.graph) if not is_standard(node.domain)})
+    if own:
+        raise ModelError(
+            f"{path} uses operators that are not ONNX's own and that only their maker's runtime has: {_some(own)}.\n"
+            "Export the model without them; a quantised one as QuantizeLinear and DequantizeLinear (Q/DQ)."
+        )
+    version = version_of(model)
+    if version > defs.onnx_opset_version():
+        raise ModelError(
+            f"{path} is written in operator set {version}; the onnx that is installed knows up to "
+            f"{defs.onnx_opset_version()}.\nUpgrade with:  pip install --upgrade onnx onnxruntime"
+        )
+    kinds = {node.op_type for node in all_nodes(model.graph)}
+    if endless := kinds & {*ENDLESS}:
+        raise ModelError(
+            f"{path} repeats a part of itself ({', '.join(sorted(endless))}), which may never end: a bundle has none.\n"
+            "Export the model with a fixed number of steps, without control flow."
+        )
+    unknown = sorted(kind for kind in kinds if not defs.has(kind, max_inclusive_version=version))
+    if unknown:
+        raise ModelError(f"{path} uses operators that are not in operator set {version}: {_some(unknown)}.")
+
+
+def _raise_version(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    from onnx import version_converter
+
+    version = version_of(model)
+    try:
+        converted: onnx.ModelProto = version_converter.convert_version(model, OLDEST)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{path} is written in operator set {version}, and cannot be converted to {OLDEST}: {_line(error)}\n"
+            f"Export the model again with operator set {OLDEST} or newer."
+        ) from error
+    return converted
+
+
+def precision_of(model: onnx.ModelProto) -> str:
+    """Return ``"int8"`` for a model with Q/DQ, ``"fp16"`` for one with half-precision weights, else ``"fp32"``."""
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in all_nodes(model.graph)):
+        return "int8"
+    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in _tensors(model.graph))
+    return "fp16" if half else "fp32"
+
+
+def dimensions(value: onnx.ValueInfoProto) -> list[int]:
+    """Return a tensor's declared sides; 0 where one is free."""
+    return [side.dim_value if side.dim_value > 0 else 0 for side in value.type.tensor_type.shape.dim]
+
+
+def find_input(model: onnx.ModelProto, wanted: str | None) -> onnx.ValueInfoProto:
+    """Return the image input: the one named, or the only one.
+
+    Raises:
+        ModelError: there is no such input, several, or one that is no image.
+    """
+    weights = {value.name for value in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    names = [value.name for value in inputs]
+    if wanted is not None and wanted not in names:
+        raise ModelError(f"The model has no input '{wanted}'. It has: {', '.join(names)}.")
+    if wanted is None and len(inputs) != 1:
+        raise ModelError(f"The model has {len(inputs)} inputs: {', '.join(names)}. Name the image with --input.")
+    if len(inputs) != 1:
+        others = [name for name in names if name != wanted]
+        raise ModelError(f"The model has more than one input: {_some(others)}. A bundle's graph has one input.")
+    chosen = inputs[0]
+    if len(chosen.type.tensor_type.shape.dim) != 4:
+        raise ModelError(
+            f"The input '{chosen.name}' has the shape {_shape(chosen)}; a batch of images has four sides: "
+            "N×3×H×W or N×H×W×3, or 1 in place of 3."
+        )
+    return chosen
+
+
+def find_channels(value: onnx.ValueInfoProto) -> tuple[int, bool]:
+    """Return the channels of the images that an input takes, 3 or 1, and whether they come last, N×H×W×C.
+
+    Raises:
+        ModelError: neither.
+    """
+    _, second, _, last = dimensions(value)
+    for channels in (3, 1):
+        if channels in (second, last):
+            return channels, second != channels
+    if second == 0:
+        return 3, False
+    raise ModelError(
+        f"The input '{value.name}' has the shape {_shape(value)}; colour images have three channels, grey ones one."
+    )
+
+
+def pick_outputs(model: onnx.ModelProto, score: str | None, anomaly_map: str | None) -> tuple[str | None, str]:
+    """Return the names of score and map, those named or those that can only be meant.
+
+    Any tensor of the graph may be named, not only an output, for instance the score before it is cut off.
+
+    Returns:
+        Score, None where it has to be computed from the map; and map, ``"none"`` where there is none.
+
+    Raises:
+        ModelError: no such tensor, or nothing named and the outputs leave a choice.
+    """
+    known = {name for node in model.graph.node for name in node.output}
+    for name in (score, anomaly_map):
+        if name not in (None, "none") and name not in known:
+            raise ModelError(f"The model has no tensor '{name}'. Its outputs: {_outputs(model)}.")
+    if anomaly_map is None:
+        found = [value.name for value in model.graph.output if len(value.type.tensor_type.shape.dim) in (3, 4)]
+        if len(found) != 1:
+            raise ModelError(
+                f"Name the pixel map with --map; the model's outputs: {_outputs(model)}.\n"
+                "--map none imports a model that has a score only: its masks are the whole frame or nothing."
+            )
+        anomaly_map = found[0]
+    if anomaly_map == "none" and score is None:
+        raise ModelError(f"Without a map, name the score with --score; the model's outputs: {_outputs(model)}.")
+    return score, anomaly_map
+
+
+def _outputs(model: onnx.ModelProto) -> str:
+    return ", ".join(f"{value.name} {_shape(value)}" for value in model.graph.output)
+
+
+def _shape(value: onnx.ValueInfoProto) -> str:
+    return "×".join(str(side.dim_value or side.dim_param or "?") for side in value.type.tensor_type.shape.dim)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

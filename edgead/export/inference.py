@@ -1,0 +1,46 @@
+"""Running frames through a graph or a network, one by one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.bundle import Golden, Outputs
+from edgead.console import Track
+from edgead.runtime.engines import Engine
+from edgead.runtime.engines.checked import check_outputs
+
+if TYPE_CHECKING:  # a graph that comes as ONNX is run without torch
+    from torch import nn
+
+Frames = NDArray[np.uint8]
+
+
+def run_singly(engine: Engine, frames: Frames, track: Track = iter) -> Outputs:
+    """Run frames one by one: scores ``[N]`` and maps ``[N, H, W]``.
+
+    Args:
+        engine: of the graph.
+        frames: ``[N, H, W, C] uint8``.
+        track: shows progress.
+
+    Raises:
+        DeviceError: outputs of another shape or type.
+    """
+    singles = (frames[index : index + 1] for index in track(range(len(frames))))
+    outputs = [check_outputs(engine.name, engine.infer(frame), frame) for frame in singles]
+    return np.concatenate([scores for scores, _ in outputs]), np.concatenate([maps for _, maps in outputs])
+
+
+def run_reference(network: nn.Module, frames: Frames) -> Golden:
+    """Run a network frame by frame on the CPU."""
+    import torch
+
+    network = network.cpu()
+    with torch.inference_mode():
+        outputs = [network(torch.from_numpy(frame[None])) for frame in frames]
+    scores = np.concatenate([scores.numpy() for scores, _ in outputs])
+    maps = np.concatenate([maps.numpy() for _, maps in outputs])
+    return Golden(frames, scores, maps)

@@ -1,0 +1,230 @@
+"""The accuracy gate: does a graph of lower precision decide as the float32 graph does? Every variant is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead import metrics
+from edgead.bundle import Outputs
+from edgead.console import Console
+from edgead.datasets import Category, read_labelled_mask
+from edgead.decision import Threshold, conformal_threshold
+from edgead.errors import DataError
+from edgead.export.inference import run_singly
+from edgead.export.options import Budget
+from edgead.images import Mask, PixelFormat, cv2, fit_frame, read_frame
+from edgead.manifest import VariantRecord
+from edgead.runtime.engines import Engine
+
+PIXEL_SIZE = 256
+"""Side of the masks and maps that AUPRO is computed on, as in `edgead benchmark`."""
+ROUNDING = 1e-9
+BORDERLINE_SHARE = 0.02
+"""Share of the frames, at least one of them, whose verdict may change where it was not settled. One outlier among the
+held-out images unsettles many; this bounds what that can excuse."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled images, fitted. Masks are ``PIXEL_SIZE`` square, None where there is none."""
+
+    frames: NDArray[np.uint8]
+    anomalous: NDArray[np.bool_]
+    masks: Sequence[Mask | None]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the gate found.
+
+    Attributes:
+        variants: name of a variant ↦ its measures; those that are not finite are kept as they are.
+        failures: a line for every budget that is exceeded; empty where the gate is passed.
+        threshold: fitted to the highest score of each held-out image over all variants, so that its bound holds for
+            all of them.
+        scores, map_maxima: those scores and the highest map values, one for each held-out image.
+    """
+
+    variants: dict[str, VariantRecord]
+    failures: list[str]
+    threshold: Threshold
+    scores: NDArray[np.float32]
+    map_maxima: NDArray[np.float32]
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    def worst(self, name: str) -> float:
+        """Return the largest value of a measure over all variants."""
+        return float(np.max([getattr(measures, name) for measures in self.variants.values()]))
+
+
+class Gate:
+    """Compares engines with a reference on held-out normals, synthetic anomalies, and labelled data if there is any.
+
+    Args:
+        reference: runs the float32 graph.
+        held_out: ``[N, H, W, 3] uint8``, good images that nothing was fitted to but the threshold.
+        synthetic: ``[M, H, W, 3] uint8``, synthetic anomalies made of them.
+        labelled: images with labels, or None.
+        false_reject: bound that the threshold is fitted to.
+        budget: what may be lost.
+        console: what shows progress.
+    """
+
+    def __init__(
+        self,
+        reference: Engine,
+        held_out: NDArray[np.uint8],
+        synthetic: NDArray[np.uint8],
+        labelled: Labelled | None,
+        false_reject: float,
+        budget: Budget,
+        console: Console,
+    ) -> None:
+        self.frames, self.normals = np.concatenate([held_out, synthetic]), len(held_out)
+        self.labelled, self.false_reject, self.budget, self.console = labelled, false_reject, budget, console
+        self.reference = run_singly(reference, self.frames, console.track("scoring in fp32"))
+        self.threshold = conformal_threshold(self.reference[0][: self.normals], false_reject)
+        margin = _uncertainty(self.reference[0][: self.normals], false_reject)
+        self.settled = np.abs(self.reference[0] - self.threshold.value) > margin
+        self.accuracy = measure_accuracy(reference, labelled, console)[0] if labelled else None
+
+    def judge(self, engines: Mapping[str, Engine]) -> Judgement:
+        """Measure every variant and compare it with the budget. Labelled data is run only if the rest is passed.
+
+        A variant that fails with a threshold of its own ends the judgement: the others are not run.
+        """
+        outputs: dict[str, Outputs] = {}
+        for name, engine in engines.items():
+            outputs[name] = run_singly(engine, self.frames, self.console.track(name))
+            alone = self._measure(outputs[name], self._fit(outputs[name][0][: self.normals]).value)
+            if failures := self._exceeded(name, alone):
+                scores, maps = (each[: self.normals] for each in outputs[name])
+                return Judgement({name: alone}, failures, self._fit(scores), scores, maps.max(axis=(1, 2)))
+        scores = np.max([each[0][: self.normals] for each in outputs.values()], axis=0)
+        map_maxima = np.max([each[1][: self.normals].max(axis=(1, 2)) for each in outputs.values()], axis=0)
+        threshold = self._fit(scores)
+        variants = {name: self._measure(each, threshold.value) for name, each in outputs.items()}
+        failures = [line for name, each in variants.items() for line in self._exceeded(name, each)]
+        if self.labelled and self.accuracy and not failures:
+            for name, engine in engines.items():
+                found, _ = measure_accuracy(engine, self.labelled, self.console)
+                variants[name] = _with_accuracy(variants[name], found, self.accuracy)
+                failures += self._exceeded(name, variants[name])
+        return Judgement(variants, failures, threshold, scores, map_maxima)
+
+    def _fit(self, scores: NDArray[np.float32]) -> Threshold:
+        """Return the threshold of scores of the held-out images; that of the reference where they are not finite."""
+        return conformal_threshold(scores, self.false_reject) if np.isfinite(scores).all() else self.threshold
+
+    def _measure(self, outputs: Outputs, threshold: float) -> VariantRecord:
+        (scores, maps), (expected, expected_maps), n = outputs, self.reference, self.normals
+        changed = (scores > threshold) != (expected > self.threshold.value)
+        flipped = changed & self.settled
+        with np.errstate(invalid="ignore"):  # infinities become NaN, which no budget allows
+            away = maps.astype(np.float64) - expected_maps
+            return VariantRecord(
+                score_error=float(np.abs(scores - expected).max()),
+                map_error=float(np.abs(away).max()),
+                map_rms_error=float(np.sqrt(np.square(away).mean())),
+                frames=len(scores),
+                settled=int(self.settled.sum()),
+                flips=float(flipped.mean()),
+                flips_of_normals=int(flipped[:n].sum()),
+                flips_of_synthetic_anomalies=int(flipped[n:].sum()),
+                borderline_flips=int((changed & ~self.settled).sum()),
+                synthetic_auroc_drop=_separation(expected, n) - _separation(scores, n),
+            )
+
+    def _exceeded(self, variant: str, measures: VariantRecord) -> list[str]:
+        limits = {
+            "flips": self.budget.flips,
+            "borderline_flips": max(1, int(max(BORDERLINE_SHARE, self.budget.flips) * len(self.frames))),
+            "synthetic_auroc_drop": self.budget.auroc_drop,
+            "image_auroc_drop": self.budget.auroc_drop,
+            "aupro_drop": self.budget.auroc_drop,
+            "score_error": np.inf,  # must be finite
+            "map_error": np.inf,
+        }
+        found = {name: getattr(measures, name) for name in limits}
+        return [
+            f"{variant}: {name.replace('_', ' ')} {value:.4g}, allowed {limits[name]:.4g}"
+            for name, value in found.items()
+            if value is not None and not (value <= limits[name] + ROUNDING and np.isfinite(value))
+        ]
+
+
+def measure_accuracy(
+    engine: Engine, labelled: Labelled, console: Console
+) -> tuple[dict[str, float], NDArray[np.float32]]:
+    """Return ``image_auroc`` and, where there are masks, ``aupro``, and the scores."""
+    scores, maps, masks = [], [], []
+    for index in console.track("scoring labelled images")(range(len(labelled.frames))):
+        score, found = engine.infer(labelled.frames[index : index + 1])
+        scores.append(score)
+        mask = labelled.masks[index]
+        if mask is not None:
+            maps.append(cv2().resize(found[0], (PIXEL_SIZE, PIXEL_SIZE), interpolation=cv2().INTER_LINEAR))
+            masks.append(mask)
+    every = np.concatenate(scores)
+    values = {"image_auroc": metrics.rank(labelled.anomalous, every).auroc()}
+    if any(mask.any() for mask in masks):
+        values["aupro"] = metrics.aupro(masks, maps)
+    return values, every
+
+
+def _with_accuracy(measures: VariantRecord, found: Mapping[str, float], before: Mapping[str, float]) -> VariantRecord:
+    drops = {name: before[name] - value for name, value in found.items()}
+    return dataclasses.replace(
+        measures,
+        image_auroc=found.get("image_auroc"),
+        aupro=found.get("aupro"),
+        image_auroc_drop=drops.get("image_auroc"),
+        aupro_drop=drops.get("aupro"),
+    )
+
+
+def _uncertainty(scores: NDArray[np.float32], false_reject: float) -> float:
+    """Return how far the threshold moves at most when one of the held-out images is left out."""
+    whole = conformal_threshold(scores, false_reject).value
+    if len(scores) < 2:
+        return 0.0
+    without = [conformal_threshold(np.delete(scores, index), false_reject).value for index in range(len(scores))]
+    return float(np.abs(np.array(without) - whole).max())
+
+
+def _separation(scores: NDArray[np.float32], normals: int) -> float:
+    """AUROC of held-out normals against synthetic anomalies; NaN where a score is."""
+    if not np.isfinite(scores).all():
+        return float("nan")
+    return metrics.rank(np.arange(len(scores)) >= normals, scores).auroc()
+
+
+def read_labelled(category: Category, size: tuple[int, int], pixels: PixelFormat, console: Console) -> Labelled | None:
+    """Read a category's labelled test images; None where good or defective ones are missing, or none can be read."""
+    if len({sample.anomalous for sample in category.test}) < 2:
+        return None
+    for problem in category.problems:
+        console.say(f"Warning: {problem}")
+    frames, anomalous, masks = [], [], []
+    for sample in console.track("reading labelled images")(category.test):
+        try:
+            frame = read_frame(sample.path, pixels)
+            mask = read_labelled_mask(sample, (frame.shape[0], frame.shape[1]), (PIXEL_SIZE, PIXEL_SIZE))
+        except DataError as error:
+            console.say(f"Warning: skipped: {error}")
+            continue
+        frames.append(fit_frame(frame, size))
+        anomalous.append(sample.anomalous)
+        masks.append(mask if mask is not None and (mask.any() or not sample.anomalous) else None)
+    if len({*anomalous}) < 2:
+        console.say(f"Warning: no labels judge: no good or no defective image in {category.root} can be read.")
+        return None
+    return Labelled(np.stack(frames), np.array(anomalous), masks)

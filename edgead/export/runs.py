@@ -1,0 +1,171 @@
+"""A finished training run as the source of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import edgead.train  # noqa: F401  first: it says what to install where PyTorch is missing
+from edgead import schema
+from edgead.bundle import Bundle
+from edgead.console import Console
+from edgead.datasets import Category, Frames, load_frames, open_categories, open_category
+from edgead.datasets.copies import keep_distinct
+from edgead.errors import CheckpointError, DataError
+from edgead.export.builder import ModelSource, SourceImages, build_bundle
+from edgead.export.graph.to_onnx import reconstruction_record, write_network
+from edgead.export.inference import run_reference
+from edgead.export.options import BuildOptions, PrecisionOptions
+from edgead.manifest import DataRecord, InputRecord, LearnedSource, TrainingRecord, sizes_of
+from edgead.train import checkpoint
+from edgead.train.checkpoint import RunConfig
+from edgead.train.donors import load_transferred
+from edgead.train.foreground import load_foreground_masks, masks_fingerprint
+from edgead.train.method import Method, TrainingData
+
+PARITY_FRAMES = 12
+"""Held-out images on which graph and network are compared, and as many synthetic anomalies."""
+SYNTHETIC = 40
+"""Synthetic anomalies that the gate judges on."""
+
+
+def find_run(method: str, category: str | None = None, root: Path = Path("runs/train")) -> Path:
+    """Return the newest finished run of a method.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    found = checkpoint.find_runs(root, method, finished=True, category=category)
+    if not found:
+        what = f"{method} on '{category}'" if category else method
+        raise CheckpointError(
+            f"No finished run of {what} in {root}.\n"
+            f"Train one with:  edgead train --method {method} --data DIR   (or select one with --checkpoint)"
+        )
+    return found[0]
+
+
+def find_runs_of_all(method: str, root: Path = Path("runs/train")) -> list[Path]:
+    """Return the newest finished run of a method on each category, sorted by category.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    find_run(method, None, root)
+    newest: dict[str, Path] = {}
+    for folder in checkpoint.find_runs(root, method, finished=True):
+        newest.setdefault(checkpoint.load_run_config(folder).category, folder)
+    return [newest[category] for category in sorted(newest)]
+
+
+def export_run(run_folder: Path, data: Path | None, settings: Sequence[str], options: BuildOptions) -> Bundle:
+    """Write a run's model as a bundle, see `edgead.export.export`."""
+    run, method = checkpoint.load_method(run_folder, settings)
+    return build_bundle(_source_of(run_folder, run, method, data, options), options)
+
+
+def _source_of(
+    run_folder: Path, run: RunConfig, method: Method, data: Path | None, options: BuildOptions
+) -> ModelSource:
+    precision, console = options.precision, options.console
+    root = _find_data(run, data or Path(run.data))
+    held_out = _load_held_out(run, root, console)
+    masks = load_foreground_masks(run.config.foreground, held_out.paths, method.config.size)
+    if not run.fits_held_out_masks(masks_fingerprint(masks)):
+        raise DataError(
+            f"The masks in {run.config.foreground} are not those that this run was started with.\n"
+            "Restore the original masks, or start a new run."
+        )
+    distinct = keep_distinct(held_out.frames)
+    if len(distinct) < len(held_out.frames):
+        console.say(f"{len(distinct)} of {len(held_out.frames)} held-out images are distinct: copies count once")
+        held_out, masks = held_out.only(distinct), None if masks is None else masks[distinct]
+    rng = np.random.default_rng((run.seed, 0x60D))
+    drawn_from = TrainingData(held_out.frames, donors=load_transferred(run_folder, run), foreground_masks=masks)
+    count = min(len(held_out.frames), PARITY_FRAMES)
+    anomalies = np.stack(
+        [method.example(drawn_from, rng)["frame"] for _ in range(SYNTHETIC if precision.lowers else count)]
+    )
+    return ModelSource(
+        verb="export",
+        name=run_folder.resolve().name,
+        method=run.method,
+        preset=run.preset,
+        config=schema.write(run.config),
+        input=InputRecord.of((held_out.frames.shape[1], held_out.frames.shape[2]), run.pixels),
+        training=_training(run, method),
+        reconstruction=reconstruction_record(method),
+        write_graph=lambda path: write_network(method, path, console),
+        reference=lambda frames: run_reference(method.reference_model(), frames),
+        images=SourceImages(
+            category=run.category,
+            data=DataRecord(run.fingerprint, held_out.fingerprint),
+            sizes=run.image_sizes or sizes_of(held_out.size_ranges()),
+            normals=held_out,
+            probes=np.concatenate([held_out.frames[:count], anomalies[:count]]),
+            golden=[0, min(1, count - 1), count, min(count + 1, 2 * count - 1)],
+            anomalies=anomalies,
+            calibration=[root / name for name in run.normals],
+            calibration_source="training",
+            labelled=_labelled(run, root, data, precision),
+            seed=run.seed,
+        ),
+    )
+
+
+def _labelled(run: RunConfig, root: Path, data: Path | None, precision: PrecisionOptions) -> Category | None:
+    """Return the category with test images that judge: only data that was named for it."""
+    if precision.labelled:
+        return open_category(precision.labelled)
+    if data is None or not precision.lowers:
+        return None
+    found = {category.name: category for category in open_categories(root)}
+    return found.get(run.category) or open_category(root)
+
+
+def _find_data(run: RunConfig, root: Path) -> Path:
+    """Return the folder that the run's image names start from."""
+    if (root / run.category).is_dir() and not (root / run.held_out[0]).exists():
+        return root / run.category  # --data names the folder of several categories
+    return root
+
+
+def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
+    paths = [root / name for name in run.held_out]
+    absent = [path for path in paths if not path.is_file()]
+    if absent:
+        raise DataError(
+            f"{len(absent)} of the {len(paths)} held-out images of this run are missing, for instance {absent[0]}.\n"
+            "They set the threshold. If the data has moved, name its folder with --data DIR."
+        )
+    frames = load_frames(paths, run.config.size, run.pixels, console.track("reading held-out images"))
+    if frames.fingerprint != run.held_out_fingerprint:
+        why = frames.skipped[0] if frames.skipped else "names or contents differ"
+        raise DataError(
+            f"The held-out images in {root} are not those that this run was started with ({why}).\n"
+            "They set the threshold. Name the folder of the original images with --data DIR, or train again."
+        )
+    return frames
+
+
+def _training(run: RunConfig, method: Method) -> TrainingRecord:
+    return TrainingRecord(
+        sources=tuple(LearnedSource(source.name, source.fingerprint) for source in run.donors) or None,
+        protocol=method.card.reporting_note if run.donors else None,
+        changes=run.changes or None,
+        departures=run.departures or None,
+        devices=run.devices or None,
+        copies=run.copies,
+        near_copies=run.near_copies,
+        seed=run.seed,
+        steps=method.config.total_steps(run.steps_in_epoch),
+        images=len(run.normals),
+        epoch_images=run.epoch_images or len(run.normals),
+        textures="pictures" if run.textures else "procedural" if method.takes_textures else "none",
+        weights=(Path(run.weights).name if run.weights else "download") if run.config.backbone else None,
+        precision=run.mixed_precision,
+        created=run.created,
+        versions=run.versions,
+    )

@@ -1,0 +1,164 @@
+"""Facts about this machine: processor, cores, memory, GPU, and the versions of what is installed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from edgead.errors import DeviceError
+
+PACKAGES = (
+    "edgead",
+    "numpy",
+    "opencv-python",
+    "opencv-python-headless",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+)
+PROCESSOR = Path("/proc/cpuinfo")
+_MAJOR, _MINOR = 75, 76  # CUdevice_attribute
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine, and how busy it was.
+
+    Attributes:
+        cpu: model of the processor.
+        cores, usable_cores: of the machine, and of those the ones that this process may use.
+        memory_gib: GiB.
+        accelerator: see `describe_accelerator`.
+        system: operating system and version.
+        load_before: average number of running processes over the last minute.
+    """
+
+    cpu: str
+    cores: int | None
+    usable_cores: int | None
+    memory_gib: float
+    accelerator: str | None
+    system: str
+    load_before: float
+
+
+def describe_machine() -> Machine:
+    """Describe this machine now."""
+    return Machine(
+        cpu=processor(),
+        cores=os.cpu_count(),
+        usable_cores=usable_cores(),
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        accelerator=describe_accelerator(),
+        system=platform.platform(),
+        load_before=round(os.getloadavg()[0], 2),
+    )
+
+
+def processor() -> str:
+    """Return the processor's model; where there are several kinds of cores, those of all, with commas."""
+    try:
+        lines = PROCESSOR.read_text().splitlines()
+        models = dict.fromkeys(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return ", ".join(models) or Path("/proc/device-tree/model").read_text().strip("\0\n")
+    except OSError:
+        return platform.processor() or platform.machine()
+
+
+def processor_flags() -> set[str]:
+    """Return the processor's features as Linux names them; none where it does not tell."""
+    return {*PROCESSOR.read_text().split()} if PROCESSOR.exists() else set()
+
+
+def usable_cores() -> int | None:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed packages that matter."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def distributions(module: str) -> list[str]:
+    """Return the names of the installed distributions that bring a module; several where they overwrite each other."""
+    return list(dict.fromkeys(metadata.packages_distributions().get(module.partition(".")[0], [])))
+
+
+def module_versions(module: str) -> list[str]:
+    """Return ``NAME VERSION`` of each distribution of a module; none for a system's package without metadata."""
+    return [f"{name} {metadata.version(name)}" for name in distributions(module)]
+
+
+def describe_accelerator() -> str | None:
+    """Return name and driver of each NVIDIA GPU, one a line, or None where nvidia-smi reports none."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as its driver describes it: "Orin", "8.7", "12.6 (540.4.0)"."""
+
+    name: str
+    capability: str
+    driver: str
+    """The newest CUDA that the driver runs, and the driver's own version where the kernel tells it."""
+
+
+def find_gpu() -> Gpu:
+    """Describe the first GPU, without opening a context on it.
+
+    Raises:
+        DeviceError: no driver, or no GPU. Asked first, because libraries above it crash where there is none.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise DeviceError("There is no NVIDIA driver here (libcuda.so.1 is missing). See:  edgead doctor") from error
+    count, device, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(128)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        raise DeviceError("The NVIDIA driver finds no GPU that it can use. See:  nvidia-smi")
+    major, minor, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if (
+        driver.cuDeviceGet(ctypes.byref(device), 0)
+        or driver.cuDeviceGetName(name, len(name), device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+        or driver.cuDriverGetVersion(ctypes.byref(version))
+    ):
+        raise DeviceError("The NVIDIA driver does not tell what GPU there is. See:  nvidia-smi")
+    cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return Gpu(name.value.decode(), f"{major.value}.{minor.value}", f"{cuda} ({_kernel_driver()})")
+
+
+def _kernel_driver() -> str:
+    for path in ("/sys/module/nvidia/version", "/etc/nv_tegra_release"):  # the second one on a Jetson up to JetPack 6
+        try:
+            return Path(path).read_text(encoding="utf-8").splitlines()[0].strip()
+        except (OSError, IndexError):
+            continue
+    return "unknown"
+
+
+def gpu_or_none() -> str:
+    """Return the first GPU in words, or ``"none"``."""
+    try:
+        return str(find_gpu())
+    except DeviceError:
+        return "none"

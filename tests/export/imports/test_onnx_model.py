@@ -1,0 +1,514 @@
+"""Models that come as ONNX: what is read from them, what their bundles give, what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+from PIL import Image
+from third_party_models import (
+    HEADS,
+    MEAN,
+    ODD,
+    PIXEL_THRESHOLD,
+    SIDE,
+    STD,
+    THRESHOLD,
+    anomalib_model,
+    build,
+    bytes_model,
+    odd_model,
+    plain_model,
+    quantised_model,
+    save,
+    stubborn_model,
+    with_location,
+    with_operator,
+)
+
+from edgead.bundle import Bundle, read_bundle
+from edgead.decision import Verdict
+from edgead.errors import BundleError, ConfigError, DataError, GateError, ModelError
+from edgead.export import import_model
+from edgead.export.graph.opset import OPSET, downgrade, version_of
+from edgead.export.options import Budget, Calibration, OnnxOptions, PrecisionOptions
+from edgead.folders import list_images
+from edgead.images import cv2, fit_frame, read_frame
+from edgead.interpolation import interpolation_matrix
+from edgead.manifest import HeadRecord, describe_sensitivity
+from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.runtime.golden import check_golden
+from edgead.runtime.inspector import load
+from edgead.runtime.rules import choose_threshold
+from edgead.runtime.sources.source import Captured
+
+Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def noise(size: tuple[int, int], count: int = 3) -> NDArray[np.uint8]:
+    return np.random.default_rng(5).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+
+
+def run_bundle(bundle: Bundle, frames: NDArray[np.uint8]) -> Outputs:
+    return OnnxRuntimeEngine(bundle.model).infer(frames)
+
+
+def tensors(model: onnx.ModelProto, image: NDArray[Any], *names: str) -> list[NDArray[Any]]:
+    """Tensors inside a model, by onnx's own slow interpreter."""
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    del opened.graph.output[:]
+    opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    return ReferenceEvaluator(opened).run(None, {opened.graph.input[0].name: image})
+
+
+def run_model(model: onnx.ModelProto, name: str, image: NDArray[np.float32]) -> list[NDArray[Any]]:
+    """A model's outputs, by ONNX Runtime: onnx's interpreter has no old quantisation."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return list(session.run(None, {name: image}))
+
+
+def planar(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return (frames[..., ::-1].transpose(0, 3, 1, 2) / 255).astype(np.float32)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("heads", [name for name in HEADS if name != "plain"])
+def test_anomalibs_raw_values_are_taken(heads: str, dynamic: bool, parts: Path, tmp_path: Path) -> None:
+    model = anomalib_model(heads, dynamic)
+    path = save(model, tmp_path / "model.onnx", external=True)
+    bundle = import_model(path, source="anomalib", threshold_data=parts, out=tmp_path / "b.edgead")
+    assert bundle.manifest.size == (SIDE, SIDE)
+    frames = noise((SIDE, SIDE))
+    scores, maps = run_bundle(bundle, frames)
+    raw_scores, raw_maps = tensors(model, planar(frames), "raw_score", "raw_map")
+    assert np.abs(scores - raw_scores[:, 0]).max() < 1e-5
+    assert np.abs(maps - raw_maps[:, 0]).max() < 1e-5
+    assert scores.max() > THRESHOLD + 1  # where the model's own score is cut off
+    assert bundle.manifest.origin.anomalib["pred_score"] == HeadRecord("raw_score", 1.5, 2.0)
+
+
+def test_the_threshold_comes_from_good_images_or_from_the_model(parts: Path, tmp_path: Path) -> None:
+    path = save(anomalib_model(), tmp_path / "model.onnx")
+    bundle = import_model(path, source="anomalib", threshold_data=parts, out=tmp_path / "b.edgead")
+    good = np.stack([fit_frame(read_frame(image), (SIDE, SIDE)) for image in list_images(parts / "test" / "good")])
+    assert bundle.manifest.data.held_out_part == "test"  # the model may have been trained on train/good
+    assert bundle.manifest.threshold.value == pytest.approx(run_bundle(bundle, good)[0].max(), abs=1e-6)
+    assert bundle.manifest.threshold.normals == len(good)
+    own = import_model(path, source="anomalib", out=tmp_path / "own.edgead").manifest
+    assert (own.threshold.value, own.mask_threshold) == (THRESHOLD, PIXEL_THRESHOLD)
+    assert (own.threshold.normals, own.threshold.false_reject_bound) == (0, 1.0)
+    with pytest.raises(BundleError, match="holds no scores of held-out good parts"):
+        choose_threshold(own, "fpr:0.1")
+
+
+def test_the_bundle_says_where_it_came_from(tmp_path: Path) -> None:
+    path = save(anomalib_model(), tmp_path / "model.onnx", external=True)
+    import_model(path, source="anomalib", out=tmp_path / "b.edgead")
+    bundle = read_bundle(tmp_path / "b.edgead")
+    origin = bundle.manifest.origin
+    assert list(origin.files) == ["model.onnx", "model.onnx.data"]
+    assert origin.versions["maker"] == "pytorch 2.13.0"
+    assert origin.opset == {"model": 18, "bundle": OPSET}
+    assert str(tmp_path) not in (bundle.path / "manifest.json").read_text()
+    assert {file.name for file in bundle.path.iterdir()} == {"manifest.json", "model.onnx", "golden.npz"}
+    model = onnx.load(bundle.model)
+    assert version_of(model) == OPSET
+    assert not {"Greater", "Where", "Clip"} & {node.op_type for node in model.graph.node}  # labels and masks are gone
+    assert check_golden(bundle, OnnxRuntimeEngine(bundle.model)).good
+
+
+def test_a_model_that_does_not_normalise_is_taken_as_it_is(tmp_path: Path) -> None:
+    model = anomalib_model("plain")
+    bundle = import_model(save(model, tmp_path / "m.onnx"), source="anomalib", out=tmp_path / "b.edgead")
+    assert bundle.manifest.threshold.value == 0.5  # what its label compares with
+    assert "no normalisation was found" in bundle.manifest.origin.notes[0]
+
+
+def test_a_model_that_crops_gives_maps_of_the_whole_frame(tmp_path: Path) -> None:
+    model = anomalib_model(crop=4)
+    bundle = import_model(save(model, tmp_path / "m.onnx"), source="anomalib", out=tmp_path / "b.edgead")
+    assert bundle.manifest.config["crop"] == (SIDE - 8, SIDE - 8)
+    frames = noise((SIDE, SIDE))
+    _, maps = run_bundle(bundle, frames)
+    [inner] = tensors(model, planar(frames), "raw_map")
+    assert np.abs(maps[:, 4:-4, 4:-4] - inner[:, 0]).max() < 1e-5
+    assert np.allclose(maps[:, :4].max(axis=(1, 2)), inner.min(axis=(1, 2, 3)), atol=1e-5)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("rgb", [False, True])
+def test_frames_reach_any_model_as_it_wants_them(channels_last: bool, rgb: bool, parts: Path, tmp_path: Path) -> None:
+    model = plain_model(channels_last=channels_last)
+    options = OnnxOptions(score="score", map="heat", rgb=rgb, scale=2.0, mean=MEAN, std=STD)
+    path = save(model, tmp_path / "m.onnx")
+    bundle = import_model(path, **vars(options), threshold_data=parts, out=tmp_path / "b.edgead")
+    frames = noise((24, 32))
+    scores, maps = run_bundle(bundle, frames)
+    images = (frames[..., ::-1] if rgb else frames).astype(np.float32) / 2
+    images = (images - np.float32(MEAN)) / np.float32(STD)
+    score, heat = tensors(model, images if channels_last else images.transpose(0, 3, 1, 2), "score", "heat")
+    assert np.abs(scores - score).max() < 1e-3 * np.abs(score).max()
+    expected = np.stack([cv2().resize(each[0], (32, 24), interpolation=cv2().INTER_LINEAR) for each in heat])
+    assert np.abs(maps - expected).max() < 1e-4 * expected.max()
+
+
+def test_a_half_precision_model_is_converted_at_the_door(parts: Path, tmp_path: Path) -> None:
+    options = OnnxOptions(score="score", map="heat")
+    half, whole = (
+        import_model(
+            save(plain_model(kind=kind), tmp_path / f"{kind}.onnx"),
+            **vars(options),
+            threshold_data=parts,
+            out=tmp_path / f"{kind}.edgead",
+        )
+        for kind in ("float16", "float")
+    )
+    assert (half.manifest.precision, whole.manifest.precision) == ("fp16", "fp32")
+    scores, maps = run_bundle(half, noise((24, 32)))
+    assert scores.dtype == maps.dtype == np.float32
+    assert np.allclose(scores, run_bundle(whole, noise((24, 32)))[0], rtol=2e-3)
+
+
+def test_a_model_that_takes_bytes_gets_bytes(parts: Path, tmp_path: Path) -> None:
+    model = bytes_model()
+    path = save(model, tmp_path / "m.onnx")
+    bundle = import_model(path, threshold_data=parts, rgb=False, out=tmp_path / "b.edgead")
+    frames = noise((24, 32))
+    assert np.array_equal(run_bundle(bundle, frames)[1], frames.max(axis=3).astype(np.float32))
+
+
+@pytest.mark.parametrize(("pool", "count"), [("max", 1), ("top:0.25", 12), ("top:1", 48)])
+def test_a_missing_score_is_computed_from_the_map(pool: str, count: int, parts: Path, tmp_path: Path) -> None:
+    model = plain_model()
+    path = save(model, tmp_path / "m.onnx")
+    options = OnnxOptions(map="heat", pool=pool)
+    bundle = import_model(path, **vars(options), threshold_data=parts, out=tmp_path / "b.edgead")
+    frames = noise((24, 32))
+    scores, _ = run_bundle(bundle, frames)
+    [heat] = tensors(model, planar(frames), "heat")
+    assert np.allclose(scores, np.sort(heat.reshape(3, -1), axis=1)[:, -count:].mean(axis=1), rtol=1e-4)
+
+
+def test_a_missing_map_must_be_admitted(parts: Path, tmp_path: Path) -> None:
+    model = plain_model()
+    del model.graph.output[2]
+    path = save(model, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="--map none takes a model that gives a score only"):
+        import_model(path, score="score", threshold_data=parts, out=tmp_path / "b.edgead")
+    options = OnnxOptions(score="score", map="none")
+    bundle = import_model(path, **vars(options), threshold_data=parts, out=tmp_path / "b.edgead")
+    scores, maps = run_bundle(bundle, noise((24, 32)))
+    assert np.array_equal(maps, np.broadcast_to(scores[:, None, None], (3, 24, 32)))
+
+
+def test_a_quantised_model_is_accepted(parts: Path, tmp_path: Path) -> None:
+    model = quantised_model()
+    bundle = import_model(save(model, tmp_path / "m.onnx"), threshold_data=parts, out=tmp_path / "b.edgead")
+    kinds = [node.op_type for node in onnx.load(bundle.model).graph.node]
+    assert kinds.count("QuantizeLinear") == 1
+    assert kinds.count("DequantizeLinear") == 2
+    frames = noise((24, 32))
+    [heat] = run_model(model, "image", planar(frames))
+    assert np.abs(run_bundle(bundle, frames)[0] - heat.max(axis=(1, 2, 3))).max() < 1e-4
+    assert bundle.manifest.parity.map_error < 1e-6
+    assert bundle.manifest.precision == "int8"
+
+
+def test_a_lower_precision_passes_the_gate(parts: Path, tmp_path: Path) -> None:
+    path = save(plain_model(), tmp_path / "m.onnx")
+    options, calibration = OnnxOptions(map="heat"), Calibration(samples=8)
+    anything = PrecisionOptions("int8", calibration, Budget(auroc_drop=1, flips=1))
+    bundle = import_model(path, **vars(options), threshold_data=parts, precision=anything, out=tmp_path / "b.edgead")
+    assert sorted(bundle.manifest.files) == ["golden.npz", "model.cpu.onnx", "model.onnx"]
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load(bundle.model).graph.node}
+    assert (bundle.manifest.precision, bundle.manifest.calibration.source) == ("int8", "threshold")
+    with load(bundle.path, engine="onnxruntime") as inspector:
+        image = read_frame(list_images(parts / "train" / "good")[0])
+        assert inspector.inspect(image).verdict is Verdict.PASS
+    lowered = PrecisionOptions("int8", calibration)
+    quantised = save(quantised_model(), tmp_path / "q.onnx")
+    with pytest.raises(ConfigError, match="The model is in int8 already"):
+        import_model(quantised, threshold_data=parts, precision=lowered, out=tmp_path / "q.edgead")
+    with pytest.raises(ConfigError, match="There is no precision 'int4'"):
+        PrecisionOptions("int4")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-fp16"])
+@pytest.mark.parametrize("kind", list(ODD))
+def test_what_float16_is_not_simply_made_of(kind: str, precision: str, parts: Path, tmp_path: Path) -> None:
+    path = save(odd_model(kind), tmp_path / "m.onnx")
+    options = PrecisionOptions(precision, Calibration(samples=8), Budget(auroc_drop=1, flips=1))
+    if kind == "control flow":
+        with pytest.raises(GateError, match=r"\(If\) holds a graph of its own"):
+            import_model(path, threshold_data=parts, precision=options, out=tmp_path / "b.edgead")
+        assert not (tmp_path / "b.edgead").exists()
+        return
+    bundle = import_model(path, threshold_data=parts, precision=options, out=tmp_path / "b.edgead")
+    assert bundle.manifest.precision == precision
+    for file in bundle.path.glob("*.onnx"):
+        onnx.checker.check_model(file, full_check=True)
+        onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    model = onnx.load(bundle.model)
+    assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
+    if (kind, precision) == ("minus infinity in float16", "fp16"):  # which is handed back, and JSON cannot hold
+        assert bundle.manifest.gate.kept_in_float32
+        forms = [form for each in bundle.manifest.gate.attempts for form in each.variants.values()]
+        assert any(form.score_error is None for form in forms)
+        assert "not finite" in describe_sensitivity(read_bundle(bundle.path).manifest.gate.sensitivity)
+
+
+@pytest.mark.parametrize("stubborn", [True, False])
+def test_batches_are_tried(stubborn: bool, parts: Path, tmp_path: Path) -> None:
+    """What a file says about its batch is not believed, either way."""
+    model = stubborn_model() if stubborn else plain_model(batch=1)
+    options = OnnxOptions(map="heat")
+    path = save(model, tmp_path / "m.onnx")
+    bundle = import_model(path, **vars(options), threshold_data=parts, out=tmp_path / "b.edgead")
+    assert (bundle.manifest.input.batch or 0) == int(stubborn)
+    frames = [read_frame(image) for image in list_images(parts / "test" / "good")]
+    with load(bundle.path, engine="onnxruntime") as inspector:
+        prepared = [inspector.prepare(Captured(frame, "", "", 0, 0.0)) for frame in frames]
+        together = [result.score for result in inspector.infer(prepared)]
+        singly = [inspector.inspect(frame).score for frame in frames]
+    assert len(set(singly)) == len(frames) > 1
+    assert together == pytest.approx(singly, rel=1e-5)
+
+
+def test_maps_are_enlarged_as_opencv_does_it() -> None:
+    rng = np.random.default_rng(0)
+    for (height, width), (h, w) in (((24, 32), (6, 8)), ((31, 17), (5, 9)), ((10, 10), (13, 1))):
+        small = rng.normal(size=(h, w)).astype(np.float32)
+        expected = cv2().resize(small, (width, height), interpolation=cv2().INTER_LINEAR)
+        assert (
+            np.abs(interpolation_matrix(height, h) @ small @ interpolation_matrix(width, w).T - expected).max() < 1e-5
+        )
+
+
+def test_a_newer_operator_set_is_lowered_where_nothing_new_is_used() -> None:
+    model = anomalib_model("where", dynamic=True)
+    lowered, blocking = downgrade(model)
+    assert (version_of(model), version_of(lowered), blocking) == (18, OPSET, [])
+    image = np.random.default_rng(0).random((1, 3, 40, 50), dtype=np.float32)
+    for before, after in zip(ReferenceEvaluator(model).run(None, {"input": image}), run_model(lowered, "input", image)):
+        assert np.allclose(before, after, atol=1e-5)
+
+
+def test_an_operator_that_came_later_keeps_its_operator_set(parts: Path, tmp_path: Path) -> None:
+    model = with_operator(plain_model(opset=20), "Gelu")
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info("extra"))
+    lowered, blocking = downgrade(model)
+    assert (version_of(lowered), blocking) == (20, ["Gelu"])
+    options = OnnxOptions(score="score", map="heat")
+    path = save(plain_model(opset=20), tmp_path / "m.onnx")  # without it
+    bundle = import_model(path, **vars(options), threshold_data=parts, out=tmp_path / "b.edgead")
+    assert version_of(onnx.load(bundle.model)) == OPSET
+
+
+def test_old_operator_sets_are_raised(parts: Path, tmp_path: Path) -> None:
+    path = save(plain_model(opset=11), tmp_path / "m.onnx")
+    options = OnnxOptions(score="score", map="heat")
+    bundle = import_model(path, **vars(options), threshold_data=parts, out=tmp_path / "b.edgead")
+    assert version_of(onnx.load(bundle.model)) == 13
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Path:
+    """A folder of files that are no models, or models that are not to be trusted."""
+    folder = tmp_path / "models"
+    whole = save(plain_model(), folder / "whole.onnx").read_bytes()
+    write(folder / "cut.onnx", whole[: len(whole) // 2])
+    write(folder / "empty.onnx", b"")
+    write(folder / "text.onnx", b"this is no model at all, but it is long enough to look at")
+    write(folder / "torch.onnx", b"PK\x03\x04 and so on")
+    write(folder / "pickle.onnx", b"\x80\x02}q\x00.")
+    write(tmp_path / "secret.bin", bytes(192))
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    write(folder / "short.bin", bytes(16))
+    for name, location in (
+        ("absent", "absent.bin"),
+        ("above", "../secret.bin"),
+        ("absolute", str(tmp_path / "secret.bin")),
+        ("linked", "link.bin"),
+        ("windows", "..\\secret.bin"),
+    ):
+        write(folder / f"{name}.onnx", with_location(plain_model(), location).SerializeToString())
+    short = with_location(plain_model(), "short.bin")
+    kernel = short.graph.initializer[0]
+    kernel.external_data.append(onnx.StringStringEntryProto(key="length", value="192"))
+    write(folder / "short.onnx", short.SerializeToString())
+    write(folder / "custom.onnx", with_operator(plain_model(), "Special", "com.acme").SerializeToString())
+    write(folder / "unknown.onnx", with_operator(plain_model(), "Gelu").SerializeToString())
+    body = onnx.helper.make_graph([], "body", [], [])
+    endless = plain_model()
+    endless.graph.node.append(onnx.helper.make_node("Loop", ["", ""], ["extra"], body=body))
+    write(folder / "endless.onnx", endless.SerializeToString())
+    future = plain_model()
+    future.opset_import[0].version = 99
+    write(folder / "future.onnx", future.SerializeToString())
+    save(plain_model(size=("H", "W")), folder / "dynamic.onnx")
+    save(plain_model(batch=4), folder / "four.onnx")
+    infrared = plain_model()
+    infrared.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    write(folder / "infrared.onnx", infrared.SerializeToString())
+    two = plain_model()
+    two.graph.input.append(onnx.helper.make_tensor_value_info("other", 1, [1]))
+    write(folder / "two.onnx", two.SerializeToString())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cut", "is not an ONNX file, or it is cut short"),
+        ("empty", "is not an ONNX file, or it is cut short"),
+        ("text", "is not an ONNX file, or it is cut short"),
+        ("torch", "is a PyTorch or pickle file, not ONNX"),
+        ("pickle", "is a PyTorch or pickle file, not ONNX"),
+        ("none", "does not exist"),
+        ("absent", "keeps its weights in absent.bin, which is not there"),
+        ("above", "outside its own folder. That is refused"),
+        ("absolute", "outside its own folder. That is refused"),
+        ("linked", "outside its own folder. That is refused"),
+        ("windows", "outside its own folder. That is refused"),
+        ("short", "is cut short: 'kernel' of short.onnx lies behind its end"),
+        ("custom", r"only their maker's runtime has: com.acme.Special"),
+        ("unknown", "not in operator set 17: Gelu"),
+        ("future", "is written in operator set 99"),
+        ("endless", r"repeats a part of itself \(Loop\), which may never end"),
+        ("dynamic", "--size HEIGHTxWIDTH"),
+        ("four", "takes 4 images at a time"),
+        ("infrared", "has the shape N×4×24×32; colour images have three channels, grey ones one"),
+        ("two", "The model has 2 inputs: image, other. Name the image with --input"),
+    ],
+)
+def test_what_cannot_be_taken_over_is_said(spoilt: Path, name: str, words: str, parts: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
+        import_model(
+            spoilt / f"{name}.onnx", score="score", map="heat", threshold_data=parts, out=tmp_path / "b.edgead"
+        )
+    assert len(str(caught.value).splitlines()) <= 3
+    assert not (tmp_path / "b.edgead").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"input": "picture"}, ModelError, "no input 'picture'. It has: image"),
+        ({"map": "head"}, ModelError, "no tensor 'head'. Its outputs: logits N×2, score N, heat N×1×6×8"),
+        ({"map": "logits", "score": "score"}, ModelError, "a map has one value for each pixel"),
+        ({"score": "logits", "map": "heat"}, ModelError, "'logits' has the shape 1×2 for one image"),
+        ({"map": "none"}, ModelError, "name the score with --score"),
+        ({"map": "heat", "size": (48, 48)}, ConfigError, "The model's input is 24×32"),
+        ({"map": "heat", "pool": "mean"}, ConfigError, "--pool is max, or top:"),
+    ],
+)
+def test_options_that_do_not_fit(
+    options: dict[str, Any], error: type[Exception], words: str, parts: Path, tmp_path: Path
+) -> None:
+    path = save(plain_model(), tmp_path / "m.onnx")
+    with pytest.raises(error, match=words):
+        import_model(path, **options, threshold_data=parts, out=tmp_path / "b.edgead")
+
+
+def test_the_threshold_needs_images(tmp_path: Path) -> None:
+    path = save(plain_model(), tmp_path / "m.onnx")
+    with pytest.raises(ConfigError, match="--threshold-data DIR"):
+        import_model(path, map="heat", out=tmp_path / "b.edgead")
+    (tmp_path / "bad").mkdir()
+    write(tmp_path / "bad" / "1.png", b"not an image")
+    with pytest.raises(DataError, match="could be read"):
+        import_model(path, map="heat", threshold_data=tmp_path / "bad", out=tmp_path / "b.edgead")
+
+
+def test_other_models_are_not_anomalibs(tmp_path: Path) -> None:
+    path = save(plain_model(), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"no model that anomalib 2\.x exported: its outputs are logits, score, heat"):
+        import_model(path, source="anomalib", out=tmp_path / "b.edgead")
+
+
+def test_a_dynamic_model_takes_the_size_it_is_told(parts: Path, tmp_path: Path) -> None:
+    path = save(plain_model(size=("H", "W")), tmp_path / "m.onnx")
+    options = OnnxOptions(score="score", map="heat", size=(40, 48))
+    bundle = import_model(path, **vars(options), threshold_data=parts, out=tmp_path / "b.edgead")
+    assert bundle.manifest.size == (40, 48)
+    assert run_bundle(bundle, noise((40, 48)))[1].shape == (3, 40, 48)
+
+
+def test_weights_are_inside_the_bundle(parts: Path, tmp_path: Path) -> None:
+    model = plain_model()
+    path = save(model, tmp_path / "m.onnx", external=True)
+    options = OnnxOptions(score="score", map="heat")
+    bundle = import_model(path, **vars(options), threshold_data=parts, out=tmp_path / "b.edgead")
+    [kernel] = [value for value in onnx.load(bundle.model).graph.initializer if value.name == "model/kernel"]
+    [before] = [value for value in model.graph.initializer if value.name == "kernel"]
+    assert np.array_equal(numpy_helper.to_array(kernel), numpy_helper.to_array(before))
+
+
+def test_real_anomalib_models(tmp_path: Path) -> None:
+    """EDGEAD_ANOMALIB_MODELS: a folder of NAME/**/model.onnx, each NAME with reference.npz (docs/import.md)."""
+    folder = os.environ.get("EDGEAD_ANOMALIB_MODELS")
+    if not folder:
+        pytest.skip("EDGEAD_ANOMALIB_MODELS names no folder of real exports")
+    models = sorted(Path(folder).glob("*/**/model.onnx"))
+    assert models
+    for path in models:
+        name = path.relative_to(folder).parts[0]
+        reference = np.load(Path(folder, name, "reference.npz"))
+        bundle = import_model(path, source="anomalib", out=tmp_path / f"{name}.edgead")
+        outputs = [run_bundle(bundle, frame[None]) for frame in reference["frames"]]
+        scores, maps = (np.concatenate(values) for values in zip(*outputs))
+        largest = max(1, np.abs(reference["raw_maps"]).max())
+        assert np.abs(scores - reference["raw_scores"]).max() < 1e-4 * largest, path
+        assert np.abs(maps - reference["raw_maps"]).max() < 1e-4 * largest, path
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_grey_model_gets_grey_values_as_pillow_makes_them(channels_last: bool, parts: Path, tmp_path: Path) -> None:
+    shape, perm = ("N, 24, 32, 1", "Transpose <perm = [0, 3, 1, 2]>") if channels_last else ("N, 1, 24, 32", "Identity")
+    text = f"""
+    <ir_version: 8, opset_import: ["" : 17]>
+    main (float[{shape}] image) => (float[N, 1, 6, 8] heat) {{
+        planes = {perm}(image)
+        features = Conv <strides = [4, 4], kernel_shape = [4, 4]> (planes, kernel)
+        heat = Abs(features)
+    }}"""
+    model = build(text, {"kernel": np.random.default_rng(1).normal(0, 0.2, (1, 1, 4, 4)).astype(np.float32)})
+    path = save(model, tmp_path / "grey.onnx")
+    options = OnnxOptions(mean=(0.45,), std=(0.2,))
+    bundle = import_model(path, threshold_data=parts, **vars(options), out=tmp_path / "b.edgead")
+    frames = noise((24, 32))
+    grey = np.stack([np.asarray(Image.fromarray(frame[..., ::-1].copy()).convert("L")) for frame in frames])
+    values = ((grey.astype(np.float32) / 255 - 0.45) / 0.2)[:, None]
+    [heat] = tensors(model, values.transpose(0, 2, 3, 1) if channels_last else values, "heat")
+    scores, _ = run_bundle(bundle, frames)
+    assert np.abs(scores - heat.max(axis=(1, 2, 3))).max() < 1e-5
+    assert bundle.manifest.config["channels"] == 1
+    assert check_golden(bundle, OnnxRuntimeEngine(bundle.model)).good
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(OnnxOptions(rgb=True), "no colour order"), (OnnxOptions(mean=(0.1, 0.2, 0.3)), "each of the model's 1 channels")],
+)
+def test_what_a_grey_model_has_no_use_for_is_refused(options: OnnxOptions, words: str, tmp_path: Path) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    main (float[N, 1, 24, 32] image) => (float[N, 1, 24, 32] heat) {
+        heat = Abs(image)
+    }"""
+    with pytest.raises(ConfigError, match=words):
+        import_model(save(build(text, {}), tmp_path / "grey.onnx"), **vars(options), threshold_data=tmp_path)

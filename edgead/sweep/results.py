@@ -10,9 +10,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from edgead import schema
-from edgead.benchmark.machine import versions
 from edgead.errors import DataError
 from edgead.files import write_json, write_text
+from edgead.machine import versions
 from edgead.schema import SchemaError, left_out
 from edgead.sweep.cell import Cell
 from edgead.sweep.store import State, Store

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from edgead.benchmark import benchmark
 from edgead.console import Console
-from edgead.errors import ConfigError
-from edgead.export.choose import check_precision
-from edgead.export.export import export
+from edgead.export import PrecisionOptions, export
 from edgead.sweep.cell import Cell
 from edgead.train import checkpoint
 from edgead.train.method import configure
@@ -24,7 +22,7 @@ def check(cell: Cell) -> None:
     """
     configure(get_method(cell.training.method), cell.training.preset, cell.training.settings)
     for precision in cell.precisions:
-        check_precision(precision)
+        PrecisionOptions(precision)  # refuses an unknown one
 
 
 def is_started(run: Path) -> bool:
@@ -42,8 +40,6 @@ def train_cell(cell: Cell, run: Path, workers: int, console: Console) -> None:
     if is_started(run):
         resume(run, device=entry.device, workers=workers, console=console)
         return
-    if entry.budget:
-        raise ConfigError("budget is not available.")
     train(
         entry.method,
         cell.root,
@@ -52,12 +48,13 @@ def train_cell(cell: Cell, run: Path, workers: int, console: Console) -> None:
         out=run,
         seed=cell.training.seed,
         device=entry.device,
-        precision=entry.mixed_precision,
+        mixed_precision=entry.mixed_precision,
+        budget=entry.budget or None,
         workers=workers,
         holdout=entry.holdout,
         textures=entry.textures,
         weights=entry.weights,
-        sources=entry.donors,
+        donors=entry.donors,
         bit_depth=entry.bit_depth,
         console=console,
     )

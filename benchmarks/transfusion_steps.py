@@ -32,8 +32,8 @@ from edgead.machine import describe_machine, versions
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.checkpoint import RunConfig, load_method
 from edgead.train.foreground import load_foreground_masks
+from edgead.train.materials import load_textures
 from edgead.train.method import TrainingData
-from edgead.train.train import load_textures
 
 STEPS = (18, 8, 4, 2, 1)
 WORST = 0.005

@@ -97,7 +97,7 @@ def run_demo(out: Path | None, seed: int, console: Console) -> DemoOutcome:
     from edgead.runtime.sinks import open_sink
     from edgead.runtime.sources import open_source
     from edgead.runtime.stream import run_stream
-    from edgead.train.train import train
+    from edgead.train import train
 
     started = time.monotonic()
     if out and out.exists() and any(out.iterdir()):

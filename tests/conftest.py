@@ -45,7 +45,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the tiny DRAEM."""
-    from edgead.train.train import train
+    from edgead.train import train
 
     [run] = train("draem", parts, preset="nano", settings=TINY, out=tmp_path_factory.mktemp("run") / "tiny")
     return run
@@ -107,7 +107,7 @@ def rgbd_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rgbd_bundle(rgbd_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle with depth whose network is as good as untrained: its decisions mean nothing, its form is right."""
     from edgead.export import export
-    from edgead.train.train import train
+    from edgead.train import train
 
     folder = tmp_path_factory.mktemp("rgbd")
     settings = ("depth=true", "size=32x48", "multipliers=1", "steps=3", "batch_size=2")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import os
 import resource
@@ -76,6 +78,32 @@ def test_every_verb_has_help_and_json(verb: str) -> None:
     done = edgead(verb, "--help")
     assert done.returncode == 0
     assert "--json" in done.stdout
+
+
+PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "functions", "more"),
+    [
+        ("train", ["edgead.train.train", "edgead.train.resume"], {"go_on"}),
+        ("synthesise", ["edgead.train.synthesise.synthesise"], set()),
+        ("export", ["edgead.export.export"], {"method", "category", "form"} | PRECISION),
+        ("import", ["edgead.export.import_model"], {"data"} | PRECISION),
+        ("predict", ["edgead.load", "edgead.runtime.predict.predict"], {"paths", "force"}),
+        ("run", ["edgead.runtime.run.run", "edgead.runtime.stream.Policy"], set()),
+        ("benchmark", ["edgead.benchmark.benchmark"], set()),
+        ("inspect", ["edgead.load"], set()),
+    ],
+)
+def test_options_and_parameters_have_the_same_names(verb: str, functions: list[str], more: set[str]) -> None:
+    """`more`: what the verb adds, or gathers in a parameter of another name."""
+    parameters = set()
+    for path in functions:
+        module, _, name = path.rpartition(".")
+        parameters |= inspect.signature(getattr(importlib.import_module(module), name)).parameters.keys()
+    options = {str(option.name) for option in cli.commands[verb].params}
+    assert options - parameters == more | {"as_json"}
 
 
 def test_text_for_people(bundle: Bundle, parts: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
+
 from edgead.bundle import Bundle
 from edgead.cli import cli
 
@@ -21,6 +23,8 @@ MODULES = {
     "paho-mqtt": "paho",
 }
 """Distribution ↦ module, where the names differ."""
+BROUGHT = {"matplotlib": {"PIL"}}
+"""Module ↦ modules of other extras that it depends on."""
 TORCHLESS = {"predict", "run", "inspect", "doctor"}
 WORKING = {
     "cpu": TORCHLESS,
@@ -99,7 +103,8 @@ def extras() -> dict[str, set[str]]:
     found = {}
     for extra, requirements in values["EXTRAS"].items():
         names = [re.match(r"[\w.-]+", requirement) for requirement in requirements]
-        found[extra] = {MODULES.get(name[0], name[0]) for name in names if name}
+        modules = {MODULES.get(name[0], name[0]) for name in names if name}
+        found[extra] = modules.union(*(BROUGHT.get(module, ()) for module in modules))
     return found
 
 
@@ -124,6 +129,7 @@ def test_every_module_is_imported_with_nothing_optional_installed(tmp_path: Path
     assert rooms <= {"edgead.train", "edgead.export", "edgead.sweep"}
 
 
+@pytest.mark.slow
 def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path, tmp_path: Path) -> None:
     """`--help` and one call, with the packages of all other extras banned: it works, or names the extra to install."""
     from onnx import parser, save_model

@@ -33,8 +33,8 @@ from edgead.runtime.sink_worker import SinkWorker
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sources import open_source
 from edgead.runtime.stream import Stream, run_stream
+from edgead.train import resume, train
 from edgead.train.checkpoint import load_run_config
-from edgead.train.train import resume, train
 
 SETTINGS = ("depth=true", "size=32x48", "multipliers=1", "steps=3", "batch_size=2")
 

@@ -23,7 +23,7 @@ time.sleep(SECONDS)  # uploads wait for a moment of rest
 """
 TRAINED = """
 import sys, time
-import edgead.train.train, edgead.benchmark
+import edgead.train.training, edgead.benchmark
 import edgead.export.imports.onnx_model, edgead.export.imports.published_checkpoint
 import matplotlib, huggingface_hub, accelerate, onnxruntime
 from edgead.cli import main

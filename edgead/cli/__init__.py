@@ -1,4 +1,4 @@
-"""The command line. Each verb is a thin call into a room; what a verb needs is imported inside it."""
+"""The command line. Each verb calls the public function of its name; what a verb needs is imported inside it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgead.console import guard_stderr
 from edgead.failures import flush, prepare_streams, report
 
 QUIET = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
-"""OpenCV's and FFmpeg's remarks on what they cannot open; ours says it once. Whoever sets one of these hears them."""
+"""Silences remarks of OpenCV and FFmpeg on what they cannot open: our error says it. Set a variable to hear them."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     prepare_streams()
     guard_stderr()
     with contextlib.suppress(ValueError):  # not in the main thread
-        # It ends as Ctrl-C does, and leaves nothing half-written.
+        # TERM ends a verb as Ctrl-C does, with nothing half-written
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = cli.main(args=arguments, prog_name="edgead", standalone_mode=False) or 0

@@ -17,14 +17,14 @@ from edgead.redaction import redact
 @click.argument("bundles", nargs=-1, required=True, type=PATH)
 @click.option("--data", required=True, type=PATH, help="Labelled test images: one category, or a folder of several.")
 @click.option(
-    "--rounds", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Timed calls of each bundle."
+    "--rounds", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Timed calls per bundle."
 )
 @click.option(
     "--pixel-size",
     type=click.IntRange(32, 4096),
     default=256,
     show_default=True,
-    help="Side at which pixel metrics are computed.",
+    help="Side of the maps for pixel metrics, pixels.",
 )
 @click.option("--out", type=PATH, help="Folder of the report. [default: runs/benchmark/TIME]")
 @force_option
@@ -40,7 +40,10 @@ def benchmark(
     engine: str,
     as_json: bool,
 ) -> None:
-    """Measure latency against AUROC: table, results.json, results.csv and report.html."""
+    """Measure latency and accuracy of bundles on labelled images.
+
+    Prints a table and writes results.json, results.csv and report.html.
+    """
     from edgead.benchmark import benchmark as measure
     from edgead.benchmark import to_table
 

@@ -12,11 +12,14 @@ from edgead.console import Terminal
 
 
 @click.command()
-@click.option("--out", type=PATH, help="Folder for everything that is made. [default: runs/demo/TIME]")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the training.")
+@click.option("--out", type=PATH, help="Folder for all results. [default: runs/demo/TIME]")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
 @json_option
 def demo(out: Path | None, seed: int, as_json: bool) -> None:
-    """Make sample parts, train on them, export, inspect and benchmark: a few minutes on two cores."""
+    """Try everything on drawn sample parts.
+
+    Trains, exports, inspects and benchmarks: a few minutes on two cores.
+    """
     from edgead.demo import run_demo
 
     outcome = run_demo(out, seed, Terminal())

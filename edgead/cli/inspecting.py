@@ -18,7 +18,10 @@ from edgead.console import Terminal
 @engine_option
 @json_option
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
-    """Show what is in a bundle; check its hashes and run its golden frames on this machine."""
+    """Show a bundle; check it on this machine.
+
+    Checks the hashes of its files and re-runs its golden frames.
+    """
     from edgead.bundle import read_bundle
     from edgead.manifest import describe_sensitivity
     from edgead.runtime.engines.opening import open_engine
@@ -67,7 +70,7 @@ def _depth_words(depth_range: tuple[float, float] | None) -> str:
 @click.argument("name", required=False)
 @json_option
 def methods(name: str | None, as_json: bool) -> None:
-    """List the methods and their figures; with a method's NAME its settings, in every preset, too."""
+    """List the methods and their figures. With NAME, also the settings of that method in every preset."""
     from edgead.train.describe import as_text, describe
     from edgead.train.methods import get_method
 
@@ -79,14 +82,14 @@ def methods(name: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--build", "bundle", type=PATH, help="Build this bundle's engine here, check its golden frames, time it.")
-@click.option("--engine", default="tensorrt", show_default=True, help="With --build: any engine, with its settings.")
-@click.option("--batch", type=click.IntRange(1, 1024), default=1, help="With --build: as for `edgead run`.")
+@click.option("--build", "bundle", type=PATH, help="Build this bundle's engine here, check and time it.")
+@click.option("--engine", default="tensorrt", show_default=True, help="With --build: engine and settings.")
+@click.option("--batch", type=click.IntRange(1, 1024), default=1, help="With --build: most frames per inference.")
 @json_option
 def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
-    """Tell what this machine can run, and what is missing.
+    """Report what this machine can run, and what is missing.
 
-    edgead doctor --build BUNDLE proves a bundle on this machine's GPU, which nothing elsewhere can.
+    edgead doctor --build BUNDLE checks a bundle on this machine's GPU.
     """
     from edgead.doctor import diagnose
 

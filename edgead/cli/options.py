@@ -48,7 +48,11 @@ decision_options = _all_of(
         ),
         click.option("--ignore", multiple=True, help="Region to leave out, in the same form. Repeatable."),
         click.option(
-            "--min-area", type=click.IntRange(0), default=0, show_default=True, help="Ignore defects of fewer pixels."
+            "--min-area",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Pass if the largest defect has fewer pixels.",
         ),
         click.option(
             "--boxes", "shapes", flag_value="boxes", multiple=True, help="Add bounding boxes of defects to the results."

@@ -21,7 +21,7 @@ from edgead.errors import INTERRUPTED
 @click.option(
     "--save",
     type=PATH,
-    help="Folder for overlays (heat where the map is high, the mask outlined) and reconstructions, where there are.",
+    help="Folder for overlays (heat map and outlined mask) and, where the model has them, reconstructions.",
 )
 @click.option(
     "--ray",
@@ -44,7 +44,10 @@ def predict(
     batch: int,
     **options: Any,
 ) -> None:
-    """Decide on images, and on folders with their subfolders. Without a sink, results are printed."""
+    """Decide on images, and on folders with their subfolders.
+
+    Without --sink, results are printed.
+    """
     if ray is not None or out is not None:
         if ray is None or out is None or save is not None or sinks:
             raise click.UsageError("--ray and --out go together, and without --save and --sink.")
@@ -115,51 +118,66 @@ def _predict_archive(
     multiple=True,
     required=True,
     metavar="[NAME=]URI",
-    help="Camera, video, folder …; see docs/sources.md. Repeatable; NAME is what results call it.",
+    help="Camera, video, folder …; see docs/sources.md. NAME appears in the results. Repeatable.",
 )
 @decision_options
-@click.option("--max-frames", type=click.IntRange(1), help="Stop after that many results.")
+@click.option("--max-frames", type=click.IntRange(1), help="Stop after this many results.")
 @click.option(
     "--on-full",
     type=click.Choice(["wait", "drop-oldest", "drop-newest"]),
     default="drop-oldest",
     show_default=True,
-    help="When a camera is faster than the engine. Files always wait.",
+    help="What to do when a camera is faster than the engine. Files always wait.",
 )
 @click.option(
     "--max-staleness",
     type=float,
-    help="ms: an older picture is UNKNOWN, not inferred. [default: cameras 2000 on the way here; inf for never]",
+    help="Frames older than this many ms are UNKNOWN; inf: never. [default: cameras 2000 in transit]",
 )
-@click.option("--deadline", type=float, help="ms from making the picture after which a decision is UNKNOWN.")
-@click.option("--silence", type=float, default=5.0, show_default=True, help="s without a frame until that is reported.")
+@click.option("--deadline", type=float, help="Decisions later than this many ms after exposure are UNKNOWN.")
+@click.option(
+    "--silence",
+    type=float,
+    default=5.0,
+    show_default=True,
+    help="Report a source without frames for this many seconds.",
+)
 @click.option(
     "--health",
     type=click.Choice(["live", "all", "off"]),
     default="live",
     show_default=True,
-    help="Sources to check for black, blurred, frozen and stretched pictures.",
+    help="Sources to check for black, blurred, frozen and stretched frames.",
 )
 @click.option(
     "--untrained-aspect",
     type=click.Choice(["report", "unknown"]),
     default="report",
     show_default=True,
-    help="When frames have an aspect ratio that no training image had: say it once, or UNKNOWN too.",
+    help="Frames with an aspect ratio that no training image had: report once, or decide UNKNOWN too.",
 )
-@click.option("--keep-warm", type=float, default=0.0, help="Run the engine on a blank frame after this many idle s.")
-@click.option("--record", type=PATH, help="Folder that keeps frames and results, for --source replay:DIR.")
-@click.option("--shadow", type=PATH, help="A second bundle that runs beside; signal USR1 exchanges the two.")
+@click.option(
+    "--keep-warm",
+    type=float,
+    default=0.0,
+    help="Keep the engine warm: run it on a blank frame after this many idle seconds.",
+)
+@click.option("--record", type=PATH, help="Folder to record frames and results in, for --source replay:DIR.")
+@click.option("--shadow", type=PATH, help="Second bundle to run on the same frames; signal USR1 swaps the two.")
 @click.option(
     "--metrics", metavar="PORT", help="Serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT."
 )
-@click.option("--metrics-token", default="", help="Bearer token that requests for metrics must carry; '${NAME}' works.")
+@click.option(
+    "--metrics-token",
+    default="",
+    help="Bearer token for metrics requests; '${NAME}' reads an environment variable.",
+)
 @json_option
 def run(bundle: Path, as_json: bool, **options: Any) -> None:
-    """Decide on every frame of one or several sources. Without a sink, results are printed.
+    """Decide on every frame of one or several sources.
 
-    Ctrl-C or signal TERM end it within 15 s: what is captured is still decided and written. A second one ends it at
-    once. Signal HUP reads the bundle again.
+    Without --sink, results are printed. Ctrl-C or signal TERM end the run within 15 s; captured frames are still
+    decided and written. A second one ends it at once. Signal HUP reloads the bundle.
     """
     from edgead.runtime.signals import ignore_early
 

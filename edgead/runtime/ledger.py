@@ -6,7 +6,7 @@ import bisect
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from edgead.decision import Verdict
 from edgead.runtime.result import Result
@@ -39,6 +39,27 @@ class Account:
     latency: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_MS) + 1))
     latency_sum: float = 0.0
     in_flight: int = 0
+
+
+class Figures(TypedDict):
+    """What became of frames, as JSON: totals, and counts by cause. See `Account`."""
+
+    captured: int
+    inferred: int
+    passed: int
+    failed: int
+    unknown: int
+    dropped: int
+    in_flight: int
+    unknown_by_cause: dict[str, int]
+    dropped_by_cause: dict[str, int]
+    reported_by_cause: dict[str, int]
+
+
+class Snapshot(Figures):
+    """The figures of all sources, and those of each by its name."""
+
+    sources: dict[str, Figures]
 
 
 class Ledger:
@@ -84,7 +105,7 @@ class Ledger:
             account.latency_sum += latency
             account.in_flight -= 1
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> Snapshot:
         """Return the totals of one instant, and the same by source, as JSON values."""
         with self._lock:
             by_source = {source: _figures([account]) for source, account in self._accounts.items()}
@@ -92,31 +113,31 @@ class Ledger:
 
     @property
     def captured(self) -> int:
-        return int(self.snapshot()["captured"])
+        return self.snapshot()["captured"]
 
     @property
     def inferred(self) -> int:
-        return int(self.snapshot()["inferred"])
+        return self.snapshot()["inferred"]
 
     @property
     def passed(self) -> int:
-        return int(self.snapshot()["passed"])
+        return self.snapshot()["passed"]
 
     @property
     def failed(self) -> int:
-        return int(self.snapshot()["failed"])
+        return self.snapshot()["failed"]
 
     @property
     def unknown(self) -> int:
-        return int(self.snapshot()["unknown"])
+        return self.snapshot()["unknown"]
 
     @property
     def dropped(self) -> int:
-        return int(self.snapshot()["dropped"])
+        return self.snapshot()["dropped"]
 
     @property
     def in_flight(self) -> int:
-        return int(self.snapshot()["in_flight"])
+        return self.snapshot()["in_flight"]
 
     def to_prometheus(self) -> str:
         """Return everything as Prometheus text, with the sources as labels."""
@@ -135,7 +156,7 @@ def label(name: str, value: str) -> str:
     return f'{name}="{escaped}"'
 
 
-def _figures(accounts: list[Account]) -> dict[str, Any]:
+def _figures(accounts: list[Account]) -> Figures:
     verdicts, unknown, dropped, reported = (Counter[str]() for _ in range(4))
     for account in accounts:
         verdicts.update(account.verdicts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from edgead.errors import DeviceError
 from edgead.runtime.frame_inspector import FrameInspector
@@ -49,7 +48,7 @@ class Shadow:
             f"({result.score:.6g}), {other.bundle} says {other.verdict.value} ({other.score:.6g})"
         )
 
-    def account(self) -> dict[str, Any]:
+    def account(self) -> dict[str, int]:
         """Return on how many frames the two agreed and disagreed."""
         return {"agreed": self._agreed, "disagreed": self._disagreed}
 

@@ -8,10 +8,9 @@ from edgead.benchmark import benchmark
 from edgead.console import Console
 from edgead.export import PrecisionOptions, export
 from edgead.sweep.cell import Cell
-from edgead.train import checkpoint
+from edgead.train import checkpoint, resume, train
 from edgead.train.method import configure
 from edgead.train.methods import get_method
-from edgead.train.train import resume, train
 
 
 def check(cell: Cell) -> None:

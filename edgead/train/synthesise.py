@@ -16,8 +16,8 @@ from edgead.train import checkpoint
 from edgead.train.checkpoint import RunConfig
 from edgead.train.donors import load_transferred
 from edgead.train.foreground import load_foreground_masks
+from edgead.train.materials import load_textures
 from edgead.train.method import Arrays, TrainingData
-from edgead.train.train import load_textures
 
 MOST_FRAMES = 200
 """Good images that anomalies are put on; reading more would only take time."""

@@ -25,9 +25,8 @@ from edgead.export.runs import find_run, find_runs_of_all
 from edgead.files import sha256
 from edgead.images import fit_frame, read_frame
 from edgead.runtime.inspector import load
-from edgead.train import checkpoint
+from edgead.train import checkpoint, train
 from edgead.train.methods.draem.method import Draem
-from edgead.train.train import train
 
 
 def test_the_manifest_tells_how_the_bundle_came_about(bundle: Bundle, trained: Path) -> None:

@@ -30,7 +30,7 @@ def line_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def line_bundle(line_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of 64×64 pixels whose network is as good as untrained: its decisions mean nothing, its form is right."""
     from edgead.export import export
-    from edgead.train.train import train
+    from edgead.train import train
 
     folder = tmp_path_factory.mktemp("line-bundle")
     settings = ("size=64", "reconstructive_width=2", "discriminative_width=2", "steps=2", "batch_size=2")

@@ -243,7 +243,7 @@ import gc, os, signal, sys, threading
 from pathlib import Path
 from typing import Any
 from edgead.bundle import read_bundle
-from edgead.runtime.engines.opening import find_spec, open_engine, usable_engines
+from edgead.runtime.engines.opening import open_engine
 
 heard = []
 signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
@@ -275,7 +275,7 @@ import sys, threading
 from pathlib import Path
 from typing import Any
 from edgead.bundle import read_bundle
-from edgead.runtime.engines.opening import find_spec, open_engine, usable_engines
+from edgead.runtime.engines.opening import open_engine
 
 open_engine("openvino", read_bundle(Path(sys.argv[1])))
 print([thread.name for thread in threading.enumerate()])

@@ -66,13 +66,13 @@ def plan_of(bundle: Bundle, settings: BuildSettings | None = None, batches: tupl
 def test_progress_and_profiles(opened: Bundle, request_for: Callable[..., BuildRequest]) -> None:
     console = Listener()
     one = build_in_process(request_for(opened.model), console)
-    assert one["strong"] is True
-    assert one["precision"] == []
+    assert one.strong is True
+    assert one.precision == []
     steps = [match for text in console.shown if (match := re.fullmatch(r"Building engine (\d+)/(\d+)", text))]
     assert [int(match[1]) for match in steps] == list(range(int(steps[0][2])))
     request = request_for(opened.model, batches=(1, 4))
     two = build_in_process(request, Listener())
-    assert two["bytes"] == Path(request.plan).stat().st_size > one["bytes"]
+    assert two.bytes == Path(request.plan).stat().st_size > one.bytes
 
 
 @pytest.mark.parametrize(("operator", "domain"), [("Swizzle", "com.acme"), ("StringNormalizer", "")])
@@ -275,7 +275,7 @@ def test_a_plan_that_does_not_load_is_left_to_the_process_that_builds(
     monkeypatch.setattr(tensorrt_engine, "find_tensorrt", lambda: (GPU, tensorrt_rtx))
     monkeypatch.setattr(tensorrt_engine, "_start", start)
     console = Other()
-    engine: Any = tensorrt_engine.open_tensorrt(opened, Opening(1, {}, console))
+    engine: Any = tensorrt_engine.open_tensorrt(opened, Opening(1, tensorrt_engine.TensorRtSettings(), console))
     assert engine.plan == b"new"
     assert console.said == [
         "The engine in the cache cannot be loaded.",

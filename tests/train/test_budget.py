@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from edgead.errors import ConfigError
-from edgead.train import checkpoint
+from edgead.train import checkpoint, resume, train
 from edgead.train.budget import RESERVE, fitting_share, read_budget, scale_schedule
 from edgead.train.estimate import Estimate
 from edgead.train.method import TrainingData, configure, published_schedule
 from edgead.train.methods import METHODS, get_method
-from edgead.train.train import resume, train
 
 SMALLEST = {"transfusion": "32", "drept": "64", "draem": "32", "differnet": "64", "aand": "65"}
 
@@ -67,21 +66,21 @@ def test_a_run_keeps_its_budget_and_goes_on_with_the_steps_that_it_was_given(
 ) -> None:
     """A whole schedule of 700 epochs would take 4200 s; 12 s of it are asked for, and some have gone by."""
     estimate = Estimate(4200.0, 4200, "cpu", preparing=1.0, elapsed=2.0)
-    monkeypatch.setattr("edgead.train.train.measure", lambda *others: estimate)
+    monkeypatch.setattr("edgead.train.run.measure", lambda *others: estimate)
     settings = ("size=32", "reconstructive_width=2", "discriminative_width=2", "batch_size=2")
     options = {"preset": "nano", "settings": settings, "budget": "12s", "device": "cpu"}
     [folder] = train("draem", parts, out=tmp_path / "run", **options)  # type: ignore[arg-type]
     run = checkpoint.load_run_config(folder)
     published = run.published_steps
     assert published == 700 * run.steps_in_epoch
-    steps = run.config["steps"]
+    steps = run.config.steps
     assert steps == int(published * (12 * (1 - RESERVE) - 3) / 4199)
     assert f"trained for {steps} of {published:,} published steps (--budget 12s)" in run.departures
     assert not [words for words in run.departures if words.startswith("steps is")]
     assert len(checkpoint.read_metrics(folder)) == steps
     (folder / checkpoint.WEIGHTS).unlink()
     resume(folder, device="cpu")
-    assert checkpoint.load_run_config(folder).config["steps"] == steps
+    assert checkpoint.load_run_config(folder).config.steps == steps
     with pytest.raises(ConfigError, match="--budget decides the number of steps; leave out --set steps"):
         train("draem", parts, budget="12s", settings=("steps=3",), out=tmp_path / "other")
 

@@ -29,12 +29,11 @@ from edgead.datasets import open_category
 from edgead.errors import CheckpointError, ConfigError, DataError, TrainingError
 from edgead.export import export
 from edgead.files import sha256
-from edgead.train import checkpoint
+from edgead.train import checkpoint, resume, train
 from edgead.train.donors import TRANSFERRED, find_donors, load_transferred
 from edgead.train.method import Arrays, TrainingData
 from edgead.train.methods.drept.method import Drept
 from edgead.train.synthesise import synthesise
-from edgead.train.train import resume, train
 
 Write = Callable[..., Path]
 QUICK = (
@@ -214,7 +213,7 @@ def test_a_training_that_diverged_goes_on_with_a_lower_rate(parts: Path, donor: 
     assert recorder.lines[0] == "Changed: learning_rate 1e+20 -> 0.001"
     assert "No state had been saved yet: 'remove' begins anew" in recorder.lines
     kept = checkpoint.load_run_config(run)
-    assert kept.config["learning_rate"] == 1e-3
+    assert kept.config.learning_rate == 1e-3
     assert kept.changes == ("learning_rate 1e+20 -> 0.001",)
     assert {line["learning_rate"] for line in checkpoint.read_metrics(run)} == {1e-3}
     with pytest.raises(ConfigError, match="is finished already: --set learning_rate=1 comes too late"):
@@ -542,7 +541,7 @@ def test_synthetic_anomalies_as_pictures(transferred: Path, trained: Path, tmp_p
         for path in paths:
             frame = cv2.imread(str(path))
             mask = cv2.imread(str(path.with_name(f"{path.stem}_mask.png")), cv2.IMREAD_GRAYSCALE)
-            assert frame.shape == (*config.config["size"], 3)
+            assert frame.shape == (*config.config.size, 3)
             assert set(np.unique(mask)) <= {0, 255}
             assert mask.any()
         with pytest.raises(DataError, match="holds pictures already"):
@@ -606,7 +605,7 @@ def count() -> None:
     print("threads", sum("gloo" in name.read_text() for name in Path("/proc/self/task").glob("*/comm")), flush=True)
 
 atexit.register(count)
-from edgead.train.train import train
+from edgead.train import train
 
 train("drept", sys.argv[1], preset="nano", settings=sys.argv[4:], donors=[sys.argv[2]], out=sys.argv[3], device="cpu")
 """

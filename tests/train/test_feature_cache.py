@@ -118,7 +118,7 @@ def test_aands_teacher_looks_at_each_image_once(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_finished_run_keeps_no_cache(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgead.train.train import train
+    from edgead.train import train
 
     kind = get_method("aand")
     monkeypatch.setattr(kind, "load_pretrained", lambda self, weights: None)

@@ -323,13 +323,13 @@ import torch
 from accelerate import Accelerator
 from edgead.errors import TrainingError
 from edgead.train import fit
-from edgead.train.train import train
+from edgead.train import train
 
 fit.SAVE_SHARE = 1e9
 honest = fit.fit
 def often(*arguments, **options):
     honest(*arguments, **options, save_seconds=0.0 if os.environ["RANK"] == "0" else 1e9)
-import edgead.train.train as module
+import edgead.train.run as module
 from edgead.train import estimate
 from edgead.train.mixed_precision import Comparison
 module.fit = often

@@ -11,12 +11,11 @@ import pytest
 from edgead.datasets import load_frames
 from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.export import export
-from edgead.train import checkpoint
+from edgead.train import checkpoint, resume, train
 from edgead.train.foreground import load_foreground_masks, part_of
 from edgead.train.method import Method, TrainingData, configure
 from edgead.train.methods import get_method
 from edgead.train.synthesise import synthesise
-from edgead.train.train import resume, train
 
 QUICK = ("size=32", "multipliers=1,1", "steps=2", "batch_size=2", "rotate_share=0")
 
@@ -65,7 +64,7 @@ def test_a_run_keeps_its_masks(data: tuple[Path, Path], tmp_path: Path, monkeypa
     settings = (*QUICK, "foreground=masks")
     [run] = train("transfusion", good, preset="nano", settings=settings, out=tmp_path / "run", device="cpu")
     config = checkpoint.load_run_config(run)
-    assert config.config["foreground"] == str(masks.resolve())
+    assert config.config.foreground == str(masks.resolve())
     assert len(config.masks_fingerprint) == 64
     monkeypatch.chdir(good)
     export(run, out=tmp_path / "run.edgead")

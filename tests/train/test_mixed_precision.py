@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from edgead.console import Console
-from edgead.train import checkpoint, estimate
+from edgead.train import checkpoint, estimate, resume, train
 from edgead.train.estimate import Work, measure
 from edgead.train.fit import fit
 from edgead.train.method import TrainingData, configure
@@ -21,7 +21,6 @@ from edgead.train.methods import METHODS, get_method
 from edgead.train.methods.draem.config import DraemConfig
 from edgead.train.methods.draem.method import Draem
 from edgead.train.mixed_precision import FEWEST, MOST, Comparison, compare, has_bfloat16
-from edgead.train.train import resume, train
 
 DATA = TrainingData(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
 TINY = ("size=32", "reconstructive_width=2", "discriminative_width=2", "steps=6", "batch_size=2")
@@ -148,7 +147,7 @@ def test_a_choice_is_kept_told_and_taken_again(parts: Path, tmp_path: Path, monk
     def often(*arguments: object, **options: object) -> None:
         fit(*arguments, **options, save_seconds=0.0)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("edgead.train.train.fit", often)
+    monkeypatch.setattr("edgead.train.run.fit", often)
     with pytest.raises(KeyboardInterrupt):
         train("draem", parts, preset="nano", settings=TINY, out=tmp_path / "cut", device="cpu", console=Stopping())
     assert (tmp_path / "cut" / checkpoint.STATE).exists()

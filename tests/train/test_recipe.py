@@ -18,13 +18,12 @@ import torch
 from edgead.console import Console
 from edgead.datasets import open_category
 from edgead.export import export
-from edgead.train import checkpoint, estimate
+from edgead.train import checkpoint, estimate, resume, train
 from edgead.train.describe import as_text, describe
 from edgead.train.estimate import NIGHT, Estimate, Work, choose_preset, describe_seconds, measure
 from edgead.train.fit import fit
 from edgead.train.method import configure, decayed, steps_in_epoch
 from edgead.train.methods import METHODS, get_method
-from edgead.train.train import resume, train
 
 BOTTLES = 209
 """Good images of MVTec AD's bottle."""
@@ -100,10 +99,10 @@ def test_unreadable_images_count_for_no_epoch(parts: Path, tmp_path: Path) -> No
 def test_a_run_from_before_keeps_its_own_number_of_steps(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgead.train.train.fit", mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("edgead.train.run.fit", mock.Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train("draem", parts, preset="nano", settings=TWO_EPOCHS, out=tmp_path / "run")
-    monkeypatch.setattr("edgead.train.train.fit", fit)
+    monkeypatch.setattr("edgead.train.run.fit", fit)
     path = tmp_path / "run" / checkpoint.CONFIG
     values = json.loads(path.read_text())
     for name in ("epoch_images", "devices", "departures", "choice"):
@@ -228,7 +227,7 @@ def test_a_chosen_preset_is_told_kept_and_taken_again(
     shutil.copytree(parts, data / "washer")
     options = {"category": "all", "settings": (*TWO_EPOCHS, "batch_size=2"), "out": tmp_path / "runs"}
     chosen = mock.Mock(return_value=("nano", "paper takes about 9 days here"))
-    monkeypatch.setattr("edgead.train.train.choose_preset", chosen)
+    monkeypatch.setattr("edgead.train.training.choose_preset", chosen)
     console = Recorder()
     [folder] = train("draem", data, console=console, **options)  # type: ignore[arg-type]
     assert console.lines[0] == "Preset 'nano': paper takes about 9 days here."
@@ -241,7 +240,7 @@ def test_a_chosen_preset_is_told_kept_and_taken_again(
 def test_what_takes_longer_than_a_night_names_what_is_shorter(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgead.train.train.measure", lambda *others: Estimate(30 * 86400.0, 4, "cpu"))
+    monkeypatch.setattr("edgead.train.run.measure", lambda *others: Estimate(30 * 86400.0, 4, "cpu"))
     console = Recorder()
     settings = (*TWO_EPOCHS, "batch_size=2")
     train("draem", parts, preset="paper", settings=settings, out=tmp_path / "run", console=console)

@@ -25,7 +25,7 @@ from edgead.files import new_folder
 from edgead.train import checkpoint
 from edgead.train.fit import fit
 from edgead.train.split import MOST_HELD_OUT, split_normals
-from edgead.train.train import find_unfinished, resume, train
+from edgead.train.training import find_unfinished, resume, train
 
 Write = Callable[..., Path]
 QUICK = ("size=32", "reconstructive_width=2", "discriminative_width=2", "steps=1", "batch_size=2")
@@ -167,14 +167,14 @@ def test_a_stopped_command_names_the_categories_that_it_has_not_begun(
 ) -> None:
     for name in ("bolt", "nut", "washer"):
         fill(tmp_path / "data" / name / "train" / "good", write_image)
-    monkeypatch.setattr("edgead.train.train.fit", mock.Mock(wraps=fit, side_effect=[mock.DEFAULT, KeyboardInterrupt]))
+    monkeypatch.setattr("edgead.train.run.fit", mock.Mock(wraps=fit, side_effect=[mock.DEFAULT, KeyboardInterrupt]))
     monkeypatch.chdir(tmp_path)
     console, options = Recorder(), {"category": "all", "preset": "nano", "settings": QUICK}
     with pytest.raises(KeyboardInterrupt):
         train("draem", tmp_path / "data", out=tmp_path / "runs", console=console, **options)  # type: ignore[arg-type]
     assert "nut" in console.lines[-2]  # how its run goes on
     assert console.lines[-1] == "Not begun: washer; the same command again goes on and trains them."
-    monkeypatch.setattr("edgead.train.train.fit", mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("edgead.train.run.fit", mock.Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train("draem", tmp_path / "data", console=console, **options)  # type: ignore[arg-type]
     assert console.lines[-1] == "Not begun: nut, washer; train each with --category NAME."
@@ -271,7 +271,7 @@ def test_for_want_of_memory_it_says_what_to_lower(parts: Path, tmp_path: Path, m
     def fit(*arguments: object, **options: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("edgead.train.train.fit", fit)
+    monkeypatch.setattr("edgead.train.run.fit", fit)
     with pytest.raises(DeviceError, match=r"(?s)Out of memory.*batch_size 2 at 32x32.*--set batch_size=.*--resume"):
         train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "run")
 

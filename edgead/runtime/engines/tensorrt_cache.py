@@ -101,20 +101,21 @@ class CachedPlan:
         console.say(f"{what} It takes minutes, once; Ctrl-C stops it.")
         built = build_in_process(self.request, console)
         # A plan outlives the folder that its graph was in: an export builds before its bundle has its name.
-        line = self._trtexec(dataclasses.replace(self.request, model=MODEL), built)
+        line = self._trtexec(dataclasses.replace(self.request, model=MODEL), built.strong, built.precision)
         os.replace(self.request.plan, self.path)
-        write_json(self.note, {"sha256": sha256(self.path), **self.facts, **built, "trtexec": line})
-        console.say(f"Built in {built['seconds']} s: {self.path}")
+        write_json(self.note, {"sha256": sha256(self.path), **self.facts, **dataclasses.asdict(built), "trtexec": line})
+        console.say(f"Built in {built.seconds} s: {self.path}")
 
     def by_hand(self) -> str:
         """Return the trtexec line that builds the plan from its bundle; empty where it is not built."""
         try:
-            return self._trtexec(self.request, json.loads(self.note.read_text(encoding="utf-8")))
+            note = json.loads(self.note.read_text(encoding="utf-8"))
+            return self._trtexec(self.request, note["strong"], note["precision"])
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
-    def _trtexec(self, request: BuildRequest, built: dict[str, Any]) -> str:
-        return trtexec_line(request, self.facts["tensorrt"], built["strong"], built["precision"])
+    def _trtexec(self, request: BuildRequest, strong: bool, precision: list[str]) -> str:
+        return trtexec_line(request, self.facts["tensorrt"], strong, precision)
 
 
 def find_plan(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,25 @@ PROGRAM = "edgead.runtime.engines.tensorrt_build"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def build_in_process(request: BuildRequest, console: Console) -> dict[str, Any]:
-    """Build a plan and wait for it. Ctrl-C ends the other process at once; the plan is then not there.
+@dataclass(frozen=True)
+class BuiltPlan:
+    """How a plan was built.
 
-    Returns:
-        ``strong``, ``precision``, ``bytes`` and ``seconds`` of the build.
+    Attributes:
+        strong: the network is strongly typed.
+        precision: what a weakly typed one may use, of ``int8`` and ``fp16``.
+        bytes: of the plan.
+        seconds: of the build.
+    """
+
+    strong: bool
+    precision: list[str]
+    bytes: int
+    seconds: float
+
+
+def build_in_process(request: BuildRequest, console: Console) -> BuiltPlan:
+    """Build a plan and wait for it. Ctrl-C ends the other process at once; the plan is then not there.
 
     Raises:
         BundleError, ConfigError: see `edgead.runtime.engines.tensorrt_build.build_plan`.
@@ -68,12 +83,7 @@ def build_in_process(request: BuildRequest, console: Console) -> dict[str, Any]:
         raise _failure(facts, code, Path(request.plan))
     if "unkept" in facts:
         console.say(f"What TensorRT measured could not be kept in {request.timing_cache}: {facts['unkept']}. Going on.")
-    return {
-        "strong": facts["strong"],
-        "precision": facts["precision"],
-        "bytes": facts["done"],
-        "seconds": round(time.monotonic() - start, 1),
-    }
+    return BuiltPlan(facts["strong"], facts["precision"], facts["done"], round(time.monotonic() - start, 1))
 
 
 def _failure(facts: dict[str, Any], code: int, plan: Path) -> Exception:

@@ -197,7 +197,7 @@ class MqttSink(BaseSink):
         """Results that the broker has not acknowledged yet."""
         return self._stored
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, int]:
         """Return how many results wait for the broker, and how many were given up."""
         return {"stored": self._stored, "given_up": self.given_up}
 

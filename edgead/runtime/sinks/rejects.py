@@ -10,7 +10,6 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -107,7 +106,7 @@ class RejectFolder(BaseSink):
         self._save(_stem_of(result), _files_of(result))
         self._written_at.append(now)
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, int]:
         """Return how many rejects were deleted to make room."""
         return {"deleted": self.deleted}
 

@@ -83,7 +83,7 @@ def test_an_int8_that_the_gpu_does_not_run_is_said_and_recorded(
     assert not any("tensorrt" in gate.failed_here.get(name, {}) for name in ("fp32", "fp16"))
 
 
-USABLE = "from edgead.runtime.engines.auto import usable_engines; print(*usable_engines())"
+USABLE = "from edgead.runtime.engines.opening import usable_engines; print(*usable_engines())"
 
 
 def test_tensorrt_without_a_driver_counts_for_nothing(machine: tuple[Path, Path]) -> None:

@@ -1,0 +1,84 @@
+"""What a run reads beside its good images, what could not be read, and what anomalies look like."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.console import Console
+from edgead.datasets import (
+    Frames,
+    load_frames,
+)
+from edgead.errors import DataError
+from edgead.folders import list_images
+from edgead.images import Frame
+from edgead.train.checkpoint import RunConfig
+from edgead.train.method import (
+    Method,
+    TrainingData,
+)
+
+MOST_TEXTURES = 2000
+"""Texture pictures kept in memory: 393 MB at 256×256."""
+
+
+FEWEST_VISIBLE, FEW_VISIBLE = 0.05, 0.25
+"""Share of the drawn anomalies that can be seen: below the first nothing can be learned, below the second little."""
+
+
+def load_textures(run: RunConfig, console: Console) -> Frames:
+    """Read the pictures that fill a run's synthetic anomalies; none where it has none."""
+    size = run.config.size
+    if run.textures is None:
+        return load_frames([], size)
+    folder = Path(run.textures)
+    paths = list_images(folder, recursive=True) if folder.is_dir() else []
+    if not paths:
+        raise DataError(f"--textures {folder} holds no images.")
+    if len(paths) > MOST_TEXTURES:
+        console.say(f"{MOST_TEXTURES} of {len(paths)} texture pictures are used: more would take too much memory")
+        chosen = np.random.default_rng((run.seed, 0x7E)).permutation(len(paths))[:MOST_TEXTURES]
+        paths = [paths[index] for index in sorted(chosen)]
+    frames = load_frames(paths, size, progress=console.track("reading textures"))
+    report_skipped(frames, "texture", console)
+    return frames
+
+
+def report_skipped(frames: Frames, what: str, console: Console) -> None:
+    if frames.skipped:
+        number = len(frames.skipped)
+        total = number + len(frames.paths)
+        console.say(f"Warning: {number} of {total} {what}s skipped:")
+        for line in frames.skipped[:10]:
+            console.say(f"  {line}")
+        if len(frames.skipped) > 10:
+            console.say(f"  … and {len(frames.skipped) - 10} more")
+
+
+def check_visible(method: Method, data: TrainingData, run: RunConfig, folder: Path, console: Console) -> None:
+    """Look whether the anomalies that training will draw can be seen, those of each donor by themselves.
+
+    Raises:
+        DataError: hardly any of them can.
+    """
+    given = {
+        f"the defects in {folder / 'sources' / config.name}": dataclasses.replace(data, donors=(learned,))
+        for config, learned in zip(run.donors, data.donors)
+    }
+    for what, alone in (given or {"the synthetic anomalies": data}).items():
+        share = method.visible(alone, np.random.default_rng((run.seed, 0x5EE)))
+        said = f"{share:.0%} of {what} can be seen on these good images"
+        if share < FEWEST_VISIBLE:
+            raise DataError(f"Only {said}: there is nothing to learn.\n{method.card.visibility_hint}")
+        if share < FEW_VISIBLE:
+            console.say(f"Warning: only {said}; to training the others are good ones.\n{method.card.visibility_hint}")
+
+
+def draw_some(method: Method, data: TrainingData, seed: int) -> list[tuple[Frame, NDArray[np.bool_]]]:
+    rng = np.random.default_rng((seed, 0xE6))
+    made = [method.example(data, rng) for _ in range(8)]
+    return [(example["frame"], example["mask"]) for example in made]

@@ -1,0 +1,250 @@
+"""One run: its data is read, checked and kept; then it is trained, or resumed, to the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+
+from accelerate.utils.memory import should_reduce_batch_size
+
+from edgead.console import Console
+from edgead.datasets import (
+    find_depth_range,
+    load_frames,
+)
+from edgead.errors import CheckpointError, DataError, DeviceError, TrainingError
+from edgead.files import new_folder
+from edgead.manifest import sizes_of
+from edgead.train import checkpoint, plots
+from edgead.train.budget import scale_run
+from edgead.train.checkpoint import CURVES, DonorConfig, RunConfig
+from edgead.train.donors import copy_transferred, open_donor, pretrain
+from edgead.train.estimate import NIGHT, Estimate, Work, measure
+from edgead.train.feature_cache import FOLDER, remove_caches
+from edgead.train.fit import fit, is_main
+from edgead.train.foreground import foreground_mask, load_foreground_masks, masks_fingerprint
+from edgead.train.materials import check_visible, draw_some, load_textures, report_skipped
+from edgead.train.method import (
+    Arrays,
+    Donor,
+    Method,
+    TrainingData,
+    published_schedule,
+)
+from edgead.train.recipe import choose_precisions, departures
+from edgead.train.split import FEW_IMAGES
+
+SYNTHETIC = "synthetic.png"
+
+
+def train_run(
+    run: RunConfig,
+    folder: Path,
+    device: str,
+    workers: int | None,
+    console: Console,
+    named: bool,
+    since: float | None = None,
+) -> Path:
+    method = checkpoint.build_method(run)
+    if run.budget and not run.published_steps:
+        method.config = published_schedule(method)
+    if not (folder / checkpoint.STATE).is_file():  # a saved state holds the backbone too
+        method.load_pretrained(Path(run.weights) if run.weights else None)
+    size = run.config.size
+    paths = [Path(run.data, name) for name in run.normals]
+    if run.config.reads_depth and run.depth_range is None:
+        (low, high), odd = find_depth_range(paths, console.track("measuring depth"))
+        console.say(f"depth from {low:g} to {high:g}, in the files' unit")
+        for path, (near, far) in odd.items():
+            console.say(
+                f"Warning: the depth of {path} is {near:g} to {far:g}, far from that of the others, and makes the "
+                "range wider. Is it in the same unit? If not, take it out and train anew."
+            )
+        run = dataclasses.replace(run, depth_range=(low, high))
+    frames = load_frames(paths, size, run.pixels, console.track("reading images"))
+    report_skipped(frames, "image", console)
+    if not len(frames.frames):
+        raise DataError(
+            f"None of the {len(run.normals)} good images in {run.data} can be read; the first error:\n"
+            f"{frames.skipped[0]}"
+        )
+    if len(frames.frames) < FEW_IMAGES:
+        console.say(f"Warning: only {len(frames.frames)} good images to train on; {FEW_IMAGES} or more are advisable.")
+    if run.bit_depth == 16 and frames.frames[..., :3].max() < 16:
+        console.say(
+            "Warning: the images are almost black. If they hold 10 or 12 bits in 16, say --bit-depth 10 (or 12)."
+        )
+    textures = load_textures(run, console)
+    opened = [open_donor(donor, folder, run, console) for donor in run.donors]
+    held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.pixels)
+    report_skipped(held_out, "held-out image", console)
+    if not len(held_out.frames):
+        raise DataError(
+            f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"
+        )
+    masks = load_foreground_masks(run.config.foreground, [*frames.paths, *held_out.paths], size)
+    part_masks = None if masks is None else masks[: len(frames.paths)]
+    held_out_masks = masks_fingerprint(None if masks is None else masks[len(frames.paths) :])  # for the export
+    if not run.fingerprint:
+        also_held_out = run.epoch_images > len(run.normals)  # not where the data set has images for validation
+        run = dataclasses.replace(
+            run,
+            normals=tuple(relative_names(frames.paths, Path(run.data))),
+            held_out=tuple(relative_names(held_out.paths, Path(run.data))),
+            fingerprint=frames.fingerprint,
+            image_sizes=sizes_of(frames.size_ranges()),
+            held_out_fingerprint=held_out.fingerprint,
+            donors=tuple(config for config, _ in opened),
+            masks_fingerprint=masks_fingerprint(part_masks),
+            held_out_masks_fingerprint=held_out_masks,
+            textures_fingerprint=textures.fingerprint if textures.paths else "",
+            epoch_images=len(frames.paths) + also_held_out * len(held_out.paths),
+        )
+        by_brightness = run.config.foreground == "auto"
+        unfound = sum(foreground_mask(frame[..., :3]).all() for frame in frames.frames) if by_brightness else 0
+        run = dataclasses.replace(run, departures=tuple(departures(run, method, len(textures.paths), int(unfound))))
+        if is_main() and not named:
+            folder = new_folder(folder)
+    elif run.fingerprint != frames.fingerprint:
+        raise CheckpointError(f"The training images in {run.data} are not those that {folder} was started with.")
+    elif run.masks_fingerprint != masks_fingerprint(part_masks) or not run.fits_held_out_masks(held_out_masks):
+        raise CheckpointError(
+            f"The masks in {run.config.foreground} are not those that {folder} was started with.\n"
+            "Bring the right ones back, or train anew."
+        )
+    elif run.textures_fingerprint not in ("", textures.fingerprint):
+        raise CheckpointError(
+            f"The textures in {run.textures} are not those that {folder} was started with.\n"
+            "Bring the right ones back, or train anew."
+        )
+    data = TrainingData(frames.frames, textures.frames, foreground_masks=part_masks, epoch=run.steps_in_epoch)
+    with checkpoint.sole_trainer(folder) if is_main() else nullcontext():
+        if checkpoint.is_finished(folder):
+            console.say(f"{folder} was finished by another process.")
+        else:
+            _learn_and_train(method, run, folder, data, opened, device, workers, console, since)
+    return folder
+
+
+def _learn_and_train(
+    method: Method,
+    run: RunConfig,
+    folder: Path,
+    data: TrainingData,
+    opened: Sequence[tuple[DonorConfig, Donor | Arrays]],
+    device: str,
+    workers: int | None,
+    console: Console,
+    since: float | None,
+) -> None:
+    if is_main():
+        checkpoint.save_run_config(folder, run)  # also of a run that goes on: its data has moved, its rate is another
+    workers = choose_workers(workers)
+    if method.takes_donors:
+        console.say(method.card.reporting_note if opened else method.card.without_donors)
+    _introduce(run, method, console)
+    with _telling_how_to_go_on(run, folder, console):
+        work = Work(
+            len(data.normals),
+            run.steps_in_epoch,
+            tuple(len(donor.anomalies) for _, donor in opened if isinstance(donor, Donor)),
+            bool(len(data.textures)),
+        )
+        position = checkpoint.load_position(folder)
+        estimate = measure(method, work, device, run.precisions, workers, console, position, data.normals, since)
+        if run.budget and not run.published_steps:
+            run, estimate = scale_run(run, method, estimate, bool(work.defects))
+            console.say(
+                f"--budget {run.budget}: {method.config.schedule(run.steps_in_epoch)} of {run.published_steps:,}"
+            )
+        console.say(f"On {estimate.device}: {estimate.describe()}{_remedy(run, method, estimate)}")
+        if run.precisions == "auto":
+            run = choose_precisions(run, estimate, console)
+        if estimate.device not in run.devices[-1:]:
+            run = dataclasses.replace(run, devices=(*run.devices, estimate.device))
+        if is_main():
+            checkpoint.save_run_config(folder, run)  # before the first step: a resumed run keeps the precision
+        optimise = partial(
+            fit, seed=run.seed, device=device, mixed_precision=run.precisions, workers=workers, console=console
+        )
+        for config, _ in opened if is_main() else ():
+            copy_transferred(config, folder, console)
+        learned = tuple(
+            pretrain(method, config, donor, folder, run, optimise, console) if isinstance(donor, Donor) else donor
+            for config, donor in opened
+        )
+        rank = os.environ.get("RANK", "0")
+        data = dataclasses.replace(data, donors=learned, cache=folder / f"{FOLDER}-{rank}")
+        if is_main() and not (folder / SYNTHETIC).exists():
+            check_visible(method, data, run, folder, console)
+            plots.draw_examples(draw_some(method, data, run.seed), folder / SYNTHETIC)
+        optimise(method, method.stages(data), folder)
+    if is_main():
+        remove_caches(folder)
+        plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
+        console.say(f"Trained: {folder}")
+
+
+def _introduce(run: RunConfig, method: Method, console: Console) -> None:
+    """Say what will be trained, and what of it is not as published."""
+    counted = f"all {run.epoch_images} good images" if run.epoch_images else f"the {len(run.normals)} that it trains on"
+    schedule = method.config.schedule(run.steps_in_epoch)
+    console.say(f"{method.card.title}, preset '{run.preset}': {schedule}; an epoch counts {counted}")
+    if run.config.backbone:
+        console.say(f"Backbone {run.config.backbone}: weights of {run.weights or 'its publisher (download)'}")
+    if run.departures:
+        console.say("Not as published:")
+        for words in run.departures:
+            console.say(f"  {words}")
+
+
+def _remedy(run: RunConfig, method: Method, estimate: Estimate) -> str:
+    """Say what is shorter, where a training takes longer than a night."""
+    if estimate.seconds <= NIGHT or run.budget:
+        return ""
+    presets = list(method.presets)
+    smaller = presets[presets.index(run.preset) + 1 :] if run.preset in presets else []
+    named = "".join(f"--preset {name}, " for name in smaller)
+    return f".\nShorter: {named}--set steps=… (the schedule is scaled), or a GPU. It can be stopped and resumed"
+
+
+@contextmanager
+def _telling_how_to_go_on(run: RunConfig, folder: Path, console: Console) -> Iterator[None]:
+    """Say with whatever ends a training how it goes on."""
+    go_on = f"edgead train --resume --out {folder}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.say(f"Stopped. Go on with:  {go_on}")
+        raise
+    except OSError:
+        console.say(f"Stopped by an error. When it is mended, go on with:  {go_on}")
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+            raise
+        sides = "x".join(map(str, run.config.size))
+        raise DeviceError(
+            f"Out of memory while training with batch_size {run.config.batch_size} at {sides}.\n"
+            "Train anew with a smaller one (--set batch_size=…, --set size=…) or a smaller --preset.\n"
+            f"If something else took the memory, go on with:  {go_on}"
+        ) from error
+    except TrainingError as error:
+        raise TrainingError(
+            f"{error}\nGo on with a lower one:  {go_on} --set {error.setting}=…", error.setting
+        ) from error
+
+
+def relative_names(paths: Sequence[Path], root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in paths]
+
+
+def choose_workers(wanted: int | None) -> int:
+    """Return how many processes prepare examples; by the machine where nobody says."""
+    cores = os.cpu_count() or 1
+    return wanted if wanted is not None else 0 if cores <= 2 else min(8, cores - 1)

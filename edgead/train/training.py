@@ -1,0 +1,348 @@
+"""`edgead train`: from a folder of images to finished runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edgead.console import Console
+from edgead.datasets import (
+    Category,
+    check_masks,
+    open_categories,
+    open_category,
+)
+from edgead.errors import CheckpointError, ConfigError
+from edgead.images import PixelFormat
+from edgead.text import file_name
+from edgead.train import checkpoint, plots
+from edgead.train.budget import read_budget
+from edgead.train.checkpoint import CURVES, RunConfig
+from edgead.train.donors import find_donors, find_transferred
+from edgead.train.estimate import choose_preset
+from edgead.train.fit import is_main
+from edgead.train.foreground import FOREGROUNDS
+from edgead.train.method import (
+    STEP_SETTINGS,
+    Method,
+    configure,
+    reconfigure,
+)
+from edgead.train.methods import get_method
+from edgead.train.run import choose_workers, relative_names, train_run
+from edgead.train.split import split, split_normals
+
+
+def train(
+    method: str,
+    data: str | Path,
+    *,
+    category: str | None = None,
+    preset: str | None = None,
+    settings: tuple[str, ...] = (),
+    out: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    mixed_precision: str = "auto",
+    budget: str | None = None,
+    workers: int | None = None,
+    holdout: float = 0.2,
+    textures: str | Path | None = None,
+    weights: str | Path | None = None,
+    donors: Sequence[str | Path] = (),
+    bit_depth: int = 16,
+    console: Console | None = None,
+) -> list[Path]:
+    """Train a method on the good images of a data set.
+
+    Args:
+        method: name, for instance ``"draem"``.
+        data: folder in a layout of `edgead.datasets`.
+        category: one of several categories, or ``"all"`` for a run each.
+        preset: ``"paper"``, ``"edge"`` or ``"nano"``; where None, the largest that trains here in a night.
+        settings: ``"name=value"`` overrides of the method's configuration.
+        out: the run's folder (with several categories: the folder of their runs); a new one below ``runs/train``
+            by default.
+        seed: of the weights, the split and every example.
+        device, workers: see `edgead.train.fit.fit`; `workers` is chosen by the machine when None.
+        mixed_precision: ``"no"`` (float32), ``"bf16"``, ``"fp16"``, or ``"auto"``: for each stage bf16 where this
+            processor has the instructions and a few steps show that it is faster and that the losses agree.
+        budget: time for each run, as ``90s``, ``30m`` or ``2h``: the published schedule is scaled to it.
+        holdout: share of the good images that is kept for the threshold and never trained on; 200 at most.
+        textures: folder of pictures that fill synthetic anomalies.
+        weights: file of a backbone's weights; without one they are downloaded where the method needs any.
+        donors: other products with real defects, for a method that learns from them: data sets, or runs or
+            ``learned.safetensors`` of runs that have learned from them already.
+        bit_depth: significant bits of 16-bit images.
+        console: what shows progress.
+
+    Returns:
+        The folder of each finished run.
+
+    Raises:
+        EdgeadError: see `edgead.errors`.
+    """
+    console = console or Console()
+    if out is None and "RANK" in os.environ:
+        raise ConfigError("Several processes need one folder to share; name it with --out DIR.")
+    method_class = get_method(method)
+    configure(
+        method_class, preset or next(iter(method_class.presets)), settings
+    )  # what is wrong with it is said at once
+    if budget is not None:
+        read_budget(budget)
+        if named := {setting.partition("=")[0] for setting in settings} & {"epochs", *STEP_SETTINGS}:
+            raise ConfigError(f"--budget decides the number of steps; leave out --set {min(named)}=….")
+    started = time.monotonic()
+    if not 0 < holdout < 1:
+        raise ConfigError(f"--holdout is a share between 0 and 1, not {holdout}.")
+    if textures and not method_class.takes_textures:
+        raise ConfigError(f"{method} draws no textures; leave out --textures.")
+    if donors and not method_class.takes_donors:
+        raise ConfigError(f"{method} learns from good images alone; leave out --donor.")
+    categories = open_categories(data) if category == "all" else [open_category(data, category)]
+    choice = ""
+    if preset is None:
+        for each in categories:
+            split_normals(each, holdout, seed)  # too few images are reported before anything is measured
+        shared = Path(out) if out and category == "all" else None
+        preset, choice = _choose(
+            method_class,
+            settings,
+            categories,
+            donors,
+            shared,
+            device,
+            mixed_precision,
+            workers,
+            bool(textures),
+            budget,
+            console,
+        )
+    config = configure(method_class, preset, settings)
+    if config.foreground and config.foreground not in FOREGROUNDS:  # a resumed run finds the masks from any folder
+        config = config.replaced(foreground=str(Path(config.foreground).resolve()))
+    created = datetime.now(timezone.utc)
+    folders: list[Path] = []
+    known: dict[str, Path] = {}  # what earlier categories have learned from a donor serves the later ones
+    with _naming_the_rest(categories, folders, out, console):
+        for chosen in categories:
+            folder = (
+                Path(out)
+                if out
+                else Path("runs", "train", f"{method}-{file_name(chosen.name)}-{created:%Y%m%d-%H%M%S}")
+            )
+            if out and category == "all":
+                folder = folder / chosen.name
+                if (folder / checkpoint.CONFIG).exists():  # the same command again goes on where it stopped
+                    stored = checkpoint.load_run_config(folder)
+                    _check_same(
+                        stored,
+                        folder,
+                        method=method,
+                        preset=preset,
+                        config=config,
+                        donors=donors,
+                        seed=seed,
+                        mixed_precision=mixed_precision,
+                        budget=budget,
+                        bit_depth=bit_depth,
+                        textures=_absolute(textures),
+                        weights=_absolute(weights),
+                    )
+                    folders.append(resume(folder, device=device, workers=workers, console=console))
+                    known |= find_transferred(folder)
+                    continue
+            if is_main() and any(
+                (folder / name).exists() for name in (checkpoint.CONFIG, checkpoint.STATE, checkpoint.WEIGHTS)
+            ):
+                raise ConfigError(f"{folder} holds a run already. Go on with it (--resume), or choose another --out.")
+            _report_data(chosen, console)
+            parted = split(chosen, holdout, seed, PixelFormat(bit_depth), console)
+            run = RunConfig(
+                method=method,
+                preset=preset,
+                config=config,
+                category=chosen.name,
+                data=str(chosen.root.resolve()),
+                normals=tuple(relative_names(parted.normals, chosen.root)),
+                held_out=tuple(relative_names(parted.held_out, chosen.root)),
+                copies=parted.copies,
+                near_copies=parted.near,
+                fingerprint="",
+                held_out_fingerprint="",
+                textures=_absolute(textures),
+                bit_depth=bit_depth,
+                seed=seed,
+                mixed_precision=mixed_precision,
+                budget=budget,
+                created=created.isoformat(timespec="microseconds"),
+                versions=_versions(),
+                weights=_absolute(weights),
+                donors=find_donors(donors, chosen, method, known, console),
+                epoch_images=len(parted.normals) + (0 if chosen.validation else len(parted.held_out)),
+                choice=choice,
+            )
+            console.say(
+                f"{chosen.name}: {chosen.layout} layout, {len(parted.normals)} good images to train on, "
+                f"{len(parted.held_out)} held out for the threshold"
+            )
+            folders.append(train_run(run, folder, device, workers, console, named=out is not None, since=started))
+            started = time.monotonic()
+            known |= find_transferred(folders[-1])
+    return folders
+
+
+def resume(
+    folder: str | Path,
+    *,
+    data: str | Path | None = None,
+    settings: tuple[str, ...] = (),
+    device: str = "auto",
+    workers: int | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Go on with a run that was stopped; on a CPU the result is that of a run that was never stopped.
+
+    Args:
+        folder: of the run.
+        data: where the category's folder is now, if it has moved.
+        settings: ``"name=value"`` overrides of what the method leaves open, `Method.resume_settings`, from the last
+            saved state on: a lower learning rate after a training that diverged.
+        device, workers, console: as for `train`.
+
+    Raises:
+        CheckpointError: not a run, or the training images have changed since.
+        ConfigError: a setting that was decided when the run was started, or a finished run.
+    """
+    folder, console = Path(folder), console or Console()
+    run = checkpoint.load_run_config(folder)
+    changed = reconfigure(get_method(run.method), run.config, settings, "resume")
+    if checkpoint.is_finished(folder):
+        if settings:
+            raise ConfigError(f"{folder} is finished already: --set {settings[0]} comes too late. Train anew.")
+        console.say(f"{folder} is finished already.")
+        if not (folder / CURVES).exists():
+            plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
+        return folder
+    if data is not None:
+        run = dataclasses.replace(run, data=str(open_category(data, _named_in(data, run.category)).root.resolve()))
+    before, after = vars(run.config), vars(changed)
+    changes = [f"{name} {before[name]:g} -> {value:g}" for name, value in after.items() if value != before[name]]
+    if changes:
+        run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
+        console.say(f"Changed: {', '.join(changes)}")
+    return train_run(run, folder, device, workers, console, named=True)
+
+
+def _report_data(category: Category, console: Console) -> None:
+    """Say what of a data set is left out, and what is wrong with labelled images: training does not need them."""
+    for note in category.notes:
+        console.say(f"{category.name}: {note}")
+    problems = check_masks(category, console.track("checking masks"))
+    for problem in problems[:5]:
+        console.say(f"Warning: {problem}")
+    if problems:
+        more = f" ({len(problems) - 5} more such problems)" if len(problems) > 5 else ""
+        console.say(f"Training goes on without labelled images; edgead benchmark would refuse these.{more}")
+
+
+def _choose(
+    method_class: type[Method],
+    settings: tuple[str, ...],
+    categories: Sequence[Category],
+    donors: Sequence[str | Path],
+    shared: Path | None,
+    device: str,
+    mixed_precision: str,
+    workers: int | None,
+    textures: bool,
+    budget: str | None,
+    console: Console,
+) -> tuple[str, str]:
+    """Return the preset where nobody named one, and why: that of the same command before, or what fits the machine."""
+    for category in categories if shared else ():
+        if shared and (shared / category.name / checkpoint.CONFIG).exists():
+            stored = checkpoint.load_run_config(shared / category.name)
+            return stored.preset, stored.choice
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        return next(iter(method_class.presets)), "several processes train the published one"  # all must choose alike
+    found = find_donors(donors, categories[0], method_class.name, {}, Console())
+    defects = tuple(len(donor.anomalies) for donor in found if donor.anomalies)
+    preset, why = choose_preset(
+        method_class,
+        settings,
+        categories,
+        device,
+        mixed_precision,
+        choose_workers(workers),
+        defects,
+        textures,
+        console,
+        read_budget(budget) if budget else None,
+    )
+    console.say(f"Preset '{preset}': {why}.")
+    return preset, why
+
+
+@contextmanager
+def _naming_the_rest(
+    categories: Sequence[Category], trained: Sequence[Path], out: str | Path | None, console: Console
+) -> Iterator[None]:
+    """Name the categories that a stopped command has not begun with: its run says how it goes on itself."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        rest = [category.name for category in categories[len(trained) + 1 :]]
+        if rest:
+            how = "the same command again goes on and trains them" if out else "train each with --category NAME"
+            console.say(f"Not begun: {', '.join(rest)}; {how}.")
+        raise
+
+
+def _absolute(path: str | Path | None) -> str | None:
+    return str(Path(path).resolve()) if path else None
+
+
+def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
+    """Refuse to go on with a run that another command has started; of donors, only whether it has any."""
+    changed = {change.partition(" ")[0] for change in stored.changes}  # when it went on; the command does not say it
+    changed |= {"epochs", *STEP_SETTINGS} if stored.budget else set()  # the budget decided those
+    kept = {name: value for name, value in vars(stored.config).items() if name in changed}
+    given |= {"donors": bool(given["donors"]), "config": given["config"].replaced(**kept)}
+    there = {**vars(stored), "donors": bool(stored.donors)}
+    differing = [name for name, value in given.items() if there[name] != value]
+    if differing:
+        raise ConfigError(
+            f"{folder} holds a run with another {', '.join(differing)}.\n"
+            f"Go on with it (edgead train --resume --out {folder}), or choose another --out."
+        )
+
+
+def _named_in(data: str | Path, category: str) -> str | None:
+    return category if category in (each.name for each in open_categories(data)) else None
+
+
+def find_unfinished(method: str, root: Path = Path("runs/train")) -> Path:
+    """Return the newest run of a method that was stopped.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    found = checkpoint.find_runs(root, method, finished=False)
+    if not found:
+        raise CheckpointError(f"There is no unfinished run of {method} in {root}. Name it with --out DIR.")
+    return found[0]
+
+
+def _versions() -> dict[str, str]:
+    names = ("edgead", "torch", "numpy", "accelerate", "safetensors")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}

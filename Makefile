@@ -31,7 +31,7 @@ $(INSTALLED): setup.py constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv is missing; on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
 	@echo "installing what edgead needs into $(VENV) (once; a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[cpu,train,benchmark,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[cpu,train,benchmark,ray,dev]'
 	@touch $(INSTALLED)
 
 clean:

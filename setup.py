@@ -46,6 +46,9 @@ EXTRAS = {
     ],
     # matplotlib: the plot in the benchmark's report.
     "benchmark": ["matplotlib>=3.6"],
+    # ray: sweeps and archives on several cores or machines; its extra `data` brings pandas and pyarrow, for Parquet.
+    # tomli: reads sweep files where Python has no tomllib.
+    "ray": ["ray[data]>=2.40", 'tomli>=2; python_version < "3.11"'],
     # scikit-learn, scipy: independent implementations that our metrics are tested against.
     # paho-mqtt, av, harvesters: the tests of what needs them. pytest-instafail: a failure is shown when it happens, and
     # not lost by a crash later. pytest-xdist: two workers at once. tensorrt-rtx: parses and builds graphs for TensorRT

@@ -95,6 +95,8 @@ def test_help_is_light() -> None:
         ("torch", ["methods"], "train"),
         ("onnx", ["export"], "train"),
         ("PIL", ["train", "--data", "DATA"], "train"),
+        ("ray", ["predict", "BUNDLE", "IMAGES", "--ray", "local", "--out", "absent.parquet"], "ray"),
+        ("pyarrow", ["predict", "BUNDLE", "IMAGES", "--ray", "local", "--out", "absent.parquet"], "ray"),
     ],
 )
 def test_a_missing_package_is_named_with_its_cure(

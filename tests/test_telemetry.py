@@ -32,6 +32,18 @@ try:
 except SystemExit:
     time.sleep(SECONDS)
 """
+ON_RAY = """
+import os, sys, time
+from pathlib import Path
+from edgead.cluster import connected
+with connected() as ray:
+    print(ray.get(ray.remote(lambda: os.getpid()).remote()))
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    listening = {line[1].partition(":")[0] for line in lines if line[3] == "0A"}
+    time.sleep(SECONDS)
+loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+assert len(lines) > 5 and listening <= loopback, listening
+"""
 LISTENER = """
 import select, socket, sys
 names, web = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.create_server(("127.0.0.1", 443))
@@ -93,6 +105,15 @@ def run(
 @pytest.mark.parametrize("code", [LOADED, TRAINED], ids=["runtime", "training"])
 def test_nothing_is_reported(apart: list[str], code: str, bundle: Bundle, tmp_path: Path) -> None:
     assert run(apart, code, tmp_path, str(bundle.path), *engines(), seconds=12) == ("ready\n", [])
+
+
+@pytest.mark.slow
+def test_ray_reports_nothing_and_listens_on_loopback_alone(apart: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    heard, left = run(apart, ON_RAY, tmp_path, seconds=8)
+    # Ray looks for the metadata service of a cloud when it starts, whatever its switch says; it sends nothing.
+    others = [line for line in heard.splitlines() if "metadata\\x06google\\x08internal" not in line]
+    assert (others, left) == (["ready"], [".ray/auth_token"])
 
 
 def test_nothing_is_left_in_the_home(apart: list[str], bundle: Bundle, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from edgead.cli.demonstration import demo
 from edgead.cli.exporting import export, import_model
 from edgead.cli.inspecting import doctor, inspect, methods
 from edgead.cli.running import predict, run
+from edgead.cli.sweeping import sweep
 from edgead.cli.training import synthesise, train
 from edgead.console import guard_stderr
 from edgead.failures import flush, prepare_streams, report
@@ -52,5 +53,5 @@ def cli() -> None:
     """
 
 
-for verb in (benchmark, demo, doctor, export, import_model, inspect, methods, predict, run, synthesise, train):
+for verb in (benchmark, demo, doctor, export, import_model, inspect, methods, predict, run, sweep, synthesise, train):
     cli.add_command(verb)

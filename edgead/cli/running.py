@@ -23,6 +23,12 @@ from edgead.errors import INTERRUPTED
     type=PATH,
     help="Folder for overlays (heat map and outlined mask) and, where the model has them, reconstructions.",
 )
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Score an archive with Ray on this machine (local) or on a cluster (HOST:PORT); needs --out.",
+)
+@click.option("--out", type=PATH, help="With --ray: Parquet file with a row for each image.")
 @force_option
 @decision_options
 @json_option
@@ -30,6 +36,8 @@ def predict(
     bundle: Path,
     paths: tuple[Path, ...],
     save: Path | None,
+    ray: str | None,
+    out: Path | None,
     force: bool,
     as_json: bool,
     sinks: tuple[str, ...],
@@ -40,6 +48,11 @@ def predict(
 
     Without --sink, results are printed.
     """
+    if ray is not None or out is not None:
+        if ray is None or out is None or save is not None or sinks:
+            raise click.UsageError("--ray and --out go together, and without --save and --sink.")
+        _predict_archive(bundle, paths, out, ray, force, as_json, batch=batch, **options)
+        return
     from edgead.files import refuse_existing
     from edgead.runtime.inspector import load
     from edgead.runtime.ledger import Ledger
@@ -68,6 +81,33 @@ def predict(
         emit({**summary, "left_out": images.left_out, "results": results}, True, "")
     else:
         click.echo(f"{ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN", err=True)
+
+
+def _predict_archive(
+    bundle: Path,
+    paths: tuple[Path, ...],
+    out: Path,
+    ray: str,
+    force: bool,
+    as_json: bool,
+    *,
+    shapes: tuple[str, ...],
+    **options: Any,
+) -> None:
+    from edgead.archive import Scorer
+    from edgead.archive.score_archive import score_archive
+    from edgead.files import refuse_existing
+
+    if "contours" in shapes:
+        raise click.UsageError("--contours does not work with --ray; --boxes does.")
+    refuse_existing([out], force)
+    scorer = Scorer(bundle.resolve(), boxes="boxes" in shapes, **options)
+    scored = score_archive(scorer, paths, out, ray=ray, console=Terminal())
+    if scored.left_out:
+        click.echo(scored.left_out, err=True)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(scored.verdicts.items()))
+    value = {"out": str(out), "images": scored.images, "verdicts": scored.verdicts, "left_out": scored.left_out}
+    emit(value, as_json, f"{out}: {scored.images} rows, {counts}")
 
 
 @click.command()

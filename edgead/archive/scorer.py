@@ -1,0 +1,146 @@
+"""A bundle as a function from tables of images to tables of decisions."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgead.errors import ConfigError, DataError, require
+from edgead.formats.decoding import decode_image
+from edgead.runtime.inspector import Inspector, load
+from edgead.runtime.result import Result
+from edgead.runtime.sources.files import capture_file
+from edgead.runtime.sources.source import Captured
+
+if TYPE_CHECKING:
+    import pandas
+
+COLUMNS = {
+    "path": "string",
+    "verdict": "string",
+    "reason": "string",
+    "cause": "string",
+    "score": "double",
+    "threshold": "double",
+    "boxes": "string",
+    "engine": "string",
+    "bundle": "string",
+    "bundle_digest": "string",
+}
+"""Columns of the answer with their types, in order."""
+SPARK_SCHEMA = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+"""What Spark's ``mapInPandas`` takes as its schema."""
+
+
+class Scorer:
+    """Decides on tables of images: a row in, a row out.
+
+    The bundle is loaded when the first table comes, so that a scorer can be sent to other processes.
+
+    Args:
+        bundle: folder of the bundle, where the process that decides finds it.
+        engine, threshold, roi, ignore, min_area: see `edgead.load`.
+        boxes: fill the column ``boxes``.
+        batch: most images in one inference.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path,
+        *,
+        engine: str = "auto",
+        threshold: float | str | None = None,
+        roi: Sequence[str] = (),
+        ignore: Sequence[str] = (),
+        min_area: int = 0,
+        boxes: bool = False,
+        batch: int = 1,
+    ) -> None:
+        if batch < 1:
+            raise ConfigError(f"batch must be at least 1, not {batch}.")
+        self.bundle, self.boxes, self.batch = bundle, boxes, batch
+        self._load = partial(
+            load,
+            bundle,
+            engine=engine,
+            threshold=threshold,
+            roi=tuple(roi),
+            ignore=tuple(ignore),
+            min_area=min_area,
+            batch=batch,
+        )
+        self._inspector: Inspector | None = None
+
+    def __call__(self, table: pandas.DataFrame) -> pandas.DataFrame:
+        """Decide on the images of a table.
+
+        Args:
+            table: with the column ``path`` (files), or ``bytes`` (contents of files; a path beside them is copied to
+                the answer), or both. Other columns are ignored.
+
+        Returns:
+            `COLUMNS`, a row for each row of the table, in its order and with its index. An image that cannot be read
+            is UNKNOWN with the reason. ``score`` is NaN and ``cause`` None where there is none; ``boxes`` is JSON, a
+            list as in docs/results.md, or None.
+
+        Raises:
+            EdgeadError: the table has neither column, or the bundle cannot be loaded.
+        """
+        pandas = require("pandas", "ray")
+        if "path" not in table and "bytes" not in table:
+            raise ConfigError(f"The table has no column 'path' or 'bytes'. It has: {', '.join(map(str, table))}.")
+        count = len(table)
+        paths = table["path"] if "path" in table else itertools.repeat("", count)
+        contents = table["bytes"] if "bytes" in table else itertools.repeat(None, count)
+        images = list(zip(map(str, paths), contents))
+        rows: list[dict[str, Any]] = []
+        for start in range(0, count, self.batch):
+            rows += map(self._row, self._decide(images[start : start + self.batch]))
+        answer = pandas.DataFrame(rows, columns=list(COLUMNS), index=table.index, dtype=object)
+        return answer.astype({name: "float64" for name, kind in COLUMNS.items() if kind == "double"})
+
+    def map_in_pandas(self, tables: Iterator[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:
+        """Decide on tables one by one: the function that Spark's ``mapInPandas`` takes."""
+        for table in tables:
+            yield self(table)
+
+    def close(self) -> None:
+        """Release the engine; the next table loads the bundle again."""
+        if self._inspector is not None:
+            self._inspector.close()
+        self._inspector = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_inspector": None}
+
+    def _decide(self, images: list[tuple[str, bytes | None]]) -> list[Result]:
+        if self._inspector is None:
+            self._inspector = self._load()
+        inspector = self._inspector
+        captured = [_capture(path, content, number, inspector) for number, (path, content) in enumerate(images)]
+        return inspector.try_to_infer([inspector.try_to_prepare(each) for each in captured])
+
+    def _row(self, result: Result) -> dict[str, Any]:
+        found = result.to_dict()
+        score = math.nan if found["score"] is None else found["score"]
+        boxes = json.dumps(result.boxes) if self.boxes else None
+        return {**found, "path": result.path, "score": score, "threshold": result.threshold, "boxes": boxes}
+
+
+def _capture(path: str, content: bytes | None, number: int, inspector: Inspector) -> Captured:
+    """Read a file, or decode its content; an error where that cannot be done."""
+    if content is None:
+        return capture_file(Path(path), "archive", number, inspector.pixels)
+    try:
+        if inspector.depth_range is not None:
+            raise DataError("a bundle with depth reads files, not bytes")
+        return Captured(decode_image(bytes(content)), "", "archive", number, time.monotonic(), path)
+    except DataError as error:
+        reason = f"{path}: {error}" if path else str(error)
+        return Captured(None, reason, "archive", number, time.monotonic(), path, "unreadable")

@@ -1,0 +1,61 @@
+"""`edgead sweep`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgead import schema
+from edgead.cli.options import PATH, json_option
+from edgead.cli.output import emit
+from edgead.console import Terminal
+
+if TYPE_CHECKING:
+    from edgead.sweep.run_sweep import Planned
+
+
+@click.command()
+@click.argument("file", type=PATH)
+@click.option("--out", type=PATH, help="Folder of all cells and results. [default: runs/sweep/NAME of the file]")
+@click.option(
+    "--ray",
+    default="local",
+    show_default=True,
+    metavar="ADDRESS",
+    help="HOST:PORT of a Ray cluster; --out is then a folder that all of its machines share.",
+)
+@click.option("--list", "only_list", is_flag=True, help="Show the cells and their state; run nothing.")
+@click.option("--retry-failed", is_flag=True, help="Run cells again that failed before.")
+@json_option
+def sweep(file: Path, out: Path | None, ray: str, only_list: bool, retry_failed: bool, as_json: bool) -> None:
+    """Train, export and benchmark methods × categories × seeds × precisions from a TOML file.
+
+    A cell is never run twice. Stop it any time; the same command resumes. docs/sweep.md describes the file.
+    """
+    from edgead.sweep.run_sweep import plan
+    from edgead.sweep.run_sweep import sweep as run
+
+    if only_list:
+        planned = plan(file, out)
+        listed = [
+            {"key": each.cell.key, "title": each.cell.title, "precision": each.precision}
+            | {"state": each.state, "seconds": each.seconds}
+            for each in planned
+        ]
+        emit(listed, as_json, _planned_table(planned))
+        return
+    found = run(file, out=out, ray=ray, retry_failed=retry_failed, console=Terminal())
+    value = {"folder": str(found.folder), "rows": schema.write(found.rows)}
+    emit(value, as_json, f"{found.table}\n\nResults: {found.folder}")
+
+
+def _planned_table(planned: Sequence[Planned]) -> str:
+    lines = []
+    for each in planned:
+        time = "time unknown" if each.seconds is None else str(timedelta(seconds=round(each.seconds)))
+        lines.append(f"{each.state.value:<8} {each.cell.key}  {time:<14} {each.cell.title}, {each.precision}")
+    return "\n".join(lines)

@@ -1,0 +1,79 @@
+"""Ray: on this machine, or a cluster that is running."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from edgead.errors import ConfigError, DeviceError, require
+
+LOCAL = "local"
+
+
+@contextmanager
+def connected(address: str = LOCAL) -> Iterator[Any]:
+    """Start Ray on this machine, or connect to a cluster; yield the module `ray`.
+
+    On this machine it listens on the loopback interface alone.
+
+    Args:
+        address: ``"local"``, or the cluster's ``HOST:PORT``.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        DeviceError: there is no cluster at that address.
+    """
+    if address == LOCAL:
+        # Ray's switch for machines that are no cluster; without it its servers listen on every interface.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    ray = require("ray", "ray")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    stops = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    try:
+        if address == LOCAL:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            ray.init(address=LOCAL, num_cpus=cores, include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise DeviceError(f"No Ray cluster answers at {address}: {str(error).splitlines()[0]}") from error
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in stops.items():  # Ray has put its own in their place, which end the process at once
+            signal.signal(number, handler)
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints what happens to its machines, some of it at the end
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def resources(ray: Any, cpus: int | None, gpus: float | None) -> dict[str, float]:
+    """Return what a process asks Ray for.
+
+    Args:
+        ray: connected.
+        cpus: all CPUs of the smallest machine if None.
+        gpus: one, where there are any, if None.
+
+    Raises:
+        ConfigError: no machine of the cluster has as much.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    most_gpus = max(node.get("GPU", 0.0) for node in nodes)
+    wanted = {
+        "num_cpus": float(cpus) if cpus is not None else min(node["CPU"] for node in nodes),
+        "num_gpus": gpus if gpus is not None else min(1.0, most_gpus),
+    }
+    if not any(node["CPU"] >= wanted["num_cpus"] and node.get("GPU", 0.0) >= wanted["num_gpus"] for node in nodes):
+        raise ConfigError(
+            f"No machine has {wanted['num_cpus']:g} CPUs and {wanted['num_gpus']:g} GPUs.\nLower cpus or gpus."
+        )
+    return wanted

@@ -1,0 +1,163 @@
+"""A cell: one training, its bundles and their measurements."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgead import schema
+from edgead.datasets import Category, open_categories, open_category
+from edgead.errors import ConfigError
+from edgead.sweep import fingerprint
+from edgead.sweep.file import Entry
+from edgead.sweep.fingerprint import make_key
+from edgead.text import file_name
+
+
+@dataclass(frozen=True)
+class Training:
+    """What decides the result of a training, as its key sees it: contents in the place of paths.
+
+    A field that has its default is left out of the key, so that a field that is added later changes no key.
+
+    Attributes:
+        method, preset, settings, category, seed, holdout, bit_depth, mixed_precision, budget: see `Entry`.
+        data: hash of the category.
+        textures, weights, donors: hashes of files.
+        code: the label of the sweep file, or the hash of the sources.
+    """
+
+    method: str
+    preset: str
+    category: str
+    seed: int
+    data: str
+    code: str
+    settings: tuple[str, ...] = ()
+    textures: str = ""
+    weights: str = ""
+    donors: tuple[str, ...] = ()
+    holdout: float = 0.2
+    bit_depth: int = 16
+    mixed_precision: str = "no"
+    budget: str = ""
+
+    @property
+    def key(self) -> str:
+        """The cell's key, and the name of its folder."""
+        return make_key(schema.write({field: value for field, value in _changed(self).items()}))
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What decides a bundle and its figures, beside the training and the precision; see `Entry`."""
+
+    code: str
+    false_reject: float = 0.01
+    engine: str = "auto"
+    rounds: int = 100
+    pixel_size: int = 256
+
+    @property
+    def key(self) -> str:
+        """Tells whether figures that are there are those that are wanted."""
+        return make_key(_changed(self))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A training with its bundles.
+
+    Attributes:
+        training, measuring: what decides the results.
+        precisions: one bundle each.
+        entry: paths, device and resources.
+        root: folder of the category.
+    """
+
+    training: Training
+    measuring: Measuring
+    precisions: tuple[str, ...]
+    entry: Entry
+    root: Path
+
+    @property
+    def key(self) -> str:
+        """See `Training.key`."""
+        return self.training.key
+
+    @property
+    def name(self) -> str:
+        """The name of its bundles: method, preset, category and seed."""
+        training = self.training
+        return f"{training.method}-{training.preset}-{file_name(training.category)}-{training.seed}"
+
+    @property
+    def label(self) -> str:
+        """What people call its method: the label of the sweep file, or method, preset and settings."""
+        return self.entry.label or " ".join((self.training.method, self.training.preset, *self.training.settings))
+
+    @property
+    def title(self) -> str:
+        """What people call the cell."""
+        return f"{self.label}, {self.training.category}, seed {self.training.seed}"
+
+
+def _changed(value: Training | Measuring) -> dict[str, object]:
+    fields = dataclasses.fields(value)
+    return {field.name: each for field in fields if (each := getattr(value, field.name)) != field.default}
+
+
+def make_cells(entries: list[Entry]) -> list[Cell]:
+    """Return the cells of a sweep file, in its order.
+
+    Raises:
+        ConfigError: two entries describe the same training.
+        DataError: a data set cannot be read.
+    """
+    cells: dict[str, Cell] = {}
+    for entry in entries:
+        for category in _categories(entry):
+            for seed in entry.seeds:
+                cell = _make_cell(entry, category, seed)
+                if cell.key in cells:
+                    raise ConfigError(f"Two [[methods]] tables or seeds describe the same training, {cell.name}.")
+                cells[cell.key] = cell
+    return list(cells.values())
+
+
+def _categories(entry: Entry) -> list[Category]:
+    if entry.categories:
+        return [open_category(entry.data, name) for name in entry.categories]
+    return open_categories(entry.data)
+
+
+def _make_cell(entry: Entry, category: Category, seed: int) -> Cell:
+    def content(path: str | None) -> str:
+        return fingerprint.files_fingerprint(Path(path)) if path else ""
+
+    training = Training(
+        method=entry.method,
+        preset=entry.preset,
+        category=category.name,
+        seed=seed,
+        data=fingerprint.category_fingerprint(category),
+        code=entry.code or fingerprint.code_fingerprint(fingerprint.NOT_IN_TRAINING),
+        settings=entry.settings,
+        textures=content(entry.textures),
+        weights=content(entry.weights),
+        donors=tuple(content(donor) for donor in entry.donors),
+        holdout=entry.holdout,
+        bit_depth=entry.bit_depth,
+        mixed_precision=entry.mixed_precision,
+        budget=entry.budget,
+    )
+    measuring = Measuring(
+        code=entry.code or fingerprint.code_fingerprint(fingerprint.NOT_IN_MEASURING),
+        false_reject=entry.false_reject,
+        engine=entry.engine,
+        rounds=entry.rounds,
+        pixel_size=entry.pixel_size,
+    )
+    return Cell(training, measuring, entry.precisions, entry, category.root.resolve())

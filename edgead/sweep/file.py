@@ -1,0 +1,101 @@
+"""The sweep file: TOML, described in docs/sweep.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from edgead import schema
+from edgead.errors import ConfigError, require
+from edgead.schema import SchemaError, Within
+
+METHODS = "methods"
+"""Name of the list of tables in the file."""
+PATHS = ("data", "textures", "weights")
+"""Fields that are paths; relative ones start at the file's folder."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One ``[[methods]]`` table, with what the top of the file says for all of them.
+
+    Attributes:
+        method, preset, settings: as for `edgead.train.train`.
+        data: folder of one category, or of several.
+        categories: of them; all where empty.
+        seeds, precisions: one training for each seed, one bundle of it for each precision.
+        textures, weights, donors, holdout, bit_depth, mixed_precision, budget: as for `edgead.train.train`.
+        false_reject: as for `edgead.export.export`.
+        engine, rounds, pixel_size: as for `edgead.benchmark.benchmark`.
+        device, workers: as for `edgead.train.train`; they do not decide the result.
+        cpus, gpus: what one cell takes. All CPUs of the smallest machine, and one GPU where there are any, if None.
+        label: what the results call it; method, preset and settings if empty.
+        code: a label that stands for the program in the keys; the hash of its sources where empty.
+    """
+
+    method: str
+    preset: str
+    data: str
+    settings: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    seeds: tuple[Annotated[int, Within(0)], ...] = (0,)
+    precisions: tuple[str, ...] = ("fp32",)
+    textures: str | None = None
+    weights: str | None = None
+    donors: tuple[str, ...] = ()
+    holdout: float = 0.2
+    bit_depth: Annotated[int, Within(9, 16)] = 16
+    mixed_precision: str = "auto"
+    budget: str = ""
+    false_reject: float = 0.01
+    engine: str = "auto"
+    rounds: Annotated[int, Within(1)] = 100
+    pixel_size: Annotated[int, Within(32, 4096)] = 256
+    device: str = "auto"
+    workers: Annotated[int, Within(0)] | None = None
+    cpus: Annotated[int, Within(1)] | None = None
+    gpus: Annotated[float, Within(0)] | None = None
+    label: str = ""
+    code: str = ""
+
+
+def read_file(path: Path) -> list[Entry]:
+    """Read a sweep file.
+
+    Raises:
+        ConfigError: it is missing, not TOML, or has a field that is unknown, missing or wrong.
+    """
+    try:
+        found = _toml().loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"The sweep file {path} does not exist.") from error
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    tables = found.pop(METHODS, None)
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{path} has no [[{METHODS}]] table. docs/sweep.md shows an example.")
+    return [_read_entry(path, number, {**found, **table}) for number, table in enumerate(tables, start=1)]
+
+
+def _read_entry(path: Path, number: int, table: dict[str, Any]) -> Entry:
+    known = [field.name for field in dataclasses.fields(Entry)]
+    if unknown := [name for name in table if name not in known]:
+        raise ConfigError(f"{path}: unknown field '{unknown[0]}'. Available: {', '.join(known)}.")
+    try:
+        entry = schema.read(Entry, table)
+    except SchemaError as error:
+        raise ConfigError(f"{path}, [[{METHODS}]] number {number}: {error}.") from error
+    for name in ("seeds", "precisions"):
+        if not getattr(entry, name):
+            raise ConfigError(f"{path}, [[{METHODS}]] number {number}: {name} is an empty list.")
+    folder = path.resolve().parent
+    paths = {name: str(folder / value) for name in PATHS if (value := getattr(entry, name)) is not None}
+    donors = tuple(str(folder / donor) for donor in entry.donors)
+    return dataclasses.replace(entry, donors=donors, **paths)  # type: ignore[arg-type]
+
+
+def _toml() -> Any:
+    return require("tomllib" if sys.version_info >= (3, 11) else "tomli", "ray")

@@ -1,0 +1,221 @@
+"""Rows of a sweep, and their means over seeds: results.json and a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from edgead import schema
+from edgead.errors import DataError
+from edgead.files import write_json, write_text
+from edgead.machine import versions
+from edgead.schema import SchemaError, left_out
+from edgead.sweep.cell import Cell
+from edgead.sweep.store import State, Store
+
+RESULTS, TABLE = "results.json", "table.txt"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of a bundle, as docs/benchmark.md describes them: shares from 0 to 1, milliseconds."""
+
+    engine: str
+    size: tuple[int, ...]
+    image_auroc: float
+    image_ap: float
+    image_f1_max: float
+    pixel_auroc: float | None
+    pixel_ap: float | None
+    pixel_f1_max: float | None
+    aupro: float | None
+    false_reject_rate: float
+    detection_rate: float
+    latency_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A bundle of a cell.
+
+    Attributes:
+        key: of the cell.
+        label, method, preset, settings, category, seed, precision: what it is.
+        state: of `State`.
+        reason: why it failed.
+        train_seconds: of the cell's training.
+        size_bytes: of the bundle's files.
+        bundle, report: folders, relative to the store.
+        figures: None where there are none.
+    """
+
+    key: str
+    label: str
+    method: str
+    preset: str
+    settings: tuple[str, ...]
+    category: str
+    seed: int
+    precision: str
+    state: State
+    reason: str = ""
+    train_seconds: float = 0.0
+    size_bytes: int = 0
+    bundle: str = ""
+    report: str = ""
+    figures: Figures | None = left_out()
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over seeds; the second is None of one seed."""
+
+    mean: float
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class Average:
+    """Rows that differ in nothing but their seed.
+
+    Attributes:
+        seeds: of those with figures.
+        failed: how many have failed.
+        image_auroc, pixel_auroc, aupro, p50_ms, size_bytes: None where no row has them.
+    """
+
+    label: str
+    category: str
+    precision: str
+    seeds: tuple[int, ...]
+    failed: int
+    image_auroc: Spread | None
+    pixel_auroc: Spread | None
+    aupro: Spread | None
+    p50_ms: Spread | None
+    size_bytes: Spread | None
+
+
+def collect(store: Store, cells: Sequence[Cell], crashed: dict[str, str]) -> list[Row]:
+    """Return a row for each bundle of the cells, in order.
+
+    Args:
+        store: where they are.
+        cells: of the sweep.
+        crashed: key ↦ why a cell ended without a record of it.
+    """
+    return [_row(store, cell, precision, crashed) for cell in cells for precision in cell.precisions]
+
+
+def _row(store: Store, cell: Cell, precision: str, crashed: dict[str, str]) -> Row:
+    record, training = store.load(cell), cell.training
+    state, reason = store.state(cell, precision)
+    if state not in (State.DONE, State.FAILED) and cell.key in crashed:
+        state, reason = State.FAILED, crashed[cell.key]
+    row = Row(
+        cell.key,
+        cell.label,
+        training.method,
+        training.preset,
+        training.settings,
+        training.category,
+        training.seed,
+        precision,
+        state,
+        reason,
+        record.train_seconds,
+    )
+    if state is not State.DONE:
+        return row
+    report = store.report(cell, precision)
+    return dataclasses.replace(
+        row,
+        size_bytes=record.outcomes[precision].size,
+        bundle=str(store.bundle(cell, precision).relative_to(store.root)),
+        report=str(report.relative_to(store.root)),
+        figures=_read_figures(report / "results.json"),
+    )
+
+
+def _read_figures(path: Path) -> Figures:
+    try:
+        return schema.read(Figures, schema.load(path)["rows"][0])
+    except (OSError, SchemaError, LookupError, TypeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.\nDelete the folder of its cell to make it again.") from error
+
+
+def average(rows: Sequence[Row]) -> list[Average]:
+    """Return mean and spread over seeds, in the order of the rows."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.label, row.category, row.precision), []).append(row)
+    return [_average(name, members) for name, members in groups.items()]
+
+
+def _average(name: tuple[str, str, str], rows: list[Row]) -> Average:
+    measured = [(row, row.figures) for row in rows if row.figures is not None]
+
+    def spread(value: Callable[[Row, Figures], float | None]) -> Spread | None:
+        found = [each for row, figures in measured if (each := value(row, figures)) is not None]
+        if not found:
+            return None
+        return Spread(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
+
+    return Average(
+        *name,
+        seeds=tuple(row.seed for row, _ in measured),
+        failed=sum(row.state is State.FAILED for row in rows),
+        image_auroc=spread(lambda row, figures: figures.image_auroc),
+        pixel_auroc=spread(lambda row, figures: figures.pixel_auroc),
+        aupro=spread(lambda row, figures: figures.aupro),
+        p50_ms=spread(lambda row, figures: figures.latency_ms["p50"]),
+        size_bytes=spread(lambda row, figures: row.size_bytes),
+    )
+
+
+def write_results(store: Store, file: Path, rows: Sequence[Row]) -> str:
+    """Write `RESULTS` and `TABLE`; return the table."""
+    averages = average(rows)
+    table = to_table(rows, averages)
+    value = {
+        "schema": SCHEMA,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "file": file.name,
+        "versions": versions(),
+        "rows": schema.write(list(rows)),
+        "averages": schema.write(averages),
+    }
+    write_json(store.root / RESULTS, value)
+    write_text(store.root / TABLE, table + "\n")
+    return table
+
+
+def to_table(rows: Sequence[Row], averages: Sequence[Average]) -> str:
+    """Format the averages as a table in plain text, and what failed below it."""
+    header = ["method", "category", "precision", "seeds", "image AUROC", "pixel AUROC", "AUPRO", "p50 ms", "MB"]
+    cells = [header]
+    for each in averages:
+        shares = [_show(value, 100, 1) for value in (each.image_auroc, each.pixel_auroc, each.aupro)]
+        cost = [_show(each.p50_ms, 1, 1), _show(each.size_bytes, 1e-6, 1)]
+        seeds = f"{len(each.seeds)}" + (f" ({each.failed} failed)" if each.failed else "")
+        cells.append([each.label, each.category, each.precision, seeds, *shares, *cost])
+    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in cells]
+    failures = [
+        f"Failed: {row.label}, {row.category}, seed {row.seed}, {row.precision}: {row.reason}"
+        for row in rows
+        if row.state is State.FAILED
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *failures])
+
+
+def _show(value: Spread | None, factor: float, digits: int) -> str:
+    if value is None:
+        return "–"
+    text = f"{value.mean * factor:.{digits}f}"
+    return text if value.deviation is None else f"{text} ± {value.deviation * factor:.{digits}f}"

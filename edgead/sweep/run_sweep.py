@@ -1,0 +1,170 @@
+"""`edgead sweep`: all cells of a file, each once."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgead.cluster import LOCAL, connected, resources
+from edgead.console import Console
+from edgead.sweep import stages
+from edgead.sweep.board import Board
+from edgead.sweep.cell import Cell, make_cells
+from edgead.sweep.file import read_file
+from edgead.sweep.results import Row, collect, write_results
+from edgead.sweep.store import State, Store
+from edgead.sweep.worker import work
+
+RETRIES = 3
+"""Times that a cell is given to another worker after its own died with its machine or without a word."""
+GRACE = 5.0
+"""Seconds that workers have after Ctrl-C to save and end."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What came of a sweep.
+
+    Attributes:
+        folder: of the store.
+        rows: one for each bundle.
+        table: in plain text.
+    """
+
+    folder: Path
+    rows: tuple[Row, ...]
+    table: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A line of the dry run: where a bundle stands, and the seconds that its cell takes, if that is known."""
+
+    cell: Cell
+    precision: str
+    state: State
+    seconds: float | None
+
+
+def plan(file: Path, out: Path | None = None) -> list[Planned]:
+    """Return what a sweep would do.
+
+    Args:
+        file: the sweep file.
+        out: folder of the store; ``runs/sweep/NAME`` of the file's name by default.
+
+    Raises:
+        EdgeadError: the file, or a data set in it, is wrong.
+    """
+    store, cells = Store(_folder(file, out)), make_cells(read_file(file))
+    known = _durations(store, cells)
+    return [
+        Planned(cell, precision, store.state(cell, precision)[0], known.get(_kind(cell)))
+        for cell in cells
+        for precision in cell.precisions
+    ]
+
+
+def sweep(
+    file: Path,
+    *,
+    out: Path | None = None,
+    ray: str = LOCAL,
+    retry_failed: bool = False,
+    console: Console | None = None,
+) -> Sweep:
+    """Do what is left to do of a sweep file: training, export and benchmark of each cell.
+
+    Args:
+        file: the sweep file.
+        out: folder of the store, on a cluster one that all machines share; ``runs/sweep/NAME`` by default.
+        ray: ``"local"``, or a cluster's ``HOST:PORT``.
+        retry_failed: try again what failed before.
+        console: shows progress.
+
+    Raises:
+        EdgeadError: the file, or a data set in it, is wrong; or there is no such cluster.
+        KeyboardInterrupt: after Ctrl-C. The same call again resumes.
+    """
+    console = console or Console()
+    store, cells = Store(_folder(file, out)), make_cells(read_file(file))
+    for cell in cells:
+        stages.check(cell)
+        if retry_failed:
+            store.forget_failures(cell)
+    left = [cell for cell in cells if not store.is_settled(cell)]
+    console.say(f"{len(cells)} cells, {len(cells) - len(left)} settled; results go to {store.root}")
+    crashed = _work_on(left, store, cells, ray, console) if left else {}
+    rows = collect(store, cells, crashed)
+    return Sweep(store.root, tuple(rows), write_results(store, file, rows))
+
+
+def _folder(file: Path, out: Path | None) -> Path:
+    return (out or Path("runs", "sweep", file.stem)).resolve()
+
+
+def _work_on(
+    left: Sequence[Cell], store: Store, cells: Sequence[Cell], address: str, console: Console
+) -> dict[str, str]:
+    """Have Ray work on cells; return those without an end, by key, with the reason."""
+    with connected(address) as ray:
+        task = ray.remote(max_calls=1, max_retries=RETRIES)(work)  # a process for each cell: none inherits anything
+        tasks: dict[Any, Cell] = {}
+        for cell in left:
+            asked = resources(ray, cell.entry.cpus, cell.entry.gpus)
+            cpus = int(asked["num_cpus"])
+            workers = cell.entry.workers if cell.entry.workers is not None else 0 if cpus <= 2 else cpus - 1
+            tasks[task.options(**asked, name=cell.name).remote(cell, store.root, workers)] = cell
+        return _wait(ray, tasks, Board(store, cells, console), console)
+
+
+def _wait(ray: Any, tasks: dict[Any, Cell], board: Board, console: Console) -> dict[str, str]:
+    crashed: dict[str, str] = {}
+    pending = list(tasks)
+    try:
+        while pending:
+            board.show([tasks[task] for task in pending])
+            ready, pending = ray.wait(pending, timeout=1.0)
+            for task in ready:
+                try:
+                    ray.get(task)
+                except ray.exceptions.RayError as error:
+                    crashed[tasks[task].key] = _words(error)
+        board.show([])
+    except KeyboardInterrupt:
+        console.say("Stopping. The same command resumes.")
+        for task in pending:
+            ray.cancel(task)
+        end = time.monotonic() + GRACE
+        while pending and time.monotonic() < end:
+            _, pending = ray.wait(pending, num_returns=len(pending), timeout=0.5)
+        for task in pending:
+            ray.cancel(task, force=True)
+        raise
+    return crashed
+
+
+def _words(error: Exception) -> str:
+    cause = getattr(error, "cause", None)
+    text = str(cause if isinstance(cause, Exception) else error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _kind(cell: Cell) -> tuple[object, ...]:
+    training = cell.training
+    return training.method, training.preset, training.settings, training.budget
+
+
+def _durations(store: Store, cells: Sequence[Cell]) -> dict[tuple[object, ...], float]:
+    """Return the mean seconds of finished cells, training and measuring, by method, preset and settings."""
+    found: dict[tuple[object, ...], list[float]] = {}
+    for cell in cells:
+        record = store.load(cell)
+        if record.trained:
+            seconds = record.train_seconds + sum(outcome.seconds for outcome in record.outcomes.values())
+            found.setdefault(_kind(cell), []).append(seconds)
+    return {kind: statistics.fmean(values) for kind, values in found.items()}

@@ -1,0 +1,82 @@
+"""The three stages of a cell: the one place where the sweep calls training, export and benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgead.benchmark import benchmark
+from edgead.console import Console
+from edgead.export import PrecisionOptions, export
+from edgead.sweep.cell import Cell
+from edgead.train import checkpoint, resume, train
+from edgead.train.method import configure
+from edgead.train.methods import get_method
+
+
+def check(cell: Cell) -> None:
+    """Refuse a cell that cannot run.
+
+    Raises:
+        ConfigError: there is no such method, preset, setting or precision.
+    """
+    configure(get_method(cell.training.method), cell.training.preset, cell.training.settings)
+    for precision in cell.precisions:
+        PrecisionOptions(precision)  # refuses an unknown one
+
+
+def is_started(run: Path) -> bool:
+    """Tell whether a training has begun in a folder."""
+    return (run / checkpoint.CONFIG).is_file()
+
+
+def train_cell(cell: Cell, run: Path, workers: int, console: Console) -> None:
+    """Train in the folder `run`; resume where a training has begun there.
+
+    Raises:
+        EdgeadError: the training cannot go on.
+    """
+    entry = cell.entry
+    if is_started(run):
+        resume(run, device=entry.device, workers=workers, console=console)
+        return
+    train(
+        entry.method,
+        cell.root,
+        preset=entry.preset,
+        settings=entry.settings,
+        out=run,
+        seed=cell.training.seed,
+        device=entry.device,
+        mixed_precision=entry.mixed_precision,
+        budget=entry.budget or None,
+        workers=workers,
+        holdout=entry.holdout,
+        textures=entry.textures,
+        weights=entry.weights,
+        donors=entry.donors,
+        bit_depth=entry.bit_depth,
+        console=console,
+    )
+
+
+def export_cell(cell: Cell, run: Path, precision: str, bundle: Path, console: Console) -> None:
+    """Export a finished run. The gate judges without labelled test images: nothing is chosen by them.
+
+    Raises:
+        GateError: the precision does not pass.
+    """
+    export(run, out=bundle, precision=precision, false_reject=cell.measuring.false_reject, force=True, console=console)
+
+
+def benchmark_cell(cell: Cell, bundle: Path, out: Path, console: Console) -> None:
+    """Measure a bundle on the labelled images of its category."""
+    benchmark(
+        [bundle],
+        cell.root,
+        engine=cell.measuring.engine,
+        rounds=cell.measuring.rounds,
+        pixel_size=cell.measuring.pixel_size,
+        out=out,
+        force=True,
+        console=console,
+    )

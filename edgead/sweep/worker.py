@@ -1,0 +1,84 @@
+"""What a worker process does with one cell: training, then a bundle and its measurement for each precision."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from edgead.console import Console
+from edgead.errors import ConfigError, EdgeadError, describe
+from edgead.sweep import fingerprint, stages
+from edgead.sweep.cell import Cell
+from edgead.sweep.store import CellLog, Outcome, Record, Store
+
+
+def work(cell: Cell, root: Path, workers: int) -> None:
+    """Do what is left to do in a cell. A failure goes into the cell's record; nothing else ends with it.
+
+    Args:
+        cell: to work on.
+        root: folder of the store.
+        workers: processes that prepare training examples.
+
+    Raises:
+        ConfigError: the program here is another one than where the sweep was started.
+        KeyboardInterrupt: after a request to stop; what was done is saved.
+    """
+    store = Store(root)
+    console = CellLog(store.folder(cell))
+    code = fingerprint.code_fingerprint(fingerprint.NOT_IN_MEASURING)
+    if not cell.entry.code and code != cell.measuring.code:
+        raise ConfigError("The edgead on this machine differs from the one that started the sweep. Install the same.")
+    with store.sole_worker(cell, console):
+        record = store.load(cell)
+        if code not in record.code:
+            record = dataclasses.replace(record, code=(*record.code, code))
+            store.save(cell, record)
+        if not record.trained and not record.failed:
+            record = _train(cell, store, record, workers, console)
+        for precision in cell.precisions if record.trained else ():
+            done = record.outcomes.get(precision)
+            if done is None or done.measuring != cell.measuring.key:
+                outcome = _measure(cell, store, precision, console)
+                record = dataclasses.replace(record, outcomes={**record.outcomes, precision: outcome})
+                store.save(cell, record)
+
+
+def _train(cell: Cell, store: Store, record: Record, workers: int, console: Console) -> Record:
+    started = time.monotonic()
+    failed = "not finished"
+    try:
+        failed = _attempt(lambda: stages.train_cell(cell, store.run(cell), workers, console), console)
+    finally:  # Ctrl-C too
+        seconds = round(record.train_seconds + time.monotonic() - started, 1)
+        stopped = failed == "not finished"
+        record = dataclasses.replace(
+            record, train_seconds=seconds, trained=not failed, failed="" if stopped else failed
+        )
+        store.save(cell, record)
+    return record
+
+
+def _measure(cell: Cell, store: Store, precision: str, console: Console) -> Outcome:
+    bundle, started = store.bundle(cell, precision), time.monotonic()
+
+    def measure() -> None:
+        stages.export_cell(cell, store.run(cell), precision, bundle, console)
+        stages.benchmark_cell(cell, bundle, store.report(cell, precision), console)
+
+    failed = _attempt(measure, console)
+    size = 0 if failed else sum(file.stat().st_size for file in bundle.iterdir())
+    return Outcome(cell.measuring.key, round(time.monotonic() - started, 1), failed, size)
+
+
+def _attempt(stage: Callable[[], None], console: Console) -> str:
+    """Return why a stage failed; nothing where it did not."""
+    try:
+        stage()
+    except Exception as error:  # whatever it is: the other cells go on
+        console.say(describe(error) if isinstance(error, EdgeadError) else traceback.format_exc())
+        return describe(error)
+    return ""

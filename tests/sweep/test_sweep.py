@@ -1,0 +1,337 @@
+"""A sweep on this machine: keys, the store, failures, and what happens after a stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgead import schema
+from edgead.console import Console
+from edgead.errors import ConfigError, GateError
+from edgead.sweep import fingerprint, worker
+from edgead.sweep.cell import Cell, make_cells
+from edgead.sweep.file import read_file
+from edgead.sweep.results import Average, Figures, Row, average, collect, to_table, write_results
+from edgead.sweep.store import LOG, Outcome, State, Store
+
+TINY = ("size=64", "reconstructive_width=4", "discriminative_width=4", "steps=12", "batch_size=2")
+
+
+def make_file(folder: Path, data: Path, **fields: object) -> Path:
+    """Write a sweep file with one method."""
+    values = {"data": str(data), "rounds": 5, "engine": "onnxruntime", "cpus": 1, "settings": list(TINY), **fields}
+    top = "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
+    file = folder / "sweep.toml"
+    file.write_text(f'{top}\n[[methods]]\nmethod = "draem"\npreset = "nano"\n')
+    return file
+
+
+def cells_of(folder: Path, data: Path, **fields: object) -> list[Cell]:
+    return make_cells(read_file(make_file(folder, data, **fields)))
+
+
+# ---- the file
+
+
+def test_a_table_overrides_the_top_of_the_file(parts: Path, tmp_path: Path) -> None:
+    file = make_file(tmp_path, parts, seeds=[0, 1])
+    file.write_text(file.read_text() + '[[methods]]\nmethod = "aand"\npreset = "edge"\nseeds = [7]\nsettings = []\n')
+    first, second = read_file(file)
+    assert (first.method, first.seeds, first.settings) == ("draem", (0, 1), TINY)
+    assert (second.method, second.seeds, second.settings) == ("aand", (7,), ())
+
+
+def test_relative_paths_start_at_the_file(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    [entry] = read_file(make_file(tmp_path / "sub", Path("washer")))
+    assert entry.data == str(tmp_path / "sub" / "washer")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"sedes": [1]}, "unknown field 'sedes'"),
+        ({"seeds": "all"}, 'seeds is "all"; it must be a list'),
+        ({"seeds": []}, "seeds is an empty list"),
+        ({"seeds": [-1]}, "at least 0"),
+    ],
+)
+def test_a_wrong_field_is_named(parts: Path, tmp_path: Path, fields: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.toml") as caught:
+        read_file(make_file(tmp_path, parts, **fields))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["seeds = [", "seeds = [1]\n", "methods = 3\n"])
+def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"s\.toml"):
+        read_file(tmp_path / "s.toml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        read_file(tmp_path / "s.toml")
+
+
+# ---- the key
+
+
+def test_a_key_depends_on_configuration_data_and_code(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [cell] = cells_of(tmp_path, parts)
+    assert cells_of(tmp_path, parts)[0].key == cell.key
+    others = [
+        cells_of(tmp_path, parts, seeds=[1])[0].key,
+        cells_of(tmp_path, parts, settings=[*TINY[:-1], "batch_size=3"])[0].key,
+        cells_of(tmp_path, parts, holdout=0.3)[0].key,
+        cells_of(tmp_path, parts, textures=str(parts / "test"))[0].key,
+        cells_of(tmp_path, parts, code="one")[0].key,
+        cells_of(tmp_path, parts, code="two")[0].key,
+    ]
+    monkeypatch.setattr(fingerprint, "code_fingerprint", lambda left_out: "another program")
+    others.append(cells_of(tmp_path, parts)[0].key)
+    assert len({cell.key, *others}) == 1 + len(others)
+
+
+def test_a_key_does_not_depend_on_what_cannot_change_the_training(parts: Path, tmp_path: Path) -> None:
+    [cell] = cells_of(tmp_path, parts)
+    copy = shutil.copytree(parts, tmp_path / "elsewhere" / parts.name)
+    same = {"cpus": 2, "gpus": 0, "workers": 1, "device": "cpu", "label": "x", "precisions": ["int8"], "rounds": 9}
+    [other] = cells_of(tmp_path, copy, **same)
+    assert other.key == cell.key
+    assert other.measuring.key != cell.measuring.key  # of other rounds
+    assert cells_of(tmp_path, parts, precisions=["int8"])[0].measuring.key == cell.measuring.key
+
+
+def test_a_changed_image_changes_the_key(parts: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(parts, tmp_path / parts.name)
+    [cell] = cells_of(tmp_path, copy)
+    image = next((copy / "train" / "good").iterdir())
+    image.write_bytes(image.read_bytes() + b"x")
+    fingerprint.files_fingerprint.cache_clear()
+    [changed] = cells_of(tmp_path, copy)
+    assert changed.key != cell.key
+
+
+def test_the_program_of_a_training_is_not_that_of_a_measurement() -> None:
+    training = fingerprint.code_fingerprint(fingerprint.NOT_IN_TRAINING)
+    assert training != fingerprint.code_fingerprint(fingerprint.NOT_IN_MEASURING)
+    assert training != fingerprint.code_fingerprint((*fingerprint.NOT_IN_TRAINING, "train"))
+    assert set(fingerprint.NOT_IN_MEASURING) < set(fingerprint.NOT_IN_TRAINING)
+
+
+def test_the_same_training_twice_is_refused(parts: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="same training"):
+        cells_of(tmp_path, parts, seeds=[3, 3])
+
+
+# ---- the store and the worker
+
+
+def test_a_record_is_read_as_it_was_written(parts: Path, tmp_path: Path) -> None:
+    [cell] = cells_of(tmp_path, parts)
+    store = Store(tmp_path / "store")
+    outcomes = {"fp32": Outcome("abc", 2.5, size=7), "int8": Outcome("abc", 1.5, "why")}
+    record = dataclasses.replace(store.load(cell), train_seconds=3.5, trained=True, outcomes=outcomes)
+    store.save(cell, record)
+    assert store.load(cell) == record
+
+
+def test_a_cell_is_worked_on_once(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training, each precision, and new figures for another number of rounds; nothing else twice."""
+    calls: list[str] = []
+    store = fake_stages(monkeypatch, calls, tmp_path)
+    for rounds, precisions in [(5, ["fp32"]), (5, ["fp32"]), (5, ["fp32", "int8"]), (9, ["fp32"])]:
+        [cell] = cells_of(tmp_path, parts, rounds=rounds, precisions=precisions)
+        worker.work(cell, store.root, 0)
+        assert store.is_settled(cell)
+    assert calls == ["train", "export fp32", "benchmark 5", "export int8", "benchmark 5", "export fp32", "benchmark 9"]
+
+
+def fake_stages(monkeypatch: pytest.MonkeyPatch, calls: list[str], tmp_path: Path) -> Store:
+    """Stages that only say that they were called; exporting fp16 fails."""
+
+    def export(cell: Cell, run: Path, precision: str, bundle: Path, console: Console) -> None:
+        calls.append(f"export {precision}")
+        if precision == "fp16":
+            raise GateError("It does not pass.")
+        bundle.mkdir(exist_ok=True)
+
+    monkeypatch.setattr(worker.stages, "train_cell", lambda *_: calls.append("train"))
+    monkeypatch.setattr(worker.stages, "export_cell", export)
+    monkeypatch.setattr(
+        worker.stages, "benchmark_cell", lambda cell, *_: calls.append(f"benchmark {cell.measuring.rounds}")
+    )
+    return Store(tmp_path / "store")
+
+
+def test_a_precision_that_fails_ends_no_other(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    store = fake_stages(monkeypatch, calls, tmp_path)
+    [cell] = cells_of(tmp_path, parts, precisions=["fp16", "fp32"])
+    worker.work(cell, store.root, 0)
+    assert store.state(cell, "fp16") == (State.FAILED, "It does not pass.")
+    assert store.state(cell, "fp32") == (State.DONE, "")
+    worker.work(cell, store.root, 0)
+    assert calls.count("export fp16") == 1
+    store.forget_failures(cell)
+    worker.work(cell, store.root, 0)
+    assert (calls.count("export fp16"), calls.count("export fp32"), calls.count("train")) == (2, 1, 1)
+
+
+def test_a_training_that_fails_is_a_row(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = fake_stages(monkeypatch, [], tmp_path)
+    monkeypatch.setattr(worker.stages, "train_cell", lambda *_: 1 / 0)
+    [cell] = cells_of(tmp_path, parts)
+    worker.work(cell, store.root, 0)
+    [row] = collect(store, [cell], {})
+    assert (row.state, row.reason, row.figures) == (State.FAILED, "ZeroDivisionError: division by zero", None)
+    assert "Traceback" in (store.folder(cell) / LOG).read_text()
+
+
+def test_a_stopped_training_is_not_failed(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    calls: list[str] = []
+    store = fake_stages(monkeypatch, calls, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.stages, "train_cell", stop)
+        [cell] = cells_of(tmp_path, parts)
+        with pytest.raises(KeyboardInterrupt):
+            worker.work(cell, store.root, 0)
+    assert store.state(cell, "fp32")[0] is State.STARTED
+    worker.work(cell, store.root, 0)
+    assert store.state(cell, "fp32")[0] is State.DONE
+
+
+def test_another_program_works_on_nothing(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    store = fake_stages(monkeypatch, calls, tmp_path)
+    [cell] = cells_of(tmp_path, parts)
+    monkeypatch.setattr(fingerprint, "code_fingerprint", lambda left_out: "another program")
+    with pytest.raises(ConfigError, match="differs from the one that started"):
+        worker.work(cell, store.root, 0)
+    assert not calls
+
+
+def test_two_processes_do_not_work_on_one_cell(parts: Path, tmp_path: Path) -> None:
+    [cell] = cells_of(tmp_path, parts)
+    store = Store(tmp_path / "store")
+    store.folder(cell).mkdir(parents=True)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, sys, time\nfile = open(sys.argv[1], 'w')\nfcntl.lockf(file, fcntl.LOCK_EX)\n"
+            "print('held', flush=True)\ntime.sleep(1)",
+            str(store.folder(cell) / ".lock"),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    with store.sole_worker(cell, Console()):
+        assert holder.wait(5) == 0  # it was waited for
+    holder.stdout.close()
+
+
+# ---- results
+
+
+def row(seed: int, auroc: float | None, **fields: object) -> Row:
+    figures = None
+    if auroc is not None:
+        figures = Figures("onnxruntime-cpu", (64, 64), auroc, 0.5, 0.5, None, None, None, None, 0.0, 1.0, {"p50": 2.0})
+    state = State.FAILED if auroc is None else State.DONE
+    reason = "" if figures else "out of memory"
+    made = Row("k", "tiny", "draem", "nano", (), "nut", seed, "fp32", state, reason, size_bytes=10, figures=figures)
+    return dataclasses.replace(made, **fields)  # type: ignore[arg-type]
+
+
+def test_means_and_spread_are_over_seeds() -> None:
+    rows = [row(0, 0.8), row(1, 0.9), row(2, None), row(0, 0.5, precision="int8")]
+    first, second = average(rows)
+    assert (first.seeds, first.failed) == ((0, 1), 1)
+    assert first.image_auroc is not None
+    assert first.image_auroc.mean == pytest.approx(0.85)
+    assert first.image_auroc.deviation == pytest.approx(0.1 / math.sqrt(2))
+    assert first.aupro is None
+    assert second.image_auroc is not None
+    assert second.image_auroc.deviation is None
+
+
+def test_the_table_has_what_failed_below() -> None:
+    rows = [row(0, 0.8), row(1, 0.9), row(2, None)]
+    lines = to_table(rows, average(rows)).splitlines()
+    assert lines[2].split()[:4] == ["tiny", "nut", "fp32", "2"]
+    assert "85.0 ± 7.1" in lines[2]
+    assert lines[-1] == "Failed: tiny, nut, seed 2, fp32: out of memory"
+
+
+def test_results_are_json_that_reads_back(tmp_path: Path) -> None:
+    rows = [row(0, 0.8), row(2, None)]
+    write_results(Store(tmp_path), Path("a.toml"), rows)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [schema.read(Average, each) for each in found["averages"]] == average(rows)
+    assert [each["state"] for each in found["rows"]] == ["done", "failed"]
+
+
+# ---- the command line, with Ray
+
+
+def command(file: Path, store: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "edgead", "sweep", str(file), "--out", str(store), *more]
+
+
+@pytest.mark.slow
+def test_a_sweep_is_stopped_and_resumed(parts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    settings = [*TINY[:3], "steps=60", "batch_size=2"]
+    file, folder = make_file(tmp_path, parts, settings=settings), tmp_path / "store"
+    [cell] = make_cells(read_file(file))
+    store = Store(folder)
+    running = subprocess.Popen(command(file, folder), stderr=subprocess.PIPE, text=True)
+    metrics = store.run(cell) / "metrics.jsonl"
+    wait_until(lambda: metrics.is_file() and len(metrics.read_text().splitlines()) >= 5, running)
+    stopped_at = time.monotonic()
+    running.send_signal(signal.SIGTERM)
+    _, said = running.communicate(timeout=30)
+    assert time.monotonic() - stopped_at < 15
+    assert (running.returncode, "Stopping" in said, "Traceback" in said) == (130, True, False), said
+    assert (store.run(cell) / "state.safetensors").is_file()
+    assert store.state(cell, "fp32")[0] is State.STARTED
+
+    done = subprocess.run(command(file, folder), capture_output=True, text=True, check=True)
+    assert store.state(cell, "fp32")[0] is State.DONE
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps == list(range(1, 61))  # it went on where it stopped
+    [found] = json.loads((folder / "results.json").read_text())["rows"]
+    assert found["figures"]["image_auroc"] >= 0
+    assert (folder / found["bundle"] / "manifest.json").is_file()
+    assert (folder / "table.txt").read_text().strip() in done.stdout
+
+    before = {path: path.stat().st_mtime_ns for path in store.folder(cell).rglob("*")}
+    subprocess.run(command(file, folder), capture_output=True, check=True)
+    assert {path: path.stat().st_mtime_ns for path in store.folder(cell).rglob("*")} == before  # never run twice
+
+
+def wait_until(reached: object, running: subprocess.Popen[str], seconds: float = 90) -> None:
+    assert callable(reached)
+    end = time.monotonic() + seconds
+    while not reached():
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.1)

@@ -178,7 +178,9 @@ def test_the_advice_on_a_loss_names_what_counts_for_the_stage(tmp_path: Path, mo
     module = Diverging(method.network)
     module.calls = 3
     stage = dataclasses.replace(method.stages(DATA)[0], module=module, rate="defect_learning_rate")
-    with pytest.raises(TrainingError, match=r"a defect_learning_rate that is too high, or fp16 overflow \(--mixed-prec"):
+    with pytest.raises(
+        TrainingError, match=r"a defect_learning_rate that is too high, or fp16 overflow \(--mixed-prec"
+    ):
         fit(method, [stage], tmp_path, seed=3, device="cpu")
 
 

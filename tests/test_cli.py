@@ -81,6 +81,7 @@ def test_every_verb_has_help_and_json(verb: str) -> None:
 
 
 PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips"}
+"""Gathered in a `PrecisionOptions`."""
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,11 @@ PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "m
         ("synthesise", ["edgead.train.synthesise.synthesise"], set()),
         ("export", ["edgead.export.export"], {"method", "category", "form"} | PRECISION),
         ("import", ["edgead.export.import_model"], {"data"} | PRECISION),
-        ("predict", ["edgead.load", "edgead.runtime.predict.predict"], {"paths", "force"}),
+        (
+            "predict",
+            ["edgead.load", "edgead.runtime.predict.predict", "edgead.archive.score_archive.score_archive"],
+            {"force"},
+        ),
         ("run", ["edgead.runtime.run.run", "edgead.runtime.stream.Policy"], set()),
         ("benchmark", ["edgead.benchmark.benchmark"], set()),
         ("inspect", ["edgead.load"], set()),
@@ -159,7 +164,7 @@ def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
         (["train", "--resume"], "There is no unfinished run"),
         (["train", "--resume", "--preset", "edge"], "--preset cannot be changed"),
         (["train", "--data", "PARTS", "--seed", "-1"], "--seed"),
-        (["export"], "There is no finished run of draem"),
+        (["export"], "No finished run of draem"),
         (["export", "--checkpoint", "EMPTY"], "is not a training run"),
         (["export", "--category", "all", "--out", "x"], "leave out --out"),
         (["export", "--method", "aand", "--checkpoint", "RUN"], "is a run of draem, not of aand"),

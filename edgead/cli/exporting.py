@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgead.cli.options import (
-    OF_LOWER_PRECISION,
     PATH,
     check_method,
     force_option,
@@ -56,7 +56,7 @@ def export(
     settings: tuple[str, ...],
     false_reject: float,
     force: bool,
-    **precision: Any,
+    precision: PrecisionOptions,
 ) -> None:
     """Make a bundle: the graph, compared with the trained network, and its threshold.
 
@@ -64,7 +64,6 @@ def export(
     """
     if category == "all" and out:
         raise click.UsageError("--category all writes several bundles; leave out --out.")
-    chosen = _precision(precision)
     if form == "engine":
         from edgead.runtime.engines.tensorrt_engine import find_tensorrt
 
@@ -84,7 +83,7 @@ def export(
             out=out,
             false_reject=false_reject,
             settings=settings,
-            precision=chosen,
+            precision=precision,
             force=force,
             console=Terminal(),
         )
@@ -121,7 +120,13 @@ def export(
 @force_option
 @json_option
 def import_model(
-    files: tuple[Path, ...], source: str | None, method: str | None, as_json: bool, **options: Any
+    files: tuple[Path, ...],
+    source: str | None,
+    method: str | None,
+    precision: PrecisionOptions,
+    data: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Make a bundle of a model that was trained elsewhere.
 
@@ -130,8 +135,9 @@ def import_model(
     edgead import model.onnx --map NAME --threshold-data DIR
     edgead import NAME.pckl NAME_seg.pckl --method draem --threshold-data DIR
     """
-    precision = {name: options.pop(name) for name in ("precision", *OF_LOWER_PRECISION)}
-    chosen = _precision(precision, options.pop("data"))
+    if not precision.lowers:
+        refuse_given("at --precision fp32", "data")
+    precision = dataclasses.replace(precision, labelled=data)
     if method:
         refuse_given("with --method", "source", "input", "score", "map", "pool", "rgb", "scale", "mean", "std")
     else:
@@ -140,23 +146,9 @@ def import_model(
     options |= {name: _parse_numbers(f"--{name}", options[name]) for name in ("mean", "std")}
     from edgead.export import import_model as make
 
-    bundle = make(files, method=method, source=source, precision=chosen, console=Terminal(), **options)
+    bundle = make(files, method=method, source=source, precision=precision, console=Terminal(), **options)
     text = f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES"
     emit({"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()}, as_json, text)
-
-
-def _precision(given: dict[str, Any], labelled: Path | None = None) -> PrecisionOptions:
-    """Return what the options on precision say; labelled images judge a lower one."""
-    from edgead.export.options import Budget, Calibration, PrecisionOptions
-
-    if given["precision"] == "fp32":
-        refuse_given("at --precision fp32", *OF_LOWER_PRECISION, *(["data"] if labelled else []))
-    return PrecisionOptions(
-        given["precision"],
-        Calibration(given["calib_samples"], given["calib_method"], given["calib_data"]),
-        Budget(given["max_auroc_drop"], given["max_flips"]),
-        labelled,
-    )
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,30 +72,48 @@ decision_options = _all_of(
 )
 """How frames are decided, and where results go; the same for `predict` and `run`."""
 
-precision_options = _all_of(
-    (
-        click.option(
-            "--precision",
-            default="fp32",
-            show_default=True,
-            help="fp32, fp16, int8, int8-fp16 (the rest in float16), or auto: the fastest here that passes the gate.",
-        ),
-        click.option(
-            "--calib-samples", default=128, show_default=True, help="Number of good images for INT8 calibration."
-        ),
-        click.option("--calib-method", default="minmax", show_default=True, help="minmax, entropy or percentile."),
-        click.option(
-            "--calib-data", type=PATH, help="Good images for INT8 calibration. [default: the training images]"
-        ),
-        click.option(
-            "--max-auroc-drop", default=0.005, show_default=True, help="Largest loss of AUROC and AUPRO allowed."
-        ),
-        click.option(
-            "--max-flips", default=0.001, show_default=True, help="Largest share of changed verdicts allowed."
-        ),
-    )
+_LOWER_PRECISION = ("calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips")
+_PRECISION: Sequence[Callable[[F], F]] = (
+    click.option(
+        "--precision",
+        default="fp32",
+        show_default=True,
+        help="fp32, fp16, int8, int8-fp16 (other layers in float16), or auto: the fastest here that passes the gate.",
+    ),
+    click.option("--calib-samples", default=128, show_default=True, help="Number of good images for INT8 calibration."),
+    click.option("--calib-method", default="minmax", show_default=True, help="minmax, entropy or percentile."),
+    click.option("--calib-data", type=PATH, help="Good images for INT8 calibration. [default: the training images]"),
+    click.option(
+        "--max-auroc-drop", default=0.005, show_default=True, help="Largest loss of AUROC and AUPRO that is allowed."
+    ),
+    click.option(
+        "--max-flips", default=0.001, show_default=True, help="Largest share of changed verdicts that is allowed."
+    ),
 )
-OF_LOWER_PRECISION = ("calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips")
+
+
+def precision_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options on precision to a verb, which gets them as one `PrecisionOptions`, its parameter `precision`."""
+
+    @functools.wraps(command)
+    def gathered(
+        precision: str,
+        calib_samples: int,
+        calib_method: str,
+        calib_data: Path | None,
+        max_auroc_drop: float,
+        max_flips: float,
+        **others: Any,
+    ) -> None:
+        from edgead.export.options import Budget, Calibration, PrecisionOptions
+
+        if precision == "fp32":
+            refuse_given("at --precision fp32", *_LOWER_PRECISION)
+        calibration = Calibration(calib_samples, calib_method, calib_data)
+        budget = Budget(max_auroc_drop, max_flips)
+        command(precision=PrecisionOptions(precision, calibration, budget), **others)
+
+    return _all_of(_PRECISION)(gathered)
 
 
 def refuse_given(when: str, *names: str) -> None:

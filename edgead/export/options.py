@@ -138,7 +138,7 @@ class OnnxOptions:
         schema.check(self)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) not in (1, 3):
-                raise ConfigError(f"{name} takes three numbers, one for each channel, or one for grey; not {values}.")
+                raise ConfigError(f"--{name} takes three numbers, one for each channel, or one for grey; not {values}.")
 
     @property
     def share(self) -> float:

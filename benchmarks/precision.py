@@ -41,7 +41,7 @@ from edgead.export import export
 from edgead.export.graph.to_onnx import write_onnx
 from edgead.export.inference import run_singly
 from edgead.export.quantization.calibration import measure_ranges
-from edgead.export.quantization.gate import measure_accuracy, read_labelled
+from edgead.export.quantization.gate import read_labelled, score_labelled
 from edgead.export.quantization.int8 import to_int8
 from edgead.files import write_json
 from edgead.machine import describe_machine, versions
@@ -113,7 +113,7 @@ def score_run(name: str, data: Path, folder: Path) -> Iterator[tuple[str, str, d
             check = check_golden(bundle, engine)
             found: dict[str, Any] = {"golden": check.good, "golden_score_error": check.score_error}
             if check.good:
-                values, scores = measure_accuracy(engine, labelled, Terminal())
+                values, scores = score_labelled(engine, labelled, Terminal())
                 failed = scores > bundle.manifest.threshold.value
                 baseline = failed if baseline is None else baseline
                 found |= {**values, "flips": int((failed != baseline).sum()), "test_images": len(scores)}

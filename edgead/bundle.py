@@ -46,14 +46,14 @@ Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 class Golden:
     """Frames ``[K, H, W, C] uint8`` and the trained network's scores ``[K]`` and maps ``[K, H, W]`` on them.
 
-    Of a lower precision, `forms` holds the outputs of each graph that the gate judged: an engine must agree with
+    Of a lower precision, `variants` holds the outputs of each graph that the gate judged: an engine must agree with
     one of them.
     """
 
     frames: NDArray[np.uint8]
     scores: NDArray[np.float32]
     maps: NDArray[np.float32]
-    forms: tuple[Outputs, ...] = ()
+    variants: tuple[Outputs, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def write_bundle(folder: Path, manifest: Manifest, golden: Golden) -> Manifest:
         The manifest with the hashes of the files.
     """
     arrays: dict[str, Any] = {"frames": golden.frames, "scores": golden.scores, "maps": golden.maps}
-    if golden.forms:
-        arrays["form_scores"], arrays["form_maps"] = (np.stack(values) for values in zip(*golden.forms))
+    if golden.variants:
+        arrays["form_scores"], arrays["form_maps"] = (np.stack(values) for values in zip(*golden.variants))
     with atomic_file(folder / GOLDEN) as stream:
         np.savez_compressed(stream, **arrays)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
@@ -202,7 +202,7 @@ def read_manifest(path: Path) -> Manifest:
     if not path.is_dir():
         raise BundleError(f"{path} is not a bundle: " + ("it is a file." if path.exists() else "it does not exist."))
     try:
-        values = schema.load(path / MANIFEST)
+        values = schema.load_json(path / MANIFEST)
         version = values.get("format") if isinstance(values, dict) else None
         if not isinstance(version, int) or isinstance(version, bool):
             raise SchemaError("it has no format version")

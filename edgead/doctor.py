@@ -9,7 +9,7 @@ from edgead.errors import DeviceError, MissingDependencyError, first_line, is_in
 from edgead.machine import describe_accelerator, distributions, find_gpu, module_versions, processor_flags
 from edgead.runtime.engines.opening import all_specs
 
-PACKAGES = {
+PURPOSES = {
     "cv2": ("reading images and cameras", "cpu"),
     "simplejpeg": ("reading JPEG files and MJPEG cameras", "jpeg"),
     **{each.module: (each.purpose, each.extra) for each in all_specs().values() if each.module and not each.on_gpu},
@@ -38,7 +38,7 @@ class Finding:
 def diagnose() -> list[Finding]:
     """Look at this machine. Nothing is imported that is slow to import."""
     findings = [Finding("python", None, f"{platform.python_version()} on {platform.platform()}")]
-    for module, (purpose, extra) in PACKAGES.items():
+    for module, (purpose, extra) in PURPOSES.items():
         if is_installed(module):
             findings.append(Finding(module, True, f"{_version(module)}, {purpose}"))
         else:

@@ -17,7 +17,7 @@ from edgead import schema
 from edgead.binomial import CONFIDENCE
 from edgead.decision import CONDITION, Threshold
 from edgead.images import PixelFormat
-from edgead.schema import OneOf, SchemaError, Within, left_out, section, stored_as
+from edgead.schema import OneOf, SchemaError, Share, Within, left_out, section, stored_as
 
 SHOWN_LAYERS = 5
 """Of a layer table, where it is told in one line."""
@@ -25,7 +25,6 @@ SHOWN_LAYERS = 5
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 Number = Annotated[float, Within(-LARGEST_FLOAT, LARGEST_FLOAT)]
 Error = Annotated[float, Within(0, LARGEST_FLOAT)]
-Share = Annotated[float, Within(0, 1)]
 Count = Annotated[int, Within(0)]
 Side = Annotated[int, Within(1, 1 << 14)]
 
@@ -239,7 +238,7 @@ class ResizeRecord:
 
 @dataclass(frozen=True)
 class HeadRecord:
-    """One output of an anomalib export, see `edgead.export.imports.anomalib.Head`."""
+    """One output of an anomalib export, see `edgead.export.imports.anomalib.AnomalibHead`."""
 
     raw: str
     threshold: float | None = None

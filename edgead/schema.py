@@ -20,11 +20,11 @@ from typing import Any, TypeVar, Union
 from edgead.errors import ConfigError
 
 T = TypeVar("T")
-LARGEST = 1 << 64
+LARGEST_NUMBER = 1 << 64
 """Whole numbers lie below it."""
-LARGEST_FILE = 64 << 20
+LARGEST_JSON = 64 << 20
 """Bytes of a JSON file."""
-SHOWN = 40
+SHOWN_CHARACTERS = 40
 """Characters of a wrong value that an error shows."""
 
 
@@ -46,7 +46,7 @@ class Within:
 
     def __str__(self) -> str:
         if self.above:
-            return f"above {self.low:g}" + (f" and at most {self.high:g}" if self.high < LARGEST else "")
+            return f"above {self.low:g}" + (f" and at most {self.high:g}" if self.high < LARGEST_NUMBER else "")
         return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
 
 
@@ -62,6 +62,9 @@ class OneOf:
 
     def __str__(self) -> str:
         return f"one of {', '.join(self.values)}"
+
+
+Share = typing.Annotated[float, Within(0, 1)]
 
 
 def stored_as(key: str, default: Any = dataclasses.MISSING) -> Any:
@@ -83,17 +86,17 @@ def _key(field: dataclasses.Field[Any]) -> str:
     return field.metadata.get("key") or field.name
 
 
-def load(path: Path) -> Any:
+def load_json(path: Path) -> Any:
     """Parse a JSON file.
 
     Raises:
         OSError: it cannot be read.
-        SchemaError: it is not JSON, or larger than `LARGEST_FILE`.
+        SchemaError: it is not JSON, or larger than `LARGEST_JSON`.
     """
     with path.open("rb") as stream:
-        text = stream.read(LARGEST_FILE + 1)
-    if len(text) > LARGEST_FILE:
-        raise SchemaError(f"it is larger than {LARGEST_FILE >> 20} MB")
+        text = stream.read(LARGEST_JSON + 1)
+    if len(text) > LARGEST_JSON:
+        raise SchemaError(f"it is larger than {LARGEST_JSON >> 20} MB")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also not UTF-8
@@ -198,7 +201,7 @@ def _read_list(origin: type, arguments: tuple[Any, ...], value: Any, place: str)
 
 
 def _read_int(value: Any, place: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= LARGEST:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= LARGEST_NUMBER:
         _refuse(place, value, "a whole number")
     return int(value)
 
@@ -210,7 +213,7 @@ def _read_float(value: Any, place: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         _refuse(place, value, "a finite number")
-    return value if abs(number) < LARGEST else number  # 1 stays 1, which is written as it was
+    return value if abs(number) < LARGEST_NUMBER else number  # 1 stays 1, which is written as it was
 
 
 def _read_bool(value: Any, place: str) -> bool:
@@ -243,5 +246,5 @@ def _refuse(place: str, value: Any, allowed: str) -> typing.NoReturn:
         shown = json.dumps(value)
     except ValueError:  # a whole number of thousands of digits
         shown = type(value).__name__
-    shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
+    shown = shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "…"
     raise SchemaError(f"{ascii(place)[1:-1] or 'it'} is {shown}; it must be {allowed}")

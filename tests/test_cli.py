@@ -114,7 +114,7 @@ def test_options_and_parameters_have_the_same_names(verb: str, functions: list[s
 def test_text_for_people(bundle: Bundle, parts: Path) -> None:
     inspected = edgead("inspect", bundle.path)
     assert inspected.returncode == 0
-    assert "hashes right" in inspected.stdout
+    assert "hashes correct" in inspected.stdout
     predicted = edgead("predict", bundle.path, parts / "test" / "chip")
     assert len(predicted.stdout.splitlines()) == 2
     assert predicted.stderr.strip().endswith("0 UNKNOWN")
@@ -170,10 +170,10 @@ def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
         (["export", "--method", "aand", "--checkpoint", "RUN"], "is a run of draem, not of aand"),
         (["train", "--resume", "--method", "drept", "--out", "RUN"], "is a run of draem, not of drept"),
         (["export", "--checkpoint", "RUN", "--false-reject", "nan"], "must lie between 0 and 1"),
-        (["doctor", "--batch", "3"], "--batch means nothing without --build"),
+        (["doctor", "--batch", "3"], "--batch has no effect without --build"),
         (["import", "absent.onnx"], "absent.onnx does not exist"),
-        (["import", "a.onnx", "--method", "draem", "--bgr"], "--rgb means nothing with --method"),
-        (["import", "a.onnx", "--set", "size=3"], "--set means nothing without --method"),
+        (["import", "a.onnx", "--method", "draem", "--bgr"], "--rgb has no effect with --method"),
+        (["import", "a.onnx", "--set", "size=3"], "--set has no effect without --method"),
         (["import", "a.onnx", "b.onnx"], "One ONNX file at a time"),
         (["import", "a.onnx", "--size", "big"], "--size takes HEIGHTxWIDTH"),
         (["import", "a.onnx", "--mean", "1,2"], "--mean takes three numbers"),

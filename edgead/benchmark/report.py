@@ -254,7 +254,7 @@ def read_report(folder: str | Path) -> Report:
     """
     path = Path(folder, FILES[0])
     try:
-        stored = schema.load(path)
+        stored = schema.load_json(path)
         found = schema.read(Report, _unflatten(stored))
     except (OSError, SchemaError) as error:
         raise DataError(f"{path} is not the report of a benchmark: {error}.") from error

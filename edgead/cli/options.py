@@ -1,4 +1,4 @@
-"""Options that several verbs share, and checks of what was given."""
+"""Options that several verbs share, and checks of the options a user gave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATH = click.Path(path_type=Path)
 
 
 def _all_of(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
-    """Make one decorator of several options; help lists them in this order."""
+    """Combine options into one decorator; the help lists them in this order."""
 
     def add(command: F) -> F:
         for option in reversed(options):
@@ -39,7 +39,7 @@ decision_options = _all_of(
         ),
         click.option(
             "--threshold",
-            help="Frames with a higher score fail; fpr:0.001 lets that share of good parts fail. "
+            help="Frames with a higher score fail. fpr:0.001 allows that share of good parts to fail. "
             "[default: the bundle's]",
         ),
         click.option(
@@ -47,7 +47,7 @@ decision_options = _all_of(
             multiple=True,
             help="Region of interest: a mask image, or x,y,width,height from 0 to 1. Repeatable.",
         ),
-        click.option("--ignore", multiple=True, help="Region to leave out, in the same form. Repeatable."),
+        click.option("--ignore", multiple=True, help="Region to ignore, in the same form. Repeatable."),
         click.option(
             "--min-area",
             type=click.IntRange(0),
@@ -66,11 +66,11 @@ decision_options = _all_of(
             "sinks",
             multiple=True,
             metavar="URI",
-            help="Where results go: jsonl:FILE, sqlite:FILE, mqtt://…; see docs/sinks.md. Repeatable.",
+            help="Where to send results: jsonl:FILE, sqlite:FILE, mqtt://…; see docs/sinks.md. Repeatable.",
         ),
     )
 )
-"""How frames are decided, and where results go; the same for `predict` and `run`."""
+"""How frames are decided and where results go, for `predict` and `run`."""
 
 _LOWER_PRECISION = ("calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips")
 _PRECISION: Sequence[Callable[[F], F]] = (
@@ -117,16 +117,16 @@ def precision_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def refuse_given(when: str, *names: str) -> None:
-    """Refuse options that would be ignored."""
+    """Refuse options that have no effect in this combination."""
     context = click.get_current_context()
     for parameter in context.command.params:
         name = parameter.name or ""
         if name in names and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{parameter.opts[0]} means nothing {when}.")
+            raise click.UsageError(f"{parameter.opts[0]} has no effect {when}.")
 
 
 def check_method(run: Path, method: str) -> None:
-    """Refuse another method than a run's, where the command line names both."""
+    """Refuse a --method that differs from the run's."""
     from edgead.train.checkpoint import load_run_config
 
     given = click.get_current_context().get_parameter_source("method") is click.core.ParameterSource.COMMANDLINE

@@ -1,4 +1,4 @@
-"""What verbs print, and how."""
+"""What the verbs print."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from edgead.console import Console
 from edgead.errors import ConfigError
-from edgead.export.options import Budget, BuildOptions, Calibration, OnnxOptions, PrecisionOptions, precision_options
+from edgead.export.options import Budget, BuildOptions, Calibration, OnnxOptions, PrecisionOptions, to_precision_options
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -57,7 +57,7 @@ def export(
         GateError: the graph differs from the network, or the precision does not pass the gate.
         EdgeadError: see `edgead.errors`.
     """
-    options = BuildOptions(out, false_reject, precision_options(precision), force, console or Console())
+    options = BuildOptions(out, false_reject, to_precision_options(precision), force, console or Console())
     from edgead.export.runs import export_run
 
     return export_run(Path(checkpoint), None if data is None else Path(data), settings, options)
@@ -108,7 +108,7 @@ def import_model(
     """
     paths = [Path(each) for each in ([files] if isinstance(files, (str, Path)) else files)]
     chosen = OnnxOptions(input, score, map, size, rgb, scale, mean, std, pool)
-    options = BuildOptions(out, false_reject, precision_options(precision), force, console or Console())
+    options = BuildOptions(out, false_reject, to_precision_options(precision), force, console or Console())
     if method is not None:
         from edgead.export.imports.published_checkpoint import import_checkpoint
 

@@ -40,6 +40,9 @@ from edgead.manifest import (
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
+GATE_ANOMALIES = 40
+"""Synthetic anomalies on which the gate evaluates a lower precision."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SourceImages:

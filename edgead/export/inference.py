@@ -15,10 +15,8 @@ from edgead.runtime.engines.checked import check_outputs
 if TYPE_CHECKING:  # a graph that comes as ONNX is run without torch
     from torch import nn
 
-Frames = NDArray[np.uint8]
 
-
-def run_singly(engine: Engine, frames: Frames, track: Track = iter) -> Outputs:
+def run_singly(engine: Engine, frames: NDArray[np.uint8], track: Track = iter) -> Outputs:
     """Run frames one by one: scores ``[N]`` and maps ``[N, H, W]``.
 
     Args:
@@ -34,7 +32,7 @@ def run_singly(engine: Engine, frames: Frames, track: Track = iter) -> Outputs:
     return np.concatenate([scores for scores, _ in outputs]), np.concatenate([maps for _, maps in outputs])
 
 
-def run_reference(network: nn.Module, frames: Frames) -> Golden:
+def run_reference(network: nn.Module, frames: NDArray[np.uint8]) -> Golden:
     """Run a network frame by frame on the CPU."""
     import torch
 

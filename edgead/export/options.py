@@ -10,7 +10,7 @@ from edgead import schema
 from edgead.console import Console
 from edgead.decision import check_false_reject
 from edgead.errors import ConfigError
-from edgead.schema import OneOf, Within
+from edgead.schema import OneOf, Share, Within
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
 """``int8`` leaves what is not quantized in float32, ``int8-fp16`` in float16."""
@@ -21,7 +21,6 @@ LEAST_IMAGES = 8
 """With fewer good images, a tensor's range is left to chance."""
 SOURCES = ("onnx", "anomalib")
 
-Share = Annotated[float, Within(0, 1)]
 Positive = Annotated[float, Within(0, 1e30, above=True)]
 Finite = Annotated[float, Within(-1e30, 1e30)]
 
@@ -88,7 +87,7 @@ class PrecisionOptions:
         return self.precision != "fp32"
 
 
-def precision_options(precision: str | PrecisionOptions) -> PrecisionOptions:
+def to_precision_options(precision: str | PrecisionOptions) -> PrecisionOptions:
     """Return the options for a precision that is given by its name.
 
     Raises:

@@ -14,7 +14,7 @@ from edgead.console import Console
 from edgead.datasets import Category, Frames, load_frames, open_categories, open_category
 from edgead.datasets.copies import keep_distinct
 from edgead.errors import CheckpointError, DataError
-from edgead.export.builder import ModelSource, SourceImages, build_bundle
+from edgead.export.builder import GATE_ANOMALIES, ModelSource, SourceImages, build_bundle
 from edgead.export.graph.to_onnx import reconstruction_record, write_network
 from edgead.export.inference import run_reference
 from edgead.export.options import BuildOptions, PrecisionOptions
@@ -27,8 +27,6 @@ from edgead.train.method import Method, TrainingData
 
 PARITY_FRAMES = 12
 """Held-out images on which graph and network are compared, and as many synthetic anomalies."""
-SYNTHETIC = 40
-"""Synthetic anomalies that the gate judges on."""
 
 
 def find_run(method: str, category: str | None = None, root: Path = Path("runs/train")) -> Path:
@@ -86,7 +84,7 @@ def _source_of(
     drawn_from = TrainingData(held_out.frames, donors=load_transferred(run_folder, run), foreground_masks=masks)
     count = min(len(held_out.frames), PARITY_FRAMES)
     anomalies = np.stack(
-        [method.example(drawn_from, rng)["frame"] for _ in range(SYNTHETIC if precision.lowers else count)]
+        [method.example(drawn_from, rng)["frame"] for _ in range(GATE_ANOMALIES if precision.lowers else count)]
     )
     return ModelSource(
         verb="export",

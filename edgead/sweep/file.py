@@ -12,7 +12,7 @@ from edgead import schema
 from edgead.errors import ConfigError, require
 from edgead.schema import SchemaError, Within
 
-METHODS = "methods"
+TABLES = "methods"
 """Name of the list of tables in the file."""
 PATHS = ("data", "textures", "weights")
 """Fields that are paths; relative ones start at the file's folder."""
@@ -62,7 +62,7 @@ class Entry:
     code: str = ""
 
 
-def read_file(path: Path) -> list[Entry]:
+def read_sweep_file(path: Path) -> list[Entry]:
     """Read a sweep file.
 
     Raises:
@@ -74,9 +74,9 @@ def read_file(path: Path) -> list[Entry]:
         raise ConfigError(f"The sweep file {path} does not exist.") from error
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
-    tables = found.pop(METHODS, None)
+    tables = found.pop(TABLES, None)
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise ConfigError(f"{path} has no [[{METHODS}]] table. docs/sweep.md shows an example.")
+        raise ConfigError(f"{path} has no [[{TABLES}]] table. docs/sweep.md shows an example.")
     return [_read_entry(path, number, {**found, **table}) for number, table in enumerate(tables, start=1)]
 
 
@@ -87,10 +87,10 @@ def _read_entry(path: Path, number: int, table: dict[str, Any]) -> Entry:
     try:
         entry = schema.read(Entry, table)
     except SchemaError as error:
-        raise ConfigError(f"{path}, [[{METHODS}]] number {number}: {error}.") from error
+        raise ConfigError(f"{path}, [[{TABLES}]] number {number}: {error}.") from error
     for name in ("seeds", "precisions"):
         if not getattr(entry, name):
-            raise ConfigError(f"{path}, [[{METHODS}]] number {number}: {name} is an empty list.")
+            raise ConfigError(f"{path}, [[{TABLES}]] number {number}: {name} is an empty list.")
     folder = path.resolve().parent
     paths = {name: str(folder / value) for name in PATHS if (value := getattr(entry, name)) is not None}
     donors = tuple(str(folder / donor) for donor in entry.donors)

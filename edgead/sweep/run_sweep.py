@@ -14,14 +14,14 @@ from edgead.console import Console
 from edgead.sweep import stages
 from edgead.sweep.board import Board
 from edgead.sweep.cell import Cell, make_cells
-from edgead.sweep.file import read_file
-from edgead.sweep.results import Row, collect, write_results
-from edgead.sweep.store import State, Store
+from edgead.sweep.file import read_sweep_file
+from edgead.sweep.results import SweepRow, collect, write_results
+from edgead.sweep.store import CellState, Store
 from edgead.sweep.worker import work
 
 RETRIES = 3
 """Times that a cell is given to another worker after its own died with its machine or without a word."""
-GRACE = 5.0
+STOP_SECONDS = 5.0
 """Seconds that workers have after Ctrl-C to save and end."""
 
 
@@ -36,7 +36,7 @@ class Sweep:
     """
 
     folder: Path
-    rows: tuple[Row, ...]
+    rows: tuple[SweepRow, ...]
     table: str
 
 
@@ -46,7 +46,7 @@ class Planned:
 
     cell: Cell
     precision: str
-    state: State
+    state: CellState
     seconds: float | None
 
 
@@ -60,7 +60,7 @@ def plan(file: Path, out: Path | None = None) -> list[Planned]:
     Raises:
         EdgeadError: the file, or a data set in it, is wrong.
     """
-    store, cells = Store(_folder(file, out)), make_cells(read_file(file))
+    store, cells = Store(_folder(file, out)), make_cells(read_sweep_file(file))
     known = _durations(store, cells)
     return [
         Planned(cell, precision, store.state(cell, precision)[0], known.get(_kind(cell)))
@@ -91,9 +91,9 @@ def sweep(
         KeyboardInterrupt: after Ctrl-C. The same call again resumes.
     """
     console = console or Console()
-    store, cells = Store(_folder(file, out)), make_cells(read_file(file))
+    store, cells = Store(_folder(file, out)), make_cells(read_sweep_file(file))
     for cell in cells:
-        stages.check(cell)
+        stages.check_cell(cell)
         if retry_failed:
             store.forget_failures(cell)
     left = [cell for cell in cells if not store.is_settled(cell)]
@@ -139,7 +139,7 @@ def _wait(ray: Any, tasks: dict[Any, Cell], board: Board, console: Console) -> d
         console.say("Stopping. The same command resumes.")
         for task in pending:
             ray.cancel(task)
-        end = time.monotonic() + GRACE
+        end = time.monotonic() + STOP_SECONDS
         while pending and time.monotonic() < end:
             _, pending = ray.wait(pending, num_returns=len(pending), timeout=0.5)
         for task in pending:

@@ -13,7 +13,7 @@ from edgead.train.method import configure
 from edgead.train.methods import get_method
 
 
-def check(cell: Cell) -> None:
+def check_cell(cell: Cell) -> None:
     """Refuse a cell that cannot run.
 
     Raises:

@@ -27,11 +27,11 @@ from edgead.schema import SchemaError
 from edgead.sweep.cell import Cell, Training
 
 CELL, LOG, LOCK = "cell.json", "log.txt", ".lock"
-LINE_EVERY = 10.0
+PROGRESS_EVERY = 10.0
 """Seconds between lines of progress in a cell's log."""
 
 
-class State(str, Enum):
+class CellState(str, Enum):
     """Where a bundle of a cell stands."""
 
     TO_DO = "to do"
@@ -110,7 +110,7 @@ class Store:
         """
         path = self.folder(cell) / CELL
         try:
-            return schema.read(Record, schema.load(path))
+            return schema.read(Record, schema.load_json(path))
         except FileNotFoundError:
             created = datetime.now(timezone.utc).isoformat(timespec="seconds")
             return Record(cell.name, cell.training, str(cell.root), created)
@@ -128,19 +128,19 @@ class Store:
         if record.failed or len(kept) < len(record.outcomes):
             self.save(cell, dataclasses.replace(record, failed="", outcomes=kept))
 
-    def state(self, cell: Cell, precision: str) -> tuple[State, str]:
+    def state(self, cell: Cell, precision: str) -> tuple[CellState, str]:
         """Return where a bundle stands, and why it failed."""
         record = self.load(cell)
         if record.failed:
-            return State.FAILED, record.failed
+            return CellState.FAILED, record.failed
         outcome = record.outcomes.get(precision)
         if outcome is not None and outcome.measuring == cell.measuring.key:
-            return (State.FAILED, outcome.failed) if outcome.failed else (State.DONE, "")
-        return (State.STARTED if self.folder(cell).is_dir() else State.TO_DO), ""
+            return (CellState.FAILED, outcome.failed) if outcome.failed else (CellState.DONE, "")
+        return (CellState.STARTED if self.folder(cell).is_dir() else CellState.TO_DO), ""
 
     def is_settled(self, cell: Cell) -> bool:
         """Tell whether nothing is left to do in a cell."""
-        settled = (State.DONE, State.FAILED)
+        settled = (CellState.DONE, CellState.FAILED)
         return all(self.state(cell, precision)[0] in settled for precision in cell.precisions)
 
     def last_line(self, cell: Cell) -> str:
@@ -166,7 +166,7 @@ class CellLog(Terminal):
     """Appends lines, with the time before each, to a cell's log."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(LINE_EVERY)
+        super().__init__(PROGRESS_EVERY)
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / LOG
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, compose, helper, numpy_helper
 
 from edgead.errors import ModelError
 from edgead.export.graph.io_spec import GREY, IoSpec, top_count
-from edgead.export.graph.opset import version_of
+from edgead.export.graph.opset import opset_of
 from edgead.export.graph.sensitive import MARK
 from edgead.export.graph.subgraph import prune, set_size
 from edgead.interpolation import interpolation_matrix
@@ -65,7 +65,7 @@ def add_adapter(
     height, width = spec.size
     set_size(graph, spec.input, (spec.batch or "N", *spec.shape))
     graph = compose.add_prefix(graph, PREFIX)
-    nodes = _Nodes(version_of(model))
+    nodes = _Nodes(opset_of(model))
     _front(nodes, spec, types[0])
     before = len(nodes.nodes)
     score = f"{PREFIX}{spec.score}" if spec.score else None
@@ -101,7 +101,7 @@ def add_adapter(
 
 
 def _front(nodes: _Nodes, spec: IoSpec, kind: int) -> None:
-    """Frames to the model's input, with `ReferenceModel.prepare`'s operations in the same order: bit-identical."""
+    """Frames to the model's input, with `OnnxReferenceModel.prepare`'s operations in the same order: bit-identical."""
     x = nodes.add("Cast", "frames", to=TensorProto.FLOAT)  # first: TensorRT's parser takes bytes into nothing else
     if spec.channels == 1:
         x = nodes.add("MatMul", x, nodes.constant(GREY), output=f"edgead/{MARK}/grey")

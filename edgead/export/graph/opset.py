@@ -38,7 +38,7 @@ def is_standard(domain: str) -> bool:
     return domain in ("", "ai.onnx")
 
 
-def version_of(model: onnx.ModelProto) -> int:
+def opset_of(model: onnx.ModelProto) -> int:
     """Return the version of ONNX's own operators that a model is written in."""
     return max((entry.version for entry in model.opset_import if is_standard(entry.domain)), default=1)
 
@@ -49,7 +49,7 @@ def downgrade(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     Returns:
         The model, unchanged where it is not newer or cannot be rewritten, and the operators that stand in the way.
     """
-    version = version_of(model)
+    version = opset_of(model)
     if version <= OPSET:
         return model, []
     downgraded = copy.deepcopy(model)

@@ -169,7 +169,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
 """Versions that refuse, what they demand, and whether a node breaks it."""
 
 
-def check_graph(model: onnx.ModelProto) -> list[Refusal]:
+def find_refusals(model: onnx.ModelProto) -> list[Refusal]:
     """Return the rules that a graph breaks, each with its nodes in the graph's order."""
     graph = _Graph(model)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
@@ -191,5 +191,5 @@ def _broken(graph: _Graph) -> Iterator[Refusal]:
 
 def warn_of_refusals(path: Path, console: Console) -> None:
     """Report which TensorRT versions would refuse the graph in a file."""
-    for refusal in check_graph(onnx.load(path)):
+    for refusal in find_refusals(onnx.load(path)):
         console.say(refusal.describe())

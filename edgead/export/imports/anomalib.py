@@ -21,12 +21,12 @@ from edgead.errors import ModelError
 SCORE, MAP = "pred_score", "anomaly_map"
 THROUGH = ("Identity", "Cast", "Clip", "Min", "Max", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 """Operators that change a value's range or shape at most; what they are given first is looked at."""
-DEEPEST = 16
+SEARCH_DEPTH = 16
 """Most operators between a head and its raw value."""
 
 
 @dataclass(frozen=True)
-class Head:
+class AnomalibHead:
     """One output of an exported model.
 
     Attributes:
@@ -74,7 +74,7 @@ class _Graph:
         return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
 
 
-def find_heads(model: onnx.ModelProto) -> tuple[Head | None, Head | None]:
+def find_heads(model: onnx.ModelProto) -> tuple[AnomalibHead | None, AnomalibHead | None]:
     """Return the heads of image score and pixel map; None for one that the model does not have.
 
     Raises:
@@ -91,9 +91,9 @@ def find_heads(model: onnx.ModelProto) -> tuple[Head | None, Head | None]:
     return score, anomaly_map
 
 
-def _find_raw(graph: _Graph, output: str) -> Head:
+def _find_raw(graph: _Graph, output: str) -> AnomalibHead:
     pending, seen = [output], set[str]()
-    while pending and len(seen) < DEEPEST:
+    while pending and len(seen) < SEARCH_DEPTH:
         name = pending.pop(0)
         node = graph.maker.get(name)
         if node is None or name in seen:
@@ -107,10 +107,10 @@ def _find_raw(graph: _Graph, output: str) -> Head:
             chosen = graph.constant(node.input[0])
             both = list(node.input[1:])
             pending += both if chosen is None or chosen.size != 1 else [both[0] if chosen.reshape(-1)[0] else both[1]]
-    return Head(output, _own_threshold(graph, output))
+    return AnomalibHead(output, _own_threshold(graph, output))
 
 
-def _normalised(graph: _Graph, node: onnx.NodeProto) -> Head | None:
+def _normalised(graph: _Graph, node: onnx.NodeProto) -> AnomalibHead | None:
     """Recognise ``(raw − threshold) / spread + 0.5`` by its last node."""
     if node.op_type != "Add" or graph.number(node.input[1]) != 0.5:
         return None
@@ -124,7 +124,7 @@ def _normalised(graph: _Graph, node: onnx.NodeProto) -> Head | None:
     threshold = graph.number(difference.input[1])
     if threshold is None or not np.isfinite([threshold, spread]).all():
         return None
-    return Head(difference.input[0], threshold, spread if division.op_type == "Div" else 1 / spread)
+    return AnomalibHead(difference.input[0], threshold, spread if division.op_type == "Div" else 1 / spread)
 
 
 def _own_threshold(graph: _Graph, output: str) -> float | None:
@@ -136,7 +136,7 @@ def _own_threshold(graph: _Graph, output: str) -> float | None:
 
 
 def check_heads(
-    heads: dict[str, Head], raw: dict[str, NDArray[np.float32]], given: dict[str, NDArray[np.float32]]
+    heads: dict[str, AnomalibHead], raw: dict[str, NDArray[np.float32]], given: dict[str, NDArray[np.float32]]
 ) -> None:
     """Check that raw values, normalised again, equal the outputs of the model's own heads.
 

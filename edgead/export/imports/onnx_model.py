@@ -19,16 +19,16 @@ from edgead.export.builder import ModelSource, build_bundle
 from edgead.export.draft import DecisionLimits
 from edgead.export.graph.adapter import add_adapter
 from edgead.export.graph.io_spec import IoSpec
-from edgead.export.graph.opset import OPSET, downgrade, version_of
+from edgead.export.graph.opset import OPSET, downgrade, opset_of
 from edgead.export.imports import anomalib
-from edgead.export.imports.reference_model import ReferenceModel, as_maps, find_resize, observe
+from edgead.export.imports.reference_model import OnnxReferenceModel, as_maps, find_resize, observe
 from edgead.export.imports.source_images import files_of, source_images
 from edgead.export.imports.third_party_onnx import (
+    detect_precision,
     dimensions,
     find_channels,
     find_input,
     pick_outputs,
-    precision_of,
     read_onnx,
 )
 from edgead.export.imports.threshold_data import ThresholdData, load_threshold_data
@@ -45,7 +45,7 @@ class _ParsedModel:
 
     model: onnx.ModelProto
     spec: IoSpec
-    heads: dict[str, anomalib.Head]
+    heads: dict[str, anomalib.AnomalibHead]
     notes: tuple[str, ...]
 
 
@@ -65,7 +65,7 @@ def import_onnx(
         raise ConfigError(f"Unknown source '{source}'. Available with --from: {', '.join(SOURCES)}.")
     model, console = read_onnx(path), options.console
     parsed = _parse_anomalib(model, told) if source == "anomalib" else _parse(model, told)
-    console.say(describe(parsed.spec))
+    console.say(describe_spec(parsed.spec))
     normals = None if threshold_data is None else load_threshold_data(threshold_data, parsed.spec.size, console)
     return build_bundle(_source_of(path, source, parsed, normals, options), options)
 
@@ -76,14 +76,14 @@ def _source_of(
     spec, limits = parsed.spec, _own_limits(parsed.heads)
     if normals is None and limits is None:
         raise ConfigError("The model holds no threshold. Name images of good parts with --threshold-data DIR.")
-    reference = ReferenceModel(parsed.model, spec)
+    reference = OnnxReferenceModel(parsed.model, spec)
     images = source_images(normals, spec.size, options.precision.labelled)
     _check_anomalib(parsed, reference, images.probes)
     downgraded, blocking = downgrade(parsed.model)
     if blocking:
         names = ", ".join(blocking[:4])
-        options.console.say(f"operator set {version_of(parsed.model)} is kept: {OPSET} does not have {names}")
-    origin = _origin(path, source, parsed, version_of(downgraded))
+        options.console.say(f"operator set {opset_of(parsed.model)} is kept: {OPSET} does not have {names}")
+    origin = _origin(path, source, parsed, opset_of(downgraded))
     return ModelSource(
         verb="import",
         name=path.stem,
@@ -93,7 +93,7 @@ def _source_of(
         input=InputRecord.of(spec.size, COLOUR, spec.batch or None),
         files=origin.files,
         origin=lambda engine: origin,
-        precision=precision_of(parsed.model),
+        precision=detect_precision(parsed.model),
         write_graph=lambda target: onnx.save_model(_with_adapter(downgraded, spec, reference), target),
         reference=reference.run,
         images=images,
@@ -101,7 +101,7 @@ def _source_of(
     )
 
 
-def describe(spec: IoSpec) -> str:
+def describe_spec(spec: IoSpec) -> str:
     """Describe in one line what input the model takes and what is read from it."""
     order = "grey" if spec.channels == 1 else "RGB" if spec.rgb else "BGR"
     text = f"input {spec.size[0]}×{spec.size[1]} {order}"
@@ -116,7 +116,7 @@ def describe(spec: IoSpec) -> str:
 
 
 def _parse(
-    model: onnx.ModelProto, options: OnnxOptions, heads: Mapping[str, anomalib.Head] | None = None
+    model: onnx.ModelProto, options: OnnxOptions, heads: Mapping[str, anomalib.AnomalibHead] | None = None
 ) -> _ParsedModel:
     """Resolve what the options leave open from the model itself."""
     value = find_input(model, options.input)
@@ -188,18 +188,18 @@ def _parse_anomalib(model: onnx.ModelProto, options: OnnxOptions) -> _ParsedMode
     return dataclasses.replace(parsed, notes=notes)
 
 
-def _check_anomalib(parsed: _ParsedModel, reference: ReferenceModel, probes: NDArray[np.uint8]) -> None:
+def _check_anomalib(parsed: _ParsedModel, reference: OnnxReferenceModel, probes: NDArray[np.uint8]) -> None:
     """Normalised again, the raw values must equal the outputs of the model's own heads."""
     if not parsed.heads:
         return
     names = list(parsed.heads)
     spec = dataclasses.replace(parsed.spec, score=names[0], map=names[1] if len(names) > 1 else "none")
-    heads = ReferenceModel(parsed.model, spec)
+    heads = OnnxReferenceModel(parsed.model, spec)
     for frame in probes[:: len(probes) // 3, None]:
         anomalib.check_heads(parsed.heads, reference.raw(frame), heads.raw(frame))
 
 
-def _own_limits(heads: Mapping[str, anomalib.Head]) -> DecisionLimits | None:
+def _own_limits(heads: Mapping[str, anomalib.AnomalibHead]) -> DecisionLimits | None:
     """Return anomalib's own limits where the model holds them; they promise nothing about good parts."""
     score, anomaly_map = heads.get(anomalib.SCORE), heads.get(anomalib.MAP)
     limits = [head.threshold for head in (score, anomaly_map) if head and head.threshold is not None]
@@ -208,7 +208,7 @@ def _own_limits(heads: Mapping[str, anomalib.Head]) -> DecisionLimits | None:
     return DecisionLimits(Threshold(limits[0], 0, 1.0, 1.0), limits[-1])
 
 
-def _with_adapter(model: onnx.ModelProto, spec: IoSpec, reference: ReferenceModel) -> onnx.ModelProto:
+def _with_adapter(model: onnx.ModelProto, spec: IoSpec, reference: OnnxReferenceModel) -> onnx.ModelProto:
     blank = np.zeros((1, *spec.size, 3), np.uint8)
     found, kinds = reference.raw(blank), reference.kinds()
     size = None if spec.map == "none" else as_maps(found[spec.map], spec.map).shape[1:]
@@ -228,7 +228,7 @@ def _origin(path: Path, source: str, parsed: _ParsedModel, opset: int) -> Origin
         what="an ONNX model of anomalib's" if source == "anomalib" else "an ONNX model",
         files=files_of([path, *external]),
         versions={"maker": maker, **{each.key: each.value[:200] for each in model.metadata_props}},
-        opset={"model": version_of(model), "bundle": opset},
+        opset={"model": opset_of(model), "bundle": opset},
         edgead=edgead.__version__,
         anomalib=heads or None,
         notes=parsed.notes or None,

@@ -20,13 +20,11 @@ from edgead.export.graph.subgraph import prune, set_size
 from edgead.images import cv2
 from edgead.runtime.engines import first_line
 
-Frames = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 BEFORE = ("Conv", "ConvTranspose", "MatMul", "Gemm", "QLinearConv", "QuantizeLinear")
 """A Resize that comes before all of these changes the image, not a feature map."""
 
 
-class ReferenceModel:
+class OnnxReferenceModel:
     """Runs chosen tensors of a model on frames.
 
     Args:
@@ -41,11 +39,11 @@ class ReferenceModel:
         self.spec = spec
         pruned = prune(model, spec.outputs())
         set_size(pruned, spec.input, (spec.batch or "N", *spec.shape))
-        self._session = open_session(pruned)
+        self._session = open_model(pruned)
         kind = self._session.get_inputs()[0].type
         self.type = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(kind, np.float32)
 
-    def prepare(self, frames: Frames) -> NDArray[Any]:
+    def prepare(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
         """Frames ``[N, H, W, 3] uint8 BGR`` to what the model takes."""
         spec = self.spec
         if spec.channels == 1:
@@ -57,7 +55,7 @@ class ReferenceModel:
         values = values if spec.channels_last else values.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(values.astype(self.type))
 
-    def raw(self, frames: Frames) -> dict[str, Floats]:
+    def raw(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Run frames in one batch; return the wanted tensors as float32."""
         names = self.spec.outputs()
         try:
@@ -73,7 +71,7 @@ class ReferenceModel:
             kinds[value.name] = "float16" if value.type == "tensor(float16)" else "float32"
         return kinds
 
-    def infer(self, frames: Frames) -> tuple[Floats, Floats]:
+    def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Frames to scores ``[N]`` and maps ``[N, H, W]``, in NumPy and OpenCV: independent of the bundle's graph."""
         found, spec = self.raw(frames), self.spec
         if spec.map == "none":
@@ -83,7 +81,7 @@ class ReferenceModel:
         scores = found[spec.score].reshape(-1) if spec.score else pool_map(maps, spec.pool)
         return scores, np.stack([self._to_frame(each) for each in maps])
 
-    def _to_frame(self, anomaly_map: Floats) -> Floats:
+    def _to_frame(self, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
         height, width = self.spec.size
         inner = self.spec.crop or (height, width)
         if anomaly_map.shape != inner:
@@ -92,13 +90,13 @@ class ReferenceModel:
         around = ((top, height - inner[0] - top), (left, width - inner[1] - left))
         return np.pad(anomaly_map, around, constant_values=anomaly_map.min())
 
-    def run(self, frames: Frames) -> Golden:
+    def run(self, frames: NDArray[np.uint8]) -> Golden:
         """Run frames one by one."""
         outputs = [self.infer(frames[index : index + 1]) for index in range(len(frames))]
         return Golden(frames, np.concatenate([s for s, _ in outputs]), np.concatenate([m for _, m in outputs]))
 
 
-def open_session(model: onnx.ModelProto) -> Any:
+def open_model(model: onnx.ModelProto) -> Any:
     """Open a model with ONNX Runtime on the CPU.
 
     Raises:
@@ -117,14 +115,14 @@ def open_session(model: onnx.ModelProto) -> Any:
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the model: {first_line(error)}") from error
 
 
-def pool_map(maps: Floats, share: float) -> Floats:
+def pool_map(maps: NDArray[np.float32], share: float) -> NDArray[np.float32]:
     """``[N, h, w]`` to ``[N]``: the maximum, or the mean of the largest `share` of each map's values."""
     values = maps.reshape(len(maps), -1)
     count = top_count(values.shape[1], share)
     return np.asarray(np.partition(values, -count, axis=1)[:, -count:].mean(axis=1), np.float32)
 
 
-def as_maps(values: Floats, name: str) -> Floats:
+def as_maps(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
     """A tensor to ``[N, h, w]``.
 
     Raises:
@@ -149,7 +147,7 @@ def find_resize(model: onnx.ModelProto, spec: IoSpec) -> tuple[int, int] | None:
     for size in ((64, 96), (100, 80)):
         probe = dataclasses.replace(spec, size=size, score=name, map="none", batch=1)
         try:
-            [resized] = ReferenceModel(model, probe).raw(np.zeros((1, *size, 3), np.uint8)).values()
+            [resized] = OnnxReferenceModel(model, probe).raw(np.zeros((1, *size, 3), np.uint8)).values()
         except ModelError:
             return None
         sizes.add(resized.shape[1:3] if spec.channels_last else resized.shape[2:4])
@@ -164,7 +162,7 @@ def observe(model: onnx.ModelProto, spec: IoSpec) -> IoSpec:
     """
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (2, *spec.size, 3), dtype=np.uint8)
-    single = ReferenceModel(model, dataclasses.replace(spec, batch=1))
+    single = OnnxReferenceModel(model, dataclasses.replace(spec, batch=1))
     apart = [single.raw(frames[:1]), single.raw(frames[1:])]
     if spec.score and any(found[spec.score].size != 1 for found in apart):
         shape = "×".join(map(str, apart[0][spec.score].shape))
@@ -183,9 +181,11 @@ def observe(model: onnx.ModelProto, spec: IoSpec) -> IoSpec:
     return spec
 
 
-def _takes_batches(model: onnx.ModelProto, spec: IoSpec, frames: Frames, apart: list[dict[str, Floats]]) -> bool:
+def _takes_batches(
+    model: onnx.ModelProto, spec: IoSpec, frames: NDArray[np.uint8], apart: list[dict[str, NDArray[np.float32]]]
+) -> bool:
     try:
-        together = ReferenceModel(model, dataclasses.replace(spec, batch=0)).raw(frames)
+        together = OnnxReferenceModel(model, dataclasses.replace(spec, batch=0)).raw(frames)
     except ModelError:
         return False
     for name, values in together.items():

@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.datasets import open_category
-from edgead.export.builder import SourceImages
+from edgead.export.builder import GATE_ANOMALIES, SourceImages
 from edgead.export.imports.threshold_data import ThresholdData
 from edgead.files import sha256
 from edgead.manifest import DataRecord, sizes_of
 
 PROBES = 6
 """Images on which graph and model are compared, and as many with noise."""
-SYNTHETIC = 40
-"""Images with noise that a lower precision is judged on."""
 
 
 def source_images(normals: ThresholdData | None, size: tuple[int, int], labelled: Path | None) -> SourceImages:
@@ -39,7 +37,7 @@ def source_images(normals: ThresholdData | None, size: tuple[int, int], labelled
         normals=normals.frames,
         probes=probes,
         golden=_golden(len(probes)),
-        anomalies=disturb(frames[rng.integers(0, len(frames), SYNTHETIC)], rng),
+        anomalies=disturb(frames[rng.integers(0, len(frames), GATE_ANOMALIES)], rng),
         calibration=normals.good,
         calibration_source="threshold",
         labelled=open_category(labelled) if labelled else None,

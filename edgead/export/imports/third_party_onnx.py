@@ -11,12 +11,12 @@ from onnx import defs, inliner
 from onnx.external_data_helper import load_external_data_for_model
 
 from edgead.errors import ModelError
-from edgead.export.graph.opset import is_standard, version_of
+from edgead.export.graph.opset import is_standard, opset_of
 from edgead.graph_file import ENDLESS
 
-OLDEST = 13
+OLDEST_OPSET = 13
 """Models of older operator sets are converted upwards first."""
-SHOWN = 4
+SHOWN_NAMES = 4
 """Names that an error lists."""
 
 
@@ -32,7 +32,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     if model.functions:
         model = inliner.inline_local_functions(model)
     _check_operators(model, path)
-    if version_of(model) < OLDEST:
+    if opset_of(model) < OLDEST_OPSET:
         model = _raise_version(model, path)
     try:
         onnx.checker.check_model(model)
@@ -118,7 +118,7 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
             f"{path} uses operators that are not ONNX's own and that only their maker's runtime has: {_some(own)}.\n"
             "Export the model without them; a quantised one as QuantizeLinear and DequantizeLinear (Q/DQ)."
         )
-    version = version_of(model)
+    version = opset_of(model)
     if version > defs.onnx_opset_version():
         raise ModelError(
             f"{path} is written in operator set {version}; the onnx that is installed knows up to "
@@ -138,18 +138,18 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
 def _raise_version(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     from onnx import version_converter
 
-    version = version_of(model)
+    version = opset_of(model)
     try:
-        converted: onnx.ModelProto = version_converter.convert_version(model, OLDEST)
+        converted: onnx.ModelProto = version_converter.convert_version(model, OLDEST_OPSET)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
-            f"{path} is written in operator set {version}, and cannot be converted to {OLDEST}: {_line(error)}\n"
-            f"Export the model again with operator set {OLDEST} or newer."
+            f"{path} is written in operator set {version}, and cannot be converted to {OLDEST_OPSET}: {_line(error)}\n"
+            f"Export the model again with operator set {OLDEST_OPSET} or newer."
         ) from error
     return converted
 
 
-def precision_of(model: onnx.ModelProto) -> str:
+def detect_precision(model: onnx.ModelProto) -> str:
     """Return ``"int8"`` for a model with Q/DQ, ``"fp16"`` for one with half-precision weights, else ``"fp32"``."""
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in all_nodes(model.graph)):
         return "int8"
@@ -241,8 +241,8 @@ def _shape(value: onnx.ValueInfoProto) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more
 
 
 def _line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, helper, numpy_helper, version_converter
 
 from edgead.errors import GateError
-from edgead.export.graph.opset import version_of
+from edgead.export.graph.opset import opset_of
 from edgead.export.graph.sensitive import is_sensitive
 from edgead.export.quantization.int8 import Ranges
 from edgead.runtime.engines import first_line
@@ -55,7 +55,7 @@ def to_float16(model: onnx.ModelProto, keep: Collection[str], *, emulate: bool =
 
 
 def _to_half_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    if version_of(model) >= HALF_OPSET:
+    if opset_of(model) >= HALF_OPSET:
         return model
     try:
         return version_converter.convert_version(model, HALF_OPSET)

@@ -94,7 +94,7 @@ class Gate:
         self.threshold = conformal_threshold(self.reference[0][: self.normals], false_reject)
         margin = _uncertainty(self.reference[0][: self.normals], false_reject)
         self.settled = np.abs(self.reference[0] - self.threshold.value) > margin
-        self.accuracy = measure_accuracy(reference, labelled, console)[0] if labelled else None
+        self.accuracy = score_labelled(reference, labelled, console)[0] if labelled else None
 
     def judge(self, engines: Mapping[str, Engine]) -> Judgement:
         """Measure every variant and compare it with the budget. Labelled data is run only if the rest is passed.
@@ -115,7 +115,7 @@ class Gate:
         failures = [line for name, each in variants.items() for line in self._exceeded(name, each)]
         if self.labelled and self.accuracy and not failures:
             for name, engine in engines.items():
-                found, _ = measure_accuracy(engine, self.labelled, self.console)
+                found, _ = score_labelled(engine, self.labelled, self.console)
                 variants[name] = _with_accuracy(variants[name], found, self.accuracy)
                 failures += self._exceeded(name, variants[name])
         return Judgement(variants, failures, threshold, scores, map_maxima)
@@ -161,7 +161,7 @@ class Gate:
         ]
 
 
-def measure_accuracy(
+def score_labelled(
     engine: Engine, labelled: Labelled, console: Console
 ) -> tuple[dict[str, float], NDArray[np.float32]]:
     """Return ``image_auroc`` and, where there are masks, ``aupro``, and the scores."""

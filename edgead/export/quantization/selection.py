@@ -39,9 +39,9 @@ SLACK = 1.5
 """What an engine may differ, relative to what graphs and engines were seen to differ here."""
 LEAST_SLACK = 0.05
 """The same at least, relative to the spread of the golden outputs; docs/adr/0021."""
-ROUNDS = 7
+TIMED_ROUNDS = 7
 """Timed inferences of each graph on each engine."""
-FASTER = 0.95
+FASTER_RATIO = 0.95
 """Share of another's time that a precision must stay below to count as faster; less is noise."""
 T = TypeVar("T")
 
@@ -177,7 +177,7 @@ def _draft(float32: BundleDraft, gate: Gate, found: SearchResult, images: Calibr
         mask_threshold=limits.mask,
     )
     summary = f"{found.precision}: {record.describe()}; scores differ by at most {errors['score_error']:.2g}"
-    return BundleDraft(folder, manifest, dataclasses.replace(float32.golden, forms=found.golden), summary)
+    return BundleDraft(folder, manifest, dataclasses.replace(float32.golden, variants=found.golden), summary)
 
 
 def _finite(attempt: AttemptRecord) -> AttemptRecord:
@@ -218,7 +218,7 @@ def _measure_speed(
         engines |= {(precision, name): engine for name, engine in opened.items()}
         # The folder is removed before anybody reads this.
         reasons |= {(precision, name): why.replace(f"{each.folder}/", "") for name, why in left_out.items()}
-    times = time_engines(engines, candidates["fp32"].golden.frames, ROUNDS, reasons)
+    times = time_engines(engines, candidates["fp32"].golden.frames, TIMED_ROUNDS, reasons)
     for engine in engines.values():
         engine.close()
     return _by_precision(times), _by_precision(reasons)
@@ -247,13 +247,13 @@ def _report_speed(console: Console, speed: Mapping[str, Mapping[str, float]]) ->
 def _fastest(speed: Mapping[str, Mapping[str, float]]) -> str:
     """Return the highest of the precisions, given from high to low, that are as good as the fastest."""
     best = {name: min(times.values()) for name, times in speed.items()}
-    return next(name for name, time in best.items() if time * FASTER <= min(best.values()))
+    return next(name for name, time in best.items() if time * FASTER_RATIO <= min(best.values()))
 
 
 def _warn_of_better(console: Console, speed: Mapping[str, Mapping[str, float]], name: str) -> None:
     """Warn where a higher precision than the one that was asked for runs better here."""
     best = {each: min(times.values()) for each, times in speed.items()}
-    slower = [each for each, time in best.items() if name in best and time < best[name] * FASTER]
+    slower = [each for each, time in best.items() if name in best and time < best[name] * FASTER_RATIO]
     on_gpu = {each for each, times in speed.items() if any(runs_on_gpu(engine) for engine in times)}
     if "fp16" in on_gpu and name not in on_gpu:
         console.say(f"Warning: {name} runs on no engine of this machine's GPU, fp16 does: --precision fp16 or auto.")

@@ -38,7 +38,7 @@ from edgead.bundle import Bundle, read_bundle
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError, GateError, ModelError
 from edgead.export import import_model
-from edgead.export.graph.opset import OPSET, downgrade, version_of
+from edgead.export.graph.opset import OPSET, downgrade, opset_of
 from edgead.export.options import Budget, Calibration, OnnxOptions, PrecisionOptions
 from edgead.folders import list_images
 from edgead.images import cv2, fit_frame, read_frame
@@ -121,7 +121,7 @@ def test_the_bundle_says_where_it_came_from(tmp_path: Path) -> None:
     assert str(tmp_path) not in (bundle.path / "manifest.json").read_text()
     assert {file.name for file in bundle.path.iterdir()} == {"manifest.json", "model.onnx", "golden.npz"}
     model = onnx.load(bundle.model)
-    assert version_of(model) == OPSET
+    assert opset_of(model) == OPSET
     assert not {"Greater", "Where", "Clip"} & {node.op_type for node in model.graph.node}  # labels and masks are gone
     assert check_golden(bundle, OnnxRuntimeEngine(bundle.model)).good
 
@@ -296,7 +296,7 @@ def test_maps_are_enlarged_as_opencv_does_it() -> None:
 def test_a_newer_operator_set_is_lowered_where_nothing_new_is_used() -> None:
     model = anomalib_model("where", dynamic=True)
     lowered, blocking = downgrade(model)
-    assert (version_of(model), version_of(lowered), blocking) == (18, OPSET, [])
+    assert (opset_of(model), opset_of(lowered), blocking) == (18, OPSET, [])
     image = np.random.default_rng(0).random((1, 3, 40, 50), dtype=np.float32)
     for before, after in zip(ReferenceEvaluator(model).run(None, {"input": image}), run_model(lowered, "input", image)):
         assert np.allclose(before, after, atol=1e-5)
@@ -306,18 +306,18 @@ def test_an_operator_that_came_later_keeps_its_operator_set(parts: Path, tmp_pat
     model = with_operator(plain_model(opset=20), "Gelu")
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info("extra"))
     lowered, blocking = downgrade(model)
-    assert (version_of(lowered), blocking) == (20, ["Gelu"])
+    assert (opset_of(lowered), blocking) == (20, ["Gelu"])
     options = OnnxOptions(score="score", map="heat")
     path = save(plain_model(opset=20), tmp_path / "m.onnx")  # without it
     bundle = import_model(path, **vars(options), threshold_data=parts, out=tmp_path / "b.edgead")
-    assert version_of(onnx.load(bundle.model)) == OPSET
+    assert opset_of(onnx.load(bundle.model)) == OPSET
 
 
 def test_old_operator_sets_are_raised(parts: Path, tmp_path: Path) -> None:
     path = save(plain_model(opset=11), tmp_path / "m.onnx")
     options = OnnxOptions(score="score", map="heat")
     bundle = import_model(path, **vars(options), threshold_data=parts, out=tmp_path / "b.edgead")
-    assert version_of(onnx.load(bundle.model)) == 13
+    assert opset_of(onnx.load(bundle.model)) == 13
 
 
 def write(path: Path, data: bytes) -> Path:

@@ -1,9 +1,9 @@
-"""JSON to frozen dataclasses and back: the one way in which files of ours are read. Why not a library: docs/adr/0028.
+"""Read JSON into frozen dataclasses and write it back, for every file of edgead. Why no library: docs/adr/0028.
 
-A dataclass is the schema. Its field types say what is allowed: ``int``, ``float`` (finite), ``str``, ``bool``,
+A dataclass is the schema. Its field types state the allowed values: ``int``, ``float`` (finite), ``str``, ``bool``,
 ``X | None``, ``tuple[X, ...]``, ``tuple[X, Y]``, ``list[X]``, ``dict[str, X]``, another dataclass, ``Any`` (any JSON),
-``Annotated[X, Within(low, high)]`` and ``Annotated[str, OneOf(values)]``. A field with a default may be missing. A
-field that the dataclass does not have is ignored: a newer version of the same format may have written it.
+``Annotated[X, Within(low, high)]`` and ``Annotated[str, OneOf(values)]``. A field with a default may be missing.
+Unknown fields are ignored: a newer version of the same format may have written them.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from edgead.errors import ConfigError
 
 T = TypeVar("T")
 LARGEST_NUMBER = 1 << 64
-"""Whole numbers lie below it."""
+"""Whole numbers must be smaller."""
 LARGEST_JSON = 64 << 20
 """Bytes of a JSON file."""
 SHOWN_CHARACTERS = 40
-"""Characters of a wrong value that an error shows."""
+"""Characters of a wrong value in an error."""
 
 
 class SchemaError(ValueError):
-    """A value is not what the schema allows: where it is, what was found, what is allowed."""
+    """A value violates the schema: its place, the value, and what is allowed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Within:
-    """The allowed range of a number. Both limits are included, the lower one not where `above` is set."""
+    """The allowed range of a number. Both limits are included; with `above`, the lower one is not."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -52,7 +52,7 @@ class Within:
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-    """What texts are allowed."""
+    """The allowed texts."""
 
     values: tuple[str, ...]
 
@@ -68,17 +68,17 @@ Share = typing.Annotated[float, Within(0, 1)]
 
 
 def stored_as(key: str, default: Any = dataclasses.MISSING) -> Any:
-    """Return a field that has another name in JSON."""
+    """Return a field with the name `key` in JSON."""
     return dataclasses.field(default=default, metadata={"key": key})
 
 
 def left_out(key: str = "") -> Any:
-    """Return a field that is None by default, and then not written; `key` is its name in JSON, if another."""
+    """Return a field that is None by default and not written if None. `key` is its name in JSON, if different."""
     return dataclasses.field(default=None, metadata={"absent": None, "key": key})
 
 
 def section() -> Any:
-    """Return a field for a dataclass that is None by default, which is written as ``{}``."""
+    """Return a field for a dataclass that is None by default; None is written as ``{}``."""
     return dataclasses.field(default=None, metadata={"absent": {}})
 
 
@@ -104,7 +104,7 @@ def load_json(path: Path) -> Any:
 
 
 def read(kind: type[T], value: Any) -> T:
-    """Make a dataclass of parsed JSON.
+    """Convert parsed JSON to a dataclass.
 
     Raises:
         SchemaError: with the first wrong field.
@@ -113,11 +113,11 @@ def read(kind: type[T], value: Any) -> T:
 
 
 def check(options: Any, place: str = "") -> None:
-    """Check the fields of a dataclass that have a range or a choice (`Within`, `OneOf`): the one range check.
+    """Check the fields of a dataclass with a range or a choice (`Within`, `OneOf`).
 
     Args:
         options: the dataclass.
-        place: what errors put before the field's name.
+        place: prefix of the field's name in errors.
 
     Raises:
         ConfigError: with the first wrong field.
@@ -131,7 +131,7 @@ def check(options: Any, place: str = "") -> None:
 
 
 def write(value: Any) -> Any:
-    """Turn a dataclass into what `json.dumps` takes; `read` turns it back."""
+    """Convert a dataclass to JSON values; `read` converts them back."""
     if dataclasses.is_dataclass(value):
         found = {}
         for field in dataclasses.fields(value):
@@ -178,11 +178,11 @@ def _read_dataclass(kind: type, value: Any, place: str) -> Any:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: type) -> dict[str, object]:
     return typing.get_type_hints(kind, include_extras=True)
 
 
-def _read_table(kind: Any, value: Any, place: str) -> dict[str, Any]:
+def _read_table(kind: Any, value: Any, place: str) -> dict[str, object]:
     if not isinstance(value, dict):
         _refuse(place, value, "a table")
     return {_read_text(name, place): _read(kind, each, f"{place}.{name}") for name, each in value.items()}
@@ -213,7 +213,7 @@ def _read_float(value: Any, place: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         _refuse(place, value, "a finite number")
-    return value if abs(number) < LARGEST_NUMBER else number  # 1 stays 1, which is written as it was
+    return value if abs(number) < LARGEST_NUMBER else number  # 1 stays 1, so that it is written as it was
 
 
 def _read_bool(value: Any, place: str) -> bool:
@@ -224,7 +224,7 @@ def _read_text(value: Any, place: str) -> str:
     if not isinstance(value, str):
         _refuse(place, value, "text")
     try:
-        value.encode(errors="surrogateescape")  # how Python holds names of files that are not UTF-8
+        value.encode(errors="surrogateescape")  # how Python stores file names that are not UTF-8
     except UnicodeEncodeError:
         _refuse(place, value, "valid Unicode text")
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -13,6 +13,9 @@ from edgead.cli.options import PATH, decision_options, force_option, json_option
 from edgead.cli.output import emit, ledger_line, result_line
 from edgead.console import Terminal
 from edgead.errors import INTERRUPTED
+
+if TYPE_CHECKING:
+    from edgead.runtime.ledger import Snapshot
 
 
 @click.command()
@@ -75,7 +78,7 @@ def predict(
             results.append(result.to_dict())
             step("")
             if not (as_json or sinks):
-                click.echo(result_line(results[-1]))
+                click.echo(result_line(result))
     summary = {"bundle": str(bundle), **ledger.snapshot()}
     if as_json:
         emit({**summary, "left_out": images.left_out, "results": results}, True, "")
@@ -132,7 +135,7 @@ def _predict_archive(
 @click.option(
     "--max-staleness",
     type=float,
-    help="Frames older than this many ms are UNKNOWN; inf: never. [default: 2000 for live sources]",
+    help="Frames older than this many ms are UNKNOWN; inf: never. [default: 2000 in transit, live sources]",
 )
 @click.option("--deadline", type=float, help="Decisions later than this many ms after exposure are UNKNOWN.")
 @click.option(
@@ -185,13 +188,13 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
     from edgead.runtime.run import run as go
 
     printed = any(sink.endswith(":-") for sink in options["sinks"])
-    show = None if options["sinks"] or as_json else lambda result: click.echo(result_line(result.to_dict()))
+    show = None if options["sinks"] or as_json else lambda result: click.echo(result_line(result))
 
     ended: list[bool] = []
 
-    def finish(summary: dict[str, Any]) -> None:
+    def finish(summary: dict[str, Any]) -> None:  # JSON values, as run ends with
         ended.append(True)
-        text = json.dumps(summary) if as_json else ledger_line(summary)
+        text = json.dumps(summary) if as_json else ledger_line(cast("Snapshot", summary))
         click.echo(text, err=printed or not as_json)
 
     try:

@@ -1,4 +1,4 @@
-"""Rows of a sweep, and their means over seeds: results.json and a table."""
+"""Results of a sweep: rows, means over seeds, results.json and a table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESULTS_VERSION = 1
 
 @dataclass(frozen=True)
 class BundleFigures:
-    """Of a bundle, as docs/benchmark.md describes them: shares from 0 to 1, milliseconds."""
+    """Figures of a bundle, see docs/benchmark.md: shares from 0 to 1, milliseconds."""
 
     engine: str
     size: tuple[int, ...]
@@ -45,13 +45,13 @@ class SweepRow:
 
     Attributes:
         key: of the cell.
-        label, method, preset, settings, category, seed, precision: what it is.
-        state: of `CellState`.
-        reason: why it failed.
+        label, method, preset, settings, category, seed, precision: of the bundle.
+        state: of the bundle.
+        reason: of a failure.
         train_seconds: of the cell's training.
         size_bytes: of the bundle's files.
         bundle, report: folders, relative to the store.
-        figures: None where there are none.
+        figures: None if the bundle is not done.
     """
 
     key: str
@@ -73,7 +73,7 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation over seeds; the second is None of one seed."""
+    """Mean and sample standard deviation over seeds; the deviation of one seed is None."""
 
     mean: float
     deviation: float | None
@@ -81,12 +81,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class SeedAverage:
-    """Rows that differ in nothing but their seed.
+    """Means over rows that differ only in their seed.
 
     Attributes:
-        seeds: of those with figures.
-        failed: how many have failed.
-        image_auroc, pixel_auroc, aupro, p50_ms, size_bytes: None where no row has them.
+        seeds: of the rows with figures.
+        failed: number of failed rows.
+        image_auroc, pixel_auroc, aupro, p50_ms, size_bytes: None if no row has the figure.
     """
 
     label: str
@@ -102,12 +102,12 @@ class SeedAverage:
 
 
 def collect(store: Store, cells: Sequence[Cell], crashed: dict[str, str]) -> list[SweepRow]:
-    """Return a row for each bundle of the cells, in order.
+    """Return one row per bundle of the cells, in order.
 
     Args:
-        store: where they are.
+        store: of the sweep.
         cells: of the sweep.
-        crashed: key ↦ why a cell ended without a record of it.
+        crashed: key ↦ reason, for cells that ended without a record of it.
     """
     return [_row(store, cell, precision, crashed) for cell in cells for precision in cell.precisions]
 
@@ -146,7 +146,7 @@ def _read_figures(path: Path) -> BundleFigures:
     try:
         return schema.read(BundleFigures, schema.load_json(path)["rows"][0])
     except (OSError, SchemaError, LookupError, TypeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.\nDelete the folder of its cell to make it again.") from error
+        raise DataError(f"{path} cannot be read: {error}.\nDelete the folder of its cell to run it again.") from error
 
 
 def average(rows: Sequence[SweepRow]) -> list[SeedAverage]:
@@ -196,7 +196,7 @@ def write_results(store: Store, file: Path, rows: Sequence[SweepRow]) -> str:
 
 
 def format_table(rows: Sequence[SweepRow], averages: Sequence[SeedAverage]) -> str:
-    """Format the averages as a table in plain text, and what failed below it."""
+    """Format the averages as a table in plain text, with the failures below it."""
     header = ["method", "category", "precision", "seeds", "image AUROC", "pixel AUROC", "AUPRO", "p50 ms", "MB"]
     cells = [header]
     for each in averages:

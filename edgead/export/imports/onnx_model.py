@@ -1,4 +1,4 @@
-"""A third-party ONNX model as the source of a bundle: anomalib's exports, and any other model with one image input."""
+"""Import an ONNX file: an anomalib export, or any other model with one image input."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ONNX_TYPES = {"float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
 
 @dataclasses.dataclass(frozen=True)
 class _ParsedModel:
-    """A model, its inputs and outputs, anomalib's heads where it has them, and notes for the manifest."""
+    """A model with its inputs and outputs, its anomalib heads (if any), and notes for the manifest."""
 
     model: onnx.ModelProto
     spec: IoSpec
@@ -52,13 +52,13 @@ class _ParsedModel:
 def import_onnx(
     path: Path, source: str, told: OnnxOptions, threshold_data: str | Path | None, options: BuildOptions
 ) -> Bundle:
-    """Make a bundle of a third-party ONNX model, see `edgead.export.import_model`.
+    """Convert a third-party ONNX model to a bundle, see `edgead.export.import_model`.
 
-    The bundle's graph is compared with the model itself, run on the same frames.
+    The bundle's graph and the model run on the same frames, and their outputs are compared.
 
     Raises:
         ModelError: the model cannot be imported.
-        GateError: the bundle's graph differs from the model, or the precision does not pass the gate.
+        GateError: the bundle's graph differs from the model, or the precision fails the gate.
         EdgeadError: see `edgead.errors`.
     """
     if source not in SOURCES:
@@ -75,14 +75,14 @@ def _source_of(
 ) -> ModelSource:
     spec, limits = parsed.spec, _own_limits(parsed.heads)
     if normals is None and limits is None:
-        raise ConfigError("The model holds no threshold. Name images of good parts with --threshold-data DIR.")
+        raise ConfigError("The model holds no threshold. Add images of good parts with --threshold-data DIR.")
     reference = OnnxReferenceModel(parsed.model, spec)
     images = source_images(normals, spec.size, options.precision.labelled)
     _check_anomalib(parsed, reference, images.probes)
     downgraded, blocking = downgrade(parsed.model)
     if blocking:
         names = ", ".join(blocking[:4])
-        options.console.say(f"operator set {opset_of(parsed.model)} is kept: {OPSET} does not have {names}")
+        options.console.say(f"the graph keeps operator set {opset_of(parsed.model)}: {OPSET} does not have {names}")
     origin = _origin(path, source, parsed, opset_of(downgraded))
     return ModelSource(
         verb="import",
@@ -102,7 +102,7 @@ def _source_of(
 
 
 def describe_spec(spec: IoSpec) -> str:
-    """Describe in one line what input the model takes and what is read from it."""
+    """Describe input and outputs in one line."""
     order = "grey" if spec.channels == 1 else "RGB" if spec.rgb else "BGR"
     text = f"input {spec.size[0]}×{spec.size[1]} {order}"
     text += f" divided by {spec.scale:g}" if spec.scale != 1 else ""
@@ -118,7 +118,7 @@ def describe_spec(spec: IoSpec) -> str:
 def _parse(
     model: onnx.ModelProto, options: OnnxOptions, heads: Mapping[str, anomalib.AnomalibHead] | None = None
 ) -> _ParsedModel:
-    """Resolve what the options leave open from the model itself."""
+    """Combine the options with what the model itself states."""
     value = find_input(model, options.input)
     channels, channels_last = find_channels(value)
     _check_channels(channels, options)
@@ -146,13 +146,15 @@ def _parse(
 
 
 def _check_channels(channels: int, options: OnnxOptions) -> None:
-    """Refuse options that are of another number of channels than the model's."""
+    """Refuse options that do not fit the model's number of channels."""
     if channels == 1 and options.rgb is not None:
-        raise ConfigError("The model takes grey images, which have no colour order; leave out --rgb and --bgr.")
+        raise ConfigError("The model takes grey images, which have no colour order. Leave out --rgb and --bgr.")
     for name in ("mean", "std"):
         values = getattr(options, name)
         if values is not None and len(values) != channels:
-            raise ConfigError(f"--{name} takes one number for each of the model's {channels} channels, not {values}.")
+            raise ConfigError(
+                f"--{name} takes one number per channel; the model has {channels} channels. Found: {values}."
+            )
 
 
 def _find_size(
@@ -162,16 +164,16 @@ def _find_size(
     height, width = sides[1:3] if spec.channels_last else sides[2:4]
     for declared, side in zip((height, width), wanted or (0, 0)):
         if declared and side and declared != side:
-            raise ConfigError(f"The model's input is {height}×{width}; another --size does not fit it. Leave it out.")
+            raise ConfigError(f"The model's input is {height}×{width}. Leave out --size.")
     if sides[0] > 1:
-        raise ModelError(f"The model takes {sides[0]} images at a time. Export it for one, or for any number.")
+        raise ModelError(f"The model takes batches of {sides[0]} images. Export it for a batch of 1, or of any size.")
     size = wanted or (height, width)
     if not all(size):
         size = find_resize(model, spec) or (0, 0)
     if not all(size):
         raise ModelError(
-            f"The model takes images of any size ('{value.name}' is dynamic), a bundle has one.\n"
-            "Say which it was trained with:  --size HEIGHTxWIDTH"
+            f"The model accepts any image size ('{value.name}' is dynamic), but a bundle has one size.\n"
+            "Set the size that it was trained with:  --size HEIGHTxWIDTH"
         )
     return size[0], size[1]
 
@@ -179,7 +181,7 @@ def _find_size(
 def _parse_anomalib(model: onnx.ModelProto, options: OnnxOptions) -> _ParsedModel:
     for name in ("score", "map", "rgb", "scale", "mean", "std"):
         if getattr(options, name) is not None:
-            raise ConfigError(f"--{name} is known for a model of anomalib's; leave it out, or use --from onnx.")
+            raise ConfigError(f"--{name} is already known for an anomalib model. Leave it out, or use --from onnx.")
     score, anomaly_map = anomalib.find_heads(model)
     heads = {anomalib.SCORE: score, anomalib.MAP: anomaly_map}
     parsed = _parse(model, options, {name: head for name, head in heads.items() if head})
@@ -189,7 +191,7 @@ def _parse_anomalib(model: onnx.ModelProto, options: OnnxOptions) -> _ParsedMode
 
 
 def _check_anomalib(parsed: _ParsedModel, reference: OnnxReferenceModel, probes: NDArray[np.uint8]) -> None:
-    """Normalised again, the raw values must equal the outputs of the model's own heads."""
+    """Refuse raw tensors that do not reproduce the outputs of the model's heads."""
     if not parsed.heads:
         return
     names = list(parsed.heads)
@@ -200,7 +202,7 @@ def _check_anomalib(parsed: _ParsedModel, reference: OnnxReferenceModel, probes:
 
 
 def _own_limits(heads: Mapping[str, anomalib.AnomalibHead]) -> DecisionLimits | None:
-    """Return anomalib's own limits where the model holds them; they promise nothing about good parts."""
+    """Return the limits that anomalib stored in the model, if any; they have no false-reject bound."""
     score, anomaly_map = heads.get(anomalib.SCORE), heads.get(anomalib.MAP)
     limits = [head.threshold for head in (score, anomaly_map) if head and head.threshold is not None]
     if not limits:

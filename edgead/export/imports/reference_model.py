@@ -1,7 +1,6 @@
-"""The reference of an imported model: the model itself, run with ONNX Runtime and NumPy.
+"""The reference of an imported bundle: the original model, run with ONNX Runtime and NumPy.
 
-This is what an imported bundle is held against, and how facts about the model are found out that its file does not
-state: by running it.
+Running it also shows facts that its file does not state, such as a central crop.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from edgead.images import cv2
 from edgead.runtime.engines import first_line
 
 BEFORE = ("Conv", "ConvTranspose", "MatMul", "Gemm", "QLinearConv", "QuantizeLinear")
-"""A Resize that comes before all of these changes the image, not a feature map."""
+"""A Resize before all of these resizes the image, not a feature map."""
 
 
 class OnnxReferenceModel:
@@ -29,7 +28,7 @@ class OnnxReferenceModel:
 
     Args:
         model: as it was read.
-        spec: what goes in and what is wanted.
+        spec: its input, and the outputs to compute.
 
     Raises:
         ModelError: ONNX Runtime cannot read the model.
@@ -44,7 +43,7 @@ class OnnxReferenceModel:
         self.type = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(kind, np.float32)
 
     def prepare(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
-        """Frames ``[N, H, W, 3] uint8 BGR`` to what the model takes."""
+        """Convert frames ``[N, H, W, 3] uint8 BGR`` to the model's input."""
         spec = self.spec
         if spec.channels == 1:
             images = np.floor(frames.astype(np.float32) @ GREY + np.float32(0.5))
@@ -56,23 +55,23 @@ class OnnxReferenceModel:
         return np.ascontiguousarray(values.astype(self.type))
 
     def raw(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Run frames in one batch; return the wanted tensors as float32."""
+        """Run frames as one batch; return the outputs as float32, by name."""
         names = self.spec.outputs()
         try:
             values = self._session.run(names, {self.spec.input: self.prepare(frames)})
-        except Exception as error:  # ONNX Runtime's errors have no common base but this
+        except Exception as error:  # ONNX Runtime's errors have no narrower common base
             raise ModelError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
         return {name: np.asarray(value, np.float32) for name, value in zip(names, values)}
 
     def kinds(self) -> dict[str, str]:
-        """Number types of input and results, in NumPy's names."""
+        """NumPy dtypes of input and outputs, by name."""
         kinds = {self.spec.input: np.dtype(self.type).name}
         for value in self._session.get_outputs():
             kinds[value.name] = "float16" if value.type == "tensor(float16)" else "float32"
         return kinds
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Frames to scores ``[N]`` and maps ``[N, H, W]``, in NumPy and OpenCV: independent of the bundle's graph."""
+        """Run frames; return scores ``[N]`` and maps ``[N, H, W]``, computed without the bundle's graph."""
         found, spec = self.raw(frames), self.spec
         if spec.map == "none":
             scores = found[spec.score or ""].reshape(-1)
@@ -100,7 +99,7 @@ def open_model(model: onnx.ModelProto) -> Any:
     """Open a model with ONNX Runtime on the CPU.
 
     Raises:
-        ModelError: it cannot be read, or is larger than a single file may be.
+        ModelError: it cannot be read, or is larger than one ONNX file may be.
     """
     ort = require("onnxruntime", "cpu")
     options = ort.SessionOptions()
@@ -111,7 +110,7 @@ def open_model(model: onnx.ModelProto) -> Any:
         raise ModelError("The model is larger than 2 GB, which one ONNX file cannot hold.") from error
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no common base but this
+    except Exception as error:  # ONNX Runtime's errors have no narrower common base
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the model: {first_line(error)}") from error
 
 
@@ -123,22 +122,22 @@ def pool_map(maps: NDArray[np.float32], share: float) -> NDArray[np.float32]:
 
 
 def as_maps(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    """A tensor to ``[N, h, w]``.
+    """Reshape a tensor to ``[N, h, w]``.
 
     Raises:
-        ModelError: it is no map of one channel.
+        ModelError: the tensor is not a map with one channel.
     """
     shape = [side for side in values.shape[1:] if side != 1]
     if values.ndim < 3 or len(shape) != 2:
         raise ModelError(
             f"'{name}' has the shape {'×'.join(map(str, values.shape))} for {len(values)} images; a map has one value "
-            "for each pixel: N×1×h×w or N×h×w.\nName another tensor of the graph with --map."
+            "per pixel: N×1×h×w or N×h×w.\nSelect another tensor of the graph with --map."
         )
     return values.reshape(len(values), *shape)
 
 
 def find_resize(model: onnx.ModelProto, spec: IoSpec) -> tuple[int, int] | None:
-    """Return the size that the model itself resizes images to, where it does: found by running it at two sizes."""
+    """Return the size to which the model itself resizes images, found by running it at two sizes, or None."""
     name = next((node.output[0] for node in model.graph.node if node.op_type == "Resize"), None)
     first = next((node for node in model.graph.node if node.op_type in ("Resize", *BEFORE)), None)
     if name is None or first is None or first.op_type != "Resize":
@@ -155,10 +154,10 @@ def find_resize(model: onnx.ModelProto, spec: IoSpec) -> tuple[int, int] | None:
 
 
 def observe(model: onnx.ModelProto, spec: IoSpec) -> IoSpec:
-    """Find out by running the model whether it takes batches and whether it looks at the middle of the image only.
+    """Run the model to find out whether it accepts batches and whether it looks at a central crop only.
 
     Raises:
-        ModelError: it cannot be run, or score or map have another shape than such things have.
+        ModelError: the model cannot run, or its score or map has a wrong shape.
     """
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (2, *spec.size, 3), dtype=np.uint8)

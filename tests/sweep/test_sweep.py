@@ -222,7 +222,7 @@ def test_another_program_works_on_nothing(parts: Path, tmp_path: Path, monkeypat
     store = fake_stages(monkeypatch, calls, tmp_path)
     [cell] = cells_of(tmp_path, parts)
     monkeypatch.setattr(fingerprint, "code_fingerprint", lambda left_out: "another program")
-    with pytest.raises(ConfigError, match="differs from the one that started"):
+    with pytest.raises(ConfigError, match="another version of edgead than the one that started"):
         worker.work(cell, store.root, 0)
     assert not calls
 

@@ -152,9 +152,7 @@ def _check_channels(channels: int, options: OnnxOptions) -> None:
     for name in ("mean", "std"):
         values = getattr(options, name)
         if values is not None and len(values) != channels:
-            raise ConfigError(
-                f"--{name} takes one number per channel; the model has {channels} channels. Found: {values}."
-            )
+            raise ConfigError(f"--{name} takes one number per channel (here {channels}), not {values}.")
 
 
 def _find_size(

@@ -373,26 +373,26 @@ def spoilt(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("cut", "is not an ONNX file, or it is cut short"),
-        ("empty", "is not an ONNX file, or it is cut short"),
-        ("text", "is not an ONNX file, or it is cut short"),
+        ("cut", "is not an ONNX file, or it is truncated"),
+        ("empty", "is not an ONNX file, or it is truncated"),
+        ("text", "is not an ONNX file, or it is truncated"),
         ("torch", "is a PyTorch or pickle file, not ONNX"),
         ("pickle", "is a PyTorch or pickle file, not ONNX"),
         ("none", "does not exist"),
-        ("absent", "keeps its weights in absent.bin, which is not there"),
-        ("above", "outside its own folder. That is refused"),
-        ("absolute", "outside its own folder. That is refused"),
-        ("linked", "outside its own folder. That is refused"),
-        ("windows", "outside its own folder. That is refused"),
-        ("short", "is cut short: 'kernel' of short.onnx lies behind its end"),
-        ("custom", r"only their maker's runtime has: com.acme.Special"),
+        ("absent", "keeps its weights in absent.bin, which does not exist"),
+        ("above", "Weights outside the model's folder are refused"),
+        ("absolute", "Weights outside the model's folder are refused"),
+        ("linked", "Weights outside the model's folder are refused"),
+        ("windows", "Weights outside the model's folder are refused"),
+        ("short", "is truncated: 'kernel' of short.onnx is beyond its end"),
+        ("custom", "not part of ONNX: com.acme.Special"),
         ("unknown", "not in operator set 17: Gelu"),
-        ("future", "is written in operator set 99"),
-        ("endless", r"repeats a part of itself \(Loop\), which may never end"),
+        ("future", "uses operator set 99"),
+        ("endless", r"contains loops \(Loop\), which may never end"),
         ("dynamic", "--size HEIGHTxWIDTH"),
-        ("four", "takes 4 images at a time"),
-        ("infrared", "has the shape N×4×24×32; colour images have three channels, grey ones one"),
-        ("two", "The model has 2 inputs: image, other. Name the image with --input"),
+        ("four", "takes batches of 4 images"),
+        ("infrared", "has the shape N×4×24×32; colour images have three channels, grey images one"),
+        ("two", "The model has 2 inputs: image, other. Select the image with --input"),
     ],
 )
 def test_what_cannot_be_taken_over_is_said(spoilt: Path, name: str, words: str, parts: Path, tmp_path: Path) -> None:
@@ -407,13 +407,13 @@ def test_what_cannot_be_taken_over_is_said(spoilt: Path, name: str, words: str, 
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"input": "picture"}, ModelError, "no input 'picture'. It has: image"),
-        ({"map": "head"}, ModelError, "no tensor 'head'. Its outputs: logits N×2, score N, heat N×1×6×8"),
-        ({"map": "logits", "score": "score"}, ModelError, "a map has one value for each pixel"),
+        ({"input": "picture"}, ModelError, "Unknown input 'picture'. Available: image"),
+        ({"map": "head"}, ModelError, "Unknown tensor 'head'. Outputs of the model: logits N×2, score N, heat N×1×6×8"),
+        ({"map": "logits", "score": "score"}, ModelError, "a map has one value per pixel"),
         ({"score": "logits", "map": "heat"}, ModelError, "'logits' has the shape 1×2 for one image"),
-        ({"map": "none"}, ModelError, "name the score with --score"),
+        ({"map": "none"}, ModelError, "select the score with --score"),
         ({"map": "heat", "size": (48, 48)}, ConfigError, "The model's input is 24×32"),
-        ({"map": "heat", "pool": "mean"}, ConfigError, "--pool is max, or top:"),
+        ({"map": "heat", "pool": "mean"}, ConfigError, "--pool takes max or top:SHARE"),
     ],
 )
 def test_options_that_do_not_fit(
@@ -436,7 +436,7 @@ def test_the_threshold_needs_images(tmp_path: Path) -> None:
 
 def test_other_models_are_not_anomalibs(tmp_path: Path) -> None:
     path = save(plain_model(), tmp_path / "m.onnx")
-    with pytest.raises(ModelError, match=r"no model that anomalib 2\.x exported: its outputs are logits, score, heat"):
+    with pytest.raises(ModelError, match=r"Not an anomalib 2\.x export: its outputs are logits, score, heat"):
         import_model(path, source="anomalib", out=tmp_path / "b.edgead")
 
 
@@ -502,7 +502,7 @@ def test_a_grey_model_gets_grey_values_as_pillow_makes_them(channels_last: bool,
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [(OnnxOptions(rgb=True), "no colour order"), (OnnxOptions(mean=(0.1, 0.2, 0.3)), "each of the model's 1 channels")],
+    [(OnnxOptions(rgb=True), "no colour order"), (OnnxOptions(mean=(0.1, 0.2, 0.3)), r"per channel \(here 1\)")],
 )
 def test_what_a_grey_model_has_no_use_for_is_refused(options: OnnxOptions, words: str, tmp_path: Path) -> None:
     text = """

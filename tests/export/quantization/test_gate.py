@@ -214,7 +214,7 @@ def test_labelled_images_that_cannot_be_read(parts: Path, tmp_path: Path) -> Non
     for image in (data / "test" / "good").iterdir():
         image.write_bytes(b"no picture")
     assert read_labelled(open_category(data), (64, 64), COLOUR, console) is None
-    assert said[-1] == f"Warning: no labels judge: no good or no defective image in {data} can be read."
+    assert said[-1] == f"Warning: labels are not used: no good or no defective image in {data} is readable."
 
 
 @pytest.fixture(scope="module")

@@ -171,7 +171,7 @@ def test_a_slower_precision_is_said(trained: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(selection, "time_engines", slow)
     console = Said()
     export(trained, precision="fp16", out=tmp_path / "slow.edgead", console=console)
-    assert "Warning: fp16 is slower than fp32 on this machine; --precision auto takes the fastest." in console.lines
+    assert "Warning: fp16 is slower than fp32 on this machine; --precision auto selects the fastest." in console.lines
 
 
 @pytest.mark.slow
@@ -273,9 +273,10 @@ def test_a_precision_that_the_gate_refuses_ends_with_3_and_says_what_to_do(
     assert said.out == ""
     error = said.err[said.err.index("Error: ") :].splitlines()
     assert len(error) == 2
-    assert error[0].startswith("Error: int8 does not pass the gate, not even with node_5 alone lowered, ")
+    assert error[0].startswith("Error: int8 fails the gate (")
+    assert ", even with only node_5 lowered, the least sensitive of " in error[0]
     assert error[1] == (
-        "  No bundle was written. Take another precision (--precision fp32, fp16 or auto), or allow more: "
+        "  No bundle was written. Choose another precision (--precision fp32, fp16 or auto), or allow more: "
         "--max-flips, --max-auroc-drop."
     )
     assert not out.exists()

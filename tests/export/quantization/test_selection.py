@@ -344,7 +344,7 @@ def test_where_there_is_nothing_to_lower_there_is_no_int8_bundle(
         str(tmp_path / "b.edgead"),
     ]
     assert run_cli("import", str(tmp_path / "brightest.onnx"), *chosen) == 3
-    assert "This graph has no layer for int8" in capsys.readouterr().err
+    assert "This graph has no layer that can be int8" in capsys.readouterr().err
     assert not (tmp_path / "b.edgead").exists()
 
 

@@ -94,7 +94,7 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
             both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out", force=force, command=["edgead"]
         )
     assert not report.averages  # which of two on one category would count?
-    with pytest.raises(DataError, match="was trained on 'washer'. Categories of the data set: bolt, nut"):
+    with pytest.raises(DataError, match=r"was trained on 'washer'\. Categories of the data set: bolt, nut"):
         benchmark([bundle.path], tmp_path / "data", rounds=1, out=tmp_path / "other")
 
 

@@ -87,9 +87,9 @@ PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "m
 @pytest.mark.parametrize(
     ("verb", "functions", "more"),
     [
-        ("train", ["edgead.train.train", "edgead.train.resume"], {"go_on"}),
+        ("train", ["edgead.train.train", "edgead.train.resume"], {"continue_run"}),
         ("synthesise", ["edgead.train.synthesise.synthesise"], set()),
-        ("export", ["edgead.export.export"], {"method", "category", "form"} | PRECISION),
+        ("export", ["edgead.export.export"], {"method", "category", "format"} | PRECISION),
         ("import", ["edgead.export.import_model"], {"data"} | PRECISION),
         (
             "predict",
@@ -189,7 +189,7 @@ def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
         (["frobnicate"], "No such command"),
     ],
 )
-def test_bad_input_is_said_in_a_few_lines(
+def test_bad_input_is_reported_in_a_few_lines(
     bundle: Bundle, trained: Path, parts: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -201,7 +201,7 @@ def test_bad_input_is_said_in_a_few_lines(
     assert done.returncode == (4 if "cuda:9" in arguments else 2)
 
 
-def test_a_bundle_that_does_not_prove_itself_is_a_device_error(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
+def test_a_bundle_with_other_outputs_is_a_device_error(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle.path, tmp_path / "copy.edgead"))
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["parity"]["tolerance"] = -1.0
@@ -232,7 +232,7 @@ def test_a_flipped_byte_and_a_newer_format(bundle: Bundle, parts: Path, tmp_path
     assert (done.returncode, "has format 99" in error_lines(done)[0]) == (2, True)
 
 
-def test_a_full_disk_is_said(bundle: Bundle, parts: Path) -> None:
+def test_a_full_disk_is_reported(bundle: Bundle, parts: Path) -> None:
     done = edgead("run", bundle.path, "--source", parts / "test", "--sink", "jsonl:/dev/full")
     assert done.returncode == 2
     assert "did not take 12 of 12 results: No space left" in done.stderr

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 @force_option
 @click.option(
     "--format",
-    "form",
     type=click.Choice(["onnx", "engine"]),
     default="onnx",
     show_default=True,
@@ -52,7 +51,7 @@ def export(
     category: str | None,
     checkpoint: Path | None,
     out: Path | None,
-    form: str,
+    format: str,
     as_json: bool,
     data: Path | None,
     settings: tuple[str, ...],
@@ -66,7 +65,7 @@ def export(
     """
     if category == "all" and out:
         raise click.UsageError("--category all writes several bundles; leave out --out.")
-    if form == "engine":
+    if format == "engine":
         from edgead.runtime.engines.tensorrt_engine import find_tensorrt
 
         find_tensorrt()  # reported before the export, which takes minutes
@@ -91,7 +90,7 @@ def export(
         )
         for run in runs
     ]
-    for bundle in bundles if form == "engine" else ():
+    for bundle in bundles if format == "engine" else ():
         if why := bundle.manifest.failed_engines.get("tensorrt"):  # reported by the export, without a second build
             raise DeviceError(f"{bundle.path} was written, but TensorRT cannot run it on this machine: {why}")
         validate_here(bundle, "tensorrt")

@@ -58,11 +58,11 @@ from edgead.console import Terminal
 @click.option("--budget", metavar="TIME", help="Shorten or lengthen the published schedule to this time: 90s, 30m, 2h.")
 @click.option("--workers", type=click.IntRange(0), help="Data-loading processes. [default: auto]")
 @click.option(
-    "--resume", "go_on", is_flag=True, help="Continue the run in --out, or the method's newest unfinished run."
+    "--resume", "continue_run", is_flag=True, help="Continue the run in --out, or the method's newest unfinished run."
 )
 @click.option("--out", type=PATH, help="Folder of the run. [default: runs/train/METHOD-CATEGORY-TIME]")
 @json_option
-def train(go_on: bool, as_json: bool, data: Path | None, method: str, out: Path | None, **options: Any) -> None:
+def train(continue_run: bool, as_json: bool, data: Path | None, method: str, out: Path | None, **options: Any) -> None:
     """Train a model on images of good parts.
 
     Stop any time; continue with --resume. If training diverged, add --set learning_rate=… with a lower rate.
@@ -73,8 +73,8 @@ def train(go_on: bool, as_json: bool, data: Path | None, method: str, out: Path 
     from edgead.train import train as start
     from edgead.train.training import find_unfinished
 
-    if go_on:
-        _refuse_others("method", "data", "settings", "out", "device", "workers", "go_on", "as_json")
+    if continue_run:
+        _refuse_others("method", "data", "settings", "out", "device", "workers", "continue_run", "as_json")
         folder = out or find_unfinished(method)
         check_method(folder, method)
         kept = {name: options[name] for name in ("settings", "device", "workers")}

@@ -100,16 +100,21 @@ def test_every_verb_has_help_and_json(verb: str) -> None:
 
 
 PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips"}
+"""Gathered in a `PrecisionOptions`."""
 
 
 @pytest.mark.parametrize(
     ("verb", "functions", "more"),
     [
-        ("train", ["edgead.train.train", "edgead.train.resume"], {"go_on"}),
+        ("train", ["edgead.train.train", "edgead.train.resume"], {"continue_run"}),
         ("synthesise", ["edgead.train.synthesise.synthesise"], set()),
-        ("export", ["edgead.export.export"], {"method", "category", "form"} | PRECISION),
+        ("export", ["edgead.export.export"], {"method", "category", "format"} | PRECISION),
         ("import", ["edgead.export.import_model"], {"data"} | PRECISION),
-        ("predict", ["edgead.load", "edgead.runtime.predict.predict"], {"paths", "force"}),
+        (
+            "predict",
+            ["edgead.load", "edgead.runtime.predict.predict", "edgead.archive.score_archive.score_archive"],
+            {"force"},
+        ),
         ("run", ["edgead.runtime.run.run", "edgead.runtime.stream.Policy"], set()),
         ("benchmark", ["edgead.benchmark.benchmark"], set()),
         ("inspect", ["edgead.load"], set()),
@@ -128,7 +133,7 @@ def test_options_and_parameters_have_the_same_names(verb: str, functions: list[s
 def test_text_for_people(bundle: Bundle, parts: Path) -> None:
     inspected = inside("inspect", bundle.path)
     assert inspected.returncode == 0
-    assert "hashes right" in inspected.stdout
+    assert "hashes correct" in inspected.stdout
     predicted = inside("predict", bundle.path, parts / "test" / "chip")
     assert len(predicted.stdout.splitlines()) == 2
     assert predicted.stderr.strip().endswith("0 UNKNOWN")
@@ -178,16 +183,16 @@ def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
         (["train", "--resume"], "There is no unfinished run"),
         (["train", "--resume", "--preset", "edge"], "--preset cannot be changed"),
         (["train", "--data", "PARTS", "--seed", "-1"], "--seed"),
-        (["export"], "There is no finished run of draem"),
+        (["export"], "No finished run of draem"),
         (["export", "--checkpoint", "EMPTY"], "is not a training run"),
         (["export", "--category", "all", "--out", "x"], "leave out --out"),
         (["export", "--method", "aand", "--checkpoint", "RUN"], "is a run of draem, not of aand"),
         (["train", "--resume", "--method", "drept", "--out", "RUN"], "is a run of draem, not of drept"),
         (["export", "--checkpoint", "RUN", "--false-reject", "nan"], "must lie between 0 and 1"),
-        (["doctor", "--batch", "3"], "--batch means nothing without --build"),
+        (["doctor", "--batch", "3"], "--batch has no effect without --build"),
         (["import", "absent.onnx"], "absent.onnx does not exist"),
-        (["import", "a.onnx", "--method", "draem", "--bgr"], "--rgb means nothing with --method"),
-        (["import", "a.onnx", "--set", "size=3"], "--set means nothing without --method"),
+        (["import", "a.onnx", "--method", "draem", "--bgr"], "--rgb has no effect with --method"),
+        (["import", "a.onnx", "--set", "size=3"], "--set has no effect without --method"),
         (["import", "a.onnx", "b.onnx"], "One ONNX file at a time"),
         (["import", "a.onnx", "--size", "big"], "--size takes HEIGHTxWIDTH"),
         (["import", "a.onnx", "--mean", "1,2"], "--mean takes three numbers"),
@@ -203,7 +208,7 @@ def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
         (["frobnicate"], "No such command"),
     ],
 )
-def test_bad_input_is_said_in_a_few_lines(
+def test_bad_input_is_reported_in_a_few_lines(
     bundle: Bundle, trained: Path, parts: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -215,7 +220,7 @@ def test_bad_input_is_said_in_a_few_lines(
     assert done.returncode == (4 if "cuda:9" in arguments else 2)
 
 
-def test_a_bundle_that_does_not_prove_itself_is_a_device_error(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
+def test_a_bundle_with_other_outputs_is_a_device_error(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle.path, tmp_path / "copy.edgead"))
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["parity"]["tolerance"] = -1.0
@@ -246,7 +251,7 @@ def test_a_flipped_byte_and_a_newer_format(bundle: Bundle, parts: Path, tmp_path
     assert (done.returncode, "has format 99" in error_lines(done)[0]) == (2, True)
 
 
-def test_a_full_disk_is_said(bundle: Bundle, parts: Path) -> None:
+def test_a_full_disk_is_reported(bundle: Bundle, parts: Path) -> None:
     done = inside("run", bundle.path, "--source", parts / "test", "--sink", "jsonl:/dev/full")
     assert done.returncode == 2
     assert "did not take 12 of 12 results: No space left" in done.stderr

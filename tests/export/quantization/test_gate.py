@@ -245,7 +245,7 @@ def test_labelled_images_that_cannot_be_read(parts: Path, tmp_path: Path) -> Non
     for image in (data / "test" / "good").iterdir():
         image.write_bytes(b"no picture")
     assert read_labelled(open_category(data), (64, 64), COLOUR, console) is None
-    assert said[-1] == f"Warning: no labels judge: no good or no defective image in {data} can be read."
+    assert said[-1] == f"Warning: labels are not used: no good or no defective image in {data} is readable."
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +283,7 @@ def test_nothing_passes(variants: GraphVariants, reference: OnnxRuntimeEngine) -
     impossible.reference[0][10::2] = 0  # as if every other anomaly had to pass
     with pytest.raises(
         GateError,
-        match=r"(?s)not even with /\w+/Conv alone lowered, the least sensitive of its 4 layers.*--precision fp32",
+        match=r"(?s)even with only /\w+/Conv lowered, the least sensitive of 4 layers.*--precision fp32",
     ) as caught:
         search_mixed_precision(variants, impossible, draw(8, 0, 40)[:2], Console())
     assert caught.value.exit_code == 3

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import WORK, Options, attempt
+from common import TINY, WORK, Options, attempt
 from safetensors.torch import save_file
 
 from edgead.benchmark import benchmark
@@ -54,9 +54,9 @@ class StepClock(Console):
         yield lambda _: self.times.append(time.monotonic()) if label == "train" else None
 
     def steps_per_second(self) -> float:
-        """Measure over the second half; the first examples were prepared before the clock started."""
-        half = self.times[len(self.times) // 2 :]
-        return (len(half) - 1) / (half[-1] - half[0]) if len(half) > 1 else math.nan
+        """Measure over the second half, since the first examples were prepared before the clock started."""
+        half = self.times[min(len(self.times) // 2, len(self.times) - 2) :]
+        return (len(half) - 1) / (half[-1] - half[0])
 
 
 def accuracy(options: Options) -> None:
@@ -82,7 +82,7 @@ def train_draem(options: Options, folder: Path) -> dict[str, Any]:
         "draem",
         options.images(),
         preset="nano" if options.cpu else "edge",
-        settings=(f"batch_size={options.batch}", *(("size=64",) if options.cpu else ())),
+        settings=(f"batch_size={options.batch}", *(TINY if options.cpu else ())),
         out=folder,
         device=options.device,
         mixed_precision="bf16" if half else "no",

@@ -102,12 +102,12 @@ def main() -> int:
 def run_all(names: list[str], options: Options, limit: int | None) -> int:
     """Run the steps and write gpu_check.json after every result. Return 1 if a step did not end by itself."""
     sys.path.insert(0, str(ROOT))
-    from edgead.machine import describe_machine, versions
+    from edgead.machine import describe_machine, gpu_or_none, versions
 
     options.out.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
     results: dict[str, Any] = {
-        "device": machine.accelerator,
+        "device": machine.accelerator or gpu_or_none(),  # nvidia-smi does not know a Jetson
         "machine": dataclasses.asdict(machine),
         "versions": versions(),
         "cpu_test": options.cpu,

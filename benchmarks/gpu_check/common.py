@@ -17,6 +17,8 @@ WORK = Path(os.environ.get("EDGEAD_GPU_FOLDER", str(Path.home() / "edgead_gpu"))
 """Scratch folder on the GPU machine; take.sh unpacks into it."""
 SITE = WORK / "site"
 """The Python packages that pack.py packed; on other machines there is no such folder."""
+TINY = ("size=64", "reconstructive_width=4", "discriminative_width=4")
+"""Settings of a DRAEM for --cpu: right in form, useless in accuracy."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import HERE, WORK, Options, report
+from common import HERE, TINY, WORK, Options, report
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ GRAPHS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 """Name ↦ method, preset and settings."""
 SMALL: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "draem-nano": ("draem", "nano", ("size=64",)),
-    "drept-nano": ("drept", "nano", ("size=64",)),
+    "draem-nano": ("draem", "nano", TINY),
+    "drept-nano": ("drept", "nano", ("size=64", "width=4")),
 }
 """The same for --cpu."""
 PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")

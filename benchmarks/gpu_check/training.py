@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import SITE, Options, attempt
+from common import SITE, TINY, Options, attempt
 
 STEPS = 8
 LARGEST_DIFFERENCE = 5e-3
@@ -25,12 +25,13 @@ def first_steps(options: Options) -> None:
 
     images, weights = options.images(), options.weights
     light = ("backbone=squeezenet1_1",)
+    small, steps = (("size=64",), 2) if options.cpu else ((), STEPS)
     methods: dict[str, tuple[tuple[str, ...], Path | None]] = {
-        "draem": ((), None),
-        "differnet": ((*light, "hidden=256", "cached_views=8"), weights),
-        "aand": ((*light, "size=129"), weights),
-        "transfusion": ((), None),
-        "drept": ((), None),
+        "draem": (TINY if options.cpu else (), None),
+        "differnet": ((*light, *small, "hidden=256", "cached_views=8"), weights),
+        "aand": ((*light, "size=65" if options.cpu else "size=129"), weights),
+        "transfusion": (small, None),
+        "drept": (small, None),
     }
 
     def losses(method: str, device: str, mixed_precision: str) -> list[float]:
@@ -40,7 +41,7 @@ def first_steps(options: Options) -> None:
                 method,
                 images,
                 preset="nano",
-                settings=(*settings, "batch_size=4", f"steps={3 if options.cpu else STEPS}"),
+                settings=(*settings, "batch_size=4", f"steps={steps}"),
                 out=Path(folder, "run"),
                 device=device,
                 mixed_precision=mixed_precision,
@@ -70,7 +71,7 @@ def pipeline(options: Options) -> None:
     images = options.images()
     folder = Path(tempfile.mkdtemp())
     engine = "onnxruntime" if options.cpu else "onnxruntime-cuda"
-    size = ("--set", "size=64") if options.cpu else ()
+    tiny = [word for each in TINY for word in ("--set", each)] if options.cpu else []
 
     def edgead(*words: object, packed: bool = False) -> dict[str, Any]:
         environment = dict(os.environ)
@@ -89,7 +90,7 @@ def pipeline(options: Options) -> None:
 
     def train() -> dict[str, Any]:
         words = ("train", "--method", "draem", "--data", images, "--preset", "nano", "--device", options.device)
-        return edgead(*words, "--set", f"steps={5 if options.cpu else 300}", *size, "--out", "run")
+        return edgead(*words, "--set", f"steps={5 if options.cpu else 300}", *tiny, "--out", "run")
 
     def export(precision: str) -> dict[str, Any]:
         gate = () if precision == "fp32" else ("--calib-samples", 16, "--max-flips", 1, "--max-auroc-drop", 1)

@@ -4,15 +4,15 @@
 
 Every step runs in a process of its own with a time limit, so that a crash or a hang costs one step only:
 
-    machine    what there is: GPU, driver, packages, the output of `edgead doctor`
-    ceilings   memory bandwidth and matrix products: what measured times are to be compared with
+    machine    GPU, driver, packages, the output of `edgead doctor`
+    ceilings   memory bandwidth and matrix products: what latencies are compared with
     cuda       edgead.runtime.engines.cuda: copies, CUDA graphs, failed recordings, threads, leaks, use beside torch
-    graphs     prepares graphs of all methods with random weights in every precision, on the CPU; ort and rtx need them
+    graphs     makes graphs of all methods with random weights in every precision, on the CPU, for ort and rtx
     train      the first steps of every method: losses on the GPU against the CPU, then bf16 and fp16
     ort        OnnxRuntimeCudaEngine on the graphs: outputs against the CPU, CUDA graphs, threads, latency
-    pipeline   edgead train, export in three precisions, doctor --build --engine onnxruntime-cuda, as a user types it
+    pipeline   edgead train, export in three precisions, doctor --build --engine onnxruntime-cuda
     rtx        the TensorRT builder and engine on the graphs, with tensorrt-rtx in place of TensorRT
-    torch      the same networks in torch, fp16, channels last, as a CUDA graph: what the engines have to beat
+    torch      the same networks in torch as a CUDA graph
     accuracy   trains DRAEM for --seconds, exports and benchmarks it, and keeps the weights
 
 DIR/gpu_check.json holds the results with the name of the device, and DIR/gpu_check.log what the steps wrote to stderr.
@@ -69,17 +69,15 @@ STEPS = {
     "torch": Step("torch_baseline:torch_baseline", 50),
     "accuracy": Step("accuracy:accuracy", 150),  # and --seconds
 }
-FILES, FILE_SIZE = 8, 16 << 20
-"""What comes back from the GPU machine: so many files, each of at most so many bytes."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("steps", nargs="*", metavar="STEP")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--data", type=Path, help="folder of one category, for train, pipeline and accuracy")
-    parser.add_argument("--weights", type=Path, help="ImageNet weights of squeezenet1_1, for train")
-    parser.add_argument("--textures", type=Path, help="folder of texture pictures, for accuracy")
+    parser.add_argument("--data", type=Path, help="folder of one category (default: drawn sample parts)")
+    parser.add_argument("--weights", type=Path, help="ImageNet weights of squeezenet1_1, for train (default: download)")
+    parser.add_argument("--textures", type=Path, help="folder of texture pictures, for accuracy (default: procedural textures)")
     parser.add_argument("--seconds", type=float, default=240, help="training time of accuracy (default: 240)")
     parser.add_argument("--batch", type=int, default=8, help="batch size of accuracy (default: 8, as published)")
     parser.add_argument("--limit", type=int, help="seconds for each step, in place of its own limit")
@@ -93,9 +91,9 @@ def main() -> int:
         getattr(importlib.import_module(module), function)(options)
         return 0
     if unknown := sorted(set(names) - set(STEPS)):
-        parser.error(f"unknown step: {', '.join(unknown)}. There are: {', '.join(STEPS)}")
+        parser.error(f"Unknown step: {', '.join(unknown)}. Available: {', '.join(STEPS)}")
     if not names:
-        parser.error(f"name at least one step: {', '.join(STEPS)}")
+        parser.error(f"Name at least one step. Available: {', '.join(STEPS)}")
     return run_all(names, options, limit)
 
 
@@ -130,10 +128,6 @@ def run_all(names: list[str], options: Options, limit: int | None) -> int:
                 sound = False
                 tail = Path(log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
                 print("          ", " / ".join(tail)[:400])
-    found = sorted(path for path in options.out.rglob("*") if path.is_file())
-    large = [path.name for path in found if path.stat().st_size > FILE_SIZE]
-    if len(found) > FILES or large:
-        print(f"{options.out} holds {len(found)} files (at most {FILES} come back); too large: {large or 'none'}")
     return 0 if sound else 1
 
 
@@ -167,7 +161,7 @@ def run_step(name: str, options: Options, limit: int, results: dict[str, Any], e
     for line in process.stdout:
         try:
             entry["results"].append({"ok": True, **json.loads(line)})
-        except (ValueError, TypeError):  # a library's own words on stdout
+        except (ValueError, TypeError):  # a library's message
             print(line.rstrip(), file=log, flush=True)
             continue
         entry["seconds"] = round(time.monotonic() - started, 1)

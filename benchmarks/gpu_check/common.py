@@ -30,7 +30,7 @@ class Options:
         out: folder for the results.
         data: folder of one category, in a layout of `edgead.datasets`; drawn sample parts where None.
         weights: file of the ImageNet weights of torchvision's squeezenet1_1; torchvision's download where None.
-        textures: folder of pictures that fill synthetic anomalies; noise where None.
+        textures: folder of pictures that fill synthetic anomalies; procedural textures where None.
         seconds: time budget of the training in the step ``accuracy``.
         batch: its batch size.
     """

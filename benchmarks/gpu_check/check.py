@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--data", type=Path, help="folder of one category (default: drawn sample parts)")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of squeezenet1_1, for train (default: download)")
-    parser.add_argument("--textures", type=Path, help="folder of texture pictures, for accuracy (default: procedural textures)")
+    parser.add_argument("--textures", type=Path, help="folder of texture pictures, for accuracy (default: procedural)")
     parser.add_argument("--seconds", type=float, default=240, help="training time of accuracy (default: 240)")
     parser.add_argument("--batch", type=int, default=8, help="batch size of accuracy (default: 8, as published)")
     parser.add_argument("--limit", type=int, help="seconds for each step, in place of its own limit")

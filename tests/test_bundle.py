@@ -230,7 +230,7 @@ def test_a_graph_that_may_never_end_is_refused(copy: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 50, b"\x3a\xff\xff\xff\xff\x7f", b"ORTM" * 9, b"\xff" * 99])
 def test_what_is_no_graph_is_refused(data: bytes) -> None:
-    with pytest.raises(GraphError):
+    with pytest.raises(GraphError, match=r"contains no graph|is not an ONNX file, or it is cut short"):
         check_graph(data)
 
 

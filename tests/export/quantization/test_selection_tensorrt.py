@@ -59,7 +59,8 @@ def test_builds_are_announced_and_the_bundle_s_own_can_be_done_by_hand(
     assert [shlex.split(note["trtexec"])[1] for note in notes] == ["--onnx=model.onnx"] * 3
     manifest = read_bundle(out).manifest
     assert manifest.files["model.onnx"] in {note["model"] for note in notes}
-    assert all("tensorrt" in times for times in manifest.gate.milliseconds_here.values())
+    timed = {name for name, times in manifest.gate.milliseconds_here.items() if "tensorrt" in times}
+    assert timed == {"fp32", "int8", "fp16"}
     assert not any("tensorrt" in reasons for reasons in manifest.gate.failed_here.values())
     assert "does not run correctly on tensorrt" not in done.stderr
 

@@ -15,6 +15,8 @@ from typing import Any
 from common import SITE, TINY, Options, attempt
 
 STEPS = 8
+PRETRAINED = ("differnet", "aand")
+"""Methods with a pretrained backbone."""
 LARGEST_DIFFERENCE = 5e-3
 """Of the first loss, relative: the GPU's float32 convolutions round to TF32 by default."""
 
@@ -24,28 +26,34 @@ def first_steps(options: Options) -> None:
     from edgead.train import train
 
     images, weights = options.images(), options.weights
-    light = ("backbone=squeezenet1_1",)
-    small, steps = (("size=64",), 2) if options.cpu else ((), STEPS)
-    methods: dict[str, tuple[tuple[str, ...], Path | None]] = {
-        "draem": (TINY if options.cpu else (), None),
-        "differnet": ((*light, *small, "hidden=256", "cached_views=8"), weights),
-        "aand": ((*light, "size=65" if options.cpu else "size=129"), weights),
-        "transfusion": (small, None),
-        "drept": (small, None),
+    methods: dict[str, tuple[str, ...]] = {
+        "draem": (),
+        "differnet": ("backbone=squeezenet1_1", "hidden=256", "cached_views=8"),
+        "aand": ("backbone=squeezenet1_1", "size=129"),
+        "transfusion": (),
+        "drept": (),
     }
+    small = {
+        "draem": TINY,
+        "differnet": ("size=128", "hidden=16", "cached_views=4"),
+        "aand": ("size=65",),
+        "transfusion": ("width=8",),
+        "drept": ("size=64", "width=4"),
+    }
+    steps, batch = (2, 2) if options.cpu else (STEPS, 4)
 
     def losses(method: str, device: str, mixed_precision: str) -> list[float]:
-        settings, file = methods[method]
+        settings = (*methods[method], *(small[method] if options.cpu else ()))
         with tempfile.TemporaryDirectory() as folder:
             [run] = train(
                 method,
                 images,
                 preset="nano",
-                settings=(*settings, "batch_size=4", f"steps={steps}"),
+                settings=(*settings, f"batch_size={batch}", f"steps={steps}"),
                 out=Path(folder, "run"),
                 device=device,
                 mixed_precision=mixed_precision,
-                weights=file,
+                weights=weights if method in PRETRAINED else None,
                 workers=0,
             )
             lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -24,6 +23,7 @@ LARGEST_DIFFERENCE = 5e-3
 def first_steps(options: Options) -> None:
     """Compare the losses on the GPU with those on the CPU (same seeds, same examples); then bf16 and fp16."""
     from edgead.train import train
+    from edgead.train.checkpoint import read_metrics
 
     images, weights = options.images(), options.weights
     methods: dict[str, tuple[str, ...]] = {
@@ -37,7 +37,7 @@ def first_steps(options: Options) -> None:
         "draem": TINY,
         "differnet": ("size=128", "hidden=16", "cached_views=4"),
         "aand": ("size=65",),
-        "transfusion": ("width=8",),
+        "transfusion": ("size=32",),
         "drept": ("size=64", "width=4"),
     }
     steps, batch = (2, 2) if options.cpu else (STEPS, 4)
@@ -56,8 +56,7 @@ def first_steps(options: Options) -> None:
                 weights=weights if method in PRETRAINED else None,
                 workers=0,
             )
-            lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line)["total"] for line in lines]
+            return [line["total"] for line in read_metrics(run)]
 
     def compare(method: str) -> dict[str, Any]:
         cpu = losses(method, "cpu", "no")

@@ -100,7 +100,7 @@ def test_messages_refer_to_pages_that_exist() -> None:
     assert all((ROOT / name).exists() for name in named)
 
 
-GROUPS = {"edgead.sources", "edgead.sinks"}
+GROUPS = {"edgead.sources", "edgead.sinks", "edgead.engines"}
 """Entry point groups, which look like modules."""
 
 

@@ -1,11 +1,11 @@
-"""`edgead predict` and `edgead run`: the verbs that decide."""
+"""`edgead predict` and `edgead run`: the verbs that return verdicts."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -14,6 +14,9 @@ from edgead.cli.output import emit, ledger_line, result_line
 from edgead.console import Terminal
 from edgead.errors import INTERRUPTED
 
+if TYPE_CHECKING:
+    from edgead.runtime.ledger import Snapshot
+
 
 @click.command()
 @click.argument("bundle", type=PATH)
@@ -21,14 +24,14 @@ from edgead.errors import INTERRUPTED
 @click.option(
     "--save",
     type=PATH,
-    help="Folder for overlays (heat map and outlined mask) and, where the model has them, reconstructions.",
+    help="Folder for overlays (heat map and mask outline) and, if the model has them, reconstructions.",
 )
 @click.option(
     "--ray",
     metavar="ADDRESS",
     help="Score an archive with Ray on this machine (local) or on a cluster (HOST:PORT); needs --out.",
 )
-@click.option("--out", type=PATH, help="With --ray: Parquet file with a row for each image.")
+@click.option("--out", type=PATH, help="With --ray: Parquet file, one row per image.")
 @force_option
 @decision_options
 @json_option
@@ -44,9 +47,9 @@ def predict(
     batch: int,
     **options: Any,
 ) -> None:
-    """Decide on images, and on folders with their subfolders.
+    """Inspect images, and folders with their subfolders.
 
-    Without --sink, results are printed.
+    Results are printed unless --sink sends them elsewhere.
     """
     if ray is not None or out is not None:
         if ray is None or out is None or save is not None or sinks:
@@ -75,7 +78,7 @@ def predict(
             results.append(result.to_dict())
             step("")
             if not (as_json or sinks):
-                click.echo(result_line(results[-1]))
+                click.echo(result_line(result))
     summary = {"bundle": str(bundle), **ledger.snapshot()}
     if as_json:
         emit({**summary, "left_out": images.left_out, "results": results}, True, "")
@@ -132,7 +135,7 @@ def _predict_archive(
 @click.option(
     "--max-staleness",
     type=float,
-    help="Frames older than this many ms are UNKNOWN; inf: never. [default: cameras 2000 in transit]",
+    help="Frames older than this many ms are UNKNOWN; inf: never. [default: 2000 in transit, live sources]",
 )
 @click.option("--deadline", type=float, help="Decisions later than this many ms after exposure are UNKNOWN.")
 @click.option(
@@ -154,7 +157,7 @@ def _predict_archive(
     type=click.Choice(["report", "unknown"]),
     default="report",
     show_default=True,
-    help="Frames with an aspect ratio that no training image had: report once, or decide UNKNOWN too.",
+    help="Frames with an aspect ratio that no training image had: report it once, or return UNKNOWN.",
 )
 @click.option(
     "--keep-warm",
@@ -174,10 +177,10 @@ def _predict_archive(
 )
 @json_option
 def run(bundle: Path, as_json: bool, **options: Any) -> None:
-    """Decide on every frame of one or several sources.
+    """Inspect every frame of one or more sources.
 
-    Without --sink, results are printed. Ctrl-C or signal TERM end the run within 15 s; captured frames are still
-    decided and written. A second one ends it at once. Signal HUP reloads the bundle.
+    Results are printed unless --sink sends them elsewhere. Ctrl-C or signal TERM ends the run within 15 s, after
+    captured frames are decided and written; a second one ends it at once. Signal HUP reloads the bundle.
     """
     from edgead.runtime.signals import ignore_early
 
@@ -185,13 +188,13 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
     from edgead.runtime.run import run as go
 
     printed = any(sink.endswith(":-") for sink in options["sinks"])
-    show = None if options["sinks"] or as_json else lambda result: click.echo(result_line(result.to_dict()))
+    show = None if options["sinks"] or as_json else lambda result: click.echo(result_line(result))
 
     ended: list[bool] = []
 
-    def finish(summary: dict[str, Any]) -> None:
+    def finish(summary: dict[str, Any]) -> None:  # JSON values, as run ends with
         ended.append(True)
-        text = json.dumps(summary) if as_json else ledger_line(summary)
+        text = json.dumps(summary) if as_json else ledger_line(cast("Snapshot", summary))
         click.echo(text, err=printed or not as_json)
 
     try:
@@ -199,4 +202,4 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
     except KeyboardInterrupt:
         if not ended:
             raise
-        sys.exit(INTERRUPTED)  # everything was decided and written: that is no error
+        sys.exit(INTERRUPTED)  # every captured frame was decided and written: no error

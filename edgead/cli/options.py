@@ -108,7 +108,7 @@ def refuse_given(when: str, *names: str) -> None:
 
 def check_method(run: Path, method: str) -> None:
     """Refuse another method than a run's, where the command line names both."""
-    from edgead.train.checkpoint import load_run_config
+    from edgead.train.run_config import load_run_config
 
     given = click.get_current_context().get_parameter_source("method") is click.core.ParameterSource.COMMANDLINE
     if given and (own := load_run_config(run).method) != method:

@@ -12,9 +12,10 @@ from fractions import Fraction
 from typing import Any
 
 from edgead.errors import ConfigError
-from edgead.train.checkpoint import RunConfig
 from edgead.train.estimate import Estimate
-from edgead.train.method import STEP_SETTINGS, Method, MethodConfig
+from edgead.train.method import Method
+from edgead.train.method_config import STEP_SETTINGS, MethodConfig
+from edgead.train.run_config import RunConfig
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 RESERVE = 0.03

@@ -8,7 +8,9 @@ import inspect
 import textwrap
 from typing import Any
 
-from edgead.train.method import Method, MethodConfig, as_setting, configure, steps_in_epoch
+from edgead.train.configuration import as_setting, configure
+from edgead.train.method import Method
+from edgead.train.method_config import MethodConfig, steps_in_epoch
 from edgead.train.methods import METHODS, get_method
 
 TOLD = ("weights", "published", "training", "protocol", "localises", "needs", "presets")

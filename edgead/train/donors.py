@@ -24,18 +24,11 @@ from edgead.datasets.copies import find_contents
 from edgead.errors import CheckpointError, DataError
 from edgead.files import atomic_file
 from edgead.train import plots
-from edgead.train.checkpoint import (
-    CONFIG,
-    CURVES,
-    WEIGHTS,
-    DonorConfig,
-    RunConfig,
-    load_run_config,
-    load_weights,
-    read_metrics,
-)
+from edgead.train.checkpoint import CURVES, WEIGHTS, load_weights
 from edgead.train.fit import is_main
 from edgead.train.method import Arrays, Donor, Method, Stage, Trainable
+from edgead.train.metrics import read_metrics
+from edgead.train.run_config import CONFIG, DonorConfig, RunConfig, load_run_config
 
 TRANSFERRED, PICTURE = "learned.safetensors", "learned.png"
 
@@ -271,7 +264,7 @@ def pretrain(
             "contents": json.dumps(sorted(contents)),
             "fingerprint": config.fingerprint,
             "images": f"{len(donor.anomalies)} defective, {len(donor.normals)} good",
-            "config": json.dumps(schema.write(run.config)),
+            "config": json.dumps(run.stored_config),
             "seed": str(run.seed),
             "created": run.created,
             "edgead": run.versions["edgead"],

@@ -32,8 +32,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from edgead.console import Console
 from edgead.errors import ConfigError, DeviceError, TrainingError
-from edgead.train.checkpoint import (
-    METRICS,
+from edgead.train.checkpoint import save_weights
+from edgead.train.method import Arrays, Batch, Stage, Trainable
+from edgead.train.metrics import METRICS, trim_metrics
+from edgead.train.training_state import (
     STATE,
     State,
     drop_next_state,
@@ -41,10 +43,7 @@ from edgead.train.checkpoint import (
     load_state,
     restore_optimizer,
     save_next_state,
-    save_weights,
-    trim_metrics,
 )
-from edgead.train.method import Arrays, Batch, Stage, Trainable
 
 SAVE_SECONDS = 60.0
 """Time between two saved states: what a kill can cost."""

@@ -16,11 +16,8 @@ from edgead.datasets import (
 from edgead.errors import DataError
 from edgead.folders import list_images
 from edgead.images import Frame
-from edgead.train.checkpoint import RunConfig
-from edgead.train.method import (
-    Method,
-    TrainingData,
-)
+from edgead.train.method import Method, TrainingData
+from edgead.train.run_config import RunConfig
 
 MOST_TEXTURES = 2000
 """Texture pictures kept in memory: 393 MB at 256×256."""

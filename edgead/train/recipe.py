@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from edgead.console import Console
-from edgead.train.checkpoint import RunConfig
+from edgead.train.configuration import as_setting
 from edgead.train.estimate import Estimate
-from edgead.train.method import Method, as_setting
+from edgead.train.method import Method
+from edgead.train.run_config import RunConfig
 
 PUBLISHED_TEXTURES = "5,640 pictures of the DTD"
 

@@ -19,23 +19,19 @@ from edgead.datasets import (
 from edgead.errors import CheckpointError, DataError, DeviceError, TrainingError
 from edgead.files import new_folder
 from edgead.manifest import sizes_of
-from edgead.train import checkpoint, plots
+from edgead.train import checkpoint, metrics, plots, run_config, training_state
 from edgead.train.budget import scale_run
-from edgead.train.checkpoint import CURVES, DonorConfig, RunConfig
+from edgead.train.checkpoint import CURVES
+from edgead.train.configuration import published_schedule
 from edgead.train.donors import copy_transferred, open_donor, pretrain
 from edgead.train.estimate import NIGHT, Estimate, Work, measure
 from edgead.train.feature_cache import FOLDER, remove_caches
 from edgead.train.fit import fit, is_main
 from edgead.train.foreground import foreground_mask, load_foreground_masks, masks_fingerprint
 from edgead.train.materials import check_visible, draw_some, load_textures, report_skipped
-from edgead.train.method import (
-    Arrays,
-    Donor,
-    Method,
-    TrainingData,
-    published_schedule,
-)
+from edgead.train.method import Arrays, Donor, Method, TrainingData
 from edgead.train.recipe import choose_precisions, departures
+from edgead.train.run_config import DonorConfig, RunConfig
 from edgead.train.split import FEW_IMAGES
 
 SYNTHETIC = "synthetic.png"
@@ -53,7 +49,7 @@ def train_run(
     method = checkpoint.build_method(run)
     if run.budget and not run.published_steps:
         method.config = published_schedule(method)
-    if not (folder / checkpoint.STATE).is_file():  # a saved state holds the backbone too
+    if not (folder / training_state.STATE).is_file():  # a saved state holds the backbone too
         method.load_pretrained(Path(run.weights) if run.weights else None)
     size = run.config.size
     paths = [Path(run.data, name) for name in run.normals]
@@ -123,7 +119,7 @@ def train_run(
             "Bring the right ones back, or train anew."
         )
     data = TrainingData(frames.frames, textures.frames, foreground_masks=part_masks, epoch=run.steps_in_epoch)
-    with checkpoint.sole_trainer(folder) if is_main() else nullcontext():
+    with training_state.sole_trainer(folder) if is_main() else nullcontext():
         if checkpoint.is_finished(folder):
             console.say(f"{folder} was finished by another process.")
         else:
@@ -143,7 +139,7 @@ def _learn_and_train(
     since: float | None,
 ) -> None:
     if is_main():
-        checkpoint.save_run_config(folder, run)  # also of a run that goes on: its data has moved, its rate is another
+        run_config.save_run_config(folder, run)  # also of a run that goes on: its data has moved, its rate is another
     workers = choose_workers(workers)
     if method.takes_donors:
         console.say(method.card.reporting_note if opened else method.card.without_donors)
@@ -155,7 +151,7 @@ def _learn_and_train(
             tuple(len(donor.anomalies) for _, donor in opened if isinstance(donor, Donor)),
             bool(len(data.textures)),
         )
-        position = checkpoint.load_position(folder)
+        position = training_state.load_position(folder)
         estimate = measure(method, work, device, run.precisions, workers, console, position, data.normals, since)
         if run.budget and not run.published_steps:
             run, estimate = scale_run(run, method, estimate, bool(work.defects))
@@ -168,7 +164,7 @@ def _learn_and_train(
         if estimate.device not in run.devices[-1:]:
             run = dataclasses.replace(run, devices=(*run.devices, estimate.device))
         if is_main():
-            checkpoint.save_run_config(folder, run)  # before the first step: a resumed run keeps the precision
+            run_config.save_run_config(folder, run)  # before the first step: a resumed run keeps the precision
         optimise = partial(
             fit, seed=run.seed, device=device, mixed_precision=run.precisions, workers=workers, console=console
         )
@@ -186,7 +182,7 @@ def _learn_and_train(
         optimise(method, method.stages(data), folder)
     if is_main():
         remove_caches(folder)
-        plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
+        plots.draw_curves(metrics.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")
 
 

@@ -12,12 +12,12 @@ from edgead.datasets import Frames, load_frames
 from edgead.errors import ConfigError, DataError
 from edgead.files import atomic_file
 from edgead.images import encode_png
-from edgead.train import checkpoint
-from edgead.train.checkpoint import RunConfig
+from edgead.train import checkpoint, run_config
 from edgead.train.donors import load_transferred
 from edgead.train.foreground import load_foreground_masks
 from edgead.train.materials import load_textures
 from edgead.train.method import Arrays, TrainingData
+from edgead.train.run_config import RunConfig
 
 MOST_FRAMES = 200
 """Good images that anomalies are put on; reading more would only take time."""
@@ -60,7 +60,7 @@ def synthesise(
         CheckpointError: not a run, or one that has not learned from its donors yet.
     """
     run_folder, out, console = Path(run_folder), Path(out), console or Console()
-    run = checkpoint.load_run_config(run_folder)
+    run = run_config.load_run_config(run_folder)
     method = checkpoint.build_method(run)
     transferred = load_transferred(run_folder, run)
     if out.is_dir() and any(out.glob("*.png")):

@@ -23,21 +23,19 @@ from edgead.datasets import (
 from edgead.errors import CheckpointError, ConfigError
 from edgead.images import PixelFormat
 from edgead.text import file_name
-from edgead.train import checkpoint, plots
+from edgead.train import checkpoint, metrics, plots, run_config, training_state
 from edgead.train.budget import read_budget
-from edgead.train.checkpoint import CURVES, RunConfig
+from edgead.train.checkpoint import CURVES
+from edgead.train.configuration import configure, reconfigure
 from edgead.train.donors import find_donors, find_transferred
 from edgead.train.estimate import choose_preset
 from edgead.train.fit import is_main
 from edgead.train.foreground import FOREGROUNDS
-from edgead.train.method import (
-    STEP_SETTINGS,
-    Method,
-    configure,
-    reconfigure,
-)
+from edgead.train.method import Method
+from edgead.train.method_config import STEP_SETTINGS
 from edgead.train.methods import get_method
 from edgead.train.run import choose_workers, relative_names, train_run
+from edgead.train.run_config import RunConfig
 from edgead.train.split import split, split_normals
 
 
@@ -142,8 +140,8 @@ def train(
             )
             if out and category == "all":
                 folder = folder / chosen.name
-                if (folder / checkpoint.CONFIG).exists():  # the same command again goes on where it stopped
-                    stored = checkpoint.load_run_config(folder)
+                if (folder / run_config.CONFIG).exists():  # the same command again goes on where it stopped
+                    stored = run_config.load_run_config(folder)
                     _check_same(
                         stored,
                         folder,
@@ -162,7 +160,7 @@ def train(
                     known |= find_transferred(folder)
                     continue
             if is_main() and any(
-                (folder / name).exists() for name in (checkpoint.CONFIG, checkpoint.STATE, checkpoint.WEIGHTS)
+                (folder / name).exists() for name in (run_config.CONFIG, training_state.STATE, checkpoint.WEIGHTS)
             ):
                 raise ConfigError(f"{folder} holds a run already. Go on with it (--resume), or choose another --out.")
             _report_data(chosen, console)
@@ -224,14 +222,14 @@ def resume(
         ConfigError: a setting that was decided when the run was started, or a finished run.
     """
     folder, console = Path(folder), console or Console()
-    run = checkpoint.load_run_config(folder)
+    run = run_config.load_run_config(folder)
     changed = reconfigure(get_method(run.method), run.config, settings, "resume")
     if checkpoint.is_finished(folder):
         if settings:
             raise ConfigError(f"{folder} is finished already: --set {settings[0]} comes too late. Train anew.")
         console.say(f"{folder} is finished already.")
         if not (folder / CURVES).exists():
-            plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
+            plots.draw_curves(metrics.read_metrics(folder), folder / CURVES)
         return folder
     if data is not None:
         run = dataclasses.replace(run, data=str(open_category(data, _named_in(data, run.category)).root.resolve()))
@@ -270,8 +268,8 @@ def _choose(
 ) -> tuple[str, str]:
     """Return the preset where nobody named one, and why: that of the same command before, or what fits the machine."""
     for category in categories if shared else ():
-        if shared and (shared / category.name / checkpoint.CONFIG).exists():
-            stored = checkpoint.load_run_config(shared / category.name)
+        if shared and (shared / category.name / run_config.CONFIG).exists():
+            stored = run_config.load_run_config(shared / category.name)
             return stored.preset, stored.choice
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return next(iter(method_class.presets)), "several processes train the published one"  # all must choose alike

@@ -11,9 +11,10 @@ import pytest
 from edgead.datasets import load_frames
 from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.export import export
-from edgead.train import checkpoint, resume, train
+from edgead.train import checkpoint, resume, run_config, train
+from edgead.train.configuration import configure
 from edgead.train.foreground import load_foreground_masks, part_of
-from edgead.train.method import Method, TrainingData, configure
+from edgead.train.method import Method, TrainingData
 from edgead.train.methods import get_method
 from edgead.train.synthesise import synthesise
 
@@ -63,7 +64,7 @@ def test_a_run_keeps_its_masks(data: tuple[Path, Path], tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     settings = (*QUICK, "foreground=masks")
     [run] = train("transfusion", good, preset="nano", settings=settings, out=tmp_path / "run", device="cpu")
-    config = checkpoint.load_run_config(run)
+    config = run_config.load_run_config(run)
     assert config.config.foreground == str(masks.resolve())
     assert len(config.masks_fingerprint) == 64
     monkeypatch.chdir(good)
@@ -81,7 +82,7 @@ def test_a_run_keeps_its_masks(data: tuple[Path, Path], tmp_path: Path, monkeypa
     cv2.imwrite(str(masks / "2.png"), np.full((48, 40), 255, np.uint8))
     with pytest.raises(CheckpointError, match=r"masks in .* are not those"):
         resume(run, device="cpu")
-    config = checkpoint.load_run_config(run)
+    config = run_config.load_run_config(run)
     assert len(config.held_out_masks_fingerprint) == 64
     held_out = masks / f"{Path(config.held_out[0]).stem}.png"
     held_out = held_out if held_out.exists() else held_out.with_name(f"{held_out.stem}_mask.png")

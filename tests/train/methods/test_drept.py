@@ -128,8 +128,8 @@ def test_sizes_that_it_takes(size: tuple[int, int]) -> None:
         ({"size": (100, 100)}, r"cannot take 100x100.*multiples of 8(?s:.*)size=96x96"),
         ({"size": (32, 64)}, r"at least 64(?s:.*)size=64x64"),
         ({"size": (256, 272)}, r"from 256 on of 32, from 512 on of 64(?s:.*)size=256x256"),
-        ({"components": 0}, "components must be positive"),
-        ({"shift": -1.0}, "shift cannot be negative"),
+        ({"components": 0}, "components is 0; it must be at least 1"),
+        ({"shift": -1.0}, "shift is -1.0; it must be at least 0"),
         ({"score_window": 4}, "must be odd"),
         ({"seen_opacity": 1.0}, "between 0 and 1"),
         ({"random_extent": 0.0}, "between 0 and 1"),
@@ -478,7 +478,7 @@ def test_defects_that_cannot_be_seen_give_no_examples() -> None:
 
 
 def test_the_share_of_images_without_a_defect_is_logged(tmp_path: Path) -> None:
-    from edgead.train.checkpoint import read_metrics
+    from edgead.train.metrics import read_metrics
 
     torch.manual_seed(0)
     method = Drept(TOY)

@@ -18,8 +18,9 @@ from edgead.export.graph.to_onnx import write_onnx
 from edgead.export.inference import run_reference
 from edgead.export.parity import check_parity
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.train.configuration import configure
 from edgead.train.fit import fit
-from edgead.train.method import TrainingData, configure
+from edgead.train.method import TrainingData
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.diffusion import FIRST, LAST, advance, blend, losses, schedule
 from edgead.train.methods.transfusion.examples import displacement, draw_example, to_frame, to_image, to_rgb

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from fractions import Fraction
-from typing import Any
 
 from edgead.errors import ConfigError
 from edgead.train.estimate import Estimate
@@ -54,7 +53,7 @@ def scale_schedule(config: MethodConfig, epoch: Fraction, share: float, learning
     if share >= 1:
         return config
     names = [name for name in STEP_SETTINGS[1:] if learning and hasattr(config, name)]
-    steps: dict[str, Any] = {name: int(getattr(config, name) * share) for name in names}
+    steps: dict[str, int] = {name: int(getattr(config, name) * share) for name in names}
     steps["steps"] = int(config.total_steps(epoch) * share)
     if min(steps.values()) < FEWEST:
         raise ConfigError("Hardly a step fits into this --budget. Give more time, or a smaller --preset.")

@@ -1,7 +1,7 @@
 """A training run on disk: a folder that is its own checkpoint.
 
 config.json          what is trained, on what, with which seed and versions (`edgead.train.run_config`)
-metrics.jsonl        losses of every step (`edgead.train.metrics`)
+metrics.jsonl        losses of every step (`edgead.train.step_metrics`)
 state.safetensors    where an unfinished run is resumed (`edgead.train.training_state`)
 weights.safetensors  the trained weights; a run that has them is finished
 curves.png           losses over steps

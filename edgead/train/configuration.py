@@ -10,7 +10,7 @@ from edgead import schema
 from edgead.errors import ConfigError, unknown
 from edgead.settings import parse_settings, split_settings
 from edgead.train.method import Method
-from edgead.train.method_config import STEP_SETTINGS, MethodConfig
+from edgead.train.method_config import STEP_SETTINGS, MethodConfig, Setting
 
 
 def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -> MethodConfig:
@@ -61,8 +61,7 @@ def read_config(method: type[Method], values: Any) -> MethodConfig:
     return schema.read(method.Config, values)
 
 
-# Any: settings differ in type; the method's dataclass checks them.
-def read_settings(method: type[Method], settings: Iterable[str]) -> dict[str, Any]:
+def read_settings(method: type[Method], settings: Iterable[str]) -> dict[str, Setting]:
     """Parse ``name=value`` settings by the types of a method's configuration.
 
     Raises:

@@ -27,8 +27,8 @@ from edgead.train import plots
 from edgead.train.checkpoint import CURVES, WEIGHTS, load_weights
 from edgead.train.fit import is_main
 from edgead.train.method import Arrays, Donor, Method, Stage, Trainable
-from edgead.train.metrics import read_metrics
 from edgead.train.run_config import CONFIG, DonorConfig, RunConfig, load_run_config
+from edgead.train.step_metrics import read_metrics
 
 TRANSFERRED, PICTURE = "learned.safetensors", "learned.png"
 

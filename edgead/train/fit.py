@@ -10,7 +10,6 @@ import atexit
 import functools
 import gc
 import importlib
-import json
 import math
 import os
 import re
@@ -21,7 +20,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +32,7 @@ from edgead.console import Console
 from edgead.errors import ConfigError, DeviceError, TrainingError
 from edgead.train.checkpoint import save_weights
 from edgead.train.method import Arrays, Batch, Stage, Trainable
-from edgead.train.metrics import METRICS, trim_metrics
+from edgead.train.step_metrics import METRICS, StepMetrics, trim_metrics
 from edgead.train.training_state import (
     STATE,
     State,
@@ -263,7 +261,7 @@ class StageLoop:
                 due = time.monotonic() - saved_at >= max(save_seconds, self.save_cost / SAVE_SHARE)
                 losses, saving = self.step(step, batch, stop.is_set(), due)
                 if self.accelerator.is_main_process:
-                    metrics.write(json.dumps({"stage": self.stage.name, "step": step + 1, **losses}) + "\n")
+                    metrics.write(StepMetrics(self.stage.name, step + 1, losses).to_line())
                 advance(f"loss {losses['total']:.4f}")
                 if saving:
                     self._save(step + 1)
@@ -351,7 +349,7 @@ class StageLoop:
             raise self._diverged(f"The weights are not finite after step {step}", f"{len(broken)}, first {broken[0]}")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            scaler: dict[str, Any] = {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict()
+            scaler: dict[str, float] = {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict()
             state = State(self.index, step, scaler, self.first_loss)
             save_next_state(self.folder, self.trainable, self.optimizers, state)
         self.save_cost = time.monotonic() - started

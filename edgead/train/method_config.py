@@ -22,6 +22,9 @@ Positive = Annotated[float, Within(0, above=True)]
 NotNegative = Annotated[float, Within(0)]
 Share = Annotated[float, Within(0, 1)]
 
+Setting = bool | int | float | str | tuple[int, ...] | tuple[float, ...]
+"""A setting's value."""
+
 
 @dataclass(frozen=True)
 class MethodConfig:

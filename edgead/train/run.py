@@ -19,7 +19,7 @@ from edgead.datasets import (
 from edgead.errors import CheckpointError, DataError, DeviceError, TrainingError
 from edgead.files import new_folder
 from edgead.manifest import sizes_of
-from edgead.train import checkpoint, metrics, plots, run_config, training_state
+from edgead.train import checkpoint, plots, run_config, step_metrics, training_state
 from edgead.train.budget import scale_run
 from edgead.train.checkpoint import CURVES
 from edgead.train.configuration import published_schedule
@@ -182,7 +182,7 @@ def _learn_and_train(
         optimise(method, method.stages(data), folder)
     if is_main():
         remove_caches(folder)
-        plots.draw_curves(metrics.read_metrics(folder), folder / CURVES)
+        plots.draw_curves(step_metrics.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")
 
 

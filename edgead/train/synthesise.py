@@ -83,7 +83,7 @@ def synthesise(
     for number, example in enumerate(examples):
         paths.append(out / f"{number:04}.png")
         pictures = {"": example["frame"][:, :, :3], "_mask": example["mask"].astype(np.uint8) * 255}
-        if example["frame"].shape[2] == 4:
+        if method.config.reads_depth:
             pictures["_depth"] = example["frame"][:, :, 3]
         for suffix, picture in pictures.items():
             with atomic_file(out / f"{number:04}{suffix}.png") as stream:

@@ -23,7 +23,7 @@ from edgead.datasets import (
 from edgead.errors import CheckpointError, ConfigError
 from edgead.images import PixelFormat
 from edgead.text import file_name
-from edgead.train import checkpoint, metrics, plots, run_config, training_state
+from edgead.train import checkpoint, plots, run_config, step_metrics, training_state
 from edgead.train.budget import read_budget
 from edgead.train.checkpoint import CURVES
 from edgead.train.configuration import configure, reconfigure
@@ -229,7 +229,7 @@ def resume(
             raise ConfigError(f"{folder} is finished already: --set {settings[0]} comes too late. Train anew.")
         console.say(f"{folder} is finished already.")
         if not (folder / CURVES).exists():
-            plots.draw_curves(metrics.read_metrics(folder), folder / CURVES)
+            plots.draw_curves(step_metrics.read_metrics(folder), folder / CURVES)
         return folder
     if data is not None:
         run = dataclasses.replace(run, data=str(open_category(data, _named_in(data, run.category)).root.resolve()))

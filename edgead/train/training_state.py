@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -54,7 +54,7 @@ class State:
 
     stage: Annotated[int, Within(0)]
     step: Annotated[int, Within(0)]
-    scaler: dict[str, Any]
+    scaler: dict[str, float]
     first_loss: float = math.nan
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgead.errors import ConfigError
-from edgead.train import checkpoint, metrics, resume, run_config, train
+from edgead.train import checkpoint, resume, run_config, step_metrics, train
 from edgead.train.budget import RESERVE, fitting_share, read_budget, scale_schedule
 from edgead.train.configuration import configure, published_schedule
 from edgead.train.estimate import Estimate
@@ -78,7 +78,7 @@ def test_a_run_keeps_its_budget_and_goes_on_with_the_steps_that_it_was_given(
     assert steps == int(published * (12 * (1 - RESERVE) - 3) / 4199)
     assert f"trained for {steps} of {published:,} published steps (--budget 12s)" in run.departures
     assert not [words for words in run.departures if words.startswith("steps is")]
-    assert len(metrics.read_metrics(folder)) == steps
+    assert len(step_metrics.read_metrics(folder)) == steps
     (folder / checkpoint.WEIGHTS).unlink()
     resume(folder, device="cpu")
     assert run_config.load_run_config(folder).config.steps == steps

@@ -29,7 +29,7 @@ from edgead.datasets import open_category
 from edgead.errors import CheckpointError, ConfigError, DataError, TrainingError
 from edgead.export import export
 from edgead.files import sha256
-from edgead.train import checkpoint, metrics, resume, run_config, train, training_state
+from edgead.train import checkpoint, resume, run_config, step_metrics, train, training_state
 from edgead.train.donors import TRANSFERRED, find_donors, load_transferred
 from edgead.train.method import Arrays, TrainingData
 from edgead.train.methods.drept.method import Drept
@@ -88,7 +88,7 @@ def test_what_was_learned_is_kept_beside_the_run(transferred: Path, donor: Path)
     assert names == {"metrics.jsonl", "weights.safetensors", "curves.png", "learned.png", TRANSFERRED}
     assert load_file(folder / TRANSFERRED)["colour"].shape == (4, 3, 3)
     assert cv2.imread(str(folder / "learned.png")).shape == (4 * 64, 4 * 64, 3)
-    stages = [entry["stage"] for entry in metrics.read_metrics(folder)]
+    stages = [entry.stage for entry in step_metrics.read_metrics(folder)]
     assert stages == ["remove"] * 3 + ["describe"] * 2
     assert cv2.imread(str(transferred / "synthetic.png")).shape == (2 * 64, 8 * 64, 3)
 
@@ -191,7 +191,7 @@ def test_a_pretraining_that_was_stopped_within_a_stage_goes_on_to_the_same_resul
                 resume(cut, device="cpu", console=Interrupter(stop))
     resume(cut, device="cpu")
     assert weights(cut) == weights(whole)
-    for name in (checkpoint.WEIGHTS, metrics.METRICS, "learned.png"):
+    for name in (checkpoint.WEIGHTS, step_metrics.METRICS, "learned.png"):
         assert (cut / "sources" / "tile" / name).read_bytes() == (whole / "sources" / "tile" / name).read_bytes()
     kept, made = (load_file(run / "sources" / "tile" / TRANSFERRED) for run in (whole, cut))
     assert all(np.array_equal(kept[name], made[name]) for name in kept)
@@ -215,7 +215,7 @@ def test_a_training_that_diverged_goes_on_with_a_lower_rate(parts: Path, donor: 
     kept = run_config.load_run_config(run)
     assert kept.config.learning_rate == 1e-3
     assert kept.changes == ("learning_rate 1e+20 -> 0.001",)
-    assert {line["learning_rate"] for line in metrics.read_metrics(run)} == {1e-3}
+    assert {line.values["learning_rate"] for line in step_metrics.read_metrics(run)} == {1e-3}
     with pytest.raises(ConfigError, match="is finished already: --set learning_rate=1 comes too late"):
         resume(run, settings=("learning_rate=1",))
     assert export(run, out=tmp_path / "x.edgead").manifest.training.changes == kept.changes
@@ -573,7 +573,7 @@ def test_defects_that_cannot_be_seen_stop_training_before_it_begins(
         train("drept", parts, preset="nano", settings=QUICK, donors=given, out=tmp_path / "run")
     with pytest.raises(DataError, match=message):
         resume(tmp_path / "run")
-    assert not (tmp_path / "run" / metrics.METRICS).exists()
+    assert not (tmp_path / "run" / step_metrics.METRICS).exists()
     assert not (tmp_path / "run" / "synthetic.png").exists()
 
 
@@ -624,7 +624,7 @@ def test_two_processes_learn_from_a_source_and_then_from_the_target(parts: Path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("threads 0") == 2, done.stdout
-    stages = [entry["stage"] for entry in metrics.read_metrics(out / "sources" / "tile")]
+    stages = [entry.stage for entry in step_metrics.read_metrics(out / "sources" / "tile")]
     assert stages == ["remove"] * 3 + ["describe"] * 2
-    assert len(metrics.read_metrics(out)) == 2
+    assert len(step_metrics.read_metrics(out)) == 2
     checkpoint.load_method(out)

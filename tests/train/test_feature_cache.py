@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgead.train import feature_cache, metrics
+from edgead.train import feature_cache, step_metrics
 from edgead.train.configuration import configure
 from edgead.train.feature_cache import FOLDER, LARGEST, FeatureCache, fingerprint, pays, remove_caches
 from edgead.train.fit import fit
@@ -113,7 +113,7 @@ def test_aands_teacher_looks_at_each_image_once(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(Distillation, "forward", honest)
         assert all(names == ({"fine", "middle", "coarse"} if cached else {"frames"}) for names in seen)
         assert (folder / f"{FOLDER}-0" / "fine.npy").exists() == cached
-        losses[cached] = [entry["total"] for entry in metrics.read_metrics(folder)]
+        losses[cached] = [entry.values["total"] for entry in step_metrics.read_metrics(folder)]
     assert len(losses[True]) == 8
     assert losses[True] == pytest.approx(losses[False], rel=1e-3)
 

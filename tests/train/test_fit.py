@@ -22,13 +22,14 @@ from torch import Tensor, nn
 
 from edgead.console import Console
 from edgead.errors import CheckpointError, ConfigError, DeviceError, TrainingError
-from edgead.train import checkpoint, metrics, run_config, training_state
+from edgead.train import checkpoint, run_config, step_metrics, training_state
 from edgead.train.configuration import configure
 from edgead.train.fit import fit, make_accelerator
 from edgead.train.method import Stage, TrainingData
 from edgead.train.methods import get_method
 from edgead.train.methods.draem.config import DraemConfig
 from edgead.train.methods.draem.method import Draem
+from edgead.train.step_metrics import StepMetrics
 
 DATA = TrainingData(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
 CONFIG = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
@@ -75,7 +76,7 @@ def run(folder: Path, workers: int = 0) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], list[dict[str, object]]]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    return run(folder), metrics.read_metrics(folder)
+    return run(folder), step_metrics.read_metrics(folder)
 
 
 def assert_same(
@@ -83,7 +84,7 @@ def assert_same(
 ) -> None:
     assert weights.keys() == expected[0].keys()
     assert all(torch.equal(weights[name], expected[0][name]) for name in weights)
-    assert metrics.read_metrics(folder) == expected[1]
+    assert step_metrics.read_metrics(folder) == expected[1]
     assert not (folder / training_state.STATE).exists()
 
 
@@ -119,12 +120,14 @@ def test_workers_do_not_change_the_result(
     assert_same(tmp_path, run(tmp_path, workers=2), undisturbed)
 
 
-def test_metrics_hold_every_step(undisturbed: tuple[dict[str, Tensor], list[dict[str, float]]]) -> None:
+def test_metrics_hold_every_step(undisturbed: tuple[dict[str, Tensor], list[StepMetrics]]) -> None:
     entries = undisturbed[1]
-    assert [entry["step"] for entry in entries] == list(range(1, 9))
+    assert [entry.step for entry in entries] == list(range(1, 9))
     for entry in entries:
-        assert entry["total"] == pytest.approx(entry["l2"] + entry["ssim"] + entry["focal"], rel=1e-5)
-    rates = [entry["learning_rate"] for entry in entries]
+        assert entry.values["total"] == pytest.approx(
+            entry.values["l2"] + entry.values["ssim"] + entry.values["focal"], rel=1e-5
+        )
+    rates = [entry.values["learning_rate"] for entry in entries]
     assert rates == pytest.approx([1e-4] * 7 + [2e-5])  # 0.8·8 = 6.4 and 0.9·8 = 7.2: the second decay comes too late
 
 
@@ -217,7 +220,7 @@ def test_a_training_that_diverges_goes_on_from_where_it_was_good(
     assert saved[0].step == 10
     assert not (tmp_path / training_state.NEXT).exists()
     train(30, 1.0)
-    losses = [entry["total"] for entry in metrics.read_metrics(tmp_path)]
+    losses = [entry.values["total"] for entry in step_metrics.read_metrics(tmp_path)]
     assert len(losses) == 30
     assert max(losses) < 1.5 * losses[0]
 
@@ -278,8 +281,8 @@ def test_two_stages_run_in_order_and_go_on_after_the_first(tmp_path: Path) -> No
 
     method = start()
     fit(method, stages(method), tmp_path / "whole", seed=3, device="cpu")
-    entries = metrics.read_metrics(tmp_path / "whole")
-    assert [(entry["stage"], entry["step"]) for entry in entries] == [("one", n) for n in (1, 2, 3)] + [
+    entries = step_metrics.read_metrics(tmp_path / "whole")
+    assert [(entry.stage, entry.step) for entry in entries] == [("one", n) for n in (1, 2, 3)] + [
         ("two", n) for n in (1, 2, 3, 4)
     ]
     first = start()
@@ -311,7 +314,7 @@ def test_bf16_on_a_cpu_stays_close_to_float32(tmp_path: Path) -> None:
         torch.manual_seed(3)
         method = Draem(CONFIG)
         fit(method, method.stages(DATA), tmp_path / precision, seed=3, device="cpu", mixed_precision=precision)
-        losses[precision] = [entry["total"] for entry in metrics.read_metrics(tmp_path / precision)]
+        losses[precision] = [entry.values["total"] for entry in step_metrics.read_metrics(tmp_path / precision)]
     assert losses["bf16"] != losses["no"]
     assert losses["bf16"] == pytest.approx(losses["no"], rel=0.05)
 
@@ -357,9 +360,9 @@ def test_two_processes_share_each_batch_and_save_together(parts: Path, tmp_path:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("processes 2") == 2
-    entries = metrics.read_metrics(out)
-    assert [entry["step"] for entry in entries] == list(range(1, 13))
-    assert entries[-1]["total"] < entries[0]["total"]
+    entries = step_metrics.read_metrics(out)
+    assert [entry.step for entry in entries] == list(range(1, 13))
+    assert entries[-1].values["total"] < entries[0].values["total"]
     checkpoint.load_method(out)
     assert run_config.load_run_config(out).stage_precisions == {"train": "bf16"}
 
@@ -448,7 +451,7 @@ def test_alternating_optimisers_take_turns(tmp_path: Path) -> None:
     optimizers = {
         name: torch.optim.Adam(by_hand.get_submodule(name).parameters(), lr=0.01) for name in ("judge", "forger")
     }
-    for step, entry in enumerate(metrics.read_metrics(tmp_path)):
+    for step, entry in enumerate(step_metrics.read_metrics(tmp_path)):
         numbers = range(4 * step, 4 * step + 4)
         x = torch.stack(
             [torch.from_numpy(contest.stage(3).sample(np.random.default_rng((5, 0, n)))["x"]) for n in numbers]
@@ -461,8 +464,8 @@ def test_alternating_optimisers_take_turns(tmp_path: Path) -> None:
             optimizer.step()
             total += float(losses[turn].detach())
             assert entry[turn] == pytest.approx(float(losses[turn].detach()), abs=1e-6)
-        assert entry["total"] == pytest.approx(total, abs=1e-6)
-        assert entry["seen"] == pytest.approx(float(losses["seen"]), abs=1e-6)
+        assert entry.values["total"] == pytest.approx(total, abs=1e-6)
+        assert entry.values["seen"] == pytest.approx(float(losses["seen"]), abs=1e-6)
     for name, value in by_hand.state_dict().items():
         assert torch.allclose(value, contest.network.state_dict()[name], atol=1e-6), name
 
@@ -493,6 +496,6 @@ def test_a_stopped_contest_goes_on_to_the_same_result(tmp_path: Path, monkeypatc
     console.say = said.append  # type: ignore[method-assign]
     fit(second, [second.stage(8)], tmp_path / "cut", seed=5, device="cpu", console=console)
     assert said == ["Going on with 'contest' after step 3 of 8"]
-    assert metrics.read_metrics(tmp_path / "cut") == metrics.read_metrics(tmp_path / "whole")
+    assert step_metrics.read_metrics(tmp_path / "cut") == step_metrics.read_metrics(tmp_path / "whole")
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, second.network.state_dict()[name]), name

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from edgead.console import Console
-from edgead.train import checkpoint, estimate, metrics, resume, run_config, train, training_state
+from edgead.train import checkpoint, estimate, resume, run_config, step_metrics, train, training_state
 from edgead.train.configuration import configure
 from edgead.train.estimate import Work, measure
 from edgead.train.fit import fit
@@ -168,7 +168,7 @@ def test_the_precision_of_a_stage_reaches_its_steps(tmp_path: Path) -> None:
             torch.manual_seed(3)
             method, folder = Draem(config), tmp_path / f"{precision}{isinstance(given, str)}"
             fit(method, method.stages(DATA), folder, seed=3, device="cpu", mixed_precision=given)
-            losses[folder.name] = [entry["total"] for entry in metrics.read_metrics(folder)]
+            losses[folder.name] = [entry.values["total"] for entry in step_metrics.read_metrics(folder)]
     assert losses["noTrue"] == losses["noFalse"] != losses["bf16True"] == losses["bf16False"]
 
 

@@ -18,7 +18,7 @@ import torch
 from edgead.console import Console
 from edgead.datasets import open_category
 from edgead.export import export
-from edgead.train import checkpoint, estimate, metrics, resume, run_config, train
+from edgead.train import checkpoint, estimate, resume, run_config, step_metrics, train
 from edgead.train.configuration import configure
 from edgead.train.describe import as_text, describe
 from edgead.train.estimate import NIGHT, Estimate, Work, choose_preset, describe_seconds, measure
@@ -69,7 +69,7 @@ def test_an_epoch_counts_all_good_images_and_the_run_says_what_departs(parts: Pa
     [folder] = train("draem", parts, preset="nano", settings=TWO_EPOCHS, out=tmp_path / "run", console=console)
     run = run_config.load_run_config(folder)
     assert (len(run.normals), len(run.held_out), run.epoch_images) == (10, 2, 12)
-    assert len(metrics.read_metrics(folder)) == 2 * 2  # of 12 images in batches of 8
+    assert len(step_metrics.read_metrics(folder)) == 2 * 2  # of 12 images in batches of 8
     text = "\n".join(console.lines)
     assert "4 steps = 2 epochs of 2; an epoch counts all 12 good images" in text
     for words in ("2 of 12 good images are held out", "procedural textures", "size is 32x32 (published: 256x256)"):
@@ -114,7 +114,7 @@ def test_a_run_from_before_keeps_its_own_number_of_steps(
     assert run_config.load_run_config(tmp_path / "run").steps_in_epoch == Fraction(10, 8)
     console = Recorder()
     resume(tmp_path / "run", console=console)
-    assert len(metrics.read_metrics(tmp_path / "run")) == 3  # ceil(2 · 10 / 8)
+    assert len(step_metrics.read_metrics(tmp_path / "run")) == 3  # ceil(2 · 10 / 8)
     assert "an epoch counts the 10 that it trains on" in "\n".join(console.lines)
 
 
@@ -139,11 +139,11 @@ def test_the_bundle_holds_what_departs(parts: Path, tmp_path: Path) -> None:
 
 def test_methods_tell_the_published_steps() -> None:
     for entry in describe():
-        published = entry["schedules"]["paper"]
-        assert published["steps_for_200_images"] > 0
-        assert f"{published['steps_for_200_images']:,} steps" in as_text(entry, settings=False)
-    [draem] = [entry for entry in describe() if entry["name"] == "draem"]
-    assert draem["schedules"]["paper"]["steps_for_200_images"] == 700 * 25
+        published = entry.schedules["paper"]
+        assert published.steps > 0
+        assert f"{published.steps:,} steps" in as_text(entry, settings=False)
+    [draem] = [entry for entry in describe() if entry.name == "draem"]
+    assert draem.schedules["paper"].steps == 700 * 25
     assert "700 epochs of 25" in as_text(draem, settings=False)
 
 

@@ -305,16 +305,16 @@ def test_settings_at_export(name: str) -> None:
 
 
 def test_every_method_is_described_and_each_of_its_settings_has_a_meaning_and_can_be_set_as_shown() -> None:
-    assert [entry["name"] for entry in describe()] == list(METHODS)
+    assert [entry.name for entry in describe()] == list(METHODS)
     for entry in describe():
-        kind = get_method(entry["name"])
-        assert list(entry["settings"]) == [field.name for field in dataclasses.fields(kind.Config)]
-        for setting in entry["settings"].values():
-            assert setting["meaning"][-1] in ".…"
-            assert set(setting["presets"]) == set(kind.presets)
+        kind = get_method(entry.name)
+        assert list(entry.settings) == [field.name for field in dataclasses.fields(kind.Config)]
+        for setting in entry.settings.values():
+            assert setting.meaning[-1] in ".…"
+            assert set(setting.presets) == set(kind.presets)
         lines = [line.strip() for line in as_text(entry, settings=True).splitlines()]
-        for name, setting in entry["settings"].items():
+        for name, setting in entry.settings.items():
             (line,) = (line for line in lines if line.startswith(f"{name} = "))
             shown = line.partition(" = ")[2].partition(" (")[0]
             read = configure(kind, "paper", [f"{name}={shown.strip(chr(34))}"])
-            assert as_setting(name, getattr(read, name)) == shown == as_setting(name, setting["presets"]["paper"])
+            assert as_setting(name, getattr(read, name)) == shown == as_setting(name, setting.presets["paper"])

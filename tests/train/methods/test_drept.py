@@ -478,7 +478,7 @@ def test_defects_that_cannot_be_seen_give_no_examples() -> None:
 
 
 def test_the_share_of_images_without_a_defect_is_logged(tmp_path: Path) -> None:
-    from edgead.train.metrics import read_metrics
+    from edgead.train.step_metrics import read_metrics
 
     torch.manual_seed(0)
     method = Drept(TOY)
@@ -487,8 +487,8 @@ def test_the_share_of_images_without_a_defect_is_logged(tmp_path: Path) -> None:
     method = Drept(config)
     fit(method, method.stages(data), tmp_path, seed=0, device="cpu")
     for entry in read_metrics(tmp_path):
-        assert entry["empty"] == 1
-        assert entry["total"] == entry["segmentation"]
+        assert entry.values["empty"] == 1
+        assert entry.values["total"] == entry.values["segmentation"]
 
 
 @pytest.mark.parametrize("window", [1, 5])

@@ -52,7 +52,7 @@ def find_runs(root: Path, method: str, finished: bool, category: str | None = No
 
 
 def save_weights(folder: Path, trainable: Trainable) -> None:
-    """Write the final weights; the state that was needed to go on is removed.
+    """Write the final weights; the state for resuming is removed.
 
     Their hash goes into the run's configuration first: a finished run has both.
     """
@@ -79,7 +79,9 @@ def load_method(folder: Path, settings: Iterable[str] = ()) -> tuple[RunConfig, 
     run = load_run_config(folder)
     run = dataclasses.replace(run, config=reconfigure(get_method(run.method), run.config, settings, "export"))
     if not is_finished(folder):
-        raise CheckpointError(f"The run in {folder} is not finished. Go on with:  edgead train --resume --out {folder}")
+        raise CheckpointError(
+            f"The run in {folder} is not finished. Resume with:  edgead train --resume --out {folder}"
+        )
     method = build_method(run)
     load_weights(method.network, folder, run.weights_sha256)
     return run, method
@@ -102,7 +104,7 @@ def load_weights(network: torch.nn.Module, folder: Path, sha256: str | None = No
         if sha256 not in (None, hashlib.sha256(content).hexdigest()):
             raise CheckpointError(
                 f"{path} is damaged, or another run's: its SHA-256 is not the one in {CONFIG}.\n"
-                "Bring the right file back, or train again."
+                "Restore the right file, or train again."
             )
         network.load_state_dict(load(content))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -2,7 +2,7 @@
 
 What a run learned from each lies in ``RUN/sources/NAME``, beside the files of that training:
 
-learned.safetensors  what the method needs of it; small, and any other run of the method can take it up (--donor)
+learned.safetensors  what the method needs of it; small, and any other run of the method can use it (--donor)
 learned.png          the same, to look at
 """
 
@@ -62,8 +62,8 @@ def find_donors(
             if done != parts:
                 raise DataError(
                     f"The run in {path} has learned from {len(done)} of its {len(parts)} donors.\n"
-                    f"Go on with it first:  edgead train --resume --out {path}\n"
-                    f"Or take up what is there: --donor {done[0]}"
+                    f"Resume it first:  edgead train --resume --out {path}\n"
+                    f"Or use what is there: --donor {done[0]}"
                 )
             found += [_transferred_donor(part, method, target) for part in parts]
         else:
@@ -157,14 +157,14 @@ def _read_facts(path: Path, method: str) -> dict[str, str]:
         with safe_open(path, framework="numpy") as file:
             facts: dict[str, str] = file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} does not hold what was learned from a donor: {error}") from error
+        raise CheckpointError(f"{path} does not hold defects transferred from a donor: {error}") from error
     try:
         for name in ("paths", "contents"):
             schema.read(list[str], json.loads(facts.get(name, "[]")))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} does not hold what was learned from a donor: '{name}' is no list.") from error
+        raise CheckpointError(f"{path} does not hold defects transferred from a donor: '{name}' is no list.") from error
     if absent := {"method", "source", "root", "paths", "fingerprint"} - set(facts):
-        raise CheckpointError(f"{path} does not hold what was learned from a donor: no {', '.join(sorted(absent))}.")
+        raise CheckpointError(f"{path} does not hold defects transferred from a donor: no {', '.join(sorted(absent))}.")
     if facts["method"] != method:
         raise CheckpointError(f"{path} was learned by {facts['method']}, not by {method}; leave it out.")
     if (name := facts["source"]) in ("", "..") or Path(name).name != name:  # it becomes a folder's name
@@ -188,7 +188,9 @@ def open_donor(
         _check(config, fingerprint, run_folder)
         return dataclasses.replace(config, fingerprint=fingerprint), load_file(file)
     if not config.normals:
-        raise CheckpointError(f"What was learned from '{config.name}' is gone: {file}\nBring it back, or train anew.")
+        raise CheckpointError(
+            f"The defects transferred from '{config.name}' are missing: {file}\nRestore the file, or start a new run."
+        )
     size = run.config.size
     kinds = []
     for names, what in ((config.normals, "good"), (config.anomalies, "defective")):
@@ -211,17 +213,17 @@ def _check(config: DonorConfig, fingerprint: str, run_folder: Path) -> None:
     if config.fingerprint not in ("", fingerprint):
         raise CheckpointError(
             f"The donor '{config.name}' ({config.path}) is not what {run_folder} was started with.\n"
-            "Bring the right images or file back, or train anew."
+            "Restore the right images or file, or start a new run."
         )
 
 
 def copy_transferred(config: DonorConfig, run_folder: Path, console: Console) -> None:
-    """Copy what another run has learned from a donor into this one, which needs it no longer then."""
+    """Copy the defects that another run transferred from a donor into this one, which then no longer needs it."""
     path = run_folder / "sources" / config.name / TRANSFERRED
     if not config.normals and not path.is_file():
         with atomic_file(path) as stream:
             stream.write(Path(config.path).read_bytes())
-        console.say(f"Taken up: what was learned from '{config.name}' in {config.path}")
+        console.say(f"Copied: defects transferred from '{config.name}' in {config.path}")
 
 
 def pretrain(
@@ -233,7 +235,7 @@ def pretrain(
     train: Callable[[Trainable, list[Stage], Path], None],
     console: Console,
 ) -> Arrays:
-    """Learn from a donor, or go on with that, write what was learned, and return it.
+    """Transfer the defects of a donor, resumed where it was stopped; write and return them.
 
     Args:
         method: that learns.
@@ -293,7 +295,7 @@ def load_transferred(run_folder: Path, run: RunConfig) -> tuple[Arrays, ...]:
         if not path.is_file():
             raise CheckpointError(
                 f"The run in {run_folder} has not learned from its donor '{config.name}' yet.\n"
-                f"Go on with:  edgead train --resume --out {run_folder}"
+                f"Resume with:  edgead train --resume --out {run_folder}"
             )
         _check(config, _read_facts(path, run.method)["fingerprint"], run_folder)
         transferred.append(load_file(path))

@@ -178,7 +178,7 @@ def measure(
         device, workers: see `edgead.train.fit.fit`.
         mixed_precision: the same; with ``"auto"`` each stage is measured in float32 and in bfloat16.
         console: shows what is done.
-        done: number of the stage where a stopped training goes on, and its steps that are done.
+        done: number of the stage where a stopped training is resumed, and its steps that are done.
         pictures: ``[N, H, W, C] uint8``, some of the good images; noise where None.
         since: of `time.monotonic`, when the training was asked for; now where None.
     """

@@ -29,7 +29,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch.utils.data import DataLoader, Dataset
 
 from edgead.console import Console
-from edgead.errors import ConfigError, DeviceError, TrainingError
+from edgead.errors import ConfigError, DeviceError, TrainingError, unknown
 from edgead.train.checkpoint import save_weights
 from edgead.train.method import Arrays, Batch, Stage, Trainable
 from edgead.train.step_metrics import METRICS, StepMetrics, trim_metrics
@@ -66,7 +66,7 @@ def fit(
     console: Console | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> None:
-    """Run stages to the end and write the network's weights; go on where `folder` holds a saved state.
+    """Run stages to the end and write the network's weights; resume where `folder` holds a saved state.
 
     Args:
         trainable: its network is trained in place.
@@ -92,10 +92,10 @@ def fit(
     saved, console = load_state(folder, trainable), console or Console()
     if saved:
         stage = stages[saved[0].stage]
-        console.say(f"Going on with '{stage.name}' after step {saved[0].step} of {stage.steps}")
+        console.say(f"Resuming '{stage.name}' after step {saved[0].step} of {stage.steps}")
         trim_metrics(folder, [stage.name for stage in stages], saved[0])
     elif (folder / METRICS).exists():
-        console.say(f"No state had been saved yet: '{stages[0].name}' begins anew")
+        console.say(f"No saved state: '{stages[0].name}' starts from its first step")
         (folder / METRICS).unlink(missing_ok=True)
     for index, stage in enumerate(stages):
         # Channels-last convolutions are about 1.4 times faster on a CPU and fit tensor cores. Of a stage that is done,
@@ -130,15 +130,15 @@ def make_accelerator(device: str, mixed_precision: str | Mapping[str, str], alte
     still needs.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ConfigError(f"There is no device '{device}'; give auto, cpu, cuda or cuda:N.")
+        raise ConfigError(unknown("device", device, ("auto", "cpu", "cuda", "cuda:N")))
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1 and device.startswith("cuda:"):
         raise ConfigError(f"Several processes take a GPU each: --device cuda, not {device}.")
     if device.startswith("cuda"):
         index = int(device.partition(":")[2] or 0)
-        if index >= torch.cuda.device_count():
+        if index >= (found := torch.cuda.device_count()):
             raise DeviceError(
-                f"There is no {device}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here.\n"
+                f"{device} does not exist: torch {torch.__version__} sees {found} CUDA devices here.\n"
                 "Use --device cpu, or install a torch build with CUDA and check nvidia-smi."
             )
         if processes == 1:

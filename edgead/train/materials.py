@@ -72,7 +72,9 @@ def check_visible(method: Method, data: TrainingData, run: RunConfig, folder: Pa
         if share < FEWEST_VISIBLE:
             raise DataError(f"Only {said}: there is nothing to learn.\n{method.card.visibility_hint}")
         if share < FEW_VISIBLE:
-            console.say(f"Warning: only {said}; to training the others are good ones.\n{method.card.visibility_hint}")
+            console.say(
+                f"Warning: only {said}; training takes the others for good images.\n{method.card.visibility_hint}"
+            )
 
 
 def draw_some(method: Method, data: TrainingData, seed: int) -> list[tuple[Frame, NDArray[np.bool_]]]:

@@ -1,6 +1,6 @@
 """The contract between a published method and everything else.
 
-A method is one file in `edgead.train.methods`: a frozen configuration, a network, how it is trained (`stages`) and
+A method is one folder in `edgead.train.methods`: a frozen configuration, a network, how it is trained (`stages`) and
 the graph it becomes (`reference_model`). The loop, the export and the runtime know nothing else about it.
 """
 
@@ -50,7 +50,7 @@ class Stage:
         alternating: names of submodules that take turns in every step, each with an optimiser of its own over its own
             parameters; ``forward(batch, name)`` then returns what this one minimises, against the others' latest
             weights. Where empty, one optimiser trains the whole module.
-        rate: name of the setting that is the optimiser's step size, for what is said where training diverges.
+        rate: name of the setting that is the optimiser's step size, for the error where training diverges.
         in_halves: the loss treats the halves of a batch differently: no process may get an odd share.
     """
 
@@ -118,7 +118,7 @@ class TrainingData:
 
 @dataclass(frozen=True, eq=False)
 class Pretraining:
-    """What a method learns from a donor before its own training, in files that other runs can take up.
+    """What a method learns from a donor before its own training, in files that other runs can use.
 
     Attributes:
         network, stages: trained as a method's own are.
@@ -207,7 +207,7 @@ class Method(ABC):
     export_settings: ClassVar[tuple[str, ...]] = ()
     """Configuration values that the weights do not depend on: they may be changed when a run is exported."""
     resume_settings: ClassVar[tuple[str, ...]] = ("learning_rate",)
-    """The optimisers' step sizes: they may be changed when a stopped run goes on."""
+    """The optimisers' step sizes: they may be changed when a stopped run is resumed."""
     takes_donors: ClassVar[bool] = False
     """Whether real defects of other products can be transferred (--donor); then `pretraining` is implemented."""
     takes_textures: ClassVar[bool] = True
@@ -256,7 +256,7 @@ class Method(ABC):
         return self.Config()
 
     def departures(self) -> list[str]:
-        """Say in a few words each what of the published training is done otherwise whatever the configuration says."""
+        """Describe in a few words each how training always differs from the published one."""
         return []
 
     @abstractmethod

@@ -59,7 +59,7 @@ def train_run(
         for path, (near, far) in odd.items():
             console.say(
                 f"Warning: the depth of {path} is {near:g} to {far:g}, far from that of the others, and makes the "
-                "range wider. Is it in the same unit? If not, take it out and train anew."
+                "range wider. Is it in the same unit? If not, remove it and start a new run."
             )
         run = dataclasses.replace(run, depth_range=(low, high))
     frames = load_frames(paths, size, run.pixels, console.track("reading images"))
@@ -73,7 +73,7 @@ def train_run(
         console.say(f"Warning: only {len(frames.frames)} good images to train on; {FEW_IMAGES} or more are advisable.")
     if run.bit_depth == 16 and frames.frames[..., :3].max() < 16:
         console.say(
-            "Warning: the images are almost black. If they hold 10 or 12 bits in 16, say --bit-depth 10 (or 12)."
+            "Warning: the images are almost black. If they hold 10 or 12 bits in 16, add --bit-depth 10 (or 12)."
         )
     textures = load_textures(run, console)
     opened = [open_donor(donor, folder, run, console) for donor in run.donors]
@@ -111,12 +111,12 @@ def train_run(
     elif run.masks_fingerprint != masks_fingerprint(part_masks) or not run.fits_held_out_masks(held_out_masks):
         raise CheckpointError(
             f"The masks in {run.config.foreground} are not those that {folder} was started with.\n"
-            "Bring the right ones back, or train anew."
+            "Restore the right ones, or start a new run."
         )
     elif run.textures_fingerprint not in ("", textures.fingerprint):
         raise CheckpointError(
             f"The textures in {run.textures} are not those that {folder} was started with.\n"
-            "Bring the right ones back, or train anew."
+            "Restore the right ones, or start a new run."
         )
     data = TrainingData(frames.frames, textures.frames, foreground_masks=part_masks, epoch=run.steps_in_epoch)
     with training_state.sole_trainer(folder) if is_main() else nullcontext():
@@ -139,12 +139,12 @@ def _learn_and_train(
     since: float | None,
 ) -> None:
     if is_main():
-        run_config.save_run_config(folder, run)  # also of a run that goes on: its data has moved, its rate is another
+        run_config.save_run_config(folder, run)  # also of a resumed run: data that moved, a new learning rate
     workers = choose_workers(workers)
     if method.takes_donors:
         console.say(method.card.reporting_note if opened else method.card.without_donors)
     _introduce(run, method, console)
-    with _telling_how_to_go_on(run, folder, console):
+    with _telling_how_to_resume(run, folder, console):
         work = Work(
             len(data.normals),
             run.steps_in_epoch,
@@ -210,16 +210,16 @@ def _remedy(run: RunConfig, method: Method, estimate: Estimate) -> str:
 
 
 @contextmanager
-def _telling_how_to_go_on(run: RunConfig, folder: Path, console: Console) -> Iterator[None]:
-    """Say with whatever ends a training how it goes on."""
+def _telling_how_to_resume(run: RunConfig, folder: Path, console: Console) -> Iterator[None]:
+    """Say how to resume a training, whatever ended it."""
     go_on = f"edgead train --resume --out {folder}"
     try:
         yield
     except KeyboardInterrupt:
-        console.say(f"Stopped. Go on with:  {go_on}")
+        console.say(f"Stopped. Resume with:  {go_on}")
         raise
     except OSError:
-        console.say(f"Stopped by an error. When it is mended, go on with:  {go_on}")
+        console.say(f"Stopped by an error. When it is fixed, resume with:  {go_on}")
         raise
     except (RuntimeError, MemoryError) as error:
         if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
@@ -227,12 +227,12 @@ def _telling_how_to_go_on(run: RunConfig, folder: Path, console: Console) -> Ite
         sides = "x".join(map(str, run.config.size))
         raise DeviceError(
             f"Out of memory while training with batch_size {run.config.batch_size} at {sides}.\n"
-            "Train anew with a smaller one (--set batch_size=…, --set size=…) or a smaller --preset.\n"
-            f"If something else took the memory, go on with:  {go_on}"
+            "Start a new run with a smaller one (--set batch_size=…, --set size=…) or a smaller --preset.\n"
+            f"If another program used the memory, resume with:  {go_on}"
         ) from error
     except TrainingError as error:
         raise TrainingError(
-            f"{error}\nGo on with a lower one:  {go_on} --set {error.setting}=…", error.setting
+            f"{error}\nResume with a lower one:  {go_on} --set {error.setting}=…", error.setting
         ) from error
 
 
@@ -241,6 +241,6 @@ def relative_names(paths: Sequence[Path], root: Path) -> list[str]:
 
 
 def choose_workers(wanted: int | None) -> int:
-    """Return how many processes prepare examples; by the machine where nobody says."""
+    """Return how many processes prepare examples; chosen by the machine where None."""
     cores = os.cpu_count() or 1
     return wanted if wanted is not None else 0 if cores <= 2 else min(8, cores - 1)

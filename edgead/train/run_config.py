@@ -30,7 +30,7 @@ class DonorConfig:
         name: of the product; its folder below ``RUN/sources``.
         path: folder of its images, or the file with what another run has learned from it.
         root: folder of its images.
-        normals, anomalies: file names relative to `root`; empty where what was learned is taken up.
+        normals, anomalies: file names relative to `root`; empty where another run's transferred defects are used.
         fingerprint: SHA-256 over good and over defective images.
     """
 
@@ -67,12 +67,12 @@ class RunConfig:
         epoch_images: good images that an epoch of the schedule counts: all of them, as published, those held out too.
             0 in runs of before it was kept, which counted the images trained on alone.
         devices: what it was trained on, in order.
-        departures: what of the published training is done otherwise, in words, when it was started.
-        choice: why this preset was taken, where nobody named one.
+        departures: how the training differs from the published one, in words, as it was started.
+        choice: why this preset was chosen, where none was named.
         stage_precisions: stage's name ↦ ``"no"`` or ``"bf16"``, as chosen at the start for the precision ``"auto"``.
         budget: time that the training was given, as ``30m``; None where its schedule was not scaled to any.
         published_steps: optimiser steps of the schedule that was scaled to the budget, once that was done.
-        changes: settings that were changed when a stopped run went on, as ``NAME BEFORE -> AFTER``; which step had
+        changes: settings that were changed when a stopped run was resumed, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
         weights_sha256: of the finished run's weights; None in runs of before it was kept.
         image_sizes: of the training images; None in runs of before they were kept.

@@ -92,9 +92,7 @@ def train(
     if out is None and "RANK" in os.environ:
         raise ConfigError("Several processes need one folder to share; name it with --out DIR.")
     method_class = get_method(method)
-    configure(
-        method_class, preset or next(iter(method_class.presets)), settings
-    )  # what is wrong with it is said at once
+    configure(method_class, preset or next(iter(method_class.presets)), settings)  # errors are reported before any work
     if budget is not None:
         read_budget(budget)
         if named := {setting.partition("=")[0] for setting in settings} & {"epochs", *STEP_SETTINGS}:
@@ -140,7 +138,7 @@ def train(
             )
             if out and category == "all":
                 folder = folder / chosen.name
-                if (folder / run_config.CONFIG).exists():  # the same command again goes on where it stopped
+                if (folder / run_config.CONFIG).exists():  # the same command resumes where it stopped
                     stored = run_config.load_run_config(folder)
                     _check_same(
                         stored,
@@ -162,7 +160,7 @@ def train(
             if is_main() and any(
                 (folder / name).exists() for name in (run_config.CONFIG, training_state.STATE, checkpoint.WEIGHTS)
             ):
-                raise ConfigError(f"{folder} holds a run already. Go on with it (--resume), or choose another --out.")
+                raise ConfigError(f"{folder} holds a run already. Resume it (--resume), or choose another --out.")
             _report_data(chosen, console)
             parted = split(chosen, holdout, seed, PixelFormat(bit_depth), console)
             run = RunConfig(
@@ -208,7 +206,7 @@ def resume(
     workers: int | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Go on with a run that was stopped; on a CPU the result is that of a run that was never stopped.
+    """Resume a stopped run; on a CPU the result is that of a run that was never stopped.
 
     Args:
         folder: of the run.
@@ -219,14 +217,14 @@ def resume(
 
     Raises:
         CheckpointError: not a run, or the training images have changed since.
-        ConfigError: a setting that was decided when the run was started, or a finished run.
+        ConfigError: a setting that was fixed when the run was started, or a finished run.
     """
     folder, console = Path(folder), console or Console()
     run = run_config.load_run_config(folder)
     changed = reconfigure(get_method(run.method), run.config, settings, "resume")
     if checkpoint.is_finished(folder):
         if settings:
-            raise ConfigError(f"{folder} is finished already: --set {settings[0]} comes too late. Train anew.")
+            raise ConfigError(f"{folder} is finished: --set {settings[0]} has no effect. Start a new run.")
         console.say(f"{folder} is finished already.")
         if not (folder / CURVES).exists():
             plots.draw_curves(step_metrics.read_metrics(folder), folder / CURVES)
@@ -250,7 +248,7 @@ def _report_data(category: Category, console: Console) -> None:
         console.say(f"Warning: {problem}")
     if problems:
         more = f" ({len(problems) - 5} more such problems)" if len(problems) > 5 else ""
-        console.say(f"Training goes on without labelled images; edgead benchmark would refuse these.{more}")
+        console.say(f"Training does not use labelled images; edgead benchmark would refuse these.{more}")
 
 
 def _choose(
@@ -295,14 +293,14 @@ def _choose(
 def _naming_the_rest(
     categories: Sequence[Category], trained: Sequence[Path], out: str | Path | None, console: Console
 ) -> Iterator[None]:
-    """Name the categories that a stopped command has not begun with: its run says how it goes on itself."""
+    """Name the categories that a stopped command has not started; the run itself says how to resume it."""
     try:
         yield
     except KeyboardInterrupt:
         rest = [category.name for category in categories[len(trained) + 1 :]]
         if rest:
-            how = "the same command again goes on and trains them" if out else "train each with --category NAME"
-            console.say(f"Not begun: {', '.join(rest)}; {how}.")
+            how = "repeat the command to resume and train them" if out else "train each with --category NAME"
+            console.say(f"Not started: {', '.join(rest)}; {how}.")
         raise
 
 
@@ -311,8 +309,9 @@ def _absolute(path: str | Path | None) -> str | None:
 
 
 def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
-    """Refuse to go on with a run that another command has started; of donors, only whether it has any."""
-    changed = {change.partition(" ")[0] for change in stored.changes}  # when it went on; the command does not say it
+    """Refuse to resume a run that another command has started; of donors, only whether it has any."""
+    # What was changed when it was resumed is not in the command.
+    changed = {change.partition(" ")[0] for change in stored.changes}
     changed |= {"epochs", *STEP_SETTINGS} if stored.budget else set()  # the budget decided those
     kept = {name: value for name, value in vars(stored.config).items() if name in changed}
     given |= {"donors": bool(given["donors"]), "config": given["config"].replaced(**kept)}
@@ -321,7 +320,7 @@ def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
     if differing:
         raise ConfigError(
             f"{folder} holds a run with another {', '.join(differing)}.\n"
-            f"Go on with it (edgead train --resume --out {folder}), or choose another --out."
+            f"Resume it (edgead train --resume --out {folder}), or choose another --out."
         )
 
 
@@ -337,7 +336,7 @@ def find_unfinished(method: str, root: Path = Path("runs/train")) -> Path:
     """
     found = checkpoint.find_runs(root, method, finished=False)
     if not found:
-        raise CheckpointError(f"There is no unfinished run of {method} in {root}. Name it with --out DIR.")
+        raise CheckpointError(f"No unfinished run of {method} in {root}. Name its folder with --out DIR.")
     return found[0]
 
 

@@ -105,7 +105,7 @@ def load_state(folder: Path, trainable: Trainable) -> tuple[State, dict[str, Ten
         trainable.network.load_state_dict(network)
     except (OSError, SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path} cannot be resumed from: {error}\nBring it back, or delete it: what was trained then begins anew."
+            f"{path} cannot be resumed from: {error}\nRestore it, or delete it to start this training again."
         ) from error
     rest = {name.removeprefix("optimizer/"): value for name, value in tensors.items() if name[0] == "o"}
     return state, rest

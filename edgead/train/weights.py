@@ -37,7 +37,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         _refuse_compressed(path)
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"There is no file {path}.") from error
+        raise CheckpointError(f"{path} does not exist.") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, error)) from error
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:

@@ -102,7 +102,7 @@ def test_other_targets_take_it_up(transferred: Path, donor: Path, parts: Path, t
     [run] = train("drept", parts, settings=QUICK, preset="nano", donors=[path], out=tmp_path / "run", console=recorder)
     assert weights(run) == weights(transferred)
     assert {path.name for path in (run / "sources" / "tile").iterdir()} == {TRANSFERRED}
-    assert any(line.startswith("Taken up") for line in recorder.lines)
+    assert any(line.startswith("Copied: ") for line in recorder.lines)
     assert not any(line.startswith("Learning") for line in recorder.lines)
     [recorded] = run_config.load_run_config(run).donors
     assert recorded.fingerprint == run_config.load_run_config(transferred).donors[0].fingerprint
@@ -149,7 +149,7 @@ def test_whoever_stops_a_run_hears_how_to_go_on(parts: Path, donor: Path, tmp_pa
     stopper = Stopper("remove")
     with pytest.raises(KeyboardInterrupt):
         train("drept", parts, preset="nano", settings=QUICK, donors=[donor], out=tmp_path / "run", console=stopper)
-    assert stopper.lines[-1] == f"Stopped. Go on with:  edgead train --resume --out {tmp_path / 'run'}"
+    assert stopper.lines[-1] == f"Stopped. Resume with:  edgead train --resume --out {tmp_path / 'run'}"
     assert checkpoint.is_finished(resume(tmp_path / "run", device="cpu"))
 
 
@@ -211,12 +211,12 @@ def test_a_training_that_diverged_goes_on_with_a_lower_rate(parts: Path, donor: 
     recorder = Recorder()
     resume(run, settings=("learning_rate=1e-3",), device="cpu", console=recorder)
     assert recorder.lines[0] == "Changed: learning_rate 1e+20 -> 0.001"
-    assert "No state had been saved yet: 'remove' begins anew" in recorder.lines
+    assert "No saved state: 'remove' starts from its first step" in recorder.lines
     kept = run_config.load_run_config(run)
     assert kept.config.learning_rate == 1e-3
     assert kept.changes == ("learning_rate 1e+20 -> 0.001",)
     assert {line.values["learning_rate"] for line in step_metrics.read_metrics(run)} == {1e-3}
-    with pytest.raises(ConfigError, match="is finished already: --set learning_rate=1 comes too late"):
+    with pytest.raises(ConfigError, match="is finished: --set learning_rate=1 has no effect"):
         resume(run, settings=("learning_rate=1",))
     assert export(run, out=tmp_path / "x.edgead").manifest.training.changes == kept.changes
 
@@ -277,7 +277,7 @@ def test_categories_share_what_they_learned(parts: Path, donor: Path, tmp_path: 
     )
     assert [run.name for run in runs] == ["one", "two"]
     assert sum(line.startswith("Learning from 'tile'") for line in recorder.lines) == 1
-    assert sum(line.startswith("Taken up") for line in recorder.lines) == 1
+    assert sum(line.startswith("Copied: ") for line in recorder.lines) == 1
 
 
 @pytest.mark.parametrize("stage", ["remove", "segment", ""])
@@ -298,7 +298,7 @@ def test_categories_share_what_they_learned_after_a_stop(parts: Path, donor: Pat
     said = stopper.lines + recorder.lines
     assert all(checkpoint.is_finished(run) for run in runs)
     assert sum(line.startswith("Learning from 'tile'") for line in recorder.lines) == (stage == "remove")
-    assert sum(line.startswith("Taken up") and str(runs[0]) in line for line in said) == 1
+    assert sum(line.startswith("Copied: ") and str(runs[0]) in line for line in said) == 1
 
 
 def test_sources_that_cannot_be_used(
@@ -334,9 +334,9 @@ def test_sources_that_cannot_be_used(
         attempt(trained)
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"not tensors")
-    with pytest.raises(CheckpointError, match="does not hold what was learned"):
+    with pytest.raises(CheckpointError, match="does not hold defects transferred"):
         attempt(damaged)
-    with pytest.raises(CheckpointError, match="does not hold what was learned"):
+    with pytest.raises(CheckpointError, match="does not hold defects transferred"):
         attempt(trained / checkpoint.WEIGHTS)
     assert not (tmp_path / "run").exists()
     shutil.copytree(donor, tmp_path / "broken")
@@ -362,7 +362,7 @@ def test_a_source_counts_once(transferred: Path, donor: Path, parts: Path, tmp_p
     values = json.loads((run / run_config.CONFIG).read_text())
     values["sources"].append({**values["sources"][0], "name": "other"})
     (run / run_config.CONFIG).write_text(json.dumps(values))
-    with pytest.raises(DataError, match=r"has learned from 1 of its 2 donors\.\nGo on with it first"):
+    with pytest.raises(DataError, match=r"has learned from 1 of its 2 donors\.\nResume it first"):
         train("drept", parts, preset="nano", donors=[run], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -396,7 +396,9 @@ def test_what_is_taken_up_is_there_from_the_start(transferred: Path, donor: Path
     assert checkpoint.is_finished(run)
     (run / checkpoint.WEIGHTS).unlink()
     (run / "sources" / "other" / TRANSFERRED).unlink()
-    with pytest.raises(CheckpointError, match=r"What was learned from 'other' is gone: .*given\.safetensors"):
+    with pytest.raises(
+        CheckpointError, match=r"The defects transferred from 'other' are missing: .*given\.safetensors"
+    ):
         resume(run)
 
 

@@ -66,7 +66,7 @@ fit(method, stages, Path(sys.argv[1]), seed=3, device="cpu", console=Killer(), *
 
 
 def run(folder: Path, workers: int = 0) -> dict[str, Tensor]:
-    """Start or go on with the small run, to its end."""
+    """Start or resume the small run, to its end."""
     torch.manual_seed(3)
     method = Draem(CONFIG)
     fit(method, method.stages(DATA), folder, seed=3, device="cpu", workers=workers)
@@ -128,7 +128,7 @@ def test_metrics_hold_every_step(undisturbed: tuple[dict[str, Tensor], list[Step
             entry.values["l2"] + entry.values["ssim"] + entry.values["focal"], rel=1e-5
         )
     rates = [entry.values["learning_rate"] for entry in entries]
-    assert rates == pytest.approx([1e-4] * 7 + [2e-5])  # 0.8·8 = 6.4 and 0.9·8 = 7.2: the second decay comes too late
+    assert rates == pytest.approx([1e-4] * 7 + [2e-5])  # 0.8·8 = 6.4 and 0.9·8 = 7.2: the second decay has no effect
 
 
 def test_the_schedule_reaches_the_weights(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_two_stages_run_in_order_and_go_on_after_the_first(tmp_path: Path) -> No
 
 def test_devices_that_are_not_there() -> None:
     if not torch.cuda.is_available():
-        with pytest.raises(DeviceError, match="There is no cuda:3"):
+        with pytest.raises(DeviceError, match="cuda:3 does not exist"):
             make_accelerator("cuda:3", "no")
     assert make_accelerator("cpu", "no").device.type == "cpu"
     for device in ("gpu", "cuda:x", "cpu:0", ""):
@@ -495,7 +495,7 @@ def test_a_stopped_contest_goes_on_to_the_same_result(tmp_path: Path, monkeypatc
     console = Console()
     console.say = said.append  # type: ignore[method-assign]
     fit(second, [second.stage(8)], tmp_path / "cut", seed=5, device="cpu", console=console)
-    assert said == ["Going on with 'contest' after step 3 of 8"]
+    assert said == ["Resuming 'contest' after step 3 of 8"]
     assert step_metrics.read_metrics(tmp_path / "cut") == step_metrics.read_metrics(tmp_path / "whole")
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, second.network.state_dict()[name]), name

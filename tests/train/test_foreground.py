@@ -92,7 +92,7 @@ def test_a_run_keeps_its_masks(data: tuple[Path, Path], tmp_path: Path, monkeypa
         export(run, out=tmp_path / "run.edgead")
     (run / checkpoint.WEIGHTS).unlink()
     masks.rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"masks does not exist\.\nA run goes on with"):
+    with pytest.raises(DataError, match=r"masks does not exist\.\nTo resume a run"):
         resume(run, device="cpu")
 
 
@@ -109,10 +109,10 @@ def test_masks_that_cannot_be_used(data: tuple[Path, Path]) -> None:
         with pytest.raises(DataError, match=r"no folder of foreground masks: .*0\.png would be its own mask"):
             load_foreground_masks(str(folder), images, (32, 32))
     (masks / "0.png").unlink()
-    with pytest.raises(DataError, match=r"no foreground mask for .*0\.png\.\nPut 0\.png or 0_mask\.png into"):
+    with pytest.raises(DataError, match=r"0\.png has no foreground mask\.\nPut 0\.png or 0_mask\.png into"):
         load_foreground_masks(str(masks), images, (32, 32))
     for name in ("transfusion", "aand"):
-        with pytest.raises(ConfigError, match=r"foreground is one of .*; there is no folder 'nowhere'"):
+        with pytest.raises(ConfigError, match=r"foreground is one of .*; the folder 'nowhere' does not exist"):
             configure(get_method(name), "nano", ("foreground=nowhere",))
 
 

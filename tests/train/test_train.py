@@ -173,11 +173,11 @@ def test_a_stopped_command_names_the_categories_that_it_has_not_begun(
     with pytest.raises(KeyboardInterrupt):
         train("draem", tmp_path / "data", out=tmp_path / "runs", console=console, **options)  # type: ignore[arg-type]
     assert "nut" in console.lines[-2]  # how its run goes on
-    assert console.lines[-1] == "Not begun: washer; the same command again goes on and trains them."
+    assert console.lines[-1] == "Not started: washer; repeat the command to resume and train them."
     monkeypatch.setattr("edgead.train.run.fit", mock.Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train("draem", tmp_path / "data", console=console, **options)  # type: ignore[arg-type]
-    assert console.lines[-1] == "Not begun: nut, washer; train each with --category NAME."
+    assert console.lines[-1] == "Not started: nut, washer; train each with --category NAME."
 
 
 def test_a_folder_where_another_process_trains_is_refused(parts: Path, tmp_path: Path) -> None:

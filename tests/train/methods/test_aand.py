@@ -292,10 +292,10 @@ def test_a_resnet_v2_teacher_halves_too() -> None:
     ("settings", "message"),
     [
         (["size=128"], "--set size=129 does"),
-        (["backbone=vgg11"], "teacher is one of"),
+        (["backbone=vgg11"], 'backbone is "vgg11"; it must be one of alexnet'),
         (["foreground=red"], "auto, all, bright"),
-        (["student_blocks=1,2"], "three positive numbers"),
-        (["temperature=0"], "temperature is 0.0; it must be above 0"),
+        (["student_blocks=1,2"], r"student_blocks is \[1, 2\]; it must be a list of 3"),
+        (["temperature=0"], r"temperature is 0\.0; it must be above 0"),
     ],
 )
 def test_bad_settings_say_what_would_be_right(settings: list[str], message: str) -> None:

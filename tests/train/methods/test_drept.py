@@ -129,10 +129,10 @@ def test_sizes_that_it_takes(size: tuple[int, int]) -> None:
         ({"size": (32, 64)}, r"at least 64(?s:.*)size=64x64"),
         ({"size": (256, 272)}, r"from 256 on of 32, from 512 on of 64(?s:.*)size=256x256"),
         ({"components": 0}, "components is 0; it must be at least 1"),
-        ({"shift": -1.0}, "shift is -1.0; it must be at least 0"),
+        ({"shift": -1.0}, r"shift is -1\.0; it must be at least 0"),
         ({"score_window": 4}, "must be odd"),
-        ({"seen_opacity": 1.0}, "between 0 and 1"),
-        ({"random_extent": 0.0}, "between 0 and 1"),
+        ({"seen_opacity": 1.0}, "must be below 1"),
+        ({"random_extent": 0.0}, r"random_extent is 0\.0; it must be above 0 and at most 1"),
     ],
 )
 def test_configurations_that_make_no_sense(values: dict[str, object], message: str) -> None:

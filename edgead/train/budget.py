@@ -13,7 +13,7 @@ from fractions import Fraction
 from edgead.errors import ConfigError
 from edgead.train.estimate import Estimate
 from edgead.train.method import Method
-from edgead.train.method_config import STEP_SETTINGS, MethodConfig
+from edgead.train.method_config import MethodConfig
 from edgead.train.run_config import RunConfig
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -52,7 +52,7 @@ def scale_schedule(config: MethodConfig, epoch: Fraction, share: float, learning
     """
     if share >= 1:
         return config
-    names = [name for name in STEP_SETTINGS[1:] if learning and hasattr(config, name)]
+    names = config.step_settings[1:] if learning else ()
     steps: dict[str, int] = {name: int(getattr(config, name) * share) for name in names}
     steps["steps"] = int(config.total_steps(epoch) * share)
     if min(steps.values()) < FEWEST:

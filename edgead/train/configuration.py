@@ -10,7 +10,7 @@ from edgead import schema
 from edgead.errors import ConfigError, unknown
 from edgead.settings import parse_settings, split_settings
 from edgead.train.method import Method
-from edgead.train.method_config import STEP_SETTINGS, MethodConfig, Setting
+from edgead.train.method_config import MethodConfig, Setting
 
 
 def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -> MethodConfig:
@@ -44,7 +44,7 @@ def reconfigure(
 def published_schedule(method: Method) -> MethodConfig:
     """Return a method's configuration with the published numbers of steps, whatever its preset has."""
     published = method.published()
-    names = [name for name in ("epochs", *STEP_SETTINGS) if hasattr(published, name)]
+    names = ("epochs", *published.step_settings)
     return method.config.replaced(**{name: getattr(published, name) for name in names})
 
 

@@ -31,6 +31,16 @@ def check_foreground(how: str) -> None:
         )
 
 
+def is_masks_folder(how: str) -> bool:
+    """Tell whether a configuration's foreground is a folder of masks."""
+    return how not in ("", *FOREGROUNDS)
+
+
+def count_without_part(frames: NDArray[np.uint8], how: str) -> int:
+    """Return on how many frames ``[N, H, W, C] uint8`` ``auto`` finds no part by its brightness; 0 for another way."""
+    return sum(bool(foreground_mask(frame[..., :3]).all()) for frame in frames) if how == "auto" else 0
+
+
 def load_foreground_masks(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArray[np.bool_] | None:
     """Read where the part is on images from a folder of masks, for instance of a segmentation network.
 
@@ -50,7 +60,7 @@ def load_foreground_masks(how: str, images: Sequence[Path], size: tuple[int, int
         DataError: no such folder; an image without a mask, or with two; a mask of another size, empty, or of two
             images.
     """
-    if not how or how in FOREGROUNDS:
+    if not is_masks_folder(how):
         return None
     folder = Path(how)
     if not folder.is_dir():

@@ -6,14 +6,12 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from edgead import schema
 from edgead.errors import ConfigError
 from edgead.schema import Within
 
-STEP_SETTINGS = ("steps", "removal_steps", "defect_steps")
-"""Settings that are numbers of optimiser steps."""
 LARGEST = 1e30
 """No setting makes sense beyond it, and a few steps beyond it float32 ends."""
 
@@ -33,6 +31,9 @@ class MethodConfig:
     The fields' types say what is allowed (`edgead.schema`). `__post_init__` checks that, and in a method's class what
     a single field's type cannot say.
     """
+
+    step_settings: ClassVar[tuple[str, ...]] = ("steps",)
+    """Settings that are numbers of optimiser steps: first that of the method's own training, then its pretraining's."""
 
     size: tuple[Count, Count] = (256, 256)
     """Input height and width, pixels."""

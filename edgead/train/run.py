@@ -27,7 +27,7 @@ from edgead.train.donors import copy_transferred, open_donor, pretrain
 from edgead.train.estimate import NIGHT, Estimate, Work, measure
 from edgead.train.feature_cache import FOLDER, remove_caches
 from edgead.train.fit import fit, is_main
-from edgead.train.foreground import foreground_mask, load_foreground_masks, masks_fingerprint
+from edgead.train.foreground import count_without_part, load_foreground_masks, masks_fingerprint
 from edgead.train.materials import check_visible, draw_some, load_textures, report_skipped
 from edgead.train.method import Arrays, Donor, Method, TrainingData
 from edgead.train.recipe import choose_precisions, departures
@@ -101,9 +101,8 @@ def train_run(
             textures_fingerprint=textures.fingerprint if textures.paths else "",
             epoch_images=len(frames.paths) + also_held_out * len(held_out.paths),
         )
-        by_brightness = run.config.foreground == "auto"
-        unfound = sum(foreground_mask(frame[..., :3]).all() for frame in frames.frames) if by_brightness else 0
-        run = dataclasses.replace(run, departures=tuple(departures(run, method, len(textures.paths), int(unfound))))
+        unfound = count_without_part(frames.frames, run.config.foreground)
+        run = dataclasses.replace(run, departures=tuple(departures(run, method, len(textures.paths), unfound)))
         if is_main() and not named:
             folder = new_folder(folder)
     elif run.fingerprint != frames.fingerprint:

@@ -30,9 +30,8 @@ from edgead.train.configuration import configure, reconfigure
 from edgead.train.donors import find_donors, find_transferred
 from edgead.train.estimate import choose_preset
 from edgead.train.fit import is_main
-from edgead.train.foreground import FOREGROUNDS
+from edgead.train.foreground import is_masks_folder
 from edgead.train.method import Method
-from edgead.train.method_config import STEP_SETTINGS
 from edgead.train.methods import get_method
 from edgead.train.run import choose_workers, relative_names, train_run
 from edgead.train.run_config import RunConfig
@@ -95,7 +94,10 @@ def train(
     configure(method_class, preset or next(iter(method_class.presets)), settings)  # errors are reported before any work
     if budget is not None:
         read_budget(budget)
-        if named := {setting.partition("=")[0] for setting in settings} & {"epochs", *STEP_SETTINGS}:
+        if named := {setting.partition("=")[0] for setting in settings} & {
+            "epochs",
+            *method_class.Config.step_settings,
+        }:
             raise ConfigError(f"--budget decides the number of steps; leave out --set {min(named)}=….")
     started = time.monotonic()
     if not 0 < holdout < 1:
@@ -124,7 +126,7 @@ def train(
             console,
         )
     config = configure(method_class, preset, settings)
-    if config.foreground and config.foreground not in FOREGROUNDS:  # a resumed run finds the masks from any folder
+    if is_masks_folder(config.foreground):  # a resumed run finds the masks from any folder
         config = config.replaced(foreground=str(Path(config.foreground).resolve()))
     created = datetime.now(timezone.utc)
     folders: list[Path] = []
@@ -312,7 +314,7 @@ def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
     """Refuse to resume a run that another command has started; of donors, only whether it has any."""
     # What was changed when it was resumed is not in the command.
     changed = {change.partition(" ")[0] for change in stored.changes}
-    changed |= {"epochs", *STEP_SETTINGS} if stored.budget else set()  # the budget decided those
+    changed |= {"epochs", *stored.config.step_settings} if stored.budget else set()  # the budget decided those
     kept = {name: value for name, value in vars(stored.config).items() if name in changed}
     given |= {"donors": bool(given["donors"]), "config": given["config"].replaced(**kept)}
     there = {**vars(stored), "donors": bool(stored.donors)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from edgead.errors import ConfigError
 from edgead.schema import Within
@@ -14,6 +14,8 @@ from edgead.train.methods.drept.network import check_size
 @dataclass(frozen=True)
 class DreptConfig(MethodConfig):
     """Configuration of DRepT; the defaults are the published training."""
+
+    step_settings: ClassVar[tuple[str, ...]] = ("steps", "removal_steps", "defect_steps")
 
     size: tuple[Count, Count] = (128, 128)
     """Input height and width, pixels: at least 64, multiples of 8; by the shorter side, of 16 from 128 on, of 32 from

@@ -183,7 +183,7 @@ def test_a_stopped_command_names_the_categories_that_it_has_not_begun(
 def test_a_folder_where_another_process_trains_is_refused(parts: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     hold = (
-        "import sys\nfrom pathlib import Path\nfrom edgead.train.checkpoint import sole_trainer\n"
+        "import sys\nfrom pathlib import Path\nfrom edgead.train.training_state import sole_trainer\n"
         "with sole_trainer(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     with subprocess.Popen(

@@ -43,7 +43,7 @@ def find_donors(
         target: the category to train on; it cannot be its own donor.
         method: that trains.
         known: data folder ↦ what the same command has learned from it already, from `find_transferred`.
-        console: told what of several categories is left out.
+        console: shows which of several categories are left out.
 
     Raises:
         DataError: nothing there, no defective or no good images, or images of the target.
@@ -168,7 +168,7 @@ def _read_facts(path: Path, method: str) -> dict[str, str]:
     if facts["method"] != method:
         raise CheckpointError(f"{path} was learned by {facts['method']}, not by {method}; leave it out.")
     if (name := facts["source"]) in ("", "..") or Path(name).name != name:  # it becomes a folder's name
-        raise CheckpointError(f"{path} says that its donor is called '{name}', which cannot be the name of a folder.")
+        raise CheckpointError(f"{path} names its donor '{name}', which cannot be the name of a folder.")
     return facts
 
 
@@ -242,7 +242,7 @@ def pretrain(
         config, donor: from `open_donor`.
         run_folder, run: what it is learned for.
         train: `edgead.train.fit.fit` with all but its first arguments.
-        console: told what is done.
+        console: shows progress.
     """
     folder = run_folder / "sources" / config.name
     console.say(f"Learning from '{config.name}': {len(donor.anomalies)} defective, {len(donor.normals)} good images")

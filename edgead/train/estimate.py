@@ -41,9 +41,9 @@ SMALL_BATCH = 2
 QUICK, SLOW = 2.0, 15.0
 """Seconds: a step is repeated for its median up to the first, and not tried at all where it would exceed the second."""
 NIGHT = 12 * 3600.0
-"""Seconds that a training may take that nobody has asked for: a night."""
+"""Seconds that a training with a preset chosen here may take: a night."""
 LEAST_SHARE = 0.25
-"""Of the published schedule that must fit into a budget for a preset to be taken that nobody has asked for."""
+"""Of the published schedule that must fit into a budget for a preset to be chosen here."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ class Estimate:
     why: str = ""
 
     def describe(self, now: datetime | None = None) -> str:
-        """Say how long, for how many steps, and until when."""
+        """Describe how long, for how many steps, and until when."""
         end = (now or datetime.now()) + timedelta(seconds=self.seconds)
         each = f", {self.seconds / self.steps:.2g} s each" if self.steps else ""
         return f"about {describe_seconds(self.seconds)} ({self.steps:,} steps{each}), until {end:%Y-%m-%d %H:%M}"
 
 
 def describe_seconds(seconds: float) -> str:
-    """Say roughly how long that is."""
+    """Describe roughly how long that is."""
     minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
     if days >= 3:
         return f"{days:.0f} days"
@@ -204,7 +204,7 @@ def measure(
 
 
 def _no_choice(method: Method, accelerator: Accelerator) -> str:
-    """Say why bfloat16 is not tried; empty where it is."""
+    """Return why bfloat16 is not tried; empty where it is."""
     if accelerator.device.type != "cpu":
         return "bf16 is not tried by itself on a GPU"
     if method.float32_only:
@@ -213,7 +213,7 @@ def _no_choice(method: Method, accelerator: Accelerator) -> str:
 
 
 def _busy() -> str:
-    """Say that other programs slow down what is measured, where they do."""
+    """Return a warning where other programs slow down the measurement."""
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return f"This machine is busy (load {load:.1f} on {cores} cores): idle it is faster" if load > 1.5 * cores else ""

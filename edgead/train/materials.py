@@ -57,7 +57,7 @@ def report_skipped(frames: Frames, what: str, console: Console) -> None:
 
 
 def check_visible(method: Method, data: TrainingData, run: RunConfig, folder: Path, console: Console) -> None:
-    """Look whether the anomalies that training will draw can be seen, those of each donor by themselves.
+    """Check that the anomalies that training will draw are visible, those of each donor by themselves.
 
     Raises:
         DataError: hardly any of them can.

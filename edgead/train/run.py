@@ -186,7 +186,7 @@ def _learn_and_train(
 
 
 def _introduce(run: RunConfig, method: Method, console: Console) -> None:
-    """Say what will be trained, and what of it is not as published."""
+    """Report what will be trained, and how it departs from the published training."""
     counted = f"all {run.epoch_images} good images" if run.epoch_images else f"the {len(run.normals)} that it trains on"
     schedule = method.config.schedule(run.steps_in_epoch)
     console.say(f"{method.card.title}, preset '{run.preset}': {schedule}; an epoch counts {counted}")
@@ -199,7 +199,7 @@ def _introduce(run: RunConfig, method: Method, console: Console) -> None:
 
 
 def _remedy(run: RunConfig, method: Method, estimate: Estimate) -> str:
-    """Say what is shorter, where a training takes longer than a night."""
+    """Suggest something shorter where a training takes longer than a night."""
     if estimate.seconds <= NIGHT or run.budget:
         return ""
     presets = list(method.presets)

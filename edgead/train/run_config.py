@@ -54,7 +54,7 @@ class RunConfig:
             to `data`.
         fingerprint, held_out_fingerprint: SHA-256 over the training images and over those held out.
         textures: folder of texture pictures, or None.
-        textures_fingerprint: SHA-256 over them; empty where there are none, or in runs of before it was kept.
+        textures_fingerprint: SHA-256 over them; empty where there are none, and in older runs.
         bit_depth: significant bits of 16-bit images.
         seed, mixed_precision: of the training.
         created: UTC, ISO 8601.
@@ -62,10 +62,10 @@ class RunConfig:
         weights: file of a backbone's weights, or None for its publisher's download.
         donors: other products whose real defects are learned from.
         masks_fingerprint, held_out_masks_fingerprint: SHA-256 over the foreground masks of the training images and of
-            those held out; empty where there are none, the second in runs of before it was kept, too.
+            those held out; empty where there are none, the second in older runs too.
         depth_range: of the training images' depth, see `edgead.depth`; None where none is learned from.
         epoch_images: good images that an epoch of the schedule counts: all of them, as published, those held out too.
-            0 in runs of before it was kept, which counted the images trained on alone.
+            0 in older runs, which counted the images trained on alone.
         devices: what it was trained on, in order.
         departures: how the training differs from the published one, in words, as it was started.
         choice: why this preset was chosen, where none was named.
@@ -74,11 +74,10 @@ class RunConfig:
         published_steps: optimiser steps of the schedule that was scaled to the budget, once that was done.
         changes: settings that were changed when a stopped run was resumed, as ``NAME BEFORE -> AFTER``; which step had
             which learning rate stands in metrics.jsonl.
-        weights_sha256: of the finished run's weights; None in runs of before it was kept.
-        image_sizes: of the training images; None in runs of before they were kept.
+        weights_sha256: of the finished run's weights; None in older runs.
+        image_sizes: of the training images; None in older runs.
         copies: good images that show, pixel for pixel, what another one shows: they are on its side of the split.
-        near_copies: held-out images that look almost like one that is trained on. Both are None in runs of before
-            they were counted.
+        near_copies: held-out images that look almost like one that is trained on. Both are None in older runs.
         unstored: settings of the method that `config.json` lacks, because it is older than they are. They have their
             defaults, and stay out of what is written.
     """
@@ -114,17 +113,16 @@ class RunConfig:
     stage_precisions: dict[str, str] | None = left_out()
     budget: str | None = left_out()
     published_steps: int | None = left_out()
-
-    @property
-    def steps_in_epoch(self) -> Fraction:
-        """Optimiser steps in an epoch. A run of before `epoch_images` keeps its own, which are no whole number."""
-        if self.epoch_images:
-            return steps_in_epoch(self.epoch_images, self.config.batch_size)
-        return Fraction(len(self.normals), self.config.batch_size)
-
     copies: int | None = left_out()
     near_copies: int | None = left_out()
     unstored: tuple[str, ...] = ()
+
+    @property
+    def steps_in_epoch(self) -> Fraction:
+        """Optimiser steps in an epoch; not a whole number in an older run, without `epoch_images`."""
+        if self.epoch_images:
+            return steps_in_epoch(self.epoch_images, self.config.batch_size)
+        return Fraction(len(self.normals), self.config.batch_size)
 
     @property
     def stored_config(self) -> dict[str, Any]:  # Any: settings differ in type; the method's dataclass has read them

@@ -242,7 +242,7 @@ def resume(
 
 
 def _report_data(category: Category, console: Console) -> None:
-    """Say what of a data set is left out, and what is wrong with labelled images: training does not need them."""
+    """Report what of a data set is left out, and problems with labelled images, which training does not need."""
     for note in category.notes:
         console.say(f"{category.name}: {note}")
     problems = check_masks(category, console.track("checking masks"))
@@ -266,7 +266,7 @@ def _choose(
     budget: str | None,
     console: Console,
 ) -> tuple[str, str]:
-    """Return the preset where nobody named one, and why: that of the same command before, or what fits the machine."""
+    """Return the preset where none was named, and why: that of the same command before, or what fits the machine."""
     for category in categories if shared else ():
         if shared and (shared / category.name / run_config.CONFIG).exists():
             stored = run_config.load_run_config(shared / category.name)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from edgead.errors import ConfigError, DeviceError, require
+from edgead.machine import usable_cores
 
 LOCAL = "local"
 
@@ -39,8 +40,7 @@ def connected(address: str = LOCAL) -> Iterator[Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     try:
         if address == LOCAL:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            ray.init(address=LOCAL, num_cpus=cores, include_dashboard=False, **quiet)
+            ray.init(address=LOCAL, num_cpus=usable_cores(), include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -91,7 +91,7 @@ PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "m
         ("export", ["edgead.export.export"], {"method", "category", "form"} | PRECISION),
         ("import", ["edgead.export.import_model"], {"data"} | PRECISION),
         ("predict", ["edgead.load", "edgead.runtime.predict.predict"], {"paths", "force"}),
-        ("run", ["edgead.runtime.run.run", "edgead.runtime.stream.Policy"], set()),
+        ("run", ["edgead.runtime.run.run", "edgead.runtime.policy.Policy"], set()),
         ("benchmark", ["edgead.benchmark.benchmark"], set()),
         ("inspect", ["edgead.load"], set()),
     ],
@@ -204,15 +204,15 @@ def test_a_bundle_that_does_not_prove_itself_is_a_device_error(bundle: Bundle, p
     (copy / "manifest.json").write_text(json.dumps(manifest))
     done = edgead("inspect", copy, "--engine", "onnxruntime")
     assert done.returncode == 4
-    assert "Do not use it here" in error_lines(done)[1]
+    assert "Use another engine" in error_lines(done)[1]
     done = edgead("inspect", copy)
     assert done.returncode == 4
     assert error_lines(done)[0] == "Error: No engine can run this bundle here."
-    assert "onnxruntime: On this machine onnxruntime-cpu does not give what" in error_lines(done)[1]
+    assert "onnxruntime: On this machine the output of onnxruntime-cpu differs" in error_lines(done)[1]
     for verb in (["predict", copy, parts / "test"], ["run", copy, "--source", parts / "test"]):
         done = edgead(*verb, "--engine", "onnxruntime")  # named, it decides nothing either
         assert (done.returncode, done.stdout) == (4, "")
-        assert "Do not use it here" in error_lines(done)[1]
+        assert "Use another engine" in error_lines(done)[1]
 
 
 def test_a_flipped_byte_and_a_newer_format(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

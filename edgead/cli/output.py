@@ -13,6 +13,8 @@ from edgead.redaction import printable
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
     from edgead.runtime.engine_validation import EngineValidation
+    from edgead.runtime.ledger import Figures
+    from edgead.runtime.result import ResultFields
 
 
 def emit(value: Any, as_json: bool, text: str) -> None:
@@ -30,7 +32,7 @@ def validate_here(bundle: Bundle, engine: str, batch: int = 1) -> EngineValidati
     return validation
 
 
-def result_line(result: dict[str, Any]) -> str:
+def result_line(result: ResultFields) -> str:
     from edgead.runtime.result import place_of
 
     score = "-" if result["score"] is None else f"{result['score']:.6g}"
@@ -40,7 +42,7 @@ def result_line(result: dict[str, Any]) -> str:
     return printable(f"{result['verdict']:<8}{score:<12}{where}{reason}")
 
 
-def ledger_line(summary: dict[str, Any]) -> str:
+def ledger_line(summary: Figures) -> str:
     def by_cause(counts: dict[str, int]) -> str:
         return f" ({', '.join(f'{cause} {count}' for cause, count in counts.items())})" if counts else ""
 

@@ -182,6 +182,7 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
     from edgead.runtime.signals import ignore_early
 
     ignore_early()
+    from edgead.runtime.run import RunSummary
     from edgead.runtime.run import run as go
 
     printed = any(sink.endswith(":-") for sink in options["sinks"])
@@ -189,7 +190,7 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
 
     ended: list[bool] = []
 
-    def finish(summary: dict[str, Any]) -> None:
+    def finish(summary: RunSummary) -> None:
         ended.append(True)
         text = json.dumps(summary) if as_json else ledger_line(summary)
         click.echo(text, err=printed or not as_json)

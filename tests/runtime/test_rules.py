@@ -106,7 +106,7 @@ def test_region_from_a_mask_image(marked: Bundle, tmp_path: Path) -> None:
     [
         (["1,2,3"], [], "neither a mask image nor"),
         (["0.5,0,0.6,1"], [], "must lie inside the frame"),
-        ([], ["0,0,1,1"], "leave nothing"),
+        ([], ["0,0,1,1"], "exclude the whole frame"),
     ],
 )
 def test_region_that_makes_no_sense(roi: list[str], ignore: list[str], says: str) -> None:

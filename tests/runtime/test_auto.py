@@ -99,7 +99,7 @@ def test_a_remembered_engine_that_fails_is_measured_again(
     monkeypatch.setattr(opening, "open_engine", open_odd)
     console = Listener()
     assert auto.open_fastest(opened, console=console).name == "onnxruntime-cpu"
-    assert "openvino was the fastest engine here: " in console.said[0]
+    assert "The cached choice, engine openvino, cannot be used: " in console.said[0]
     entry = json.loads(notes.read_text())[key]
     reasons = {
         "raises": "the device is gone",

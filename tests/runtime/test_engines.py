@@ -98,7 +98,7 @@ def test_settings_stand_behind_the_name(opened: Bundle) -> None:
         open_engine("tensorrt:levle=5", opened)
     with pytest.raises(ConfigError, match="tensorrt: opt_level must be a whole number, not 'high'"):
         open_engine("tensorrt:opt_level=high", opened)
-    with pytest.raises(ConfigError, match="tensorrt:opt_level is 0 to 5, not 6"):
+    with pytest.raises(ConfigError, match="tensorrt:opt_level must be 0 to 5, not 6"):
         open_engine("tensorrt:opt_level=6", opened)
     with pytest.raises(ConfigError, match="the engine tensorrt: cuda_graph must be on or off, not 'yes'"):
         open_engine("tensorrt:cuda_graph=yes", opened)

@@ -192,5 +192,5 @@ def test_boxes_and_contours_on_request(marked: Bundle) -> None:
     assert (big["x"], big["y"]) == pytest.approx((4, 8), abs=1)
     assert (big["width"], big["height"]) == pytest.approx((8, 16), abs=2)
     assert all(0 <= x < 64 and 0 <= y < 128 for outline in fields["contours"] for x, y in outline)
-    with pytest.raises(ConfigError, match=r"boxes, contours; not \('circles',\)"):
+    with pytest.raises(ConfigError, match=r"boxes, contours, not \('circles',\)"):
         Inspector(marked, FixedEngine(), shapes=("circles",))

@@ -115,7 +115,7 @@ PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "m
             ["edgead.load", "edgead.runtime.predict.predict", "edgead.archive.score_archive.score_archive"],
             {"force"},
         ),
-        ("run", ["edgead.runtime.run.run", "edgead.runtime.stream.Policy"], set()),
+        ("run", ["edgead.runtime.run.run", "edgead.runtime.policy.Policy"], set()),
         ("benchmark", ["edgead.benchmark.benchmark"], set()),
         ("inspect", ["edgead.load"], set()),
     ],
@@ -228,15 +228,15 @@ def test_a_bundle_with_other_outputs_is_a_device_error(bundle: Bundle, parts: Pa
     (copy / "manifest.json").write_text(json.dumps(manifest))
     done = inside("inspect", copy, "--engine", "onnxruntime")
     assert done.returncode == 4
-    assert "Do not use it here" in error_lines(done)[1]
+    assert "Use another engine" in error_lines(done)[1]
     done = inside("inspect", copy)
     assert done.returncode == 4
     assert error_lines(done)[0] == "Error: No engine can run this bundle here."
-    assert "onnxruntime: On this machine onnxruntime-cpu does not give what" in error_lines(done)[1]
+    assert "onnxruntime: On this machine the output of onnxruntime-cpu differs" in error_lines(done)[1]
     for verb in (["predict", copy, parts / "test"], ["run", copy, "--source", parts / "test"]):
         done = inside(*verb, "--engine", "onnxruntime")  # named, it decides nothing either
         assert (done.returncode, done.stdout) == (4, "")
-        assert "Do not use it here" in error_lines(done)[1]
+        assert "Use another engine" in error_lines(done)[1]
 
 
 def test_a_flipped_byte_and_a_newer_format(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def train_draem(options: Options, folder: Path) -> dict[str, Any]:
         "published_schedule_takes_seconds": round(run.published_steps / rate),
         "training_seconds": round(time.monotonic() - started, 1),
         "gpu_memory_gib": None if options.cpu else round(torch.cuda.max_memory_allocated() / 2**30, 2),
-        "losses": lines[::-every][::-1],
+        "losses": [{"step": each.step, **each.values} for each in lines[::-every][::-1]],
     }
 
 

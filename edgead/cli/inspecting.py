@@ -100,7 +100,7 @@ def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
         from edgead.bundle import read_bundle
 
         validation = validate_here(read_bundle(bundle), engine, batch)
-        emit(dataclasses.asdict(validation), as_json, f"ok  {bundle} runs on this machine with {validation.engine}")
+        emit(validation.to_dict(), as_json, f"ok  {bundle} runs on this machine with {validation.engine}")
         return
     refuse_given("without --build", "engine", "batch")
     findings = diagnose()

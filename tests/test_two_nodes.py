@@ -14,7 +14,7 @@ from ray_cluster import add_second, kill_second, two_nodes, wait_until
 
 from edgead.bundle import Bundle
 from edgead.sweep.cell import make_cells
-from edgead.sweep.file import read_file
+from edgead.sweep.file import read_sweep_file
 from edgead.sweep.store import State, Store
 
 pytestmark = pytest.mark.slow
@@ -63,7 +63,7 @@ def test_a_sweep_outlives_a_node(cluster: Any, parts: Path, tmp_path: Path) -> N
         'method = "draem"\npreset = "nano"\n'
         f'settings = ["size=64", "reconstructive_width=4", "discriminative_width=4", "steps={STEPS}", "batch_size=2"]\n'
     )
-    cells = make_cells(read_file(file))
+    cells = make_cells(read_sweep_file(file))
     running = edgead("sweep", file, "--out", store.root, "--ray", cluster.address, "--json")
     metrics = [store.run(cell) / "metrics.jsonl" for cell in cells]
     wait_until(lambda: all(len(steps_in(path)) >= 5 for path in metrics), running)  # one on each node

@@ -28,8 +28,10 @@ from edgead.benchmark import benchmark
 from edgead.console import Console
 from edgead.export import export
 from edgead.train import train
-from edgead.train.checkpoint import CONFIG, load_method, load_run_config, read_metrics, save_weights
+from edgead.train.checkpoint import load_method, save_weights
 from edgead.train.run import choose_workers
+from edgead.train.run_config import CONFIG, load_run_config
+from edgead.train.step_metrics import read_metrics
 
 PIECE = 15 << 20
 """Bytes of weights in one file, at most."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from typing import Any
 from common import SITE, TINY, Options, attempt
 
 STEPS = 8
+PRETRAINED = ("differnet", "aand")
+"""Methods with a pretrained backbone."""
 LARGEST_DIFFERENCE = 5e-3
 """Of the first loss, relative: the GPU's float32 convolutions round to TF32 by default."""
 
@@ -22,34 +23,40 @@ LARGEST_DIFFERENCE = 5e-3
 def first_steps(options: Options) -> None:
     """Compare the losses on the GPU with those on the CPU (same seeds, same examples); then bf16 and fp16."""
     from edgead.train import train
+    from edgead.train.step_metrics import read_metrics
 
     images, weights = options.images(), options.weights
-    light = ("backbone=squeezenet1_1",)
-    small, steps = (("size=64",), 2) if options.cpu else ((), STEPS)
-    methods: dict[str, tuple[tuple[str, ...], Path | None]] = {
-        "draem": (TINY if options.cpu else (), None),
-        "differnet": ((*light, *small, "hidden=256", "cached_views=8"), weights),
-        "aand": ((*light, "size=65" if options.cpu else "size=129"), weights),
-        "transfusion": (small, None),
-        "drept": (small, None),
+    methods: dict[str, tuple[str, ...]] = {
+        "draem": (),
+        "differnet": ("backbone=squeezenet1_1", "hidden=256", "cached_views=8"),
+        "aand": ("backbone=squeezenet1_1", "size=129"),
+        "transfusion": (),
+        "drept": (),
     }
+    small = {
+        "draem": TINY,
+        "differnet": ("size=128", "hidden=16", "cached_views=4"),
+        "aand": ("size=65",),
+        "transfusion": ("size=32",),
+        "drept": ("size=64", "width=4"),
+    }
+    steps, batch = (2, 2) if options.cpu else (STEPS, 4)
 
     def losses(method: str, device: str, mixed_precision: str) -> list[float]:
-        settings, file = methods[method]
+        settings = (*methods[method], *(small[method] if options.cpu else ()))
         with tempfile.TemporaryDirectory() as folder:
             [run] = train(
                 method,
                 images,
                 preset="nano",
-                settings=(*settings, "batch_size=4", f"steps={steps}"),
+                settings=(*settings, f"batch_size={batch}", f"steps={steps}"),
                 out=Path(folder, "run"),
                 device=device,
                 mixed_precision=mixed_precision,
-                weights=file,
+                weights=weights if method in PRETRAINED else None,
                 workers=0,
             )
-            lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line)["total"] for line in lines]
+            return [line.values["total"] for line in read_metrics(run)]
 
     def compare(method: str) -> dict[str, Any]:
         cpu = losses(method, "cpu", "no")

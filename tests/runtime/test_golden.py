@@ -114,7 +114,9 @@ def test_the_graph_that_agrees_best_is_compared_with() -> None:
 def test_an_engine_that_is_less_precise_says_how_far_it_is(first: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     for exact in (True, False):
         engine, console = check(Wrong(first, 20.0, exact), first), Listener()
-        monkeypatch.setattr("edgead.runtime.golden.open_engine", lambda name, bundle, engine=engine, **_: engine)
+        monkeypatch.setattr(
+            "edgead.runtime.engines.opening.open_engine", lambda name, bundle, engine=engine, **_: engine
+        )
         open_validated("onnxruntime", first, console=console).close()
         assert len(console.said) == (not exact)
         assert all(re.match(r"wrong in batches is less precise .*scores within 0 ", line) for line in console.said)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from edgead.errors import ConfigError, DeviceError, require
+from edgead.machine import usable_cores
 
 LOCAL = "local"
 
@@ -40,8 +41,7 @@ def connected(address: str = LOCAL) -> Iterator[Any]:
     init = functools.partial(ray.init, log_to_driver=False, logging_level="ERROR", configure_logging=True)
     try:
         if address == LOCAL:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            init(address=LOCAL, num_cpus=cores, include_dashboard=False)
+            init(address=LOCAL, num_cpus=usable_cores(), include_dashboard=False)
         else:
             init(address=address)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -93,10 +93,10 @@ def run_demo(out: Path | None, seed: int, console: Console) -> DemoOutcome:
     from edgead.export import export
     from edgead.runtime.inspector import load
     from edgead.runtime.ledger import Ledger
+    from edgead.runtime.pipeline import run_stream
     from edgead.runtime.predict import save_contact_sheet
     from edgead.runtime.sinks import open_sink
     from edgead.runtime.sources import open_source
-    from edgead.runtime.stream import run_stream
     from edgead.train import train
 
     started = time.monotonic()

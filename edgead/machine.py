@@ -57,12 +57,12 @@ def describe_machine() -> Machine:
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         accelerator=describe_accelerator(),
         system=platform.platform(),
-        load_before=round(os.getloadavg()[0], 2),
+        load_before=round(load_average(), 2),
     )
 
 
 def processor() -> str:
-    """Return the processor's model; where there are several kinds of cores, those of all, with commas."""
+    """Return the processor's model; with several kinds of cores all models, separated by commas."""
     try:
         lines = PROCESSOR.read_text().splitlines()
         models = dict.fromkeys(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -72,13 +72,32 @@ def processor() -> str:
 
 
 def processor_flags() -> set[str]:
-    """Return the processor's features as Linux names them; none where it does not tell."""
+    """Return the processor's features by their Linux names; empty if unknown."""
     return {*PROCESSOR.read_text().split()} if PROCESSOR.exists() else set()
 
 
 def usable_cores() -> int | None:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def physical_cores() -> int:
+    """Return how many cores this process may use, without second hardware threads; 0 if the system does not tell.
+
+    0 is ONNX Runtime's default: as many threads, but pinned to cores.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return 0
+    files = [Path(f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list") for n in os.sched_getaffinity(0)]
+    try:
+        return len({file.read_text() for file in files})
+    except OSError:
+        return 0
+
+
+def load_average() -> float:
+    """Return the average number of running processes over the last minute; 0 if the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def versions() -> dict[str, str]:
@@ -93,7 +112,7 @@ def versions() -> dict[str, str]:
 
 
 def distributions(module: str) -> list[str]:
-    """Return the names of the installed distributions that bring a module; several where they overwrite each other."""
+    """Return the names of the installed distributions with a module; several overwrite each other."""
     return list(dict.fromkeys(metadata.packages_distributions().get(module.partition(".")[0], [])))
 
 
@@ -103,7 +122,7 @@ def module_versions(module: str) -> list[str]:
 
 
 def describe_accelerator() -> str | None:
-    """Return name and driver of each NVIDIA GPU, one a line, or None where nvidia-smi reports none."""
+    """Return name and driver of each NVIDIA GPU, one per line, or None if nvidia-smi reports none."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
@@ -118,22 +137,24 @@ class Gpu:
     name: str
     capability: str
     driver: str
-    """The newest CUDA that the driver runs, and the driver's own version where the kernel tells it."""
+    """The newest CUDA that the driver supports and, if the kernel reports it, the driver's version."""
 
 
 def find_gpu() -> Gpu:
     """Describe the first GPU, without opening a context on it.
 
     Raises:
-        DeviceError: no driver, or no GPU. Asked first, because libraries above it crash where there is none.
+        DeviceError: no driver, or no GPU. Call it first: CUDA libraries crash without a driver.
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise DeviceError("There is no NVIDIA driver here (libcuda.so.1 is missing). See:  edgead doctor") from error
+        raise DeviceError(
+            "No NVIDIA driver is installed here (libcuda.so.1 is missing). See:  edgead doctor"
+        ) from error
     count, device, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(128)
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        raise DeviceError("The NVIDIA driver finds no GPU that it can use. See:  nvidia-smi")
+        raise DeviceError("The NVIDIA driver finds no usable GPU. See:  nvidia-smi")
     major, minor, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     if (
         driver.cuDeviceGet(ctypes.byref(device), 0)
@@ -142,7 +163,7 @@ def find_gpu() -> Gpu:
         or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
         or driver.cuDriverGetVersion(ctypes.byref(version))
     ):
-        raise DeviceError("The NVIDIA driver does not tell what GPU there is. See:  nvidia-smi")
+        raise DeviceError("The NVIDIA driver cannot describe the GPU. See:  nvidia-smi")
     cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
     return Gpu(name.value.decode(), f"{major.value}.{minor.value}", f"{cuda} ({_kernel_driver()})")
 
@@ -157,7 +178,7 @@ def _kernel_driver() -> str:
 
 
 def gpu_or_none() -> str:
-    """Return the first GPU in words, or ``"none"``."""
+    """Return the first GPU as text, or ``"none"``."""
     try:
         return str(find_gpu())
     except DeviceError:

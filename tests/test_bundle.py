@@ -134,7 +134,7 @@ def arrays(copy: Path) -> dict[str, np.ndarray]:
         (lambda found: found.update(scores=found["scores"].astype(np.float64)), "'scores' is float64"),
         (lambda found: found.update(frames=found["frames"][:, :8]), "'frames' is uint8"),
         (lambda found: found.update(maps=found["maps"][:1]), "'maps' is float32"),
-        (lambda found: found.update(other=np.zeros(3)), "holds 'other'"),
+        (lambda found: found.update(other=np.zeros(3)), "unknown array 'other'"),
         (lambda found: found.update({name: each[:0] for name, each in found.items()}), "1 to 64 frames"),
         (lambda found: found.update({name: each.repeat(20, 0) for name, each in found.items()}), "1 to 64 frames"),
     ],

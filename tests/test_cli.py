@@ -115,7 +115,7 @@ PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "m
             ["edgead.load", "edgead.runtime.predict.predict", "edgead.archive.score_archive.score_archive"],
             {"force"},
         ),
-        ("run", ["edgead.runtime.run.run", "edgead.runtime.stream.Policy"], set()),
+        ("run", ["edgead.runtime.run.run", "edgead.runtime.policy.Policy"], set()),
         ("benchmark", ["edgead.benchmark.benchmark"], set()),
         ("inspect", ["edgead.load"], set()),
     ],
@@ -179,8 +179,8 @@ def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
         (["train"], "Missing option '--data'"),
         (["train", "--data", "PARTS", "--preset", "small"], "It has: paper, edge, nano"),
         (["train", "--data", "PARTS", "--set", "widht=3"], "no setting 'widht'"),
-        (["train", "--data", "PARTS", "--device", "cuda:9", "--preset", "nano"], "There is no cuda:9"),
-        (["train", "--resume"], "There is no unfinished run"),
+        (["train", "--data", "PARTS", "--device", "cuda:9", "--preset", "nano"], "cuda:9 does not exist"),
+        (["train", "--resume"], "No unfinished run"),
         (["train", "--resume", "--preset", "edge"], "--preset cannot be changed"),
         (["train", "--data", "PARTS", "--seed", "-1"], "--seed"),
         (["export"], "No finished run of draem"),
@@ -228,15 +228,15 @@ def test_a_bundle_with_other_outputs_is_a_device_error(bundle: Bundle, parts: Pa
     (copy / "manifest.json").write_text(json.dumps(manifest))
     done = inside("inspect", copy, "--engine", "onnxruntime")
     assert done.returncode == 4
-    assert "Do not use it here" in error_lines(done)[1]
+    assert "Use another engine" in error_lines(done)[1]
     done = inside("inspect", copy)
     assert done.returncode == 4
     assert error_lines(done)[0] == "Error: No engine can run this bundle here."
-    assert "onnxruntime: On this machine onnxruntime-cpu does not give what" in error_lines(done)[1]
+    assert "onnxruntime: On this machine the output of onnxruntime-cpu differs" in error_lines(done)[1]
     for verb in (["predict", copy, parts / "test"], ["run", copy, "--source", parts / "test"]):
         done = inside(*verb, "--engine", "onnxruntime")  # named, it decides nothing either
         assert (done.returncode, done.stdout) == (4, "")
-        assert "Do not use it here" in error_lines(done)[1]
+        assert "Use another engine" in error_lines(done)[1]
 
 
 def test_a_flipped_byte_and_a_newer_format(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

@@ -96,8 +96,8 @@ def test_a_promise_is_told_in_parts_with_its_condition() -> None:
     assert "1,000,000 good parts at most 100 fail" in conformal_threshold(np.arange(20000.0), 1e-4).describe()
     imported = Threshold(1.0, 0, 1.0, 1.0)
     assert "unknown" in imported.describe()
-    assert (imported.false_reject_limit, imported.fields()["condition"]) == (1.0, "")
-    assert "same part, camera and light" in conformal_threshold([0.1, 0.2]).fields()["condition"]
+    assert (imported.false_reject_limit, StoredThreshold.of(imported).condition) == (1.0, "")
+    assert "same part, camera and light" in str(StoredThreshold.of(conformal_threshold([0.1, 0.2])).condition)
     assert conformal_threshold([0.1, 0.2]).requested_bound == 0.01
     sure = images_needed(0.01)[1]
     assert upper_limit(0, sure) <= 0.01 < upper_limit(0, sure - 1)

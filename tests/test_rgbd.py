@@ -25,6 +25,7 @@ from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger
+from edgead.runtime.pipeline import run_stream
 from edgead.runtime.predict import collect_images, predict
 from edgead.runtime.record import Recorder
 from edgead.runtime.result import Result
@@ -32,9 +33,9 @@ from edgead.runtime.run import run
 from edgead.runtime.sink_worker import SinkWorker
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sources import open_source
-from edgead.runtime.stream import Stream, run_stream
+from edgead.runtime.stream import Stream
 from edgead.train import resume, train
-from edgead.train.checkpoint import load_run_config
+from edgead.train.run_config import load_run_config
 
 SETTINGS = ("depth=true", "size=32x48", "multipliers=1", "steps=3", "batch_size=2")
 
@@ -113,7 +114,7 @@ def test_what_has_no_depth_is_never_decided_on(rgbd: Inspector, rgbd_parts: Path
     assert {result.verdict.value for result in results} == {"UNKNOWN"}
     assert "xyz/000.tiff (or .tif, .png) does not exist" in results[0].reason
     with pytest.raises(
-        SourceError, match=r"needs depth, and the source synthetic gives colour alone\.\n.*docs/depth\.md"
+        SourceError, match=r"needs depth, but the source synthetic delivers only colour\.\n.*docs/depth\.md"
     ):
         open_source("synthetic:", rgbd.pixels)
     with pytest.raises(SourceError, match="needs depth"):
@@ -196,7 +197,7 @@ def test_training_needs_depth_that_can_be_read(rgbd_parts: Path, tmp_path: Path)
     with pytest.raises(DataError, match=r"None of the 10 .*depth.*\n.*rgb/000\.png has no depth: .*xyz/000\.tiff"):
         train("transfusion", copy, preset="nano", settings=SETTINGS, out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
-    with pytest.raises(ConfigError, match="draem has no setting 'depth'"):
+    with pytest.raises(ConfigError, match="Unknown setting 'depth' of draem"):
         train("draem", rgbd_parts, settings=("depth=true",), out=tmp_path / "draem")
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from edgead.train.checkpoint import CONFIG, build_method, load_run_config, save_weights
+from edgead.train.checkpoint import build_method, save_weights
+from edgead.train.run_config import CONFIG, load_run_config
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,7 @@ from edgead.console import Terminal
 from edgead.errors import INTERRUPTED
 
 if TYPE_CHECKING:
-    from edgead.runtime.ledger import Snapshot
+    pass
 
 
 @click.command()
@@ -185,6 +185,7 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
     from edgead.runtime.signals import ignore_early
 
     ignore_early()
+    from edgead.runtime.run import RunSummary
     from edgead.runtime.run import run as go
 
     printed = any(sink.endswith(":-") for sink in options["sinks"])
@@ -192,9 +193,9 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
 
     ended: list[bool] = []
 
-    def finish(summary: dict[str, Any]) -> None:  # JSON values, as run ends with
+    def finish(summary: RunSummary) -> None:
         ended.append(True)
-        text = json.dumps(summary) if as_json else ledger_line(cast("Snapshot", summary))
+        text = json.dumps(summary) if as_json else ledger_line(summary)
         click.echo(text, err=printed or not as_json)
 
     try:

@@ -1,1 +1,1 @@
-"""From a bundle to a decision on every frame. Needs neither torch nor onnx: ``pip install 'edgead[cpu]'``."""
+"""Opens bundles and decides on frames. Needs neither torch nor onnx: ``pip install 'edgead[cpu]'``."""

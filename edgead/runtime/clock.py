@@ -1,4 +1,4 @@
-"""Time that goes on while this process does not: suspended, stopped by a signal, or paused with its virtual machine."""
+"""Time that includes pauses of this process: suspended, stopped by a signal, or in a paused virtual machine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 STALE_AFTER = 2.0
-"""Seconds by which a live picture may be delayed on its way here, where no other limit was set."""
+"""Longest transport delay of a live picture in seconds, where no other limit is set."""
 TICK = 0.25
 
 _BOOT = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def elapsed() -> float:
-    """Return seconds on a clock that is never set, and that counts the time in suspend where the system can tell.
+    """Return seconds of a monotonic clock that includes time in suspend, where the system has such a clock.
 
     `time.monotonic` stands still while a Linux machine is suspended.
     """
@@ -24,10 +24,10 @@ def elapsed() -> float:
 
 
 class Standstill:
-    """Notices that this process did not run for longer than `STALE_AFTER`. Any thread may ask.
+    """Detects that this process did not run for longer than `STALE_AFTER`. Thread-safe.
 
-    A thread ticks while somebody watches; whoever asks first after the pause notices that ticks are missing, so that no
-    other thread can decide on something old before.
+    A thread ticks during `watch`. The first call after a pause detects the missing ticks, in whichever thread it
+    comes, so that no thread decides on an old picture before.
     """
 
     def __init__(self) -> None:
@@ -72,4 +72,4 @@ class Standstill:
 
 
 standstill = Standstill()
-"""Of this process."""
+"""The detector of this process."""

@@ -1,4 +1,4 @@
-"""Where the defect is: one rule for the mask, and what is derived from it. Why it is this one: docs/adr/0026."""
+"""The defect mask, its boxes and its contours. The rule and its reasons: docs/adr/0026."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 from edgead.images import Mask, cv2, fit_mask
 
 SAMPLES_A_SIDE = 64
-"""Values a side that a map's median is computed from; all of a large map would take milliseconds."""
+"""Values per side from which a map's median is computed; all values of a large map would take milliseconds."""
 
 
 def mark(anomaly_map: NDArray[np.float32], mask_threshold: float, region: Mask | None = None) -> Mask:
-    """Mark the defect of a frame with a score above the threshold, at the model's size.
+    """Return the defect mask of a frame with a score above the threshold, at the model's size.
 
-    It is where the map exceeds `mask_threshold`. Where it does so nowhere, because score and map have separate
-    limits, it is where the map exceeds the middle between its median and its highest value.
+    The mask is where the map exceeds `mask_threshold`. If no value does, because score and map have separate limits,
+    the mask is where the map exceeds the midpoint of its median and its maximum.
 
     Args:
         anomaly_map: ``(h, w) float32``, finite.
         mask_threshold: the bundle's limit of map values.
-        region: ``(h, w) bool``, the part of the frame that counts; None for all of it.
+        region: ``(h, w) bool``, the inspected part of the frame; None for all of it.
 
     Returns:
         ``(h, w) bool``. Without a region never empty.
@@ -31,7 +31,7 @@ def mark(anomaly_map: NDArray[np.float32], mask_threshold: float, region: Mask |
 def mark_in_frame(
     anomaly_map: NDArray[np.float32], mask_threshold: float, region: Mask | None, size: tuple[int, int]
 ) -> Mask:
-    """Do the same at a frame's (height, width), with the map resized bilinearly. Empty only where `mark` is."""
+    """Return the mask of `mark` at a frame's (height, width), from the resized map. Empty only if `mark` is."""
     limit = _limit(anomaly_map, mask_threshold)
     marked = _mark(anomaly_map, limit, region)
     if not marked.any() or not all(size):
@@ -49,7 +49,7 @@ def mark_in_frame(
 
 
 def is_finite(anomaly_map: NDArray[np.float32]) -> bool:
-    """Tell whether no value is NaN or infinite. Two passes over the map: a few microseconds."""
+    """Return whether no value is NaN or infinite. Two passes over the map: a few microseconds."""
     return bool(np.isfinite(anomaly_map.max()) and np.isfinite(anomaly_map.min()))
 
 

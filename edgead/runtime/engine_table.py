@@ -1,4 +1,4 @@
-"""The engines. Nothing is imported here: the command line's help reads this table."""
+"""The table of engines. It imports nothing, because the command line's help reads it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ ENGINES = {
     "openvino-bf16": "edgead.runtime.engines.openvino_engine:BF16_SPEC",
     "tensorrt": "edgead.runtime.engines.tensorrt_engine:SPEC",
 }
-"""Name ↦ its `edgead.runtime.engines.EngineSpec`. An engine is a file, a line here, and its extra in setup.py."""
+"""Name ↦ `edgead.runtime.engines.EngineSpec`. An engine is one file, one line here and its extra in setup.py."""
 PLUGINS = "edgead.engines"
-"""Group of entry points that bring more engines: ``name = module:SPEC``."""
+"""Group of entry points for further engines: ``name = module:SPEC``."""

@@ -1,7 +1,8 @@
-"""Does an engine do here what the bundle promises? What `edgead doctor --build` and `export --format engine` ask."""
+"""Validation of an engine on this machine, for `edgead doctor --build` and `edgead export --format engine`."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 
@@ -13,21 +14,21 @@ from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import Agreement, check_golden
 
 ROUNDS = 50
-"""Timed inferences, after the golden ones."""
+"""Timed inferences, after those on the golden frames."""
 
 
 @dataclass(frozen=True)
 class EngineValidation:
-    """What was found.
+    """Result of a validation.
 
     Attributes:
         engine: its name with version.
         precision: of the bundle's graph.
-        opening_seconds: to open it, a build included.
-        golden: how far its outputs are from those that the bundle must give.
-        latency_ms: p50 and p99 of one frame, upload and download included.
-        recorded: whether each frame is one launch of a CUDA graph; None for engines that have none.
-        by_hand: the command line of NVIDIA's own tool that builds the same engine; empty for those that are not built.
+        opening_seconds: time to open it, including a build.
+        golden: deviation from the reference outputs stored in the bundle.
+        latency_ms: p50 and p99 of one frame, including upload and download.
+        recorded: whether each frame is one launch of a CUDA graph; None for engines without CUDA graphs.
+        build_command: the trtexec command that builds the same engine; empty for engines that are not built.
     """
 
     engine: str
@@ -36,24 +37,30 @@ class EngineValidation:
     golden: Agreement
     latency_ms: dict[str, float]
     recorded: bool | None
-    by_hand: str
+    build_command: str
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the result as JSON values; `build_command` is called ``by_hand`` there."""
+        values = dataclasses.asdict(self)
+        command = values.pop("build_command")
+        return {**values, "by_hand": command}
 
     def describe(self) -> str:
-        """Say it in lines."""
-        golden = f"{self.golden.describe()} of the golden outputs"
-        by_hand = f"\nThe same by hand:  {self.by_hand}" if self.by_hand else ""
+        """Return the result in three or four lines."""
+        agreement = "agrees with" if self.golden.good else "DIFFERS from"
+        command = f"\nTo build it with trtexec:  {self.build_command}" if self.build_command else ""
         graph = {True: ", as a CUDA graph", False: ", not as a CUDA graph", None: ""}[self.recorded]
         return (
             f"{self.engine}, {self.precision}: opened in {self.opening_seconds:.1f} s\n"
-            f"{'right' if self.golden.good else 'WRONG'}: {golden} on {self.golden.frames} frames\n"
-            f"one frame takes {self.latency_ms['p50']:.2f} ms (p99 {self.latency_ms['p99']:.2f} ms){graph}{by_hand}"
+            f"{agreement} the reference outputs of {self.golden.frames} golden frames: {self.golden.describe()}\n"
+            f"one frame takes {self.latency_ms['p50']:.2f} ms (p99 {self.latency_ms['p99']:.2f} ms){graph}{command}"
         )
 
 
 def validate_engine(
     bundle: Bundle, engine: str = "tensorrt", *, batch: int = 1, console: Console | None = None
 ) -> EngineValidation:
-    """Open a bundle on an engine, building it where that is needed, run its golden frames and time it.
+    """Open a bundle on an engine, build the engine if necessary, run the golden frames and time it.
 
     Raises:
         EdgeadError: it cannot be opened or run; see `edgead.runtime.engines.opening.open_engine`.
@@ -76,7 +83,7 @@ def validate_engine(
             golden=golden,
             latency_ms={"p50": round(float(p50), 4), "p99": round(float(p99), 4)},
             recorded=getattr(opened.inner, "recorded", None),
-            by_hand=getattr(opened.inner, "by_hand", ""),
+            build_command=getattr(opened.inner, "build_command", ""),
         )
     finally:
         opened.close()

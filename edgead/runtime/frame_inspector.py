@@ -1,4 +1,4 @@
-"""A bundle on an engine, ready to decide on frames, one by one or in batches."""
+"""Decides on single frames and batches: fits them, runs the engine and applies the rules."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Prepared:
     """A captured frame on its way to the engine.
 
     Attributes:
-        captured: as it came.
-        fitted: ``(h, w, C) uint8`` at the model's size; None where there is nothing to infer.
+        captured: the frame as its source delivered it.
+        fitted: ``(h, w, C) uint8`` at the model's size; None if nothing is inferred.
         frame_size: (height, width) as captured.
-        error, cause: why the result will be UNKNOWN, in words and in one of `edgead.runtime.result.CAUSES`.
+        error, cause: why the result will be UNKNOWN: a text, and a word of `edgead.runtime.result.CAUSES`.
         began, fitted_at: when fitting began and ended, `time.monotonic` seconds.
     """
 
@@ -52,23 +52,23 @@ class Prepared:
 class FrameInspector(LiveRules):
     """Decides on frames. Close it (or use ``with``) to release the engine. Users get its subclass `Inspector`.
 
-    Any number of threads may use it; the engine takes their frames one after the other. `threshold`, `region`,
-    `min_area` and `shapes` may be set at any time. They are checked when they are set, and a frame is decided
-    by what was set when its inference began.
+    Any number of threads may use it; the engine processes their frames one after the other. `threshold`, `region`,
+    `min_area` and `shapes` may be set at any time. They are checked when they are set. A frame is decided by the
+    values at the beginning of its inference.
 
     Args:
-        bundle: what it runs.
-        engine: what runs it, as `edgead.runtime.engines.opening.open_validated` returns it. One of your own is not
-            compared with the golden outputs.
+        bundle: the bundle.
+        engine: an engine from `edgead.runtime.engines.opening.open_validated`. An engine of your own is not compared
+            with the reference outputs.
         threshold: see `edgead.runtime.inspector.load`.
-        region: ``(h, w) bool`` at the model's size, the part of the frame that counts, see
-            `edgead.runtime.rules.read_region`. Score and threshold stay the same; a frame fails where its score is
-            above the threshold and its defect lies in the region.
-        min_area: pixels of the frame; where the mask's largest connected part is smaller, the frame passes.
+        region: ``(h, w) bool`` at the model's size, the inspected part of the frame, see
+            `edgead.runtime.rules.read_region`. It does not change the score: a frame fails if its score is above the
+            threshold and its defect overlaps the region.
+        min_area: pixels of the frame. If the mask's largest connected part is smaller, the frame passes.
         shapes: which of ``"boxes"`` and ``"contours"`` of the mask go into `Result.to_dict`.
 
     Raises:
-        ConfigError: a threshold, region, area or shape that makes no sense.
+        ConfigError: an invalid threshold, region, area or shape.
         BundleError: ``fpr:`` for a bundle without held-out scores.
     """
 
@@ -93,16 +93,16 @@ class FrameInspector(LiveRules):
 
     @property
     def closed(self) -> bool:
-        """The engine was released; nothing can be inferred any more."""
+        """Whether the engine was released, so that nothing can be inferred."""
         return self.engine.closed
 
     @property
     def depth_range(self) -> DepthRange | None:
-        """What `edgead.with_depth` takes; None where the model takes no depth."""
+        """The argument of `edgead.with_depth`; None if the model takes no depth."""
         return self.pixels.depth_range
 
     def keep_warm(self) -> None:
-        """Infer on nothing, so that the next frame is not the slow one after a pause."""
+        """Infer on a blank frame, so that the next frame after a pause is not slow."""
         self.engine.infer(self._blank)
 
     def inspect(
@@ -134,8 +134,8 @@ class FrameInspector(LiveRules):
 
         Args:
             captured: from a source.
-            out: ``(h, w, C) uint8``, written where given.
-            check: tells cause and reason why the frame must not be judged, see `edgead.runtime.health.Health.check`.
+            out: ``(h, w, C) uint8``, written to if given.
+            check: returns cause and reason why the frame must not be judged, see `edgead.runtime.health.Health.check`.
 
         Raises:
             DataError: not a frame.
@@ -154,10 +154,10 @@ class FrameInspector(LiveRules):
         return Prepared(captured, fitted, size, error, cause, began, time.monotonic())
 
     def infer(self, batch: Sequence[Prepared], buffer: NDArray[np.uint8] | None = None) -> list[Result]:
-        """Decide on frames that were prepared, in one call of the engine.
+        """Decide on prepared frames in one call of the engine.
 
         Args:
-            batch: one or more; those with nothing to infer become UNKNOWN.
+            batch: one or more; those without a fitted frame become UNKNOWN.
             buffer: ``[N, h, w, C] uint8`` with N at least the number of frames; scratch space.
 
         Raises:
@@ -183,7 +183,7 @@ class FrameInspector(LiveRules):
         return results
 
     def _refit(self, prepared: Prepared) -> Frame:
-        """A frame that was fitted for a bundle that has been swapped since may have another shape."""
+        """Return the fitted frame, fitted again if a swap has changed the model's shape since."""
         assert prepared.fitted is not None
         assert prepared.captured.image is not None
         if prepared.fitted.shape == self.shape:
@@ -220,7 +220,7 @@ class FrameInspector(LiveRules):
         return result
 
     def unknown(self, prepared: Prepared, cause: str, reason: str) -> Result:
-        """Return the result on a frame that is not inferred."""
+        """Return the UNKNOWN result of a frame that is not inferred."""
         result = self._blank_result(prepared.captured, math.nan)
         result.frame_size, result.reason, result.cause = prepared.frame_size, reason, cause
         result.latency_ms = {"total": (time.monotonic() - prepared.captured.made) * 1e3}
@@ -247,7 +247,7 @@ class FrameInspector(LiveRules):
         )
 
     def judge(self, captured: Captured) -> Result:
-        """Decide on what a source gave. What stops a decision is the reason of an UNKNOWN; nothing is raised."""
+        """Decide on what a source delivered. An error becomes the reason of an UNKNOWN; nothing is raised."""
         prepared = self.try_to_prepare(captured)
         return self.try_to_infer([prepared])[0]
 
@@ -257,15 +257,15 @@ class FrameInspector(LiveRules):
         out: Frame | None = None,
         check: Callable[[Frame, Frame, float], tuple[str, str]] | None = None,
     ) -> Prepared:
-        """`prepare`, with what it raises as the reason of an UNKNOWN."""
+        """Call `prepare`; an error becomes the reason of an UNKNOWN."""
         try:
             return self.prepare(captured, out, check)
-        except Exception as error:  # whatever it is: beside a line a failure is a verdict, not an end
+        except Exception as error:  # on a line, any failure is an UNKNOWN and not the end of the run
             now = time.monotonic()
             return Prepared(captured, None, (0, 0), _words(error), "unreadable", now, now)
 
     def try_to_infer(self, batch: Sequence[Prepared], buffer: NDArray[np.uint8] | None = None) -> list[Result]:
-        """`infer`, with what it raises as the reason of UNKNOWNs."""
+        """Call `infer`; an error becomes the reason of UNKNOWNs."""
         try:
             return self.infer(batch, buffer)
         except Exception as error:  # as above
@@ -273,7 +273,7 @@ class FrameInspector(LiveRules):
             return [self.unknown(prepared, prepared.cause or "failed", prepared.error or reason) for prepared in batch]
 
     def close(self) -> None:
-        """Release the engine, after the inference that is running. Calls that come later raise a DeviceError."""
+        """Release the engine after the running inference. Later calls raise a DeviceError."""
         self.engine.close()
 
     def __enter__(self: T) -> T:
@@ -286,7 +286,7 @@ class FrameInspector(LiveRules):
 
 
 def refuse_closed(inspector: FrameInspector) -> None:
-    """Refuse an inspector that can decide no more.
+    """Refuse a closed inspector.
 
     Raises:
         ConfigError: it is closed.
@@ -296,10 +296,10 @@ def refuse_closed(inspector: FrameInspector) -> None:
 
 
 def refuse_other_depth(successor: FrameInspector, inspector: FrameInspector) -> None:
-    """Refuse an inspector that cannot decide on the frames that another one gets.
+    """Refuse an inspector that cannot share the frames of another one.
 
     Raises:
-        ConfigError: it is closed, or it reads depth or 16-bit images in another way.
+        ConfigError: it is closed, or it reads depth or 16-bit images differently.
     """
     refuse_closed(successor)
     if successor.depth_range != inspector.depth_range:

@@ -1,4 +1,4 @@
-"""The bounded queue before the engine: the threads that capture put frames in, the one that infers takes them."""
+"""The bounded queue before the engine: capture threads put frames in, the inference thread takes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OnDrop = Callable[[Captured, str], None]
 
 @dataclass
 class _SourceQueue:
-    """One source's frames, and the reports on it between them. Frames of a file always wait."""
+    """The frames of one source and the reports between them. A file's source always waits."""
 
     waits: bool
     live: bool
@@ -35,18 +35,19 @@ class _SourceQueue:
 
 
 class FrameQueue:
-    """Frames on their way to the engine, in order for each source, the sources in turn.
+    """Frames on their way to the engine: in order for each source, the sources in turn.
 
-    Reports on a source keep their place between its frames, but take no room: none of them makes a frame wait or drop.
+    Reports on a source keep their place between its frames but do not count towards the capacity: no frame waits or is
+    dropped for a report.
 
     Args:
-        ledger: told of every frame that enters or is dropped, and of every report.
-        live: for each source, whether frames come whether or not someone takes them.
-        on_full: what happens to a live source's frame when `capacity` older ones wait: the oldest of them makes way
-            (``drop-oldest``), it is itself refused (``drop-newest``), or its source waits (``wait``).
+        ledger: counts every frame that enters or is dropped, and every report.
+        live: for each source, whether it delivers frames without waiting for the reader.
+        on_full: what happens to a live source's frame if `capacity` older ones wait: the oldest one is dropped
+            (``drop-oldest``), the new one is dropped (``drop-newest``), or the source waits (``wait``).
         capacity: frames of one source that may wait.
-        budget: frames that sources that wait may give together; 0 for no limit.
-        on_drop: told of every dropped frame with the cause, by the thread that dropped it. It must not raise.
+        budget: total number of frames from sources that wait; 0 for no limit.
+        on_drop: called with every dropped frame and the cause, in the thread that dropped it. It must not raise.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class FrameQueue:
         self._closed = self._cut = False
 
     def enter(self, number: int, captured: Captured) -> bool:
-        """Enter a frame into the ledger. False where no more is wanted; the frame then was never captured."""
+        """Enter a frame into the ledger. Return False if no more frames are accepted; the frame then does not count."""
         source = self._sources[number]
         with self._changed:
             if self._closed:
@@ -99,7 +100,7 @@ class FrameQueue:
     def report(self, number: int, prepared: Prepared) -> None:
         """Queue a report on a source.
 
-        Of a live source, one that repeats the last, which nobody has taken yet, is only counted.
+        If a live source repeats its last report before that was taken, the new one is only counted.
         """
         source, captured = self._sources[number], prepared.captured
         with self._changed:
@@ -111,15 +112,15 @@ class FrameQueue:
             self._changed.notify_all()
 
     def close_source(self, number: int) -> None:
-        """This source gives no more."""
+        """Note that this source has ended."""
         with self._changed:
             self._sources[number].open = False
             self._changed.notify_all()
 
     def take(self, most: int, timeout: float | None) -> list[tuple[int, Prepared]]:
-        """Return at most `most` of what waits, each with its source's number, the sources in turn.
+        """Return at most `most` waiting items, each with its source's number, the sources in turn.
 
-        Nothing after `timeout` seconds without.
+        The list is empty if nothing came within `timeout` seconds.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting() or self._ended(), timeout)
@@ -135,7 +136,7 @@ class FrameQueue:
             return taken
 
     def is_empty(self, number: int) -> bool:
-        """Whether nothing of this source waits or is being prepared."""
+        """Return whether no frame of this source waits or is being prepared."""
         with self._changed:
             source = self._sources[number]
             return not source.items and not source.entered
@@ -153,13 +154,13 @@ class FrameQueue:
             return self._closed
 
     def close(self) -> None:
-        """Let no more frames enter. What has entered can still be taken."""
+        """Accept no more frames. Those that have entered can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def cut(self) -> None:
-        """End at once: what waits, and what still comes, is dropped as ``stopped``."""
+        """End at once: all frames that wait or still come are dropped as ``stopped``."""
         dropped: list[Prepared] = []
         with self._changed:
             self._closed = self._cut = True
@@ -174,7 +175,7 @@ class FrameQueue:
             self._tell(prepared, "stopped")
 
     def _make_room(self, source: _SourceQueue, prepared: Prepared) -> tuple[Prepared, str] | None:
-        """Return which frame has to be dropped so that this one fits, and why: an older one, or this one."""
+        """Return the frame to drop so that the capacity is kept, and the cause; None if there is room."""
         if self._cut:
             return prepared, "stopped"
         if source.frames < self._capacity:

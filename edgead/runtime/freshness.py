@@ -1,4 +1,4 @@
-"""Is a picture still what is there now?"""
+"""Limits on the age of pictures and on the time of decisions."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from edgead.runtime.sources.source import Captured
 
 
 class Freshness:
-    """Applies `Policy.max_staleness` and `Policy.deadline`. Ages count from when a picture was made."""
+    """Applies `Policy.max_staleness` and `Policy.deadline`. Ages count from the making of a picture."""
 
     def __init__(self, policy: Policy) -> None:
         self._stale, self._deadline = policy.max_staleness, policy.deadline
 
     def why_stale(self, captured: Captured, live: bool) -> str:
-        """Say why a picture is too old to be decided on; empty where it is not.
+        """Return why a picture is too old to be judged; empty if it is not.
 
         Args:
             captured: the picture.
-            live: of a live source: then it also counts that this process stood still.
+            live: whether its source is live. Then a pause of this process counts too.
         """
         if self._stale is not None:
             limit, age = self._stale, time.monotonic() - captured.made
@@ -34,11 +34,11 @@ class Freshness:
             return f"stale: the picture is {age * 1e3:.0f} ms old, allowed {limit:g} ms"
         stood_still = standstill.since(captured.t_capture) if live else 0.0
         if stood_still * 1e3 > limit:
-            return f"stale: this process stood still for {stood_still:.1f} s after the picture had come"
+            return f"stale: this process was paused for {stood_still:.1f} s after the picture arrived"
         return ""
 
     def mark(self, result: Result, captured: Captured, live: bool) -> None:
-        """Make a result UNKNOWN where the decision came too late."""
+        """Make a result UNKNOWN if the decision came too late."""
         if result.verdict is Verdict.UNKNOWN:
             return
         took = result.latency_ms["total"]

@@ -1,4 +1,4 @@
-"""Does an engine give what the trained network gave? Asked at export, and whenever a bundle is opened."""
+"""Compares an engine's outputs with a bundle's reference outputs, at export and whenever a bundle is opened."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edgead.errors import DeviceError
 from edgead.runtime.engines import Engine
 
 MOST_OF_SPREAD = 0.25
-"""Most of the outputs' spread that may be allowed: an engine that gives the same for every frame is half of it away."""
+"""Largest tolerance as a share of the outputs' spread. Constant outputs differ by at least half the spread."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Largest absolute differences from the reference, in units of the score, and what is allowed."""
+    """Largest absolute differences from the reference, in units of the score, and their limits."""
 
     frames: int
     score_error: float
@@ -28,7 +28,7 @@ class Agreement:
 
     @property
     def good(self) -> bool:
-        """Within the tolerance. Errors that are not a number are not."""
+        """Whether both errors are within their limits. NaN is not."""
         return self.score_error <= self.tolerance and self.map_error <= self.map_tolerance
 
     @property
@@ -37,7 +37,7 @@ class Agreement:
         return float(np.maximum(self.score_error, self.map_error))
 
     def describe(self) -> str:
-        """Say it in half a line."""
+        """Return the errors and limits in half a line."""
         return (
             f"scores within {self.score_error:.2g} (allowed {self.tolerance:.2g}), "
             f"maps within {self.map_error:.2g} (allowed {self.map_tolerance:.2g})"
@@ -53,11 +53,11 @@ def compare(
 ) -> Agreement:
     """Compare an engine's scores ``[K]`` and maps ``[K, H, W]`` on the reference's frames with the reference.
 
-    Where there are graphs of a lower precision, with the one that it agrees with best: an engine runs one of them, or
-    one that was quantised alike.
+    If the bundle has graphs of a lower precision, the one with the best agreement counts: the engine runs one of them,
+    or one that was quantised in the same way.
 
     Args:
-        tolerance: for the scores, and for the maps where they have no other.
+        tolerance: limit for the scores, and for the maps if `map_tolerance` is None.
     """
     limit = tolerance if map_tolerance is None else map_tolerance
     errors = [
@@ -69,17 +69,17 @@ def compare(
 
 
 def _largest_difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    """Infinity for another shape: OpenVINO on a single core with SSE 4.1 alone gave no scores at all, and no error."""
+    """Return infinity for another shape: OpenVINO returns no scores, and no error, on one core with only SSE 4.1."""
     return float(np.abs(found - wanted).max()) if found.shape == wanted.shape else np.inf
 
 
 def check_golden(bundle: Bundle, engine: Engine, batch: int = 1) -> Agreement:
-    """Run a bundle's golden frames on an engine, one by one and in one batch, and compare with the golden outputs.
+    """Run a bundle's golden frames on an engine, one by one and in one batch, and compare with the reference outputs.
 
     Args:
-        bundle: with the frames, what they must give, and what an engine may differ from that.
-        engine: what is checked. One that is not `exact` may differ by a quarter of the golden outputs' spread.
-        batch: size of the batch; engines may run it with other kernels than a single frame.
+        bundle: holds the frames, the reference outputs and the tolerances.
+        engine: the engine. One that is not `exact` may differ by a quarter of the reference outputs' spread.
+        batch: size of the batch; engines may use other kernels for it than for a single frame.
     """
     golden, parity = bundle.golden(), bundle.manifest.parity
     limits = [parity.tolerance, parity.tolerance if parity.map_tolerance is None else parity.map_tolerance]
@@ -100,13 +100,13 @@ def check_golden(bundle: Bundle, engine: Engine, batch: int = 1) -> Agreement:
 
 
 def require_agreement(agreement: Agreement, engine: str) -> None:
-    """Refuse an engine that does not give the golden outputs.
+    """Refuse an engine with outputs that differ from the reference outputs.
 
     Raises:
-        DeviceError: with what to do.
+        DeviceError: they differ.
     """
     if not agreement.good:
         raise DeviceError(
-            f"On this machine {engine} does not give what the bundle must give: {agreement.describe()}.\n"
-            "Do not use it here; try another engine, or another precision of the bundle."
+            f"On this machine the output of {engine} differs from the reference outputs stored in the bundle: "
+            f"{agreement.describe()}.\nUse another engine, or export the bundle at another precision."
         )

@@ -1,4 +1,4 @@
-"""Is what a source gives an image of the part at all? Black, blurred, frozen and stretched pictures are not judged."""
+"""Checks of frames before inference: black, blurred, frozen and stretched frames are not judged."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 from edgead.images import Frame, cv2
 
 BLACK_MEAN, BLACK_SPREAD = 8.0, 4.0
-"""A frame is black where its grey values have a lower mean and a lower standard deviation than these (of 255)."""
+"""A frame is black if the mean and the standard deviation of its grey values (0 to 255) are below these."""
 SAME_ASPECT = 0.02
-"""Share by which two aspect ratios may differ and still be the same: rounding and cropped rows."""
+"""Relative difference up to which two aspect ratios count as equal: rounding and cropped rows."""
 SAMPLES_A_SIDE = 64
-"""Pixels a side that are compared to see whether anything changes; a camera's noise changes some of them."""
+"""Pixels per side that are compared between frames; a camera's noise changes some of them."""
 
 
 @dataclass(frozen=True)
 class HealthLimits:
-    """What is still healthy.
+    """Limits of a healthy frame.
 
     Attributes:
-        sharpness: of good parts, see `measure_sharpness`; 0 where unknown, which turns the check for blur off.
-        dark: good parts are themselves almost black, which turns the check for black off.
+        sharpness: of good parts, see `measure_sharpness`; 0 if unknown, which turns the check for blur off.
+        dark: good parts are almost black, which turns the check for black off.
         blurred_below: share of `sharpness` below which a frame is blurred; 0 turns the check off.
         frozen_after: seconds in which not one sampled pixel changes; 0 turns the check off.
-        aspects: lowest and highest width / height of the training images; None where they are not known.
+        aspects: lowest and highest width / height of the training images; None if unknown.
         refuse_untrained: a frame of another aspect ratio must not be judged.
     """
 
@@ -39,7 +39,7 @@ class HealthLimits:
     refuse_untrained: bool = False
 
     def has_trained(self, size: tuple[int, int]) -> bool | None:
-        """Tell whether training images had the aspect ratio of a frame (height, width); None where it is not known."""
+        """Return whether training images had the aspect ratio of a frame (height, width); None if unknown."""
         if self.aspects is None:
             return None
         low, high = self.aspects
@@ -47,7 +47,7 @@ class HealthLimits:
 
 
 def limits_from(frames: NDArray[np.uint8], blurred_below: float = 0.1, frozen_after: float = 5.0) -> HealthLimits:
-    """Learn what is healthy from frames ``[K, H, W, 3]`` at the model's size, for instance a bundle's golden ones."""
+    """Derive limits from frames ``[K, H, W, 3]`` at the model's size, for instance a bundle's golden frames."""
     return HealthLimits(
         sharpness=min(measure_sharpness(frame) for frame in frames),
         dark=any(is_black(frame) for frame in frames),
@@ -57,30 +57,30 @@ def limits_from(frames: NDArray[np.uint8], blurred_below: float = 0.1, frozen_af
 
 
 def measure_sharpness(fitted: Frame) -> float:
-    """Variance of the Laplacian of a frame at the model's size: what blur takes away first."""
+    """Return the variance of the Laplacian of a frame at the model's size. Blur lowers it first."""
     grey = cv2().cvtColor(fitted, cv2().COLOR_BGR2GRAY)
     _, spread = cv2().meanStdDev(cv2().Laplacian(grey, cv2().CV_16S))
     return float(spread[0, 0] ** 2)
 
 
 def is_black(fitted: Frame) -> bool:
-    """Tell whether a frame shows nothing: a dead sensor, a closed lens, no light."""
+    """Return whether a frame shows nothing: a dead sensor, a closed lens, no light."""
     mean, spread = cv2().meanStdDev(cv2().cvtColor(fitted, cv2().COLOR_BGR2GRAY))
     return bool(mean[0, 0] < BLACK_MEAN and spread[0, 0] < BLACK_SPREAD)
 
 
 def _ignore(name: str, text: str) -> None:
-    """Nobody wants to know."""
+    """Default `notice`: does nothing."""
 
 
 class Health:
-    """Looks at the frames of one source.
+    """Checks the frames of one source.
 
     Args:
-        limits: what is healthy; may be set again at any time.
-        notice: told a word and a line when the size of the frames changes (``resized``), and when their aspect ratio is
-            none of the training images' (``untrained``).
-        picky: frames that are not healthy must not be judged; otherwise their size is only looked at.
+        limits: limits of a healthy frame; may be replaced at any time.
+        notice: called with a cause and a line if the size of the frames changes (``resized``), and if no training image
+            had their aspect ratio (``untrained``).
+        picky: unhealthy frames must not be judged; otherwise only their size is checked.
     """
 
     def __init__(self, limits: HealthLimits, notice: Callable[[str, str], None] = _ignore, picky: bool = True) -> None:
@@ -92,7 +92,7 @@ class Health:
         self._changed_at = 0.0
 
     def check(self, frame: Frame, fitted: Frame, now: float) -> tuple[str, str]:
-        """Return cause and reason why a frame must not be judged; both empty where it may.
+        """Return cause and reason why a frame must not be judged; both empty if it may.
 
         Args:
             frame: as captured.
@@ -133,7 +133,7 @@ class Health:
         if limits.refuse_untrained and trained is False:
             self._shape_answer = "untrained", f"untrained: {text}"
         elif not trained and not _same_aspect(size, first):
-            text = f"{_words(size)} has another aspect ratio than {_words(first)}, which this source began with"
+            text = f"{_words(size)} has another aspect ratio than {_words(first)}, this source's first frame size"
             self._shape_answer = "resized", f"resized: {text}"
         return self._shape_answer
 

@@ -1,4 +1,4 @@
-"""Identifiers that no other result has, after a restart and on other machines too."""
+"""Identifiers of results, unique across restarts and machines."""
 
 from __future__ import annotations
 

@@ -33,30 +33,30 @@ def load(
     shapes: Sequence[str] = (),
     console: Console | None = None,
 ) -> Inspector:
-    """Read a bundle, check its hashes, open it on an engine and check that it gives the golden outputs here.
+    """Read a bundle, check its hashes, open it on an engine and compare it with the reference outputs.
 
     Args:
         bundle: the folder ``NAME.edgead``.
-        engine: ``"auto"`` for the fastest one installed, or a name of `edgead.runtime.engine_table.ENGINES`, with
-            settings after a colon where it has any: ``"tensorrt:opt_level=5"``.
-        batch: most frames in one inference; engines on a GPU are built for it.
-        threshold: scores above it fail; ``"fpr:0.001"`` for the share of good parts that may fail; the bundle's own
-            where None.
+        engine: ``"auto"`` for the fastest installed engine, or a name of `edgead.runtime.engine_table.ENGINES`, with
+            settings after a colon: ``"tensorrt:opt_level=5"``.
+        batch: maximum frames per inference; engines on a GPU are built for it.
+        threshold: scores above it fail; ``"fpr:0.001"`` for the share of good parts that may fail; None for the
+            bundle's own.
         region, min_area, shapes: see `FrameInspector`.
         roi, ignore: mask images, or ``x,y,width,height`` as shares of the frame, in place of `region`; see
             `edgead.runtime.rules.read_region`.
-        console: shows what takes long: TensorRT builds its engine at the first start on a device.
+        console: shows long steps: TensorRT builds its engine at the first start on a device.
 
     Raises:
         BundleError: missing, damaged or of a newer format.
-        ConfigError: a threshold, region or engine that makes no sense.
+        ConfigError: an invalid threshold, region or engine.
         MissingDependencyError: the engine's package is not installed.
-        DeviceError: this machine cannot run the engine, or it gives other outputs than the golden ones.
+        DeviceError: this machine cannot run the engine, or its output differs from the reference outputs.
     """
     opened = read_bundle(bundle)
     if roi or ignore:
         if region is not None:
-            raise ConfigError("Give either region, or roi and ignore.")
+            raise ConfigError("Give either region, or roi and ignore, not both.")
         region = read_region(roi, ignore, opened.manifest.size)
     runner = open_validated(engine, opened, batch=batch, console=console)
     try:
@@ -74,8 +74,8 @@ class Inspector(FrameInspector):
     ) -> Iterator[Result]:
         """Decide on every frame of a source, in order, until it ends.
 
-        Frames of a file wait until they are asked for. Of a camera the newest is taken; older ones are dropped while
-        the receiver is busy. `edgead.runtime.stream.Stream` says more, and takes several sources.
+        A file's frames wait for the receiver. Of a camera the newest frame is taken; older ones are dropped while the
+        receiver is busy. See `edgead.runtime.stream.Stream` for details and for several sources.
 
         Args:
             source: what `edgead.runtime.sources.open_source` takes, an open source, an iterable of frames, or a

@@ -1,4 +1,4 @@
-"""The ledger: what became of every frame, at every instant."""
+"""The ledger: counts what became of every frame."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Account:
     """The frames of one source. ``captured = passed + failed + unknown + dropped + in flight``.
 
     Attributes:
-        captured: frames, and errors in place of frames, that the source gave.
-        reported: what was noticed about the source, by name; not frames, and not part of the equation: ``lost``,
+        captured: frames from the source, and errors in place of frames.
+        reported: reports about the source by name, which are not frames and not part of the equation: ``lost``,
             ``silent``, ``resized``, ``untrained``.
         verdicts: results by verdict.
         unknown: UNKNOWN results by cause, a word of `edgead.runtime.result.CAUSES`.
-        dropped: frames without a result by cause: ``overtaken`` by a newer one, ``refused`` because older ones
-            waited, ``stopped`` at the end before their turn.
-        latency: results by bucket of `BUCKETS_MS`, picture made to decision; the last one has no limit.
+        dropped: frames without a result by cause: ``overtaken`` by a newer frame, ``refused`` because older ones
+            waited, ``stopped`` at the end of the run.
+        latency: results by bucket of `BUCKETS_MS`, from picture made to decision; the last bucket has no limit.
         latency_sum: milliseconds.
     """
 
@@ -42,7 +42,7 @@ class Account:
 
 
 class Figures(TypedDict):
-    """What became of frames, as JSON: totals, and counts by cause. See `Account`."""
+    """Totals and counts by cause as JSON. See `Account`."""
 
     captured: int
     inferred: int
@@ -63,11 +63,10 @@ class Snapshot(Figures):
 
 
 class Ledger:
-    """Counts frames as they come and go: ``captured = inferred + dropped (by cause) + in flight``, always.
+    """Counts frames: ``captured = inferred + dropped (by cause) + in flight`` at any moment.
 
-    Each of the four is counted by itself, so that the equation is a check and not a definition. `inferred` counts the
-    results: PASS, FAIL and UNKNOWN, the latter also where the engine was not asked, by a cause that is counted too.
-    Any thread may ask and count.
+    The four are counted independently, so the equation is a check. `inferred` counts results: PASS, FAIL and UNKNOWN,
+    also an UNKNOWN without inference; its cause is counted too. Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -75,26 +74,26 @@ class Ledger:
         self._accounts: dict[str, Account] = {}
 
     def enter(self, source_id: str) -> None:
-        """A source gave a frame, or an error in place of one."""
+        """Count a frame from a source, or an error in place of one."""
         with self._lock:
             account = self._accounts.setdefault(source_id, Account())
             account.captured += 1
             account.in_flight += 1
 
     def drop(self, source_id: str, cause: str) -> None:
-        """A frame that was entered gets no result."""
+        """Count an entered frame as dropped."""
         with self._lock:
             account = self._accounts[source_id]
             account.dropped[cause] += 1
             account.in_flight -= 1
 
     def report(self, source_id: str, name: str) -> None:
-        """Something was noticed about a source."""
+        """Count a report about a source."""
         with self._lock:
             self._accounts.setdefault(source_id, Account()).reported[name] += 1
 
     def count(self, result: Result) -> None:
-        """A frame that was entered has its result."""
+        """Count the result of an entered frame."""
         latency = result.latency_ms.get("total", 0.0)
         with self._lock:
             account = self._accounts[result.source_id]
@@ -106,7 +105,7 @@ class Ledger:
             account.in_flight -= 1
 
     def snapshot(self) -> Snapshot:
-        """Return the totals of one instant, and the same by source, as JSON values."""
+        """Return the totals at one moment, and the same by source, as JSON values."""
         with self._lock:
             by_source = {source: _figures([account]) for source, account in self._accounts.items()}
             return {**_figures(list(self._accounts.values())), "sources": by_source}
@@ -140,7 +139,7 @@ class Ledger:
         return self.snapshot()["in_flight"]
 
     def to_prometheus(self) -> str:
-        """Return everything as Prometheus text, with the sources as labels."""
+        """Return all counts as Prometheus text, with the source as a label."""
         with self._lock:
             lines: list[str] = []
             for name, kind, text in _METRICS:
@@ -178,13 +177,13 @@ def _figures(accounts: list[Account]) -> Figures:
 
 
 _METRICS = (
-    ("frames_captured_total", "counter", "Frames that a source gave, and errors in place of frames."),
+    ("frames_captured_total", "counter", "Frames from a source, and errors in place of frames."),
     ("frames_inferred_total", "counter", "Results by verdict."),
     ("frames_unknown_total", "counter", "UNKNOWN results by cause."),
     ("frames_dropped_total", "counter", "Frames without a result by cause."),
-    ("source_reports_total", "counter", "What was noticed about a source, by cause; not frames."),
+    ("source_reports_total", "counter", "Reports about a source by cause; not frames."),
     ("frames_in_flight", "gauge", "Frames between capture and result."),
-    ("latency_seconds", "histogram", "Picture made to decision."),
+    ("latency_seconds", "histogram", "Time from picture made to decision."),
 )
 
 

@@ -1,4 +1,4 @@
-"""The ledger over HTTP, for Prometheus."""
+"""Serves the ledger over HTTP for Prometheus."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 from edgead.errors import ConfigError
 
 LONGEST_REQUEST = 10.0
-"""Seconds after which a connection is cut off, however busy it is."""
+"""Seconds after which a connection is closed, even if it is active."""
 MOST_CONNECTIONS = 16
-"""Connections at a time; more are closed at once."""
+"""Simultaneous connections; more are closed at once."""
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Return host and port of ``PORT``, ``HOST:PORT`` or ``[IPV6]:PORT``; the host is 127.0.0.1 where it is left out.
+    """Return host and port of ``PORT``, ``HOST:PORT`` or ``[IPV6]:PORT``; the host is 127.0.0.1 if left out.
 
     Raises:
         ConfigError: not one of these.
@@ -35,7 +35,7 @@ def parse_address(text: str) -> tuple[str, int]:
         or int(port) > 65535
         or (":" in host and "[" not in text)
     ):
-        raise ConfigError(f"--metrics takes a port from 0 to 65535, or ADDRESS:PORT; not '{text}'.")
+        raise ConfigError(f"--metrics must be a port from 0 to 65535, or ADDRESS:PORT, not '{text}'.")
     return host or "127.0.0.1", int(port)
 
 
@@ -46,17 +46,17 @@ class MetricsServer:
         port: 0 for any free one.
         render: returns the text.
         host: address to listen on.
-        token: what a request must carry as ``Authorization: Bearer TOKEN``; empty for none.
+        token: required in the header ``Authorization: Bearer TOKEN``; empty for none.
 
     Raises:
-        ConfigError: the address cannot be used, or is open to other machines and has no token.
+        ConfigError: the address cannot be used, or other machines can reach it and there is no token.
     """
 
     def __init__(self, port: int, render: Callable[[], str], host: str = "127.0.0.1", token: str = "") -> None:
         if not token and not _is_local(host):
             raise ConfigError(
-                f"Metrics on {host} can be read by other machines, and need a token.\n"
-                "Give one:  --metrics-token '${METRICS_TOKEN}'"
+                f"Metrics on {host} are readable by other machines and need a token.\n"
+                "Set one:  --metrics-token '${METRICS_TOKEN}'"
             )
         try:
             self._server = _Server(host, port, render, token)
@@ -98,7 +98,7 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Cut off what takes too long: limits for each read would let a slow client hold its thread for ever."""
+        """Close connections that take too long. A limit per read would let a slow client hold its thread forever."""
         now = time.monotonic()
         for request, began in list(self._open.items()):
             if now - began > LONGEST_REQUEST:
@@ -106,7 +106,7 @@ class _Server(ThreadingHTTPServer):
                     request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the middle is nothing to report."""
+        """Ignore clients that disconnect early."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -114,9 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.server.token and not self._is_allowed():
-            self._answer(401, "A token is needed: Authorization: Bearer TOKEN\n")
+            self._answer(401, "Token required: Authorization: Bearer TOKEN\n")
         elif self.path.partition("?")[0] != "/metrics":
-            self._answer(404, "There is /metrics\n")
+            self._answer(404, "Not found. Available: /metrics\n")
         else:
             self._answer(200, self.server.render())
 
@@ -133,4 +133,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *values: object) -> None:
-        """Nothing is logged: it would be a line every few seconds."""
+        """Log nothing: it would be a line every few seconds."""

@@ -1,4 +1,4 @@
-"""How a stream treats its frames."""
+"""The settings of a stream."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ _CHOICES = {"on_full": ON_FULL, "health": HEALTH, "untrained_aspect": UNTRAINED_
 
 @dataclass(frozen=True)
 class Policy:
-    """How a stream treats its frames.
+    """The settings of a stream.
 
     Attributes:
-        on_full: of a live source, when older frames wait, see `edgead.runtime.frame_queue.FrameQueue`; files always
-            wait.
+        on_full: for a live source with waiting frames, see `edgead.runtime.frame_queue.FrameQueue`; files always wait.
         capacity: frames of one source that may wait.
-        max_staleness: milliseconds since a picture was made after which it is not inferred any more, but UNKNOWN. Where
-            None, `edgead.runtime.clock.STALE_AFTER` limits what delays a live picture on its way here (network, stopped
-            process), and nothing limits its wait for the engine; infinity for no limit at all.
-        deadline: milliseconds since a picture was made after which a decision is UNKNOWN.
-        batch: most frames in one call of the engine. A batch is never waited for.
-        silence: seconds without a frame after which a live source is reported as silent, again and again.
-        health: sources whose frames are checked: ``"live"``, ``"all"`` or ``"off"``.
+        max_staleness: maximum age of a picture in milliseconds when its inference begins; an older one is UNKNOWN. If
+            None, `edgead.runtime.clock.STALE_AFTER` limits the transport delay of a live picture (network, paused
+            process), and its wait for the engine has no limit. Infinity turns both limits off.
+        deadline: maximum age of a picture in milliseconds at its decision; a later decision is UNKNOWN.
+        batch: maximum frames per call of the engine. The stream never waits to fill a batch.
+        silence: seconds without a frame after which a live source is reported as silent; repeated at that interval.
+        health: which sources' frames are checked: ``"live"``, ``"all"`` or ``"off"``.
         blurred_below, frozen_after: see `edgead.runtime.health.HealthLimits`.
-        keep_warm: seconds without a frame after which the engine is run on a blank one; 0 for never.
-        untrained_aspect: frames of an aspect ratio that no training image had are reported once (``"report"``), or
-            UNKNOWN too (``"unknown"``).
+        keep_warm: idle seconds after which the engine runs on a blank frame to stay warm; 0 for never.
+        untrained_aspect: whether frames with an aspect ratio that no training image had are only reported, once
+            (``"report"``), or also UNKNOWN (``"unknown"``).
 
     Raises:
         ConfigError: a value that makes no sense.
@@ -52,11 +51,11 @@ class Policy:
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is one of {', '.join(allowed)}; not {getattr(self, name)}.")
+                raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)}.")
         for name in ("capacity", "batch"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a whole number from 1 on, not {value}.")
+                raise ConfigError(f"{name} must be a whole number of at least 1, not {value}.")
         for name in ("max_staleness", "deadline", "silence"):
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and value > 0):
@@ -64,7 +63,7 @@ class Policy:
         for name in ("blurred_below", "frozen_after", "keep_warm"):
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value < math.inf):
-                raise ConfigError(f"{name} must be a number from 0 on, not {value}.")
+                raise ConfigError(f"{name} must be a number of at least 0, not {value}.")
 
 
 def _is_number(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""`edgead predict`: image files in, a result and an overlay each."""
+"""`edgead predict`: results and overlays for image files."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ OVERLAY, RECONSTRUCTION = ".overlay.png", ".reconstruction.png"
 
 @dataclass(frozen=True)
 class Collected:
-    """What `predict` decides on.
+    """The images for `predict`.
 
     Attributes:
-        images: every image, and everything that cannot be read, each with a name for its overlay, all different.
-        unreadable: those of them that are not opened, with the reason.
-        left_out: one line on what is not an image; empty where there is nothing to say.
+        images: every image and every unreadable file or folder, each with a unique name for its overlay.
+        unreadable: those that are not opened, with the reason.
+        left_out: one line about the files that are not images; empty if there are none.
     """
 
     images: Sequence[tuple[Path, Path]]
@@ -49,7 +49,7 @@ def collect_images(paths: Sequence[Path]) -> Collected:
     """Find every image among files and folders (with subfolders).
 
     Raises:
-        SourceError: a path does not exist, or there is no image at all.
+        SourceError: a path does not exist, or there is no image.
     """
     found: list[tuple[Path, Path]] = []
     unreadable: dict[Path, str] = {}
@@ -98,25 +98,25 @@ def predict(
 ) -> Iterator[Result]:
     """Decide on image files, in order.
 
-    Regions, least area, shapes and threshold are those of the inspector: `edgead.runtime.inspector.load` takes them
+    Regions, minimum area, shapes and threshold are those of the inspector: `edgead.runtime.inspector.load` takes them
     under the names that `edgead.runtime.run.run` has (`roi`, `ignore`, `min_area`, `shapes`, `threshold`).
 
     Args:
-        inspector: decides. It is not closed. An engine on a GPU must have been opened for `batch`.
+        inspector: the inspector. It is not closed. An engine on a GPU must have been opened for `batch`.
         collected: from `collect_images`.
-        save: folder for overlays (``NAME.overlay.png``): heat where the map is high, the mask outlined. Where the
-            bundle holds a reconstruction, also for ``NAME.reconstruction.png``, at the model's size: the good image
-            that the network sees. Images that cannot be read have neither.
-        batch: most images in one inference, at least 1. Latencies of a result are those of its batch.
-        sinks: URIs, sinks, or their workers; each gets every result and is closed at the end. A slow one is
-            waited for.
+        save: folder for overlays (``NAME.overlay.png``): the map as heat, the mask outlined. If the bundle has a
+            reconstruction, also for ``NAME.reconstruction.png`` at the model's size: the network's estimate of the
+            defect-free image. Unreadable images have neither.
+        batch: maximum images per inference, at least 1. The latencies of a result are those of its batch.
+        sinks: URIs, sinks or their workers. Each gets every result and is closed at the end; a slow sink makes
+            `predict` wait.
 
     Yields:
-        One result per file, with its `path`; UNKNOWN with the reason where a file or a folder cannot be read.
+        One result per file, with its `path`; UNKNOWN with the reason for an unreadable file or folder.
 
     Raises:
         ConfigError: a batch below 1, or a sink that cannot be opened.
-        SinkError: at the end, where a sink did not take every result.
+        SinkError: at the end, if a sink did not take every result.
     """
     if batch < 1:
         raise ConfigError(f"batch must be at least 1, not {batch}.")
@@ -157,7 +157,7 @@ def _save(
 
 
 def save_contact_sheet(inspector: FrameInspector, paths: Sequence[Path], path: Path) -> None:
-    """Write a picture with the given images above and their overlays below. All must have the same size."""
+    """Write a picture with the images in the first row and their overlays below. All must have the same size."""
     frames = [read_frame(name) for name in paths]
     overlays = []
     for frame in frames:

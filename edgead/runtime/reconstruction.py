@@ -1,6 +1,6 @@
-"""The good image that a network sees in a frame, to look at: a tensor inside the graph, computed where it is asked for.
+"""The network's estimate of the defect-free image, for display: a tensor inside the graph, computed on request.
 
-It is no output of the graph, so that whatever runs the graph beside a line neither computes nor copies it.
+It is not an output of the graph, so the engines of a running line neither copy nor return it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GRAPH, OUTPUT, NAME = 7, 12, 1
 
 
 def open_reconstructor(bundle: Bundle) -> Reconstructor | None:
-    """Open what reconstructs frames; None where the bundle holds no reconstruction, or ONNX Runtime is missing."""
+    """Open a bundle's reconstructor; None if it has no reconstruction, or ONNX Runtime is missing."""
     with suppress(MissingDependencyError):
         return Reconstructor(bundle) if bundle.manifest.reconstruction else None
     return None
@@ -34,13 +34,13 @@ class Reconstructor:
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
-        BundleError: the graph does not hold what the manifest names.
+        BundleError: the graph does not contain the tensor in the manifest.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         facts = bundle.manifest.reconstruction
         if facts is None:
-            raise BundleError(f"{bundle.path} holds no reconstruction.")
+            raise BundleError(f"{bundle.path} has no reconstruction.")
         self.tensor, self.black, self.white = facts.tensor, facts.black, facts.white
         name = cpu_model(bundle)
         ort = require("onnxruntime", "cpu")
@@ -50,7 +50,7 @@ class Reconstructor:
         try:
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors have no common base but this
-            raise BundleError(f"{bundle.path / name} does not give '{self.tensor}': {first_line(error)}") from error
+            raise BundleError(f"{bundle.path / name} has no tensor '{self.tensor}': {first_line(error)}") from error
 
     def __call__(self, fitted: Frame) -> NDArray[np.uint8]:
         """Return the reconstruction ``(h, w, 3) uint8 BGR`` of a fitted frame ``(h, w, C) uint8``.
@@ -68,9 +68,9 @@ class Reconstructor:
 
 
 def _one_more_output(name: str) -> bytes:
-    """Return what, behind the bytes of an ONNX model, makes one of its tensors an output.
+    """Return bytes that, appended to an ONNX model, make one of its tensors an output.
 
-    Protocol buffers merge a message that comes twice, and append to its lists: no ONNX package is needed.
+    Protocol buffers merge repeated messages and append their lists, so no ONNX package is needed.
     """
     return _field(GRAPH, _field(OUTPUT, _field(NAME, name.encode())))
 

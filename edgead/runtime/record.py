@@ -1,19 +1,19 @@
-"""Record a stream, and play it back: the same frames in the same order, bit for bit.
+"""Records a stream and replays it: the same frames in the same order, bit for bit.
 
-recording.json   which bundle and engine decided
-events.jsonl     one line for each result (`Result.to_dict`) and each dropped frame, in the order of the results
-frames/          the frames that were inferred, as PNG, named by their line; depth is in the alpha channel
+recording.json   bundle and engine
+events.jsonl     one line per result (`Result.to_dict`) and per dropped frame, in the order of the results
+frames/          the inferred frames as PNG, named after their line; depth is in the alpha channel
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from edgead import schema
 from edgead.bundle import MODEL
@@ -34,7 +34,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class RecordingFacts:
-    """What `recording.json` holds."""
+    """The content of `recording.json`."""
 
     format: int
     bundle: str
@@ -45,7 +45,7 @@ class RecordingFacts:
 
 @dataclass(frozen=True)
 class RecordedResult:
-    """What is played back of a line of `events.jsonl`. `frame_id` is None in a report on a source."""
+    """The replayed part of a line of `events.jsonl`. `frame_id` is None for a report about a source."""
 
     source_id: str
     frame_id: int | None
@@ -55,22 +55,32 @@ class RecordedResult:
     frame: str | None = None
 
 
+@dataclass(frozen=True)
+class RecordedDrop:
+    """A line of `events.jsonl` about a dropped frame: the cause, the frame, and `time.monotonic` seconds."""
+
+    dropped: str
+    source_id: str
+    frame_id: int | None = None
+    t_capture: float = 0.0
+
+
 class Recorder(BaseSink):
     """A sink that writes a recording.
 
     Args:
         folder: a new or empty folder.
-        inspector: what decides; named in the recording.
+        inspector: the inspector; its bundle and engine go into `recording.json`.
 
     Raises:
-        ConfigError: the folder holds something.
+        ConfigError: the folder is not empty.
     """
 
     wants_frames = True
 
     def __init__(self, folder: Path, inspector: FrameInspector) -> None:
         if folder.exists() and any(folder.iterdir()):
-            raise ConfigError(f"{folder} is not empty; a recording needs a folder of its own.")
+            raise ConfigError(f"{folder} is not empty; a recording needs an empty folder.")
         super().__init__(f"record:{folder}")
         self._folder, self._line = folder, 0
         (folder / "frames").mkdir(parents=True, exist_ok=True)
@@ -85,19 +95,19 @@ class Recorder(BaseSink):
             self._write_event({"frame": None, **result.to_dict()})
             return
         frame = f"frames/{self._line:09d}.png"
-        # Level 1: lossless whatever the level, and the sink must keep up with the camera.
+        # PNG is lossless at any level; level 1 is the fastest, because the sink must keep up with the camera.
         _, data = cv2().imencode(".png", result.frame, [cv2().IMWRITE_PNG_COMPRESSION, 1])
         with _removed_on_error(self._folder / frame) as path:  # OpenCV's own imwrite does not notice a full disk
             path.write_bytes(data)
             self._write_event({"frame": frame, **result.to_dict()})
 
     def drop(self, captured: Captured, cause: str) -> None:
-        """Note a frame that got no result."""
-        event = {"dropped": cause, "source_id": captured.source_id, "frame_id": captured.frame_id}
-        self._write_event({**event, "t_capture": round(captured.t_capture, 6)})
+        """Record a frame without a result."""
+        at = round(captured.t_capture, 6)
+        self._write_event(vars(RecordedDrop(cause, captured.source_id, captured.frame_id, at)))
 
-    def _write_event(self, event: dict[str, Any]) -> None:
-        self._events.write(json.dumps(event).encode())
+    def _write_event(self, event: Mapping[str, object]) -> None:
+        self._events.write(json.dumps(dict(event)).encode())
         self._line += 1
 
     def close(self) -> None:
@@ -130,7 +140,7 @@ def open_replay(uri: str, pixels: PixelFormat = COLOUR) -> Source:
         raise SourceError(f"{folder} is not a recording of edgead run --record.") from error
     except SchemaError as error:
         raise SourceError(
-            f"{folder / 'recording.json'} is not that of a recording of edgead run --record: {error}."
+            f"{folder / 'recording.json'} is not from a recording of edgead run --record: {error}."
         ) from error
     if pixels.depth_range is not None and facts.depth_range != pixels.depth_range:
         recorded = None if facts.depth_range is None else list(facts.depth_range)
@@ -141,22 +151,21 @@ def open_replay(uri: str, pixels: PixelFormat = COLOUR) -> Source:
 
 
 class Replay(FrameSource):
-    """Gives the frames of a recording again, with their sources' names and numbers.
+    """Delivers the frames of a recording with the names and numbers of their sources.
 
-    What was UNKNOWN then for a reason that lies in time (late, stale, silent …) is UNKNOWN again for the same reason.
-    Frames that were dropped are not there to be given; `dropped` holds their recorded lines after the replay. A line
-    that cannot be read is an error in place of a frame; only the last one, which was cut when the recording was killed,
-    is left out, and `remark` says so.
+    A frame that was UNKNOWN because of time (late, stale, silent …) is UNKNOWN again for the same reason. Dropped
+    frames are not in a recording; `dropped` lists them after the replay. An unreadable line is an error in place of a
+    frame, except an incomplete last line of a recording that was killed: it is skipped, and `remark` says so.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"replay:{folder}")
         self.folder = folder
-        self.dropped: list[dict[str, Any]] = []
+        self.dropped: list[RecordedDrop] = []
         self._events = folder / "events.jsonl"
         self._last = _cut_line(self._events)
         if self._last is not None:
-            self.remark = f"the recording was killed while line {self._last} was written; that line is left out"
+            self.remark = f"the recording was killed while it wrote line {self._last}; that line is skipped"
 
     def read(self) -> Iterator[Captured]:
         with self._events.open("rb") as events:
@@ -166,19 +175,18 @@ class Replay(FrameSource):
                 if number == self._last:
                     continue
                 try:
-                    event = json.loads(line)
-                    captured = self._captured(event) if "dropped" not in event else None
+                    event = _read_event(line)
+                    captured = self._captured(event) if isinstance(event, RecordedResult) else None
                 except (ValueError, RecursionError, SchemaError):
                     error = f"line {number} of {self._events} is damaged"
                     yield Captured(None, error, self.name, number - 1, time.monotonic(), cause="unreadable")
                     continue
-                if captured is None:
+                if isinstance(event, RecordedDrop):
                     self.dropped.append(event)
-                else:
+                elif captured:
                     yield captured
 
-    def _captured(self, event: dict[str, Any]) -> Captured:
-        line = schema.read(RecordedResult, event)
+    def _captured(self, line: RecordedResult) -> Captured:
         unknown = line.verdict == Verdict.UNKNOWN.value and line.cause != "score"
         error, cause = (line.reason, line.cause or "") if unknown else ("", "")
         image = None
@@ -192,8 +200,20 @@ class Replay(FrameSource):
         return Captured(image, error, line.source_id, line.frame_id, time.monotonic(), cause=cause)
 
 
+def _read_event(line: bytes) -> RecordedResult | RecordedDrop:
+    """Parse a line of `events.jsonl`.
+
+    Raises:
+        ValueError: not JSON.
+        SchemaError: not an event.
+    """
+    values = json.loads(line)
+    is_drop = isinstance(values, dict) and "dropped" in values
+    return schema.read(RecordedDrop, values) if is_drop else schema.read(RecordedResult, values)
+
+
 def _cut_line(path: Path) -> int | None:
-    """Return the number of the last line where it has no end and is not whole: its writer was killed.
+    """Return the number of the last line if it is incomplete because its writer was killed.
 
     Raises:
         SourceError: the file cannot be read.
@@ -201,7 +221,7 @@ def _cut_line(path: Path) -> int | None:
     number, line = 0, b"\n"
     try:
         with path.open("rb") as events:
-            for number, line in enumerate(events, 1):  # noqa: B007  the last of them is wanted
+            for number, line in enumerate(events, 1):  # noqa: B007  only the last one is used
                 pass
     except OSError as error:
         raise SourceError(f"Cannot read {path}: {error.strerror}.") from error

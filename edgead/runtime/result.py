@@ -1,11 +1,11 @@
-"""What is known about one frame after it was inspected."""
+"""The result of one frame."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,13 @@ from edgead.runtime.defects import boxes_of, contours_of, is_finite, mark_in_fra
 from edgead.text import valid
 
 SCHEMA = 1
-"""Version of what `Result.to_dict` gives; fields may be added under the same version. See docs/results.md."""
+"""Version of the fields of `Result.to_dict`; fields may be added under the same version. See docs/results.md."""
 
 CAUSES = {
-    "unreadable": "the source gave a frame that cannot be decoded, or that is not an image",
+    "unreadable": "the source delivered a frame that cannot be decoded, or that is not an image",
     "lost": "the camera stopped, or the source failed",
-    "silent": "the camera gives nothing",
-    "stale": "the picture was too old when its turn came",
+    "silent": "the camera delivers no frames",
+    "stale": "the picture was too old when its inference would have begun",
     "late": "the decision came after its deadline",
     "black": "the frame shows nothing",
     "blurred": "the frame is far less sharp than good parts are",
@@ -33,11 +33,38 @@ CAUSES = {
     "failed": "the engine failed",
     "score": "score or map is not finite",
 }
-"""Why a result is UNKNOWN, in one word each."""
+"""Causes of UNKNOWN results and their meanings."""
+
+
+class _Shapes(TypedDict, total=False):
+    boxes: list[dict[str, int]]
+    contours: list[list[list[int]]]
+
+
+class ResultFields(_Shapes):
+    """A result as JSON. The fields are described in docs/results.md; `boxes` and `contours` are there on request."""
+
+    schema: int
+    id: str
+    source_id: str
+    frame_id: int | None
+    path: str | None
+    verdict: str
+    reason: str
+    cause: str | None
+    score: float | None
+    threshold: float
+    t_capture: float
+    captured_at: str
+    latency_ms: dict[str, float]
+    engine: str
+    precision: str
+    bundle: str
+    bundle_digest: str
 
 
 def place_of(source_id: str, frame_id: int | None) -> str:
-    """Name a frame of a source, or the source alone for a report about it, as a person reads it."""
+    """Return the name of a frame, or of the source for a report about it, for messages."""
     return source_id if frame_id is None else f"{source_id}#{frame_id}"
 
 
@@ -46,30 +73,30 @@ class Result:
     """The decision on one frame. Its arrays belong to the caller.
 
     Attributes:
-        score: raw image score, higher is more anomalous, not bounded; NaN where nothing was inferred.
-        verdict: PASS, FAIL or UNKNOWN. UNKNOWN is never to be read as PASS.
-        reason: why, in words.
+        score: raw image score, unbounded, higher is more anomalous; NaN if nothing was inferred.
+        verdict: PASS, FAIL or UNKNOWN. Never treat UNKNOWN as PASS.
+        reason: why, as text.
         cause: why it is UNKNOWN, a word of `CAUSES`; empty for PASS and FAIL.
         threshold: a score above it fails.
-        anomaly_map: ``(h, w) float32`` raw pixel map at the model's size; None where nothing was inferred.
-        mask_threshold: map values above it belong to the mask of a FAIL; where there are none, the highest ones do.
-        region: ``(h, w) bool`` at the model's size: the part of the frame that counts; None for all of it.
-        frame_size: (height, width) of the frame; (0, 0) where there was none.
+        anomaly_map: ``(h, w) float32`` raw pixel map at the model's size; None if nothing was inferred.
+        mask_threshold: map values above it are the mask of a FAIL; if there are none, the highest values are.
+        region: ``(h, w) bool`` at the model's size: the inspected part of the frame; None for all of it.
+        frame_size: (height, width) of the frame; (0, 0) if there was none.
         source_id: where the frame comes from, without credentials.
         frame_id: number of the frame at its source, from 0; None for a report about the source (``lost``, ``silent``).
-        t_capture: when the picture was made, as well as is known: when it arrived, less the delay that the source knows
-            of. `time.monotonic` seconds.
-        latency_ms: milliseconds by stage: ``source`` (made until arrived), ``queue`` (arrived until work begins),
-            ``fit``, ``infer``, ``post`` and ``total`` (made until decision).
-        engine: what inferred, for instance ``"onnxruntime-cpu"``.
-        path: of the image file, where the frame comes from one.
+        t_capture: estimated time at which the picture was made: its arrival less the delay that the source reports.
+            `time.monotonic` seconds.
+        latency_ms: milliseconds by stage: ``source`` (made to arrived), ``queue`` (arrived to start of work), ``fit``,
+            ``infer``, ``post`` and ``total`` (made to decision).
+        engine: name of the engine, for instance ``"onnxruntime-cpu"``.
+        path: of the image file, if the frame comes from one.
         precision: of the graph, for instance ``"fp32"``.
         bundle: name of the bundle.
-        bundle_digest: SHA-256 of its manifest, which tells bundles of one name apart.
-        captured_at: `t_capture` as UTC in ISO 8601: for people; nothing is decided by it.
-        shapes: which of ``"boxes"`` and ``"contours"`` `to_dict` holds.
-        id: of this result, unique for ever and sorted by time (UUID version 7): what receivers deduplicate by.
-        frame: ``(H, W, C) uint8``, kept only where a sink needs it.
+        bundle_digest: SHA-256 of its manifest, which distinguishes bundles of the same name.
+        captured_at: `t_capture` as UTC in ISO 8601, for display only.
+        shapes: which of ``"boxes"`` and ``"contours"`` `to_dict` contains.
+        id: of this result, globally unique and sorted by time (UUID version 7), for deduplication by receivers.
+        frame: ``(H, W, C) uint8``, kept only if a sink needs it.
     """
 
     score: float
@@ -99,8 +126,8 @@ class Result:
     def mask(self) -> Mask:
         """``(H, W) bool`` at the frame's resolution: where the defect is, see `edgead.runtime.defects.mark`.
 
-        A FAIL always has one, a PASS never. An UNKNOWN has one where its score was above the threshold. Made at first
-        use.
+        The mask of a FAIL is never empty, that of a PASS always is. That of an UNKNOWN is not empty if its score was
+        above the threshold. Computed at first use.
         """
         if self.anomaly_map is None or self.verdict is Verdict.PASS or not self.score > self.threshold:
             return np.zeros(self.frame_size, np.bool_)
@@ -122,9 +149,9 @@ class Result:
         where = self.path or place_of(self.source_id, self.frame_id)
         return f"<Result {self.verdict} {where}: score {self.score:.6g}, threshold {self.threshold:.6g}>"
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON values, without the arrays. Its fields are described in docs/results.md."""
-        return {
+    def to_dict(self) -> ResultFields:
+        """Return the result as JSON values, without the arrays."""
+        fields: ResultFields = {
             "schema": SCHEMA,
             "id": self.id,
             "source_id": valid(self.source_id),
@@ -142,5 +169,10 @@ class Result:
             "precision": self.precision,
             "bundle": self.bundle,
             "bundle_digest": self.bundle_digest,
-            **{name: getattr(self, name) for name in self.shapes},
         }
+        for shape in self.shapes:  # in the order of the request
+            if shape == "boxes":
+                fields["boxes"] = self.boxes
+            else:
+                fields["contours"] = self.contours
+        return fields

@@ -1,4 +1,4 @@
-"""What an inspector decides by, beside the bundle: its threshold, the part of the frame that counts, the least area."""
+"""The rules of an inspector: threshold, inspected region and minimum area of a defect."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SHAPES = ("boxes", "contours")
 
 @dataclass(frozen=True)
 class Rules:
-    """What one frame is decided by.
+    """The rules for one frame.
 
     Attributes:
         threshold: a score above it fails.
         mask_threshold: the bundle's limit of map values, see `edgead.runtime.defects.mark`.
-        region: ``(h, w) bool`` at the model's size: the part of the frame that counts; None for all of it.
+        region: ``(h, w) bool`` at the model's size: the inspected part of the frame; None for all of it.
         min_area: pixels of the frame.
     """
 
@@ -38,7 +38,7 @@ class Rules:
     def decide(
         self, score: float, anomaly_map: NDArray[np.float32], frame_size: tuple[int, int]
     ) -> tuple[Verdict, str]:
-        """Return verdict and reason. A defect counts where it lies in the region, at least `min_area` large."""
+        """Return verdict and reason. A defect counts if it overlaps the region and has at least `min_area` pixels."""
         verdict, reason = decide(score, self.threshold)
         if verdict is not Verdict.UNKNOWN and not is_finite(anomaly_map):
             return Verdict.UNKNOWN, "map is not finite"
@@ -55,7 +55,7 @@ class Rules:
 
 
 class LiveRules:
-    """What may be set while frames come: `threshold`, `region`, `min_area`, `shapes`. Each is checked when it is set.
+    """Rules that may be changed during a run: `threshold`, `region`, `min_area`, `shapes`. Setting one checks it.
 
     Args:
         manifest: of the bundle.
@@ -76,23 +76,23 @@ class LiveRules:
 
     @property
     def rules(self) -> Rules:
-        """What is set now, for one decision: a change meanwhile does not mix two settings."""
+        """A snapshot of the rules for one decision: a change meanwhile does not mix old and new values."""
         return Rules(self.threshold, self._manifest.mask_threshold, self.region, self.min_area)
 
     @property
     def threshold(self) -> float:
-        """A score above it fails. Takes a number or ``"fpr:0.001"``, see `load`."""
+        """A score above it fails. Set it to a number or ``"fpr:0.001"``, see `load`."""
         return self._threshold
 
     @threshold.setter
     def threshold(self, wanted: float | str) -> None:
         if wanted is None:
-            raise ConfigError("The threshold must be a finite number, or fpr: and a share as in fpr:0.001, not None.")
+            raise ConfigError("The threshold must be a finite number, or fpr:SHARE as in fpr:0.001, not None.")
         self._threshold = choose_threshold(self._manifest, wanted)
 
     @property
     def region(self) -> Mask | None:
-        """``(h, w) bool`` at the model's size, the part of the frame that counts; None for all of it. Read-only."""
+        """``(h, w) bool`` at the model's size, the inspected part of the frame; None for all of it. Read-only."""
         return self._region
 
     @region.setter
@@ -101,7 +101,7 @@ class LiveRules:
 
     @property
     def min_area(self) -> int:
-        """Pixels of the frame; where the mask's largest connected part is smaller, the frame passes."""
+        """Pixels of the frame. If the mask's largest connected part is smaller, the frame passes."""
         return self._min_area
 
     @min_area.setter
@@ -126,8 +126,8 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None) -> float:
         wanted: a score; ``"fpr:0.001"`` for the share of good parts that may fail; None for the bundle's own.
 
     Raises:
-        ConfigError: neither a finite number nor ``fpr:`` and a share.
-        BundleError: the bundle holds no held-out scores to choose from.
+        ConfigError: neither a finite number nor ``fpr:SHARE``.
+        BundleError: the bundle has no held-out scores.
     """
     if wanted is None:
         return float(manifest.threshold.value)
@@ -137,30 +137,30 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or (text.startswith("fpr:") and not 0 < value < 1):
-        raise ConfigError(f"The threshold must be a finite number, or fpr: and a share as in fpr:0.001, not {wanted}.")
+        raise ConfigError(f"The threshold must be a finite number, or fpr:SHARE as in fpr:0.001, not {wanted}.")
     if not text.startswith("fpr:"):
         return value
     scores = manifest.threshold.scores
     if not scores:
         raise BundleError(
-            f"The bundle {manifest.name} holds no scores of held-out good parts, so fpr: cannot be used.\n"
+            f"The bundle {manifest.name} has no scores of held-out good parts, so fpr: cannot be used.\n"
             "Export it again, or give the threshold as a number."
         )
     return conformal_threshold(scores, value).value
 
 
 def describe_threshold(manifest: Manifest, wanted: float | str | None) -> str:
-    """Say what an ``fpr:`` threshold promises with so many held-out parts; nothing for any other."""
+    """Return the guarantee of an ``fpr:`` threshold with this many held-out parts; empty for any other threshold."""
     if not str(wanted).startswith("fpr:"):
         return ""
     return conformal_threshold(manifest.threshold.scores, float(str(wanted).removeprefix("fpr:"))).describe()
 
 
 def check_region(region: Mask | None, size: tuple[int, int]) -> Mask | None:
-    """Return a region as an array of its own that cannot be written.
+    """Return a read-only copy of a region.
 
     Raises:
-        ConfigError: not ``(h, w) bool`` of the model's size, or nothing in it counts.
+        ConfigError: not ``(h, w) bool`` of the model's size, or empty.
     """
     if region is None:
         return None
@@ -168,20 +168,20 @@ def check_region(region: Mask | None, size: tuple[int, int]) -> Mask | None:
         found = f"{region.dtype} {region.shape}" if isinstance(region, np.ndarray) else type(region).__name__
         raise ConfigError(f"The region must be bool and have the model's size {size}, not {found}.")
     if not region.any():
-        raise ConfigError("The region leaves nothing of the frame that counts.")
+        raise ConfigError("The region is empty: nothing of the frame would be inspected.")
     copy = region.copy()
     copy.setflags(write=False)
     return copy
 
 
 def check_min_area(area: int) -> int:
-    """Return the least area of a defect, in pixels of the frame.
+    """Return the minimum area of a defect, in pixels of the frame.
 
     Raises:
         ConfigError: not a whole number, or negative.
     """
     if isinstance(area, bool) or not isinstance(area, int | np.integer) or area < 0:
-        raise ConfigError(f"min_area is a whole number of pixels, 0 or more, not {area!r}.")
+        raise ConfigError(f"min_area must be a whole number of pixels, at least 0, not {area!r}.")
     return int(area)
 
 
@@ -193,24 +193,24 @@ def check_shapes(shapes: Sequence[str]) -> tuple[str, ...]:
     """
     wanted = () if isinstance(shapes, str) or not isinstance(shapes, Iterable) else tuple(shapes)
     if (not wanted and shapes not in ((), [])) or not all(shape in SHAPES for shape in wanted):
-        raise ConfigError(f"The shapes are a list of {', '.join(SHAPES)}; not {shapes!r}.")
+        raise ConfigError(f"shapes must be a list of {', '.join(SHAPES)}, not {shapes!r}.")
     return tuple(dict.fromkeys(wanted))
 
 
 def read_region(roi: Sequence[str], ignore: Sequence[str], size: tuple[int, int]) -> Mask | None:
-    """Combine regions of interest and regions to ignore into the mask of what counts.
+    """Combine regions of interest and regions to ignore into the mask of the inspected part.
 
     Args:
-        roi: each a mask image (white counts) or ``x,y,width,height`` as shares of the frame, from 0 to 1; what is in
-            any of them counts. Without one, everything counts.
-        ignore: the same; what is in any of them does not count.
+        roi: each a mask image (white is inspected) or ``x,y,width,height`` as shares of the frame, from 0 to 1. Their
+            union is inspected; without one, the whole frame is.
+        ignore: the same, for parts that are not inspected.
         size: (height, width) of the model in pixels. Masks are stretched to it, as frames are.
 
     Returns:
-        ``(height, width) bool``, or None where everything counts.
+        ``(height, width) bool``, or None for the whole frame.
 
     Raises:
-        ConfigError: not a region, or nothing is left that counts.
+        ConfigError: not a region, or nothing is left to inspect.
         DataError: the image cannot be read.
     """
     if not roi and not ignore:
@@ -221,7 +221,7 @@ def read_region(roi: Sequence[str], ignore: Sequence[str], size: tuple[int, int]
     for text in ignore:
         counts &= ~_read_mask(text, size)
     if not counts.any():
-        raise ConfigError("The regions leave nothing of the frame that counts.")
+        raise ConfigError("The regions exclude the whole frame.")
     return counts
 
 
@@ -233,7 +233,7 @@ def _read_mask(text: str, size: tuple[int, int]) -> Mask:
     except ValueError:
         raise ConfigError(f"The region '{text}' is neither a mask image nor x,y,width,height.") from None
     if not (0 <= x <= x + width <= 1 + 1e-9 and 0 <= y <= y + height <= 1 + 1e-9):
-        raise ConfigError(f"The region '{text}' must lie inside the frame, whose sides are 0 to 1.")
+        raise ConfigError(f"The region '{text}' must lie inside the frame: shares from 0 to 1.")
     mask = np.zeros(size, np.bool_)
     rows, columns = (
         (round(low * side), round((low + length) * side))

@@ -1,4 +1,4 @@
-"""A second bundle beside the one that decides: it sees the same frames, and its disagreements are reported."""
+"""A second bundle that inspects the same frames without deciding; disagreements are reported."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from edgead.runtime.result import Result
 
 
 class Shadow:
-    """A sink that inspects every frame it gets with another inspector. It never holds up the decision.
+    """A sink that inspects frames with another inspector. It never delays the decision.
 
-    When it is slower than the stream, frames are left out; the account of its worker says how many.
+    If it is slower than the stream, it skips frames; its worker's account counts them.
 
     Args:
-        inspector: the challenger. May be replaced at any time; each frame goes to the one that is there.
-        say: shows a line to a person, for each disagreement.
+        inspector: the challenger. It may be replaced at any time.
+        say: shows a line for each disagreement.
     """
 
     wants_frames = may_miss = True
@@ -27,7 +27,7 @@ class Shadow:
         self._agreed = self._disagreed = 0
 
     def write(self, result: Result) -> None:
-        # What the champion did not infer is no disagreement; and after an exchange its results may still come in.
+        # Without a champion's inference there is nothing to compare; after an exchange, older results may still arrive.
         if result.frame is None or result.anomaly_map is None:
             return
         inspector = self.inspector
@@ -49,8 +49,8 @@ class Shadow:
         )
 
     def account(self) -> dict[str, int]:
-        """Return on how many frames the two agreed and disagreed."""
+        """Return the numbers of frames with agreement and disagreement."""
         return {"agreed": self._agreed, "disagreed": self._disagreed}
 
     def close(self) -> None:
-        """The inspector belongs to whoever opened it."""
+        """Do nothing: the caller closes the inspector."""

@@ -1,4 +1,4 @@
-"""Signals that are heard even while the main thread is busy in a library."""
+"""Signals that arrive even while the main thread is busy in a library."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def listen(
     """Handle signals for as long as the block runs; only the main thread can, elsewhere this does nothing.
 
     Args:
-        handlers: by name, for instance ``"SIGHUP"``; called by the main thread as soon as it runs Python. Names that
-            this system does not have are left out.
-        heard: called at once with the number of each of these signals, by a thread of its own.
+        handlers: by name, for instance ``"SIGHUP"``; called by the main thread as soon as it runs Python code. Signals
+            that this system does not have are skipped.
+        heard: called at once with the number of each of these signals, in a separate thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -50,7 +50,7 @@ def listen(
 
 
 def ignore_early() -> None:
-    """Let HUP and USR1 end nothing before they are handled. What they ask for has not been read yet."""
+    """Ignore HUP and USR1 until they are handled. Nothing is loaded yet that they could reload or exchange."""
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGHUP", "SIGUSR1"):
             if number := getattr(signal, name, None):

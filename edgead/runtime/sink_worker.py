@@ -1,4 +1,4 @@
-"""Between the stream and a sink: a queue and a thread of its own, so that a slow sink never slows the engine."""
+"""A queue and a thread per sink, so that a slow sink never slows the engine."""
 
 from __future__ import annotations
 
@@ -9,41 +9,53 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from edgead.errors import SinkError
 from edgead.redaction import printable, redact
-from edgead.runtime.ledger import label
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import open_sink
 from edgead.runtime.sinks.sink import LeftOut, Sink
 from edgead.runtime.sources.source import Captured
 
 AT_ONCE = 64
-"""Most results that a sink gets before it is asked to flush."""
+"""Maximum number of results before a flush."""
 PATIENCE = 10.0
-"""Seconds that sinks get at the end of a run for what still waits."""
+"""Seconds for waiting results at the end of a run."""
 HURRY = 8.0
-"""Seconds that they get after a request to end the run."""
+"""Seconds for waiting results after a request to end the run."""
 GRACE = 2.0
-"""Seconds more for a sink to return from what it is doing; after that it is left behind."""
+"""Further seconds for a sink to return from a call; then it is abandoned."""
 _log = logging.getLogger("edgead")
 
 
-class SinkWorker:
-    """Hands results to one sink, in order. ``offered = taken + failed + dropped + waiting``, always.
+class SinkAccount(TypedDict):
+    """What became of a sink's results, as JSON. A sink's `details` add further keys."""
 
-    A result is *taken* when the sink has flushed it: it then survives what the sink promises to survive. It is *failed*
-    where the sink raised, and *dropped* for one of these causes, or a cause of the sink's own:
+    sink: str
+    offered: int
+    taken: int
+    failed: int
+    dropped: int
+    waiting: int
+    dropped_by_cause: dict[str, int]
+    last_error: str | None
+
+
+class SinkWorker:
+    """Passes results to one sink, in order. ``offered = taken + failed + dropped + waiting`` at any moment.
+
+    A result is *taken* when the sink has flushed it. It has *failed* if the sink raised. It is *dropped* for one of
+    these causes, or a cause of the sink:
 
     * ``overflow``: the queue was full;
     * ``closed``: it still waited when the run ended;
-    * ``unfinished``: the sink had it, and had not returned when the run ended.
+    * ``unfinished``: the sink had not returned from writing it when the run ended.
 
     Args:
-        sink: takes the results. It is called and closed by one thread.
+        sink: the sink. It is called and closed by one thread.
         name: of its account, without credentials.
-        capacity: results that may wait; by default 1024, or 32 where the sink keeps frames, because frames are large.
+        capacity: results that may wait; by default 1024, or 32 if the sink needs frames, because frames are large.
         patience: seconds that `close` waits for the queue to empty.
     """
 
@@ -67,7 +79,7 @@ class SinkWorker:
         self._thread.start()
 
     def offer(self, result: Result, wait: bool = False) -> None:
-        """Queue a result. When the queue is full, wait for room, or drop the oldest one in it."""
+        """Queue a result. If the queue is full, wait for room or drop its oldest result."""
         try:
             if not self._wants(result):
                 return
@@ -80,7 +92,7 @@ class SinkWorker:
             self._put(result)
 
     def drop(self, captured: Captured, cause: str) -> None:
-        """Tell the sink of a frame that got no result, if it wants to know."""
+        """Pass a dropped frame to the sink, if it has a method for that."""
         if hasattr(self.sink, "drop"):
             with self._changed:
                 self._offered += 1
@@ -93,17 +105,17 @@ class SinkWorker:
         self._queue.append(item)
         self._changed.notify_all()
 
-    def account(self) -> dict[str, Any]:
-        """Return what became of the results at one moment, as JSON values."""
+    def account(self) -> SinkAccount:
+        """Return what became of the results at one moment."""
         try:
             details = self._details()
-        except Exception as error:  # a sink may be anybody's code, and its account must not be lost
+        except Exception as error:  # a plug-in sink may raise anything, and its account must not be lost
             details = {"details": f"{type(error).__name__}: {error}"}
         with self._changed:
             lost = getattr(self.sink, "lost", None)
             lost = Counter(lost) if isinstance(lost, Counter) else Counter()
             dropped = self._dropped + lost
-            return {
+            account: SinkAccount = {
                 "sink": self.name,
                 "offered": self._offered,
                 "taken": self._accepted - lost.total(),
@@ -112,24 +124,24 @@ class SinkWorker:
                 "waiting": len(self._queue) + self._busy,
                 "dropped_by_cause": dict(dropped),
                 "last_error": self._last_error or None,
-                **details,
             }
+        return cast(SinkAccount, {**account, **details})
 
     @property
     def accepted(self) -> int:
-        """Results that the sink took, with those that it gave up later."""
+        """Results that the sink took, including those that it discarded later."""
         return self._accepted
 
     def hurry(self, seconds: float) -> None:
-        """From `seconds` from now on wait for nothing: `offer` drops, and `close` gives up. Any thread may call it."""
+        """Limit all waiting to `seconds` from now: then `offer` drops and `close` returns. Thread-safe."""
         with self._changed:
             self._until = min(self._until, time.monotonic() + seconds)
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let the sink take what waits, within `patience`, and close it. What then still waits is dropped.
+        """Let the sink take the waiting results within `patience`, then drop the rest and close it.
 
-        It returns after `patience` and `GRACE` seconds at the latest, whatever the sink does.
+        It returns after at most `patience` plus `GRACE` seconds, whatever the sink does.
         """
         close_all([self])
 
@@ -141,7 +153,7 @@ class SinkWorker:
             self._changed.notify_all()
 
     def _end_waiting(self) -> None:
-        """Drop what waits, where the time is over, and have the sink return from what it is doing."""
+        """After the time limit, drop the waiting results and ask the sink to return from its call."""
         self._thread.join(max(self._until - time.monotonic(), 0.0))
         if not self._thread.is_alive() or self._abandoned:
             return
@@ -150,10 +162,10 @@ class SinkWorker:
             self._count_dropped("closed", len(self._queue))
             self._queue.clear()
         stop = _method(self.sink, "stop", lambda: None)
-        threading.Thread(target=self._try, args=(stop,), daemon=True).start()  # it may hang, too
+        threading.Thread(target=self._try, args=(stop,), daemon=True).start()  # it may hang as well
 
-    def _leave_behind(self, until: float) -> None:
-        """Wait for the sink's thread until then, and give it up."""
+    def _abandon(self, until: float) -> None:
+        """Wait for the sink's thread until `until`, then abandon it."""
         if not self._abandoned:
             self._thread.join(max(until - time.monotonic(), 0.0))
         with self._changed:
@@ -164,7 +176,7 @@ class SinkWorker:
                 self._last_error = "it had not returned when the run ended"
 
     def lost(self) -> str:
-        """Return what of the results was not taken and why, as a sentence; nothing where all were."""
+        """Return how many results were not taken, and why, as a sentence; empty if all were."""
         account = self.account()
         missing = account["failed"] if self._may_miss else account["offered"] - account["taken"]
         if not missing:
@@ -181,7 +193,7 @@ class SinkWorker:
         self._try(self.sink.close)
 
     def _take(self) -> list[Result | tuple[Captured, str]]:
-        """Wait for items. Without a flush they are taken one by one."""
+        """Wait for items. Without a flush take one at a time."""
         most = AT_ONCE if self._flush else 1
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
@@ -195,7 +207,7 @@ class SinkWorker:
         if fates["taken"] and self._flush and not self._try(self._flush):
             fates["failed"] += fates.pop("taken")
         with self._changed:
-            if self._abandoned:  # they are counted already
+            if self._abandoned:  # they are already counted
                 return
             accepted, failed = fates.pop("taken", 0), fates.pop("failed", 0)
             self._accepted += accepted
@@ -206,7 +218,7 @@ class SinkWorker:
             self._tell(accepted, failed)
 
     def _give(self, item: Result | tuple[Captured, str]) -> str:
-        """Hand over one item and return what became of it: ``taken``, ``failed``, or why it was dropped."""
+        """Pass one item to the sink and return ``taken``, ``failed``, or why it was dropped."""
         try:
             if isinstance(item, Result):
                 self.sink.write(item)
@@ -214,13 +226,13 @@ class SinkWorker:
                 self.sink.drop(*item)  # type: ignore[attr-defined]
         except LeftOut as left:
             return left.cause
-        except BaseException as error:  # sys.exit() in a callback, too, would end this thread without a word
+        except BaseException as error:  # even sys.exit() in a callback must not end this thread silently
             self._note(error)
             return "failed"
         return "taken"
 
     def _try(self, call: Callable[[], None]) -> bool:
-        """Call the sink and tell whether it raised nothing. It may be anybody's code, and none may stop the line."""
+        """Call the sink and return whether it succeeded. A plug-in may raise anything, which must not stop the line."""
         try:
             call()
         except BaseException as error:  # as in _give
@@ -247,7 +259,7 @@ class SinkWorker:
 
 
 def _method(sink: object, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a method that a sink may have. A foreign sink may use the name for something else."""
+    """Return an optional method of a sink. A third-party sink may use the name for something else."""
     method = getattr(sink, name, None)
     return method if callable(method) else default
 
@@ -255,13 +267,13 @@ def _method(sink: object, name: str, default: Callable[..., Any]) -> Callable[..
 def _describe(error: BaseException) -> str:
     try:
         text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    except Exception:  # anybody's exception
+    except Exception:  # a third-party exception may fail here
         return type(error).__name__
     return text if isinstance(error, Exception) else f"{type(error).__name__}: {text}"
 
 
 def hurry_all(workers: Sequence[SinkWorker]) -> None:
-    """Give sinks at most `HURRY` seconds more: the run is to end."""
+    """Give sinks at most `HURRY` more seconds, because the run ends."""
     for worker in workers:
         worker.hurry(HURRY)
 
@@ -274,16 +286,16 @@ def close_all(workers: Sequence[SinkWorker]) -> None:
         worker._end_waiting()
     until = time.monotonic() + GRACE
     for worker in workers:
-        worker._leave_behind(until)
+        worker._abandon(until)
 
 
 @contextmanager
 def open_workers(sinks: Sequence[str | Sink | SinkWorker]) -> Iterator[list[SinkWorker]]:
-    """Open several sinks, each with its worker; close all at the end, also where one of them cannot be opened.
+    """Open several sinks with their workers; close all at the end, also if one of them cannot be opened.
 
     Raises:
-        ConfigError: a URI that is not a sink's.
-        SinkError: at the end of a block that raised nothing, where a sink did not take every result.
+        ConfigError: a sink cannot be opened.
+        SinkError: at the end of a block without an error, if a sink did not take every result.
     """
     workers: list[SinkWorker] = []
     try:
@@ -297,39 +309,7 @@ def open_workers(sinks: Sequence[str | Sink | SinkWorker]) -> Iterator[list[Sink
 
 
 def raise_for(workers: Sequence[SinkWorker]) -> None:
-    """Raise a SinkError that has a line for each sink which did not take all results."""
+    """Raise a SinkError with a line for each sink that did not take all results."""
     lines = [line for worker in workers if (line := worker.lost())]
     if lines:
         raise SinkError("\n".join(lines))
-
-
-def to_prometheus(workers: Sequence[SinkWorker]) -> str:
-    """Return the accounts as Prometheus text.
-
-    A counter never falls: what a sink gives up later than it took it counts as taken and as dropped.
-    """
-    accounts = [worker.account() for worker in workers]
-    results, causes, waiting = [], [], []
-    for worker, account in zip(workers, accounts):
-        sink = label("sink", account["sink"])
-        fates = {"taken": worker.accepted, "failed": account["failed"], "dropped": account["dropped"]}
-        results += [
-            f"edgead_sink_results_total{{{sink},{label('fate', fate)}}} {count}" for fate, count in fates.items()
-        ]
-        causes += [
-            f"edgead_sink_dropped_total{{{sink},{label('cause', cause)}}} {count}"
-            for cause, count in account["dropped_by_cause"].items()
-        ]
-        waiting.append(f"edgead_sink_waiting{{{sink}}} {account['waiting']}")
-    lines = [
-        "# HELP edgead_sink_results_total Results by what became of them at a sink.",
-        "# TYPE edgead_sink_results_total counter",
-        *results,
-        "# HELP edgead_sink_dropped_total Dropped results by cause.",
-        "# TYPE edgead_sink_dropped_total counter",
-        *causes,
-        "# HELP edgead_sink_waiting Results that wait for a sink.",
-        "# TYPE edgead_sink_waiting gauge",
-        *waiting,
-    ]
-    return "\n".join(lines) + "\n"

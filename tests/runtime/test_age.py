@@ -193,5 +193,5 @@ def test_picture_from_before_a_standstill_is_not_decided_on(
     ledger = Ledger()
     results = list(Stream(inspector, [IterableSource(camera(), live=True)], Policy(health="off"), ledger))
     assert [result.cause for result in results] == ["stale", "", "", ""]
-    assert "stood still for 12" in results[0].reason
+    assert "paused for 12" in results[0].reason
     assert results[0].verdict is Verdict.UNKNOWN

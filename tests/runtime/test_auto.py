@@ -99,13 +99,13 @@ def test_a_remembered_engine_that_fails_is_measured_again(
     monkeypatch.setattr(opening, "open_engine", open_odd)
     console = Listener()
     assert auto.open_fastest(opened, console=console).name == "onnxruntime-cpu"
-    assert "openvino was the fastest engine here: " in console.said[0]
+    assert "The cached choice, engine openvino, cannot be used: " in console.said[0]
     entry = json.loads(notes.read_text())[key]
     reasons = {
         "raises": "the device is gone",
         "missing": "no such device here",
         "silent": "returned scores float32 (0,)",
-        "wrong": "odd does not give what the bundle must give",
+        "wrong": "the output of odd differs from the reference outputs",
     }
     assert entry["engine"] == "onnxruntime"
     assert reasons[fault] in entry["left_out"]["openvino"]
@@ -154,7 +154,7 @@ def test_an_engine_rests_and_warms_up_before_its_turn(monkeypatch: pytest.Monkey
 
 def test_where_none_is_right_each_has_its_reason(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "open_engine", lambda name, bundle, **options: check(Odd(), bundle))
-    with pytest.raises(DeviceError, match=r"(?s)No engine can run.*onnxruntime: On this machine odd does not give"):
+    with pytest.raises(DeviceError, match=r"(?s)No engine can run.*onnxruntime: .*the output of odd differs"):
         auto.open_fastest(opened)
 
 

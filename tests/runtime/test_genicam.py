@@ -112,10 +112,10 @@ def test_stand_ins_have_the_real_calls() -> None:
 
 
 def test_a_producer_that_is_missing_or_none(producer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SourceError, match=r"no GenTL producer at .*/none\.cti"):
+    with pytest.raises(SourceError, match=r"No GenTL producer found at .*/none\.cti"):
         open_source(f"genicam://{producer.with_name('none.cti')}")
     monkeypatch.delenv(genicam.VARIABLE, raising=False)
-    with pytest.raises(SourceError, match="no GenTL producer"):
+    with pytest.raises(SourceError, match="No GenTL producer found"):
         open_source("genicam:")
     monkeypatch.setenv(genicam.VARIABLE, str(producer.parent))
     with pytest.raises(SourceError, match=r"is not a GenTL producer for this machine: .*too short"):
@@ -156,7 +156,7 @@ def test_no_camera_and_pixels_that_are_not_supported(producer: Path, made_up: ty
         open_source(f"genicam://{producer}")
     genicam._open_producers.cache_clear()
     made_up.cameras = (Camera("YUV422_8"),)
-    with pytest.raises(SourceError, match="cannot be opened: pixels of format YUV422_8 are not supported"):
+    with pytest.raises(SourceError, match="cannot be opened: pixel format YUV422_8 is not supported"):
         open_source(f"genicam://{producer}")
 
 

@@ -27,7 +27,7 @@ from edgead.runtime.golden import check_golden, compare
 @pytest.mark.parametrize("name", ["onnxruntime", pytest.param("openvino", marks=needs_openvino), "auto"])
 def test_no_engine_decides_that_does_not_give_the_golden_outputs(tmp_path: Path, name: str) -> None:
     wrong = make_level_bundle(tmp_path / "wrong.edgead", golden_error=0.5)
-    with pytest.raises(DeviceError, match="does not give what the bundle must give"):
+    with pytest.raises(DeviceError, match="differs from the reference outputs"):
         edgead.load(wrong.path, engine=name)
 
 
@@ -57,7 +57,7 @@ def test_a_batch_is_proven_too(first: Bundle, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         "edgead.runtime.engines.opening.open_engine", lambda name, bundle, **options: check(wrong, bundle)
     )
-    with pytest.raises(DeviceError, match="wrong in batches does not give what"):
+    with pytest.raises(DeviceError, match="wrong in batches differs from the reference outputs"):
         open_validated("onnxruntime", first, batch=3)
     assert wrong.closed
 
@@ -114,7 +114,9 @@ def test_the_graph_that_agrees_best_is_compared_with() -> None:
 def test_an_engine_that_is_less_precise_says_how_far_it_is(first: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     for exact in (True, False):
         engine, console = check(Wrong(first, 20.0, exact), first), Listener()
-        monkeypatch.setattr("edgead.runtime.golden.open_engine", lambda name, bundle, engine=engine, **_: engine)
+        monkeypatch.setattr(
+            "edgead.runtime.engines.opening.open_engine", lambda name, bundle, engine=engine, **_: engine
+        )
         open_validated("onnxruntime", first, console=console).close()
         assert len(console.said) == (not exact)
         assert all(re.match(r"wrong in batches is less precise .*scores within 0 ", line) for line in console.said)

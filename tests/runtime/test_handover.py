@@ -27,9 +27,9 @@ import edgead
 from edgead.bundle import Bundle
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DeviceError
+from edgead.runtime.control import Control
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.result import Result
-from edgead.runtime.run import Control
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.sources.python import IterableSource
 from edgead.runtime.stream import Policy, Stream
@@ -117,7 +117,7 @@ def test_a_swap_that_cannot_be_leaves_the_old_one_deciding(
     assert stream.inspector is inspector
     assert len(results) == 8
     assert all(is_its_own(result) for result in results)
-    assert "the stream goes on: " in caplog.text
+    assert "the stream continues: " in caplog.text
     with pytest.raises(ConfigError, match="first is closed"):
         Stream(closed, [IterableSource(numbered(8))])
 
@@ -213,7 +213,7 @@ def test_whatever_a_new_bundle_is_like_the_next_one_is_still_read(first: Bundle,
     with Reloading(old, None, opens) as running:
         for _ in range(3):
             running.control._want_reload(0, None)
-        running.hear("The bundle was read again: first")
+        running.hear("Bundle reloaded: first")
         assert [str(error) in line for line in running.said] == [True, True, False]
         assert running.stream.inspector is new
         assert old.closed
@@ -250,12 +250,12 @@ def test_a_reload_replaces_what_it_read_wherever_that_is_by_then(first: Bundle, 
         running.control._want_exchange(0, None)
         running.hear("now decides")
         go_on.set()
-        running.hear("The bundle was read again: first")
+        running.hear("Bundle reloaded: first")
         assert running.stream.inspector is challenger
         assert shadow.inspector is opened[0]
         assert champion.closed
         running.control._want_reload(0, None)
-        running.hear("The bundle was read again: second")
+        running.hear("Bundle reloaded: second")
         assert running.stream.inspector is opened[1]
         assert challenger.closed
     assert all(inspector.closed for inspector in opened)
@@ -268,7 +268,7 @@ def test_what_is_wanted_before_the_stream_is_done_when_there_is_one(first: Bundl
     running.control._want_reload(0, None)
     with running:
         running.hear("now decides")
-        running.hear("The bundle was read again: second")
+        running.hear("Bundle reloaded: second")
     champion.close()
 
 

@@ -195,8 +195,8 @@ def test_passwords(way: str) -> None:
     ("head", "says"),
     [
         (b"HTTP/1.0 404 No\r\n", "has no stream of that name"),
-        (b"HTTP/1.0 500 Broken\r\n", "something answers (500 Broken), but gives no video"),
-        (b"HTTP/1.0 302 Found\r\nLocation: http://elsewhere/\r\n", "sends us elsewhere (302 Found)"),
+        (b"HTTP/1.0 500 Broken\r\n", "the server sends no video (500 Broken)"),
+        (b"HTTP/1.0 302 Found\r\nLocation: http://elsewhere/\r\n", "redirects (302 Found)"),
         (b"SSH-2.0-x\r\n", "does not speak HTTP"),
         (b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n", "sends text/html"),
         (b"HTTP/1.0 200 OK\r\n" + b"X: y\r\n" * 200, "does not speak HTTP"),

@@ -233,11 +233,11 @@ def test_what_is_on_its_way_is_not_given_up(make_broker: Callable[..., Broker], 
 def test_store_has_one_owner(tmp_path: Path) -> None:
     uri = f"mqtt://127.0.0.1:9/line/results?store={tmp_path / 'store.sqlite'}"
     first = open_sink(uri)
-    with pytest.raises(ConfigError, match="Two cannot share it"):
+    with pytest.raises(ConfigError, match="in use by another running MQTT sink"):
         open_sink(uri)
     other = "import sys; from edgead.runtime.sinks import open_sink; open_sink(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", other, uri], capture_output=True, text=True)
-    assert "Two cannot share it" in done.stderr
+    assert "in use by another running MQTT sink" in done.stderr
     first.close()
     open_sink(uri).close()
 

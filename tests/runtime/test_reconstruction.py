@@ -21,7 +21,7 @@ from edgead.images import fit_frame, read_frame
 from edgead.runtime.predict import collect_images, predict
 from edgead.runtime.reconstruction import Reconstructor, open_reconstructor
 from edgead.train import checkpoint
-from edgead.train.method import configure
+from edgead.train.configuration import configure
 from edgead.train.methods import get_method
 
 
@@ -75,7 +75,7 @@ def test_a_tensor_that_is_not_there_is_an_error(bundle: Bundle, tmp_path: Path) 
     manifest["reconstruction"]["tensor"] = "x" * 300  # lengths of two bytes, too
     manifest["digest"] = manifest_digest(manifest)
     (other / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="does not give 'xxx"):
+    with pytest.raises(BundleError, match="has no tensor 'xxx"):
         Reconstructor(read_bundle(other))
 
 

@@ -106,7 +106,7 @@ def test_region_from_a_mask_image(marked: Bundle, tmp_path: Path) -> None:
     [
         (["1,2,3"], [], "neither a mask image nor"),
         (["0.5,0,0.6,1"], [], "must lie inside the frame"),
-        ([], ["0,0,1,1"], "leave nothing"),
+        ([], ["0,0,1,1"], "exclude the whole frame"),
     ],
 )
 def test_region_that_makes_no_sense(roi: list[str], ignore: list[str], says: str) -> None:
@@ -192,5 +192,5 @@ def test_boxes_and_contours_on_request(marked: Bundle) -> None:
     assert (big["x"], big["y"]) == pytest.approx((4, 8), abs=1)
     assert (big["width"], big["height"]) == pytest.approx((8, 16), abs=2)
     assert all(0 <= x < 64 and 0 <= y < 128 for outline in fields["contours"] for x, y in outline)
-    with pytest.raises(ConfigError, match=r"boxes, contours; not \('circles',\)"):
+    with pytest.raises(ConfigError, match=r"boxes, contours, not \('circles',\)"):
         Inspector(marked, FixedEngine(), shapes=("circles",))

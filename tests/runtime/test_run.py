@@ -32,13 +32,14 @@ from edgead.images import read_frame
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.metrics_server import MetricsServer
+from edgead.runtime.pipeline import run_stream
 from edgead.runtime.record import Recorder, Replay
 from edgead.runtime.result import Result
 from edgead.runtime.run import run
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.sink_worker import SinkWorker
 from edgead.runtime.sources import open_source
-from edgead.runtime.stream import Policy, run_stream
+from edgead.runtime.stream import Policy
 
 NOISE = np.random.default_rng(1).integers(0, 256, (12, 48, 64, 3), dtype=np.uint8)
 
@@ -120,7 +121,7 @@ def test_recording_keeps_the_drops(inspector: Inspector, tmp_path: Path) -> None
     given = list(replay.read())
     assert len(given) == ledger.inferred
     assert len(replay.dropped) == ledger.dropped > 0
-    assert {event["dropped"] for event in replay.dropped} == {"overtaken"}
+    assert {event.dropped for event in replay.dropped} == {"overtaken"}
 
 
 def write_recording(folder: Path, *lines: bytes) -> Path:
@@ -135,7 +136,7 @@ def test_a_damaged_line_of_a_recording_is_unknown_and_a_cut_last_one_is_told(tmp
     whole = json.dumps(event).encode() + b"\n"
     damaged = [b'{"frame": "fra\n', b"\xff\xfe\n", b"[]\n", b"{}\n", whole.replace(b"UNKNOWN", b"GOOD"), b"\n"]
     source = open_source(f"replay:{write_recording(tmp_path / 'a', whole, *damaged, whole, whole[:30])}")
-    assert "line 9 was written; that line is left out" in getattr(source, "remark", "")
+    assert "wrote line 9; that line is skipped" in getattr(source, "remark", "")
     given = list(source.__enter__())
     assert [captured.cause for captured in given] == ["late", *["unreadable"] * 6, "late"]
     assert [re.findall(r"line (\d) of", captured.error) for captured in given[1:-1]] == [[f"{n}"] for n in range(2, 8)]
@@ -314,10 +315,10 @@ def test_process_drains_on_term_and_swaps_on_hup(line_bundle: Path, tmp_path: Pa
     wait_until(lambda: results.exists() and len(results.read_text().splitlines()) > 5)
     (bundle / "manifest.json").write_text("{}")
     process.send_signal(signal.SIGHUP)
-    wait_for_line(process.stderr, "the old one goes on")
+    wait_for_line(process.stderr, "the old one stays in use")
     shutil.copy(line_bundle / "manifest.json", bundle)
     process.send_signal(signal.SIGHUP)
-    wait_for_line(process.stderr, "The bundle was read again")
+    wait_for_line(process.stderr, "Bundle reloaded")
     process.send_signal(signal.SIGUSR1)
     wait_for_line(process.stderr, "now decides")
     count = len(results.read_text().splitlines())

@@ -23,7 +23,7 @@ from edgead.runtime.run import run
 PROGRAM = """
 import sys, time
 from edgead.cli import main
-from edgead.runtime import run, sources
+from edgead.runtime import control, sources
 from edgead.runtime.sources.python import SyntheticSource
 
 class Hangs(SyntheticSource):
@@ -48,7 +48,7 @@ def fail(uri, pixels):
 
 sys.modules["mine"] = sys.modules["__main__"]
 sources._SCHEMES.update({"hang": "mine:hang", "fail": "mine:fail"})
-run.END_WITHIN = float(sys.argv.pop(1))
+control.END_WITHIN = float(sys.argv.pop(1))
 if sys.argv[1] == "block":
     del sys.argv[1]
     import click

@@ -17,8 +17,9 @@ from conftest import wait_until
 from edgead.decision import Verdict
 from edgead.errors import SinkError
 from edgead.runtime import sink_worker
+from edgead.runtime.prometheus import sinks_to_prometheus
 from edgead.runtime.result import Result
-from edgead.runtime.sink_worker import SinkWorker, close_all, hurry_all, raise_for, to_prometheus
+from edgead.runtime.sink_worker import SinkWorker, close_all, hurry_all, raise_for
 from edgead.runtime.sinks import BaseSink, Callback, LeftOut
 
 
@@ -239,7 +240,7 @@ def test_metrics_never_fall_and_name_causes() -> None:
         worker.offer(make_result(number))
     wait_until(lambda: not worker.account()["waiting"])
     sink.lost["store_full"] += 2
-    text = to_prometheus([worker])
+    text = sinks_to_prometheus([worker])
     worker.close()
     name = 'sink="a \\"sink\\""'
     for fate, count in {"taken": 3, "failed": 0, "dropped": 3}.items():

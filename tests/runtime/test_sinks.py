@@ -31,13 +31,14 @@ from edgead.errors import ConfigError, SinkError
 from edgead.runtime import sink_worker
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
+from edgead.runtime.pipeline import run_stream
+from edgead.runtime.prometheus import sinks_to_prometheus
 from edgead.runtime.result import SCHEMA, Result
-from edgead.runtime.sink_worker import SinkWorker, raise_for, to_prometheus
+from edgead.runtime.sink_worker import SinkWorker, raise_for
 from edgead.runtime.sinks import Callback, JsonLines, open_sink
 from edgead.runtime.sinks import sqlite as sqlite_module
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sinks.webhook import Webhook
-from edgead.runtime.stream import run_stream
 
 FRAME = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
@@ -113,7 +114,7 @@ def test_slow_sink_slows_nothing_and_loses_the_oldest(inspector: Inspector) -> N
     assert adds_up(worker.account())
     with pytest.raises(SinkError, match="did not take 7 of 11 results; it is too slow"):
         raise_for([worker])
-    assert 'fate="dropped"} 7' in to_prometheus([worker])
+    assert 'fate="dropped"} 7' in sinks_to_prometheus([worker])
 
 
 def test_files_wait_for_a_slow_sink(inspector: Inspector) -> None:
@@ -383,7 +384,7 @@ def test_rejects_are_limited_in_rate_and_in_bytes_oldest_first(tmp_path: Path) -
     assert left[-1].endswith("-00000040.json")
     assert not any("-00000000." in name for name in left)
     assert (tmp_path / "notes.txt").exists()
-    with pytest.raises(ConfigError, match="verdicts are"):
+    with pytest.raises(ConfigError, match="verdicts must be"):
         open_sink(f"rejects:{tmp_path}?verdicts=maybe")
     with pytest.raises(ConfigError, match="above 0"):
         open_sink(f"rejects:{tmp_path}?max_mb=0")
@@ -526,15 +527,15 @@ def talk_to() -> Iterator[Callable[[Talk], int]]:
 @pytest.mark.parametrize(
     ("talk", "error"),
     [
-        (_is_silent, "no whole answer within 0.5 s|timed out"),
-        (_trickles, "no whole answer within 0.5 s"),
-        (_trickles_its_body, "no whole answer within 0.5 s"),
+        (_is_silent, "no complete answer within 0.5 s|timed out"),
+        (_trickles, "no complete answer within 0.5 s"),
+        (_trickles_its_body, "no complete answer within 0.5 s"),
         (_says(b""), "closed the connection without an answer"),
         (_says(b"SSH-2.0-OpenSSH_9.6\r\n"), "not HTTP"),
-        (_says(b"HTTP/1.1 200 OK\r\n"), "cut short"),
-        (_says(b"HTTP/1.1 200 OK\r\nContent-Le"), "cut short"),
-        (_says(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok"), "cut short"),
-        (_says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nok"), "cut short"),
+        (_says(b"HTTP/1.1 200 OK\r\n"), "truncated"),
+        (_says(b"HTTP/1.1 200 OK\r\nContent-Le"), "truncated"),
+        (_says(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok"), "truncated"),
+        (_says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nok"), "truncated"),
         (_says(b"HTTP/1.1 500 no\r\nContent-Length: 0\r\n\r\n"), "HTTP 500"),
     ],
 )
@@ -593,7 +594,7 @@ def test_webhook_verifies_tls(hook: Any, tmp_path: Path, monkeypatch: pytest.Mon
 def test_webhook_does_not_wait_for_a_name_that_is_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments: time.sleep(2) or [])
     start = time.monotonic()
-    with pytest.raises(SinkError, match=r"no whole answer within 0\.2 s"):
+    with pytest.raises(SinkError, match=r"no complete answer within 0\.2 s"):
         Webhook("http://nowhere.example/in", attempts=1, timeout=0.2).write(make_result())
     assert time.monotonic() - start < 1.5
     wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "http-request"])

@@ -43,9 +43,9 @@ def test_redact(uri: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("ftp://host/x", "'ftp://…' is not supported"),
+        ("ftp://host/x", "Unknown source 'ftp://…'"),
         ("no/such/file", "does not exist"),
-        ("watch:no/such/folder", "there is no folder"),
+        ("watch:no/such/folder", "does not exist"),
         ("replay:no/such/folder", "is not a recording"),
         ("rtsp://user:secret@127.0.0.1:9/line", "rtsp://127.0.0.1:9/line cannot be opened: Connection refused"),
         ("http://user:secret@127.0.0.1:9/x?key=secret", "cannot be opened: Connection refused"),

@@ -16,9 +16,10 @@ from edgead.decision import Verdict
 from edgead.errors import ConfigError, DeviceError
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
+from edgead.runtime.pipeline import run_stream
 from edgead.runtime.result import Result
 from edgead.runtime.sources.python import IterableSource
-from edgead.runtime.stream import Policy, Stream, run_stream
+from edgead.runtime.stream import Policy, Stream
 
 NOISE = np.random.default_rng(1).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8)
 

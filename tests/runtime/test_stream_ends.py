@@ -18,11 +18,12 @@ from edgead.errors import ConfigError, DeviceError, SourceError
 from edgead.runtime import stream as stream_module
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
+from edgead.runtime.pipeline import run_stream
 from edgead.runtime.sources import Captured, FrameSource
 from edgead.runtime.sources.live import CameraError
 from edgead.runtime.sources.opening import AwaitedCamera, open_all, split_name
 from edgead.runtime.sources.python import IterableSource, SyntheticSource
-from edgead.runtime.stream import Policy, Stream, run_stream
+from edgead.runtime.stream import Policy, Stream
 
 
 def capture_threads() -> int:
@@ -100,9 +101,9 @@ def test_stream_runs_without_a_with_block(inspector: Inspector) -> None:
 def test_stream_runs_once(inspector: Inspector) -> None:
     stream = Stream(inspector, [list(NOISE[:2])])
     assert len(list(stream)) == 2
-    with pytest.raises(ConfigError, match="iterated over once"):
+    with pytest.raises(ConfigError, match="iterated over only once"):
         iter(stream)
-    with pytest.raises(ConfigError, match="runs once"), stream:
+    with pytest.raises(ConfigError, match="runs only once"), stream:
         pass
 
 
@@ -188,7 +189,7 @@ def test_failing_engine_while_idle_ends_nothing(inspector: Inspector, monkeypatc
         camera.stop()
 
     assert not list(Stream(inspector, [camera], Policy(keep_warm=0.05), say=say))
-    assert said == ["The engine cannot be kept warm: gone"]
+    assert said == ["Keeping the engine warm failed: gone"]
 
 
 def test_report_pushes_out_no_frame(inspector: Inspector) -> None:
@@ -236,7 +237,7 @@ def test_two_waiting_cameras_that_are_silent_for_long_lose_nothing(inspector: In
 
 
 def test_sources_of_one_name_are_refused(inspector: Inspector) -> None:
-    with pytest.raises(ConfigError, match="2 sources are called iterable"):
+    with pytest.raises(ConfigError, match="2 sources have the name iterable"):
         Stream(inspector, [NOISE[:1], NOISE[1:]])
     mine = [Camera(), Camera()]
     with pytest.raises(ConfigError, match="--source left=URI"):

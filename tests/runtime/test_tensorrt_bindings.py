@@ -168,12 +168,12 @@ WEAK, STRONG = {"strong": False, "precision": ["int8", "fp16"]}, {"strong": True
 @pytest.mark.parametrize(
     ("version", "auto", "strong", "weak"),
     [
-        ("8.6.1", WEAK, "knows no strongly typed", WEAK),
+        ("8.6.1", WEAK, "does not support strongly typed", WEAK),
         ("10.3.0", WEAK, STRONG, WEAK),
         ("10.7.0", WEAK, STRONG, WEAK),
         ("10.13.3.9", STRONG, STRONG, WEAK),
         ("10.16.1.11", STRONG, STRONG, WEAK),
-        ("11.4.0.106", STRONG, STRONG, "only knows strongly typed"),
+        ("11.4.0.106", STRONG, STRONG, "supports only strongly typed"),
     ],
 )
 def test_typing_of_each_version(runs: dict[str, Any], version: str, auto: Any, strong: Any, weak: Any) -> None:

@@ -89,11 +89,11 @@ def test_a_parser_error_names_operator_node_and_part(
 
 
 def test_what_the_builder_does_not_take_is_said(opened: Bundle, request_for: Callable[..., BuildRequest]) -> None:
-    with pytest.raises(DeviceError, match=r"takes no frames of shape|could not build"):
+    with pytest.raises(DeviceError, match=r"does not accept frames of shape|could not build"):
         build_in_process(request_for(opened.model, size=(32, 32)), Listener())
-    with pytest.raises(ConfigError, match="only knows strongly typed networks"):
+    with pytest.raises(ConfigError, match="supports only strongly typed networks"):
         build_in_process(request_for(opened.model, settings=BuildSettings(typing="weak")), Listener())
-    with pytest.raises(ConfigError, match=r"sees 0 DLA cores here; there is no number 1"):
+    with pytest.raises(ConfigError, match=r"finds 0 DLA cores here"):
         build_in_process(request_for(opened.model, settings=BuildSettings(dla=1)), Listener())
 
 
@@ -132,19 +132,19 @@ def test_built_once_and_kept_with_what_it_depends_on(opened: Bundle, shim: Path,
     note = json.loads(plan.note.read_text())
     assert note["model"] == opened.manifest.files["model.onnx"]
     assert (note["gpu"], note["capability"], note["driver"], note["batches"]) == ("Host", "8.7", "12.6 (none)", [1])
-    assert note["trtexec"] == plan.by_hand().replace(f"{opened.path}/", "")
+    assert note["trtexec"] == plan.build_command().replace(f"{opened.path}/", "")
     assert note["trtexec"].startswith("trtexec --onnx=model.onnx --saveEngine=model.plan ")
 
 
-def test_a_plan_from_the_cache_is_done_by_hand_from_the_bundle_that_asks(opened: Bundle, shim: Path) -> None:
+def test_a_plan_from_the_cache_is_built_by_trtexec_from_the_bundle_that_asks(opened: Bundle, shim: Path) -> None:
     before = Bundle(opened.path.with_name("gone"), opened.manifest)
     assert plan_of(before).path == plan_of(opened).path
-    assert plan_of(opened).by_hand() == ""
+    assert plan_of(opened).build_command() == ""
     plan_of(opened).read(Listener())
-    assert shlex.split(plan_of(before).by_hand())[1] == f"--onnx={before.path}/model.onnx"
-    assert shlex.split(plan_of(opened).by_hand())[1] == f"--onnx={opened.path}/model.onnx"
+    assert shlex.split(plan_of(before).build_command())[1] == f"--onnx={before.path}/model.onnx"
+    assert shlex.split(plan_of(opened).build_command())[1] == f"--onnx={opened.path}/model.onnx"
     plan_of(opened).note.write_text("{}")
-    assert plan_of(opened).by_hand() == ""
+    assert plan_of(opened).build_command() == ""
 
 
 def test_a_damaged_entry_is_built_again(opened: Bundle, shim: Path) -> None:
@@ -238,7 +238,7 @@ def test_of_two_processes_one_builds_and_the_other_waits(line_bundle: Path, shim
     assert [process.returncode for process in processes] == [0, 0], outputs
     texts = sorted((output for output, _ in outputs), key=lambda text: "waiting" in text)
     assert "Building the TensorRT engine" in texts[0]
-    assert texts[1].startswith("Another process is building this engine; waiting for it.\nread ")
+    assert texts[1].startswith("Another process is building this engine. Waiting for it.\nread ")
     assert texts[1].splitlines()[-1] == texts[0].splitlines()[-1]
 
 
@@ -278,8 +278,8 @@ def test_a_plan_that_does_not_load_is_left_to_the_process_that_builds(
     engine: Any = tensorrt_engine.open_tensorrt(opened, Opening(1, tensorrt_engine.TensorRtSettings(), console))
     assert engine.plan == b"new"
     assert console.said == [
-        "The engine in the cache cannot be loaded.",
-        "Another process is building this engine; waiting for it.",
+        "The cached engine cannot be loaded and is rebuilt.",
+        "Another process is building this engine. Waiting for it.",
     ]
 
 
@@ -331,7 +331,7 @@ def test_a_plan_is_good_without_the_timing_cache(opened: Bundle, shim: Path) -> 
     timing = Path(plan.request.timing_cache)
     timing.mkdir(parents=True)
     assert plan.read(console) == plan.path.read_bytes()
-    assert f"What TensorRT measured could not be kept in {timing}: Is a directory. Going on." in console.said
+    assert f"The timing cache {timing} could not be written: Is a directory. Continuing." in console.said
     assert json.loads(plan.note.read_text()).keys() & {"unkept", "error"} == set()
     assert sorted(path.suffix for path in timing.parent.iterdir()) == [".json", ".lock", ".plan", ".timing"]
 
@@ -355,7 +355,7 @@ def test_what_is_in_the_way_of_the_cache_is_named(opened: Bundle, shim: Path) ->
         plan_of(opened).read(Listener())
     assert str(caught.value) == (
         f"The engine could not be written to {lock.parent}: Is a directory.\n"
-        f"See to {lock}, or name another folder with the variable XDG_CACHE_HOME."
+        f"Check {lock}, or choose another folder with the environment variable XDG_CACHE_HOME."
     )
 
 

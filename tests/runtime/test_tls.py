@@ -95,7 +95,7 @@ def test_a_camera_whose_certificate_is_trusted_opens(
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_certificate_that_nobody_vouches_for_is_refused(scheme: str, serve: Callable[[str, str], str]) -> None:
-    with pytest.raises(SourceError, match=r"certificate is not accepted: .*\nTrust it with \?ca=FILE .*\?verify=0"):
+    with pytest.raises(SourceError, match=r"certificate is rejected: .*\nTrust it with \?ca=FILE .*\?verify=0"):
         open_source(serve(scheme, "right"))
 
 
@@ -103,7 +103,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(scheme: str, serve: Ca
 def test_a_certificate_of_another_host_is_refused(
     scheme: str, serve: Callable[[str, str], str], certificates: Path
 ) -> None:
-    with pytest.raises(SourceError, match=r"certificate is not accepted: .*127\.0\.0\.1"):
+    with pytest.raises(SourceError, match=r"certificate is rejected: .*127\.0\.0\.1"):
         open_source(with_options(serve(scheme, "other"), f"ca={certificates / 'ca.pem'}"))
 
 
@@ -130,7 +130,7 @@ def test_ffmpeg_verifies_by_itself(
 
 def test_opencv_does_not_take_a_camera_that_it_cannot_verify(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "has_pyav", lambda: False)
-    with pytest.raises(SourceError, match=r"OpenCV does not verify .*\n.*pip install 'edgead\[rtsp\]'"):
+    with pytest.raises(SourceError, match=r"OpenCV cannot verify .*\n.*pip install 'edgead\[rtsp\]'"):
         open_source("rtsps://127.0.0.1:9/line")
     with pytest.raises(SourceError, match="Connection refused"):
         open_source("rtsps://127.0.0.1:9/line?verify=0")

@@ -87,11 +87,11 @@ def test_what_is_asked_is_set_in_the_order_that_cameras_need() -> None:
 @pytest.mark.parametrize(
     ("fixed", "uri", "says"),
     [
-        ({cv2.CAP_PROP_FRAME_WIDTH: 1920}, "width=640&height=480", "width 640 was asked for, it has 1920"),
-        ({cv2.CAP_PROP_FOURCC: YUYV}, "fourcc=MJPG", "fourcc MJPG was asked for, it has YUYV"),
-        ({cv2.CAP_PROP_EXPOSURE: 157}, "exposure=120", "exposure 120 was asked for, it has 157"),
-        ({cv2.CAP_PROP_AUTO_EXPOSURE: 3}, "exposure=120", "automatic exposure 1 was asked for, it has 3"),
-        ({cv2.CAP_PROP_GAIN: -1}, "gain=2", "gain 2 was asked for, it has -1"),
+        ({cv2.CAP_PROP_FRAME_WIDTH: 1920}, "width=640&height=480", "width 640 was requested, but it is 1920"),
+        ({cv2.CAP_PROP_FOURCC: YUYV}, "fourcc=MJPG", "fourcc MJPG was requested, but it is YUYV"),
+        ({cv2.CAP_PROP_EXPOSURE: 157}, "exposure=120", "exposure 120 was requested, but it is 157"),
+        ({cv2.CAP_PROP_AUTO_EXPOSURE: 3}, "exposure=120", "automatic exposure 1 was requested, but it is 3"),
+        ({cv2.CAP_PROP_GAIN: -1}, "gain=2", "gain 2 was requested, but it is -1"),
     ],
 )
 def test_what_a_camera_does_not_take_is_an_error_that_names_both(
@@ -109,7 +109,7 @@ def test_another_rate_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     open_source("v4l2:///dev/video0?fps=30").stop()
     assert not caplog.text
     open_source("v4l2:///dev/video0?fps=60").stop()
-    assert "fps 60 was asked for, it has 29.97" in caplog.text
+    assert "fps 60 was requested, but it is 29.97" in caplog.text
 
 
 def test_options_that_cannot_be_used_are_named() -> None:

@@ -67,7 +67,7 @@ def test_a_video_that_was_cut_ends_with_an_error(tmp_path: Path, kind: str, shar
     given = read(path)
     assert given[-1].image is None
     assert given[-1].cause == "unreadable"
-    assert "cut short" in given[-1].error
+    assert "truncated" in given[-1].error
     if through == "PyAV":
         decided = [captured.image for captured in given if not captured.error]
         assert all(any(np.array_equal(image, other) for other in whole) for image in decided)
@@ -81,7 +81,7 @@ def test_a_recording_that_was_never_finished_says_so(tmp_path: Path, through: st
     assert "never finished" in read(path)[-1].error
     mp4 = make(tmp_path / "line.mp4")
     mp4.write_bytes(mp4.read_bytes()[:-700])  # the index lies at the end
-    with pytest.raises(SourceError, match=r"neither an image nor a video .*cut short"):
+    with pytest.raises(SourceError, match=r"neither an image nor a readable video.*truncated"):
         open_source(str(mp4))
 
 
@@ -172,7 +172,7 @@ def test_lengths_of_containers(tmp_path: Path) -> None:
         assert find_cut(path) == ""
         if kind != "ts":
             path.write_bytes(path.read_bytes()[:-1])
-            assert "cut short" in find_cut(path)
+            assert "truncated" in find_cut(path)
     for garbage in (b"", b"RIFF", b"\x1a\x45\xdf\xa3", b"\x1a\x45\xdf\xa3\x00" * 9, b"\0\0\0\0ftyp", bytes(40)):
         (path := tmp_path / "garbage").write_bytes(garbage)
         find_cut(path)

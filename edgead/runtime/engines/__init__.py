@@ -1,4 +1,4 @@
-"""What runs a bundle's graph: what every engine is, and what several share.
+"""Engines run a bundle's graph. This module holds their interface and what several of them share.
 
 An engine is a file here and a line in `edgead.runtime.engine_table`; `edgead.runtime.engines.opening` opens it.
 """
@@ -19,11 +19,11 @@ from edgead.errors import first_line
 __all__ = ["CPU_MODEL", "Engine", "EngineSpec", "NoSettings", "Opening", "cpu_model", "first_line", "split_batch"]
 
 CPU_MODEL = "model.cpu.onnx"
-"""What an INT8 bundle may hold beside its graph: the form that ONNX Runtime's CPU engine likes."""
+"""A second graph of some INT8 bundles, in the form that ONNX Runtime runs fast on a CPU."""
 
 
 class Engine(Protocol):
-    """Runs one graph on one device, for one thread at a time. `CheckedEngine` lets any number of threads call it."""
+    """Runs one graph on one device, for one thread at a time. `CheckedEngine` makes it thread-safe."""
 
     name: str
     """The engine's name with its device, for instance ``"onnxruntime-cpu"``."""
@@ -47,17 +47,17 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class NoSettings:
-    """Of an engine that has nothing to set."""
+    """The settings of an engine without settings."""
 
 
 @dataclass(frozen=True)
 class Opening:
-    """How an engine is to be opened.
+    """Arguments for opening an engine.
 
     Attributes:
-        batch: most frames in one call of `Engine.infer`, for engines that fix their shapes when they are built.
-        settings: the engine's own, of the type `EngineSpec.settings`.
-        console: shows what takes long.
+        batch: maximum frames per call of `Engine.infer`, for engines with fixed shapes.
+        settings: an instance of `EngineSpec.settings`.
+        console: shows long steps.
     """
 
     batch: int = 1
@@ -66,23 +66,23 @@ class Opening:
 
 
 def _any_machine() -> None:
-    """Most engines run everywhere."""
+    """Default `require_device`: every machine can run the engine."""
 
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What an engine says of itself.
+    """The description of an engine.
 
     Attributes:
-        open: opens a bundle's graph. What it raises beside an `EdgeadError` becomes a `DeviceError`.
-        purpose: in a few words, for a person.
+        open: opens a bundle's graph. Any error that is no `EdgeadError` becomes a `DeviceError`.
+        purpose: a few words for help texts.
         module: the Python package that it needs; empty for none.
-        extra: the extra of this distribution that brings the package.
-        settings: a dataclass with what can be set, see `edgead.settings`.
+        extra: the extra of edgead that installs the package.
+        settings: a dataclass of its settings, see `edgead.settings`.
         on_gpu: it needs an NVIDIA GPU.
-        exact: it computes what the graph says, so that `auto` may choose it: docs/adr/0015.
-        chooses: it opens one of the others, and only one that gives the golden outputs.
-        require_device: raises an `EdgeadError` where it cannot run any bundle on this machine.
+        exact: it computes at the graph's precision, so `auto` may choose it: docs/adr/0015.
+        chooses: it opens one of the other engines, after validating it on the golden frames.
+        require_device: raises an `EdgeadError` if it cannot run any bundle on this machine.
     """
 
     open: Callable[[Bundle, Opening], Engine]
@@ -97,11 +97,11 @@ class EngineSpec:
 
 
 def split_batch(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Cut a batch into parts for an engine that knows a few fixed sizes.
+    """Split a batch for an engine with a few fixed batch sizes.
 
     Yields:
-        (start, stop, size): frames ``start:stop`` go into the smallest size that holds them; a part may be shorter
-        than its size.
+        (start, stop, size): run frames ``start:stop`` at this size, the smallest that fits; a part may be shorter than
+        its size.
     """
     start = 0
     while start < count:
@@ -112,5 +112,5 @@ def split_batch(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int, in
 
 
 def cpu_model(bundle: Bundle) -> str:
-    """Return the name of the graph for engines of CPUs."""
+    """Return the file name of the graph for CPU engines."""
     return CPU_MODEL if CPU_MODEL in bundle.manifest.files else MODEL

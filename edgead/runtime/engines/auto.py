@@ -1,4 +1,4 @@
-"""The fastest engine on this machine, measured once and remembered."""
+"""Selects the fastest engine on this machine: measured once, then cached."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from edgead.runtime.engines.opening import find_spec, installed_engines, open_ag
 
 K = TypeVar("K", bound=Hashable)
 ROUNDS = 5
-"""Timed inferences of each candidate, after those on the golden frames; the median counts."""
+"""Timed inferences of each candidate, after those on the golden frames. Their median is compared."""
 REST = 0.03
-"""Seconds between two engines' turns. ONNX Runtime's threads spin for up to 20 ms after an inference, for more work;
-whatever is timed meanwhile has half of two cores."""
+"""Seconds between two engines' turns. ONNX Runtime's threads spin for up to 20 ms after an inference and would slow
+down the next engine."""
 
 
 def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> CheckedEngine:
-    """Open the engine that is fastest here among those that give a bundle's golden outputs.
+    """Open the fastest engine on this machine among those that agree with the bundle's reference outputs.
 
-    The choice is kept in ``engines.json`` of `cache_folder`, for this graph, machine and these versions. It is
-    validated on the golden frames whenever it is opened, and made again where it no longer opens or its outputs differ.
+    The choice is cached in ``engines.json`` of `cache_folder`, per graph, machine and package versions. The chosen
+    engine is validated on the golden frames whenever it is opened. If that fails, all engines are measured again.
 
     Raises:
         MissingDependencyError: no engine is installed.
-        DeviceError: none gives the golden outputs; with the reason of each.
+        DeviceError: no engine agrees with the reference outputs; with the reason for each.
     """
     console = console or Console()
     installed = installed_engines()
@@ -52,7 +52,7 @@ def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = No
         try:
             return open_validated(str(chosen), bundle, batch=batch, console=console)
         except EdgeadError as error:
-            console.say(f"{chosen} was the fastest engine here: {first_line(error)} Measuring again.")
+            console.say(f"The cached choice, engine {chosen}, cannot be used: {first_line(error)} Measuring again.")
     engines, reasons = open_agreeing(bundle, installed, batch, console)
     times = time_engines(engines, bundle.golden().frames, ROUNDS if len(engines) > 1 else 1, reasons)
     fastest = min(times, key=lambda name: times[name], default="")
@@ -63,7 +63,7 @@ def open_fastest(bundle: Bundle, *, batch: int = 1, console: Console | None = No
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise DeviceError(f"No engine can run this bundle here.\n{why}")
     note = {"engine": fastest, "milliseconds": times, "left_out": reasons, "bundle": bundle.manifest.name}
-    with contextlib.suppress(OSError):  # a machine without a home measures at every start
+    with contextlib.suppress(OSError):  # without a home folder, every start measures
         write_json(file, {**remembered, key: note})
     return engines[fastest]
 
@@ -76,7 +76,7 @@ def time_engines(
 ) -> dict[K, float]:
     """Return the median milliseconds of each engine for one of the frames, measured in turn (see `take_turn`).
 
-    One that raises is left out; why goes into `reasons`.
+    An engine that raises is left out; its error goes into `reasons`.
     """
     times: dict[K, list[float]] = {name: [] for name in engines}
     for number in range(rounds):
@@ -97,10 +97,10 @@ def time_engines(
 
 
 def take_turn(engine: Engine, frame: NDArray[np.uint8]) -> None:
-    """Make an engine ready to be timed after another one: a rest, and one inference that brings its weights back.
+    """Prepare an engine for timing after another one: rest, then one inference that reloads its weights into caches.
 
     Args:
-        engine: the next one.
+        engine: the next engine.
         frame: ``[1, h, w, 3] uint8``.
     """
     time.sleep(REST)
@@ -108,7 +108,7 @@ def take_turn(engine: Engine, frame: NDArray[np.uint8]) -> None:
 
 
 def _key(bundle: Bundle, installed: list[str], batch: int) -> str:
-    """Name all that the choice depends on."""
+    """Return a hash of everything that the choice depends on."""
     modules = sorted({find_spec(name).module for name in installed} - {""})
     versions = [version for module in modules for version in sorted(module_versions(module))]
     files = bundle.manifest.files

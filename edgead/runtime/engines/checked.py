@@ -1,4 +1,4 @@
-"""One owner for every engine: calls take turns, frames and outputs are checked, and a closed engine says so."""
+"""Makes any engine thread-safe and checks its frames, its outputs and that it is open."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from edgead.errors import DataError, DeviceError, EdgeadError
 from edgead.runtime.engines import Engine, first_line
 
 LONGEST_CALL = 10.0
-"""Seconds that `CheckedEngine.close` waits for a running call. An engine that hangs is left to the process's end."""
+"""Seconds that `CheckedEngine.close` waits for a running call. An engine that hangs is not released."""
 
 
 class CheckedEngine:
-    """An `Engine` around another one. Any number of threads may call it; `open_engine` returns nothing else.
+    """A thread-safe wrapper of an `Engine`. `open_engine` always returns one.
 
     Args:
-        engine: what infers, for one thread at a time.
+        engine: the wrapped engine.
         shape: of a frame: (height, width, channels).
         singly: the graph takes one frame at a time.
 
     Attributes:
-        inner: the engine itself.
-        exact: it computes as precisely as the graph says; not so with bf16 or TF32.
+        inner: the wrapped engine.
+        exact: it computes at the graph's precision; with bf16 or TF32 it does not.
     """
 
     def __init__(self, engine: Engine, shape: tuple[int, int, int], *, singly: bool = False) -> None:
@@ -42,8 +42,8 @@ class CheckedEngine:
             frames: ``[N, H, W, C] uint8`` of the graph's size and channels, N at least 1.
 
         Returns:
-            scores ``[N]`` and maps ``[N, H, W]``, both float32, new arrays that belong to the caller. Their values may
-            be anything, NaN included.
+            scores ``[N]`` and maps ``[N, H, W]``, both float32, new arrays owned by the caller. Any value is possible,
+            including NaN.
 
         Raises:
             DataError: the frames have another shape or type.
@@ -63,13 +63,13 @@ class CheckedEngine:
                 each = [check_outputs(self.name, self.inner.infer(one[None]), one[None]) for one in frames]
             except EdgeadError:
                 raise
-            except Exception as error:  # an engine may be anybody's code
+            except Exception as error:  # a plug-in's engine may raise anything
                 raise DeviceError(f"The engine {self.name} failed: {first_line(error)}") from error
         scores, maps = zip(*each)
         return np.concatenate(scores), np.concatenate(maps)
 
     def close(self) -> None:
-        """Release the device after the call that is running. Calls that wait, and later ones, raise a DeviceError."""
+        """Release the device after the running call. Waiting and later calls raise a DeviceError."""
         self.closed = True
         if not self._lock.acquire(timeout=LONGEST_CALL):
             return

@@ -26,7 +26,7 @@ _NON_BLOCKING, _THREAD_LOCAL, _MAPPED = 1, 1, 2
 
 
 class Recording:
-    """What `Cuda.capture` recorded; `graph` is there when its block has ended."""
+    """The result of `Cuda.capture`; `graph` is set when its block has ended."""
 
     graph: ctypes.c_void_p
 
@@ -34,7 +34,7 @@ class Recording:
 def _load() -> ctypes.CDLL:
     """Return the newest CUDA runtime that works with the driver."""
     names = list(_NAMES)
-    for package in ("nvidia.cuda_runtime", "nvidia.cu13"):  # where pip puts it
+    for package in ("nvidia.cuda_runtime", "nvidia.cu13"):  # where pip installs it
         try:
             found = importlib.util.find_spec(package)
         except ModuleNotFoundError:
@@ -52,16 +52,16 @@ def _load() -> ctypes.CDLL:
         code = library.cudaGetDeviceCount(ctypes.byref(count))
         if not code:
             return library
-        refused = f"{name}: {library.cudaGetErrorString(code).decode()}"  # of a newer CUDA than the driver, usually
+        refused = f"{name}: {library.cudaGetErrorString(code).decode()}"  # usually a newer CUDA than the driver's
     if refused:
-        raise DeviceError(f"No CUDA runtime that is installed can use the GPU here ({refused}). See:  nvidia-smi")
+        raise DeviceError(f"No installed CUDA runtime can use the GPU here ({refused}). See:  nvidia-smi")
     raise DeviceError(
         "The CUDA runtime (libcudart) is not installed.\nInstall it with:  pip install 'edgead[tensorrt]'"
     )
 
 
 class Cuda:
-    """One device, one stream, and what is allocated on it; `close` frees all of it. For one thread.
+    """One device, one stream and its allocations; `close` frees all of them. Not thread-safe.
 
     Raises:
         DeviceError: no driver, no GPU, no runtime, or a call failed.
@@ -137,10 +137,10 @@ class Cuda:
 
     @contextmanager
     def capture(self) -> Iterator[Recording]:
-        """Record what the block puts into the stream instead of running it, as a graph that `launch` runs.
+        """Record the stream's work in the block, without running it, as a graph for `launch`.
 
         Raises:
-            DeviceError: something in the block cannot be recorded. The stream is usable again all the same.
+            DeviceError: the block cannot be recorded. The stream stays usable.
         """
         recording = Recording()
         graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
@@ -148,7 +148,7 @@ class Cuda:
         try:
             yield recording
         except BaseException:
-            # The stream records until this is called, also where the recording failed.
+            # The stream records until this call, even after the recording has failed.
             self._library.cudaStreamEndCapture(self.stream, ctypes.byref(graph))
             self._forget(graph)
             raise
@@ -161,7 +161,7 @@ class Cuda:
         recording.graph = executable
 
     def _forget(self, graph: ctypes.c_void_p) -> None:
-        """Destroy a graph, where there is one, and the note of an error that was dealt with."""
+        """Destroy a graph, if it exists, and clear CUDA's last error."""
         if graph.value:
             self._library.cudaGraphDestroy(graph)
         self._library.cudaGetLastError()
@@ -171,7 +171,7 @@ class Cuda:
         self._call("cudaGraphLaunch", graph, self.stream)
 
     def close(self) -> None:
-        """Free everything. What fails here fails silently: the process is on its way out or has lost the device."""
+        """Free everything. Errors are ignored: the process ends or has lost the device."""
         library = self._library
         for graph in self._graphs:
             library.cudaGraphExecDestroy(graph)

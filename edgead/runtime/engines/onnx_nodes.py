@@ -1,6 +1,6 @@
-"""The nodes of an ONNX file, read without the onnx package, which is not installed beside a line.
+"""Reads the nodes of an ONNX file without the onnx package, which the runtime does not install.
 
-Only a few fields are needed, so they are picked out of the wire format, see `edgead.protobuf`:
+Only a few fields are read from the wire format, see `edgead.protobuf`:
 ModelProto.graph (7), GraphProto.node (1), NodeProto.output (2), name (3), op_type (4) and domain (7).
 """
 
@@ -22,16 +22,16 @@ class Node:
     operator: str
     domain: str
     output: str = ""
-    """The first tensor that it makes, which tells nodes apart that have no name."""
+    """Its first output tensor, which identifies nodes without a name."""
 
     @property
     def part(self) -> str:
-        """The part of the method it belongs to: the exporter names nodes after the module they come from."""
+        """The part of the method that it belongs to: the exporter names nodes after their module."""
         parts = self.name.strip("/").replace("/", ".") if "/" in self.name else self.name
         return parts.rpartition(".")[0] or "the graph's top level"
 
     def describe(self) -> str:
-        """Name operator, node and part in one phrase."""
+        """Return operator, node and part in one phrase."""
         operator = f"{self.domain}.{self.operator}" if self.domain else self.operator
         if not self.name:
             return (
@@ -66,18 +66,18 @@ def _node(data: memoryview) -> Node:
 _LACKING = (
     r"Fatal error: ([\w.]*:\w+)\(-?\d+\) is not a registered function",  # ONNX Runtime, another domain
     r"No Op registered for (\w+) with domain_version",  # ONNX Runtime, the standard's domain
-    r"Could not find an implementation for (\w+)\(\d+\)",  # ONNX Runtime, a type that the operator is not there for
+    r"Could not find an implementation for (\w+)\(\d+\)",  # ONNX Runtime, an unsupported type
     r"No conversion rule found for operations: (.+)",  # OpenVINO, a list
 )
 
 
 def describe_refusal(engine: str, version: str, model: Path, text: str) -> str:
-    """Say why an engine does not take a graph: which operator it lacks, at which node, in which part of the method.
+    """Return why an engine rejects a graph: the operator it lacks, the node and the part of the method.
 
     Args:
-        engine, version: who refuses.
+        engine, version: of the engine.
         model: the graph.
-        text: the engine's own words.
+        text: the engine's error.
     """
     found = [name.strip() for pattern in _LACKING for names in re.findall(pattern, text) for name in names.split(",")]
     try:
@@ -89,5 +89,5 @@ def describe_refusal(engine: str, version: str, model: Path, text: str) -> str:
         operator = re.split(r"[.:]", re.sub(r"-\d+$", "", name))[-1]
         lacking += [node.describe() for node in nodes if node.operator == operator][:1] or [f"operator {name}"]
     said = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Exception from")]
-    reason = f"it lacks {'; '.join(lacking)}" if lacking else (said or ["it gives no reason"])[0]
+    reason = f"it does not support {'; '.join(lacking)}" if lacking else (said or ["no reason given"])[0]
     return f"{engine} {version} cannot read {model}: {reason}"

@@ -1,4 +1,4 @@
-"""ONNX Runtime on an NVIDIA GPU: buffers that stay where they are, and CUDA graphs.
+"""ONNX Runtime on an NVIDIA GPU with fixed buffers and CUDA graphs.
 
 The CUDA provider has not been run by its authors; binding and batches are tested on the CPU provider.
 """
@@ -23,12 +23,12 @@ PROVIDER = "CUDAExecutionProvider"
 
 @dataclass(frozen=True)
 class CudaSettings:
-    """Set as ``onnxruntime-cuda:cuda_graph=off``.
+    """Settings, written ``onnxruntime-cuda:cuda_graph=off``.
 
     Attributes:
-        cuda_graph: record each number of frames once and replay it. Where the graph has nodes that do not run on the
-            GPU this cannot be, and frames are run without.
-        tf32: let float32 convolutions round to TF32. Faster, and further from the golden outputs than a float32
+        cuda_graph: record each batch size once and replay it. Impossible if nodes of the graph do not run on the GPU;
+            then frames run without.
+        tf32: let float32 convolutions round to TF32. Faster, but further from the reference outputs than a float32
             bundle allows.
     """
 
@@ -45,7 +45,7 @@ def require_cuda() -> None:
     """
     if PROVIDER not in require("onnxruntime", "gpu").get_available_providers():
         raise DeviceError(
-            "The installed onnxruntime is the package for CPUs.\n"
+            "The installed onnxruntime is the CPU package.\n"
             "For an NVIDIA GPU:  pip uninstall onnxruntime; pip install 'edgead[gpu]'"
         )
     find_gpu()  # without a driver ONNX Runtime warns and uses the CPU
@@ -67,22 +67,22 @@ def open_cuda(bundle: Bundle, opening: Opening) -> OnnxRuntimeCudaEngine:
         try:
             recorded = {**options, "enable_cuda_graph": "1"}
             return OnnxRuntimeCudaEngine(bundle.model, size, batches, "cuda", PROVIDER, recorded, channels, content)
-        except EdgeadError:  # what cannot be recorded is refused when the session is made, or in its first run
-            opening.console.say("ONNX Runtime cannot record this graph as a CUDA graph; going on without.")
+        except EdgeadError:  # a graph that cannot be recorded fails in the session's creation or first run
+            opening.console.say("ONNX Runtime cannot record this graph as a CUDA graph; continuing without one.")
     return OnnxRuntimeCudaEngine(bundle.model, size, batches, "cuda", PROVIDER, options, channels, content)
 
 
 class OnnxRuntimeCudaEngine:
-    """An `edgead.runtime.engines.Engine` whose inputs and outputs are bound to fixed addresses.
+    """An `edgead.runtime.engines.Engine` with inputs and outputs bound to fixed addresses.
 
     Args:
         model: the graph.
         size: (height, width) in pixels.
-        batches: numbers of frames that have buffers of their own; a batch between two of them is filled up.
+        batches: batch sizes with their own buffers; a batch between two of them is filled up.
         device: ``"cuda"``, or ``"cpu"`` to test the binding.
         provider, provider_options: of ONNX Runtime.
         channels: of a frame.
-        content: of `model` where it was read and checked already.
+        content: of `model`, if it is already read and checked.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class OnnxRuntimeCudaEngine:
 
 
 class _DeviceBuffers:
-    """What runs one fixed number of frames: its buffers, their binding, and the number of its CUDA graph."""
+    """Buffers, binding and CUDA graph for one fixed number of frames."""
 
     def __init__(self, session: Any, shape: tuple[int, int, int, int], device: str) -> None:
         ort = require("onnxruntime", "gpu")
@@ -134,7 +134,7 @@ class _DeviceBuffers:
         self._binding.bind_ortvalue_input("frames", self._values["frames"])
         for name in ("scores", "maps"):
             self._binding.bind_ortvalue_output(name, self._values[name])
-        self._run()  # a CUDA graph is recorded now, and where that fails it is known before the first frame
+        self._run()  # records the CUDA graph, so that a failure shows before the first frame
 
     def _run(self) -> None:
         try:
@@ -143,7 +143,7 @@ class _DeviceBuffers:
             raise DeviceError(f"ONNX Runtime failed: {first_line(error)}") from error
 
     def run(self, frames: NDArray[np.uint8], scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
-        """Infer on no more frames than the buffers has; scores and maps are written."""
+        """Infer on at most as many frames as the buffers hold; write scores and maps."""
         count = len(frames)
         np.copyto(self._frames[:count], frames)
         self._values["frames"].update_inplace(self._frames)

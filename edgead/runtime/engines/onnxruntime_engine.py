@@ -1,8 +1,7 @@
-"""ONNX Runtime on the CPU: the engine that runs everywhere."""
+"""ONNX Runtime on the CPU, the engine that runs on every machine."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
 from edgead.errors import BundleError, DeviceError, require
+from edgead.machine import physical_cores
 from edgead.runtime.engines import EngineSpec, Opening, cpu_model, first_line
 from edgead.runtime.engines.onnx_nodes import describe_refusal
 
@@ -22,20 +22,6 @@ def open_cpu(bundle: Bundle, opening: Opening) -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine(bundle.path / name, content=bundle.content(name))
 
 
-def physical_cores() -> int:
-    """Return how many cores this process may use, not counting the second thread of any; 0 where Linux does not tell.
-
-    0 is ONNX Runtime's default, which is as many, pinned.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return 0
-    files = [Path(f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list") for n in os.sched_getaffinity(0)]
-    try:
-        return len({file.read_text() for file in files})
-    except OSError:
-        return 0
-
-
 def open_session(
     model: Path,
     provider: str,
@@ -44,10 +30,10 @@ def open_session(
     as_written: bool = False,
     content: bytes | None = None,
 ) -> Any:
-    """Return ONNX Runtime's session of a graph on one provider, and on no other.
+    """Return ONNX Runtime's session of a graph on exactly one provider.
 
-    Where `content` is given, it is what the file held when it was checked, and the file is not read again.
-    Q/DQ nodes are fused into INT8 operators, or where `as_written` computed as they stand, in float32.
+    If `content` is given, it is the checked content of the file, which is not read again. Q/DQ nodes are fused into
+    INT8 operators, or with `as_written` computed as they are, in float32.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
@@ -57,8 +43,8 @@ def open_session(
     ort = require("onnxruntime", "cpu")
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # A number that is given, instead of the default of as many, leaves the threads free to move. Pinned to cores, one
-    # of them waits for the other whenever the thread that asks for an inference wakes on its core: 1.5 times as long.
+    # An explicit number leaves the threads unpinned. Pinned by default, one of them waits whenever the calling thread
+    # wakes on its core: an inference then takes 1.5 times as long.
     options.intra_op_num_threads = physical_cores()
     if as_written:
         options.add_session_config_entry("session.disable_quant_qdq", "1")

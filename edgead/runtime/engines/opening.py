@@ -1,4 +1,4 @@
-"""Opening engines by name, and what of them can run on this machine."""
+"""Opens engines by name, and finds those that can run on this machine."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from edgead.settings import parse_settings, split_settings
 
 
 def find_spec(name: str) -> EngineSpec:
-    """Return what an engine says of itself.
+    """Return the description of an engine.
 
     Raises:
-        ConfigError: neither in the table nor brought by a plug-in.
+        ConfigError: neither in the table nor a plug-in.
     """
     if name in ENGINES:
         module, _, attribute = ENGINES[name].partition(":")
@@ -34,13 +34,13 @@ def find_spec(name: str) -> EngineSpec:
 
 
 def all_specs() -> dict[str, EngineSpec]:
-    """Return every engine of the table and of plug-ins."""
+    """Return all engines of the table and of plug-ins."""
     plugins = (plugin.name for plugin in metadata.entry_points(group=PLUGINS))
     return {name: find_spec(name) for name in dict.fromkeys([*ENGINES, *plugins])}
 
 
 def installed_engines() -> list[str]:
-    """Return the engines whose package is installed, of those that compute what the graph says."""
+    """Return the exact engines with an installed package."""
     return [
         name
         for name, spec in all_specs().items()
@@ -49,7 +49,7 @@ def installed_engines() -> list[str]:
 
 
 def usable_engines() -> list[str]:
-    """Return the installed engines without those that cannot run any bundle here, for want of a GPU for instance."""
+    """Return the installed engines that can run bundles on this machine, for instance because it has a GPU."""
     usable = []
     for name in installed_engines():
         try:
@@ -61,20 +61,20 @@ def usable_engines() -> list[str]:
 
 
 def runs_on_gpu(name: str) -> bool:
-    """Tell whether an engine needs an NVIDIA GPU."""
+    """Return whether an engine needs an NVIDIA GPU."""
     return find_spec(name).on_gpu
 
 
 def open_engine(name: str, bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> CheckedEngine:
-    """Open a bundle's graph on an engine. `open_validated` also checks that it gives the golden outputs.
+    """Open a bundle's graph on an engine. `open_validated` also compares it with the reference outputs.
 
     Args:
-        name: of `ENGINES`, with settings after a colon where the engine has any: ``"tensorrt:opt_level=5"``.
-        bundle: what it runs.
+        name: of `ENGINES`, with settings after a colon: ``"tensorrt:opt_level=5"``.
+        bundle: the bundle.
         batch, console: see `Opening`.
 
     Raises:
-        ConfigError: no such engine or setting.
+        ConfigError: an unknown engine or setting.
         MissingDependencyError: its package is not installed.
         BundleError: it cannot read the graph.
         DeviceError: this machine cannot run it.
@@ -90,19 +90,19 @@ def open_engine(name: str, bundle: Bundle, *, batch: int = 1, console: Console |
         engine = spec.open(bundle, Opening(batch, settings, console or Console()))
     except EdgeadError:
         raise
-    except Exception as error:  # bindings raise whatever they like
+    except Exception as error:  # bindings may raise anything
         raise DeviceError(f"The engine {kind} cannot be opened here: {first_line(error)}") from error
     return check(engine, bundle)
 
 
 def open_validated(name: str, bundle: Bundle, *, batch: int = 1, console: Console | None = None) -> CheckedEngine:
-    """Open an engine and check that it gives the bundle's golden outputs, which also warms it up.
+    """Open an engine and compare it with the bundle's reference outputs. This also warms it up.
 
     Args:
         name, bundle, batch, console: see `open_engine`.
 
     Raises:
-        DeviceError: its outputs differ from the golden ones by more than is allowed.
+        DeviceError: its outputs differ from the reference outputs by more than the tolerance.
         EdgeadError: it cannot be opened or run.
     """
     engine = open_engine(name, bundle, batch=batch, console=console)
@@ -122,7 +122,7 @@ def open_validated(name: str, bundle: Bundle, *, batch: int = 1, console: Consol
 def open_agreeing(
     bundle: Bundle, names: Sequence[str], batch: int = 1, console: Console | None = None
 ) -> tuple[dict[str, CheckedEngine], dict[str, str]]:
-    """Open those of the engines that give a bundle's golden outputs here; return why the others do not."""
+    """Open the engines that agree with a bundle's reference outputs; return the reasons against the others."""
     engines: dict[str, CheckedEngine] = {}
     reasons: dict[str, str] = {}
     for name in names:

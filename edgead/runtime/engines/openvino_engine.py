@@ -19,24 +19,23 @@ from edgead.runtime.engines.onnx_nodes import describe_refusal
 
 @dataclass(frozen=True)
 class OpenVinoSettings:
-    """Set as ``openvino:hint=throughput``.
+    """Settings, written ``openvino:hint=throughput``.
 
     Attributes:
-        hint: ``latency``: all cores work on one frame, or on one batch. ``throughput``: each frame of a batch is a
-            request of its own on its share of the cores; for several sources with ``--batch``. A frame that is alone
-            then takes longer.
+        hint: ``latency``: all cores work on one frame or batch. ``throughput``: each frame of a batch is a separate
+            request on its share of the cores, for several sources with ``--batch``; a single frame then takes longer.
     """
 
     hint: Literal["latency", "throughput"] = "latency"
 
 
 def open_exact(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
-    """Open a bundle with arithmetic in float32, which gives the golden outputs."""
+    """Open a bundle with float32 arithmetic, which agrees with the reference outputs."""
     return _open(bundle, "f32", "openvino-cpu", opening.settings.hint, opening.batch)
 
 
 def open_bf16(bundle: Bundle, opening: Opening) -> OpenVinoEngine:
-    """Open a bundle with arithmetic in bfloat16 where the CPU has it: faster with AMX, and less exact."""
+    """Open a bundle with bfloat16 arithmetic if the CPU has it: faster with AMX, but less exact."""
     return _open(bundle, "bf16", "openvino-cpu-bf16", opening.settings.hint, opening.batch)
 
 
@@ -47,11 +46,11 @@ def _open(bundle: Bundle, arithmetic: str, name: str, hint: str, batch: int) -> 
 
 @cache
 def the_core() -> Any:
-    """The one Core of this process, never given back.
+    """Return the only Core of this process, which is never released.
 
-    OpenVINO's CPU plugin gives the thread that loads it a stack for signal handlers, and unmaps that stack when the
-    last Core is gone, from whatever thread that happens in. The next signal, Ctrl-C or a child's end, would then end
-    the process with a segmentation fault (seen with 2026.4).
+    OpenVINO's CPU plugin installs a signal handler stack in the thread that loads it and unmaps that stack with the
+    last Core, in any thread. The next signal, Ctrl-C or the end of a child, would then cause a segmentation fault (seen
+    with 2026.4).
     """
     return require("openvino", "cpu").Core()
 
@@ -61,12 +60,12 @@ class OpenVinoEngine:
 
     Args:
         model: the graph.
-        arithmetic: ``"f32"`` or ``"bf16"``. OpenVINO by itself takes bf16 wherever the CPU has it, which changes scores
-            by far more than the bundle's tolerance.
+        arithmetic: ``"f32"`` or ``"bf16"``. OpenVINO's default is bf16 if the CPU has it, which changes scores by
+            far more than the bundle's tolerance.
         name: of the engine.
         hint: see `OpenVinoSettings`.
-        batch: most frames in one call; with ``throughput`` the number of requests.
-        content: of `model` where it was read and checked already.
+        batch: maximum frames per call; with ``throughput`` the number of requests.
+        content: of `model`, if it is already read and checked.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class OpenVinoEngine:
         try:
             if len(self._requests) == 1:
                 outputs = self._requests[0].infer({"frames": frames}, share_inputs=True, share_outputs=True)
-                # The request's own buffers are written again by the next frame.
+                # The next frame overwrites the request's buffers.
                 return outputs[self._scores].copy(), outputs[self._maps].copy()
             return self._infer_each(frames)
         except Exception as error:  # as above
@@ -103,7 +102,7 @@ class OpenVinoEngine:
             raise DeviceError(f"OpenVINO failed: {first_line(error)}") from error
 
     def _infer_each(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Give every frame a request of its own, as many at once as there are."""
+        """Run every frame as a separate request, as many at once as there are requests."""
         scores, maps = np.empty(len(frames), np.float32), np.empty(frames.shape[:3], np.float32)
         for start in range(0, len(frames), len(self._requests)):
             running = list(enumerate(self._requests[: len(frames) - start], start))
@@ -116,7 +115,7 @@ class OpenVinoEngine:
         return scores, maps
 
     def _wait_for_all(self) -> None:
-        """After one request failed: the others still read the frames, and would be busy at the next call."""
+        """Wait after a failed request: the others still read the frames and would be busy at the next call."""
         for request in self._requests:
             with contextlib.suppress(Exception):
                 request.wait()

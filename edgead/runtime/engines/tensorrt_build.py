@@ -1,7 +1,7 @@
 """From an ONNX graph to a TensorRT plan, for TensorRT 8.6, 10 and 11.
 
-Run as a program it builds one plan and reports on its standard output, one JSON object a line; that is how
-`edgead.runtime.engines.tensorrt_process` uses it. Why a process of its own: docs/adr/0014.
+Run as a program, it builds one plan and reports on standard output, one JSON object per line:
+`edgead.runtime.engines.tensorrt_process` reads them. Why a separate process: docs/adr/0014.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from edgead.errors import BundleError, ConfigError, DeviceError, EdgeadError
 from edgead.files import atomic_file
@@ -25,24 +25,46 @@ from edgead.runtime.engines.onnx_nodes import Node, read_nodes
 from edgead.runtime.engines.tensorrt_logger import last_error, make_logger
 
 STRONG_SINCE = (10, 12)
-"""NVIDIA calls strong typing fully available from this version on, and from it on deprecates the precision flags."""
+"""From this version on strong typing is fully available and the precision flags are deprecated."""
 REPORTED = 2
-"""Parser errors that are told."""
+"""Parser errors in an error message."""
 
-Report = Callable[[dict[str, Any]], None]
+
+class BuildEvent(TypedDict, total=False):
+    """One message of a build, a JSON object on one line of the building process's output.
+
+    * ``strong``, ``precision``: once, the kind of network and the allowed types of a weakly typed one;
+    * ``phase``, ``step``, ``steps``: the progress;
+    * ``unkept``: why the timing cache could not be written;
+    * ``done``: at the end, the bytes of the plan;
+    * ``error``, ``text``, ``number``: or the class, the text and, of an OSError, the number of an error.
+    """
+
+    strong: bool
+    precision: list[str]
+    phase: str
+    step: int
+    steps: int
+    unkept: str
+    done: int
+    error: str
+    text: str
+    number: int | None
+
+
+Report = Callable[[BuildEvent], None]
 
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """What a plan depends on beside graph and device; set as ``tensorrt:opt_level=5,dla=0``.
+    """Settings of a build, written ``tensorrt:opt_level=5,dla=0``.
 
     Attributes:
         typing: ``strong`` (the graph's types are the plan's), ``weak`` (flags allow what the graph's types ask for)
             or ``auto``: strong from TensorRT 10.12 on.
         opt_level: 0 (builds fast) to 5 (searches longest).
-        workspace: MiB of scratch memory. The default leaves a Jetson of 4 GB its memory.
-        dla: number of the deep learning accelerator to build for and to run on, on a Jetson that has one; -1 for the
-            GPU.
+        workspace: MiB of scratch memory. The default suits a Jetson with 4 GB.
+        dla: number of the deep learning accelerator to build for and run on, for a Jetson that has one; -1 for the GPU.
         tf32: let float32 convolutions round to TF32 on the GPU. Faster, and further from the golden outputs than a
             float32 bundle allows.
     """
@@ -55,11 +77,13 @@ class BuildSettings:
 
     def __post_init__(self) -> None:
         if self.typing not in ("auto", "strong", "weak"):
-            raise ConfigError(f"tensorrt:typing is auto, strong or weak; not '{self.typing}'.")
+            raise ConfigError(f"tensorrt:typing must be auto, strong or weak, not '{self.typing}'.")
         if not 0 <= self.opt_level <= 5:
-            raise ConfigError(f"tensorrt:opt_level is 0 to 5, not {self.opt_level}.")
-        if self.workspace <= 0 or self.dla < -1:
-            raise ConfigError("tensorrt:workspace is positive, in MiB, and tensorrt:dla a core's number.")
+            raise ConfigError(f"tensorrt:opt_level must be 0 to 5, not {self.opt_level}.")
+        if self.workspace <= 0:
+            raise ConfigError(f"tensorrt:workspace must be a positive number of MiB, not {self.workspace}.")
+        if self.dla < -1:
+            raise ConfigError(f"tensorrt:dla must be the number of a core, or -1 for the GPU, not {self.dla}.")
 
 
 @dataclass(frozen=True)
@@ -69,12 +93,12 @@ class BuildRequest:
     Attributes:
         model: the ONNX file.
         size: of a frame, (height, width) in pixels.
-        batches: numbers of frames that the plan takes, each with a static profile of its own.
+        batches: batch sizes of the plan, each with its own static profile.
         plan: the file to write.
-        timing_cache: file of what earlier builds on this device measured; read if there, and written.
+        timing_cache: file with timings of earlier builds on this device; read if it exists, and written.
         settings: see `BuildSettings`.
         channels: of a frame.
-        sha256: of the ONNX file, where it is known: another file is refused.
+        sha256: of the ONNX file, if known: another file is refused.
     """
 
     model: str
@@ -98,26 +122,28 @@ def version_of(trt: Any) -> tuple[int, int]:
 
 
 def is_strong(trt: Any, typing: str) -> bool:
-    """Tell whether a network is to be strongly typed.
+    """Return whether a network is built strongly typed.
 
     Raises:
         ConfigError: this version cannot do what `typing` asks for.
     """
-    has_weak = hasattr(trt.BuilderFlag, "FP16")  # gone in 11; TensorRT-RTX 1.x is of that generation
+    has_weak = hasattr(trt.BuilderFlag, "FP16")  # removed in 11; TensorRT-RTX 1.x is like 11
     has_strong = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")  # since 9.0
     if typing == "weak" and not has_weak:
-        raise ConfigError(f"TensorRT {trt.__version__} only knows strongly typed networks. Leave out typing=weak.")
+        raise ConfigError(f"TensorRT {trt.__version__} supports only strongly typed networks. Leave out typing=weak.")
     if typing == "strong" and not has_strong:
-        raise ConfigError(f"TensorRT {trt.__version__} knows no strongly typed networks. Leave out typing=strong.")
+        raise ConfigError(
+            f"TensorRT {trt.__version__} does not support strongly typed networks. Leave out typing=strong."
+        )
     if typing != "auto":
         return typing == "strong"
     return not has_weak or (has_strong and version_of(trt) >= STRONG_SINCE)
 
 
 def network_flags(trt: Any, strong: bool) -> int:
-    """Return the flags of a network: explicit batch where it still has to be said, and strongly typed."""
+    """Return the flags of a network: explicit batch where it still exists, and strongly typed."""
     flags = 0
-    if hasattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH"):  # must be said up to 8.6, ignored until it went
+    if hasattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH"):  # required up to 8.6, ignored later
         flags |= 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
     if strong:
         flags |= 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -130,29 +156,27 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
     Args:
         request: what to build; `BuildRequest.plan` is not written here.
         trt: the module.
-        report: gets ``{"strong": bool, "precision": ["int8", "fp16"]}`` once, and from TensorRT 10.0 on, from its
-            threads, ``{"phase": name, "step": done, "steps": all}``; and ``{"unkept": why}`` where the timing cache,
-            which a plan does not depend on, cannot be written.
+        report: called with each event; from TensorRT 10.0 on with the progress, from TensorRT's threads.
 
     Returns:
         TensorRT's memory with the plan in it.
 
     Raises:
-        BundleError: the parser does not take the graph.
+        BundleError: the parser rejects the graph.
         ConfigError: a setting that this version or device does not have.
         DeviceError: the builder fails.
     """
     logger = make_logger(trt)
     try:
         builder = trt.Builder(logger)
-    except TypeError as error:  # all that the bindings say where there is no usable GPU
+    except TypeError as error:  # the only error that the bindings raise without a usable GPU
         raise DeviceError(f"TensorRT {trt.__version__} cannot build here: {last_error(logger, str(error))}.") from error
     strong = is_strong(trt, request.settings.typing)
     network = builder.create_network(network_flags(trt, strong))
-    parser = trt.OnnxParser(network, logger)  # it must live as long as the network uses its weights
+    parser = trt.OnnxParser(network, logger)  # must outlive the network, which uses its weights
     content = Path(request.model).read_bytes()
     if request.sha256 not in ("", hashlib.sha256(content).hexdigest()):
-        raise BundleError(f"{request.model} is damaged: it was changed since it was checked.")
+        raise BundleError(f"{request.model} is damaged: it has changed since it was checked.")
     if not parser.parse(content):
         raise BundleError(_explain(trt, parser, Path(request.model)))
     config = builder.create_builder_config()
@@ -167,7 +191,9 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
         profile = builder.create_optimization_profile()
         profile.set_shape("frames", shape, shape, shape)
         if config.add_optimization_profile(profile) < 0:
-            raise DeviceError(f"TensorRT {trt.__version__} takes no frames of shape {shape}: {last_error(logger)}.")
+            raise DeviceError(
+                f"TensorRT {trt.__version__} does not accept frames of shape {shape}: {last_error(logger)}."
+            )
     _read_timing_cache(config, Path(request.timing_cache))
     if hasattr(trt, "IProgressMonitor"):  # since 9.0
         monitor = _make_monitor(trt, report)  # the configuration does not keep it alive
@@ -183,13 +209,13 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
 
 
 def set_precision(trt: Any, network: Any, config: Any) -> list[str]:
-    """Allow a weakly typed network the types that its graph holds, and no others.
+    """Allow a weakly typed network only the types that its graph contains.
 
-    FP16 where a tensor is float16, INT8 where something is quantised. Layers that the graph keeps in float32 are held
-    there: the export put them there because the method needs it.
+    FP16 if a tensor is float16, INT8 if a layer is quantised. Layers that are float32 in the graph stay float32: the
+    method needs that precision there.
 
     Returns:
-        What was allowed, of ``int8`` and ``fp16``.
+        The allowed types, of ``int8`` and ``fp16``.
     """
     allowed = []
     layers = [network.get_layer(index) for index in range(network.num_layers)]
@@ -216,7 +242,7 @@ def set_precision(trt: Any, network: Any, config: Any) -> list[str]:
 def _use_dla(trt: Any, builder: Any, config: Any, core: int) -> None:
     if core >= builder.num_DLA_cores:
         raise ConfigError(
-            f"TensorRT {trt.__version__} sees {builder.num_DLA_cores} DLA cores here; there is no number {core}.\n"
+            f"dla={core} does not exist: TensorRT {trt.__version__} finds {builder.num_DLA_cores} DLA cores here.\n"
             "Leave out dla=, or see docs/tensorrt.md for the boards and versions that have one."
         )
     config.default_device_type = trt.DeviceType.DLA
@@ -225,7 +251,7 @@ def _use_dla(trt: Any, builder: Any, config: Any, core: int) -> None:
 
 
 def _explain(trt: Any, parser: Any, model: Path) -> str:
-    """Say what the parser refuses: operator, node, part of the method, and its own words."""
+    """Return what the parser rejects: operator, node, part of the method, and the parser's own text."""
     nodes = read_nodes(model)
     lines = []
     for index in range(parser.num_errors):
@@ -237,13 +263,13 @@ def _explain(trt: Any, parser: Any, model: Path) -> str:
             lines.append(f"{nodes[problem.node()].describe()}: {words}")
         else:
             lines.append(words)
-    text = "\n".join(line[:300] for line in lines[:REPORTED]) or "it gives no reason"
+    text = "\n".join(line[:300] for line in lines[:REPORTED]) or "no reason given"
     more = f" (and {len(lines) - REPORTED} more)" if len(lines) > REPORTED else ""
     return f"TensorRT {trt.__version__} cannot read {model}: {text}{more}"
 
 
 def _read_timing_cache(config: Any, path: Path) -> None:
-    """Use what earlier builds measured. A cache that TensorRT does not take is replaced by an empty one."""
+    """Use the timings of earlier builds. A cache that TensorRT rejects is replaced by an empty one."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -262,7 +288,7 @@ def _write_timing_cache(config: Any, path: Path) -> None:
 
 def _make_monitor(trt: Any, report: Report) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Reports what TensorRT is doing; it calls from several threads."""
+        """Reports the progress of a build. TensorRT calls it from several threads."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -283,10 +309,10 @@ def _make_monitor(trt: Any, report: Report) -> Any:
 
 
 def trtexec_line(request: BuildRequest, trt_version: str, strong: bool, precision: Sequence[str] = ()) -> str:
-    """Return the command line of NVIDIA's trtexec that builds the same plan, as a shell takes it.
+    """Return the trtexec command that builds the same plan, quoted for a shell.
 
     Args:
-        request: what is built.
+        request: the plan.
         trt_version: such as ``"10.3.0"``.
         strong: whether the network is strongly typed.
         precision: ``fp16``, ``int8``: the flags of a weakly typed one.
@@ -298,7 +324,7 @@ def trtexec_line(request: BuildRequest, trt_version: str, strong: bool, precisio
         words += [f"--profile={number}"] if len(shapes) > 1 else []
         words += [f"--{which}Shapes={shape}" for which in ("min", "opt", "max")]
     words += [f"--memPoolSize=workspace:{settings.workspace}", f"--builderOptimizationLevel={settings.opt_level}"]
-    words += ["--stronglyTyped"] if strong and major < 11 else []  # from 11 on there is nothing else
+    words += ["--stronglyTyped"] if strong and major < 11 else []  # the default from 11 on
     words += [f"--{each}" for each in precision]
     words += ["--precisionConstraints=prefer"] if "fp16" in precision else []
     words += [] if settings.tf32 else ["--noTF32"]
@@ -307,18 +333,18 @@ def trtexec_line(request: BuildRequest, trt_version: str, strong: bool, precisio
 
 
 def main() -> None:
-    """Build what the first argument asks for, in the process of its own that this is; report on standard output."""
+    """Build the plan of the request in the first argument; report on standard output."""
     given = json.loads(sys.argv[1])
     request = BuildRequest(
         **{**given, "size": tuple(given["size"]), "batches": tuple(given["batches"])}
         | {"settings": BuildSettings(**given["settings"])}
     )
     events = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints must not come between
+    os.dup2(2, 1)  # output of libraries must not mix with the events
     lock = threading.Lock()
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
-    def report(event: dict[str, Any]) -> None:
+    def report(event: BuildEvent) -> None:
         with lock:
             events.write(json.dumps(event) + "\n")
 
@@ -336,13 +362,13 @@ def main() -> None:
         report({"error": "OSError", "number": error.errno, "text": error.strerror or str(error)})
     except MemoryError:
         report({"error": "DeviceError", "text": "Out of memory while the engine was built. Try workspace=256."})
-    except Exception as error:  # of the bindings or ours: this process has no one else to tell it to
+    except Exception as error:  # any error must reach the parent process
         text = " ".join(f"{type(error).__name__}: {error}".split())
         report({"error": "DeviceError", "text": f"TensorRT's builder failed: {text[:300].rstrip('.')}."})
 
 
 def _end_with_the_parent() -> None:
-    """End when the parent is gone, however it went: its end of the pipe is then closed."""
+    """End when the parent has ended for any reason: its end of the pipe is then closed."""
     os.read(0, 1)  # nothing is ever sent
     os._exit(1)
 

@@ -1,8 +1,8 @@
-"""The plans that were built on this device: ``tensorrt/`` in the cache folder, each with a note of what it is.
+"""Cache of the plans that were built on this device, in ``tensorrt/`` of the cache folder.
 
 KEY.plan   the plan
-KEY.json   what it was built from and on, its SHA-256, and the trtexec line that builds the same in the bundle's folder
-KEY.lock   held by the process that builds it; the system frees it when that process is gone
+KEY.json   its inputs, device and SHA-256, and the trtexec command that builds the same plan in the bundle's folder
+KEY.lock   held by the process that builds the plan; the system releases it when that process ends
 """
 
 from __future__ import annotations
@@ -26,19 +26,32 @@ from edgead.runtime.engines.tensorrt_process import build_in_process, disk_error
 
 
 @dataclasses.dataclass(frozen=True)
+class PlanFacts:
+    """Everything that a plan depends on: model, TensorRT, GPU, batch sizes and resolved settings."""
+
+    model: str
+    tensorrt: str
+    gpu: str
+    capability: str
+    driver: str
+    batches: list[int]
+    settings: BuildSettings
+
+
+@dataclasses.dataclass(frozen=True)
 class CachedPlan:
-    """Where the plan of one bundle for one device is, or will be.
+    """The plan of one bundle for one device, built or not.
 
     Attributes:
         path: of the plan.
         request: how it is built.
-        facts: all that the plan depends on; they make its name.
-        precision: of the bundle, for a person.
+        facts: what the plan depends on; the file name is their hash.
+        precision: of the bundle, for messages.
     """
 
     path: Path
     request: BuildRequest
-    facts: dict[str, Any]
+    facts: PlanFacts
     precision: str
 
     @property
@@ -47,14 +60,14 @@ class CachedPlan:
         return self.path.with_suffix(".json")
 
     def read(self, console: Console, refused: bytes = b"") -> bytes:
-        """Return the plan, built first where it is not there or not what was written.
+        """Return the plan. Build it first if it is missing or damaged.
 
-        Of several processes that want the same plan, one builds and the others wait for it. One that is whole needs no
-        lock, and no folder that can be written.
+        If several processes need the same plan, one builds it and the others wait. Reading a complete plan needs no
+        lock and no write access.
 
         Args:
-            console: where is said what takes long.
-            refused: a plan from here that does not load. If it is still the one in the cache, it is built again.
+            console: shows that a build takes long.
+            refused: a cached plan that does not load. If it is still in the cache, it is rebuilt.
 
         Raises:
             BundleError, ConfigError, DeviceError: see `edgead.runtime.engines.tensorrt_process.build_in_process`;
@@ -64,7 +77,7 @@ class CachedPlan:
             return plan
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            busy = partial(console.say, "Another process is building this engine; waiting for it.")
+            busy = partial(console.say, "Another process is building this engine. Waiting for it.")
             with file_lock(self.path.with_suffix(".lock"), busy):
                 if plan := self._load(refused):  # another process has built it
                     return plan
@@ -78,15 +91,15 @@ class CachedPlan:
         """Make room for a new plan; only under the lock, because another process may be writing there."""
         for path in (self.note, self.path, Path(self.request.plan)):
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)  # nothing of ours, and in the place of the plan
+                shutil.rmtree(path)  # not written by edgead, but in the plan's place
             else:
                 path.unlink(missing_ok=True)
 
     def _load(self, refused: bytes) -> bytes:
-        """Return the plan if it is whole and not the one that was refused, or nothing.
+        """Return the plan if it is complete and not the refused one, else nothing.
 
-        The note is written last, so that a plan without one, or with another's hash, was cut off or damaged, or is
-        being replaced at this moment.
+        The note is written last: a plan without a note, or with another hash, is incomplete, damaged or just being
+        replaced.
         """
         try:
             plan = self.path.read_bytes()
@@ -98,16 +111,17 @@ class CachedPlan:
 
     def _build(self, console: Console) -> None:
         what = f"Building the TensorRT engine for this device ({self.precision})."
-        console.say(f"{what} It takes minutes, once; Ctrl-C stops it.")
+        console.say(f"{what} This takes minutes, once. Ctrl-C stops it.")
         built = build_in_process(self.request, console)
-        # A plan outlives the folder that its graph was in: an export builds before its bundle has its name.
+        # The model's folder is temporary during an export, so the note has a relative path.
         line = self._trtexec(dataclasses.replace(self.request, model=MODEL), built.strong, built.precision)
         os.replace(self.request.plan, self.path)
-        write_json(self.note, {"sha256": sha256(self.path), **self.facts, **dataclasses.asdict(built), "trtexec": line})
+        note = {**dataclasses.asdict(self.facts), **dataclasses.asdict(built), "trtexec": line}
+        write_json(self.note, {"sha256": sha256(self.path), **note})
         console.say(f"Built in {built.seconds} s: {self.path}")
 
-    def by_hand(self) -> str:
-        """Return the trtexec line that builds the plan from its bundle; empty where it is not built."""
+    def build_command(self) -> str:
+        """Return the trtexec command that builds the plan from its bundle; empty if the plan is not built."""
         try:
             note = json.loads(self.note.read_text(encoding="utf-8"))
             return self._trtexec(self.request, note["strong"], note["precision"])
@@ -115,30 +129,30 @@ class CachedPlan:
             return ""
 
     def _trtexec(self, request: BuildRequest, strong: bool, precision: list[str]) -> str:
-        return trtexec_line(request, self.facts["tensorrt"], strong, precision)
+        return trtexec_line(request, self.facts.tensorrt, strong, precision)
 
 
 def find_plan(
     bundle: Bundle, trt: Any, gpu: Gpu, settings: BuildSettings, batches: tuple[int, ...] = (1,)
 ) -> CachedPlan:
-    """Name the plan of a bundle for a device. Whatever a plan depends on is in its name.
+    """Locate the plan of a bundle for a device. The file name covers everything that a plan depends on.
 
     Raises:
         ConfigError: a setting that this version of TensorRT does not have.
     """
     resolved = dataclasses.replace(settings, typing="strong" if is_strong(trt, settings.typing) else "weak")
-    facts = {
-        "model": bundle.manifest.files[MODEL],
-        "tensorrt": str(trt.__version__),
-        "gpu": gpu.name,
-        "capability": gpu.capability,
-        "driver": gpu.driver,
-        "batches": list(batches),
-        "settings": dataclasses.asdict(resolved),
-    }
+    facts = PlanFacts(
+        model=bundle.manifest.files[MODEL],
+        tensorrt=str(trt.__version__),
+        gpu=gpu.name,
+        capability=gpu.capability,
+        driver=gpu.driver,
+        batches=list(batches),
+        settings=resolved,
+    )
     folder = cache_folder() / "tensorrt"
-    path = folder / f"{_digest(facts)}.plan"
-    device = [facts[name] for name in ("tensorrt", "gpu", "capability", "driver")]
+    path = folder / f"{_digest(dataclasses.asdict(facts))}.plan"
+    device = [facts.tensorrt, facts.gpu, facts.capability, facts.driver]
     request = BuildRequest(
         model=str(bundle.model),
         size=bundle.manifest.size,
@@ -152,5 +166,5 @@ def find_plan(
     return CachedPlan(path, request, facts, bundle.manifest.precision)
 
 
-def _digest(facts: Any) -> str:
+def _digest(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -32,11 +32,11 @@ class TensorRtSettings(BuildSettings):
     """Set as ``tensorrt:opt_level=5,cuda_graph=off``.
 
     Attributes:
-        plan: a file that was built elsewhere, by trtexec for instance, to use instead of building one. It is loaded
-            as it is: name only files that you trust.
+        plan: a file that was built elsewhere, for instance by trtexec, used instead of building one. It is loaded
+            unchecked: give only files that you trust.
         cuda_graph: record upload, inference and download once and replay them.
-        mapped: ``auto``, ``on`` or ``off``: let the GPU use the pinned host memory in place, without copies.
-            ``auto``: where host and device share memory, as on a Jetson.
+        mapped: ``auto``, ``on`` or ``off``: let the GPU use the pinned host memory directly, without copies.
+            ``auto``: if host and device share memory, as on a Jetson.
     """
 
     plan: str = ""
@@ -46,10 +46,10 @@ class TensorRtSettings(BuildSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.mapped not in ("auto", "on", "off"):
-            raise ConfigError(f"tensorrt:mapped is auto, on or off; not '{self.mapped}'.")
+            raise ConfigError(f"tensorrt:mapped must be auto, on or off, not '{self.mapped}'.")
 
     def build(self) -> BuildSettings:
-        """Return what a plan depends on."""
+        """Return the settings that a plan depends on."""
         return BuildSettings(**{each.name: getattr(self, each.name) for each in dataclasses.fields(BuildSettings)})
 
 
@@ -71,10 +71,10 @@ def open_tensorrt(bundle: Bundle, opening: Opening) -> TensorRtEngine:
     plan = cached.read(opening.console)
     try:
         opened = _start(plan, bundle, settings, trt)
-    except _UnloadableError:  # whole on disk, and still not what this TensorRT loads
-        opening.console.say("The engine in the cache cannot be loaded.")
+    except _UnloadableError:  # complete on disk, but this TensorRT does not load it
+        opening.console.say("The cached engine cannot be loaded and is rebuilt.")
         opened = _start(cached.read(opening.console, refused=plan), bundle, settings, trt)
-    opened.by_hand = cached.by_hand()
+    opened.build_command = cached.build_command()
     return opened
 
 
@@ -83,19 +83,19 @@ def find_tensorrt() -> tuple[Gpu, Any]:
 
     Raises:
         DeviceError: no driver or GPU.
-        MissingDependencyError: TensorRT is not installed, or not seen.
+        MissingDependencyError: TensorRT is not installed, or this Python cannot import it.
     """
     gpu = find_gpu()
     if platform.machine() == "aarch64" and not is_installed("tensorrt"):
         raise MissingDependencyError(
-            "This Python does not see TensorRT. On a Jetson it is the system's, for the system's Python alone:\n"
+            "This Python cannot import TensorRT. On a Jetson it is a system package for the system's Python:\n"
             "sudo apt install python3-libnvinfer; python3 -m venv --system-site-packages DIR   (docs/tensorrt.md)"
         )
     return gpu, require("tensorrt", "tensorrt")
 
 
 class _UnloadableError(DeviceError):
-    """TensorRT does not load a plan."""
+    """TensorRT cannot load a plan."""
 
 
 def _read_plan(path: Path) -> bytes:
@@ -115,10 +115,10 @@ def _start(plan: bytes, bundle: Bundle, settings: TensorRtSettings, trt: Any) ->
 
 
 class TensorRtEngine:
-    """An `edgead.runtime.engines.Engine`, from and into memory that is allocated once.
+    """An `edgead.runtime.engines.Engine` with input and output memory that is allocated once.
 
     The plan has one static profile for each number of frames it takes, usually 1 and the stream's batch. Each has its
-    own context, buffers and CUDA graph. Between the two sizes, a batch is filled up with what was there before.
+    own context, buffers and CUDA graph. A batch between the two sizes is filled up with frames of an earlier batch.
 
     Args:
         plan: the serialised engine.
@@ -129,8 +129,8 @@ class TensorRtEngine:
         channels: of a frame.
     """
 
-    by_hand = ""
-    """The trtexec line that builds the same plan; empty where it was built by hand."""
+    build_command = ""
+    """The trtexec command that builds the same plan; empty for a plan that was built elsewhere."""
 
     def __init__(
         self,
@@ -147,12 +147,12 @@ class TensorRtEngine:
         self._logger = make_logger(trt)
         try:
             self._runtime = trt.Runtime(self._logger)
-        except TypeError as error:  # all that the bindings say where TensorRT does not start
+        except TypeError as error:  # the only error that the bindings raise if TensorRT does not start
             raise DeviceError(
                 f"TensorRT {trt.__version__} does not start: {last_error(self._logger, str(error))}."
             ) from error
         if settings.dla >= 0:
-            self._runtime.DLA_core = settings.dla  # a plan is for any core: without this it runs on the first one
+            self._runtime.DLA_core = settings.dla  # a plan fits any core; without this it runs on the first one
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise _not_loaded(trt, self._logger)
@@ -164,11 +164,11 @@ class TensorRtEngine:
             context = self._engine.create_execution_context()
             if context is None:
                 raise DeviceError(
-                    f"TensorRT cannot make an execution context: {last_error(self._logger)}.\n"
+                    f"TensorRT cannot create an execution context: {last_error(self._logger)}.\n"
                     "Is the device's memory full?"
                 )
             if profile and not context.set_optimization_profile_async(profile, cuda.handle):
-                raise DeviceError(f"TensorRT does not take the engine's profile {profile}: {last_error(self._logger)}.")
+                raise DeviceError(f"TensorRT rejects the engine's profile {profile}: {last_error(self._logger)}.")
             shape = (most[0], *size, channels)
             self._buffers[most[0]] = _DeviceBuffers(context, self._logger, shape, cuda, mapped, settings.cuda_graph)
 
@@ -192,10 +192,10 @@ class TensorRtEngine:
 
 
 def _not_loaded(trt: Any, logger: Any) -> DeviceError:
-    if error := memory_error(logger):  # which is no fault of the plan
+    if error := memory_error(logger):  # the plan itself may be valid
         return DeviceError(
             f"TensorRT {trt.__version__} has too little memory to load the engine: {error}.\n"
-            "End what else uses the device's memory, and start again."
+            "Stop other programs that use the device's memory and try again."
         )
     return _UnloadableError(
         f"TensorRT {trt.__version__} cannot load the engine: {last_error(logger)}.\nWas it built on this device?"
@@ -203,7 +203,7 @@ def _not_loaded(trt: Any, logger: Any) -> DeviceError:
 
 
 def _check_signature(trt: Any, engine: Any, frame: tuple[int, int, int]) -> None:
-    """Refuse what was not built from an edgead bundle of this size, because addresses are given without a question."""
+    """Refuse an engine that was not built from an edgead bundle of this size: TensorRT does not check addresses."""
     wanted = {
         "frames": (trt.uint8, (-1, *frame)),
         "scores": (trt.float32, (-1,)),
@@ -213,26 +213,26 @@ def _check_signature(trt: Any, engine: Any, frame: tuple[int, int, int]) -> None
     for name, (dtype, shape) in wanted.items():
         if name not in names:
             raise BundleError(
-                f"The engine has no tensor '{name}'; it has {', '.join(names)}. Build it from the bundle."
+                f"The engine has no tensor '{name}'. Available: {', '.join(names)}. Build it from the bundle."
             )
         found = tuple(engine.get_tensor_shape(name))
         fits = len(found) == len(shape) and all(a == b or -1 in (a, b) for a, b in zip(found, shape))
         if engine.get_tensor_dtype(name) != dtype or not fits:
             raise BundleError(
-                f"The engine's '{name}' is {engine.get_tensor_dtype(name)} {found}, and the bundle's is {dtype} "
-                f"{shape}. Build it from this bundle."
+                f"The engine's '{name}' is {engine.get_tensor_dtype(name)} {found}; the bundle's is {dtype} {shape}.\n"
+                "Build it from this bundle."
             )
 
 
 class _DeviceBuffers:
-    """What runs one fixed number of frames: a context, its buffers, and their CUDA graph.
+    """Context, buffers and CUDA graph for one fixed number of frames.
 
     Args:
         context: TensorRT's, on its profile.
         logger: TensorRT's.
         shape: (frames, height, width, channels).
         cuda: the device.
-        mapped: the GPU uses the host's memory in place.
+        mapped: the GPU uses the host's memory directly.
         record: try to record a CUDA graph.
     """
 
@@ -249,7 +249,7 @@ class _DeviceBuffers:
         shapes: dict[str, tuple[int, ...]] = {"frames": shape, "scores": shape[:1], "maps": shape[:3]}
         types = {"frames": np.uint8, "scores": np.float32, "maps": np.float32}
         if not context.set_input_shape("frames", shapes["frames"]):
-            raise DeviceError(f"The engine takes no {shapes['frames']} frames: {last_error(logger)}.")
+            raise DeviceError(f"The engine does not accept frames of shape {shapes['frames']}: {last_error(logger)}.")
         self._host: dict[str, NDArray[Any]] = {}
         self._device: dict[str, int] = {}
         for name, sides in shapes.items():
@@ -258,7 +258,7 @@ class _DeviceBuffers:
             self._host[name], address = cuda.allocate_host(sides, types[name])
             self._device[name] = address if mapped else cuda.allocate(self._host[name].nbytes)
             if not context.set_tensor_address(name, self._device[name]):
-                raise DeviceError(f"TensorRT does not take an address for '{name}': {last_error(logger)}.")
+                raise DeviceError(f"TensorRT rejects the address of '{name}': {last_error(logger)}.")
         self._host["frames"][:] = 0
         self._enqueue()  # once before recording: TensorRT finishes its initialisation in the first run
         cuda.synchronize()
@@ -283,7 +283,7 @@ class _DeviceBuffers:
         return captured.graph
 
     def run(self, frames: NDArray[np.uint8], scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
-        """Infer on no more frames than the buffers has; scores and maps are written."""
+        """Infer on at most as many frames as the buffers hold; write scores and maps."""
         count = len(frames)
         np.copyto(self._host["frames"][:count], frames)
         if self.graph is None:

@@ -1,4 +1,4 @@
-"""What TensorRT says, for our own errors."""
+"""A logger that keeps TensorRT's errors for edgead's messages."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import deque
 from typing import Any
 
 KEPT = 20
-"""Errors that are kept, the latest ones: a stream runs for months."""
+"""Number of errors kept, the latest ones: a stream runs for months."""
 NO_MEMORY = re.compile(r"out ?of ?memory|bad_alloc|failed_allocation", re.IGNORECASE)
 
 
 def make_logger(trt: Any) -> Any:
-    """Make a logger whose `errors` are TensorRT's, each on one line."""
+    """Return a logger with TensorRT's errors in `errors`, each on one line."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         """TensorRT calls it from several threads."""
@@ -28,13 +28,13 @@ def make_logger(trt: Any) -> Any:
     return Logger()
 
 
-def last_error(logger: Any, otherwise: str = "it gives no reason") -> str:
+def last_error(logger: Any, otherwise: str = "no reason given") -> str:
     """Return the latest error, for the middle of a sentence."""
     return _short(logger.errors[-1] if logger.errors else otherwise)
 
 
 def memory_error(logger: Any) -> str:
-    """Return the first error that is about memory, or nothing. What fails for it says less, and says it later."""
+    """Return the first error about memory, or nothing. Later errors that follow from it say less."""
     return next((_short(error) for error in logger.errors if NO_MEMORY.search(error)), "")
 
 

@@ -1,4 +1,4 @@
-"""Building a plan in a process of its own, so that it can be stopped, shown, and survived."""
+"""Builds a plan in a separate process, which can be stopped and may crash without ending this one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgead import errors
 from edgead.console import Console
 from edgead.errors import DeviceError
-from edgead.runtime.engines.tensorrt_build import BuildRequest, as_json
+from edgead.runtime.engines.tensorrt_build import BuildEvent, BuildRequest, as_json
 
 PROGRAM = "edgead.runtime.engines.tensorrt_build"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -40,19 +39,19 @@ class BuiltPlan:
 
 
 def build_in_process(request: BuildRequest, console: Console) -> BuiltPlan:
-    """Build a plan and wait for it. Ctrl-C ends the other process at once; the plan is then not there.
+    """Build a plan and wait for it. Ctrl-C ends the other process at once; no plan is then written.
 
     Raises:
         BundleError, ConfigError: see `edgead.runtime.engines.tensorrt_build.build_plan`.
         DeviceError: the builder failed or crashed, or the plan could not be written.
     """
     start = time.monotonic()
-    facts: dict[str, Any] = {}
+    facts: BuildEvent = {}
     paths = os.pathsep.join(path for path in sys.path if path)
     try:
         child = subprocess.Popen(
             [sys.executable, "-W", "ignore::DeprecationWarning", "-m", PROGRAM, as_json(request)],
-            stdin=subprocess.PIPE,  # it ends when this end is closed
+            stdin=subprocess.PIPE,  # the child ends when this pipe is closed
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"},
@@ -65,10 +64,10 @@ def build_in_process(request: BuildRequest, console: Console) -> BuiltPlan:
     try:
         with console.clock("building the engine") as show:
             for line in child.stdout:
-                event = json.loads(line)
+                event: BuildEvent = json.loads(line)
                 if "phase" in event:
                     show(f"{event['phase']} {event['step']}/{event['steps']}")
-                facts |= {key: value for key, value in event.items() if key not in ("phase", "step", "steps")}
+                facts.update(event)
         code = child.wait()
     except BaseException:
         child.kill()
@@ -82,11 +81,11 @@ def build_in_process(request: BuildRequest, console: Console) -> BuiltPlan:
         Path(request.plan).unlink(missing_ok=True)
         raise _failure(facts, code, Path(request.plan))
     if "unkept" in facts:
-        console.say(f"What TensorRT measured could not be kept in {request.timing_cache}: {facts['unkept']}. Going on.")
+        console.say(f"The timing cache {request.timing_cache} could not be written: {facts['unkept']}. Continuing.")
     return BuiltPlan(facts["strong"], facts["precision"], facts["done"], round(time.monotonic() - start, 1))
 
 
-def _failure(facts: dict[str, Any], code: int, plan: Path) -> Exception:
+def _failure(facts: BuildEvent, code: int, plan: Path) -> Exception:
     if facts.get("error") == "OSError":
         return disk_error(plan, OSError(facts["number"], facts["text"]))
     if "error" in facts:
@@ -99,11 +98,11 @@ def _failure(facts: dict[str, Any], code: int, plan: Path) -> Exception:
 
 
 def disk_error(path: Path, error: OSError) -> DeviceError:
-    """Say that an engine could not be kept under a path."""
-    remedy = f"See to {error.filename or path.parent}, or name another folder"
+    """Return the error for an engine that could not be written to a path."""
+    remedy = f"Check {error.filename or path.parent}, or choose another folder"
     if error.errno in FULL:
-        remedy = "Free some space, or name a folder on another disk"
+        remedy = "Free some space, or choose a folder on another disk"
     return DeviceError(
         f"The engine could not be written to {path.parent}: {error.strerror or error}.\n"
-        f"{remedy} with the variable XDG_CACHE_HOME."
+        f"{remedy} with the environment variable XDG_CACHE_HOME."
     )

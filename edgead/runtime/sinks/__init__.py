@@ -1,6 +1,6 @@
-"""Where results go. `open_sink` makes a sink from its URI; docs/sinks.md has the table.
+"""Sinks receive results. `open_sink` opens a sink by its URI; docs/sinks.md lists the URIs.
 
-One thread calls a sink: that of its `edgead.runtime.sink_worker.SinkWorker`, which has the queue and the account.
+Only one thread calls a sink, that of its `edgead.runtime.sink_worker.SinkWorker`, which has the queue and the account.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _SCHEMES = {
 }
 
 PLUGINS = "edgead.sinks"
-"""Group of entry points that bring more schemes: ``name = module:function``, the function takes the URI."""
+"""Group of entry points for further schemes: ``name = module:function``. The function takes the URI."""
 
 __all__ = ["BaseSink", "Callback", "JsonLines", "LeftOut", "Sink", "open_sink"]
 
 
 def open_sink(uri: str) -> Sink:
-    """Make a sink from its URI, see docs/sinks.md. Plug-ins may bring more schemes.
+    """Open a sink by its URI, see docs/sinks.md. Plug-ins may add schemes.
 
     Raises:
-        ConfigError: not one of these, an unknown option, or a secret that is not there.
-        MissingDependencyError: the package that it needs is not installed.
+        ConfigError: an unknown scheme or option, or a missing secret.
+        MissingDependencyError: its package is not installed.
     """
     uri = complete(uri)
     scheme = scheme_of(uri)

@@ -9,10 +9,10 @@ from edgead.runtime.sinks.sink import BaseSink
 
 
 class Callback(BaseSink):
-    """Calls a function with every result, in the sink's own thread.
+    """Calls a function with every result, in the sink's thread.
 
     Args:
-        function: called with each result. What it raises, `SystemExit` too, counts as a failed result.
+        function: called with each result. Any exception, also `SystemExit`, counts as a failed result.
         wants_frames: results come with their frame.
     """
 

@@ -1,4 +1,4 @@
-"""One HTTP request with a limit on its whole duration."""
+"""One HTTP request with a limit on its total duration."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 LONGEST_ANSWER = 1_000_000
-"""Bytes of an answer that are read. What follows is not waited for."""
+"""Bytes of an answer that are read; the rest is ignored."""
 
 
 @dataclass
 class Answer:
-    """What came of a request.
+    """The outcome of a request.
 
     Attributes:
-        status: of HTTP; 0 where there was none.
-        reason: the status in words.
-        location: where a redirect points.
-        error: why there is no whole answer; empty where there is one.
+        status: HTTP status; 0 if there was none.
+        reason: the status as text.
+        location: target of a redirect.
+        error: why there is no complete answer; empty if there is one.
     """
 
     status: int = 0
@@ -36,9 +36,8 @@ class Answer:
 class Exchange:
     """A request and its answer, without following redirects.
 
-    Python's time limits are for each call of the system: a name that cannot be looked up, several addresses, or an
-    answer that trickles takes any time. Therefore a thread of its own carries out the request, and is cut off from
-    outside.
+    Python's timeouts apply to each system call: a slow name lookup, several addresses or a trickling answer can take
+    any time. A separate thread therefore runs the request, and its connection is shut down from outside.
     """
 
     def __init__(self, request: urllib.request.Request) -> None:
@@ -58,9 +57,9 @@ class Exchange:
                 return self._answer
             self._over = True
             if self._socket is not None:
-                with contextlib.suppress(OSError):  # it wakes whoever reads from it
+                with contextlib.suppress(OSError):  # wakes the thread that reads from it
                     self._socket.shutdown(socket.SHUT_RDWR)
-        return Answer(error=f"no whole answer within {timeout:g} s")
+        return Answer(error=f"no complete answer within {timeout:g} s")
 
     def _exchange(self, timeout: float) -> None:
         opener = urllib.request.build_opener(_NoRedirect, _Handler(self.keep))
@@ -72,12 +71,12 @@ class Exchange:
             with error:
                 answer = Answer(error.code, str(error.reason), error.headers.get("Location") or "")
         except http.client.IncompleteRead:
-            answer = Answer(error="the answer was cut short")
+            answer = Answer(error="the answer was truncated")
         except http.client.RemoteDisconnected:
             answer = Answer(error="the server closed the connection without an answer")
         except http.client.HTTPException as error:
             answer = Answer(error=f"the answer is not HTTP: {type(error).__name__}")
-        except Exception as error:  # whatever it is, the request has failed
+        except Exception as error:  # any error means that the request has failed
             reason = getattr(error, "reason", None) or error
             answer = Answer(error=str(getattr(reason, "strerror", None) or reason or type(reason).__name__))
         with self._lock:
@@ -87,33 +86,33 @@ class Exchange:
                 self._socket = None
 
     def keep(self, link: socket.socket) -> None:
-        """Remember the connection, so that it can be cut off; refuse it where the time is over.
+        """Keep the connection so that it can be shut down; refuse it after the timeout.
 
         Raises:
-            TimeoutError: it is.
+            TimeoutError: the time is over.
         """
         with self._lock:
             if self._over:
                 link.close()
                 raise TimeoutError
-            self._socket = link.dup()  # TLS takes the original away
+            self._socket = link.dup()  # TLS detaches the original
 
 
 def _read_whole(response: http.client.HTTPResponse) -> None:
     left = LONGEST_ANSWER
     while left > 0 and (data := response.read(min(left, 65536))):
         left -= len(data)
-    if left > 0 and response.length:  # read(amount) says nothing of an end that came too early
+    if left > 0 and response.length:  # read(amount) does not report a truncated answer
         raise http.client.IncompleteRead(b"", response.length)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_arguments: Any) -> None:
-        """Follow none: the caller gets the status."""
+        """Follow no redirect: the caller gets the status."""
 
 
 class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-    """Opens connections that `keep` is told of as soon as there is a socket, before TLS."""
+    """Opens connections and passes each socket to `keep` before TLS begins."""
 
     def __init__(self, keep: Callable[[socket.socket], None]) -> None:
         super().__init__()
@@ -143,7 +142,7 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
 
 class _Response(http.client.HTTPResponse):
-    """Notices headers that end too early, which http.client takes for whole."""
+    """Detects truncated headers, which http.client accepts as complete."""
 
     def begin(self) -> None:
         stream: Any = self.fp

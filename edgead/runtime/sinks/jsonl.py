@@ -23,7 +23,7 @@ class JsonLines(BaseSink):
     """One JSON object per line, appended to a file. See `Result.to_dict` for the fields.
 
     Args:
-        name: of the file; ``-`` for standard output.
+        name: path of the file; ``-`` for standard output.
     """
 
     def __init__(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""A file of lines that is appended to."""
+"""Appends lines to a file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 class LineFile:
-    """Each line is handed to the system whole and at once, without a buffer.
+    """Writes each line at once and without a buffer.
 
-    A line that a crash or a full disk cut short is ended before the next one, so that it spoils no other.
+    A line that a crash or a full disk has truncated is ended before the next one, so that it damages no other line.
 
     Args:
-        path: of a file, a device or a pipe; its folder is made.
-        descriptor: write to this open file instead, and leave it open.
+        path: of a file, a device or a pipe; its folder is created.
+        descriptor: an open file to write to instead; it is not closed.
     """
 
     def __init__(self, path: Path | None, descriptor: int = -1) -> None:
@@ -29,12 +29,12 @@ class LineFile:
         """Append a line.
 
         Raises:
-            OSError: it is not there, or not whole.
+            OSError: the line was not written, or not completely.
         """
         data = b"\n" * self._cut + line + b"\n"
         written = 0
         try:
-            while written < len(data):  # a disk that has become full takes what still fits
+            while written < len(data):  # a disk that becomes full writes only a part
                 written += os.write(self._descriptor, data[written:])
         finally:
             self._cut = written < len(data) and (written > 0 or self._cut)

@@ -1,4 +1,4 @@
-"""Results by MQTT: kept on disk until the broker has acknowledged them."""
+"""Publishes results by MQTT; they stay on disk until the broker has acknowledged them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from edgead.runtime.sinks.sqlite import Transactions, connect
 from edgead.runtime.sources.uri import parse_options
 
 WINDOW = 20
-"""Messages that may be on their way to the broker without its acknowledgement."""
+"""Messages in flight to the broker without acknowledgement."""
 MOST_STORED = 100_000
-"""Results kept while the broker is away; above that the oldest are given up."""
+"""Results kept while the broker is unreachable; beyond that the oldest are discarded."""
 _log = logging.getLogger("edgead")
 
 
 @dataclass(frozen=True)
 class MqttOptions:
-    """Options of ``mqtt://``: files. See `MqttSink`."""
+    """Options of ``mqtt://``, all of them files. See `MqttSink`."""
 
     store: str = ""
     ca: str | None = None
@@ -44,12 +44,12 @@ def open_mqtt(uri: str) -> MqttSink:
     """``mqtt://user:password@host:1883/topic?store=FILE``, or ``mqtts://…?ca=FILE&cert=FILE&key=FILE`` for TLS.
 
     Raises:
-        ConfigError: no topic, an unknown option, or a store that another process uses.
+        ConfigError: no topic, an unknown option, or a store in use by another process.
     """
     parts = urlsplit(uri)
     topic = unquote(parts.path).strip("/")
     if not parts.hostname or not topic or "#" in uri or "#" in topic or "+" in topic or not topic.isprintable():
-        raise ConfigError(f"{redact(uri)} must name a host and a topic without + and #, as in mqtt://HOST/TOPIC.")
+        raise ConfigError(f"{redact(uri)} needs a host and a topic without + and #, as in mqtt://HOST/TOPIC.")
     options = parse_options(uri, parts.query, MqttOptions)
     return MqttSink(
         parts.hostname,
@@ -63,16 +63,16 @@ def open_mqtt(uri: str) -> MqttSink:
 
 
 def default_store(host: str, port: int, topic: str) -> Path:
-    """Return where results for a broker and topic are kept: in the user's state folder.
+    """Return the store for a broker and topic, in the user's state folder.
 
     Raises:
-        ConfigError: there is none, and what waits must outlast the process.
+        ConfigError: there is no state folder, and unsent results must survive the process.
     """
     folder = state_folder()
     if folder is None:
         raise ConfigError(
-            "MQTT keeps what waits for the broker in a file, and this user has no home folder.\n"
-            "Name a file in the sink, ?store=FILE, or a folder in the variable XDG_STATE_HOME."
+            "MQTT stores unsent results in a file, and this user has no home folder.\n"
+            "Give a file in the sink, ?store=FILE, or a folder in the environment variable XDG_STATE_HOME."
         )
     key = hashlib.sha256(f"{host}:{port}/{topic}".encode()).hexdigest()[:16]
     return folder / f"mqtt-{key}.sqlite"
@@ -85,29 +85,28 @@ def _open_store(path: Path) -> sqlite3.Connection:
         if "locked" not in str(error):
             raise
         raise ConfigError(
-            f"{path} holds the results of another MQTT sink, which is running. Two cannot share it.\n"
-            "Name another file:  mqtt://…?store=FILE"
+            f"{path} is in use by another running MQTT sink.\nGive another file:  mqtt://…?store=FILE"
         ) from error
 
 
 class MqttSink(BaseSink):
-    """Publishes each result on a topic with QoS 1: at least once, in order, also after the broker or we were away.
+    """Publishes each result on a topic with QoS 1: at least once, in order, also after an outage of broker or process.
 
-    A result counts as taken when it is committed to the store, and as dropped, cause ``store_full``, when it is given
-    up there. ``TOPIC/status`` holds ``online``, and ``offline`` after the end or, as the last will, after a crash; both
-    are retained.
+    A result counts as taken when it is committed to the store, and as dropped, cause ``store_full``, when it is
+    discarded there. ``TOPIC/status`` holds ``online``, and ``offline`` after the end or, as the last will, after a
+    crash; both are retained.
 
     Args:
-        host, port: of the broker. It need not be there yet.
+        host, port: of the broker, which may still be unreachable.
         topic: of the results.
         user, password: empty for none.
         tls: files ``ca``, ``cert`` and ``key``, each may be None; None for no TLS.
-        store: the SQLite file of what waits; `default_store` where None. One process at a time may use it.
-        most_stored: results kept while the broker is away.
-        patience: seconds that `close` waits for the broker's acknowledgements. What is left stays in the store.
+        store: SQLite file of unsent results; `default_store` if None. Only one process may use it at a time.
+        most_stored: results kept while the broker is unreachable.
+        patience: seconds that `close` waits for the broker's acknowledgements. Unsent results stay in the store.
 
     Attributes:
-        given_up: results deleted unsent, also those of earlier runs.
+        given_up: results discarded unsent, including those of earlier runs.
     """
 
     def __init__(
@@ -180,7 +179,7 @@ class MqttSink(BaseSink):
         with self._lock:
             self._stored += len(payloads) - own - earlier
         if own + earlier and not self.given_up:
-            _log.warning("%s: the store is full; the oldest results are given up", self.name)
+            _log.warning("%s: the store is full; the oldest results are discarded", self.name)
         self.given_up += own + earlier
         self.lost["store_full"] += own
         self._wake.set()
@@ -198,11 +197,11 @@ class MqttSink(BaseSink):
         return self._stored
 
     def details(self) -> dict[str, int]:
-        """Return how many results wait for the broker, and how many were given up."""
+        """Return the numbers of stored and of discarded results."""
         return {"stored": self._stored, "given_up": self.given_up}
 
     def _forward(self) -> None:
-        """Publish what is stored and delete what is acknowledged, until closed. The only thread that does either."""
+        """Publish stored results and delete acknowledged ones until closed. No other thread does either."""
         failing = False
         while not self._closing:
             self._wake.wait(1.0)
@@ -212,7 +211,7 @@ class MqttSink(BaseSink):
                 if self._connected:
                     self._publish_more()
                 failing = False
-            except sqlite3.Error as error:  # a full disk, for instance: tried again at the next turn
+            except sqlite3.Error as error:  # for instance a full disk: the next turn tries again
                 if not failing and not self._closing:
                     _log.warning("%s: the store cannot be used: %s", self.name, error)
                 failing = True
@@ -222,7 +221,7 @@ class MqttSink(BaseSink):
         with self._lock:
             query = "SELECT id, payload FROM waiting WHERE id > ? ORDER BY id LIMIT ?"
             rows = self._store.execute(query, (self._sent_up_to, max(room, 0))).fetchall()
-            self._sent_up_to = rows[-1][0] if rows else self._sent_up_to  # from here on they are not given up
+            self._sent_up_to = rows[-1][0] if rows else self._sent_up_to  # from here on they are not discarded
         for row, payload in rows:
             message = self._client.publish(self.topic, payload, qos=1)
             self._on_the_way[message.mid] = row
@@ -248,7 +247,7 @@ class MqttSink(BaseSink):
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._connected = False
         if not self._closing:
-            _log.warning("%s: the broker is away (%s); results are kept on disk", self.name, reason)
+            _log.warning("%s: the broker is unreachable (%s); results are kept on disk", self.name, reason)
 
     def _on_publish(self, _client: Any, _data: Any, message: int, _reason: Any, _properties: Any) -> None:
         self._acknowledged.append(message)
@@ -263,7 +262,7 @@ class MqttSink(BaseSink):
         self._thread.join(2.0)
         if self._connected:
             farewell = self._client.publish(f"{self.topic}/status", "offline", qos=1, retain=True)
-            with contextlib.suppress(RuntimeError, ValueError):  # the connection is gone: the last will says it
+            with contextlib.suppress(RuntimeError, ValueError):  # without a connection, the last will is sent
                 farewell.wait_for_publish(1.0)
         self._client.disconnect()
         self._client.loop_stop()

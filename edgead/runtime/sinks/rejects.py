@@ -1,4 +1,4 @@
-"""Pictures of what did not pass."""
+"""Saves pictures of rejected frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OURS = re.compile(r"(\d{8}T\d{6,}-.*?)(?:\.overlay|\.depth)?\.(?:json|png)")
 
 @dataclass(frozen=True)
 class RejectOptions:
-    """Options of ``rejects:``, see `RejectFolder`. `max_mb` is in megabytes."""
+    """Options of ``rejects:``, see `RejectFolder`. `max_mb` is in MB (10⁶ bytes)."""
 
     max_mb: float = 1000.0
     per_minute: float = 60.0
@@ -38,12 +38,12 @@ def open_rejects(uri: str) -> RejectFolder:
     """``rejects:DIR?max_mb=1000&per_minute=60&verdicts=FAIL,UNKNOWN``.
 
     Raises:
-        ConfigError: an unknown option or verdict, or a limit that would keep nothing.
+        ConfigError: an unknown option or verdict, or a limit of 0.
     """
     name, options = split_options(uri, RejectOptions)
     verdicts = [verdict.upper() for verdict in options.verdicts]
     if not verdicts or not set(verdicts) <= {verdict.value for verdict in Verdict}:
-        raise ConfigError(f"{redact(uri)}: verdicts are PASS, FAIL and UNKNOWN; not {','.join(options.verdicts)}.")
+        raise ConfigError(f"{redact(uri)}: verdicts must be PASS, FAIL or UNKNOWN, not {','.join(options.verdicts)}.")
     if not options.max_mb or not options.per_minute:
         raise ConfigError(f"{redact(uri)}: max_mb and per_minute must be above 0.")
     most_bytes = round(options.max_mb * 1e6)
@@ -51,20 +51,18 @@ def open_rejects(uri: str) -> RejectFolder:
 
 
 class RejectFolder(BaseSink):
-    """For each reject the frame, the overlay and the result: ``TIME-SOURCE-FRAME{.png,.overlay.png,.json}``.
+    """Saves frame, overlay and result of each reject: ``TIME-SOURCE-FRAME{.png,.overlay.png,.json}``.
 
-    FRAME is ``report`` for a report about a source.
-
-    Where frames have depth, its codes are in ``.depth.png``. SOURCE is the end of the source's name in ASCII letters
-    and digits, followed by a hash of the result's id, so that no two rejects get one name. A reject is there whole or
-    not at all.
+    FRAME is ``report`` for a report about a source. Depth codes go into ``.depth.png``. SOURCE is the end of the
+    source's name in ASCII letters and digits, followed by a hash of the result's id, so names are unique. A reject is
+    saved completely or not at all.
 
     Args:
-        folder: where.
-        max_bytes: of all files together; the oldest rejects are deleted first. One that is larger is dropped, cause
+        folder: the folder.
+        max_bytes: of all files together; the oldest rejects are deleted first. A larger reject is dropped, cause
             ``max_mb``.
-        per_minute: most rejects written in any 60 s; those above are dropped, cause ``per_minute``.
-        verdicts: what counts as a reject.
+        per_minute: maximum rejects in any 60 s; further ones are dropped, cause ``per_minute``.
+        verdicts: of rejects.
 
     Attributes:
         deleted: rejects deleted to make room.
@@ -85,7 +83,7 @@ class RejectFolder(BaseSink):
         self.deleted = 0
         self._written_at: deque[float] = deque()
         folder.mkdir(parents=True, exist_ok=True)
-        # Names begin with the time, so that their order is the order of their age. Only files of this form are ours.
+        # Names begin with the time and so sort by age. Other files in the folder are never touched.
         self._rejects: dict[str, dict[Path, int]] = {}
         for path in sorted(folder.iterdir()):
             if found := _OURS.fullmatch(path.name):
@@ -107,7 +105,7 @@ class RejectFolder(BaseSink):
         self._written_at.append(now)
 
     def details(self) -> dict[str, int]:
-        """Return how many rejects were deleted to make room."""
+        """Return the number of rejects that were deleted to make room."""
         return {"deleted": self.deleted}
 
     def _save(self, stem: str, files: dict[str, bytes]) -> None:
@@ -151,7 +149,7 @@ def _stem_of(result: Result) -> str:
 
 
 def _files_of(result: Result) -> dict[str, bytes]:
-    """Return the files of a reject by the ends of their names. The JSON is last: where it is, the others are."""
+    """Return the files of a reject by suffix. The JSON is last: if it exists, the others do."""
     files = {}
     if result.frame is not None:
         files[".png"] = encode_png(np.ascontiguousarray(result.frame[:, :, :3]))

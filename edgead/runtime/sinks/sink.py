@@ -1,4 +1,4 @@
-"""What every sink is, and what most of them share."""
+"""The interface of sinks, and their base class."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from edgead.runtime.result import Result
 
 
 class LeftOut(Exception):  # noqa: N818
-    """Raised by `write` for a result that is left out on purpose: it counts as dropped.
+    """Raised by `write` for a result that is skipped on purpose; it counts as dropped.
 
     Args:
-        cause: why, in one word.
+        cause: one word.
     """
 
     def __init__(self, cause: str) -> None:
@@ -22,7 +22,7 @@ class LeftOut(Exception):  # noqa: N818
 
 
 class Sink(Protocol):
-    """Takes results, in order. One thread calls it. `BaseSink` lists what it may have beside these two methods."""
+    """Takes results in order. Only one thread calls it. `BaseSink` lists further, optional methods."""
 
     def write(self, result: Result) -> None:
         """Take one result. An exception means that it was not taken."""
@@ -32,18 +32,18 @@ class Sink(Protocol):
 
 
 class BaseSink:
-    """A `Sink` whose subclass has only `write` to write. It may also have:
+    """Base class of sinks: a subclass needs only `write`. It may also define:
 
-    * ``flush()``: called after some writes. Their results are taken when it returns, and none of them where it raises.
-    * ``drop(captured, cause)``: called for every frame that got no result.
-    * ``details()``: more figures for the account, as JSON values.
+    * ``flush()``: called after some writes. Their results are taken when it returns; if it raises, none of them is.
+    * ``drop(captured, cause)``: called for every frame without a result.
+    * ``details()``: further figures for the account, as JSON values.
 
     Attributes:
-        name: what the account calls it, without credentials.
+        name: its name in the account, without credentials.
         wants_frames: results come with their frame.
-        may_miss: results that it is too slow for are no error.
-        lost: results that were taken and are given up later, by cause. The account counts them as dropped.
-        stopped: set when the run ends without waiting any longer. Whatever waits for somebody else must look at it.
+        may_miss: results that it misses because it is slow are no error.
+        lost: results that were taken and discarded later, by cause. The account counts them as dropped.
+        stopped: set when the run no longer waits for the sink. Code that waits must check it.
     """
 
     wants_frames = may_miss = False
@@ -54,7 +54,7 @@ class BaseSink:
         self.stopped = threading.Event()
 
     def wants(self, result: Result) -> bool:
-        """Tell whether a result is for this sink. One that is not does not count. Called by the stream's thread."""
+        """Return whether this sink wants a result; others do not count. Called by the stream's thread."""
         return True
 
     def write(self, result: Result) -> None:
@@ -62,7 +62,7 @@ class BaseSink:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """End what still waits. Any thread may call it."""
+        """End any waiting. Thread-safe."""
         self.stopped.set()
 
     def close(self) -> None:

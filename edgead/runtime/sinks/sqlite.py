@@ -16,12 +16,12 @@ from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.uri import NoOptions, split_options
 
 RETRY_FOR = 10.0
-"""Seconds for which a database that is locked, or on a full disk, is tried again."""
+"""Seconds of retries for a database that is locked or on a full disk."""
 _BUSY = 1.0
-"""Seconds that SQLite itself waits for a lock: short, because it cannot be interrupted."""
+"""Seconds that SQLite itself waits for a lock: short, because this wait cannot be interrupted."""
 Lock = AbstractContextManager[object]
 _NO_LOCK = nullcontext()
-_COLUMNS = ("result_id", "captured_at", "source_id", "frame_id", "verdict", "cause", "score")
+_COLUMNS = ("result_id", "captured_at", "source_id", "frame_id", "verdict", "cause", "score", "result")
 _TABLE = """
 CREATE TABLE IF NOT EXISTS results (
     id INTEGER PRIMARY KEY, captured_at TEXT, source_id TEXT, frame_id INTEGER, verdict TEXT, cause TEXT, score REAL,
@@ -30,25 +30,25 @@ CREATE TABLE IF NOT EXISTS results (
 
 
 def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
-    """Open a database in which what is committed survives a kill and a power cut.
+    """Open a database. Commits survive a kill and a power cut.
 
     Args:
-        path: its folder is made.
-        exclusive: keep everybody else out for as long as it is open.
+        path: of the file; its folder is created.
+        exclusive: lock out other processes while it is open.
 
     Raises:
-        ConfigError: not a database, or it cannot be made, written or locked.
+        ConfigError: not a database, or it cannot be created, written or locked.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Opened by one thread and used by another; the worker sees to it that they take turns.
+        # Opened by one thread and used by another, never at the same time: the worker ensures that.
         patience = _BUSY if exclusive else RETRY_FOR
         connection = sqlite3.connect(path, check_same_thread=False, timeout=patience, isolation_level=None)
         if exclusive:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")  # readers do not block the writer
         connection.execute("PRAGMA synchronous = FULL")  # every commit reaches the disk
-        connection.execute("BEGIN IMMEDIATE")  # fails where the file cannot be written
+        connection.execute("BEGIN IMMEDIATE")  # fails if the file cannot be written
         connection.execute("COMMIT")
         connection.execute(f"PRAGMA busy_timeout = {_BUSY * 1000:.0f}")
     except (OSError, sqlite3.Error) as error:
@@ -57,12 +57,12 @@ def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
 
 
 class Transactions:
-    """Transactions of one connection, each of which is done as a whole or not at all.
+    """Atomic transactions of one connection, with retries.
 
     Args:
         connection: as `connect` returns it.
-        stopped: ends retrying when it is set.
-        lock: held during each attempt; it keeps other threads' statements out of the transaction.
+        stopped: ends the retries when set.
+        lock: held during each attempt, so that no other thread's statement enters the transaction.
     """
 
     def __init__(self, connection: sqlite3.Connection, stopped: threading.Event, lock: Lock = _NO_LOCK) -> None:
@@ -70,13 +70,13 @@ class Transactions:
         self._failing = False
 
     def run(self, work: Callable[[], object]) -> None:
-        """Do all of `work`, or nothing of it.
+        """Run `work` in one transaction.
 
-        Errors that may pass (locked, disk full, input or output) are retried for `RETRY_FOR` seconds. After a failure
-        there is one attempt, until one succeeds: what is broken for long must not hold up everything else.
+        Temporary errors (locked, disk full, input or output) are retried for `RETRY_FOR` seconds. After a failure each
+        call has one attempt until one succeeds, so that a lasting error does not delay every result.
 
         Raises:
-            sqlite3.Error: nothing of it was done.
+            sqlite3.Error: the transaction was rolled back.
         """
         until, delay = time.monotonic() + (0.0 if self._failing else RETRY_FOR), 0.05
         self._failing = True
@@ -92,14 +92,14 @@ class Transactions:
                 return
 
     def try_once(self, work: Callable[[], object]) -> None:
-        """Do the same with one attempt."""
+        """Run `work` in one transaction, with one attempt."""
         with self._lock:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 work()
                 self._connection.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:  # a full disk has rolled it back already
+                if self._connection.in_transaction:  # a full disk rolls it back itself
                     self._connection.execute("ROLLBACK")
                 raise
 
@@ -111,10 +111,10 @@ def open_sqlite(uri: str) -> SqliteSink:
 
 
 class SqliteSink(BaseSink):
-    """Rows of a table ``results``: some columns to search by, and the whole result as JSON.
+    """Writes rows of a table ``results``: some columns for searches, and the complete result as JSON.
 
-    `flush` commits what was written since the last one: all of it or nothing. ``result_id`` is unique, so that a commit
-    which is repeated adds no row twice.
+    `flush` commits all results since the last one, or none. ``result_id`` is unique, so a repeated commit adds no row
+    twice.
 
     Raises:
         ConfigError: the file cannot be written, or has another table of that name.
@@ -134,22 +134,21 @@ class SqliteSink(BaseSink):
     def _make_table(self) -> None:
         self._connection.execute(_TABLE)
         there = {row[1] for row in self._connection.execute("PRAGMA table_info(results)")}
-        if "result_id" not in there:  # made by an earlier version
+        if "result_id" not in there:  # created by an earlier version
             self._connection.execute("ALTER TABLE results ADD COLUMN result_id TEXT")
         self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS results_by_id ON results (result_id)")
-        self._connection.execute(f"SELECT {', '.join(_COLUMNS)}, result FROM results LIMIT 0")
+        self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM results LIMIT 0")
 
     def write(self, result: Result) -> None:
         fields = result.to_dict()
-        values = [fields["id"] or None, *(fields[name] for name in _COLUMNS[1:])]
-        self._rows.append((*values, json.dumps(fields)))
+        place = fields["captured_at"], fields["source_id"], fields["frame_id"]
+        decision = fields["verdict"], fields["cause"], fields["score"]
+        self._rows.append((fields["id"] or None, *place, *decision, json.dumps(fields)))
 
     def flush(self) -> None:
         rows, self._rows = self._rows, []
-        marks = ", ".join("?" * (len(_COLUMNS) + 1))
-        insert = (
-            f"INSERT INTO results ({', '.join(_COLUMNS)}, result) VALUES ({marks}) ON CONFLICT (result_id) DO NOTHING"
-        )
+        marks = ", ".join("?" * len(_COLUMNS))
+        insert = f"INSERT INTO results ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT (result_id) DO NOTHING"
         self._transactions.run(lambda: self._connection.executemany(insert, rows))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Results by HTTP POST."""
+"""Sends results by HTTP POST."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ATTEMPTS = 4
 FIRST_DELAY = 0.5
 """Seconds before the second attempt; doubled after each."""
 TIMEOUT = 5.0
-"""Seconds for one attempt, from looking up the host's name to the last byte of the answer."""
+"""Seconds for one attempt, from the lookup of the host to the last byte of the answer."""
 _AGAIN = (408, 425, 429)
 
 
@@ -29,16 +29,16 @@ def open_webhook(uri: str) -> Webhook:
 class Webhook(BaseSink):
     """Posts each result as JSON, with its id in the header ``Idempotency-Key``.
 
-    A result is taken when a whole answer with status 2xx is there. It is tried again after a connection that failed, an
-    answer that is late, cut short or not HTTP, and the status 408, 425, 429 or 5xx. It fails at once after any other
-    status. Redirects are refused, because a POST that follows one may lose its body, or carry the password to another
-    host. While nothing gets through, each result has one attempt.
+    A result is taken when the answer is complete and its status is 2xx. It is retried after a failed connection, an
+    answer that is late, truncated or not HTTP, and the status 408, 425, 429 or 5xx. Any other status fails at once.
+    Redirects are refused: a redirected POST may lose its body or send the password to another host. After a result
+    failed in all attempts, later ones have one attempt each until one succeeds.
 
     Args:
         url: of the receiver; user and password become an Authorization header.
-        attempts: in all.
-        first_delay: seconds before the second one; doubled after each.
-        timeout: seconds for one attempt, in all.
+        attempts: maximum number of attempts.
+        first_delay: seconds before the second attempt; doubled after each.
+        timeout: seconds for one attempt in total.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Webhook(BaseSink):
         raise SinkError(f"not taken in {attempt + 1} attempts: {reason}")
 
     def _post(self, result: Result) -> str:
-        """Return why it should be tried again; nothing where the server has it."""
+        """Return why the post must be retried; empty if the server has taken it."""
         headers = {**self._headers, **({"Idempotency-Key": result.id} if result.id else {})}
         body = json.dumps(result.to_dict()).encode()
         answer = Exchange(urllib.request.Request(self._url, body, headers, method="POST")).run(self._timeout)
@@ -80,7 +80,7 @@ class Webhook(BaseSink):
             return ""
         if 300 <= answer.status < 400:
             target = redact(answer.location) or "nowhere"
-            raise SinkError(f"the server redirects (HTTP {answer.status}) to {target}; name the right address")
+            raise SinkError(f"the server redirects (HTTP {answer.status}) to {target}; give that address")
         reason = f"HTTP {answer.status} {answer.reason}"
         if 400 <= answer.status < 500 and answer.status not in _AGAIN:
             raise SinkError(f"the server refuses the result: {reason}")

@@ -1,8 +1,8 @@
-"""Where frames come from. `open_source` makes a source from its name; docs/sources.md has the table of names.
+"""Sources deliver frames. `open_source` opens a source by its URI; docs/sources.md lists the URIs.
 
-A source is a context manager and an iterator of `Captured`. It is read by one thread; only `stop` is called by
-another. A frame that cannot be had is given as an error, never left out. Which frames are dropped when they come
-faster than they can be inspected is not decided here but in `edgead.runtime.frame_queue`.
+A source is a context manager and an iterator of `Captured`. One thread reads it; other threads only call `stop`.
+An unreadable frame is delivered as an error, never skipped. `edgead.runtime.frame_queue` decides which frames are
+dropped if they arrive faster than they can be inspected.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ FORMS = (
     "genicam:, watch:DIR, replay:DIR or synthetic:"
 )
 PLUGINS = "edgead.sources"
-"""Group of entry points that bring more schemes: ``name = module:function``. The function takes the URI and a
-`PixelFormat`, as those of the built-in schemes do."""
+"""Group of entry points for further schemes: ``name = module:function``. The function takes the URI and a
+`PixelFormat`, like those of the built-in schemes."""
 
 _SCHEMES = {
     "v4l2": "edgead.runtime.sources.v4l2:open_v4l2",
@@ -59,28 +59,28 @@ __all__ = [
 
 
 def open_source(uri: str, pixels: PixelFormat = COLOUR) -> Source:
-    """Make a source from its name.
+    """Open a source by its URI.
 
     Args:
-        uri: see docs/sources.md; plug-ins may bring more schemes.
+        uri: see docs/sources.md; plug-ins may add schemes.
         pixels: of image files, and whether frames need depth.
 
     Raises:
-        SourceError: nothing there, not one of these, or one without the depth that is wanted.
+        SourceError: it does not exist, its scheme is unknown, or it lacks the required depth.
     """
     return refuse_without_depth(_open(uri, pixels), pixels)
 
 
 def refuse_without_depth(source: Source, pixels: PixelFormat) -> Source:
-    """Return a source, unless depth is wanted and it is known to give colour alone.
+    """Return a source, unless depth is required and the source delivers only colour.
 
     Raises:
-        SourceError: it is.
+        SourceError: the depth is missing.
     """
     if pixels.depth_range is not None and getattr(source, "colour_only", False):
         raise SourceError(
-            f"The model needs depth, and the source {source.name} gives colour alone.\n"
-            "Give a folder rgb/ with xyz/ beside it, or frames of your depth camera from Python: docs/depth.md"
+            f"The model needs depth, but the source {source.name} delivers only colour.\n"
+            "Use a folder rgb/ with xyz/ beside it, or pass your depth camera's frames from Python: docs/depth.md"
         )
     return source
 
@@ -101,6 +101,6 @@ def _open(uri: str, pixels: PixelFormat) -> Source:
             brought: Source = plugin.load()(uri, pixels)
             return brought
     if "://" in uri:
-        raise SourceError(f"The source '{scheme}://…' is not supported; give {FORMS}.")
+        raise SourceError(f"Unknown source '{scheme}://…'. Available: {FORMS}.")
     refuse_bare_address(uri)
-    return open_path(uri, FORMS, pixels)  # also with a colon in the name of a file
+    return open_path(uri, FORMS, pixels)  # a file name may contain a colon

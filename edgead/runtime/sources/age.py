@@ -1,6 +1,6 @@
-"""How old a camera's picture is when it is read: from its time stamp, or from the pace at which pictures come.
+"""Estimates the age of a camera's picture when it is read, from its time stamp or from the pace of the pictures.
 
-Both look at the clock `edgead.runtime.clock.elapsed`.
+Both use the clock `edgead.runtime.clock.elapsed`.
 """
 
 from __future__ import annotations
@@ -10,33 +10,33 @@ import math
 from edgead.runtime.clock import STALE_AFTER
 
 DRIFT = 1e-3
-"""Seconds that a camera's clock may gain or lose in one second against ours."""
+"""Seconds per second by which a camera's clock may deviate from this machine's."""
 RESYNCHRONISE_AFTER = 30.0
-"""Seconds for which stamps may call pictures old that come at the camera's own pace. Then the stamps were wrong."""
+"""Seconds after which stamps count as wrong if they say that pictures at the camera's normal pace are old."""
 GAP, USUAL_GAPS = 1.0, 5.0
-"""A gap in which a backlog may have formed is longer than this many seconds, and than this many usual periods."""
+"""A backlog may form in a gap that is longer than this many seconds and this many usual periods."""
 PACE = 0.7
-"""A picture that comes after less than this share of the usual period did not have to be waited for."""
+"""A picture that arrives within less than this share of the usual period was already buffered."""
 CALM, CALM_PACE = 1.0, 0.95
-"""A backlog is gone when pictures came at this share of the usual period, on average over this many seconds."""
+"""A backlog has ended if the mean period over this many seconds is at least this share of the usual one."""
 WAITED = 0.3
-"""Share of the usual period (where it is not known, of the reader's absence) that a read takes which had to wait."""
+"""A read waited if it took this share of the usual period or, if that is unknown, of the reader's absence."""
 LEARNING, SINGLES = 0.02, 0.3
-"""Least share that the last picture has in the usual period; and that one that comes singly has."""
+"""Minimum weight of the last picture in the usual period; and that of a single picture after a gap."""
 
 
 class Pace:
-    """The age of pictures without time stamps: what comes faster than real time after a gap is old.
+    """The age of pictures without time stamps: pictures faster than real time after a gap are old.
 
-    A read that has to wait shows that nothing lay between camera and reader. What did not have to wait was made at some
-    time since the last picture that did, so that its age is an upper bound.
+    A read that waits proves that no picture was buffered. A picture without a wait was made at some time since the last
+    one with a wait, so its age is an upper bound.
 
     Args:
-        local: a device that keeps only its newest few pictures, so that a backlog forms only where this process stood
-            still. A part that triggers it may be long in coming.
+        local: a device that buffers only its newest few pictures, so that a backlog forms only while this process is
+            paused. Long gaps are normal, for instance with a trigger.
 
     Attributes:
-        on_time: the last picture was fresh as far as its pace tells.
+        on_time: the last picture was fresh according to its pace.
     """
 
     def __init__(self, local: bool = False) -> None:
@@ -54,7 +54,7 @@ class Pace:
 
         Args:
             began, now: when the read began and ended.
-            stood_still: the process did not run for some of the time since the last read.
+            stood_still: the process was paused at some time since the last read.
         """
         if self._read_at == -math.inf:
             self._read_at = self._fresh_at = now
@@ -82,18 +82,18 @@ class Pace:
         return away + waited >= PACE * min(self._period, GAP)
 
     def _came_late(self, away: float) -> bool:
-        """Whether the reader, and not the camera, set the pace: pictures pile up while nobody reads."""
+        """Return whether the reader, not the camera, set the pace: pictures accumulate while nobody reads."""
         return not self._local and away > self._period
 
     def _is_gap(self, interval: float) -> bool:
         return not self._local and self._period > 0 and interval > max(GAP, USUAL_GAPS * self._period)
 
     def _has_caught_up(self, now: float, credible: bool) -> bool:
-        """Whether all that a gap can have left has been read, or pictures have come at the camera's pace since.
+        """Return whether the whole backlog has been read, or pictures have come at the camera's pace since.
 
         Args:
             now: when a picture was read.
-            credible: this read tells something about the camera's pace.
+            credible: this read shows the camera's pace.
         """
         self._pictures += 1
         if self._period and now - self._fresh_at <= (self._pictures + 1) * self._period:
@@ -112,16 +112,16 @@ class Pace:
         self._window, self._window_began = 0, now
 
     def _learn(self, away: float, waited: float, least: float = LEARNING) -> None:
-        """Learn the camera's period from a read that waited for the camera, and not the camera for the reader."""
+        """Learn the camera's period from a read that waited for the camera."""
         if waited >= WAITED * away:
             self._learned += 1
             self._period += (away + waited - self._period) * max(least, 1 / self._learned)
 
 
 class PictureClock:
-    """The age of one connection's pictures: how far a time stamp lags behind the least delay that was seen.
+    """The age of one connection's pictures: the delay of a time stamp beyond the smallest delay so far.
 
-    Without stamps, or where they turn out not to be a clock, `Pace` tells.
+    Without stamps, or if they turn out to be wrong, `Pace` is used.
     """
 
     def __init__(self, local: bool = False) -> None:
@@ -136,14 +136,14 @@ class PictureClock:
 
         Args:
             began, now: when the read began and ended.
-            stamp: media time in seconds; None where there is none.
-            stood_still: the process did not run for some of the time since the last read.
+            stamp: media time in seconds, or None.
+            stood_still: the process was paused at some time since the last read.
         """
         by_pace = self._pace.age(began, now, stood_still)
         if stamp is None or not math.isfinite(stamp) or self._mistakes > 1:
             return by_pace
         delay, before, self._stamp = now - stamp, self._stamp, stamp
-        if stamp <= before or before == -math.inf:  # the first one, or the camera has begun to count again
+        if stamp <= before or before == -math.inf:  # the first one, or the camera has restarted its clock
             self._least = delay - by_pace
         elif self._pace.on_time:
             self._least += DRIFT * (now - self._seen_at)
@@ -154,7 +154,7 @@ class PictureClock:
         return delay - self._least
 
     def _is_mistaken(self, age: float, now: float) -> bool:
-        """Whether stamps have said for long that pictures are old, while they come as the camera makes them."""
+        """Return whether stamps have long said that pictures are old, although they come at the camera's pace."""
         if age <= STALE_AFTER or not self._pace.on_time:
             self._old_since = math.inf
             return False

@@ -1,7 +1,7 @@
-"""Whether a video file is as long as its own header says.
+"""Checks whether a video file is as long as its header says.
 
-The number of frames that a player shows is an estimate in most containers. The number of bytes is not: MP4, Matroska
-and AVI are made of blocks with a length at their head, so that a file that was cut is seen, whatever reads it.
+The number of frames is an estimate in most containers; the number of bytes is exact: MP4, Matroska and AVI consist of
+blocks that begin with their length, so a truncated file is detected whatever decodes it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _ISO = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", 
 
 
 def find_cut(path: Path) -> str:
-    """Return how a video file is shorter than its header says, or that it was never finished.
+    """Return how a video file is truncated, or that its recording was never finished.
 
     Returns:
-        Empty where it is as long as it says, or says nothing: transport streams, and Matroska written for a network.
+        Empty if it is complete, or has no length: transport streams, and Matroska written for a network.
 
     Raises:
         OSError: it cannot be read.
@@ -34,8 +34,8 @@ def find_cut(path: Path) -> str:
         else:
             return ""
     if claimed < 0:
-        return "the recording was never finished: its header holds no length"
-    return f"the file is cut short: it has {size} bytes, its header says {claimed}" if claimed > size else ""
+        return "the recording was never finished: its header has no length"
+    return f"the file is truncated: it has {size} bytes, its header says {claimed}" if claimed > size else ""
 
 
 def _riff_end(file: BinaryIO, size: int) -> int:

@@ -13,7 +13,7 @@ from edgead.runtime.sources.uri import split_options
 
 @dataclass(frozen=True)
 class CsiOptions:
-    """Options of ``csi://``: pixels, and frames per second."""
+    """Options of ``csi://``: size in pixels, and frames per second."""
 
     width: int = 1920
     height: int = 1080
@@ -24,7 +24,7 @@ def open_csi(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``csi://0?width=1920&height=1080&fps=30``: a camera on a Jetson's CSI port.
 
     Raises:
-        SourceError: OpenCV has no GStreamer, or there is no such camera.
+        SourceError: OpenCV lacks GStreamer, or the camera does not exist.
     """
     sensor, options = split_options(uri, CsiOptions)
     if not sensor.isdecimal():
@@ -33,7 +33,7 @@ def open_csi(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     if not lib.videoio_registry.hasBackend(lib.CAP_GSTREAMER):
         raise SourceError(
             f"{uri} needs an OpenCV with GStreamer; the installed one ({lib.__version__}) is built without it.\n"
-            "On a Jetson the system's has it:  pip uninstall opencv-python-headless; sudo apt install python3-opencv"
+            "On a Jetson use the system's:  pip uninstall opencv-python-headless; sudo apt install python3-opencv"
         )
     pipeline = csi_pipeline(int(sensor), options.width, options.height, options.fps)
 
@@ -46,7 +46,7 @@ def open_csi(uri: str, pixels: PixelFormat = COLOUR) -> Source:
 
 
 def csi_pipeline(sensor: int, width: int, height: int, fps: int) -> str:
-    """Return the GStreamer pipeline of a CSI camera: the newest frame as BGR, nothing queued."""
+    """Return the GStreamer pipeline of a CSI camera: the newest frame as BGR, without a queue."""
     return (
         f"nvarguscamerasrc sensor-id={sensor} ! "
         f"video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1,format=NV12 ! "

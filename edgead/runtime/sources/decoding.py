@@ -1,9 +1,9 @@
-"""Packets of a video stream to pictures, through PyAV; what FFmpeg would conceal is said.
+"""Decodes packets of a video stream through PyAV and reports damage that FFmpeg would conceal.
 
-Damage is found by the demuxer, by the decoder, which is told to stop at errors, in a JPEG by its check for wholeness
-and in H.264 by its count of pictures. The pictures after a damaged one are predicted from it, so that none is given
-until the next key frame. The decoder is then a new one: after an error, FFmpeg's H.264 decoder keeps coefficients of
-the damaged block and adds them to a later, whole picture.
+Damage is detected by the demuxer, by the decoder, which is set to stop at errors, in a JPEG by its completeness check
+and in H.264 by the picture count. Pictures after a damaged one are predicted from it, so none is delivered until the
+next key frame. Decoding then continues with a new decoder: after an error, FFmpeg's H.264 decoder keeps coefficients of
+the damaged block and adds them to a later, intact picture.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from edgead.runtime.sources.nal import Units
 
 _OPTIONS = {"err_detect": "crccheck+bitstream+buffer+explode", "max_pixels": str(MAX_DECODED_BYTES // 3)}
 _OF_UNITS = ("h264", "hevc")
-"""Codecs of cameras, of which each packet is one picture."""
+"""Codecs with one picture per packet."""
 _DAMAGED = "the picture is damaged: "
 _MOST_HELD_BACK = 32
-"""Pictures that a decoder keeps to put them in order; both standards allow 16."""
+"""Pictures that a decoder may hold back for reordering; both standards allow 16."""
 _COPIED = ("extradata", "width", "height", "pix_fmt", "codec_tag", "bits_per_coded_sample")
 
 
@@ -33,9 +33,9 @@ class Picture(NamedTuple):
     """One picture of a video.
 
     Attributes:
-        image: ``(H, W, 3) uint8 BGR``; None where there is a flaw.
-        flaw: why it must not be decided on; empty where it is whole.
-        stamp: when it is shown, seconds of the video's clock, where that is known.
+        image: ``(H, W, 3) uint8 BGR``; None if there is a flaw.
+        flaw: why it must not be judged; empty if it is intact.
+        stamp: presentation time in seconds of the video's clock, if known.
     """
 
     image: NDArray[Any] | None
@@ -51,7 +51,7 @@ class Decoder:
 
     Args:
         stream: PyAV's.
-        before_key: what is said of pictures before the first key frame; empty where they are left out.
+        before_key: the flaw of pictures before the first key frame; empty to skip them.
     """
 
     def __init__(self, stream: Any, before_key: str) -> None:
@@ -78,17 +78,17 @@ class Decoder:
 
     def _prepare(self, context: Any) -> Any:
         context.options = _OPTIONS
-        # Threads over frames hold back as many frames as there are threads; over slices, FFmpeg's H.264 decoder does
-        # not look for the parts of a picture that no slice brought.
+        # Frame threads hold back as many frames as there are threads; with slice threads, FFmpeg's H.264 decoder does
+        # not detect missing parts of a picture.
         context.thread_count = 1
         return context
 
     def decode(self, packet: Any, lost: str = "") -> Iterator[Picture]:
-        """Give the pictures that are whole with this packet, in the order in which they are shown.
+        """Yield the pictures that this packet completes, in presentation order.
 
         Args:
             packet: PyAV's.
-            lost: what was lost on the way to it or in it; empty for nothing.
+            lost: what was lost before or in it; empty for nothing.
         """
         flaw, missing = lost or ("" if packet.size else "it is empty"), False
         if self._codec == "mjpeg":
@@ -98,7 +98,7 @@ class Decoder:
             damage, missing = self._look_at(bytes(packet), self._units)
             flaw = flaw or damage
         if missing and not flaw and not self._waits_for_key:
-            if packet.is_keyframe:  # predicted from nothing
+            if packet.is_keyframe:  # needs no earlier picture
                 yield from self._restart("a picture is missing")
             else:
                 flaw = "a picture that it is predicted from is missing"
@@ -113,7 +113,7 @@ class Decoder:
             yield from self._decode(packet)
 
     def _look_at(self, packet: bytes, units: Units) -> tuple[str, bool]:
-        """Return what is damaged in a packet, and whether a picture before it is missing."""
+        """Return the damage in a packet, and whether a picture before it is missing."""
         missing = False
         try:
             for unit in units.split(packet):
@@ -142,12 +142,12 @@ class Decoder:
             return
         yield from self._take(frames)
         if any(frame.is_corrupt for frame in frames):
-            # What was decoded since may be predicted from it: none of it is given.
+            # Pictures decoded since may be predicted from it: none of them is delivered.
             self._context = self._new_context()
             yield from self._restart("its errors were concealed")
 
     def _take(self, frames: list[Any], damaged: int | None = None) -> Iterator[Picture]:
-        """Give frames up to the first that is not whole, and say which were left out."""
+        """Yield frames up to the first damaged one; report missing and damaged ones."""
         corrupt = False
         for frame in frames:
             if frame.pts is not None:
@@ -159,7 +159,7 @@ class Decoder:
                 yield Picture(self._to_bgr(frame), "", self._seconds(frame))
 
     def _left_out(self, frame: Any) -> Iterator[Picture]:
-        """Say which pictures the decoder did not give: those that are not shown long after they came."""
+        """Report pictures that the decoder did not return: those still missing long after their packet."""
         if getattr(frame, "interlaced_frame", False):
             self._fed.clear()  # a picture may have come in two packets
         elif frame.pts in self._fed:
@@ -169,21 +169,21 @@ class Decoder:
             yield _UNDECODED
 
     def _restart(self, cause: str, damaged: int | None = None) -> Iterator[Picture]:
-        """Give what the decoder still holds, and go on with a new one at the next key frame."""
+        """Yield the pictures still in the decoder, and continue with a new decoder at the next key frame."""
         yield from self.end(damaged)
         self._context = self._new_context()
         self._waits_for_key = True
         self._cause = f"the picture is predicted from a damaged one ({cause}); the next key frame is awaited"
 
     def interrupt(self, cause: str) -> Iterator[Picture]:
-        """Give what the decoder still holds, because something was lost; the next key frame is awaited."""
+        """Yield the pictures still in the decoder after a loss, and wait for the next key frame."""
         return self._restart(cause)
 
     def end(self, damaged: int | None = None) -> Iterator[Picture]:
-        """Give the pictures that the decoder still holds.
+        """Yield the pictures still in the decoder.
 
         Args:
-            damaged: the time stamp of one that is not whole.
+            damaged: the time stamp of a damaged one.
         """
         try:
             frames = self._context.decode(None)
@@ -196,7 +196,7 @@ class Decoder:
     def _to_bgr(self, frame: Any) -> NDArray[Any]:
         image: NDArray[Any] = frame.to_ndarray(format="bgr24")
         rotation = getattr(frame, "rotation", 0)
-        if self._context is self._stream.codec_context:  # of a file it is known to the first decoder alone
+        if self._context is self._stream.codec_context:  # for a file, only the first decoder knows it
             self._rotation = rotation
         quarters = round((rotation or self._rotation) / 90) % 4
         return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image

@@ -1,4 +1,4 @@
-"""Images, folders and globs. They give every frame, however slow the reader is."""
+"""Images, folders and globs. They deliver every frame, however slow the reader is."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from edgead.runtime.sources.video import VideoSource
 
 
 def open_path(uri: str, forms: str, pixels: PixelFormat) -> Source:
-    """Make a source from a path or a glob pattern.
+    """Open a source by a path or a glob pattern.
 
     Args:
         uri: path of an image, a folder (searched with its subfolders), a video file; or a glob pattern.
-        forms: what else could have been given, for the text of the error.
+        forms: other kinds of URIs, for the error.
         pixels: of image files.
 
     Raises:
-        SourceError: nothing there, or not one of these.
+        SourceError: it does not exist, or is of another kind.
     """
     path = Path(uri)
     if path.is_file():
@@ -33,18 +33,18 @@ def open_path(uri: str, forms: str, pixels: PixelFormat) -> Source:
     entries, remark = listing.entries(), listing.describe()
     if not entries:
         if not path.is_dir() and not has_magic(uri):
-            raise SourceError(f"The source {uri} does not exist; give {forms}.")
-        raise SourceError(f"The source {uri} holds no images." + (f" ({remark})" if remark else ""))
+            raise SourceError(f"The source {uri} does not exist. Available: {forms}.")
+        raise SourceError(f"The source {uri} contains no images." + (f" ({remark})" if remark else ""))
     return ImageSource(uri, entries, pixels, listing.unreadable, remark)
 
 
 def cannot_read(path: Path, why: str, name: str, frame_id: int) -> Captured:
-    """Return what stands for a folder, or for what is no file, that cannot be read."""
+    """Return the error in place of a folder or special file that cannot be read."""
     return Captured(None, f"cannot read {path}: {why}", name, frame_id, time.monotonic(), str(path), "unreadable")
 
 
 def capture_file(path: Path, name: str, frame_id: int, pixels: PixelFormat) -> Captured:
-    """Read one image file; an error where it cannot be read."""
+    """Read one image file; return an error if it cannot be read."""
     try:
         image = read_frame(path, pixels)
     except DataError as failure:
@@ -59,7 +59,7 @@ class ImageSource(FrameSource):
         name: of the source.
         paths: the files.
         pixels: of the images.
-        unreadable: those of the paths that are not opened, with the reason: each is an error in place of a frame.
+        unreadable: paths that are not opened, with the reason; each becomes an error in place of a frame.
         remark: see `FrameSource`.
     """
 

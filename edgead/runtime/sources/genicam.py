@@ -1,6 +1,6 @@
 """GenICam cameras (GigE Vision, USB3 Vision, CoaXPress) through harvesters and the maker's GenTL producer.
 
-A plug-in like anybody's: setup.py names it as an entry point of `edgead.sources`, and nothing else knows of it.
+This module is a plug-in: an entry point of `edgead.sources` in setup.py is the only reference to it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgead.runtime.sources.uri import split_options
 VARIABLE = "GENICAM_GENTL64_PATH"
 """Folders of producers; the makers' installers set it."""
 _BAYER = {"BayerRG": "BayerBG", "BayerGB": "BayerGR", "BayerGR": "BayerGB", "BayerBG": "BayerRG"}
-"""GenICam names a pattern by its first two pixels, OpenCV by the second and third of the second row."""
+"""GenICam names a pattern after its first two pixels, OpenCV after the second and third of the second row."""
 _lock = threading.Lock()
 
 
@@ -40,7 +40,7 @@ class GenicamOptions:
 def open_genicam(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``genicam:///opt/maker/producer.cti?serial=…``; without a file, the producers in GENICAM_GENTL64_PATH.
 
-    Options: ``serial`` of the camera (the first one found where left out) and ``timeout``, seconds to wait for a frame.
+    Options: ``serial`` of the camera (default: the first one found) and ``timeout``, seconds to wait for a frame.
 
     Raises:
         MissingDependencyError: harvesters is not installed.
@@ -51,8 +51,8 @@ def open_genicam(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     missing = [name for name in producers if not Path(name).is_file()]
     if missing or not producers:
         raise SourceError(
-            f"There is no GenTL producer{' at ' + missing[0] if missing else ' for ' + uri}.\n"
-            f"The camera's maker brings one (a .cti file): name it, or its folder in {VARIABLE}."
+            f"No GenTL producer found{' at ' + missing[0] if missing else ' for ' + uri}.\n"
+            f"Install the camera maker's producer (a .cti file) and give its path, or its folder in {VARIABLE}."
         )
     harvester = _open_producers(producers)
     wanted = {"serial_number": options.serial} if options.serial else 0
@@ -78,7 +78,7 @@ def _open_producers(producers: tuple[str, ...]) -> Any:
     for file in producers:
         try:
             harvester.add_file(file, check_existence=True, check_validity=True)
-        except Exception as error:  # producers and bindings raise what they like
+        except Exception as error:  # producers and bindings may raise anything
             raise SourceError(f"{file} is not a GenTL producer for this machine: {error}") from error
     return harvester
 
@@ -88,9 +88,9 @@ class GenicamCapture:
 
     Args:
         harvester: a `harvesters.core.Harvester` with its producers.
-        wanted: what of a camera to look for, or its number.
+        wanted: properties of the camera, or its number.
         timeout: seconds to wait for a frame.
-        reasons: gets why the camera could not be opened.
+        reasons: receives the reason if the camera cannot be opened.
     """
 
     def __init__(self, harvester: Any, wanted: dict[str, str] | int, timeout: float, reasons: list[str]) -> None:
@@ -99,7 +99,7 @@ class GenicamCapture:
         self.stamp: float | None = None
         try:
             with _lock:
-                harvester.update()  # a camera that was off may be there now
+                harvester.update()  # the camera may have been switched on since
                 self._camera = harvester.create(wanted)
             split_format(str(self._camera.remote_device.node_map.PixelFormat.value))
             self._camera.start()
@@ -116,14 +116,14 @@ class GenicamCapture:
         self.flaw, self.stamp, start = "", None, time.monotonic()
         try:
             buffer = self._camera.try_fetch(timeout=self._timeout)
-            if buffer is None:  # harvesters discards a picture of which packets are missing, and returns at once
+            if buffer is None:  # harvesters discards a picture with missing packets and returns at once
                 self.flaw = "the picture is damaged: packets of it are missing"
                 return time.monotonic() - start < self._timeout, None
             with buffer:
                 self.stamp = _stamp(buffer)
                 part = buffer.payload.components[0]
                 return True, to_bgr(part.data, int(part.height), int(part.width), str(part.data_format))
-        except Exception:  # as above; the source says that the camera is lost
+        except Exception:  # as above; the source reports the camera as lost
             return False, None
 
     def release(self) -> None:
@@ -133,7 +133,7 @@ class GenicamCapture:
 
 
 def _stamp(buffer: Any) -> float | None:
-    """Return when a picture was made, seconds of the camera's clock; not every producer tells."""
+    """Return when a picture was made, seconds of the camera's clock; not every producer reports it."""
     try:
         return float(buffer.timestamp_ns) / 1e9 or None
     except Exception:  # as above
@@ -141,7 +141,7 @@ def _stamp(buffer: Any) -> float | None:
 
 
 def to_bgr(data: NDArray[Any], height: int, width: int, pixel_format: str) -> Frame:
-    """Return a buffer's pixels as a frame of their own.
+    """Return a copy of a buffer's pixels as a frame.
 
     Args:
         data: ``[height · width · channels]``, uint8, or uint16 for more than 8 bits.
@@ -152,7 +152,7 @@ def to_bgr(data: NDArray[Any], height: int, width: int, pixel_format: str) -> Fr
         ``(height, width, 3) uint8 BGR``.
 
     Raises:
-        SourceError: a format that is not known.
+        SourceError: an unsupported format.
     """
     kind, bits = split_format(pixel_format)
     image: NDArray[Any] = data.reshape(height, width, 3) if kind in ("BGR", "RGB") else data.reshape(height, width)
@@ -165,14 +165,14 @@ def to_bgr(data: NDArray[Any], height: int, width: int, pixel_format: str) -> Fr
 
 
 def split_format(pixel_format: str) -> tuple[str, int]:
-    """Return the kind and the significant bits of a GenICam pixel format that is supported.
+    """Return the kind and the significant bits of a GenICam pixel format.
 
     Raises:
-        SourceError: it is not.
+        SourceError: it is not supported.
     """
     kind = pixel_format.rstrip("0123456789")
     bits = pixel_format.removeprefix(kind)
     depths = {"BGR": ("8",), "RGB": ("8",), "Mono": ("8", "10", "12", "14", "16")}.get(kind, ("8", "10", "12", "16"))
     if kind not in ("Mono", "RGB", "BGR", *_BAYER) or bits not in depths:
-        raise SourceError(f"pixels of format {pixel_format} are not supported; set Mono8, BayerRG8, RGB8 or BGR8.")
+        raise SourceError(f"pixel format {pixel_format} is not supported; set Mono8, BayerRG8, RGB8 or BGR8.")
     return kind, int(bits)

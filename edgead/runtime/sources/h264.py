@@ -1,7 +1,7 @@
-"""H.264's count of pictures: FFmpeg decodes on without a word where one is missing.
+"""Counts H.264 pictures: FFmpeg continues silently if one is missing.
 
-Each picture has a ``frame_num``, one more than that of the last picture which others are predicted from (ITU-T H.264,
-7.4.3). Where it is more, such a picture was lost, and what follows is predicted from a wrong one.
+Each picture has a ``frame_num``, one more than that of the last reference picture (ITU-T H.264, 7.4.3). If it is
+larger, a reference picture was lost, and the following pictures are predicted from a wrong one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 _SLICE, _KEY_SLICE, _SPS = 1, 5, 7
 _WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
-"""Profiles that state their chroma format."""
+"""Profiles with a chroma format field."""
 
 
 class FrameCount:
@@ -24,7 +24,7 @@ class FrameCount:
         self._parameters: _Parameters | None = None
         self._last: int | None = None
         extradata = extradata or b""
-        if extradata[:1] == b"\x01":  # a record: its first parameter set follows its length
+        if extradata[:1] == b"\x01":  # a record: the length, then the first parameter set
             size = int.from_bytes(extradata[6:8], "big")
             units = [extradata[8 : 8 + size]]
         else:
@@ -34,10 +34,10 @@ class FrameCount:
                 self.is_missing(unit)
 
     def is_missing(self, unit: bytes) -> bool:
-        """Tell whether a picture that the unit's picture may be predicted from is missing.
+        """Return whether a reference picture of the unit's picture is missing.
 
         Raises:
-            ValueError: its header is cut short.
+            ValueError: its header is truncated.
         """
         kind = unit[0] & 0x1F
         if kind == _SPS:
@@ -45,7 +45,7 @@ class FrameCount:
         if kind not in (_SLICE, _KEY_SLICE) or self._parameters is None or self._parameters.gaps_allowed:
             return False
         number, last = self._parameters.frame_num(unit), self._last
-        if kind == _KEY_SLICE or unit[0] & 0x60:  # others may be predicted from it
+        if kind == _KEY_SLICE or unit[0] & 0x60:  # a reference picture
             self._last = number
         following = None if last is None else (last + 1) % (1 << self._parameters.bits)
         return kind != _KEY_SLICE and last is not None and number not in (last, following)
@@ -53,7 +53,7 @@ class FrameCount:
 
 @dataclass(frozen=True)
 class _Parameters:
-    """What a sequence parameter set says of ``frame_num``: its bits, its place, and whether it may jump."""
+    """Fields of a sequence parameter set about ``frame_num``: its size, its place, and whether gaps are allowed."""
 
     bits: int
     colour_planes: int
@@ -64,7 +64,7 @@ class _Parameters:
         """Read a sequence parameter set (7.3.2.1.1).
 
         Raises:
-            ValueError: it is cut short.
+            ValueError: it is truncated.
         """
         bits, planes = _Bits(unit[1:]), 0
         profile = bits.take(8)
@@ -94,10 +94,10 @@ class _Parameters:
         return cls(number_bits, planes, bool(bits.take(1)))
 
     def frame_num(self, unit: bytes) -> int:
-        """Return the number in a slice's header (7.3.3).
+        """Return the ``frame_num`` in a slice's header (7.3.3).
 
         Raises:
-            ValueError: it is cut short.
+            ValueError: it is truncated.
         """
         bits = _Bits(unit[1:40])
         for _ in range(3):
@@ -116,7 +116,7 @@ def _skip_scaling_list(bits: _Bits, size: int) -> None:
 
 
 class _Bits:
-    """Reads bits of a unit from which the bytes that keep start codes out of it are taken."""
+    """Reads bits of a unit, without its emulation prevention bytes."""
 
     def __init__(self, unit: bytes) -> None:
         unit = unit.replace(b"\0\0\3", b"\0\0")
@@ -125,11 +125,11 @@ class _Bits:
     def take(self, count: int) -> int:
         self._left -= count
         if self._left < 0:
-            raise ValueError("cut short")
+            raise ValueError("truncated")
         return self._value >> self._left & ((1 << count) - 1)
 
     def golomb(self) -> int:
-        """An unsigned Exp-Golomb number (9.1)."""
+        """Read an unsigned Exp-Golomb number (9.1)."""
         zeros = 0
         while not self.take(1):
             zeros += 1

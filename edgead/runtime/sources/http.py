@@ -1,4 +1,4 @@
-"""GET from a camera: with TLS, and with the password in the way that the camera asks for."""
+"""HTTP GET from a camera, with TLS and basic or digest authentication."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _DIGESTS = {"MD5": "md5", "SHA-256": "sha256"}
 
 
 class RefusedError(Exception):
-    """The camera cannot be had; the text says why."""
+    """The camera cannot be opened; the text says why."""
 
 
 def get(address: str, tls: Tls, timeout: float) -> http.client.HTTPResponse:
-    """Ask a camera for its stream.
+    """Request a camera's stream.
 
     Args:
-        address: ``http://user:password@host:port/path?query``. The password is sent only when asked for.
+        address: ``http://user:password@host:port/path?query``. The password is sent only on request.
         tls: how an ``https://`` camera is verified.
         timeout: seconds for each answer.
 
     Returns:
-        The answer, with its body still to come.
+        The answer, with its body not yet read.
 
     Raises:
-        RefusedError: nothing answers, or it refuses.
+        RefusedError: no answer, or a refusal.
     """
     shown = f"{redact(address)} cannot be opened"
     try:
@@ -47,7 +47,7 @@ def get(address: str, tls: Tls, timeout: float) -> http.client.HTTPResponse:
     except (OSError, ValueError) as error:
         raise RefusedError(f"{shown}: {explain_connection(error)}") from None
     except http.client.HTTPException:
-        raise RefusedError(f"{shown}: something answers, but does not speak HTTP.") from None
+        raise RefusedError(f"{shown}: the server does not speak HTTP.") from None
     if response.status == 200:
         return response
     response.close()
@@ -69,16 +69,16 @@ def _ask(address: str, tls: Tls, timeout: float, target: str, headers: dict[str,
     except BaseException:
         connection.close()
         raise
-    if connection.sock is not None:  # the server would keep it open: from here on it ends with the answer
+    if connection.sock is not None:  # the server would keep it open; without it, the connection ends with the answer
         connection.sock.close()
     return response
 
 
 def authorization(asked: list[str], target: str, user: str, password: str) -> str:
-    """Return the ``Authorization`` that answers ``WWW-Authenticate`` headers; digest where there is a choice.
+    """Return the ``Authorization`` for ``WWW-Authenticate`` headers; digest is preferred.
 
     Returns:
-        Empty for no way that is known.
+        Empty if no scheme is supported.
     """
     schemes = {scheme.lower(): rest for scheme, _, rest in (value.partition(" ") for value in asked)}
     if "digest" in schemes:
@@ -92,7 +92,7 @@ def authorization(asked: list[str], target: str, user: str, password: str) -> st
 
 
 def _digest(fields: dict[str, str], algorithm: str, target: str, user: str, password: str) -> str:
-    """Return the answer to a challenge after RFC 7616 (RFC 2069 where it asks for no ``qop``)."""
+    """Return the answer to a challenge by RFC 7616 (RFC 2069 without ``qop``)."""
 
     def digest(*values: str) -> str:
         return hashlib.new(_DIGESTS[algorithm], ":".join(values).encode()).hexdigest()
@@ -111,13 +111,13 @@ def _digest(fields: dict[str, str], algorithm: str, target: str, user: str, pass
 
 
 def explain_status(code: int, reason: str, address: str) -> str:
-    """Say what a camera's answer means, in HTTP and in RTSP."""
+    """Return the meaning of a camera's HTTP or RTSP status."""
     parts = urlsplit(address)
     if code in (401, 403):
         with_user = "does not accept this user and password" if parts.username else "asks for a user and password"
         return f"the camera {with_user}.\nGive them as {parts.scheme}://USER:PASSWORD@HOST/…"
     if code == 404:
-        return "the camera answers, but has no stream of that name."
+        return "the camera has no stream of that name."
     if code in range(300, 400):
-        return f"the camera sends us elsewhere ({code} {reason}). Give the address that it sends to."
-    return f"something answers ({code} {reason}), but gives no video."
+        return f"the camera redirects ({code} {reason}). Give the address that it redirects to."
+    return f"the server sends no video ({code} {reason})."

@@ -1,4 +1,4 @@
-"""Cameras: what is opened again whenever it is lost."""
+"""Cameras: sources that are reopened whenever the connection is lost."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from edgead.runtime.sources.age import GAP, PictureClock
 from edgead.runtime.sources.source import Captured, FrameSource
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
-"""Seconds between two attempts to open a lost camera: doubled after each, up to the longest."""
+"""Seconds between two attempts to reopen a camera: doubled after each, up to the longest."""
 
 
 class Capture(Protocol):
-    """What OpenCV's VideoCapture is. Each `read` may set two attributes more:
+    """The interface of OpenCV's VideoCapture. Each `read` may also set two attributes:
 
-    * ``stamp: float | None``: media time of the picture in seconds. It only has to increase steadily.
-    * ``flaw: str``: why the picture must not be decided on; empty where it is whole.
+    * ``stamp: float | None``: media time of the picture in seconds, from any origin.
+    * ``flaw: str``: why the picture must not be judged; empty if it is intact.
     """
 
     def isOpened(self) -> bool: ...  # noqa: N802
@@ -33,7 +33,7 @@ class Capture(Protocol):
 
 
 class CameraError(SourceError):
-    """A camera that cannot be opened now. It may be there later. `name` is what results would call it."""
+    """A camera that cannot be opened now, but perhaps later. `name` is its name in results."""
 
     def __init__(self, message: str, name: str = "") -> None:
         super().__init__(message)
@@ -41,17 +41,17 @@ class CameraError(SourceError):
 
 
 class LiveSource(FrameSource):
-    """A camera. What is lost is reported once and opened again, for as long as it takes.
+    """A camera. If the connection is lost, that is reported once, and the camera is reopened without a time limit.
 
-    The first opening is not repeated here: a wrong name or password must be seen at once. Where other sources run,
-    `edgead.runtime.sources.opening` repeats it.
+    The first opening is not retried here, so that a wrong name or password shows at once. If other sources run,
+    `edgead.runtime.sources.opening` retries it.
 
     Args:
-        name: what results call it, without credentials.
-        open_capture: makes the object that frames are read from.
-        explain: says why it could not be opened.
-        reconnect: open it again when it is lost; otherwise the source ends there.
-        local: a device that keeps only its newest few pictures, see `edgead.runtime.sources.age.Pace`.
+        name: its name in results, without credentials.
+        open_capture: opens the object that frames are read from.
+        explain: returns why it could not be opened.
+        reconnect: reopen it after a loss; otherwise the source ends there.
+        local: a device that buffers only its newest few pictures, see `edgead.runtime.sources.age.Pace`.
 
     Raises:
         CameraError: it cannot be opened.
@@ -83,7 +83,7 @@ class LiveSource(FrameSource):
 
     def read(self) -> Iterator[Captured]:
         frame_id, delay, clock = 0, FIRST_DELAY, PictureClock(self._local)
-        if elapsed() - self._opened_at > GAP:  # nobody has read since: what waits is old, and nothing tells how old
+        if elapsed() - self._opened_at > GAP:  # nobody has read since: buffered pictures are of unknown age
             self.close()
             self._capture = self._reopen()
         while not self.stopped.is_set():
@@ -100,7 +100,7 @@ class LiveSource(FrameSource):
                 frame_id, delay = frame_id + 1, FIRST_DELAY
                 continue
             self.close()
-            error = f"camera {self.name} stopped" + ("; it is opened again as soon as it is back" * self._reconnect)
+            error = f"camera {self.name} stopped" + ("; it is reopened as soon as it is back" * self._reconnect)
             yield Captured(None, error, self.name, None, time.monotonic(), cause="lost")
             if not self._reconnect:
                 return
@@ -124,7 +124,7 @@ class CameraSource(LiveSource):
 
     Args:
         index: the number.
-        open_capture: opens it; OpenCV where None.
+        open_capture: opens it; None for OpenCV.
         reconnect: see `LiveSource`.
     """
 

@@ -1,4 +1,4 @@
-"""MJPEG over HTTP, read by ourselves, so that no JPEG that is not whole is decided on."""
+"""Reads MJPEG over HTTP without OpenCV, so that no truncated JPEG is judged."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class MjpegCapture:
     """A camera, read as `edgead.runtime.sources.live.Capture`.
 
     Args:
-        response: a camera's answer of the type ``multipart/…``.
+        response: a camera's answer of type ``multipart/…``.
         boundary: between its parts.
         patience: seconds to wait for a frame.
     """
 
     def __init__(self, response: HTTPResponse, boundary: str, patience: float) -> None:
-        require("simplejpeg", "jpeg")  # now, and not at the first frame
+        require("simplejpeg", "jpeg")  # fails now, not at the first frame
         self._response: HTTPResponse | None = response
         self._parts = Parts(response, boundary, patience)
         self.stamp: float | None = None
@@ -38,7 +38,7 @@ class MjpegCapture:
         return True, image
 
     def _next_picture(self) -> Part | None:
-        """Return the next part that is a picture: some cameras send texts and sound between them."""
+        """Return the next picture: some cameras send texts and sound in between."""
         try:
             while True:
                 part = self._parts.next()
@@ -57,7 +57,7 @@ def decode_picture(data: bytes) -> tuple[Frame | None, str]:
     """Decode a JPEG of a stream.
 
     Returns:
-        ``(H, W, 3) uint8 BGR`` and an empty text; or None, and why it must not be decided on.
+        ``(H, W, 3) uint8 BGR`` and an empty text; or None, and why it must not be judged.
     """
     try:
         return decode(data), ""
@@ -66,7 +66,7 @@ def decode_picture(data: bytes) -> tuple[Frame | None, str]:
 
 
 def _stamp(part: Part) -> float | None:
-    """Return when the picture was made, seconds of the camera's clock, where the camera tells."""
+    """Return when the picture was made, seconds of the camera's clock, if the camera reports it."""
     try:
         return float(part.header["x-timestamp"])
     except (KeyError, ValueError):

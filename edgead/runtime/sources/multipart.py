@@ -1,4 +1,4 @@
-"""The parts of a ``multipart/x-mixed-replace`` answer: what cameras send as MJPEG over HTTP."""
+"""Splits a ``multipart/x-mixed-replace`` answer, which cameras use for MJPEG over HTTP."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from http.client import HTTPResponse
 from typing import NamedTuple
 
 MAX_PART, MAX_HEADER = 64 << 20, 16 << 10
-"""Bytes of a picture, and of the lines before it."""
+"""Maximum bytes of a picture, and of its header."""
 _BLOCK = 1 << 16
 _HEADER_END = re.compile(rb"\A\r?\n|\r?\n\r?\n")
 
 
 class Part(NamedTuple):
-    """One part: its header's fields, with names in lower case, and its bytes."""
+    """One part: its header fields, with names in lower case, and its bytes."""
 
     header: dict[str, str]
     data: bytes
 
 
 class StreamEndError(Exception):
-    """The camera sends no more, or nothing that can be read."""
+    """The stream has ended or cannot be parsed."""
 
 
 class Parts:
@@ -30,7 +30,7 @@ class Parts:
 
     Args:
         response: the answer, read up to its first byte.
-        boundary: of its ``Content-Type``. Some cameras name it with the two dashes that go before it.
+        boundary: of its ``Content-Type``. Some cameras include the two leading dashes.
         patience: seconds that one part may take.
     """
 
@@ -47,7 +47,7 @@ class Parts:
 
         Raises:
             StreamEndError: there is none.
-            OSError: the connection broke, or nothing came in time.
+            OSError: the connection failed or timed out.
         """
         self._until = time.monotonic() + self._patience
         self._take_up_to(self._delimiter, MAX_PART)
@@ -60,7 +60,7 @@ class Parts:
             raise StreamEndError
         while len(self._buffer) < size:
             self._read_more()
-        # A length that is too large reaches into the next part, which must not get lost.
+        # A length that is too large extends into the next part, which must not be lost.
         inside = self._buffer.find(self._mark, 0, size)
         found = self._delimiter.search(self._buffer, max(0, inside - 2)) if inside >= 0 else None
         return Part(header, self._take(found.start() if found and found.start() < size else size))
@@ -70,7 +70,7 @@ class Parts:
         return {name.lower(): value.strip() for name, value in BytesHeaderParser().parsebytes(lines).items()}
 
     def _take_up_to(self, end: re.Pattern[bytes], limit: int, keep: bool = False) -> bytes:
-        """Take what comes before `end`, and `end` itself unless it is to be kept."""
+        """Remove and return the bytes before `end`; also remove `end` unless `keep` is set."""
         searched = 0
         while not (found := end.search(self._buffer, searched)):
             searched = max(0, len(self._buffer) - 256)

@@ -1,4 +1,4 @@
-"""The units (NAL units) of H.264 and HEVC, and damage that shows in them before anything is decoded."""
+"""Splits H.264 and HEVC into NAL units and detects damage before decoding."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class Units:
 
     Args:
         codec: ``h264`` or ``hevc``.
-        extradata: of the stream. MP4 and Matroska bring a record, with the bytes of each unit's length in it; without
-            one, units begin with a start code (Annex B of both standards).
+        extradata: of the stream. MP4 and Matroska have a record with the size of each unit's length field; without one,
+            units begin with a start code (Annex B of both standards).
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
@@ -21,15 +21,15 @@ class Units:
         self._length_bytes = (extradata[at] & 3) + 1 if has_record else 0
 
     def split(self, packet: bytes) -> Iterator[bytes]:
-        """Give the units of a packet.
+        """Yield the units of a packet.
 
         Raises:
-            ValueError: a unit that does not lie in its packet, or is damaged.
+            ValueError: a unit is truncated or damaged.
         """
         for unit in self._with_lengths(packet) if self._length_bytes else _between_start_codes(packet):
-            # The standards forbid these, so that nothing in a unit looks like the start of one: a hole of zeros.
+            # The standards forbid these bytes in a unit, because they look like a start code: lost data became zeros.
             if not unit or unit[0] & 0x80 or unit[-1] == 0 or b"\0\0\0" in unit or b"\0\0\2" in unit:
-                raise ValueError("it has a hole")
+                raise ValueError("it contains a gap")
             yield unit
 
     def _with_lengths(self, packet: bytes) -> Iterator[bytes]:
@@ -38,13 +38,13 @@ class Units:
             start = at + self._length_bytes
             at = start + int.from_bytes(packet[at:start], "big")
             if at > len(packet):
-                raise ValueError("it is cut short")
+                raise ValueError("it is truncated")
             yield packet[start:at]
 
 
 def _between_start_codes(packet: bytes) -> Iterator[bytes]:
     before, *units = packet.split(b"\0\0\1")
     if before.strip(b"\0"):
-        raise ValueError("it begins in the middle")
+        raise ValueError("its beginning is missing")
     for unit in units:
         yield unit.rstrip(b"\0")  # zeros before a start code are allowed

@@ -27,29 +27,29 @@ _log = logging.getLogger("edgead")
 
 
 def open_rtsp(uri: str, pixels: PixelFormat = COLOUR) -> Source:
-    """``rtsp://user:password@host/path`` or ``rtsps://…?ca=FILE&verify=0``: through PyAV; OpenCV where that is missing.
+    """``rtsp://user:password@host/path`` or ``rtsps://…?ca=FILE&verify=0``: through PyAV, or OpenCV if PyAV is missing.
 
     Raises:
-        SourceError: nothing answers, or it refuses; or TLS without PyAV.
+        SourceError: no answer or a refusal; or TLS without PyAV.
     """
     if has_pyav():
         return open_pyav(uri, pixels)
     address, tls = split_tls(uri)
     if address.startswith("rtsps:") and tls.verify:
         raise SourceError(
-            f"{redact(uri)}: OpenCV does not verify the certificate of a camera.\n"
-            "Install PyAV:  pip install 'edgead[rtsp]'  or connect without any check with ?verify=0"
+            f"{redact(uri)}: OpenCV cannot verify the certificate of a camera.\n"
+            "Install PyAV:  pip install 'edgead[rtsp]'  or connect without verification with ?verify=0"
         )
     _log.warning(BLIND, redact(address))
     return LiveSource(redact(address), lambda: _open_opencv(address), lambda: explain(address, tls))
 
 
 def open_pyav(uri: str, pixels: PixelFormat = COLOUR) -> Source:
-    """``av+rtsp://user:password@host/path``: what FFmpeg opens by the name after ``av+``.
+    """``av+rtsp://user:password@host/path``: the address after ``av+`` through FFmpeg.
 
     Raises:
         MissingDependencyError: PyAV is not installed.
-        SourceError: nothing answers, or it refuses.
+        SourceError: no answer, or a refusal.
     """
     require_pyav()
     given, tls = split_tls(uri)
@@ -61,7 +61,7 @@ def open_http(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``http://user:password@host/path`` or ``https://…?ca=FILE&verify=0``: MJPEG; anything else through PyAV.
 
     Raises:
-        SourceError: nothing answers, or it refuses, or sends no MJPEG and PyAV is missing.
+        SourceError: no answer, a refusal, or no MJPEG without PyAV.
     """
     address, tls = split_tls(uri)
     reasons: list[str] = []
@@ -78,10 +78,10 @@ def _open_http(address: str, tls: Tls, reasons: list[str]) -> Capture:
     if kind.startswith("multipart/") and boundary:
         return MjpegCapture(response, boundary, READ_S)
     response.close()
-    reasons.append(f"{redact(address)} cannot be opened: it sends {kind}, which is no video that can be read.")
+    reasons.append(f"{redact(address)} cannot be opened: it sends {kind}, which is not a supported video.")
     if has_pyav():
         return _open_pyav(address, tls)
-    reasons.append(f"{redact(address)} sends {kind}, no MJPEG; that needs PyAV:  pip install 'edgead[rtsp]'")
+    reasons.append(f"{redact(address)} sends {kind}, not MJPEG; install PyAV for it:  pip install 'edgead[rtsp]'")
     return Closed()
 
 
@@ -120,9 +120,9 @@ def _open_opencv(address: str) -> Capture:
 
 @contextmanager
 def _opencv_options() -> Iterator[None]:
-    """Set the options for as long as a camera is opened. OpenCV takes them from the environment alone.
+    """Set the options while a camera is opened. OpenCV reads them only from the environment.
 
-    Left there, they would also hold for files: without a buffer, a video loses its last frame.
+    Afterwards they would also apply to files: without a buffer, a video loses its last frame.
     """
     global _openings
     with _lock:
@@ -139,14 +139,14 @@ def _opencv_options() -> Iterator[None]:
 
 
 def explain(address: str, tls: Tls) -> str:
-    """Say why a network camera cannot be opened. FFmpeg hardly tells, so it is asked once more, by hand."""
+    """Return why a network camera cannot be opened. FFmpeg's errors say little, so one request is sent without it."""
     shown = f"{redact(address)} cannot be opened"
     if address.startswith("http"):
         try:
             get(address, tls, READ_S).close()
         except RefusedError as refused:
             return str(refused)
-        return f"{shown}: something answers, but gives no video."
+        return f"{shown}: the server sends no video."
     try:
         with connect(address, tls, 3) as link:
             link.sendall(f"DESCRIBE {redact(address)} RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
@@ -154,5 +154,5 @@ def explain(address: str, tls: Tls) -> str:
     except (OSError, ValueError) as error:
         return f"{shown}: {explain_connection(error)}"
     if not status or not status[0].isdecimal():
-        return f"{shown}: something answers, but does not speak RTSP."
+        return f"{shown}: the server does not speak RTSP."
     return f"{shown}: {explain_status(int(status[0]), ' '.join(status[1:]), address)}"

@@ -1,4 +1,4 @@
-"""The system's notifications of changes in a folder, through watchdog, so that it need not be listed all the time."""
+"""File system notifications of changes in a folder through watchdog, so that it is not listed all the time."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LOCAL = frozenset({"btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", 
     "xfs",
     "zfs",
 }
-"""File systems on which the system sees every change. On a network's (nfs, cifs, …) others make changes unseen."""
+"""File systems with notifications for every change. On nfs, cifs, … changes by other machines go unnoticed."""
 MOUNTS = Path("/proc/self/mountinfo")
 MOST_WAITING = 1000
-"""Changes that wait to be taken; with more, or when the system's own queue overflowed, everything is looked at."""
+"""Maximum number of waiting changes; with more, or if the system's queue overflows, the whole folder is listed."""
 
 
 class Notifier:
-    """Collects the paths of files that appear in a folder or are written there.
+    """Collects the paths of files that are created or written in a folder.
 
     Args:
         folder: the folder.
@@ -45,7 +45,7 @@ class Notifier:
         self._all = False
         handler = events.FileSystemEventHandler()
         handler.dispatch = self._take_in  # type: ignore[method-assign]
-        # Not those of opening and reading, which we cause ourselves.
+        # Without events of opening and reading, which edgead itself causes.
         wanted = [events.FileCreatedEvent, events.FileMovedEvent, events.FileModifiedEvent, events.FileClosedEvent]
         folders = [events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent]
         self._observer = Observer()
@@ -61,25 +61,25 @@ class Notifier:
 
     @property
     def alive(self) -> bool:
-        """False once the folder was removed: one that is made in its place has to be listened to by another."""
+        """Whether the folder still exists. A new folder in its place needs a new notifier."""
         return all(emitter.is_alive() for emitter in self._observer.emitters)
 
     def take(self) -> set[str] | None:
-        """Return the files that changed since the last call; None where everything has to be looked at."""
+        """Return the files that changed since the last call; None if the whole folder must be listed."""
         with self._lock:
             changed = None if self._all else self._changed
             self._changed, self._all = set(), False
             return changed
 
     def close(self) -> None:
-        """Stop listening. May be called more than once."""
+        """Stop. May be called more than once."""
         with contextlib.suppress(RuntimeError):
             self._observer.stop()
             self._observer.join(timeout=1.0)
 
 
 def open_notifier(folder: Path, recursive: bool) -> tuple[Notifier | None, str]:
-    """Return a notifier, or None and why there is none."""
+    """Return a notifier, or None and the reason."""
     if not is_installed("watchdog"):
         return None, "the package watchdog is not installed (pip install 'edgead[watch]')"
     kind = file_system(folder)
@@ -92,7 +92,7 @@ def open_notifier(folder: Path, recursive: bool) -> tuple[Notifier | None, str]:
 
 
 def file_system(path: Path) -> str:
-    """Return the type of the file system that a folder is on, for instance ``"ext4"``; nothing where it is unknown."""
+    """Return the type of the file system that a folder is on, for instance ``"ext4"``; empty if unknown."""
     try:
         lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         wanted = path.resolve()
@@ -105,6 +105,6 @@ def file_system(path: Path) -> str:
         if not separator or len(fields) < 5:
             continue
         point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4]))
-        if wanted.is_relative_to(point) and len(point.parts) >= depth:  # of two on one point the later one counts
+        if wanted.is_relative_to(point) and len(point.parts) >= depth:  # the later of two mounts on one point counts
             found, depth = rest.split()[0], len(point.parts)
     return found

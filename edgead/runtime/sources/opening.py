@@ -1,4 +1,4 @@
-"""Several sources at once: each has a name of its own, and one dead camera does not stop the others."""
+"""Opens several sources: each has a unique name, and a missing camera does not stop the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAMED = re.compile(r"(\w[\w.-]*)=(.+)", re.DOTALL)
 
 
 def split_name(text: str) -> tuple[str, str]:
-    """Split ``NAME=SOURCE``; without a name the first part is empty. A path that exists is never split."""
+    """Split ``NAME=URI``; without a name the first part is empty. An existing path is never split."""
     found = _NAMED.fullmatch(text)
     if not found or Path(text).exists() or glob.glob(text):
         return "", text
@@ -29,10 +29,11 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
-    """Return a source for its URI, perhaps as ``NAME=URI``; for an iterable, a function, or itself.
+    """Return the source for a URI, ``NAME=URI``, an iterable, a function or an open source.
 
     Raises:
-        SourceError: it cannot be opened, or cannot give the depth that is wanted.
+        ConfigError: none of these.
+        SourceError: it cannot be opened, or lacks the required depth.
     """
     if isinstance(source, str):
         name, uri = split_name(source)
@@ -43,19 +44,19 @@ def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
         return IterableSource(source)
     if callable(source):
         return CallableSource(source)
-    raise ConfigError(f"A source is a name, an iterable or a function, not {type(source).__name__}.")
+    raise ConfigError(f"A source must be a URI, an iterable or a function, not {type(source).__name__}.")
 
 
 def open_all(sources: Sequence[Any] | Mapping[str, Any], pixels: PixelFormat = COLOUR) -> list[Source]:
-    """Open all sources. A camera that cannot be opened is tried again while another one runs.
+    """Open all sources. Opening a camera is retried while another one runs.
 
     Args:
         sources: what `as_source` takes; in a mapping by name.
         pixels: of image files, and whether frames need depth.
 
     Raises:
-        ConfigError: two sources have one name.
-        SourceError: one cannot be opened, and is no camera; or no camera can be opened.
+        ConfigError: two sources have the same name.
+        SourceError: a source that is no camera cannot be opened; or no camera can be opened.
     """
     named = sources.items() if isinstance(sources, Mapping) else [("", source) for source in sources]
     opened: list[Source] = []
@@ -90,16 +91,16 @@ def _refuse_equal_names(sources: Sequence[Source]) -> None:
     [(name, count)] = Counter(source.name for source in sources).most_common(1) or [("", 0)]
     if count > 1:
         raise ConfigError(
-            f"{count} sources are called {name}; results could not tell them apart.\n"
+            f"{count} sources have the name {name}; their results could not be told apart.\n"
             "Name each:  --source left=URI --source right=URI  (in Python a dict from name to source)"
         )
 
 
 class AwaitedCamera(FrameSource):
-    """A camera that could not be opened at the start: reported as ``lost``, and opened as soon as it is there.
+    """A camera that could not be opened at the start: reported as ``lost``, and opened as soon as it is available.
 
     Args:
-        uri: of the camera, perhaps with a name before it.
+        uri: of the camera, also as ``NAME=URI``.
         pixels: see `edgead.runtime.sources.open_source`.
         error: why it could not be opened.
         open_uri: opens it.
@@ -120,14 +121,14 @@ class AwaitedCamera(FrameSource):
         self._camera: Source | None = None
 
     def read(self) -> Iterator[Captured]:
-        text = f"{self._error}\nIt is opened as soon as it is there."
+        text = f"{self._error}\nIt is opened as soon as it is available."
         yield Captured(None, text, self.name, None, time.monotonic(), cause="lost")
         delay = FIRST_DELAY
         while self._camera is None and not self.stopped.wait(delay):
             delay = min(2 * delay, LONGEST_DELAY)
             try:
                 self._camera = _call(self._open_uri(self._uri, self._pixels), self.name)
-            except CameraError:  # another error ends the source: waiting does not mend it
+            except CameraError:  # other errors end the source: waiting does not fix them
                 continue
         if self._camera is not None and not self.stopped.is_set():
             yield from self._camera.__enter__()

@@ -1,4 +1,4 @@
-"""Network cameras and video files through PyAV: FFmpeg, with options of its own for each, and its errors heard."""
+"""Network cameras and video files through PyAV (FFmpeg), with FFmpeg's options and errors per stream."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from edgead.errors import MissingDependencyError, is_installed, require
 from edgead.runtime.sources.decoding import Decoder, Picture
 
 OPEN_S, READ_S = 8.0, 5.0
-"""How long a network camera may take to open, and to give the next frame. FFmpeg's probing alone takes 1 to 2 s."""
+"""Timeouts of a network camera for opening and for the next frame. FFmpeg's probing alone takes 1 to 2 s."""
 CAMERA = {
     "rtsp_transport": "tcp",  # lost UDP packets damage frames
-    "reorder_queue_size": "2",  # only with a queue does FFmpeg compare the numbers of RTP's packets
+    "reorder_queue_size": "2",  # FFmpeg compares RTP packet numbers only with a queue
     "allowed_media_types": "video",  # sound would shift the time stamps when it is synchronised
     "fflags": "nobuffer",  # a late frame is useless
     "flags": "low_delay",
 }
 _LOSSES = ("RTP: missed", "RTP: dropping", "Packet corrupt")
 OLDEST = 16
-"""Version of PyAV from which on FFmpeg reports lost HEVC pictures and verifies ``rtsps://``; 14 and 15 were tried."""
+"""Oldest PyAV with an FFmpeg that reports lost HEVC pictures and verifies ``rtsps://``; 14 and 15 do not."""
 
 
 def has_pyav() -> bool:
-    """Tell whether there is a PyAV that sees damage, without importing it."""
+    """Return whether an installed PyAV detects damage, without importing it."""
     try:
         return is_installed("av") and int(metadata.version("av").partition(".")[0]) >= OLDEST
     except (metadata.PackageNotFoundError, ValueError):
@@ -40,19 +40,19 @@ def require_pyav() -> Any:
     """Import PyAV.
 
     Raises:
-        MissingDependencyError: it is missing, or too old.
+        MissingDependencyError: it is missing or too old.
     """
     av = require("av", "rtsp")
     if not has_pyav():
         raise MissingDependencyError(
-            f"PyAV {av.__version__} does not report every damaged frame; {OLDEST} or newer is needed.\n"
+            f"PyAV {av.__version__} does not report every damaged frame; version {OLDEST} or newer is required.\n"
             "Install it with:  pip install --upgrade 'edgead[rtsp]'"
         )
     return av
 
 
 class PyAvCapture:
-    """A stream of video, read as `edgead.runtime.sources.live.Capture`.
+    """A video stream, read as `edgead.runtime.sources.live.Capture`.
 
     Args:
         name: an address or a file.
@@ -61,7 +61,7 @@ class PyAvCapture:
         timeouts: seconds to open, and to read; None for a file.
 
     Attributes:
-        error: why the last `read` gave nothing; empty at the end. In a file, the next one may give what comes after.
+        error: why the last `read` failed; empty at the end. In a file, the next `read` may continue after the error.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class PyAvCapture:
         return True, picture.image
 
     def _read_packet(self) -> bool:
-        """Read and decode one packet; tell whether there was one."""
+        """Read and decode one packet; return whether there was one."""
         self.error = ""
         with _heard() as messages:
             try:
@@ -114,7 +114,7 @@ class PyAvCapture:
                 return False
             if packet is None:
                 return False
-            # A picture is complete only when the next one begins, so that a loss may belong to either.
+            # A picture is complete only when the next one begins, so a loss may belong to either.
             before, self._loss = self._loss, find_loss(messages) or _damage_of(packet)
             is_end = packet.dts is None and packet.size == 0
             more = self._decoder.end() if is_end else self._decoder.decode(packet, before or self._loss)
@@ -134,19 +134,19 @@ def _damage_of(packet: Any) -> str:
 
 
 def find_loss(messages: list[tuple[int, str, str]]) -> str:
-    """Return what FFmpeg says of packets that were lost or damaged on the way; empty for nothing."""
+    """Return FFmpeg's message about lost or damaged packets; empty for none."""
     return next((text.strip() for _, _, text in messages if text.startswith(_LOSSES)), "")
 
 
 @contextmanager
 def _heard() -> Iterator[list[tuple[int, str, str]]]:
-    """Collect what FFmpeg says in this thread: of lost packets it speaks in its log alone."""
+    """Collect FFmpeg's log of this thread: lost packets are reported only there."""
     log = require("av.logging", "rtsp")
     level = log.get_level()
     if level is None:
-        logging.getLogger("libav").propagate = False  # what threads of FFmpeg's own say; nobody asked for it
+        logging.getLogger("libav").propagate = False  # messages of FFmpeg's own threads
     if level is None or level < log.WARNING:
         log.set_level(log.WARNING)
-    log.set_skip_repeated(False)  # across threads: one camera's loss would hide another's
+    log.set_skip_repeated(False)  # repeats count across threads: one camera's loss would hide another's
     with log.Capture() as messages:
         yield messages

@@ -1,4 +1,4 @@
-"""Frames from Python: an iterable, a callable, or drawn by a program."""
+"""Frames from Python: from an iterable or a function, or drawn."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from edgead.runtime.sources.uri import split_options
 
 
 class IterableSource(FrameSource):
-    """Frames of any iterable, all of them.
+    """All frames of an iterable.
 
     Args:
         frames: arrays that `edgead.images.to_frame` takes, or `Captured`.
-        name: what results call it.
-        live: frames come whether or not someone takes them.
+        name: its name in results.
+        live: see `Source`.
     """
 
     def __init__(self, frames: Iterable[NDArray[Any] | Captured], name: str = "iterable", live: bool = False) -> None:
@@ -37,7 +37,7 @@ class IterableSource(FrameSource):
 
 
 class CallableSource(IterableSource):
-    """Frames that a function gives, one a call, until it gives None. It is called as often as it returns."""
+    """Frames that a function returns, one per call, until it returns None. It is called without pauses."""
 
     def __init__(self, grab: Callable[[], NDArray[Any] | None], name: str = "callable", live: bool = True) -> None:
         super().__init__(_call(grab), name, live)
@@ -49,13 +49,13 @@ def _call(grab: Callable[[], NDArray[Any] | None]) -> Iterator[NDArray[Any]]:
 
 
 class SyntheticSource(FrameSource):
-    """Drawn frames, for trying things out: a bright disc that moves over a grey, slightly noisy ground.
+    """Drawn frames for trials: a bright disc that moves over a grey, slightly noisy ground.
 
     Args:
         size: (height, width) in pixels.
-        fps: frames a second; 0 for as fast as they are taken, all of them.
-        frames: how many; 0 for no end.
-        seed: of the noise. The same seed gives the same frames.
+        fps: frames per second; 0 for as fast as the reader takes them.
+        frames: number of frames; 0 for no limit.
+        seed: of the noise. The same seed draws the same frames.
     """
 
     colour_only = True
@@ -89,7 +89,7 @@ class SyntheticSource(FrameSource):
 
 @dataclass(frozen=True)
 class SyntheticOptions:
-    """Options of ``synthetic:``. No limit on rate or number of frames where 0."""
+    """Options of ``synthetic:``. 0 means no limit on rate or number of frames."""
 
     width: int = 640
     height: int = 480

@@ -1,4 +1,4 @@
-"""What every source gives, and what every source is."""
+"""The interface of sources, and their base class."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 REPORTS = frozenset({"lost", "silent"})
-"""Causes that say something about a source. They are counted apart from frames and push none out."""
+"""Causes of reports about a source. They are counted apart from frames and displace none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """One frame as it came from its source, or the reason why there is none.
+    """One frame as delivered by its source, or the reason why there is none.
 
     Attributes:
         image: ``(H, W, 3) uint8 BGR`` or what `edgead.images.to_frame` takes, owned by the receiver; or None.
-        error: why there is no image, or why the image must not be decided on; empty where all is well.
-        source_id: the source as it was named, without credentials.
-        frame_id: number of the frame at its source, from 0; None where this is not about a frame (`about_source`).
+        error: why there is no image, or why the image must not be judged; empty if there is no error.
+        source_id: name of the source, without credentials.
+        frame_id: number of the frame at its source, from 0; None for a report about the source (`about_source`).
         t_capture: when it arrived, `time.monotonic` seconds.
-        path: of the image file, where it comes from one.
-        cause: the error in one word of `edgead.runtime.result.CAUSES`; empty where there is no error.
-        t_made: when the picture was made, as well as is known, `time.monotonic` seconds; None where nothing better than
-            `t_capture` is known. Age, staleness and deadline count from it.
+        path: of the image file, if it comes from one.
+        cause: the error as a word of `edgead.runtime.result.CAUSES`; empty if there is no error.
+        t_made: estimated time at which the picture was made, `time.monotonic` seconds; None if only `t_capture` is
+            known. Age, staleness and deadline count from it.
     """
 
     image: NDArray[Any] | None
@@ -40,21 +40,21 @@ class Captured:
 
     @property
     def made(self) -> float:
-        """When the picture was made, as well as is known."""
+        """Estimated time at which the picture was made."""
         return self.t_capture if self.t_made is None else self.t_made
 
     @property
     def about_source(self) -> bool:
-        """Whether this is a report about the source, and not a frame or an error in place of one."""
+        """Whether this is a report about the source, not a frame or an error in place of one."""
         return self.cause in REPORTS
 
 
 class Source(Protocol):
-    """Gives frames.
+    """Delivers frames.
 
     Attributes:
-        name: what results call it, without credentials.
-        live: frames come whether or not someone takes them, so that the newest may have to overtake older ones.
+        name: its name in results, without credentials.
+        live: it delivers frames without waiting for the reader, so that older frames may have to be dropped.
     """
 
     name: str
@@ -69,11 +69,11 @@ class Source(Protocol):
 
 
 class FrameSource:
-    """A `Source` whose subclass has only `read` to write. `read` must look at `stopped` where it waits.
+    """Base class of sources: a subclass needs only `read`, which must check `stopped` wherever it waits.
 
     Attributes:
-        colour_only: it never gives depth, so that a model with depth refuses it at once.
-        remark: one line for a person, for instance what is left out; empty where there is nothing to say.
+        colour_only: it never delivers depth, so a model with depth refuses it at once.
+        remark: one line for the user, for instance about skipped files; empty for none.
     """
 
     live = colour_only = False
@@ -84,14 +84,14 @@ class FrameSource:
         self.stopped = threading.Event()
 
     def read(self) -> Iterator[Captured]:
-        """Give frames until there are no more, or until `stopped` is set."""
+        """Yield frames until there are no more, or until `stopped` is set."""
         raise NotImplementedError
 
     def stop(self) -> None:
         self.stopped.set()
 
     def close(self) -> None:
-        """Release what is held. Called by the thread that read."""
+        """Release resources. Called by the thread that read."""
 
     def __enter__(self) -> Iterator[Captured]:
         return self.read()

@@ -1,4 +1,4 @@
-"""TLS of network cameras: the certificate is verified unless the user turns that off."""
+"""TLS of network cameras. Certificates are verified unless the user turns that off."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _OPTIONS = ("ca", "verify")
 
 @dataclass(frozen=True)
 class Tls:
-    """How a camera's certificate is checked.
+    """How a camera's certificate is verified.
 
     Attributes:
-        verify: check the certificate and the host name in it.
-        ca: file with the certificates (PEM) that are trusted; the system's where empty.
+        verify: verify the certificate and its host name.
+        ca: file with trusted certificates (PEM); empty for the system's.
     """
 
     verify: bool = True
     ca: str = ""
 
     def context(self) -> ssl.SSLContext:
-        """Return what Python's connections need."""
+        """Return the context for Python's connections."""
         context = ssl.create_default_context(cafile=self.ca or None)
         if not self.verify:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
 
     def ffmpeg_options(self) -> dict[str, str]:
-        """Return what FFmpeg's connections need; by itself FFmpeg verifies nothing."""
+        """Return the options for FFmpeg's connections; FFmpeg's default is no verification."""
         if not self.verify:
             return {"tls_verify": "0"}
         trusted = self.ca or ssl.get_default_verify_paths().cafile
@@ -44,24 +44,24 @@ class Tls:
 
 
 def split_tls(uri: str) -> tuple[str, Tls]:
-    """Take ``ca=FILE`` and ``verify=0`` out of the address of a camera with TLS; other addresses stay as they are.
+    """Remove ``ca=FILE`` and ``verify=0`` from a TLS address; other addresses are unchanged.
 
     Returns:
-        The address that the camera gets, and how it is verified.
+        The address for the camera, and how it is verified.
 
     Raises:
-        ConfigError: a value that cannot be used.
+        ConfigError: an invalid value.
     """
     if scheme_of(uri).removeprefix("av+") not in SECURE:
         return uri, Tls()
     address, _, query = uri.partition("?")
-    # Not `parse_options`: what is not ours belongs to the camera, and stays as it was written.
+    # Not `parse_options`: all other options belong to the camera and stay unchanged.
     fields = [field.partition("=") for field in query.split("&") if field]
     ours = {name: unquote(value) for name, _, value in fields if name in _OPTIONS}
     rest = "&".join("".join(field) for field in fields if field[0] not in _OPTIONS)
     verify, ca = ours.get("verify", "1"), ours.get("ca", "")
     if verify not in ("0", "1"):
-        raise ConfigError(f"{redact(uri)}: verify must be 1, or 0 for a certificate that is not checked.")
+        raise ConfigError(f"{redact(uri)}: verify must be 1, or 0 for no verification.")
     tls = Tls(verify == "1", ca)
     if ca and not Path(ca).is_file():
         raise ConfigError(f"{redact(uri)}: the file {ca} with trusted certificates (ca=FILE) does not exist.")
@@ -73,7 +73,7 @@ def split_tls(uri: str) -> tuple[str, Tls]:
 
 
 def connect(address: str, tls: Tls, timeout: float) -> socket.socket:
-    """Open a connection to a camera, with TLS where its address says so.
+    """Open a connection to a camera, with TLS if its scheme requires it.
 
     Args:
         address: ``scheme://host:port/…``.
@@ -81,8 +81,8 @@ def connect(address: str, tls: Tls, timeout: float) -> socket.socket:
         timeout: seconds.
 
     Raises:
-        OSError: nothing answers, or the certificate is not accepted.
-        ValueError: an address without a sensible port.
+        OSError: no answer, or the certificate is rejected.
+        ValueError: the address has an invalid port.
     """
     parts = urlsplit(address)
     plain = socket.create_connection((parts.hostname or "", parts.port or PORTS[parts.scheme]), timeout=timeout)
@@ -96,10 +96,10 @@ def connect(address: str, tls: Tls, timeout: float) -> socket.socket:
 
 
 def explain_connection(error: Exception) -> str:
-    """Say why there is no connection; for a certificate that is not accepted, what the user can do."""
+    """Return why a connection failed; for a rejected certificate also the remedy."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"its certificate is not accepted: {error.verify_message.rstrip('.')}.\n"
-            "Trust it with ?ca=FILE (PEM), or connect without any check with ?verify=0"
+            f"its certificate is rejected: {error.verify_message.rstrip('.')}.\n"
+            "Trust it with ?ca=FILE (PEM), or connect without verification with ?verify=0"
         )
     return f"{getattr(error, 'strerror', None) or error}."

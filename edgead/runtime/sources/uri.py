@@ -1,4 +1,4 @@
-"""Names of sources and sinks: their parts, their secrets, and what of them may be shown."""
+"""URIs of sources and sinks: parsing, secrets and redaction."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _ODD = "In a user or password write / as %2F, ? as %3F, # as %23, @ as %40, a bl
 
 
 def scheme_of(uri: str) -> str:
-    """Return the scheme of a URI in lower case, or nothing where it has none (one letter is a drive, not a scheme)."""
+    """Return the scheme of a URI in lower case, or empty if it has none (one letter is a drive, not a scheme)."""
     found = _SCHEME.match(uri)
     return found[1].lower() if found else ""
 
 
 def complete(uri: str) -> str:
-    """Return a URI as it is used: its scheme in lower case, and in an address the secrets filled in.
+    """Return a URI with its scheme in lower case and its secrets filled in.
 
     Raises:
-        ConfigError: a secret is not there, or an address of the network is malformed or can be read in two ways. The
-            error shows nothing that may be a password.
+        ConfigError: a secret is missing, or a network address is malformed or ambiguous. The error shows nothing that
+            may be a password.
     """
     scheme = scheme_of(uri)
     if not scheme:
@@ -61,12 +61,12 @@ def complete(uri: str) -> str:
 def _check_address(scheme: str, uri: str) -> None:
     start = scheme + "://"
     if not uri.startswith(start):
-        raise ConfigError(f"An address of this kind begins with {start}, as in {start}HOST/PATH.")
+        raise ConfigError(f"An address of this kind must begin with {start}, as in {start}HOST/PATH.")
     if any(character.isspace() or not character.isprintable() for character in uri):
-        raise ConfigError(f"The {start} address has a blank or a control character in it.\n{_ODD}")
+        raise ConfigError(f"The {start} address contains a blank or a control character.\n{_ODD}")
     if found := re.search(r"[/?#].*@", uri[len(start) :]):
         raise ConfigError(
-            f"The {start} address has an @ after its first {found[0][0]}, so that its host is not clear.\n{_ODD}"
+            f"The {start} address has an @ after its first {found[0][0]}, so its host is ambiguous.\n{_ODD}"
         )
     try:
         parts = urlsplit(uri)
@@ -80,24 +80,24 @@ def _check_address(scheme: str, uri: str) -> None:
 
 
 def refuse_bare_address(uri: str) -> None:
-    """Refuse ``USER:PASSWORD@HOST`` without a scheme, which would be taken for the name of a file and shown.
+    """Refuse ``USER:PASSWORD@HOST`` without a scheme, which would be treated as a file name and shown.
 
     Raises:
-        ConfigError: it looks like one.
+        ConfigError: it looks like such an address.
     """
     if _BARE_ADDRESS.match(uri) and not os.path.lexists(uri):
         raise ConfigError("This looks like an address with a user and password, without a scheme such as rtsp://.")
 
 
 def fill_secrets(text: str, encode: bool = False) -> str:
-    """Replace ``${NAME}`` by the environment variable NAME, and ``${file:PATH}`` by what a file holds.
+    """Replace ``${NAME}`` by the environment variable NAME, and ``${file:PATH}`` by the content of a file.
 
     Args:
-        text: with any number of them. The values are never shown afterwards.
+        text: with any number of them. The values are redacted from then on.
         encode: percent-encode the values, for a URI.
 
     Raises:
-        ConfigError: no such variable, or the file cannot be read.
+        ConfigError: the variable is not set, or the file cannot be read.
     """
 
     def value_of(found: re.Match[str]) -> str:
@@ -125,7 +125,7 @@ def _read_secret(found: re.Match[str]) -> str:
 
 @dataclass(frozen=True)
 class NoOptions:
-    """Of a URI that takes none."""
+    """The options of a URI without options."""
 
 
 def split_options(uri: str, kind: type[T]) -> tuple[str, T]:
@@ -133,7 +133,7 @@ def split_options(uri: str, kind: type[T]) -> tuple[str, T]:
 
     Args:
         uri: with or without ``//`` after the scheme.
-        kind: a dataclass of the options with their defaults. Its numbers are finite and not negative.
+        kind: a dataclass of the options with their defaults. Numbers must be finite and not negative.
 
     Raises:
         ConfigError: an unknown option, or a value of the wrong type. The error shows nothing that may be a password.
@@ -150,5 +150,5 @@ def parse_options(uri: str, query: str, kind: type[T]) -> T:
     values = parse_settings(kind, texts, owner, what="option")
     for name, value in values.items():
         if isinstance(value, int | float) and not 0 <= value < math.inf:
-            raise ConfigError(f"{owner}: {name} must be a number from 0 on, not '{texts[name]}'.")
+            raise ConfigError(f"{owner}: {name} must be a number of at least 0, not '{texts[name]}'.")
     return kind(**values)

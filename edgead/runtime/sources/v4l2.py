@@ -1,4 +1,4 @@
-"""Cameras of Video4Linux (USB and others), through OpenCV: what is asked of them is read back, JPEGs are checked."""
+"""Video4Linux cameras (USB and others) through OpenCV. Settings are read back, JPEGs are checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _AUTOMATIC = {
     "white_balance": ("CAP_PROP_AUTO_WB", 0),
     "focus": ("CAP_PROP_AUTOFOCUS", 0),
 }
-"""What must be turned off before a value holds, and its value then."""
+"""The automatic control to turn off before a value can be set, and its value for off."""
 _CONTROLS = {
     "exposure": "CAP_PROP_EXPOSURE",
     "white_balance": "CAP_PROP_WB_TEMPERATURE",
@@ -44,7 +44,7 @@ _log = logging.getLogger("edgead")
 
 @dataclass(frozen=True)
 class V4l2Options:
-    """Options of ``v4l2://``: what is asked of the camera; the rest stays as it is."""
+    """Options of ``v4l2://``: settings of the camera. Others stay unchanged."""
 
     fourcc: str = ""
     width: float | None = None
@@ -62,7 +62,7 @@ class V4l2Options:
 
 
 class Wish(NamedTuple):
-    """One property of a camera: the option, OpenCV's name of it and the value that is wanted."""
+    """One setting of a camera: the option, OpenCV's name of it and the requested value."""
 
     option: str
     name: str
@@ -70,16 +70,16 @@ class Wish(NamedTuple):
 
 
 def open_v4l2(uri: str, pixels: PixelFormat = COLOUR) -> Source:
-    """``v4l2:///dev/video0?fourcc=MJPG&width=1280&height=720&fps=30&exposure=120``; the rest stays as it is.
+    """``v4l2:///dev/video0?fourcc=MJPG&width=1280&height=720&fps=30&exposure=120``. Other settings stay unchanged.
 
     Raises:
-        ConfigError: an option that cannot be used.
-        SourceError: no such camera, or it does not take what is asked of it.
+        ConfigError: an invalid option.
+        SourceError: no such camera, or it rejects a setting.
     """
     device, options = split_options(uri, V4l2Options)
     target: int | str = int(device) if device.isdecimal() else device
     if isinstance(target, int) and target >= MOST_CAMERAS:
-        raise SourceError(f"There is no camera {device}; the numbers are 0 to {MOST_CAMERAS - 1}.")
+        raise SourceError(f"Camera {device} does not exist: numbers are 0 to {MOST_CAMERAS - 1}.")
     wishes, reasons = read_wishes(uri, options), [f"{uri} cannot be opened. {_SEE}"]
 
     def opener() -> Capture:
@@ -89,17 +89,17 @@ def open_v4l2(uri: str, pixels: PixelFormat = COLOUR) -> Source:
 
 
 MOST_CAMERAS = 256
-"""Devices that video4linux can have."""
+"""Maximum number of Video4Linux devices."""
 
 
 def open_number(number: int) -> Source:
-    """A camera by OpenCV's number, as it is.
+    """Open a camera by OpenCV's number, with unchanged settings.
 
     Raises:
         SourceError: it cannot be opened, or no camera has such a number.
     """
     if number >= MOST_CAMERAS:
-        raise SourceError(f"There is no camera {number}; the numbers are 0 to {MOST_CAMERAS - 1}.")
+        raise SourceError(f"Camera {number} does not exist: numbers are 0 to {MOST_CAMERAS - 1}.")
     lib = cv2()
     if not lib.videoio_registry.hasBackend(lib.CAP_V4L2):
         return CameraSource(number, reconnect=True)
@@ -110,21 +110,21 @@ _SEE = "Is it connected, and free?  See:  v4l2-ctl --list-devices"
 
 
 def read_wishes(uri: str, options: V4l2Options) -> list[Wish]:
-    """Return what is to be set, in the order in which it must be.
+    """Return the settings in the order in which they must be made.
 
     Raises:
-        ConfigError: a value that cannot be used.
+        ConfigError: an invalid value.
     """
     wishes = []
     for option, name in {**_FORMAT, **_CONTROLS}.items():
         value = getattr(options, option)
-        if value in (None, "") or (option in _FORMAT and value in (0, "0")):  # as the camera has it
+        if value in (None, "") or (option in _FORMAT and value in (0, "0")):  # unchanged
             continue
         if option in _AUTOMATIC:
             wishes.append(Wish(f"automatic {option}", *_AUTOMATIC[option]))
         if option == "fourcc":
             if len(value) != 4 or not value.isascii():
-                raise ConfigError(f"{uri}: fourcc must be four characters, as MJPG or YUYV, not '{value}'.")
+                raise ConfigError(f"{uri}: fourcc must be four characters, such as MJPG or YUYV, not '{value}'.")
             wishes.append(Wish(option, name, cv2().VideoWriter_fourcc(*value)))
         else:
             wishes.append(Wish(option, name, value))
@@ -136,8 +136,8 @@ class V4l2Capture:
 
     Args:
         device: its file, or its number.
-        wishes: what is set.
-        reasons: gets why the camera is not used.
+        wishes: the settings.
+        reasons: receives the reason if the camera cannot be used.
     """
 
     def __init__(self, device: int | str, wishes: list[Wish], reasons: list[str]) -> None:
@@ -163,13 +163,13 @@ class V4l2Capture:
             self._camera.set(self._lib.CAP_PROP_CONVERT_RGB, 0)
 
     def _refused(self, wishes: list[Wish]) -> list[str]:
-        """Return what the camera has otherwise than it was asked for. Of a rate it is only said in the log."""
+        """Return the settings that the camera did not accept. A different frame rate is only logged."""
         refused = []
         for wish in wishes:
             has = self._camera.get(getattr(self._lib, wish.name))
             if has == wish.value:
                 continue
-            text = f"{wish.option} {_shown(wish, wish.value)} was asked for, it has {_shown(wish, has)}"
+            text = f"{wish.option} {_shown(wish, wish.value)} was requested, but it is {_shown(wish, has)}"
             if wish.option != "fps":
                 refused.append(text)
             elif abs(has - wish.value) > 0.01 * wish.value:

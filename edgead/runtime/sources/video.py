@@ -1,4 +1,4 @@
-"""Video files: every frame, and an error in place of each that is not whole."""
+"""Video files: every frame, and an error in place of each damaged one."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from edgead.runtime.sources.pyav import PyAvCapture, has_pyav
 from edgead.runtime.sources.source import Captured, FrameSource
 
 BLIND = (
-    "%s is read through OpenCV, which conceals damaged frames; they will be decided like whole ones. "
-    "To see them:  pip install 'edgead[rtsp]'"
+    "%s is read through OpenCV, which conceals damaged frames: they are judged like intact ones. "
+    "To detect them:  pip install 'edgead[rtsp]'"
 )
-_BEFORE_KEY = "the video does not begin with a key frame; the next one is awaited"
+_BEFORE_KEY = "the video does not begin with a key frame; waiting for the next one"
 _log = logging.getLogger("edgead")
 
 
 class VideoSource(FrameSource):
-    """Every frame of a video file.
+    """All frames of a video file.
 
     Args:
         path: of the file.
 
     Raises:
-        SourceError: nothing here can open it.
+        SourceError: it cannot be opened.
     """
 
     colour_only = True
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        self._path = str(path)  # the name may be changed by who opened it
+        self._path = str(path)  # the caller may rename the source
         try:
             self._cut = find_cut(path)
         except OSError as error:
@@ -44,7 +44,7 @@ class VideoSource(FrameSource):
         self._capture = _open(path)
         if not self._capture.isOpened():
             cut = f": {self._cut}" if self._cut else ""
-            raise SourceError(f"{path} is neither an image nor a video that can be opened{cut}.")
+            raise SourceError(f"{path} is neither an image nor a readable video{cut}.")
 
     def read(self) -> Iterator[Captured]:
         frame_id, failed = 0, False

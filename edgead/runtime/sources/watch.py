@@ -1,4 +1,4 @@
-"""A folder that something else writes images into."""
+"""Watches a folder for new images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from edgead.runtime.sources.uri import split_options
 
 POLL_SECONDS = 0.2
 CHECK_SECONDS, CHECK_SHARE = 10.0, 0.005
-"""Where the system reports changes: seconds between two looks at everything, for what it did not report; longer where
-a look would take more than that share of the time."""
+"""With notifications: seconds between two listings of the whole folder, which find missed changes; longer if a listing
+would take more than that share of the time."""
 LOOK_SHARE = 0.05
-"""Of the time that looking at everything may take where the system does not report changes."""
+"""Without notifications: share of the time that listings may take."""
 REMEMBERED = 50_000
-"""Images that are remembered though they are gone, or twice as many as ever lay there at once: some 15 MB."""
+"""Deleted images that are remembered, at least twice as many as ever were there at once: about 15 MB."""
 
 _Stamp = tuple[int, int]
 """Time of the last change in nanoseconds, and size in bytes."""
@@ -51,21 +51,21 @@ def open_watched(uri: str, pixels: PixelFormat = COLOUR) -> Source:
         raise SourceError("watch: needs a folder, as in watch:/mnt/camera.")
     folder = Path(name)
     if not folder.is_dir():
-        raise SourceError(f"{uri}: there is no folder {folder}.")
+        raise SourceError(f"{uri}: the folder {folder} does not exist.")
     return WatchedFolder(folder, options.existing, options.poll, pixels, options.subfolders)
 
 
 class WatchedFolder(FrameSource):
-    """Every image that appears in a folder or changes there, each once, until it is stopped.
+    """Delivers every image that appears or changes in a folder, each once, until stopped.
 
-    An image counts as written when its size and time have not changed between two looks. What was given is remembered
-    by path, time and size, so that neither a listing that fails nor a folder that is gone for a while gives it again.
+    An image is complete when its size and time are unchanged between two checks. Delivered images are remembered by
+    path, time and size, so neither a failed listing nor a temporarily missing folder delivers them again.
 
     Args:
         folder: the folder.
-        existing: also give the images that are there at the beginning.
-        poll: seconds between two looks at what changed.
-        pixels: of the images. A depth picture must be there before its colour image.
+        existing: also deliver the images that are there at the beginning.
+        poll: seconds between two checks for changes.
+        pixels: of the images. A depth picture must exist before its colour image.
         subfolders: watch them too.
 
     Raises:
@@ -92,11 +92,11 @@ class WatchedFolder(FrameSource):
         stamps, unreadable = self._look_at_everything()
         if folder in unreadable:
             raise SourceError(f"{self.name}: cannot read {folder}: {unreadable[folder]}.")
-        # What could not be seen at the beginning was there at the beginning, too, when it shows.
+        # Folders that are unreadable at the beginning: their images count as existing ones later.
         self._hidden = set[Path]() if existing else set(unreadable)
         self._empty_on = None if existing or stamps else self._identity
         if existing:
-            self._unsettled = stamps  # given at the next look, and not when everything is looked at again
+            self._unsettled = stamps  # delivered at the next check, without another listing
         else:
             self._given = stamps
         self.remark = self._describe()
@@ -106,7 +106,7 @@ class WatchedFolder(FrameSource):
         if not self.subfolders and (inside := list_subfolders(self.folder)):
             remarks.append(f"{len(inside)} subfolders are not watched (subfolders=1 does)")
         if self._polled_because:
-            remarks.append(f"looked at again and again, because {self._polled_because}")
+            remarks.append(f"polled, because {self._polled_because}")
         return "; ".join(filter(None, remarks))
 
     def read(self) -> Iterator[Captured]:
@@ -143,11 +143,11 @@ class WatchedFolder(FrameSource):
     def _complain(self, path: Path, why: str, frame_id: int) -> Captured:
         if path != self.folder:
             return cannot_read(path, why, self.name, frame_id)
-        error = f"the watched folder {path} cannot be read: {why}; it is watched again as soon as it is back"
+        error = f"the watched folder {path} cannot be read: {why}; watching continues as soon as it is back"
         return Captured(None, error, self.name, None, time.monotonic(), cause="lost")
 
     def _settled(self, stamps: dict[str, _Stamp]) -> list[str]:
-        """Return the images that are new and have not changed since the last look, the oldest first."""
+        """Return the new images that have not changed since the last check, oldest first."""
         new = {path: stamp for path, stamp in stamps.items() if self._given.get(path) != stamp}
         settled = [path for path, stamp in new.items() if self._unsettled.get(path) == stamp]
         self._unsettled = {path: stamp for path, stamp in new.items() if self._unsettled.get(path) != stamp}
@@ -155,7 +155,7 @@ class WatchedFolder(FrameSource):
         return sorted(settled, key=lambda path: new[path])
 
     def _take_changes(self) -> set[str] | None:
-        """Return what changed, as far as it is known without looking at everything; None where it has to be."""
+        """Return the changed images according to notifications; None if the whole folder must be listed."""
         changed = self._notifier.take() if self._notifier else set()
         return None if changed is None else self._unsettled.keys() | set(filter(self._is_wanted, changed))
 
@@ -171,7 +171,7 @@ class WatchedFolder(FrameSource):
         for path in listing.images:
             try:
                 stamps[str(path)] = _stamp(path)
-            except FileNotFoundError:  # gone since it was listed
+            except FileNotFoundError:  # deleted since it was listed
                 continue
             except OSError as error:
                 listing.unreadable[path.parent] = error.strerror or str(error)
@@ -187,10 +187,10 @@ class WatchedFolder(FrameSource):
             status = os.stat(self.folder)
         except OSError:
             return None
-        return status.st_dev, status.st_ino if self._notifier else 0  # some network drives change the second
+        return status.st_dev, status.st_ino if self._notifier else 0  # some network drives change the inode
 
     def _was_exchanged(self) -> bool:
-        """Tell whether another folder stands there now (a mounted share, a new one), or none; listen to that then."""
+        """Return whether the folder was replaced (a mounted share, a new folder) or deleted; then watch the new one."""
         identity = self._identify()
         if identity == self._identity and (not self._notifier or self._notifier.alive):
             return False
@@ -200,7 +200,7 @@ class WatchedFolder(FrameSource):
         return True
 
     def _take_as_existing(self, stamps: dict[str, _Stamp], unreadable: dict[Path, str]) -> None:
-        """Take for given what was there at the beginning by its time, but could not be seen then."""
+        """Mark images as delivered that, by their time, existed at the beginning but could not be listed then."""
         seen = self._hidden - unreadable.keys()
         if self._empty_on and self._identity and self._identity[0] != self._empty_on[0]:
             seen.add(self.folder)  # watched before its share was mounted
@@ -215,7 +215,7 @@ class WatchedFolder(FrameSource):
             self._empty_on = None
 
     def _forget_the_oldest(self, stamps: dict[str, _Stamp]) -> None:
-        """Bound the memory: of what is gone, forget what was given first."""
+        """Bound the memory: of the deleted images, forget the oldest."""
         excess = len(self._given) - max(REMEMBERED, 2 * self._most_at_once)
         if excess > 0:
             gone = [path for path in self._given if path not in stamps]
@@ -227,12 +227,12 @@ def _stamp(path: str | Path) -> _Stamp:
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        status = os.lstat(path)  # a broken link is something, and reading it says what
+        status = os.lstat(path)  # a broken link is delivered, and reading it explains the error
     return status.st_mtime_ns, status.st_size
 
 
 def _stamp_or_none(path: str) -> _Stamp | None:
     try:
         return _stamp(path)
-    except OSError:  # gone again, or found when everything is looked at
+    except OSError:  # deleted again, or found by the next listing
         return None

@@ -106,7 +106,7 @@ def test_the_threshold_comes_from_good_images_or_from_the_model(parts: Path, tmp
     own = import_model(path, source="anomalib", out=tmp_path / "own.edgead").manifest
     assert (own.threshold.value, own.mask_threshold) == (THRESHOLD, PIXEL_THRESHOLD)
     assert (own.threshold.normals, own.threshold.false_reject_bound) == (0, 1.0)
-    with pytest.raises(BundleError, match="holds no scores of held-out good parts"):
+    with pytest.raises(BundleError, match="has no scores of held-out good parts"):
         choose_threshold(own, "fpr:0.1")
 
 

@@ -96,7 +96,7 @@ def judge(gate: Gate, engine: Engine) -> Judgement:
 
 @pytest.mark.parametrize("values", [{"auroc_drop": -0.01}, {"auroc_drop": 1.01}, {"flips": -0.01}, {"flips": 1.01}])
 def test_budgets_are_shares(values: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="lie between 0 and 1, not"):
+    with pytest.raises(ConfigError, match=rf"budget\.{next(iter(values))} is .*must be from 0 to 1"):
         Budget(**values)
     assert Budget(**dict.fromkeys(values, 1)) != Budget(**dict.fromkeys(values, 0))
 

@@ -1,0 +1,188 @@
+"""Signals of `edgead run`: a clean end, reloading the bundle, and exchanging champion and shadow."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgead.errors import INTERRUPTED, describe
+from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
+from edgead.runtime.shadow import Shadow
+from edgead.runtime.signals import listen
+from edgead.runtime.stream import Stream
+
+END_WITHIN = 15.0
+"""Seconds after the first INT or TERM in which a run ends, whatever a source, sink, callback or engine does."""
+ENDED_LATE = 2
+"""Exit code if `END_WITHIN` was not enough."""
+
+
+class Control:
+    """The effect of signals on a running stream.
+
+    INT and TERM end it cleanly within `END_WITHIN`, a second one at once. HUP reloads the bundle that decides. USR1
+    exchanges champion and shadow. Handlers only queue a request. The exchange itself happens between two frames, in the
+    thread that infers, so that no engine is closed or exchanged while it runs.
+
+    Args:
+        open_inspector: opens a bundle.
+        say: shows a line to the user.
+
+    Attributes:
+        shadow: the shadow, or None.
+        finish: reports the summary. Also called if the process ends at once.
+        interrupted, asked_to_end: by INT; by INT or TERM.
+    """
+
+    def __init__(self, open_inspector: Callable[[Path], FrameInspector], say: Callable[[str], None]) -> None:
+        self._open, self._say = open_inspector, say
+        self.shadow: Shadow | None = None
+        self.finish: Callable[[], None] = lambda: None
+        self._stream: Stream | None = None
+        self._reloads: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        self._early: list[Callable[[], None]] = []
+        self._opened: set[FrameInspector] = set()
+        self._ends = 0
+        self._ended = threading.Event()
+        self.interrupted = self.asked_to_end = False
+
+    @property
+    def failed_sources(self) -> dict[str, str]:
+        """Sources that ended because of an error, with the error."""
+        return dict(self._stream.failed) if self._stream else {}
+
+    def take(self, stream: Stream) -> None:
+        """Begin to act on this stream, beginning with earlier requests."""
+        self._stream = stream
+        for action in self._early:
+            stream.call_soon(action)
+        threading.Thread(target=self._reload, args=(stream,), name="reload", daemon=True).start()
+
+    def close(self) -> None:
+        """Release the inspectors that were opened for the stream and are still open."""
+        for inspector in list(self._opened):
+            inspector.close()
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Handle signals for as long as the block runs; only the main thread can."""
+        handlers = {
+            "SIGINT": self._end,
+            "SIGTERM": self._end,
+            "SIGHUP": self._want_reload,
+            "SIGUSR1": self._want_exchange,
+        }
+        try:
+            with listen(handlers, self._hear):
+                yield
+        finally:
+            self._ended.set()
+
+    def _end(self, number: int, _frame: object) -> None:
+        """Runs in the main thread, which may be busy for a long time; `_hear` does not wait for it."""
+        if not self._stream:
+            raise KeyboardInterrupt
+        self.interrupted, self.asked_to_end = number == signal.SIGINT, True
+        # A separate thread: a handler interrupts code that may hold the locks that `stop` needs.
+        threading.Thread(target=self._stream.stop, name="stop", daemon=True).start()
+
+    def _hear(self, number: int) -> None:
+        """Runs in the thread that receives signals."""
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            return
+        self._ends += 1
+        if self._ends > 1:
+            self._leave("ended at once by a second signal; waiting results are lost.", INTERRUPTED)
+        if self._stream:
+            threading.Thread(target=self._stream.stop, name="stop", daemon=True).start()
+        threading.Thread(target=self._leave_late, name="end", daemon=True).start()
+
+    def _leave_late(self) -> None:
+        if not self._ended.wait(END_WITHIN):
+            self._leave(
+                f"a source, sink or callback did not end within {END_WITHIN:g} s; ended without it.", ENDED_LATE
+            )
+
+    def _leave(self, reason: str, code: int) -> None:
+        """End the process now. Even the message may hang, for instance in a pipe that nobody reads."""
+
+        def tell() -> None:
+            self._say(f"Error: {reason}")
+            self.finish()
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        teller.join(1.0)
+        os._exit(code)
+
+    def _want_reload(self, _number: int, _frame: object) -> None:
+        self._soon(lambda: self._reloads.put(self._deciding()))
+
+    def _want_exchange(self, _number: int, _frame: object) -> None:
+        self._soon(self._exchange)
+
+    def _soon(self, action: Callable[[], None]) -> None:
+        if self._stream:
+            self._stream.call_soon(action)
+        else:
+            self._early.append(action)
+
+    def _deciding(self) -> Path:
+        assert self._stream
+        return self._stream.inspector.bundle.path
+
+    def _reload(self, stream: Stream) -> None:
+        """Reload a bundle for each request, in a separate thread without end."""
+        while True:
+            path = self._reloads.get()
+            try:
+                self._replace(stream, path)
+            except Exception as error:  # a bad bundle must not end this thread
+                self._say(f"Warning: the bundle could not be reloaded; the old one stays in use: {describe(error)}")
+
+    def _replace(self, stream: Stream, path: Path) -> None:
+        """Replace a bundle where it is in use by then: USR1 may arrive while it is loaded."""
+        new = self._open(path)
+        self._opened.add(new)
+        done: queue.SimpleQueue[FrameInspector | Exception] = queue.SimpleQueue()
+
+        def exchange() -> None:
+            try:
+                shadow = self.shadow
+                if shadow and shadow.inspector.bundle.path == path != stream.inspector.bundle.path:
+                    refuse_other_depth(new, stream.inspector)
+                    old, shadow.inspector = shadow.inspector, new
+                else:
+                    old = stream.take_over(new)
+                done.put(old)
+            except Exception as error:
+                done.put(error)
+
+        stream.call_soon(exchange)
+        outcome = done.get()
+        if isinstance(outcome, Exception):
+            self._retire(new)
+            raise outcome
+        self._say(f"Bundle reloaded: {new.bundle.manifest.name}")
+        self._retire(outcome)
+
+    def _retire(self, inspector: FrameInspector) -> None:
+        self._opened.discard(inspector)
+        try:
+            inspector.close()
+        except Exception as error:  # it no longer decides, so nothing depends on it
+            self._say(f"Warning: an engine that is no longer needed could not be released: {describe(error)}")
+
+    def _exchange(self) -> None:
+        """Make the shadow decide and the champion the shadow. Between two frames."""
+        if not self.shadow or not self._stream:
+            self._say("Warning: signal USR1 has no effect without a shadow.")
+            return
+        promoted = self.shadow.inspector
+        self.shadow.inspector = self._stream.take_over(promoted)
+        self._say(f"The shadow {promoted.bundle.manifest.name} now decides; the former champion is now the shadow.")

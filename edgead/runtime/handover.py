@@ -1,0 +1,66 @@
+"""Hands a stream over from one inspector to another, between two frames."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgead.images import Frame
+from edgead.runtime.frame_inspector import FrameInspector
+from edgead.runtime.health import HealthLimits, limits_from
+from edgead.runtime.policy import Policy
+
+
+@dataclass(frozen=True)
+class Active:
+    """The inspector that decides in a stream, and what the stream derives from it.
+
+    Attributes:
+        inspector: the inspector.
+        limits: of a healthy frame.
+        batch: ``[N, h, w, C] uint8``, scratch space for a batch.
+    """
+
+    inspector: FrameInspector
+    limits: HealthLimits
+    batch: Frame
+
+
+def activate(inspector: FrameInspector, policy: Policy) -> Active:
+    """Prepare everything that a stream needs for an inspector, so that the exchange itself cannot fail."""
+    bundle = inspector.bundle
+    limits = dataclasses.replace(
+        limits_from(bundle.golden().frames, policy.blurred_below, policy.frozen_after),
+        aspects=bundle.manifest.aspects,
+        refuse_untrained=policy.untrained_aspect == "unknown",
+    )
+    return Active(inspector, limits, np.empty((policy.batch, *inspector.shape), np.uint8))
+
+
+class Requests:
+    """Actions between two frames. Any thread and any signal handler may add one.
+
+    Args:
+        say: shows a line if an action fails.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._actions: deque[Callable[[], object]] = deque()
+
+    def add(self, action: Callable[[], object]) -> None:
+        """Add an action. Appending to a deque needs no lock, which a signal handler could not take."""
+        self._actions.append(action)
+
+    def run(self) -> None:
+        """Run the waiting actions in order, in the thread that infers. Errors are shown, not raised."""
+        while self._actions:
+            action = self._actions.popleft()
+            try:
+                action()
+            except Exception as error:  # an action is the caller's code and must not end the stream
+                self._say(f"An action between two frames failed; the stream continues: {error}")

@@ -1,0 +1,40 @@
+"""Accounts of sinks as Prometheus text. That of frames: `edgead.runtime.ledger.Ledger.to_prometheus`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgead.runtime.ledger import label
+from edgead.runtime.sink_worker import SinkWorker
+
+
+def sinks_to_prometheus(workers: Sequence[SinkWorker]) -> str:
+    """Return the accounts of sinks as Prometheus text.
+
+    Counters never decrease: a result that a sink discards after taking it counts as taken and as dropped.
+    """
+    accounts = [worker.account() for worker in workers]
+    results, causes, waiting = [], [], []
+    for worker, account in zip(workers, accounts):
+        sink = label("sink", account["sink"])
+        fates = {"taken": worker.accepted, "failed": account["failed"], "dropped": account["dropped"]}
+        results += [
+            f"edgead_sink_results_total{{{sink},{label('fate', fate)}}} {count}" for fate, count in fates.items()
+        ]
+        causes += [
+            f"edgead_sink_dropped_total{{{sink},{label('cause', cause)}}} {count}"
+            for cause, count in account["dropped_by_cause"].items()
+        ]
+        waiting.append(f"edgead_sink_waiting{{{sink}}} {account['waiting']}")
+    lines = [
+        "# HELP edgead_sink_results_total Results of a sink by fate.",
+        "# TYPE edgead_sink_results_total counter",
+        *results,
+        "# HELP edgead_sink_dropped_total Dropped results by cause.",
+        "# TYPE edgead_sink_dropped_total counter",
+        *causes,
+        "# HELP edgead_sink_waiting Results that wait for a sink.",
+        "# TYPE edgead_sink_waiting gauge",
+        *waiting,
+    ]
+    return "\n".join(lines) + "\n"

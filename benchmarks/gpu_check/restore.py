@@ -1,4 +1,4 @@
-"""Restore the run whose weights the step accuracy kept, to export it on another machine.
+"""Restore the run that the step accuracy kept, to export it on another machine.
 
     python benchmarks/gpu_check/restore.py FOLDER --data CATEGORY --out RUN
     edgead export --checkpoint RUN

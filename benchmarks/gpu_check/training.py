@@ -78,7 +78,7 @@ def pipeline(options: Options) -> None:
     images = options.images()
     folder = Path(tempfile.mkdtemp())
     engine = "onnxruntime" if options.cpu else "onnxruntime-cuda"
-    tiny = [word for each in TINY for word in ("--set", each)] if options.cpu else []
+    tiny = [word for each in (*TINY, "batch_size=2") for word in ("--set", each)] if options.cpu else []
 
     def edgead(*words: object, packed: bool = False) -> dict[str, Any]:
         environment = dict(os.environ)

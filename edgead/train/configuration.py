@@ -36,8 +36,8 @@ def reconfigure(
     open_ones = method.export_settings if when == "export" else method.resume_settings
     for name in changed:
         if name not in open_ones:
-            left = f"{method.name} can change at {when}: {', '.join(open_ones) or 'nothing'}"
-            raise ConfigError(f"{name} was fixed when the run was started; {left}.")
+            left = f"Settings of {method.name} that may change at {when}: {', '.join(open_ones) or 'none'}"
+            raise ConfigError(f"{name} was fixed when the run was started. {left}.")
     return config.replaced(**changed)
 
 

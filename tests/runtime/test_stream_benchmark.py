@@ -54,5 +54,5 @@ class Fails:
 def test_what_was_not_decided_is_not_measured(line_bundle: Path) -> None:
     frames = [np.full((48, 64, 3), 20 * number, np.uint8) for number in range(8)]
     inspector = Inspector(read_bundle(line_bundle), Fails())
-    with pytest.raises(DeviceError, match="nothing can be measured: DeviceError: the device is gone"):
+    with pytest.raises(DeviceError, match="the measurement is not valid: DeviceError: the device is gone"):
         stream.measure_throughput(inspector, frames, 2, 1)

@@ -206,7 +206,7 @@ def test_a_training_that_diverged_goes_on_with_a_lower_rate(parts: Path, donor: 
     assert "a learning_rate that is too high" in message
     assert message.endswith(f"edgead train --resume --out {run} --set learning_rate=…")
 
-    with pytest.raises(ConfigError, match=r"steps was fixed when the run was started; drept can change at resu"):
+    with pytest.raises(ConfigError, match=r"steps was fixed when the run was started\. Settings of drept that may"):
         resume(run, settings=("removal_steps=9",))
     recorder = Recorder()
     resume(run, settings=("learning_rate=1e-3",), device="cpu", console=recorder)

@@ -16,7 +16,7 @@ from tensorrt_on_cpu import environment, make_cuda, make_shim, needs_compiler, n
 from edgead.bundle import read_bundle
 
 pytestmark = [needs_rtx, needs_compiler]
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""How much damage inside a video stays invisible: a decided picture differs from the whole video's.
+"""Count undetected damage inside videos: decisions on frames that differ from those of the intact video.
 
     python benchmarks/damaged_video.py --out benchmarks/results/damaged-video.json
 
@@ -40,7 +40,7 @@ def decode(packets: list[videos.Data], codec: str) -> list[Picture]:
 
 
 def count_invisible(name: str, kind: str, seeds: int) -> int:
-    """Return in how many of the damages at least one decided picture is wrong."""
+    """Return the number of damages with at least one decision on a wrong frame."""
     packets, codec = videos.encode(name)
     whole = {picture.stamp: picture.image for picture in decode(packets, codec)}
     wrong = 0

@@ -1,4 +1,4 @@
-"""How far DRepT removes defects: drawn ones, whose clean pictures are known, and real ones, whose masks are.
+"""Measure how far DRepT removes drawn defects (with known clean images) and real defects (with masks).
 
     python benchmarks/defect_removal.py drawn DATA --out benchmarks/results/defect-removal.json
     python benchmarks/defect_removal.py real RUN… --out benchmarks/results/defect-removal-real.json
@@ -58,11 +58,11 @@ CASES: dict[str, dict[str, Any]] = {
     "smaller identity weight": {"identity_weight": 2.0, "steps": 400, "shuffled": True},
     "the defective of other exposure": {"identity_weight": 10.0, "steps": 700, "shuffled": False},
 }
-"""Not shuffled, the first images by name stand for the defective ones; in `mtd` these are of another exposure."""
+"""If not shuffled, the first images by name serve as the defective ones; in `mtd` they have another exposure."""
 
 
 def draw_defects(clean: Images, rng: np.random.Generator) -> tuple[Images, NDArray[np.bool_]]:
-    """Draw a dark scratch or spot on each image; return the images and where the defects are."""
+    """Draw a dark scratch or spot on each image; return the images and the masks of the defects."""
     bad, masks = clean.copy(), np.zeros(clean.shape[:3], np.bool_)
     for image, mask in zip(bad, masks):
         drawn = np.zeros(mask.shape, np.uint8)
@@ -92,7 +92,7 @@ class Watch(Console):
 
 
 def measure_removal(images: Images, identity_weight: float, steps: int, shuffled: bool) -> dict[str, Any]:
-    """Train the removal on one case, and measure it now and then."""
+    """Train the removal on one case and measure it at intervals."""
     order = np.random.default_rng(1).permutation(len(images)) if shuffled else np.arange(len(images))
     clean, normals = images[order[:DEFECTIVE]], images[order[DEFECTIVE:]]
     bad, masks = draw_defects(clean, np.random.default_rng(SEED))
@@ -126,7 +126,7 @@ def stripes(rng: np.random.Generator, count: int) -> Images:
 
 
 def measure_random(extent: float) -> dict[str, float]:
-    """Train on random mixtures of an extent, and tell scratched stripes from good ones."""
+    """Train on random mixtures of one extent; measure scratched against good stripes."""
     rng = np.random.default_rng(SEED)
     torch.manual_seed(SEED)
     settings = {**SETTINGS, "width": 4, "components": 5, "steps": 250, "random_extent": extent}
@@ -139,7 +139,7 @@ def measure_random(extent: float) -> dict[str, float]:
 
 
 def measure_real(run_folder: Path, config: DonorConfig) -> dict[str, Any]:
-    """Compare the defects of a run's donor with what the removal left of them, by the donor's masks."""
+    """Compare the defects of a run's donor before and after removal, inside the donor's masks."""
     run = load_run_config(run_folder)
     settings: Any = run.config
     samples = [sample for sample in open_category(config.root).test if sample.anomalous and sample.masks]
@@ -219,7 +219,7 @@ def drawn(data: Path, out: Path) -> None:
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @OUT
 def real(runs: tuple[Path, ...], out: Path) -> None:
-    """Measure what the removal of finished runs left of real defects."""
+    """Measure how far finished runs remove real defects."""
     found = {
         run.name: [measure_real(run, config) for config in load_run_config(run).donors if config.anomalies]
         for run in runs

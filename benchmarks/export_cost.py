@@ -1,4 +1,4 @@
-"""What exported graphs save against straight exports, and what a view costs. Latency does not depend on the weights.
+"""Compare exported graphs with direct exports, and measure the cost of a view. Latency does not depend on the weights.
 
     python benchmarks/export_cost.py --out benchmarks/results/export-cost.json
     python benchmarks/export_cost.py --only aand --rounds 5 --out export-cost.json
@@ -50,18 +50,18 @@ NETWORKS = {
     "drept-edge": ("edge",),
     "drept-paper": ("paper",),
 }
-"""Name, beginning with the method's ↦ preset and settings."""
+"""Name, starting with the method ↦ preset and settings."""
 
 
 def make(name: str, preset: str, *settings: str) -> Method:
-    """Make a method with weights drawn from seed 0."""
+    """Return a method with random weights from seed 0."""
     kind = get_method(name)
     torch.manual_seed(0)
     return kind(configure(kind, preset, settings))
 
 
-def compare_forms(method: Method, rounds: int, folder: Path) -> dict[str, Any]:
-    """Compare a method's graph as it is exported with the straight export of the same network."""
+def compare_graphs(method: Method, rounds: int, folder: Path) -> dict[str, Any]:
+    """Compare a method's exported graph with a direct export of the same network."""
     size = method.config.size
     paths = {form: folder / f"{form}.onnx" for form in ("straight", "exported")}
     trace(method.reference_model(), size, paths["straight"])
@@ -70,7 +70,7 @@ def compare_forms(method: Method, rounds: int, folder: Path) -> dict[str, Any]:
 
 
 def compare_views(rounds: int, folder: Path) -> dict[str, Any]:
-    """Compare DifferNet's graph with one view of the part with those with several."""
+    """Compare DifferNet's graphs with one and with several views of the part."""
     paths = {}
     for views in VIEWS:
         method = make("differnet", "edge", f"views={views}")
@@ -103,10 +103,10 @@ def measure(paths: dict[str, Path], size: tuple[int, int], rounds: int) -> dict[
 
 @click.command()
 @click.option("--rounds", default=15, show_default=True)
-@click.option("--only", default="", help="Measure what begins with this alone.")
+@click.option("--only", default="", help="Measure only names with this prefix.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(rounds: int, only: str, out: Path) -> None:
-    """Measure and write JSON; what is done is kept after every network."""
+    """Measure and write JSON, after every network."""
     record = json.loads(out.read_text()) if out.exists() else {"networks": {}}
     command = shlex.join(["python", "benchmarks/export_cost.py", "--rounds", str(rounds), "--out", out.name])
     record |= {"command": command, "machine": asdict(describe_machine()), "versions": versions()}
@@ -118,7 +118,7 @@ def main(rounds: int, only: str, out: Path) -> None:
                 found = compare_views(rounds, Path(folder))
             else:
                 method = make(label.partition("-")[0], *NETWORKS[label])
-                found = compare_forms(method, rounds, Path(folder))
+                found = compare_graphs(method, rounds, Path(folder))
         record["networks"][label] = found
         click.echo(f"{label}: {found}", err=True)
         out.write_text(json.dumps(record, indent=2) + "\n")

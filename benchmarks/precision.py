@@ -1,4 +1,4 @@
-"""fp32, fp16 and int8 side by side: size, accuracy, changed verdicts, latency on the CPU engines. One results file.
+"""Compare fp32, fp16 and int8: size, accuracy, changed verdicts, latency on the CPU engines. One results file.
 
     python benchmarks/precision.py export --bundles BUNDLES --run RUN --run RUN --out RESULTS.json
     python benchmarks/precision.py score --bundles BUNDLES --data RUN=DATA --out RESULTS.json
@@ -41,7 +41,7 @@ from edgead.export import export
 from edgead.export.graph.to_onnx import write_onnx
 from edgead.export.inference import run_singly
 from edgead.export.quantization.calibration import measure_ranges
-from edgead.export.quantization.gate import measure_accuracy, read_labelled
+from edgead.export.quantization.gate import read_labelled, score_labelled
 from edgead.export.quantization.int8 import to_int8
 from edgead.files import write_json
 from edgead.machine import describe_machine, versions
@@ -64,7 +64,7 @@ WORST = 5
 
 
 def export_run(run: Path, precision: str, path: Path) -> dict[str, Any]:
-    """Export a run in one precision, unless that is done, and say what the gate found."""
+    """Export a run in one precision unless it exists; return the gate's result."""
     found: dict[str, Any] = {}
     if not is_bundle(path):
         started = time.process_time()
@@ -91,7 +91,7 @@ def export_run(run: Path, precision: str, path: Path) -> dict[str, Any]:
 
 
 def bundles_of(folder: Path, name: str) -> Iterator[tuple[str, Bundle]]:
-    """Yield the precisions that a run was exported in."""
+    """Yield the exported precisions of a run."""
     for precision in PRECISIONS:
         path = folder / f"{name}-{precision}.edgead"
         if is_bundle(path):
@@ -99,7 +99,7 @@ def bundles_of(folder: Path, name: str) -> Iterator[tuple[str, Bundle]]:
 
 
 def score_run(name: str, data: Path, folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield precision, engine, and what it gives on labelled images; flips are against fp32 on ONNX Runtime."""
+    """Yield precision, engine and results on labelled images; flips are relative to fp32 on ONNX Runtime."""
     baseline: np.ndarray | None = None
     labelled = None
     for precision, bundle in bundles_of(folder, name):
@@ -107,13 +107,13 @@ def score_run(name: str, data: Path, folder: Path) -> Iterator[tuple[str, str, d
             open_category(data), bundle.manifest.size, bundle.manifest.pixels, Console()
         )
         if labelled is None:
-            raise click.UsageError(f"{data} has no labelled images of both kinds.")
+            raise click.UsageError(f"{data} has no good or no defective labelled images.")
         for engine_name in ENGINES:
             engine = open_engine(engine_name, bundle)
             check = check_golden(bundle, engine)
             found: dict[str, Any] = {"golden": check.good, "golden_score_error": check.score_error}
             if check.good:
-                values, scores = measure_accuracy(engine, labelled, Terminal())
+                values, scores = score_labelled(engine, labelled, Terminal())
                 failed = scores > bundle.manifest.threshold.value
                 baseline = failed if baseline is None else baseline
                 found |= {**values, "flips": int((failed != baseline).sum()), "test_images": len(scores)}
@@ -122,7 +122,7 @@ def score_run(name: str, data: Path, folder: Path) -> Iterator[tuple[str, str, d
 
 
 def compare_engines(bundle: Bundle) -> dict[str, Any]:
-    """Run an INT8 bundle's golden frames on both engines, and its form for TensorRT on ONNX Runtime as it is written.
+    """Run an INT8 bundle's golden frames on both engines, and its TensorRT graph on ONNX Runtime as written.
 
     Returns:
         the largest differences in score and map, the spread of the first engine's, and what the bundle allows.
@@ -145,7 +145,7 @@ def compare_engines(bundle: Bundle) -> dict[str, Any]:
 
 
 def time_run(name: str, folder: Path, rounds: int) -> dict[str, Any]:
-    """Time every precision of a run on every engine that gives its golden outputs, all in turn."""
+    """Time every precision of a run on every engine that reproduces its golden outputs, interleaved."""
     engines: dict[str, Engine] = {}
     frames = None
     for precision, bundle in bundles_of(folder, name):
@@ -168,7 +168,7 @@ def _relative(times: dict[str, float], rounds: int) -> dict[str, Any]:
 
 
 def time_random(preset: str, rounds: int, folder: Path) -> dict[str, Any]:
-    """Time DRAEM with random weights and profile its INT8 form."""
+    """Time DRAEM with random weights and profile its INT8 graph."""
     kind = get_method("draem")
     torch.manual_seed(0)
     method = kind(configure(kind, preset))
@@ -242,7 +242,7 @@ def _summary(rows: list[tuple[str, str, float]]) -> dict[str, Any]:
 
 
 class Results:
-    """A results file. It is read again before anything is added, so that two phases may write to it in turn."""
+    """A results file. It is read again before each addition, so that several phases can add to it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -254,7 +254,7 @@ class Results:
         }
 
     def add(self, phase: str, *keys: str, value: dict[str, Any]) -> None:
-        """Merge a dictionary into the one under `keys`; say how the phase was run."""
+        """Merge a dictionary into the one under `keys`; record the command of the phase."""
         record = json.loads(self.path.read_text()) if self.path.exists() else {}
         place = record
         for key in keys:
@@ -264,7 +264,7 @@ class Results:
         write_json(self.path, record)
 
 
-BUNDLES = click.option("--bundles", type=click.Path(path_type=Path), required=True, help="Where the bundles are kept.")
+BUNDLES = click.option("--bundles", type=click.Path(path_type=Path), required=True, help="Folder for the bundles.")
 OUT = click.option("--out", type=click.Path(path_type=Path), required=True, help="The results file.")
 ROUNDS = click.option("--rounds", default=7, show_default=True)
 
@@ -320,7 +320,7 @@ def agree_command(bundles: Path, out: Path, names: tuple[str, ...]) -> None:
 @ROUNDS
 @click.option("--run", "names", multiple=True, required=True, help="A run's name. Repeatable.")
 def time_command(bundles: Path, out: Path, rounds: int, names: tuple[str, ...]) -> None:
-    """Time bundles; for a machine at rest."""
+    """Time bundles. Use an idle machine."""
     results = Results(out)
     for name in names:
         results.add("time", "runs", name, "latency", value=time_run(name, bundles, rounds))
@@ -329,9 +329,9 @@ def time_command(bundles: Path, out: Path, rounds: int, names: tuple[str, ...]) 
 @main.command("random")
 @OUT
 @ROUNDS
-@click.option("--preset", "presets", multiple=True, required=True, help="Of DRAEM. Repeatable.")
+@click.option("--preset", "presets", multiple=True, required=True, help="Preset of DRAEM. Repeatable.")
 def random_command(out: Path, rounds: int, presets: tuple[str, ...]) -> None:
-    """Time DRAEM with random weights; for a machine at rest."""
+    """Time DRAEM with random weights. Use an idle machine."""
     results = Results(out)
     with tempfile.TemporaryDirectory() as folder:
         for preset in presets:

@@ -1,4 +1,4 @@
-"""Link every k-th image of a data set in MVTec AD form into a smaller one, with the masks.
+"""Make a smaller data set from links to every k-th image of a data set in MVTec AD layout, with the masks.
 
     python benchmarks/sample_dataset.py DATA OUT --train 4 --test 3
 
@@ -20,7 +20,7 @@ from edgead.datasets import GOOD, open_category
 @click.option("--train", default=1, help="Take every k-th training image.")
 @click.option("--test", default=1, help="Take every k-th test image of each kind.")
 def main(data: Path, out: Path, train: int, test: int) -> None:
-    """Make OUT from DATA."""
+    """Make a smaller data set OUT from DATA."""
     category = open_category(data)
     links = {out / "train" / GOOD / path.name: path for path in category.normals[::train]}
     for kind in sorted({sample.kind for sample in category.test}):

@@ -36,15 +36,15 @@ from edgead.train.methods import METHODS, get_method
 from edgead.train.mixed_precision import AGREEMENT, FASTER, has_bfloat16
 
 LONGEST = 60.0
-"""Seconds of a step; a preset with longer ones is left out."""
+"""Longest step in seconds; presets with longer steps are skipped."""
 ROUNDS = 7
-"""Most rounds that count."""
+"""Most measured rounds."""
 SETTINGS = {"paper": {"aand": ("backbone=resnet50v2",)}, "edge": {"aand": ("backbone=resnet50v2",)}}
-"""Backbones of the weights that are at hand."""
+"""Backbones with available weights."""
 
 
 def loops(method: Method, accelerator: Accelerator, folder: Path, kept: bool) -> list[tuple[Stage, Steps]]:
-    """Return the stages of a method with what takes steps of them."""
+    """Return the stages of a method with their step functions."""
     with mock.patch("edgead.train.methods.aand.method.pays", return_value=kept):
         stages = method.stages(few_images(method, Work(200, Fraction(25))))
     found = []
@@ -61,7 +61,7 @@ def loops(method: Method, accelerator: Accelerator, folder: Path, kept: bool) ->
 
 
 def measure_stage(variants: dict[str, tuple[Steps, str]], seconds: float) -> dict[str, Any]:
-    """Take steps of all variants in turn for so long."""
+    """Run steps of all variants, interleaved, for this many seconds."""
     taken: dict[str, list[float]] = {name: [] for name in variants}
     worked: dict[str, list[float]] = {name: [] for name in variants}
     losses: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
@@ -124,8 +124,8 @@ def measure_preset(name: str, preset: str, seconds: float) -> dict[str, Any]:
 
 @click.command()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Results file.")
-@click.option("--minutes", default=9.0, show_default=True, help="Time for everything.")
-@click.option("--only", multiple=True, metavar="METHOD-PRESET", help="Only these, beside those in the file.")
+@click.option("--minutes", default=9.0, show_default=True, help="Total time in minutes.")
+@click.option("--only", multiple=True, metavar="METHOD-PRESET", help="Measure only these; others in the file are kept.")
 def main(out: Path, minutes: float, only: tuple[str, ...]) -> None:
     """Measure every preset and write the table."""
     presets = [(name, preset) for name in METHODS for preset in ("nano", "edge", "paper")]

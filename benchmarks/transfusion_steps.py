@@ -1,4 +1,4 @@
-"""TransFusion's scores against the number of reverse steps, from 18 (published) to 1, on validation data.
+"""Measure TransFusion's scores by number of reverse steps, from 18 (published) to 1, on validation data.
 
     python benchmarks/transfusion_steps.py RUN… --out benchmarks/results/transfusion-steps.json
 
@@ -37,7 +37,7 @@ from edgead.train.method import TrainingData
 
 STEPS = (18, 8, 4, 2, 1)
 WORST = 0.005
-"""Most that fewer steps may lose in image and in pixel AUROC."""
+"""Largest accepted loss of image and pixel AUROC with fewer steps."""
 
 
 def validation(run: RunConfig, method: Any, anomalies: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -54,7 +54,7 @@ def validation(run: RunConfig, method: Any, anomalies: int) -> tuple[NDArray[np.
 
 
 def labelled_images(run: RunConfig) -> tuple[NDArray[np.uint8], list[bool]]:
-    """Return the labelled test images and which are anomalous."""
+    """Return the labelled test images and their labels."""
     samples = open_category(run.data).test
     frames = load_frames([sample.path for sample in samples], run.config.size, run.pixels)
     return frames.frames, [sample.anomalous for sample in samples if sample.path in frames.paths]
@@ -63,7 +63,7 @@ def labelled_images(run: RunConfig) -> tuple[NDArray[np.uint8], list[bool]]:
 def infer(
     engine: OnnxRuntimeEngine, frames: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-    """Return scores, maps and processor milliseconds a frame (median)."""
+    """Return scores, maps and median CPU milliseconds per frame."""
     scores, maps, times = [], [], []
     for frame in frames:
         used = time.process_time()
@@ -111,7 +111,7 @@ def measure(folder: Path, anomalies: int, test: bool, scratch: Path) -> list[dic
 
 
 def fewest(rows: list[dict[str, Any]]) -> int:
-    """Return the fewest steps that lose at most `WORST` against 18 in both figures, in every run."""
+    """Return the fewest steps that lose at most `WORST` relative to 18, in both figures and every run."""
     full = {row["run"]: row["validation"] for row in rows if row["reverse_steps"] == STEPS[0]}
 
     def good(steps: int) -> bool:
@@ -127,11 +127,11 @@ def fewest(rows: list[dict[str, Any]]) -> int:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--anomalies", default=200, show_default=True, help="Synthetic anomalies for each run.")
-@click.option("--test/--no-test", default=False, help="Measure the labelled test images too.")
+@click.option("--anomalies", default=200, show_default=True, help="Synthetic anomalies per run.")
+@click.option("--test/--no-test", default=False, help="Also measure the labelled test images.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(runs: tuple[Path, ...], anomalies: int, test: bool, out: Path) -> None:
-    """Measure, and add to the results file; what it says of the same runs is replaced."""
+    """Measure and add to the results file; entries of the same runs are replaced."""
     record = json.loads(out.read_text()) if out.exists() else {"measured": {}, "rows": []}
     for folder in runs:
         record["measured"][folder.name] = {

@@ -1,11 +1,11 @@
-"""The bundle: the folder ``NAME.edgead`` that travels from export to the line. Described in docs/bundle.md.
+"""The bundle: the folder ``NAME.edgead`` that export writes and the runtime reads. See docs/bundle.md.
 
-manifest.json   what is in here, how it was made, and the SHA-256 of the other files
+manifest.json   configuration, origin, threshold, and the SHA-256 of the other files
 model.onnx      frames -> scores, maps
 golden.npz      a few frames and their reference outputs, which are re-run on the target machine
 
-A bundle is all of its bytes: a file counts only with the hash that the manifest has of it, a graph holds all of its
-weights, and what is beside the files of the manifest is never read.
+Every file is checked against its hash in the manifest, a graph contains all of its weights, and files that the manifest
+does not list are never read.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,9 @@ from edgead.schema import SchemaError
 FORMAT = 1
 MANIFEST, MODEL, GOLDEN = "manifest.json", "model.onnx", "golden.npz"
 MOST_GOLDEN = 64
-"""Golden frames; export writes four."""
+"""Most golden frames; export writes four."""
 LARGEST_FILE = 2 << 30
-"""Bytes of a file; more no graph of ONNX can have."""
+"""Bytes of a file; an ONNX graph cannot be larger."""
 EXPORT_AGAIN = "Copy the bundle again, or export it again."
 
 
@@ -46,19 +46,18 @@ Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 class Golden:
     """Frames ``[K, H, W, C] uint8`` and the trained network's scores ``[K]`` and maps ``[K, H, W]`` on them.
 
-    Of a lower precision, `forms` holds the outputs of each graph that the gate judged: an engine must agree with
-    one of them.
+    For a lower precision, `variants` holds the outputs of each graph in the gate. An engine must agree with one.
     """
 
     frames: NDArray[np.uint8]
     scores: NDArray[np.float32]
     maps: NDArray[np.float32]
-    forms: tuple[Outputs, ...] = ()
+    variants: tuple[Outputs, ...] = ()
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that was read and whose files were checked."""
+    """A bundle after its files were read and checked."""
 
     path: Path
     manifest: Manifest
@@ -69,18 +68,18 @@ class Bundle:
         return self.path / MODEL
 
     def content(self, name: str) -> bytes:
-        """Read a file of the manifest; what is returned is what was checked.
+        """Read a file of the manifest and check it; the returned bytes are the checked ones.
 
         Raises:
-            BundleError: it is missing, or not what the manifest says.
+            BundleError: the file is missing, or its hash differs.
         """
         return _read_checked(self.path, name, self.manifest.files[name])
 
     def golden(self) -> Golden:
-        """Return the golden frames. They are read once: what runs does not depend on the folder any more.
+        """Return the golden frames. They are read once, so a running engine does not depend on the folder.
 
         Raises:
-            BundleError: the file does not hold them.
+            BundleError: the file is damaged.
         """
         return self._golden
 
@@ -97,16 +96,16 @@ class Bundle:
 
 
 def write_bundle(folder: Path, manifest: Manifest, golden: Golden) -> Manifest:
-    """Complete a folder that holds the graph already: golden frames, hashes, and the manifest last.
+    """Add golden frames, hashes and, last, the manifest to a folder with the graphs.
 
     Returns:
         The manifest with the hashes of the files.
     """
-    arrays: dict[str, Any] = {"frames": golden.frames, "scores": golden.scores, "maps": golden.maps}
-    if golden.forms:
-        arrays["form_scores"], arrays["form_maps"] = (np.stack(values) for values in zip(*golden.forms))
+    arrays: dict[str, NDArray[np.generic]] = {"frames": golden.frames, "scores": golden.scores, "maps": golden.maps}
+    if golden.variants:
+        arrays["form_scores"], arrays["form_maps"] = (np.stack(values) for values in zip(*golden.variants))
     with atomic_file(folder / GOLDEN) as stream:
-        np.savez_compressed(stream, **arrays)
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     manifest = dataclasses.replace(manifest, files=files)
     manifest = dataclasses.replace(manifest, digest=manifest_digest(manifest.to_dict()))
@@ -114,14 +113,14 @@ def write_bundle(folder: Path, manifest: Manifest, golden: Golden) -> Manifest:
     return manifest
 
 
-def manifest_digest(values: dict[str, Any]) -> str:
-    """SHA-256 over a manifest's fields but `digest`, as JSON with sorted keys and without spaces."""
+def manifest_digest(values: Mapping[str, object]) -> str:
+    """SHA-256 over a manifest's fields except `digest`, as JSON with sorted keys and without spaces."""
     rest = {name: value for name, value in values.items() if name != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def is_bundle(path: Path) -> bool:
-    """Tell whether a folder is a bundle and nothing else, so that it may be replaced by another."""
+    """Tell whether a folder is a bundle without other files, so that it may be replaced."""
     try:
         manifest = read_manifest(path)
     except BundleError:
@@ -130,12 +129,12 @@ def is_bundle(path: Path) -> bool:
 
 
 def read_bundle(path: str | Path) -> Bundle:
-    """Read a bundle and check every file in it: its hash, and that it holds what it must and no more.
+    """Read a bundle and check every file in it: hash, graph and golden arrays.
 
-    Files that the manifest does not list are left alone; nothing reads them.
+    Files that the manifest does not list are never read.
 
     Raises:
-        BundleError: not a bundle, of a newer format, a field or file missing, or a file that was changed.
+        BundleError: not a bundle, a newer format, a missing field or file, or a changed file.
     """
     path = Path(path)
     manifest = read_manifest(path)
@@ -156,17 +155,17 @@ def read_bundle(path: str | Path) -> Bundle:
 
 
 def _read_checked(path: Path, name: str, expected: str) -> bytes:
-    """Read a file of a bundle once: the bytes that are checked are those that are used."""
+    """Read a file of a bundle once, so that the checked bytes are the used ones."""
     file = path / name
     if Path(name).name != name or not file.is_file():
         raise BundleError(f"{path} is incomplete: {ascii(name)[1:-1]} is missing. {EXPORT_AGAIN}")
     if file.resolve().parent != path.resolve():
-        raise BundleError(f"{file} is a link out of the bundle. {EXPORT_AGAIN}")
+        raise BundleError(f"{file} is a link to a file outside the bundle. {EXPORT_AGAIN}")
     if file.stat().st_size > LARGEST_FILE:
-        raise BundleError(f"{file} is larger than {LARGEST_FILE >> 30} GB, which no file of a bundle is.")
+        raise BundleError(f"{file} is larger than {LARGEST_FILE >> 30} GB, the limit for a file of a bundle.")
     data = file.read_bytes()
     if hashlib.sha256(data).hexdigest() != expected:
-        raise BundleError(f"{file} is damaged: its SHA-256 is not the one in the manifest.\n{EXPORT_AGAIN}")
+        raise BundleError(f"{file} is damaged: its SHA-256 differs from the manifest.\n{EXPORT_AGAIN}")
     return data
 
 
@@ -174,7 +173,7 @@ def _check_golden(headers: Headers, manifest: Manifest) -> None:
     """Refuse arrays that are not golden frames of this model, before any is read.
 
     Raises:
-        ValueError: with the array that is missing or wrong.
+        ValueError: an array is missing or wrong.
     """
     shapes = {name: shape for name, (shape, _) in headers.items()}
     k = (shapes.get("frames") or (0,))[0]
@@ -190,19 +189,19 @@ def _check_golden(headers: Headers, manifest: Manifest) -> None:
             found = "is missing" if name not in headers else f"is {headers[name][1]} {list(headers[name][0])}"
             raise ValueError(f"'{name}' {found}; it must be {np.dtype(kind)} {list(shape)}")
     if unknown := headers.keys() - wanted:
-        raise ValueError(f"it holds '{min(unknown)}', which golden frames do not have")
+        raise ValueError(f"it holds an unknown array '{min(unknown)}'")
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a bundle's manifest alone; the other files are not looked at.
+    """Read a bundle's manifest without checking the other files.
 
     Raises:
-        BundleError: not a bundle, of a newer format, or a manifest that was changed.
+        BundleError: not a bundle, a newer format, or a changed manifest.
     """
     if not path.is_dir():
         raise BundleError(f"{path} is not a bundle: " + ("it is a file." if path.exists() else "it does not exist."))
     try:
-        values = schema.load(path / MANIFEST)
+        values = schema.load_json(path / MANIFEST)
         version = values.get("format") if isinstance(values, dict) else None
         if not isinstance(version, int) or isinstance(version, bool):
             raise SchemaError("it has no format version")
@@ -220,5 +219,5 @@ def read_manifest(path: Path) -> Manifest:
     except SchemaError as error:
         raise BundleError(f"{path / MANIFEST} is damaged: {error}.\n{EXPORT_AGAIN}") from error
     if manifest.digest != manifest_digest(values):
-        raise BundleError(f"{path / MANIFEST} is damaged: it was changed since it was written.\n{EXPORT_AGAIN}")
+        raise BundleError(f"{path / MANIFEST} is damaged: it was changed after it was written.\n{EXPORT_AGAIN}")
     return manifest

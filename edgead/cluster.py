@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -37,12 +38,12 @@ def connected(address: str = LOCAL) -> Iterator[Any]:
     ray = require("ray", "ray")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     stops = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    init = functools.partial(ray.init, log_to_driver=False, logging_level="ERROR", configure_logging=True)
     try:
         if address == LOCAL:
-            ray.init(address=LOCAL, num_cpus=usable_cores(), include_dashboard=False, **quiet)
+            init(address=LOCAL, num_cpus=usable_cores(), include_dashboard=False)
         else:
-            ray.init(address=address, **quiet)
+            init(address=address)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise DeviceError(f"No Ray cluster answers at {address}: {str(error).splitlines()[0]}") from error
     if threading.current_thread() is threading.main_thread():

@@ -1,6 +1,6 @@
-"""`edgead demo`: the whole path on sample parts made in code, brushed-metal washers with several kinds of defect.
+"""`edgead demo`: from training to benchmark on drawn sample parts, brushed-metal washers with four kinds of defect.
 
-They are for trying things out: easier than real parts, and every figure measured on them should be read as such.
+The parts are easier than real ones, and so are the figures measured on them.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from edgead.runtime.ledger import Ledger
 
 Rng = np.random.Generator
-SIDE = 256
+SIDE_PIXELS = 256
 """Side of a picture, pixels."""
 
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """What the demo made and measured.
+    """Results of the demo.
 
     Attributes:
-        parts, run, bundle, overlays: the data set, the run, the bundle and the picture of inspected parts.
-        report: of the benchmark; it has one row.
-        ledger: counts of the streamed test images.
-        minutes: how long it took.
+        parts, run, bundle, overlays: paths of the data set, the run, the bundle and the picture with overlays.
+        report: the benchmark's, with one row.
+        ledger: counts of verdicts on the streamed test images.
+        minutes: duration of the demo.
     """
 
     parts: Path
@@ -50,7 +50,7 @@ class DemoOutcome:
 
     @property
     def summary(self) -> str:
-        """The outcome in words."""
+        """Table, counts of verdicts and paths, for people."""
         from edgead.benchmark import to_table
 
         counts, own = self.ledger, self.report.rows[0].decisions
@@ -82,7 +82,7 @@ def run_demo(out: Path | None, seed: int, console: Console) -> DemoOutcome:
     """Make sample parts, train `nano`, export, inspect the test images as a stream, and benchmark.
 
     Args:
-        out: folder for everything; a new one below ``runs/demo`` where None.
+        out: folder for all results; by default a new folder in ``runs/demo``.
         seed: of the training.
         console: shows progress.
 
@@ -126,7 +126,7 @@ def make_parts(
         train: good images to train on.
         good: good test images.
         bad: test images of each kind of defect.
-        seed: of everything that varies.
+        seed: random seed.
         console: shows progress.
 
     Returns:
@@ -149,23 +149,28 @@ def make_parts(
 
 
 def draw_part(rng: Rng) -> tuple[Frame, Mask]:
-    """Draw a good washer on a dark bench: jittered in place, angle, size and light, with a grain along the turning.
+    """Draw a good washer on a dark bench. Place, angle, size and light vary; the grain follows the lathe.
 
     Returns:
-        The picture ``[SIDE, SIDE, 3] uint8 BGR`` without sensor noise, and the metal's mask ``[SIDE, SIDE] bool``.
+        The picture ``[H, W, 3] uint8 BGR`` without sensor noise, and the metal's mask ``[H, W] bool``. Both sides are
+        `SIDE_PIXELS`.
     """
-    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float64)
-    x, y = columns - SIDE / 2 - rng.uniform(-5, 5), rows - SIDE / 2 - rng.uniform(-5, 5)
+    rows, columns = np.mgrid[:SIDE_PIXELS, :SIDE_PIXELS].astype(np.float64)
+    x, y = columns - SIDE_PIXELS / 2 - rng.uniform(-5, 5), rows - SIDE_PIXELS / 2 - rng.uniform(-5, 5)
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
     outer, inner = 96 * rng.uniform(0.98, 1.02), 34 * rng.uniform(0.98, 1.02)
     edge = np.clip(outer - radius, 0, 1) * np.clip(radius - inner, 0, 1)
     turning = _smooth(rng.normal(0, 1, 512), 1.2)[np.clip(radius * 3, 0, 511).astype(int)]
-    streaks = cv2().GaussianBlur(rng.normal(0, 1, (SIDE, SIDE)), (0, 0), 1.5)
+    streaks = cv2().GaussianBlur(rng.normal(0, 1, (SIDE_PIXELS, SIDE_PIXELS)), (0, 0), 1.5)
     light = rng.uniform(-0.2, 0.2) + 0.6
     anisotropy = 0.16 * np.cos(2 * (angle - light)) + 0.05 * np.cos(angle - light)
     chamfer = 0.22 * np.exp(-(((radius - outer + 5) / 3) ** 2)) - 0.18 * np.exp(-(((radius - inner - 4) / 3) ** 2))
     metal = (0.56 + anisotropy + chamfer + 0.03 * turning + 0.05 * streaks) * rng.uniform(0.93, 1.07)
-    bench = 0.13 + 0.03 * (x + y) / SIDE + 0.03 * cv2().GaussianBlur(rng.normal(0, 1, (SIDE, SIDE)), (0, 0), 3)
+    bench = (
+        0.13
+        + 0.03 * (x + y) / SIDE_PIXELS
+        + 0.03 * cv2().GaussianBlur(rng.normal(0, 1, (SIDE_PIXELS, SIDE_PIXELS)), (0, 0), 3)
+    )
     shadow = 1 - 0.5 * np.exp(-np.clip(np.hypot(x - 5, y - 7) - outer, 0, None) / 7)
     tint_metal, tint_bench = np.array([1.02, 1.0, 0.96]), np.array([1.1, 1.0, 0.85])
     picture = (bench * shadow)[..., None] * tint_bench * (1 - edge[..., None])
@@ -186,7 +191,7 @@ def _scratch(rng: Rng, picture: Frame, part: Mask) -> tuple[Frame, Mask]:
 
 def _dent(rng: Rng, picture: Frame, part: Mask) -> tuple[Frame, Mask]:
     row, column = _inside(rng, part)
-    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float64)
+    rows, columns = np.mgrid[:SIDE_PIXELS, :SIDE_PIXELS].astype(np.float64)
     size, turn = rng.uniform(6, 11), rng.uniform(0, 2 * np.pi)
     x, y = (columns - column) / size, (rows - row) / size
     bowl = np.exp(-(x**2 + y**2) * 1.5) * part
@@ -197,7 +202,7 @@ def _dent(rng: Rng, picture: Frame, part: Mask) -> tuple[Frame, Mask]:
 
 def _stain(rng: Rng, picture: Frame, part: Mask) -> tuple[Frame, Mask]:
     row, column = _inside(rng, part)
-    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float64)
+    rows, columns = np.mgrid[:SIDE_PIXELS, :SIDE_PIXELS].astype(np.float64)
     wobble = cv2().GaussianBlur(rng.normal(0, 1, part.shape), (0, 0), 5) * 25
     distance = np.hypot(columns - column, rows - row) + wobble
     alpha = np.clip((rng.uniform(9, 16) - distance) / 3, 0, 1) * part
@@ -225,7 +230,7 @@ DEFECTS: dict[str, Callable[[Rng, Frame, Mask], tuple[Frame, Mask]]] = {
     "scratch": _scratch,
     "stain": _stain,
 }
-"""Kind of defect ↦ function that adds one to a picture and gives its mask."""
+"""Kind of defect ↦ function that draws one and returns the picture and the defect's mask."""
 
 
 def _inside(rng: Rng, part: Mask) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""`edgead doctor`: what this machine can run, and what is missing."""
+"""`edgead doctor`: report what this machine can run and what is missing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from edgead.errors import DeviceError, MissingDependencyError, first_line, is_in
 from edgead.machine import describe_accelerator, distributions, find_gpu, module_versions, processor_flags
 from edgead.runtime.engines.opening import all_specs
 
-PACKAGES = {
+PURPOSES = {
     "cv2": ("reading images and cameras", "cpu"),
     "simplejpeg": ("reading JPEG files and MJPEG cameras", "jpeg"),
     **{each.module: (each.purpose, each.extra) for each in all_specs().values() if each.module and not each.on_gpu},
-    "av": ("RTSP cameras and videos, with damaged frames seen", "rtsp"),
+    "av": ("RTSP cameras and videos, detects damaged frames", "rtsp"),
     "harvesters": ("GenICam cameras", "genicam"),
     "paho.mqtt": ("the MQTT sink", "mqtt"),
     "torch": ("training and export", "train"),
@@ -28,7 +28,7 @@ PACKAGES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the diagnosis. `good` is None for what is merely a fact."""
+    """One line of the diagnosis. `good` is None for a fact that is neither good nor bad."""
 
     name: str
     good: bool | None
@@ -36,9 +36,9 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Look at this machine. Nothing is imported that is slow to import."""
+    """Examine this machine, without slow imports."""
     findings = [Finding("python", None, f"{platform.python_version()} on {platform.platform()}")]
-    for module, (purpose, extra) in PACKAGES.items():
+    for module, (purpose, extra) in PURPOSES.items():
         if is_installed(module):
             findings.append(Finding(module, True, f"{_version(module)}, {purpose}"))
         else:
@@ -46,16 +46,18 @@ def diagnose() -> list[Finding]:
     if is_installed("cv2"):
         findings.append(_camera_support())
     if is_installed("onnxruntime") and {"onnxruntime", "onnxruntime-gpu"} <= set(distributions("onnxruntime")):
-        findings.append(Finding("onnxruntime", False, "onnxruntime and onnxruntime-gpu overwrite each other: keep one"))
+        findings.append(
+            Finding("onnxruntime", False, "onnxruntime and onnxruntime-gpu overwrite each other: uninstall one")
+        )
     findings += _int8()
     gpu = describe_accelerator()
-    findings.append(Finding("gpu", None, gpu or "no NVIDIA GPU seen (nvidia-smi gives none)"))
+    findings.append(Finding("gpu", None, gpu or "no NVIDIA GPU found (nvidia-smi lists none)"))
     findings.append(_tensorrt())
     return findings
 
 
 def _tensorrt() -> Finding:
-    """TensorRT is only for machines with a GPU, so that it is no fault where there is none."""
+    """TensorRT needs a GPU; without one, its absence is not a fault."""
     try:
         gpu = find_gpu()
     except DeviceError as error:
@@ -63,11 +65,11 @@ def _tensorrt() -> Finding:
     where = f"{gpu.name}, compute capability {gpu.capability}, driver {gpu.driver}"
     if not is_installed("tensorrt"):
         return Finding("tensorrt", False, f"missing on {where}: see docs/tensorrt.md")
-    return Finding("tensorrt", True, f"{_version('tensorrt')} on {where}; prove it with: edgead doctor --build BUNDLE")
+    return Finding("tensorrt", True, f"{_version('tensorrt')} on {where}; check it with: edgead doctor --build BUNDLE")
 
 
 def _int8() -> list[Finding]:
-    """Without VNNI an x86 processor adds products of 8-bit numbers in 16 bits, where they may overflow."""
+    """Warn of an x86 processor without VNNI: it adds products of 8-bit numbers in 16 bits, which may overflow."""
     flags = processor_flags()
     if "sse2" not in flags or {"avx512_vnni", "avx_vnni"} & flags:
         return []

@@ -1,7 +1,7 @@
-"""What `manifest.json` of a bundle holds, field by field. The fields are described in docs/bundle.md.
+"""The schema of a bundle's `manifest.json`. docs/bundle.md describes the fields; `edgead.schema` reads and writes them.
 
-The classes are the schema, see `edgead.schema`. A field that a later version adds has a default, so that older bundles
-are still read, and is left out where it has nothing to say, so that the same bundle is still written the same.
+A field that a later version adds has a default, so that older bundles can be read. It is not written if it is empty, so
+that an unchanged bundle is written byte for byte as before.
 """
 
 from __future__ import annotations
@@ -17,29 +17,28 @@ from edgead import schema
 from edgead.binomial import CONFIDENCE
 from edgead.decision import CONDITION, Threshold
 from edgead.images import PixelFormat
-from edgead.schema import OneOf, SchemaError, Within, left_out, section, stored_as
+from edgead.schema import OneOf, SchemaError, Share, Within, left_out, section, stored_as
 
 SHOWN_LAYERS = 5
-"""Of a layer table, where it is told in one line."""
+"""Layers in the one-line summary of a sensitivity table."""
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 Number = Annotated[float, Within(-LARGEST_FLOAT, LARGEST_FLOAT)]
 Error = Annotated[float, Within(0, LARGEST_FLOAT)]
-Share = Annotated[float, Within(0, 1)]
 Count = Annotated[int, Within(0)]
 Side = Annotated[int, Within(1, 1 << 14)]
 
 
 @dataclass(frozen=True)
 class InputRecord:
-    """What the graph takes.
+    """The graph's input.
 
     Attributes:
         height, width: in pixels.
         bit_depth: significant bits of 16-bit images.
-        batch: 1 where the graph takes no more than one frame at a time; None where it takes any number.
+        batch: 1 for a graph that accepts one frame at a time; None for any number.
         channels: 4 with depth, else None.
-        depth_range: where frames have depth, the distances of codes 1 and 255, see `edgead.depth`.
+        depth_range: of frames with depth, the distances of codes 1 and 255, see `edgead.depth`.
     """
 
     height: Side
@@ -74,12 +73,12 @@ class InputRecord:
 
 @dataclass(frozen=True)
 class StoredThreshold:
-    """The threshold, and what it was computed from; see `edgead.decision.Threshold`.
+    """The threshold and the data it was fitted to, see `edgead.decision.Threshold`.
 
     Attributes:
         value, normals, false_reject_bound, requested_bound: of the threshold.
-        false_reject_limit, confidence, condition: what it promises, for readers without edgead, where it was kept.
-        scores, map_maxima: sorted scores and highest map values of the held-out good images, or empty.
+        false_reject_limit, confidence, condition: its promise, for readers without edgead.
+        scores, map_maxima: sorted scores and map maxima of the held-out good images, or empty.
     """
 
     value: Number
@@ -94,7 +93,7 @@ class StoredThreshold:
 
     @classmethod
     def of(cls, rule: Threshold, scores: Sequence[float] = (), map_maxima: Sequence[float] = ()) -> StoredThreshold:
-        """Return the record of a threshold and of what it was computed from."""
+        """Return the record of a threshold and of the data it was fitted to."""
         return cls(
             **dataclasses.asdict(rule),
             false_reject_limit=rule.false_reject_limit,
@@ -110,15 +109,15 @@ class StoredThreshold:
         return Threshold(self.value, self.normals, self.false_reject_bound, self.requested_bound)
 
     def describe(self, unseen: bool = True) -> str:
-        """Describe in one line what the threshold promises."""
+        """Describe the threshold's promise in one line."""
         return self.rule.describe(unseen)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParityRecord:
-    """Graph against trained network: the largest errors seen, and what an engine may differ from the golden outputs.
+    """Largest differences between graph and reference, and an engine's tolerance on the golden frames.
 
-    Absolute, in units of the score. `map_tolerance` is None in bundles whose maps are held to `tolerance`.
+    Values are absolute, in units of the score. If `map_tolerance` is None, `tolerance` applies to maps too.
     """
 
     frames: Count = 0
@@ -130,9 +129,9 @@ class ParityRecord:
 
 @dataclass(frozen=True)
 class DataRecord:
-    """SHA-256 over the training images and over those held out; empty where they are not known.
+    """SHA-256 over the training images and over the held-out images; empty if unknown.
 
-    `held_out_part` says of an imported model where the images for the threshold come from: ``validation``, ``test``,
+    `held_out_part` is the origin of an imported model's threshold images: ``validation``, ``test``,
     ``train`` or ``folder``.
     """
 
@@ -142,13 +141,13 @@ class DataRecord:
 
     @property
     def unseen(self) -> bool:
-        """The images for the threshold are, as far as is known, none that the model was trained on."""
+        """Whether the threshold images are, as far as known, not training images."""
         return self.held_out_part != "train"
 
 
 @dataclass(frozen=True)
 class ImageSizes:
-    """Lowest and highest height and width in pixels, and width / height, of the images that were learned from."""
+    """Smallest and largest height and width in pixels, and width / height, of the training images."""
 
     heights: tuple[Error, Error]
     widths: tuple[Error, Error]
@@ -156,13 +155,13 @@ class ImageSizes:
 
 
 def sizes_of(ranges: dict[str, list[float]]) -> ImageSizes | None:
-    """Return what `edgead.datasets.Frames.size_ranges` found; None where it found nothing."""
+    """Return the record of `edgead.datasets.Frames.size_ranges`; None if it is empty."""
     return schema.read(ImageSizes, ranges) if ranges else None
 
 
 @dataclass(frozen=True)
 class ReconstructionRecord:
-    """The tensor inside the graphs that shows the reconstructed good image, and its values of black and white.
+    """The tensor inside the graphs with the reconstructed good image, and its values of black and white.
 
     ``[N, C, H, W]`` with three or more channels, BGR first.
     """
@@ -172,10 +171,10 @@ class ReconstructionRecord:
     white: Number
 
     def check(self) -> None:
-        """Refuse a scale without a length.
+        """Refuse equal values of black and white.
 
         Raises:
-            SchemaError: black is white.
+            SchemaError: they are equal.
         """
         if self.black == self.white:
             raise SchemaError(f"reconstruction.white is {self.white:g}; it must differ from reconstruction.black")
@@ -183,7 +182,7 @@ class ReconstructionRecord:
 
 @dataclass(frozen=True)
 class LearnedSource:
-    """Another product, with defects that were learned from."""
+    """A donor: another product with real defects that were used in training."""
 
     name: str
     fingerprint: str
@@ -191,18 +190,18 @@ class LearnedSource:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How the network was trained; nothing of it is known of an imported model.
+    """How the network was trained; empty for an imported model.
 
     Attributes:
-        sources, protocol: other products whose defects were learned from, and what that means for the figures.
-        changes: settings that were changed when a stopped run went on.
-        departures: what of the published training was done otherwise.
-        devices: what it was trained on.
-        copies, near_copies: good images that show what another one shows, and held-out images that look almost like
-            one that was trained on.
-        epoch_images: good images that an epoch counts.
-        textures: what filled synthetic anomalies: ``pictures``, ``procedural`` or ``none``.
-        weights: file of the backbone's weights; ``download`` for its publisher's; None without a backbone.
+        sources, protocol: donors, and how to read the figures because of them.
+        changes: settings that changed when the run was resumed.
+        departures: differences from the published training.
+        devices: that the run was trained on.
+        copies, near_copies: good images that are copies of another one, and held-out images that look almost like a
+            training image.
+        epoch_images: good images in an epoch.
+        textures: of synthetic anomalies: ``pictures``, ``procedural`` or ``none``.
+        weights: file of the backbone's weights; ``download`` if downloaded; None without a backbone.
         seed, steps, images, precision, created, versions: of the training.
     """
 
@@ -226,7 +225,7 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class ResizeRecord:
-    """How far scores of good images move because `fit_frame` resizes them, not the published code."""
+    """Change of good images' scores because `fit_frame` resizes them instead of the published code."""
 
     published: str
     images: Count
@@ -239,7 +238,7 @@ class ResizeRecord:
 
 @dataclass(frozen=True)
 class HeadRecord:
-    """One output of an anomalib export, see `edgead.export.imports.anomalib.Head`."""
+    """One output of an anomalib export, see `edgead.export.imports.anomalib.AnomalibHead`."""
 
     raw: str
     threshold: float | None = None
@@ -248,7 +247,7 @@ class HeadRecord:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an imported model comes from: what it is, its files with their SHA-256, and how it was read."""
+    """Origin of an imported model: its kind, its files with their SHA-256, and how it was read."""
 
     what: str
     files: dict[str, str]
@@ -269,7 +268,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class CalibrationRecord:
-    """What a lowered precision was scaled on: `source` is ``training``, ``folder`` or ``threshold``."""
+    """Calibration of a lower precision. `source` of the images: ``training``, ``folder`` or ``threshold``."""
 
     method: str
     images: Count
@@ -283,7 +282,7 @@ class CalibrationRecord:
 
 @dataclass(frozen=True)
 class BudgetRecord:
-    """What the gate allowed, see `edgead.export.options.Budget`."""
+    """Limits of the gate, see `edgead.export.options.Budget`."""
 
     auroc_drop: float
     flips: float
@@ -291,15 +290,15 @@ class BudgetRecord:
 
 @dataclass(frozen=True)
 class VariantRecord:
-    """What the gate measured of one variant of the graph, see docs/precision.md. None: not finite.
+    """Measurements of one variant of the graph in the gate, see docs/precision.md. None: not finite.
 
     Attributes:
         score_error, map_error: largest absolute difference from float32.
-        map_rms_error: root mean square of the map's.
-        frames, settled: frames that were judged, and those with a settled verdict.
-        flips: share of the frames whose settled verdict changed; by kind in `flips_of_normals` and
+        map_rms_error: root mean square of the map's differences.
+        frames, settled: number of frames, and of frames with a settled verdict.
+        flips: share of frames with a settled verdict that changed; counts by kind in `flips_of_normals` and
             `flips_of_synthetic_anomalies`.
-        borderline_flips: changed verdicts that were not settled.
+        borderline_flips: number of changed borderline verdicts.
         synthetic_auroc_drop, image_auroc_drop, aupro_drop: losses against float32; the last two on labelled images.
         image_auroc, aupro: on labelled images.
     """
@@ -322,7 +321,7 @@ class VariantRecord:
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """How much scores and maps change when one layer alone is lowered. None stands for what is not finite."""
+    """Errors of scores and maps with only this layer lowered. None: not finite."""
 
     layer: str
     score_error: float | None
@@ -340,9 +339,9 @@ class AttemptRecord:
 
 @dataclass(frozen=True)
 class GateRecord:
-    """What the gate found of a lowered precision, and how fast it was.
+    """Result of the gate for a lower precision, and its speed.
 
-    All but the last two is None where ``auto`` took float32, which no gate judges.
+    If ``auto`` selected float32, which needs no gate, all fields but the last two are None.
     """
 
     budget: BudgetRecord | None = left_out()
@@ -358,7 +357,7 @@ class GateRecord:
     failed_here: dict[str, dict[str, str]] | None = left_out()
 
     def describe(self) -> str:
-        """Describe in one line what was found, of the worst variant; empty where nothing was judged."""
+        """Describe the result of the worst variant in one line; empty if no gate ran."""
         if not self.variants:
             return ""
         variants = self.variants.values()
@@ -376,7 +375,7 @@ class GateRecord:
 
 
 def describe_sensitivity(table: Sequence[LayerRecord]) -> str:
-    """Name in one line the layers that lost most when they alone were lowered, with the errors of score and map."""
+    """List the most sensitive layers in one line, with the errors of score and map."""
 
     def figure(error: float | None) -> str:
         return "not finite" if error is None or not np.isfinite(error) else f"{error:.2g}"
@@ -388,27 +387,27 @@ def describe_sensitivity(table: Sequence[LayerRecord]) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` holds.
+    """The content of `manifest.json`.
 
     Attributes:
-        format: version of this format; a reader refuses a newer one.
+        format: version of this format; a reader refuses newer versions.
         name: of the bundle.
-        method, preset, config: how the model was configured.
+        method, preset, config: configuration of the model.
         category: name of the product.
-        input: what the graph takes.
+        input: of the graph.
         precision: of the graph.
-        threshold: and what it was computed from.
-        mask_threshold: map values above it belong to the mask.
-        parity: graph against the trained network, and the tolerance of engines.
+        threshold: of the score, with the data it was fitted to.
+        mask_threshold: higher map values belong to the mask.
+        parity: differences between graph and reference, and the tolerance of engines.
         data: fingerprints of the images.
         training: how it was trained.
         created: UTC, ISO 8601.
         edgead: version that wrote the bundle.
         origin: of an imported model; None where edgead trained it, and in bundles of edgead 0.1.
-        calibration: of a lowered precision.
-        gate: of a lowered precision: what was measured, what was allowed, what stays in float32; docs/precision.md.
-        images: sizes of the training images (of an imported model, of the images for the threshold), where known.
-        reconstruction: the good image that the network sees, to look at; None where there is none.
+        calibration: of a lower precision.
+        gate: of a lower precision: measurements, limits, layers in float32; see docs/precision.md.
+        images: sizes of the training images (of an imported model, of the threshold images), if known.
+        reconstruction: tensor with the reconstructed good image, if the graph has one.
         files: file name ↦ SHA-256, for every file but the manifest.
         digest: SHA-256 of the manifest itself, see `edgead.bundle.manifest_digest`.
     """
@@ -417,7 +416,7 @@ class Manifest:
     name: str
     method: str
     preset: str
-    config: dict[str, Any]
+    config: dict[str, Any]  # JSON; each method has its own schema
     category: str
     input: InputRecord
     precision: Annotated[str, OneOf(("fp32", "fp16", "int8", "int8-fp16"))]
@@ -453,7 +452,7 @@ class Manifest:
 
     @property
     def aspects(self) -> tuple[float, float] | None:
-        """Lowest and highest width / height of the training images; None where it is not known."""
+        """Lowest and highest width / height of the training images; None if unknown."""
         return None if self.images is None else self.images.aspects
 
     @property
@@ -468,10 +467,10 @@ class Manifest:
 
     @property
     def failed_engines(self) -> dict[str, str]:
-        """Engines of the machine that made the bundle that do not run this precision there, and why."""
+        """Engines on the exporting machine that cannot run this precision, with the reason."""
         failed = self.gate.failed_here if self.gate else None
         return dict((failed or {}).get(self.precision, {}))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what `manifest.json` holds."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON values of `manifest.json`."""
         return dict(schema.write(self))

@@ -1,9 +1,9 @@
-"""JSON to frozen dataclasses and back: the one way in which files of ours are read. Why not a library: docs/adr/0028.
+"""Read JSON into frozen dataclasses and write it back, for every file of edgead. Why no library: docs/adr/0028.
 
-A dataclass is the schema. Its field types say what is allowed: ``int``, ``float`` (finite), ``str``, ``bool``,
+A dataclass is the schema. Its field types state the allowed values: ``int``, ``float`` (finite), ``str``, ``bool``,
 ``X | None``, ``tuple[X, ...]``, ``tuple[X, Y]``, ``list[X]``, ``dict[str, X]``, another dataclass, ``Any`` (any JSON),
-``Annotated[X, Within(low, high)]`` and ``Annotated[str, OneOf(values)]``. A field with a default may be missing. A
-field that the dataclass does not have is ignored: a newer version of the same format may have written it.
+``Annotated[X, Within(low, high)]`` and ``Annotated[str, OneOf(values)]``. A field with a default may be missing.
+Unknown fields are ignored: a newer version of the same format may have written them.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from typing import Any, TypeVar, Union
 from edgead.errors import ConfigError
 
 T = TypeVar("T")
-LARGEST = 1 << 64
-"""Whole numbers lie below it."""
-LARGEST_FILE = 64 << 20
+LARGEST_NUMBER = 1 << 64
+"""Whole numbers must be smaller."""
+LARGEST_JSON = 64 << 20
 """Bytes of a JSON file."""
-SHOWN = 40
-"""Characters of a wrong value that an error shows."""
+SHOWN_CHARACTERS = 40
+"""Characters of a wrong value in an error."""
 
 
 class SchemaError(ValueError):
-    """A value is not what the schema allows: where it is, what was found, what is allowed."""
+    """A value violates the schema: its place, the value, and what is allowed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Within:
-    """The allowed range of a number. Both limits are included, the lower one not where `above` is set."""
+    """The allowed range of a number. Both limits are included; with `above`, the lower one is not."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -46,13 +46,13 @@ class Within:
 
     def __str__(self) -> str:
         if self.above:
-            return f"above {self.low:g}" + (f" and at most {self.high:g}" if self.high < LARGEST else "")
+            return f"above {self.low:g}" + (f" and at most {self.high:g}" if self.high < LARGEST_NUMBER else "")
         return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
 
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-    """What texts are allowed."""
+    """The allowed texts."""
 
     values: tuple[str, ...]
 
@@ -64,18 +64,21 @@ class OneOf:
         return f"one of {', '.join(self.values)}"
 
 
+Share = typing.Annotated[float, Within(0, 1)]
+
+
 def stored_as(key: str, default: Any = dataclasses.MISSING) -> Any:
-    """Return a field that has another name in JSON."""
+    """Return a field with the name `key` in JSON."""
     return dataclasses.field(default=default, metadata={"key": key})
 
 
 def left_out(key: str = "") -> Any:
-    """Return a field that is None by default, and then not written; `key` is its name in JSON, if another."""
+    """Return a field that is None by default and not written if None. `key` is its name in JSON, if different."""
     return dataclasses.field(default=None, metadata={"absent": None, "key": key})
 
 
 def section() -> Any:
-    """Return a field for a dataclass that is None by default, which is written as ``{}``."""
+    """Return a field for a dataclass that is None by default; None is written as ``{}``."""
     return dataclasses.field(default=None, metadata={"absent": {}})
 
 
@@ -83,17 +86,17 @@ def _key(field: dataclasses.Field[Any]) -> str:
     return field.metadata.get("key") or field.name
 
 
-def load(path: Path) -> Any:
+def load_json(path: Path) -> Any:
     """Parse a JSON file.
 
     Raises:
         OSError: it cannot be read.
-        SchemaError: it is not JSON, or larger than `LARGEST_FILE`.
+        SchemaError: it is not JSON, or larger than `LARGEST_JSON`.
     """
     with path.open("rb") as stream:
-        text = stream.read(LARGEST_FILE + 1)
-    if len(text) > LARGEST_FILE:
-        raise SchemaError(f"it is larger than {LARGEST_FILE >> 20} MB")
+        text = stream.read(LARGEST_JSON + 1)
+    if len(text) > LARGEST_JSON:
+        raise SchemaError(f"it is larger than {LARGEST_JSON >> 20} MB")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also not UTF-8
@@ -101,7 +104,7 @@ def load(path: Path) -> Any:
 
 
 def read(kind: type[T], value: Any) -> T:
-    """Make a dataclass of parsed JSON.
+    """Convert parsed JSON to a dataclass.
 
     Raises:
         SchemaError: with the first wrong field.
@@ -110,11 +113,11 @@ def read(kind: type[T], value: Any) -> T:
 
 
 def check(options: Any, place: str = "") -> None:
-    """Check the fields of a dataclass that have a range or a choice (`Within`, `OneOf`): the one range check.
+    """Check the fields of a dataclass with a range or a choice (`Within`, `OneOf`).
 
     Args:
         options: the dataclass.
-        place: what errors put before the field's name.
+        place: prefix of the field's name in errors.
 
     Raises:
         ConfigError: with the first wrong field.
@@ -128,7 +131,7 @@ def check(options: Any, place: str = "") -> None:
 
 
 def write(value: Any) -> Any:
-    """Turn a dataclass into what `json.dumps` takes; `read` turns it back."""
+    """Convert a dataclass to JSON values; `read` converts them back."""
     if dataclasses.is_dataclass(value):
         found = {}
         for field in dataclasses.fields(value):
@@ -175,11 +178,11 @@ def _read_dataclass(kind: type, value: Any, place: str) -> Any:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: type) -> dict[str, object]:
     return typing.get_type_hints(kind, include_extras=True)
 
 
-def _read_table(kind: Any, value: Any, place: str) -> dict[str, Any]:
+def _read_table(kind: Any, value: Any, place: str) -> dict[str, object]:
     if not isinstance(value, dict):
         _refuse(place, value, "a table")
     return {_read_text(name, place): _read(kind, each, f"{place}.{name}") for name, each in value.items()}
@@ -198,7 +201,7 @@ def _read_list(origin: type, arguments: tuple[Any, ...], value: Any, place: str)
 
 
 def _read_int(value: Any, place: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= LARGEST:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= LARGEST_NUMBER:
         _refuse(place, value, "a whole number")
     return int(value)
 
@@ -210,7 +213,7 @@ def _read_float(value: Any, place: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         _refuse(place, value, "a finite number")
-    return value if abs(number) < LARGEST else number  # 1 stays 1, which is written as it was
+    return value if abs(number) < LARGEST_NUMBER else number  # 1 stays 1, so that it is written as it was
 
 
 def _read_bool(value: Any, place: str) -> bool:
@@ -221,7 +224,7 @@ def _read_text(value: Any, place: str) -> str:
     if not isinstance(value, str):
         _refuse(place, value, "text")
     try:
-        value.encode(errors="surrogateescape")  # how Python holds names of files that are not UTF-8
+        value.encode(errors="surrogateescape")  # how Python stores file names that are not UTF-8
     except UnicodeEncodeError:
         _refuse(place, value, "valid Unicode text")
     return value
@@ -243,5 +246,5 @@ def _refuse(place: str, value: Any, allowed: str) -> typing.NoReturn:
         shown = json.dumps(value)
     except ValueError:  # a whole number of thousands of digits
         shown = type(value).__name__
-    shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
+    shown = shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "…"
     raise SchemaError(f"{ascii(place)[1:-1] or 'it'} is {shown}; it must be {allowed}")

@@ -44,7 +44,7 @@ def parse_settings(
     owner: str,
     parsers: Mapping[str, Callable[[str], Any]] | None = None,
     what: str = "setting",
-) -> dict[str, Any]:  # of the types of any dataclass
+) -> dict[str, object]:
     """Parse the texts of settings by the types of a dataclass's fields.
 
     Args:
@@ -62,7 +62,7 @@ def parse_settings(
     """
     hints, own = typing.get_type_hints(kind), parsers or {}
     names = [field.name for field in dataclasses.fields(kind)]
-    values: dict[str, Any] = {}  # as above
+    values: dict[str, object] = {}
     for name, text in given.items():
         if name not in names:
             raise ConfigError(unknown(what, name, names, owner))

@@ -62,7 +62,7 @@ def test_a_changed_threshold_is_found(copy: Path) -> None:
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["threshold"]["value"] += 0.5
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="was changed since it was written"):
+    with pytest.raises(BundleError, match="was changed after it was written"):
         read_bundle(copy)
 
 
@@ -134,7 +134,7 @@ def arrays(copy: Path) -> dict[str, np.ndarray]:
         (lambda found: found.update(scores=found["scores"].astype(np.float64)), "'scores' is float64"),
         (lambda found: found.update(frames=found["frames"][:, :8]), "'frames' is uint8"),
         (lambda found: found.update(maps=found["maps"][:1]), "'maps' is float32"),
-        (lambda found: found.update(other=np.zeros(3)), "holds 'other'"),
+        (lambda found: found.update(other=np.zeros(3)), "unknown array 'other'"),
         (lambda found: found.update({name: each[:0] for name, each in found.items()}), "1 to 64 frames"),
         (lambda found: found.update({name: each.repeat(20, 0) for name, each in found.items()}), "1 to 64 frames"),
     ],
@@ -230,7 +230,7 @@ def test_a_graph_that_may_never_end_is_refused(copy: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 50, b"\x3a\xff\xff\xff\xff\x7f", b"ORTM" * 9, b"\xff" * 99])
 def test_what_is_no_graph_is_refused(data: bytes) -> None:
-    with pytest.raises(GraphError):
+    with pytest.raises(GraphError, match=r"contains no graph|is not an ONNX file, or it is cut short"):
         check_graph(data)
 
 
@@ -251,7 +251,7 @@ def test_graphs_inside_graphs_do_not_exhaust_the_stack() -> None:
 def test_links_out_of_the_bundle_are_refused(copy: Path, tmp_path: Path) -> None:
     (copy / "model.onnx").rename(tmp_path / "model.onnx")
     (copy / "model.onnx").symlink_to(tmp_path / "model.onnx")
-    with pytest.raises(BundleError, match="a link out of the bundle"):
+    with pytest.raises(BundleError, match="a link to a file outside the bundle"):
         read_bundle(copy)
     (tmp_path / "linked.edgead").symlink_to(copy)
     (copy / "model.onnx").unlink()

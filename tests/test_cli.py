@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import io
 import json
 import os
 import resource
@@ -18,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from edgead.bundle import Bundle, manifest_digest
-from edgead.cli import cli
+from edgead.cli import cli, main
 from edgead.datasets import load_frames
 
 VERBS = sorted(cli.commands)
@@ -35,6 +37,23 @@ def edgead(*arguments: str | Path, folder: Path | None = None) -> subprocess.Com
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=300)
 
 
+def inside(*arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, which has imported torch and the engines already."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
+    before, given = Path.cwd(), list(map(str, arguments))
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    os.chdir(folder or before)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main(given)
+    finally:
+        os.chdir(before)
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    outputs = (stream.buffer.getvalue().decode() for stream in (out, err))
+    return subprocess.CompletedProcess(given, int(ended.value.code or 0), *outputs)
+
+
 def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     assert "Traceback" not in done.stderr
     return done.stderr[done.stderr.index("Error:") :].splitlines()
@@ -49,26 +68,26 @@ def test_the_defaults_line_up(parts: Path, tmp_path: Path) -> None:
     assert trained.returncode == 0, trained.stderr
     [run] = json.loads(trained.stdout)["runs"]
     assert run.startswith("runs/train/draem-washer-")
-    exported = edgead("export", "--method", "draem", "--json", folder=tmp_path)
+    exported = inside("export", "--method", "draem", "--json", folder=tmp_path)
     assert exported.returncode == 0, exported.stderr
     [made] = json.loads(exported.stdout)["bundles"]
     assert made["bundle"] == f"runs/export/{Path(run).name}.edgead"
     assert made["manifest"]["category"] == "washer"
-    inspected = edgead("inspect", made["bundle"], "--json", folder=tmp_path)
+    inspected = inside("inspect", made["bundle"], "--json", folder=tmp_path)
     assert json.loads(inspected.stdout)["golden"]["good"]
     images = parts / "test" / "good"
-    predicted = edgead("predict", made["bundle"], images, "--save", "overlays", "--json", folder=tmp_path)
+    predicted = inside("predict", made["bundle"], images, "--save", "overlays", "--json", folder=tmp_path)
     assert predicted.returncode == 0, predicted.stderr
     predictions = json.loads(predicted.stdout)
     assert predictions["captured"] == predictions["inferred"] == len(predictions["results"])
     assert [result["path"] for result in predictions["results"]] == sorted(str(path) for path in images.iterdir())
     assert len(list((tmp_path / "overlays").glob("*.overlay.png"))) == 4
     assert len(list((tmp_path / "overlays").glob("*.reconstruction.png"))) == 4
-    ran = edgead("run", made["bundle"], "--source", images, "--sink", "jsonl:out.jsonl", "--json", folder=tmp_path)
+    ran = inside("run", made["bundle"], "--source", images, "--sink", "jsonl:out.jsonl", "--json", folder=tmp_path)
     assert json.loads(ran.stdout)["captured"] == 4
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["score"] for line in lines] == [result["score"] for result in predictions["results"]]
-    measured = edgead("benchmark", made["bundle"], "--data", parts, "--rounds", "2", "--json", folder=tmp_path)
+    measured = inside("benchmark", made["bundle"], "--data", parts, "--rounds", "2", "--json", folder=tmp_path)
     assert json.loads(measured.stdout)["rows"][0]["bundle"] == Path(run).name
     assert len(list((tmp_path / "runs" / "benchmark").glob("*/report.html"))) == 1
 
@@ -81,16 +100,21 @@ def test_every_verb_has_help_and_json(verb: str) -> None:
 
 
 PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips"}
+"""Gathered in a `PrecisionOptions`."""
 
 
 @pytest.mark.parametrize(
     ("verb", "functions", "more"),
     [
-        ("train", ["edgead.train.train", "edgead.train.resume"], {"go_on"}),
+        ("train", ["edgead.train.train", "edgead.train.resume"], {"continue_run"}),
         ("synthesise", ["edgead.train.synthesise.synthesise"], set()),
-        ("export", ["edgead.export.export"], {"method", "category", "form"} | PRECISION),
+        ("export", ["edgead.export.export"], {"method", "category", "format"} | PRECISION),
         ("import", ["edgead.export.import_model"], {"data"} | PRECISION),
-        ("predict", ["edgead.load", "edgead.runtime.predict.predict"], {"paths", "force"}),
+        (
+            "predict",
+            ["edgead.load", "edgead.runtime.predict.predict", "edgead.archive.score_archive.score_archive"],
+            {"force"},
+        ),
         ("run", ["edgead.runtime.run.run", "edgead.runtime.policy.Policy"], set()),
         ("benchmark", ["edgead.benchmark.benchmark"], set()),
         ("inspect", ["edgead.load"], set()),
@@ -107,17 +131,17 @@ def test_options_and_parameters_have_the_same_names(verb: str, functions: list[s
 
 
 def test_text_for_people(bundle: Bundle, parts: Path) -> None:
-    inspected = edgead("inspect", bundle.path)
+    inspected = inside("inspect", bundle.path)
     assert inspected.returncode == 0
-    assert "hashes right" in inspected.stdout
-    predicted = edgead("predict", bundle.path, parts / "test" / "chip")
+    assert "hashes correct" in inspected.stdout
+    predicted = inside("predict", bundle.path, parts / "test" / "chip")
     assert len(predicted.stdout.splitlines()) == 2
     assert predicted.stderr.strip().endswith("0 UNKNOWN")
-    assert "draem: DRAEM" in edgead("methods").stdout
-    assert json.loads(edgead("methods", "--json").stdout)[0]["settings"]["batch_size"]["presets"]["paper"] == 8
-    settings = edgead("methods", "transfusion").stdout
+    assert "draem: DRAEM" in inside("methods").stdout
+    assert json.loads(inside("methods", "--json").stdout)[0]["settings"]["batch_size"]["presets"]["paper"] == 8
+    settings = inside("methods", "transfusion").stdout
     assert "\n  reverse_steps = 18 (paper), 1 (edge), 1 (nano)\n      Steps of the reverse" in settings
-    assert "Did you mean 'aand'?" in edgead("methods", "aamd").stderr
+    assert "Did you mean 'aand'?" in inside("methods", "aamd").stderr
 
 
 def test_predict_decides_by_the_rules_of_run(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
@@ -128,16 +152,16 @@ def test_predict_decides_by_the_rules_of_run(bundle: Bundle, parts: Path, tmp_pa
     found = {}
     for verb, given in (("predict", [images]), ("run", ["--source", images])):
         out = tmp_path / f"{verb}.jsonl"
-        done = edgead(verb, bundle.path, *given, *rules, "--sink", f"jsonl:{out}")
+        done = inside(verb, bundle.path, *given, *rules, "--sink", f"jsonl:{out}")
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
         found[verb] = [json.loads(line) for line in out.read_text().splitlines()]
     fields = ("path", "score", "verdict", "reason", "boxes")
     by_predict, by_run = ([[line[name] for name in fields] for line in lines] for lines in found.values())
     assert by_predict == by_run
     assert len(by_predict) == 2
-    without = json.loads(edgead("predict", bundle.path, images, "--threshold", "0", "--json").stdout)["results"]
+    without = json.loads(inside("predict", bundle.path, images, "--threshold", "0", "--json").stdout)["results"]
     assert [line["verdict"] for line in without] != [line[2] for line in by_predict]  # the rules had a say
-    full = edgead("predict", bundle.path, images, "--sink", "jsonl:/dev/full")
+    full = inside("predict", bundle.path, images, "--sink", "jsonl:/dev/full")
     assert (full.returncode, "did not take 2 of 2 results" in full.stderr) == (2, True)
 
 
@@ -159,16 +183,16 @@ def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
         (["train", "--resume"], "There is no unfinished run"),
         (["train", "--resume", "--preset", "edge"], "--preset cannot be changed"),
         (["train", "--data", "PARTS", "--seed", "-1"], "--seed"),
-        (["export"], "There is no finished run of draem"),
+        (["export"], "No finished run of draem"),
         (["export", "--checkpoint", "EMPTY"], "is not a training run"),
         (["export", "--category", "all", "--out", "x"], "leave out --out"),
         (["export", "--method", "aand", "--checkpoint", "RUN"], "is a run of draem, not of aand"),
         (["train", "--resume", "--method", "drept", "--out", "RUN"], "is a run of draem, not of drept"),
         (["export", "--checkpoint", "RUN", "--false-reject", "nan"], "must lie between 0 and 1"),
-        (["doctor", "--batch", "3"], "--batch means nothing without --build"),
+        (["doctor", "--batch", "3"], "--batch has no effect without --build"),
         (["import", "absent.onnx"], "absent.onnx does not exist"),
-        (["import", "a.onnx", "--method", "draem", "--bgr"], "--rgb means nothing with --method"),
-        (["import", "a.onnx", "--set", "size=3"], "--set means nothing without --method"),
+        (["import", "a.onnx", "--method", "draem", "--bgr"], "--rgb has no effect with --method"),
+        (["import", "a.onnx", "--set", "size=3"], "--set has no effect without --method"),
         (["import", "a.onnx", "b.onnx"], "One ONNX file at a time"),
         (["import", "a.onnx", "--size", "big"], "--size takes HEIGHTxWIDTH"),
         (["import", "a.onnx", "--mean", "1,2"], "--mean takes three numbers"),
@@ -184,33 +208,33 @@ def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
         (["frobnicate"], "No such command"),
     ],
 )
-def test_bad_input_is_said_in_a_few_lines(
+def test_bad_input_is_reported_in_a_few_lines(
     bundle: Bundle, trained: Path, parts: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     places = {"EMPTY": tmp_path / "empty", "PARTS": parts, "BUNDLE": bundle.path, "RUN": trained}
-    done = edgead(*[places.get(argument, argument) for argument in arguments], folder=tmp_path)
+    done = inside(*[places.get(argument, argument) for argument in arguments], folder=tmp_path)
     lines = error_lines(done)
     assert message in done.stderr
     assert len(lines) <= 3
     assert done.returncode == (4 if "cuda:9" in arguments else 2)
 
 
-def test_a_bundle_that_does_not_prove_itself_is_a_device_error(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
+def test_a_bundle_with_other_outputs_is_a_device_error(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle.path, tmp_path / "copy.edgead"))
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["parity"]["tolerance"] = -1.0
     manifest["digest"] = manifest_digest(manifest)
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    done = edgead("inspect", copy, "--engine", "onnxruntime")
+    done = inside("inspect", copy, "--engine", "onnxruntime")
     assert done.returncode == 4
     assert "Use another engine" in error_lines(done)[1]
-    done = edgead("inspect", copy)
+    done = inside("inspect", copy)
     assert done.returncode == 4
     assert error_lines(done)[0] == "Error: No engine can run this bundle here."
     assert "onnxruntime: On this machine the output of onnxruntime-cpu differs" in error_lines(done)[1]
     for verb in (["predict", copy, parts / "test"], ["run", copy, "--source", parts / "test"]):
-        done = edgead(*verb, "--engine", "onnxruntime")  # named, it decides nothing either
+        done = inside(*verb, "--engine", "onnxruntime")  # named, it decides nothing either
         assert (done.returncode, done.stdout) == (4, "")
         assert "Use another engine" in error_lines(done)[1]
 
@@ -220,15 +244,15 @@ def test_a_flipped_byte_and_a_newer_format(bundle: Bundle, parts: Path, tmp_path
     data = bytearray((copy / "model.onnx").read_bytes())
     data[1000] ^= 255
     (copy / "model.onnx").write_bytes(data)
-    done = edgead("run", copy, "--source", parts)
+    done = inside("run", copy, "--source", parts)
     assert (done.returncode, "damaged" in error_lines(done)[0]) == (2, True)
     (copy / "manifest.json").write_text(json.dumps({"format": 99}))
-    done = edgead("run", copy, "--source", parts)
+    done = inside("run", copy, "--source", parts)
     assert (done.returncode, "has format 99" in error_lines(done)[0]) == (2, True)
 
 
-def test_a_full_disk_is_said(bundle: Bundle, parts: Path) -> None:
-    done = edgead("run", bundle.path, "--source", parts / "test", "--sink", "jsonl:/dev/full")
+def test_a_full_disk_is_reported(bundle: Bundle, parts: Path) -> None:
+    done = inside("run", bundle.path, "--source", parts / "test", "--sink", "jsonl:/dev/full")
     assert done.returncode == 2
     assert "did not take 12 of 12 results: No space left" in done.stderr
     assert "captured 12 =" in done.stderr
@@ -284,15 +308,15 @@ def interrupt(
     return 128 - process.returncode if process.returncode < 0 else process.returncode, said
 
 
-@pytest.fixture
-def many(parts: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def many(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set large enough to be interrupted."""
-    sources = sorted((parts / "train" / "good").iterdir())
+    root, sources = tmp_path_factory.mktemp("many"), sorted((parts / "train" / "good").iterdir())
     for kind in ("train/good", "test/good", "test/bad"):
-        (tmp_path / "many" / kind).mkdir(parents=True)
+        (root / kind).mkdir(parents=True)
         for index in range(1500):
-            (tmp_path / "many" / kind / f"{index:04}.png").symlink_to(sources[index % len(sources)])
-    return tmp_path / "many"
+            (root / kind / f"{index:04}.png").symlink_to(sources[index % len(sources)])
+    return root
 
 
 def has_loaded(library: str) -> Callable[[int], bool]:
@@ -310,7 +334,7 @@ def has_loaded(library: str) -> Callable[[int], bool]:
     ],
 )
 def test_ctrl_c_ends_every_verb_cleanly(
-    verb: str, sent: int, bundle: Bundle, trained: Path, many: Path, tmp_path: Path
+    verb: str, sent: int, bundle: Bundle, trained: Path, parts: Path, many: Path, tmp_path: Path
 ) -> None:
     """Exit 130 in one line (or 0 for a verb that was faster), and no file left half-written."""
     run = tmp_path / "run"
@@ -325,7 +349,7 @@ def test_ctrl_c_ends_every_verb_cleanly(
     verbs: dict[str, tuple[list[str | Path], Callable[[int], bool]]] = {
         "demo": (["--out", tmp_path / "demo"], lambda _: (tmp_path / "demo/washer/train/good/003.png").exists()),
         "train": (
-            ["--data", many, "--out", run, *QUICK, "--set", "steps=100000"],
+            ["--data", parts, "--out", run, *QUICK, "--set", "steps=100000"],
             lambda _: metrics.exists() and len(metrics.read_text().splitlines()) >= 3,
         ),
         "export": (["--checkpoint", run, "--out", tmp_path / "x.edgead"], has_loaded("onnxruntime")),

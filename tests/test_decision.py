@@ -38,7 +38,11 @@ def test_enough_normals_keep_the_requested_bound() -> None:
     assert threshold.value == 99
     assert threshold.false_reject_bound == 0.01
     assert conformal_threshold(np.arange(1, 200), 0.01).value == 198
-    assert "asked for" not in threshold.describe()
+    assert "Requested" not in threshold.describe()
+    assert "that the model may have been trained on" not in threshold.describe()
+    assert "999 good images that the model may have been trained on" in conformal_threshold(
+        np.arange(999), 0.001
+    ).describe(unseen=False)
 
 
 @pytest.mark.parametrize(("normals", "bound"), [(6, 0.01), (99, 0.05), (250, 0.02)])
@@ -88,8 +92,13 @@ def test_a_promise_is_told_in_parts_with_its_condition() -> None:
     assert "with 95% confidence, at most 394" in six
     assert "same part, camera and light" in six
     assert "Requested: 10, which needs at least 99 held-out images on average, 299 with 95% confidence" in six
+    assert "out of 1,000 good parts at most 1 fail" in conformal_threshold(np.arange(999), 0.001).describe()
     assert "1,000,000 good parts at most 100 fail" in conformal_threshold(np.arange(20000.0), 1e-4).describe()
-    assert "unknown" in Threshold(1.0, 0, 1.0, 1.0).describe()
+    imported = Threshold(1.0, 0, 1.0, 1.0)
+    assert "unknown" in imported.describe()
+    assert (imported.false_reject_limit, StoredThreshold.of(imported).condition) == (1.0, "")
+    assert "same part, camera and light" in str(StoredThreshold.of(conformal_threshold([0.1, 0.2])).condition)
+    assert conformal_threshold([0.1, 0.2]).requested_bound == 0.01
     sure = images_needed(0.01)[1]
     assert upper_limit(0, sure) <= 0.01 < upper_limit(0, sure - 1)
 
@@ -101,9 +110,17 @@ def test_thresholds_of_older_manifests_promise_the_same() -> None:
     assert fitted.false_reject_limit == pytest.approx(upper_limit(fitted.above, 30))
 
 
-@pytest.mark.parametrize(("scores", "bound"), [([], 0.01), ([math.nan], 0.01), ([1.0], 0.0), ([1.0], 1.0)])
-def test_nonsense_is_refused(scores: list[float], bound: float) -> None:
-    with pytest.raises(DataError):
+@pytest.mark.parametrize(
+    ("scores", "bound", "message"),
+    [
+        ([], 0.01, "at least one held-out good image"),
+        ([math.nan], 0.01, "not finite"),
+        ([1.0], 0.0, "must lie between 0 and 1, not 0"),
+        ([1.0], 1.0, "must lie between 0 and 1, not 1"),
+    ],
+)
+def test_nonsense_is_refused(scores: list[float], bound: float, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         conformal_threshold(scores, bound)
 
 

@@ -13,6 +13,7 @@ from edgead.cli import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]
+LINKED = [*PAGES, *ROOT.glob("benchmarks/*/*.md")]
 CODE = re.compile(r"^```.*?^```|^ {4,}.*?$", re.MULTILINE | re.DOTALL)
 
 
@@ -61,7 +62,7 @@ def options() -> set[str]:
     return {"--help", *names}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_anchors_resolve(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert not broken_links(page, text)
@@ -99,7 +100,7 @@ def test_messages_refer_to_pages_that_exist() -> None:
     assert all((ROOT / name).exists() for name in named)
 
 
-GROUPS = {"edgead.sources", "edgead.sinks"}
+GROUPS = {"edgead.sources", "edgead.sinks", "edgead.engines"}
 """Entry point groups, which look like modules."""
 
 

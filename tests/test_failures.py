@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
+from level_bundle import make_level_bundle
 
 from edgead import cli, failures
 from edgead.bundle import Bundle
@@ -95,13 +96,15 @@ def with_value(parameter: click.Parameter, arguments: list[str], value: str) -> 
 @pytest.mark.parametrize("verb", ["predict", "run", "inspect", "doctor"])
 def test_no_value_ends_in_a_traceback(
     verb: str,
-    bundle: Bundle,
     parts: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    bundle = make_level_bundle(tmp_path / "level.edgead")  # it is opened hundreds of times
+    assert run([verb, *verbs(bundle.path, parts / "test" / "good" / "000.png")[verb]], capsys)[0] == 0
     arguments = verbs(bundle.path, parts / "test" / "good" / "000.png")[verb]
     odd = []
     for parameter in cli.cli.commands[verb].params:

@@ -45,14 +45,14 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_written_is_written_again_byte_for_byte(kind: str, tmp_path: Path) -> None:
     file = FOLDER / f"{kind}.json"
-    manifest = schema.read(Manifest, schema.load(file))
+    manifest = schema.read(Manifest, schema.load_json(file))
     write_json(tmp_path / "again.json", manifest.to_dict())
     assert (tmp_path / "again.json").read_text() == file.read_text()
     assert manifest.digest == manifest_digest(manifest.to_dict())
 
 
 def test_every_kind_of_bundle_is_here() -> None:
-    manifests = [schema.read(Manifest, schema.load(FOLDER / f"{kind}.json")) for kind in KINDS]
+    manifests = [schema.read(Manifest, schema.load_json(FOLDER / f"{kind}.json")) for kind in KINDS]
     assert {each.precision for each in manifests} == {"fp32", "fp16", "int8", "int8-fp16"}
     assert any(each.origin and each.origin.anomalib for each in manifests)
     assert any(each.origin and each.origin.resize for each in manifests)
@@ -64,7 +64,7 @@ def test_every_kind_of_bundle_is_here() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_wrong_value_is_refused_with_its_place_or_makes_no_difference(kind: str) -> None:
-    values = schema.load(FOLDER / f"{kind}.json")
+    values = schema.load_json(FOLDER / f"{kind}.json")
     odd = []
     for path in places(values)[1:]:
         for wrong in WRONG:
@@ -97,7 +97,7 @@ def test_a_wrong_value_is_refused_with_its_place_or_makes_no_difference(kind: st
     ],
 )
 def test_what_was_found_and_what_is_allowed_is_said(path: tuple[str, ...], wrong: Any, said: str) -> None:
-    values = schema.load(FOLDER / "fp32.json")
+    values = schema.load_json(FOLDER / "fp32.json")
     with pytest.raises(SchemaError) as caught:
         schema.read(Manifest, changed(values, path, wrong))
     assert str(caught.value).startswith(said)
@@ -112,19 +112,19 @@ def test_what_was_found_and_what_is_allowed_is_said(path: tuple[str, ...], wrong
     ],
 )
 def test_a_field_that_is_missing_is_named(name: str) -> None:
-    values = schema.load(FOLDER / "fp32.json")
+    values = schema.load_json(FOLDER / "fp32.json")
     del values[name]
     with pytest.raises(SchemaError, match=f"it has no {name}"):
         schema.read(Manifest, values)
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:
-    values = schema.load(FOLDER / "int8.json")
+    values = schema.load_json(FOLDER / "int8.json")
     form = next(iter(values["gate"]["forms"].values()))
     sections = [values[name] for name in ("input", "threshold", "parity", "data", "training", "calibration", "gate")]
     for table in [values, *sections, values["gate"]["budget"], form]:
         table["of_a_newer_version"] = {"a": 1}
-    assert schema.read(Manifest, values) == schema.read(Manifest, schema.load(FOLDER / "int8.json"))
+    assert schema.read(Manifest, values) == schema.read(Manifest, schema.load_json(FOLDER / "int8.json"))
 
 
 def test_a_file_that_is_too_large_or_no_json_is_refused(tmp_path: Path) -> None:
@@ -132,8 +132,8 @@ def test_a_file_that_is_too_large_or_no_json_is_refused(tmp_path: Path) -> None:
     for text in ("", "{", "[" * 100_000, "\ud800"):
         file.write_bytes(text.encode("utf-8", "surrogatepass"))
         with pytest.raises(SchemaError, match="not JSON"):
-            schema.load(file)
+            schema.load_json(file)
     with file.open("wb") as stream:
-        stream.truncate(schema.LARGEST_FILE + 1)
+        stream.truncate(schema.LARGEST_JSON + 1)
     with pytest.raises(SchemaError, match="larger than 64 MB"):
-        schema.load(file)
+        schema.load_json(file)

@@ -35,10 +35,16 @@ def test_constant_scores_say_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "scores"), [([0, 0], [1.0, 2.0]), ([1, 1], [1.0, 2.0]), ([0, 1], [1.0, np.nan]), ([0, 1, 1], [1.0, 2.0])]
+    ("labels", "scores", "message"),
+    [
+        ([0, 0], [1.0, 2.0], "only one kind"),
+        ([1, 1], [1.0, 2.0], "only one kind"),
+        ([0, 1], [1.0, np.nan], "not finite"),
+        ([0, 1, 1], [1.0, 2.0], "3 labels for 2 scores"),
+    ],
 )
-def test_nonsense_is_refused(labels: list[int], scores: list[float]) -> None:
-    with pytest.raises(DataError):
+def test_nonsense_is_refused(labels: list[int], scores: list[float], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         rank(labels, scores)
 
 

@@ -1,6 +1,6 @@
-"""Decisions on archives of images, on many cores or machines: Ray Data (`edgead predict --ray`), Spark, pandas.
+"""Score archives of images on many cores or machines: Ray Data (`edgead predict --ray`), Spark, pandas.
 
-Needs ``pip install 'edgead[cpu,ray]'``; `Scorer` alone needs pandas and what runs the bundle.
+Needs ``pip install 'edgead[cpu,ray]'``; `Scorer` alone needs pandas and an inference engine.
 """
 
 from edgead.archive.scorer import COLUMNS, SPARK_SCHEMA, Scorer

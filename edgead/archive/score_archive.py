@@ -1,4 +1,4 @@
-"""`edgead predict --ray`: an archive of image files to a Parquet file, on all cores or a cluster."""
+"""`edgead predict --ray`: score an archive of image files on all cores or a cluster, into a Parquet file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgead.archive.scorer import COLUMNS, Scorer
+from edgead.archive.scorer import COLUMNS, ScoredRow, Scorer
 from edgead.bundle import read_bundle
 from edgead.cluster import LOCAL, connected, resources
 from edgead.console import Console
@@ -18,12 +18,12 @@ from edgead.files import atomic_file
 from edgead.runtime.predict import Collected, collect_images
 
 BLOCK = 64
-"""Images in a table that a process decides on: what is done again when its machine fails."""
+"""Images per table; a process scores one table at a time, and repeats it after a failure."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What was decided: images of each verdict, and what was not an image, in words."""
+    """Number of images per verdict, and a note on files that are not images."""
 
     verdicts: dict[str, int]
     left_out: str
@@ -43,26 +43,25 @@ def score_archive(
     gpus: float | None = None,
     console: Console | None = None,
 ) -> Scored:
-    """Decide on every image below some paths and write a row for each to a Parquet file.
+    """Score every image in some files and folders and write one row per image to a Parquet file.
 
-    The rows are in the order of `edgead predict`. Each image, and each folder that cannot be read, has one: what cannot
-    be read is UNKNOWN with the reason.
+    The rows are in the order of `edgead predict`. Unreadable images and folders have a row with UNKNOWN and the reason.
 
     Args:
-        scorer: decides. On a cluster, all machines find its bundle under the same path.
-        paths: files and folders; on a cluster, the same for all machines.
-        out: the Parquet file; it appears when it is complete.
+        scorer: holds the bundle. All machines of a cluster must find it under the same path.
+        paths: files and folders, the same on all machines.
+        out: the Parquet file, which appears when it is complete.
         ray: ``"local"``, or a cluster's ``HOST:PORT``.
-        cpus, gpus: of each process that decides; see `edgead.cluster.resources`.
+        cpus, gpus: of each scoring process, see `edgead.cluster.resources`.
         console: shows progress.
 
     Raises:
         SourceError: a path does not exist, or there is no image.
-        DeviceError: the rows are not those of the images.
+        DeviceError: Ray returned missing or repeated rows.
     """
     console = console or Console()
     arrow, parquet = require("pyarrow", "ray"), require("pyarrow.parquet", "ray")
-    read_bundle(scorer.bundle)  # a damaged one is reported before Ray starts
+    read_bundle(scorer.bundle)  # reports a damaged bundle before Ray starts
     collected = collect_images([Path(path).resolve() for path in paths])
     kinds = {"string": arrow.string(), "double": arrow.float64()}
     schema = arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
@@ -75,23 +74,23 @@ def score_archive(
     ):
         asked = resources(module, cpus, gpus)
         for rows in _rows(module, scorer, collected, asked):
-            verdicts.update(row["verdict"] for row in rows)
+            verdicts.update(str(row["verdict"]) for row in rows)
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
             for _ in rows:
                 step("")
     return Scored(dict(verdicts), collected.left_out)
 
 
-def _rows(ray: Any, scorer: Scorer, collected: Collected, asked: dict[str, float]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of the images, in their order.
+def _rows(ray: Any, scorer: Scorer, collected: Collected, asked: dict[str, float]) -> Iterator[list[ScoredRow]]:
+    """Yield the rows in the order of the images.
 
     Raises:
-        DeviceError: a row is missing, or there twice.
+        DeviceError: a row is missing or repeated.
     """
     pandas = require("pandas", "ray")
     paths = [path for path, _ in collected.images]
     readable = [number for number, path in enumerate(paths) if path not in collected.unreadable]
-    waiting: dict[int, dict[str, Any]] = {
+    waiting: dict[int, ScoredRow] = {
         number: _unreadable(path, collected.unreadable[path])
         for number, path in enumerate(paths)
         if path in collected.unreadable
@@ -117,7 +116,7 @@ def _rows(ray: Any, scorer: Scorer, collected: Collected, asked: dict[str, float
 def _scored(
     ray: Any, pandas: Any, scorer: Scorer, images: list[tuple[int, str]], asked: dict[str, float]
 ) -> Iterator[Any]:
-    """Have processes of Ray Data decide; yield tables with the column ``number`` beside those of the scorer."""
+    """Score in processes of Ray Data; yield the scorer's tables with a column ``number``."""
     if not images:
         return
     context = ray.data.DataContext.get_current()
@@ -139,7 +138,7 @@ def _scored(
 
 
 class _Decider:
-    """What a process of Ray Data holds: it keeps the numbers of the images."""
+    """Runs a scorer in a process of Ray Data and keeps the numbers of the images."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
@@ -148,8 +147,8 @@ class _Decider:
         return self._scorer(table).assign(number=table["number"])
 
 
-def _unreadable(path: Path, why: str) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+def _unreadable(path: Path, why: str) -> ScoredRow:
+    row: ScoredRow = dict.fromkeys(COLUMNS)
     return {
         **row,
         "path": str(path),

@@ -1,4 +1,4 @@
-"""A bundle as a function from tables of images to tables of decisions."""
+"""Score tables of images with a bundle; the result is a table of verdicts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgead.errors import ConfigError, DataError, require
 from edgead.formats.decoding import decode_image
@@ -33,21 +33,23 @@ COLUMNS = {
     "bundle": "string",
     "bundle_digest": "string",
 }
-"""Columns of the answer with their types, in order."""
+"""Columns of the result with their types, in order."""
+ScoredRow = dict[str, object]
+"""Column ↦ value."""
 SPARK_SCHEMA = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
-"""What Spark's ``mapInPandas`` takes as its schema."""
+"""The schema for Spark's ``mapInPandas``."""
 
 
 class Scorer:
-    """Decides on tables of images: a row in, a row out.
+    """Scores tables of images, row by row.
 
-    The bundle is loaded when the first table comes, so that a scorer can be sent to other processes.
+    The bundle is loaded with the first table, so that a scorer can be sent to other processes.
 
     Args:
-        bundle: folder of the bundle, where the process that decides finds it.
+        bundle: folder of the bundle, on the machine that scores.
         engine, threshold, roi, ignore, min_area: see `edgead.load`.
         boxes: fill the column ``boxes``.
-        batch: most images in one inference.
+        batch: most images per inference.
     """
 
     def __init__(
@@ -78,35 +80,35 @@ class Scorer:
         self._inspector: Inspector | None = None
 
     def __call__(self, table: pandas.DataFrame) -> pandas.DataFrame:
-        """Decide on the images of a table.
+        """Score the images of a table.
 
         Args:
-            table: with the column ``path`` (files), or ``bytes`` (contents of files; a path beside them is copied to
-                the answer), or both. Other columns are ignored.
+            table: with the column ``path`` (files) or ``bytes`` (contents of files), or both; a path next to bytes is
+                copied to the result. Other columns are ignored.
 
         Returns:
-            `COLUMNS`, a row for each row of the table, in its order and with its index. An image that cannot be read
-            is UNKNOWN with the reason. ``score`` is NaN and ``cause`` None where there is none; ``boxes`` is JSON, a
-            list as in docs/results.md, or None.
+            `COLUMNS`, one row per row of the table, with the same order and index. An unreadable image is UNKNOWN with
+            the reason. A missing ``score`` is NaN, a missing ``cause`` None; ``boxes`` is a JSON list as in
+            docs/results.md, or None.
 
         Raises:
             EdgeadError: the table has neither column, or the bundle cannot be loaded.
         """
         pandas = require("pandas", "ray")
         if "path" not in table and "bytes" not in table:
-            raise ConfigError(f"The table has no column 'path' or 'bytes'. It has: {', '.join(map(str, table))}.")
+            raise ConfigError(f"The table has no column 'path' or 'bytes'. Available: {', '.join(map(str, table))}.")
         count = len(table)
         paths = table["path"] if "path" in table else itertools.repeat("", count)
         contents = table["bytes"] if "bytes" in table else itertools.repeat(None, count)
         images = list(zip(map(str, paths), contents))
-        rows: list[dict[str, Any]] = []
+        rows: list[ScoredRow] = []
         for start in range(0, count, self.batch):
             rows += map(self._row, self._decide(images[start : start + self.batch]))
         answer = pandas.DataFrame(rows, columns=list(COLUMNS), index=table.index, dtype=object)
         return answer.astype({name: "float64" for name, kind in COLUMNS.items() if kind == "double"})
 
     def map_in_pandas(self, tables: Iterator[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:
-        """Decide on tables one by one: the function that Spark's ``mapInPandas`` takes."""
+        """Score tables one by one: the function for Spark's ``mapInPandas``."""
         for table in tables:
             yield self(table)
 
@@ -116,7 +118,7 @@ class Scorer:
             self._inspector.close()
         self._inspector = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_inspector": None}
 
     def _decide(self, images: list[tuple[str, bytes | None]]) -> list[Result]:
@@ -126,7 +128,7 @@ class Scorer:
         captured = [_capture(path, content, number, inspector) for number, (path, content) in enumerate(images)]
         return inspector.try_to_infer([inspector.try_to_prepare(each) for each in captured])
 
-    def _row(self, result: Result) -> dict[str, Any]:
+    def _row(self, result: Result) -> ScoredRow:
         found = result.to_dict()
         score = math.nan if found["score"] is None else found["score"]
         boxes = json.dumps(result.boxes) if self.boxes else None
@@ -134,7 +136,7 @@ class Scorer:
 
 
 def _capture(path: str, content: bytes | None, number: int, inspector: Inspector) -> Captured:
-    """Read a file, or decode its content; an error where that cannot be done."""
+    """Read a file, or decode its content; on failure the captured frame holds the reason."""
     if content is None:
         return capture_file(Path(path), "archive", number, inspector.pixels)
     try:

@@ -1,4 +1,4 @@
-"""Latency against accuracy: the harness behind `edgead benchmark`. Needs neither torch nor onnx."""
+"""Measure accuracy and latency of bundles (`edgead benchmark`). Needs neither torch nor onnx."""
 
 from edgead.benchmark.comparison import benchmark
 from edgead.benchmark.report import Report, Row, read_report

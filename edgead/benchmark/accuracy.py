@@ -1,4 +1,4 @@
-"""Accuracy of one bundle on one category, through the same `inspect` that runs beside the line."""
+"""Accuracy of one bundle on one category, with the same `inspect` call as on the line."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from edgead.images import Frame, Mask, cv2, draw_overlay, read_frame
 from edgead.runtime.inspector import Inspector
 
 FPR_LIMIT = 0.3
-"""Where AUPRO stops integrating."""
+"""False-positive rate up to which AUPRO integrates."""
 SHOWN_MISSES = 4
-"""Pictures of wrongly ranked images of each kind in the report."""
+"""Overlays of misses of each kind in the report."""
 
 
 @dataclass(frozen=True)
 class Miss:
-    """A defective image with a low score, or a good one with a high score. `picture` is the overlay."""
+    """A defective image with a low score, or a good image with a high score. `picture` is its overlay."""
 
     sample: Sample
     score: float
@@ -46,9 +46,9 @@ class Accuracy:
 
 @dataclass
 class _Inspected:
-    """What came of the labelled images, one entry for each that could be read.
+    """Results of the labelled images, one entry per readable image.
 
-    `masks` and `maps`, at the side of the pixel metrics, have none for defective images without a mask.
+    `masks` and `maps`, resized for the pixel metrics, have no entry for defective images without a mask.
     """
 
     samples: list[Sample] = field(default_factory=list)
@@ -66,12 +66,12 @@ class _Inspected:
 def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, console: Console) -> Accuracy:
     """Inspect every labelled image and compute the metrics.
 
-    Pixel metrics are computed at `pixel_size` × `pixel_size`, whatever the model's own size is, so that models can be
-    compared: maps are resized bilinearly, masks by nearest neighbour. A defective image without a mask, or with an
-    empty one, counts for the image metrics only.
+    For comparable models, pixel metrics are computed at `pixel_size` × `pixel_size` pixels: maps are resized
+    bilinearly, masks by nearest neighbour. A defective image without a mask, or with an empty one, counts for the image
+    metrics only.
 
     Raises:
-        DataError: no labelled images, a class missing, or a mask that does not fit its image.
+        DataError: no labelled images, no good or no defective ones, or a mask with another size than its image.
     """
     if not category.labelled():
         raise DataError(f"{category.root} has no labelled test images (test/good, test/KIND).")
@@ -141,7 +141,7 @@ def _count_decisions(threshold: Threshold, found: _Inspected) -> Decisions:
 
 
 def _worst(inspector: Inspector, samples: Sequence[Sample], scores: Sequence[float]) -> tuple[Miss, ...]:
-    """The defective images with the lowest scores, then the good ones with the highest."""
+    """Return the defective images with the lowest scores, then the good images with the highest."""
     order = np.argsort(scores, kind="stable")
     low = [index for index in order if samples[index].anomalous][:SHOWN_MISSES]
     high = [index for index in order[::-1] if not samples[index].anomalous][:SHOWN_MISSES]

@@ -27,7 +27,7 @@ from edgead.machine import describe_machine, versions
 from edgead.runtime.inspector import Inspector, load
 
 TIMED_FRAMES = 32
-"""Different images that are timed; more would only take memory."""
+"""Different images for timing; more would only need memory."""
 
 
 def benchmark(
@@ -44,15 +44,15 @@ def benchmark(
 ) -> Report:
     """Measure accuracy and latency of bundles, and write results.json, results.csv and report.html.
 
-    Each bundle is measured on the category that it was made for. A data set with a single category is used for all.
+    Each bundle is measured on its own category. A data set with a single category is used for all bundles.
 
     Args:
         bundles: folders of bundles.
         data: folder of one or several categories with labelled test images.
-        engine: what runs them; see `edgead.load`.
-        rounds: timed calls of each bundle.
-        pixel_size: side at which pixel metrics are computed, pixels.
-        out: folder of the report; a new one below ``runs/benchmark`` where None.
+        engine: inference engine, see `edgead.load`.
+        rounds: timed calls per bundle.
+        pixel_size: side of maps and masks in pixel metrics, in pixels.
+        out: folder of the report; by default a new folder in ``runs/benchmark``.
         force: replace any report in `out`. A report of the same command is always replaced.
         command: the command line, stored in the report.
         console: shows progress and warnings.
@@ -100,7 +100,7 @@ def benchmark(
 
 
 def write_report(report: Report, misses: Sequence[tuple[str, Sequence[Miss]]]) -> None:
-    """Write `FILES` into the report's folder. `misses` are shown on the page below their titles."""
+    """Write `FILES` to the report's folder. The page shows `misses` under their titles."""
     results, table, page = (report.folder / name for name in FILES)
     write_json(results, report.to_dict())
     write_text(table, to_csv(report.rows))
@@ -122,14 +122,14 @@ def _category_of(inspector: Inspector, categories: Sequence[Category]) -> Catego
         if category.name == wanted or len(categories) == 1:
             return category
     known = ", ".join(category.name for category in categories)
-    raise DataError(f"{inspector.bundle.path} was made for '{wanted}'; the data set has {known}.")
+    raise DataError(f"{inspector.bundle.path} was trained on '{wanted}'. Categories of the data set: {known}.")
 
 
 def _check_data(inspector: Inspector, category: Category, console: Console) -> int:
-    """Say what makes the figures doubtful; return how many labelled images are copies of training images."""
+    """Report doubts about the figures; return the number of labelled images that are copies of training images."""
     manifest, name = inspector.bundle.manifest, category.name
     if name != manifest.category:
-        console.say(f"{manifest.name} was made for '{manifest.category}' and is measured on '{name}'.")
+        console.say(f"{manifest.name} was trained on '{manifest.category}' and is measured on '{name}'.")
     if category.without_mask:
         console.say(
             f"Warning: {category.without_mask} defective images of {name} have no mask; "
@@ -137,8 +137,8 @@ def _check_data(inspector: Inspector, category: Category, console: Console) -> i
         )
     if manifest.data.held_out_part == "test":
         console.say(
-            f"Warning: {manifest.name}: its threshold was set on good test images. "
-            "If they are the ones measured here, the share of good parts rejected says nothing."
+            f"Warning: the threshold of {manifest.name} was fitted to good test images. "
+            "If they are measured here, the share of rejected good parts is not valid."
         )
     for note in category.notes:
         console.say(f"{name}: {note}")
@@ -147,7 +147,7 @@ def _check_data(inspector: Inspector, category: Category, console: Console) -> i
     if copies:
         console.say(
             f"Warning: {copies} of {len(images)} labelled images of {name} are copies of training images; "
-            "the figures are too good."
+            "the figures are too optimistic."
         )
     return copies
 
@@ -173,7 +173,7 @@ def _make_row(inspector: Inspector, category: Category, copies: int, accuracy: A
 
 
 def _frames_to_time(inspectors: Sequence[Inspector], categories: Sequence[Category], console: Console) -> list[Frame]:
-    # Bundles without depth leave it out of the frames; those with other ranges are timed no differently.
+    # Bundles without depth drop it from the frames; the depth range does not change the time.
     pixels: PixelFormat = next((inspector.pixels for inspector in inspectors if inspector.depth_range), COLOUR)
     paths = [sample.path for category in dict.fromkeys(categories) for sample in category.test]
     chosen = np.linspace(0, len(paths) - 1, min(TIMED_FRAMES, len(paths))).round().astype(int)
@@ -181,7 +181,7 @@ def _frames_to_time(inspectors: Sequence[Inspector], categories: Sequence[Catego
     for index in console.track("reading frames to time")(list(chosen)):
         try:
             frames.append(read_frame(paths[index], pixels))
-        except DataError:  # reported already when the accuracy was measured
+        except DataError:  # already reported with the accuracy
             continue
     return frames
 
@@ -191,7 +191,7 @@ def _sizes(frames: Sequence[Frame]) -> tuple[str, ...]:
 
 
 def _average(rows: Sequence[Row]) -> tuple[Average, ...]:
-    """Mean over categories of bundles that differ in nothing else, where each has a category of its own."""
+    """Average bundles that differ only in their category, over different categories."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.method, row.preset, row.precision, row.engine, json.dumps(row.config)), []).append(row)
@@ -210,6 +210,6 @@ def _average(rows: Sequence[Row]) -> tuple[Average, ...]:
 
 
 def _means(rows: Iterable[Sequence[float | None]]) -> list[Any]:
-    """Average each column over the rows that have a figure there; None where no row has one."""
+    """Average each column over the rows with a figure; None if no row has one."""
     columns = [[value for value in column if value is not None] for column in zip(*rows)]
     return [float(np.mean(column)) if column else None for column in columns]

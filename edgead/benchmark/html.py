@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: plot, tables, conditions and the worst misses as pictures."""
+"""The report as one self-contained HTML page: plot, tables, conditions and overlays of the worst misses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; font-size: .82rem; 
 
 
 def render(report: Report, misses: Sequence[tuple[str, Sequence[Miss]]]) -> str:
-    """Render a report and its worst misses, each group below its title, as a page."""
+    """Render a report and its worst misses, grouped under titles, as a page."""
     machine, conditions = report.machine, report.conditions
     where = machine.accelerator or f"{machine.cpu}, {machine.usable_cores} cores"
     stored = report.to_dict()
@@ -42,22 +42,23 @@ def render(report: Report, misses: Sequence[tuple[str, Sequence[Miss]]]) -> str:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>edgead benchmark</title><style>{STYLE}</style></head><body>
 <h1>edgead benchmark</h1>
-<p>{html.escape(report.created)} on {html.escape(where)}. Latency is that of the whole <code>inspect</code> call
-(fit, infer, post) on one frame at a time; {conditions.rounds} calls of each bundle, interleaved.</p>
+<p>{html.escape(report.created)} on {html.escape(where)}. Latency is measured for the whole <code>inspect</code>
+call (resize, infer, post-process), one frame at a time; {conditions.rounds} calls per bundle, interleaved.</p>
 <h2>Latency against AUROC</h2>
 {_plot(report.rows)}
 <h2>Accuracy</h2>
-<p class="note">Percent. Pixel metrics at {conditions.pixel_size}×{conditions.pixel_size}. The F1-max columns pick
-their threshold on the test labels, as papers do; the last three columns are what the bundle's own threshold does, with
-95 % Clopper–Pearson intervals, and what it promised: false rejects on average, and at most with 95 % confidence.</p>
+<p class="note">Percent. Pixel metrics at {conditions.pixel_size}×{conditions.pixel_size}. The F1-max columns choose
+their threshold with the test labels, as papers do. The last three columns show the results of the bundle's own
+threshold, with 95 % Clopper–Pearson intervals, and its promise: false rejects on average, and at most with 95 %
+confidence.</p>
 {_accuracy_table(report)}
 {_notes(report)}
 <h2>Latency</h2>
-<p class="note">Milliseconds. “Engine alone” is the bare engine on the same frame, already fitted.
-The mask at the frame’s resolution is made when it is asked for, and is in none of the other figures.</p>
+<p class="note">Milliseconds. “Engine alone” is the bare engine on the same frame, already resized.
+The mask at the frame’s resolution is computed on demand and is not included in the other figures.</p>
 {_latency_table(report.rows)}
 <h2>Worst misses</h2>
-<p class="note">Defective images with the lowest scores and good images with the highest, with map and mask.</p>
+<p class="note">Defective images with the lowest scores and good images with the highest scores, with map and mask.</p>
 {pictures}
 <h2>Conditions</h2>
 <pre>{html.escape(conditions_text)}</pre>

@@ -1,8 +1,8 @@
-"""Latency of bundles side by side: interleaved in one run, percentiles of every stage, and the bare engine beside it.
+"""Latency of bundles, interleaved in one run: percentiles of every stage, and of the bare engine.
 
-Each round runs every bundle in turn on one frame: the whole `inspect` call, and the engine alone on the same frame,
-already fitted. Whatever disturbs the machine disturbs all bundles. What one engine leaves behind (spinning threads,
-caches full of its weights) does not disturb the next one.
+Each round runs every bundle on one frame: the whole `inspect` call, and the engine alone on the same frame, already
+resized. A disturbance of the machine affects all bundles. A pause between engines keeps one engine (spinning threads,
+full caches) from disturbing the next.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgead.runtime.inspector import Inspector
 from edgead.runtime.result import Result
 
 STAGES = ("fit", "infer", "post", "total")
-"""What `Result.latency_ms` holds of a frame that did not wait."""
+"""Keys of `Result.latency_ms` for a frame that did not wait."""
 WARM_UP_ROUNDS = 3
 
 
@@ -32,9 +32,9 @@ def measure_latency(
     """Time every inspector on the same frames.
 
     Args:
-        inspectors: what is timed, in turn.
-        frames: real frames at the camera's resolution; used again and again.
-        rounds: measurements of each.
+        inspectors: are timed in turn.
+        frames: real frames at the camera's resolution; reused if there are more rounds.
+        rounds: measurements per inspector.
         console: shows progress.
 
     Returns:
@@ -47,7 +47,7 @@ def measure_latency(
             fitted = fit_frame(to_frame(frame, inspector.pixels), inspector.size)[None]
             if len(inspectors) > 1:
                 take_turn(inspector.engine, fitted)
-            # Which of the two goes first alternates: the second one finds warmer caches.
+            # The order of the two alternates: the second one finds warmer caches.
             engine = _time(inspector.engine.infer, fitted) if round_number % 2 else None
             result = inspector.inspect(frame)
             engine = engine if engine is not None else _time(inspector.engine.infer, fitted)
@@ -66,7 +66,7 @@ def _time(call: Callable[[Any], object], argument: Any) -> float:
 
 
 def _make_mask(result: Result) -> None:
-    """Make the mask as for a FAIL, whatever the verdict is: a PASS has none, which takes no time."""
+    """Compute the mask as for a FAIL, whatever the verdict: a PASS has no mask and would take no time."""
     assert result.anomaly_map is not None
     mark_in_frame(result.anomaly_map, result.mask_threshold, result.region, result.frame_size)
 

@@ -1,4 +1,4 @@
-"""Whether a bundle's promise on false rejects holds on the labelled good images of a test set."""
+"""Check a threshold's promise on false rejects with the good images of a test set."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from edgead.binomial import CONFIDENCE, at_least_as_many
 from edgead.decision import CONDITION, Threshold
 
 SIGNIFICANT = 1 - CONFIDENCE
-"""A count that is less probable than this, if the promise holds, contradicts it."""
+"""A count with a lower probability under the promise contradicts it."""
 
 
 def check_promise(threshold: Threshold, failed: int, good: int) -> Promise | None:
-    """Compare what a threshold promises with what it does.
+    """Compare a threshold's promise with its false rejects.
 
     Args:
         threshold: the bundle's own.
-        failed: good test images that it rejects.
-        good: all good test images.
+        failed: number of rejected good test images.
+        good: number of good test images.
 
     Returns:
-        The promise with the probability of as many rejects or more (or, where fewer than expected, of as few or fewer)
-        if it holds. None for a threshold that promises nothing.
+        The promise, with the probability under it of a count at least as extreme. None for a threshold without a
+        promise.
     """
     held_out, above = threshold.normals, threshold.above
     if not held_out:
@@ -31,14 +31,14 @@ def check_promise(threshold: Threshold, failed: int, good: int) -> Promise | Non
     if as_many < SIGNIFICANT:
         warning = (
             f"{failed} of {good} good test images are rejected, more than the threshold promises "
-            f"({_promised(threshold)}). By chance that has a probability of {as_many:.1%}: these images do not show "
-            f"{CONDITION}, or the held-out ones were too like those trained on. "
+            f"({_promised(threshold)}). The probability of this by chance is {as_many:.1%}: these images do not show "
+            f"{CONDITION}, or the held-out images were too similar to the training images. "
             "Hold out good images of later days and other batches, and export again."
         )
     elif as_few < SIGNIFICANT:
         warning = (
-            f"Only {failed} of {good} good test images are rejected, fewer than the threshold makes likely "
-            f"({_promised(threshold)}; by chance {as_few:.1%}). These images differ from the held-out ones; a lower "
+            f"Only {failed} of {good} good test images are rejected, fewer than expected from the threshold "
+            f"({_promised(threshold)}; probability {as_few:.1%}). These images differ from the held-out ones; a lower "
             "threshold may find more defects."
         )
     return Promise(

@@ -1,4 +1,4 @@
-"""What a benchmark measured, as frozen dataclasses. Field names are those of results.json, see docs/benchmark.md."""
+"""The results of a benchmark as frozen dataclasses, with the field names of results.json; see docs/benchmark.md."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from edgead.machine import Machine
 from edgead.schema import SchemaError, Within
 
 VERSION = 1
-"""Of results.json, its field ``schema``."""
+"""Version of results.json, its field ``schema``."""
 FILES = ("results.json", "results.csv", "report.html")
-"""Of a report's folder."""
+"""Files in a report's folder."""
 FLAT = ("metrics", "decisions", "latency")
-"""Sections of a row, and of an average, whose fields stand in the row itself in results.json."""
+"""Sections of a row or average that results.json stores flat, in the row itself."""
 METRICS = {
     "image_auroc": "image AUROC",
     "image_ap": "image AP",
@@ -31,7 +31,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Metrics:
-    """Threshold-free figures from 0 to 1. Pixel metrics are None where the data has no masks."""
+    """Threshold-free figures from 0 to 1. Pixel metrics are None for data without masks."""
 
     image_auroc: float
     image_ap: float
@@ -48,13 +48,13 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Promise:
-    """What a threshold promises on false rejects, against what it does on the good test images.
+    """A threshold's promise on false rejects, compared with the good test images.
 
     Attributes:
         average, limit: promised share of good parts that fail: on average, and at most with 95 % confidence.
         held_out: number of images behind the promise.
-        probability: of a count as extreme as the one measured if the promise holds.
-        warning: how the two contradict each other; empty where they agree.
+        probability: of a count as extreme as the measured one, under the promise.
+        warning: the contradiction; empty if there is none.
     """
 
     average: float
@@ -66,12 +66,12 @@ class Promise:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What the bundle's own threshold does: shares from 0 to 1 with their 95 % Clopper–Pearson intervals.
+    """Results of the bundle's own threshold: shares from 0 to 1 with 95 % Clopper–Pearson intervals.
 
     Attributes:
         false_reject_rate, false_reject_interval: good test images that fail.
         detection_rate, detection_interval: defective test images that fail.
-        promise: None for a threshold that promises nothing.
+        promise: None for a threshold without a promise.
     """
 
     false_reject_rate: float
@@ -82,13 +82,13 @@ class Decisions:
 
     @property
     def warning(self) -> str:
-        """What contradicts the threshold's promise; empty where nothing does."""
+        """The contradiction of the threshold's promise; empty if there is none."""
         return self.promise.warning if self.promise else ""
 
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """Labelled test images: good, defective, of those with a mask that is not empty, and skipped as unreadable."""
+    """Numbers of labelled test images: good, defective, defective with a mask that is not empty, and unreadable."""
 
     good: int
     defective: int
@@ -111,7 +111,7 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Stages:
-    """Latency of the stages of one call: fitting the frame, the engine, everything after it."""
+    """Latency of the stages of one call: resizing, inference, everything after it."""
 
     fit: Percentiles
     infer: Percentiles
@@ -125,8 +125,8 @@ class Latency:
     Attributes:
         latency_ms: the whole `inspect` call.
         stages_ms: its stages.
-        engine_ms: the engine alone on the same frame, already fitted.
-        mask_ms: the mask of a FAIL, at the frame's resolution; in none of the other figures.
+        engine_ms: the engine alone on the same frame, already resized.
+        mask_ms: the mask of a FAIL, at the frame's resolution; not included in the other figures.
         inspect_over_engine: ratio of the medians of `latency_ms` and `engine_ms`.
         rounds: timed calls.
     """
@@ -145,18 +145,18 @@ class Row:
 
     Attributes:
         bundle, method, preset, config, category, precision: from the manifest; `category` is the one measured on.
-        engine: what ran it.
+        engine: that ran it.
         size: (height, width) of the model's input, pixels.
-        protocol: what the figures must be read with; empty for methods that see good images alone.
+        protocol: a note for reading the figures; empty for methods that train on good images only.
         metrics, decisions, latency: the figures.
         images: counts of test images.
-        copies_of_training: test images that are byte for byte among the data set's training images.
+        copies_of_training: test images that are copies of training images, byte for byte.
     """
 
     bundle: str
     method: str
     preset: str
-    config: dict[str, Any]  # of any method, also of a later version's
+    config: dict[str, Any]  # JSON; each method has its own schema
     category: str
     engine: str
     precision: str
@@ -169,13 +169,13 @@ class Row:
     latency: Latency
 
     def to_dict(self) -> dict[str, object]:
-        """Return what results.json holds of it."""
+        """Return the JSON values of its row in results.json."""
         return _flatten(schema.write(self))
 
 
 @dataclass(frozen=True)
 class Average:
-    """Means over the categories of bundles that differ in nothing else."""
+    """Means over bundles that differ only in their category."""
 
     bundle: str
     category: str
@@ -239,7 +239,7 @@ class Report:
         return self.folder / FILES[2]
 
     def to_dict(self) -> dict[str, object]:
-        """Return what results.json holds."""
+        """Return the JSON values of results.json."""
         stored = schema.write(self)
         del stored["folder"]
         rows, averages = ([_flatten(row) for row in stored[name]] for name in ("rows", "averages"))
@@ -250,14 +250,14 @@ def read_report(folder: str | Path) -> Report:
     """Read a report that `edgead.benchmark.benchmark` wrote.
 
     Raises:
-        DataError: there is none in `folder`, or not one of this version.
+        DataError: `folder` has no report of this version.
     """
     path = Path(folder, FILES[0])
     try:
-        stored = schema.load(path)
+        stored = schema.load_json(path)
         found = schema.read(Report, _unflatten(stored))
     except (OSError, SchemaError) as error:
-        raise DataError(f"{path} is not the report of a benchmark: {error}.") from error
+        raise DataError(f"{path} is not a benchmark report: {error}.") from error
     return replace(found, folder=Path(folder))
 
 

@@ -1,6 +1,6 @@
-"""What the stream costs beside fitting and inferring: capture to decision, throughput of several sources, memory.
+"""The overhead of the stream over resizing and inference: capture to decision, throughput of several sources, memory.
 
-The stream and the bare calls take turns in short blocks, so that what disturbs the machine disturbs both.
+The stream and the bare calls alternate in short blocks, so that a disturbance of the machine affects both.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class StreamLatency:
-    """Capture to decision in a stream, against fitting and inferring the same frames one by one.
+    """Capture to decision in a stream, compared with resizing and inferring the same frames one by one.
 
     Attributes:
         stream_ms, fit_and_engine_ms: percentiles of both.
@@ -72,7 +72,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class EngineFigures:
-    """What one engine measured."""
+    """Figures of one engine."""
 
     load_seconds: float
     latency: StreamLatency
@@ -82,7 +82,7 @@ class EngineFigures:
 
 @dataclass(frozen=True)
 class Video:
-    """What was streamed."""
+    """The streamed video."""
 
     frames: int
     height: int
@@ -91,7 +91,7 @@ class Video:
 
 @dataclass(frozen=True)
 class StreamedBundle:
-    """What decided. `size` is (height, width) of the model's input, pixels."""
+    """The bundle. `size` is (height, width) of the model's input in pixels."""
 
     name: str
     size: tuple[int, int]
@@ -112,12 +112,12 @@ class StreamReport:
 
 
 def measure_stream(inspector: Inspector, video: Path, rounds: int, pause: float) -> StreamLatency:
-    """Compare a stream on a video, paced like a camera, with fitting and inferring the same frames one by one.
+    """Compare a stream on a video, paced like a camera, with resizing and inferring the same frames one by one.
 
     Args:
-        inspector: decides.
+        inspector: runs the bundle.
         video: is read again in every round.
-        rounds: of one stream and one bare pass each, in turn.
+        rounds: each with one stream pass and one bare pass.
         pause: seconds before each frame, in both passes.
 
     Returns:
@@ -154,14 +154,14 @@ def _stream_pass(inspector: Inspector, video: Path, pause: float) -> list[float]
 
 
 def _decided(results: Iterable[Result]) -> Iterator[Result]:
-    """Yield the results, and refuse one that was not decided: an engine that fails is fast.
+    """Yield the results. Refuse UNKNOWN: a failing engine would look fast.
 
     Raises:
-        DeviceError: with the reason.
+        DeviceError: a result is UNKNOWN, with the reason.
     """
     for result in results:
         if result.verdict is Verdict.UNKNOWN:
-            raise DeviceError(f"A frame was not decided, so nothing can be measured: {result.reason}")
+            raise DeviceError(f"A frame is UNKNOWN, so the measurement is not valid: {result.reason}")
         yield result
 
 
@@ -175,7 +175,7 @@ def _bare_pass(inspector: Inspector, video: Path, pause: float) -> list[float]:
 
 
 def measure_throughput(inspector: Inspector, frames: Sequence[Frame], sources: int, rounds: int) -> Throughput:
-    """Compare the frames a second of several sources on one engine with those of one source, in turn."""
+    """Compare frames per second of several sources on one engine with one source, alternating."""
     seconds: dict[int, list[float]] = {1: [], sources: []}
     for _ in range(rounds):
         for count, times in seconds.items():
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("video", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--engine", action="append", dest="engines", help="repeatable; the fastest where none is given")
+    parser.add_argument("--engine", action="append", dest="engines", help="repeatable; by default the fastest")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--pause", type=float, default=0.03, help="seconds between two frames")
     parser.add_argument("--memory-frames", type=int, default=100_000)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from edgead.benchmark.report import METRICS, Average, Row
 
 DASH = "–"
-"""In place of a figure that there is none of."""
+"""Shown for a missing figure."""
 TIMES = ("p50", "p90", "p99")
 
 
@@ -30,14 +30,14 @@ def _cells(row: Row | Average) -> list[str]:
 
 
 def percent(value: float | None) -> str:
-    """Format a share in percent; a dash where there is none."""
+    """Format a share in percent; a dash for None."""
     return DASH if value is None else f"{100 * value:.1f} %"
 
 
 def own_threshold(row: Row | Average) -> tuple[str, str]:
     """Format the shares of good parts rejected and of defects found, in percent with their 95 % intervals.
 
-    For instance ``50.0 (23–77)``; dashes for an average, which has none.
+    For instance ``50.0 (23–77)``; dashes for an average, which has no shares.
     """
     if isinstance(row, Average):
         return DASH, DASH

@@ -1,4 +1,4 @@
-"""The command line. Each verb calls the public function of its name; what a verb needs is imported inside it."""
+"""The command line. Each verb calls the public function of the same name and imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from edgead.console import guard_stderr
 from edgead.failures import flush, prepare_streams, report
 
 QUIET = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
-"""Silences remarks of OpenCV and FFmpeg on what they cannot open: our error says it. Set a variable to hear them."""
+"""Silence OpenCV and FFmpeg about what they cannot open: our error reports it. Set a variable to see their messages."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code. An error is one to three lines, see `edgead.failures`."""
+    """Run the command line and exit with its code. Errors have one to three lines, see `edgead.failures`."""
     for variable, level in QUIET.items():
-        os.environ.setdefault(variable, level)  # read when OpenCV is imported, which is later
+        os.environ.setdefault(variable, level)  # OpenCV reads it when it is imported, later
     prepare_streams()
     guard_stderr()
     with contextlib.suppress(ValueError):  # not in the main thread
@@ -43,13 +43,13 @@ def main(arguments: list[str] | None = None) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgead")
 def cli() -> None:
-    """Visual anomaly detection: from photographs of good parts to a decision on every frame.
+    """Visual anomaly detection: train on photographs of good parts, decide on every camera frame.
 
     \b
     edgead demo                                   see it work on sample parts
-    edgead train --method draem --data DIR        learn what good parts look like
-    edgead export --method draem                  make a bundle for the line
-    edgead run BUNDLE --source 0                  decide on every frame of a camera
+    edgead train --method draem --data DIR        train on images of good parts
+    edgead export --method draem                  write a bundle for the line
+    edgead run BUNDLE --source 0                  PASS or FAIL every frame of camera 0
     """
 
 

@@ -15,7 +15,7 @@ from edgead.redaction import redact
 
 @click.command()
 @click.argument("bundles", nargs=-1, required=True, type=PATH)
-@click.option("--data", required=True, type=PATH, help="Labelled test images: one category, or a folder of several.")
+@click.option("--data", required=True, type=PATH, help="Labelled test images: a category, or a folder of categories.")
 @click.option(
     "--rounds", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Timed calls per bundle."
 )
@@ -24,7 +24,7 @@ from edgead.redaction import redact
     type=click.IntRange(32, 4096),
     default=256,
     show_default=True,
-    help="Side of the maps for pixel metrics, pixels.",
+    help="Side of maps and masks in pixel metrics, in pixels.",
 )
 @click.option("--out", type=PATH, help="Folder of the report. [default: runs/benchmark/TIME]")
 @force_option

@@ -16,9 +16,9 @@ from edgead.console import Terminal
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
 @json_option
 def demo(out: Path | None, seed: int, as_json: bool) -> None:
-    """Try everything on drawn sample parts.
+    """Try all steps on drawn sample parts.
 
-    Trains, exports, inspects and benchmarks: a few minutes on two cores.
+    Trains, exports, inspects and benchmarks. Takes a few minutes on two cores.
     """
     from edgead.demo import run_demo
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgead.cli.options import (
-    OF_LOWER_PRECISION,
     PATH,
     check_method,
     force_option,
@@ -25,24 +25,25 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--method", default="draem", show_default=True, help="Whose newest finished run is exported.")
-@click.option("--category", help="Of the run; 'all' exports the newest run of every category.")
-@click.option("--checkpoint", type=PATH, help="The run to export, instead of the newest.")
-@click.option("--data", type=PATH, help="Where the data is now, if it has moved; its labelled images judge.")
+@click.option("--method", default="draem", show_default=True, help="Export this method's newest finished run.")
+@click.option("--category", help="Category of the run; 'all' exports the newest run of every category.")
+@click.option("--checkpoint", type=PATH, help="Export this run (a folder) instead of the newest.")
+@click.option("--data", type=PATH, help="Data set, if it has moved. The precision gate uses its labelled images.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting that is open at export."
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting that may change at export."
 )
-@click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
+@click.option("--false-reject", default=0.01, show_default=True, help="Largest share of good parts that may fail.")
 @precision_options
-@click.option("--out", type=PATH, help="The bundle. [default: runs/export/RUN.edgead, or RUN-PRECISION.edgead]")
+@click.option(
+    "--out", type=PATH, help="Folder of the bundle. [default: runs/export/RUN.edgead, or RUN-PRECISION.edgead]"
+)
 @force_option
 @click.option(
     "--format",
-    "form",
     type=click.Choice(["onnx", "engine"]),
     default="onnx",
     show_default=True,
-    help="engine: also build the TensorRT engine, on the device that will run it.",
+    help="engine: also build the TensorRT engine. Use it on the target device.",
 )
 @json_option
 def export(
@@ -50,25 +51,24 @@ def export(
     category: str | None,
     checkpoint: Path | None,
     out: Path | None,
-    form: str,
+    format: str,
     as_json: bool,
     data: Path | None,
     settings: tuple[str, ...],
     false_reject: float,
     force: bool,
-    **precision: Any,
+    precision: PrecisionOptions,
 ) -> None:
-    """Make a bundle: the graph, compared with the trained network, and its threshold.
+    """Export a finished run as a bundle.
 
-    A precision below fp32 must pass a gate, see docs/precision.md. It judges on labelled images too, if --data has any.
+    The graph is compared with the trained network; a lower precision must pass the gate (docs/precision.md).
     """
     if category == "all" and out:
         raise click.UsageError("--category all writes several bundles; leave out --out.")
-    chosen = _precision(precision)
-    if form == "engine":
+    if format == "engine":
         from edgead.runtime.engines.tensorrt_engine import find_tensorrt
 
-        find_tensorrt()  # said before minutes go into something else
+        find_tensorrt()  # reported before the export, which takes minutes
     from edgead.export import export as make
     from edgead.export.runs import find_run, find_runs_of_all
 
@@ -84,15 +84,15 @@ def export(
             out=out,
             false_reject=false_reject,
             settings=settings,
-            precision=chosen,
+            precision=precision,
             force=force,
             console=Terminal(),
         )
         for run in runs
     ]
-    for bundle in bundles if form == "engine" else ():
-        if why := bundle.manifest.failed_engines.get("tensorrt"):  # minutes went into that already
-            raise DeviceError(f"{bundle.path} is written, but TensorRT does not run it here: {why}")
+    for bundle in bundles if format == "engine" else ():
+        if why := bundle.manifest.failed_engines.get("tensorrt"):  # reported by the export, without a second build
+            raise DeviceError(f"{bundle.path} was written, but TensorRT cannot run it on this machine: {why}")
         validate_here(bundle, "tensorrt")
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()} for bundle in bundles]
@@ -101,37 +101,55 @@ def export(
 
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, type=PATH)
-@click.option("--from", "source", help="anomalib or onnx, for a model that comes as ONNX. [default: onnx]")
-@click.option("--method", help="Whose published checkpoint it is, see `edgead methods`; may consist of two files.")
-@click.option("--threshold-data", type=PATH, help="Images of good parts that the model was not trained on.")
-@click.option("--false-reject", default=0.01, show_default=True, help="Share of good parts that may fail.")
+@click.option("--from", "source", help="Origin of an ONNX file: anomalib, or onnx for any other. [default: onnx]")
+@click.option("--method", help="Import a published checkpoint of this method, one or two files; see `edgead methods`.")
+@click.option(
+    "--threshold-data",
+    type=PATH,
+    help="Images of good parts for the threshold. The model must not have been trained on them.",
+)
+@click.option("--false-reject", default=0.01, show_default=True, help="Largest share of good parts that may fail.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="With --method: override a setting.")
-@click.option("--size", help="Input HEIGHTxWIDTH, where the model takes any.")
-@click.option("--input", help="The image input, where there are several.")
-@click.option("--score", help="The image score; any tensor of the graph. [default: computed from the map]")
-@click.option("--map", help="The pixel map; any tensor of the graph, or none.")
-@click.option("--pool", default="max", show_default=True, help="Score from the map: max, or top:0.01 (mean of 1 %).")
-@click.option("--rgb/--bgr", default=None, help="Colour order that the model wants. [default: rgb]")
-@click.option("--scale", type=float, help="Grey values are divided by it first. [default: 255]")
-@click.option("--mean", metavar="A,B,C", help="Subtracted then, for each channel; one number for grey. [default: 0]")
-@click.option("--std", metavar="A,B,C", help="Divided by then. [default: 1]")
+@click.option("--size", help="Input HEIGHTxWIDTH, if the model accepts any size.")
+@click.option("--input", help="Name of the image input. Needed if the model has several.")
+@click.option("--score", help="Tensor with the image score. [default: computed from the map]")
+@click.option("--map", help="Tensor with the pixel map, or none. [default: the only map among the outputs]")
+@click.option(
+    "--pool",
+    default="max",
+    show_default=True,
+    help="How to compute the score from the map: max, or top:0.01 (mean of the top 1 %).",
+)
+@click.option("--rgb/--bgr", default=None, help="Colour order of the model's input. [default: rgb]")
+@click.option("--scale", type=float, help="Divisor of the pixel values. [default: 255]")
+@click.option("--mean", metavar="A,B,C", help="Subtracted after that, per channel. [default: 0]")
+@click.option("--std", metavar="A,B,C", help="Divisor after that, per channel. [default: 1]")
 @precision_options
-@click.option("--data", type=PATH, help="Labelled images that a lower precision is judged on, too.")
-@click.option("--out", type=PATH, help="The bundle. [default: runs/import/NAME.edgead, or NAME-PRECISION.edgead]")
+@click.option("--data", type=PATH, help="Labelled images for the gate of a lower precision.")
+@click.option(
+    "--out", type=PATH, help="Folder of the bundle. [default: runs/import/NAME.edgead, or NAME-PRECISION.edgead]"
+)
 @force_option
 @json_option
 def import_model(
-    files: tuple[Path, ...], source: str | None, method: str | None, as_json: bool, **options: Any
+    files: tuple[Path, ...],
+    source: str | None,
+    method: str | None,
+    precision: PrecisionOptions,
+    data: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Make a bundle of a model that was trained elsewhere.
+    """Convert a model that was trained elsewhere to a bundle.
 
     \b
     edgead import model.onnx --from anomalib
     edgead import model.onnx --map NAME --threshold-data DIR
     edgead import NAME.pckl NAME_seg.pckl --method draem --threshold-data DIR
     """
-    precision = {name: options.pop(name) for name in ("precision", *OF_LOWER_PRECISION)}
-    chosen = _precision(precision, options.pop("data"))
+    if not precision.lowers:
+        refuse_given("at --precision fp32", "data")
+    precision = dataclasses.replace(precision, labelled=data)
     if method:
         refuse_given("with --method", "source", "input", "score", "map", "pool", "rgb", "scale", "mean", "std")
     else:
@@ -140,23 +158,9 @@ def import_model(
     options |= {name: _parse_numbers(f"--{name}", options[name]) for name in ("mean", "std")}
     from edgead.export import import_model as make
 
-    bundle = make(files, method=method, source=source, precision=chosen, console=Terminal(), **options)
+    bundle = make(files, method=method, source=source, precision=precision, console=Terminal(), **options)
     text = f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES"
     emit({"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()}, as_json, text)
-
-
-def _precision(given: dict[str, Any], labelled: Path | None = None) -> PrecisionOptions:
-    """Return what the options on precision say; labelled images judge a lower one."""
-    from edgead.export.options import Budget, Calibration, PrecisionOptions
-
-    if given["precision"] == "fp32":
-        refuse_given("at --precision fp32", *OF_LOWER_PRECISION, *(["data"] if labelled else []))
-    return PrecisionOptions(
-        given["precision"],
-        Calibration(given["calib_samples"], given["calib_method"], given["calib_data"]),
-        Budget(given["max_auroc_drop"], given["max_flips"]),
-        labelled,
-    )
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:
@@ -175,5 +179,5 @@ def _parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         return None if text is None else tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise click.UsageError(
-            f"{option} takes three numbers with commas between them, or one for grey, not '{text}'."
+            f"{option} takes three numbers separated by commas, or one for grey images, not '{text}'."
         ) from error

@@ -1,4 +1,4 @@
-"""`edgead inspect`, `edgead methods` and `edgead doctor`: the verbs that only look."""
+"""`edgead inspect`, `edgead methods` and `edgead doctor`: the verbs that only report."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from edgead.console import Terminal
 @engine_option
 @json_option
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
-    """Show a bundle; check it on this machine.
+    """Show a bundle and check it on this machine.
 
-    Checks the hashes of its files and re-runs its golden frames.
+    Checks the hashes of its files, re-runs its golden frames and compares the outputs.
     """
     from edgead.bundle import read_bundle
     from edgead.manifest import describe_sensitivity
@@ -43,7 +43,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         **({"origin": manifest.origin.describe()} if manifest.origin else {}),
         **({"protocol": manifest.training.protocol} if manifest.training.protocol else {}),
         "made": f"{manifest.created} by edgead {manifest.edgead}",
-        "files": f"{len(manifest.files)}, hashes right",
+        "files": f"{len(manifest.files)}, hashes correct",
         "golden": f"{check.frames} frames on {name}: {check.describe()}",
     }
     if manifest.gate:
@@ -70,7 +70,7 @@ def _depth_words(depth_range: tuple[float, float] | None) -> str:
 @click.argument("name", required=False)
 @json_option
 def methods(name: str | None, as_json: bool) -> None:
-    """List the methods and their figures. With NAME, also the settings of that method in every preset."""
+    """List the methods. With NAME, also show the settings of that method in every preset."""
     from edgead.train.describe import as_text, describe
     from edgead.train.methods import get_method
 
@@ -82,14 +82,16 @@ def methods(name: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--build", "bundle", type=PATH, help="Build this bundle's engine here, check and time it.")
-@click.option("--engine", default="tensorrt", show_default=True, help="With --build: engine and settings.")
+@click.option("--build", "bundle", type=PATH, help="Build this bundle's engine on this machine, check it and time it.")
+@click.option(
+    "--engine", default="tensorrt", show_default=True, help="With --build: inference engine and its settings."
+)
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, help="With --build: most frames per inference.")
 @json_option
 def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
-    """Report what this machine can run, and what is missing.
+    """Report what this machine can run and what is missing.
 
-    edgead doctor --build BUNDLE checks a bundle on this machine's GPU.
+    edgead doctor --build BUNDLE checks a bundle on the GPU of this machine.
     """
     from edgead.doctor import diagnose
 
@@ -97,7 +99,7 @@ def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
         from edgead.bundle import read_bundle
 
         validation = validate_here(read_bundle(bundle), engine, batch)
-        emit(validation.to_dict(), as_json, f"ok  {bundle} can be run here on {validation.engine}")
+        emit(validation.to_dict(), as_json, f"ok  {bundle} runs on this machine with {validation.engine}")
         return
     refuse_given("without --build", "engine", "batch")
     findings = diagnose()

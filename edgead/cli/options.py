@@ -1,7 +1,8 @@
-"""Options that several verbs share, and checks of what was given."""
+"""Options that several verbs share, and checks of the options a user gave."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ PATH = click.Path(path_type=Path)
 
 
 def _all_of(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
-    """Make one decorator of several options; help lists them in this order."""
+    """Combine options into one decorator; the help lists them in this order."""
 
     def add(command: F) -> F:
         for option in reversed(options):
@@ -38,7 +39,7 @@ decision_options = _all_of(
         ),
         click.option(
             "--threshold",
-            help="Frames with a higher score fail; fpr:0.001 lets that share of good parts fail. "
+            help="Frames with a higher score fail. fpr:0.001 allows that share of good parts to fail. "
             "[default: the bundle's]",
         ),
         click.option(
@@ -46,7 +47,7 @@ decision_options = _all_of(
             multiple=True,
             help="Region of interest: a mask image, or x,y,width,height from 0 to 1. Repeatable.",
         ),
-        click.option("--ignore", multiple=True, help="Region to leave out, in the same form. Repeatable."),
+        click.option("--ignore", multiple=True, help="Region to ignore, in the same form. Repeatable."),
         click.option(
             "--min-area",
             type=click.IntRange(0),
@@ -65,49 +66,67 @@ decision_options = _all_of(
             "sinks",
             multiple=True,
             metavar="URI",
-            help="Where results go: jsonl:FILE, sqlite:FILE, mqtt://…; see docs/sinks.md. Repeatable.",
+            help="Where to send results: jsonl:FILE, sqlite:FILE, mqtt://…; see docs/sinks.md. Repeatable.",
         ),
     )
 )
-"""How frames are decided, and where results go; the same for `predict` and `run`."""
+"""How frames are decided and where results go, for `predict` and `run`."""
 
-precision_options = _all_of(
-    (
-        click.option(
-            "--precision",
-            default="fp32",
-            show_default=True,
-            help="fp32, fp16, int8, int8-fp16 (the rest in float16), or auto: the fastest here that passes the gate.",
-        ),
-        click.option(
-            "--calib-samples", default=128, show_default=True, help="Number of good images for INT8 calibration."
-        ),
-        click.option("--calib-method", default="minmax", show_default=True, help="minmax, entropy or percentile."),
-        click.option(
-            "--calib-data", type=PATH, help="Good images for INT8 calibration. [default: the training images]"
-        ),
-        click.option(
-            "--max-auroc-drop", default=0.005, show_default=True, help="Largest loss of AUROC and AUPRO allowed."
-        ),
-        click.option(
-            "--max-flips", default=0.001, show_default=True, help="Largest share of changed verdicts allowed."
-        ),
-    )
+_LOWER_PRECISION = ("calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips")
+_PRECISION: Sequence[Callable[[F], F]] = (
+    click.option(
+        "--precision",
+        default="fp32",
+        show_default=True,
+        help="fp32, fp16, int8, int8-fp16 (other layers in float16), or auto: the fastest here that passes the gate.",
+    ),
+    click.option("--calib-samples", default=128, show_default=True, help="Number of good images for INT8 calibration."),
+    click.option("--calib-method", default="minmax", show_default=True, help="minmax, entropy or percentile."),
+    click.option("--calib-data", type=PATH, help="Good images for INT8 calibration. [default: the training images]"),
+    click.option(
+        "--max-auroc-drop", default=0.005, show_default=True, help="Largest loss of AUROC and AUPRO that is allowed."
+    ),
+    click.option(
+        "--max-flips", default=0.001, show_default=True, help="Largest share of changed verdicts that is allowed."
+    ),
 )
-OF_LOWER_PRECISION = ("calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips")
+
+
+def precision_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options on precision to a verb, which gets them as one `PrecisionOptions`, its parameter `precision`."""
+
+    @functools.wraps(command)
+    def gathered(
+        precision: str,
+        calib_samples: int,
+        calib_method: str,
+        calib_data: Path | None,
+        max_auroc_drop: float,
+        max_flips: float,
+        **others: Any,
+    ) -> None:
+        from edgead.export.options import Budget, Calibration, PrecisionOptions
+
+        if precision == "fp32":
+            refuse_given("at --precision fp32", *_LOWER_PRECISION)
+        calibration = Calibration(calib_samples, calib_method, calib_data)
+        budget = Budget(max_auroc_drop, max_flips)
+        command(precision=PrecisionOptions(precision, calibration, budget), **others)
+
+    return _all_of(_PRECISION)(gathered)
 
 
 def refuse_given(when: str, *names: str) -> None:
-    """Refuse options that would be ignored."""
+    """Refuse options that have no effect in this combination."""
     context = click.get_current_context()
     for parameter in context.command.params:
         name = parameter.name or ""
         if name in names and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{parameter.opts[0]} means nothing {when}.")
+            raise click.UsageError(f"{parameter.opts[0]} has no effect {when}.")
 
 
 def check_method(run: Path, method: str) -> None:
-    """Refuse another method than a run's, where the command line names both."""
+    """Refuse a --method that differs from the run's."""
     from edgead.train.checkpoint import load_run_config
 
     given = click.get_current_context().get_parameter_source("method") is click.core.ParameterSource.COMMANDLINE

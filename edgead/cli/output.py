@@ -1,20 +1,21 @@
-"""What verbs print, and how."""
+"""What the verbs print."""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgead.console import Terminal
-from edgead.redaction import printable
+from edgead.redaction import printable, redact
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
     from edgead.runtime.engine_validation import EngineValidation
-    from edgead.runtime.ledger import Figures
-    from edgead.runtime.result import ResultFields
+    from edgead.runtime.ledger import Snapshot
+    from edgead.runtime.result import Result
 
 
 def emit(value: Any, as_json: bool, text: str) -> None:
@@ -32,17 +33,17 @@ def validate_here(bundle: Bundle, engine: str, batch: int = 1) -> EngineValidati
     return validation
 
 
-def result_line(result: ResultFields) -> str:
+def result_line(result: Result) -> str:
     from edgead.runtime.result import place_of
 
-    score = "-" if result["score"] is None else f"{result['score']:.6g}"
-    where = result["path"] and click.format_filename(result["path"])
-    where = where or place_of(result["source_id"], result["frame_id"])
-    reason = f"  ({result['reason']})" if result["score"] is None else ""
-    return printable(f"{result['verdict']:<8}{score:<12}{where}{reason}")
+    scored = math.isfinite(result.score)
+    score = f"{result.score:.6g}" if scored else "-"
+    where = click.format_filename(result.path) if result.path else place_of(result.source_id, result.frame_id)
+    reason = "" if scored else f"  ({redact(result.reason)})"
+    return printable(f"{result.verdict.value:<8}{score:<12}{where}{reason}")
 
 
-def ledger_line(summary: Figures) -> str:
+def ledger_line(summary: Snapshot) -> str:
     def by_cause(counts: dict[str, int]) -> str:
         return f" ({', '.join(f'{cause} {count}' for cause, count in counts.items())})" if counts else ""
 

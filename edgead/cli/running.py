@@ -1,4 +1,4 @@
-"""`edgead predict` and `edgead run`: the verbs that decide."""
+"""`edgead predict` and `edgead run`: the verbs that return verdicts."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from edgead.errors import INTERRUPTED
 @click.option(
     "--save",
     type=PATH,
-    help="Folder for overlays (heat map and outlined mask) and, where the model has them, reconstructions.",
+    help="Folder for overlays (heat map and mask outline) and, if the model has them, reconstructions.",
 )
 @click.option(
     "--ray",
     metavar="ADDRESS",
     help="Score an archive with Ray on this machine (local) or on a cluster (HOST:PORT); needs --out.",
 )
-@click.option("--out", type=PATH, help="With --ray: Parquet file with a row for each image.")
+@click.option("--out", type=PATH, help="With --ray: Parquet file, one row per image.")
 @force_option
 @decision_options
 @json_option
@@ -44,9 +44,9 @@ def predict(
     batch: int,
     **options: Any,
 ) -> None:
-    """Decide on images, and on folders with their subfolders.
+    """Inspect images, and folders with their subfolders.
 
-    Without --sink, results are printed.
+    Results are printed unless --sink sends them elsewhere.
     """
     if ray is not None or out is not None:
         if ray is None or out is None or save is not None or sinks:
@@ -75,7 +75,7 @@ def predict(
             results.append(result.to_dict())
             step("")
             if not (as_json or sinks):
-                click.echo(result_line(results[-1]))
+                click.echo(result_line(result))
     summary = {"bundle": str(bundle), **ledger.snapshot()}
     if as_json:
         emit({**summary, "left_out": images.left_out, "results": results}, True, "")
@@ -132,7 +132,7 @@ def _predict_archive(
 @click.option(
     "--max-staleness",
     type=float,
-    help="Frames older than this many ms are UNKNOWN; inf: never. [default: cameras 2000 in transit]",
+    help="Frames older than this many ms are UNKNOWN; inf: never. [default: 2000 in transit, live sources]",
 )
 @click.option("--deadline", type=float, help="Decisions later than this many ms after exposure are UNKNOWN.")
 @click.option(
@@ -154,7 +154,7 @@ def _predict_archive(
     type=click.Choice(["report", "unknown"]),
     default="report",
     show_default=True,
-    help="Frames with an aspect ratio that no training image had: report once, or decide UNKNOWN too.",
+    help="Frames with an aspect ratio that no training image had: report it once, or return UNKNOWN.",
 )
 @click.option(
     "--keep-warm",
@@ -174,10 +174,10 @@ def _predict_archive(
 )
 @json_option
 def run(bundle: Path, as_json: bool, **options: Any) -> None:
-    """Decide on every frame of one or several sources.
+    """Inspect every frame of one or more sources.
 
-    Without --sink, results are printed. Ctrl-C or signal TERM end the run within 15 s; captured frames are still
-    decided and written. A second one ends it at once. Signal HUP reloads the bundle.
+    Results are printed unless --sink sends them elsewhere. Ctrl-C or signal TERM ends the run within 15 s, after
+    captured frames are decided and written; a second one ends it at once. Signal HUP reloads the bundle.
     """
     from edgead.runtime.signals import ignore_early
 
@@ -186,7 +186,7 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
     from edgead.runtime.run import run as go
 
     printed = any(sink.endswith(":-") for sink in options["sinks"])
-    show = None if options["sinks"] or as_json else lambda result: click.echo(result_line(result.to_dict()))
+    show = None if options["sinks"] or as_json else lambda result: click.echo(result_line(result))
 
     ended: list[bool] = []
 
@@ -200,4 +200,4 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
     except KeyboardInterrupt:
         if not ended:
             raise
-        sys.exit(INTERRUPTED)  # everything was decided and written: that is no error
+        sys.exit(INTERRUPTED)  # every captured frame was decided and written: no error

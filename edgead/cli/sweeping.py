@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     default="local",
     show_default=True,
     metavar="ADDRESS",
-    help="HOST:PORT of a Ray cluster; --out is then a folder that all of its machines share.",
+    help="HOST:PORT of a Ray cluster; all its machines must share the folder --out.",
 )
 @click.option("--list", "only_list", is_flag=True, help="Show the cells and their state; run nothing.")
-@click.option("--retry-failed", is_flag=True, help="Run cells again that failed before.")
+@click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @json_option
 def sweep(file: Path, out: Path | None, ray: str, only_list: bool, retry_failed: bool, as_json: bool) -> None:
     """Train, export and benchmark methods × categories × seeds × precisions from a TOML file.
 
-    A cell is never run twice. Stop it any time; the same command resumes. docs/sweep.md describes the file.
+    A finished cell is never run again. Stop any time; the same command resumes. See docs/sweep.md.
     """
     from edgead.sweep.run_sweep import plan
     from edgead.sweep.run_sweep import sweep as run

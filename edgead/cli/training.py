@@ -14,11 +14,13 @@ from edgead.console import Terminal
 
 @click.command()
 @click.option("--method", default="draem", show_default=True, help="Method to train; see `edgead methods`.")
-@click.option("--data", type=PATH, help="Folder of good images, or a data set in MVTec AD, MVTec 3D-AD or VisA form.")
-@click.option("--category", help="Category to train, where there are several; 'all' trains one run each.")
+@click.option(
+    "--data", type=PATH, help="Folder of good images, or a data set (MVTec AD, 3D-AD, VisA …; see docs/data.md)."
+)
+@click.option("--category", help="Category to train, if the data set has several; 'all' trains one run per category.")
 @click.option(
     "--preset",
-    help="paper, edge (for small devices) or nano (to try). [default: the largest that trains here within 12 hours]",
+    help="paper, edge (for small devices) or nano (for a trial). [default: the largest that trains here in 12 hours]",
 )
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods NAME`."
@@ -29,7 +31,7 @@ from edgead.console import Terminal
     "donors",
     multiple=True,
     type=PATH,
-    help="For DRepT: another product's data with defects, or a run that learned from it. Repeatable.",
+    help="For DRepT: data of another product with defects, or a run trained with it. Repeatable.",
 )
 @click.option(
     "--weights", type=PATH, help="ImageNet weights of the backbone, .pth or .safetensors. [default: download]"
@@ -43,7 +45,7 @@ from edgead.console import Terminal
     type=click.IntRange(0, 2**63 - 1),
     default=0,
     show_default=True,
-    help="Random seed. Same seed and precision, same result on a CPU.",
+    help="Random seed. On a CPU, the same seed and precision return the same result.",
 )
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda or cuda:N.")
 @click.option(
@@ -51,14 +53,16 @@ from edgead.console import Terminal
     type=click.Choice(["auto", "no", "bf16", "fp16"]),
     default="auto",
     show_default=True,
-    help="auto: bf16 on a CPU that has it, if it is faster and losses agree. no: float32.",
+    help="auto: bf16 on a CPU that supports it, if it is faster and the losses agree. no: float32.",
 )
-@click.option("--budget", metavar="TIME", help="Scale the published schedule to fit: 90s, 30m, 2h.")
+@click.option("--budget", metavar="TIME", help="Shorten or lengthen the published schedule to this time: 90s, 30m, 2h.")
 @click.option("--workers", type=click.IntRange(0), help="Data-loading processes. [default: auto]")
-@click.option("--resume", "go_on", is_flag=True, help="Continue a stopped run: --out, or the newest of the method.")
+@click.option(
+    "--resume", "continue_run", is_flag=True, help="Continue the run in --out, or the method's newest unfinished run."
+)
 @click.option("--out", type=PATH, help="Folder of the run. [default: runs/train/METHOD-CATEGORY-TIME]")
 @json_option
-def train(go_on: bool, as_json: bool, data: Path | None, method: str, out: Path | None, **options: Any) -> None:
+def train(continue_run: bool, as_json: bool, data: Path | None, method: str, out: Path | None, **options: Any) -> None:
     """Train a model on images of good parts.
 
     Stop any time; continue with --resume. If training diverged, add --set learning_rate=… with a lower rate.
@@ -69,8 +73,8 @@ def train(go_on: bool, as_json: bool, data: Path | None, method: str, out: Path 
     from edgead.train import train as start
     from edgead.train.training import find_unfinished
 
-    if go_on:
-        _refuse_others("method", "data", "settings", "out", "device", "workers", "go_on", "as_json")
+    if continue_run:
+        _refuse_others("method", "data", "settings", "out", "device", "workers", "continue_run", "as_json")
         folder = out or find_unfinished(method)
         check_method(folder, method)
         kept = {name: options[name] for name in ("settings", "device", "workers")}
@@ -84,7 +88,7 @@ def train(go_on: bool, as_json: bool, data: Path | None, method: str, out: Path 
 
 
 def _refuse_others(*allowed: str) -> None:
-    """Refuse options that a resumed run would ignore: they were fixed when it was started."""
+    """Refuse options that were fixed when the run was started."""
     context = click.get_current_context()
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -95,17 +99,17 @@ def _refuse_others(*allowed: str) -> None:
 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=PATH)
-@click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="Number of pictures.")
-@click.option("--image", type=PATH, help="Good image to draw on. [default: the run's training images]")
+@click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="Number of images.")
+@click.option("--image", type=PATH, help="Good image to alter. [default: the run's training images]")
 @click.option("--defect", type=int, help="Draw only this transferred defect, numbered from 0.")
-@click.option("--donor", help="With --defect: name of its donor in RUN/sources, where there are several.")
+@click.option("--donor", help="With --defect: name of its donor in RUN/sources, if there are several.")
 @click.option("--out", required=True, type=PATH, help="Folder for NUMBER.png and NUMBER_mask.png.")
-@click.option("--data", type=PATH, help="Folder of the training data, if it has moved.")
+@click.option("--data", type=PATH, help="Training data, if it has moved.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
 @json_option
 def synthesise(run_folder: Path, out: Path, as_json: bool, **options: Any) -> None:
-    """Write synthetic anomalies of a run as pictures with masks."""
+    """Write synthetic anomalies, as the run trains on them, with their masks."""
     from edgead.train.synthesise import synthesise as draw
 
     paths = draw(run_folder, out, console=Terminal(), **options)
-    emit({"pictures": [str(path) for path in paths]}, as_json, f"{len(paths)} pictures with masks in {out}")
+    emit({"pictures": [str(path) for path in paths]}, as_json, f"{len(paths)} images with masks in {out}")

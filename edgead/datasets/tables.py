@@ -6,14 +6,25 @@ import csv
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from edgead.datasets.category import GOOD, Category, Sample, name_of
 from edgead.errors import DataError
 from edgead.folders import list_images
 
 META = "meta.json"
-Rows = dict[str, list[dict[str, Any]]]
+
+
+class MetaEntry(TypedDict, total=False):
+    """An image of ``meta.json``; `anomaly` is 0 or 1, paths are relative to the data set."""
+
+    img_path: str
+    mask_path: str | None
+    anomaly: int
+    specie_name: str | None
+
+
+Rows = dict[str, list[MetaEntry]]
 """``"train"`` and ``"test"`` ↦ the entries of one category."""
 
 
@@ -102,10 +113,11 @@ def open_meta(root: Path, name: str, rows: Rows) -> Category:
     return Category(name, below, META, tuple(normals), (), tuple(test), _absent(test, table), notes)
 
 
-def _meta_sample(root: Path, row: dict[str, Any]) -> Sample:
+def _meta_sample(root: Path, row: MetaEntry) -> Sample:
     if not row["anomaly"]:
         return Sample(root / row["img_path"], GOOD)
-    masks = (root / row["mask_path"],) if row.get("mask_path") else ()
+    mask = row.get("mask_path")
+    masks = (root / mask,) if mask else ()
     return Sample(root / row["img_path"], str(row.get("specie_name") or "defect"), masks)
 
 

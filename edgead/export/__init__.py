@@ -1,12 +1,12 @@
-"""From a checkpoint, or a model that was trained elsewhere, to a bundle.
+"""Write bundles: from a run, or from a model that was trained elsewhere.
 
     from edgead.export import export, import_model
 
     bundle = export("runs/train/bottle", precision="int8")
     bundle = import_model("model.onnx", source="anomalib")
 
-A model that comes as ONNX needs ``pip install 'edgead[import]'``, one from PyTorch ``'edgead[train]'``. Importing this
-package needs neither; what is missing is reported by the call.
+An ONNX file needs ``pip install 'edgead[import]'``; a run or a PyTorch checkpoint needs ``'edgead[train]'``. Importing
+this package needs neither; a call reports what is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from edgead.console import Console
 from edgead.errors import ConfigError
-from edgead.export.options import Budget, BuildOptions, Calibration, OnnxOptions, PrecisionOptions, precision_options
+from edgead.export.options import Budget, BuildOptions, Calibration, OnnxOptions, PrecisionOptions, to_precision_options
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -36,28 +36,28 @@ def export(
     force: bool = False,
     console: Console | None = None,
 ) -> Bundle:
-    """Write a run's model as a bundle.
+    """Export a finished run as a bundle.
 
     The graph is compared with the trained network on held-out images and synthetic anomalies; the threshold is fitted
     to the graph's scores of the held-out images. A graph of lower precision must pass the gate, docs/precision.md.
 
     Args:
         checkpoint: folder of a finished run.
-        data: folder of the data, if it has moved. The gate also judges on labelled test images in it.
-        out: the bundle's folder; ``runs/export/RUN.edgead`` by default, ``RUN-int8.edgead`` in another precision. The
-            same bundle, made again, replaces the one that is there.
-        false_reject: wanted bound on the share of good parts that fail, above 0 and below 1.
-        settings: ``"NAME=VALUE"`` overrides of what the method leaves open at export, `Method.export_settings`.
-        precision: ``"fp32"``, ``"fp16"``, ``"int8"``, ``"int8-fp16"`` or ``"auto"``, the fastest on this machine that
-            passes the gate; `PrecisionOptions` to choose calibration and budget as well.
+        data: folder of the data, if it has moved. The gate of a lower precision uses its labelled test images.
+        out: folder of the bundle; by default ``runs/export/RUN.edgead``, or ``RUN-int8.edgead`` for another precision.
+            A bundle of the same run and options is replaced.
+        false_reject: largest share of good parts that may fail, above 0 and below 1.
+        settings: ``"NAME=VALUE"`` for settings that may change at export, see `Method.export_settings`.
+        precision: ``"fp32"``, ``"fp16"``, ``"int8"``, ``"int8-fp16"`` or ``"auto"`` (the fastest on this machine that
+            passes the gate), or `PrecisionOptions` with calibration and budget.
         force: replace any bundle in `out`.
-        console: shows progress; nothing is shown by default.
+        console: shows progress; by default nothing is shown.
 
     Raises:
-        GateError: the graph differs from the network, or the precision does not pass the gate.
+        GateError: the graph differs from the trained network, or the precision fails the gate.
         EdgeadError: see `edgead.errors`.
     """
-    options = BuildOptions(out, false_reject, precision_options(precision), force, console or Console())
+    options = BuildOptions(out, false_reject, to_precision_options(precision), force, console or Console())
     from edgead.export.runs import export_run
 
     return export_run(Path(checkpoint), None if data is None else Path(data), settings, options)
@@ -85,43 +85,41 @@ def import_model(
     force: bool = False,
     console: Console | None = None,
 ) -> Bundle:
-    """Make a bundle of a model that was trained elsewhere: an ONNX file, or a published method's checkpoint.
+    """Convert a model that was trained elsewhere to a bundle: an ONNX file, or a method's published checkpoint.
 
     Args:
-        files: the ONNX file, or the files of the checkpoint; of a pair, one is enough where the other lies where it was
-            saved.
-        method: the published method of a checkpoint; None for ONNX.
+        files: the ONNX file, or the files of the checkpoint. Of a pair, one is enough if the other is still in the
+            folder that it was saved to.
+        method: method of a published checkpoint; None for an ONNX file.
         source: of an ONNX file: ``"anomalib"``, or ``"onnx"`` (default) for any other.
-        threshold_data: images of good parts, best ones that the model was not trained on. May be left out for
-            anomalib's models, which hold a threshold.
+        threshold_data: images of good parts that the model was not trained on. Optional for anomalib models, which
+            hold a threshold.
         false_reject: wanted bound on the share of good parts that fail, above 0 and below 1.
-        settings: with `method`: ``"NAME=VALUE"`` of what the weights do not tell.
-        size: (height, width) of the input in pixels, where the model takes any.
+        settings: with `method`: ``"NAME=VALUE"`` for settings that the weights do not show.
+        size: (height, width) of the input in pixels, if the model accepts any size.
         input, score, map, pool, rgb, scale, mean, std: of an ONNX file, see `edgead.export.options.OnnxOptions`.
         precision, out, force, console: as for `export`; ``runs/import/NAME.edgead`` is the default folder.
 
     Raises:
         ModelError: the model cannot be imported.
-        CheckpointError: not this method's checkpoint, with what differs.
-        GateError: the graph differs from the model, or the precision does not pass the gate.
+        CheckpointError: not a checkpoint of this method, with the differences.
+        GateError: the graph differs from the model, or the precision fails the gate.
         EdgeadError: see `edgead.errors`.
     """
     paths = [Path(each) for each in ([files] if isinstance(files, (str, Path)) else files)]
     chosen = OnnxOptions(input, score, map, size, rgb, scale, mean, std, pool)
-    options = BuildOptions(out, false_reject, precision_options(precision), force, console or Console())
+    options = BuildOptions(out, false_reject, to_precision_options(precision), force, console or Console())
     if method is not None:
         from edgead.export.imports.published_checkpoint import import_checkpoint
 
         if source is not None or chosen != OnnxOptions(size=size):
-            raise ConfigError(
-                "A published method's checkpoint takes settings and size; leave out what ONNX files need."
-            )
+            raise ConfigError("A published checkpoint takes settings and size. Leave out the options for ONNX files.")
         sizes = [f"size={size[0]}x{size[1]}"] if size else []
         return import_checkpoint(paths, method, threshold_data, [*settings, *sizes], options)
     if settings:
-        raise ConfigError("settings are for a published method's checkpoint. Name its method with --method.")
+        raise ConfigError("settings apply to a published checkpoint. Set its method with --method.")
     if len(paths) != 1:
-        raise ConfigError("One ONNX file at a time. For the files of a checkpoint, name its method with --method.")
+        raise ConfigError("One ONNX file at a time. For the files of a checkpoint, set its method with --method.")
     from edgead.export.imports.onnx_model import import_onnx
 
     return import_onnx(paths[0], source or "onnx", chosen, threshold_data, options)

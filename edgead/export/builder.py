@@ -1,4 +1,4 @@
-"""The one way to a bundle, whatever the model comes from: a run, a third-party ONNX file or a published checkpoint."""
+"""Build a bundle from any model source: a run, a third-party ONNX file or a published checkpoint."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ from edgead.manifest import (
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
+GATE_ANOMALIES = 40
+"""Synthetic anomalies on which the gate evaluates a lower precision."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SourceImages:
@@ -47,15 +50,14 @@ class SourceImages:
 
     Attributes:
         category: name of the product.
-        data: fingerprints, for the manifest.
-        sizes: of the images, for the manifest.
-        normals: held-out good images that the threshold is fitted to; None where the model brings its own limits.
+        data, sizes: fingerprints and sizes of the images, for the manifest.
+        normals: held-out good images that the threshold is fitted to; None if the model has limits of its own.
         probes: frames on which graph and reference are compared.
         golden: indices of the probes that become golden frames.
         anomalies: synthetic anomalies for the gate.
-        calibration, calibration_source: good images for INT8, and their name in the manifest.
-        labelled: a category with labelled test images for the gate.
-        seed: draws the calibration images.
+        calibration, calibration_source: good images for INT8 calibration, and their name in the manifest.
+        labelled: category with labelled test images for the gate.
+        seed: random seed for drawing calibration images.
     """
 
     category: str = ""
@@ -73,26 +75,26 @@ class SourceImages:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelSource:
-    """Where a bundle's graph, its reference outputs and its facts come from.
+    """A model that becomes a bundle: its graph, its reference outputs and the facts for the manifest.
 
     Attributes:
         verb: ``"export"`` for a run, ``"import"`` for a model that was trained elsewhere.
         name: default name of the bundle.
         method, preset, config, input, training, reconstruction: fields of the manifest.
         files: of an imported model, file name ↦ SHA-256.
-        origin: makes the manifest's field, called with the graph's engine; None for a run.
-        precision: of the graph as it comes.
+        origin: returns the manifest's `origin`, given the graph's engine; None for a run.
+        precision: of the graph, before any lowering.
         write_graph: writes the graph to a file.
-        reference: frames to the outputs that the graph must reproduce.
-        images: that the graph is compared, scored and calibrated on.
-        limits: of a model that brings its own; ignored where there are good images.
+        reference: returns the outputs that the graph must reproduce.
+        images: for comparison, threshold and calibration.
+        limits: the model's own; used only without good images.
     """
 
     verb: Literal["export", "import"]
     name: str
     method: str
     preset: str
-    config: Mapping[str, Any]  # any JSON: the schema is the method's
+    config: Mapping[str, Any]  # JSON; each method has its own schema
     input: InputRecord
     training: TrainingRecord = TrainingRecord()  # noqa: RUF009  (frozen)
     reconstruction: ReconstructionRecord | None = None
@@ -105,7 +107,7 @@ class ModelSource:
     limits: DecisionLimits | None = None
 
     def is_source_of(self, bundle: Manifest, precision: PrecisionOptions, false_reject: float) -> bool:
-        """Tell whether a bundle was made from the same model and data, with the same options."""
+        """Tell whether a bundle was built from the same model and data with the same options."""
         made_of = (
             self.method,
             schema.write(self.config),
@@ -128,23 +130,23 @@ class ModelSource:
     def _calibrates(self, bundle: Manifest, precision: PrecisionOptions) -> bool:
         if bundle.calibration is None:
             return True
-        # Images of another folder are unknown until they are read.
+        # The images of another folder are not known before they are read.
         wanted = (precision.calibration.method, self.images.calibration_source)
         return (bundle.calibration.method, bundle.calibration.source) == wanted and not precision.calibration.data
 
 
 def build_bundle(source: ModelSource, options: BuildOptions) -> Bundle:
-    """Write a model as a bundle.
+    """Build a bundle.
 
-    The graph is compared with its reference; the threshold is fitted to the graph's scores of held-out good images. A
-    graph of lower precision must pass the gate, docs/precision.md.
+    The graph is compared with its reference. The threshold is fitted to the graph's scores of held-out good images. A
+    graph of lower precision must pass the gate, see docs/precision.md.
 
     Args:
         source: the model.
-        options: where it goes and what it must keep to; see `edgead.export.export`.
+        options: see `edgead.export.export`.
 
     Raises:
-        GateError: the graph differs from its reference, or the precision does not pass the gate.
+        GateError: the graph differs from its reference, or the precision fails the gate.
         EdgeadError: see `edgead.errors`.
     """
     precision, false_reject, console = options.precision, options.false_reject, options.console
@@ -173,14 +175,14 @@ def build_bundle(source: ModelSource, options: BuildOptions) -> Bundle:
 
 def _check_lowering(source: ModelSource, calibration: Calibration) -> None:
     if source.images.normals is None:
-        raise ConfigError("A lower precision is judged on images of good parts. Name some with --threshold-data DIR.")
+        raise ConfigError("The gate of a lower precision needs images of good parts. Add --threshold-data DIR.")
     if source.precision != "fp32":
-        raise ConfigError(f"The model is in {source.precision} already. Leave out --precision.")
-    find_images(calibration, source.images.calibration)  # too few of them are reported at once
+        raise ConfigError(f"The model is already in {source.precision}. Leave out --precision.")
+    find_images(calibration, source.images.calibration)  # report too few images before the long steps
 
 
 def _draft(source: ModelSource, folder: Path, false_reject: float, console: Console) -> BundleDraft:
-    """Write the graph, compare it with its reference, and set its limits."""
+    """Write the graph, compare it with its reference and fit its limits."""
     folder.mkdir()
     source.write_graph(folder / MODEL)
     engine = OnnxRuntimeEngine(folder / MODEL)
@@ -229,7 +231,7 @@ def _evaluation_set(
     if images.labelled:
         labelled = read_labelled(images.labelled, draft.manifest.size, draft.manifest.pixels, console)
     if labelled is None and precision.labelled:
-        raise ConfigError(f"{precision.labelled} has no labelled test images: it must hold good and defective ones.")
+        raise ConfigError(f"{precision.labelled} has no labelled test images; the gate needs good and defective ones.")
     return EvaluationSet(
         images.normals,
         images.anomalies,

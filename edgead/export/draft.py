@@ -1,4 +1,4 @@
-"""A bundle before it is finished: graphs in a folder, and the content of its other files."""
+"""An unfinished bundle: graphs in a folder, and the content of its other files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from edgead.runtime.engines import Engine
 
 @dataclasses.dataclass(frozen=True)
 class DecisionLimits:
-    """The values above which scores and map values are defects.
+    """Limits of scores and map values; higher values are defects.
 
     Attributes:
         threshold: of the score.
         mask: of the map.
-        scores, map_maxima: sorted scores and highest map values of the good images that both came from.
+        scores, map_maxima: sorted scores and map maxima of the good images that the limits were fitted to.
     """
 
     threshold: Threshold
@@ -35,12 +35,12 @@ class DecisionLimits:
     map_maxima: tuple[float, ...] = ()
 
     def stored(self) -> StoredThreshold:
-        """Return the manifest's record. With the scores, `--threshold fpr:…` can choose again on the line."""
+        """Return the manifest's record. It holds the scores, so that `--threshold fpr:…` works on the line."""
         return StoredThreshold.of(self.threshold, self.scores, self.map_maxima)
 
 
 def fit_limits(scores: NDArray[np.float32], map_maxima: NDArray[np.float32], false_reject: float) -> DecisionLimits:
-    """Compute the limits from held-out good images' scores and highest map values, both ``[n]``."""
+    """Fit the limits to scores and map maxima of held-out good images, both ``[N]``."""
     return DecisionLimits(
         conformal_threshold(scores, false_reject),
         conformal_threshold(map_maxima, false_reject).value,
@@ -50,20 +50,20 @@ def fit_limits(scores: NDArray[np.float32], map_maxima: NDArray[np.float32], fal
 
 
 def measure_limits(engine: Engine, normals: NDArray[np.uint8], false_reject: float, console: Console) -> DecisionLimits:
-    """Compute the limits from held-out good images ``[N, H, W, C] uint8``."""
+    """Run held-out good images ``[N, H, W, C] uint8`` and fit the limits to the outputs."""
     scores, maps = run_singly(engine, normals, console.track("scoring"))
     return fit_limits(scores, maps.max(axis=(1, 2)), false_reject)
 
 
 @dataclasses.dataclass(frozen=True)
 class BundleDraft:
-    """A bundle that is not finished.
+    """An unfinished bundle.
 
     Attributes:
         folder: holds the graphs.
         manifest: without the files' hashes.
         golden: golden frames and their outputs.
-        summary: one line on how far the graph is from its reference.
+        summary: one line on the differences between graph and reference.
     """
 
     folder: Path
@@ -73,13 +73,13 @@ class BundleDraft:
 
 
 def finish_bundle(folder: Path, draft: BundleDraft, console: Console) -> Manifest:
-    """Write a draft as a bundle: graphs, golden frames and manifest, into an empty folder. Report what it promises."""
+    """Write a draft's graphs, golden frames and manifest into an empty folder. Report its threshold."""
     for graph in draft.folder.glob("*.onnx"):
         shutil.move(graph, folder / graph.name)
     warn_of_refusals(folder / MODEL, console)
     made = draft.manifest
     if made.reconstruction and not all(computes(graph, made.reconstruction.tensor) for graph in folder.glob("*.onnx")):
-        console.say("At this precision the graph holds no reconstruction to look at")
+        console.say("The graph of this precision does not contain the reconstruction; predict --save writes none.")
         made = dataclasses.replace(made, reconstruction=None)
     manifest = write_bundle(folder, made, draft.golden)
     console.say(draft.summary)

@@ -1,4 +1,4 @@
-"""Running frames through a graph or a network, one by one."""
+"""Run frames through a graph or a network, one by one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from edgead.console import Track
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.checked import check_outputs
 
-if TYPE_CHECKING:  # a graph that comes as ONNX is run without torch
+if TYPE_CHECKING:  # ONNX files are imported without torch
     from torch import nn
 
-Frames = NDArray[np.uint8]
 
-
-def run_singly(engine: Engine, frames: Frames, track: Track = iter) -> Outputs:
+def run_singly(engine: Engine, frames: NDArray[np.uint8], track: Track = iter) -> Outputs:
     """Run frames one by one: scores ``[N]`` and maps ``[N, H, W]``.
 
     Args:
@@ -34,8 +32,8 @@ def run_singly(engine: Engine, frames: Frames, track: Track = iter) -> Outputs:
     return np.concatenate([scores for scores, _ in outputs]), np.concatenate([maps for _, maps in outputs])
 
 
-def run_reference(network: nn.Module, frames: Frames) -> Golden:
-    """Run a network frame by frame on the CPU."""
+def run_reference(network: nn.Module, frames: NDArray[np.uint8]) -> Golden:
+    """Run a network on frames ``[N, H, W, C] uint8``, one by one, on the CPU."""
     import torch
 
     network = network.cpu()

@@ -10,31 +10,30 @@ from edgead import schema
 from edgead.console import Console
 from edgead.decision import check_false_reject
 from edgead.errors import ConfigError
-from edgead.schema import OneOf, Within
+from edgead.schema import OneOf, Share, Within
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
-"""``int8`` leaves what is not quantized in float32, ``int8-fp16`` in float16."""
+"""Layers that are not quantised stay in float32 with ``int8``; ``int8-fp16`` puts them in float16."""
 AUTO = "auto"
 """The fastest precision on this machine that passes the gate."""
 CALIBRATION_METHODS = ("minmax", "entropy", "percentile")
 LEAST_IMAGES = 8
-"""With fewer good images, a tensor's range is left to chance."""
+"""Fewest good images for calibration; with fewer, the range of a tensor depends on chance."""
 SOURCES = ("onnx", "anomalib")
 
-Share = Annotated[float, Within(0, 1)]
 Positive = Annotated[float, Within(0, 1e30, above=True)]
 Finite = Annotated[float, Within(-1e30, 1e30)]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The images that set the ranges of INT8, and that show whether float16 overflows.
+    """Images that calibrate INT8 and show whether float16 overflows.
 
     Attributes:
-        samples: number of images; all of them where there are fewer.
+        samples: number of images; all of them if there are fewer.
         method: see `edgead.export.quantization.calibration.measure_ranges`.
-        data: a folder of good images, or a data set; None for the training images of a run, and for the good images in
-            the threshold data of an imported model.
+        data: folder of good images, or a data set. None: the training images of a run, or the good images in the
+            threshold data of an imported model.
     """
 
     samples: Annotated[int, Within(LEAST_IMAGES)] = 128
@@ -47,13 +46,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a lower precision may cost.
+    """Largest loss that the gate accepts for a lower precision.
 
     Attributes:
         auroc_drop: largest loss of image AUROC, and of AUPRO.
-        flips: largest share of frames whose settled verdict changes. Below one frame's share it means: none. A verdict
-            is settled if the score is farther from the threshold than the threshold moves when one held-out image is
-            left out. Of the others, `edgead.export.quantization.gate.BORDERLINE_SHARE` may change.
+        flips: largest share of frames with a changed verdict, among settled verdicts. A verdict is settled if the
+            score is farther from the threshold than the threshold moves when one held-out image is left out. Of the
+            borderline verdicts, `edgead.export.quantization.gate.BORDERLINE_SHARE` may change.
     """
 
     auroc_drop: Share = 0.005
@@ -65,13 +64,13 @@ class Budget:
 
 @dataclass(frozen=True)
 class PrecisionOptions:
-    """The precision of a bundle, and what it must pass.
+    """The precision of a bundle and the limits of its gate.
 
     Attributes:
-        precision: one of `PRECISIONS`, or `AUTO`. ``fp32`` leaves an imported model in the precision it comes in.
-        calibration: what INT8 is scaled on.
-        budget: what the gate allows.
-        labelled: a data set with labelled test images that the gate judges on as well.
+        precision: one of `PRECISIONS`, or `AUTO`. ``fp32`` keeps the precision of an imported model.
+        calibration: images and method of INT8 calibration.
+        budget: largest loss that the gate accepts.
+        labelled: data set with labelled test images for the gate.
     """
 
     precision: Annotated[str, OneOf((*PRECISIONS, AUTO))] = "fp32"
@@ -84,22 +83,22 @@ class PrecisionOptions:
 
     @property
     def lowers(self) -> bool:
-        """Whether a precision below float32 was asked for."""
+        """Whether the user requests a precision below float32."""
         return self.precision != "fp32"
 
 
-def precision_options(precision: str | PrecisionOptions) -> PrecisionOptions:
-    """Return the options for a precision that is given by its name.
+def to_precision_options(precision: str | PrecisionOptions) -> PrecisionOptions:
+    """Return options for the name of a precision; options are returned as they are.
 
     Raises:
-        ConfigError: there is no such precision.
+        ConfigError: unknown precision.
     """
     return precision if isinstance(precision, PrecisionOptions) else PrecisionOptions(precision)
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What is chosen for a bundle, whatever model it is made of; see `edgead.export.export`."""
+    """Options that every kind of model shares, see `edgead.export.export`."""
 
     out: str | Path | None = None
     false_reject: float = 0.01
@@ -113,15 +112,16 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class OnnxOptions:
-    """What a user says about a third-party model; None where its file says it, or the default applies.
+    """What the user states about a third-party ONNX model. None: read from the file, or the default.
 
     Attributes:
-        input, score, map: names of tensors; ``map="none"`` where the model has none.
-        size: (height, width) in pixels, where the model's input is dynamic.
-        rgb: colour order; RGB by default.
-        scale: divisor of the grey values; 255 by default, 1 for a model that takes bytes.
-        mean, std: for each channel, applied after that division.
-        pool: how a missing score is computed: ``"max"``, or ``"top:SHARE"`` for the mean of that share of the pixels.
+        input, score, map: names of tensors; ``map="none"`` for a model without a map.
+        size: (height, width) in pixels, for a model with a dynamic input.
+        rgb: whether the colour order is RGB (default) or BGR.
+        scale: divisor of the pixel values; 255 by default, 1 for a model with a uint8 input.
+        mean, std: per channel, applied after that division.
+        pool: how to compute a missing score from the map: ``"max"``, or ``"top:SHARE"``, the mean of that share of
+            the pixels, largest values first.
     """
 
     input: str | None = None
@@ -138,14 +138,16 @@ class OnnxOptions:
         schema.check(self)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) not in (1, 3):
-                raise ConfigError(f"{name} takes three numbers, one for each channel, or one for grey; not {values}.")
+                raise ConfigError(
+                    f"--{name} takes three numbers, one per channel, or one for grey images; not {values}."
+                )
 
     @property
     def share(self) -> float:
         """`pool` as a share of pixels; 0 for the maximum.
 
         Raises:
-            ConfigError: it is neither form.
+            ConfigError: `pool` has another form.
         """
         if self.pool == "max":
             return 0.0
@@ -155,5 +157,5 @@ class OnnxOptions:
         except ValueError:
             share = 0.0
         if kind != "top" or not 0 < share <= 1:
-            raise ConfigError(f"--pool is max, or top: with a share of the pixels, as in top:0.01; not '{self.pool}'.")
+            raise ConfigError(f"--pool takes max or top:SHARE, for instance top:0.01; not '{self.pool}'.")
         return share

@@ -1,4 +1,4 @@
-"""Does the exported graph reproduce the model? Measured on real frames, refused above a tolerance."""
+"""Compare the outputs of an exported graph with those of its reference, on real frames."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ TOLERANCE = 1e-4
 """Largest difference of a score or map value, relative to the largest reference value where that exceeds 1."""
 
 HALF_TOLERANCE = 2e-3
-"""The same for a graph in half precision: engines differ in where they round."""
+"""The same for a float16 graph: engines round at different places."""
 
 
 def check_parity(
     reference: Golden, scores: NDArray[np.float32], maps: NDArray[np.float32], tolerance: float = TOLERANCE
 ) -> Agreement:
-    """Compare a graph's outputs with its reference's; the tolerance is relative, as `TOLERANCE`.
+    """Compare a graph's outputs with its reference's; the tolerance is relative, see `TOLERANCE`.
 
-    Where all scores or maps are small, the limit is lower, a quarter of their spread; but never below a tenth of the
-    tolerance, which rounding needs in networks that hardly tell frames apart.
+    Small scores or maps have a lower limit, a quarter of their spread. It is never below a tenth of the tolerance:
+    rounding needs that in networks with nearly equal outputs for all frames.
 
     Raises:
-        GateError: above the tolerance, or not finite.
+        GateError: a difference is above the tolerance or not finite.
     """
     most = tolerance * max(1.0, float(np.abs(reference.scores).max()), float(np.abs(reference.maps).max()))
     limits = [

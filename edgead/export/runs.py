@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-import edgead.train  # noqa: F401  first: it says what to install where PyTorch is missing
+import edgead.train  # noqa: F401  first: it reports what to install if PyTorch is missing
 from edgead import schema
 from edgead.bundle import Bundle
 from edgead.console import Console
 from edgead.datasets import Category, Frames, load_frames, open_categories, open_category
 from edgead.datasets.copies import keep_distinct
 from edgead.errors import CheckpointError, DataError
-from edgead.export.builder import ModelSource, SourceImages, build_bundle
+from edgead.export.builder import GATE_ANOMALIES, ModelSource, SourceImages, build_bundle
 from edgead.export.graph.to_onnx import reconstruction_record, write_network
 from edgead.export.inference import run_reference
 from edgead.export.options import BuildOptions, PrecisionOptions
@@ -26,9 +26,7 @@ from edgead.train.foreground import load_foreground_masks, masks_fingerprint
 from edgead.train.method import Method, TrainingData
 
 PARITY_FRAMES = 12
-"""Held-out images on which graph and network are compared, and as many synthetic anomalies."""
-SYNTHETIC = 40
-"""Synthetic anomalies that the gate judges on."""
+"""Held-out images, and as many synthetic anomalies, on which graph and network are compared."""
 
 
 def find_run(method: str, category: str | None = None, root: Path = Path("runs/train")) -> Path:
@@ -61,7 +59,7 @@ def find_runs_of_all(method: str, root: Path = Path("runs/train")) -> list[Path]
 
 
 def export_run(run_folder: Path, data: Path | None, settings: Sequence[str], options: BuildOptions) -> Bundle:
-    """Write a run's model as a bundle, see `edgead.export.export`."""
+    """Export a finished run as a bundle, see `edgead.export.export`."""
     run, method = checkpoint.load_method(run_folder, settings)
     return build_bundle(_source_of(run_folder, run, method, data, options), options)
 
@@ -75,7 +73,7 @@ def _source_of(
     masks = load_foreground_masks(run.config.foreground, held_out.paths, method.config.size)
     if not run.fits_held_out_masks(masks_fingerprint(masks)):
         raise DataError(
-            f"The masks in {run.config.foreground} are not those that this run was started with.\n"
+            f"The masks in {run.config.foreground} differ from those that this run was started with.\n"
             "Restore the original masks, or start a new run."
         )
     distinct = keep_distinct(held_out.frames)
@@ -86,7 +84,7 @@ def _source_of(
     drawn_from = TrainingData(held_out.frames, donors=load_transferred(run_folder, run), foreground_masks=masks)
     count = min(len(held_out.frames), PARITY_FRAMES)
     anomalies = np.stack(
-        [method.example(drawn_from, rng)["frame"] for _ in range(SYNTHETIC if precision.lowers else count)]
+        [method.example(drawn_from, rng)["frame"] for _ in range(GATE_ANOMALIES if precision.lowers else count)]
     )
     return ModelSource(
         verb="export",
@@ -116,7 +114,7 @@ def _source_of(
 
 
 def _labelled(run: RunConfig, root: Path, data: Path | None, precision: PrecisionOptions) -> Category | None:
-    """Return the category with test images that judge: only data that was named for it."""
+    """Return the category with labelled test images for the gate: only data that the user passed for it."""
     if precision.labelled:
         return open_category(precision.labelled)
     if data is None or not precision.lowers:
@@ -126,9 +124,9 @@ def _labelled(run: RunConfig, root: Path, data: Path | None, precision: Precisio
 
 
 def _find_data(run: RunConfig, root: Path) -> Path:
-    """Return the folder that the run's image names start from."""
+    """Return the folder that the run's image names are relative to."""
     if (root / run.category).is_dir() and not (root / run.held_out[0]).exists():
-        return root / run.category  # --data names the folder of several categories
+        return root / run.category  # --data is the folder of several categories
     return root
 
 
@@ -138,14 +136,14 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
     if absent:
         raise DataError(
             f"{len(absent)} of the {len(paths)} held-out images of this run are missing, for instance {absent[0]}.\n"
-            "They set the threshold. If the data has moved, name its folder with --data DIR."
+            "The threshold needs them. If the data has moved, set its folder with --data DIR."
         )
     frames = load_frames(paths, run.config.size, run.pixels, console.track("reading held-out images"))
     if frames.fingerprint != run.held_out_fingerprint:
         why = frames.skipped[0] if frames.skipped else "names or contents differ"
         raise DataError(
-            f"The held-out images in {root} are not those that this run was started with ({why}).\n"
-            "They set the threshold. Name the folder of the original images with --data DIR, or train again."
+            f"The held-out images in {root} differ from those that this run was started with ({why}).\n"
+            "The threshold needs them. Set the folder of the original images with --data DIR, or train again."
         )
     return frames
 

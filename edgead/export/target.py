@@ -1,4 +1,4 @@
-"""Where a bundle goes: a bundle that is there is replaced by the same one made again, and by no other."""
+"""The folder of a bundle. An existing bundle is replaced only by one of the same source and options."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def choose_target(
     """Return the folder for a bundle.
 
     Args:
-        out: what the user names; what is there is kept, unless it is the same bundle or `force` is given.
-        verb, name: ``runs/VERB/NAME.edgead`` where the user names nothing; with the precision in its name below
-            float32, and with a number behind it where another bundle is there.
-        precision: that was asked for.
-        same: tells whether a bundle was made of the same, in the same way.
+        out: the user's choice. An existing bundle is kept unless it is the same or `force` is set.
+        verb, name: without `out`, ``runs/VERB/NAME.edgead``. Below float32 the precision is appended to the
+            name, and a number if that name is taken.
+        precision: of the bundle.
+        same: tells whether a bundle has the same source and options.
         force: replace any bundle.
 
     Raises:
-        DataError: something else is there.
+        DataError: `out` exists and must be kept.
     """
     if out is None:
         name = file_name(name)
@@ -36,15 +36,13 @@ def choose_target(
         return next(path for path in paths if not path.exists() or (is_bundle(path) and same(read_manifest(path))))
     path = Path(out)
     if valid(str(path)) != str(path):
-        raise DataError(f"The name {valid(str(path))} is not UTF-8, which the libraries need; choose another --out.")
+        raise DataError(f"The name {valid(str(path))} is not UTF-8, which the libraries need. Choose another --out.")
     if not path.exists():
         return path
     if not is_bundle(path):
-        raise DataError(f"{path} exists and is not a bundle, or holds other files too; choose another --out.")
+        raise DataError(f"{path} exists and is not a bundle, or holds other files. Choose another --out.")
     there = read_manifest(path)
     if not force and not same(there):
         what = f"{there.precision}, {there.method} on '{there.category}', made {there.created}"
-        raise DataError(
-            f"{path} holds another bundle ({what}), which is kept.\nChoose another --out, or replace it with --force."
-        )
+        raise DataError(f"{path} holds another bundle ({what}).\nChoose another --out, or replace it with --force.")
     return path

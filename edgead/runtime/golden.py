@@ -62,7 +62,7 @@ def compare(
     limit = tolerance if map_tolerance is None else map_tolerance
     errors = [
         (_largest_difference(scores, wanted), _largest_difference(maps, wanted_maps))
-        for wanted, wanted_maps in reference.forms or ((reference.scores, reference.maps),)
+        for wanted, wanted_maps in reference.variants or ((reference.scores, reference.maps),)
     ]
     best = min(errors, key=lambda each: max(each[0] * limit, each[1] * tolerance))  # relative to what is allowed
     return Agreement(len(reference.frames), *best, tolerance, limit)
@@ -92,7 +92,7 @@ def check_golden(bundle: Bundle, engine: Engine, batch: int = 1) -> Agreement:
     found = compare(golden, scores, maps, *limits)
     if batch > 1 and found.good and bundle.manifest.input.batch != 1:
         order = np.arange(batch) % count
-        forms = tuple((scores[order], maps[order]) for scores, maps in golden.forms)
+        forms = tuple((scores[order], maps[order]) for scores, maps in golden.variants)
         repeated = Golden(golden.frames[order], golden.scores[order], golden.maps[order], forms)
         together = compare(repeated, *engine.infer(repeated.frames), *limits)
         found = dataclasses.replace(together, frames=count) if not together.good else found

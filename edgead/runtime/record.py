@@ -131,7 +131,7 @@ def open_replay(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """
     folder = Path(uri.partition(":")[2])
     try:
-        values = schema.load(folder / "recording.json")
+        values = schema.load_json(folder / "recording.json")
         version = values.get("format") if isinstance(values, dict) else None
         if isinstance(version, int) and version > FORMAT:
             raise SourceError(f"{folder} has format {version}; this edgead reads up to {FORMAT}.")

@@ -1,4 +1,4 @@
-"""A cell: one training, its bundles and their measurements."""
+"""A cell: one training with its bundles and their figures."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from edgead.text import file_name
 
 @dataclass(frozen=True)
 class Training:
-    """What decides the result of a training, as its key sees it: contents in the place of paths.
+    """Everything that determines the result of a training, with hashes of contents instead of paths.
 
-    A field that has its default is left out of the key, so that a field that is added later changes no key.
+    A field with its default value is not part of the key, so that later fields do not change existing keys.
 
     Attributes:
         method, preset, settings, category, seed, holdout, bit_depth, mixed_precision, budget: see `Entry`.
@@ -45,13 +45,13 @@ class Training:
 
     @property
     def key(self) -> str:
-        """The cell's key, and the name of its folder."""
+        """The cell's key, which is also the name of its folder."""
         return make_key(schema.write({field: value for field, value in _changed(self).items()}))
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """What decides a bundle and its figures, beside the training and the precision; see `Entry`."""
+    """Everything that determines a bundle and its figures, apart from training and precision; see `Entry`."""
 
     code: str
     false_reject: float = 0.01
@@ -61,7 +61,7 @@ class Measuring:
 
     @property
     def key(self) -> str:
-        """Tells whether figures that are there are those that are wanted."""
+        """Differs from the stored key if the figures are out of date."""
         return make_key(_changed(self))
 
 
@@ -70,7 +70,7 @@ class Cell:
     """A training with its bundles.
 
     Attributes:
-        training, measuring: what decides the results.
+        training, measuring: everything that determines the results.
         precisions: one bundle each.
         entry: paths, device and resources.
         root: folder of the category.
@@ -95,12 +95,12 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """What people call its method: the label of the sweep file, or method, preset and settings."""
+        """The label of the sweep file, or method, preset and settings."""
         return self.entry.label or " ".join((self.training.method, self.training.preset, *self.training.settings))
 
     @property
     def title(self) -> str:
-        """What people call the cell."""
+        """The name for people: label, category and seed."""
         return f"{self.label}, {self.training.category}, seed {self.training.seed}"
 
 
@@ -114,7 +114,7 @@ def make_cells(entries: list[Entry]) -> list[Cell]:
 
     Raises:
         ConfigError: two entries describe the same training.
-        DataError: a data set cannot be read.
+        DataError: a data set is unreadable.
     """
     cells: dict[str, Cell] = {}
     for entry in entries:

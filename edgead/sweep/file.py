@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,28 +13,28 @@ from edgead import schema
 from edgead.errors import ConfigError, require
 from edgead.schema import SchemaError, Within
 
-METHODS = "methods"
-"""Name of the list of tables in the file."""
+TABLES = "methods"
+"""Name of the array of tables in the file."""
 PATHS = ("data", "textures", "weights")
-"""Fields that are paths; relative ones start at the file's folder."""
+"""Fields with paths; relative paths start at the file's folder."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One ``[[methods]]`` table, with what the top of the file says for all of them.
+    """One ``[[methods]]`` table, with the fields at the top of the file as defaults.
 
     Attributes:
         method, preset, settings: as for `edgead.train.train`.
         data: folder of one category, or of several.
-        categories: of them; all where empty.
-        seeds, precisions: one training for each seed, one bundle of it for each precision.
+        categories: to train on; all if empty.
+        seeds, precisions: one training per seed, with one bundle per precision.
         textures, weights, donors, holdout, bit_depth, mixed_precision, budget: as for `edgead.train.train`.
         false_reject: as for `edgead.export.export`.
         engine, rounds, pixel_size: as for `edgead.benchmark.benchmark`.
-        device, workers: as for `edgead.train.train`; they do not decide the result.
-        cpus, gpus: what one cell takes. All CPUs of the smallest machine, and one GPU where there are any, if None.
-        label: what the results call it; method, preset and settings if empty.
-        code: a label that stands for the program in the keys; the hash of its sources where empty.
+        device, workers: as for `edgead.train.train`; not part of the key.
+        cpus, gpus: resources of one cell. None: all CPUs of the smallest machine, and one GPU if there is any.
+        label: name in the results; by default method, preset and settings.
+        code: version of the program in the keys; by default the hash of its sources.
     """
 
     method: str
@@ -62,7 +63,7 @@ class Entry:
     code: str = ""
 
 
-def read_file(path: Path) -> list[Entry]:
+def read_sweep_file(path: Path) -> list[Entry]:
     """Read a sweep file.
 
     Raises:
@@ -74,23 +75,23 @@ def read_file(path: Path) -> list[Entry]:
         raise ConfigError(f"The sweep file {path} does not exist.") from error
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
-    tables = found.pop(METHODS, None)
+    tables = found.pop(TABLES, None)
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise ConfigError(f"{path} has no [[{METHODS}]] table. docs/sweep.md shows an example.")
+        raise ConfigError(f"{path} has no [[{TABLES}]] table. docs/sweep.md shows an example.")
     return [_read_entry(path, number, {**found, **table}) for number, table in enumerate(tables, start=1)]
 
 
-def _read_entry(path: Path, number: int, table: dict[str, Any]) -> Entry:
+def _read_entry(path: Path, number: int, table: Mapping[str, object]) -> Entry:
     known = [field.name for field in dataclasses.fields(Entry)]
     if unknown := [name for name in table if name not in known]:
         raise ConfigError(f"{path}: unknown field '{unknown[0]}'. Available: {', '.join(known)}.")
     try:
-        entry = schema.read(Entry, table)
+        entry = schema.read(Entry, dict(table))
     except SchemaError as error:
-        raise ConfigError(f"{path}, [[{METHODS}]] number {number}: {error}.") from error
+        raise ConfigError(f"{path}, [[{TABLES}]] number {number}: {error}.") from error
     for name in ("seeds", "precisions"):
         if not getattr(entry, name):
-            raise ConfigError(f"{path}, [[{METHODS}]] number {number}: {name} is an empty list.")
+            raise ConfigError(f"{path}, [[{TABLES}]] number {number}: {name} is an empty list.")
     folder = path.resolve().parent
     paths = {name: str(folder / value) for name in PATHS if (value := getattr(entry, name)) is not None}
     donors = tuple(str(folder / donor) for donor in entry.donors)

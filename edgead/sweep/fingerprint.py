@@ -1,4 +1,4 @@
-"""What a cell's key is made of: hashes of data, of the program, and of a configuration."""
+"""The parts of a cell's key: hashes of data, program and configuration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,18 @@ from edgead.files import sha256
 
 NOT_IN_TRAINING = ("archive", "benchmark", "cli", "export", "line", "report", "runtime", "sweep", "view")
 NOT_IN_MEASURING = ("archive", "cli", "line", "report", "sweep", "view")
-"""Rooms of the package that cannot change the result of a training, or of a bundle and its measurement."""
+"""Sub-packages that cannot change the result of a training, or of a bundle and its figures."""
 KEY_DIGITS = 16
 
 
-def make_key(parts: dict[str, Any]) -> str:
+def make_key(parts: Mapping[str, object]) -> str:
     """Return a short hash of JSON values; the order of the names does not matter."""
-    text = json.dumps(parts, sort_keys=True, allow_nan=False)
+    text = json.dumps(dict(parts), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
 
 def category_fingerprint(category: Category) -> str:
-    """Return a hash of a category: of every file in its folder, and of what each image is there for."""
+    """Return a hash of a category: of every file in its folder, and of the role of each image."""
     digest = hashlib.sha256(files_fingerprint(category.root).encode())
     for name, paths in {"normals": category.normals, "validation": category.validation}.items():
         _add(digest, name, (_relative(path, category) for path in paths))
@@ -47,10 +47,10 @@ def _relative(path: Path, category: Category) -> str:
 
 @functools.cache
 def files_fingerprint(path: Path) -> str:
-    """Return a hash of a file, or of names and contents of all files in a folder; hidden ones do not count.
+    """Return a hash of a file, or of names and contents of all files in a folder except hidden ones.
 
     Raises:
-        ConfigError: there is nothing under that name.
+        ConfigError: the path does not exist.
     """
     if path.is_file():
         return sha256(path)
@@ -68,7 +68,7 @@ def files_fingerprint(path: Path) -> str:
 
 @functools.cache
 def code_fingerprint(left_out: tuple[str, ...]) -> str:
-    """Return a hash of the package's sources without some of its rooms."""
+    """Return a hash of the package's sources without some sub-packages."""
     root = Path(edgead.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""Rows of a sweep, and their means over seeds: results.json and a table."""
+"""Results of a sweep: rows, means over seeds, results.json and a table."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from edgead.files import write_json, write_text
 from edgead.machine import versions
 from edgead.schema import SchemaError, left_out
 from edgead.sweep.cell import Cell
-from edgead.sweep.store import State, Store
+from edgead.sweep.store import CellState, Store
 
 RESULTS, TABLE = "results.json", "table.txt"
-SCHEMA = 1
+RESULTS_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Of a bundle, as docs/benchmark.md describes them: shares from 0 to 1, milliseconds."""
+class BundleFigures:
+    """Figures of a bundle, see docs/benchmark.md: shares from 0 to 1, milliseconds."""
 
     engine: str
     size: tuple[int, ...]
@@ -40,18 +40,18 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Row:
+class SweepRow:
     """A bundle of a cell.
 
     Attributes:
         key: of the cell.
-        label, method, preset, settings, category, seed, precision: what it is.
-        state: of `State`.
-        reason: why it failed.
+        label, method, preset, settings, category, seed, precision: of the bundle.
+        state: of the bundle.
+        reason: of a failure.
         train_seconds: of the cell's training.
         size_bytes: of the bundle's files.
         bundle, report: folders, relative to the store.
-        figures: None where there are none.
+        figures: None if the bundle is not done.
     """
 
     key: str
@@ -62,31 +62,31 @@ class Row:
     category: str
     seed: int
     precision: str
-    state: State
+    state: CellState
     reason: str = ""
     train_seconds: float = 0.0
     size_bytes: int = 0
     bundle: str = ""
     report: str = ""
-    figures: Figures | None = left_out()
+    figures: BundleFigures | None = left_out()
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation over seeds; the second is None of one seed."""
+    """Mean and sample standard deviation over seeds; the deviation of one seed is None."""
 
     mean: float
     deviation: float | None
 
 
 @dataclass(frozen=True)
-class Average:
-    """Rows that differ in nothing but their seed.
+class SeedAverage:
+    """Means over rows that differ only in their seed.
 
     Attributes:
-        seeds: of those with figures.
-        failed: how many have failed.
-        image_auroc, pixel_auroc, aupro, p50_ms, size_bytes: None where no row has them.
+        seeds: of the rows with figures.
+        failed: number of failed rows.
+        image_auroc, pixel_auroc, aupro, p50_ms, size_bytes: None if no row has the figure.
     """
 
     label: str
@@ -101,23 +101,23 @@ class Average:
     size_bytes: Spread | None
 
 
-def collect(store: Store, cells: Sequence[Cell], crashed: dict[str, str]) -> list[Row]:
-    """Return a row for each bundle of the cells, in order.
+def collect(store: Store, cells: Sequence[Cell], crashed: dict[str, str]) -> list[SweepRow]:
+    """Return one row per bundle of the cells, in order.
 
     Args:
-        store: where they are.
+        store: of the sweep.
         cells: of the sweep.
-        crashed: key ↦ why a cell ended without a record of it.
+        crashed: key ↦ reason, for cells that ended without a record of it.
     """
     return [_row(store, cell, precision, crashed) for cell in cells for precision in cell.precisions]
 
 
-def _row(store: Store, cell: Cell, precision: str, crashed: dict[str, str]) -> Row:
+def _row(store: Store, cell: Cell, precision: str, crashed: dict[str, str]) -> SweepRow:
     record, training = store.load(cell), cell.training
     state, reason = store.state(cell, precision)
-    if state not in (State.DONE, State.FAILED) and cell.key in crashed:
-        state, reason = State.FAILED, crashed[cell.key]
-    row = Row(
+    if state not in (CellState.DONE, CellState.FAILED) and cell.key in crashed:
+        state, reason = CellState.FAILED, crashed[cell.key]
+    row = SweepRow(
         cell.key,
         cell.label,
         training.method,
@@ -130,7 +130,7 @@ def _row(store: Store, cell: Cell, precision: str, crashed: dict[str, str]) -> R
         reason,
         record.train_seconds,
     )
-    if state is not State.DONE:
+    if state is not CellState.DONE:
         return row
     report = store.report(cell, precision)
     return dataclasses.replace(
@@ -142,34 +142,34 @@ def _row(store: Store, cell: Cell, precision: str, crashed: dict[str, str]) -> R
     )
 
 
-def _read_figures(path: Path) -> Figures:
+def _read_figures(path: Path) -> BundleFigures:
     try:
-        return schema.read(Figures, schema.load(path)["rows"][0])
+        return schema.read(BundleFigures, schema.load_json(path)["rows"][0])
     except (OSError, SchemaError, LookupError, TypeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.\nDelete the folder of its cell to make it again.") from error
+        raise DataError(f"{path} cannot be read: {error}.\nDelete the folder of its cell to run it again.") from error
 
 
-def average(rows: Sequence[Row]) -> list[Average]:
+def average(rows: Sequence[SweepRow]) -> list[SeedAverage]:
     """Return mean and spread over seeds, in the order of the rows."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+    groups: dict[tuple[str, str, str], list[SweepRow]] = {}
     for row in rows:
         groups.setdefault((row.label, row.category, row.precision), []).append(row)
     return [_average(name, members) for name, members in groups.items()]
 
 
-def _average(name: tuple[str, str, str], rows: list[Row]) -> Average:
+def _average(name: tuple[str, str, str], rows: list[SweepRow]) -> SeedAverage:
     measured = [(row, row.figures) for row in rows if row.figures is not None]
 
-    def spread(value: Callable[[Row, Figures], float | None]) -> Spread | None:
+    def spread(value: Callable[[SweepRow, BundleFigures], float | None]) -> Spread | None:
         found = [each for row, figures in measured if (each := value(row, figures)) is not None]
         if not found:
             return None
         return Spread(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
 
-    return Average(
+    return SeedAverage(
         *name,
         seeds=tuple(row.seed for row, _ in measured),
-        failed=sum(row.state is State.FAILED for row in rows),
+        failed=sum(row.state is CellState.FAILED for row in rows),
         image_auroc=spread(lambda row, figures: figures.image_auroc),
         pixel_auroc=spread(lambda row, figures: figures.pixel_auroc),
         aupro=spread(lambda row, figures: figures.aupro),
@@ -178,12 +178,12 @@ def _average(name: tuple[str, str, str], rows: list[Row]) -> Average:
     )
 
 
-def write_results(store: Store, file: Path, rows: Sequence[Row]) -> str:
+def write_results(store: Store, file: Path, rows: Sequence[SweepRow]) -> str:
     """Write `RESULTS` and `TABLE`; return the table."""
     averages = average(rows)
-    table = to_table(rows, averages)
+    table = format_table(rows, averages)
     value = {
-        "schema": SCHEMA,
+        "schema": RESULTS_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "file": file.name,
         "versions": versions(),
@@ -195,8 +195,8 @@ def write_results(store: Store, file: Path, rows: Sequence[Row]) -> str:
     return table
 
 
-def to_table(rows: Sequence[Row], averages: Sequence[Average]) -> str:
-    """Format the averages as a table in plain text, and what failed below it."""
+def format_table(rows: Sequence[SweepRow], averages: Sequence[SeedAverage]) -> str:
+    """Format the averages as a table in plain text, with the failures below it."""
     header = ["method", "category", "precision", "seeds", "image AUROC", "pixel AUROC", "AUPRO", "p50 ms", "MB"]
     cells = [header]
     for each in averages:
@@ -209,7 +209,7 @@ def to_table(rows: Sequence[Row], averages: Sequence[Average]) -> str:
     failures = [
         f"Failed: {row.label}, {row.category}, seed {row.seed}, {row.precision}: {row.reason}"
         for row in rows
-        if row.state is State.FAILED
+        if row.state is CellState.FAILED
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *failures])
 

@@ -1,4 +1,4 @@
-"""`edgead sweep`: all cells of a file, each once."""
+"""`edgead sweep`: run every cell of a file once."""
 
 from __future__ import annotations
 
@@ -14,53 +14,53 @@ from edgead.console import Console
 from edgead.sweep import stages
 from edgead.sweep.board import Board
 from edgead.sweep.cell import Cell, make_cells
-from edgead.sweep.file import read_file
-from edgead.sweep.results import Row, collect, write_results
-from edgead.sweep.store import State, Store
+from edgead.sweep.file import read_sweep_file
+from edgead.sweep.results import SweepRow, collect, write_results
+from edgead.sweep.store import CellState, Store
 from edgead.sweep.worker import work
 
 RETRIES = 3
-"""Times that a cell is given to another worker after its own died with its machine or without a word."""
-GRACE = 5.0
-"""Seconds that workers have after Ctrl-C to save and end."""
+"""Times that a cell is restarted after its worker process or machine died."""
+STOP_SECONDS = 5.0
+"""Seconds for workers to save and end after Ctrl-C."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What came of a sweep.
+    """Results of a sweep.
 
     Attributes:
         folder: of the store.
-        rows: one for each bundle.
+        rows: one per bundle.
         table: in plain text.
     """
 
     folder: Path
-    rows: tuple[Row, ...]
+    rows: tuple[SweepRow, ...]
     table: str
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A line of the dry run: where a bundle stands, and the seconds that its cell takes, if that is known."""
+    """A line of the dry run: state of a bundle, and the expected seconds of its cell, if known."""
 
     cell: Cell
     precision: str
-    state: State
+    state: CellState
     seconds: float | None
 
 
 def plan(file: Path, out: Path | None = None) -> list[Planned]:
-    """Return what a sweep would do.
+    """Return the bundles of a sweep with their states, without running it.
 
     Args:
         file: the sweep file.
         out: folder of the store; ``runs/sweep/NAME`` of the file's name by default.
 
     Raises:
-        EdgeadError: the file, or a data set in it, is wrong.
+        EdgeadError: the file or one of its data sets is wrong.
     """
-    store, cells = Store(_folder(file, out)), make_cells(read_file(file))
+    store, cells = Store(_folder(file, out)), make_cells(read_sweep_file(file))
     known = _durations(store, cells)
     return [
         Planned(cell, precision, store.state(cell, precision)[0], known.get(_kind(cell)))
@@ -77,27 +77,27 @@ def sweep(
     retry_failed: bool = False,
     console: Console | None = None,
 ) -> Sweep:
-    """Do what is left to do of a sweep file: training, export and benchmark of each cell.
+    """Train, export and benchmark every cell of a sweep file that is not done.
 
     Args:
         file: the sweep file.
-        out: folder of the store, on a cluster one that all machines share; ``runs/sweep/NAME`` by default.
+        out: folder of the store; all machines of a cluster share it. ``runs/sweep/NAME`` by default.
         ray: ``"local"``, or a cluster's ``HOST:PORT``.
-        retry_failed: try again what failed before.
+        retry_failed: run failed cells again.
         console: shows progress.
 
     Raises:
-        EdgeadError: the file, or a data set in it, is wrong; or there is no such cluster.
-        KeyboardInterrupt: after Ctrl-C. The same call again resumes.
+        EdgeadError: the file or one of its data sets is wrong, or the cluster is not reachable.
+        KeyboardInterrupt: after Ctrl-C. The same call resumes.
     """
     console = console or Console()
-    store, cells = Store(_folder(file, out)), make_cells(read_file(file))
+    store, cells = Store(_folder(file, out)), make_cells(read_sweep_file(file))
     for cell in cells:
-        stages.check(cell)
+        stages.check_cell(cell)
         if retry_failed:
             store.forget_failures(cell)
     left = [cell for cell in cells if not store.is_settled(cell)]
-    console.say(f"{len(cells)} cells, {len(cells) - len(left)} settled; results go to {store.root}")
+    console.say(f"{len(cells)} cells, {len(cells) - len(left)} of them done or failed; results in {store.root}")
     crashed = _work_on(left, store, cells, ray, console) if left else {}
     rows = collect(store, cells, crashed)
     return Sweep(store.root, tuple(rows), write_results(store, file, rows))
@@ -110,9 +110,9 @@ def _folder(file: Path, out: Path | None) -> Path:
 def _work_on(
     left: Sequence[Cell], store: Store, cells: Sequence[Cell], address: str, console: Console
 ) -> dict[str, str]:
-    """Have Ray work on cells; return those without an end, by key, with the reason."""
+    """Run cells on Ray; return the keys of cells that crashed, with the reason."""
     with connected(address) as ray:
-        task = ray.remote(max_calls=1, max_retries=RETRIES)(work)  # a process for each cell: none inherits anything
+        task = ray.remote(max_calls=1, max_retries=RETRIES)(work)  # a new process per cell, with no state of others
         tasks: dict[Any, Cell] = {}
         for cell in left:
             asked = resources(ray, cell.entry.cpus, cell.entry.gpus)
@@ -139,7 +139,7 @@ def _wait(ray: Any, tasks: dict[Any, Cell], board: Board, console: Console) -> d
         console.say("Stopping. The same command resumes.")
         for task in pending:
             ray.cancel(task)
-        end = time.monotonic() + GRACE
+        end = time.monotonic() + STOP_SECONDS
         while pending and time.monotonic() < end:
             _, pending = ray.wait(pending, num_returns=len(pending), timeout=0.5)
         for task in pending:

@@ -1,4 +1,4 @@
-"""The three stages of a cell: the one place where the sweep calls training, export and benchmark."""
+"""The three stages of a cell: training, export and benchmark."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edgead.train.method import configure
 from edgead.train.methods import get_method
 
 
-def check(cell: Cell) -> None:
+def check_cell(cell: Cell) -> None:
     """Refuse a cell that cannot run.
 
     Raises:
-        ConfigError: there is no such method, preset, setting or precision.
+        ConfigError: unknown method, preset, setting or precision.
     """
     configure(get_method(cell.training.method), cell.training.preset, cell.training.settings)
     for precision in cell.precisions:
@@ -25,15 +25,15 @@ def check(cell: Cell) -> None:
 
 
 def is_started(run: Path) -> bool:
-    """Tell whether a training has begun in a folder."""
+    """Tell whether a folder holds a started training."""
     return (run / checkpoint.CONFIG).is_file()
 
 
 def train_cell(cell: Cell, run: Path, workers: int, console: Console) -> None:
-    """Train in the folder `run`; resume where a training has begun there.
+    """Train in the folder `run`, or resume the training there.
 
     Raises:
-        EdgeadError: the training cannot go on.
+        EdgeadError: the training cannot start or resume.
     """
     entry = cell.entry
     if is_started(run):
@@ -60,10 +60,10 @@ def train_cell(cell: Cell, run: Path, workers: int, console: Console) -> None:
 
 
 def export_cell(cell: Cell, run: Path, precision: str, bundle: Path, console: Console) -> None:
-    """Export a finished run. The gate judges without labelled test images: nothing is chosen by them.
+    """Export a finished run. The gate does not use labelled test images.
 
     Raises:
-        GateError: the precision does not pass.
+        GateError: the precision fails the gate.
     """
     export(run, out=bundle, precision=precision, false_reject=cell.measuring.false_reject, force=True, console=console)
 

@@ -1,9 +1,9 @@
-"""The folder that a sweep keeps everything in. On a cluster all machines share it.
+"""The folder of a sweep. All machines of a cluster share it.
 
-cells/KEY/cell.json      what the cell is, and what came of it
-cells/KEY/log.txt        what training, export and benchmark said
+cells/KEY/cell.json      configuration and outcome of the cell
+cells/KEY/log.txt        messages of training, export and benchmark
 cells/KEY/run/           the training
-cells/KEY/NAME.edgead/   a bundle for each precision
+cells/KEY/NAME.edgead/   one bundle per precision
 cells/KEY/report/NAME/   the benchmark of each bundle
 results.json, table.txt  all rows of the last sweep, with means over seeds
 """
@@ -27,12 +27,12 @@ from edgead.schema import SchemaError
 from edgead.sweep.cell import Cell, Training
 
 CELL, LOG, LOCK = "cell.json", "log.txt", ".lock"
-LINE_EVERY = 10.0
-"""Seconds between lines of progress in a cell's log."""
+PROGRESS_EVERY = 10.0
+"""Seconds between progress lines in a cell's log."""
 
 
-class State(str, Enum):
-    """Where a bundle of a cell stands."""
+class CellState(str, Enum):
+    """State of a bundle of a cell."""
 
     TO_DO = "to do"
     STARTED = "started"
@@ -42,12 +42,12 @@ class State(str, Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a precision.
+    """Outcome of a precision.
 
     Attributes:
-        measuring: key of the `Measuring` that it was made with.
-        seconds: that export and benchmark took.
-        failed: why there is no bundle or no figures; empty where there are.
+        measuring: key of the `Measuring` that was used.
+        seconds: of export and benchmark.
+        failed: reason of a failure, else empty.
         size: bytes of the bundle's files.
     """
 
@@ -59,18 +59,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Record:
-    """What `cell.json` holds.
+    """The content of `cell.json`.
 
     Attributes:
-        name: what people call the cell.
-        training: what its key is made of.
+        name: of the cell.
+        training: everything in its key.
         data: folder of the images.
         created: UTC, ISO 8601.
-        code: hashes of the package's sources that have worked on it, in order.
-        train_seconds: that training took, all starts together.
-        trained: the training is finished.
-        failed: why the training ended; empty where it did not fail.
-        outcomes: precision ↦ what came of it.
+        code: hashes of the package's sources that ran the cell, in order.
+        train_seconds: of all starts together.
+        trained: whether the training is finished.
+        failed: reason if the training failed, else empty.
+        outcomes: precision ↦ outcome.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Record:
 
 
 class Store:
-    """The cells on disk. Each file is replaced in one step; only one process works on a cell."""
+    """The cells on disk. Files are replaced atomically; one process at a time works on a cell."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -103,48 +103,48 @@ class Store:
         return self.folder(cell) / "report" / precision
 
     def load(self, cell: Cell) -> Record:
-        """Read a cell's record; a new one where there is none.
+        """Read a cell's record; return a new one if there is none.
 
         Raises:
-            DataError: it is damaged.
+            DataError: the record is damaged.
         """
         path = self.folder(cell) / CELL
         try:
-            return schema.read(Record, schema.load(path))
+            return schema.read(Record, schema.load_json(path))
         except FileNotFoundError:
             created = datetime.now(timezone.utc).isoformat(timespec="seconds")
             return Record(cell.name, cell.training, str(cell.root), created)
         except SchemaError as error:
-            raise DataError(f"{path} is damaged: {error}.\nDelete it: what is there is then measured again.") from error
+            raise DataError(f"{path} is damaged: {error}.\nDelete it to run the cell again.") from error
 
     def save(self, cell: Cell, record: Record) -> None:
         """Write a cell's record."""
         write_json(self.folder(cell) / CELL, schema.write(record))
 
     def forget_failures(self, cell: Cell) -> None:
-        """Have what failed tried again."""
+        """Remove failures from a cell's record, so that the cell runs again."""
         record = self.load(cell)
         kept = {precision: outcome for precision, outcome in record.outcomes.items() if not outcome.failed}
         if record.failed or len(kept) < len(record.outcomes):
             self.save(cell, dataclasses.replace(record, failed="", outcomes=kept))
 
-    def state(self, cell: Cell, precision: str) -> tuple[State, str]:
-        """Return where a bundle stands, and why it failed."""
+    def state(self, cell: Cell, precision: str) -> tuple[CellState, str]:
+        """Return the state of a bundle, and the reason of a failure."""
         record = self.load(cell)
         if record.failed:
-            return State.FAILED, record.failed
+            return CellState.FAILED, record.failed
         outcome = record.outcomes.get(precision)
         if outcome is not None and outcome.measuring == cell.measuring.key:
-            return (State.FAILED, outcome.failed) if outcome.failed else (State.DONE, "")
-        return (State.STARTED if self.folder(cell).is_dir() else State.TO_DO), ""
+            return (CellState.FAILED, outcome.failed) if outcome.failed else (CellState.DONE, "")
+        return (CellState.STARTED if self.folder(cell).is_dir() else CellState.TO_DO), ""
 
     def is_settled(self, cell: Cell) -> bool:
-        """Tell whether nothing is left to do in a cell."""
-        settled = (State.DONE, State.FAILED)
+        """Tell whether every bundle of a cell is done or failed."""
+        settled = (CellState.DONE, CellState.FAILED)
         return all(self.state(cell, precision)[0] in settled for precision in cell.precisions)
 
     def last_line(self, cell: Cell) -> str:
-        """Return what a cell's log says last."""
+        """Return the last line of a cell's log."""
         try:
             with (self.folder(cell) / LOG).open("rb") as stream:
                 stream.seek(max(0, stream.seek(0, 2) - 1000))
@@ -155,18 +155,18 @@ class Store:
 
     @contextmanager
     def sole_worker(self, cell: Cell, console: Console) -> Iterator[None]:
-        """Wait until no other process works on a cell; the system lets this one in when the other is gone."""
+        """Lock a cell. Wait while another process works on it; its lock ends with that process."""
         folder = self.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(folder / LOCK, lambda: console.say("waiting for another process that works on this cell")):
+        with file_lock(folder / LOCK, lambda: console.say("waiting for another process to finish this cell")):
             yield
 
 
 class CellLog(Terminal):
-    """Appends lines, with the time before each, to a cell's log."""
+    """Appends lines with a time stamp to a cell's log."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(LINE_EVERY)
+        super().__init__(PROGRESS_EVERY)
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / LOG
 

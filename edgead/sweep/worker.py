@@ -1,4 +1,4 @@
-"""What a worker process does with one cell: training, then a bundle and its measurement for each precision."""
+"""Run one cell in a worker process: training, then bundle and benchmark for each precision."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from edgead.sweep.store import CellLog, Outcome, Record, Store
 
 
 def work(cell: Cell, root: Path, workers: int) -> None:
-    """Do what is left to do in a cell. A failure goes into the cell's record; nothing else ends with it.
+    """Run the stages of a cell that are not done. A failure is stored in the cell's record.
 
     Args:
-        cell: to work on.
+        cell: to run.
         root: folder of the store.
-        workers: processes that prepare training examples.
+        workers: data-loading processes of the training.
 
     Raises:
-        ConfigError: the program here is another one than where the sweep was started.
-        KeyboardInterrupt: after a request to stop; what was done is saved.
+        ConfigError: this machine has another version of the program than the one that started the sweep.
+        KeyboardInterrupt: on a request to stop; finished work is saved.
     """
     store = Store(root)
     console = CellLog(store.folder(cell))
     code = fingerprint.code_fingerprint(fingerprint.NOT_IN_MEASURING)
     if not cell.entry.code and code != cell.measuring.code:
-        raise ConfigError("The edgead on this machine differs from the one that started the sweep. Install the same.")
+        raise ConfigError(
+            "This machine has another version of edgead than the one that started the sweep. Install the same version."
+        )
     with store.sole_worker(cell, console):
         record = store.load(cell)
         if code not in record.code:
@@ -75,10 +77,10 @@ def _measure(cell: Cell, store: Store, precision: str, console: Console) -> Outc
 
 
 def _attempt(stage: Callable[[], None], console: Console) -> str:
-    """Return why a stage failed; nothing where it did not."""
+    """Run a stage; return the reason of a failure, else an empty text."""
     try:
         stage()
-    except Exception as error:  # whatever it is: the other cells go on
+    except Exception as error:  # whatever it is: the other cells continue
         console.say(describe(error) if isinstance(error, EdgeadError) else traceback.format_exc())
         return describe(error)
     return ""

@@ -191,7 +191,7 @@ def load_run_config(folder: Path) -> RunConfig:
     """
     path = folder / CONFIG
     try:
-        return _read_run_config(schema.load(path))
+        return _read_run_config(schema.load_json(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(f"{folder} is not a training run: it has no {CONFIG}.") from error
     except OSError as error:

@@ -23,7 +23,7 @@ from torch import nn
 
 from edgead.console import Track
 from edgead.files import write_json
-from edgead.schema import SchemaError, load
+from edgead.schema import SchemaError, load_json
 
 FOLDER = "features"
 """In the folder of a run, followed by the number of the process."""
@@ -78,7 +78,7 @@ class FeatureCache:
     def _open(self, note: Path, key: str, count: int) -> int:
         """Take up the rows that another process has computed; return their number."""
         try:
-            found = load(note)
+            found = load_json(note)
             if found["key"] != key:
                 return 0
             paths = {name: note.with_name(f"{name}.npy") for name in found["names"]}

@@ -1,4 +1,4 @@
-"""A bundle as a function from tables of images to tables of decisions."""
+"""Scoring tables of images with a bundle."""
 
 from __future__ import annotations
 

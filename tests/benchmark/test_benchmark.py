@@ -94,7 +94,7 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
             both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out", force=force, command=["edgead"]
         )
     assert not report.averages  # which of two on one category would count?
-    with pytest.raises(DataError, match="was made for 'washer'; the data set has bolt, nut"):
+    with pytest.raises(DataError, match=r"was trained on 'washer'\. Categories of the data set: bolt, nut"):
         benchmark([bundle.path], tmp_path / "data", rounds=1, out=tmp_path / "other")
 
 
@@ -134,7 +134,7 @@ def test_a_threshold_set_on_test_images_is_warned_of(bundle: Bundle, parts: Path
         manifest["digest"] = manifest_digest(manifest)
         (copy / "manifest.json").write_text(json.dumps(manifest))
         benchmark([copy], parts, rounds=1, pixel_size=64, out=tmp_path / part, console=console)
-        assert sum("threshold was set on good test images" in text for text in said) == (part == "test")
+        assert sum("was fitted to good test images" in text for text in said) == (part == "test")
 
 
 def test_without_masks_there_are_no_pixel_metrics(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

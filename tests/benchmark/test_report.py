@@ -42,5 +42,5 @@ def test_what_is_not_a_report_is_refused(change: dict[str, object], message: str
     (tmp_path / "results.json").write_text(json.dumps(stored))
     with pytest.raises(DataError, match=message):
         read_report(tmp_path)
-    with pytest.raises(DataError, match="is not the report of a benchmark"):
+    with pytest.raises(DataError, match="is not a benchmark report"):
         read_report(tmp_path / "absent")

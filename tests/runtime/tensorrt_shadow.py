@@ -2,15 +2,20 @@
 
 The bindings tell every class, method, argument and enum of their version; a shadow stands for each object and knows no
 more than its class does. What our code asks for and the version has not ends in an AttributeError or TypeError, as it
-would on a device. Run as a program: ``python tensorrt_shadow.py MODEL FOLDER`` prints what was touched as JSON.
+would on a device. Run as a program: ``python tensorrt_shadow.py MODEL FOLDER`` prints what was touched as JSON, and
+which attribute accesses of our modules did not run: what does not run is not compared with the bindings.
 """
 
 from __future__ import annotations
 
+import dis
+import inspect
 import json
 import re
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType, FrameType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +25,61 @@ did: set[str] = set()
 """Methods that were called and attributes that were set, with what."""
 SIZE = (16, 24)
 SHAPES = {"frames": (-1, *SIZE, 3), "scores": (-1,), "maps": (-1, *SIZE)}
+
+
+class Accesses:
+    """Records which attribute accesses of some source files run, by function, line and attribute.
+
+    It works on instructions, so that the names of variables do not matter. Code outside functions is left out.
+    """
+
+    def __init__(self, files: list[Path]) -> None:
+        self.ran: set[tuple[str, int, str]] = set()
+        self._files = {str(file): file.stem for file in files}
+        self._tables: dict[CodeType, dict[int, tuple[str, int, str]]] = {}
+
+    def __enter__(self) -> Accesses:
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def not_run(self) -> list[str]:
+        """Return ``module.function:line attribute`` for each access that did not run."""
+        missing = []
+        for file, stem in self._files.items():
+            for name, code in self._functions(compile(Path(file).read_text(), file, "exec"), stem):
+                missing += [f"{name}:{each[1]} {each[2]}" for each in self._table(code, stem).values()
+                            if each not in self.ran]  # fmt: skip
+        return sorted(set(missing))
+
+    def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        code = frame.f_code
+        if code.co_filename not in self._files:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and (access := self._table(code, self._files[code.co_filename]).get(frame.f_lasti)):
+            self.ran.add(access)
+        return self._trace
+
+    def _table(self, code: CodeType, stem: str) -> dict[int, tuple[str, int, str]]:
+        if code not in self._tables:
+            lines = {offset: line for start, stop, line in code.co_lines() for offset in range(start, stop)}
+            self._tables[code] = {
+                each.offset: (stem, lines[each.offset] or 0, str(each.argval))
+                for each in dis.get_instructions(code)
+                if each.opname in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR")
+            }
+        return self._tables[code]
+
+    def _functions(self, code: CodeType, name: str) -> Iterator[tuple[str, CodeType]]:
+        for inner in code.co_consts:
+            if isinstance(inner, CodeType):
+                path = name if inner.co_name.startswith("<") else f"{name}.{inner.co_name}"
+                if inner.co_flags & inspect.CO_OPTIMIZED:
+                    yield path, inner
+                yield from self._functions(inner, path)
 
 
 def split_arguments(text: str) -> list[str]:
@@ -86,12 +146,14 @@ class Enum:
 class Trt:
     """The module."""
 
-    def __init__(self, real: Any, parses: bool = True, half: bool = True) -> None:
-        self.real, self.parses, self.half = real, parses, half
+    def __init__(self, real: Any, **answers: Any) -> None:
+        self.real, self.answers = real, answers
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self.real, name)
         touched.add(name)
+        if name in self.answers:
+            return self.answers[name]
         if name in ("Builder", "OnnxParser", "Runtime"):
             return lambda *given: Shadow(self, member)
         return Enum(member) if isinstance(member, type) and hasattr(member, "__members__") else member
@@ -99,8 +161,11 @@ class Trt:
     def answer(self, owner: Shadow, name: str, given: tuple[Any, ...], result: str) -> Any:
         """What an attribute or method gives: a fixed value, or the shadow of what the signature promises."""
         real, number = self.real, owner.number
+        if name in self.answers:
+            answer = self.answers[name]
+            return answer(owner, *given) if callable(answer) else answer
         values: dict[str, Any] = {
-            "parse": self.parses,
+            "parse": True,
             "num_errors": 1,
             "desc": "no importer",
             "node": 1,
@@ -114,7 +179,7 @@ class Trt:
             "num_layers": 4,
             "num_outputs": 1,
             "type": [real.LayerType.QUANTIZE, real.LayerType.CAST, real.LayerType.CONVOLUTION][min(number, 2)],
-            "dtype": real.float16 if number == 2 and self.half else real.float32,
+            "dtype": real.float16 if number == 2 else real.float32,
             "num_io_tensors": 3,
             "num_optimization_profiles": 2,
             "set_optimization_profile_async": True,
@@ -143,59 +208,162 @@ class Trt:
         return Shadow(self, getattr(real, result)) if hasattr(real, result) else None
 
 
-def main(model: str, folder: str) -> None:
-    """Build and run in every way that this version allows."""
-    import tensorrt_bindings
-
-    from edgead.errors import BundleError, ConfigError
+def build_in_every_typing(model: str, timing: str, trt: Any) -> dict[str, Any]:
+    """Build strongly typed, weakly typed and as the version likes; return the events and calls, or the refusals."""
+    from edgead.errors import ConfigError
     from edgead.runtime.engines import tensorrt_build as build
-    from edgead.runtime.engines.cuda import Cuda
-    from edgead.runtime.engines.tensorrt_engine import TensorRtEngine, TensorRtSettings
-    from edgead.runtime.engines.tensorrt_logger import make_logger
 
-    found: dict[str, Any] = {"version": tensorrt_bindings.__version__, "flags": {}, "did": {}}
-    timing = str(Path(folder, "x.timing"))
+    flags, calls = {}, {}
     for typing in ("auto", "strong", "weak"):
         events: list[dict[str, Any]] = []
         settings = build.BuildSettings(typing=typing, dla=1)
         request = build.BuildRequest(model, SIZE, (1, 4), "x.part", timing, settings)
-        trt = Trt(tensorrt_bindings)
         did.clear()
         try:
-            assert build.build_plan(request, trt, events.append) == b"plan"
+            assert build.build_plan(request, Trt(trt), events.append) == b"plan"
         except ConfigError as error:
-            found["flags"][typing] = str(error)
+            flags[typing] = str(error)
             continue
-        found["flags"][typing] = events[0]
-        found["did"][typing] = sorted(did)
-    if hasattr(tensorrt_bindings.BuilderFlag, "FP16"):
-        trt = Trt(tensorrt_bindings, half=False)
-        network, config = (
-            Shadow(trt, tensorrt_bindings.INetworkDefinition),
-            Shadow(trt, tensorrt_bindings.IBuilderConfig),
-        )
-        found["int8 alone"] = build.set_precision(trt, network, config)
-    if hasattr(tensorrt_bindings, "IProgressMonitor"):
-        monitor = build._make_monitor(Trt(tensorrt_bindings), events.append)
+        flags[typing], calls[typing] = events[0], sorted(did)
+    return {"flags": flags, "did": calls}
+
+
+def listen(trt: Any) -> None:
+    """Call the logger and the progress monitor, as TensorRT does."""
+    from edgead.runtime.engines import tensorrt_build as build
+    from edgead.runtime.engines.tensorrt_logger import make_logger
+
+    if hasattr(trt, "IProgressMonitor"):
+        events: list[dict[str, Any]] = []
+        monitor = build._make_monitor(Trt(trt), events.append)
         monitor.phase_start("phase", "", 2)
         assert monitor.step_complete("phase", 0)
         monitor.phase_finish("phase")
         assert events[-1] == {"phase": "phase", "step": 1, "steps": 2}
-    logger = make_logger(Trt(tensorrt_bindings))
-    logger.log(tensorrt_bindings.ILogger.Severity.ERROR, "bad\n news")
-    logger.log(tensorrt_bindings.ILogger.Severity.INFO, "news")
+    logger = make_logger(Trt(trt))
+    logger.log(trt.ILogger.Severity.ERROR, "bad\n news")
+    logger.log(trt.ILogger.Severity.INFO, "news")
     assert list(logger.errors) == ["bad news"]
+
+
+def starts_not(logger: Any) -> None:
+    raise TypeError("pybind11::init(): factory function returned nullptr")
+
+
+def refusals_of_builder(model: str, timing: str, trt: Any) -> dict[str, str]:
+    """Build with every answer that ends a build, or a part of it."""
+    from edgead.runtime.engines import tensorrt_build as build
+
+    def refusal(answers: dict[str, Any], sha256: str = "", timing: str = timing) -> str:
+        settings = build.BuildSettings(dla=0)
+        request = build.BuildRequest(model, SIZE, (1,), "x.part", timing, settings, sha256=sha256)
+        events: list[dict[str, Any]] = []
+        text = refused(lambda: build.build_plan(request, Trt(trt, **answers), events.append))
+        return text or str(events[-1])
+
+    return {
+        "graph": refusal({"parse": False}),
+        "node": refusal({"parse": False, "node_operator": ""}),
+        "no node": refusal({"parse": False, "node_operator": "", "node": 99}),
+        "start": refusal({"Builder": starts_not}),
+        "changed": refusal({}, sha256="0"),
+        "shape": refusal({"add_optimization_profile": -1}),
+        "cores": refusal({"num_DLA_cores": 0}),
+        "plan": refusal({"build_serialized_network": None}),
+        "cache": refusal({"set_timing_cache": False, "serialize": b""}, timing=f"{model}/x.timing"),
+    }
+
+
+def infer(trt: Any) -> None:
+    """Run six frames through an engine of two profiles, with CUDA graphs and without, copied and mapped."""
+    from edgead.runtime.engines.cuda import Cuda
+    from edgead.runtime.engines.tensorrt_engine import TensorRtEngine, TensorRtSettings
+
+    for settings in (TensorRtSettings(dla=1), TensorRtSettings(mapped="on", cuda_graph=False)):
+        engine = TensorRtEngine(b"plan", SIZE, Trt(trt), Cuda(), settings)  # type: ignore[arg-type]
+        scores, maps = engine.infer(np.zeros((6, *SIZE, 3), np.uint8))
+        assert (scores.shape, maps.shape) == ((6,), (6, *SIZE))
+        assert engine.recorded is settings.cuda_graph
+        engine.close()
+
+
+def refusals_of_engine(trt: Any) -> dict[str, str]:
+    """Load a plan with every answer that ends it."""
+    from edgead.runtime.engines.cuda import Cuda
+    from edgead.runtime.engines.tensorrt_engine import TensorRtEngine, TensorRtSettings
+
+    def context_of_other_shape(owner: Shadow, name: str) -> tuple[int, ...]:
+        return SHAPES[name] if owner.kind is trt.ICudaEngine else (7,)
+
+    def no_memory(logger: Any) -> Any:
+        logger.log(trt.ILogger.Severity.ERROR, "out of memory")
+        return SimpleNamespace(deserialize_cuda_engine=lambda plan: None)
+
+    def refusal(**answers: Any) -> str:
+        cuda, settings = Cuda(), TensorRtSettings()
+        return refused(lambda: TensorRtEngine(b"plan", SIZE, Trt(trt, **answers), cuda, settings))
+
+    return {
+        "start": refusal(Runtime=starts_not),
+        "plan": refusal(deserialize_cuda_engine=None),
+        "memory": refusal(Runtime=no_memory),
+        "name": refusal(get_tensor_name="images"),
+        "type": refusal(get_tensor_dtype=trt.int32),
+        "context": refusal(create_execution_context=None),
+        "profile": refusal(set_optimization_profile_async=False),
+        "frames": refusal(set_input_shape=False),
+        "sides": refusal(get_tensor_shape=(-1, -1, -1, 3)),
+        "shape": refusal(get_tensor_shape=context_of_other_shape),
+        "address": refusal(set_tensor_address=False),
+        "run": refusal(execute_async_v3=False),
+    }
+
+
+def refused(call: Callable[[], object]) -> str:
+    """Return the error that a call ends with; empty where it does not."""
+    from edgead.errors import EdgeadError
+
     try:
-        request = build.BuildRequest(model, SIZE, (1,), "x.part", timing, build.BuildSettings())
-        build.build_plan(request, Trt(tensorrt_bindings, parses=False))
-    except BundleError as error:
-        found["refusal"] = str(error)
-    settings = TensorRtSettings(dla=1)
-    engine = TensorRtEngine(b"plan", SIZE, Trt(tensorrt_bindings), Cuda(), settings)  # type: ignore[arg-type]
-    scores, maps = engine.infer(np.zeros((6, *SIZE, 3), np.uint8))
-    assert (scores.shape, maps.shape) == ((6,), (6, *SIZE))
-    engine.close()
-    print(json.dumps({**found, "touched": sorted(touched)}))
+        call()
+    except EdgeadError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def name_plan(model: str, trt: Any) -> str:
+    """Return the version in the facts that a plan is cached under."""
+    from edgead.runtime.engines.tensorrt_build import BuildSettings
+    from edgead.runtime.engines.tensorrt_cache import find_plan
+
+    manifest = SimpleNamespace(
+        files={"model.onnx": ""}, size=SIZE, pixels=SimpleNamespace(channels=3), precision="fp32"
+    )
+    gpu: Any = SimpleNamespace(name="", capability="", driver="")
+    bundle: Any = SimpleNamespace(manifest=manifest, model=model)
+    return str(find_plan(bundle, Trt(trt), gpu, BuildSettings()).facts["tensorrt"])
+
+
+def main(model: str, folder: str) -> None:
+    """Build and run in every way that this version allows."""
+    import tensorrt_bindings as trt
+
+    from edgead.runtime.engines import tensorrt_build as build
+
+    timing = str(Path(folder, "x.timing"))
+    with Accesses(sorted(Path(str(build.__file__)).parent.glob("tensorrt_*.py"))) as accesses:
+        found = build_in_every_typing(model, timing, trt)
+        if hasattr(trt.BuilderFlag, "FP16"):
+            single = Trt(trt, dtype=trt.float32)
+            network, config = Shadow(single, trt.INetworkDefinition), Shadow(single, trt.IBuilderConfig)
+            found["int8 alone"] = build.set_precision(single, network, config)
+        listen(trt)
+        infer(trt)
+        found |= {
+            "version": name_plan(model, trt),
+            "builder refuses": refusals_of_builder(model, timing, trt),
+            "engine refuses": refusals_of_engine(trt),
+        }
+    print(json.dumps({**found, "touched": sorted(touched), "not run": accesses.not_run()}))
 
 
 if __name__ == "__main__":

@@ -183,6 +183,12 @@ def test_the_public_api_is_what_it_says() -> None:
         edgead.train_everything  # noqa: B018
 
 
+MESSAGES = {
+    "threshold": "[Tt]hreshold|between 0 and 1",
+    "region": "region|mask",
+    "min_area": "area",
+    "shapes": "shape|boxes",
+}
 LIMITS = {
     "threshold": (math.nan, math.inf, None, "much", "fpr:nan", "fpr:1", "", True, [0.5], 10**400),
     "region": (np.zeros((64, 64), np.bool_), np.ones((8, 8), np.bool_), np.ones((64, 64), np.uint8), "0,0,1,1", True),
@@ -195,11 +201,11 @@ LIMITS = {
 def test_what_makes_no_sense_is_refused_when_it_is_set_as_at_load(bundle: Bundle, name: str, value: Any) -> None:
     inspector = Inspector(bundle, Gives((GOOD, SOUND)))
     before = getattr(inspector, name)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=MESSAGES[name]):
         setattr(inspector, name, value)
     assert getattr(inspector, name) is before
     if (name, value) != ("threshold", None):  # of a call it means: the bundle's own
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match=MESSAGES[name]):
             Inspector(bundle, Gives((GOOD, SOUND)), **{name: value})
 
 

@@ -52,7 +52,10 @@ control.END_WITHIN = float(sys.argv.pop(1))
 if sys.argv[1] == "block":
     del sys.argv[1]
     import click
-    click.echo = lambda *values, **options: time.sleep(60)
+    def block(*values, **options):
+        print("blocked", flush=True)
+        time.sleep(60)
+    click.echo = block
 main()
 """
 
@@ -94,7 +97,8 @@ def test_run_that_cannot_end_is_left_within_the_limit(line_bundle: Path, tmp_pat
     """The thread that iterates hangs in a callback, here in printing a result."""
     source = "synthetic:?fps=50&width=64&height=48"
     process = start(2, "block", "run", line_bundle, "--engine", "onnxruntime", "--source", source)
-    time.sleep(8)
+    assert process.stdout
+    assert process.stdout.readline() == "blocked\n"
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)

@@ -64,9 +64,19 @@ def adds_up(account: dict[str, Any]) -> bool:
     return bool(account["offered"] == sum(account[fate] for fate in fates))
 
 
-@pytest.mark.parametrize("uri", ["csv:x", "jsonl:", "nothing", "http://", "mqtt://host", "mqtt://host/a/#"])
-def test_unknown_sink_is_refused(uri: str) -> None:
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("csv:x", "Unknown sink 'csv:x'"),
+        ("jsonl:", "Unknown sink 'jsonl:'"),
+        ("nothing", "Unknown sink 'nothing'"),
+        ("http://", "has no host"),
+        ("mqtt://host", "a topic without"),
+        ("mqtt://host/a/#", "a topic without"),
+    ],
+)
+def test_unknown_sink_is_refused(uri: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         open_sink(uri)
 
 
@@ -603,7 +613,7 @@ def test_webhook_that_is_away_costs_one_attempt_for_each_result(hook: Any) -> No
     hook.codes = [500] * 6
     sink = Webhook(f"http://127.0.0.1:{hook.server_port}/in", first_delay=0.01)
     for number in range(3):
-        with pytest.raises(SinkError):
+        with pytest.raises(SinkError, match="500"):
             sink.write(make_result(number))
     assert [frame_id for _, frame_id, *_ in hook.got] == [0, 0, 0, 0, 1, 2]
     hook.codes = []

@@ -19,9 +19,9 @@ from edgead.console import Console
 from edgead.errors import ConfigError, GateError
 from edgead.sweep import fingerprint, worker
 from edgead.sweep.cell import Cell, make_cells
-from edgead.sweep.file import read_file
-from edgead.sweep.results import Average, Figures, Row, average, collect, to_table, write_results
-from edgead.sweep.store import LOG, Outcome, State, Store
+from edgead.sweep.file import read_sweep_file
+from edgead.sweep.results import BundleFigures, SeedAverage, SweepRow, average, collect, format_table, write_results
+from edgead.sweep.store import LOG, CellState, Outcome, Store
 
 TINY = ("size=64", "reconstructive_width=4", "discriminative_width=4", "steps=12", "batch_size=2")
 
@@ -36,7 +36,7 @@ def make_file(folder: Path, data: Path, **fields: object) -> Path:
 
 
 def cells_of(folder: Path, data: Path, **fields: object) -> list[Cell]:
-    return make_cells(read_file(make_file(folder, data, **fields)))
+    return make_cells(read_sweep_file(make_file(folder, data, **fields)))
 
 
 # ---- the file
@@ -45,7 +45,7 @@ def cells_of(folder: Path, data: Path, **fields: object) -> list[Cell]:
 def test_a_table_overrides_the_top_of_the_file(parts: Path, tmp_path: Path) -> None:
     file = make_file(tmp_path, parts, seeds=[0, 1])
     file.write_text(file.read_text() + '[[methods]]\nmethod = "aand"\npreset = "edge"\nseeds = [7]\nsettings = []\n')
-    first, second = read_file(file)
+    first, second = read_sweep_file(file)
     assert (first.method, first.seeds, first.settings) == ("draem", (0, 1), TINY)
     assert (second.method, second.seeds, second.settings) == ("aand", (7,), ())
 
@@ -53,7 +53,7 @@ def test_a_table_overrides_the_top_of_the_file(parts: Path, tmp_path: Path) -> N
 def test_relative_paths_start_at_the_file(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
-    [entry] = read_file(make_file(tmp_path / "sub", Path("washer")))
+    [entry] = read_sweep_file(make_file(tmp_path / "sub", Path("washer")))
     assert entry.data == str(tmp_path / "sub" / "washer")
 
 
@@ -68,7 +68,7 @@ def test_relative_paths_start_at_the_file(parts: Path, tmp_path: Path, monkeypat
 )
 def test_a_wrong_field_is_named(parts: Path, tmp_path: Path, fields: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=r"sweep\.toml") as caught:
-        read_file(make_file(tmp_path, parts, **fields))
+        read_sweep_file(make_file(tmp_path, parts, **fields))
     assert words in str(caught.value)
 
 
@@ -76,12 +76,12 @@ def test_a_wrong_field_is_named(parts: Path, tmp_path: Path, fields: dict[str, o
 def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "s.toml").write_text(text)
     with pytest.raises(ConfigError, match=r"s\.toml"):
-        read_file(tmp_path / "s.toml")
+        read_sweep_file(tmp_path / "s.toml")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
-        read_file(tmp_path / "s.toml")
+        read_sweep_file(tmp_path / "s.toml")
 
 
 # ---- the key
@@ -182,8 +182,8 @@ def test_a_precision_that_fails_ends_no_other(parts: Path, tmp_path: Path, monke
     store = fake_stages(monkeypatch, calls, tmp_path)
     [cell] = cells_of(tmp_path, parts, precisions=["fp16", "fp32"])
     worker.work(cell, store.root, 0)
-    assert store.state(cell, "fp16") == (State.FAILED, "It does not pass.")
-    assert store.state(cell, "fp32") == (State.DONE, "")
+    assert store.state(cell, "fp16") == (CellState.FAILED, "It does not pass.")
+    assert store.state(cell, "fp32") == (CellState.DONE, "")
     worker.work(cell, store.root, 0)
     assert calls.count("export fp16") == 1
     store.forget_failures(cell)
@@ -197,7 +197,7 @@ def test_a_training_that_fails_is_a_row(parts: Path, tmp_path: Path, monkeypatch
     [cell] = cells_of(tmp_path, parts)
     worker.work(cell, store.root, 0)
     [row] = collect(store, [cell], {})
-    assert (row.state, row.reason, row.figures) == (State.FAILED, "ZeroDivisionError: division by zero", None)
+    assert (row.state, row.reason, row.figures) == (CellState.FAILED, "ZeroDivisionError: division by zero", None)
     assert "Traceback" in (store.folder(cell) / LOG).read_text()
 
 
@@ -212,9 +212,9 @@ def test_a_stopped_training_is_not_failed(parts: Path, tmp_path: Path, monkeypat
         [cell] = cells_of(tmp_path, parts)
         with pytest.raises(KeyboardInterrupt):
             worker.work(cell, store.root, 0)
-    assert store.state(cell, "fp32")[0] is State.STARTED
+    assert store.state(cell, "fp32")[0] is CellState.STARTED
     worker.work(cell, store.root, 0)
-    assert store.state(cell, "fp32")[0] is State.DONE
+    assert store.state(cell, "fp32")[0] is CellState.DONE
 
 
 def test_another_program_works_on_nothing(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ def test_another_program_works_on_nothing(parts: Path, tmp_path: Path, monkeypat
     store = fake_stages(monkeypatch, calls, tmp_path)
     [cell] = cells_of(tmp_path, parts)
     monkeypatch.setattr(fingerprint, "code_fingerprint", lambda left_out: "another program")
-    with pytest.raises(ConfigError, match="differs from the one that started"):
+    with pytest.raises(ConfigError, match="another version of edgead than the one that started"):
         worker.work(cell, store.root, 0)
     assert not calls
 
@@ -251,13 +251,17 @@ def test_two_processes_do_not_work_on_one_cell(parts: Path, tmp_path: Path) -> N
 # ---- results
 
 
-def row(seed: int, auroc: float | None, **fields: object) -> Row:
+def row(seed: int, auroc: float | None, **fields: object) -> SweepRow:
     figures = None
     if auroc is not None:
-        figures = Figures("onnxruntime-cpu", (64, 64), auroc, 0.5, 0.5, None, None, None, None, 0.0, 1.0, {"p50": 2.0})
-    state = State.FAILED if auroc is None else State.DONE
+        figures = BundleFigures(
+            "onnxruntime-cpu", (64, 64), auroc, 0.5, 0.5, None, None, None, None, 0.0, 1.0, {"p50": 2.0}
+        )
+    state = CellState.FAILED if auroc is None else CellState.DONE
     reason = "" if figures else "out of memory"
-    made = Row("k", "tiny", "draem", "nano", (), "nut", seed, "fp32", state, reason, size_bytes=10, figures=figures)
+    made = SweepRow(
+        "k", "tiny", "draem", "nano", (), "nut", seed, "fp32", state, reason, size_bytes=10, figures=figures
+    )
     return dataclasses.replace(made, **fields)  # type: ignore[arg-type]
 
 
@@ -275,7 +279,7 @@ def test_means_and_spread_are_over_seeds() -> None:
 
 def test_the_table_has_what_failed_below() -> None:
     rows = [row(0, 0.8), row(1, 0.9), row(2, None)]
-    lines = to_table(rows, average(rows)).splitlines()
+    lines = format_table(rows, average(rows)).splitlines()
     assert lines[2].split()[:4] == ["tiny", "nut", "fp32", "2"]
     assert "85.0 ± 7.1" in lines[2]
     assert lines[-1] == "Failed: tiny, nut, seed 2, fp32: out of memory"
@@ -285,7 +289,7 @@ def test_results_are_json_that_reads_back(tmp_path: Path) -> None:
     rows = [row(0, 0.8), row(2, None)]
     write_results(Store(tmp_path), Path("a.toml"), rows)
     found = json.loads((tmp_path / "results.json").read_text())
-    assert [schema.read(Average, each) for each in found["averages"]] == average(rows)
+    assert [schema.read(SeedAverage, each) for each in found["averages"]] == average(rows)
     assert [each["state"] for each in found["rows"]] == ["done", "failed"]
 
 
@@ -301,7 +305,7 @@ def test_a_sweep_is_stopped_and_resumed(parts: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     settings = [*TINY[:3], "steps=60", "batch_size=2"]
     file, folder = make_file(tmp_path, parts, settings=settings), tmp_path / "store"
-    [cell] = make_cells(read_file(file))
+    [cell] = make_cells(read_sweep_file(file))
     store = Store(folder)
     running = subprocess.Popen(command(file, folder), stderr=subprocess.PIPE, text=True)
     metrics = store.run(cell) / "metrics.jsonl"
@@ -312,10 +316,10 @@ def test_a_sweep_is_stopped_and_resumed(parts: Path, tmp_path: Path) -> None:
     assert time.monotonic() - stopped_at < 15
     assert (running.returncode, "Stopping" in said, "Traceback" in said) == (130, True, False), said
     assert (store.run(cell) / "state.safetensors").is_file()
-    assert store.state(cell, "fp32")[0] is State.STARTED
+    assert store.state(cell, "fp32")[0] is CellState.STARTED
 
     done = subprocess.run(command(file, folder), capture_output=True, text=True, check=True)
-    assert store.state(cell, "fp32")[0] is State.DONE
+    assert store.state(cell, "fp32")[0] is CellState.DONE
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
     assert steps == list(range(1, 61))  # it went on where it stopped
     [found] = json.loads((folder / "results.json").read_text())["rows"]

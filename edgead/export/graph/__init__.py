@@ -1,4 +1,4 @@
-"""ONNX graphs: traced from PyTorch, simplified, downgraded, adapted to a bundle's signature, checked for TensorRT."""
+"""ONNX graphs: trace, simplify, downgrade, adapt to a bundle's signature, check for TensorRT."""
 
 from edgead.errors import is_installed, require_installed
 

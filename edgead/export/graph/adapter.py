@@ -1,4 +1,4 @@
-"""The adapter graph around a third-party model: uint8 BGR frames in, raw scores and maps of the frames' size out."""
+"""The adapter around a third-party model: uint8 BGR frames in, raw scores and maps of the frames' size out."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from onnx import TensorProto, compose, helper, numpy_helper
 
 from edgead.errors import ModelError
 from edgead.export.graph.io_spec import GREY, IoSpec, top_count
-from edgead.export.graph.opset import version_of
+from edgead.export.graph.opset import opset_of
 from edgead.export.graph.sensitive import MARK
 from edgead.export.graph.subgraph import prune, set_size
 from edgead.interpolation import interpolation_matrix
 
 PREFIX = "model/"
-"""Before every name of the model's own, so that none can be one of the bundle's."""
+"""Prefix of the model's names, which keeps them apart from the bundle's."""
 
 
 class _Nodes:
-    """Nodes and constants that are put before or after the model."""
+    """Collects the nodes and constants before and after the model."""
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -54,18 +54,18 @@ def add_adapter(
 
     Args:
         model: as it was read, or downgraded to an older operator set.
-        spec: how it takes frames and where its results are.
-        map_size: (height, width) of its map; None where it has none.
-        types: ONNX's number types of its input, score and map.
+        spec: its input and outputs.
+        map_size: (height, width) of its map; None for a model without a map.
+        types: ONNX element types of its input, score and map.
 
     Raises:
-        ModelError: the result is no valid graph.
+        ModelError: the result is not a valid graph.
     """
     graph = prune(model, spec.outputs())
     height, width = spec.size
     set_size(graph, spec.input, (spec.batch or "N", *spec.shape))
     graph = compose.add_prefix(graph, PREFIX)
-    nodes = _Nodes(version_of(model))
+    nodes = _Nodes(opset_of(model))
     _front(nodes, spec, types[0])
     before = len(nodes.nodes)
     score = f"{PREFIX}{spec.score}" if spec.score else None
@@ -96,13 +96,15 @@ def add_adapter(
     try:
         onnx.checker.check_model(adapted, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"The model cannot be put into a bundle: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"The adapter does not fit the model: {str(error).splitlines()[0]}") from error
     return adapted
 
 
 def _front(nodes: _Nodes, spec: IoSpec, kind: int) -> None:
-    """Frames to the model's input, with `ReferenceModel.prepare`'s operations in the same order: bit-identical."""
-    x = nodes.add("Cast", "frames", to=TensorProto.FLOAT)  # first: TensorRT's parser takes bytes into nothing else
+    """Frames to the model's input, with `OnnxReferenceModel.prepare`'s operations in the same order: bit-identical."""
+    x = nodes.add(
+        "Cast", "frames", to=TensorProto.FLOAT
+    )  # first: TensorRT's parser accepts a uint8 input for no other node
     if spec.channels == 1:
         x = nodes.add("MatMul", x, nodes.constant(GREY), output=f"edgead/{MARK}/grey")
         x = nodes.add("Add", x, nodes.constant(np.array(0.5, np.float32)), output=f"edgead/{MARK}/half")
@@ -141,9 +143,9 @@ def _pool(nodes: _Nodes, maps: str, size: tuple[int, int], share: float) -> None
 
 
 def _to_frame(nodes: _Nodes, maps: str | None, size: tuple[int, int] | None, spec: IoSpec) -> None:
-    """Maps to the frame's size: interpolated where they are coarser, placed where only the middle was looked at.
+    """Bring maps to the frame's size: interpolate coarse maps, pad maps of the central crop.
 
-    Interpolation is a constant matrix on either side, as in `edgead.train.maps`: exact, and no engine rounds its size.
+    Interpolation is a product with a constant matrix per side, as in `edgead.train.maps`: exact on every engine.
     """
     height, width = spec.size
     if maps is None or size is None:
@@ -156,7 +158,7 @@ def _to_frame(nodes: _Nodes, maps: str | None, size: tuple[int, int] | None, spe
     if size[1] != inner[1]:
         maps = nodes.add("MatMul", maps, nodes.constant(_weights(inner[1], size[1]).T.copy()))
     if spec.crop:
-        # What was not looked at gets the map's lowest value.
+        # Pixels outside the crop get the map's lowest value.
         lowest = nodes.reduce("ReduceMin", maps, [1, 2], 1)
         top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
         pads = nodes.numbers(0, top, left, 0, height - inner[0] - top, width - inner[1] - left)

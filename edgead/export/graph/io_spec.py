@@ -1,4 +1,4 @@
-"""How a third-party model takes frames and where its results are."""
+"""Input and outputs of a third-party model."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 
 GREY = np.array([[7471], [38470], [19595]], np.float32) / np.float32(65536)
-"""Blue's, green's and red's share of the grey value: Pillow's, which float32 adds up without rounding."""
+"""Weights of blue, green and red in the grey value. They are Pillow's; float32 adds them without rounding."""
 
 
 @dataclass(frozen=True)
 class IoSpec:
-    """How a model reads frames and where its results are.
+    """Input and outputs of a third-party model.
 
     Attributes:
         input: name of the image input.
         size: (height, width) of the images, pixels.
-        channels: 3, or 1 where the model takes grey images: of colours as Pillow makes them, whole numbers.
-        channels_last: N×H×W×C instead of N×C×H×W.
-        rgb: the colour order; BGR where False.
-        scale: grey values are divided by it first …
-        mean, std: … then this is subtracted, and divided by; for each channel, in the model's order.
-        score: tensor with the image score; None where it is computed from the map.
+        channels: 3, or 1 for grey images, which are converted as Pillow does, to whole numbers.
+        channels_last: the input is N×H×W×C instead of N×C×H×W.
+        rgb: the colour order is RGB; BGR if False.
+        scale, mean, std: the input is ``(pixels / scale - mean) / std``; mean and std per channel in the model's order.
+        score: tensor with the image score; None: computed from the map.
         map: tensor with the pixel map, or ``"none"``.
-        pool: the score's share of map pixels, largest first, whose mean it is; 0 for the maximum.
-        crop: (height, width) of the middle of the image that the model looks at; None for all of it.
-        batch: 1 where the model takes no more than one image at a time; 0 where it takes any number.
+        pool: the score is the mean of this share of the map's pixels, largest first; 0: the maximum.
+        crop: (height, width) of the central crop that the model looks at; None: the whole image.
+        batch: 1 for a model that accepts one image at a time, 0 for any number.
     """
 
     input: str
@@ -45,14 +44,14 @@ class IoSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image as the model takes it."""
+        """Shape of one input image."""
         return (*self.size, self.channels) if self.channels_last else (self.channels, *self.size)
 
     def outputs(self) -> list[str]:
-        """The tensors that are read."""
+        """Names of the tensors with the results."""
         return [name for name in (self.score, self.map) if name not in (None, "none")]
 
 
 def top_count(pixels: int, share: float) -> int:
-    """How many pixels a share of them is; at least one."""
+    """Return the number of pixels in a share of them, at least 1."""
     return max(1, round(pixels * share))

@@ -1,4 +1,4 @@
-"""A graph in the form that quantization works on: every node has a name, every constant is an initializer."""
+"""The normal form that quantisation needs: every node has a name, every constant is an initializer."""
 
 from __future__ import annotations
 

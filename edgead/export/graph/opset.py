@@ -1,7 +1,7 @@
-"""Operator sets: which of them a graph needs, and bringing a newer graph to the one that every engine reads.
+"""Downgrade graphs to the operator set that every engine reads.
 
-onnx's own converter does this node by node with adapters, and gives up at Pad, Resize and the reductions on its way
-down from 18. What those gained there is rarely used, so a graph that does not use it says the same in 17.
+The converter of onnx fails at Pad, Resize and the reductions on the way down from 18. Graphs rarely use what these
+operators gained in 18; without it, their nodes mean the same in 17.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onnx import defs, helper, numpy_helper
 OPSET = 17
 """The newest operator set that TensorRT 8.6 (JetPack 6.0) reads."""
 IR_VERSION = 8
-"""Of the file format that came with that operator set."""
+"""Version of the file format that was current with that operator set."""
 
 NEW_DEFAULTS: dict[str, dict[str, object]] = {
     "Resize": {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"},
@@ -29,8 +29,8 @@ NEW_DEFAULTS: dict[str, dict[str, object]] = {
     "ScatterElements": {},
     "ScatterND": {},
 }
-"""Operator ↦ attributes that are newer than `OPSET`, with the value that says nothing new; None for any value. Where
-all of them have it, the node means the same without them."""
+"""Operator ↦ attributes that are newer than `OPSET`, with the value that has no effect; None for any value. If all of
+them have that value, the node means the same without them."""
 
 
 def is_standard(domain: str) -> bool:
@@ -38,18 +38,18 @@ def is_standard(domain: str) -> bool:
     return domain in ("", "ai.onnx")
 
 
-def version_of(model: onnx.ModelProto) -> int:
+def opset_of(model: onnx.ModelProto) -> int:
     """Return the version of ONNX's own operators that a model is written in."""
     return max((entry.version for entry in model.opset_import if is_standard(entry.domain)), default=1)
 
 
 def downgrade(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """Rewrite a model for `OPSET` where it is newer and uses nothing that came later.
+    """Rewrite a newer model for `OPSET`, if it uses nothing that came later.
 
     Returns:
-        The model, unchanged where it is not newer or cannot be rewritten, and the operators that stand in the way.
+        The model, unchanged if it is not newer or cannot be rewritten, and the operators that prevent it.
     """
-    version = version_of(model)
+    version = opset_of(model)
     if version <= OPSET:
         return model, []
     downgraded = copy.deepcopy(model)
@@ -84,7 +84,7 @@ def _downgrade_node(node: onnx.NodeProto, version: int, constants: dict[str, onn
         return _axes_to_attribute(node, constants)
     if node.op_type in NEW_DEFAULTS:
         return _drop_defaults(node, then) and _SPECIAL.get(node.op_type, lambda node: True)(node)
-    # Everything else gained number types or attributes; the checker finds the first, this the second.
+    # Other operators gained number types, which the checker finds, or attributes.
     return all(attribute.name in then.attributes for attribute in node.attribute) and node.op_type != "GridSample"
 
 
@@ -130,4 +130,4 @@ _SPECIAL: dict[str, Callable[[onnx.NodeProto], bool]] = {
     "ScatterElements": lambda node: _text(node, "reduction") not in ("max", "min"),
     "ScatterND": lambda node: _text(node, "reduction") not in ("max", "min"),
 }
-"""What the value of an attribute or a missing input says that is newer."""
+"""Operator ↦ test that its attributes and inputs use nothing newer than `OPSET`."""

@@ -1,4 +1,4 @@
-"""The mark of nodes that stay in float32 whatever the rest of a graph becomes."""
+"""The mark of nodes that always stay in float32."""
 
 from __future__ import annotations
 

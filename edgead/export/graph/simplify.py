@@ -1,4 +1,4 @@
-"""The same graph in fewer nodes: constants folded, batch norms folded, nothing that leads nowhere."""
+"""Simplify a graph: fold constants and batch norms, remove unused nodes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from onnx import numpy_helper
 def simplify(path: Path) -> None:
     """Simplify a graph in place; its operators stay standard ONNX, its nodes keep their names.
 
-    ONNX Runtime's basic level does the work: it folds constants and batch norms behind convolutions, and removes what
-    is repeated, does nothing, or leads nowhere. Batch norms behind transposed convolutions are left by it and by
-    torch's exporter, so they come first.
+    ONNX Runtime's basic level does most of the work: it folds constants and batch norms after convolutions, and removes
+    repeated and unused nodes. Neither it nor torch's exporter folds batch norms after transposed convolutions, so this
+    is done first.
     """
     model = onnx.load(path)
     fold_batch_norms(model)
@@ -29,7 +29,9 @@ def simplify(path: Path) -> None:
     ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     written = onnx.load(path)
     used = {node.domain for node in written.graph.node}
-    opsets = [entry for entry in written.opset_import if entry.domain in used]  # ONNX Runtime names all it knows
+    opsets = [
+        entry for entry in written.opset_import if entry.domain in used
+    ]  # ONNX Runtime lists all domains that it knows
     del written.opset_import[:]
     written.opset_import.extend(opsets)
     written.producer_name, written.producer_version = model.producer_name, model.producer_version
@@ -37,7 +39,7 @@ def simplify(path: Path) -> None:
 
 
 def fold_batch_norms(model: onnx.ModelProto) -> None:
-    """Fold every batch norm behind a convolution, transposed or not, into its weights, in place."""
+    """Fold every batch norm after a convolution (transposed or not) into its weights, in place."""
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     makers = {output: node for node in graph.node for output in node.output}

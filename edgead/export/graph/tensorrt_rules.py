@@ -1,8 +1,8 @@
-"""Which TensorRT would refuse a graph: what the parsers of 8.6 to 11 demand, checked without one.
+"""Which TensorRT versions would refuse a graph: the rules of the parsers of 8.6 to 11, checked without TensorRT.
 
 The rules are read from NVIDIA's onnx-tensorrt, branches 8.6-GA and 10.1-GA (`docs/operators.md` and the importer of
-Q/DQ), from the documentation of 10.3 and 11, and from what tensorrt-rtx refuses. That a graph passes them is no proof;
-`edgead doctor --build` on the device is.
+Q/DQ), from the documentation of 10.3 and 11, and from what tensorrt-rtx refuses. A graph that passes may still be
+refused; `edgead doctor --build` on the device tells.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Refusal:
     """One rule that a graph breaks.
 
     Attributes:
-        versions: of TensorRT, as a person reads them: ``"8.x"``, ``"of every version"``.
-        rule: what they demand.
-        nodes: what breaks it, described.
+        versions: of TensorRT, for people: ``"8.x"``, ``"of every version"``.
+        rule: the requirement.
+        nodes: descriptions of the nodes that break it.
     """
 
     versions: str
@@ -64,7 +64,7 @@ class Refusal:
 
 @dataclass
 class _Graph:
-    """A graph with what the rules ask about it."""
+    """A graph with its constants and uint8 inputs."""
 
     model: onnx.ModelProto
     constants: dict[str, TensorProto] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class _Graph:
         }
 
     def constant(self, node: NodeProto, index: int) -> TensorProto | None:
-        """An input of a node, where it is there and constant."""
+        """An input of a node, if present and constant."""
         return self.constants.get(node.input[index]) if len(node.input) > index else None
 
 
@@ -166,10 +166,10 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
         lambda graph, node: not node.domain and node.op_type not in OPERATORS_10,
     ),
 )
-"""Versions that refuse, what they demand, and whether a node breaks it."""
+"""Versions that refuse, their requirement, and the test whether a node breaks it."""
 
 
-def check_graph(model: onnx.ModelProto) -> list[Refusal]:
+def find_refusals(model: onnx.ModelProto) -> list[Refusal]:
     """Return the rules that a graph breaks, each with its nodes in the graph's order."""
     graph = _Graph(model)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
@@ -191,5 +191,5 @@ def _broken(graph: _Graph) -> Iterator[Refusal]:
 
 def warn_of_refusals(path: Path, console: Console) -> None:
     """Report which TensorRT versions would refuse the graph in a file."""
-    for refusal in check_graph(onnx.load(path)):
+    for refusal in find_refusals(onnx.load(path)):
         console.say(refusal.describe())

@@ -1,4 +1,4 @@
-"""A module to an ONNX graph with the one signature that every bundle has."""
+"""Export a PyTorch module to an ONNX graph with the signature of every bundle."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from edgead.manifest import ReconstructionRecord
 from edgead.train.method import Method
 
 RECONSTRUCTIONS = "reconstructions"
-"""The tensor inside a graph that shows the reconstructed good image. It is no output: no engine computes or copies what
-nobody asked for, and `edgead.runtime.reconstruction` makes it one where it is looked at. Reasons: docs/adr/0030."""
+"""The tensor inside a graph with the reconstructed good image. It is not an output, so engines need not copy it;
+`edgead.runtime.reconstruction` makes it one when a user wants to see it. Reasons: docs/adr/0030."""
 
 
 def write_onnx(
@@ -42,12 +42,12 @@ def write_onnx(
         module: in evaluation mode; ``forward(frames) -> (scores, maps)``.
         size: (height, width) in pixels.
         path: the file to write.
-        sensitive: dotted names of submodules; their nodes are marked, see `MARK`.
+        sensitive: dotted names of submodules; their nodes get the mark `MARK`.
         channels: of a frame.
-        shown: dotted name of a submodule; its output gets the name `RECONSTRUCTIONS` in the graph.
+        shown: dotted name of a submodule; its output is called `RECONSTRUCTIONS` in the graph.
 
     Raises:
-        ConfigError: a sensitive name that is no submodule, or one that is never called.
+        ConfigError: a sensitive submodule does not exist or is never called.
     """
     trace(module, size, path, sensitive, channels, shown)
     simplify(path)
@@ -65,13 +65,13 @@ def write_network(method: Method, path: Path, console: Console) -> None:
 
 
 def reconstruction_record(method: Method) -> ReconstructionRecord | None:
-    """Return the manifest's field on the reconstruction that a method's graph holds; None where it holds none."""
+    """Return the manifest's record of the reconstruction in a method's graph; None if it has none."""
     shown = method.reconstruction()
     return ReconstructionRecord(RECONSTRUCTIONS, shown.black, shown.white) if shown else None
 
 
 def _keep_inside(path: Path) -> None:
-    """Make the reconstruction an inner tensor, in place."""
+    """Remove the reconstruction from the outputs, in place; it stays in the graph."""
     model = onnx.load(path)
     kept = [value for value in model.graph.output if value.name != RECONSTRUCTIONS]
     del model.graph.output[:]
@@ -87,7 +87,7 @@ def trace(
     channels: int = 3,
     shown: str = "",
 ) -> None:
-    """Write the graph as the tracer returns it; see `write_onnx`."""
+    """Write the traced graph without simplification; see `write_onnx`."""
     example = torch.zeros((1, *size, channels), dtype=torch.uint8)
     outputs = ["scores", "maps", *([RECONSTRUCTIONS] if shown else [])]
     with warnings.catch_warnings(), _marked(module, sensitive):
@@ -122,9 +122,9 @@ class _Showing(nn.Module):
 
 @contextlib.contextmanager
 def _marked(module: nn.Module, sensitive: Sequence[str]) -> Iterator[None]:
-    """Have the tracer put `MARK` into the scope of what the sensitive submodules do.
+    """Add `MARK` to the scope of nodes that are traced in sensitive submodules.
 
-    The scope goes with a node through the exporter's passes and becomes its name, which later passes keep.
+    The scope of a node survives the exporter's passes and becomes its name, which later passes keep.
     """
     called: set[str] = set()
     hooks = []
@@ -142,7 +142,7 @@ def _marked(module: nn.Module, sensitive: Sequence[str]) -> Iterator[None]:
             if state := torch._C._get_tracing_state():
                 state.pop_scope()
 
-        # A list is never called itself; its members are.
+        # A ModuleList itself is never called; its members are.
         found = modules[name]
         for part in found if isinstance(found, nn.ModuleList) else [found]:
             hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]

@@ -1,9 +1,9 @@
-"""anomalib's exported models: their heads, and the raw score and map before anomalib normalises and cuts them off.
+"""anomalib's exported models: find the raw score and map before anomalib normalises and clamps them.
 
-anomalib 2.x exports ``pred_score``, ``pred_label``, ``anomaly_map`` and ``pred_mask``. Score and map went through
-``clamp((raw − threshold) / (max − min) + 0.5, 0, 1)`` with constants in the graph; around that, versions differ in
-how they provide for constants that were never set. A new threshold needs raw values: above the
-highest and below the lowest value of anomalib's validation images, all are the same after the clamp.
+anomalib 2.x exports ``pred_score``, ``pred_label``, ``anomaly_map`` and ``pred_mask``. Score and map are
+``clamp((raw − threshold) / (max − min) + 0.5, 0, 1)`` with constants in the graph; versions differ in how they treat
+constants that were never set. A new threshold needs raw values: the clamp makes all values beyond those of anomalib's
+validation images equal.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from edgead.errors import ModelError
 
 SCORE, MAP = "pred_score", "anomaly_map"
 THROUGH = ("Identity", "Cast", "Clip", "Min", "Max", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
-"""Operators that change a value's range or shape at most; what they are given first is looked at."""
-DEEPEST = 16
+"""Operators that at most clip, cast or reshape their first input; the search continues there."""
+SEARCH_DEPTH = 16
 """Most operators between a head and its raw value."""
 
 
 @dataclass(frozen=True)
-class Head:
+class AnomalibHead:
     """One output of an exported model.
 
     Attributes:
-        raw: the tensor before normalisation; the output itself where nothing is normalised.
-        threshold: anomalib's own, in units of `raw`; None where the model holds none.
-        spread: what anomalib divides by (highest minus lowest validation value), None where nothing is normalised.
+        raw: the tensor before normalisation; the output itself if there is no normalisation.
+        threshold: anomalib's, in units of `raw`; None if the model has none.
+        spread: anomalib's divisor (highest minus lowest validation value); None without normalisation.
     """
 
     raw: str
@@ -41,7 +41,7 @@ class Head:
 
 
 class _Graph:
-    """Looks backwards through a graph, and knows which tensors are constant."""
+    """A graph that can be searched from outputs to inputs, with the values of constant tensors."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -50,9 +50,9 @@ class _Graph:
         self.known: dict[str, NDArray[np.generic] | None] = {}
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
-        """Return a tensor's value where it does not depend on the input."""
+        """Return the value of a tensor that does not depend on the input; None for others."""
         if name not in self.known:
-            self.known[name] = None  # ends the search in a graph with a circle
+            self.known[name] = None  # ends the search in a graph with a cycle
             self.known[name] = self._evaluate(name)
         return self.known[name]
 
@@ -74,8 +74,8 @@ class _Graph:
         return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
 
 
-def find_heads(model: onnx.ModelProto) -> tuple[Head | None, Head | None]:
-    """Return the heads of image score and pixel map; None for one that the model does not have.
+def find_heads(model: onnx.ModelProto) -> tuple[AnomalibHead | None, AnomalibHead | None]:
+    """Return the heads of image score and pixel map; None for a head that the model lacks.
 
     Raises:
         ModelError: the outputs are not those of an anomalib export.
@@ -83,7 +83,7 @@ def find_heads(model: onnx.ModelProto) -> tuple[Head | None, Head | None]:
     outputs = [value.name for value in model.graph.output]
     if SCORE not in outputs and MAP not in outputs:
         raise ModelError(
-            f"This is no model that anomalib 2.x exported: its outputs are {', '.join(outputs)}, without {SCORE} and "
+            f"Not an anomalib 2.x export: its outputs are {', '.join(outputs)}, without {SCORE} and "
             f"{MAP}.\nExport it again with anomalib 2.x, or import it with --from onnx --map NAME (docs/import.md)."
         )
     graph = _Graph(model)
@@ -91,9 +91,9 @@ def find_heads(model: onnx.ModelProto) -> tuple[Head | None, Head | None]:
     return score, anomaly_map
 
 
-def _find_raw(graph: _Graph, output: str) -> Head:
+def _find_raw(graph: _Graph, output: str) -> AnomalibHead:
     pending, seen = [output], set[str]()
-    while pending and len(seen) < DEEPEST:
+    while pending and len(seen) < SEARCH_DEPTH:
         name = pending.pop(0)
         node = graph.maker.get(name)
         if node is None or name in seen:
@@ -107,10 +107,10 @@ def _find_raw(graph: _Graph, output: str) -> Head:
             chosen = graph.constant(node.input[0])
             both = list(node.input[1:])
             pending += both if chosen is None or chosen.size != 1 else [both[0] if chosen.reshape(-1)[0] else both[1]]
-    return Head(output, _own_threshold(graph, output))
+    return AnomalibHead(output, _own_threshold(graph, output))
 
 
-def _normalised(graph: _Graph, node: onnx.NodeProto) -> Head | None:
+def _normalised(graph: _Graph, node: onnx.NodeProto) -> AnomalibHead | None:
     """Recognise ``(raw − threshold) / spread + 0.5`` by its last node."""
     if node.op_type != "Add" or graph.number(node.input[1]) != 0.5:
         return None
@@ -124,11 +124,11 @@ def _normalised(graph: _Graph, node: onnx.NodeProto) -> Head | None:
     threshold = graph.number(difference.input[1])
     if threshold is None or not np.isfinite([threshold, spread]).all():
         return None
-    return Head(difference.input[0], threshold, spread if division.op_type == "Div" else 1 / spread)
+    return AnomalibHead(difference.input[0], threshold, spread if division.op_type == "Div" else 1 / spread)
 
 
 def _own_threshold(graph: _Graph, output: str) -> float | None:
-    """Return what a label or mask compares a head that is not normalised with."""
+    """Return the threshold that a label or mask applies to a head without normalisation."""
     for node in graph.model.graph.node:
         if node.op_type == "Greater" and node.input[0] == output:
             return graph.number(node.input[1])
@@ -136,9 +136,9 @@ def _own_threshold(graph: _Graph, output: str) -> float | None:
 
 
 def check_heads(
-    heads: dict[str, Head], raw: dict[str, NDArray[np.float32]], given: dict[str, NDArray[np.float32]]
+    heads: dict[str, AnomalibHead], raw: dict[str, NDArray[np.float32]], given: dict[str, NDArray[np.float32]]
 ) -> None:
-    """Check that raw values, normalised again, equal the outputs of the model's own heads.
+    """Check that normalising the raw values reproduces the outputs of the model's heads.
 
     Args:
         heads: output name ↦ head.
@@ -146,7 +146,7 @@ def check_heads(
         given: output name ↦ values on the same frames.
 
     Raises:
-        ModelError: they are not: the graph is read wrongly.
+        ModelError: it does not: the raw tensors were not found.
     """
     for name, head in heads.items():
         if head.spread is None or head.threshold is None:
@@ -155,6 +155,6 @@ def check_heads(
         error = float(np.abs(again.reshape(-1) - given[name].reshape(-1)).max())
         if not error <= 1e-4:
             raise ModelError(
-                f"The raw values of '{name}' were not found in this graph (they differ by {error:.2g}).\n"
-                "Import it with --from onnx, naming --score and --map (docs/import.md)."
+                f"The raw values of '{name}' were not found in this graph (error {error:.2g}).\n"
+                "Import it with --from onnx, and set --score and --map (docs/import.md)."
             )

@@ -1,4 +1,4 @@
-"""A third-party ONNX model as the source of a bundle: anomalib's exports, and any other model with one image input."""
+"""Import an ONNX file: an anomalib export, or any other model with one image input."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from edgead.export.builder import ModelSource, build_bundle
 from edgead.export.draft import DecisionLimits
 from edgead.export.graph.adapter import add_adapter
 from edgead.export.graph.io_spec import IoSpec
-from edgead.export.graph.opset import OPSET, downgrade, version_of
+from edgead.export.graph.opset import OPSET, downgrade, opset_of
 from edgead.export.imports import anomalib
-from edgead.export.imports.reference_model import ReferenceModel, as_maps, find_resize, observe
+from edgead.export.imports.reference_model import OnnxReferenceModel, as_maps, find_resize, observe
 from edgead.export.imports.source_images import files_of, source_images
 from edgead.export.imports.third_party_onnx import (
+    detect_precision,
     dimensions,
     find_channels,
     find_input,
     pick_outputs,
-    precision_of,
     read_onnx,
 )
 from edgead.export.imports.threshold_data import ThresholdData, load_threshold_data
@@ -41,31 +41,31 @@ ONNX_TYPES = {"float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
 
 @dataclasses.dataclass(frozen=True)
 class _ParsedModel:
-    """A model, its inputs and outputs, anomalib's heads where it has them, and notes for the manifest."""
+    """A model with its inputs and outputs, its anomalib heads (if any), and notes for the manifest."""
 
     model: onnx.ModelProto
     spec: IoSpec
-    heads: dict[str, anomalib.Head]
+    heads: dict[str, anomalib.AnomalibHead]
     notes: tuple[str, ...]
 
 
 def import_onnx(
     path: Path, source: str, told: OnnxOptions, threshold_data: str | Path | None, options: BuildOptions
 ) -> Bundle:
-    """Make a bundle of a third-party ONNX model, see `edgead.export.import_model`.
+    """Convert a third-party ONNX model to a bundle, see `edgead.export.import_model`.
 
-    The bundle's graph is compared with the model itself, run on the same frames.
+    The bundle's graph and the model run on the same frames, and their outputs are compared.
 
     Raises:
         ModelError: the model cannot be imported.
-        GateError: the bundle's graph differs from the model, or the precision does not pass the gate.
+        GateError: the bundle's graph differs from the model, or the precision fails the gate.
         EdgeadError: see `edgead.errors`.
     """
     if source not in SOURCES:
         raise ConfigError(f"Unknown source '{source}'. Available with --from: {', '.join(SOURCES)}.")
     model, console = read_onnx(path), options.console
     parsed = _parse_anomalib(model, told) if source == "anomalib" else _parse(model, told)
-    console.say(describe(parsed.spec))
+    console.say(describe_spec(parsed.spec))
     normals = None if threshold_data is None else load_threshold_data(threshold_data, parsed.spec.size, console)
     return build_bundle(_source_of(path, source, parsed, normals, options), options)
 
@@ -75,15 +75,15 @@ def _source_of(
 ) -> ModelSource:
     spec, limits = parsed.spec, _own_limits(parsed.heads)
     if normals is None and limits is None:
-        raise ConfigError("The model holds no threshold. Name images of good parts with --threshold-data DIR.")
-    reference = ReferenceModel(parsed.model, spec)
+        raise ConfigError("The model holds no threshold. Add images of good parts with --threshold-data DIR.")
+    reference = OnnxReferenceModel(parsed.model, spec)
     images = source_images(normals, spec.size, options.precision.labelled)
     _check_anomalib(parsed, reference, images.probes)
     downgraded, blocking = downgrade(parsed.model)
     if blocking:
         names = ", ".join(blocking[:4])
-        options.console.say(f"operator set {version_of(parsed.model)} is kept: {OPSET} does not have {names}")
-    origin = _origin(path, source, parsed, version_of(downgraded))
+        options.console.say(f"the graph keeps operator set {opset_of(parsed.model)}: {OPSET} does not have {names}")
+    origin = _origin(path, source, parsed, opset_of(downgraded))
     return ModelSource(
         verb="import",
         name=path.stem,
@@ -93,7 +93,7 @@ def _source_of(
         input=InputRecord.of(spec.size, COLOUR, spec.batch or None),
         files=origin.files,
         origin=lambda engine: origin,
-        precision=precision_of(parsed.model),
+        precision=detect_precision(parsed.model),
         write_graph=lambda target: onnx.save_model(_with_adapter(downgraded, spec, reference), target),
         reference=reference.run,
         images=images,
@@ -101,8 +101,8 @@ def _source_of(
     )
 
 
-def describe(spec: IoSpec) -> str:
-    """Describe in one line what input the model takes and what is read from it."""
+def describe_spec(spec: IoSpec) -> str:
+    """Describe input and outputs in one line."""
     order = "grey" if spec.channels == 1 else "RGB" if spec.rgb else "BGR"
     text = f"input {spec.size[0]}×{spec.size[1]} {order}"
     text += f" divided by {spec.scale:g}" if spec.scale != 1 else ""
@@ -116,9 +116,9 @@ def describe(spec: IoSpec) -> str:
 
 
 def _parse(
-    model: onnx.ModelProto, options: OnnxOptions, heads: Mapping[str, anomalib.Head] | None = None
+    model: onnx.ModelProto, options: OnnxOptions, heads: Mapping[str, anomalib.AnomalibHead] | None = None
 ) -> _ParsedModel:
-    """Resolve what the options leave open from the model itself."""
+    """Combine the options with what the model itself states."""
     value = find_input(model, options.input)
     channels, channels_last = find_channels(value)
     _check_channels(channels, options)
@@ -146,13 +146,13 @@ def _parse(
 
 
 def _check_channels(channels: int, options: OnnxOptions) -> None:
-    """Refuse options that are of another number of channels than the model's."""
+    """Refuse options that do not fit the model's number of channels."""
     if channels == 1 and options.rgb is not None:
-        raise ConfigError("The model takes grey images, which have no colour order; leave out --rgb and --bgr.")
+        raise ConfigError("The model takes grey images, which have no colour order. Leave out --rgb and --bgr.")
     for name in ("mean", "std"):
         values = getattr(options, name)
         if values is not None and len(values) != channels:
-            raise ConfigError(f"--{name} takes one number for each of the model's {channels} channels, not {values}.")
+            raise ConfigError(f"--{name} takes one number per channel (here {channels}), not {values}.")
 
 
 def _find_size(
@@ -162,16 +162,16 @@ def _find_size(
     height, width = sides[1:3] if spec.channels_last else sides[2:4]
     for declared, side in zip((height, width), wanted or (0, 0)):
         if declared and side and declared != side:
-            raise ConfigError(f"The model's input is {height}×{width}; another --size does not fit it. Leave it out.")
+            raise ConfigError(f"The model's input is {height}×{width}. Leave out --size.")
     if sides[0] > 1:
-        raise ModelError(f"The model takes {sides[0]} images at a time. Export it for one, or for any number.")
+        raise ModelError(f"The model takes batches of {sides[0]} images. Export it for a batch of 1, or of any size.")
     size = wanted or (height, width)
     if not all(size):
         size = find_resize(model, spec) or (0, 0)
     if not all(size):
         raise ModelError(
-            f"The model takes images of any size ('{value.name}' is dynamic), a bundle has one.\n"
-            "Say which it was trained with:  --size HEIGHTxWIDTH"
+            f"The model accepts any image size ('{value.name}' is dynamic), but a bundle has one size.\n"
+            "Set the size that it was trained with:  --size HEIGHTxWIDTH"
         )
     return size[0], size[1]
 
@@ -179,7 +179,7 @@ def _find_size(
 def _parse_anomalib(model: onnx.ModelProto, options: OnnxOptions) -> _ParsedModel:
     for name in ("score", "map", "rgb", "scale", "mean", "std"):
         if getattr(options, name) is not None:
-            raise ConfigError(f"--{name} is known for a model of anomalib's; leave it out, or use --from onnx.")
+            raise ConfigError(f"--{name} is already known for an anomalib model. Leave it out, or use --from onnx.")
     score, anomaly_map = anomalib.find_heads(model)
     heads = {anomalib.SCORE: score, anomalib.MAP: anomaly_map}
     parsed = _parse(model, options, {name: head for name, head in heads.items() if head})
@@ -188,19 +188,19 @@ def _parse_anomalib(model: onnx.ModelProto, options: OnnxOptions) -> _ParsedMode
     return dataclasses.replace(parsed, notes=notes)
 
 
-def _check_anomalib(parsed: _ParsedModel, reference: ReferenceModel, probes: NDArray[np.uint8]) -> None:
-    """Normalised again, the raw values must equal the outputs of the model's own heads."""
+def _check_anomalib(parsed: _ParsedModel, reference: OnnxReferenceModel, probes: NDArray[np.uint8]) -> None:
+    """Refuse raw tensors that do not reproduce the outputs of the model's heads."""
     if not parsed.heads:
         return
     names = list(parsed.heads)
     spec = dataclasses.replace(parsed.spec, score=names[0], map=names[1] if len(names) > 1 else "none")
-    heads = ReferenceModel(parsed.model, spec)
+    heads = OnnxReferenceModel(parsed.model, spec)
     for frame in probes[:: len(probes) // 3, None]:
         anomalib.check_heads(parsed.heads, reference.raw(frame), heads.raw(frame))
 
 
-def _own_limits(heads: Mapping[str, anomalib.Head]) -> DecisionLimits | None:
-    """Return anomalib's own limits where the model holds them; they promise nothing about good parts."""
+def _own_limits(heads: Mapping[str, anomalib.AnomalibHead]) -> DecisionLimits | None:
+    """Return the limits that anomalib stored in the model, if any; they have no false-reject bound."""
     score, anomaly_map = heads.get(anomalib.SCORE), heads.get(anomalib.MAP)
     limits = [head.threshold for head in (score, anomaly_map) if head and head.threshold is not None]
     if not limits:
@@ -208,7 +208,7 @@ def _own_limits(heads: Mapping[str, anomalib.Head]) -> DecisionLimits | None:
     return DecisionLimits(Threshold(limits[0], 0, 1.0, 1.0), limits[-1])
 
 
-def _with_adapter(model: onnx.ModelProto, spec: IoSpec, reference: ReferenceModel) -> onnx.ModelProto:
+def _with_adapter(model: onnx.ModelProto, spec: IoSpec, reference: OnnxReferenceModel) -> onnx.ModelProto:
     blank = np.zeros((1, *spec.size, 3), np.uint8)
     found, kinds = reference.raw(blank), reference.kinds()
     size = None if spec.map == "none" else as_maps(found[spec.map], spec.map).shape[1:]
@@ -228,7 +228,7 @@ def _origin(path: Path, source: str, parsed: _ParsedModel, opset: int) -> Origin
         what="an ONNX model of anomalib's" if source == "anomalib" else "an ONNX model",
         files=files_of([path, *external]),
         versions={"maker": maker, **{each.key: each.value[:200] for each in model.metadata_props}},
-        opset={"model": version_of(model), "bundle": opset},
+        opset={"model": opset_of(model), "bundle": opset},
         edgead=edgead.__version__,
         anomalib=heads or None,
         notes=parsed.notes or None,

@@ -1,4 +1,4 @@
-"""A checkpoint of a method's published code as the source of a bundle, which scores as that code does."""
+"""Import a checkpoint of a method's published code. The bundle scores as that code does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-import edgead.train  # noqa: F401  first: it says what to install where PyTorch is missing
+import edgead.train  # noqa: F401  first: it reports what to install if PyTorch is missing
 from edgead.bundle import Bundle
 from edgead.console import Console
 from edgead.datasets import find_depth_range, open_category
@@ -28,7 +28,7 @@ from edgead.train.methods import get_method
 from edgead.train.official import find_files, load_official
 
 COMPARED = 32
-"""Images on which the published way to resize is compared with ours."""
+"""Images on which the published resizing is compared with `fit_frame`."""
 
 
 def import_checkpoint(
@@ -38,19 +38,19 @@ def import_checkpoint(
     settings: Iterable[str],
     options: BuildOptions,
 ) -> Bundle:
-    """Make a bundle of a checkpoint that a method's published code saved, see `edgead.export.import_model`.
+    """Convert a checkpoint of a method's published code to a bundle, see `edgead.export.import_model`.
 
-    The manifest's ``origin`` tells what is reproduced, and how far scores move because `edgead.images.fit_frame`
-    resizes the frames, not the published code.
+    The manifest's ``origin`` states what is reproduced, and how far scores move because `edgead.images.fit_frame`
+    resizes the frames instead of the published code.
 
     Raises:
-        CheckpointError: not this method's checkpoint, with what differs.
-        GateError: the graph differs from the network, or the precision does not pass the gate.
+        CheckpointError: not a checkpoint of this method, with the differences.
+        GateError: the graph differs from the network, or the precision fails the gate.
         EdgeadError: see `edgead.errors`.
     """
     kind, console = get_method(method), options.console
     if threshold_data is None:
-        raise ConfigError("A checkpoint holds no threshold. Name images of good parts with --threshold-data DIR.")
+        raise ConfigError("A checkpoint holds no threshold. Add images of good parts with --threshold-data DIR.")
     paths = find_files(kind, files)
     network = load_official(kind, paths, settings)
     pixels = _read_depth_scale(kind, network, threshold_data, console)
@@ -95,25 +95,25 @@ def _source_of(
 
 
 def _read_depth_scale(kind: type[Method], network: Method, data: str | Path, console: Console) -> PixelFormat:
-    """Give a network for colour and depth the publication's scale of depth; return how its images are read.
+    """Set the published depth scale of a network for colour and depth; return the pixel format of its images.
 
-    Frames hold depth in 254 steps, so the range is that of the images at hand, and the graph brings it to the scale.
+    Frames hold depth in 254 steps over the range of the given images; the graph converts them to the published scale.
 
     Raises:
-        DataError: images without depth, or with depth beyond the published scale: another unit.
+        DataError: images without depth, or depth beyond the published scale (another unit).
     """
     if not network.config.reads_depth:
         return COLOUR
     assert kind.official is not None
     images = open_category(data).normals
     if not images:
-        raise DataError(f"{data} holds no images of good parts; the threshold needs some.")
+        raise DataError(f"{data} has no images of good parts; the threshold needs them.")
     (near, far), _ = find_depth_range(images, console.track("measuring depth"))
     low, high = kind.official.depth_scale
     if far > high:
         raise DataError(
-            f"The depth in {data} reaches {far:.4g}; the published checkpoint takes metres up to {high:g}, as MVTec "
-            "3D-AD has them.\nWrite the depth in metres."
+            f"The depth in {data} reaches {far:.4g}; the published checkpoint accepts metres up to {high:g}, as in "
+            "MVTec 3D-AD.\nConvert the depth to metres."
         )
     values = tuple((distance - high) / (high - low) for distance in (near, far))
     network.config = network.config.replaced(depth_values=values)
@@ -129,7 +129,7 @@ def compare_resize(
     console: Console,
     pixels: PixelFormat = COLOUR,
 ) -> ResizeRecord:
-    """Measure how far the scores of good images move where `fit_frame` resizes them instead of the published code."""
+    """Measure the change of good images' scores if `fit_frame` resizes them, not the published code."""
     paths = normals.frames.paths[:COMPARED]
     images = [read_frame(path, pixels) for path in paths]
     published = np.stack([resize(image, size, how) for image in images])
@@ -139,8 +139,8 @@ def compare_resize(
     (before, _), (after, _) = (run_singly(engine, frames, console.track("scoring")) for frames in (published, ours))
     change = np.abs(after.astype(float) - before)
     console.say(
-        f"resized by us instead of {how}, scores of good images move by {change.mean():.2g} on average and "
-        f"{change.max():.2g} at most; they are {before.mean():.3g} ± {before.std():.2g}"
+        f"resizing with edgead instead of {how} moves scores of good images by {change.mean():.2g} on average and "
+        f"{change.max():.2g} at most (scores: {before.mean():.3g} ± {before.std():.2g})"
     )
     return ResizeRecord(
         how,
@@ -156,7 +156,7 @@ def compare_resize(
 def resize(frame: Frame, size: tuple[int, int], how: str) -> Frame:
     """Resize ``(H, W, C) uint8`` to (height, width) as a published code does, see `edgead.train.method.Official`.
 
-    Depth takes its nearest neighbours.
+    Depth is resized by nearest neighbour.
     """
     if frame.shape[2] > COLOUR.channels:
         depth = cv2().resize(np.ascontiguousarray(frame[..., 3]), size[::-1], interpolation=cv2().INTER_NEAREST)

@@ -1,7 +1,6 @@
-"""The reference of an imported model: the model itself, run with ONNX Runtime and NumPy.
+"""The reference of an imported bundle: the original model, run with ONNX Runtime and NumPy.
 
-This is what an imported bundle is held against, and how facts about the model are found out that its file does not
-state: by running it.
+Running it also shows facts that its file does not state, such as a central crop.
 """
 
 from __future__ import annotations
@@ -20,18 +19,16 @@ from edgead.export.graph.subgraph import prune, set_size
 from edgead.images import cv2
 from edgead.runtime.engines import first_line
 
-Frames = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 BEFORE = ("Conv", "ConvTranspose", "MatMul", "Gemm", "QLinearConv", "QuantizeLinear")
-"""A Resize that comes before all of these changes the image, not a feature map."""
+"""A Resize before all of these resizes the image, not a feature map."""
 
 
-class ReferenceModel:
+class OnnxReferenceModel:
     """Runs chosen tensors of a model on frames.
 
     Args:
         model: as it was read.
-        spec: what goes in and what is wanted.
+        spec: its input, and the outputs to compute.
 
     Raises:
         ModelError: ONNX Runtime cannot read the model.
@@ -41,12 +38,12 @@ class ReferenceModel:
         self.spec = spec
         pruned = prune(model, spec.outputs())
         set_size(pruned, spec.input, (spec.batch or "N", *spec.shape))
-        self._session = open_session(pruned)
+        self._session = open_model(pruned)
         kind = self._session.get_inputs()[0].type
         self.type = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(kind, np.float32)
 
-    def prepare(self, frames: Frames) -> NDArray[Any]:
-        """Frames ``[N, H, W, 3] uint8 BGR`` to what the model takes."""
+    def prepare(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        """Convert frames ``[N, H, W, 3] uint8 BGR`` to the model's input."""
         spec = self.spec
         if spec.channels == 1:
             images = np.floor(frames.astype(np.float32) @ GREY + np.float32(0.5))
@@ -57,24 +54,24 @@ class ReferenceModel:
         values = values if spec.channels_last else values.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(values.astype(self.type))
 
-    def raw(self, frames: Frames) -> dict[str, Floats]:
-        """Run frames in one batch; return the wanted tensors as float32."""
+    def raw(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Run frames as one batch; return the outputs as float32, by name."""
         names = self.spec.outputs()
         try:
             values = self._session.run(names, {self.spec.input: self.prepare(frames)})
-        except Exception as error:  # ONNX Runtime's errors have no common base but this
+        except Exception as error:  # ONNX Runtime's errors have no narrower common base
             raise ModelError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
         return {name: np.asarray(value, np.float32) for name, value in zip(names, values)}
 
     def kinds(self) -> dict[str, str]:
-        """Number types of input and results, in NumPy's names."""
+        """NumPy dtypes of input and outputs, by name."""
         kinds = {self.spec.input: np.dtype(self.type).name}
         for value in self._session.get_outputs():
             kinds[value.name] = "float16" if value.type == "tensor(float16)" else "float32"
         return kinds
 
-    def infer(self, frames: Frames) -> tuple[Floats, Floats]:
-        """Frames to scores ``[N]`` and maps ``[N, H, W]``, in NumPy and OpenCV: independent of the bundle's graph."""
+    def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Run frames; return scores ``[N]`` and maps ``[N, H, W]``, computed without the bundle's graph."""
         found, spec = self.raw(frames), self.spec
         if spec.map == "none":
             scores = found[spec.score or ""].reshape(-1)
@@ -83,7 +80,7 @@ class ReferenceModel:
         scores = found[spec.score].reshape(-1) if spec.score else pool_map(maps, spec.pool)
         return scores, np.stack([self._to_frame(each) for each in maps])
 
-    def _to_frame(self, anomaly_map: Floats) -> Floats:
+    def _to_frame(self, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
         height, width = self.spec.size
         inner = self.spec.crop or (height, width)
         if anomaly_map.shape != inner:
@@ -92,17 +89,17 @@ class ReferenceModel:
         around = ((top, height - inner[0] - top), (left, width - inner[1] - left))
         return np.pad(anomaly_map, around, constant_values=anomaly_map.min())
 
-    def run(self, frames: Frames) -> Golden:
+    def run(self, frames: NDArray[np.uint8]) -> Golden:
         """Run frames one by one."""
         outputs = [self.infer(frames[index : index + 1]) for index in range(len(frames))]
         return Golden(frames, np.concatenate([s for s, _ in outputs]), np.concatenate([m for _, m in outputs]))
 
 
-def open_session(model: onnx.ModelProto) -> Any:
+def open_model(model: onnx.ModelProto) -> Any:
     """Open a model with ONNX Runtime on the CPU.
 
     Raises:
-        ModelError: it cannot be read, or is larger than a single file may be.
+        ModelError: it cannot be read, or is larger than one ONNX file may be.
     """
     ort = require("onnxruntime", "cpu")
     options = ort.SessionOptions()
@@ -113,34 +110,34 @@ def open_session(model: onnx.ModelProto) -> Any:
         raise ModelError("The model is larger than 2 GB, which one ONNX file cannot hold.") from error
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no common base but this
+    except Exception as error:  # ONNX Runtime's errors have no narrower common base
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the model: {first_line(error)}") from error
 
 
-def pool_map(maps: Floats, share: float) -> Floats:
+def pool_map(maps: NDArray[np.float32], share: float) -> NDArray[np.float32]:
     """``[N, h, w]`` to ``[N]``: the maximum, or the mean of the largest `share` of each map's values."""
     values = maps.reshape(len(maps), -1)
     count = top_count(values.shape[1], share)
     return np.asarray(np.partition(values, -count, axis=1)[:, -count:].mean(axis=1), np.float32)
 
 
-def as_maps(values: Floats, name: str) -> Floats:
-    """A tensor to ``[N, h, w]``.
+def as_maps(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """Reshape a tensor to ``[N, h, w]``.
 
     Raises:
-        ModelError: it is no map of one channel.
+        ModelError: the tensor is not a map with one channel.
     """
     shape = [side for side in values.shape[1:] if side != 1]
     if values.ndim < 3 or len(shape) != 2:
         raise ModelError(
             f"'{name}' has the shape {'×'.join(map(str, values.shape))} for {len(values)} images; a map has one value "
-            "for each pixel: N×1×h×w or N×h×w.\nName another tensor of the graph with --map."
+            "per pixel: N×1×h×w or N×h×w.\nSelect another tensor of the graph with --map."
         )
     return values.reshape(len(values), *shape)
 
 
 def find_resize(model: onnx.ModelProto, spec: IoSpec) -> tuple[int, int] | None:
-    """Return the size that the model itself resizes images to, where it does: found by running it at two sizes."""
+    """Return the size to which the model itself resizes images, found by running it at two sizes, or None."""
     name = next((node.output[0] for node in model.graph.node if node.op_type == "Resize"), None)
     first = next((node for node in model.graph.node if node.op_type in ("Resize", *BEFORE)), None)
     if name is None or first is None or first.op_type != "Resize":
@@ -149,7 +146,7 @@ def find_resize(model: onnx.ModelProto, spec: IoSpec) -> tuple[int, int] | None:
     for size in ((64, 96), (100, 80)):
         probe = dataclasses.replace(spec, size=size, score=name, map="none", batch=1)
         try:
-            [resized] = ReferenceModel(model, probe).raw(np.zeros((1, *size, 3), np.uint8)).values()
+            [resized] = OnnxReferenceModel(model, probe).raw(np.zeros((1, *size, 3), np.uint8)).values()
         except ModelError:
             return None
         sizes.add(resized.shape[1:3] if spec.channels_last else resized.shape[2:4])
@@ -157,14 +154,14 @@ def find_resize(model: onnx.ModelProto, spec: IoSpec) -> tuple[int, int] | None:
 
 
 def observe(model: onnx.ModelProto, spec: IoSpec) -> IoSpec:
-    """Find out by running the model whether it takes batches and whether it looks at the middle of the image only.
+    """Run the model to find out whether it accepts batches and whether it looks at a central crop only.
 
     Raises:
-        ModelError: it cannot be run, or score or map have another shape than such things have.
+        ModelError: the model cannot run, or its score or map has a wrong shape.
     """
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (2, *spec.size, 3), dtype=np.uint8)
-    single = ReferenceModel(model, dataclasses.replace(spec, batch=1))
+    single = OnnxReferenceModel(model, dataclasses.replace(spec, batch=1))
     apart = [single.raw(frames[:1]), single.raw(frames[1:])]
     if spec.score and any(found[spec.score].size != 1 for found in apart):
         shape = "×".join(map(str, apart[0][spec.score].shape))
@@ -183,9 +180,11 @@ def observe(model: onnx.ModelProto, spec: IoSpec) -> IoSpec:
     return spec
 
 
-def _takes_batches(model: onnx.ModelProto, spec: IoSpec, frames: Frames, apart: list[dict[str, Floats]]) -> bool:
+def _takes_batches(
+    model: onnx.ModelProto, spec: IoSpec, frames: NDArray[np.uint8], apart: list[dict[str, NDArray[np.float32]]]
+) -> bool:
     try:
-        together = ReferenceModel(model, dataclasses.replace(spec, batch=0)).raw(frames)
+        together = OnnxReferenceModel(model, dataclasses.replace(spec, batch=0)).raw(frames)
     except ModelError:
         return False
     for name, values in together.items():

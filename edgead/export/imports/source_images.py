@@ -1,4 +1,4 @@
-"""The images that a bundle of an imported model is built with. Frames with noise stand for anomalies."""
+"""The images that a bundle of an imported model is built with. Frames with added noise serve as anomalies."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.datasets import open_category
-from edgead.export.builder import SourceImages
+from edgead.export.builder import GATE_ANOMALIES, SourceImages
 from edgead.export.imports.threshold_data import ThresholdData
 from edgead.files import sha256
 from edgead.manifest import DataRecord, sizes_of
 
 PROBES = 6
-"""Images on which graph and model are compared, and as many with noise."""
-SYNTHETIC = 40
-"""Images with noise that a lower precision is judged on."""
+"""Images, and as many with noise, on which graph and model are compared."""
 
 
 def source_images(normals: ThresholdData | None, size: tuple[int, int], labelled: Path | None) -> SourceImages:
-    """Return the images for a model with an input of a size (height, width).
+    """Return the images that a bundle is built with.
 
     Args:
-        normals: good images; None where the model holds its own threshold.
-        size: of the model's input, pixels.
-        labelled: a data set with labelled test images for the gate.
+        normals: good images; None for a model with a threshold of its own.
+        size: (height, width) of the model's input, pixels.
+        labelled: data set with labelled test images for the gate.
     """
     probes = probe_frames(normals, size)
     if normals is None:
@@ -39,7 +37,7 @@ def source_images(normals: ThresholdData | None, size: tuple[int, int], labelled
         normals=normals.frames,
         probes=probes,
         golden=_golden(len(probes)),
-        anomalies=disturb(frames[rng.integers(0, len(frames), SYNTHETIC)], rng),
+        anomalies=disturb(frames[rng.integers(0, len(frames), GATE_ANOMALIES)], rng),
         calibration=normals.good,
         calibration_source="threshold",
         labelled=open_category(labelled) if labelled else None,
@@ -51,7 +49,7 @@ def _golden(count: int) -> tuple[int, ...]:
 
 
 def probe_frames(normals: ThresholdData | None, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the frames that graph and model are compared on: real ones first, then as many with noise in them."""
+    """Return the frames on which graph and model are compared: real frames, then as many with noise."""
     rng = np.random.default_rng(0x1A9)
     if normals is None:
         coarse = rng.integers(0, 256, (PROBES, 8, 8, 3), dtype=np.uint8)
@@ -75,7 +73,7 @@ def disturb(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
 
 
 def files_of(paths: Sequence[Path]) -> dict[str, str]:
-    """Return file name ↦ SHA-256, in the order given; with its folder's name where two files have the same name."""
+    """Return file name ↦ SHA-256, in the given order. Files with the same name get their folder's name as prefix."""
     names = [path.name for path in paths]
     keys = [
         name if names.count(name) == 1 else f"{path.resolve().parent.name}/{name}" for path, name in zip(paths, names)

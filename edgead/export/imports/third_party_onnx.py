@@ -1,4 +1,4 @@
-"""A third-party ONNX file: read it, refuse what cannot be trusted or run, find its image input and its outputs."""
+"""Read a third-party ONNX file, refuse unsafe or unsupported ones, and find its image input and outputs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from onnx import defs, inliner
 from onnx.external_data_helper import load_external_data_for_model
 
 from edgead.errors import ModelError
-from edgead.export.graph.opset import is_standard, version_of
+from edgead.export.graph.opset import is_standard, opset_of
 from edgead.graph_file import ENDLESS
 
-OLDEST = 13
-"""Models of older operator sets are converted upwards first."""
-SHOWN = 4
+OLDEST_OPSET = 13
+"""Models of older operator sets are converted to this one first."""
+SHOWN_NAMES = 4
 """Names that an error lists."""
 
 
@@ -24,15 +24,14 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     """Read a model with all its weights, and check it.
 
     Raises:
-        ModelError: not ONNX, cut short, weights missing or outside the model's folder, or operators that the engines
-            do not have.
+        ModelError: not ONNX, truncated, weights missing or outside the model's folder, or unsupported operators.
     """
     model = _parse(path)
     _read_weights(model, path)
     if model.functions:
         model = inliner.inline_local_functions(model)
     _check_operators(model, path)
-    if version_of(model) < OLDEST:
+    if opset_of(model) < OLDEST_OPSET:
         model = _raise_version(model, path)
     try:
         onnx.checker.check_model(model)
@@ -49,20 +48,20 @@ def _parse(path: Path) -> onnx.ModelProto:
     if first[:2] == b"PK" or first[:1] == b"\x80":
         raise ModelError(
             f"{path} is a PyTorch or pickle file, not ONNX.\n"
-            "A published method's checkpoint: say which with --method. An anomalib checkpoint: export it first with\n"
+            "For a published checkpoint, set --method. Export an anomalib checkpoint first:\n"
             "  anomalib export --model NAME --ckpt_path FILE --export_type onnx"
         )
     try:
         model: onnx.ModelProto = onnx.load_model(path, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:
-        raise ModelError(f"{path} is not an ONNX file, or it is cut short: {_line(error)}") from error
+        raise ModelError(f"{path} is not an ONNX file, or it is truncated: {_line(error)}") from error
     if not model.graph.node or not model.graph.output:
-        raise ModelError(f"{path} is not an ONNX file, or it is cut short: it holds no graph.")
+        raise ModelError(f"{path} is not an ONNX file, or it is truncated: it has no graph.")
     return model
 
 
 def _read_weights(model: onnx.ModelProto, path: Path) -> None:
-    """Load the weights that lie in other files; only from the model's own folder."""
+    """Load weights from other files in the model's own folder."""
     folder = path.parent.resolve()
     external = [each for each in _tensors(model.graph) if each.data_location == onnx.TensorProto.EXTERNAL]
     for tensor in external:
@@ -71,18 +70,22 @@ def _read_weights(model: onnx.ModelProto, path: Path) -> None:
         parts = (*PurePosixPath(location).parts, *PureWindowsPath(location).parts)
         absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute()
         if not location or absolute or ".." in parts or not (folder / location).resolve().is_relative_to(folder):
-            raise ModelError(f"{path} reads weights from '{location}', outside its own folder, which is refused.")
+            raise ModelError(
+                f"{path} refers to weights in '{location}'. Weights outside the model's folder are refused."
+            )
         file = folder / location
         if not file.is_file():
             raise ModelError(
-                f"{path} keeps its weights in {location}, which is not there.\nCopy that file beside the model."
+                f"{path} keeps its weights in {location}, which does not exist.\nCopy that file to the model's folder."
             )
         try:
             offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
         except ValueError as error:
-            raise ModelError(f"{path} is damaged: the place of '{tensor.name}' in {location} is no number.") from error
+            raise ModelError(
+                f"{path} is damaged: the offset of '{tensor.name}' in {location} is not a number."
+            ) from error
         if min(offset, length) < 0 or offset + length > file.stat().st_size:
-            raise ModelError(f"{file} is cut short: '{tensor.name}' of {path.name} lies behind its end.")
+            raise ModelError(f"{file} is truncated: '{tensor.name}' of {path.name} is beyond its end.")
     if not external:
         return
     try:
@@ -103,7 +106,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Go through the nodes of a graph and of the graphs inside its nodes."""
+    """Yield the nodes of a graph and of the graphs inside its nodes."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -115,19 +118,19 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
     own = sorted({f"{node.domain}.{node.op_type}" for node in all_nodes(model.graph) if not is_standard(node.domain)})
     if own:
         raise ModelError(
-            f"{path} uses operators that are not ONNX's own and that only their maker's runtime has: {_some(own)}.\n"
-            "Export the model without them; a quantised one as QuantizeLinear and DequantizeLinear (Q/DQ)."
+            f"{path} uses operators that are not part of ONNX: {_some(own)}.\n"
+            "Export the model without them; a quantised model with QuantizeLinear and DequantizeLinear (Q/DQ)."
         )
-    version = version_of(model)
+    version = opset_of(model)
     if version > defs.onnx_opset_version():
         raise ModelError(
-            f"{path} is written in operator set {version}; the onnx that is installed knows up to "
+            f"{path} uses operator set {version}; the installed onnx reads up to "
             f"{defs.onnx_opset_version()}.\nUpgrade with:  pip install --upgrade onnx onnxruntime"
         )
     kinds = {node.op_type for node in all_nodes(model.graph)}
     if endless := kinds & {*ENDLESS}:
         raise ModelError(
-            f"{path} repeats a part of itself ({', '.join(sorted(endless))}), which may never end: a bundle has none.\n"
+            f"{path} contains loops ({', '.join(sorted(endless))}), which may never end.\n"
             "Export the model with a fixed number of steps, without control flow."
         )
     unknown = sorted(kind for kind in kinds if not defs.has(kind, max_inclusive_version=version))
@@ -138,18 +141,18 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
 def _raise_version(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     from onnx import version_converter
 
-    version = version_of(model)
+    version = opset_of(model)
     try:
-        converted: onnx.ModelProto = version_converter.convert_version(model, OLDEST)
+        converted: onnx.ModelProto = version_converter.convert_version(model, OLDEST_OPSET)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
-            f"{path} is written in operator set {version}, and cannot be converted to {OLDEST}: {_line(error)}\n"
-            f"Export the model again with operator set {OLDEST} or newer."
+            f"{path} uses operator set {version} and cannot be converted to {OLDEST_OPSET}: {_line(error)}\n"
+            f"Export the model again with operator set {OLDEST_OPSET} or newer."
         ) from error
     return converted
 
 
-def precision_of(model: onnx.ModelProto) -> str:
+def detect_precision(model: onnx.ModelProto) -> str:
     """Return ``"int8"`` for a model with Q/DQ, ``"fp16"`` for one with half-precision weights, else ``"fp32"``."""
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in all_nodes(model.graph)):
         return "int8"
@@ -158,40 +161,40 @@ def precision_of(model: onnx.ModelProto) -> str:
 
 
 def dimensions(value: onnx.ValueInfoProto) -> list[int]:
-    """Return a tensor's declared sides; 0 where one is free."""
+    """Return a tensor's declared dimensions; 0 for a dynamic one."""
     return [side.dim_value if side.dim_value > 0 else 0 for side in value.type.tensor_type.shape.dim]
 
 
 def find_input(model: onnx.ModelProto, wanted: str | None) -> onnx.ValueInfoProto:
-    """Return the image input: the one named, or the only one.
+    """Return the image input: the given one, or the only one.
 
     Raises:
-        ModelError: there is no such input, several, or one that is no image.
+        ModelError: unknown input, several inputs, or an input that is not an image.
     """
     weights = {value.name for value in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     names = [value.name for value in inputs]
     if wanted is not None and wanted not in names:
-        raise ModelError(f"The model has no input '{wanted}'. It has: {', '.join(names)}.")
+        raise ModelError(f"Unknown input '{wanted}'. Available: {', '.join(names)}.")
     if wanted is None and len(inputs) != 1:
-        raise ModelError(f"The model has {len(inputs)} inputs: {', '.join(names)}. Name the image with --input.")
+        raise ModelError(f"The model has {len(inputs)} inputs: {', '.join(names)}. Select the image with --input.")
     if len(inputs) != 1:
         others = [name for name in names if name != wanted]
         raise ModelError(f"The model has more than one input: {_some(others)}. A bundle's graph has one input.")
     chosen = inputs[0]
     if len(chosen.type.tensor_type.shape.dim) != 4:
         raise ModelError(
-            f"The input '{chosen.name}' has the shape {_shape(chosen)}; a batch of images has four sides: "
-            "N×3×H×W or N×H×W×3, or 1 in place of 3."
+            f"The input '{chosen.name}' has the shape {_shape(chosen)}; a batch of images has four dimensions: "
+            "N×3×H×W or N×H×W×3, or 1 instead of 3."
         )
     return chosen
 
 
 def find_channels(value: onnx.ValueInfoProto) -> tuple[int, bool]:
-    """Return the channels of the images that an input takes, 3 or 1, and whether they come last, N×H×W×C.
+    """Return the number of channels of an input, 3 or 1, and whether they come last (N×H×W×C).
 
     Raises:
-        ModelError: neither.
+        ModelError: another number of channels.
     """
     _, second, _, last = dimensions(value)
     for channels in (3, 1):
@@ -200,35 +203,35 @@ def find_channels(value: onnx.ValueInfoProto) -> tuple[int, bool]:
     if second == 0:
         return 3, False
     raise ModelError(
-        f"The input '{value.name}' has the shape {_shape(value)}; colour images have three channels, grey ones one."
+        f"The input '{value.name}' has the shape {_shape(value)}; colour images have three channels, grey images one."
     )
 
 
 def pick_outputs(model: onnx.ModelProto, score: str | None, anomaly_map: str | None) -> tuple[str | None, str]:
-    """Return the names of score and map, those named or those that can only be meant.
+    """Return the tensors with score and map: the given ones, or the only candidates.
 
-    Any tensor of the graph may be named, not only an output, for instance the score before it is cut off.
+    Any tensor of the graph can be given, not only an output, for instance the score before it is clamped.
 
     Returns:
-        Score, None where it has to be computed from the map; and map, ``"none"`` where there is none.
+        Score, None if it must be computed from the map; and map, ``"none"`` if there is none.
 
     Raises:
-        ModelError: no such tensor, or nothing named and the outputs leave a choice.
+        ModelError: unknown tensor, or several candidates.
     """
     known = {name for node in model.graph.node for name in node.output}
     for name in (score, anomaly_map):
         if name not in (None, "none") and name not in known:
-            raise ModelError(f"The model has no tensor '{name}'. Its outputs: {_outputs(model)}.")
+            raise ModelError(f"Unknown tensor '{name}'. Outputs of the model: {_outputs(model)}.")
     if anomaly_map is None:
         found = [value.name for value in model.graph.output if len(value.type.tensor_type.shape.dim) in (3, 4)]
         if len(found) != 1:
             raise ModelError(
-                f"Name the pixel map with --map; the model's outputs: {_outputs(model)}.\n"
-                "--map none imports a model that has a score only: its masks are the whole frame or nothing."
+                f"Select the pixel map with --map. Outputs of the model: {_outputs(model)}.\n"
+                "--map none imports a model with a score only; its masks cover the whole frame or nothing."
             )
         anomaly_map = found[0]
     if anomaly_map == "none" and score is None:
-        raise ModelError(f"Without a map, name the score with --score; the model's outputs: {_outputs(model)}.")
+        raise ModelError(f"Without a map, select the score with --score. Outputs of the model: {_outputs(model)}.")
     return score, anomaly_map
 
 
@@ -241,8 +244,8 @@ def _shape(value: onnx.ValueInfoProto) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Good images that set the threshold of an imported model: which of a data set the model has not been trained on."""
+"""Good images for the threshold of an imported model, if possible not those it was trained on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edgead.images import COLOUR, PixelFormat
 
 PARTS = {
     "validation": "validation/good",
-    "test": "test/good. A benchmark on the same images says nothing about good parts that fail",
-    "train": "train/good. If the model was trained on them, more good parts fail than is promised",
-    "folder": "the folder. If the model was trained on them, more good parts fail than is promised",
+    "test": "test/good. A benchmark on these images cannot check the false-reject rate",
+    "train": "train/good. If the model was trained on them, more good parts fail than stated",
+    "folder": "the folder. If the model was trained on them, more good parts fail than stated",
 }
-"""Where the images come from ↦ what has to be said about it."""
+"""Part of the data set ↦ how it is reported, with its risk."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class ThresholdData:
     """Good images.
 
     Attributes:
-        frames: they set the threshold; each picture once.
-        good: all good images of the data, which may also calibrate.
+        frames: the distinct images that the threshold is fitted to.
+        good: all good images of the data, for calibration.
         part: a key of `PARTS`.
         category: name of the product.
     """
@@ -40,10 +40,10 @@ class ThresholdData:
 def load_threshold_data(
     data: str | Path, size: tuple[int, int], console: Console, pixels: PixelFormat = COLOUR
 ) -> ThresholdData:
-    """Read the good images of a folder, or those of a data set that are kept apart from its training images.
+    """Read the good images of a folder, or the validation or test images of a data set.
 
     Raises:
-        DataError: there are none that can be read.
+        DataError: no readable image.
     """
     category = open_category(data)
     part, paths = _choose(category)
@@ -53,15 +53,15 @@ def load_threshold_data(
         )
     frames = load_frames(paths, size, pixels, console.track("reading good images"))
     for line in frames.skipped[:3]:
-        console.say(f"left out: {line}")
+        console.say(f"skipped: {line}")
     if not len(frames.frames):
-        raise DataError(f"No image of a good part in {data} could be read; the threshold needs some.")
+        raise DataError(f"No readable image of a good part in {data}; the threshold needs them.")
     distinct = keep_distinct(frames.frames)
     if len(distinct) < len(frames.frames):
-        console.say(f"of {len(frames.frames)} images {len(distinct)} differ: each picture counts once")
+        console.say(f"{len(distinct)} of {len(frames.frames)} images are distinct: copies count once")
     for note in category.notes:
         console.say(f"{category.name}: {note}")
-    console.say(f"the threshold is set on {len(distinct)} good images of {PARTS[part]}")
+    console.say(f"the threshold is fitted to {len(distinct)} good images of {PARTS[part]}")
     good = dict.fromkeys((*category.normals, *category.validation, *paths))
     return ThresholdData(frames.only(distinct), tuple(good), part, category.name)
 

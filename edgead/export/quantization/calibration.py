@@ -1,4 +1,4 @@
-"""What values the tensors of a graph take on real good images: what INT8 is scaled by."""
+"""INT8 calibration: the ranges of a graph's tensors on real good images."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from edgead.images import PixelFormat
 from edgead.runtime.engines import Engine
 
 PERCENTILE = 99.999
-"""What `percentile` keeps of the values of a tensor."""
+"""Percentage of a tensor's values that `percentile` keeps."""
 
 
 def find_images(calibration: Calibration, images: Sequence[Path]) -> list[Path]:
-    """Return the paths of all images that calibration may draw from; `images` where it names no others.
+    """Return the paths of all images that calibration may draw from; `images` unless the options set others.
 
     Raises:
-        DataError: no such folder, or too few of them.
+        DataError: no such folder, or too few images.
     """
     paths = list(open_category(calibration.data).normals) if calibration.data else [p for p in images if p.is_file()]
     _check_number(calibration, len(paths))
@@ -40,8 +40,8 @@ def find_images(calibration: Calibration, images: Sequence[Path]) -> list[Path]:
 def _check_number(calibration: Calibration, number: int) -> None:
     if number < LEAST_IMAGES:
         raise DataError(
-            f"{calibration.data or 'The data'} has {number} good images to calibrate on; at least {LEAST_IMAGES} are "
-            f"needed, and {Calibration.samples} are better.\nName a folder of good images with --calib-data DIR."
+            f"{calibration.data or 'The data'} has {number} good images for calibration; it needs at least "
+            f"{LEAST_IMAGES}, better {Calibration.samples}.\nSet a folder of good images with --calib-data DIR."
         )
 
 
@@ -53,14 +53,15 @@ def load_images(
     seed: int,
     console: Console,
 ) -> Frames:
-    """Read calibration images, drawn by a seed where there are more than wanted.
+    """Read the calibration images; a random sample if there are more than requested.
 
     Args:
-        images: what is taken where `calibration` names no other.
+        images: used unless `calibration` sets a folder.
         size, pixels: of the model's input.
+        seed: of the sample.
 
     Raises:
-        DataError: too few of them.
+        DataError: too few images.
     """
     paths = find_images(calibration, images)
     if len(paths) > calibration.samples:
@@ -73,23 +74,23 @@ def load_images(
         console.say(f"Warning: skipped: {line}")
     _check_number(calibration, len(frames.frames))
     if len(frames.frames) < calibration.samples:
-        console.say(f"calibrating on all {len(frames.frames)} images; up to {calibration.samples} would be used")
+        console.say(f"calibrating on all {len(frames.frames)} images (--calib-samples {calibration.samples})")
     return frames
 
 
 def warn_of_anomalies(
     frames: Frames, engine: Engine, fitted: Threshold, anomalies: NDArray[np.float32], console: Console
 ) -> None:
-    """Warn of calibration images that score like defects: as high as synthetic ones, or more often than good ones do.
+    """Warn of calibration images that score like defects. They would widen the ranges that INT8 divides into 256 steps.
 
-    Their values would widen the ranges that INT8 divides into 256 steps.
+    More of them are above the threshold than it promises, or some score as high as the median synthetic anomaly.
 
     Args:
         frames: the calibration images.
         engine: runs the float32 graph.
         fitted: the threshold.
         anomalies: ``[M]``, the float32 graph's scores of synthetic anomalies.
-        console: gets the warning.
+        console: shows the warning.
     """
     images = console.track("scoring calibration images")(range(len(frames.frames)))
     scores = np.concatenate([engine.infer(frames.frames[index : index + 1])[0] for index in images])
@@ -102,13 +103,13 @@ def warn_of_anomalies(
         names = ", ".join(f"{frames.paths[index].name} ({scores[index]:.6g})" for index in worst)
         console.say(
             f"Warning: {len(above)} of {len(scores)} calibration images score like defects "
-            f"(threshold {fitted.value:.6g}): {names}. If they show defects, name others with --calib-data; "
-            "a network that was trained on such images should be trained again without them."
+            f"(threshold {fitted.value:.6g}): {names}. If they show defects, choose other images with --calib-data, "
+            "and train again if the network was trained on them."
         )
 
 
 class _One(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Gives the calibrator one frame, so that it never holds the tensors of more than one."""
+    """Passes one frame to the calibrator, so that it holds the tensors of one frame at a time."""
 
     def __init__(self, frame: NDArray[np.uint8]) -> None:
         self.frame: NDArray[np.uint8] | None = frame
@@ -125,8 +126,7 @@ def measure_ranges(model: Path, frames: NDArray[np.uint8], method: str, track: T
         model: the graph.
         frames: ``[N, H, W, C] uint8``.
         method: ``"minmax"``: lowest and highest value. ``"percentile"``: without the outermost 0.001 %. ``"entropy"``:
-            the range that loses least information when it is divided into 128 steps, see
-            `edgead.export.quantization.entropy`.
+            the range that loses the least information in 128 steps, see `edgead.export.quantization.entropy`.
         track: shows progress.
     """
     methods = quantization.CalibrationMethod
@@ -150,6 +150,6 @@ def measure_ranges(model: Path, frames: NDArray[np.uint8], method: str, track: T
 
 
 def _open(model: Path, method: quantization.CalibrationMethod, path: Path) -> quantization.CalibraterBase:
-    """Return ONNX Runtime's calibrator; `path` is for its graph."""
+    """Return ONNX Runtime's calibrator, which writes its graph to `path`."""
     options = {"symmetric": False, "percentile": PERCENTILE}
     return quantization.create_calibrator(str(model), [], str(path), method, extra_options=options)

@@ -1,4 +1,4 @@
-"""Convolutions with few output channels, computed with as many as a CPU's INT8 kernel makes at once."""
+"""Pad convolutions with few output channels to the width of a CPU's INT8 kernel, which is faster."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PADDED = "/wide"
 
 
 def pad_channels(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """Give convolutions output channels of zeros up to `CHANNELS`, and cut them off behind; no value changes.
+    """Pad convolutions with output channels of zeros up to `CHANNELS`, and slice them off after it; no value changes.
 
     Args:
         model: is not changed.
-        names: of the nodes to look at. Grouped convolutions are left.
+        names: of the nodes to consider. Grouped convolutions are not padded.
 
     Returns:
-        a copy, in which the convolution makes ``OUTPUT/wide`` and a Slice named ``NODE/narrow`` the former output.
+        A copy. The convolution computes ``OUTPUT/wide``, and a Slice ``NODE/narrow`` the former output.
     """
     padded = onnx.ModelProto()
     padded.CopyFrom(model)

@@ -1,8 +1,8 @@
-"""The range of a tensor that loses least information when it is divided into 128 steps.
+"""Entropy calibration: the range of a tensor that loses the least information in 128 steps.
 
 TensorRT's published rule (Migacz, "8-bit Inference with TensorRT", GTC 2017): values beyond the range go to its last
-bin, and the Kullback-Leibler divergence between these counts and the same ones in 128 steps decides. ONNX Runtime's own
-version never goes below the largest value of the first image, so that it depends on the images' order.
+bin, and the range with the smallest Kullback-Leibler divergence between the counts and their version in 128 steps wins.
+ONNX Runtime's implementation never goes below the largest value of the first image, so it depends on their order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 2048
-"""Bins of the histogram of absolute values; a range is a number of them."""
+"""Bins of the histogram of absolute values; a range is counted in bins."""
 STEPS = 128
 
 
@@ -22,12 +22,12 @@ def narrowed(
     frames: Iterable[NDArray[np.uint8]],
     run: Callable[[NDArray[np.uint8]], Mapping[str, NDArray[np.float32]]],
 ) -> dict[str, tuple[float, float]]:
-    """Return ranges of which what the rule gives up is cut off.
+    """Return the ranges after entropy calibration; they never become wider.
 
     Args:
-        ranges: lowest and highest value of every tensor; one that is zero or not finite is returned as it is.
-        frames: ``[H, W, C] uint8`` each, those that the ranges are of.
-        run: frame ↦ the tensors' values, of any shape.
+        ranges: lowest and highest value of every tensor; ranges that are zero or not finite are not changed.
+        frames: ``[H, W, C] uint8`` each, the frames that the ranges were measured on.
+        run: frame ↦ values of the tensors, of any shape.
     """
     largest = {name: max(abs(low), abs(high)) for name, (low, high) in ranges.items()}
     counts = {name: np.zeros(BINS, np.int64) for name in ranges if 0 < largest[name] < np.inf}
@@ -43,18 +43,18 @@ def narrowed(
 
 
 def best_size(counts: NDArray[np.int64]) -> int:
-    """Return how many of the histogram's bins, counted from zero, make the range that loses least information.
+    """Return the number of bins, counted from zero, in the range that loses the least information.
 
     Args:
         counts: ``[BINS]``, how many absolute values fall into each bin; the last one holds the largest.
     """
-    counts = np.concatenate([counts[1:2], counts[1:]])  # a ReLU's zeros are exact in any range, and half of all values
+    counts = np.concatenate([counts[1:2], counts[1:]])  # zeros, half of a ReLU's values, are exact in any range
     best, chosen = np.inf, len(counts)
     total = counts.sum()
     for size in range(STEPS, len(counts) + 1):
         inside = counts[:size]
         if not inside[-1]:
-            continue  # what lies beyond would go to a bin that the coarse counts leave empty
+            continue  # values beyond would go to a bin that is empty in the coarse counts
         starts = np.arange(STEPS) * size // STEPS
         filled = inside > 0
         share = np.add.reduceat(inside, starts) / np.maximum(np.add.reduceat(filled, starts, dtype=np.int64), 1)

@@ -1,4 +1,4 @@
-"""A float32 graph in float16, as a typed graph; docs/adr/0013 says why so."""
+"""Convert a float32 graph to a typed float16 graph. Reasons: docs/adr/0013."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, helper, numpy_helper, version_converter
 
 from edgead.errors import GateError
-from edgead.export.graph.opset import version_of
+from edgead.export.graph.opset import opset_of
 from edgead.export.graph.sensitive import is_sensitive
 from edgead.export.quantization.int8 import Ranges
 from edgead.runtime.engines import first_line
@@ -20,34 +20,34 @@ HALF_OPSET = 19
 """The oldest operator set in which Q/DQ have float16 scales; TensorRT reads it from 10.0 on."""
 LARGEST_HALF, SMALLEST_HALF = 65504.0, 2.0**-24
 HEADROOM = 4.0
-"""What a float16 tensor may be above the largest value seen in calibration before it overflows."""
+"""Factor by which a float16 tensor may exceed the largest value in calibration without overflow."""
 
 
 def overflowing(model: onnx.ModelProto, ranges: Ranges) -> list[str]:
-    """Return the nodes that touch a tensor or a constant that float16 cannot hold, with `HEADROOM`."""
+    """Return the nodes that read or write a tensor or constant beyond the range of float16, with `HEADROOM`."""
     limit = LARGEST_HALF / HEADROOM
     names = {name for name, (low, high) in ranges.items() if max(-low, high) > limit}
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             largest = float(np.abs(numpy_helper.to_array(tensor)).max(initial=0))
-            # A tiny number is a guard against a division by zero, and must not become zero.
+            # A tiny constant prevents a division by zero, so it must not become zero.
             if largest > LARGEST_HALF or 0 < largest < SMALLEST_HALF:
                 names.add(tensor.name)
     return [node.name for node in model.graph.node if names & {*node.input, *node.output}]
 
 
 def to_float16(model: onnx.ModelProto, keep: Collection[str], *, emulate: bool = False) -> onnx.ModelProto:
-    """Turn a graph's float32 tensors into float16; its input and outputs stay what they are.
+    """Convert a graph's float32 tensors to float16; the types of its input and outputs do not change.
 
-    A node is in float16 but where it is sensitive or in `keep`; casts stand between the two. With Q/DQ in it the graph
-    is brought to `HALF_OPSET`, because their scales become float16 too.
+    Sensitive nodes and those in `keep` stay in float32, with casts in between. A graph with Q/DQ is converted to
+    `HALF_OPSET`, because their scales become float16 too.
 
     Args:
         model: is not changed.
         keep: names of nodes that stay in float32, beside the sensitive ones.
-        emulate: return a float32 graph instead that rounds every such tensor to float16 and back. On a CPU it shows
-            the rounding and the overflows of an engine that computes in float16, which the typed graph does not:
-            ONNX Runtime and OpenVINO compute it in float32 (and ONNX Runtime gets float16 scales of Q/DQ wrong).
+        emulate: return a float32 graph that rounds every such tensor to float16 and back. On a CPU it shows the
+            rounding and overflows of an engine that computes in float16. The typed graph does not: ONNX Runtime and
+            OpenVINO compute it in float32 (and ONNX Runtime handles float16 scales of Q/DQ incorrectly).
     """
     if not emulate and any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         model = _to_half_opset(model)
@@ -55,16 +55,16 @@ def to_float16(model: onnx.ModelProto, keep: Collection[str], *, emulate: bool =
 
 
 def _to_half_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    if version_of(model) >= HALF_OPSET:
+    if opset_of(model) >= HALF_OPSET:
         return model
     try:
         return version_converter.convert_version(model, HALF_OPSET)
     except RuntimeError as error:
-        raise GateError(f"The graph cannot be brought to operator set {HALF_OPSET}: {first_line(error)}.") from error
+        raise GateError(f"The graph cannot be converted to operator set {HALF_OPSET}: {first_line(error)}.") from error
 
 
 class _Halving:
-    """One pass over the nodes in order. Every float tensor has one home, where its producer makes it."""
+    """Converts the nodes in one pass, in order. Every float tensor is stored once, in its producer's type."""
 
     def __init__(self, model: onnx.ModelProto, keep: Collection[str], emulate: bool) -> None:
         self.model, self.keep, self.emulate = model, keep, emulate
@@ -75,7 +75,7 @@ class _Halving:
         self.floats |= {name for name, tensor in self.constants.items() if tensor.data_type == TensorProto.FLOAT}
         self.outputs = {value.name for value in graph.output}
         self.scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
-        # Where a tensor that a float16 node made is found in float16, and what was cast already.
+        # Name of the float16 version of a tensor from a float16 node, and the casts so far.
         self.half: dict[str, str] = {}
         self.casts: dict[tuple[str, bool], str] = {}
         self.nodes: list[onnx.NodeProto] = []
@@ -100,12 +100,12 @@ class _Halving:
     def _convert(self, original: onnx.NodeProto) -> None:
         node = onnx.NodeProto()
         node.CopyFrom(original)
-        # What reads no float32 tensor makes its output by an attribute, as ConstantOfShape does; Cast is seen to below.
+        # A node without a float32 input sets its output type by an attribute, as ConstantOfShape does; Cast is below.
         reads = node.op_type == "Cast" or any(name in self.floats for name in node.input)
         half = reads and not (is_sensitive(node) or node.name in self.keep)
         for index, name in enumerate(node.input):
             if name in self.constants:
-                # Resize takes its region and scales in float32 whatever it resizes.
+                # Resize reads its region and scales in float32 whatever it resizes.
                 node.input[index] = self._constant(name, half and not (node.op_type == "Resize" and index > 0))
             elif name in self.floats:
                 node.input[index] = self._tensor(name, half)
@@ -119,7 +119,7 @@ class _Halving:
                 node.output[index] = self._made_in_half(name)
 
     def _made_in_half(self, name: str) -> str:
-        """Note that a float16 node makes a tensor; return the name that its output must have."""
+        """Record that a float16 node computes a tensor; return the name of the node's output."""
         if self.emulate:
             self._round(f"{name}/exact", name)
             self.half[name] = name
@@ -132,7 +132,7 @@ class _Halving:
         return self.half[name]
 
     def _tensor(self, name: str, half: bool) -> str:
-        """Return the name under which a tensor is there in the wanted type, and see to it that it is."""
+        """Return the name of a tensor in the wanted type; add a cast if needed."""
         if name in self.half and (half or self.emulate):
             return self.half[name]
         if name not in self.half and not half:
@@ -152,7 +152,7 @@ class _Halving:
             tensor = self.constants[name]
             if half:
                 values: NDArray[Any] = numpy_helper.to_array(tensor)
-                if name in self.scales:  # those of a tensor that is almost zero would become zero, which is none
+                if name in self.scales:  # the scale of a tensor that is almost zero must not become zero
                     values = np.maximum(values, np.finfo(np.float16).smallest_subnormal)
                 values = values.astype(np.float16)
                 tensor = numpy_helper.from_array(values.astype(np.float32) if self.emulate else values, target)

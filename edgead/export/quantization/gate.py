@@ -1,4 +1,4 @@
-"""The accuracy gate: does a graph of lower precision decide as the float32 graph does? Every variant is judged."""
+"""The accuracy gate: compare verdicts of a lower-precision graph, in every variant, with those of float32."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from edgead.manifest import VariantRecord
 from edgead.runtime.engines import Engine
 
 PIXEL_SIZE = 256
-"""Side of the masks and maps that AUPRO is computed on, as in `edgead benchmark`."""
+"""Side of masks and maps for AUPRO in pixels, as in `edgead benchmark`."""
 ROUNDING = 1e-9
 BORDERLINE_SHARE = 0.02
-"""Share of the frames, at least one of them, whose verdict may change where it was not settled. One outlier among the
-held-out images unsettles many; this bounds what that can excuse."""
+"""Share of the frames (at least one frame) with a borderline verdict that may change. One outlier among the held-out
+images makes many verdicts borderline; this limits the effect."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled images, fitted. Masks are ``PIXEL_SIZE`` square, None where there is none."""
+    """Labelled images, resized to the model's input. Masks are ``PIXEL_SIZE`` square; None for images without one."""
 
     frames: NDArray[np.uint8]
     anomalous: NDArray[np.bool_]
@@ -40,14 +40,14 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the gate found.
+    """Result of the gate.
 
     Attributes:
-        variants: name of a variant ↦ its measures; those that are not finite are kept as they are.
-        failures: a line for every budget that is exceeded; empty where the gate is passed.
+        variants: name of a variant ↦ its measures, which may be infinite or NaN.
+        failures: one line per exceeded limit; empty if the gate is passed.
         threshold: fitted to the highest score of each held-out image over all variants, so that its bound holds for
             all of them.
-        scores, map_maxima: those scores and the highest map values, one for each held-out image.
+        scores, map_maxima: these scores and the map maxima, one per held-out image.
     """
 
     variants: dict[str, VariantRecord]
@@ -70,12 +70,12 @@ class Gate:
 
     Args:
         reference: runs the float32 graph.
-        held_out: ``[N, H, W, 3] uint8``, good images that nothing was fitted to but the threshold.
-        synthetic: ``[M, H, W, 3] uint8``, synthetic anomalies made of them.
-        labelled: images with labels, or None.
-        false_reject: bound that the threshold is fitted to.
-        budget: what may be lost.
-        console: what shows progress.
+        held_out: ``[N, H, W, C] uint8``, the good images that the threshold is fitted to.
+        synthetic: ``[M, H, W, C] uint8``, synthetic anomalies made from them.
+        labelled: labelled images, or None.
+        false_reject: bound of the threshold.
+        budget: largest accepted loss.
+        console: shows progress.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class Gate:
         self.threshold = conformal_threshold(self.reference[0][: self.normals], false_reject)
         margin = _uncertainty(self.reference[0][: self.normals], false_reject)
         self.settled = np.abs(self.reference[0] - self.threshold.value) > margin
-        self.accuracy = measure_accuracy(reference, labelled, console)[0] if labelled else None
+        self.accuracy = score_labelled(reference, labelled, console)[0] if labelled else None
 
     def judge(self, engines: Mapping[str, Engine]) -> Judgement:
-        """Measure every variant and compare it with the budget. Labelled data is run only if the rest is passed.
+        """Measure every variant and compare it with the budget. Labelled images run last, if the rest passes.
 
-        A variant that fails with a threshold of its own ends the judgement: the others are not run.
+        If a variant fails with a threshold of its own, the others are not run.
         """
         outputs: dict[str, Outputs] = {}
         for name, engine in engines.items():
@@ -115,20 +115,20 @@ class Gate:
         failures = [line for name, each in variants.items() for line in self._exceeded(name, each)]
         if self.labelled and self.accuracy and not failures:
             for name, engine in engines.items():
-                found, _ = measure_accuracy(engine, self.labelled, self.console)
+                found, _ = score_labelled(engine, self.labelled, self.console)
                 variants[name] = _with_accuracy(variants[name], found, self.accuracy)
                 failures += self._exceeded(name, variants[name])
         return Judgement(variants, failures, threshold, scores, map_maxima)
 
     def _fit(self, scores: NDArray[np.float32]) -> Threshold:
-        """Return the threshold of scores of the held-out images; that of the reference where they are not finite."""
+        """Fit a threshold to scores of the held-out images; return the reference's if they are not finite."""
         return conformal_threshold(scores, self.false_reject) if np.isfinite(scores).all() else self.threshold
 
     def _measure(self, outputs: Outputs, threshold: float) -> VariantRecord:
         (scores, maps), (expected, expected_maps), n = outputs, self.reference, self.normals
         changed = (scores > threshold) != (expected > self.threshold.value)
         flipped = changed & self.settled
-        with np.errstate(invalid="ignore"):  # infinities become NaN, which no budget allows
+        with np.errstate(invalid="ignore"):  # infinities become NaN, which exceeds any limit
             away = maps.astype(np.float64) - expected_maps
             return VariantRecord(
                 score_error=float(np.abs(scores - expected).max()),
@@ -161,10 +161,10 @@ class Gate:
         ]
 
 
-def measure_accuracy(
+def score_labelled(
     engine: Engine, labelled: Labelled, console: Console
 ) -> tuple[dict[str, float], NDArray[np.float32]]:
-    """Return ``image_auroc`` and, where there are masks, ``aupro``, and the scores."""
+    """Return ``image_auroc`` and, with masks, ``aupro``, and the scores ``[N]``."""
     scores, maps, masks = [], [], []
     for index in console.track("scoring labelled images")(range(len(labelled.frames))):
         score, found = engine.infer(labelled.frames[index : index + 1])
@@ -192,7 +192,7 @@ def _with_accuracy(measures: VariantRecord, found: Mapping[str, float], before: 
 
 
 def _uncertainty(scores: NDArray[np.float32], false_reject: float) -> float:
-    """Return how far the threshold moves at most when one of the held-out images is left out."""
+    """Return the largest change of the threshold when one held-out image is left out."""
     whole = conformal_threshold(scores, false_reject).value
     if len(scores) < 2:
         return 0.0
@@ -201,14 +201,14 @@ def _uncertainty(scores: NDArray[np.float32], false_reject: float) -> float:
 
 
 def _separation(scores: NDArray[np.float32], normals: int) -> float:
-    """AUROC of held-out normals against synthetic anomalies; NaN where a score is."""
+    """AUROC of held-out normals against synthetic anomalies; NaN if a score is not finite."""
     if not np.isfinite(scores).all():
         return float("nan")
     return metrics.rank(np.arange(len(scores)) >= normals, scores).auroc()
 
 
 def read_labelled(category: Category, size: tuple[int, int], pixels: PixelFormat, console: Console) -> Labelled | None:
-    """Read a category's labelled test images; None where good or defective ones are missing, or none can be read."""
+    """Read a category's labelled test images; None if readable good or defective images are missing."""
     if len({sample.anomalous for sample in category.test}) < 2:
         return None
     for problem in category.problems:
@@ -225,6 +225,6 @@ def read_labelled(category: Category, size: tuple[int, int], pixels: PixelFormat
         anomalous.append(sample.anomalous)
         masks.append(mask if mask is not None and (mask.any() or not sample.anomalous) else None)
     if len({*anomalous}) < 2:
-        console.say(f"Warning: no labels judge: no good or no defective image in {category.root} can be read.")
+        console.say(f"Warning: labels are not used: no good or no defective image in {category.root} is readable.")
         return None
     return Labelled(np.stack(frames), np.array(anomalous), masks)

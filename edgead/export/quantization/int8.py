@@ -1,4 +1,4 @@
-"""A float32 graph in lower precision: float16 as a typed graph, INT8 as explicit Q/DQ; docs/adr/0013 says why so."""
+"""Quantise a float32 graph to INT8 with explicit Q/DQ. Reasons: docs/adr/0013."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from edgead.export.graph.sensitive import is_sensitive
 from edgead.export.quantization.channel_padding import PADDED, pad_channels
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators with a matrix product: where the time goes."""
+"""Operators with a matrix product, which take most of the time."""
 _TENSORRT = (*WEIGHTED, "Add")
 _PASSIVE = ("Concat", "MaxPool", "Relu", "Resize", "Slice")
-"""Operators that hand values on, which ONNX Runtime computes in INT8 where their neighbours are."""
+"""Operators that move or compare values; ONNX Runtime computes them in INT8 next to INT8 operators."""
 
 Ranges = Mapping[str, tuple[float, float]]
 """Tensor name ↦ lowest and highest value in calibration."""
 
 
 def quantizable(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the nodes that INT8 is for, in order: matrix products, and sums of two branches."""
+    """Return the names of the nodes that can be INT8, in order: matrix products, and sums of two branches."""
     constants = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     exact = {output for node in model.graph.node if is_sensitive(node) for output in node.output}
 
     def suits(node: onnx.NodeProto) -> bool:
-        if node.op_type == "ConvTranspose":  # of which ONNX Runtime's quantiser does not know groups
+        if node.op_type == "ConvTranspose":  # ONNX Runtime's quantiser does not support groups
             return all(item.i == 1 for item in node.attribute if item.name == "group")
         if node.op_type == "Add":
             return not {*node.input} & ({*constants} | exact)
-        if node.op_type == "MatMul":  # a product with a stack of matrices is a distance sum rather than a layer
+        if node.op_type == "MatMul":  # a product with a stack of matrices is a distance, not a layer
             return all(constants.get(name, 2) == 2 for name in node.input)
         return node.op_type in WEIGHTED
 
@@ -47,9 +47,9 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], varia
     Args:
         model: is not changed.
         ranges: of every float32 tensor.
-        keep: names of nodes that stay in float32, beside those that are not `quantizable`.
-        variant: ``"tensorrt"``: symmetric S8S8, Q/DQ on inputs and weights only, float bias; every TensorRT since 8
-            takes it. ``"compact"``: the same with weights stored as int8, which TensorRT takes since 10.
+        keep: names of nodes that stay in float32, in addition to those that are not `quantizable`.
+        variant: ``"tensorrt"``: symmetric S8S8, Q/DQ on inputs and weights only, float bias; for every TensorRT since
+            8. ``"compact"``: the same with weights stored as int8; for TensorRT since 10.
             ``"cpu"``: U8S8 with int32 bias, which ONNX Runtime's and OpenVINO's CPU engines run fastest.
     """
     chosen = {*quantizable(model)} - {*keep}
@@ -89,7 +89,7 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], varia
 
 
 def _pad(model: onnx.ModelProto, chosen: set[str], ranges: Ranges) -> tuple[onnx.ModelProto, Ranges]:
-    """Widen what is quantised, where nothing reads the exact values: a Slice would have them rounded."""
+    """Pad the channels of quantised nodes, except those with exact readers: the Slice would round for them."""
     readers = chosen | _between(model, chosen)
     left = {name for node in model.graph.node if node.name not in readers for name in node.input}
     left |= {name for node in model.graph.node if node.op_type == "Relu" for name in node.input}  # fused with it
@@ -104,7 +104,7 @@ def _pad(model: onnx.ModelProto, chosen: set[str], ranges: Ranges) -> tuple[onnx
 
 
 def _between(model: onnx.ModelProto, chosen: Collection[str]) -> set[str]:
-    """Return the nodes that pass values to a chosen node and can do so in INT8."""
+    """Return the passive nodes before a chosen node that can be computed in INT8."""
     found: set[str] = set()
     wanted: set[str] = set()
     for node in reversed(model.graph.node):
@@ -117,9 +117,9 @@ def _between(model: onnx.ModelProto, chosen: Collection[str]) -> set[str]:
 
 
 def _read_exactly(model: onnx.ModelProto, quantized: onnx.ModelProto, names: Collection[str]) -> None:
-    """Let nodes that stay in float32 read what was computed, not what was rounded for their neighbours, in place.
+    """Let nodes that stay in float32 read exact values instead of values rounded for INT8 nodes, in place.
 
-    A Relu that was dropped because the rounding cuts at 0 anyway is put back for them.
+    The quantiser drops a Relu if rounding clips at 0 anyway; it is restored for these nodes.
     """
     graph = quantized.graph
     rounded = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}

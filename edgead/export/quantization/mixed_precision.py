@@ -1,4 +1,4 @@
-"""Mixed-precision search: which layers stay in float32, so that the graphs of a lower precision pass the gate."""
+"""Mixed-precision search: find the layers that must stay in float32 for a lower precision to pass the gate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -28,9 +28,9 @@ from edgead.runtime.engines import CPU_MODEL
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 SENSITIVITY_FRAMES = 2
-"""Held-out normals, and as many synthetic anomalies, on which the layers' sensitivity is measured."""
+"""Held-out normals, and as many synthetic anomalies, for measuring the sensitivity of layers."""
 STORED_AS_HALF = f"{MODEL} with float16 tensors"
-"""How the gate calls a float16 graph that really rounds to float16, as a GPU does."""
+"""The gate's name of the variant that really rounds to float16, as a GPU does."""
 
 R = TypeVar("R", VariantRecord, LayerRecord)
 
@@ -41,13 +41,13 @@ class SearchResult:
 
     Attributes:
         precision: see `edgead.export.options.PRECISIONS`.
-        files: file name ↦ graph, what a bundle ships.
-        judgement: the gate's last word on them.
+        files: file name ↦ graph, for the bundle.
+        judgement: of the gate on these graphs.
         kept: layers that stay in float32, most sensitive first.
-        layers: how many there are.
+        layers: number of layers that can be lowered.
         golden: outputs of each judged graph for the golden frames.
-        table: the errors of every layer when it alone is lowered; empty where no layer has to stay in float32.
-        trace: one entry for each attempt.
+        table: errors with one layer lowered at a time; empty if no layer has to stay in float32.
+        trace: one entry per attempt.
     """
 
     precision: str
@@ -61,24 +61,24 @@ class SearchResult:
 
 
 class GraphVariants:
-    """One float32 graph, and what makes another precision of it.
+    """A float32 graph and its variants in a lower precision.
 
     Args:
         model: the float32 graph.
         ranges: of its tensors on good images.
-        precision: what it is to become.
+        precision: of the variants.
     """
 
     def __init__(self, model: onnx.ModelProto, ranges: Ranges, precision: str) -> None:
         self.model, self.ranges, self.precision = model, ranges, precision
         self.integer = frozenset(quantizable(model)) if "int8" in precision else frozenset()
-        # What would overflow in float16 is known beforehand.
+        # Known before any attempt.
         self.too_large = frozenset(overflowing(model, ranges)) if "fp16" in precision else frozenset()
 
     def layers(self) -> dict[str, list[str]]:
-        """Return what can stay in float32, layer ↦ its nodes: all that INT8 changes, and all that float16 does.
+        """Return the layers that INT8 or float16 would change, layer ↦ its nodes.
 
-        For INT8 nodes with the same weights, the same layer at another scale, are one; it has the first one's name.
+        INT8 nodes with the same weights (a layer at several scales) are one layer, with the name of the first node.
         """
         weights = {tensor.name: tensor for tensor in self.model.graph.initializer if len(tensor.dims) > 1}
         layers: dict[bytes, list[str]] = {}
@@ -93,7 +93,7 @@ class GraphVariants:
         return {names[0]: names for names in layers.values()}
 
     def shipped(self, keep: Collection[str]) -> dict[str, onnx.ModelProto]:
-        """Return the graphs of a bundle, with the layers in `keep` in float32."""
+        """Return the graphs for a bundle, with the nodes in `keep` in float32."""
         if self.precision == "fp16":
             return {MODEL: to_float16(self.model, {*keep, *self.too_large})}
         cpu = to_int8(self.model, self.ranges, keep, "cpu")
@@ -103,9 +103,9 @@ class GraphVariants:
         return {MODEL: to_float16(compact, {*keep, *self.too_large}), CPU_MODEL: cpu}
 
     def judged(self) -> dict[str, Callable[[Collection[str]], onnx.ModelProto]]:
-        """Return functions that make the judged graphs: on a CPU they compute what the shipped ones do elsewhere.
+        """Return functions that make the gate's graphs: on a CPU they compute what the shipped graphs do elsewhere.
 
-        Each takes the layers that stay in float32. The one that is most likely to fail at least cost comes first.
+        Each takes the nodes that stay in float32. The variant that fails most often and runs fastest comes first.
         """
 
         def int8(variant: str) -> Callable[[Collection[str]], onnx.ModelProto]:
@@ -127,19 +127,19 @@ class GraphVariants:
 def search_mixed_precision(
     variants: GraphVariants, gate: Gate, golden: NDArray[np.uint8], console: Console
 ) -> SearchResult:
-    """Lower a graph and return layers to float32, most sensitive first, until the gate is passed.
+    """Lower a graph and return layers to float32, most sensitive first, until it passes the gate.
 
-    Their number is found by doubling and then by bisection, so that few attempts are made.
+    Doubling and then bisection find the number of layers in few attempts.
 
     Args:
         variants: the graph.
-        gate: judges.
+        gate: judges each attempt.
         golden: ``[K, H, W, C] uint8``, the bundle's golden frames.
-        console: what shows progress.
+        console: shows progress.
 
     Raises:
-        GateError: no layer can be lowered, or the gate is not passed with the least sensitive layer alone lowered, or
-            only with nothing left in INT8.
+        GateError: no layer can be lowered; or the gate fails even with only the least sensitive layer lowered, or
+            passes only without any INT8 layer.
     """
     trace: list[AttemptRecord] = []
     layers = variants.layers()
@@ -165,7 +165,7 @@ def search_mixed_precision(
         return judgement
 
     if not layers or ("int8" in variants.precision and not variants.integer):
-        raise GateError(f"This graph has no layer for {variants.precision}. No bundle was written.")
+        raise GateError(f"This graph has no layer that can be {variants.precision}. No bundle was written.")
     judgement = attempt([])
     kept: Sequence[str] = []
     table: list[LayerRecord] = []
@@ -177,14 +177,14 @@ def search_mixed_precision(
         if not judgement.passed:
             others = "fp32" if variants.precision == "fp16" else "fp32, fp16"
             raise GateError(
-                f"{variants.precision} does not pass the gate, not even with {order[-1]} alone lowered, the least "
-                f"sensitive of its {len(layers)} layers ({judgement.failures[0]}).\nNo bundle was written. Take "
-                f"another precision (--precision {others} or auto), or allow more: --max-flips, --max-auroc-drop."
+                f"{variants.precision} fails the gate ({judgement.failures[0]}), even with only {order[-1]} lowered, "
+                f"the least sensitive of {len(layers)} layers.\nNo bundle was written. Choose another precision "
+                f"(--precision {others} or auto), or allow more: --max-flips, --max-auroc-drop."
             )
     if variants.integer and variants.integer <= {*_nodes(layers, kept)}:
         raise GateError(
             f"{variants.precision} passes the gate only with every INT8 layer in float32. No bundle was written.\n"
-            "Take --precision fp16, or allow more: --max-flips, --max-auroc-drop."
+            "Choose --precision fp16, or allow more: --max-flips, --max-auroc-drop."
         )
     with opened(kept) as engines:
         outputs = tuple(run_singly(engine, golden) for engine in engines.values())
@@ -199,14 +199,14 @@ def _nodes(layers: Mapping[str, Sequence[str]], names: Collection[str]) -> list[
 def _fewest(
     order: Sequence[str], attempt: Callable[[Sequence[str]], Judgement], judgement: Judgement
 ) -> tuple[Sequence[str], Judgement]:
-    """Return the shortest head of `order` that was found to pass, or the last judgement where none does.
+    """Return the shortest prefix of `order` that passes, and its judgement; an empty one if none passes.
 
     Args:
         order: layers, most sensitive first.
-        attempt: judges with these in float32.
-        judgement: the one with none in float32, which failed.
+        attempt: judges with the given layers in float32.
+        judgement: of the failed attempt without any layer in float32.
     """
-    most = len(order) - 1  # with every layer in float32 nothing is lowered
+    most = len(order) - 1  # at least one layer must be lowered
     failing, passing, count = 0, 0, 1
     best = None
     while passing == 0 and failing < most:
@@ -229,10 +229,10 @@ def _fewest(
 
 
 def measure_layers(variants: GraphVariants, gate: Gate, console: Console) -> list[LayerRecord]:
-    """Lower every layer alone and measure what that does to scores and maps; the worst comes first.
+    """Lower one layer at a time and measure the errors of scores and maps; the largest errors come first.
 
-    Errors are root mean squares over the frames, relative to the standard deviation of the float32 graph's values, and
-    the largest of all variants: one of them may be blind to what breaks another.
+    Errors are root mean squares over the frames, relative to the standard deviation of the float32 values. The largest
+    over all variants counts, because a layer may fail in one variant only.
     """
     half = SENSITIVITY_FRAMES
     chosen = np.r_[: min(half, gate.normals), gate.normals : min(gate.normals + half, len(gate.frames))]
@@ -256,12 +256,10 @@ def measure_layers(variants: GraphVariants, gate: Gate, console: Console) -> lis
 
 
 def finite(record: R) -> R:
-    """Replace by None what JSON cannot hold: a layer may give infinity or NaN in lower precision."""
+    """Replace infinity and NaN, which a lowered layer may return and JSON cannot hold, by None."""
     values = {each.name: getattr(record, each.name) for each in dataclasses.fields(record)}
-    odd: dict[str, Any] = {
-        name: None for name, value in values.items() if isinstance(value, float) and not np.isfinite(value)
-    }
-    return dataclasses.replace(record, **odd)
+    odd = [name for name, value in values.items() if isinstance(value, float) and not np.isfinite(value)]
+    return dataclasses.replace(record, **dict.fromkeys(odd))  # type: ignore[arg-type]
 
 
 def _rms(values: NDArray[np.float32]) -> float:
@@ -269,9 +267,9 @@ def _rms(values: NDArray[np.float32]) -> float:
 
 
 def open_variant(variant: str, model: onnx.ModelProto, folder: Path) -> OnnxRuntimeEngine:
-    """Open one of `GraphVariants.judged`; its file in `folder` is removed before this returns.
+    """Open a graph of `GraphVariants.judged`. Its file in `folder` is removed again.
 
-    ONNX Runtime fuses the CPU variant into INT8 operators, as where it runs. Elsewhere that only costs time.
+    ONNX Runtime fuses the CPU variant into INT8 operators, as on the line. For other variants that only costs time.
     """
     path = folder / "variant.onnx"
     onnx.save(model, path)

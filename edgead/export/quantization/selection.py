@@ -1,4 +1,4 @@
-"""Precision selection: the precision that was asked for, or the fastest that passes the gate."""
+"""Precision selection: the requested precision, or the fastest that passes the gate."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ from edgead.runtime.engines.opening import open_agreeing, runs_on_gpu, usable_en
 from edgead.runtime.golden import MOST_OF_SPREAD
 
 SLACK = 1.5
-"""What an engine may differ, relative to what graphs and engines were seen to differ here."""
+"""Allowed difference of an engine, relative to the differences seen between graphs here."""
 LEAST_SLACK = 0.05
-"""The same at least, relative to the spread of the golden outputs; docs/adr/0021."""
-ROUNDS = 7
+"""Lower limit of that, relative to the spread of the golden outputs. Reasons: docs/adr/0021."""
+TIMED_ROUNDS = 7
 """Timed inferences of each graph on each engine."""
-FASTER = 0.95
-"""Share of another's time that a precision must stay below to count as faster; less is noise."""
+FASTER_RATIO = 0.95
+"""A precision counts as faster below this share of another's time; smaller differences are noise."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """The images that lower precisions are calibrated and judged on.
+    """The images for calibrating and judging lower precisions.
 
     Attributes:
         held_out: good images that the threshold is fitted to.
         anomalies: ``[M, H, W, C] uint8``, synthetic.
         labelled: labelled images or None.
-        calibration_images: good images for INT8, unless the options name others.
+        calibration_images: good images for INT8, unless the options set others.
         calibration_source: their name in the manifest: ``"training"`` or ``"threshold"``.
-        seed: draws from them where there are more than wanted.
+        seed: of the sample if there are more than requested.
     """
 
     held_out: Frames
@@ -70,10 +70,10 @@ class EvaluationSet:
 def select_precision(
     float32: BundleDraft, evaluation: EvaluationSet, options: PrecisionOptions, false_reject: float, console: Console
 ) -> BundleDraft:
-    """Lower the float32 graph, judge it, and return the selected precision, in a folder beside the graph's.
+    """Lower the float32 graph, judge the results and return the selected precision, in a folder next to the graph's.
 
     Raises:
-        GateError: the one precision that was asked for does not pass.
+        GateError: the requested precision fails the gate.
     """
     on_gpu = "tensorrt" in usable_engines()
     wanted = [options.precision]
@@ -81,7 +81,7 @@ def select_precision(
         # On a CPU the two INT8 precisions are the same graph.
         wanted = ["fp16", "int8", *(["int8-fp16"] if on_gpu else [])]
     elif on_gpu and options.precision != "fp16":
-        wanted.append("fp16")  # to be compared with
+        wanted.append("fp16")  # for the comparison of speed
     model = with_names_and_constants(onnx.load(float32.folder / MODEL))
     engine = OnnxRuntimeEngine(float32.folder / MODEL)
     gate = Gate(
@@ -133,7 +133,7 @@ def _calibrate(
 
 
 def _draft(float32: BundleDraft, gate: Gate, found: SearchResult, images: CalibrationRecord) -> BundleDraft:
-    """Write the graphs of a precision, and the manifest's fields about them."""
+    """Write the graphs of a precision and the manifest's fields about them."""
     folder = float32.folder.with_name(found.precision)
     folder.mkdir()
     for file, model in found.files.items():
@@ -142,7 +142,7 @@ def _draft(float32: BundleDraft, gate: Gate, found: SearchResult, images: Calibr
             onnx.checker.check_model(folder / file, full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise GateError(
-                f"{found.precision} makes a graph that is not valid ONNX: {first_line(error)}\n"
+                f"Lowering to {found.precision} produced invalid ONNX: {first_line(error)}\n"
                 "No bundle was written. Choose another precision, or report this with the model."
             ) from error
     judgement, allowed = found.judgement, float32.manifest.parity
@@ -177,7 +177,7 @@ def _draft(float32: BundleDraft, gate: Gate, found: SearchResult, images: Calibr
         mask_threshold=limits.mask,
     )
     summary = f"{found.precision}: {record.describe()}; scores differ by at most {errors['score_error']:.2g}"
-    return BundleDraft(folder, manifest, dataclasses.replace(float32.golden, forms=found.golden), summary)
+    return BundleDraft(folder, manifest, dataclasses.replace(float32.golden, variants=found.golden), summary)
 
 
 def _finite(attempt: AttemptRecord) -> AttemptRecord:
@@ -186,14 +186,14 @@ def _finite(attempt: AttemptRecord) -> AttemptRecord:
 
 
 def _engine_tolerance(outputs: Sequence[NDArray[np.float32]], error: float) -> float:
-    """Return by how much an engine's golden outputs may differ from those of one of the judged graphs.
+    """Return the allowed difference of an engine's golden outputs from those of one of the judged graphs.
 
-    Engines round at other places, as the graphs of one precision do among each other. Half of the outputs' spread
-    would let an engine pass that returns the same for every frame.
+    Engines round at different places, as do the graphs of one precision. A tolerance of half the outputs' spread would
+    accept an engine that returns the same value for every frame.
 
     Args:
         outputs: of each graph.
-        error: the gate's largest, of these graphs from the trained network: no engine needs more.
+        error: largest error of these graphs in the gate; no engine needs more.
     """
     spread = max(float(np.ptp(values)) for values in outputs)
     apart = max(float(np.abs(values - outputs[0]).max()) for values in outputs)
@@ -203,11 +203,11 @@ def _engine_tolerance(outputs: Sequence[NDArray[np.float32]], error: float) -> f
 def _measure_speed(
     candidates: Mapping[str, BundleDraft], console: Console
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, str]]]:
-    """Time each precision on each engine that this machine has a device for, all in turn.
+    """Time each precision on each engine that this machine can run, interleaved.
 
     Returns:
-        The median milliseconds, and why an engine was left out, both by precision and engine. Left out is one that
-        does not open, or run, or reproduce the precision's golden outputs.
+        The median milliseconds, and why an engine was excluded, both by precision and engine. An engine is excluded if
+        it does not open, run, or reproduce the golden outputs.
     """
     engines: dict[tuple[str, str], Engine] = {}
     reasons: dict[tuple[str, str], str] = {}
@@ -216,16 +216,16 @@ def _measure_speed(
         bundle = Bundle(each.folder, write_bundle(each.folder, each.manifest, each.golden))
         opened, left_out = open_agreeing(bundle, names, console=console)
         engines |= {(precision, name): engine for name, engine in opened.items()}
-        # The folder is removed before anybody reads this.
+        # The folder no longer exists when the user reads this.
         reasons |= {(precision, name): why.replace(f"{each.folder}/", "") for name, why in left_out.items()}
-    times = time_engines(engines, candidates["fp32"].golden.frames, ROUNDS, reasons)
+    times = time_engines(engines, candidates["fp32"].golden.frames, TIMED_ROUNDS, reasons)
     for engine in engines.values():
         engine.close()
     return _by_precision(times), _by_precision(reasons)
 
 
 def _by_precision(values: Mapping[tuple[str, str], T]) -> dict[str, dict[str, T]]:
-    """Turn ``{(precision, engine): value}`` into ``{precision: {engine: value}}``."""
+    """Convert ``{(precision, engine): value}`` to ``{precision: {engine: value}}``."""
     found: dict[str, dict[str, T]] = {}
     for (precision, engine), value in values.items():
         found.setdefault(precision, {})[engine] = value
@@ -241,21 +241,25 @@ def _report_failures(console: Console, failed: Mapping[str, Mapping[str, str]]) 
 def _report_speed(console: Console, speed: Mapping[str, Mapping[str, float]]) -> None:
     for name, times in speed.items():
         engine = min(times, key=lambda each: times[each])
-        console.say(f"{name}: {times[engine]:.3g} ms a frame here, on {engine}")
+        console.say(f"{name}: {times[engine]:.3g} ms per frame on this machine, on {engine}")
 
 
 def _fastest(speed: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the highest of the precisions, given from high to low, that are as good as the fastest."""
+    """Return the highest precision that is as fast as the fastest one; `speed` is sorted from high to low."""
     best = {name: min(times.values()) for name, times in speed.items()}
-    return next(name for name, time in best.items() if time * FASTER <= min(best.values()))
+    return next(name for name, time in best.items() if time * FASTER_RATIO <= min(best.values()))
 
 
 def _warn_of_better(console: Console, speed: Mapping[str, Mapping[str, float]], name: str) -> None:
-    """Warn where a higher precision than the one that was asked for runs better here."""
+    """Warn if a higher precision than the requested one is faster on this machine."""
     best = {each: min(times.values()) for each, times in speed.items()}
-    slower = [each for each, time in best.items() if name in best and time < best[name] * FASTER]
+    slower = [each for each, time in best.items() if name in best and time < best[name] * FASTER_RATIO]
     on_gpu = {each for each, times in speed.items() if any(runs_on_gpu(engine) for engine in times)}
     if "fp16" in on_gpu and name not in on_gpu:
-        console.say(f"Warning: {name} runs on no engine of this machine's GPU, fp16 does: --precision fp16 or auto.")
+        console.say(
+            f"Warning: no engine runs {name} on the GPU of this machine; fp16 does. Try --precision fp16 or auto."
+        )
     elif slower:
-        console.say(f"Warning: {name} is slower than {slower[0]} on this machine; --precision auto takes the fastest.")
+        console.say(
+            f"Warning: {name} is slower than {slower[0]} on this machine; --precision auto selects the fastest."
+        )

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgead.console import Console
-from edgead.export.graph.tensorrt_rules import check_graph, warn_of_refusals
+from edgead.export.graph.tensorrt_rules import find_refusals, warn_of_refusals
 
 FLOAT, INT8 = np.float32, np.int8
 SCALE, ZERO = FLOAT(0.1), INT8(0)
@@ -67,7 +67,7 @@ BROKEN: list[tuple[onnx.ModelProto, str, str]] = [
 
 @pytest.mark.parametrize(("model", "versions", "rule"), BROKEN)
 def test_a_broken_rule_is_named_with_its_versions(model: onnx.ModelProto, versions: str, rule: str) -> None:
-    [refusal] = [each for each in check_graph(model) if each.versions == versions and rule in each.rule]
+    [refusal] = [each for each in find_refusals(model) if each.versions == versions and rule in each.rule]
     if "operator sets" in rule:
         return
     operator = model.graph.node[1].op_type
@@ -86,13 +86,13 @@ def test_a_broken_rule_is_named_with_its_versions(model: onnx.ModelProto, versio
     ],
 )
 def test_what_keeps_the_rules_is_not_refused(model: onnx.ModelProto) -> None:
-    assert check_graph(model) == []
+    assert find_refusals(model) == []
 
 
 def test_a_constant_node_is_a_constant(tmp_path: Path) -> None:
     scale = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.float16(0.1), "v"))
     model = graph(scale, node("QuantizeLinear", "x", "c", "z"), z=INT8(0))
-    assert [refusal.rule for refusal in check_graph(model)] == ["scales must be float32"]
+    assert [refusal.rule for refusal in find_refusals(model)] == ["scales must be float32"]
 
 
 def test_export_says_what_would_be_refused(tmp_path: Path) -> None:

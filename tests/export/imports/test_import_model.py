@@ -39,9 +39,9 @@ def test_importing_the_package_needs_neither_torch_nor_onnx(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"method": "draem", "source": "onnx"}, "leave out what ONNX files need"),
-        ({"method": "draem", "map": "heat"}, "leave out what ONNX files need"),
-        ({"settings": ["size=64"]}, "Name its method"),
+        ({"method": "draem", "source": "onnx"}, "Leave out the options for ONNX files"),
+        ({"method": "draem", "map": "heat"}, "Leave out the options for ONNX files"),
+        ({"settings": ["size=64"]}, "Set its method"),
         ({"source": "keras"}, "Unknown source 'keras'"),
         ({"precision": "int4"}, "it must be one of fp32"),
         ({"std": (0.0, 1.0, 1.0)}, "it must be above 0"),

@@ -304,7 +304,7 @@ def test_depth_in_another_unit_is_refused(rgbd_parts: Path, tmp_path: Path) -> N
     data = Path(shutil.copytree(rgbd_parts, tmp_path / "dome"))
     for path in (data / "train" / "good" / "xyz").iterdir():
         cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED) * 1000)
-    with pytest.raises(DataError, match=r"takes metres up to 1\.1"):
+    with pytest.raises(DataError, match=r"accepts metres up to 1\.1"):
         import_model(
             [tmp_path / "bagel_model.pkl"],
             method="transfusion",

@@ -102,7 +102,7 @@ def test_training_images_are_the_default_and_are_drawn_with_the_seed(trained: Pa
     console = Said()
     frames = load(run, console)
     assert len(frames.frames) == len(run.normals)
-    assert console.lines == [f"calibrating on all {len(run.normals)} images; up to 128 would be used"]
+    assert console.lines == [f"calibrating on all {len(run.normals)} images (--calib-samples 128)"]
     few, again = (load(run, Console(), samples=8) for _ in range(2))
     assert len(few.frames) == 8
     assert few.fingerprint == again.fingerprint != frames.fingerprint
@@ -115,7 +115,7 @@ def test_too_few_images_say_how_many_are_needed(trained: Path, parts: Path, tmp_
     images = sorted((parts / "train" / "good").iterdir())
     for image in images[:3]:
         shutil.copy(image, tmp_path)
-    with pytest.raises(DataError, match=r"(?s)3 good images.*at least 8 are needed, and 128.*--calib-data"):
+    with pytest.raises(DataError, match=r"(?s)3 good images.*it needs at least 8, better 128.*--calib-data"):
         load(run, Console(), data=tmp_path)
     for image in images:
         shutil.copy(image, tmp_path)

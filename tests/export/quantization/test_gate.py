@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -14,12 +16,12 @@ from torch import Tensor, nn
 
 from edgead.console import Console
 from edgead.datasets import open_category
-from edgead.errors import GateError
+from edgead.errors import ConfigError, GateError
 from edgead.export.graph.to_onnx import write_onnx
 from edgead.export.quantization.calibration import measure_ranges
-from edgead.export.quantization.gate import Budget, Gate, Judgement, Labelled, read_labelled
+from edgead.export.quantization.gate import Budget, Gate, Judgement, Labelled, _uncertainty, read_labelled
 from edgead.export.quantization.mixed_precision import GraphVariants, measure_layers, search_mixed_precision
-from edgead.images import COLOUR
+from edgead.images import COLOUR, encode_png
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 SIZE = (32, 32)
@@ -90,6 +92,18 @@ def make_gate(reference: OnnxRuntimeEngine, budget: Budget | None = None, labell
 
 def judge(gate: Gate, engine: Engine) -> Judgement:
     return gate.judge({"form": engine})
+
+
+@pytest.mark.parametrize("values", [{"auroc_drop": -0.01}, {"auroc_drop": 1.01}, {"flips": -0.01}, {"flips": 1.01}])
+def test_budgets_are_shares(values: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=rf"budget\.{next(iter(values))} is .*must be from 0 to 1"):
+        Budget(**values)
+    assert Budget(**dict.fromkeys(values, 1)) != Budget(**dict.fromkeys(values, 0))
+
+
+@pytest.mark.parametrize(("scores", "moves"), [([3.0], 0.0), ([1.0, 3.0], 2.0), ([1.0, 1.5, 3.0], 1.5)])
+def test_a_threshold_is_as_uncertain_as_one_image_moves_it(scores: list[float], moves: float) -> None:
+    assert _uncertainty(np.float32(scores), 0.05) == moves
 
 
 def test_the_same_graph_passes(reference: OnnxRuntimeEngine) -> None:
@@ -197,6 +211,23 @@ def test_labelled_images_are_read_as_the_benchmark_reads_them(parts: Path) -> No
     masks = [mask for mask in labelled.masks if mask is not None]
     assert all(mask.shape == (256, 256) for mask in masks)
     assert any(mask.any() for mask in masks)
+    defective = [sample for sample in category.test if sample.anomalous]
+    assert len(masks) == len(category.test)  # those of good images are empty
+    assert sum(mask.any() for mask in masks) == len(defective)
+
+
+def test_an_empty_mask_of_a_defective_image_judges_nothing(parts: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(parts, tmp_path / "parts"))
+    mask = next(iter((data / "ground_truth").glob("*/*.png")))
+    mask.write_bytes(encode_png(np.zeros_like(cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE))))
+    said: list[str] = []
+    console = Console()
+    console.say = said.append  # type: ignore[method-assign]
+    category = dataclasses.replace(open_category(data), problems=("a mask is odd",))
+    labelled = read_labelled(category, (64, 64), COLOUR, console)
+    assert labelled is not None
+    assert said == ["Warning: a mask is odd"]
+    assert [each for each, mask in zip(labelled.anomalous, labelled.masks) if mask is None] == [True]
 
 
 def test_labelled_images_that_cannot_be_read(parts: Path, tmp_path: Path) -> None:
@@ -214,7 +245,7 @@ def test_labelled_images_that_cannot_be_read(parts: Path, tmp_path: Path) -> Non
     for image in (data / "test" / "good").iterdir():
         image.write_bytes(b"no picture")
     assert read_labelled(open_category(data), (64, 64), COLOUR, console) is None
-    assert said[-1] == f"Warning: no labels judge: no good or no defective image in {data} can be read."
+    assert said[-1] == f"Warning: labels are not used: no good or no defective image in {data} is readable."
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +272,10 @@ def test_sensitive_layers_are_handed_back_until_the_gate_is_passed(
     assert lowered.trace[0].failures
     assert set(lowered.judgement.variants) == set(lowered.files) == {"model.onnx", "model.cpu.onnx"}
     kept = [node for node in lowered.files["model.onnx"].graph.node if node.name == "/poisoned/Conv"]
-    assert not kept[0].input[0].endswith("DequantizeLinear_Output")
+    makers = {name: node.op_type for node in lowered.files["model.onnx"].graph.node for name in node.output}
+    assert len(kept) == 1
+    assert "DequantizeLinear" in makers.values()
+    assert makers[kept[0].input[0]] != "DequantizeLinear"
 
 
 def test_nothing_passes(variants: GraphVariants, reference: OnnxRuntimeEngine) -> None:
@@ -249,7 +283,7 @@ def test_nothing_passes(variants: GraphVariants, reference: OnnxRuntimeEngine) -
     impossible.reference[0][10::2] = 0  # as if every other anomaly had to pass
     with pytest.raises(
         GateError,
-        match=r"(?s)not even with /\w+/Conv alone lowered, the least sensitive of its 4 layers.*--precision fp32",
+        match=r"(?s)even with only /\w+/Conv lowered, the least sensitive of 4 layers.*--precision fp32",
     ) as caught:
         search_mixed_precision(variants, impossible, draw(8, 0, 40)[:2], Console())
     assert caught.value.exit_code == 3

@@ -13,7 +13,7 @@ from test_contract import SMALL, small
 from edgead.bundle import MODEL
 from edgead.console import Console
 from edgead.errors import BundleError
-from edgead.export.graph.tensorrt_rules import check_graph
+from edgead.export.graph.tensorrt_rules import find_refusals
 from edgead.export.graph.to_onnx import write_onnx
 from edgead.export.quantization.calibration import measure_ranges
 from edgead.export.quantization.float16 import overflowing, to_float16
@@ -59,7 +59,7 @@ def test_every_method_keeps_the_rules_and_builds(
     path, size, channels, ranges = exported
     make, refused_by = FORMS[precision]
     graph = make(onnx.load(path), ranges)
-    assert {refusal.versions for refusal in check_graph(graph)} == refused_by
+    assert {refusal.versions for refusal in find_refusals(graph)} == refused_by
     monkeypatch.syspath_prepend(str(make_shim(tmp_path / "shim")))
     assert built_bytes(graph, size, channels, tmp_path) > 100_000
 
@@ -94,7 +94,7 @@ def test_with_layers_handed_back_a_graph_keeps_the_rules_and_builds(
     quantized = {node.name: makers.get(node.input[0]) == "DequantizeLinear" for node in graph.graph.node if node.input}
     assert not any(quantized[name] for name in kept)
     assert sum(quantized[node.name] for node in graph.graph.node if node.op_type == "Conv") >= 2
-    assert {refusal.versions for refusal in check_graph(graph)} == FORMS[precision][1]
+    assert {refusal.versions for refusal in find_refusals(graph)} == FORMS[precision][1]
     monkeypatch.syspath_prepend(str(make_shim(tmp_path / "shim")))
     assert built_bytes(graph, size, channels, tmp_path) > 100_000
 
@@ -107,7 +107,7 @@ def test_the_form_for_cpus_is_refused_by_the_rules_and_by_nvidia(
     path = tmp_path / "model.onnx"
     write_onnx(method.export_model(), method.config.size, path, method.sensitive)
     graph = to_int8(onnx.load(path), measure_ranges(path, normals[:2], "minmax", lambda items: items), [], "cpu")
-    assert "of every version" in {refusal.versions for refusal in check_graph(graph)}
+    assert "of every version" in {refusal.versions for refusal in find_refusals(graph)}
     onnx.save(graph, path)
     monkeypatch.syspath_prepend(str(make_shim(tmp_path / "shim")))
     request = BuildRequest(

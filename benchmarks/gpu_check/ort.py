@@ -1,0 +1,124 @@
+"""Step ort: the graphs on ONNX Runtime's CUDA provider."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import Options, attempt, milliseconds, report
+from graphs import differences, frames_of, graphs_made
+
+from edgead.runtime.engines.onnxruntime_cuda import PROVIDER, OnnxRuntimeCudaEngine
+
+EXACT = {"use_tf32": "0"}
+RECORDED = {**EXACT, "enable_cuda_graph": "1"}
+
+
+def ort(options: Options) -> None:
+    """Run every graph in the variants that its precision has, then check batches and threads on the first graph."""
+    import onnxruntime
+
+    report(what="versions", onnxruntime=onnxruntime.__version__, providers=onnxruntime.get_available_providers())
+    made = graphs_made()
+    if not made:
+        raise SystemExit("There are no graphs. Run the step graphs first.")
+    for name, precision, path in made:
+        checks = GraphChecks(name, path, options)
+
+        def tried(variant: str, settings: dict[str, str]) -> bool:
+            return attempt(f"{name} {precision}, {variant}", partial(checks.measure, precision, settings))  # noqa: B023
+
+        if not tried("CUDA graph", RECORDED) or precision == "fp32":
+            tried("no CUDA graph", EXACT)
+        if precision in ("fp32", "fp16"):
+            tried("CUDA graph, channels last", {**RECORDED, "prefer_nhwc": "1"})
+        if precision == "fp32":
+            tried("CUDA graph, TF32", {**RECORDED, "use_tf32": "1"})
+    name, _, path = made[0]
+    checks = GraphChecks(name, path, options)
+    attempt("batches of every size", checks.batches)
+    attempt("inference in another thread", checks.other_thread)
+    attempt("engines opened during inference", checks.opened_meanwhile)
+
+
+class GraphChecks:
+    """One method for each check of one graph; each returns what it found."""
+
+    def __init__(self, name: str, path: Path, options: Options) -> None:
+        self._name, self._path, self._options = name, path, options
+        self._frames = frames_of(name)
+
+    def _open(self, settings: dict[str, str] = RECORDED, batches: tuple[int, ...] = (1,)) -> OnnxRuntimeCudaEngine:
+        height, width = self._frames.shape[1:3]
+        on_cpu = self._options.cpu
+        provider = "CPUExecutionProvider" if on_cpu else PROVIDER
+        settings = {} if on_cpu else settings
+        return OnnxRuntimeCudaEngine(self._path, (height, width), batches, self._options.device, provider, settings)
+
+    def measure(self, precision: str, settings: dict[str, str]) -> dict[str, Any]:
+        """Differences from the CPU, and latency."""
+        engine, frame = self._open(settings), self._frames[:1]
+        found = differences(self._name, precision, engine.infer)
+        return {**found, "ms": milliseconds(lambda: engine.infer(frame), 30)}
+
+    def batches(self) -> dict[str, Any]:
+        """Batches of every size give what single frames give."""
+        frames = self._frames
+        engine = self._open(batches=(1, 3))
+        alone = np.concatenate([engine.infer(frame[None])[0] for frame in frames])
+        sizes = range(1, len(frames) + 1)
+        difference = max(float(np.abs(engine.infer(frames[:n])[0] - alone[:n]).max()) for n in sizes)
+        return {"ok": difference < 1e-3 * (1 + float(np.abs(alone).max())), "difference": difference}
+
+    def other_thread(self) -> dict[str, Any]:
+        """ONNX Runtime records a CUDA graph for each thread: how long do the first frames of a new thread take?"""
+        frames, engine = self._frames, self._open()
+        here = milliseconds(lambda: engine.infer(frames[:1]), 20)
+        times: list[Any] = []
+
+        def work() -> None:
+            try:
+                for _ in range(5):
+                    start = time.perf_counter()
+                    engine.infer(frames[:1])
+                    times.append(round((time.perf_counter() - start) * 1e3, 3))
+            except Exception as error:
+                times.append(str(error)[:300])
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        ran = all(isinstance(each, float) for each in times)
+        smooth = ran and (self._options.cpu or max(times) < 3 * here["p99"] + 1)  # a CPU may be busy with other work
+        return {"ok": smooth, "this_thread_ms": here, "first_frames_of_the_other_ms": times}
+
+    def opened_meanwhile(self) -> dict[str, Any]:
+        """Engines are opened in one thread while another one infers, as when `edgead run` reloads a bundle."""
+        engine = self._open()
+        errors: list[str] = []
+        done = threading.Event()
+
+        def work() -> None:
+            try:
+                for _ in range(5):
+                    self._open().close()
+            except Exception as error:
+                errors.append(f"opening: {error}"[:300])
+            done.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        count = 0
+        while not done.is_set():
+            try:
+                engine.infer(self._frames[:1])
+                count += 1
+            except Exception as error:
+                errors.append(f"inferring: {error}"[:300])
+                break
+        thread.join()
+        return {"ok": not errors, "frames": count, "errors": errors}

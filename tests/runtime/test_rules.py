@@ -52,7 +52,7 @@ def test_fpr_chooses_from_the_held_out_scores(line_bundle: Path) -> None:
     with edgead.load(line_bundle, engine="onnxruntime", threshold="fpr:0.3") as inspector:
         assert inspector.threshold == wanted
     assert choose_threshold(manifest, "0.25") == 0.25
-    assert "that takes at least 999 held-out images" in describe_threshold(manifest, "fpr:0.001")
+    assert "which needs at least 999 held-out images" in describe_threshold(manifest, "fpr:0.001")
     assert describe_threshold(manifest, 0.3) == ""
 
 

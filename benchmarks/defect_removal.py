@@ -39,13 +39,14 @@ from edgead.export.inference import run_reference
 from edgead.files import write_json
 from edgead.images import fit_mask, read_mask
 from edgead.machine import describe_machine, versions
-from edgead.train.checkpoint import WEIGHTS, DonorConfig, load_run_config
+from edgead.train.checkpoint import WEIGHTS
 from edgead.train.fit import fit
 from edgead.train.method import Donor, TrainingData
 from edgead.train.methods.drept.config import DreptConfig
 from edgead.train.methods.drept.method import Drept
 from edgead.train.methods.drept.mixture import Mixtures, opacities
 from edgead.train.methods.drept.pretraining import DonorNetwork, remove, to_frames
+from edgead.train.run_config import DonorConfig, load_run_config
 
 Images = NDArray[np.uint8]
 SIZE, DEFECTIVE, SEED = 64, 40, 0

@@ -28,7 +28,8 @@ from edgead.runtime.engines import Engine
 from edgead.runtime.engines.auto import time_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import OpenVinoEngine
-from edgead.train.method import Method, configure
+from edgead.train.configuration import configure
+from edgead.train.method import Method
 from edgead.train.methods import get_method
 
 ENGINES: dict[str, Callable[[Path], Engine]] = {

@@ -52,7 +52,7 @@ from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.engines.openvino_engine import the_core
 from edgead.runtime.golden import check_golden
-from edgead.train.method import configure
+from edgead.train.configuration import configure
 from edgead.train.methods import get_method
 
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -30,10 +30,11 @@ from edgead.datasets import load_frames, open_category
 from edgead.export.graph.to_onnx import write_onnx
 from edgead.machine import describe_machine, versions
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from edgead.train.checkpoint import RunConfig, load_method
+from edgead.train.checkpoint import load_method
 from edgead.train.foreground import load_foreground_masks
 from edgead.train.materials import load_textures
 from edgead.train.method import TrainingData
+from edgead.train.run_config import RunConfig
 
 STEPS = (18, 8, 4, 2, 1)
 WORST = 0.005

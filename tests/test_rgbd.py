@@ -35,7 +35,7 @@ from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sources import open_source
 from edgead.runtime.stream import Stream
 from edgead.train import resume, train
-from edgead.train.checkpoint import load_run_config
+from edgead.train.run_config import load_run_config
 
 SETTINGS = ("depth=true", "size=32x48", "multipliers=1", "steps=3", "batch_size=2")
 
@@ -197,7 +197,7 @@ def test_training_needs_depth_that_can_be_read(rgbd_parts: Path, tmp_path: Path)
     with pytest.raises(DataError, match=r"None of the 10 .*depth.*\n.*rgb/000\.png has no depth: .*xyz/000\.tiff"):
         train("transfusion", copy, preset="nano", settings=SETTINGS, out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
-    with pytest.raises(ConfigError, match="draem has no setting 'depth'"):
+    with pytest.raises(ConfigError, match="Unknown setting 'depth' of draem"):
         train("draem", rgbd_parts, settings=("depth=true",), out=tmp_path / "draem")
 
 

@@ -14,8 +14,8 @@ from ray_cluster import add_second, kill_second, two_nodes, wait_until
 
 from edgead.bundle import Bundle
 from edgead.sweep.cell import make_cells
-from edgead.sweep.file import read_file
-from edgead.sweep.store import State, Store
+from edgead.sweep.file import read_sweep_file
+from edgead.sweep.store import CellState, Store
 
 pytestmark = pytest.mark.slow
 STEPS, COPIES = 80, 800
@@ -63,7 +63,7 @@ def test_a_sweep_outlives_a_node(cluster: Any, parts: Path, tmp_path: Path) -> N
         'method = "draem"\npreset = "nano"\n'
         f'settings = ["size=64", "reconstructive_width=4", "discriminative_width=4", "steps={STEPS}", "batch_size=2"]\n'
     )
-    cells = make_cells(read_file(file))
+    cells = make_cells(read_sweep_file(file))
     running = edgead("sweep", file, "--out", store.root, "--ray", cluster.address, "--json")
     metrics = [store.run(cell) / "metrics.jsonl" for cell in cells]
     wait_until(lambda: all(len(steps_in(path)) >= 5 for path in metrics), running)  # one on each node
@@ -73,7 +73,7 @@ def test_a_sweep_outlives_a_node(cluster: Any, parts: Path, tmp_path: Path) -> N
     assert running.returncode == 0, errors
     rows = json.loads(said)["rows"]
     assert [row["seed"] for row in rows] == [0, 1]
-    assert all(store.state(cell, "fp32")[0] is State.DONE for cell in cells)
+    assert all(store.state(cell, "fp32")[0] is CellState.DONE for cell in cells)
     assert [steps_in(path) for path in metrics] == [list(range(1, STEPS + 1))] * 2
     started = ["mvtec layout" in line for cell in cells for line in store_log(store, cell)]
     assert sum(started) == 2  # each training was begun once; the one whose node died was resumed

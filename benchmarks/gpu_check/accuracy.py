@@ -28,8 +28,10 @@ from edgead.benchmark import benchmark
 from edgead.console import Console
 from edgead.export import export
 from edgead.train import train
-from edgead.train.checkpoint import CONFIG, load_method, load_run_config, read_metrics, save_weights
+from edgead.train.checkpoint import load_method, save_weights
 from edgead.train.run import choose_workers
+from edgead.train.run_config import CONFIG, load_run_config
+from edgead.train.step_metrics import read_metrics
 
 PIECE = 15 << 20
 """Bytes of weights in one file, at most."""
@@ -110,7 +112,7 @@ def train_draem(options: Options, folder: Path) -> dict[str, Any]:
         "published_schedule_takes_seconds": round(run.published_steps / rate),
         "training_seconds": round(time.monotonic() - started, 1),
         "gpu_memory_gib": None if options.cpu else round(torch.cuda.max_memory_allocated() / 2**30, 2),
-        "losses": lines[::-every][::-1],
+        "losses": [{"step": each.step, **each.values} for each in lines[::-every][::-1]],
     }
 
 

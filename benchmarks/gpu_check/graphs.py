@@ -65,7 +65,7 @@ def new_method(method: str, preset: str, settings: tuple[str, ...]) -> Method:
     """Return a method with random weights, the same each time."""
     import torch
 
-    from edgead.train.method import configure
+    from edgead.train.configuration import configure
     from edgead.train.methods import get_method
 
     method_class = get_method(method)

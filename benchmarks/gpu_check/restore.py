@@ -1,4 +1,4 @@
-"""Restore the run whose weights the step accuracy kept, to export it on another machine.
+"""Restore the run that the step accuracy kept, to export it on another machine.
 
     python benchmarks/gpu_check/restore.py FOLDER --data CATEGORY --out RUN
     edgead export --checkpoint RUN
@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from edgead.train.checkpoint import CONFIG, build_method, load_run_config, save_weights
+from edgead.train.checkpoint import build_method, save_weights
+from edgead.train.run_config import CONFIG, load_run_config
 
 
 def main() -> None:

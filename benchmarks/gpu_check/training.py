@@ -23,7 +23,7 @@ LARGEST_DIFFERENCE = 5e-3
 def first_steps(options: Options) -> None:
     """Compare the losses on the GPU with those on the CPU (same seeds, same examples); then bf16 and fp16."""
     from edgead.train import train
-    from edgead.train.checkpoint import read_metrics
+    from edgead.train.step_metrics import read_metrics
 
     images, weights = options.images(), options.weights
     methods: dict[str, tuple[str, ...]] = {
@@ -56,7 +56,7 @@ def first_steps(options: Options) -> None:
                 weights=weights if method in PRETRAINED else None,
                 workers=0,
             )
-            return [line["total"] for line in read_metrics(run)]
+            return [line.values["total"] for line in read_metrics(run)]
 
     def compare(method: str) -> dict[str, Any]:
         cpu = losses(method, "cpu", "no")
@@ -78,7 +78,7 @@ def pipeline(options: Options) -> None:
     images = options.images()
     folder = Path(tempfile.mkdtemp())
     engine = "onnxruntime" if options.cpu else "onnxruntime-cuda"
-    tiny = [word for each in TINY for word in ("--set", each)] if options.cpu else []
+    tiny = [word for each in (*TINY, "batch_size=2") for word in ("--set", each)] if options.cpu else []
 
     def edgead(*words: object, packed: bool = False) -> dict[str, Any]:
         environment = dict(os.environ)

@@ -71,14 +71,15 @@ def _depth_words(depth_range: tuple[float, float] | None) -> str:
 @json_option
 def methods(name: str | None, as_json: bool) -> None:
     """List the methods. With NAME, also show the settings of that method in every preset."""
+    from edgead import schema
     from edgead.train.describe import as_text, describe
     from edgead.train.methods import get_method
 
     if name:
         get_method(name)
-    described = [entry for entry in describe() if name in (None, entry["name"])]
+    described = [entry for entry in describe() if name in (None, entry.name)]
     text = "\n\n".join(as_text(entry, settings=name is not None) for entry in described)
-    emit(described, as_json, text if name else f"{text}\n\nSettings of a method:  edgead methods NAME")
+    emit(schema.write(described), as_json, text if name else f"{text}\n\nSettings of a method:  edgead methods NAME")
 
 
 @click.command()

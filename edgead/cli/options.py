@@ -127,7 +127,7 @@ def refuse_given(when: str, *names: str) -> None:
 
 def check_method(run: Path, method: str) -> None:
     """Refuse a --method that differs from the run's."""
-    from edgead.train.checkpoint import load_run_config
+    from edgead.train.run_config import load_run_config
 
     given = click.get_current_context().get_parameter_source("method") is click.core.ParameterSource.COMMANDLINE
     if given and (own := load_run_config(run).method) != method:

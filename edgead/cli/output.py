@@ -14,7 +14,7 @@ from edgead.redaction import printable, redact
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
     from edgead.runtime.engine_validation import EngineValidation
-    from edgead.runtime.ledger import Snapshot
+    from edgead.runtime.ledger import Figures
     from edgead.runtime.result import Result
 
 
@@ -43,7 +43,7 @@ def result_line(result: Result) -> str:
     return printable(f"{result.verdict.value:<8}{score:<12}{where}{reason}")
 
 
-def ledger_line(summary: Snapshot) -> str:
+def ledger_line(summary: Figures) -> str:
     def by_cause(counts: dict[str, int]) -> str:
         return f" ({', '.join(f'{cause} {count}' for cause, count in counts.items())})" if counts else ""
 

@@ -21,7 +21,7 @@ from edgead.errors import ConfigError
 from edgead.export.draft import BundleDraft, DecisionLimits, finish_bundle, measure_limits
 from edgead.export.inference import run_singly
 from edgead.export.options import AUTO, BuildOptions, Calibration, PrecisionOptions
-from edgead.export.parity import HALF_TOLERANCE, TOLERANCE, check_parity
+from edgead.export.parity import FLOAT16_TOLERANCE, PARITY_TOLERANCE, check_parity
 from edgead.export.quantization.calibration import find_images
 from edgead.export.quantization.gate import read_labelled
 from edgead.export.quantization.selection import EvaluationSet, select_precision
@@ -189,7 +189,7 @@ def _draft(source: ModelSource, folder: Path, false_reject: float, console: Cons
     origin = source.origin(engine) if source.origin else None
     console.say(f"comparing graph and reference on {len(source.images.probes)} frames")
     expected = source.reference(source.images.probes)
-    tolerance = HALF_TOLERANCE if source.precision == "fp16" else TOLERANCE
+    tolerance = FLOAT16_TOLERANCE if source.precision == "fp16" else PARITY_TOLERANCE
     parity = check_parity(expected, *run_singly(engine, source.images.probes), tolerance)
     limits = source.limits
     if source.images.normals is not None:

@@ -9,17 +9,17 @@ from edgead.bundle import Golden
 from edgead.errors import GateError
 from edgead.runtime.golden import MOST_OF_SPREAD, Agreement, compare
 
-TOLERANCE = 1e-4
+PARITY_TOLERANCE = 1e-4
 """Largest difference of a score or map value, relative to the largest reference value where that exceeds 1."""
 
-HALF_TOLERANCE = 2e-3
+FLOAT16_TOLERANCE = 2e-3
 """The same for a float16 graph: engines round at different places."""
 
 
 def check_parity(
-    reference: Golden, scores: NDArray[np.float32], maps: NDArray[np.float32], tolerance: float = TOLERANCE
+    reference: Golden, scores: NDArray[np.float32], maps: NDArray[np.float32], tolerance: float = PARITY_TOLERANCE
 ) -> Agreement:
-    """Compare a graph's outputs with its reference's; the tolerance is relative, see `TOLERANCE`.
+    """Compare a graph's outputs with its reference's; the tolerance is relative, see `PARITY_TOLERANCE`.
 
     Small scores or maps have a lower limit, a quarter of their spread. It is never below a tenth of the tolerance:
     rounding needs that in networks with nearly equal outputs for all frames.

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 import edgead.train  # noqa: F401  first: it reports what to install if PyTorch is missing
-from edgead import schema
 from edgead.bundle import Bundle
 from edgead.console import Console
 from edgead.datasets import Category, Frames, load_frames, open_categories, open_category
@@ -19,11 +18,11 @@ from edgead.export.graph.to_onnx import reconstruction_record, write_network
 from edgead.export.inference import run_reference
 from edgead.export.options import BuildOptions, PrecisionOptions
 from edgead.manifest import DataRecord, InputRecord, LearnedSource, TrainingRecord, sizes_of
-from edgead.train import checkpoint
-from edgead.train.checkpoint import RunConfig
+from edgead.train import checkpoint, run_config
 from edgead.train.donors import load_transferred
 from edgead.train.foreground import load_foreground_masks, masks_fingerprint
 from edgead.train.method import Method, TrainingData
+from edgead.train.run_config import RunConfig
 
 PARITY_FRAMES = 12
 """Held-out images, and as many synthetic anomalies, on which graph and network are compared."""
@@ -54,7 +53,7 @@ def find_runs_of_all(method: str, root: Path = Path("runs/train")) -> list[Path]
     find_run(method, None, root)
     newest: dict[str, Path] = {}
     for folder in checkpoint.find_runs(root, method, finished=True):
-        newest.setdefault(checkpoint.load_run_config(folder).category, folder)
+        newest.setdefault(run_config.load_run_config(folder).category, folder)
     return [newest[category] for category in sorted(newest)]
 
 
@@ -91,7 +90,7 @@ def _source_of(
         name=run_folder.resolve().name,
         method=run.method,
         preset=run.preset,
-        config=schema.write(run.config),
+        config=run.stored_config,
         input=InputRecord.of((held_out.frames.shape[1], held_out.frames.shape[2]), run.pixels),
         training=_training(run, method),
         reconstruction=reconstruction_record(method),

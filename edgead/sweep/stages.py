@@ -8,8 +8,8 @@ from edgead.benchmark import benchmark
 from edgead.console import Console
 from edgead.export import PrecisionOptions, export
 from edgead.sweep.cell import Cell
-from edgead.train import checkpoint, resume, train
-from edgead.train.method import configure
+from edgead.train import resume, run_config, train
+from edgead.train.configuration import configure
 from edgead.train.methods import get_method
 
 
@@ -26,7 +26,7 @@ def check_cell(cell: Cell) -> None:
 
 def is_started(run: Path) -> bool:
     """Tell whether a folder holds a started training."""
-    return (run / checkpoint.CONFIG).is_file()
+    return (run / run_config.CONFIG).is_file()
 
 
 def train_cell(cell: Cell, run: Path, workers: int, console: Console) -> None:

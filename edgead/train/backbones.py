@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgead.errors import CheckpointError, ConfigError, require
+from edgead.errors import CheckpointError, ConfigError, require, unknown
 from edgead.train.weights import read_weights, refuse_differences
 
 LEVELS: dict[str, tuple[str, str, str]] = {
@@ -204,7 +204,7 @@ def _build(name: str) -> nn.Module:
         return ResNet50V2()
     models = torchvision().models
     if name not in models.list_models(module=models):
-        raise ConfigError(f"There is no backbone '{name}'. There is: {', '.join(LEVELS)}, and others of torchvision.")
+        raise ConfigError(unknown("backbone", name, [*LEVELS, "other networks of torchvision"]))
     network: nn.Module = models.get_model(name, weights=None)
     return network
 

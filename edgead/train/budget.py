@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from fractions import Fraction
-from typing import Any
 
 from edgead.errors import ConfigError
-from edgead.train.checkpoint import RunConfig
 from edgead.train.estimate import Estimate
-from edgead.train.method import STEP_SETTINGS, Method, MethodConfig
+from edgead.train.method import Method
+from edgead.train.method_config import MethodConfig
+from edgead.train.run_config import RunConfig
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 RESERVE = 0.03
@@ -52,8 +52,8 @@ def scale_schedule(config: MethodConfig, epoch: Fraction, share: float, learning
     """
     if share >= 1:
         return config
-    names = [name for name in STEP_SETTINGS[1:] if learning and hasattr(config, name)]
-    steps: dict[str, Any] = {name: int(getattr(config, name) * share) for name in names}
+    names = config.step_settings[1:] if learning else ()
+    steps: dict[str, int] = {name: int(getattr(config, name) * share) for name in names}
     steps["steps"] = int(config.total_steps(epoch) * share)
     if min(steps.values()) < FEWEST:
         raise ConfigError("Hardly a step fits into this --budget. Give more time, or a smaller --preset.")

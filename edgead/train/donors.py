@@ -2,7 +2,7 @@
 
 What a run learned from each lies in ``RUN/sources/NAME``, beside the files of that training:
 
-learned.safetensors  what the method needs of it; small, and any other run of the method can take it up (--donor)
+learned.safetensors  what the method needs of it; small, and any other run of the method can use it (--donor)
 learned.png          the same, to look at
 """
 
@@ -24,18 +24,11 @@ from edgead.datasets.copies import find_contents
 from edgead.errors import CheckpointError, DataError
 from edgead.files import atomic_file
 from edgead.train import plots
-from edgead.train.checkpoint import (
-    CONFIG,
-    CURVES,
-    WEIGHTS,
-    DonorConfig,
-    RunConfig,
-    load_run_config,
-    load_weights,
-    read_metrics,
-)
+from edgead.train.checkpoint import CURVES, WEIGHTS, load_weights
 from edgead.train.fit import is_main
 from edgead.train.method import Arrays, Donor, Method, Stage, Trainable
+from edgead.train.run_config import CONFIG, DonorConfig, RunConfig, load_run_config
+from edgead.train.step_metrics import read_metrics
 
 TRANSFERRED, PICTURE = "learned.safetensors", "learned.png"
 
@@ -50,7 +43,7 @@ def find_donors(
         target: the category to train on; it cannot be its own donor.
         method: that trains.
         known: data folder ↦ what the same command has learned from it already, from `find_transferred`.
-        console: told what of several categories is left out.
+        console: shows which of several categories are left out.
 
     Raises:
         DataError: nothing there, no defective or no good images, or images of the target.
@@ -69,8 +62,8 @@ def find_donors(
             if done != parts:
                 raise DataError(
                     f"The run in {path} has learned from {len(done)} of its {len(parts)} donors.\n"
-                    f"Go on with it first:  edgead train --resume --out {path}\n"
-                    f"Or take up what is there: --donor {done[0]}"
+                    f"Resume it first:  edgead train --resume --out {path}\n"
+                    f"Or use what is there: --donor {done[0]}"
                 )
             found += [_transferred_donor(part, method, target) for part in parts]
         else:
@@ -164,18 +157,18 @@ def _read_facts(path: Path, method: str) -> dict[str, str]:
         with safe_open(path, framework="numpy") as file:
             facts: dict[str, str] = file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} does not hold what was learned from a donor: {error}") from error
+        raise CheckpointError(f"{path} does not hold defects transferred from a donor: {error}") from error
     try:
         for name in ("paths", "contents"):
             schema.read(list[str], json.loads(facts.get(name, "[]")))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} does not hold what was learned from a donor: '{name}' is no list.") from error
+        raise CheckpointError(f"{path} does not hold defects transferred from a donor: '{name}' is no list.") from error
     if absent := {"method", "source", "root", "paths", "fingerprint"} - set(facts):
-        raise CheckpointError(f"{path} does not hold what was learned from a donor: no {', '.join(sorted(absent))}.")
+        raise CheckpointError(f"{path} does not hold defects transferred from a donor: no {', '.join(sorted(absent))}.")
     if facts["method"] != method:
         raise CheckpointError(f"{path} was learned by {facts['method']}, not by {method}; leave it out.")
     if (name := facts["source"]) in ("", "..") or Path(name).name != name:  # it becomes a folder's name
-        raise CheckpointError(f"{path} says that its donor is called '{name}', which cannot be the name of a folder.")
+        raise CheckpointError(f"{path} names its donor '{name}', which cannot be the name of a folder.")
     return facts
 
 
@@ -195,7 +188,9 @@ def open_donor(
         _check(config, fingerprint, run_folder)
         return dataclasses.replace(config, fingerprint=fingerprint), load_file(file)
     if not config.normals:
-        raise CheckpointError(f"What was learned from '{config.name}' is gone: {file}\nBring it back, or train anew.")
+        raise CheckpointError(
+            f"The defects transferred from '{config.name}' are missing: {file}\nRestore the file, or start a new run."
+        )
     size = run.config.size
     kinds = []
     for names, what in ((config.normals, "good"), (config.anomalies, "defective")):
@@ -218,17 +213,17 @@ def _check(config: DonorConfig, fingerprint: str, run_folder: Path) -> None:
     if config.fingerprint not in ("", fingerprint):
         raise CheckpointError(
             f"The donor '{config.name}' ({config.path}) is not what {run_folder} was started with.\n"
-            "Bring the right images or file back, or train anew."
+            "Restore the right images or file, or start a new run."
         )
 
 
 def copy_transferred(config: DonorConfig, run_folder: Path, console: Console) -> None:
-    """Copy what another run has learned from a donor into this one, which needs it no longer then."""
+    """Copy the defects that another run transferred from a donor into this one, which then no longer needs it."""
     path = run_folder / "sources" / config.name / TRANSFERRED
     if not config.normals and not path.is_file():
         with atomic_file(path) as stream:
             stream.write(Path(config.path).read_bytes())
-        console.say(f"Taken up: what was learned from '{config.name}' in {config.path}")
+        console.say(f"Copied: defects transferred from '{config.name}' in {config.path}")
 
 
 def pretrain(
@@ -240,14 +235,14 @@ def pretrain(
     train: Callable[[Trainable, list[Stage], Path], None],
     console: Console,
 ) -> Arrays:
-    """Learn from a donor, or go on with that, write what was learned, and return it.
+    """Transfer the defects of a donor, resumed where it was stopped; write and return them.
 
     Args:
         method: that learns.
         config, donor: from `open_donor`.
         run_folder, run: what it is learned for.
         train: `edgead.train.fit.fit` with all but its first arguments.
-        console: told what is done.
+        console: shows progress.
     """
     folder = run_folder / "sources" / config.name
     console.say(f"Learning from '{config.name}': {len(donor.anomalies)} defective, {len(donor.normals)} good images")
@@ -271,7 +266,7 @@ def pretrain(
             "contents": json.dumps(sorted(contents)),
             "fingerprint": config.fingerprint,
             "images": f"{len(donor.anomalies)} defective, {len(donor.normals)} good",
-            "config": json.dumps(schema.write(run.config)),
+            "config": json.dumps(run.stored_config),
             "seed": str(run.seed),
             "created": run.created,
             "edgead": run.versions["edgead"],
@@ -300,7 +295,7 @@ def load_transferred(run_folder: Path, run: RunConfig) -> tuple[Arrays, ...]:
         if not path.is_file():
             raise CheckpointError(
                 f"The run in {run_folder} has not learned from its donor '{config.name}' yet.\n"
-                f"Go on with:  edgead train --resume --out {run_folder}"
+                f"Resume with:  edgead train --resume --out {run_folder}"
             )
         _check(config, _read_facts(path, run.method)["fingerprint"], run_folder)
         transferred.append(load_file(path))

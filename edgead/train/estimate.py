@@ -26,18 +26,10 @@ from torch.utils.data import default_collate
 from edgead.console import Console
 from edgead.datasets import Category
 from edgead.errors import TrainingError
+from edgead.train.configuration import configure, published_schedule
 from edgead.train.fit import StageLoop, make_accelerator, precision_of
-from edgead.train.method import (
-    Batch,
-    Donor,
-    Method,
-    Stage,
-    Trainable,
-    TrainingData,
-    configure,
-    published_schedule,
-    steps_in_epoch,
-)
+from edgead.train.method import Batch, Donor, Method, Stage, Trainable, TrainingData
+from edgead.train.method_config import steps_in_epoch
 from edgead.train.mixed_precision import Comparison, compare, has_bfloat16
 
 IMAGES = 4
@@ -49,9 +41,9 @@ SMALL_BATCH = 2
 QUICK, SLOW = 2.0, 15.0
 """Seconds: a step is repeated for its median up to the first, and not tried at all where it would exceed the second."""
 NIGHT = 12 * 3600.0
-"""Seconds that a training may take that nobody has asked for: a night."""
+"""Seconds that a training with a preset chosen here may take: a night."""
 LEAST_SHARE = 0.25
-"""Of the published schedule that must fit into a budget for a preset to be taken that nobody has asked for."""
+"""Of the published schedule that must fit into a budget for a preset to be chosen here."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +88,14 @@ class Estimate:
     why: str = ""
 
     def describe(self, now: datetime | None = None) -> str:
-        """Say how long, for how many steps, and until when."""
+        """Describe how long, for how many steps, and until when."""
         end = (now or datetime.now()) + timedelta(seconds=self.seconds)
         each = f", {self.seconds / self.steps:.2g} s each" if self.steps else ""
         return f"about {describe_seconds(self.seconds)} ({self.steps:,} steps{each}), until {end:%Y-%m-%d %H:%M}"
 
 
 def describe_seconds(seconds: float) -> str:
-    """Say roughly how long that is."""
+    """Describe roughly how long that is."""
     minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
     if days >= 3:
         return f"{days:.0f} days"
@@ -186,7 +178,7 @@ def measure(
         device, workers: see `edgead.train.fit.fit`.
         mixed_precision: the same; with ``"auto"`` each stage is measured in float32 and in bfloat16.
         console: shows what is done.
-        done: number of the stage where a stopped training goes on, and its steps that are done.
+        done: number of the stage where a stopped training is resumed, and its steps that are done.
         pictures: ``[N, H, W, C] uint8``, some of the good images; noise where None.
         since: of `time.monotonic`, when the training was asked for; now where None.
     """
@@ -212,7 +204,7 @@ def measure(
 
 
 def _no_choice(method: Method, accelerator: Accelerator) -> str:
-    """Say why bfloat16 is not tried; empty where it is."""
+    """Return why bfloat16 is not tried; empty where it is."""
     if accelerator.device.type != "cpu":
         return "bf16 is not tried by itself on a GPU"
     if method.float32_only:
@@ -221,7 +213,7 @@ def _no_choice(method: Method, accelerator: Accelerator) -> str:
 
 
 def _busy() -> str:
-    """Say that other programs slow down what is measured, where they do."""
+    """Return a warning where other programs slow down the measurement."""
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return f"This machine is busy (load {load:.1f} on {cores} cores): idle it is faster" if load > 1.5 * cores else ""

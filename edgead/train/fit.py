@@ -10,7 +10,6 @@ import atexit
 import functools
 import gc
 import importlib
-import json
 import math
 import os
 import re
@@ -21,7 +20,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +29,11 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch.utils.data import DataLoader, Dataset
 
 from edgead.console import Console
-from edgead.errors import ConfigError, DeviceError, TrainingError
-from edgead.train.checkpoint import (
-    METRICS,
+from edgead.errors import ConfigError, DeviceError, TrainingError, unknown
+from edgead.train.checkpoint import save_weights
+from edgead.train.method import Arrays, Batch, Stage, Trainable
+from edgead.train.step_metrics import METRICS, StepMetrics, trim_metrics
+from edgead.train.training_state import (
     STATE,
     State,
     drop_next_state,
@@ -41,10 +41,7 @@ from edgead.train.checkpoint import (
     load_state,
     restore_optimizer,
     save_next_state,
-    save_weights,
-    trim_metrics,
 )
-from edgead.train.method import Arrays, Batch, Stage, Trainable
 
 SAVE_SECONDS = 60.0
 """Time between two saved states: what a kill can cost."""
@@ -69,7 +66,7 @@ def fit(
     console: Console | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> None:
-    """Run stages to the end and write the network's weights; go on where `folder` holds a saved state.
+    """Run stages to the end and write the network's weights; resume where `folder` holds a saved state.
 
     Args:
         trainable: its network is trained in place.
@@ -95,10 +92,10 @@ def fit(
     saved, console = load_state(folder, trainable), console or Console()
     if saved:
         stage = stages[saved[0].stage]
-        console.say(f"Going on with '{stage.name}' after step {saved[0].step} of {stage.steps}")
+        console.say(f"Resuming '{stage.name}' after step {saved[0].step} of {stage.steps}")
         trim_metrics(folder, [stage.name for stage in stages], saved[0])
     elif (folder / METRICS).exists():
-        console.say(f"No state had been saved yet: '{stages[0].name}' begins anew")
+        console.say(f"No saved state: '{stages[0].name}' starts from its first step")
         (folder / METRICS).unlink(missing_ok=True)
     for index, stage in enumerate(stages):
         # Channels-last convolutions are about 1.4 times faster on a CPU and fit tensor cores. Of a stage that is done,
@@ -133,15 +130,15 @@ def make_accelerator(device: str, mixed_precision: str | Mapping[str, str], alte
     still needs.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ConfigError(f"There is no device '{device}'; give auto, cpu, cuda or cuda:N.")
+        raise ConfigError(unknown("device", device, ("auto", "cpu", "cuda", "cuda:N")))
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1 and device.startswith("cuda:"):
         raise ConfigError(f"Several processes take a GPU each: --device cuda, not {device}.")
     if device.startswith("cuda"):
         index = int(device.partition(":")[2] or 0)
-        if index >= torch.cuda.device_count():
+        if index >= (found := torch.cuda.device_count()):
             raise DeviceError(
-                f"There is no {device}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here.\n"
+                f"{device} does not exist: torch {torch.__version__} sees {found} CUDA devices here.\n"
                 "Use --device cpu, or install a torch build with CUDA and check nvidia-smi."
             )
         if processes == 1:
@@ -264,7 +261,7 @@ class StageLoop:
                 due = time.monotonic() - saved_at >= max(save_seconds, self.save_cost / SAVE_SHARE)
                 losses, saving = self.step(step, batch, stop.is_set(), due)
                 if self.accelerator.is_main_process:
-                    metrics.write(json.dumps({"stage": self.stage.name, "step": step + 1, **losses}) + "\n")
+                    metrics.write(StepMetrics(self.stage.name, step + 1, losses).to_line())
                 advance(f"loss {losses['total']:.4f}")
                 if saving:
                     self._save(step + 1)
@@ -352,7 +349,7 @@ class StageLoop:
             raise self._diverged(f"The weights are not finite after step {step}", f"{len(broken)}, first {broken[0]}")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            scaler: dict[str, Any] = {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict()
+            scaler: dict[str, float] = {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict()
             state = State(self.index, step, scaler, self.first_loss)
             save_next_state(self.folder, self.trainable, self.optimizers, state)
         self.save_cost = time.monotonic() - started

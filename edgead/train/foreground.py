@@ -27,8 +27,18 @@ def check_foreground(how: str) -> None:
     """
     if how not in FOREGROUNDS and not Path(how).is_absolute() and not Path(how).is_dir():
         raise ConfigError(
-            f"foreground is one of {', '.join(FOREGROUNDS)}, or a folder of masks; there is no folder '{how}'."
+            f"foreground is one of {', '.join(FOREGROUNDS)}, or a folder of masks; the folder '{how}' does not exist."
         )
+
+
+def is_masks_folder(how: str) -> bool:
+    """Tell whether a configuration's foreground is a folder of masks."""
+    return how not in ("", *FOREGROUNDS)
+
+
+def count_without_part(frames: NDArray[np.uint8], how: str) -> int:
+    """Return on how many frames ``[N, H, W, C] uint8`` ``auto`` finds no part by its brightness; 0 for another way."""
+    return sum(bool(foreground_mask(frame[..., :3]).all()) for frame in frames) if how == "auto" else 0
 
 
 def load_foreground_masks(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArray[np.bool_] | None:
@@ -50,14 +60,14 @@ def load_foreground_masks(how: str, images: Sequence[Path], size: tuple[int, int
         DataError: no such folder; an image without a mask, or with two; a mask of another size, empty, or of two
             images.
     """
-    if not how or how in FOREGROUNDS:
+    if not is_masks_folder(how):
         return None
     folder = Path(how)
     if not folder.is_dir():
         raise DataError(
             f"The folder of foreground masks {folder} does not exist.\n"
-            "A run goes on with its own masks in their place; "
-            f"a new one takes another folder, or --set foreground={'|'.join(FOREGROUNDS)}."
+            "To resume a run, restore its masks there. "
+            f"For a new run, name another folder, or --set foreground={'|'.join(FOREGROUNDS)}."
         )
     files: dict[str, list[Path]] = {}
     for path in list_images(folder, recursive=True):
@@ -89,7 +99,7 @@ def _find_mask(candidates: list[Path], folder: Path, image: Path) -> Path:
     """Return the one of the masks of an image's name that is this image's."""
     if not candidates:
         raise DataError(
-            f"There is no foreground mask for {image}.\n"
+            f"{image} has no foreground mask.\n"
             f"Put {image.stem}.png or {image.stem}_mask.png into {folder}, or leave foreground out."
         )
     inside = [path.relative_to(folder).parent.parts for path in candidates]

@@ -16,11 +16,8 @@ from edgead.datasets import (
 from edgead.errors import DataError
 from edgead.folders import list_images
 from edgead.images import Frame
-from edgead.train.checkpoint import RunConfig
-from edgead.train.method import (
-    Method,
-    TrainingData,
-)
+from edgead.train.method import Method, TrainingData
+from edgead.train.run_config import RunConfig
 
 MOST_TEXTURES = 2000
 """Texture pictures kept in memory: 393 MB at 256×256."""
@@ -60,7 +57,7 @@ def report_skipped(frames: Frames, what: str, console: Console) -> None:
 
 
 def check_visible(method: Method, data: TrainingData, run: RunConfig, folder: Path, console: Console) -> None:
-    """Look whether the anomalies that training will draw can be seen, those of each donor by themselves.
+    """Check that the anomalies that training will draw are visible, those of each donor by themselves.
 
     Raises:
         DataError: hardly any of them can.
@@ -75,7 +72,9 @@ def check_visible(method: Method, data: TrainingData, run: RunConfig, folder: Pa
         if share < FEWEST_VISIBLE:
             raise DataError(f"Only {said}: there is nothing to learn.\n{method.card.visibility_hint}")
         if share < FEW_VISIBLE:
-            console.say(f"Warning: only {said}; to training the others are good ones.\n{method.card.visibility_hint}")
+            console.say(
+                f"Warning: only {said}; training takes the others for good images.\n{method.card.visibility_hint}"
+            )
 
 
 def draw_some(method: Method, data: TrainingData, seed: int) -> list[tuple[Frame, NDArray[np.bool_]]]:

@@ -1,29 +1,26 @@
 """The contract between a published method and everything else.
 
-A method is one file in `edgead.train.methods`: a frozen configuration, a network, how it is trained (`stages`) and
+A method is one folder in `edgead.train.methods`: a frozen configuration, a network, how it is trained (`stages`) and
 the graph it becomes (`reference_model`). The loop, the export and the runtime know nothing else about it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgead import schema
 from edgead.console import Track
-from edgead.errors import ConfigError, unknown
+from edgead.errors import ConfigError
+from edgead.train.method_config import MethodConfig, steps_in_epoch
 
 Arrays = dict[str, NDArray[Any]]
 Batch = dict[str, Tensor]
@@ -31,90 +28,6 @@ T = TypeVar("T")
 
 
 WITH_REPLACEMENT = "good images are drawn with replacement (published: shuffled in each epoch)"
-STEP_SETTINGS = ("steps", "removal_steps", "defect_steps")
-"""Settings that are numbers of optimiser steps."""
-LARGEST = 1e30
-"""No setting makes sense beyond it, and a few steps beyond it float32 ends."""
-
-
-@dataclass(frozen=True)
-class MethodConfig:
-    """What every method is configured with; a method adds its own fields. Checked in `__post_init__`."""
-
-    size: tuple[int, int] = (256, 256)
-    """Input height and width, pixels."""
-    batch_size: int = 8
-    """Images in one optimiser step, over all processes."""
-    epochs: int = 700
-    """Passes over the good images, as published: an epoch is N / batch_size steps, rounded up, where N are all good
-    images, those held out for the threshold too."""
-    steps: int = 0
-    """Optimiser steps; 0 means that `epochs` decides. The learning rate's decay is scaled with them."""
-    learning_rate: float = 1e-4
-    """The optimiser's step size before any decay."""
-
-    def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, (int, float)) and not abs(number) < LARGEST:  # nan is not less either
-                    raise ConfigError(f"{name} must be a finite number below {LARGEST:.0e}, not {number}.")
-        for name in ("batch_size", "epochs", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}.")
-        if min(self.size) <= 0:
-            raise ConfigError(f"size must be positive, not {self.size[0]}x{self.size[1]}.")
-        if self.steps < 0:
-            raise ConfigError(f"steps cannot be negative: {self.steps}. With 0 the epochs count.")
-
-    @property
-    def reads_depth(self) -> bool:
-        """Whether frames have a fourth channel, depth."""
-        return False
-
-    @property
-    def channels(self) -> int:
-        """Of a frame: 3, or 4 with depth."""
-        return 4 if self.reads_depth else 3
-
-    @property
-    def foreground(self) -> str:
-        """Where on the part synthetic anomalies are put (`edgead.train.foreground`); empty: the method does not ask.
-
-        A configuration that asks has a field of this name.
-        """
-        return ""
-
-    @property
-    def backbone(self) -> str:
-        """Name of the pretrained network; empty where there is none. A configuration with one has such a field."""
-        return ""
-
-    def learning_rate_factor(self, step: int, steps: int) -> float:
-        """Factor on the learning rate at a step of a stage, counted from 0: constant unless there is a step decay."""
-        return 1.0
-
-    def replaced(self, **values: Any) -> MethodConfig:
-        """Return a copy with other values of these settings, checked."""
-        return dataclasses.replace(self, **values)
-
-    def total_steps(self, epoch: Fraction) -> int:
-        """Optimiser steps of the whole training, where an epoch has that many (`RunConfig.steps_in_epoch`)."""
-        return self.steps or math.ceil(self.epochs * epoch)
-
-    def schedule(self, epoch: Fraction) -> str:
-        """Say how `total_steps` come about."""
-        total = f"{self.total_steps(epoch):,} steps"
-        return total if self.steps else f"{total} = {self.epochs} epochs of {float(epoch):g}"
-
-
-def steps_in_epoch(images: int, batch_size: int) -> Fraction:
-    """Return the optimiser steps in an epoch, as the published codes' loaders count: the last batch may be smaller."""
-    return Fraction(math.ceil(Fraction(images, batch_size)))
-
-
-def decayed(step: int, steps: int, decay_at: Sequence[float], decay: float) -> float:
-    """Return the factor on the learning rate at a step, counted from 0: `decay` for each share of the steps passed."""
-    return decay ** sum(step >= share * steps for share in decay_at)
 
 
 @dataclass(frozen=True)
@@ -137,7 +50,7 @@ class Stage:
         alternating: names of submodules that take turns in every step, each with an optimiser of its own over its own
             parameters; ``forward(batch, name)`` then returns what this one minimises, against the others' latest
             weights. Where empty, one optimiser trains the whole module.
-        rate: name of the setting that is the optimiser's step size, for what is said where training diverges.
+        rate: name of the setting that is the optimiser's step size, for the error where training diverges.
         in_halves: the loss treats the halves of a batch differently: no process may get an odd share.
     """
 
@@ -205,7 +118,7 @@ class TrainingData:
 
 @dataclass(frozen=True, eq=False)
 class Pretraining:
-    """What a method learns from a donor before its own training, in files that other runs can take up.
+    """What a method learns from a donor before its own training, in files that other runs can use.
 
     Attributes:
         network, stages: trained as a method's own are.
@@ -294,7 +207,7 @@ class Method(ABC):
     export_settings: ClassVar[tuple[str, ...]] = ()
     """Configuration values that the weights do not depend on: they may be changed when a run is exported."""
     resume_settings: ClassVar[tuple[str, ...]] = ("learning_rate",)
-    """The optimisers' step sizes: they may be changed when a stopped run goes on."""
+    """The optimisers' step sizes: they may be changed when a stopped run is resumed."""
     takes_donors: ClassVar[bool] = False
     """Whether real defects of other products can be transferred (--donor); then `pretraining` is implemented."""
     takes_textures: ClassVar[bool] = True
@@ -343,7 +256,7 @@ class Method(ABC):
         return self.Config()
 
     def departures(self) -> list[str]:
-        """Say in a few words each what of the published training is done otherwise whatever the configuration says."""
+        """Describe in a few words each how training always differs from the published one."""
         return []
 
     @abstractmethod
@@ -388,89 +301,3 @@ class Method(ABC):
     @abstractmethod
     def export_model(self) -> nn.Module:
         """Return a new module, equal to `reference_model` up to rounding, rewritten to be fast where it is deployed."""
-
-
-def published_schedule(method: Method) -> MethodConfig:
-    """Return a method's configuration with the published numbers of steps, whatever its preset has."""
-    published = method.published()
-    names = [name for name in ("epochs", *STEP_SETTINGS) if hasattr(published, name)]
-    return method.config.replaced(**{name: getattr(published, name) for name in names})
-
-
-def configure(method: type[Method], preset: str, settings: Iterable[str] = ()) -> MethodConfig:
-    """Make a method's configuration from a preset and ``name=value`` settings.
-
-    Raises:
-        ConfigError: unknown preset or name (with the nearest known one), or a value of the wrong type or range.
-    """
-    if preset not in method.presets:
-        raise ConfigError(f"{method.name} has no preset '{preset}'. It has: {', '.join(method.presets)}.")
-    return method.Config(**{**method.presets[preset], **_read_settings(method, settings)})
-
-
-def reconfigure(
-    method: type[Method], config: MethodConfig, settings: Iterable[str], when: Literal["export", "resume"]
-) -> MethodConfig:
-    """Return a stored configuration with ``name=value`` settings that are still open.
-
-    Raises:
-        ConfigError: as for `configure`, or a setting that was decided when the run was started.
-    """
-    changed = _read_settings(method, settings)
-    open_ones = method.export_settings if when == "export" else method.resume_settings
-    for name in changed:
-        if name not in open_ones:
-            left = f"{method.name} leaves open at {when}: {', '.join(open_ones) or 'nothing'}"
-            raise ConfigError(f"{name} was decided when the run was started; {left}.")
-    return config.replaced(**changed)
-
-
-def _read_settings(method: type[Method], settings: Iterable[str]) -> dict[str, Any]:
-    fields = {field.name: field for field in dataclasses.fields(method.Config)}
-    values: dict[str, Any] = {}
-    for setting in settings:
-        name, separator, text = setting.partition("=")
-        if not separator:
-            raise ConfigError(f"--set takes NAME=VALUE, not '{setting}'.")
-        if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=1)
-            hint = f" Did you mean '{close[0]}'?" if close else f" It has: {', '.join(fields)}."
-            raise ConfigError(f"{method.name} has no setting '{name}'.{hint}")
-        values[name] = _parse(name, text, fields[name].default)
-    return values
-
-
-def read_config(method: type[Method], values: Any) -> MethodConfig:
-    """Read a configuration that was stored as JSON.
-
-    Raises:
-        SchemaError: a value of the wrong type.
-        ConfigError: an unknown setting, or a value out of range.
-    """
-    known = [field.name for field in dataclasses.fields(method.Config)]
-    if others := [name for name in values if name not in known]:
-        raise ConfigError(unknown("setting", others[0], known, method.name))
-    return schema.read(method.Config, values)
-
-
-def _parse(name: str, text: str, default: Any) -> Any:
-    try:
-        if name == "size":  # 256 or 256x192 (height x width)
-            sides = [int(part) for part in text.lower().split("x")]
-            height, width = sides * 2 if len(sides) == 1 else sides
-            return height, width
-        if isinstance(default, bool):
-            return {"true": True, "false": False}[text.lower()]
-        if isinstance(default, tuple):
-            return tuple(type(default[0])(part) for part in text.split(",") if part)
-        return type(default)(text)
-    except (ValueError, KeyError) as error:
-        raise ConfigError(f"{name} takes a value like {as_setting(name, default)}, not '{text}'.") from error
-
-
-def as_setting(name: str, value: Any) -> str:
-    """Return a value of the configuration as ``--set`` takes it, to four digits."""
-    if name == "size":
-        return "x".join(map(str, value))
-    text = ",".join(f"{item:.4g}" for item in value) if isinstance(value, tuple) else str(value)
-    return text or '""'

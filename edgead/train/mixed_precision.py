@@ -46,7 +46,7 @@ class Comparison:
         return "bf16" if self.speedup >= FASTER and self.difference <= AGREEMENT else "no"
 
     def describe(self) -> str:
-        """Say what was found, in a few words."""
+        """Describe the result in a few words."""
         return f"bf16 {self.speedup:.2f}x as fast, losses differ by {self.difference:.1%}"
 
 

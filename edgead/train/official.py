@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from edgead.errors import CheckpointError
-from edgead.train.method import Method, Official, configure
+from edgead.train.configuration import configure
+from edgead.train.method import Method, Official
 from edgead.train.methods import METHODS, get_method
 from edgead.train.weights import read_weights, refuse_differences
 

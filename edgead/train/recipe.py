@@ -1,19 +1,20 @@
-"""What of a run is not as published: told in its first lines, kept in the run and in the bundle's manifest."""
+"""How a run departs from the published training: shown at its start, kept in the run and in its bundles' manifests."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from edgead.console import Console
-from edgead.train.checkpoint import RunConfig
+from edgead.train.configuration import as_setting
 from edgead.train.estimate import Estimate
-from edgead.train.method import Method, as_setting
+from edgead.train.method import Method
+from edgead.train.run_config import RunConfig
 
 PUBLISHED_TEXTURES = "5,640 pictures of the DTD"
 
 
 def departures(run: RunConfig, method: Method, textures: int, unfound: int = 0) -> list[str]:
-    """Say in a few words each what of the published training a run does otherwise.
+    """Describe in a few words each how a run departs from the published training.
 
     Args:
         run: its configuration, with the images that could be read.
@@ -78,7 +79,7 @@ def _mixed(precision: str) -> str:
 
 
 def choose_precisions(run: RunConfig, estimate: Estimate, console: Console) -> RunConfig:
-    """Keep in a run the precisions that were measured to be good, and say so; a departure where one is not float32."""
+    """Store the measured precisions in a run and report them; anything but float32 is a departure."""
     run = dataclasses.replace(run, stage_precisions=dict(estimate.precisions))
     departed = _numerics(run)
     console.say(f"{departed[0].capitalize() if departed else 'Mixed precision: none'}: {estimate.why}")

@@ -19,23 +19,19 @@ from edgead.datasets import (
 from edgead.errors import CheckpointError, DataError, DeviceError, TrainingError
 from edgead.files import new_folder
 from edgead.manifest import sizes_of
-from edgead.train import checkpoint, plots
+from edgead.train import checkpoint, plots, run_config, step_metrics, training_state
 from edgead.train.budget import scale_run
-from edgead.train.checkpoint import CURVES, DonorConfig, RunConfig
+from edgead.train.checkpoint import CURVES
+from edgead.train.configuration import published_schedule
 from edgead.train.donors import copy_transferred, open_donor, pretrain
 from edgead.train.estimate import NIGHT, Estimate, Work, measure
 from edgead.train.feature_cache import FOLDER, remove_caches
 from edgead.train.fit import fit, is_main
-from edgead.train.foreground import foreground_mask, load_foreground_masks, masks_fingerprint
+from edgead.train.foreground import count_without_part, load_foreground_masks, masks_fingerprint
 from edgead.train.materials import check_visible, draw_some, load_textures, report_skipped
-from edgead.train.method import (
-    Arrays,
-    Donor,
-    Method,
-    TrainingData,
-    published_schedule,
-)
+from edgead.train.method import Arrays, Donor, Method, TrainingData
 from edgead.train.recipe import choose_precisions, departures
+from edgead.train.run_config import DonorConfig, RunConfig
 from edgead.train.split import FEW_IMAGES
 
 SYNTHETIC = "synthetic.png"
@@ -53,7 +49,7 @@ def train_run(
     method = checkpoint.build_method(run)
     if run.budget and not run.published_steps:
         method.config = published_schedule(method)
-    if not (folder / checkpoint.STATE).is_file():  # a saved state holds the backbone too
+    if not (folder / training_state.STATE).is_file():  # a saved state holds the backbone too
         method.load_pretrained(Path(run.weights) if run.weights else None)
     size = run.config.size
     paths = [Path(run.data, name) for name in run.normals]
@@ -63,7 +59,7 @@ def train_run(
         for path, (near, far) in odd.items():
             console.say(
                 f"Warning: the depth of {path} is {near:g} to {far:g}, far from that of the others, and makes the "
-                "range wider. Is it in the same unit? If not, take it out and train anew."
+                "range wider. Is it in the same unit? If not, remove it and start a new run."
             )
         run = dataclasses.replace(run, depth_range=(low, high))
     frames = load_frames(paths, size, run.pixels, console.track("reading images"))
@@ -77,7 +73,7 @@ def train_run(
         console.say(f"Warning: only {len(frames.frames)} good images to train on; {FEW_IMAGES} or more are advisable.")
     if run.bit_depth == 16 and frames.frames[..., :3].max() < 16:
         console.say(
-            "Warning: the images are almost black. If they hold 10 or 12 bits in 16, say --bit-depth 10 (or 12)."
+            "Warning: the images are almost black. If they hold 10 or 12 bits in 16, add --bit-depth 10 (or 12)."
         )
     textures = load_textures(run, console)
     opened = [open_donor(donor, folder, run, console) for donor in run.donors]
@@ -105,9 +101,8 @@ def train_run(
             textures_fingerprint=textures.fingerprint if textures.paths else "",
             epoch_images=len(frames.paths) + also_held_out * len(held_out.paths),
         )
-        by_brightness = run.config.foreground == "auto"
-        unfound = sum(foreground_mask(frame[..., :3]).all() for frame in frames.frames) if by_brightness else 0
-        run = dataclasses.replace(run, departures=tuple(departures(run, method, len(textures.paths), int(unfound))))
+        unfound = count_without_part(frames.frames, run.config.foreground)
+        run = dataclasses.replace(run, departures=tuple(departures(run, method, len(textures.paths), unfound)))
         if is_main() and not named:
             folder = new_folder(folder)
     elif run.fingerprint != frames.fingerprint:
@@ -115,15 +110,15 @@ def train_run(
     elif run.masks_fingerprint != masks_fingerprint(part_masks) or not run.fits_held_out_masks(held_out_masks):
         raise CheckpointError(
             f"The masks in {run.config.foreground} are not those that {folder} was started with.\n"
-            "Bring the right ones back, or train anew."
+            "Restore the right ones, or start a new run."
         )
     elif run.textures_fingerprint not in ("", textures.fingerprint):
         raise CheckpointError(
             f"The textures in {run.textures} are not those that {folder} was started with.\n"
-            "Bring the right ones back, or train anew."
+            "Restore the right ones, or start a new run."
         )
     data = TrainingData(frames.frames, textures.frames, foreground_masks=part_masks, epoch=run.steps_in_epoch)
-    with checkpoint.sole_trainer(folder) if is_main() else nullcontext():
+    with training_state.sole_trainer(folder) if is_main() else nullcontext():
         if checkpoint.is_finished(folder):
             console.say(f"{folder} was finished by another process.")
         else:
@@ -143,19 +138,19 @@ def _learn_and_train(
     since: float | None,
 ) -> None:
     if is_main():
-        checkpoint.save_run_config(folder, run)  # also of a run that goes on: its data has moved, its rate is another
+        run_config.save_run_config(folder, run)  # also of a resumed run: data that moved, a new learning rate
     workers = choose_workers(workers)
     if method.takes_donors:
         console.say(method.card.reporting_note if opened else method.card.without_donors)
     _introduce(run, method, console)
-    with _telling_how_to_go_on(run, folder, console):
+    with _telling_how_to_resume(run, folder, console):
         work = Work(
             len(data.normals),
             run.steps_in_epoch,
             tuple(len(donor.anomalies) for _, donor in opened if isinstance(donor, Donor)),
             bool(len(data.textures)),
         )
-        position = checkpoint.load_position(folder)
+        position = training_state.load_position(folder)
         estimate = measure(method, work, device, run.precisions, workers, console, position, data.normals, since)
         if run.budget and not run.published_steps:
             run, estimate = scale_run(run, method, estimate, bool(work.defects))
@@ -168,7 +163,7 @@ def _learn_and_train(
         if estimate.device not in run.devices[-1:]:
             run = dataclasses.replace(run, devices=(*run.devices, estimate.device))
         if is_main():
-            checkpoint.save_run_config(folder, run)  # before the first step: a resumed run keeps the precision
+            run_config.save_run_config(folder, run)  # before the first step: a resumed run keeps the precision
         optimise = partial(
             fit, seed=run.seed, device=device, mixed_precision=run.precisions, workers=workers, console=console
         )
@@ -186,12 +181,12 @@ def _learn_and_train(
         optimise(method, method.stages(data), folder)
     if is_main():
         remove_caches(folder)
-        plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
+        plots.draw_curves(step_metrics.read_metrics(folder), folder / CURVES)
         console.say(f"Trained: {folder}")
 
 
 def _introduce(run: RunConfig, method: Method, console: Console) -> None:
-    """Say what will be trained, and what of it is not as published."""
+    """Report what will be trained, and how it departs from the published training."""
     counted = f"all {run.epoch_images} good images" if run.epoch_images else f"the {len(run.normals)} that it trains on"
     schedule = method.config.schedule(run.steps_in_epoch)
     console.say(f"{method.card.title}, preset '{run.preset}': {schedule}; an epoch counts {counted}")
@@ -204,7 +199,7 @@ def _introduce(run: RunConfig, method: Method, console: Console) -> None:
 
 
 def _remedy(run: RunConfig, method: Method, estimate: Estimate) -> str:
-    """Say what is shorter, where a training takes longer than a night."""
+    """Suggest something shorter where a training takes longer than a night."""
     if estimate.seconds <= NIGHT or run.budget:
         return ""
     presets = list(method.presets)
@@ -214,16 +209,16 @@ def _remedy(run: RunConfig, method: Method, estimate: Estimate) -> str:
 
 
 @contextmanager
-def _telling_how_to_go_on(run: RunConfig, folder: Path, console: Console) -> Iterator[None]:
-    """Say with whatever ends a training how it goes on."""
+def _telling_how_to_resume(run: RunConfig, folder: Path, console: Console) -> Iterator[None]:
+    """Say how to resume a training, whatever ended it."""
     go_on = f"edgead train --resume --out {folder}"
     try:
         yield
     except KeyboardInterrupt:
-        console.say(f"Stopped. Go on with:  {go_on}")
+        console.say(f"Stopped. Resume with:  {go_on}")
         raise
     except OSError:
-        console.say(f"Stopped by an error. When it is mended, go on with:  {go_on}")
+        console.say(f"Stopped by an error. When it is fixed, resume with:  {go_on}")
         raise
     except (RuntimeError, MemoryError) as error:
         if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
@@ -231,12 +226,12 @@ def _telling_how_to_go_on(run: RunConfig, folder: Path, console: Console) -> Ite
         sides = "x".join(map(str, run.config.size))
         raise DeviceError(
             f"Out of memory while training with batch_size {run.config.batch_size} at {sides}.\n"
-            "Train anew with a smaller one (--set batch_size=…, --set size=…) or a smaller --preset.\n"
-            f"If something else took the memory, go on with:  {go_on}"
+            "Start a new run with a smaller one (--set batch_size=…, --set size=…) or a smaller --preset.\n"
+            f"If another program used the memory, resume with:  {go_on}"
         ) from error
     except TrainingError as error:
         raise TrainingError(
-            f"{error}\nGo on with a lower one:  {go_on} --set {error.setting}=…", error.setting
+            f"{error}\nResume with a lower one:  {go_on} --set {error.setting}=…", error.setting
         ) from error
 
 
@@ -245,6 +240,6 @@ def relative_names(paths: Sequence[Path], root: Path) -> list[str]:
 
 
 def choose_workers(wanted: int | None) -> int:
-    """Return how many processes prepare examples; by the machine where nobody says."""
+    """Return how many processes prepare examples; chosen by the machine where None."""
     cores = os.cpu_count() or 1
     return wanted if wanted is not None else 0 if cores <= 2 else min(8, cores - 1)

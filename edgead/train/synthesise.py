@@ -12,12 +12,12 @@ from edgead.datasets import Frames, load_frames
 from edgead.errors import ConfigError, DataError
 from edgead.files import atomic_file
 from edgead.images import encode_png
-from edgead.train import checkpoint
-from edgead.train.checkpoint import RunConfig
+from edgead.train import checkpoint, run_config
 from edgead.train.donors import load_transferred
 from edgead.train.foreground import load_foreground_masks
 from edgead.train.materials import load_textures
 from edgead.train.method import Arrays, TrainingData
+from edgead.train.run_config import RunConfig
 
 MOST_FRAMES = 200
 """Good images that anomalies are put on; reading more would only take time."""
@@ -60,7 +60,7 @@ def synthesise(
         CheckpointError: not a run, or one that has not learned from its donors yet.
     """
     run_folder, out, console = Path(run_folder), Path(out), console or Console()
-    run = checkpoint.load_run_config(run_folder)
+    run = run_config.load_run_config(run_folder)
     method = checkpoint.build_method(run)
     transferred = load_transferred(run_folder, run)
     if out.is_dir() and any(out.glob("*.png")):
@@ -83,7 +83,7 @@ def synthesise(
     for number, example in enumerate(examples):
         paths.append(out / f"{number:04}.png")
         pictures = {"": example["frame"][:, :, :3], "_mask": example["mask"].astype(np.uint8) * 255}
-        if example["frame"].shape[2] == 4:
+        if method.config.reads_depth:
             pictures["_depth"] = example["frame"][:, :, 3]
         for suffix, picture in pictures.items():
             with atomic_file(out / f"{number:04}{suffix}.png") as stream:

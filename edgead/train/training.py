@@ -23,21 +23,18 @@ from edgead.datasets import (
 from edgead.errors import CheckpointError, ConfigError
 from edgead.images import PixelFormat
 from edgead.text import file_name
-from edgead.train import checkpoint, plots
+from edgead.train import checkpoint, plots, run_config, step_metrics, training_state
 from edgead.train.budget import read_budget
-from edgead.train.checkpoint import CURVES, RunConfig
+from edgead.train.checkpoint import CURVES
+from edgead.train.configuration import configure, reconfigure
 from edgead.train.donors import find_donors, find_transferred
 from edgead.train.estimate import choose_preset
 from edgead.train.fit import is_main
-from edgead.train.foreground import FOREGROUNDS
-from edgead.train.method import (
-    STEP_SETTINGS,
-    Method,
-    configure,
-    reconfigure,
-)
+from edgead.train.foreground import is_masks_folder
+from edgead.train.method import Method
 from edgead.train.methods import get_method
 from edgead.train.run import choose_workers, relative_names, train_run
+from edgead.train.run_config import RunConfig
 from edgead.train.split import split, split_normals
 
 
@@ -94,12 +91,13 @@ def train(
     if out is None and "RANK" in os.environ:
         raise ConfigError("Several processes need one folder to share; name it with --out DIR.")
     method_class = get_method(method)
-    configure(
-        method_class, preset or next(iter(method_class.presets)), settings
-    )  # what is wrong with it is said at once
+    configure(method_class, preset or next(iter(method_class.presets)), settings)  # errors are reported before any work
     if budget is not None:
         read_budget(budget)
-        if named := {setting.partition("=")[0] for setting in settings} & {"epochs", *STEP_SETTINGS}:
+        if named := {setting.partition("=")[0] for setting in settings} & {
+            "epochs",
+            *method_class.Config.step_settings,
+        }:
             raise ConfigError(f"--budget decides the number of steps; leave out --set {min(named)}=….")
     started = time.monotonic()
     if not 0 < holdout < 1:
@@ -128,7 +126,7 @@ def train(
             console,
         )
     config = configure(method_class, preset, settings)
-    if config.foreground and config.foreground not in FOREGROUNDS:  # a resumed run finds the masks from any folder
+    if is_masks_folder(config.foreground):  # a resumed run finds the masks from any folder
         config = config.replaced(foreground=str(Path(config.foreground).resolve()))
     created = datetime.now(timezone.utc)
     folders: list[Path] = []
@@ -142,8 +140,8 @@ def train(
             )
             if out and category == "all":
                 folder = folder / chosen.name
-                if (folder / checkpoint.CONFIG).exists():  # the same command again goes on where it stopped
-                    stored = checkpoint.load_run_config(folder)
+                if (folder / run_config.CONFIG).exists():  # the same command resumes where it stopped
+                    stored = run_config.load_run_config(folder)
                     _check_same(
                         stored,
                         folder,
@@ -162,9 +160,9 @@ def train(
                     known |= find_transferred(folder)
                     continue
             if is_main() and any(
-                (folder / name).exists() for name in (checkpoint.CONFIG, checkpoint.STATE, checkpoint.WEIGHTS)
+                (folder / name).exists() for name in (run_config.CONFIG, training_state.STATE, checkpoint.WEIGHTS)
             ):
-                raise ConfigError(f"{folder} holds a run already. Go on with it (--resume), or choose another --out.")
+                raise ConfigError(f"{folder} holds a run already. Resume it (--resume), or choose another --out.")
             _report_data(chosen, console)
             parted = split(chosen, holdout, seed, PixelFormat(bit_depth), console)
             run = RunConfig(
@@ -210,7 +208,7 @@ def resume(
     workers: int | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Go on with a run that was stopped; on a CPU the result is that of a run that was never stopped.
+    """Resume a stopped run; on a CPU the result is that of a run that was never stopped.
 
     Args:
         folder: of the run.
@@ -221,17 +219,17 @@ def resume(
 
     Raises:
         CheckpointError: not a run, or the training images have changed since.
-        ConfigError: a setting that was decided when the run was started, or a finished run.
+        ConfigError: a setting that was fixed when the run was started, or a finished run.
     """
     folder, console = Path(folder), console or Console()
-    run = checkpoint.load_run_config(folder)
+    run = run_config.load_run_config(folder)
     changed = reconfigure(get_method(run.method), run.config, settings, "resume")
     if checkpoint.is_finished(folder):
         if settings:
-            raise ConfigError(f"{folder} is finished already: --set {settings[0]} comes too late. Train anew.")
+            raise ConfigError(f"{folder} is finished: --set {settings[0]} has no effect. Start a new run.")
         console.say(f"{folder} is finished already.")
         if not (folder / CURVES).exists():
-            plots.draw_curves(checkpoint.read_metrics(folder), folder / CURVES)
+            plots.draw_curves(step_metrics.read_metrics(folder), folder / CURVES)
         return folder
     if data is not None:
         run = dataclasses.replace(run, data=str(open_category(data, _named_in(data, run.category)).root.resolve()))
@@ -244,7 +242,7 @@ def resume(
 
 
 def _report_data(category: Category, console: Console) -> None:
-    """Say what of a data set is left out, and what is wrong with labelled images: training does not need them."""
+    """Report what of a data set is left out, and problems with labelled images, which training does not need."""
     for note in category.notes:
         console.say(f"{category.name}: {note}")
     problems = check_masks(category, console.track("checking masks"))
@@ -252,7 +250,7 @@ def _report_data(category: Category, console: Console) -> None:
         console.say(f"Warning: {problem}")
     if problems:
         more = f" ({len(problems) - 5} more such problems)" if len(problems) > 5 else ""
-        console.say(f"Training goes on without labelled images; edgead benchmark would refuse these.{more}")
+        console.say(f"Training does not use labelled images; edgead benchmark would refuse these.{more}")
 
 
 def _choose(
@@ -268,10 +266,10 @@ def _choose(
     budget: str | None,
     console: Console,
 ) -> tuple[str, str]:
-    """Return the preset where nobody named one, and why: that of the same command before, or what fits the machine."""
+    """Return the preset where none was named, and why: that of the same command before, or what fits the machine."""
     for category in categories if shared else ():
-        if shared and (shared / category.name / checkpoint.CONFIG).exists():
-            stored = checkpoint.load_run_config(shared / category.name)
+        if shared and (shared / category.name / run_config.CONFIG).exists():
+            stored = run_config.load_run_config(shared / category.name)
             return stored.preset, stored.choice
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return next(iter(method_class.presets)), "several processes train the published one"  # all must choose alike
@@ -297,14 +295,14 @@ def _choose(
 def _naming_the_rest(
     categories: Sequence[Category], trained: Sequence[Path], out: str | Path | None, console: Console
 ) -> Iterator[None]:
-    """Name the categories that a stopped command has not begun with: its run says how it goes on itself."""
+    """Name the categories that a stopped command has not started; the run itself says how to resume it."""
     try:
         yield
     except KeyboardInterrupt:
         rest = [category.name for category in categories[len(trained) + 1 :]]
         if rest:
-            how = "the same command again goes on and trains them" if out else "train each with --category NAME"
-            console.say(f"Not begun: {', '.join(rest)}; {how}.")
+            how = "repeat the command to resume and train them" if out else "train each with --category NAME"
+            console.say(f"Not started: {', '.join(rest)}; {how}.")
         raise
 
 
@@ -313,9 +311,10 @@ def _absolute(path: str | Path | None) -> str | None:
 
 
 def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
-    """Refuse to go on with a run that another command has started; of donors, only whether it has any."""
-    changed = {change.partition(" ")[0] for change in stored.changes}  # when it went on; the command does not say it
-    changed |= {"epochs", *STEP_SETTINGS} if stored.budget else set()  # the budget decided those
+    """Refuse to resume a run that another command has started; of donors, only whether it has any."""
+    # What was changed when it was resumed is not in the command.
+    changed = {change.partition(" ")[0] for change in stored.changes}
+    changed |= {"epochs", *stored.config.step_settings} if stored.budget else set()  # the budget decided those
     kept = {name: value for name, value in vars(stored.config).items() if name in changed}
     given |= {"donors": bool(given["donors"]), "config": given["config"].replaced(**kept)}
     there = {**vars(stored), "donors": bool(stored.donors)}
@@ -323,7 +322,7 @@ def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
     if differing:
         raise ConfigError(
             f"{folder} holds a run with another {', '.join(differing)}.\n"
-            f"Go on with it (edgead train --resume --out {folder}), or choose another --out."
+            f"Resume it (edgead train --resume --out {folder}), or choose another --out."
         )
 
 
@@ -339,7 +338,7 @@ def find_unfinished(method: str, root: Path = Path("runs/train")) -> Path:
     """
     found = checkpoint.find_runs(root, method, finished=False)
     if not found:
-        raise CheckpointError(f"There is no unfinished run of {method} in {root}. Name it with --out DIR.")
+        raise CheckpointError(f"No unfinished run of {method} in {root}. Name its folder with --out DIR.")
     return found[0]
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from edgead.errors import CheckpointError
+from edgead.files import atomic_file
 
 DEEPEST = 50
 """Tables inside tables; one that holds itself has no end."""
@@ -36,7 +37,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         _refuse_compressed(path)
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"There is no file {path}.") from error
+        raise CheckpointError(f"{path} does not exist.") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, error)) from error
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -97,3 +98,13 @@ def refuse_differences(what: str, **differences: set[str]) -> None:
     ]
     if listed:
         raise CheckpointError(f"{what}.\n{'; '.join(listed)}.")
+
+
+def pack(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    return bytes(save(plain, metadata or None))
+
+
+def write(path: Path, content: bytes) -> None:
+    with atomic_file(path) as stream:
+        stream.write(content)

@@ -25,12 +25,12 @@ from edgead.export.runs import find_run, find_runs_of_all
 from edgead.files import sha256
 from edgead.images import fit_frame, read_frame
 from edgead.runtime.inspector import load
-from edgead.train import checkpoint, train
+from edgead.train import checkpoint, run_config, train
 from edgead.train.methods.draem.method import Draem
 
 
 def test_the_manifest_tells_how_the_bundle_came_about(bundle: Bundle, trained: Path) -> None:
-    manifest, run = bundle.manifest, checkpoint.load_run_config(trained)
+    manifest, run = bundle.manifest, run_config.load_run_config(trained)
     assert (manifest.method, manifest.preset, manifest.category) == ("draem", "nano", "washer")
     assert manifest.size == (64, 64)
     assert manifest.data.fingerprint == run.fingerprint
@@ -58,7 +58,7 @@ def test_the_threshold_is_that_of_the_held_out_images(bundle: Bundle, trained: P
 
 def test_no_held_out_image_fails_with_so_few(bundle: Bundle, trained: Path) -> None:
     """On the engine that gave the threshold, which is the largest of their scores: another may round it up."""
-    run = checkpoint.load_run_config(trained)
+    run = run_config.load_run_config(trained)
     with load(bundle.path, engine="onnxruntime") as inspector:
         verdicts = [inspector.inspect(read_frame(Path(run.data, name))).verdict.value for name in run.held_out]
     assert set(verdicts) == {"PASS"}
@@ -126,14 +126,14 @@ def test_small_outputs_are_held_to_their_spread(bundle: Bundle) -> None:
 def test_moved_data(trained: Path, parts: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(parts, tmp_path / "moved"))
     run = Path(shutil.copytree(trained, tmp_path / "run"))
-    values = json.loads((run / checkpoint.CONFIG).read_text())
+    values = json.loads((run / run_config.CONFIG).read_text())
     values["data"] = str(tmp_path / "gone")
-    (run / checkpoint.CONFIG).write_text(json.dumps(values))
+    (run / run_config.CONFIG).write_text(json.dumps(values))
     with pytest.raises(DataError, match=r"(?s)held-out images of this run are missing.*--data"):
         export(run, out=tmp_path / "out.edgead")
     assert read_bundle(export(run, data=moved, out=tmp_path / "out.edgead").path)
     values["category"] = "moved"  # its folder may stand among others
-    (run / checkpoint.CONFIG).write_text(json.dumps(values))
+    (run / run_config.CONFIG).write_text(json.dumps(values))
     assert read_bundle(export(run, data=tmp_path, out=tmp_path / "out.edgead").path)
     for path in (moved / "train" / "good").iterdir():
         path.write_bytes(next((moved / "test" / "chip").iterdir()).read_bytes())
@@ -166,13 +166,13 @@ def test_settings_that_are_open_at_export(trained: Path, parts: Path, tmp_path: 
         export(trained, out=tmp_path / "out.edgead", settings=["steps=1"])
     quick = ("size=32", "multipliers=1,1", "steps=1", "batch_size=2", "reverse_steps=1")
     [run] = train("transfusion", parts, preset="nano", settings=quick, out=tmp_path / "run")
-    before = (run / checkpoint.CONFIG).read_bytes()
+    before = (run / run_config.CONFIG).read_bytes()
     for settings, steps in (((), 1), (("reverse_steps=3",), 3)):
         bundle = export(run, out=tmp_path / "out.edgead", settings=settings, force=True)
         assert read_bundle(bundle.path).manifest.config["reverse_steps"] == steps
         thresholds = [node for node in onnx.load(bundle.model).graph.node if node.op_type == "Greater"]
         assert len(thresholds) == steps
-    assert (run / checkpoint.CONFIG).read_bytes() == before
+    assert (run / run_config.CONFIG).read_bytes() == before
     with pytest.raises(ConfigError, match="between 1 and 18"):
         export(run, out=tmp_path / "out.edgead", settings=["reverse_steps=19"])
     with pytest.raises(ConfigError, match=r"width was decided .* transfusion leaves open at export: reverse_steps, "):
@@ -188,11 +188,11 @@ def test_the_newest_finished_run_is_found(trained: Path, tmp_path: Path) -> None
         ("c", "2026-01-01", "bolt"),
     ):
         folder = Path(shutil.copytree(trained, tmp_path / name))
-        values = json.loads((folder / checkpoint.CONFIG).read_text())
+        values = json.loads((folder / run_config.CONFIG).read_text())
         values.update(created=created, category=category)
-        (folder / checkpoint.CONFIG).write_text(json.dumps(values))
+        (folder / run_config.CONFIG).write_text(json.dumps(values))
     (tmp_path / "unfinished").mkdir()
-    shutil.copy(tmp_path / "b" / checkpoint.CONFIG, tmp_path / "unfinished")
+    shutil.copy(tmp_path / "b" / run_config.CONFIG, tmp_path / "unfinished")
     assert find_run("draem", root=tmp_path).name == "b"
     assert find_run("draem", "bolt", root=tmp_path).name == "c"
     assert [run.name for run in find_runs_of_all("draem", tmp_path)] == ["c", "b"]
@@ -207,9 +207,9 @@ def test_damaged_weights_are_refused(trained: Path, tmp_path: Path, damage: str)
     if damage == "cut":
         weights.write_bytes(weights.read_bytes()[:1000])
     else:
-        values = json.loads((run / checkpoint.CONFIG).read_text())
+        values = json.loads((run / run_config.CONFIG).read_text())
         values["config"]["discriminative_width"] = 6
-        (run / checkpoint.CONFIG).write_text(json.dumps(values))
+        (run / run_config.CONFIG).write_text(json.dumps(values))
     said = "is damaged, or another run's" if damage == "cut" else "does not hold the weights"
     with pytest.raises(CheckpointError, match=said):
         export(run, out=tmp_path / "x.edgead")
@@ -219,14 +219,14 @@ def test_weights_of_another_run_are_refused(trained: Path, tmp_path: Path) -> No
     """Of the same network, so that nothing else tells them apart. A run of before the hash was kept is exported."""
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     weights = run / checkpoint.WEIGHTS
-    assert json.loads((run / checkpoint.CONFIG).read_text())["weights_sha256"] == sha256(weights)
+    assert json.loads((run / run_config.CONFIG).read_text())["weights_sha256"] == sha256(weights)
     tensors = {name: value * 1.01 for name, value in load_file(weights).items() if value.is_floating_point()}
     save_file({**load_file(weights), **tensors}, weights)
     with pytest.raises(CheckpointError, match="its SHA-256 is not the one in config"):
         export(run, out=tmp_path / "x.edgead")
-    values = json.loads((run / checkpoint.CONFIG).read_text())
+    values = json.loads((run / run_config.CONFIG).read_text())
     del values["weights_sha256"]
-    (run / checkpoint.CONFIG).write_text(json.dumps(values))
+    (run / run_config.CONFIG).write_text(json.dumps(values))
     assert checkpoint.load_method(run)
 
 
@@ -234,26 +234,26 @@ def test_weights_of_another_run_are_refused(trained: Path, tmp_path: Path) -> No
 def test_run_configurations_of_format_1_are_read_and_lose_nothing(name: str, tmp_path: Path) -> None:
     file = Path(__file__).parents[1] / "format_1" / "runs" / f"{name}.json"
     (tmp_path / "config.json").write_bytes(file.read_bytes())
-    run = checkpoint.load_run_config(tmp_path)
-    checkpoint.save_run_config(tmp_path, run)
+    run = run_config.load_run_config(tmp_path)
+    run_config.save_run_config(tmp_path, run)
     before, after = (json.loads(path.read_text()) for path in (file, tmp_path / "config.json"))
     assert {name: after[name] for name in before} == before
 
 
 def test_a_wrong_value_in_a_run_is_refused_with_its_place(trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
-    good, odd = json.loads((run / checkpoint.CONFIG).read_text()), []
+    good, odd = json.loads((run / run_config.CONFIG).read_text()), []
     for name in good:
         for wrong in (None, "x", -1, 10**30, True, [], {"a": 1}, "\ud800", float("nan")):
-            (run / checkpoint.CONFIG).write_text(json.dumps({**good, name: wrong}))
+            (run / run_config.CONFIG).write_text(json.dumps({**good, name: wrong}))
             try:
                 checkpoint.load_method(run)
             except EdgeadError as error:
                 odd += [(name, wrong, error)] if len(str(error).splitlines()) > 3 else []
     assert not odd
-    (run / checkpoint.CONFIG).write_text(json.dumps({**good, "bit_depth": "x"}))
+    (run / run_config.CONFIG).write_text(json.dumps({**good, "bit_depth": "x"}))
     with pytest.raises(CheckpointError, match=r'config\.json is damaged: bit_depth is "x"; it must be a whole number'):
-        checkpoint.load_run_config(run)
+        run_config.load_run_config(run)
 
 
 @pytest.mark.slow

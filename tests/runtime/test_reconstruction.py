@@ -21,7 +21,7 @@ from edgead.images import fit_frame, read_frame
 from edgead.runtime.predict import collect_images, predict
 from edgead.runtime.reconstruction import Reconstructor, open_reconstructor
 from edgead.train import checkpoint
-from edgead.train.method import configure
+from edgead.train.configuration import configure
 from edgead.train.methods import get_method
 
 

@@ -143,7 +143,7 @@ def test_without_network_the_error_says_which_file_goes_where(monkeypatch: pytes
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ConfigError, match="no backbone 'alexnot'"):
+    with pytest.raises(ConfigError, match=r"Unknown backbone 'alexnot'\. Did you mean 'alexnet'"):
         Backbone("alexnot", ("features",))
     with pytest.raises(ConfigError, match=r"no layer layer9\. It has: .*features\.12"):
         Backbone("squeezenet1_1", ("layer9",))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from edgead.errors import ConfigError
-from edgead.train import checkpoint, resume, train
+from edgead.train import checkpoint, resume, run_config, step_metrics, train
 from edgead.train.budget import RESERVE, fitting_share, read_budget, scale_schedule
+from edgead.train.configuration import configure, published_schedule
 from edgead.train.estimate import Estimate
-from edgead.train.method import TrainingData, configure, published_schedule
+from edgead.train.method import TrainingData
 from edgead.train.methods import METHODS, get_method
 
 SMALLEST = {"transfusion": "32", "drept": "64", "draem": "32", "differnet": "64", "aand": "65"}
@@ -70,20 +71,20 @@ def test_a_run_keeps_its_budget_and_goes_on_with_the_steps_that_it_was_given(
     settings = ("size=32", "reconstructive_width=2", "discriminative_width=2", "batch_size=2")
     options = {"preset": "nano", "settings": settings, "budget": "12s", "device": "cpu"}
     [folder] = train("draem", parts, out=tmp_path / "run", **options)  # type: ignore[arg-type]
-    run = checkpoint.load_run_config(folder)
+    run = run_config.load_run_config(folder)
     published = run.published_steps
     assert published == 700 * run.steps_in_epoch
     steps = run.config.steps
     assert steps == int(published * (12 * (1 - RESERVE) - 3) / 4199)
     assert f"trained for {steps} of {published:,} published steps (--budget 12s)" in run.departures
     assert not [words for words in run.departures if words.startswith("steps is")]
-    assert len(checkpoint.read_metrics(folder)) == steps
+    assert len(step_metrics.read_metrics(folder)) == steps
     (folder / checkpoint.WEIGHTS).unlink()
     resume(folder, device="cpu")
-    assert checkpoint.load_run_config(folder).config.steps == steps
+    assert run_config.load_run_config(folder).config.steps == steps
     with pytest.raises(ConfigError, match="--budget decides the number of steps; leave out --set steps"):
         train("draem", parts, budget="12s", settings=("steps=3",), out=tmp_path / "other")
 
 
 def test_a_run_without_a_budget_says_nothing_of_one(trained: Path) -> None:
-    assert "budget" not in (trained / checkpoint.CONFIG).read_text()
+    assert "budget" not in (trained / run_config.CONFIG).read_text()

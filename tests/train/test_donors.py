@@ -29,7 +29,7 @@ from edgead.datasets import open_category
 from edgead.errors import CheckpointError, ConfigError, DataError, TrainingError
 from edgead.export import export
 from edgead.files import sha256
-from edgead.train import checkpoint, resume, train
+from edgead.train import checkpoint, resume, run_config, step_metrics, train, training_state
 from edgead.train.donors import TRANSFERRED, find_donors, load_transferred
 from edgead.train.method import Arrays, TrainingData
 from edgead.train.methods.drept.method import Drept
@@ -77,7 +77,7 @@ def weights(run: Path) -> bytes:
 
 
 def test_what_was_learned_is_kept_beside_the_run(transferred: Path, donor: Path) -> None:
-    run = checkpoint.load_run_config(transferred)
+    run = run_config.load_run_config(transferred)
     [recorded] = run.donors
     assert recorded.name == "tile"
     assert recorded.root == str(donor.resolve())
@@ -88,7 +88,7 @@ def test_what_was_learned_is_kept_beside_the_run(transferred: Path, donor: Path)
     assert names == {"metrics.jsonl", "weights.safetensors", "curves.png", "learned.png", TRANSFERRED}
     assert load_file(folder / TRANSFERRED)["colour"].shape == (4, 3, 3)
     assert cv2.imread(str(folder / "learned.png")).shape == (4 * 64, 4 * 64, 3)
-    stages = [entry["stage"] for entry in checkpoint.read_metrics(folder)]
+    stages = [entry.stage for entry in step_metrics.read_metrics(folder)]
     assert stages == ["remove"] * 3 + ["describe"] * 2
     assert cv2.imread(str(transferred / "synthetic.png")).shape == (2 * 64, 8 * 64, 3)
 
@@ -102,10 +102,10 @@ def test_other_targets_take_it_up(transferred: Path, donor: Path, parts: Path, t
     [run] = train("drept", parts, settings=QUICK, preset="nano", donors=[path], out=tmp_path / "run", console=recorder)
     assert weights(run) == weights(transferred)
     assert {path.name for path in (run / "sources" / "tile").iterdir()} == {TRANSFERRED}
-    assert any(line.startswith("Taken up") for line in recorder.lines)
+    assert any(line.startswith("Copied: ") for line in recorder.lines)
     assert not any(line.startswith("Learning") for line in recorder.lines)
-    [recorded] = checkpoint.load_run_config(run).donors
-    assert recorded.fingerprint == checkpoint.load_run_config(transferred).donors[0].fingerprint
+    [recorded] = run_config.load_run_config(run).donors
+    assert recorded.fingerprint == run_config.load_run_config(transferred).donors[0].fingerprint
 
 
 def unfinished(transferred: Path, folder: Path) -> Path:
@@ -149,7 +149,7 @@ def test_whoever_stops_a_run_hears_how_to_go_on(parts: Path, donor: Path, tmp_pa
     stopper = Stopper("remove")
     with pytest.raises(KeyboardInterrupt):
         train("drept", parts, preset="nano", settings=QUICK, donors=[donor], out=tmp_path / "run", console=stopper)
-    assert stopper.lines[-1] == f"Stopped. Go on with:  edgead train --resume --out {tmp_path / 'run'}"
+    assert stopper.lines[-1] == f"Stopped. Resume with:  edgead train --resume --out {tmp_path / 'run'}"
     assert checkpoint.is_finished(resume(tmp_path / "run", device="cpu"))
 
 
@@ -182,16 +182,16 @@ def test_a_pretraining_that_was_stopped_within_a_stage_goes_on_to_the_same_resul
             device="cpu",
             console=Interrupter("remove"),
         )
-    assert checkpoint.load_run_config(cut).donors == checkpoint.load_run_config(whole).donors
+    assert run_config.load_run_config(cut).donors == run_config.load_run_config(whole).donors
     for number, stop in enumerate(("describe", None)):
-        with safe_open(cut / "sources" / "tile" / checkpoint.STATE, framework="numpy") as state:
+        with safe_open(cut / "sources" / "tile" / training_state.STATE, framework="numpy") as state:
             assert (state.metadata()["stage"], state.metadata()["step"]) == (str(number), "3")
         if stop:
             with pytest.raises(KeyboardInterrupt):
                 resume(cut, device="cpu", console=Interrupter(stop))
     resume(cut, device="cpu")
     assert weights(cut) == weights(whole)
-    for name in (checkpoint.WEIGHTS, checkpoint.METRICS, "learned.png"):
+    for name in (checkpoint.WEIGHTS, step_metrics.METRICS, "learned.png"):
         assert (cut / "sources" / "tile" / name).read_bytes() == (whole / "sources" / "tile" / name).read_bytes()
     kept, made = (load_file(run / "sources" / "tile" / TRANSFERRED) for run in (whole, cut))
     assert all(np.array_equal(kept[name], made[name]) for name in kept)
@@ -206,17 +206,17 @@ def test_a_training_that_diverged_goes_on_with_a_lower_rate(parts: Path, donor: 
     assert "a learning_rate that is too high" in message
     assert message.endswith(f"edgead train --resume --out {run} --set learning_rate=…")
 
-    with pytest.raises(ConfigError, match=r"steps was decided when the run was started; drept leaves open at resu"):
+    with pytest.raises(ConfigError, match=r"steps was fixed when the run was started; drept can change at resu"):
         resume(run, settings=("removal_steps=9",))
     recorder = Recorder()
     resume(run, settings=("learning_rate=1e-3",), device="cpu", console=recorder)
     assert recorder.lines[0] == "Changed: learning_rate 1e+20 -> 0.001"
-    assert "No state had been saved yet: 'remove' begins anew" in recorder.lines
-    kept = checkpoint.load_run_config(run)
+    assert "No saved state: 'remove' starts from its first step" in recorder.lines
+    kept = run_config.load_run_config(run)
     assert kept.config.learning_rate == 1e-3
     assert kept.changes == ("learning_rate 1e+20 -> 0.001",)
-    assert {line["learning_rate"] for line in checkpoint.read_metrics(run)} == {1e-3}
-    with pytest.raises(ConfigError, match="is finished already: --set learning_rate=1 comes too late"):
+    assert {line.values["learning_rate"] for line in step_metrics.read_metrics(run)} == {1e-3}
+    with pytest.raises(ConfigError, match="is finished: --set learning_rate=1 has no effect"):
         resume(run, settings=("learning_rate=1",))
     assert export(run, out=tmp_path / "x.edgead").manifest.training.changes == kept.changes
 
@@ -224,16 +224,16 @@ def test_a_training_that_diverged_goes_on_with_a_lower_rate(parts: Path, donor: 
 def test_changed_sources_are_noticed(transferred: Path, donor: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(donor, tmp_path / "tile"))
     run = unfinished(transferred, tmp_path / "run")
-    values = json.loads((run / checkpoint.CONFIG).read_text())
+    values = json.loads((run / run_config.CONFIG).read_text())
     values["sources"][0].update(root=str(copy), path=str(copy))
-    (run / checkpoint.CONFIG).write_text(json.dumps(values))
+    (run / run_config.CONFIG).write_text(json.dumps(values))
     for name in ("weights.safetensors", TRANSFERRED):
         (run / "sources" / "tile" / name).unlink()
     shutil.copy(copy / "test/crack/0.png", copy / "test/crack/1.png")
     with pytest.raises(CheckpointError, match=r"'tile'.* is not what"):
         resume(run)
     with pytest.raises(CheckpointError, match="has not learned from its donor 'tile' yet"):
-        load_transferred(run, checkpoint.load_run_config(run))
+        load_transferred(run, run_config.load_run_config(run))
 
 
 def test_several_categories_and_the_target_among_them(parts: Path, donor: Path, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_several_categories_and_the_target_among_them(parts: Path, donor: Path, 
         out=tmp_path / "run",
         console=recorder,
     )
-    assert [each.name for each in checkpoint.load_run_config(run).donors] == ["tile"]
+    assert [each.name for each in run_config.load_run_config(run).donors] == ["tile"]
     refused = [line for line in recorder.lines if line.startswith("Not a donor")]
     assert len(refused) == 2
     assert any("flawless has no defective images" in line for line in refused)
@@ -277,7 +277,7 @@ def test_categories_share_what_they_learned(parts: Path, donor: Path, tmp_path: 
     )
     assert [run.name for run in runs] == ["one", "two"]
     assert sum(line.startswith("Learning from 'tile'") for line in recorder.lines) == 1
-    assert sum(line.startswith("Taken up") for line in recorder.lines) == 1
+    assert sum(line.startswith("Copied: ") for line in recorder.lines) == 1
 
 
 @pytest.mark.parametrize("stage", ["remove", "segment", ""])
@@ -298,7 +298,7 @@ def test_categories_share_what_they_learned_after_a_stop(parts: Path, donor: Pat
     said = stopper.lines + recorder.lines
     assert all(checkpoint.is_finished(run) for run in runs)
     assert sum(line.startswith("Learning from 'tile'") for line in recorder.lines) == (stage == "remove")
-    assert sum(line.startswith("Taken up") and str(runs[0]) in line for line in said) == 1
+    assert sum(line.startswith("Copied: ") and str(runs[0]) in line for line in said) == 1
 
 
 def test_sources_that_cannot_be_used(
@@ -334,9 +334,9 @@ def test_sources_that_cannot_be_used(
         attempt(trained)
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"not tensors")
-    with pytest.raises(CheckpointError, match="does not hold what was learned"):
+    with pytest.raises(CheckpointError, match="does not hold defects transferred"):
         attempt(damaged)
-    with pytest.raises(CheckpointError, match="does not hold what was learned"):
+    with pytest.raises(CheckpointError, match="does not hold defects transferred"):
         attempt(trained / checkpoint.WEIGHTS)
     assert not (tmp_path / "run").exists()
     shutil.copytree(donor, tmp_path / "broken")
@@ -359,10 +359,10 @@ def test_a_source_counts_once(transferred: Path, donor: Path, parts: Path, tmp_p
         with pytest.raises(DataError, match="is given twice"):
             train("drept", parts, preset="nano", donors=given, out=tmp_path / "run")
     run = unfinished(transferred, tmp_path / "half")
-    values = json.loads((run / checkpoint.CONFIG).read_text())
+    values = json.loads((run / run_config.CONFIG).read_text())
     values["sources"].append({**values["sources"][0], "name": "other"})
-    (run / checkpoint.CONFIG).write_text(json.dumps(values))
-    with pytest.raises(DataError, match=r"has learned from 1 of its 2 donors\.\nGo on with it first"):
+    (run / run_config.CONFIG).write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"has learned from 1 of its 2 donors\.\nResume it first"):
         train("drept", parts, preset="nano", donors=[run], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -396,7 +396,9 @@ def test_what_is_taken_up_is_there_from_the_start(transferred: Path, donor: Path
     assert checkpoint.is_finished(run)
     (run / checkpoint.WEIGHTS).unlink()
     (run / "sources" / "other" / TRANSFERRED).unlink()
-    with pytest.raises(CheckpointError, match=r"What was learned from 'other' is gone: .*given\.safetensors"):
+    with pytest.raises(
+        CheckpointError, match=r"The defects transferred from 'other' are missing: .*given\.safetensors"
+    ):
         resume(run)
 
 
@@ -486,7 +488,7 @@ def test_without_sources_it_learns_from_good_images_alone(parts: Path, tmp_path:
     recorder = Recorder()
     [run] = train("drept", parts, preset="nano", settings=QUICK, out=tmp_path / "run", console=recorder)
     assert any("random mixtures" in line for line in recorder.lines)
-    assert checkpoint.load_run_config(run).donors == ()
+    assert run_config.load_run_config(run).donors == ()
     assert not (run / "sources").exists()
     bundle = export(run, out=tmp_path / "random.edgead")
     assert bundle.manifest.training.protocol is None
@@ -534,7 +536,7 @@ def test_any_method_draws_on_a_chosen_image(trained: Path, tmp_path: Path) -> No
 
 def test_synthetic_anomalies_as_pictures(transferred: Path, trained: Path, tmp_path: Path) -> None:
     for run in (transferred, trained):
-        config = checkpoint.load_run_config(run)
+        config = run_config.load_run_config(run)
         out = tmp_path / config.method
         paths = synthesise(run, out, count=3, seed=1)
         assert [path.name for path in paths] == ["0000.png", "0001.png", "0002.png"]
@@ -573,7 +575,7 @@ def test_defects_that_cannot_be_seen_stop_training_before_it_begins(
         train("drept", parts, preset="nano", settings=QUICK, donors=given, out=tmp_path / "run")
     with pytest.raises(DataError, match=message):
         resume(tmp_path / "run")
-    assert not (tmp_path / "run" / checkpoint.METRICS).exists()
+    assert not (tmp_path / "run" / step_metrics.METRICS).exists()
     assert not (tmp_path / "run" / "synthetic.png").exists()
 
 
@@ -590,10 +592,10 @@ def test_few_defects_that_can_be_seen_are_said(transferred: Path, parts: Path, t
 
 
 def test_old_runs_without_sources_are_read(trained: Path, tmp_path: Path) -> None:
-    values = dataclasses.asdict(checkpoint.load_run_config(trained))
+    values = dataclasses.asdict(run_config.load_run_config(trained))
     del values["sources"]
-    (tmp_path / checkpoint.CONFIG).write_text(json.dumps(values))
-    assert checkpoint.load_run_config(tmp_path).donors == ()
+    (tmp_path / run_config.CONFIG).write_text(json.dumps(values))
+    assert run_config.load_run_config(tmp_path).donors == ()
 
 
 SHARED = """
@@ -624,7 +626,7 @@ def test_two_processes_learn_from_a_source_and_then_from_the_target(parts: Path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("threads 0") == 2, done.stdout
-    stages = [entry["stage"] for entry in checkpoint.read_metrics(out / "sources" / "tile")]
+    stages = [entry.stage for entry in step_metrics.read_metrics(out / "sources" / "tile")]
     assert stages == ["remove"] * 3 + ["describe"] * 2
-    assert len(checkpoint.read_metrics(out)) == 2
+    assert len(step_metrics.read_metrics(out)) == 2
     checkpoint.load_method(out)

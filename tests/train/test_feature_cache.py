@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from edgead.train import checkpoint, feature_cache
+from edgead.train import feature_cache, step_metrics
+from edgead.train.configuration import configure
 from edgead.train.feature_cache import FOLDER, LARGEST, FeatureCache, fingerprint, pays, remove_caches
 from edgead.train.fit import fit
-from edgead.train.method import TrainingData, configure
+from edgead.train.method import TrainingData
 from edgead.train.methods import get_method
 from edgead.train.methods.aand.losses import Distillation
 
@@ -112,7 +113,7 @@ def test_aands_teacher_looks_at_each_image_once(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(Distillation, "forward", honest)
         assert all(names == ({"fine", "middle", "coarse"} if cached else {"frames"}) for names in seen)
         assert (folder / f"{FOLDER}-0" / "fine.npy").exists() == cached
-        losses[cached] = [entry["total"] for entry in checkpoint.read_metrics(folder)]
+        losses[cached] = [entry.values["total"] for entry in step_metrics.read_metrics(folder)]
     assert len(losses[True]) == 8
     assert losses[True] == pytest.approx(losses[False], rel=1e-3)
 

@@ -22,12 +22,14 @@ from torch import Tensor, nn
 
 from edgead.console import Console
 from edgead.errors import CheckpointError, ConfigError, DeviceError, TrainingError
-from edgead.train import checkpoint
+from edgead.train import checkpoint, run_config, step_metrics, training_state
+from edgead.train.configuration import configure
 from edgead.train.fit import fit, make_accelerator
-from edgead.train.method import Stage, TrainingData, configure
+from edgead.train.method import Stage, TrainingData
 from edgead.train.methods import get_method
 from edgead.train.methods.draem.config import DraemConfig
 from edgead.train.methods.draem.method import Draem
+from edgead.train.step_metrics import StepMetrics
 
 DATA = TrainingData(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
 CONFIG = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
@@ -64,7 +66,7 @@ fit(method, stages, Path(sys.argv[1]), seed=3, device="cpu", console=Killer(), *
 
 
 def run(folder: Path, workers: int = 0) -> dict[str, Tensor]:
-    """Start or go on with the small run, to its end."""
+    """Start or resume the small run, to its end."""
     torch.manual_seed(3)
     method = Draem(CONFIG)
     fit(method, method.stages(DATA), folder, seed=3, device="cpu", workers=workers)
@@ -74,7 +76,7 @@ def run(folder: Path, workers: int = 0) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], list[dict[str, object]]]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    return run(folder), checkpoint.read_metrics(folder)
+    return run(folder), step_metrics.read_metrics(folder)
 
 
 def assert_same(
@@ -82,8 +84,8 @@ def assert_same(
 ) -> None:
     assert weights.keys() == expected[0].keys()
     assert all(torch.equal(weights[name], expected[0][name]) for name in weights)
-    assert checkpoint.read_metrics(folder) == expected[1]
-    assert not (folder / checkpoint.STATE).exists()
+    assert step_metrics.read_metrics(folder) == expected[1]
+    assert not (folder / training_state.STATE).exists()
 
 
 @pytest.mark.slow
@@ -106,7 +108,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     command = [sys.executable, "-c", DIE_AT_STEP, tmp_path, step, number, save_seconds, workers]
     done = subprocess.run([*map(str, command)], capture_output=True, check=False, start_new_session=True)
     assert done.returncode in ((-signal.SIGKILL,) if number == "SIGKILL" else (1, -signal.SIGINT))
-    assert (tmp_path / checkpoint.STATE).exists() == (number != "SIGKILL" or save_seconds == 0)
+    assert (tmp_path / training_state.STATE).exists() == (number != "SIGKILL" or save_seconds == 0)
     assert not (tmp_path / checkpoint.WEIGHTS).exists()
     assert_same(tmp_path, run(tmp_path), undisturbed)
 
@@ -118,13 +120,15 @@ def test_workers_do_not_change_the_result(
     assert_same(tmp_path, run(tmp_path, workers=2), undisturbed)
 
 
-def test_metrics_hold_every_step(undisturbed: tuple[dict[str, Tensor], list[dict[str, float]]]) -> None:
+def test_metrics_hold_every_step(undisturbed: tuple[dict[str, Tensor], list[StepMetrics]]) -> None:
     entries = undisturbed[1]
-    assert [entry["step"] for entry in entries] == list(range(1, 9))
+    assert [entry.step for entry in entries] == list(range(1, 9))
     for entry in entries:
-        assert entry["total"] == pytest.approx(entry["l2"] + entry["ssim"] + entry["focal"], rel=1e-5)
-    rates = [entry["learning_rate"] for entry in entries]
-    assert rates == pytest.approx([1e-4] * 7 + [2e-5])  # 0.8·8 = 6.4 and 0.9·8 = 7.2: the second decay comes too late
+        assert entry.values["total"] == pytest.approx(
+            entry.values["l2"] + entry.values["ssim"] + entry.values["focal"], rel=1e-5
+        )
+    rates = [entry.values["learning_rate"] for entry in entries]
+    assert rates == pytest.approx([1e-4] * 7 + [2e-5])  # 0.8·8 = 6.4 and 0.9·8 = 7.2: the second decay has no effect
 
 
 def test_the_schedule_reaches_the_weights(tmp_path: Path) -> None:
@@ -137,10 +141,10 @@ def test_the_schedule_reaches_the_weights(tmp_path: Path) -> None:
 
 
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
-    (tmp_path / checkpoint.STATE).write_bytes(b"not tensors")
+    (tmp_path / training_state.STATE).write_bytes(b"not tensors")
     with pytest.raises(CheckpointError, match="cannot be resumed from"):
         run(tmp_path)
-    save_file({"network/x": torch.zeros(1)}, tmp_path / checkpoint.STATE)  # which does not say where it stopped
+    save_file({"network/x": torch.zeros(1)}, tmp_path / training_state.STATE)  # which does not say where it stopped
     with pytest.raises(CheckpointError, match="cannot be resumed from"):
         run(tmp_path)
 
@@ -168,7 +172,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_s
     with pytest.raises(TrainingError, match=r"(?s)step 4 of stage 'train' \(ssim\).*saved state, .* kept") as caught:
         fit(method, [stage], tmp_path, seed=3, device="cpu", save_seconds=0.0)
     assert "fp16" not in str(caught.value)
-    saved = checkpoint.load_state(tmp_path, method)
+    saved = training_state.load_state(tmp_path, method)
     assert saved is not None
     assert saved[0].step == 2  # what gives a loss that is not finite is not kept
     assert all(torch.isfinite(value).all() for value in method.network.state_dict().values())
@@ -211,12 +215,12 @@ def test_a_training_that_diverges_goes_on_from_where_it_was_good(
         TrainingError, match=r"not finite(?s:.*)a learning_rate that is too high\. The last saved state"
     ):
         train(100, rate / 1e-3)
-    saved = checkpoint.load_state(tmp_path, kind(configure(kind, "nano", (f"size={size}", setting))))
+    saved = training_state.load_state(tmp_path, kind(configure(kind, "nano", (f"size={size}", setting))))
     assert saved is not None
     assert saved[0].step == 10
-    assert not (tmp_path / checkpoint.NEXT).exists()
+    assert not (tmp_path / training_state.NEXT).exists()
     train(30, 1.0)
-    losses = [entry["total"] for entry in checkpoint.read_metrics(tmp_path)]
+    losses = [entry.values["total"] for entry in step_metrics.read_metrics(tmp_path)]
     assert len(losses) == 30
     assert max(losses) < 1.5 * losses[0]
 
@@ -231,7 +235,7 @@ def test_a_loss_that_goes_up_and_down_keeps_nothing_until_it_is_calm(
     kept: list[int] = []
 
     def is_far(self: object, loss: float) -> bool:
-        saved = checkpoint.load_state(tmp_path, Contest())
+        saved = training_state.load_state(tmp_path, Contest())
         kept.append(saved[0].step if saved else 0)
         return next(far)
 
@@ -262,7 +266,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, save_second
     stage = dataclasses.replace(method.stages(DATA)[0], optimizer=breaking, steps=1)
     with pytest.raises(TrainingError, match=r"not finite after step 1(?s:.*)No state had been saved"):
         fit(method, [stage], tmp_path, seed=3, device="cpu", save_seconds=save_seconds)
-    assert not (tmp_path / checkpoint.STATE).exists()
+    assert not (tmp_path / training_state.STATE).exists()
     assert not (tmp_path / checkpoint.WEIGHTS).exists()
 
 
@@ -277,17 +281,17 @@ def test_two_stages_run_in_order_and_go_on_after_the_first(tmp_path: Path) -> No
 
     method = start()
     fit(method, stages(method), tmp_path / "whole", seed=3, device="cpu")
-    entries = checkpoint.read_metrics(tmp_path / "whole")
-    assert [(entry["stage"], entry["step"]) for entry in entries] == [("one", n) for n in (1, 2, 3)] + [
+    entries = step_metrics.read_metrics(tmp_path / "whole")
+    assert [(entry.stage, entry.step) for entry in entries] == [("one", n) for n in (1, 2, 3)] + [
         ("two", n) for n in (1, 2, 3, 4)
     ]
     first = start()
     fit(first, stages(first)[:1], tmp_path / "cut", seed=3, device="cpu")
     (tmp_path / "cut" / checkpoint.WEIGHTS).unlink()
-    checkpoint.save_next_state(
-        tmp_path / "cut", first, [torch.optim.Adam(first.network.parameters())], checkpoint.State(0, 3, {})
+    training_state.save_next_state(
+        tmp_path / "cut", first, [torch.optim.Adam(first.network.parameters())], training_state.State(0, 3, {})
     )
-    checkpoint.keep_next_state(tmp_path / "cut")
+    training_state.keep_next_state(tmp_path / "cut")
     second = start()
     fit(second, stages(second), tmp_path / "cut", seed=3, device="cpu")
     for name, value in load_file(tmp_path / "whole" / checkpoint.WEIGHTS).items():
@@ -296,7 +300,7 @@ def test_two_stages_run_in_order_and_go_on_after_the_first(tmp_path: Path) -> No
 
 def test_devices_that_are_not_there() -> None:
     if not torch.cuda.is_available():
-        with pytest.raises(DeviceError, match="There is no cuda:3"):
+        with pytest.raises(DeviceError, match="cuda:3 does not exist"):
             make_accelerator("cuda:3", "no")
     assert make_accelerator("cpu", "no").device.type == "cpu"
     for device in ("gpu", "cuda:x", "cpu:0", ""):
@@ -310,7 +314,7 @@ def test_bf16_on_a_cpu_stays_close_to_float32(tmp_path: Path) -> None:
         torch.manual_seed(3)
         method = Draem(CONFIG)
         fit(method, method.stages(DATA), tmp_path / precision, seed=3, device="cpu", mixed_precision=precision)
-        losses[precision] = [entry["total"] for entry in checkpoint.read_metrics(tmp_path / precision)]
+        losses[precision] = [entry.values["total"] for entry in step_metrics.read_metrics(tmp_path / precision)]
     assert losses["bf16"] != losses["no"]
     assert losses["bf16"] == pytest.approx(losses["no"], rel=0.05)
 
@@ -356,11 +360,11 @@ def test_two_processes_share_each_batch_and_save_together(parts: Path, tmp_path:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("processes 2") == 2
-    entries = checkpoint.read_metrics(out)
-    assert [entry["step"] for entry in entries] == list(range(1, 13))
-    assert entries[-1]["total"] < entries[0]["total"]
+    entries = step_metrics.read_metrics(out)
+    assert [entry.step for entry in entries] == list(range(1, 13))
+    assert entries[-1].values["total"] < entries[0].values["total"]
     checkpoint.load_method(out)
-    assert checkpoint.load_run_config(out).stage_precisions == {"train": "bf16"}
+    assert run_config.load_run_config(out).stage_precisions == {"train": "bf16"}
 
 
 def test_processes_that_would_each_train_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,7 +377,7 @@ def test_processes_that_would_each_train_alone_are_refused(monkeypatch: pytest.M
 
 
 def test_what_a_kill_left_half_written_goes(tmp_path: Path) -> None:
-    left = tmp_path / f".{checkpoint.NEXT}.0123456789ab.part"
+    left = tmp_path / f".{training_state.NEXT}.0123456789ab.part"
     left.write_bytes(b"half")
     run(tmp_path)
     assert not left.exists()
@@ -392,11 +396,11 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: p
 def test_saved_states_are_plain_tensors(tmp_path: Path) -> None:
     torch.manual_seed(3)
     method = Draem(CONFIG)
-    state = checkpoint.State(1, 2, {}, 0.5)
-    checkpoint.save_next_state(tmp_path, method, [torch.optim.Adam(method.network.parameters())], state)
-    assert checkpoint.load_state(tmp_path, method) is None
-    checkpoint.keep_next_state(tmp_path)
-    header = (tmp_path / checkpoint.STATE).read_bytes()
+    state = training_state.State(1, 2, {}, 0.5)
+    training_state.save_next_state(tmp_path, method, [torch.optim.Adam(method.network.parameters())], state)
+    assert training_state.load_state(tmp_path, method) is None
+    training_state.keep_next_state(tmp_path)
+    header = (tmp_path / training_state.STATE).read_bytes()
     size = int.from_bytes(header[:8], "little")
     assert json.loads(header[8 : 8 + size])["__metadata__"] == {
         "stage": "1",
@@ -447,7 +451,7 @@ def test_alternating_optimisers_take_turns(tmp_path: Path) -> None:
     optimizers = {
         name: torch.optim.Adam(by_hand.get_submodule(name).parameters(), lr=0.01) for name in ("judge", "forger")
     }
-    for step, entry in enumerate(checkpoint.read_metrics(tmp_path)):
+    for step, entry in enumerate(step_metrics.read_metrics(tmp_path)):
         numbers = range(4 * step, 4 * step + 4)
         x = torch.stack(
             [torch.from_numpy(contest.stage(3).sample(np.random.default_rng((5, 0, n)))["x"]) for n in numbers]
@@ -460,8 +464,8 @@ def test_alternating_optimisers_take_turns(tmp_path: Path) -> None:
             optimizer.step()
             total += float(losses[turn].detach())
             assert entry[turn] == pytest.approx(float(losses[turn].detach()), abs=1e-6)
-        assert entry["total"] == pytest.approx(total, abs=1e-6)
-        assert entry["seen"] == pytest.approx(float(losses["seen"]), abs=1e-6)
+        assert entry.values["total"] == pytest.approx(total, abs=1e-6)
+        assert entry.values["seen"] == pytest.approx(float(losses["seen"]), abs=1e-6)
     for name, value in by_hand.state_dict().items():
         assert torch.allclose(value, contest.network.state_dict()[name], atol=1e-6), name
 
@@ -483,7 +487,7 @@ def test_a_stopped_contest_goes_on_to_the_same_result(tmp_path: Path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         fit(first, [stopping], tmp_path / "cut", seed=5, device="cpu", save_seconds=0.0)
     second = Contest()
-    saved = checkpoint.load_state(tmp_path / "cut", second)
+    saved = training_state.load_state(tmp_path / "cut", second)
     assert saved is not None
     assert saved[0].step == 3  # the loss of the fourth state was not seen
     assert {name.split("/")[0] for name in saved[1]} == {"0", "1"}
@@ -491,7 +495,7 @@ def test_a_stopped_contest_goes_on_to_the_same_result(tmp_path: Path, monkeypatc
     console = Console()
     console.say = said.append  # type: ignore[method-assign]
     fit(second, [second.stage(8)], tmp_path / "cut", seed=5, device="cpu", console=console)
-    assert said == ["Going on with 'contest' after step 3 of 8"]
-    assert checkpoint.read_metrics(tmp_path / "cut") == checkpoint.read_metrics(tmp_path / "whole")
+    assert said == ["Resuming 'contest' after step 3 of 8"]
+    assert step_metrics.read_metrics(tmp_path / "cut") == step_metrics.read_metrics(tmp_path / "whole")
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, second.network.state_dict()[name]), name

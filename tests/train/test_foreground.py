@@ -11,9 +11,10 @@ import pytest
 from edgead.datasets import load_frames
 from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.export import export
-from edgead.train import checkpoint, resume, train
+from edgead.train import checkpoint, resume, run_config, train
+from edgead.train.configuration import configure
 from edgead.train.foreground import load_foreground_masks, part_of
-from edgead.train.method import Method, TrainingData, configure
+from edgead.train.method import Method, TrainingData
 from edgead.train.methods import get_method
 from edgead.train.synthesise import synthesise
 
@@ -63,7 +64,7 @@ def test_a_run_keeps_its_masks(data: tuple[Path, Path], tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     settings = (*QUICK, "foreground=masks")
     [run] = train("transfusion", good, preset="nano", settings=settings, out=tmp_path / "run", device="cpu")
-    config = checkpoint.load_run_config(run)
+    config = run_config.load_run_config(run)
     assert config.config.foreground == str(masks.resolve())
     assert len(config.masks_fingerprint) == 64
     monkeypatch.chdir(good)
@@ -81,7 +82,7 @@ def test_a_run_keeps_its_masks(data: tuple[Path, Path], tmp_path: Path, monkeypa
     cv2.imwrite(str(masks / "2.png"), np.full((48, 40), 255, np.uint8))
     with pytest.raises(CheckpointError, match=r"masks in .* are not those"):
         resume(run, device="cpu")
-    config = checkpoint.load_run_config(run)
+    config = run_config.load_run_config(run)
     assert len(config.held_out_masks_fingerprint) == 64
     held_out = masks / f"{Path(config.held_out[0]).stem}.png"
     held_out = held_out if held_out.exists() else held_out.with_name(f"{held_out.stem}_mask.png")
@@ -91,7 +92,7 @@ def test_a_run_keeps_its_masks(data: tuple[Path, Path], tmp_path: Path, monkeypa
         export(run, out=tmp_path / "run.edgead")
     (run / checkpoint.WEIGHTS).unlink()
     masks.rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"masks does not exist\.\nA run goes on with"):
+    with pytest.raises(DataError, match=r"masks does not exist\.\nTo resume a run"):
         resume(run, device="cpu")
 
 
@@ -108,10 +109,10 @@ def test_masks_that_cannot_be_used(data: tuple[Path, Path]) -> None:
         with pytest.raises(DataError, match=r"no folder of foreground masks: .*0\.png would be its own mask"):
             load_foreground_masks(str(folder), images, (32, 32))
     (masks / "0.png").unlink()
-    with pytest.raises(DataError, match=r"no foreground mask for .*0\.png\.\nPut 0\.png or 0_mask\.png into"):
+    with pytest.raises(DataError, match=r"0\.png has no foreground mask\.\nPut 0\.png or 0_mask\.png into"):
         load_foreground_masks(str(masks), images, (32, 32))
     for name in ("transfusion", "aand"):
-        with pytest.raises(ConfigError, match=r"foreground is one of .*; there is no folder 'nowhere'"):
+        with pytest.raises(ConfigError, match=r"foreground is one of .*; the folder 'nowhere' does not exist"):
             configure(get_method(name), "nano", ("foreground=nowhere",))
 
 

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from edgead.console import Console
-from edgead.train import checkpoint, estimate, resume, train
+from edgead.train import checkpoint, estimate, resume, run_config, step_metrics, train, training_state
+from edgead.train.configuration import configure
 from edgead.train.estimate import Work, measure
 from edgead.train.fit import fit
-from edgead.train.method import TrainingData, configure
+from edgead.train.method import TrainingData
 from edgead.train.methods import METHODS, get_method
 from edgead.train.methods.draem.config import DraemConfig
 from edgead.train.methods.draem.method import Draem
@@ -121,7 +122,7 @@ def test_a_choice_is_kept_told_and_taken_again(parts: Path, tmp_path: Path, monk
     monkeypatch.setattr("edgead.train.estimate.has_bfloat16", lambda: True)
     monkeypatch.setattr(estimate, "compare", found("bf16"))
     [whole] = train("draem", parts, preset="nano", settings=TINY, out=tmp_path / "whole", device="cpu")
-    run = checkpoint.load_run_config(whole)
+    run = run_config.load_run_config(whole)
     assert run.stage_precisions == {"train": "bf16"}
     assert "mixed precision bf16 (published: float32)" in run.departures
 
@@ -150,10 +151,10 @@ def test_a_choice_is_kept_told_and_taken_again(parts: Path, tmp_path: Path, monk
     monkeypatch.setattr("edgead.train.run.fit", often)
     with pytest.raises(KeyboardInterrupt):
         train("draem", parts, preset="nano", settings=TINY, out=tmp_path / "cut", device="cpu", console=Stopping())
-    assert (tmp_path / "cut" / checkpoint.STATE).exists()
+    assert (tmp_path / "cut" / training_state.STATE).exists()
     monkeypatch.setattr(estimate, "compare", found("no"))  # what is found when it goes on does not matter
     resume(tmp_path / "cut", device="cpu")
-    assert checkpoint.load_run_config(tmp_path / "cut").stage_precisions == {"train": "bf16"}
+    assert run_config.load_run_config(tmp_path / "cut").stage_precisions == {"train": "bf16"}
     weights = load_file(whole / checkpoint.WEIGHTS)
     for name, value in load_file(tmp_path / "cut" / checkpoint.WEIGHTS).items():
         assert torch.equal(value, weights[name]), name
@@ -167,7 +168,7 @@ def test_the_precision_of_a_stage_reaches_its_steps(tmp_path: Path) -> None:
             torch.manual_seed(3)
             method, folder = Draem(config), tmp_path / f"{precision}{isinstance(given, str)}"
             fit(method, method.stages(DATA), folder, seed=3, device="cpu", mixed_precision=given)
-            losses[folder.name] = [entry["total"] for entry in checkpoint.read_metrics(folder)]
+            losses[folder.name] = [entry.values["total"] for entry in step_metrics.read_metrics(folder)]
     assert losses["noTrue"] == losses["noFalse"] != losses["bf16True"] == losses["bf16False"]
 
 

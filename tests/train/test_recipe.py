@@ -18,12 +18,14 @@ import torch
 from edgead.console import Console
 from edgead.datasets import open_category
 from edgead.export import export
-from edgead.train import checkpoint, estimate, resume, train
+from edgead.train import checkpoint, estimate, resume, run_config, step_metrics, train
+from edgead.train.configuration import configure
 from edgead.train.describe import as_text, describe
 from edgead.train.estimate import NIGHT, Estimate, Work, choose_preset, describe_seconds, measure
 from edgead.train.fit import fit
-from edgead.train.method import configure, decayed, steps_in_epoch
+from edgead.train.method_config import steps_in_epoch
 from edgead.train.methods import METHODS, get_method
+from edgead.train.methods.draem.config import DraemConfig
 
 BOTTLES = 209
 """Good images of MVTec AD's bottle."""
@@ -57,16 +59,17 @@ def test_decay_comes_at_the_published_epochs_whatever_the_number_of_images() -> 
         batches = int(steps_in_epoch(images, 8))
         for decay_at, epochs, milestones in (((0.8, 0.9), 700, (560, 630)), ((800 / 1500,), 1500, (800,))):
             for milestone in milestones:
-                factors = [decayed(milestone * batches + late, epochs * batches, decay_at, 0.1) for late in (-1, 0)]
+                config, steps = DraemConfig(decay_at=decay_at, decay=0.1), epochs * batches
+                factors = [config.learning_rate_factor(milestone * batches + late, steps) for late in (-1, 0)]
                 assert factors[1] == pytest.approx(factors[0] / 10)
 
 
 def test_an_epoch_counts_all_good_images_and_the_run_says_what_departs(parts: Path, tmp_path: Path) -> None:
     console = Recorder()
     [folder] = train("draem", parts, preset="nano", settings=TWO_EPOCHS, out=tmp_path / "run", console=console)
-    run = checkpoint.load_run_config(folder)
+    run = run_config.load_run_config(folder)
     assert (len(run.normals), len(run.held_out), run.epoch_images) == (10, 2, 12)
-    assert len(checkpoint.read_metrics(folder)) == 2 * 2  # of 12 images in batches of 8
+    assert len(step_metrics.read_metrics(folder)) == 2 * 2  # of 12 images in batches of 8
     text = "\n".join(console.lines)
     assert "4 steps = 2 epochs of 2; an epoch counts all 12 good images" in text
     for words in ("2 of 12 good images are held out", "procedural textures", "size is 32x32 (published: 256x256)"):
@@ -84,7 +87,7 @@ def test_images_for_validation_leave_all_good_ones_to_training(parts: Path, tmp_
     (data / "validation").mkdir()
     shutil.copytree(data / "test" / "good", data / "validation" / "good")
     [folder] = train("draem", data, preset="nano", settings=TWO_EPOCHS, out=tmp_path / "run")
-    run = checkpoint.load_run_config(folder)
+    run = run_config.load_run_config(folder)
     assert (len(run.normals), len(run.held_out), run.epoch_images) == (12, 4, 12)
     assert not any("held out" in line for line in run.departures)
 
@@ -93,7 +96,7 @@ def test_unreadable_images_count_for_no_epoch(parts: Path, tmp_path: Path) -> No
     data = Path(shutil.copytree(parts, tmp_path / "washer"))
     (data / "train" / "good" / "000.png").write_bytes(b"not an image")
     [folder] = train("draem", data, preset="nano", settings=TWO_EPOCHS, out=tmp_path / "run")
-    assert checkpoint.load_run_config(folder).epoch_images == 11
+    assert run_config.load_run_config(folder).epoch_images == 11
 
 
 def test_a_run_from_before_keeps_its_own_number_of_steps(
@@ -103,15 +106,15 @@ def test_a_run_from_before_keeps_its_own_number_of_steps(
     with pytest.raises(KeyboardInterrupt):
         train("draem", parts, preset="nano", settings=TWO_EPOCHS, out=tmp_path / "run")
     monkeypatch.setattr("edgead.train.run.fit", fit)
-    path = tmp_path / "run" / checkpoint.CONFIG
+    path = tmp_path / "run" / run_config.CONFIG
     values = json.loads(path.read_text())
     for name in ("epoch_images", "devices", "departures", "choice"):
         del values[name]
     path.write_text(json.dumps(values))
-    assert checkpoint.load_run_config(tmp_path / "run").steps_in_epoch == Fraction(10, 8)
+    assert run_config.load_run_config(tmp_path / "run").steps_in_epoch == Fraction(10, 8)
     console = Recorder()
     resume(tmp_path / "run", console=console)
-    assert len(checkpoint.read_metrics(tmp_path / "run")) == 3  # ceil(2 · 10 / 8)
+    assert len(step_metrics.read_metrics(tmp_path / "run")) == 3  # ceil(2 · 10 / 8)
     assert "an epoch counts the 10 that it trains on" in "\n".join(console.lines)
 
 
@@ -131,16 +134,16 @@ def test_the_bundle_holds_what_departs(parts: Path, tmp_path: Path) -> None:
     assert manifest.training.epoch_images == 12
     assert manifest.training.textures == "procedural"
     assert manifest.training.devices == ("cpu",)
-    assert tuple(manifest.training.departures) == checkpoint.load_run_config(folder).departures
+    assert tuple(manifest.training.departures) == run_config.load_run_config(folder).departures
 
 
 def test_methods_tell_the_published_steps() -> None:
     for entry in describe():
-        published = entry["schedules"]["paper"]
-        assert published["steps_for_200_images"] > 0
-        assert f"{published['steps_for_200_images']:,} steps" in as_text(entry, settings=False)
-    [draem] = [entry for entry in describe() if entry["name"] == "draem"]
-    assert draem["schedules"]["paper"]["steps_for_200_images"] == 700 * 25
+        published = entry.schedules["paper"]
+        assert published.steps > 0
+        assert f"{published.steps:,} steps" in as_text(entry, settings=False)
+    [draem] = [entry for entry in describe() if entry.name == "draem"]
+    assert draem.schedules["paper"].steps == 700 * 25
     assert "700 epochs of 25" in as_text(draem, settings=False)
 
 
@@ -214,7 +217,7 @@ def test_what_is_quick_is_trained_as_published_without_being_asked_for(parts: Pa
     [folder] = train(
         "draem", parts, settings=(*TWO_EPOCHS, "batch_size=2"), out=tmp_path / "run", device="cpu", console=console
     )
-    run = checkpoint.load_run_config(folder)
+    run = run_config.load_run_config(folder)
     assert run.preset == "paper"
     assert "paper takes about" in run.choice
     assert any(run.choice in line for line in console.lines)
@@ -231,7 +234,7 @@ def test_a_chosen_preset_is_told_kept_and_taken_again(
     console = Recorder()
     [folder] = train("draem", data, console=console, **options)  # type: ignore[arg-type]
     assert console.lines[0] == "Preset 'nano': paper takes about 9 days here."
-    run = checkpoint.load_run_config(folder)
+    run = run_config.load_run_config(folder)
     assert (run.preset, run.choice) == ("nano", "paper takes about 9 days here")
     assert train("draem", data, console=console, **options) == [folder]  # type: ignore[arg-type]
     assert chosen.call_count == 1
@@ -256,7 +259,7 @@ def test_a_part_that_was_not_found_is_told(parts: Path, tmp_path: Path) -> None:
         cv2.imwrite(str(flat / f"{number}.png"), np.full((32, 32, 3), 100 + number, np.uint8))
     settings = ("size=32", "multipliers=1", "steps=1", "batch_size=2")
     [folder] = train("transfusion", flat, preset="nano", settings=settings, out=tmp_path / "run")
-    told = checkpoint.load_run_config(folder).departures
+    told = run_config.load_run_config(folder).departures
     assert "on 3 of 3 images no part was found: anomalies go everywhere there" in told
 
 

@@ -22,7 +22,7 @@ from edgead.datasets import Category, open_category
 from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError
 from edgead.export import export
 from edgead.files import new_folder
-from edgead.train import checkpoint
+from edgead.train import checkpoint, run_config, training_state
 from edgead.train.fit import fit
 from edgead.train.split import MOST_HELD_OUT, split_normals
 from edgead.train.training import find_unfinished, resume, train
@@ -89,7 +89,7 @@ def test_a_run_says_what_is_there_twice_and_the_export_counts_it_once(tmp_path: 
     for path in sorted(folder.iterdir()):
         shutil.copy(path, folder / f"Copy of {path.name}")
     [run] = train("draem", folder, preset="nano", settings=QUICK, holdout=0.34, out=tmp_path / "run")
-    config = checkpoint.load_run_config(run)
+    config = run_config.load_run_config(run)
     assert (config.copies, config.near_copies) == (6, 0)
     assert {name.removeprefix("Copy of ") for name in config.normals}.isdisjoint(
         name.removeprefix("Copy of ") for name in config.held_out
@@ -104,14 +104,14 @@ def test_an_old_run_keeps_its_split(tmp_path: Path, write_image: Write) -> None:
     """Copies are looked for when a run is started; one that began before goes on with the images that it names."""
     folder = fill(tmp_path / "photos", write_image)
     [run] = train("draem", folder, preset="nano", settings=QUICK, out=tmp_path / "run")
-    values = json.loads((run / checkpoint.CONFIG).read_text())
+    values = json.loads((run / run_config.CONFIG).read_text())
     for name in ("copies", "near_copies"):
         del values[name]
-    (run / checkpoint.CONFIG).write_text(json.dumps(values))
+    (run / run_config.CONFIG).write_text(json.dumps(values))
     (run / checkpoint.WEIGHTS).unlink()
     shutil.copy(folder / values["held_out"][0], folder / "copy.png")
     resume(run)
-    config = checkpoint.load_run_config(run)
+    config = run_config.load_run_config(run)
     assert (list(config.normals), list(config.held_out)) == (values["normals"], values["held_out"])
 
 
@@ -136,7 +136,7 @@ def test_plain_folder_of_mixed_images(tmp_path: Path, write_image: Write) -> Non
     cv2.imwrite(str(folder / "photo.jpg"), np.full((40, 40, 3), 90, np.uint8))
     cv2.imwrite(str(folder / "alpha.webp"), np.full((40, 40, 4), 200, np.uint8))
     [run] = train("draem", folder, preset="nano", settings=QUICK, out=tmp_path / "run")
-    config = checkpoint.load_run_config(run)
+    config = run_config.load_run_config(run)
     assert len(config.normals) + len(config.held_out) == 7
     assert config.category == "photos"
 
@@ -173,17 +173,17 @@ def test_a_stopped_command_names_the_categories_that_it_has_not_begun(
     with pytest.raises(KeyboardInterrupt):
         train("draem", tmp_path / "data", out=tmp_path / "runs", console=console, **options)  # type: ignore[arg-type]
     assert "nut" in console.lines[-2]  # how its run goes on
-    assert console.lines[-1] == "Not begun: washer; the same command again goes on and trains them."
+    assert console.lines[-1] == "Not started: washer; repeat the command to resume and train them."
     monkeypatch.setattr("edgead.train.run.fit", mock.Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train("draem", tmp_path / "data", console=console, **options)  # type: ignore[arg-type]
-    assert console.lines[-1] == "Not begun: nut, washer; train each with --category NAME."
+    assert console.lines[-1] == "Not started: nut, washer; train each with --category NAME."
 
 
 def test_a_folder_where_another_process_trains_is_refused(parts: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     hold = (
-        "import sys\nfrom pathlib import Path\nfrom edgead.train.checkpoint import sole_trainer\n"
+        "import sys\nfrom pathlib import Path\nfrom edgead.train.training_state import sole_trainer\n"
         "with sole_trainer(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     with subprocess.Popen(
@@ -193,7 +193,7 @@ def test_a_folder_where_another_process_trains_is_refused(parts: Path, tmp_path:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(CheckpointError, match=f"Another process is training in {out}"):
             train("draem", parts, preset="nano", settings=QUICK, out=out)
-        assert not (out / checkpoint.CONFIG).exists()
+        assert not (out / run_config.CONFIG).exists()
         holder.kill()
     [run] = train("draem", parts, preset="nano", settings=QUICK, out=out)
     assert checkpoint.is_finished(run)
@@ -201,7 +201,7 @@ def test_a_folder_where_another_process_trains_is_refused(parts: Path, tmp_path:
 
 def test_a_file_system_without_locks_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fcntl.lockf", mock.Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
-    with checkpoint.sole_trainer(tmp_path / "run"):
+    with training_state.sole_trainer(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
 
 
@@ -222,7 +222,7 @@ def test_damaged_images_are_named_and_counted(tmp_path: Path, write_image: Write
 def test_one_damaged_image_is_one_image(tmp_path: Path, write_image: Write) -> None:
     folder, recorder = fill(tmp_path / "photos", write_image, 6), Recorder()
     [run] = train("draem", folder, preset="nano", settings=QUICK, out=tmp_path / "run")
-    Path(folder, checkpoint.load_run_config(run).normals[0]).write_bytes(b"damaged")
+    Path(folder, run_config.load_run_config(run).normals[0]).write_bytes(b"damaged")
     train("draem", folder, preset="nano", settings=QUICK, out=tmp_path / "again", console=recorder)
     assert "Warning: 1 of 5 images skipped:" in recorder.lines
 
@@ -256,7 +256,7 @@ def test_dark_16_bit_images_suggest_the_bit_depth(tmp_path: Path) -> None:
 def test_textures(tmp_path: Path, parts: Path, write_image: Write) -> None:
     textures = fill(tmp_path / "textures" / "woven", write_image).parent
     [run] = train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "run", textures=textures)
-    assert checkpoint.load_run_config(run).textures == str(textures)
+    assert run_config.load_run_config(run).textures == str(textures)
     with pytest.raises(DataError, match="holds no images"):
         train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "other", textures=tmp_path / "absent")
     with pytest.raises(ConfigError, match="drept draws no textures; leave out --textures"):
@@ -287,21 +287,21 @@ def test_resume_refuses_changed_images(trained: Path, tmp_path: Path, parts: Pat
     data = Path(shutil.copytree(parts, tmp_path / "washer"))
     folder = Path(shutil.copytree(trained, tmp_path / "run"))
     (folder / checkpoint.WEIGHTS).unlink()
-    values = json.loads((folder / checkpoint.CONFIG).read_text())
+    values = json.loads((folder / run_config.CONFIG).read_text())
     values["data"] = str(data)
-    (folder / checkpoint.CONFIG).write_text(json.dumps(values))
+    (folder / run_config.CONFIG).write_text(json.dumps(values))
     changed = data / values["normals"][0]
     shutil.copy(data / values["normals"][1], changed)
-    before = (folder / checkpoint.CONFIG).read_bytes()
+    before = (folder / run_config.CONFIG).read_bytes()
     with pytest.raises(CheckpointError, match="are not those"):
         resume(folder, data=data, settings=("learning_rate=1e-5",))
-    assert (folder / checkpoint.CONFIG).read_bytes() == before
+    assert (folder / run_config.CONFIG).read_bytes() == before
     assert find_unfinished("draem", tmp_path) == folder
     assert resume(folder, data=parts) == folder  # the right images, elsewhere
     assert checkpoint.is_finished(folder)
-    assert checkpoint.load_run_config(folder).data == str(parts.resolve())
+    assert run_config.load_run_config(folder).data == str(parts.resolve())
     values["config"]["unheard_of"] = 1
-    (folder / checkpoint.CONFIG).write_text(json.dumps(values))
+    (folder / run_config.CONFIG).write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match="configuration does not fit draem"):
         resume(folder, settings=("learning_rate=1e-5",))
 
@@ -314,13 +314,13 @@ def test_a_finished_run_is_left_alone(trained: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"method": "draem"}'])
 def test_a_damaged_run_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / checkpoint.CONFIG).write_text(text)
+    (tmp_path / run_config.CONFIG).write_text(text)
     with pytest.raises(CheckpointError, match="damaged"):
-        checkpoint.load_run_config(tmp_path)
+        run_config.load_run_config(tmp_path)
     with pytest.raises(CheckpointError, match="no unfinished run"):
         find_unfinished("draem", tmp_path)
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
-        checkpoint.load_run_config(tmp_path / "absent")
+        run_config.load_run_config(tmp_path / "absent")
 
 
 def test_two_runs_in_the_same_second_get_two_folders(tmp_path: Path) -> None:
@@ -330,4 +330,4 @@ def test_two_runs_in_the_same_second_get_two_folders(tmp_path: Path) -> None:
 
 def test_large_seeds(tmp_path: Path, parts: Path) -> None:
     [run] = train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "run", seed=20261122)
-    assert checkpoint.load_run_config(run).seed == 20261122
+    assert run_config.load_run_config(run).seed == 20261122

@@ -11,10 +11,9 @@ NAME/method.py            the `Method`: stages, presets, card and published chec
 
 from __future__ import annotations
 
-import difflib
 import importlib
 
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, unknown
 from edgead.train.method import Method
 
 METHODS = {
@@ -33,9 +32,7 @@ def get_method(name: str) -> type[Method]:
         ConfigError: no such method; the nearest name is suggested.
     """
     if name not in METHODS:
-        close = difflib.get_close_matches(name.lower(), METHODS, n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        raise ConfigError(f"There is no method '{name}'.{hint} There is: {', '.join(METHODS)}.")
+        raise ConfigError(unknown("method", name, METHODS))
     module, _, attribute = METHODS[name].partition(":")
     method: type[Method] = getattr(importlib.import_module(module), attribute)
     return method

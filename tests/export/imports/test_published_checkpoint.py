@@ -397,7 +397,7 @@ def test_pickled_modules_and_damaged_files_are_refused(tmp_path: Path, parts: Pa
         ("empty", "cannot be read as weights"),
         ("cut", "cannot be read as weights"),
         ("list", "not a plain table of weights"),
-        ("absent", "There is no file"),
+        ("absent", "does not exist"),
     ):
         with pytest.raises(CheckpointError, match=words) as caught:
             import_model([tmp_path / f"{name}.pth"], method="draem", threshold_data=parts, out=tmp_path / "b.edgead")

@@ -23,7 +23,7 @@ from edgead.export.quantization.calibration import Calibration, load_images, mea
 from edgead.export.quantization.entropy import BINS, best_size, narrowed
 from edgead.images import encode_png
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from edgead.train import checkpoint
+from edgead.train import run_config
 
 
 class Said(Console):
@@ -92,13 +92,13 @@ def test_options_are_checked() -> None:
         Calibration(samples=3)
 
 
-def load(run: checkpoint.RunConfig, console: Console, **options: Any) -> Frames:
+def load(run: run_config.RunConfig, console: Console, **options: Any) -> Frames:
     paths = [Path(run.data, name) for name in run.normals]
     return load_images(Calibration(**options), paths, (64, 64), run.pixels, run.seed, console)
 
 
 def test_training_images_are_the_default_and_are_drawn_with_the_seed(trained: Path) -> None:
-    run = checkpoint.load_run_config(trained)
+    run = run_config.load_run_config(trained)
     console = Said()
     frames = load(run, console)
     assert len(frames.frames) == len(run.normals)
@@ -111,7 +111,7 @@ def test_training_images_are_the_default_and_are_drawn_with_the_seed(trained: Pa
 
 
 def test_too_few_images_say_how_many_are_needed(trained: Path, parts: Path, tmp_path: Path) -> None:
-    run = checkpoint.load_run_config(trained)
+    run = run_config.load_run_config(trained)
     images = sorted((parts / "train" / "good").iterdir())
     for image in images[:3]:
         shutil.copy(image, tmp_path)

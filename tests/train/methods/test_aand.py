@@ -21,10 +21,11 @@ from edgead.export.parity import check_parity
 from edgead.metrics import rank
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import normalise
+from edgead.train.configuration import configure
 from edgead.train.fit import fit
 from edgead.train.foreground import foreground_mask
 from edgead.train.maps import upsampling
-from edgead.train.method import Arrays, TrainingData, configure
+from edgead.train.method import Arrays, TrainingData
 from edgead.train.methods.aand.config import AandConfig
 from edgead.train.methods.aand.losses import Amplification, amplify_loss, distill_loss, gate_loss
 from edgead.train.methods.aand.method import Aand
@@ -291,10 +292,10 @@ def test_a_resnet_v2_teacher_halves_too() -> None:
     ("settings", "message"),
     [
         (["size=128"], "--set size=129 does"),
-        (["backbone=vgg11"], "teacher is one of"),
+        (["backbone=vgg11"], 'backbone is "vgg11"; it must be one of alexnet'),
         (["foreground=red"], "auto, all, bright"),
-        (["student_blocks=1,2"], "three positive numbers"),
-        (["temperature=0"], "temperature must be positive"),
+        (["student_blocks=1,2"], r"student_blocks is \[1, 2\]; it must be a list of 3"),
+        (["temperature=0"], r"temperature is 0\.0; it must be above 0"),
     ],
 )
 def test_bad_settings_say_what_would_be_right(settings: list[str], message: str) -> None:

@@ -25,9 +25,10 @@ from edgead.export.quantization.mixed_precision import GraphVariants
 from edgead.images import read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import the_core
+from edgead.train.configuration import as_setting, configure, read_config, reconfigure
 from edgead.train.describe import as_text, describe
 from edgead.train.fit import fit
-from edgead.train.method import Method, TrainingData, as_setting, configure, read_config, reconfigure
+from edgead.train.method import Method, TrainingData
 from edgead.train.methods import METHODS, get_method
 from edgead.train.plots import draw_examples
 
@@ -251,10 +252,10 @@ def test_presets_and_configuration_survive_json(name: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("size=big", "size takes a value like"),
+        ("size=big", "size must be HEIGHTxWIDTH"),
         ("learning_rat=1", "Did you mean 'learning_rate'"),
         ("steps", "NAME=VALUE"),
-        ("batch_size=0", "positive"),
+        ("batch_size=0", "batch_size is 0; it must be at least 1"),
     ],
 )
 def test_bad_settings_say_what_would_be_right(setting: str, message: str) -> None:
@@ -280,7 +281,7 @@ def test_numbers_that_float32_cannot_hold_are_refused(name: str) -> None:
 def test_unknown_names_are_corrected() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'draem'"):
         get_method("dream")
-    with pytest.raises(ConfigError, match="It has: paper, edge, nano"):
+    with pytest.raises(ConfigError, match="Available: paper, edge, nano"):
         configure(get_method("draem"), "tiny")
 
 
@@ -289,9 +290,9 @@ def test_settings_at_export(name: str) -> None:
     kind = get_method(name)
     values = configure(kind, "nano")
     assert reconfigure(kind, values, [], "export") == values
-    with pytest.raises(ConfigError, match="size was decided when the run was started"):
+    with pytest.raises(ConfigError, match="size was fixed when the run was started"):
         reconfigure(kind, values, ["size=64"], "export")
-    with pytest.raises(ConfigError, match="has no setting 'stepz'"):
+    with pytest.raises(ConfigError, match="Unknown setting 'stepz'"):
         reconfigure(kind, values, ["stepz=1"], "export")
     for setting in kind.export_settings:
         method, _ = small(name)
@@ -304,16 +305,16 @@ def test_settings_at_export(name: str) -> None:
 
 
 def test_every_method_is_described_and_each_of_its_settings_has_a_meaning_and_can_be_set_as_shown() -> None:
-    assert [entry["name"] for entry in describe()] == list(METHODS)
+    assert [entry.name for entry in describe()] == list(METHODS)
     for entry in describe():
-        kind = get_method(entry["name"])
-        assert list(entry["settings"]) == [field.name for field in dataclasses.fields(kind.Config)]
-        for setting in entry["settings"].values():
-            assert setting["meaning"][-1] in ".…"
-            assert set(setting["presets"]) == set(kind.presets)
+        kind = get_method(entry.name)
+        assert list(entry.settings) == [field.name for field in dataclasses.fields(kind.Config)]
+        for setting in entry.settings.values():
+            assert setting.meaning[-1] in ".…"
+            assert set(setting.presets) == set(kind.presets)
         lines = [line.strip() for line in as_text(entry, settings=True).splitlines()]
-        for name, setting in entry["settings"].items():
+        for name, setting in entry.settings.items():
             (line,) = (line for line in lines if line.startswith(f"{name} = "))
             shown = line.partition(" = ")[2].partition(" (")[0]
             read = configure(kind, "paper", [f"{name}={shown.strip(chr(34))}"])
-            assert as_setting(name, getattr(read, name)) == shown == as_setting(name, setting["presets"]["paper"])
+            assert as_setting(name, getattr(read, name)) == shown == as_setting(name, setting.presets["paper"])

@@ -22,8 +22,9 @@ from edgead.export.parity import check_parity
 from edgead.metrics import rank
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import Backbone, normalise
+from edgead.train.configuration import configure
 from edgead.train.fit import fit
-from edgead.train.method import Arrays, TrainingData, configure
+from edgead.train.method import Arrays, TrainingData
 from edgead.train.methods.differnet.config import DiffernetConfig
 from edgead.train.methods.differnet.method import Differnet
 from edgead.train.methods.differnet.network import Coupling, DiffernetNetwork, Flow, Permutation
@@ -314,9 +315,9 @@ def test_a_flow_separates_shifted_vectors() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("views=0", "views must be positive"),
+        ("views=0", "views is 0; it must be at least 1"),
         ("rotate_degrees=0", "--set views=1"),
-        ("rotate_degrees=200", "between 0 and 180"),
+        ("rotate_degrees=200", "from 0 to 180"),
         ("size=450x447", "multiples of 2"),
         ("cached_views=2", "at least train_views"),
         ("backbone=mobilenet_v2", "--set layer="),

@@ -139,9 +139,9 @@ def test_the_input_is_bgr_in_0_to_1() -> None:
     ("values", "message"),
     [
         ({"size": (100, 64)}, "multiples of 32"),
-        ({"anomaly_share": 1.5}, "between 0 and 1"),
-        ({"reconstructive_width": 0}, "positive"),
-        ({"learning_rate": -1.0}, "positive"),
+        ({"anomaly_share": 1.5}, "from 0 to 1"),
+        ({"reconstructive_width": 0}, "at least 1"),
+        ({"learning_rate": -1.0}, "above 0"),
     ],
 )
 def test_configurations_that_make_no_sense(values: dict[str, object], message: str) -> None:

@@ -128,11 +128,11 @@ def test_sizes_that_it_takes(size: tuple[int, int]) -> None:
         ({"size": (100, 100)}, r"cannot take 100x100.*multiples of 8(?s:.*)size=96x96"),
         ({"size": (32, 64)}, r"at least 64(?s:.*)size=64x64"),
         ({"size": (256, 272)}, r"from 256 on of 32, from 512 on of 64(?s:.*)size=256x256"),
-        ({"components": 0}, "components must be positive"),
-        ({"shift": -1.0}, "shift cannot be negative"),
+        ({"components": 0}, "components is 0; it must be at least 1"),
+        ({"shift": -1.0}, r"shift is -1\.0; it must be at least 0"),
         ({"score_window": 4}, "must be odd"),
-        ({"seen_opacity": 1.0}, "between 0 and 1"),
-        ({"random_extent": 0.0}, "between 0 and 1"),
+        ({"seen_opacity": 1.0}, "must be below 1"),
+        ({"random_extent": 0.0}, r"random_extent is 0\.0; it must be above 0 and at most 1"),
     ],
 )
 def test_configurations_that_make_no_sense(values: dict[str, object], message: str) -> None:
@@ -478,7 +478,7 @@ def test_defects_that_cannot_be_seen_give_no_examples() -> None:
 
 
 def test_the_share_of_images_without_a_defect_is_logged(tmp_path: Path) -> None:
-    from edgead.train.checkpoint import read_metrics
+    from edgead.train.step_metrics import read_metrics
 
     torch.manual_seed(0)
     method = Drept(TOY)
@@ -487,8 +487,8 @@ def test_the_share_of_images_without_a_defect_is_logged(tmp_path: Path) -> None:
     method = Drept(config)
     fit(method, method.stages(data), tmp_path, seed=0, device="cpu")
     for entry in read_metrics(tmp_path):
-        assert entry["empty"] == 1
-        assert entry["total"] == entry["segmentation"]
+        assert entry.values["empty"] == 1
+        assert entry.values["total"] == entry.values["segmentation"]
 
 
 @pytest.mark.parametrize("window", [1, 5])

@@ -18,8 +18,9 @@ from edgead.export.graph.to_onnx import write_onnx
 from edgead.export.inference import run_reference
 from edgead.export.parity import check_parity
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.train.configuration import configure
 from edgead.train.fit import fit
-from edgead.train.method import TrainingData, configure
+from edgead.train.method import TrainingData
 from edgead.train.methods.transfusion.config import TransfusionConfig
 from edgead.train.methods.transfusion.diffusion import FIRST, LAST, advance, blend, losses, schedule
 from edgead.train.methods.transfusion.examples import displacement, draw_example, to_frame, to_image, to_rgb
@@ -449,11 +450,11 @@ def test_what_is_sensitive_is_there() -> None:
         ({"size": (100, 64)}, "multiples of 8, not 100x64"),
         ({"width": 48}, "multiple of 32"),
         ({"attention_levels": (4,)}, "between 0 and 3"),
-        ({"reverse_steps": 19}, "between 1 and 18"),
-        ({"reverse_steps": 0}, "between 1 and 18"),
+        ({"reverse_steps": 19}, "from 1 to 18"),
+        ({"reverse_steps": 0}, "from 1 to 18"),
         ({"foreground": "left"}, "foreground is one of"),
-        ({"structural_share": 2.0}, "between 0 and 1"),
-        ({"depth_shift": -0.1}, "between 0 and 1"),
+        ({"structural_share": 2.0}, "from 0 to 1"),
+        ({"depth_shift": -0.1}, "from 0 to 1"),
         ({"blocks": 0}, "at least 1"),
     ],
 )

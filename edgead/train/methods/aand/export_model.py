@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edgead.train.backbones import fold_normalisation
 from edgead.train.maps import upsampling
@@ -135,15 +136,12 @@ class _Doubling(nn.Module):
         super().__init__()
         assert isinstance(transposed, nn.ConvTranspose2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        weight = (
-            (transposed.weight * scale[:, None, None]).permute(1, 2, 3, 0).reshape(-1, transposed.in_channels, 1, 1)
-        )
+        fused = fuse_conv_bn_eval(transposed, norm, transpose=True)
+        weight = fused.weight.permute(1, 2, 3, 0).reshape(-1, transposed.in_channels, 1, 1)
+        assert fused.bias is not None
         self.spread = nn.Conv2d(transposed.in_channels, len(weight), 1)
         self.spread.weight = nn.Parameter(weight.detach())
-        self.spread.bias = nn.Parameter((norm.bias - norm.running_mean * scale).detach().repeat_interleave(4))
+        self.spread.bias = nn.Parameter(fused.bias.detach().repeat_interleave(4))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(self.spread(x), 2)

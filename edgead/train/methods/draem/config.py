@@ -5,42 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgead.errors import ConfigError
-from edgead.train.method import MethodConfig, decayed
+from edgead.train.method_config import Count, MethodConfig, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True)
 class DraemConfig(MethodConfig):
     """Configuration of DRAEM; the defaults are the published training."""
 
-    reconstructive_width: int = 128
+    reconstructive_width: Count = 128
     """Channels of the first stage of the reconstructive network; the deepest has eight times as many."""
-    discriminative_width: int = 64
+    discriminative_width: Count = 64
     """Channels of the first stage of the discriminative network."""
     decay_at: tuple[float, ...] = (0.8, 0.9)
     """Shares of the training after which the learning rate is multiplied by `decay`. The paper's text says
     (0.571, 0.857) with 0.1; its code, which made the published weights, says this."""
-    decay: float = 0.2
+    decay: Positive = 0.2
     """Factor on the learning rate at each of those points."""
-    anomaly_share: float = 0.5
+    anomaly_share: Share = 0.5
     """Share of the examples that get a synthetic anomaly."""
-    rotate_share: float = 0.3
+    rotate_share: Share = 0.3
     """Share of the examples that are rotated first. Set to 0 where a turned part is itself a defect."""
-    rotate_degrees: float = 90.0
+    rotate_degrees: NotNegative = 90.0
     """Largest rotation either way, degrees."""
-    lowest_opacity: float = 0.2
+    lowest_opacity: Share = 0.2
     """Opacity of the texture is drawn from [this, 1]. The published code has 0.2, the paper 0.1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if any(side % 32 for side in self.size):
             raise ConfigError(f"DRAEM's input sides must be multiples of 32, not {self.size[0]}x{self.size[1]}.")
-        for name in ("reconstructive_width", "discriminative_width", "decay", "rotate_degrees"):
-            if getattr(self, name) < (0 if name == "rotate_degrees" else 1e-12):
-                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}.")
-        for name in ("anomaly_share", "rotate_share", "lowest_opacity"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name)}.")
-
-    def learning_rate_factor(self, step: int, steps: int) -> float:
-        """Factor on the learning rate at a step, counted from 0."""
-        return decayed(step, steps, self.decay_at, self.decay)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edgead.train.methods.drept.network import Block, UNet
 from edgead.train.methods.drept.reference_model import Head
@@ -46,9 +49,10 @@ def fold(block: Block) -> nn.Sequential:
         if isinstance(layer, Block):
             layers.append(_Skip(fold(layer)))
         elif isinstance(layer, nn.BatchNorm2d):
-            convolution = layers[-1]
+            convolution = layers[-1].eval()
             assert isinstance(convolution, (nn.Conv2d, nn.ConvTranspose2d))
-            _absorb(convolution, layer)
+            transposed = isinstance(convolution, nn.ConvTranspose2d)
+            layers[-1] = fuse_conv_bn_eval(convolution, copy.deepcopy(layer).eval(), transposed)
         elif isinstance(layer, nn.ConvTranspose2d):
             layers.append(_mirrored(layer) if layer.stride == (1, 1) else _copy(layer))
         elif isinstance(layer, nn.Conv2d):
@@ -70,13 +74,3 @@ def _mirrored(layer: nn.ConvTranspose2d) -> nn.Conv2d:
     plain = nn.Conv2d(layer.in_channels, layer.out_channels, kernel, padding=kernel - 1, bias=False)
     plain.weight = nn.Parameter(layer.weight.detach().transpose(0, 1).flip(2, 3).contiguous())
     return plain
-
-
-def _absorb(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
-    """Multiply the norm into the weights; their output channels are axis 1 of a transposed convolution's."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
-    shape = (1, -1, 1, 1) if isinstance(convolution, nn.ConvTranspose2d) else (-1, 1, 1, 1)
-    convolution.weight = nn.Parameter(convolution.weight.detach() * scale.reshape(shape))
-    convolution.bias = nn.Parameter(norm.bias.detach() - norm.running_mean * scale)

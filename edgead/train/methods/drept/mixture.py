@@ -168,7 +168,7 @@ def pool(learned: Sequence[Arrays]) -> Arrays:
     """
     for each in learned:
         if set(each) != set(Mixtures._fields):
-            raise CheckpointError(f"What was learned from a donor must hold {', '.join(Mixtures._fields)}.")
+            raise CheckpointError(f"Transferred defects must hold {', '.join(Mixtures._fields)}.")
         count = each["opacity"].size
         alike = (count, each["weight"].size // max(1, count))
         shapes: dict[str, tuple[int, ...]] = {"opacity": (count,), "correlation": alike, "weight": alike}
@@ -176,7 +176,7 @@ def pool(learned: Sequence[Arrays]) -> Arrays:
         for name, shape in shapes.items():
             if not count or each[name].shape != shape or each[name].dtype != np.float32:
                 found = f"{each[name].dtype} {list(each[name].shape)}"
-                raise CheckpointError(f"What was learned from a donor must hold mixtures; its '{name}' is {found}.")
+                raise CheckpointError(f"Transferred defects must hold mixtures; its '{name}' is {found}.")
     most = max(each["weight"].shape[1] for each in learned)
 
     def padded(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,0 +1,184 @@
+"""A run's configuration, `config.json` in its folder: everything that decides its result."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+from edgead import schema
+from edgead.depth import DepthRange
+from edgead.errors import CheckpointError, ConfigError
+from edgead.files import write_json
+from edgead.images import PixelFormat
+from edgead.manifest import ImageSizes
+from edgead.schema import SchemaError, Within, left_out, stored_as
+from edgead.train.configuration import read_config
+from edgead.train.method_config import MethodConfig, steps_in_epoch
+from edgead.train.methods import get_method
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class DonorConfig:
+    """Another product that a run learns from.
+
+    Attributes:
+        name: of the product; its folder below ``RUN/sources``.
+        path: folder of its images, or the file with what another run has learned from it.
+        root: folder of its images.
+        normals, anomalies: file names relative to `root`; empty where another run's transferred defects are used.
+        fingerprint: SHA-256 over good and over defective images.
+    """
+
+    name: str
+    path: str
+    root: str
+    normals: tuple[str, ...] = ()
+    anomalies: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What `config.json` holds: everything that decides the result of a run.
+
+    Attributes:
+        method, preset, config: the method's name, the preset it came from, all configuration values.
+        category: name of the product.
+        data: the data set's folder.
+        normals, held_out: file names of the good images trained on and of those kept for the threshold, relative
+            to `data`.
+        fingerprint, held_out_fingerprint: SHA-256 over the training images and over those held out.
+        textures: folder of texture pictures, or None.
+        textures_fingerprint: SHA-256 over them; empty where there are none, and in older runs.
+        bit_depth: significant bits of 16-bit images.
+        seed, mixed_precision: of the training.
+        created: UTC, ISO 8601.
+        versions: of the packages that matter.
+        weights: file of a backbone's weights, or None for its publisher's download.
+        donors: other products whose real defects are learned from.
+        masks_fingerprint, held_out_masks_fingerprint: SHA-256 over the foreground masks of the training images and of
+            those held out; empty where there are none, the second in older runs too.
+        depth_range: of the training images' depth, see `edgead.depth`; None where none is learned from.
+        epoch_images: good images that an epoch of the schedule counts: all of them, as published, those held out too.
+            0 in older runs, which counted the images trained on alone.
+        devices: what it was trained on, in order.
+        departures: how the training differs from the published one, in words, as it was started.
+        choice: why this preset was chosen, where none was named.
+        stage_precisions: stage's name ↦ ``"no"`` or ``"bf16"``, as chosen at the start for the precision ``"auto"``.
+        budget: time that the training was given, as ``30m``; None where its schedule was not scaled to any.
+        published_steps: optimiser steps of the schedule that was scaled to the budget, once that was done.
+        changes: settings that were changed when a stopped run was resumed, as ``NAME BEFORE -> AFTER``; which step had
+            which learning rate stands in metrics.jsonl.
+        weights_sha256: of the finished run's weights; None in older runs.
+        image_sizes: of the training images; None in older runs.
+        copies: good images that show, pixel for pixel, what another one shows: they are on its side of the split.
+        near_copies: held-out images that look almost like one that is trained on. Both are None in older runs.
+        unstored: settings of the method that `config.json` lacks, because it is older than they are. They have their
+            defaults, and stay out of what is written.
+    """
+
+    method: str
+    preset: str
+    config: MethodConfig
+    category: str
+    data: str
+    normals: tuple[str, ...]
+    held_out: tuple[str, ...]
+    fingerprint: str
+    held_out_fingerprint: str
+    textures: str | None
+    bit_depth: Annotated[int, Within(9, 16)]
+    seed: int
+    mixed_precision: str = stored_as("precision")
+    created: str
+    versions: dict[str, str]
+    weights: str | None = None
+    donors: tuple[DonorConfig, ...] = stored_as("sources", ())
+    masks_fingerprint: str = stored_as("parts_fingerprint", "")
+    depth_range: DepthRange | None = None
+    changes: tuple[str, ...] = ()
+    textures_fingerprint: str = ""
+    held_out_masks_fingerprint: str = stored_as("held_out_parts_fingerprint", "")
+    weights_sha256: str | None = left_out()
+    image_sizes: ImageSizes | None = left_out()
+    epoch_images: int = 0
+    devices: tuple[str, ...] = ()
+    departures: tuple[str, ...] = ()
+    choice: str = ""
+    stage_precisions: dict[str, str] | None = left_out()
+    budget: str | None = left_out()
+    published_steps: int | None = left_out()
+    copies: int | None = left_out()
+    near_copies: int | None = left_out()
+    unstored: tuple[str, ...] = ()
+
+    @property
+    def steps_in_epoch(self) -> Fraction:
+        """Optimiser steps in an epoch; not a whole number in an older run, without `epoch_images`."""
+        if self.epoch_images:
+            return steps_in_epoch(self.epoch_images, self.config.batch_size)
+        return Fraction(len(self.normals), self.config.batch_size)
+
+    @property
+    def stored_config(self) -> dict[str, Any]:  # Any: settings differ in type; the method's dataclass has read them
+        """The method's configuration as JSON, with the settings that the run's file has and those that were changed."""
+        fields = {field.name: field.default for field in dataclasses.fields(self.config)}
+        written: dict[str, Any] = schema.write(self.config)
+        kept = (name for name in written if name not in self.unstored or getattr(self.config, name) != fields[name])
+        return {name: written[name] for name in kept}
+
+    @property
+    def precisions(self) -> str | dict[str, str]:
+        """What `edgead.train.fit.fit` takes; ``"auto"`` where it has not been chosen yet."""
+        return self.mixed_precision if self.stage_precisions is None else self.stage_precisions
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """How images become frames."""
+        return PixelFormat(self.bit_depth, self.depth_range)
+
+    def fits_held_out_masks(self, fingerprint: str) -> bool:
+        """Tell whether the foreground masks of the images held out are those that the run was started with."""
+        return self.held_out_masks_fingerprint in ("", fingerprint)
+
+
+def save_run_config(folder: Path, run: RunConfig) -> None:
+    """Write `config.json`."""
+    values = schema.write(run)
+    del values["unstored"]
+    write_json(folder / CONFIG, {**values, "config": run.stored_config})
+
+
+def load_run_config(folder: Path) -> RunConfig:
+    """Read `config.json`.
+
+    Raises:
+        CheckpointError: it is missing, damaged or lacks a field.
+    """
+    path = folder / CONFIG
+    try:
+        return _read_run_config(schema.load_json(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(f"{folder} is not a training run: it has no {CONFIG}.") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except SchemaError as error:
+        raise CheckpointError(f"{path} is damaged: {error}. Train again, or name another run.") from error
+
+
+def _read_run_config(values: Any) -> RunConfig:
+    """Read everything but the method's configuration, which the method's dataclass reads."""
+    if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
+        raise SchemaError("it has no table 'config'")
+    run = schema.read(RunConfig, {**values, "config": {}, "unstored": []})
+    try:
+        config = read_config(get_method(run.method), values["config"])
+    except (SchemaError, ConfigError) as error:
+        raise CheckpointError(f"The run's configuration does not fit {run.method}: {error}") from error
+    absent = tuple(field.name for field in dataclasses.fields(config) if field.name not in values["config"])
+    return dataclasses.replace(run, config=config, unstored=absent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,9 +13,6 @@ from edgead.cli.options import PATH, decision_options, force_option, json_option
 from edgead.cli.output import emit, ledger_line, result_line
 from edgead.console import Terminal
 from edgead.errors import INTERRUPTED
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

@@ -162,7 +162,9 @@ def test_a_bundle_is_replaced_and_nothing_else(trained: Path, tmp_path: Path) ->
 
 
 def test_settings_that_are_open_at_export(trained: Path, parts: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"fixed when the run was started\. Settings of draem that may change at export: none\."):
+    with pytest.raises(
+        ConfigError, match=r"fixed when the run was started\. Settings of draem that may change at export: none\."
+    ):
         export(trained, out=tmp_path / "out.edgead", settings=["steps=1"])
     quick = ("size=32", "multipliers=1,1", "steps=1", "batch_size=2", "reverse_steps=1")
     [run] = train("transfusion", parts, preset="nano", settings=quick, out=tmp_path / "run")
@@ -175,7 +177,9 @@ def test_settings_that_are_open_at_export(trained: Path, parts: Path, tmp_path: 
     assert (run / run_config.CONFIG).read_bytes() == before
     with pytest.raises(ConfigError, match="between 1 and 18"):
         export(run, out=tmp_path / "out.edgead", settings=["reverse_steps=19"])
-    with pytest.raises(ConfigError, match=r"width was fixed .* of transfusion that may change at export: reverse_steps, "):
+    with pytest.raises(
+        ConfigError, match=r"width was fixed .* of transfusion that may change at export: reverse_steps, "
+    ):
         export(run, out=tmp_path / "out.edgead", settings=["width=64"])
 
 

@@ -340,7 +340,7 @@ def name_plan(model: str, trt: Any) -> str:
     )
     gpu: Any = SimpleNamespace(name="", capability="", driver="")
     bundle: Any = SimpleNamespace(manifest=manifest, model=model)
-    return str(find_plan(bundle, Trt(trt), gpu, BuildSettings()).facts["tensorrt"])
+    return str(find_plan(bundle, Trt(trt), gpu, BuildSettings()).facts.tensorrt)
 
 
 def main(model: str, folder: str) -> None:

@@ -30,7 +30,7 @@ WORKING = {
     "cpu": TORCHLESS,
     "gpu": TORCHLESS,  # its package is the same module, with an engine for the CPU too
     "import": TORCHLESS | {"import"},
-    "train": set(cli.commands) - {"demo"},
+    "train": set(cli.commands) - {"demo", "sweep"},
 }
 """Extra ↦ verbs whose call below ends well with it alone. With any other extra, `doctor` does."""
 
@@ -151,6 +151,7 @@ def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path
         "methods": ["draem"],
         "predict": [str(bundle.path), images],
         "run": [str(bundle.path), "--source", images],
+        "sweep": ["sweep.toml", "--list"],
         "synthesise": [str(trained), "--count", "1", "--out", "pictures"],
         "train": ["--data", str(parts), "--preset", "nano", *(f"--set={each}" for each in tiny)],
     }
@@ -158,6 +159,7 @@ def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path
     known = {extra: modules for extra, modules in extras().items() if extra != "dev"}
     everything = set().union(*known.values())
     jobs = {}
+    (tmp_path / "sweep.toml").write_text(f'data = "{parts}"\n[[methods]]\nmethod = "draem"\npreset = "nano"\n')
     for extra, modules in known.items():
         (tmp_path / extra).mkdir()
         verbs = {verb: [[verb, "--help"], [verb, *arguments]] for verb, arguments in calls.items()}

@@ -175,7 +175,7 @@ def test_settings_that_are_open_at_export(trained: Path, parts: Path, tmp_path: 
         thresholds = [node for node in onnx.load(bundle.model).graph.node if node.op_type == "Greater"]
         assert len(thresholds) == steps
     assert (run / run_config.CONFIG).read_bytes() == before
-    with pytest.raises(ConfigError, match="between 1 and 18"):
+    with pytest.raises(ConfigError, match="must be from 1 to 18"):
         export(run, out=tmp_path / "out.edgead", settings=["reverse_steps=19"])
     with pytest.raises(
         ConfigError, match=r"width was fixed .* of transfusion that may change at export: reverse_steps, "

@@ -236,7 +236,7 @@ def test_of_two_processes_one_builds_and_the_other_waits(line_bundle: Path, shim
     processes = [start(line_bundle, shim) for _ in range(2)]
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    texts = sorted((output for output, _ in outputs), key=lambda text: "waiting" in text)
+    texts = sorted((output for output, _ in outputs), key=lambda text: "Waiting" in text)
     assert "Building the TensorRT engine" in texts[0]
     assert texts[1].startswith("Another process is building this engine. Waiting for it.\nread ")
     assert texts[1].splitlines()[-1] == texts[0].splitlines()[-1]

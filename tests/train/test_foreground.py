@@ -48,7 +48,7 @@ def test_anomalies_stay_inside_the_masks(data: tuple[Path, Path], name: str, set
     middle = method.config.size[1] // 2
     assert parts[:, :, :middle].all()
     assert not parts[:, :, middle + 1 :].any()
-    material = TrainingData(frames.frames, parts=parts)
+    material = TrainingData(frames.frames, foreground_masks=parts)
     assert np.array_equal(part_of(material, 3, str(masks)), parts[3])
     rng = np.random.default_rng(0)
     made = np.stack([method.example(material, rng)["mask"] for _ in range(12)])
@@ -88,7 +88,7 @@ def test_a_run_keeps_its_masks(data: tuple[Path, Path], tmp_path: Path, monkeypa
     held_out = held_out if held_out.exists() else held_out.with_name(f"{held_out.stem}_mask.png")
     cv2.imwrite(str(held_out), np.full((48, 40), 255, np.uint8))
     (run / checkpoint.WEIGHTS).write_bytes(before)
-    with pytest.raises(DataError, match=r"masks in .*masks are not those that this run was started with"):
+    with pytest.raises(DataError, match=r"masks in .*masks differ from those that this run was started with"):
         export(run, out=tmp_path / "run.edgead")
     (run / checkpoint.WEIGHTS).unlink()
     masks.rename(tmp_path / "elsewhere")

@@ -53,7 +53,7 @@ def test_builds_are_announced_and_the_bundle_s_own_can_be_done_by_hand(
     assert done.stderr.rindex("Built in ") < done.stderr.index(
         "Exported:"
     )  # so that the bundle's own was there by then
-    [line] = re.findall(r"The same by hand:  (.*)", done.stderr)
+    [line] = re.findall(r"To build it with trtexec:  (.*)", done.stderr)
     assert shlex.split(line)[:3] == ["trtexec", f"--onnx={out}/model.onnx", "--saveEngine=model.plan"]
     notes = [json.loads(path.read_text()) for path in out.parent.glob("cache/edgead/tensorrt/*.json")]
     assert [shlex.split(note["trtexec"])[1] for note in notes] == ["--onnx=model.onnx"] * 3

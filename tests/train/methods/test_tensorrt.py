@@ -70,9 +70,9 @@ def built_bytes(graph: Graph, size: tuple[int, int], channels: int, folder: Path
     plan, timing = str(folder / "x.part"), str(folder / "x.timing")
     request = BuildRequest(str(folder / "model.onnx"), size, (1,), plan, timing, BuildSettings(), channels)
     built = build_in_process(request, Console())
-    assert built["strong"] is True
-    assert built["bytes"] == Path(plan).stat().st_size
-    return int(built["bytes"])
+    assert built.strong
+    assert built.bytes == Path(plan).stat().st_size
+    return built.bytes
 
 
 @pytest.mark.slow

@@ -259,7 +259,7 @@ def test_a_plan_that_does_not_load_is_left_to_the_process_that_builds(
 
         def say(self, text: str) -> None:
             super().say(text)
-            if "waiting" in text:
+            if "Waiting" in text:
                 assert part.read_bytes() == b"half of the new one"
                 assert plan.path.read_bytes() == old
                 part.unlink()

@@ -317,7 +317,7 @@ def test_a_damaged_run_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / run_config.CONFIG).write_text(text)
     with pytest.raises(CheckpointError, match="damaged"):
         run_config.load_run_config(tmp_path)
-    with pytest.raises(CheckpointError, match="no unfinished run"):
+    with pytest.raises(CheckpointError, match="No unfinished run"):
         find_unfinished("draem", tmp_path)
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         run_config.load_run_config(tmp_path / "absent")

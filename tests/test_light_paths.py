@@ -30,7 +30,7 @@ WORKING = {
     "cpu": TORCHLESS,
     "gpu": TORCHLESS,  # its package is the same module, with an engine for the CPU too
     "import": TORCHLESS | {"import"},
-    "train": set(cli.commands) - {"demo", "sweep"},
+    "train": set(cli.commands) - {"demo"},
 }
 """Extra ↦ verbs whose call below ends well with it alone. With any other extra, `doctor` does."""
 

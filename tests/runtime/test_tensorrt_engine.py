@@ -68,7 +68,7 @@ def test_engines_that_are_not_this_bundles_are_refused(found: dict[str, Any]) ->
         "_UnloadableError: TensorRT 0.0 cannot load the engine: Error Code 1: Serialization (another version).\n"
         "Was it built on this device?"
     )
-    assert found["other size"].startswith("BundleError: The engine's 'frames' is uint8 (-1, 64, 65, 3), and the bundle")
+    assert found["other size"].startswith("BundleError: The engine's 'frames' is uint8 (-1, 64, 65, 3); the bundle")
     assert found["other type"].startswith("BundleError: The engine's 'frames' is float32")
     assert found["dead"] == "DeviceError: TensorRT 0.0 does not start: CUDA initialization failure with error: 2."
     assert found["failing"] == (

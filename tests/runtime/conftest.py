@@ -106,7 +106,7 @@ class Camera(FrameSource):
 
 
 class Listener(Console):
-    """Keeps what is said."""
+    """Keeps the messages."""
 
     def __init__(self) -> None:
         self.said: list[str] = []

@@ -308,7 +308,7 @@ def test_process_drains_on_term_and_swaps_on_hup(line_bundle: Path, tmp_path: Pa
     shutil.copytree(line_bundle, bundle)
     shadow = tmp_path / "shadow.edgead"
     shutil.copytree(line_bundle, shadow)
-    source = "synthetic:?fps=100&width=64&height=64"  # the model's aspect, of which nothing is said
+    source = "synthetic:?fps=100&width=64&height=64"  # the model's aspect ratio, so no warning
     options = ["--engine", "onnxruntime", "--health", "off", "--shadow", str(shadow), "--json"]
     process = start(str(bundle), "--source", source, "--sink", f"jsonl:{results}", *options)
     assert process.stderr

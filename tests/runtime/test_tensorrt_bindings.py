@@ -60,7 +60,7 @@ NO_TENSORRT = {
     "tensorrt_process.build_in_process",
     "tensorrt_process.disk_error",
 }
-"""Functions of ours in which attributes are not run over the bindings: they ask nothing of a TensorRT object."""
+"""Functions whose attribute accesses are not run over the bindings: they ask nothing of a TensorRT object."""
 MINIMUM = {
     "Builder": "build_serialized_network create_builder_config create_network create_optimization_profile "
     "num_DLA_cores",

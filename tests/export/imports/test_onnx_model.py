@@ -259,7 +259,7 @@ def test_what_float16_is_not_simply_made_of(kind: str, precision: str, parts: Pa
         onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     model = onnx.load(bundle.model)
     assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
-    if (kind, precision) == ("minus infinity in float16", "fp16"):  # which is handed back, and JSON cannot hold
+    if (kind, precision) == ("minus infinity in float16", "fp16"):  # which stays in float32, and JSON cannot hold
         assert bundle.manifest.gate.kept_in_float32
         forms = [form for each in bundle.manifest.gate.attempts for form in each.variants.values()]
         assert any(form.score_error is None for form in forms)

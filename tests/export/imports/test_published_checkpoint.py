@@ -193,7 +193,7 @@ def test_aand_scores_as_published(parts: Path, tmp_path: Path) -> None:
     torch.save({"encoder_AT": {**part("encoder_AT"), **unused}}, first)
     second = tmp_path / "checkpoints_Stage2" / "wres50_bottle.pth"
     torch.save({"bn": {**part("bn"), "conv4.weight": torch.zeros(1)}, "decoder_ss": part("decoder_ss")}, second)
-    settings = ["size=65x97", "backbone=squeezenet1_1"]  # wide_resnet50_2 where nothing is said
+    settings = ["size=65x97", "backbone=squeezenet1_1"]  # the default is wide_resnet50_2
     bundle = import_model([second], method="aand", threshold_data=parts, settings=settings, out=tmp_path / "b.edgead")
     assert sorted(bundle.manifest.origin.files) == [
         "checkpoints_Stage1/wres50_bottle.pth",

@@ -1,4 +1,4 @@
-"""What the gate measures and refuses, and how layers are handed back to float32."""
+"""What the gate measures and refuses, and how layers return to float32."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from edgead.runtime.reconstruction import Reconstructor
 
 
 class Said(Console):
-    """Keeps what is said."""
+    """Keeps the messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -162,7 +162,7 @@ def _training(run: RunConfig, method: Method) -> TrainingRecord:
         epoch_images=run.epoch_images or len(run.normals),
         textures="pictures" if run.textures else "procedural" if method.takes_textures else "none",
         weights=(Path(run.weights).name if run.weights else "download") if run.config.backbone else None,
-        precision=run.mixed_precision,
+        precision=run.trained_precision,
         created=run.created,
         versions=run.versions,
     )

@@ -138,6 +138,12 @@ class RunConfig:
         return self.mixed_precision if self.stage_precisions is None else self.stage_precisions
 
     @property
+    def trained_precision(self) -> str:
+        """The precision that the stages trained in, ``"no"`` for float32; several are joined by commas."""
+        taken = self.precisions
+        return taken if isinstance(taken, str) else ",".join(sorted(set(taken.values())))
+
+    @property
     def pixels(self) -> PixelFormat:
         """How images become frames."""
         return PixelFormat(self.bit_depth, self.depth_range)

@@ -124,6 +124,9 @@ def test_a_choice_is_kept_told_and_taken_again(parts: Path, tmp_path: Path, monk
     [whole] = train("draem", parts, preset="nano", settings=TINY, out=tmp_path / "whole", device="cpu")
     run = run_config.load_run_config(whole)
     assert run.stage_precisions == {"train": "bf16"}
+    assert (run.mixed_precision, run.trained_precision) == ("auto", "bf16")
+    assert dataclasses.replace(run, stage_precisions={"a": "no", "b": "bf16"}).trained_precision == "bf16,no"
+    assert dataclasses.replace(run, stage_precisions=None, mixed_precision="no").trained_precision == "no"
     assert "mixed precision bf16 (published: float32)" in run.departures
 
     monkeypatch.setattr("edgead.train.fit.SAVE_SHARE", 1e9)

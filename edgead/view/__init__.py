@@ -1,0 +1,1 @@
+"""The live page of `edgead run --view`: what the line does, for people beside it. See docs/live-page.md."""

@@ -1,0 +1,159 @@
+"""The live page as an observer of a run."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgead.errors import ConfigError
+from edgead.runtime.metrics_server import parse_address
+from edgead.runtime.observer import Line
+from edgead.runtime.result import Result
+from edgead.view.access import Access, read_token
+from edgead.view.actions import Actions
+from edgead.view.audit import Audit
+from edgead.view.bundles import Bundles
+from edgead.view.hub import Hub
+from edgead.view.log import Log
+from edgead.view.marks import Marks
+from edgead.view.pictures import LIVE_SIDE, draw
+from edgead.view.rejects import Rejects
+from edgead.view.seen import Seen
+from edgead.view.server import Answers, Server
+from edgead.view.state import to_json
+from edgead.view.what_if import histogram, what_if
+
+TICK = 0.4
+"""Seconds between two states while somebody watches."""
+IDLE_TICK = 1.0
+"""The same while nobody does: only counts are kept."""
+MOST_PICTURES = 8.0
+"""Pictures per second of all cameras together."""
+FOLDER = Path("runs") / "view"
+
+
+class View:
+    """Serves the page of one run; see `edgead.runtime.observer.Observer`.
+
+    Args:
+        address: ``PORT``, ``ADDRESS:PORT`` or ``[IPV6]:PORT``; port 0 for any free one.
+        token: ``${NAME}`` or ``${file:PATH}``; without one, nothing can be changed.
+        bundles: bundles and folders of bundles for changeovers.
+        folder: of marks and audit log; None for ``marks`` in the folder of a ``rejects:`` sink, else `FOLDER`.
+        say: shows a line to the user.
+
+    Raises:
+        ConfigError: an address that cannot be used or needs a token, an unusable token, or a missing folder.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str = "",
+        bundles: Sequence[Path] = (),
+        folder: Path | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        host, port = parse_address(address, "--view")
+        self._access = Access(host, read_token(token))
+        self._bundles, self._folder, self._say = Bundles(bundles), folder, say
+        self._link = _listen(host, port)
+        self.port = int(self._link.getsockname()[1])
+        everywhere = host in ("0.0.0.0", "::")
+        shown = socket.gethostname() if everywhere else f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self.port}/"
+        self._seen, self._hub, self._rejects = Seen(), Hub(), Rejects()
+        self._stopped = threading.Event()
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def begin(self, line: Line) -> None:
+        """Start the server and the thread that looks at the run."""
+        beside = line.reject_folder
+        folder = self._folder or (beside / "marks" if beside else FOLDER)
+        marks = Marks(folder, beside)
+        self._line = line
+        self._log = Log(line, self._seen, self._rejects, marks, self._bundles, self._access.may_change)
+        actions = Actions(line, self._bundles, self._rejects, marks, Audit(folder), self._say)
+        answers = Answers(actions.perform, self._small, self._large, self._scores, self._what_if)
+        self._server = Server(self._link, self._access, self._hub, answers, self._say)
+        self._thread = threading.Thread(target=self._watch, name="view", daemon=True)
+        self._thread.start()
+        self._say(f"Live page: {self.url}")
+
+    def see(self, result: Result) -> None:
+        """Keep references to a result. Nothing here waits or fails."""
+        self._seen.see(result)
+
+    def close(self) -> None:
+        """Tell the viewers that the run has ended, and stop within a few seconds."""
+        self._stopped.set()
+        if self._thread:
+            self._thread.join(1.0)
+        if self._server:
+            self._server.close()
+        self._link.close()
+
+    def _watch(self) -> None:
+        """Look at the run until it ends. An error here ends the page, not the run."""
+        sent: dict[str, str] = {}
+        try:
+            while not self._stopped.is_set():
+                began = time.monotonic()
+                ledger = self._log.update()
+                if self._hub.viewers:
+                    self._hub.publish("state", "state", self._log.state(ledger).to_json())
+                    self._send_pictures(sent)
+                else:
+                    sent.clear()
+                    self._hub.forget()
+                tick = TICK if self._hub.viewers else IDLE_TICK
+                self._stopped.wait(max(tick - (time.monotonic() - began), TICK / 4))
+        except Exception as error:  # the line goes on without its page
+            self._say(f"Warning: the live page has stopped, the run continues without it: {error}")
+            self._hub.close()
+
+    def _send_pictures(self, sent: dict[str, str]) -> None:
+        """Encode what is new, as many as fit into a tick; the cameras that waited longest come first."""
+        new = [(name, result) for name, result in self._log.pictures() if sent.get(name) != result.id]
+        new.sort(key=lambda one: list(sent).index(one[0]) if one[0] in sent else -1)
+        for name, result in new[: max(1, round(MOST_PICTURES * TICK))]:
+            if result.frame is None:
+                continue
+            picture = draw(result, result.frame, LIVE_SIDE)
+            message = to_json({"camera": name, "id": result.id, "verdict": result.verdict.value, "picture": picture})
+            self._hub.publish("picture", f"picture {name}", message)
+            sent.pop(name, None)
+            sent[name] = result.id
+
+    def _small(self, result_id: str) -> bytes | None:
+        reject = self._rejects.get(result_id)
+        return None if reject is None else reject.small
+
+    def _large(self, result_id: str) -> bytes | None:
+        reject = self._rejects.get(result_id)
+        return None if reject is None else to_json(reject.large)
+
+    def _scores(self) -> bytes:
+        inspector = self._line.inspector
+        held_out = inspector.bundle.manifest.threshold.scores
+        return to_json(histogram(list(self._log.samples.kept), held_out, inspector.threshold))
+
+    def _what_if(self, threshold: float) -> bytes:
+        inspector = self._line.inspector
+        held_out = inspector.bundle.manifest.threshold.scores
+        has_rules = inspector.region is not None or inspector.min_area > 0
+        return to_json(what_if(threshold, list(self._log.samples.kept), held_out, has_rules=has_rules))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"The live page cannot be served on port {port} of {host}: {why}.") from error

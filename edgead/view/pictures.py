@@ -27,7 +27,7 @@ class Picture:
     Attributes:
         width, height: of the frame in pixels.
         jpeg: base64.
-        heat: base64 of a PNG whose opacity is the heat; empty if nothing was inferred.
+        heat: base64 of a PNG with the heat as opacity; empty if nothing was inferred.
         outline: of the mask, as the path of an SVG in units of 1/1000 of the frame's width and height; may be empty.
     """
 
@@ -78,10 +78,10 @@ def encode_heat(anomaly_map: NDArray[np.float32], mask_threshold: float) -> byte
     height, width = anomaly_map.shape
     scale = min(1.0, HEAT_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    heat = lib.resize(anomaly_map, size, interpolation=lib.INTER_AREA) / max(2 * mask_threshold, 1e-12)
-    grey = (np.clip(heat, 0.0, 1.0) * 255).astype(np.uint8)
+    heat = np.asarray(lib.resize(anomaly_map, size, interpolation=lib.INTER_AREA)) / max(2 * mask_threshold, 1e-12)
+    grey, opacity = ((np.clip(value, 0.0, 1.0) * 255).astype(np.uint8) for value in (heat, 2 * heat - 0.4))
     colours = lib.applyColorMap(grey, lib.COLORMAP_TURBO)
-    _, data = lib.imencode(".png", np.dstack([colours, grey]), [lib.IMWRITE_PNG_COMPRESSION, 1])
+    _, data = lib.imencode(".png", np.dstack([colours, opacity]), [lib.IMWRITE_PNG_COMPRESSION, 1])
     return bytes(data)
 
 

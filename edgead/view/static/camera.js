@@ -26,13 +26,17 @@ export class Camera {
     this.thumbnails = new Map();
   }
 
-  update(state, stale) {
-    this.state = state;
-    this.showBanner(stale ? { kind: "lost", word: "NO CONNECTION", text: `What you see is old. The last verdict was ${state.banner.word}.`, check: "Look at the machine and the network.", reason: "" } : state.banner);
+  // `lost`: null while the line is connected; else the word for the banner and the seconds since.
+  update(state, lost) {
+    const elapsed = lost ? lost.seconds : 0;
+    this.showBanner(lost ? {
+      kind: "lost", word: lost.word, reason: "", check: "Look at the machine and the network.",
+      text: `What you see is old. The last verdict was ${state.banner.word}.`,
+    } : state.banner);
     setText(this.find(".score"), number(state.score));
     setText(this.find(".limit"), number(state.threshold));
-    setText(this.find(".age"), ago(state.age));
-    setText(this.find(".picture-age"), state.picture_age === null ? "" : `${ago(state.picture_age)} ago`);
+    setText(this.find(".age"), state.age === null ? "–" : ago(state.age + elapsed));
+    setText(this.find(".picture-age"), state.picture_age === null ? "" : `${ago(state.picture_age + elapsed)} ago`);
     this.showRejects(state.rejects);
     drawScores(this.find(".chart"), state.scores, state.threshold ?? this.rejects.threshold());
     this.showFacts(state);
@@ -50,7 +54,7 @@ export class Camera {
     setText(this.find(".text"), banner.text || banner.reason);
     setText(this.find(".check"), banner.check);
     this.find(".check").title = banner.reason;
-    node.classList.toggle("long", banner.word.length > 8);
+    node.dataset.length = banner.word.length < 5 ? 4 : banner.word.length < 8 ? 7 : 9;
   }
 
   showPicture(message) {
@@ -68,11 +72,13 @@ export class Camera {
         this.rejects.forget(id);
       }
     }
+    const atStart = strip.scrollLeft < 60;
     rejects.forEach((reject, place) => {
       const node = this.thumbnails.get(reject.id) ?? this.addThumbnail(reject);
       if (strip.children[place] !== node) strip.insertBefore(node, strip.children[place] ?? null);
       setText(node.querySelector(".mark"), markText(reject.mark));
     });
+    if (atStart) strip.scrollLeft = 0;
     if (rejects.length) this.showHeld(rejects[0]);
   }
 

@@ -14,6 +14,7 @@ const THEMES = { auto: "as the system", light: "light", dark: "dark" };
 const cameras = new Map();
 let state = null;
 let announced = "";
+let oldTimer = 0;
 
 const changes = new Changes();
 const connection = new Connection({
@@ -31,7 +32,7 @@ function showState(next) {
   rejects.update(state);
   controls.update(state);
   showPanels(state);
-  for (const one of state.cameras) cameraOf(one.name).update(one, false);
+  for (const one of state.cameras) cameraOf(one.name).update(one, null);
   byId("empty").hidden = state.cameras.length > 0;
   byId("cameras").dataset.count = Math.min(state.cameras.length, 3);
   announce();
@@ -56,8 +57,16 @@ function showLink(link, text, alert) {
 function showLost(since, ended) {
   const what = ended ? `The run ended at ${clock(since)}` : `No connection since ${clock(since)}`;
   showLink("lost", ended ? "Run ended" : "No connection", `${what}: what you see is old.`);
-  if (state) for (const one of state.cameras) cameraOf(one.name).update(one, true);
+  showOld(since, ended ? "RUN ENDED" : "NO CONNECTION");
+  clearInterval(oldTimer);
+  oldTimer = setInterval(() => showOld(since, ended ? "RUN ENDED" : "NO CONNECTION"), 1000);
   announce();
+}
+
+function showOld(since, word) {
+  if (document.body.dataset.link !== "lost") return clearInterval(oldTimer);
+  const lost = { word, seconds: (Date.now() - since) / 1000 };
+  for (const one of state?.cameras ?? []) cameraOf(one.name).update(one, lost);
 }
 
 let noteTimer = 0;
@@ -71,7 +80,7 @@ function showNote(text) {
 // For screen readers: only when a camera's kind of state changes.
 function announce() {
   const lost = document.body.dataset.link === "lost";
-  const text = lost ? "No connection" : state.cameras.map((one) => `${one.name}: ${one.banner.word}`).join(", ");
+  const text = lost || !state ? byId("alert").textContent : state.cameras.map((one) => `${one.name}: ${one.banner.word}`).join(", ");
   if (text !== announced) setText(byId("announce"), text);
   announced = text;
 }

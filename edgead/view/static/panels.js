@@ -67,7 +67,17 @@ function showModel(model) {
 }
 
 function showSinks(sinks) {
-  const rows = sinks.map((sink) => [sink.sink, count(sink.taken), count(sink.waiting), count(sink.failed), count(sink.dropped), sink.last_error ?? ""]);
-  if (rows.length) table(byId("sinks"), ["sink", "taken", "waiting", "failed", "dropped", "last error"], rows);
-  else if (!byId("sinks").hasChildNodes()) byId("sinks").append(element("p", { class: "muted" }, "No sink: results are printed only."));
+  const node = byId("sinks"), text = JSON.stringify(sinks);
+  if (node.dataset.shown === text) return;
+  node.dataset.shown = text;
+  node.replaceChildren(...sinks.map(sinkNode));
+  if (!sinks.length) node.append(element("p", { class: "muted" }, "No sink: results are printed only."));
+}
+
+function sinkNode(sink) {
+  const figures = ["taken", "waiting", "failed", "dropped"].map((name) =>
+    element("div", sink[name] && (name === "failed" || name === "dropped") ? { class: "trouble" } : {},
+      element("dt", {}, name), element("dd", {}, count(sink[name]))));
+  const error = sink.last_error ? [element("p", { class: "error" }, `✕ ${sink.last_error}`)] : [];
+  return element("div", {}, element("h3", {}, sink.sink), element("dl", { class: "facts" }, ...figures), ...error);
 }

@@ -115,6 +115,8 @@ class Rate:
 
     def value(self) -> float:
         """Return results per second."""
+        if not self._totals:
+            return 0.0
         (first, before), (last, after) = self._totals[0], self._totals[-1]
         return round((after - before) / (last - first), 2) if last > first else 0.0
 

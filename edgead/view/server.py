@@ -22,8 +22,8 @@ from starlette.types import Receive, Scope, Send
 from edgead.view.access import Access, Refused
 from edgead.view.hub import MOST_VIEWERS, Hub
 
-LARGEST_BODY = 4096
-"""Bytes of a change."""
+LARGEST_HEAD, LARGEST_BODY = 8192, 4096
+"""Bytes of a request's address and headers, and of a change."""
 BODY_WITHIN = 10.0
 """Seconds for the body of a change to arrive."""
 MOST_CONNECTIONS = 128
@@ -167,6 +167,7 @@ class Server:
                 return
             request = Request(scope, receive)
             try:
+                _check_size(scope)
                 self._access.check_host(request.headers)
                 if scope["path"].startswith("/api/") and scope["method"] != "POST":
                     self._access.check_reader(request.headers, _address(request))
@@ -219,6 +220,12 @@ class Server:
         body = await _read_body(request)
         await run_in_threadpool(self._answers.perform, request.path_params["action"], body, address)
         return _json(b"{}")
+
+
+def _check_size(scope: Scope) -> None:
+    size = len(scope["query_string"]) + len(scope["raw_path"])
+    if size + sum(len(name) + len(value) for name, value in scope["headers"]) > LARGEST_HEAD:
+        raise Refused(431, f"At most {LARGEST_HEAD} bytes.")
 
 
 async def _read_body(request: Request) -> bytes:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, describe
 from edgead.runtime.metrics_server import parse_address
 from edgead.runtime.observer import Line
 from edgead.runtime.result import Result
@@ -67,7 +67,7 @@ class View:
         shown = socket.gethostname() if everywhere else f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self.port}/"
         self._seen, self._hub, self._rejects = Seen(), Hub(), Rejects()
-        self._stopped = threading.Event()
+        self._stopped, self._told = threading.Event(), ""
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -99,23 +99,31 @@ class View:
         self._link.close()
 
     def _watch(self) -> None:
-        """Look at the run until it ends. An error here ends the page, not the run."""
+        """Look at the run until it ends. After an error no state is sent, so the page says that it is old."""
         sent: dict[str, str] = {}
-        try:
-            while not self._stopped.is_set():
-                began = time.monotonic()
-                ledger = self._log.update()
-                if self._hub.viewers:
-                    self._hub.publish("state", "state", self._log.state(ledger).to_json())
-                    self._send_pictures(sent)
-                else:
-                    sent.clear()
-                    self._hub.forget()
-                tick = TICK if self._hub.viewers else IDLE_TICK
-                self._stopped.wait(max(tick - (time.monotonic() - began), TICK / 4))
-        except Exception as error:  # the line goes on without its page
-            self._say(f"Warning: the live page has stopped, the run continues without it: {error}")
-            self._hub.close()
+        while not self._stopped.is_set():
+            began = time.monotonic()
+            try:
+                self._look(sent)
+            except Exception as error:  # the line goes on without its page
+                self._tell(f"Warning: the live page shows nothing new, the run continues: {describe(error)}")
+            tick = TICK if self._hub.viewers else IDLE_TICK
+            self._stopped.wait(max(tick - (time.monotonic() - began), TICK / 4))
+
+    def _look(self, sent: dict[str, str]) -> None:
+        ledger = self._log.update()
+        if self._hub.viewers:
+            self._hub.publish("state", "state", self._log.state(ledger).to_json())
+            self._send_pictures(sent)
+        else:
+            sent.clear()
+            self._hub.forget()
+
+    def _tell(self, text: str) -> None:
+        """Show a line that differs from the last one."""
+        if text != self._told:
+            self._told = text
+            self._say(text)
 
     def _send_pictures(self, sent: dict[str, str]) -> None:
         """Encode what is new, as many as fit into a tick; the cameras that waited longest come first."""

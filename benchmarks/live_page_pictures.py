@@ -2,7 +2,7 @@
 
     python benchmarks/live_page_pictures.py BUNDLE IMAGES --out docs
 
-IMAGES is a folder with good images in good/ and defective ones beside it, for instance the test folder of `edgead demo`.
+IMAGES is a folder with good images in good/ and defective ones beside it: the test folder of `edgead demo`, say.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgead.images import Frame, encode_png, read_frame
+from edgead.images import Frame, read_frame
 from edgead.runtime.run import run
 from edgead.runtime.sources.source import Captured, FrameSource
 from edgead.view.view import View
@@ -44,7 +44,6 @@ class Parts(FrameSource):
         self.pause, self.hold = pause, threading.Event()
         good = sorted((folder / "good").glob("*.png"))
         bad = sorted(path for path in folder.glob("*/*.png") if path.parent.name != "good")
-        bad = [path for group in zip(*(iter(bad),) * 1) for path in group]
         self.frames = [read_frame(path) for path in _mixed(good, bad)]
         self.only: Frame | None = None
 
@@ -105,17 +104,17 @@ def _take_pictures(view: View, source: Parts, out: Path, token: str) -> None:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        wide = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+        wide = browser.new_page(viewport={"width": 1280, "height": 1280}, color_scheme="light")
         time.sleep(12)
         wide.goto(view.url)
         wide.wait_for_selector(".strip li")
         _wait_for(source, wide, "fail")
-        _shoot(wide, out / "live-page-1280.png")
-        phone = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+        _shoot(wide, out / "live-page-1280.jpg")
+        phone = browser.new_page(viewport={"width": 390, "height": 1150}, color_scheme="dark")
         phone.goto(view.url)
         source.hold.clear()
         _wait_for(source, phone, "pass")
-        _shoot(phone, out / "live-page-390.png")
+        _shoot(phone, out / "live-page-390.jpg")
         wide.keyboard.press("t")
         time.sleep(1)
         _move_slider(wide)
@@ -123,7 +122,7 @@ def _take_pictures(view: View, source: Parts, out: Path, token: str) -> None:
         wide.keyboard.press("Escape")
         wide.keyboard.press("r")
         time.sleep(0.8)
-        _shoot(wide, out / "live-page-reject.png", "#reject")
+        _shoot(wide, out / "live-page-reject.jpg", "#reject")
         browser.close()
 
 
@@ -135,9 +134,9 @@ def _move_slider(page: Any) -> None:
 
 
 def _shoot(page: Any, path: Path, selector: str = "") -> None:
+    kind = {"type": "jpeg", "quality": 72} if path.suffix == ".jpg" else {}
     target = page.locator(selector) if selector else page
-    options = {} if selector else {"full_page": True}
-    path.write_bytes(target.screenshot(**options))
+    path.write_bytes(target.screenshot(**kind))
     print(path, f"{path.stat().st_size / 1000:.0f} kB")
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.decision import Verdict
-from edgead.images import Frame, cv2
+from edgead.images import Frame, cv2, fit_frame
 from edgead.runtime.defects import is_finite, mark_in_frame
 from edgead.runtime.result import Result
 
-LIVE_SIDE, LARGE_SIDE, SMALL_SIDE, HEAT_SIDE = 640, 1600, 176, 160
+LIVE_SIDE, LARGE_SIDE, SMALL_SIDE, HEAT_SIDE = 640, 1600, 160, 96
 """Longest sides in pixels: of a live picture, of a reject shown large, of one in the strip, of a heat map."""
 QUALITY = 80
 """Of JPEG."""
@@ -41,12 +41,9 @@ class Picture:
 def shrink(frame: Frame, side: int) -> Frame:
     """Return a frame's colours with at most `side` pixels a side; the frame itself if it is small enough."""
     height, width = frame.shape[:2]
-    colours = frame[:, :, :3]
+    colours = np.ascontiguousarray(frame[:, :, :3])
     scale = side / max(height, width)
-    if scale >= 1:
-        return colours
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2().resize(colours, size, interpolation=cv2().INTER_AREA))
+    return colours if scale >= 1 else fit_frame(colours, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
 def encode_jpeg(frame: Frame) -> bytes:
@@ -65,10 +62,10 @@ def draw(result: Result, frame: Frame, side: int) -> Picture:
     """
     height, width = result.frame_size
     small = shrink(frame, side)
-    jpeg = _text(encode_jpeg(small))
+    jpeg = to_text(encode_jpeg(small))
     if result.anomaly_map is None or not is_finite(result.anomaly_map):
         return Picture(width, height, jpeg)
-    heat = _text(encode_heat(result.anomaly_map, result.mask_threshold))
+    heat = to_text(encode_heat(result.anomaly_map, result.mask_threshold))
     return Picture(width, height, jpeg, heat, outline_of(result, (small.shape[0], small.shape[1])))
 
 
@@ -106,5 +103,6 @@ def _path(points: NDArray[np.int32], size: tuple[int, int]) -> str:
     return "M" + "L".join(f"{x} {y}" for x, y in scaled.tolist()) + "Z"
 
 
-def _text(data: bytes) -> str:
+def to_text(data: bytes) -> str:
+    """Return bytes as base64."""
     return base64.b64encode(data).decode("ascii")

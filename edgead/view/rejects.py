@@ -10,7 +10,7 @@ from functools import cached_property
 
 from edgead.images import Frame
 from edgead.runtime.result import Result
-from edgead.view.pictures import LARGE_SIDE, LIVE_SIDE, SMALL_SIDE, Picture, draw, encode_jpeg, shrink
+from edgead.view.pictures import LARGE_SIDE, LIVE_SIDE, SMALL_SIDE, Picture, draw, encode_jpeg, shrink, to_text
 from edgead.view.seen import MOST_REJECTS
 
 MOST_BYTES = 128_000_000
@@ -44,9 +44,14 @@ class Reject:
         self.result, self.frame, self.bytes = dataclasses.replace(result, frame=None), frame, frame.nbytes
 
     @cached_property
-    def small(self) -> bytes:
-        """JPEG for the strip."""
-        return encode_jpeg(shrink(self.frame, SMALL_SIDE))
+    def small(self) -> str:
+        """JPEG for the strip, base64."""
+        return to_text(encode_jpeg(shrink(self.frame, SMALL_SIDE)))
+
+    @cached_property
+    def live(self) -> Picture:
+        """The picture at the size of live ones."""
+        return draw(self.result, self.frame, LIVE_SIDE)
 
     @cached_property
     def large(self) -> Picture:

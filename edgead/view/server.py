@@ -32,7 +32,7 @@ STUCK_AFTER = 20.0
 END_WITHIN = 2.0
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -48,14 +48,12 @@ class Answers:
 
     Attributes:
         perform: makes a change; see `edgead.view.actions.Actions.perform`.
-        small: JPEG of a reject in the strip, by its id; None if it is gone.
-        large: the whole picture of a reject as JSON.
+        large: the whole picture of a reject as JSON, by its id; None if it is gone.
         scores: histogram of scores as JSON.
         what_if: effect of a threshold as JSON.
     """
 
     perform: Callable[[str, bytes, str], None]
-    small: Callable[[str], bytes | None]
     large: Callable[[str], bytes | None]
     scores: Callable[[], bytes]
     what_if: Callable[[float], bytes]
@@ -156,7 +154,6 @@ class Server:
                 Route("/api/scores", self._scores),
                 Route("/api/what-if", self._what_if),
                 Route("/api/rejects/{id}", self._reject),
-                Route("/api/rejects/{id}/small.jpg", self._small),
                 Route("/api/changes/{action}", self._change, methods=["POST"]),
             ],
             exception_handlers={Refused: _refuse, Exception: _fail, 404: _not_found, 405: _not_found},
@@ -209,10 +206,6 @@ class Server:
 
     async def _reject(self, request: Request) -> Response:
         return _json(await run_in_threadpool(self._answers.large, request.path_params["id"]))
-
-    async def _small(self, request: Request) -> Response:
-        data = await run_in_threadpool(self._answers.small, request.path_params["id"])
-        return _text("Not found", 404) if data is None else Response(data, headers=HEADERS, media_type="image/jpeg")
 
     async def _change(self, request: Request) -> Response:
         address = _address(request)

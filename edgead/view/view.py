@@ -16,10 +16,10 @@ from edgead.view.access import Access, read_token
 from edgead.view.actions import Actions
 from edgead.view.audit import Audit
 from edgead.view.bundles import Bundles
+from edgead.view.feed import Feed
 from edgead.view.hub import Hub
 from edgead.view.log import Log
 from edgead.view.marks import Marks
-from edgead.view.pictures import LIVE_SIDE, draw
 from edgead.view.rejects import Rejects
 from edgead.view.seen import Seen
 from edgead.view.server import Answers, Server
@@ -30,8 +30,6 @@ TICK = 0.4
 """Seconds between two states while somebody watches."""
 IDLE_TICK = 1.0
 """The same while nobody does: only counts are kept."""
-MOST_PICTURES = 8.0
-"""Pictures per second of all cameras together."""
 FOLDER = Path("runs") / "view"
 
 
@@ -67,6 +65,7 @@ class View:
         shown = socket.gethostname() if everywhere else f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self.port}/"
         self._seen, self._hub, self._rejects = Seen(), Hub(), Rejects()
+        self._feed = Feed(self._hub, self._rejects)
         self._stopped, self._told = threading.Event(), ""
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
@@ -79,7 +78,7 @@ class View:
         self._line = line
         self._log = Log(line, self._seen, self._rejects, marks, self._bundles, self._access.may_change)
         actions = Actions(line, self._bundles, self._rejects, marks, Audit(folder), self._say)
-        answers = Answers(actions.perform, self._small, self._large, self._scores, self._what_if)
+        answers = Answers(actions.perform, self._large, self._scores, self._what_if)
         self._server = Server(self._link, self._access, self._hub, answers, self._say)
         self._thread = threading.Thread(target=self._watch, name="view", daemon=True)
         self._thread.start()
@@ -100,23 +99,22 @@ class View:
 
     def _watch(self) -> None:
         """Look at the run until it ends. After an error no state is sent, so the page says that it is old."""
-        sent: dict[str, str] = {}
         while not self._stopped.is_set():
             began = time.monotonic()
             try:
-                self._look(sent)
+                self._look()
             except Exception as error:  # the line goes on without its page
                 self._tell(f"Warning: the live page shows nothing new, the run continues: {describe(error)}")
             tick = TICK if self._hub.viewers else IDLE_TICK
             self._stopped.wait(max(tick - (time.monotonic() - began), TICK / 4))
 
-    def _look(self, sent: dict[str, str]) -> None:
+    def _look(self) -> None:
         ledger = self._log.update()
         if self._hub.viewers:
             self._hub.publish("state", "state", self._log.state(ledger).to_json())
-            self._send_pictures(sent)
+            self._feed.send(self._log.pictures(), time.monotonic())
         else:
-            sent.clear()
+            self._feed.forget()
             self._hub.forget()
 
     def _tell(self, text: str) -> None:
@@ -124,23 +122,6 @@ class View:
         if text != self._told:
             self._told = text
             self._say(text)
-
-    def _send_pictures(self, sent: dict[str, str]) -> None:
-        """Encode what is new, as many as fit into a tick; the cameras that waited longest come first."""
-        new = [(name, result) for name, result in self._log.pictures() if sent.get(name) != result.id]
-        new.sort(key=lambda one: list(sent).index(one[0]) if one[0] in sent else -1)
-        for name, result in new[: max(1, round(MOST_PICTURES * TICK))]:
-            if result.frame is None:
-                continue
-            picture = draw(result, result.frame, LIVE_SIDE)
-            message = to_json({"camera": name, "id": result.id, "verdict": result.verdict.value, "picture": picture})
-            self._hub.publish("picture", f"picture {name}", message)
-            sent.pop(name, None)
-            sent[name] = result.id
-
-    def _small(self, result_id: str) -> bytes | None:
-        reject = self._rejects.get(result_id)
-        return None if reject is None else reject.small
 
     def _large(self, result_id: str) -> bytes | None:
         reject = self._rejects.get(result_id)

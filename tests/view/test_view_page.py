@@ -105,7 +105,7 @@ def test_verdict_outline_and_heat_map(line: Line) -> None:
     assert not page.locator(".live .outline path").first.get_attribute("d")
     line.show("bad", "fail")
     page.locator(".live .outline path[d^=M]").first.wait_for(state="attached")
-    page.wait_for_selector(".strip li img[src^=blob]")
+    page.wait_for_selector(".strip li img[src^=data]")
     page.wait_for_selector(".held .box")
     assert is_seen(page, ".live .outline")
     assert not is_seen(page, ".live .heat")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -179,7 +180,7 @@ def test_rejects_keep_full_frames_within_their_limit() -> None:
     assert [each.result.frame_id for each in kept] == list(range(19, 7, -1))
     assert [each.is_full for each in kept] == [True, True, *[False] * 10]
     assert rejects.get("id-0000") is None
-    assert kept[-1].small[:2] == b"\xff\xd8"
+    assert base64.b64decode(kept[-1].small)[:2] == b"\xff\xd8"
 
 
 def test_the_outline_is_where_the_map_is_high() -> None:

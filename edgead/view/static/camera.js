@@ -24,6 +24,7 @@ export class Camera {
     this.heldId = "";
     find(".held .stage").addEventListener("click", () => this.heldId && rejects.open(this.heldId));
     this.thumbnails = new Map();
+    this.pictures = {};
   }
 
   // `lost`: null while the line is connected; else the word for the banner and the seconds since.
@@ -57,8 +58,16 @@ export class Camera {
     node.dataset.length = banner.word.length < 5 ? 4 : banner.word.length < 8 ? 7 : 9;
   }
 
-  showPicture(message) {
-    this.live.show(message.picture, `Last picture of ${this.name}: ${message.verdict}`);
+  receive(event, message) {
+    if (event === "picture") this.live.show(message.picture, `Last picture of ${this.name}: ${message.verdict}`);
+    if (event === "held") this.held.show(message.picture, `Last reject of ${this.name}`);
+    if (event === "strip") this.pictures = message.pictures;
+    if (event === "strip") for (const [id, node] of this.thumbnails) this.showThumbnail(id, node);
+  }
+
+  showThumbnail(id, node) {
+    const image = node.querySelector("img");
+    if (!image.src && this.pictures[id]) image.src = `data:image/jpeg;base64,${this.pictures[id]}`;
   }
 
   showRejects(rejects) {
@@ -90,18 +99,14 @@ export class Camera {
     button.addEventListener("click", () => this.rejects.open(reject.id));
     const node = element("li", {}, button);
     this.thumbnails.set(reject.id, node);
-    this.rejects.thumbnail(reject.id).then((url) => { image.src = url; }, () => {});
+    this.showThumbnail(reject.id, node);
     return node;
   }
 
   showHeld(reject) {
     setText(this.find(".held-age"), `${clock(new Date(reject.captured_at))}, score ${number(reject.score)}`);
     setText(this.find(".held-mark"), markText(reject.mark));
-    if (this.heldId === reject.id) return;
     this.heldId = reject.id;
-    this.rejects.picture(reject.id).then((picture) => {
-      if (this.heldId === reject.id) this.held.show(picture, `Last reject of ${this.name}`);
-    }, () => { this.heldId = ""; });
   }
 
   showFacts(state) {

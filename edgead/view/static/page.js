@@ -18,7 +18,7 @@ let oldTimer = 0;
 
 const changes = new Changes();
 const connection = new Connection({
-  onEvent: (event, data) => (event === "state" ? showState(data) : cameras.get(data.camera)?.showPicture(data)),
+  onEvent: (event, data) => (event === "state" ? showState(data) : cameras.get(data.camera)?.receive(event, data)),
   onLost: (since, ended) => showLost(since, ended),
   onBack: () => showLink("ok", "Live", ""),
   askToken: () => changes.askReader(),

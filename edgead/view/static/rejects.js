@@ -10,7 +10,6 @@ export class Rejects {
     this.dialog = byId("reject");
     this.stage = new Stage(this.dialog.querySelector(".stage"));
     this.told = this.dialog.querySelector(".told");
-    this.urls = new Map();
     this.pictures = new Map();
     this.state = null;
     byId("newer").addEventListener("click", () => this.step(-1));
@@ -34,14 +33,6 @@ export class Rejects {
     return this.state ? this.state.cameras.flatMap((camera) => camera.rejects).sort((a, b) => (a.id < b.id ? 1 : -1)) : [];
   }
 
-  async thumbnail(id) {
-    if (!this.urls.has(id)) {
-      const answer = await this.connection.get(`/api/rejects/${encodeURIComponent(id)}/small.jpg`);
-      this.urls.set(id, URL.createObjectURL(await answer.blob()));
-    }
-    return this.urls.get(id);
-  }
-
   picture(id) {
     if (!this.pictures.has(id)) {
       const loading = this.connection.get(`/api/rejects/${encodeURIComponent(id)}`).then((answer) => answer.json());
@@ -52,8 +43,6 @@ export class Rejects {
   }
 
   forget(id) {
-    if (this.urls.has(id)) URL.revokeObjectURL(this.urls.get(id));
-    this.urls.delete(id);
     this.pictures.delete(id);
   }
 

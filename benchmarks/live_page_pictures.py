@@ -120,6 +120,7 @@ def _take_pictures(view: View, source: Parts, out: Path, token: str) -> None:
         _move_slider(wide)
         _shoot(wide, out / "live-page-threshold.png", "#threshold")
         wide.keyboard.press("Escape")
+        wide.wait_for_selector("#threshold", state="hidden")
         wide.keyboard.press("r")
         time.sleep(0.8)
         _shoot(wide, out / "live-page-reject.jpg", "#reject")

@@ -12,7 +12,7 @@ import click
 from edgead.cli.options import PATH, decision_options, force_option, json_option, refuse_given
 from edgead.cli.output import emit, ledger_line, result_line
 from edgead.console import Terminal
-from edgead.errors import INTERRUPTED, require
+from edgead.errors import INTERRUPTED
 
 
 @click.command()
@@ -232,8 +232,6 @@ def run(
     if view is None:
         refuse_given("without --view", "view_token", "view_bundles", "view_folder")
     else:
-        require("starlette", "view")
-        require("uvicorn", "view")
         from edgead.view.view import View
 
         say = Terminal().say

@@ -12,7 +12,7 @@ from edgead.view.state import to_json
 
 MOST_PICTURES = 3
 """Live pictures in one call of `Feed.send`, of all cameras together."""
-HELD_EVERY, STRIP_EVERY = 1.0, 2.0
+HELD_EVERY, STRIP_EVERY = 1.0, 1.0
 """Least seconds between two pictures of a camera's last reject, and between two strips."""
 
 

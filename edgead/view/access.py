@@ -127,7 +127,7 @@ class Access:
         self._check_token(headers, address)
 
     def _check_token(self, headers: Mapping[str, str], address: str) -> None:
-        now = time.monotonic()
+        now, address = time.monotonic(), _network_of(address)
         wrong = self._wrong.get(address, deque())
         while wrong and now - wrong[0] > WITHIN:
             wrong.popleft()
@@ -144,6 +144,15 @@ class Access:
         while len(self._wrong) > MOST_ADDRESSES:
             self._wrong.popitem(last=False)
         raise Refused(401, "Wrong token.")
+
+
+def _network_of(address: str) -> str:
+    """Return the address, or of IPv6 its /64: a single machine may use all of those."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return address if found.version == 4 else str(ipaddress.ip_network(f"{found}/64", strict=False))
 
 
 def _is_address(host: str) -> bool:

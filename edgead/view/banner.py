@@ -49,7 +49,7 @@ def banner_of(result: Result | None, age: float, *, paused: bool, failure: str, 
     if result.verdict is Verdict.UNKNOWN:
         return Banner("unknown", "UNKNOWN", *advice_on(result.cause), reason=_shown(result.reason))
     if age > recent:
-        text = f"No new picture. The last verdict was {result.verdict.value}"
+        text = f"No new result. The last verdict was {result.verdict.value}"
         return Banner("waiting", "WAITING", text, "Check the trigger and the camera if the line runs.")
     reason = "" if result.reason in ("score above threshold", "score within threshold") else _shown(result.reason)
     return Banner(result.verdict.value.lower(), result.verdict.value, "", "", reason)

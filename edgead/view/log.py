@@ -95,8 +95,8 @@ class Log:
     def _camera_state(self, name: str, camera: _Camera, ledger: Snapshot, failure: str) -> CameraState:
         now, policy = time.monotonic(), self._line.policy
         result, came = self._seen.latest.get(name, (None, now))
-        _, pictured = self._seen.pictured.get(name, (None, None))
-        age = now - came
+        shown, pictured = self._seen.pictured.get(name, (None, now))
+        age = now - _made(result, came)
         banner = banner_of(result, age, paused=self._line.paused, failure=failure, recent=policy.silence)
         scored = result is not None and math.isfinite(result.score)
         live = name in self._line.cameras
@@ -104,7 +104,7 @@ class Log:
             name=name,
             banner=banner,
             age=None if result is None else round(age, 2),
-            picture_age=None if pictured is None else round(now - pictured, 2),
+            picture_age=None if shown is None else round(now - _made(shown, pictured), 2),
             frame_id=result.frame_id if result else None,
             score=result.score if result and scored else None,
             threshold=result.threshold if result and scored else None,
@@ -116,3 +116,8 @@ class Log:
             rejects=[each.state(self._marks.of(each.result.id)) for each in self._rejects.of(name)],
             checked=policy.health == "all" or (policy.health == "live" and live),
         )
+
+
+def _made(result: Result | None, came: float) -> float:
+    """Return when the picture of a result was made, as far as it is known, else when the result came."""
+    return (result.t_capture if result else 0.0) or came

@@ -13,7 +13,6 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -21,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from edgead.view.access import Access, Refused
 from edgead.view.hub import MOST_VIEWERS, Hub
+from edgead.view.threads import in_thread
 
 LARGEST_HEAD, LARGEST_BODY = 8192, 4096
 """Bytes of a request's address and headers, and of a change."""
@@ -111,6 +111,7 @@ class Server:
             loop="asyncio",
             lifespan="off",
             log_config=None,
+            log_level="critical",
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -193,7 +194,7 @@ class Server:
         return Events(self._hub)
 
     async def _scores(self, _request: Request) -> Response:
-        return _json(await run_in_threadpool(self._answers.scores))
+        return _json(await in_thread(self._answers.scores))
 
     async def _what_if(self, request: Request) -> Response:
         try:
@@ -202,16 +203,16 @@ class Server:
             threshold = math.nan
         if not math.isfinite(threshold):
             raise Refused(400, "threshold must be a finite number.")
-        return _json(await run_in_threadpool(self._answers.what_if, threshold))
+        return _json(await in_thread(self._answers.what_if, threshold))
 
     async def _reject(self, request: Request) -> Response:
-        return _json(await run_in_threadpool(self._answers.large, request.path_params["id"]))
+        return _json(await in_thread(self._answers.large, request.path_params["id"]))
 
     async def _change(self, request: Request) -> Response:
         address = _address(request)
         self._access.check_changer(request.headers, address)
         body = await _read_body(request)
-        await run_in_threadpool(self._answers.perform, request.path_params["action"], body, address)
+        await in_thread(self._answers.perform, request.path_params["action"], body, address)
         return _json(b"{}")
 
 

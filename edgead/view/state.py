@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import dataclass, field
 
 from edgead.decision import CONDITION
@@ -57,6 +58,7 @@ class ModelState:
     Attributes:
         promise: of the bundle's threshold, as one line.
         own_threshold: the bundle's threshold; `threshold` is the one in use.
+        held_out_median: of the scores of the held-out good images; None if they are not in the bundle.
     """
 
     name: str
@@ -70,6 +72,7 @@ class ModelState:
     threshold: float
     own_threshold: float
     promise: str
+    held_out_median: float | None
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ def model_of(line: Line) -> ModelState:
         threshold=inspector.threshold,
         own_threshold=manifest.threshold.value,
         promise=promise_of(manifest, inspector.threshold),
+        held_out_median=statistics.median(manifest.threshold.scores) if manifest.threshold.scores else None,
     )
 
 

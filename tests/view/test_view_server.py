@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import socket
@@ -412,3 +413,41 @@ def test_marks_are_a_data_set(page: Page) -> None:
     assert category.layout == "good and bad"
     assert category.normals
     assert {sample.kind for sample in category.labelled() if sample.anomalous} == {"bad"}
+
+
+def test_a_changeover_does_not_hold_up_the_end(bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIEW_TOKEN", TOKEN)
+    asked, release = threading.Event(), threading.Event()
+
+    def open_slowly(self: object, stream: object, path: Path, put: object) -> str:
+        asked.set()
+        release.wait(30)
+        return "late"
+
+    monkeypatch.setattr("edgead.runtime.control.Control._bring_in", open_slowly)
+    camera, view = Hand(), View("0", token="${VIEW_TOKEN}", bundles=[bundles], folder=tmp_path)
+    with running(bundles / "first.edgead", view, camera):
+        page = Page(view, camera, tmp_path)
+        page.show("good")
+        threading.Thread(target=lambda: _ignore(lambda: page.change("changeover", bundle="second"))).start()
+        assert asked.wait(10)
+        why = "A changeover is already running. Wait until it has ended."
+        assert page.change("changeover", bundle="second") == (409, why)
+        began = time.monotonic()
+    assert time.monotonic() - began < 6
+    release.set()
+
+
+def _ignore(call: Callable[[], object]) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        call()
+
+
+def test_ipv6_addresses_of_one_network_count_as_one() -> None:
+    guard = Access("127.0.0.1", TOKEN)
+    statuses = []
+    for number in range(access.MOST_WRONG + 1):
+        with pytest.raises(Refused) as refused:
+            guard._check_token({"authorization": "Bearer x"}, f"2001:db8::{number:x}")
+        statuses.append(refused.value.status)
+    assert statuses == [401] * access.MOST_WRONG + [429]

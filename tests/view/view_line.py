@@ -14,8 +14,10 @@ from level_bundle import frame_of
 
 from edgead.runtime.run import run
 from edgead.runtime.sources.source import Captured, FrameSource
+from edgead.view import view
 from edgead.view.view import View
 
+view.TICK, view.IDLE_TICK = 0.1, 0.2  # tests wait for states
 TOKEN = "correct-horse-battery"
 
 
@@ -49,11 +51,11 @@ class Hand(FrameSource):
 
 
 @contextmanager
-def running(bundle: Path, view: View, camera: Hand, sinks: Sequence[str] = (), **options: Any) -> Iterator[list[Any]]:
+def running(bundle: Path, page: View, camera: Hand, sinks: Sequence[str] = (), **options: Any) -> Iterator[list[Any]]:
     """Run a line in a thread; yields a list that holds the summary at its end."""
     ends: list[Any] = []
     sources: Any = [camera]
-    settings = {"engine": "onnxruntime", "health": "off", "observer": view, "on_end": ends.append, **options}
+    settings = {"engine": "onnxruntime", "health": "off", "observer": page, "on_end": ends.append, **options}
     line = threading.Thread(target=run, args=(bundle,), kwargs={"sources": sources, "sinks": sinks, **settings})
     line.start()
     try:
@@ -67,9 +69,9 @@ def running(bundle: Path, view: View, camera: Hand, sinks: Sequence[str] = (), *
 def main() -> None:
     bundle, folder = map(Path, sys.argv[1:])
     camera = Hand()
-    view = View("0", token="${VIEW_TOKEN}", folder=folder)
-    with running(bundle, view, camera):
-        print(view.url, flush=True)
+    page = View("0", token="${VIEW_TOKEN}", folder=folder)
+    with running(bundle, page, camera):
+        print(page.url, flush=True)
         for line in sys.stdin:
             camera.show(line.strip())
 

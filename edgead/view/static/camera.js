@@ -9,6 +9,14 @@ const SIGNS = { "real defect": "✕", "false reject": "✓", unsure: "?" };
 
 export const markText = (mark) => (mark ? `${SIGNS[mark]} ${mark}` : "");
 
+// Shows drift: the median of recent good parts beside that of the held-out images.
+function typical(scores, heldOut) {
+  const passed = scores.filter(([, verdict]) => verdict === "P").map(([score]) => score).sort((a, b) => a - b);
+  if (!passed.length) return "–";
+  const median = number(passed[Math.floor(passed.length / 2)], 3);
+  return heldOut === null ? median : `${median} (held-out images ${number(heldOut, 3)})`;
+}
+
 export class Camera {
   constructor(name, rejects) {
     this.name = name;
@@ -116,6 +124,7 @@ export class Camera {
       ["Latency p50 / p99", latency ? `${number(latency.p50, 3)} / ${number(latency.p99, 3)} ms` : "–"],
       ["Frame", state.frame_id === null ? "–" : String(state.frame_id)],
       ["PASS / FAIL / UNKNOWN", figures ? `${figures.passed} / ${figures.failed} / ${figures.unknown}` : "–"],
+      ["Typical PASS score", typical(state.scores, this.rejects.heldOutMedian())],
       ["Picture checks", state.checked ? "dark, blurred, frozen, stretched" : "off for this source"],
     ]);
   }

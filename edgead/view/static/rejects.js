@@ -29,6 +29,10 @@ export class Rejects {
     return this.state?.model.threshold ?? null;
   }
 
+  heldOutMedian() {
+    return this.state?.model.held_out_median ?? null;
+  }
+
   all() {
     return this.state ? this.state.cameras.flatMap((camera) => camera.rejects).sort((a, b) => (a.id < b.id ? 1 : -1)) : [];
   }

@@ -68,14 +68,6 @@ class Line:
         """Infer again."""
         self._stream.paused = False
 
-    def set_threshold(self, threshold: float | str) -> None:
-        """Set the threshold of the inspector that decides now, from the next inference on.
-
-        Raises:
-            ConfigError: not a finite number or ``fpr:SHARE``.
-        """
-        self.inspector.threshold = threshold
-
     def change_over(self, bundle: Path) -> None:
         """Let another bundle decide; see `Control.change_over`. It returns when it does.
 

@@ -33,7 +33,7 @@ function describe(scores, threshold) {
 }
 
 export function drawHistogram(node, data, threshold, proposed) {
-  const width = 560, height = 190, bottom = 20, bins = data.held_out.length, step = width / bins;
+  const width = Math.max(240, node.clientWidth), height = 190, bottom = 20, bins = data.held_out.length, step = width / bins;
   const most = Math.max(1, ...data.held_out, ...data.passed.map((n, i) => n + data.failed[i]));
   const y = (n) => (height - bottom) * (1 - Math.sqrt(n / most));
   const x = (value) => (value - data.low) / (data.high - data.low) * width;

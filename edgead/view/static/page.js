@@ -118,7 +118,9 @@ const REJECT_KEYS = {
 };
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
+  // A field of a dialog that was just closed may still have the focus.
+  const typing = event.target.matches("input, select, textarea") && event.target.offsetParent;
+  if (event.ctrlKey || event.metaKey || event.altKey || typing) return;
   const open = document.querySelector("dialog[open]");
   const keys = !open ? KEYS : open.id === "reject" && !byId("sign").open ? REJECT_KEYS : {};
   const act = keys[event.key.toLowerCase()];

@@ -135,7 +135,11 @@ class Samples:
 
     def __init__(self) -> None:
         self._digest = ""
-        self.kept: deque[Sample] = deque(maxlen=SAMPLES)
+        self._kept: deque[Sample] = deque(maxlen=SAMPLES)
+
+    def of(self, digest: str) -> list[Sample]:
+        """Return those of a bundle, oldest first. Any thread may ask."""
+        return list(self._kept) if digest == self._digest else []
 
     def add(self, facts: Iterable[Fact]) -> None:
         """Add results. UNKNOWN ones stay UNKNOWN at any threshold and are left out."""
@@ -143,6 +147,6 @@ class Samples:
             if fact.verdict is Verdict.UNKNOWN or not math.isfinite(fact.score):
                 continue
             if fact.digest != self._digest:
-                self.kept.clear()
+                self._kept = deque(maxlen=SAMPLES)
                 self._digest = fact.digest
-            self.kept.append(Sample(fact.score, fact.threshold, fact.verdict is Verdict.FAIL))
+            self._kept.append(Sample(fact.score, fact.threshold, fact.verdict is Verdict.FAIL))

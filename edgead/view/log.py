@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from datetime import datetime, timezone
+from typing import cast
 
 from edgead import __version__
 from edgead.runtime.ledger import Snapshot
 from edgead.runtime.observer import Line
 from edgead.runtime.result import Result
+from edgead.runtime.sink_worker import SinkAccount
 from edgead.view.banner import banner_of
 from edgead.view.bundles import Bundles
 from edgead.view.curves import Curves, Hours, Rate, Samples
@@ -87,7 +89,7 @@ class Log:
                 for name, camera in self._cameras.items()
             ],
             ledger={name: value for name, value in ledger.items() if name != "sources"},  # type: ignore[arg-type]
-            sinks=self._line.sinks(),
+            sinks=[_without_details(account) for account in self._line.sinks()],
             model=model_of(self._line),
             bundles=self._bundles.names(),
         )
@@ -121,3 +123,8 @@ class Log:
 def _made(result: Result | None, came: float) -> float:
     """Return when the picture of a result was made, as far as it is known, else when the result came."""
     return (result.t_capture if result else 0.0) or came
+
+
+def _without_details(account: SinkAccount) -> SinkAccount:
+    """Leave out what a sink adds to its account: a plug-in's may be no JSON."""
+    return cast(SinkAccount, {name: value for name, value in account.items() if name in SinkAccount.__annotations__})

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgead.errors import ConfigError, describe
+from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.metrics_server import parse_address
 from edgead.runtime.observer import Line
 from edgead.runtime.result import Result
@@ -16,6 +17,7 @@ from edgead.view.access import Access, read_token
 from edgead.view.actions import Actions
 from edgead.view.audit import Audit
 from edgead.view.bundles import Bundles
+from edgead.view.curves import Sample
 from edgead.view.feed import Feed
 from edgead.view.hub import Hub
 from edgead.view.log import Log
@@ -129,14 +131,18 @@ class View:
 
     def _scores(self) -> bytes:
         inspector = self._line.inspector
-        held_out = inspector.bundle.manifest.threshold.scores
-        return to_json(histogram(list(self._log.samples.kept), held_out, inspector.threshold))
+        samples, held_out = self._known_scores(inspector)
+        return to_json(histogram(samples, held_out, inspector.threshold))
 
     def _what_if(self, threshold: float) -> bytes:
         inspector = self._line.inspector
-        held_out = inspector.bundle.manifest.threshold.scores
+        samples, held_out = self._known_scores(inspector)
         has_rules = inspector.region is not None or inspector.min_area > 0
-        return to_json(what_if(threshold, list(self._log.samples.kept), held_out, has_rules=has_rules))
+        return to_json(what_if(threshold, samples, held_out, has_rules=has_rules))
+
+    def _known_scores(self, inspector: FrameInspector) -> tuple[list[Sample], Sequence[float]]:
+        manifest = inspector.bundle.manifest
+        return self._log.samples.of(manifest.digest), manifest.threshold.scores
 
 
 def _listen(host: str, port: int) -> socket.socket:

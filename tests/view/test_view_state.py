@@ -104,7 +104,8 @@ def test_scores_of_another_bundle_begin_again() -> None:
     curves.add(fact(math.nan, Verdict.UNKNOWN))
     samples.add([fact(0.5, Verdict.UNKNOWN, "b")])
     assert list(curves.scores) == [(0.25, "P")]
-    assert len(samples.kept) == 1
+    assert samples.of("b") == [Sample(0.25, 1.0, False)]
+    assert samples.of("a") == []
     latency = curves.latency()
     assert latency is not None
     assert (latency.p50, latency.p99, latency.frames) == (4.0, 4.0, 4)

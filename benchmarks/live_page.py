@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="data set, as for edgead benchmark --data")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--engine", default="onnxruntime")
-    parser.add_argument("--rounds", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=14)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one window")
     parser.add_argument("--pause", type=float, default=0.02, help="seconds between two frames")
     parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT of the camera's frames")

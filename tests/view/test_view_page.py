@@ -100,6 +100,7 @@ def test_verdict_outline_and_heat_map(line: Line) -> None:
     page.wait_for_selector('.banner[data-kind="waiting"]')
     line.show("good", "pass")
     assert page.locator(".word").inner_text() == "PASS"
+    assert page.locator(".name").inner_text() == "<b>front</b>"
     assert page.locator(".word").bounding_box()["height"] > 140  # pixels: legible across an aisle
     page.wait_for_selector(".live .box img")
     assert not page.locator(".live .outline path").first.get_attribute("d")

@@ -68,7 +68,7 @@ def running(bundle: Path, page: View, camera: Hand, sinks: Sequence[str] = (), *
 
 def main() -> None:
     bundle, folder = map(Path, sys.argv[1:])
-    camera = Hand()
+    camera = Hand("<b>front</b>")  # a name is text, whatever is in it
     page = View("0", token="${VIEW_TOKEN}", folder=folder)
     with running(bundle, page, camera):
         print(page.url, flush=True)

@@ -1,7 +1,7 @@
 // One camera: banner, last picture, last reject, strip, scores.
 
 import { drawScores } from "./chart.js";
-import { ago, byId, clock, element, facts, number, setText } from "./dom.js";
+import { ago, byCause, byId, clock, element, facts, number, setText } from "./dom.js";
 import { SHAPES } from "./shapes.js";
 import { Stage } from "./stage.js";
 
@@ -124,6 +124,7 @@ export class Camera {
       ["Latency p50 / p99", latency ? `${number(latency.p50, 3)} / ${number(latency.p99, 3)} ms` : "–"],
       ["Frame", state.frame_id === null ? "–" : String(state.frame_id)],
       ["PASS / FAIL / UNKNOWN", figures ? `${figures.passed} / ${figures.failed} / ${figures.unknown}` : "–"],
+      ...(figures?.unknown ? [["UNKNOWN by cause", byCause(figures.unknown_by_cause)]] : []),
       ["Typical PASS score", typical(state.scores, this.rejects.heldOutMedian())],
       ["Picture checks", state.checked ? "dark, blurred, frozen, stretched" : "off for this source"],
     ]);

@@ -81,8 +81,10 @@ function showNote(text) {
 function announce() {
   const lost = document.body.dataset.link === "lost";
   const text = lost || !state ? byId("alert").textContent : state.cameras.map((one) => `${one.name}: ${one.banner.word}`).join(", ");
-  if (text !== announced) setText(byId("announce"), text);
+  if (text === announced) return;
   announced = text;
+  setText(byId("announce"), text);
+  document.title = `${text} – ${byId("title").textContent}`;
 }
 
 function applyTheme(theme) {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 MOST_VIEWERS = 32
 
@@ -63,7 +63,7 @@ class Hub:
         for event in self._waiting:
             event.set()
 
-    async def messages(self) -> AsyncIterator[bytes]:
+    async def messages(self) -> AsyncGenerator[bytes, None]:
         """Yield new messages to one viewer until the run ends. A viewer that is slow misses the older ones."""
         changed, sent = asyncio.Event(), dict[str, int]()
         self._waiting.add(changed)

@@ -8,6 +8,7 @@ import math
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from importlib import resources
 from typing import Any
 
@@ -77,9 +78,10 @@ class Events(Response):
         await asyncio.gather(sending, gone, return_exceptions=True)
 
     async def _send_all(self, send: Send) -> None:
-        async for message in self._hub.messages():
-            body = {"type": "http.response.body", "body": message, "more_body": True}
-            await asyncio.wait_for(send(body), STUCK_AFTER)
+        async with aclosing(self._hub.messages()) as messages:
+            async for message in messages:
+                body = {"type": "http.response.body", "body": message, "more_body": True}
+                await asyncio.wait_for(send(body), STUCK_AFTER)
         await send({"type": "http.response.body", "body": b""})
 
 

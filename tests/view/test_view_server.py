@@ -19,7 +19,7 @@ from view_line import TOKEN, Hand, running
 
 from edgead.datasets import open_category
 from edgead.errors import ConfigError
-from edgead.view import access
+from edgead.view import access, server
 from edgead.view.access import Access, Refused, read_token
 from edgead.view.view import View
 
@@ -293,7 +293,8 @@ def test_nothing_from_elsewhere_runs_in_the_page(page: Page) -> None:
     assert page.headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_stuck_viewer_costs_nothing(page: Page) -> None:
+def test_a_stuck_viewer_costs_nothing(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "STUCK_AFTER", 0.3)
     page.show("bad")
     stuck = [socket.create_connection(("127.0.0.1", page.view.port)) for _ in range(3)]
     for link in stuck:
@@ -302,6 +303,14 @@ def test_a_stuck_viewer_costs_nothing(page: Page) -> None:
     before = page.state()["ledger"]["inferred"]
     time.sleep(1)
     assert page.state()["ledger"]["inferred"] > before + 10
+    hub = page.view._hub
+    assert hub.viewers >= 3
+    hub.publish("large", "large", b"0" * 20_000_000)  # more than the system's buffers hold
+    until = time.monotonic() + 10
+    while hub.viewers:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    hub.publish("large", "large", b"0")
     for link in stuck:
         link.close()
 

@@ -30,7 +30,7 @@ from edgead.view.what_if import histogram, what_if
 
 TICK = 0.4
 """Seconds between two states while somebody watches."""
-IDLE_TICK = 1.0
+IDLE_TICK = 0.5
 """The same while nobody does: only counts are kept."""
 FOLDER = Path("runs") / "view"
 

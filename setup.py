@@ -13,6 +13,7 @@ WATCHDOG = "watchdog>=6"  # the system's notifications for watched folders; with
 JPEG = "simplejpeg>=1.8"  # libjpeg-turbo that reports damage, which OpenCV conceals; wheels for x86-64 and aarch64
 IMAGES = [OPENCV, JPEG]
 AV = "av>=16"  # PyAV: FFmpeg that reports damaged frames, which OpenCV's conceals
+VIEW = ["starlette>=0.40", "uvicorn>=0.30"]
 EXTRAS = {
     # jpeg: what a Jetson, which brings its own OpenCV, still needs for JPEG files and MJPEG cameras.
     "jpeg": [JPEG],
@@ -25,6 +26,8 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=8.6", *IMAGES, AV],
     # paho-mqtt: the MQTT sink; version 2 has the callbacks that it is written for.
     "mqtt": ["paho-mqtt>=2,<3"],
+    # starlette, uvicorn: the live page (edgead run --view). Small, pure Python, and they handle slow clients.
+    "view": VIEW,
     # av: RTSP cameras and videos, where no PC extra brings it. harvesters: GenICam cameras (genicam://).
     "rtsp": [AV, *IMAGES],
     "genicam": ["harvesters>=1.4,<2", OPENCV],
@@ -52,10 +55,12 @@ EXTRAS = {
     # scikit-learn, scipy: independent implementations that our metrics are tested against.
     # paho-mqtt, av, harvesters: the tests of what needs them. pytest-instafail: a failure is shown when it happens, and
     # not lost by a crash later. pytest-xdist: two workers at once. tensorrt-rtx: parses and builds graphs for TensorRT
-    # without a GPU.
+    # without a GPU. playwright: drives the system's Chromium in the tests of the live page.
     "dev": [
         'tensorrt-rtx>=1.7; platform_machine == "x86_64" and sys_platform == "linux"',
         "paho-mqtt>=2,<3",
+        *VIEW,
+        "playwright>=1.45",
         "pytest>=8",
         "pytest-instafail>=0.5",
         "pytest-xdist>=3.5",
@@ -78,7 +83,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["edgead", "edgead.*"]),
-    package_data={"edgead": ["py.typed"]},
+    package_data={"edgead": ["py.typed"], "edgead.view": ["static/*"]},
     # numpy: arrays. click: the command line.
     install_requires=["numpy>=1.23", "click>=8.1"],
     extras_require=EXTRAS,

@@ -16,6 +16,7 @@ PURPOSES = {
     "av": ("RTSP cameras and videos, detects damaged frames", "rtsp"),
     "harvesters": ("GenICam cameras", "genicam"),
     "paho.mqtt": ("the MQTT sink", "mqtt"),
+    "starlette": ("the live page", "view"),
     "torch": ("training and export", "train"),
     "onnx": ("export", "train"),
     "torchvision": ("pretrained backbones", "train"),

@@ -101,6 +101,8 @@ def test_every_verb_has_help_and_json(verb: str) -> None:
 
 PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips"}
 """Gathered in a `PrecisionOptions`."""
+VIEW = {"view", "view_token", "view_bundles", "view_folder"}
+"""Gathered in the observer, a `edgead.view.view.View`."""
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "m
             ["edgead.load", "edgead.runtime.predict.predict", "edgead.archive.score_archive.score_archive"],
             {"force"},
         ),
-        ("run", ["edgead.runtime.run.run", "edgead.runtime.policy.Policy"], set()),
+        ("run", ["edgead.runtime.run.run", "edgead.runtime.policy.Policy"], VIEW),
         ("benchmark", ["edgead.benchmark.benchmark"], set()),
         ("inspect", ["edgead.load"], set()),
     ],

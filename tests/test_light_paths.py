@@ -126,7 +126,7 @@ def test_every_module_is_imported_with_nothing_optional_installed(tmp_path: Path
     for name in needing:
         assert re.fullmatch(r"The Python package '\w+' is needed .*\nInstall it with:  pip install .*", found[name])
     rooms = {".".join(name.split(".")[:2]) for name in needing}
-    assert rooms <= {"edgead.train", "edgead.export", "edgead.sweep"}
+    assert rooms <= {"edgead.train", "edgead.export", "edgead.sweep", "edgead.view"}
 
 
 @pytest.mark.slow

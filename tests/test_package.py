@@ -96,6 +96,7 @@ def test_help_is_light() -> None:
         ("onnx", ["export"], "train"),
         ("PIL", ["train", "--data", "DATA"], "train"),
         ("ray", ["predict", "BUNDLE", "IMAGES", "--ray", "local", "--out", "absent.parquet"], "ray"),
+        ("starlette", ["run", "BUNDLE", "--source", "IMAGES", "--view", "0"], "view"),
         ("pyarrow", ["predict", "BUNDLE", "IMAGES", "--ray", "local", "--out", "absent.parquet"], "ray"),
     ],
 )
@@ -151,6 +152,8 @@ def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:
         "edgead/py.typed",
         "edgead/train/methods/draem/method.py",
         "edgead/runtime/engines/onnxruntime_engine.py",
+        "edgead/view/static/index.html",
+        "edgead/view/static/page.js",
     } <= set(names)
 
 

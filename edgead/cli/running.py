@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgead.cli.options import PATH, decision_options, force_option, json_option
+from edgead.cli.options import PATH, decision_options, force_option, json_option, refuse_given
 from edgead.cli.output import emit, ledger_line, result_line
 from edgead.console import Terminal
 from edgead.errors import INTERRUPTED
@@ -172,8 +172,41 @@ def _predict_archive(
     default="",
     help="Bearer token for metrics requests; '${NAME}' reads an environment variable.",
 )
+@click.option(
+    "--view",
+    metavar="PORT",
+    is_flag=False,
+    flag_value="8080",
+    help="Serve the live page on this port of 127.0.0.1 [8080], or on ADDRESS:PORT; see docs/live-page.md.",
+)
+@click.option(
+    "--view-token",
+    default="",
+    help="Token that changes on the page and other machines need: '${NAME}' or '${file:PATH}'.",
+)
+@click.option(
+    "--view-bundles",
+    multiple=True,
+    type=PATH,
+    metavar="DIR",
+    help="Bundle, or folder of bundles, for changeovers on the page. Repeatable.",
+)
+@click.option(
+    "--view-folder",
+    type=PATH,
+    help="Folder for marked rejects and the log of changes. [default: marks in the folder of --sink rejects:…, else "
+    "runs/view]",
+)
 @json_option
-def run(bundle: Path, as_json: bool, **options: Any) -> None:
+def run(
+    bundle: Path,
+    as_json: bool,
+    view: str | None,
+    view_token: str,
+    view_bundles: tuple[Path, ...],
+    view_folder: Path | None,
+    **options: Any,
+) -> None:
     """Inspect every frame of one or more sources.
 
     Results are printed unless --sink sends them elsewhere. Ctrl-C or signal TERM ends the run within 15 s, after
@@ -195,8 +228,16 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
         text = json.dumps(summary) if as_json else ledger_line(summary)
         click.echo(text, err=printed or not as_json)
 
+    observer = None
+    if view is None:
+        refuse_given("without --view", "view_token", "view_bundles", "view_folder")
+    else:
+        from edgead.view.view import View
+
+        say = Terminal().say
+        observer = View(view, token=view_token, bundles=view_bundles, folder=view_folder, say=say)
     try:
-        go(bundle, on_result=show, on_end=finish, console=Terminal(), **options)
+        go(bundle, on_result=show, on_end=finish, observer=observer, console=Terminal(), **options)
     except KeyboardInterrupt:
         if not ended:
             raise

@@ -30,6 +30,7 @@ CAUSES = {
     "resized": "the frame has another aspect ratio than the frames before: the part is stretched",
     "untrained": "the frame has an aspect ratio that no training image had",
     "frozen": "the camera repeats one picture",
+    "paused": "the inspection is paused",
     "failed": "the engine failed",
     "score": "score or map is not finite",
 }

@@ -101,7 +101,7 @@ class RejectFolder(BaseSink):
             self._written_at.popleft()
         if len(self._written_at) >= self.per_minute:
             raise LeftOut("per_minute")
-        self._save(_stem_of(result), _files_of(result))
+        self._save(stem_of(result), _files_of(result))
         self._written_at.append(now)
 
     def details(self) -> dict[str, int]:
@@ -137,7 +137,8 @@ class RejectFolder(BaseSink):
         self._rejects.pop(stem, None)
 
 
-def _stem_of(result: Result) -> str:
+def stem_of(result: Result) -> str:
+    """Return the name of a result's files, without their suffixes."""
     moment = re.sub(r"[-:.]|\+.*", "", result.captured_at)
     if not re.fullmatch(r"\d{8}T\d{6,}", moment):
         moment = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]

@@ -126,7 +126,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
     if not points:
         raise DataError(f"{', '.join(map(str, paths))}: no rows.")
     category = pareto.first_category(points)
-    return Comparison((*points, EFFICIENTAD), category, tuple(str(path) for path in paths))
+    return Comparison((*points, EFFICIENTAD), category, tuple(path.name if path.is_file() else path.resolve().name for path in paths))
 
 
 def _data(point: Point) -> dict[str, str]:
@@ -142,6 +142,12 @@ def _data(point: Point) -> dict[str, str]:
     return {name: ANY if name in free else value for name, value in own.items()}
 
 
+def _category(point: Point) -> str:
+    if point.category != ALL:
+        return point.category or DASH
+    return "MVTec AD" if point.kind == PUBLISHED else "mean of all"
+
+
 def _cells(point: Point) -> tuple[str, ...]:
     interval = f"{percent(point.interval[0])} – {percent(point.interval[1])}" if point.interval else DASH
     if point.spread is not None:
@@ -151,7 +157,7 @@ def _cells(point: Point) -> tuple[str, ...]:
     source = point.where if point.kind == PUBLISHED else ""
     return (
         name,
-        "mean of all" if point.category == ALL else point.category or DASH,
+        _category(point),
         point.size or DASH,
         point.precision or DASH,
         point.engine or DASH,

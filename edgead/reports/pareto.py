@@ -195,7 +195,7 @@ def facts(point: Point) -> list[tuple[str, str]]:
         ("image AUROC", auroc),
         ("AUPRO", f"{percent(point.aupro)} %" if point.aupro is not None else ""),
         ("latency", times),
-        ("category", "mean of all" if point.category == ALL else point.category),
+        ("category", "" if point.kind == PUBLISHED else "mean of all" if point.category == ALL else point.category),
         ("method", " ".join(filter(None, (point.method, point.preset)))),
         ("input", point.size),
         ("precision", point.precision),

@@ -74,7 +74,6 @@ EFFICIENTAD = Point(
     name="EfficientAD-S",
     method="EfficientAD-S",
     size="256×256",
-    precision="fp16",
     device="NVIDIA RTX A6000",
     category=ALL,
     p50=2.2,

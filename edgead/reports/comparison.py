@@ -126,7 +126,9 @@ def compare(paths: Sequence[Path]) -> Comparison:
     if not points:
         raise DataError(f"{', '.join(map(str, paths))}: no rows.")
     category = pareto.first_category(points)
-    return Comparison((*points, EFFICIENTAD), category, tuple(path.name if path.is_file() else path.resolve().name for path in paths))
+    return Comparison(
+        (*points, EFFICIENTAD), category, tuple(path.name if path.is_file() else path.resolve().name for path in paths)
+    )
 
 
 def _data(point: Point) -> dict[str, str]:

@@ -51,12 +51,6 @@ ENGINES: dict[str, Callable[[Path], Engine]] = {
 ROUNDS, QUICK_ROUNDS = 15, 3
 SIDES, BATCHES, CAMERAS, VIEWS = (64, 96, 128, 192, 256), (1, 2, 4, 8), (1, 2, 4, 8), (1, 2, 4, 8)
 STEPS = (1, 2, 4, 9, 18)
-    (64, 96, 128, 192, 256),
-    (1, 2, 4, 8),
-    (1, 2, 4, 8),
-    (1, 2, 4, 8),
-    (1, 2, 4, 9, 18),
-)
 FRAMES = 16
 """Frames of each camera in a round."""
 
@@ -99,9 +93,7 @@ def make_series(times: Mapping[float, float]) -> Series:
     return Series(tuple(times), tuple(times.values()), fit_power_law(list(times.items())))
 
 
-def scale_graphs(
-    title: str, unit: str, cost: str, graphs: Graphs, rounds: int
-) -> Scaling:
+def scale_graphs(title: str, unit: str, cost: str, graphs: Graphs, rounds: int) -> Scaling:
     """Time one graph and its input for each size, on both engines."""
     found = {}
     for name, open_graph in ENGINES.items():
@@ -151,7 +143,8 @@ def measure(rounds: int, quick: bool, folder: Path) -> list[Scaling]:
     def graphs(method: str, setting: str, sizes: Sequence[int], *others: str) -> Graphs:
         return {size: (write_graph(folder, method, f"{setting}={size}", *others), SMALL) for size in some(sizes)}
 
-    sides: Graphs = {size: (path, noise(1, int(size), int(size), 3)) for size, (path, _) in graphs("draem", "size", SIDES).items()}
+    drawn = graphs("draem", "size", SIDES)
+    sides: Graphs = {side: (drawn[side][0], noise(1, side, side, 3)) for side in some(SIDES)}
     batches: Graphs = {count: (sides[SIDES[0]][0], noise(count, 64, 64, 3)) for count in some(BATCHES)}
     views = graphs("differnet", "views", VIEWS, "size=64")
     steps = graphs("transfusion", "reverse_steps", STEPS, "size=64")

@@ -27,7 +27,7 @@ TORCHLESS = {"predict", "run", "inspect", "doctor"}
 WORKING = {
     "cpu": TORCHLESS,
     "gpu": TORCHLESS,  # its package is the same module, with an engine for the CPU too
-    "import": TORCHLESS | {"import", "report"},
+    "import": TORCHLESS | {"import", "benchmark", "report"},
     "train": set(cli.commands) - {"demo"},
 }
 """Extra ↦ verbs whose call below ends well with it alone. With any other extra, `doctor` does."""

@@ -12,6 +12,7 @@ OPENCV = "opencv-python-headless>=4.5,<6"  # PC extras only: on a Jetson the sys
 WATCHDOG = "watchdog>=6"  # the system's notifications for watched folders; without it they are listed again and again
 JPEG = "simplejpeg>=1.8"  # libjpeg-turbo that reports damage, which OpenCV conceals; wheels for x86-64 and aarch64
 IMAGES = [OPENCV, JPEG]
+REPORT = "jinja2>=3.1"
 AV = "av>=16"  # PyAV: FFmpeg that reports damaged frames, which OpenCV's conceals
 VIEW = ["starlette>=0.40", "uvicorn>=0.30"]
 EXTRAS = {
@@ -32,10 +33,10 @@ EXTRAS = {
     "rtsp": [AV, *IMAGES],
     "genicam": ["harvesters>=1.4,<2", OPENCV],
     # onnx, onnxruntime: taking over a model that comes as ONNX, without PyTorch.
-    "import": ["onnx>=1.16", "onnxruntime>=1.17", *IMAGES],
+    "import": ["onnx>=1.16", "onnxruntime>=1.17", REPORT, *IMAGES],
     # torch: networks and training. onnx: reading and checking exported graphs. onnxruntime: parity and thresholds on
     # the exported graph. accelerate: devices, mixed precision, several processes. safetensors: weights without
-    # pickle. torchvision: pretrained backbones. Pillow: the published texture augmentations. matplotlib: loss curves.
+    # pickle. torchvision: pretrained backbones. Pillow: the published texture augmentations. jinja2: the report.
     "train": [
         "torch>=2.5",
         "torchvision>=0.20",
@@ -44,11 +45,11 @@ EXTRAS = {
         "accelerate>=1.0",
         "safetensors>=0.4.3",
         "Pillow>=9.1",
-        "matplotlib>=3.6",
+        REPORT,
         *IMAGES,
     ],
-    # matplotlib: the plot in the benchmark's report.
-    "benchmark": ["matplotlib>=3.6"],
+    # jinja2: pages of trainings, exports and benchmarks; it escapes whatever is put into one.
+    "benchmark": [REPORT],
     # ray: sweeps and archives on several cores or machines; its extra `data` brings pandas and pyarrow, for Parquet.
     # tomli: reads sweep files where Python has no tomllib.
     "ray": ["ray[data]>=2.40", 'tomli>=2; python_version < "3.11"'],
@@ -83,7 +84,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["edgead", "edgead.*"]),
-    package_data={"edgead": ["py.typed"], "edgead.view": ["static/*"]},
+    package_data={"edgead": ["py.typed"], "edgead.reports": ["templates/*"], "edgead.view": ["static/*"]},
     # numpy: arrays. click: the command line.
     install_requires=["numpy>=1.23", "click>=8.1"],
     extras_require=EXTRAS,

@@ -23,7 +23,7 @@ PURPOSES = {
     "accelerate": ("training", "train"),
     "safetensors": ("training and export", "train"),
     "PIL": ("training", "train"),
-    "matplotlib": ("loss curves and benchmark reports", "benchmark"),
+    "jinja2": ("reports of trainings, exports and benchmarks", "benchmark"),
 }
 
 

@@ -15,7 +15,7 @@ import edgead.bundle
 from edgead import doctor, machine
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "onnx", "sklearn", "accelerate", "safetensors", "PIL", "matplotlib", "scipy")
+HEAVY = ("torch", "onnx", "sklearn", "accelerate", "safetensors", "PIL", "scipy")
 
 BAN = """
 import sys
@@ -90,7 +90,7 @@ def test_help_is_light() -> None:
     [
         ("cv2", ["predict", "BUNDLE", "IMAGES"], "cpu"),
         ("onnxruntime", ["predict", "BUNDLE", "IMAGES", "--engine", "onnxruntime"], "cpu"),
-        ("matplotlib", ["benchmark", "BUNDLE", "--data", "DATA"], "benchmark"),
+        ("jinja2", ["benchmark", "BUNDLE", "--data", "DATA"], "benchmark"),
         ("torch", ["train", "--data", "DATA"], "train"),
         ("torch", ["methods"], "train"),
         ("onnx", ["export"], "train"),

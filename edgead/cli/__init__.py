@@ -14,6 +14,7 @@ from edgead.cli.benchmarking import benchmark
 from edgead.cli.demonstration import demo
 from edgead.cli.exporting import export, import_model
 from edgead.cli.inspecting import doctor, inspect, methods
+from edgead.cli.reporting import report as report_command
 from edgead.cli.running import predict, run
 from edgead.cli.sweeping import sweep
 from edgead.cli.training import synthesise, train
@@ -53,5 +54,20 @@ def cli() -> None:
     """
 
 
-for verb in (benchmark, demo, doctor, export, import_model, inspect, methods, predict, run, sweep, synthesise, train):
+VERBS = (
+    benchmark,
+    demo,
+    doctor,
+    export,
+    import_model,
+    inspect,
+    methods,
+    predict,
+    report_command,
+    run,
+    sweep,
+    synthesise,
+    train,
+)
+for verb in VERBS:
     cli.add_command(verb)

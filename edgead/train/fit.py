@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,6 +65,7 @@ def fit(
     workers: int = 0,
     console: Console | None = None,
     save_seconds: float = SAVE_SECONDS,
+    watch: Callable[[int, int], None] | None = None,
 ) -> None:
     """Run stages to the end and write the network's weights; resume where `folder` holds a saved state.
 
@@ -78,6 +79,7 @@ def fit(
         workers: processes that prepare examples; 0 prepares them in this one. The result is the same.
         console: shows a progress bar with loss and remaining time.
         save_seconds: time between saved states.
+        watch: is called after every step with the number of the stage and of its steps done, in the main process.
 
     Raises:
         TrainingError: a loss is not finite, or a stage ends with one that ran away; the last state with a good loss is
@@ -111,6 +113,7 @@ def fit(
         stage.prepare(accelerator.device, console.track(f"preparing {stage.name}"))
         loop = StageLoop(trainable, stage, index, folder, accelerator, seed, resumed)
         loop.mixed_precision = precision_of(stage, mixed_precision)
+        loop.watch = watch if accelerator.is_main_process else None
         loop.run(workers, console, save_seconds)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -225,6 +228,7 @@ class StageLoop:
         self.trainable, self.stage, self.index, self.folder = trainable, stage, index, folder
         self.accelerator, self.seed, self.save_cost = accelerator, seed, 0.0
         self.mixed_precision = "no"
+        self.watch: Callable[[int, int], None] | None = None
         owned = [stage.module.get_submodule(name).parameters() for name in stage.alternating or ("",)]
         self.optimizers = [stage.optimizer([weight for weight in own if weight.requires_grad]) for own in owned]
         self.first, self.first_loss = 0, math.nan
@@ -263,6 +267,8 @@ class StageLoop:
                 if self.accelerator.is_main_process:
                     metrics.write(StepMetrics(self.stage.name, step + 1, losses).to_line())
                 advance(f"loss {losses['total']:.4f}")
+                if self.watch:
+                    self.watch(self.index, step + 1)
                 if saving:
                     self._save(step + 1)
                     saved_at = time.monotonic()

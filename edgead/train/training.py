@@ -23,9 +23,8 @@ from edgead.datasets import (
 from edgead.errors import CheckpointError, ConfigError
 from edgead.images import PixelFormat
 from edgead.text import file_name
-from edgead.train import checkpoint, plots, run_config, step_metrics, training_state
+from edgead.train import checkpoint, run_config, training_state
 from edgead.train.budget import read_budget
-from edgead.train.checkpoint import CURVES
 from edgead.train.configuration import configure, reconfigure
 from edgead.train.donors import find_donors, find_transferred
 from edgead.train.estimate import choose_preset
@@ -228,8 +227,6 @@ def resume(
         if settings:
             raise ConfigError(f"{folder} is finished: --set {settings[0]} has no effect. Start a new run.")
         console.say(f"{folder} is finished already.")
-        if not (folder / CURVES).exists():
-            plots.draw_curves(step_metrics.read_metrics(folder), folder / CURVES)
         return folder
     if data is not None:
         run = dataclasses.replace(run, data=str(open_category(data, _named_in(data, run.category)).root.resolve()))

@@ -14,6 +14,7 @@ from edgead.cli.benchmarking import benchmark
 from edgead.cli.demonstration import demo
 from edgead.cli.exporting import export, import_model
 from edgead.cli.inspecting import doctor, inspect, methods
+from edgead.cli.options import quiet_option
 from edgead.cli.running import predict, run
 from edgead.cli.sweeping import sweep
 from edgead.cli.training import synthesise, train
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgead")
+@quiet_option
 def cli() -> None:
     """Visual anomaly detection: train on photographs of good parts, decide on every camera frame.
 

@@ -15,6 +15,7 @@ from edgead.cli.demonstration import demo
 from edgead.cli.exporting import export, import_model
 from edgead.cli.inspecting import doctor, inspect, methods
 from edgead.cli.options import quiet_option
+from edgead.cli.planning import plan
 from edgead.cli.running import predict, run
 from edgead.cli.sweeping import sweep
 from edgead.cli.training import synthesise, train
@@ -55,5 +56,19 @@ def cli() -> None:
     """
 
 
-for verb in (benchmark, demo, doctor, export, import_model, inspect, methods, predict, run, sweep, synthesise, train):
+for verb in (
+    benchmark,
+    demo,
+    doctor,
+    export,
+    import_model,
+    inspect,
+    methods,
+    plan,
+    predict,
+    run,
+    sweep,
+    synthesise,
+    train,
+):
     cli.add_command(verb)

@@ -105,21 +105,21 @@ def measure(bundle: Bundle, engine: str, streams: int, frame_size: tuple[int, in
     before, started = resident_mib(), time.perf_counter()
     with closing(load(bundle.path, engine=engine)) as inspector:
         opened = time.perf_counter() - started
-        times = measure_times(inspector, streams, _frames_of(bundle, frame_size))
+        times = measure_times(inspector, streams, frames_of(bundle, frame_size))
         grown = resident_mib() - before
         name = inspector.engine.name
     manifest = bundle.manifest
     return Candidate(manifest.name, manifest.precision, name, round(opened, 3), round(max(grown, 0.0), 1), times)
 
 
-def measure_times(inspector: FrameInspector, streams: int, frames: Sequence[Frame]) -> Times:
+def measure_times(inspector: FrameInspector, streams: int, frames: Sequence[Frame], seconds: float = SECONDS) -> Times:
     """Measure the times of single frames, first with one slow source, then with several that load the engine."""
     for number in range(WARM_UP):
         inspector.inspect(frames[number % len(frames)])
     took = [inspector.inspect(frames[number % len(frames)]).latency_ms["total"] for number in range(WARM_UP)]
-    slow = run_pass(inspector, frames, 1, max(2 * float(np.median(took)) / 1e3, 0.01))
+    slow = run_pass(inspector, frames, 1, max(2 * float(np.median(took)) / 1e3, 0.01), seconds)
     service = float(np.mean([_service(result) for result in slow]))
-    results = run_pass(inspector, frames, streams, streams * service / LOAD / 1e3)
+    results = run_pass(inspector, frames, streams, streams * service / LOAD / 1e3, seconds)
     disturbed, undisturbed = split_by_disturbance(results)
     undisturbed = [_service(result) for result in slow] + undisturbed
     return Times(
@@ -135,7 +135,6 @@ def run_pass(
     frames: Sequence[Frame],
     cameras: int,
     period: float,
-    count: int = FRAMES,
     seconds: float = SECONDS,
 ) -> list[Result]:
     """Stream from paced cameras with random phases; return the results after the first few.
@@ -154,7 +153,7 @@ def run_pass(
                 raise DeviceError(f"A frame is UNKNOWN, so the measurement is not valid: {result.reason}")
             result.anomaly_map = None  # not needed, and large
             results.append(result)
-            if len(results) >= count + WARM_UP or (time.monotonic() > start + seconds and len(results) > 2 * WARM_UP):
+            if len(results) >= FRAMES + WARM_UP or (time.monotonic() > start + seconds and len(results) > 2 * WARM_UP):
                 break
     return results[WARM_UP:]
 
@@ -181,7 +180,7 @@ def _rounded(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(max(value, 0.0), 4) for value in values)
 
 
-def _frames_of(bundle: Bundle, frame_size: tuple[int, int]) -> list[Frame]:
+def frames_of(bundle: Bundle, frame_size: tuple[int, int]) -> list[Frame]:
     """Return the bundle's golden frames at a camera's size. Repeated pixels keep them as sharp as they are."""
     height, width = frame_size
     lib = cv2()

@@ -43,7 +43,7 @@ def observe(inspector: Inspector, frames: list[np.ndarray], asked: Load, seconds
         for number, part in enumerate(spread)
     ]
     ledger, latencies, busy = Ledger(), [], 0.0
-    with Stream(inspector, sources, Policy(), ledger) as stream:
+    with Stream(inspector, sources, Policy(), ledger, say=lambda text: None) as stream:
         for result in stream:
             latencies.append(result.latency_ms["total"])
             busy += result.latency_ms.get("infer", 0.0) + result.latency_ms.get("post", 0.0)

@@ -25,7 +25,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.sources.source import Captured, FrameSource
 from edgead.runtime.stream import Policy, Stream
 
-FRAMES, SECONDS = 300, 6.0
+FRAMES, SECONDS = 2000, 5.0
 """A pass of a measurement ends after so many results, or so many seconds."""
 LEAST = 20
 """Fewest disturbed inferences; with fewer, the undisturbed ones stand for both."""
@@ -147,7 +147,7 @@ def run_pass(
         PacedCamera(frames, period, f"camera {number}", start + rng.uniform(0, period)) for number in range(cameras)
     ]
     results: list[Result] = []
-    with Stream(inspector, sources, Policy(silence=60.0)) as stream:
+    with Stream(inspector, sources, Policy(silence=60.0), say=lambda text: None) as stream:
         for result in stream:
             if result.verdict is Verdict.UNKNOWN:
                 raise DeviceError(f"A frame is UNKNOWN, so the measurement is not valid: {result.reason}")

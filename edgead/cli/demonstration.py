@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from edgead.cli.options import PATH, json_option
-from edgead.cli.output import emit
-from edgead.console import Terminal
+from edgead.cli.output import emit, terminal
 
 
 @click.command()
@@ -22,5 +21,5 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
     """
     from edgead.demo import run_demo
 
-    outcome = run_demo(out, seed, Terminal())
+    outcome = run_demo(out, seed, terminal())
     emit(outcome.to_dict(), as_json, outcome.summary)

@@ -27,6 +27,7 @@ from edgead.runtime.sink_worker import SinkAccount, SinkWorker, close_all
 from edgead.runtime.sinks import open_sink
 from edgead.runtime.sources.opening import open_all
 from edgead.runtime.sources.uri import fill_secrets
+from edgead.runtime.speed import Percentiles
 from edgead.runtime.stream import Stream
 
 
@@ -37,6 +38,7 @@ class RunSummary(Snapshot, total=False):
     failed_sources: dict[str, str]
     sinks: list[SinkAccount]
     shadow: dict[str, int]
+    speed_ms: dict[str, Percentiles]
 
 
 def run(
@@ -180,6 +182,7 @@ def _summarise(bundle: Path, ledger: Ledger, workers: Sequence[SinkWorker], cont
         **ledger.snapshot(),
         "failed_sources": control.failed_sources,
         "sinks": [worker.account() for worker in workers],
+        "speed_ms": ledger.speed_ms(),
         **({"shadow": control.shadow.account()} if control.shadow else {}),
     }
     return cast(RunSummary, summary)

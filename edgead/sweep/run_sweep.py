@@ -127,7 +127,8 @@ def _work_on(
             cpus = int(asked["num_cpus"])
             workers = cell.entry.workers if cell.entry.workers is not None else 0 if cpus <= 2 else cpus - 1
             tasks[task.options(**asked, name=cell.name).remote(cell, store.root, workers)] = cell
-        return _wait(ray, tasks, Board(store, cells, console), console)
+        with Board(store, cells, console) as board:
+            return _wait(ray, tasks, board, console)
 
 
 def _wait(ray: Any, tasks: dict[Any, Cell], board: Board, console: Console) -> dict[str, str]:

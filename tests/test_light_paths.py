@@ -28,6 +28,7 @@ WORKING = {
     "cpu": TORCHLESS,
     "gpu": TORCHLESS,  # its package is the same module, with an engine for the CPU too
     "import": TORCHLESS | {"import", "benchmark", "report"},
+    "benchmark": {"doctor", "report"},
     "train": set(cli.commands) - {"demo"},
 }
 """Extra ↦ verbs whose call below ends well with it alone. With any other extra, `doctor` does."""

@@ -207,7 +207,11 @@ def verb(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_the_exit_code_says_whether_something_meets_the_numbers(stored: Path) -> None:
+def test_the_exit_code_says_whether_something_meets_the_numbers(stored: Path, tmp_path: Path) -> None:
+    values = json.loads(stored.read_text())
+    values["candidates"][0]["times"] = dict.fromkeys(("fit", "hand_over", "undisturbed", "disturbed"), [1.0])
+    stored = tmp_path / "constant.json"  # what was measured depends on the machine's load
+    stored.write_text(json.dumps(values))
     code, out = verb("--profile", str(stored), "--deadline", "5s")
     assert (code, "level on onnxruntime-cpu meets 4 cameras" in out) == (0, True)
     code, out = verb("--profile", str(stored), "--deadline", "0.001ms")

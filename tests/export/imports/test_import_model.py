@@ -66,4 +66,4 @@ def test_auto_names_the_bundle_by_the_precision_that_was_selected(
     assert first.manifest.name == first.path.stem
     if again.manifest.precision == selected:  # speed decides, which may change
         assert again.path == first.path
-    assert len(list(Path("runs/import").iterdir())) == len({first.path, again.path})
+    assert len(list(Path("runs/import").glob("*.edgead"))) == len({first.path, again.path})

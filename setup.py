@@ -96,8 +96,9 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["edgead", "edgead.*"]),
     package_data={"edgead": ["py.typed"], "edgead.reports": ["templates/*"], "edgead.view": ["static/*"]},
-    # numpy: arrays. click: the command line.
-    install_requires=["numpy>=1.23", "click>=8.1"],
+    # numpy: arrays; from 1.21 on, so that pip leaves JetPack 6's 1.21.5 alone, which its OpenCV is built for.
+    # click: the command line.
+    install_requires=["numpy>=1.21", "click>=8.1"],
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": ["edgead = edgead.__main__:main"],

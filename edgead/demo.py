@@ -23,6 +23,7 @@ from edgead.images import Frame, Mask, cv2, encode_png, read_frame
 
 if TYPE_CHECKING:
     from edgead.benchmark import Report
+    from edgead.export import PrecisionOptions
     from edgead.runtime.ledger import Ledger
 
 Rng = np.random.Generator
@@ -60,9 +61,8 @@ class DemoOutcome:
         """Verdicts, paths and next commands, for people."""
         counts, own = self.ledger, self.report.rows[0].decisions
         line = shlex.quote(f"watch:{self.parts / 'test'}?existing=1&subfolders=1")
-        bundle, test, folder = (
-            shlex.quote(str(each)) for each in (self.bundle, self.parts / "test", self.bundle.parent)
-        )
+        places = (self.bundle, self.parts / "test", self.bundle.parent / "overlays")
+        bundle, test, folder = (shlex.quote(str(each)) for each in places)
         return (
             f"INT8: {self.gate}\n\n"
             f"{counts.captured} test images: {counts.passed} PASS, {counts.failed} FAIL, {counts.unknown} UNKNOWN. "
@@ -72,7 +72,7 @@ class DemoOutcome:
             f"Overlays:  {self.overlays}\n"
             f"Still:     {self.still}\n"
             f"Report:    {self.report.page}\n\n"
-            f"Next:      edgead predict {bundle} {test} --save {folder}/overlays\n"
+            f"Next:      edgead predict {bundle} {test} --save {folder}\n"
             f"           edgead plan --cameras 2 --fps 10 --deadline 100ms --bundle {bundle}\n"
             f"           edgead run {bundle} --source {line} --view"
         )
@@ -94,7 +94,14 @@ class DemoOutcome:
         }
 
 
-def run_demo(out: Path | None, seed: int, console: Console, settings: tuple[str, ...] = ()) -> DemoOutcome:
+def run_demo(
+    out: Path | None,
+    seed: int,
+    console: Console,
+    *,
+    settings: tuple[str, ...] = (),
+    int8: str | PrecisionOptions = "int8",
+) -> DemoOutcome:
     """Make sample parts, train `nano`, export in float32 and INT8, inspect the test images as a stream, and benchmark.
 
     Args:
@@ -102,6 +109,7 @@ def run_demo(out: Path | None, seed: int, console: Console, settings: tuple[str,
         seed: of the training.
         console: shows progress.
         settings: ``"NAME=VALUE"`` overrides of the training.
+        int8: options of the second export.
 
     Raises:
         ConfigError: `out` is not empty.
@@ -123,7 +131,7 @@ def run_demo(out: Path | None, seed: int, console: Console, settings: tuple[str,
     parts = make_parts(folder / "washer", console=console)
     [run] = train("draem", parts, preset="nano", settings=settings, out=folder / "run", seed=seed, console=console)
     bundle = export(run, out=folder / "washer.edgead", console=console)
-    int8, gate = _export_int8(run, folder / "washer-int8.edgead", console)
+    lowered, gate = _export_int8(run, folder / "washer-int8.edgead", int8, console)
     ledger, overlays = Ledger(), folder / "overlays.png"
     with load(bundle.path) as inspector:
         source = open_source(str(parts / "test"))
@@ -132,22 +140,22 @@ def run_demo(out: Path | None, seed: int, console: Console, settings: tuple[str,
         save_contact_sheet(inspector, shown, overlays)
         still = inspector.inspect(read_frame(shown[-1])).save(folder / "still.png")
     report = benchmark(
-        [each for each in (bundle.path, int8) if each],
+        [each for each in (bundle.path, lowered) if each],
         parts,
         out=folder / "report",
         command=["edgead", "demo"],
         console=console,
     )
     minutes = (time.monotonic() - started) / 60
-    return DemoOutcome(parts, run, bundle.path, int8, gate, overlays, still, report, ledger, minutes)
+    return DemoOutcome(parts, run, bundle.path, lowered, gate, overlays, still, report, ledger, minutes)
 
 
-def _export_int8(run: Path, out: Path, console: Console) -> tuple[Path | None, str]:
+def _export_int8(run: Path, out: Path, precision: str | PrecisionOptions, console: Console) -> tuple[Path | None, str]:
     """Export a run in INT8; return the bundle's path, None if it did not pass the gate, and what the gate found."""
     from edgead.export import export
 
     try:
-        bundle = export(run, out=out, precision="int8", console=console)
+        bundle = export(run, out=out, precision=precision, console=console)
     except GateError as error:
         return None, first_line(error)
     return bundle.path, bundle.manifest.gate.describe() if bundle.manifest.gate else ""

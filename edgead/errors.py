@@ -21,6 +21,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterable
 from types import ModuleType
 from typing import ClassVar
@@ -129,7 +130,7 @@ def require(module: str, extra: str) -> ModuleType:
         extra: the extra of edgead that installs it, for instance ``"cpu"``.
 
     Raises:
-        MissingDependencyError: with the command that installs it, or why the import failed.
+        MissingDependencyError: with the command that installs it, or why the import failed and what helps.
     """
     try:
         return importlib.import_module(module)
@@ -137,9 +138,7 @@ def require(module: str, extra: str) -> ModuleType:
         if was_interrupted(error):
             raise KeyboardInterrupt from error
         if is_installed(module):
-            raise MissingDependencyError(
-                f"The Python package '{module}' is installed but cannot be imported: {error}."
-            ) from error
+            raise MissingDependencyError(_broken(module, error)) from error
         raise _missing(module, extra) from error
 
 
@@ -174,3 +173,12 @@ def _missing(module: str, extra: str) -> MissingDependencyError:
         f"The Python package '{module}' is needed here and cannot be imported.\n"
         f"Install it with:  pip install 'edgead[{extra}]'"
     )
+
+
+def _broken(module: str, error: ImportError) -> str:
+    """Return why an installed package cannot be imported, with the remedy if NumPy is too new for it."""
+    text = f"The Python package '{module}' is installed but cannot be imported: "
+    numpy = getattr(sys.modules.get("numpy"), "__version__", "0")
+    if int(numpy.split(".")[0]) >= 2 and any(word in str(error) for word in ("multiarray", "_ARRAY_API")):
+        return f"{text}it was built for NumPy 1, not {numpy}.\nInstall the older one with:  pip install 'numpy<2'"
+    return f"{text}{error}."

@@ -17,7 +17,7 @@ LARGEST = 1 << 30
 """Most bytes of all arrays in a file."""
 MOST = 32
 """Most arrays in a file."""
-Headers = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+Headers = dict[str, "tuple[tuple[int, ...], np.dtype[Any]]"]  # as text: np.dtype takes no [] before NumPy 1.22
 
 
 def read_headers(data: bytes) -> Headers:

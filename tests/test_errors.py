@@ -36,6 +36,11 @@ def test_an_absent_package_comes_with_its_cure() -> None:
             MissingDependencyError,
             "installed but .*libGL",
         ),
+        (
+            "raise ImportError('numpy.core.multiarray failed to import')",
+            MissingDependencyError,
+            r"(?s)built for NumPy 1, not \d.*pip install 'numpy<2'",
+        ),
         ("raise ImportError('initialization failed') from KeyboardInterrupt()", KeyboardInterrupt, None),
         ("raise KeyboardInterrupt", KeyboardInterrupt, None),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -114,9 +115,39 @@ def test_a_missing_package_is_named_with_its_cure(
 
 def test_doctor_names_what_is_missing() -> None:
     code = "from edgead.cli import main\nmain(['doctor'])"
-    done = run_banned(code, ("torch",))
+    done = run_banned(code, (*HEAVY, "torchvision", "openvino", "harvesters"))
     assert done.returncode == 0, done.stderr
     assert "--  torch        missing, needed for training and export: pip install 'edgead[train]'" in done.stdout
+
+
+def test_doctor_imports_what_it_reports_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that is there and does not work is not "ok"; a crash, a hang and a page of text become one line."""
+    monkeypatch.setattr(doctor, "IMPORT_SECONDS", 5.0)
+    bodies = {
+        "crashes": "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)",
+        "ends": "import os\nos._exit(3)",
+        "hangs": "import time\ntime.sleep(600)",
+        "old": "import numpy, sys\nprint('a page')\nsys.stderr.write('a page\\n' * 60)\n"
+        "raise ImportError('numpy.core.multiarray failed to import')",
+        "odd": "raise RuntimeError('two\\nlines')",
+        "works": "print('hello')\n__version__ = '7'",
+    }
+    for name, body in bodies.items():
+        (tmp_path / f"{name}.py").write_text(body)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = doctor.try_imports(list(bodies))
+    assert found.pop("works") == doctor.Imported("7")
+    assert {name: each.error for name, each in found.items() if name != "old"} == {
+        "crashes": "its import ended the process with signal SIGSEGV",
+        "ends": "its import ended the process with code 3",
+        "hangs": "its import takes longer than 5 s",
+        "odd": "RuntimeError: two lines",
+    }
+    assert re.fullmatch(r".*'old' is installed but .* built for NumPy 1, .* pip install 'numpy<2'", found["old"].error)
+    monkeypatch.setattr(doctor, "PURPOSES", {"ends": ("an example", "cpu"), "works": ("an example", "cpu")})
+    lines = {finding.name: finding for finding in doctor.diagnose()}
+    assert lines["ends"] == doctor.Finding("ends", False, "ends: its import ended the process with code 3")
+    assert lines["works"] == doctor.Finding("works", True, "works 7, an example")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +159,7 @@ def test_doctor_names_a_processor_that_int8_is_not_for(
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
     monkeypatch.setattr(machine, "PROCESSOR", tmp_path / "cpuinfo")
+    monkeypatch.setattr(doctor, "PURPOSES", {})
     assert named == any(finding.name == "int8" and "no VNNI" in finding.text for finding in doctor.diagnose())
 
 

@@ -66,7 +66,7 @@ def write_report(
     watch: Watch | None,
     started: float,
     console: Console,
-) -> None:
+) -> TrainingResults | None:
     """Score held-out images, and write `results.json`, `pictures.json` and the page into the run's folder.
 
     Args:
@@ -77,6 +77,9 @@ def write_report(
         watch: its snapshots; None if there are none.
         started: monotonic time of the training's start.
         console: shows progress, and a warning if there is no page.
+
+    Returns:
+        What is in `results.json`; None if it could not be made.
     """
     begin = time.monotonic()
     try:
@@ -103,8 +106,10 @@ def write_report(
         page = build_report(folder)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
         console.say(f"Report: {page}")
+        return results
     except Exception as error:
         console.say(f"Warning: the run is complete, but its report could not be written: {describe(error)}")
+        return None
 
 
 def _score(

@@ -200,7 +200,9 @@ def _learn_and_train(
     if is_main():
         remove_caches(folder)
         examples = partial(draw_some, method, data, run.seed)
-        write_report(method, folder, held_out, examples, watch, started, console)
+        results = write_report(method, folder, held_out, examples, watch, started, console)
+        if results is not None and results.threshold is not None:
+            tracking.log_held_out(results.scores, results.threshold.value, sum(stage.steps for stage in stages))
         console.say(f"Trained: {folder}")
 
 

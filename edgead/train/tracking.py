@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,6 +49,11 @@ class Tracking:
         if self._names and (last or now - self._logged_at >= EVERY):
             self._logged_at = now
             self.log({f"{stage}/{name}": value for name, value in figures.items()}, step)
+
+    def log_held_out(self, scores: Sequence[float], threshold: float, step: int) -> None:
+        """Log what the trained network makes of held-out good images: median and highest score, and the threshold."""
+        figures = {"median_score": statistics.median(scores), "highest_score": max(scores), "threshold": threshold}
+        self.log({f"held_out/{name}": value for name, value in figures.items()}, step)
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """Log figures."""

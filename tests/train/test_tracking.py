@@ -35,6 +35,8 @@ def test_tensorboard_gets_losses_and_learning_rates(parts: Path, tmp_path: Path)
     logged = {name: values for name, values in found.items() if name.startswith("train/")}
     assert set(logged) == {f"train/{name}" for name in written[0].values}
     assert {"train/total", "train/learning_rate"} < set(logged)
+    assert {"held_out/threshold", "held_out/highest_score", "held_out/median_score"} == set(found) - set(logged)
+    assert found["held_out/highest_score"][0][1] >= found["held_out/median_score"][0][1]
     steps = {entry.step: entry.values for entry in written}
     for name, values in logged.items():
         assert [step for step, _ in values][-1] == 3  # the last one is always there

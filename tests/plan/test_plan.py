@@ -209,7 +209,7 @@ def verb(*arguments: str) -> tuple[int, str]:
 
 def test_the_exit_code_says_whether_something_meets_the_numbers(stored: Path, tmp_path: Path) -> None:
     values = json.loads(stored.read_text())
-    values["candidates"][0]["times"] = {name: [1.0] for name in ("fit", "hand_over", "undisturbed", "disturbed")}
+    values["candidates"][0]["times"] = {key: [1.0] for key in ("fit", "hand_over", "undisturbed", "disturbed")}
     stored = tmp_path / "constant.json"  # what was measured depends on the machine's load
     stored.write_text(json.dumps(values))
     code, out = verb("--profile", str(stored), "--deadline", "5s")

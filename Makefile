@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test quick check format clean
+.PHONY: demo test quick check format docs clean
 
 demo: $(INSTALLED)  ## the whole path on sample parts
 	$(BIN)/edgead demo
@@ -20,6 +20,10 @@ check: $(INSTALLED)  ## lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: $(INSTALLED)  ## the documentation site: build/site/index.html
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/build_site.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

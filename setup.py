@@ -58,6 +58,10 @@ EXTRAS = {
     # ray: sweeps and archives on several cores or machines; its extra `data` brings pandas and pyarrow, for Parquet.
     # tomli: reads sweep files where Python has no tomllib.
     "ray": ["ray[data]>=2.40", 'tomli>=2; python_version < "3.11"'],
+    # zensical: the site, by the makers of Material for MkDocs, who no longer develop that. mkdocstrings: the API pages,
+    # read from the sources without importing them. mkdocs-click: the pages of the commands. 115 MB on disk; only
+    # `make docs` installs them.
+    "docs": ["zensical>=0.0.73", "mkdocstrings-python>=2", "mkdocs-click>=0.9"],
     # scikit-learn, scipy: independent implementations that our metrics are tested against.
     # paho-mqtt, av, harvesters: the tests of what needs them. pytest-instafail: a failure is shown when it happens, and
     # not lost by a crash later. pytest-xdist: two workers at once. tensorrt-rtx: parses and builds graphs for TensorRT

@@ -263,8 +263,12 @@ def _resize(image: NDArray[Any], size: tuple[int, int], out: NDArray[Any] | None
     return image
 
 
-def read_mask(path: Path) -> Mask:
+def read_mask(path: Path, background: tuple[int, int, int] | None = None) -> Mask:
     """Read a ground-truth mask: every value above zero is defect (above half the highest in JPEG, which blurs edges).
+
+    Args:
+        path: of the mask.
+        background: BGR colour of the pixels without a defect; every other colour is defect.
 
     Returns:
         ``(H, W) bool``.
@@ -273,6 +277,9 @@ def read_mask(path: Path) -> Mask:
         DataError: the file cannot be read as an image.
     """
     image = read_image(path)
+    if background is not None:
+        colours = image[:, :, :3] if image.ndim == 3 else image[:, :, None]
+        return np.asarray((colours != background).any(axis=2))
     if image.ndim == 3:
         image = image[:, :, :3].max(axis=2)
     lossy = path.suffix.lower() in identify.JPEG

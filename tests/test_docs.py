@@ -40,6 +40,7 @@ def commands(text: str) -> list[str]:
     """Return the `edgead …` commands of a page, from code blocks and from code in sentences."""
     joined = text.replace("\\\n", " ")
     blocks = [line for line in joined.splitlines() if line.startswith("    ")]
+    blocks += [line for block in re.findall(r"^```sh\n(.*?)^```", joined, re.M | re.S) for line in block.splitlines()]
     spans = re.findall(r"`([^`\n]+)`", joined)
     found = (re.search(r"(?:^|\s|/|-m )(edgead [a-z][^#]*)", piece) for piece in [*blocks, *spans])
     return [match.group(1) for match in found if match]

@@ -1,8 +1,8 @@
 """Data sets on disk: which images are good, which are defective, and where their masks are.
 
 Recognised automatically, see docs/data.md: MVTec AD (LOCO, 3D-AD and BTAD too), VisA, the ``meta.json`` of WinCLIP and
-its successors, folders called good and bad, a plain folder of good images; and a folder of several such categories.
-Ambiguous folders are refused.
+its successors, the manifests of Lookout for Vision, folders called good and bad, a plain folder of good images; and a
+folder of several such categories. Ambiguous folders are refused.
 """
 
 from edgead.datasets.category import GOOD, Category, Sample

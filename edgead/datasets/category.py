@@ -47,12 +47,14 @@ def is_time(name: str) -> bool:
 class Sample:
     """One labelled image. `kind` is ``"good"`` or the name of the defect; `masks` is empty where there is no file.
 
-    Of several masks each shows one defect; together they are the image's mask.
+    Of several masks each shows one defect; together they are the image's mask. `background` is the BGR colour of their
+    pixels without a defect; None: black.
     """
 
     path: Path
     kind: str
     masks: tuple[Path, ...] = ()
+    background: tuple[int, int, int] | None = None
 
     @property
     def anomalous(self) -> bool:
@@ -66,7 +68,8 @@ class Category:
     Attributes:
         name: the folder's name.
         root: the folder.
-        layout: ``"mvtec"``, ``"loco"``, ``"mvtec3d"``, ``"visa"``, ``"meta.json"``, ``"good and bad"`` or ``"plain"``.
+        layout: ``"mvtec"``, ``"loco"``, ``"mvtec3d"``, ``"visa"``, ``"meta.json"``, ``"lookout"``, ``"good and bad"``
+            or ``"plain"``.
         normals: good images for training, sorted; empty where there are only labelled test images.
         validation: good images that the data set itself reserves for validation (LOCO, 3D-AD), sorted.
         test: labelled images, sorted; empty in a plain folder.

@@ -70,7 +70,7 @@ def read_labelled_mask(sample: Sample, frame_size: tuple[int, int], size: tuple[
         return None
     whole = np.zeros(size, np.bool_)
     for path in sample.masks:
-        mask = read_mask(path)
+        mask = read_mask(path, sample.background)
         if why := _misfit(path, (mask.shape[0], mask.shape[1]), sample.path, frame_size):
             raise DataError(why)
         whole |= fit_mask(mask, size)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgead.datasets.by_folder import open_good_and_bad, open_mvtec, open_plain
 from edgead.datasets.category import Category, name_of, some
+from edgead.datasets.lookout import SUFFIX, find_manifests, open_lookout
 from edgead.datasets.tables import open_meta, open_visa, read_meta
 from edgead.errors import DataError, unknown
 from edgead.folders import list_folder, list_subfolders, refuse_unreadable
@@ -45,6 +46,8 @@ def open_categories(root: str | Path) -> list[Category]:
     """
     root = Path(root)
     if not root.is_dir():
+        if root.suffix == SUFFIX and root.is_file():
+            raise DataError(f"{root} is a file.\nPass the folder that holds it and the images: --data {root.parent}")
         raise DataError(f"{root} is not a folder." if root.exists() else f"The folder {root} does not exist.")
     if opener := _opener(root):
         return [opener()]
@@ -70,6 +73,8 @@ def _opener(folder: Path) -> Callable[[], Category] | None:
         return None
     if rows := read_meta(folder.resolve().parent).get(name_of(folder)):
         return lambda: open_meta(folder.resolve().parent, name_of(folder), rows)
+    if manifests := find_manifests(folder):
+        return lambda: open_lookout(folder, manifests)
     if {path.name.lower() for path in list_subfolders(folder)} & {"train", "test"}:
         return lambda: open_mvtec(folder)
     if (folder / "image_anno.csv").is_file():

@@ -10,7 +10,17 @@ from collections.abc import Sequence
 
 from edgead.benchmark.accuracy import Miss
 from edgead.benchmark.report import METRICS, Report, Row
-from edgead.benchmark.tables import DASH, own_threshold, percent
+from edgead.benchmark.tables import (
+    DASH,
+    FOUND_AT,
+    at_allowed,
+    auroc,
+    kind_lines,
+    operating_notes,
+    own_threshold,
+    percent,
+    times,
+)
 from edgead.errors import require
 from edgead.images import Frame, cv2
 from edgead.text import valid
@@ -48,11 +58,12 @@ call (resize, infer, post-process), one frame at a time; {conditions.rounds} cal
 {_plot(report.rows)}
 <h2>Accuracy</h2>
 <p class="note">Percent. Pixel metrics at {conditions.pixel_size}×{conditions.pixel_size}. The F1-max columns choose
-their threshold with the test labels, as papers do. The last three columns show the results of the bundle's own
-threshold, with 95 % Clopper–Pearson intervals, and its promise: false rejects on average, and at most with 95 %
-confidence.</p>
+their threshold with the test labels, as papers do. “Defects found” and “good rejected” are results of the bundle's own
+threshold, with 95 % Clopper–Pearson intervals; “promised” is what it promises: false rejects on average, and at most
+with 95 % confidence.</p>
 {_accuracy_table(report)}
-{_notes(report)}
+{_failed(report)}{_notes(report)}
+{_kinds(report)}
 <h2>Latency</h2>
 <p class="note">Milliseconds. “Engine alone” is the bare engine on the same frame, already resized.
 The mask at the frame’s resolution is computed on demand and is not included in the other figures.</p>
@@ -68,8 +79,12 @@ The mask at the frame’s resolution is computed on demand and is not included i
 
 def _notes(report: Report) -> str:
     notes = [(row.bundle, row.protocol) for row in report.table if row.protocol]
+    notes += [
+        (f"unstable: {row.bundle} on {row.engine}", row.latency.unstable) for row in report.rows if row.latency.unstable
+    ]
     notes += [(f"Warning: {row.bundle}", row.decisions.warning) for row in report.rows if row.decisions.warning]
-    return "".join(f'<p class="note">{html.escape(bundle)}: {html.escape(text)}</p>' for bundle, text in notes)
+    lines = [*operating_notes(report.rows), *(f"{bundle}: {text}" for bundle, text in notes)]
+    return "".join(f'<p class="note">{html.escape(line)}</p>' for line in lines)
 
 
 def _plot(rows: Sequence[Row]) -> str:
@@ -111,31 +126,51 @@ def _accuracy_table(report: Report) -> str:
         rejected, found = own_threshold(row)
         promise = row.decisions.promise if isinstance(row, Row) else None
         promised = f"{percent(promise.average)}, at most {percent(promise.limit)}" if promise else DASH
-        lines.append([row.bundle, row.category, *map(percent, row.metrics.values()), found, rejected, promised])
-    header = ["bundle", "category", *METRICS.values(), "defects found", "good rejected", "promised"]
-    return _table(header, lines, means=len(report.averages))
+        others = map(percent, row.metrics.values()[1:])
+        lines.append(
+            [row.bundle, row.category, row.engine, found, rejected, *at_allowed(row), auroc(row), promised, *others]
+        )
+    header = ["bundle", "category", "engine", "defects found", "good rejected", *FOUND_AT, "image AUROC", "promised"]
+    return _table([*header, *[*METRICS.values()][1:]], lines, means=len(report.averages))
+
+
+def _kinds(report: Report) -> str:
+    tables = []
+    for row in report.rows:
+        if row.kinds and len(row.kinds) > 1:
+            header, *lines = kind_lines(row)
+            title = html.escape(f"{row.bundle} on {row.engine}: defects found, percent")
+            tables.append(f"<h3>{title}</h3>{_table(header, lines)}")
+    return f"<h2>Kinds of defects</h2>{''.join(tables)}" if tables else ""
+
+
+def _failed(report: Report) -> str:
+    lines = [(f"{each.bundle} on {each.engine}", f"failed: {each.reason}") for each in report.failed or ()]
+    return "".join(f'<p class="note">{html.escape(": ".join(line))}</p>' for line in lines)
 
 
 def _latency_table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
-        latency, stages = row.latency, row.latency.stages_ms
-        times = (*latency.latency_ms.values(), stages.fit.p50, stages.infer.p50, stages.post.p50, latency.engine_ms.p50)
-        ratio = f"{latency.inspect_over_engine:.3f}"
-        lines.append([row.bundle, row.engine, *(f"{time:.2f}" for time in times), ratio, f"{latency.mask_ms.p50:.2f}"])
-    header = [
-        "bundle",
-        "engine",
-        "p50",
-        "p90",
-        "p99",
-        "fit p50",
-        "infer p50",
-        "post p50",
-        "engine alone p50",
-        "ratio",
-        "mask p50",
-    ]
+        latency, stages, floor, start = row.latency, row.latency.stages_ms, row.floor, row.start
+        inner = (stages.fit.p50, stages.infer.p50, stages.post.p50, latency.engine_ms.p50)
+        lines.append(
+            [
+                row.bundle,
+                row.engine,
+                *times(row),
+                *(f"{time:.2f}" for time in inner),
+                f"{latency.inspect_over_engine:.3f}",
+                f"{latency.mask_ms.p50:.2f}",
+                f"{floor.floor_ms:.2f}" if floor else DASH,
+                DASH if not floor or latency.unstable else f"{floor.ratio:.2f}",
+                f"{start.first_result_seconds:.1f}" if start else DASH,
+                f"{start.peak_rss_mib:.0f}" if start else DASH,
+                DASH if row.bundle_bytes is None else f"{row.bundle_bytes / 1e6:.1f}",
+            ]
+        )
+    header = ["bundle", "engine", "p50", "p90", "p99", "p99.9", "fit p50", "infer p50", "post p50", "engine alone p50"]
+    header += ["ratio", "mask p50", "floor", "p50 / floor", "first result, s", "memory, MiB", "size, MB"]
     return _table(header, lines)
 
 

@@ -12,27 +12,32 @@ OPENCV = "opencv-python-headless>=4.5,<6"  # PC extras only: on a Jetson the sys
 WATCHDOG = "watchdog>=6"  # the system's notifications for watched folders; without it they are listed again and again
 JPEG = "simplejpeg>=1.8"  # libjpeg-turbo that reports damage, which OpenCV conceals; wheels for x86-64 and aarch64
 IMAGES = [OPENCV, JPEG]
+REPORT = "jinja2>=3.1"
+RICH = "rich>=14.1"  # progress bars and tables on a terminal; without it they are plain lines
 AV = "av>=16"  # PyAV: FFmpeg that reports damaged frames, which OpenCV's conceals
+VIEW = ["starlette>=0.40", "uvicorn>=0.30"]
 EXTRAS = {
     # jpeg: what a Jetson, which brings its own OpenCV, still needs for JPEG files and MJPEG cameras.
     "jpeg": [JPEG],
     # onnxruntime: the engine that runs everywhere. openvino: often the faster one on an x86 CPU.
-    "cpu": ["onnxruntime>=1.17", 'openvino>=2024.0; platform_machine == "x86_64"', *IMAGES, AV, WATCHDOG],
+    "cpu": ["onnxruntime>=1.17", 'openvino>=2024.0; platform_machine == "x86_64"', *IMAGES, AV, WATCHDOG, RICH],
     # onnxruntime-gpu: the same module as onnxruntime with its CUDA provider; the two must not both be installed.
-    "gpu": ["onnxruntime-gpu>=1.17", *IMAGES, AV, WATCHDOG],
+    "gpu": ["onnxruntime-gpu>=1.17", *IMAGES, AV, WATCHDOG, RICH],
     "watch": [WATCHDOG],
     # tensorrt: the engine of NVIDIA GPUs. On a Jetson the system brings it, and this extra is not for there.
-    "tensorrt": ["tensorrt>=8.6", *IMAGES, AV],
+    "tensorrt": ["tensorrt>=8.6", *IMAGES, AV, RICH],
     # paho-mqtt: the MQTT sink; version 2 has the callbacks that it is written for.
     "mqtt": ["paho-mqtt>=2,<3"],
+    # starlette, uvicorn: the live page (edgead run --view). Small, pure Python, and they handle slow clients.
+    "view": VIEW,
     # av: RTSP cameras and videos, where no PC extra brings it. harvesters: GenICam cameras (genicam://).
     "rtsp": [AV, *IMAGES],
     "genicam": ["harvesters>=1.4,<2", OPENCV],
     # onnx, onnxruntime: taking over a model that comes as ONNX, without PyTorch.
-    "import": ["onnx>=1.16", "onnxruntime>=1.17", *IMAGES],
+    "import": ["onnx>=1.16", "onnxruntime>=1.17", REPORT, *IMAGES, RICH],
     # torch: networks and training. onnx: reading and checking exported graphs. onnxruntime: parity and thresholds on
     # the exported graph. accelerate: devices, mixed precision, several processes. safetensors: weights without
-    # pickle. torchvision: pretrained backbones. Pillow: the published texture augmentations. matplotlib: loss curves.
+    # pickle. torchvision: pretrained backbones. Pillow: the published texture augmentations. jinja2: the report.
     "train": [
         "torch>=2.5",
         "torchvision>=0.20",
@@ -41,21 +46,28 @@ EXTRAS = {
         "accelerate>=1.0",
         "safetensors>=0.4.3",
         "Pillow>=9.1",
-        "matplotlib>=3.6",
+        REPORT,
         *IMAGES,
+        RICH,
     ],
-    # matplotlib: the plot in the benchmark's report.
-    "benchmark": ["matplotlib>=3.6"],
+    # jinja2: pages of trainings, exports and benchmarks; it escapes whatever is put into one.
+    "benchmark": [REPORT],
+    # Experiment trackers of `edgead train --track`. mlflow-skinny: the client that logs, without the server.
+    "tensorboard": ["tensorboard>=2.14"],
+    "mlflow": ["mlflow-skinny>=2.9"],
     # ray: sweeps and archives on several cores or machines; its extra `data` brings pandas and pyarrow, for Parquet.
     # tomli: reads sweep files where Python has no tomllib.
     "ray": ["ray[data]>=2.40", 'tomli>=2; python_version < "3.11"'],
     # scikit-learn, scipy: independent implementations that our metrics are tested against.
     # paho-mqtt, av, harvesters: the tests of what needs them. pytest-instafail: a failure is shown when it happens, and
     # not lost by a crash later. pytest-xdist: two workers at once. tensorrt-rtx: parses and builds graphs for TensorRT
-    # without a GPU.
+    # without a GPU. playwright: drives the system's Chromium in the tests of the live page. tensorboard: the test of a
+    # tracker reads its files.
     "dev": [
         'tensorrt-rtx>=1.7; platform_machine == "x86_64" and sys_platform == "linux"',
         "paho-mqtt>=2,<3",
+        *VIEW,
+        "playwright>=1.45",
         "pytest>=8",
         "pytest-instafail>=0.5",
         "pytest-xdist>=3.5",
@@ -66,6 +78,7 @@ EXTRAS = {
         "import-linter>=2",
         "scikit-learn>=1.4",
         "scipy>=1.11",
+        "tensorboard>=2.14",
     ],
 }
 
@@ -78,7 +91,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["edgead", "edgead.*"]),
-    package_data={"edgead": ["py.typed"]},
+    package_data={"edgead": ["py.typed"], "edgead.reports": ["templates/*"], "edgead.view": ["static/*"]},
     # numpy: arrays. click: the command line.
     install_requires=["numpy>=1.23", "click>=8.1"],
     extras_require=EXTRAS,

@@ -51,7 +51,6 @@ def loops(method: Method, accelerator: Accelerator, folder: Path, kept: bool) ->
     found = []
     for number, stage in enumerate(stages):
         stage.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        stage.prepare(accelerator.device, iter)
         still = dataclasses.replace(stage, schedule=lambda step: 0.0, steps=stage.steps + 1)
         loop = StageLoop(method, still, number, folder, accelerator, 0, None)
         loop.module.train()
@@ -112,12 +111,12 @@ def measure_preset(name: str, preset: str, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         kept = loops(method, accelerator, Path(folder), True)
         looked = loops(method, accelerator, Path(folder), False)
-        found = {
-            stage.name: measure_stage(
-                {"before": (before, "no"), "float32": (now, "no"), "bf16": (now, "bf16")}, seconds / len(kept)
-            )
-            for (stage, now), (_, before) in zip(kept, looked)
-        }
+        found = {}
+        for (stage, now), (stage_before, before) in zip(kept, looked):
+            for each in (stage_before, stage):
+                each.prepare(accelerator.device, iter)  # also decides which weights learn, so only now
+            variants = {"before": (before, "no"), "float32": (now, "no"), "bf16": (now, "bf16")}
+            found[stage.name] = measure_stage(variants, seconds / len(kept))
     gc.collect()
     size, batch = method.config.size, method.config.batch_size
     return {"size": list(size), "batch_size": batch, "stages": found}

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Protocol, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
 
 import click
 
 from edgead.redaction import printable, redact, shown
+from edgead.terminal import is_screen, open_screen
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 T = TypeVar("T")
+ON_SCREEN, IN_LOG = 10.0, 60.0
+"""Seconds between two lines about the progress of a task."""
 
 
 class Track(Protocol):
@@ -84,9 +89,13 @@ class Console:
 
 
 class Terminal(Console):
-    """Lines on stderr; progress bars on a terminal, one line per minute in a log."""
+    """Lines on stderr; live progress bars on a terminal where rich is installed, elsewhere a line now and then.
 
-    def __init__(self, line_every: float = 60.0) -> None:
+    Args:
+        line_every: seconds between two such lines; by default `ON_SCREEN` on a terminal, `IN_LOG` elsewhere.
+    """
+
+    def __init__(self, line_every: float | None = None) -> None:
         self._line_every = line_every
 
     def say(self, text: str) -> None:
@@ -94,28 +103,27 @@ class Terminal(Console):
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
-        if not sys.stderr.isatty():
+        live = _open_progress(False)
+        if live is None:
             yield self._lines(label, total)
             return
-        shown = click.progressbar(
-            length=total,
-            label=label,
-            show_eta=True,
-            show_pos=True,
-            file=sys.stderr,
-            item_show_func=lambda text: text and printable(text),
-        )
-        with shown as bar:
-            yield lambda text: bar.update(1, text)
+        with live:
+            task = live.add_task(printable(label), total=total, text="")
+            yield lambda text: live.update(task, advance=1, text=printable(text))
+
+    def _pause(self) -> float:
+        if self._line_every is not None:
+            return self._line_every
+        return ON_SCREEN if is_screen(sys.stderr) else IN_LOG
 
     def _lines(self, label: str, total: int) -> Callable[[str], None]:
-        done, start = 0, time.monotonic()
+        done, start, pause = 0, time.monotonic(), self._pause()
         told = start
 
         def step(text: str) -> None:
             nonlocal done, told
             done, now = done + 1, time.monotonic()
-            if now - told >= self._line_every and done < total:
+            if now - told >= pause and done < total:
                 told = now
                 left = timedelta(seconds=round((now - start) / done * (total - done)))
                 self.say(f"{label}  {done}/{total}  {left} left  {text}".rstrip())
@@ -124,15 +132,23 @@ class Terminal(Console):
 
     @contextmanager
     def clock(self, label: str) -> Iterator[Callable[[str], None]]:
-        terminal = sys.stderr.isatty()
-        texts, done, start = [""], threading.Event(), time.monotonic()
+        live = _open_progress(True)
+        if live is None:
+            with self._clock_lines(label) as show:
+                yield show
+            return
+        with live:
+            task = live.add_task(printable(label), total=None, text="")
+            yield lambda text: live.update(task, text=printable(text))
+
+    @contextmanager
+    def _clock_lines(self, label: str) -> Iterator[Callable[[str], None]]:
+        texts, done, start, pause = [""], threading.Event(), time.monotonic(), self._pause()
 
         def show() -> None:
-            while not done.wait(0.5 if terminal else self._line_every):
+            while not done.wait(pause):
                 minutes, seconds = divmod(int(time.monotonic() - start), 60)
-                line = f"{label}  {minutes}:{seconds:02}  {printable(texts[0])}".rstrip()
-                width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be rewritten
-                click.echo(f"\r\033[K{line[:width]}" if terminal else line, err=True, nl=not terminal)
+                self.say(f"{label}  {minutes}:{seconds:02}  {texts[0]}".rstrip())
 
         thread = threading.Thread(target=show, daemon=True)
         thread.start()
@@ -141,5 +157,23 @@ class Terminal(Console):
         finally:
             done.set()
             thread.join()
-            if terminal:
-                click.echo("\r\033[K", err=True, nl=False)
+
+
+def _open_progress(unknown_length: bool) -> Progress | None:
+    """Return rich's live progress on stderr: a clock for a task of unknown length, else a bar. None without a screen.
+
+    While it is drawn, lines on stderr appear above it. Standard output is left alone: it may be a file.
+    """
+    screen = open_screen(sys.stderr)
+    if screen is None:
+        return None
+    from rich import progress
+
+    label, text = (progress.TextColumn(part, markup=False) for part in ("{task.description}", "{task.fields[text]}"))
+    columns: tuple[progress.ProgressColumn, ...]
+    if unknown_length:
+        columns = (progress.SpinnerColumn("line"), label, progress.TimeElapsedColumn(), text)
+    else:
+        left = progress.TimeRemainingColumn(elapsed_when_finished=True)
+        columns = (label, progress.BarColumn(), progress.MofNCompleteColumn(), left, text)
+    return progress.Progress(*columns, console=screen, transient=unknown_length, redirect_stdout=False)

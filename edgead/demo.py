@@ -5,6 +5,7 @@ The parts are easier than real ones, and so are the figures measured on them.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.console import Console
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, GateError, first_line
 from edgead.files import atomic_file, new_folder
-from edgead.images import Frame, Mask, cv2, encode_png
+from edgead.images import Frame, Mask, cv2, encode_png, read_frame
 
 if TYPE_CHECKING:
     from edgead.benchmark import Report
@@ -34,8 +35,11 @@ class DemoOutcome:
     """Results of the demo.
 
     Attributes:
-        parts, run, bundle, overlays: paths of the data set, the run, the bundle and the picture with overlays.
-        report: the benchmark's, with one row.
+        parts, run, overlays, still: paths of the data set, the run, the picture with overlays, and a saved result.
+        bundle: path of the float32 bundle.
+        int8: path of the INT8 bundle; None if it did not pass the gate.
+        gate: what the gate found about INT8, in words.
+        report: the benchmark's, one row for each bundle and engine.
         ledger: counts of verdicts on the streamed test images.
         minutes: duration of the demo.
     """
@@ -43,26 +47,34 @@ class DemoOutcome:
     parts: Path
     run: Path
     bundle: Path
+    int8: Path | None
+    gate: str
     overlays: Path
+    still: Path
     report: Report
     ledger: Ledger
     minutes: float
 
     @property
     def summary(self) -> str:
-        """Table, counts of verdicts and paths, for people."""
-        from edgead.benchmark import to_table
-
+        """Verdicts, paths and next commands, for people."""
         counts, own = self.ledger, self.report.rows[0].decisions
+        line = shlex.quote(f"watch:{self.parts / 'test'}?existing=1&subfolders=1")
+        bundle, test, folder = (
+            shlex.quote(str(each)) for each in (self.bundle, self.parts / "test", self.bundle.parent)
+        )
         return (
-            f"{to_table(self.report.rows)}\n\n"
+            f"INT8: {self.gate}\n\n"
             f"{counts.captured} test images: {counts.passed} PASS, {counts.failed} FAIL, {counts.unknown} UNKNOWN. "
             f"The bundle's threshold rejects {own.false_reject_rate:.0%} of the good parts and finds "
             f"{own.detection_rate:.0%} of the defective ones.\n"
             f"These parts are drawn by a program; expect other figures on yours. Took {self.minutes:.1f} minutes.\n\n"
-            f"Overlays: {self.overlays}\n"
-            f"Report:   {self.report.page}\n"
-            f"Try:      edgead predict {self.bundle} {self.parts / 'test'} --save {self.bundle.parent / 'overlays'}"
+            f"Overlays:  {self.overlays}\n"
+            f"Still:     {self.still}\n"
+            f"Report:    {self.report.page}\n\n"
+            f"Next:      edgead predict {bundle} {test} --save {folder}/overlays\n"
+            f"           edgead plan --cameras 2 --fps 10 --deadline 100ms --bundle {bundle}\n"
+            f"           edgead run {bundle} --source {line} --view"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -71,20 +83,25 @@ class DemoOutcome:
             "summary": self.summary,
             "minutes": round(self.minutes, 2),
             "bundle": str(self.bundle),
+            "int8": None if self.int8 is None else str(self.int8),
+            "gate": self.gate,
             "run": str(self.run),
             "report": str(self.report.page),
             "overlays": str(self.overlays),
+            "still": str(self.still),
             "row": self.report.rows[0].to_dict(),
+            "rows": [row.to_dict() for row in self.report.rows],
         }
 
 
-def run_demo(out: Path | None, seed: int, console: Console) -> DemoOutcome:
-    """Make sample parts, train `nano`, export, inspect the test images as a stream, and benchmark.
+def run_demo(out: Path | None, seed: int, console: Console, settings: tuple[str, ...] = ()) -> DemoOutcome:
+    """Make sample parts, train `nano`, export in float32 and INT8, inspect the test images as a stream, and benchmark.
 
     Args:
         out: folder for all results; by default a new folder in ``runs/demo``.
         seed: of the training.
         console: shows progress.
+        settings: ``"NAME=VALUE"`` overrides of the training.
 
     Raises:
         ConfigError: `out` is not empty.
@@ -104,16 +121,36 @@ def run_demo(out: Path | None, seed: int, console: Console) -> DemoOutcome:
         raise ConfigError(f"{out} is not empty; choose another --out.")
     folder = out or new_folder(Path("runs", "demo", f"{datetime.now():%Y%m%d-%H%M%S}"))
     parts = make_parts(folder / "washer", console=console)
-    [run] = train("draem", parts, preset="nano", out=folder / "run", seed=seed, console=console)
+    [run] = train("draem", parts, preset="nano", settings=settings, out=folder / "run", seed=seed, console=console)
     bundle = export(run, out=folder / "washer.edgead", console=console)
+    int8, gate = _export_int8(run, folder / "washer-int8.edgead", console)
     ledger, overlays = Ledger(), folder / "overlays.png"
     with load(bundle.path) as inspector:
         source = open_source(str(parts / "test"))
         run_stream(inspector, source, [open_sink(f"jsonl:{folder / 'results.jsonl'}")], ledger)
         shown = [parts / "test" / kind / "001.png" for kind in ("good", *DEFECTS)]
         save_contact_sheet(inspector, shown, overlays)
-    report = benchmark([bundle.path], parts, out=folder / "report", command=["edgead", "demo"], console=console)
-    return DemoOutcome(parts, run, bundle.path, overlays, report, ledger, (time.monotonic() - started) / 60)
+        still = inspector.inspect(read_frame(shown[-1])).save(folder / "still.png")
+    report = benchmark(
+        [each for each in (bundle.path, int8) if each],
+        parts,
+        out=folder / "report",
+        command=["edgead", "demo"],
+        console=console,
+    )
+    minutes = (time.monotonic() - started) / 60
+    return DemoOutcome(parts, run, bundle.path, int8, gate, overlays, still, report, ledger, minutes)
+
+
+def _export_int8(run: Path, out: Path, console: Console) -> tuple[Path | None, str]:
+    """Export a run in INT8; return the bundle's path, None if it did not pass the gate, and what the gate found."""
+    from edgead.export import export
+
+    try:
+        bundle = export(run, out=out, precision="int8", console=console)
+    except GateError as error:
+        return None, first_line(error)
+    return bundle.path, bundle.manifest.gate.describe() if bundle.manifest.gate else ""
 
 
 def make_parts(

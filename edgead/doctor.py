@@ -16,13 +16,14 @@ PURPOSES = {
     "av": ("RTSP cameras and videos, detects damaged frames", "rtsp"),
     "harvesters": ("GenICam cameras", "genicam"),
     "paho.mqtt": ("the MQTT sink", "mqtt"),
+    "starlette": ("the live page", "view"),
     "torch": ("training and export", "train"),
     "onnx": ("export", "train"),
     "torchvision": ("pretrained backbones", "train"),
     "accelerate": ("training", "train"),
     "safetensors": ("training and export", "train"),
     "PIL": ("training", "train"),
-    "matplotlib": ("loss curves and benchmark reports", "benchmark"),
+    "jinja2": ("reports of trainings, exports and benchmarks", "benchmark"),
 }
 
 

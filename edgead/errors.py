@@ -25,6 +25,8 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import ClassVar
 
+UNMET = 5
+"""Exit code of `edgead plan` if nothing meets the numbers."""
 INTERRUPTED = 130
 """Exit code of a process that Ctrl-C or TERM ended, as shells have it."""
 

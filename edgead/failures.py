@@ -21,6 +21,7 @@ from edgead import __version__
 from edgead.errors import INTERRUPTED, EdgeadError, was_interrupted
 from edgead.home import state_folder
 from edgead.redaction import redact, shown
+from edgead.terminal import echo
 
 UNFORESEEN = 70
 DEBUG = "EDGEAD_DEBUG"
@@ -78,7 +79,7 @@ def report(error: BaseException) -> int:
 
 def _complain(text: str, code: int) -> int:
     with contextlib.suppress(OSError, ValueError):  # standard error may be closed, too
-        click.echo(f"Error: {shown(text)}", err=True)
+        echo(click.style("Error:", "red", bold=True) + f" {shown(text)}", err=True)
     return code
 
 

@@ -52,6 +52,8 @@ class PixelFormat:
 
 COLOUR = PixelFormat()
 """Images without depth; those of 16 bits use all of them."""
+WRITTEN = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+"""Endings of pictures that can be written."""
 
 
 def cv2() -> Any:
@@ -285,9 +287,24 @@ def fit_mask(mask: Mask, size: tuple[int, int]) -> Mask:
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """Encode ``(H, W)``, ``(H, W, 3) BGR`` or ``(H, W, 4)`` uint8 as PNG."""
-    done, data = cv2().imencode(".png", image)
+    return encode_image(image, ".png")
+
+
+def encode_image(image: NDArray[np.uint8], suffix: str) -> bytes:
+    """Encode ``(H, W)``, ``(H, W, 3) BGR`` or, as PNG, ``(H, W, 4)`` uint8.
+
+    Args:
+        image: the picture.
+        suffix: one of `WRITTEN`, in any case.
+
+    Raises:
+        DataError: another suffix, or OpenCV refuses the picture.
+    """
+    if suffix.lower() not in WRITTEN:
+        raise DataError(f"Pictures are written as {', '.join(WRITTEN)}, not as '{suffix}'.")
+    done, data = cv2().imencode(suffix.lower(), image)
     if not done:
-        raise DataError("OpenCV could not encode a PNG.")
+        raise DataError(f"OpenCV could not encode a {suffix} of {image.shape} {image.dtype}.")
     return bytes(data)
 
 

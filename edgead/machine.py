@@ -95,6 +95,15 @@ def physical_cores() -> int:
         return 0
 
 
+def resident_mib() -> float:
+    """Return the memory of this process, MiB; 0 if the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def load_average() -> float:
     """Return the average number of running processes over the last minute; 0 if the system does not tell."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0

@@ -12,6 +12,7 @@ import sys
 SWITCHES = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime 1.32: a device id in the home folder, and uploads to its maker
     "HF_HUB_DISABLE_TELEMETRY": "1",  # the Hugging Face hub, which accelerate imports
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # MLflow: calls of its API, with versions and the system, to its maker
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray: a report to its maker every hour, from the first node of a cluster
 }
 

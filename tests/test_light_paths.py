@@ -23,13 +23,11 @@ MODULES = {
     "paho-mqtt": "paho",
 }
 """Distribution ↦ module, where the names differ."""
-BROUGHT = {"matplotlib": {"PIL"}}
-"""Module ↦ modules of other extras that it depends on."""
 TORCHLESS = {"predict", "run", "inspect", "doctor"}
 WORKING = {
     "cpu": TORCHLESS,
     "gpu": TORCHLESS,  # its package is the same module, with an engine for the CPU too
-    "import": TORCHLESS | {"import"},
+    "import": TORCHLESS | {"import", "benchmark", "report"},
     "train": set(cli.commands) - {"demo"},
 }
 """Extra ↦ verbs whose call below ends well with it alone. With any other extra, `doctor` does."""
@@ -103,8 +101,7 @@ def extras() -> dict[str, set[str]]:
     found = {}
     for extra, requirements in values["EXTRAS"].items():
         names = [re.match(r"[\w.-]+", requirement) for requirement in requirements]
-        modules = {MODULES.get(name[0], name[0]) for name in names if name}
-        found[extra] = modules.union(*(BROUGHT.get(module, ()) for module in modules))
+        found[extra] = {MODULES.get(name[0], name[0]) for name in names if name}
     return found
 
 
@@ -126,7 +123,7 @@ def test_every_module_is_imported_with_nothing_optional_installed(tmp_path: Path
     for name in needing:
         assert re.fullmatch(r"The Python package '\w+' is needed .*\nInstall it with:  pip install .*", found[name])
     rooms = {".".join(name.split(".")[:2]) for name in needing}
-    assert rooms <= {"edgead.train", "edgead.export", "edgead.sweep"}
+    assert rooms <= {"edgead.train", "edgead.export", "edgead.sweep", "edgead.view"}
 
 
 @pytest.mark.slow
@@ -150,6 +147,7 @@ def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path
         "inspect": [str(bundle.path)],
         "methods": ["draem"],
         "predict": [str(bundle.path), images],
+        "report": [str(bundle.path)],
         "run": [str(bundle.path), "--source", images],
         "sweep": ["sweep.toml", "--list"],
         "synthesise": [str(trained), "--count", "1", "--out", "pictures"],

@@ -15,7 +15,7 @@ import edgead.bundle
 from edgead import doctor, machine
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "onnx", "sklearn", "accelerate", "safetensors", "PIL", "matplotlib", "scipy")
+HEAVY = ("torch", "onnx", "sklearn", "accelerate", "safetensors", "PIL", "scipy")
 
 BAN = """
 import sys
@@ -90,12 +90,13 @@ def test_help_is_light() -> None:
     [
         ("cv2", ["predict", "BUNDLE", "IMAGES"], "cpu"),
         ("onnxruntime", ["predict", "BUNDLE", "IMAGES", "--engine", "onnxruntime"], "cpu"),
-        ("matplotlib", ["benchmark", "BUNDLE", "--data", "DATA"], "benchmark"),
+        ("jinja2", ["benchmark", "BUNDLE", "--data", "DATA"], "benchmark"),
         ("torch", ["train", "--data", "DATA"], "train"),
         ("torch", ["methods"], "train"),
         ("onnx", ["export"], "train"),
         ("PIL", ["train", "--data", "DATA"], "train"),
         ("ray", ["predict", "BUNDLE", "IMAGES", "--ray", "local", "--out", "absent.parquet"], "ray"),
+        ("starlette", ["run", "BUNDLE", "--source", "IMAGES", "--view", "0"], "view"),
         ("pyarrow", ["predict", "BUNDLE", "IMAGES", "--ray", "local", "--out", "absent.parquet"], "ray"),
     ],
 )
@@ -151,6 +152,8 @@ def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:
         "edgead/py.typed",
         "edgead/train/methods/draem/method.py",
         "edgead/runtime/engines/onnxruntime_engine.py",
+        "edgead/view/static/index.html",
+        "edgead/view/static/page.js",
     } <= set(names)
 
 

@@ -31,7 +31,7 @@ TRAINED = """
 import sys, time
 import edgead.train.training, edgead.benchmark
 import edgead.export.imports.onnx_model, edgead.export.imports.published_checkpoint
-import matplotlib, huggingface_hub, accelerate, onnxruntime
+import huggingface_hub, accelerate, onnxruntime
 from edgead.cli import main
 try:
     main(["methods"])
@@ -62,9 +62,9 @@ while True:
 
 
 def left_in(home: Path) -> list[str]:
-    """Files that are neither ours nor a font list of matplotlib's."""
+    """Files that are not ours."""
     files = [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()]
-    return [file for file in files if not file.startswith((".cache/edgead/", ".cache/matplotlib/"))]
+    return [file for file in files if not file.startswith(".cache/edgead/")]
 
 
 def engines() -> list[str]:

@@ -19,7 +19,7 @@ from edgead.console import Console
 from edgead.datasets import Category, Sample, read_labelled_mask
 from edgead.decision import Threshold, Verdict
 from edgead.errors import DataError
-from edgead.images import Frame, Mask, cv2, draw_overlay, read_frame
+from edgead.images import Frame, Mask, cv2, read_frame
 from edgead.runtime.inspector import Inspector
 
 FPR_LIMIT = 0.3
@@ -166,8 +166,5 @@ def _worst(inspector: Inspector, samples: Sequence[Sample], scores: Sequence[flo
     misses = []
     for index in [*low, *high]:
         frame = read_frame(samples[index].path, inspector.pixels)
-        result = inspector.inspect(frame)
-        assert result.anomaly_map is not None
-        picture = draw_overlay(frame, result.anomaly_map, result.mask, 2 * result.mask_threshold)
-        misses.append(Miss(samples[index], scores[index], picture))
+        misses.append(Miss(samples[index], scores[index], inspector.inspect(frame).overlay()))
     return tuple(misses)

@@ -18,7 +18,6 @@ from edgead.benchmark.accuracy import FPR_LIMIT, Miss, measure_accuracy
 from edgead.benchmark.disturbance import describe_state
 from edgead.benchmark.figures import FailedRow
 from edgead.benchmark.floor import measure_floor
-from edgead.benchmark.html import render
 from edgead.benchmark.latency import WARM_UP_ROUNDS, measure_latency, measure_single_stream
 from edgead.benchmark.report import FILES, Conditions, Latency, Report, Row
 from edgead.benchmark.rows import Candidate, average, compare, make_row
@@ -32,6 +31,8 @@ from edgead.errors import DataError, EdgeadError, first_line, require
 from edgead.files import new_folder, refuse_existing, write_json, write_text
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
 from edgead.machine import describe_machine, versions
+from edgead.reports.build import build_report
+from edgead.reports.pictures import Group, Picture, picture, write_pictures
 from edgead.runtime.inspector import Inspector, load
 
 T = TypeVar("T")
@@ -81,10 +82,10 @@ def benchmark(
     Raises:
         ConfigError: `out` holds a report of another command.
         DataError: no bundle's category is in the data set, or it has no labelled images.
-        MissingDependencyError: matplotlib, which draws the plot, is not installed.
+        MissingDependencyError: jinja2, which writes the page, is not installed.
         EdgeadError: of the first bundle, if none can be measured.
     """
-    require("matplotlib", "benchmark")
+    require("jinja2", "benchmark")
     if out and not _is_repeated(Path(out), command):
         refuse_existing((Path(out, name) for name in FILES), force)
     console, machine, before = console or Console(), describe_machine(), describe_state()
@@ -223,11 +224,15 @@ def _extend(
 
 
 def write_report(report: Report, misses: Sequence[tuple[str, Sequence[Miss]]]) -> None:
-    """Write `FILES` to the report's folder. The page shows `misses` under their titles."""
-    results, table, page = (report.folder / name for name in FILES)
-    write_json(results, report.to_dict())
-    write_text(table, to_csv(report.rows))
-    write_text(page, render(report, misses))
+    """Write `FILES` and the page's pictures to the report's folder. The page shows `misses` under their titles."""
+    write_json(report.folder / FILES[0], report.to_dict())
+    write_text(report.folder / FILES[1], to_csv(report.rows))
+    write_pictures(report.folder, [Group(title, tuple(map(_picture, items))) for title, items in misses])
+    build_report(report.folder)
+
+
+def _picture(miss: Miss) -> Picture:
+    return picture(f"{miss.sample.kind}, score {miss.score:.4g}, {miss.sample.path.name}", miss.picture)
 
 
 def _is_repeated(folder: Path, command: Sequence[str]) -> bool:

@@ -24,15 +24,13 @@ from edgead.decision import Verdict
 from edgead.errors import DeviceError
 from edgead.files import write_json
 from edgead.images import Frame, fit_frame
-from edgead.machine import Machine, describe_machine, versions
+from edgead.machine import Machine, describe_machine, resident_mib, versions
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.result import Result
 from edgead.runtime.sources import VideoSource
 from edgead.runtime.sources.python import IterableSource
 from edgead.runtime.stream import Policy, Stream
-
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -196,12 +194,8 @@ def measure_memory(inspector: Inspector, frame: Frame, count: int, samples: int 
     with Stream(inspector, [IterableSource(frame for _ in range(count))], ledger=ledger) as stream:
         for number, _ in enumerate(decided(stream)):
             if number % step == 0:
-                resident.append(round(_resident_mib(), 2))
+                resident.append(round(resident_mib(), 2))
     return Memory(ledger.inferred, tuple(resident), round(resident[-1] - resident[2], 2))
-
-
-def _resident_mib() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 2**20
 
 
 def main() -> None:

@@ -14,6 +14,9 @@ from edgead.cli.benchmarking import benchmark
 from edgead.cli.demonstration import demo
 from edgead.cli.exporting import export, import_model
 from edgead.cli.inspecting import doctor, inspect, methods
+from edgead.cli.options import quiet_option
+from edgead.cli.planning import plan
+from edgead.cli.reporting import report as report_command
 from edgead.cli.running import predict, run
 from edgead.cli.sweeping import sweep
 from edgead.cli.training import synthesise, train
@@ -42,6 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgead")
+@quiet_option
 def cli() -> None:
     """Visual anomaly detection: train on photographs of good parts, decide on every camera frame.
 
@@ -53,5 +57,21 @@ def cli() -> None:
     """
 
 
-for verb in (benchmark, demo, doctor, export, import_model, inspect, methods, predict, run, sweep, synthesise, train):
+VERBS = (
+    benchmark,
+    demo,
+    doctor,
+    export,
+    import_model,
+    inspect,
+    methods,
+    plan,
+    predict,
+    report_command,
+    run,
+    sweep,
+    synthesise,
+    train,
+)
+for verb in VERBS:
     cli.add_command(verb)

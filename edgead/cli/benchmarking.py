@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from edgead.cli.options import PATH, force_option, json_option
-from edgead.cli.output import emit
-from edgead.console import Terminal
+from edgead.cli.options import PATH, complete_engine, force_option, json_option
+from edgead.cli.output import emit, terminal
 from edgead.redaction import redact
 from edgead.runtime.engine_table import ENGINES
 
@@ -39,6 +38,7 @@ from edgead.runtime.engine_table import ENGINES
     multiple=True,
     default=("auto",),
     show_default=True,
+    shell_complete=complete_engine,
     help=f"Inference engine: {', '.join(ENGINES)}. Repeatable: one row per bundle and engine.",
 )
 @json_option
@@ -77,7 +77,7 @@ def benchmark(
         out=out,
         force=force,
         command=["edgead", *map(redact, sys.argv[1:])],
-        console=Terminal(),
+        console=terminal(),
     )
     table = to_table(report.table, report.failed or ())
     emit(report.to_dict(), as_json, f"{table}\n\nReport: {report.page}")

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from edgead.cli.options import PATH, json_option
-from edgead.cli.output import emit
-from edgead.console import Terminal
+from edgead.cli.output import emit, terminal
 
 
 @click.command()
@@ -18,9 +17,10 @@ from edgead.console import Terminal
 def demo(out: Path | None, seed: int, as_json: bool) -> None:
     """Try all steps on drawn sample parts.
 
-    Trains, exports, inspects and benchmarks. Takes a few minutes on two cores.
+    Trains, exports in float32 and INT8, inspects, and compares both on every engine. Takes a few minutes on two cores.
     """
+    from edgead.benchmark import to_table
     from edgead.demo import run_demo
 
-    outcome = run_demo(out, seed, Terminal())
-    emit(outcome.to_dict(), as_json, outcome.summary)
+    outcome = run_demo(out, seed, terminal())
+    emit(outcome.to_dict(), as_json, to_table(outcome.report.rows), outcome.summary)

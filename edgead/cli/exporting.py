@@ -16,8 +16,7 @@ from edgead.cli.options import (
     precision_options,
     refuse_given,
 )
-from edgead.cli.output import emit, validate_here
-from edgead.console import Terminal
+from edgead.cli.output import emit, terminal, validate_here
 from edgead.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def export(
             settings=settings,
             precision=precision,
             force=force,
-            console=Terminal(),
+            console=terminal(),
         )
         for run in runs
     ]
@@ -158,7 +157,7 @@ def import_model(
     options |= {name: _parse_numbers(f"--{name}", options[name]) for name in ("mean", "std")}
     from edgead.export import import_model as make
 
-    bundle = make(files, method=method, source=source, precision=precision, console=Terminal(), **options)
+    bundle = make(files, method=method, source=source, precision=precision, console=terminal(), **options)
     text = f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES"
     emit({"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()}, as_json, text)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import click
 
 from edgead.cli.options import PATH, engine_option, json_option, refuse_given
-from edgead.cli.output import emit, validate_here
-from edgead.console import Terminal
+from edgead.cli.output import emit, terminal, validate_here
 
 
 @click.command()
@@ -25,12 +24,17 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     from edgead.bundle import read_bundle
     from edgead.manifest import describe_sensitivity
     from edgead.runtime.engines.opening import open_engine
+    from edgead.runtime.frame_inspector import FrameInspector
     from edgead.runtime.golden import check_golden, require_agreement
+    from edgead.runtime.speed import Speed, describe_speed
 
-    opened = read_bundle(bundle)
-    with contextlib.closing(open_engine(engine, opened, console=Terminal())) as runner:
+    opened, speed = read_bundle(bundle), Speed()
+    with contextlib.closing(open_engine(engine, opened, console=terminal())) as runner:
         check = check_golden(opened, runner)
         manifest, name = opened.manifest, runner.name
+        inspector = FrameInspector(opened, runner)
+        for frame in opened.golden().frames:
+            speed.count(inspector.inspect(frame).latency_ms)
     facts = {
         "bundle": manifest.name,
         "method": f"{manifest.method} ({manifest.preset})",
@@ -57,9 +61,11 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
             facts["not on"] = "; ".join(f"{engine}, where it was made: {why}" for engine, why in failed.items())
     if manifest.calibration:
         facts["calibrated"] = manifest.calibration.describe()
-    value = {"manifest": manifest.to_dict(), "golden": {**dataclasses.asdict(check), "good": check.good}}
+    golden = {**dataclasses.asdict(check), "good": check.good}
+    value = {"manifest": manifest.to_dict(), "golden": golden, "speed_ms": speed.percentiles()}
     emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
     require_agreement(check, name)
+    terminal().say(describe_speed(speed.percentiles()))
 
 
 def _depth_words(depth_range: tuple[float, float] | None) -> str:

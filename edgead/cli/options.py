@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from edgead.cli.output import QUIET
 from edgead.runtime.engine_table import ENGINES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,10 +27,35 @@ def _all_of(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
     return add
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+def _be_quiet(context: click.Context, _: click.Parameter, quiet: bool) -> None:
+    if quiet:
+        context.meta[QUIET] = True
+
+
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, expose_value=False, callback=_be_quiet, help="Print only results and errors."
+)
+json_option = _all_of(
+    (
+        quiet_option,
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
+    )
+)
+"""How the result is printed, for every verb."""
 force_option = click.option("--force", is_flag=True, help="Replace existing results.")
+
+
+def complete_engine(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+    """Complete the name of an engine in a shell."""
+    return [name for name in ENGINES if name.startswith(begun)]
+
+
 engine_option = click.option(
-    "--engine", default="auto", show_default=True, help=f"Inference engine: {', '.join(ENGINES)}."
+    "--engine",
+    default="auto",
+    show_default=True,
+    help=f"Inference engine: {', '.join(ENGINES)}.",
+    shell_complete=complete_engine,
 )
 decision_options = _all_of(
     (

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgead.console import Terminal
+from edgead.console import Console, Terminal
 from edgead.redaction import printable, redact
+from edgead.table import Table
+from edgead.terminal import echo, open_screen
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -18,19 +21,56 @@ if TYPE_CHECKING:
     from edgead.runtime.result import Result
 
 
-def emit(value: Any, as_json: bool, text: str) -> None:
-    click.echo(json.dumps(value, indent=2) if as_json else "\n".join(map(printable, text.split("\n"))))
+QUIET = "edgead.quiet"
+"""Key in the context's `meta`: only results and errors are printed."""
+COLOURS = {"PASS": "green", "FAIL": "red", "UNKNOWN": "yellow"}
+
+
+def terminal() -> Console:
+    """Return the console of the running verb: silent with --quiet."""
+    return Console() if click.get_current_context().meta.get(QUIET) else Terminal()
+
+
+def emit(value: Any, as_json: bool, *parts: str | Table) -> None:
+    """Print a verb's result on standard output: JSON, or texts and tables for people."""
+    if as_json:
+        click.echo(json.dumps(value, indent=2))
+        return
+    for part in parts:
+        if not (isinstance(part, Table) and _draw(part)):
+            click.echo("\n".join(map(printable, str(part).split("\n"))))
+
+
+def _draw(table: Table) -> bool:
+    """Draw a table with rich; return False where it cannot be drawn, or is wider than the screen."""
+    screen = open_screen(sys.stdout)
+    if screen is None or table.width + 2 > screen.width:
+        return False
+    from rich import box
+    from rich.table import Table as Drawn
+
+    drawn = Drawn(*map(printable, table.head), box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for row in table.rows:
+        drawn.add_row(*map(printable, row))
+    screen.print(drawn)
+    return True
 
 
 def validate_here(bundle: Bundle, engine: str, batch: int = 1) -> EngineValidation:
     from edgead.runtime.engine_validation import validate_engine
     from edgead.runtime.golden import require_agreement
 
-    console = Terminal()
+    console = terminal()
     validation = validate_engine(bundle, engine, batch=batch, console=console)
     console.say(validation.describe())
     require_agreement(validation.golden, validation.engine)
     return validation
+
+
+def show_result(result: Result) -> None:
+    """Print one line about a result, with the verdict in colour where colours are wanted."""
+    verdict = result.verdict.value
+    echo(click.style(f"{verdict:<8}", COLOURS[verdict]) + result_line(result)[8:])
 
 
 def result_line(result: Result) -> str:

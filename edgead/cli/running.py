@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from edgead.cli.options import PATH, decision_options, force_option, json_option
-from edgead.cli.output import emit, ledger_line, result_line
-from edgead.console import Terminal
+from edgead.cli.options import PATH, decision_options, force_option, json_option, refuse_given
+from edgead.cli.output import emit, ledger_line, show_result, terminal
+from edgead.console import Console
 from edgead.errors import INTERRUPTED
+from edgead.terminal import is_screen
 
 
 @click.command()
@@ -58,15 +59,18 @@ def predict(
     from edgead.runtime.ledger import Ledger
     from edgead.runtime.predict import collect_images
     from edgead.runtime.predict import predict as decide
+    from edgead.runtime.speed import describe_speed
 
-    ledger = Ledger()
+    ledger, console = Ledger(), terminal()
     images = collect_images(paths)
     if images.left_out:
-        click.echo(images.left_out, err=True)
+        console.say(images.left_out)
     refuse_existing((save / name for _, name in images.images) if save else (), force)
+    printed = not (as_json or sinks)
+    drawn = Console() if printed and is_screen(sys.stdout) else console  # the results' lines show the progress
     with (
-        load(bundle, batch=batch, console=Terminal(), **options) as inspector,
-        Terminal().bar("inspecting", len(images)) as step,
+        load(bundle, batch=batch, console=console, **options) as inspector,
+        drawn.bar("inspecting", len(images)) as step,
     ):
         results = []
         for result in decide(inspector, images, save, batch=batch, sinks=sinks):
@@ -74,13 +78,14 @@ def predict(
             ledger.count(result)
             results.append(result.to_dict())
             step("")
-            if not (as_json or sinks):
-                click.echo(result_line(result))
-    summary = {"bundle": str(bundle), **ledger.snapshot()}
+            if printed:
+                show_result(result)
+    summary = {"bundle": str(bundle), **ledger.snapshot(), "speed_ms": ledger.speed_ms()}
     if as_json:
         emit({**summary, "left_out": images.left_out, "results": results}, True, "")
     else:
-        click.echo(f"{ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN", err=True)
+        console.say(f"{ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN")
+    console.say(describe_speed(ledger.speed_ms()))
 
 
 def _predict_archive(
@@ -102,9 +107,9 @@ def _predict_archive(
         raise click.UsageError("--contours does not work with --ray; --boxes does.")
     refuse_existing([out], force)
     scorer = Scorer(bundle.resolve(), boxes="boxes" in shapes, **options)
-    scored = score_archive(scorer, paths, out, ray=ray, console=Terminal())
+    scored = score_archive(scorer, paths, out, ray=ray, console=terminal())
     if scored.left_out:
-        click.echo(scored.left_out, err=True)
+        terminal().say(scored.left_out)
     counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(scored.verdicts.items()))
     value = {"out": str(out), "images": scored.images, "verdicts": scored.verdicts, "left_out": scored.left_out}
     emit(value, as_json, f"{out}: {scored.images} rows, {counts}")
@@ -172,8 +177,41 @@ def _predict_archive(
     default="",
     help="Bearer token for metrics requests; '${NAME}' reads an environment variable.",
 )
+@click.option(
+    "--view",
+    metavar="PORT",
+    is_flag=False,
+    flag_value="8080",
+    help="Serve the live page on this port of 127.0.0.1 [8080], or on ADDRESS:PORT; see docs/live-page.md.",
+)
+@click.option(
+    "--view-token",
+    default="",
+    help="Token that changes on the page and other machines need: '${NAME}' or '${file:PATH}'.",
+)
+@click.option(
+    "--view-bundles",
+    multiple=True,
+    type=PATH,
+    metavar="DIR",
+    help="Bundle, or folder of bundles, for changeovers on the page. Repeatable.",
+)
+@click.option(
+    "--view-folder",
+    type=PATH,
+    help="Folder for marked rejects and the log of changes. [default: marks in the folder of --sink rejects:…, else "
+    "runs/view]",
+)
 @json_option
-def run(bundle: Path, as_json: bool, **options: Any) -> None:
+def run(
+    bundle: Path,
+    as_json: bool,
+    view: str | None,
+    view_token: str,
+    view_bundles: tuple[Path, ...],
+    view_folder: Path | None,
+    **options: Any,
+) -> None:
     """Inspect every frame of one or more sources.
 
     Results are printed unless --sink sends them elsewhere. Ctrl-C or signal TERM ends the run within 15 s, after
@@ -184,19 +222,29 @@ def run(bundle: Path, as_json: bool, **options: Any) -> None:
     ignore_early()
     from edgead.runtime.run import RunSummary
     from edgead.runtime.run import run as go
+    from edgead.runtime.speed import describe_speed
 
-    printed = any(sink.endswith(":-") for sink in options["sinks"])
-    show = None if options["sinks"] or as_json else lambda result: click.echo(result_line(result))
-
-    ended: list[bool] = []
+    show = None if options["sinks"] or as_json else show_result
+    console, ended = terminal(), list[bool]()
+    taken = any(sink.endswith(":-") for sink in options["sinks"])  # standard output is a sink's
 
     def finish(summary: RunSummary) -> None:
         ended.append(True)
-        text = json.dumps(summary) if as_json else ledger_line(summary)
-        click.echo(text, err=printed or not as_json)
+        if as_json:
+            click.echo(json.dumps(summary), err=taken)
+        else:
+            console.say(ledger_line(summary))
+        console.say(describe_speed(summary["speed_ms"]))
 
+    observer = None
+    if view is None:
+        refuse_given("without --view", "view_token", "view_bundles", "view_folder")
+    else:
+        from edgead.view.view import View
+
+        observer = View(view, token=view_token, bundles=view_bundles, folder=view_folder, say=console.say)
     try:
-        go(bundle, on_result=show, on_end=finish, console=Terminal(), **options)
+        go(bundle, on_result=show, on_end=finish, observer=observer, console=console, **options)
     except KeyboardInterrupt:
         if not ended:
             raise

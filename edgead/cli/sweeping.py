@@ -11,8 +11,7 @@ import click
 
 from edgead import schema
 from edgead.cli.options import PATH, json_option
-from edgead.cli.output import emit
-from edgead.console import Terminal
+from edgead.cli.output import emit, terminal
 
 if TYPE_CHECKING:
     from edgead.sweep.run_sweep import Planned
@@ -48,7 +47,7 @@ def sweep(file: Path, out: Path | None, ray: str, only_list: bool, retry_failed:
         ]
         emit(listed, as_json, _planned_table(planned))
         return
-    found = run(file, out=out, ray=ray, retry_failed=retry_failed, console=Terminal())
+    found = run(file, out=out, ray=ray, retry_failed=retry_failed, console=terminal())
     value = {"folder": str(found.folder), "rows": schema.write(found.rows)}
     emit(value, as_json, f"{found.table}\n\nResults: {found.folder}")
 

@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from edgead.cli.options import PATH, check_method, json_option
-from edgead.cli.output import emit
-from edgead.console import Terminal
+from edgead.cli.output import emit, terminal
 
 
 @click.command()
@@ -60,6 +59,12 @@ from edgead.console import Terminal
 @click.option(
     "--resume", "continue_run", is_flag=True, help="Continue the run in --out, or the method's newest unfinished run."
 )
+@click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(["tensorboard", "mlflow"]),
+    help="Log losses, learning rates and held-out figures to an experiment tracker. Repeatable.",
+)
 @click.option("--out", type=PATH, help="Folder of the run. [default: runs/train/METHOD-CATEGORY-TIME]")
 @json_option
 def train(continue_run: bool, as_json: bool, data: Path | None, method: str, out: Path | None, **options: Any) -> None:
@@ -74,15 +79,15 @@ def train(continue_run: bool, as_json: bool, data: Path | None, method: str, out
     from edgead.train.training import find_unfinished
 
     if continue_run:
-        _refuse_others("method", "data", "settings", "out", "device", "workers", "continue_run", "as_json")
+        kept = ("settings", "device", "workers", "track")
+        _refuse_others(*kept, "method", "data", "out", "continue_run", "as_json", "quiet")
         folder = out or find_unfinished(method)
         check_method(folder, method)
-        kept = {name: options[name] for name in ("settings", "device", "workers")}
-        folders = [resume(folder, data=data, console=Terminal(), **kept)]
+        folders = [resume(folder, data=data, console=terminal(), **{name: options[name] for name in kept})]
     else:
         if data is None:
             raise click.UsageError("Missing option '--data'.")
-        folders = start(method, data, out=out, console=Terminal(), **options)
+        folders = start(method, data, out=out, console=terminal(), **options)
     text = "\n".join(f"{folder}\nNext:  edgead export --checkpoint {folder}" for folder in folders)
     emit({"runs": [str(folder) for folder in folders]}, as_json, text)
 
@@ -111,5 +116,5 @@ def synthesise(run_folder: Path, out: Path, as_json: bool, **options: Any) -> No
     """Write synthetic anomalies, as the run trains on them, with their masks."""
     from edgead.train.synthesise import synthesise as draw
 
-    paths = draw(run_folder, out, console=Terminal(), **options)
+    paths = draw(run_folder, out, console=terminal(), **options)
     emit({"pictures": [str(path) for path in paths]}, as_json, f"{len(paths)} images with masks in {out}")

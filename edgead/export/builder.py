@@ -17,7 +17,7 @@ from edgead import schema
 from edgead.bundle import FORMAT, MODEL, Bundle, Golden
 from edgead.console import Console
 from edgead.datasets import Category, Frames
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, describe
 from edgead.export.draft import BundleDraft, DecisionLimits, finish_bundle, measure_limits
 from edgead.export.inference import run_singly
 from edgead.export.options import AUTO, BuildOptions, Calibration, PrecisionOptions
@@ -37,6 +37,8 @@ from edgead.manifest import (
     ReconstructionRecord,
     TrainingRecord,
 )
+from edgead.reports.build import build_report
+from edgead.reports.export_page import write_export_results
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
@@ -169,8 +171,19 @@ def build_bundle(source: ModelSource, options: BuildOptions) -> Bundle:
         with atomic_folder(path) as folder:
             named = dataclasses.replace(draft.manifest, name=path.name.removesuffix(".edgead"))
             manifest = finish_bundle(folder, dataclasses.replace(draft, manifest=named), console)
+    bundle = Bundle(path, manifest)
+    _report(bundle, draft.scoring_ms, console)
     console.say(f"{source.verb.capitalize()}ed: {path}")
-    return Bundle(path, manifest)
+    return bundle
+
+
+def _report(bundle: Bundle, scoring_ms: Mapping[str, float], console: Console) -> None:
+    """Write the page beside a bundle. Whatever goes wrong with it, the bundle stands."""
+    try:
+        page = build_report(write_export_results(bundle, scoring_ms))
+        console.say(f"Report: {page}")
+    except Exception as error:
+        console.say(f"Warning: the bundle is complete, but its report could not be written: {describe(error)}")
 
 
 def _check_lowering(source: ModelSource, calibration: Calibration) -> None:
@@ -192,8 +205,9 @@ def _draft(source: ModelSource, folder: Path, false_reject: float, console: Cons
     tolerance = FLOAT16_TOLERANCE if source.precision == "fp16" else PARITY_TOLERANCE
     parity = check_parity(expected, *run_singly(engine, source.images.probes), tolerance)
     limits = source.limits
+    times: list[float] = []
     if source.images.normals is not None:
-        limits = measure_limits(engine, source.images.normals.frames, false_reject, console)
+        limits, times = measure_limits(engine, source.images.normals.frames, false_reject, console)
     assert limits is not None
     manifest = Manifest(
         format=FORMAT,
@@ -218,7 +232,8 @@ def _draft(source: ModelSource, folder: Path, false_reject: float, console: Cons
     golden = [*source.images.golden]
     frames = Golden(source.images.probes[golden], expected.scores[golden], expected.maps[golden])
     summary = f"graph and reference differ by at most {parity.largest:.2g} (allowed {parity.tolerance:.2g})"
-    return BundleDraft(folder, manifest, frames, summary)
+    scoring_ms = {engine.name: round(float(np.median(times)), 3)} if times else {}
+    return BundleDraft(folder, manifest, frames, summary, scoring_ms)
 
 
 def _evaluation_set(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,19 +17,27 @@ if TYPE_CHECKING:  # ONNX files are imported without torch
     from torch import nn
 
 
-def run_singly(engine: Engine, frames: NDArray[np.uint8], track: Track = iter) -> Outputs:
+def run_singly(
+    engine: Engine, frames: NDArray[np.uint8], track: Track = iter, times: list[float] | None = None
+) -> Outputs:
     """Run frames one by one: scores ``[N]`` and maps ``[N, H, W]``.
 
     Args:
         engine: of the graph.
         frames: ``[N, H, W, C] uint8``.
         track: shows progress.
+        times: gets the milliseconds of each inference.
 
     Raises:
         DeviceError: outputs of another shape or type.
     """
-    singles = (frames[index : index + 1] for index in track(range(len(frames))))
-    outputs = [check_outputs(engine.name, engine.infer(frame), frame) for frame in singles]
+    outputs = []
+    for index in track(range(len(frames))):
+        frame, start = frames[index : index + 1], time.perf_counter()
+        found = engine.infer(frame)
+        if times is not None:
+            times.append((time.perf_counter() - start) * 1e3)
+        outputs.append(check_outputs(engine.name, found, frame))
     return np.concatenate([scores for scores, _ in outputs]), np.concatenate([maps for _, maps in outputs])
 
 

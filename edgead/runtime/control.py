@@ -7,10 +7,10 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgead.errors import INTERRUPTED, describe
+from edgead.errors import INTERRUPTED, ConfigError, describe
 from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.signals import listen
@@ -49,6 +49,7 @@ class Control:
         self._opened: set[FrameInspector] = set()
         self._ends = 0
         self._ended = threading.Event()
+        self._changing = threading.Lock()
         self.interrupted = self.asked_to_end = False
 
     @property
@@ -147,29 +148,66 @@ class Control:
 
     def _replace(self, stream: Stream, path: Path) -> None:
         """Replace a bundle where it is in use by then: USR1 may arrive while it is loaded."""
+
+        def put(new: FrameInspector) -> FrameInspector:
+            shadow = self.shadow
+            if not shadow or not shadow.inspector.bundle.path == path != stream.inspector.bundle.path:
+                return stream.take_over(new)
+            refuse_other_depth(new, stream.inspector)
+            old, shadow.inspector = shadow.inspector, new
+            return old
+
+        self._say(f"Bundle reloaded: {self._bring_in(stream, path, put)}")
+
+    def change_over(self, stream: Stream, path: Path) -> None:
+        """Let another bundle decide. It is opened and validated first; this returns when it decides. Thread-safe.
+
+        Raises:
+            EdgeadError: it cannot be opened or cannot take the running frames, another changeover is running, or the
+                run has ended. The old bundle still decides.
+        """
+        if not self._changing.acquire(blocking=False):
+            raise ConfigError("A changeover is already running. Wait until it has ended.")
+        try:
+            self._say(f"Changeover: {self._bring_in(stream, path, stream.take_over)} now decides.")
+        finally:
+            self._changing.release()
+
+    def _bring_in(self, stream: Stream, path: Path, put: Callable[[FrameInspector], FrameInspector]) -> str:
+        """Open a bundle, put it in its place between two frames, and release the one that was there.
+
+        Args:
+            stream: that runs.
+            path: of the bundle.
+            put: puts the new inspector in its place and returns the old one.
+
+        Returns:
+            The bundle's name.
+        """
         new = self._open(path)
         self._opened.add(new)
         done: queue.SimpleQueue[FrameInspector | Exception] = queue.SimpleQueue()
 
         def exchange() -> None:
             try:
-                shadow = self.shadow
-                if shadow and shadow.inspector.bundle.path == path != stream.inspector.bundle.path:
-                    refuse_other_depth(new, stream.inspector)
-                    old, shadow.inspector = shadow.inspector, new
-                else:
-                    old = stream.take_over(new)
-                done.put(old)
+                done.put(put(new))
             except Exception as error:
                 done.put(error)
 
         stream.call_soon(exchange)
-        outcome = done.get()
+        outcome = self._wait_for(done)
         if isinstance(outcome, Exception):
             self._retire(new)
             raise outcome
-        self._say(f"Bundle reloaded: {new.bundle.manifest.name}")
         self._retire(outcome)
+        return new.bundle.manifest.name
+
+    def _wait_for(self, done: queue.SimpleQueue[FrameInspector | Exception]) -> FrameInspector | Exception:
+        """Wait for an exchange. A stream that has ended makes no more exchanges."""
+        while not self._ended.is_set():
+            with suppress(queue.Empty):
+                return done.get(timeout=0.2)
+        return ConfigError("The run has ended.")
 
     def _retire(self, inspector: FrameInspector) -> None:
         self._opened.discard(inspector)

@@ -112,7 +112,8 @@ class FrameInspector(LiveRules):
 
         Args:
             frame: ``(H, W, 3) uint8 BGR``, or anything that `edgead.images.to_frame` takes. It is not changed. A model
-                with depth takes what ``edgead.with_depth(frame, depth, inspector.depth_range)`` returns.
+                with depth takes what ``edgead.with_depth(frame, depth, inspector.depth_range)`` returns. The result
+                refers to it; to let it go, set ``result.frame = None``.
             source_id, frame_id: copied to the result.
             t_capture: when the frame arrived, `time.monotonic` seconds; now where None.
 
@@ -122,7 +123,9 @@ class FrameInspector(LiveRules):
         """
         now = time.monotonic()
         captured = Captured(frame, "", source_id, frame_id, now if t_capture is None else t_capture)
-        return self.infer([self.prepare(captured)])[0]
+        result = self.infer([self.prepare(captured)])[0]
+        result.frame = to_frame(frame, self.pixels)
+        return result
 
     def prepare(
         self,

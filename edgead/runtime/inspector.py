@@ -70,7 +70,10 @@ class Inspector(FrameInspector):
     """Decides on frames and on whole sources. Arguments and attributes: see `FrameInspector`."""
 
     def stream(
-        self, source: str | Source | Iterable[NDArray[Any]] | Callable[[], NDArray[Any] | None]
+        self,
+        source: str | Source | Iterable[NDArray[Any]] | Callable[[], NDArray[Any] | None],
+        *,
+        keep_frames: bool = False,
     ) -> Iterator[Result]:
         """Decide on every frame of a source, in order, until it ends.
 
@@ -80,9 +83,10 @@ class Inspector(FrameInspector):
         Args:
             source: what `edgead.runtime.sources.open_source` takes, an open source, an iterable of frames, or a
                 function that returns the next frame, and None at the end.
+            keep_frames: each result has its frame, to draw on: `Result.overlay`, `Result.save`.
 
         Raises:
             SourceError: the source cannot be opened.
         """
-        with Stream(self, [source]) as stream:
+        with Stream(self, [source], keep_frames=keep_frames) as stream:
             yield from stream

@@ -10,6 +10,7 @@ from typing import TypedDict
 
 from edgead.decision import Verdict
 from edgead.runtime.result import Result
+from edgead.runtime.speed import Percentiles, Speed
 
 BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 """Upper limits of the latency histogram, milliseconds."""
@@ -72,6 +73,7 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._accounts: dict[str, Account] = {}
+        self._speed = Speed()
 
     def enter(self, source_id: str) -> None:
         """Count a frame from a source, or an error in place of one."""
@@ -102,6 +104,7 @@ class Ledger:
                 account.unknown[result.cause] += 1
             account.latency[bisect.bisect_left(BUCKETS_MS, latency)] += 1
             account.latency_sum += latency
+            self._speed.count(result.latency_ms)
             account.in_flight -= 1
 
     def snapshot(self) -> Snapshot:
@@ -109,6 +112,11 @@ class Ledger:
         with self._lock:
             by_source = {source: _figures([account]) for source, account in self._accounts.items()}
             return {**_figures(list(self._accounts.values())), "sources": by_source}
+
+    def speed_ms(self) -> dict[str, Percentiles]:
+        """Return p50 and p99 of each stage of the inferred frames, see `edgead.runtime.speed.STAGES`."""
+        with self._lock:
+            return self._speed.percentiles()
 
     @property
     def captured(self) -> int:

@@ -20,7 +20,7 @@ MOST_CONNECTIONS = 16
 """Simultaneous connections; more are closed at once."""
 
 
-def parse_address(text: str) -> tuple[str, int]:
+def parse_address(text: str, option: str = "--metrics") -> tuple[str, int]:
     """Return host and port of ``PORT``, ``HOST:PORT`` or ``[IPV6]:PORT``; the host is 127.0.0.1 if left out.
 
     Raises:
@@ -35,7 +35,7 @@ def parse_address(text: str) -> tuple[str, int]:
         or int(port) > 65535
         or (":" in host and "[" not in text)
     ):
-        raise ConfigError(f"--metrics must be a port from 0 to 65535, or ADDRESS:PORT, not '{text}'.")
+        raise ConfigError(f"{option} must be a port from 0 to 65535, or ADDRESS:PORT, not '{text}'.")
     return host or "127.0.0.1", int(port)
 
 
@@ -53,7 +53,7 @@ class MetricsServer:
     """
 
     def __init__(self, port: int, render: Callable[[], str], host: str = "127.0.0.1", token: str = "") -> None:
-        if not token and not _is_local(host):
+        if not token and not is_local(host):
             raise ConfigError(
                 f"Metrics on {host} are readable by other machines and need a token.\n"
                 "Set one:  --metrics-token '${METRICS_TOKEN}'"
@@ -71,7 +71,8 @@ class MetricsServer:
         self._server.server_close()
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"

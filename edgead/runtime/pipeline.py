@@ -27,6 +27,7 @@ def run_stream(
     *,
     policy: Policy | None = None,
     max_frames: int = 0,
+    keep_frames: bool = False,
     on_result: Callable[[Result], None] | None = None,
     on_start: Callable[[Stream], None] | None = None,
     say: Callable[[str], None] = _log.warning,
@@ -40,6 +41,7 @@ def run_stream(
         ledger: counts the frames; its equation holds at any moment.
         policy: the settings.
         max_frames: stop after that many results; 0 for no limit.
+        keep_frames: keep each frame in its result, also if no sink needs it.
         on_result: called with each result, after it was queued for the sinks.
         on_start: called with the running stream, for instance to keep it for `Stream.stop`.
         say: see `Stream`.
@@ -62,7 +64,7 @@ def run_stream(
             policy,
             ledger,
             max_frames=max_frames,
-            keep_frames=any(worker.wants_frames for worker in workers),
+            keep_frames=keep_frames or any(worker.wants_frames for worker in workers),
             on_drop=lambda captured, cause: _tell_all(workers, captured, cause),
             on_stop=lambda: hurry_all(workers),
             say=say,

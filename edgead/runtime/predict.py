@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgead.errors import ConfigError, SourceError
 from edgead.files import atomic_file
 from edgead.folders import describe_left_out, list_folder
-from edgead.images import Frame, draw_overlay, encode_png, fit_frame, read_frame, to_frame
+from edgead.images import Frame, encode_png, fit_frame, read_frame, to_frame
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.reconstruction import open_reconstructor
 from edgead.runtime.result import Result
@@ -146,10 +146,7 @@ def _save(
     overlay: Path,
     reconstruct: Callable[[Frame], Frame] | None,
 ) -> None:
-    assert result.anomaly_map is not None
-    picture = draw_overlay(image, result.anomaly_map, result.mask, 2 * result.mask_threshold)
-    with atomic_file(overlay) as stream:
-        stream.write(encode_png(picture))
+    result.save(overlay, to_frame(image, inspector.pixels))
     if reconstruct:
         fitted = fit_frame(to_frame(image, inspector.pixels), inspector.size)
         with atomic_file(overlay.with_name(overlay.name.removesuffix(OVERLAY) + RECONSTRUCTION)) as stream:
@@ -159,10 +156,6 @@ def _save(
 def save_contact_sheet(inspector: FrameInspector, paths: Sequence[Path], path: Path) -> None:
     """Write a picture with the images in the first row and their overlays below. All must have the same size."""
     frames = [read_frame(name) for name in paths]
-    overlays = []
-    for frame in frames:
-        result = inspector.inspect(frame)
-        assert result.anomaly_map is not None
-        overlays.append(draw_overlay(frame, result.anomaly_map, result.mask, 2 * result.mask_threshold))
+    overlays = [inspector.inspect(frame).overlay() for frame in frames]
     with atomic_file(path) as stream:
         stream.write(encode_png(np.concatenate([np.concatenate(frames, 1), np.concatenate(overlays, 1)])))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgead.decision import Verdict
-from edgead.images import Frame, Mask
+from edgead.errors import ConfigError
+from edgead.files import atomic_file
+from edgead.images import Frame, Mask, draw_overlay, encode_image, encode_png
 from edgead.redaction import redact
 from edgead.runtime.defects import boxes_of, contours_of, is_finite, mark_in_frame
 from edgead.text import valid
@@ -30,6 +33,7 @@ CAUSES = {
     "resized": "the frame has another aspect ratio than the frames before: the part is stretched",
     "untrained": "the frame has an aspect ratio that no training image had",
     "frozen": "the camera repeats one picture",
+    "paused": "the inspection is paused",
     "failed": "the engine failed",
     "score": "score or map is not finite",
 }
@@ -96,7 +100,8 @@ class Result:
         captured_at: `t_capture` as UTC in ISO 8601, for display only.
         shapes: which of ``"boxes"`` and ``"contours"`` `to_dict` contains.
         id: of this result, globally unique and sorted by time (UUID version 7), for deduplication by receivers.
-        frame: ``(H, W, C) uint8``, kept only if a sink needs it.
+        frame: ``(H, W, 3 or 4) uint8``, BGR and depth's code: the inspected frame itself, not a copy. None where it was
+            not kept: `Inspector.inspect` keeps it, a stream only with ``keep_frames=True`` or for a sink that needs it.
     """
 
     score: float
@@ -144,6 +149,56 @@ class Result:
     def contours(self) -> list[list[list[int]]]:
         """Outlines of the connected parts of `mask`, each a list of ``[x, y]`` in pixels of the frame."""
         return contours_of(self.mask)
+
+    def overlay(self, frame: Frame | None = None) -> Frame:
+        """Draw the map as heat over the frame, and the mask's outline in red.
+
+        Args:
+            frame: ``(H, W, 3 or 4) uint8``, the inspected one; None for the kept one.
+
+        Returns:
+            A new ``(H, W, 3) uint8 BGR`` picture; of a result without a map, the frame alone.
+
+        Raises:
+            ConfigError: no frame was kept and none is given, or it has another size than the inspected one.
+        """
+        frame = self.frame if frame is None else frame
+        if frame is None:
+            raise ConfigError(
+                "This result keeps no frame to draw on.\n"
+                "Pass it:  result.overlay(frame), or keep frames:  inspector.stream(source, keep_frames=True)"
+            )
+        if self.anomaly_map is None:
+            return frame[:, :, :3].copy()
+        if frame.shape[:2] != self.frame_size:
+            (height, width), (h, w) = self.frame_size, frame.shape[:2]
+            raise ConfigError(f"The inspected frame has {width}×{height} pixels, the given one {w}×{h}.")
+        return draw_overlay(frame, self.anomaly_map, self.mask, 2 * self.mask_threshold)
+
+    def save(self, path: str | Path, frame: Frame | None = None) -> Path:
+        """Write the overlay to a file; one that exists is replaced.
+
+        Args:
+            path: ends with one of `edgead.images.WRITTEN`, for instance ``.png`` or ``.jpg``.
+            frame: see `overlay`.
+
+        Returns:
+            The path.
+
+        Raises:
+            ConfigError: see `overlay`.
+            DataError: another ending.
+            OSError: the file cannot be written.
+        """
+        path = Path(path)
+        data = encode_image(self.overlay(frame), path.suffix)
+        with atomic_file(path) as stream:
+            stream.write(data)
+        return path
+
+    def _repr_png_(self) -> bytes | None:
+        """Return the overlay as PNG, which notebooks show; None if no frame was kept."""
+        return None if self.frame is None else encode_png(self.overlay())
 
     def __repr__(self) -> str:
         where = self.path or place_of(self.source_id, self.frame_id)

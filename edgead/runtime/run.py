@@ -15,6 +15,7 @@ from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
 from edgead.runtime.inspector import load
 from edgead.runtime.ledger import Ledger, Snapshot
 from edgead.runtime.metrics_server import MetricsServer, parse_address
+from edgead.runtime.observer import Line, Observer
 from edgead.runtime.pipeline import run_stream
 from edgead.runtime.policy import Policy
 from edgead.runtime.prometheus import sinks_to_prometheus
@@ -26,6 +27,8 @@ from edgead.runtime.sink_worker import SinkAccount, SinkWorker, close_all
 from edgead.runtime.sinks import open_sink
 from edgead.runtime.sources.opening import open_all
 from edgead.runtime.sources.uri import fill_secrets
+from edgead.runtime.speed import Percentiles
+from edgead.runtime.stream import Stream
 
 
 class RunSummary(Snapshot, total=False):
@@ -35,6 +38,7 @@ class RunSummary(Snapshot, total=False):
     failed_sources: dict[str, str]
     sinks: list[SinkAccount]
     shadow: dict[str, int]
+    speed_ms: dict[str, Percentiles]
 
 
 def run(
@@ -55,6 +59,7 @@ def run(
     max_frames: int | None = None,
     on_result: Callable[[Result], None] | None = None,
     on_end: Callable[[RunSummary], None] = lambda summary: None,
+    observer: Observer | None = None,
     console: Console | None = None,
     **policy: Any,
 ) -> None:
@@ -72,6 +77,7 @@ def run(
         max_frames: stop after that many results.
         on_result: called with each result.
         on_end: called once with the summary, also after an error.
+        observer: watches the run, and is closed at its end, also if it does not start.
         console: shows lines to the user.
         **policy: fields of `edgead.runtime.policy.Policy`.
 
@@ -110,7 +116,21 @@ def run(
             on_end(_summarise(bundle, ledger, workers, control))
 
     control.finish = finish
+
+    def see(result: Result) -> None:
+        if on_result:
+            on_result(result)
+        if observer:
+            observer.see(result)
+
+    def start(stream: Stream) -> None:
+        control.take(stream)
+        if observer:
+            observer.begin(Line(stream, control, ledger, workers))
+
     with ExitStack() as stack:
+        if observer:
+            stack.callback(observer.close)
         stack.enter_context(control.signals())
         inspector = stack.enter_context(open_inspector(bundle))
         opened = open_all(sources, inspector.pixels)
@@ -143,8 +163,9 @@ def run(
                 ledger,
                 policy=rules,
                 max_frames=max_frames or 0,
-                on_result=on_result,
-                on_start=control.take,
+                keep_frames=observer is not None,
+                on_result=see,
+                on_start=start,
                 say=lambda text: say(f"Warning: {text}"),
             )
         finally:
@@ -161,6 +182,7 @@ def _summarise(bundle: Path, ledger: Ledger, workers: Sequence[SinkWorker], cont
         **ledger.snapshot(),
         "failed_sources": control.failed_sources,
         "sinks": [worker.account() for worker in workers],
+        "speed_ms": ledger.speed_ms(),
         **({"shadow": control.shadow.account()} if control.shadow else {}),
     }
     return cast(RunSummary, summary)

@@ -61,6 +61,8 @@ class Stream:
 
     Attributes:
         failed: sources that ended because of an error, with the error.
+        paused: nothing is inferred. Frames of cameras become UNKNOWN, cause ``paused``; without a camera, frames wait.
+            Any thread may set it.
 
     Raises:
         ConfigError: two sources have the same name.
@@ -87,6 +89,8 @@ class Stream:
         self.ledger = ledger or Ledger()
         self.sources = open_all(sources, inspector.pixels)
         self.failed: dict[str, str] = {}
+        self.paused = False
+        self._may_wait = not any(source.live for source in self.sources)
         self._freshness = Freshness(self.policy)
         self._max_frames, self._keep_frames = max_frames, keep_frames
         self._on_drop, self._say, self._said = on_drop, say, set[object]()
@@ -133,6 +137,7 @@ class Stream:
     def stop(self) -> None:
         """End the capture. Captured frames are still inspected, then the iteration ends. Thread-safe."""
         self._on_stop()
+        self.paused = False  # frames that wait are still inspected
         self._stop_sources()
 
     def _stop_sources(self) -> None:
@@ -214,6 +219,9 @@ class Stream:
         reported_at = [-math.inf] * len(self.sources)
         while not self._max_frames or given < self._max_frames:
             self._requests.run()
+            if self.paused and self._may_wait:
+                time.sleep(self._patience)
+                continue
             most = min(self.policy.batch, self._max_frames - given) if self._max_frames else self.policy.batch
             batch = self._queue.take(most, self._patience)
             for result in self._counted(self._inspect(batch) if batch else []):
@@ -257,10 +265,13 @@ class Stream:
 
     def _inspect(self, batch: list[tuple[int, Prepared]]) -> list[Result]:
         for number, prepared in batch:
+            if prepared.fitted is None:
+                continue
             reason = self._freshness.why_stale(prepared.captured, self.sources[number].live)
-            if reason and prepared.fitted is not None:
+            if reason or self.paused:
                 self._buffers.append(prepared.fitted)
-                prepared.fitted, prepared.cause, prepared.error = None, "stale", reason
+                cause = ("stale", reason) if reason else ("paused", "the inspection is paused")
+                prepared.fitted, (prepared.cause, prepared.error) = None, cause
         active = self._active
         results = active.inspector.try_to_infer([prepared for _, prepared in batch], active.batch)
         for (number, prepared), result in zip(batch, results):

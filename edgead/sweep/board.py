@@ -1,40 +1,56 @@
-"""Progress of a sweep for people: a table on a terminal, lines of changes in a log."""
+"""Progress of a sweep for people: a live list on a terminal where rich is installed, elsewhere lines of changes."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-import click
-
-from edgead.console import Console
+from edgead.console import Console, Terminal
 from edgead.redaction import printable
 from edgead.sweep.cell import Cell
 from edgead.sweep.store import CellState, Store
+from edgead.terminal import open_screen
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 LINE_EVERY = 60.0
 """Seconds between progress lines of running cells in a log."""
 FREE_LINES = 5
-"""Lines of the terminal below the table."""
+"""Lines of the terminal below the list."""
 
 
 class Board:
-    """Shows the states of the cells; call `show` about every second.
+    """Shows the states of the cells; use it with ``with``, and call `show` about every second.
 
     Args:
         store: of the sweep.
         cells: all cells of the sweep.
-        console: shows the lines of a log.
+        console: shows the lines of changes. Only a `Terminal` has a live list.
     """
 
     def __init__(self, store: Store, cells: Sequence[Cell], console: Console) -> None:
         self._store, self._cells, self._console = store, cells, console
-        self._drawn = 0
+        self._live: Live | None = None
+        self._closing = ExitStack()
         self._printed: dict[tuple[str, str], CellState] = {}
         self._printed_at = time.monotonic()
+
+    def __enter__(self) -> Board:
+        screen = open_screen(sys.stderr) if isinstance(self._console, Terminal) else None
+        if screen is not None:
+            from rich.live import Live
+
+            live = Live(console=screen, auto_refresh=False, redirect_stdout=False)
+            self._live = self._closing.enter_context(live)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._closing.close()
 
     def show(self, running: Sequence[Cell]) -> None:
         """Show the states of the cells.
@@ -42,10 +58,10 @@ class Board:
         Args:
             running: cells that Ray has not finished.
         """
-        if sys.stderr.isatty():
-            self._draw()
-        else:
+        if self._live is None:
             self._print_changes(running)
+        else:
+            self._draw(self._live)
 
     def _states(self) -> dict[tuple[str, str], tuple[Cell, CellState, str]]:
         return {
@@ -54,8 +70,10 @@ class Board:
             for precision in cell.precisions
         }
 
-    def _draw(self) -> None:
-        size = shutil.get_terminal_size()
+    def _draw(self, live: Live) -> None:
+        from rich.text import Text
+
+        size = live.console.size
         states = self._states()
         counts = Counter(state.value for _, state, _ in states.values())
         lines = [", ".join(f"{counts[state.value]} {state.value}" for state in CellState)]
@@ -63,10 +81,8 @@ class Board:
         for (_, precision), (cell, state, why) in sorted(states.items(), key=lambda item: order[item[1][1]]):
             text = self._store.last_line(cell) if state is CellState.STARTED else why
             lines.append(f"{state.value:<8} {cell.title}, {precision}  {text}")
-        shown = [printable(line)[: size.columns - 1] for line in lines[: size.lines - FREE_LINES]]
-        up = f"\033[{self._drawn}A" if self._drawn else ""
-        click.echo(up + "\r\033[J" + "\n".join(shown), err=True)
-        self._drawn = len(shown)
+        shown = "\n".join(printable(line) for line in lines[: size.height - FREE_LINES])
+        live.update(Text(shown, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def _print_changes(self, running: Sequence[Cell]) -> None:
         first = not self._printed

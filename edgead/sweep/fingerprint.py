@@ -15,8 +15,8 @@ from edgead.datasets import Category
 from edgead.errors import ConfigError
 from edgead.files import sha256
 
-NOT_IN_TRAINING = ("archive", "benchmark", "cli", "export", "line", "report", "runtime", "sweep", "view")
-NOT_IN_MEASURING = ("archive", "cli", "line", "report", "sweep", "view")
+NOT_IN_TRAINING = ("archive", "benchmark", "cli", "export", "line", "reports", "runtime", "sweep", "view")
+NOT_IN_MEASURING = ("archive", "cli", "line", "reports", "sweep", "view")
 """Sub-packages that cannot change the result of a training, or of a bundle and its figures."""
 KEY_DIGITS = 16
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgead import schema
 from edgead.errors import DataError
 from edgead.files import write_json, write_text
-from edgead.machine import versions
+from edgead.machine import Machine, versions
 from edgead.schema import SchemaError, left_out
 from edgead.sweep.cell import Cell
 from edgead.sweep.store import CellState, Store
@@ -52,6 +52,7 @@ class SweepRow:
         size_bytes: of the bundle's files.
         bundle, report: folders, relative to the store.
         figures: None if the bundle is not done.
+        measured, machine: when and on what.
     """
 
     key: str
@@ -69,6 +70,8 @@ class SweepRow:
     bundle: str = ""
     report: str = ""
     figures: BundleFigures | None = left_out()
+    measured: str | None = left_out()
+    machine: Machine | None = left_out()
 
 
 @dataclass(frozen=True)
@@ -133,19 +136,34 @@ def _row(store: Store, cell: Cell, precision: str, crashed: dict[str, str]) -> S
     if state is not CellState.DONE:
         return row
     report = store.report(cell, precision)
+    stored = _read_report(report / "results.json")
     return dataclasses.replace(
         row,
         size_bytes=record.outcomes[precision].size,
         bundle=str(store.bundle(cell, precision).relative_to(store.root)),
         report=str(report.relative_to(store.root)),
-        figures=_read_figures(report / "results.json"),
+        figures=stored.rows[0],
+        measured=stored.created,
+        machine=stored.machine,
     )
 
 
-def _read_figures(path: Path) -> BundleFigures:
+@dataclass(frozen=True)
+class _CellReport:
+    """What a sweep reads from the report of a cell, which has one row."""
+
+    created: str
+    machine: Machine
+    rows: tuple[BundleFigures, ...]
+
+
+def _read_report(path: Path) -> _CellReport:
     try:
-        return schema.read(BundleFigures, schema.load_json(path)["rows"][0])
-    except (OSError, SchemaError, LookupError, TypeError) as error:
+        found = schema.read(_CellReport, schema.load_json(path))
+        if not found.rows:
+            raise SchemaError("it has no rows")
+        return found
+    except (OSError, SchemaError) as error:
         raise DataError(f"{path} cannot be read: {error}.\nDelete the folder of its cell to run it again.") from error
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from edgead.cluster import LOCAL, connected, resources
 from edgead.console import Console
+from edgead.errors import EdgeadError
+from edgead.reports.build import build_report
 from edgead.sweep import stages
 from edgead.sweep.board import Board
 from edgead.sweep.cell import Cell, make_cells
@@ -100,7 +102,13 @@ def sweep(
     console.say(f"{len(cells)} cells, {len(cells) - len(left)} of them done or failed; results in {store.root}")
     crashed = _work_on(left, store, cells, ray, console) if left else {}
     rows = collect(store, cells, crashed)
-    return Sweep(store.root, tuple(rows), write_results(store, file, rows))
+    table = write_results(store, file, rows)
+    try:
+        page = build_report(store.root)
+        console.say(f"Report: {page}")
+    except EdgeadError as error:
+        console.say(f"Warning: the sweep is complete, but its report could not be written: {error}")
+    return Sweep(store.root, tuple(rows), table)
 
 
 def _folder(file: Path, out: Path | None) -> Path:
@@ -119,7 +127,8 @@ def _work_on(
             cpus = int(asked["num_cpus"])
             workers = cell.entry.workers if cell.entry.workers is not None else 0 if cpus <= 2 else cpus - 1
             tasks[task.options(**asked, name=cell.name).remote(cell, store.root, workers)] = cell
-        return _wait(ray, tasks, Board(store, cells, console), console)
+        with Board(store, cells, console) as board:
+            return _wait(ray, tasks, board, console)
 
 
 def _wait(ray: Any, tasks: dict[Any, Cell], board: Board, console: Console) -> dict[str, str]:

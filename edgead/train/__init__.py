@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["resume", "train"]
 
-require_installed(("torch", "accelerate", "safetensors", "PIL", "matplotlib", "cv2"), "train")
+require_installed(("torch", "accelerate", "safetensors", "PIL", "cv2"), "train")
 
 
 def __getattr__(name: str) -> Any:

@@ -4,8 +4,10 @@ config.json          what is trained, on what, with which seed and versions (`ed
 metrics.jsonl        losses of every step (`edgead.train.step_metrics`)
 state.safetensors    where an unfinished run is resumed (`edgead.train.training_state`)
 weights.safetensors  the trained weights; a run that has them is finished
-curves.png           losses over steps
 synthetic.png        examples of what the network was trained on
+results.json         scores of held-out images, and how long it took (`edgead.reports.training_page`)
+pictures.json        pictures of the page
+report.html          the page
 sources/NAME         what was learned from a donor (`edgead.train.donors`)
 """
 
@@ -29,7 +31,6 @@ from edgead.train.training_state import STATE, drop_next_state
 from edgead.train.weights import pack, write
 
 WEIGHTS = "weights.safetensors"
-CURVES = "curves.png"
 
 
 def is_finished(folder: Path) -> bool:

@@ -24,11 +24,10 @@ from edgead.datasets.copies import find_contents
 from edgead.errors import CheckpointError, DataError
 from edgead.files import atomic_file
 from edgead.train import plots
-from edgead.train.checkpoint import CURVES, WEIGHTS, load_weights
+from edgead.train.checkpoint import WEIGHTS, load_weights
 from edgead.train.fit import is_main
 from edgead.train.method import Arrays, Donor, Method, Stage, Trainable
 from edgead.train.run_config import CONFIG, DonorConfig, RunConfig, load_run_config
-from edgead.train.step_metrics import read_metrics
 
 TRANSFERRED, PICTURE = "learned.safetensors", "learned.png"
 
@@ -257,7 +256,6 @@ def pretrain(
     transferred = pretraining.transferred()
     if is_main():
         plots.draw_rows(pretraining.picture(), folder / PICTURE)
-        plots.draw_curves(read_metrics(folder), folder / CURVES)
         facts = {
             "method": run.method,
             "source": config.name,

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from edgead.errors import ConfigError, DeviceError, TrainingError, unknown
 from edgead.train.checkpoint import save_weights
 from edgead.train.method import Arrays, Batch, Stage, Trainable
 from edgead.train.step_metrics import METRICS, StepMetrics, trim_metrics
+from edgead.train.tracking import Tracking
 from edgead.train.training_state import (
     STATE,
     State,
@@ -65,6 +66,8 @@ def fit(
     workers: int = 0,
     console: Console | None = None,
     save_seconds: float = SAVE_SECONDS,
+    tracking: Tracking | None = None,
+    watch: Callable[[int, int], None] | None = None,
 ) -> None:
     """Run stages to the end and write the network's weights; resume where `folder` holds a saved state.
 
@@ -78,6 +81,8 @@ def fit(
         workers: processes that prepare examples; 0 prepares them in this one. The result is the same.
         console: shows a progress bar with loss and remaining time.
         save_seconds: time between saved states.
+        tracking: gets the figures of the steps.
+        watch: is called after every step with the number of the stage and of its steps done, in the main process.
 
     Raises:
         TrainingError: a loss is not finite, or a stage ends with one that ran away; the last state with a good loss is
@@ -90,6 +95,7 @@ def fit(
     if accelerator.is_main_process:
         drop_next_state(folder)
     saved, console = load_state(folder, trainable), console or Console()
+    tracking = tracking or Tracking((), folder)
     if saved:
         stage = stages[saved[0].stage]
         console.say(f"Resuming '{stage.name}' after step {saved[0].step} of {stage.steps}")
@@ -111,7 +117,8 @@ def fit(
         stage.prepare(accelerator.device, console.track(f"preparing {stage.name}"))
         loop = StageLoop(trainable, stage, index, folder, accelerator, seed, resumed)
         loop.mixed_precision = precision_of(stage, mixed_precision)
-        loop.run(workers, console, save_seconds)
+        loop.watch = watch if accelerator.is_main_process else None
+        loop.run(workers, console, save_seconds, tracking)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         save_weights(folder, trainable)
@@ -225,6 +232,7 @@ class StageLoop:
         self.trainable, self.stage, self.index, self.folder = trainable, stage, index, folder
         self.accelerator, self.seed, self.save_cost = accelerator, seed, 0.0
         self.mixed_precision = "no"
+        self.watch: Callable[[int, int], None] | None = None
         owned = [stage.module.get_submodule(name).parameters() for name in stage.alternating or ("",)]
         self.optimizers = [stage.optimizer([weight for weight in own if weight.requires_grad]) for own in owned]
         self.first, self.first_loss = 0, math.nan
@@ -240,7 +248,7 @@ class StageLoop:
         self.groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         self.rates = [group["lr"] for group in self.groups]
 
-    def run(self, workers: int, console: Console, save_seconds: float) -> None:
+    def run(self, workers: int, console: Console, save_seconds: float, tracking: Tracking) -> None:
         batches = _Batches(self.first, self.stage, self.accelerator.process_index, self.accelerator.num_processes)
         loader = DataLoader(
             _Examples(self.stage, self.seed, self.index),
@@ -254,7 +262,7 @@ class StageLoop:
         saved_at = time.monotonic()
         with (
             _stop_requests() as stop,
-            (self.folder / METRICS).open("a", buffering=1) as metrics,
+            (self.folder / METRICS).open("a", buffering=1, encoding="utf-8") as metrics,
             console.bar(self.stage.name, len(batches)) as advance,
         ):
             for step, batch in enumerate(loader, start=self.first):
@@ -262,7 +270,10 @@ class StageLoop:
                 losses, saving = self.step(step, batch, stop.is_set(), due)
                 if self.accelerator.is_main_process:
                     metrics.write(StepMetrics(self.stage.name, step + 1, losses).to_line())
+                    tracking.log_step(self.stage.name, step + 1, losses, last=step + 1 == self.stage.steps)
                 advance(f"loss {losses['total']:.4f}")
+                if self.watch:
+                    self.watch(self.index, step + 1)
                 if saving:
                     self._save(step + 1)
                     saved_at = time.monotonic()

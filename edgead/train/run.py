@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +20,8 @@ from edgead.datasets import (
 from edgead.errors import CheckpointError, DataError, DeviceError, TrainingError
 from edgead.files import new_folder
 from edgead.manifest import sizes_of
-from edgead.train import checkpoint, plots, run_config, step_metrics, training_state
+from edgead.train import checkpoint, plots, run_config, training_state
 from edgead.train.budget import scale_run
-from edgead.train.checkpoint import CURVES
 from edgead.train.configuration import published_schedule
 from edgead.train.donors import copy_transferred, open_donor, pretrain
 from edgead.train.estimate import NIGHT, Estimate, Work, measure
@@ -31,8 +31,10 @@ from edgead.train.foreground import count_without_part, load_foreground_masks, m
 from edgead.train.materials import check_visible, draw_some, load_textures, report_skipped
 from edgead.train.method import Arrays, Donor, Method, TrainingData
 from edgead.train.recipe import choose_precisions, departures
+from edgead.train.report import HeldOut, start_watch, write_report
 from edgead.train.run_config import DonorConfig, RunConfig
 from edgead.train.split import FEW_IMAGES
+from edgead.train.tracking import Tracking
 
 SYNTHETIC = "synthetic.png"
 
@@ -45,6 +47,7 @@ def train_run(
     console: Console,
     named: bool,
     since: float | None = None,
+    track: Sequence[str] = (),
 ) -> Path:
     method = checkpoint.build_method(run)
     if run.budget and not run.published_steps:
@@ -118,11 +121,15 @@ def train_run(
             "Restore the right ones, or start a new run."
         )
     data = TrainingData(frames.frames, textures.frames, foreground_masks=part_masks, epoch=run.steps_in_epoch)
+    others = None if masks is None else masks[len(frames.paths) :]
+    unseen_names = relative_names(held_out.paths, Path(run.data))
+    unseen = HeldOut(unseen_names, dataclasses.replace(data, normals=held_out.frames, foreground_masks=others))
     with training_state.sole_trainer(folder) if is_main() else nullcontext():
         if checkpoint.is_finished(folder):
             console.say(f"{folder} was finished by another process.")
         else:
-            _learn_and_train(method, run, folder, data, opened, device, workers, console, since)
+            with closing(Tracking(track, folder)) as tracking:
+                _learn_and_train(method, run, folder, data, unseen, opened, device, workers, console, since, tracking)
     return folder
 
 
@@ -131,11 +138,13 @@ def _learn_and_train(
     run: RunConfig,
     folder: Path,
     data: TrainingData,
+    held_out: HeldOut,
     opened: Sequence[tuple[DonorConfig, Donor | Arrays]],
     device: str,
     workers: int | None,
     console: Console,
     since: float | None,
+    tracking: Tracking,
 ) -> None:
     if is_main():
         run_config.save_run_config(folder, run)  # also of a resumed run: data that moved, a new learning rate
@@ -165,7 +174,13 @@ def _learn_and_train(
         if is_main():
             run_config.save_run_config(folder, run)  # before the first step: a resumed run keeps the precision
         optimise = partial(
-            fit, seed=run.seed, device=device, mixed_precision=run.precisions, workers=workers, console=console
+            fit,
+            seed=run.seed,
+            device=device,
+            mixed_precision=run.precisions,
+            workers=workers,
+            console=console,
+            tracking=tracking,
         )
         for config, _ in opened if is_main() else ():
             copy_transferred(config, folder, console)
@@ -178,10 +193,14 @@ def _learn_and_train(
         if is_main() and not (folder / SYNTHETIC).exists():
             check_visible(method, data, run, folder, console)
             plots.draw_examples(draw_some(method, data, run.seed), folder / SYNTHETIC)
-        optimise(method, method.stages(data), folder)
+        stages, started = method.stages(data), time.monotonic()
+        held_out = dataclasses.replace(held_out, data=dataclasses.replace(held_out.data, donors=learned))
+        watch = start_watch(method, held_out, run.seed, stages, folder, console) if is_main() else None
+        optimise(method, stages, folder, watch=watch)
     if is_main():
         remove_caches(folder)
-        plots.draw_curves(step_metrics.read_metrics(folder), folder / CURVES)
+        examples = partial(draw_some, method, data, run.seed)
+        write_report(method, folder, held_out, examples, watch, started, console)
         console.say(f"Trained: {folder}")
 
 

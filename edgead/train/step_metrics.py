@@ -40,7 +40,7 @@ def trim_metrics(folder: Path, stages: list[str], state: State) -> None:
     before, current = stages[: state.stage], stages[state.stage : state.stage + 1]
     kept = [
         line + "\n"
-        for line in path.read_text(errors="replace").splitlines()
+        for line in path.read_text("utf-8", "replace").splitlines()
         if (entry := _parse(line)) and (entry.stage in before or (entry.stage in current and entry.step <= state.step))
     ]
     with atomic_file(path) as stream:
@@ -50,7 +50,7 @@ def trim_metrics(folder: Path, stages: list[str], state: State) -> None:
 def read_metrics(folder: Path) -> list[StepMetrics]:
     """Read metrics.jsonl. Lines that hold something else are left out: nothing depends on them."""
     try:
-        lines = (folder / METRICS).read_text(errors="replace").splitlines()
+        lines = (folder / METRICS).read_text("utf-8", "replace").splitlines()
     except FileNotFoundError:
         return []
     return [entry for entry in map(_parse, lines) if entry is not None]

@@ -23,9 +23,8 @@ from edgead.datasets import (
 from edgead.errors import CheckpointError, ConfigError
 from edgead.images import PixelFormat
 from edgead.text import file_name
-from edgead.train import checkpoint, plots, run_config, step_metrics, training_state
+from edgead.train import checkpoint, run_config, training_state
 from edgead.train.budget import read_budget
-from edgead.train.checkpoint import CURVES
 from edgead.train.configuration import configure, reconfigure
 from edgead.train.donors import find_donors, find_transferred
 from edgead.train.estimate import choose_preset
@@ -36,6 +35,7 @@ from edgead.train.methods import get_method
 from edgead.train.run import choose_workers, relative_names, train_run
 from edgead.train.run_config import RunConfig
 from edgead.train.split import split, split_normals
+from edgead.train.tracking import check_trackers
 
 
 def train(
@@ -56,6 +56,7 @@ def train(
     weights: str | Path | None = None,
     donors: Sequence[str | Path] = (),
     bit_depth: int = 16,
+    track: Sequence[str] = (),
     console: Console | None = None,
 ) -> list[Path]:
     """Train a method on the good images of a data set.
@@ -79,6 +80,8 @@ def train(
         donors: other products with real defects, for a method that learns from them: data sets, or runs or
             ``learned.safetensors`` of runs that have learned from them already.
         bit_depth: significant bits of 16-bit images.
+        track: experiment trackers that get losses, learning rates and held-out figures: ``"tensorboard"``,
+            ``"mlflow"``.
         console: what shows progress.
 
     Returns:
@@ -88,6 +91,7 @@ def train(
         EdgeadError: see `edgead.errors`.
     """
     console = console or Console()
+    check_trackers(track)
     if out is None and "RANK" in os.environ:
         raise ConfigError("Several processes need one folder to share; name it with --out DIR.")
     method_class = get_method(method)
@@ -156,7 +160,7 @@ def train(
                         textures=_absolute(textures),
                         weights=_absolute(weights),
                     )
-                    folders.append(resume(folder, device=device, workers=workers, console=console))
+                    folders.append(resume(folder, device=device, workers=workers, track=track, console=console))
                     known |= find_transferred(folder)
                     continue
             if is_main() and any(
@@ -193,7 +197,8 @@ def train(
                 f"{chosen.name}: {chosen.layout} layout, {len(parted.normals)} good images to train on, "
                 f"{len(parted.held_out)} held out for the threshold"
             )
-            folders.append(train_run(run, folder, device, workers, console, named=out is not None, since=started))
+            chosen_by_user = out is not None
+            folders.append(train_run(run, folder, device, workers, console, chosen_by_user, started, track))
             started = time.monotonic()
             known |= find_transferred(folders[-1])
     return folders
@@ -206,6 +211,7 @@ def resume(
     settings: tuple[str, ...] = (),
     device: str = "auto",
     workers: int | None = None,
+    track: Sequence[str] = (),
     console: Console | None = None,
 ) -> Path:
     """Resume a stopped run; on a CPU the result is that of a run that was never stopped.
@@ -215,21 +221,20 @@ def resume(
         data: where the category's folder is now, if it has moved.
         settings: ``"name=value"`` overrides of what the method leaves open, `Method.resume_settings`, from the last
             saved state on: a lower learning rate after a training that diverged.
-        device, workers, console: as for `train`.
+        device, workers, track, console: as for `train`.
 
     Raises:
         CheckpointError: not a run, or the training images have changed since.
         ConfigError: a setting that was fixed when the run was started, or a finished run.
     """
     folder, console = Path(folder), console or Console()
+    check_trackers(track)
     run = run_config.load_run_config(folder)
     changed = reconfigure(get_method(run.method), run.config, settings, "resume")
     if checkpoint.is_finished(folder):
         if settings:
             raise ConfigError(f"{folder} is finished: --set {settings[0]} has no effect. Start a new run.")
         console.say(f"{folder} is finished already.")
-        if not (folder / CURVES).exists():
-            plots.draw_curves(step_metrics.read_metrics(folder), folder / CURVES)
         return folder
     if data is not None:
         run = dataclasses.replace(run, data=str(open_category(data, _named_in(data, run.category)).root.resolve()))
@@ -238,7 +243,7 @@ def resume(
     if changes:
         run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
         console.say(f"Changed: {', '.join(changes)}")
-    return train_run(run, folder, device, workers, console, named=True)
+    return train_run(run, folder, device, workers, console, named=True, track=track)
 
 
 def _report_data(category: Category, console: Console) -> None:

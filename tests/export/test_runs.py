@@ -158,7 +158,8 @@ def test_a_bundle_is_replaced_and_nothing_else(trained: Path, tmp_path: Path) ->
     (tmp_path / "link.edgead").symlink_to(out)
     export(trained, out=tmp_path / "link.edgead")
     assert (tmp_path / "link.edgead").is_symlink()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.edgead", "out.edgead", "photos"]
+    names = ["link.edgead", "link.report", "out.edgead", "out.report", "photos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_settings_that_are_open_at_export(trained: Path, parts: Path, tmp_path: Path) -> None:

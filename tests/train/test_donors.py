@@ -84,7 +84,7 @@ def test_what_was_learned_is_kept_beside_the_run(transferred: Path, donor: Path)
     assert set(recorded.anomalies) == {f"test/{kind}/{index}.png" for kind in ("crack", "hole") for index in (0, 1)}
     folder = transferred / "sources" / "tile"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"metrics.jsonl", "weights.safetensors", "curves.png", "learned.png", TRANSFERRED}
+    assert names == {"metrics.jsonl", "weights.safetensors", "learned.png", TRANSFERRED}
     assert load_file(folder / TRANSFERRED)["colour"].shape == (4, 3, 3)
     assert cv2.imread(str(folder / "learned.png")).shape == (4 * 64, 4 * 64, 3)
     stages = [entry.stage for entry in step_metrics.read_metrics(folder)]

@@ -16,7 +16,7 @@ import numpy as np
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
 from edgead.files import atomic_file
-from edgead.images import draw_overlay, encode_png
+from edgead.images import encode_png
 from edgead.redaction import redact
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.sink import BaseSink, LeftOut
@@ -101,7 +101,7 @@ class RejectFolder(BaseSink):
             self._written_at.popleft()
         if len(self._written_at) >= self.per_minute:
             raise LeftOut("per_minute")
-        self._save(_stem_of(result), _files_of(result))
+        self._save(stem_of(result), _files_of(result))
         self._written_at.append(now)
 
     def details(self) -> dict[str, int]:
@@ -137,7 +137,8 @@ class RejectFolder(BaseSink):
         self._rejects.pop(stem, None)
 
 
-def _stem_of(result: Result) -> str:
+def stem_of(result: Result) -> str:
+    """Return the name of a result's files, without their suffixes."""
     moment = re.sub(r"[-:.]|\+.*", "", result.captured_at)
     if not re.fullmatch(r"\d{8}T\d{6,}", moment):
         moment = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
@@ -156,6 +157,5 @@ def _files_of(result: Result) -> dict[str, bytes]:
         if result.frame.shape[2] == 4:
             files[".depth.png"] = encode_png(result.frame[:, :, 3])
         if result.anomaly_map is not None:
-            heat = 2 * result.mask_threshold
-            files[".overlay.png"] = encode_png(draw_overlay(result.frame, result.anomaly_map, result.mask, heat))
+            files[".overlay.png"] = encode_png(result.overlay())
     return {**files, ".json": json.dumps(result.to_dict(), indent=2).encode()}

@@ -1,0 +1,102 @@
+"""Compare the forecast of `edgead plan` with the real stream, at three loads.
+
+    python benchmarks/plan_check.py BUNDLE --out benchmarks/results/plan-check-NAME.json
+
+Each load is a share of what the engine can take. Forecast and stream are compared at the same cameras, frame rate and
+frame size. The machine should be idle; about two minutes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+import time
+from contextlib import closing
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+import numpy as np
+
+from edgead import schema
+from edgead.bundle import read_bundle
+from edgead.files import write_json
+from edgead.machine import describe_machine, versions
+from edgead.plan.measure import PacedCamera, frames_of, measure_times
+from edgead.plan.simulate import Load, simulate
+from edgead.runtime.inspector import Inspector, load
+from edgead.runtime.ledger import Ledger
+from edgead.runtime.stream import Policy, Stream
+
+LOADS = (0.4, 0.8, 1.5)
+DRIFT = 0.02
+"""Largest difference of a camera's period: real cameras drift, and meet in every phase."""
+
+
+def observe(inspector: Inspector, frames: list[np.ndarray], asked: Load, seconds: float) -> dict[str, float]:
+    """Run the real stream; return the figures that were forecast."""
+    rng, start, period = np.random.default_rng(1), time.monotonic() + 0.1, 1 / asked.fps
+    spread = np.linspace(1 - DRIFT, 1 + DRIFT, asked.cameras)
+    sources = [
+        PacedCamera(frames, period * part, f"camera {number}", start + rng.uniform(0, period), int(seconds * asked.fps))
+        for number, part in enumerate(spread)
+    ]
+    ledger, latencies, busy = Ledger(), [], 0.0
+    with Stream(inspector, sources, Policy(), ledger, say=lambda text: None) as stream:
+        for result in stream:
+            latencies.append(result.latency_ms["total"])
+            busy += result.latency_ms.get("infer", 0.0) + result.latency_ms.get("post", 0.0)
+    p50, p99 = np.percentile(latencies, [50, 99])
+    snapshot = ledger.snapshot()
+    return {
+        "utilisation": asked.cameras * asked.fps * busy / len(latencies) / 1e3,
+        "p50": float(p50),
+        "p99": float(p99),
+        "dropped": snapshot["dropped"] / snapshot["captured"],
+        "frames": float(snapshot["captured"]),
+        "unknown": float(snapshot["unknown"]),
+    }
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Results file.")
+@click.option("--engine", default="auto", show_default=True)
+@click.option("--cameras", default=4, show_default=True)
+@click.option("--seconds", default=30.0, show_default=True, help="Length of each run of the real stream.")
+def main(bundle: Path, out: Path, engine: str, cameras: int, seconds: float) -> None:
+    """Measure BUNDLE, forecast three loads, run them, and write both."""
+    machine, opened = describe_machine(), read_bundle(bundle)
+    frames = frames_of(opened, (720, 1280))
+    with closing(load(bundle, engine=engine)) as inspector:
+        times = measure_times(inspector, cameras, frames)
+        rows = []
+        for share in LOADS:
+            fps = share * 1e3 / float(np.mean(times.disturbed)) / cameras
+            asked = Load(cameras, round(fps, 2), 1e3)
+            said = dataclasses.asdict(simulate(times, asked))
+            seen = observe(inspector, frames, asked, seconds)
+            rows.append({"load": share, "fps": asked.fps, "forecast": said, "stream": seen})
+            click.echo(f"load {share}: " + ", ".join(f"{name} {said[name]:.3g} / {seen[name]:.3g}" for name in PRINTED))
+        name = inspector.engine.name
+    value = {
+        "schema": 1,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", "benchmarks/plan_check.py", *(Path(each).name for each in sys.argv[1:])]),
+        "machine": schema.write(machine),
+        "versions": versions(),
+        "bundle": opened.manifest.name,
+        "engine": name,
+        "cameras": cameras,
+        "frame_size": [720, 1280],
+        "seconds": seconds,
+        "rows": rows,
+    }
+    write_json(out, value)
+
+
+PRINTED = ("utilisation", "p50", "p99", "dropped")
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Pages from templates. Everything that is put into one is escaped."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from edgead import schema
+from edgead.errors import DataError, require
+from edgead.files import write_text
+from edgead.redaction import redact
+from edgead.schema import SchemaError
+from edgead.text import valid
+
+RESULTS, PAGE = "results.json", "report.html"
+DASH = "–"
+"""Shown for a missing figure."""
+
+
+@functools.cache
+def _environment() -> Any:
+    """Return the templates, with escaping for every value."""
+    jinja2 = require("jinja2", "benchmark")
+    folder = resources.files("edgead.reports").joinpath("templates")
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: valid(value) if type(value) is str else value,
+    )
+    environment.filters |= {"percent": percent, "milliseconds": milliseconds, "when": when, "pretty": pretty}
+    return environment
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template.
+
+    Raises:
+        MissingDependencyError: jinja2 is not installed.
+    """
+    return str(_environment().get_template(template).render(**values))
+
+
+def write_page(path: Path, text: str) -> Path:
+    """Write a page without secrets; return its path."""
+    write_text(path, redact(text))
+    return path
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a JSON file with an object in it.
+
+    Raises:
+        DataError: it is something else.
+    """
+    try:
+        found = schema.load_json(path)
+    except (OSError, SchemaError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds no results: it must be a JSON object.")
+    return found
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Format a share in percent, without the sign; a dash for None."""
+    return DASH if value is None else f"{100 * value:.{digits}f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Format milliseconds with three digits; a dash for None."""
+    if value is None:
+        return DASH
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def when(value: str | None) -> str:
+    """Format a time in ISO 8601 for people: ``27 Nov 2026, 17:18 UTC``."""
+    try:
+        found = datetime.fromisoformat(value or "")
+    except ValueError:
+        return value or DASH
+    zone = " UTC" if found.utcoffset() is not None and not found.utcoffset() else ""
+    return f"{found:%d %b %Y, %H:%M}{zone}"
+
+
+def pretty(value: Any) -> str:
+    """Format JSON values for reading."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def describe_device(machine: Mapping[str, Any] | None) -> str:
+    """Return the device that a machine's record names: its accelerator, or processor and cores."""
+    if not machine:
+        return "unknown"
+    if accelerator := machine.get("accelerator"):
+        return str(accelerator).splitlines()[0].partition(",")[0]
+    cores = machine.get("usable_cores") or machine.get("cores")
+    cpu = str(machine.get("cpu") or "unknown processor").replace("(R)", "").replace("(TM)", "")
+    return f"{cpu}, {cores} core{'' if cores == 1 else 's'}" if cores else cpu

@@ -1,0 +1,39 @@
+"""What an operator is told about an UNKNOWN: what happened, and what to check. Mirrors docs/live-page.md."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Advice(NamedTuple):
+    """What happened, and what to do, in plain words."""
+
+    what: str
+    check: str
+
+
+ADVICE = {
+    "unreadable": Advice("The picture is damaged", "Check the camera cable and the network."),
+    "lost": Advice(
+        "The camera does not answer", "Check the camera's power, cable and network. It reconnects by itself."
+    ),
+    "silent": Advice("No picture arrives", "Check the trigger, the camera and the network."),
+    "stale": Advice("The picture arrived too late", "Check the network and the load of this machine."),
+    "late": Advice("The decision came too late", "Check the load of this machine. If it stays, call the engineer."),
+    "black": Advice("The picture is dark", "Check the lamp, the lens cap and the exposure."),
+    "blurred": Advice("The picture is not sharp", "Clean the lens. Check the focus, and that the part stands still."),
+    "frozen": Advice("The camera repeats one picture", "Restart the camera."),
+    "resized": Advice("The picture has another shape", "Restore the camera's settings, then restart the run."),
+    "untrained": Advice("The picture has a shape the model never saw", "Restore the camera's settings or its crop."),
+    "paused": Advice("The inspection is paused", "No part is inspected. Resume on this page."),
+    "failed": Advice("The inspection engine failed", "Call the engineer. The log has the reason."),
+    "score": Advice("The model returned no usable score", "Call the engineer: edgead inspect BUNDLE."),
+}
+"""By cause, a word of `edgead.runtime.result.CAUSES`."""
+
+OTHER = Advice("No decision was possible", "Call the engineer. The log has the reason.")
+
+
+def advice_on(cause: str) -> Advice:
+    """Return what to say about a cause."""
+    return ADVICE.get(cause, OTHER)

@@ -1,0 +1,94 @@
+// Rejects: thumbnails, the large view, marks.
+
+import { markText } from "./camera.js";
+import { byId, clock, facts, number, setText } from "./dom.js";
+import { Stage } from "./stage.js";
+
+export class Rejects {
+  constructor(connection, changes) {
+    Object.assign(this, { connection, changes });
+    this.dialog = byId("reject");
+    this.stage = new Stage(this.dialog.querySelector(".stage"));
+    this.told = this.dialog.querySelector(".told");
+    this.pictures = new Map();
+    this.state = null;
+    byId("newer").addEventListener("click", () => this.step(-1));
+    byId("older").addEventListener("click", () => this.step(1));
+    for (const button of byId("marks").querySelectorAll("button")) {
+      button.addEventListener("click", () => this.mark(button.dataset.mark));
+    }
+  }
+
+  update(state) {
+    this.state = state;
+    byId("marks").hidden = !state.may_change;
+    if (this.dialog.open) this.describe();
+  }
+
+  threshold() {
+    return this.state?.model.threshold ?? null;
+  }
+
+  heldOutMedian() {
+    return this.state?.model.held_out_median ?? null;
+  }
+
+  all() {
+    return this.state ? this.state.cameras.flatMap((camera) => camera.rejects).sort((a, b) => (a.id < b.id ? 1 : -1)) : [];
+  }
+
+  picture(id) {
+    if (!this.pictures.has(id)) {
+      const loading = this.connection.get(`/api/rejects/${encodeURIComponent(id)}`).then((answer) => answer.json());
+      loading.catch(() => this.pictures.delete(id));
+      this.pictures.set(id, loading);
+    }
+    return this.pictures.get(id);
+  }
+
+  forget(id) {
+    this.pictures.delete(id);
+  }
+
+  openNewest() {
+    const [newest] = this.all();
+    if (newest) this.open(newest.id);
+  }
+
+  open(id) {
+    this.shown = this.all().find((one) => one.id === id) ?? this.shown;
+    if (!this.shown) return;
+    setText(this.told, "");
+    this.describe();
+    if (!this.dialog.open) this.dialog.showModal();
+    this.picture(id).then(
+      (picture) => this.shown.id === id && this.stage.show(picture, `Reject of ${this.shown.camera}`),
+      (error) => this.stage.empty(error.message));
+  }
+
+  describe() {
+    const fresh = this.all().find((one) => one.id === this.shown.id) ?? this.shown;
+    setText(byId("reject-title"), `Reject of ${clock(new Date(fresh.captured_at))}`);
+    facts(byId("reject-facts"), [
+      ["Camera", fresh.camera],
+      ["Frame", String(fresh.frame_id ?? "–")],
+      ["Score / limit", `${number(fresh.score)} / ${number(fresh.threshold)}`],
+      ["Bundle", fresh.bundle],
+      ["Marked as", markText(fresh.mark) || "not marked"],
+    ]);
+    for (const button of byId("marks").querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", button.dataset.mark === fresh.mark);
+    }
+  }
+
+  step(by) {
+    const ids = this.all().map((one) => one.id);
+    const next = ids[ids.indexOf(this.shown.id) + by];
+    if (next) this.open(next);
+  }
+
+  async mark(mark) {
+    const problem = await this.changes.make("mark", { id: this.shown.id, mark }, `Mark this reject as “${mark}”.`);
+    setText(this.told, problem ?? `Marked as ${mark}.`);
+  }
+}

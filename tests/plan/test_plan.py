@@ -1,0 +1,237 @@
+"""`edgead plan`: the forecast against the real stream, the advice, stored profiles, and the verb."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from level_bundle import SIDE, frame_of, make_level_bundle
+from numpy.typing import NDArray
+
+from edgead.bundle import Bundle
+from edgead.cli import cli
+from edgead.errors import ConfigError, DataError
+from edgead.plan import plan
+from edgead.plan.advise import Advice, advise, meets
+from edgead.plan.measure import PacedCamera, measure_times, run_pass
+from edgead.plan.profile import Times, read_profile
+from edgead.plan.simulate import Forecast, Load, simulate
+from edgead.runtime.frame_inspector import FrameInspector
+from edgead.runtime.ledger import Ledger
+from edgead.runtime.stream import Policy, Stream
+
+SERVICE = 0.012
+FRAMES = [frame_of(level) for level in (10, 60, 110, 160)]
+
+
+class SleepingEngine:
+    """An engine that takes a known time and no processor."""
+
+    name, exact, closed = "sleeping", True, False
+
+    def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        time.sleep(SERVICE)
+        maps = frames.mean(axis=3, dtype=np.float32)
+        return maps.max(axis=(1, 2)), maps
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(scope="module")
+def level(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_level_bundle(tmp_path_factory.mktemp("level") / "level.edgead")
+
+
+@pytest.fixture(scope="module")
+def sleeping(level: Bundle) -> FrameInspector:
+    return FrameInspector(level, SleepingEngine())
+
+
+def constant(service: float = 10.0, fit: float = 1.0, hand_over: float = 0.5, disturbed: float | None = None) -> Times:
+    """Times that do not vary, milliseconds."""
+    return Times((fit,), (hand_over,), (service,), (disturbed or service,))
+
+
+def observe(inspector: FrameInspector, load: Load, seconds: float) -> Forecast:
+    """Run the real stream and return what the forecast should have been.
+
+    The cameras' periods differ a little, as those of real ones do, so that they meet in every phase.
+    """
+    rng, start, period = np.random.default_rng(1), time.monotonic() + 0.05, 1 / load.fps
+    count = round(seconds * load.fps)
+    sources = [
+        PacedCamera(FRAMES, period * (0.95 + 0.05 * number), str(number), start + rng.uniform(0, period), count)
+        for number in range(load.cameras)
+    ]
+    ledger, latencies, busy = Ledger(), [], 0.0
+    with Stream(inspector, sources, Policy(health="off"), ledger) as stream:
+        for result in stream:
+            latencies.append(result.latency_ms["total"])
+            busy += result.latency_ms["infer"] + result.latency_ms["post"]
+    p50, p99 = np.percentile(latencies, [50, 99])
+    mean = busy / len(latencies)
+    return Forecast(
+        load.cameras * load.fps * mean / 1e3, float(p50), float(p99), ledger.dropped / ledger.captured, 0.0, 0.0
+    )
+
+
+@pytest.mark.slow
+def test_the_forecast_agrees_with_the_real_stream(sleeping: FrameInspector) -> None:
+    """At three loads of a known engine: p50 within 20 % + 2 ms, p99 within 30 % + 6 ms, drops within 8 points."""
+    times = measure_times(sleeping, 3, FRAMES, 2.0)
+    assert 12 <= np.median(times.undisturbed) < 16
+    for fps in (8, 22, 45):  # 30 %, 80 % and 160 % of what the engine can take
+        load = Load(3, fps, 50.0)
+        said, seen = simulate(times, load), observe(sleeping, load, 3.0)
+        assert said.utilisation == pytest.approx(seen.utilisation, rel=0.15)
+        assert said.p50 == pytest.approx(seen.p50, rel=0.2, abs=2)
+        assert said.p99 == pytest.approx(seen.p99, rel=0.3, abs=6)
+        assert said.dropped == pytest.approx(seen.dropped, abs=0.08)
+
+
+def test_an_idle_engine_adds_up() -> None:
+    forecast = simulate(constant(), Load(1, 10, 20))
+    assert forecast.p50 == forecast.p99 == pytest.approx(11.5)  # fit, hand-over and service
+    assert forecast.utilisation == pytest.approx(0.1)
+    assert (forecast.dropped, forecast.stale, forecast.late) == (0, 0, 0)
+
+
+def test_cameras_that_are_triggered_together_wait_for_each_other() -> None:
+    together = simulate(constant(), Load(4, 5, 100, synchronous=True))
+    assert together.p99 == pytest.approx(41.5)
+    apart = simulate(constant(), Load(4, 5, 100))
+    assert apart.p50 < together.p50
+    assert together.dropped == apart.dropped == 0
+
+
+def test_an_engine_that_cannot_keep_up_drops_the_rest() -> None:
+    forecast = simulate(constant(), Load(2, 100, 50))  # 200 asked for, 100 possible
+    assert forecast.utilisation == pytest.approx(2.0)
+    assert forecast.dropped == pytest.approx(0.5, abs=0.03)
+    assert forecast.p99 < 35  # a frame waits for the running one and for the other camera's
+
+
+def test_a_fit_disturbs_an_inference() -> None:
+    load = Load(2, 30, 50)
+    assert simulate(constant(disturbed=20.0), load).p99 > simulate(constant(), load).p99 + 5
+    assert simulate(constant(disturbed=20.0), Load(1, 10, 50)).p99 == pytest.approx(11.5)  # never overlaps
+
+
+def test_an_old_frame_is_not_inferred() -> None:
+    forecast = simulate(constant(), Load(4, 5, 100, synchronous=True, max_staleness=15.0))
+    assert forecast.stale == pytest.approx(0.5)  # the third and the fourth have waited longer
+    assert forecast.p99 == pytest.approx(21.5)
+
+
+def test_what_would_have_to_change() -> None:
+    times, load = constant(service=10.0), Load(4, 30, 60)  # 1.2 engines' worth
+    forecast = simulate(times, load)
+    assert not meets(forecast, load)
+    found = advise(times, load, forecast)
+    assert found.cameras is not None
+    assert meets(simulate(times, dataclasses.replace(load, cameras=found.cameras)), load)
+    assert found.fps is not None
+    assert meets(simulate(times, dataclasses.replace(load, fps=found.fps)), load)
+    assert found.speed_up is not None
+    assert meets(simulate(times, load, found.speed_up), load)
+    assert found.deadline is None  # a later deadline does not make the engine keep up
+    assert "an engine" in found.describe()
+    strict = Load(1, 5, 11.0)
+    found = advise(times, strict, simulate(times, strict))
+    assert (found.cameras, found.fps, found.deadline) == (None, None, 12.0)
+    assert found.speed_up is not None
+    impossible = Load(1, 5, 1.0)  # shorter than the fit
+    assert advise(times, impossible, simulate(times, impossible)).speed_up is None
+
+
+def test_advice_in_words() -> None:
+    assert Advice(1, 24.0, None, None).describe() == "1 camera, or 24 frames per second"
+    assert Advice(None, None, None, None).describe().startswith("no single change")
+
+
+@pytest.fixture(scope="module")
+def stored(level: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile that was measured here, once."""
+    path = tmp_path_factory.mktemp("profile") / "profile.json"
+    numbers = {"cameras": 2, "fps": 5.0, "deadline": 200.0, "frame_size": (72, 128)}
+    found = plan([level.path], engines=["onnxruntime"], save_profile=path, **numbers)
+    assert found.met
+    with pytest.raises(ConfigError, match="--force"):
+        plan([level.path], save_profile=path, **numbers)
+    return path
+
+
+def test_a_stored_profile_plans_without_measuring(stored: Path) -> None:
+    profile = read_profile(stored)
+    assert profile.frame_size == (72, 128)
+    assert [each.title for each in profile.candidates] == ["level on onnxruntime-cpu"]
+    numbers = {"cameras": 4, "fps": 30.0, "deadline": 100.0}
+    started = time.monotonic()
+    first, second = (plan(profile=stored, **numbers).to_dict() for _ in range(2))
+    assert first == second  # the same draws
+    assert time.monotonic() - started < 5
+    assert plan(["other/level.edgead"], engines=["onnxruntime"], profile=stored, **numbers).to_dict() == first
+    for wrong, why in (
+        ({"bundles": ["levle"]}, "Did you mean 'level'"),
+        ({"engines": ["tensorrt"]}, "Available: onnxruntime-cpu"),
+        ({"save_profile": "x.json"}, "nothing is"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            plan(profile=stored, **numbers, **wrong)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": 2}'])
+def test_a_file_that_is_no_profile(text: str, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(DataError, match="is not a profile"):
+        read_profile(tmp_path / "p.json")
+
+
+def test_a_profile_without_times(stored: Path, tmp_path: Path) -> None:
+    values = json.loads(stored.read_text())
+    values["candidates"][0]["times"]["fit"] = []
+    (tmp_path / "p.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match="has no times"):
+        read_profile(tmp_path / "p.json")
+
+
+def verb(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli, ["plan", "--cameras", "4", "--fps", "30", *arguments])
+    assert result.exception is None or isinstance(result.exception, (SystemExit, ConfigError))
+    return result.exit_code, result.output
+
+
+def test_the_exit_code_says_whether_something_meets_the_numbers(stored: Path) -> None:
+    code, out = verb("--profile", str(stored), "--deadline", "5s")
+    assert (code, "level on onnxruntime-cpu meets 4 cameras" in out) == (0, True)
+    code, out = verb("--profile", str(stored), "--deadline", "0.001ms")
+    assert (code, "Nothing meets 4 cameras" in out) == (5, True)
+    assert "no" in out.splitlines()[2].split()
+    code, out = verb("--profile", str(stored), "--deadline", "0.02s", "--json")
+    assert json.loads(out)["load"]["deadline"] == 20.0
+    assert (code == 0) == json.loads(out)["meets"]
+
+
+@pytest.mark.parametrize("time_text", ["20", "20 ms", "ms", "-5ms", "0ms", "1e3ms", "20MS", "nan", "infs", "20µs", ""])
+def test_times_need_their_unit(time_text: str, stored: Path) -> None:
+    code, out = verb("--profile", str(stored), f"--deadline={time_text}")
+    assert code == 2
+    assert "for instance 20ms or 0.02s" in out
+
+
+@pytest.mark.parametrize("size", ["720", "1280*720", "0x0", "x", "1280x720x3"])
+def test_sizes(size: str, stored: Path) -> None:
+    assert verb("--profile", str(stored), "--deadline", "20ms", "--frame-size", size)[0] == 2
+
+
+def test_a_frame_that_is_unknown_spoils_the_measurement(sleeping: FrameInspector) -> None:
+    from edgead.errors import DeviceError
+
+    with pytest.raises(DeviceError, match="UNKNOWN"):
+        run_pass(sleeping, [np.zeros((SIDE, SIDE, 3), np.float64)], 1, 0.005)  # type: ignore[list-item]

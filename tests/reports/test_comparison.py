@@ -1,0 +1,147 @@
+"""Latency against AUROC: points, their front, the page and the picture."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from page_reader import HOSTILE, check_alone
+
+from edgead.cli import cli
+from edgead.errors import ConfigError, DataError
+from edgead.reports.build import report
+from edgead.reports.comparison import compare
+from edgead.reports.pareto import draw
+from edgead.reports.points import ALL, PEER, PUBLISHED, Point, front, read_points
+
+RECORDED = Path(__file__).parents[1] / "benchmark" / "recorded"
+
+
+def row(name: str, p50: float, auroc: float, **others: Any) -> dict[str, Any]:
+    latency = {"p50": p50, "p90": p50 * 1.1, "p99": p50 * 1.5}
+    values = {"method": "draem", "preset": "nano", "category": "screw", "engine": "openvino-cpu", "precision": "fp32"}
+    return {"bundle": name, **values, "size": [64, 64], "image_auroc": auroc, "latency_ms": latency} | others
+
+
+def write(path: Path, *rows: dict[str, Any], **others: Any) -> Path:
+    machine = {"cpu": "AMD EPYC", "cores": 2, "usable_cores": 2, "accelerator": None}
+    path.write_text(json.dumps({"created": "2026-11-27T10:00:00+00:00", "machine": machine, "rows": rows} | others))
+    return path
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    found = [Point(str(n), p50=p50, auroc=auroc) for n, (p50, auroc) in enumerate(
+        [(10, 0.9), (5, 0.8), (20, 0.95), (12, 0.85), (20, 0.94), (5, 0.7), (30, 0.95)]
+    )]  # fmt: skip
+    published = Point("other", p50=1, auroc=0.99, kind=PUBLISHED)
+    assert [point.name for point in front([*found, published, Point("none", p50=1)])] == ["1", "0", "2"]
+
+
+def test_points_of_benchmarks_sweeps_and_peers(tmp_path: Path) -> None:
+    measured = write(tmp_path / "a.json", row("a", 10, 0.9, image_auroc_interval=[0.85, 0.94]))
+    peer = write(
+        tmp_path / "peers.json",
+        {
+            "name": "PatchCore",
+            "latency_ms": {"p50": 50},
+            "image_auroc": 0.98,
+            "device": "some GPU",
+            "category": "screw",
+        },
+        {"name": "slow", "reason": "out of memory"},
+    )
+    figures = row("x", 20, 0.8)
+    cells = [
+        {**{name: figures[name] for name in ("method", "preset", "category", "precision")}, "label": "L", "seed": seed}
+        | {"state": "done", "train_seconds": 600, "figures": figures | {"image_auroc": auroc, "engine": "openvino-cpu"}}
+        for seed, auroc in enumerate((0.8, 0.9))
+    ]
+    sweep = write(tmp_path / "sweep.json", *cells, file="s.toml")
+    one, two, failed, both = read_points([measured, peer, sweep, measured])
+    assert (one.name, one.p50, one.auroc, one.interval, one.device) == ("a", 10, 0.9, (0.85, 0.94), "AMD EPYC, 2 cores")
+    assert (two.kind, two.device, two.p50, two.method) == (PEER, "some GPU", 50, "PatchCore")
+    assert (failed.plotted, failed.unusable) == (False, "out of memory")
+    assert (both.seeds, both.auroc) == (2, pytest.approx(0.85))
+    assert both.spread == pytest.approx(0.0707, abs=1e-4)
+    assert dict(both.conditions)["training"] == "10 min"
+
+
+def test_means_only_over_the_same_categories(tmp_path: Path) -> None:
+    rows = [row("n", 10, 0.8), row("n", 20, 0.9, category="tile"), row("m", 5, 0.5, method="aand")]
+    found = [point for point in compare([write(tmp_path / "a.json", *rows)]).points if point.category == ALL]
+    assert [(point.name, point.auroc, point.p50) for point in found[:-1]] == [("n", pytest.approx(0.85), 15)]
+    assert found[-1].kind == PUBLISHED
+
+
+def test_the_page_shows_every_point_and_escapes_names(tmp_path: Path) -> None:
+    rows = [row("fast", 5, 0.8), row(HOSTILE, 50, 0.95, method=HOSTILE, category=HOSTILE), row("slow", 80, 0.7)]
+    page = report([write(tmp_path / "a.json", *rows)], out=tmp_path / "page.html")
+    text = page.read_text()
+    parsed = check_alone(text)
+    assert HOSTILE not in text
+    marks = parsed.all("g", "mark")
+    assert len(marks) == 2 * 4  # two sizes of the plot; three rows and the published point
+    assert {mark["data-number"] for mark in marks} == {"0", "1", "2", "3"}
+    shown = {mark["data-number"] for mark in marks if "hidden" not in mark}
+    assert shown == {"0", "2", "3"}  # the category with most points, and the published one
+    assert all(mark["tabindex"] == "0" for mark in marks)
+    table = [each for each in parsed.all("tr") if "data-number" in each]
+    assert [each["data-category"] for each in table] == ["screw", HOSTILE, "screw", "*"]
+    assert text.count("published elsewhere, not measured here") >= 3
+    assert "27 Nov 2026, 10:00 UTC" in text
+    picture = (tmp_path / "pareto.svg").read_text()
+    assert picture.count('class="mark') == 3
+    assert "http" not in picture.replace('xmlns="http://www.w3.org/2000/svg"', "")
+
+
+def test_marks_are_where_the_figures_say(tmp_path: Path) -> None:
+    points = [Point("a", p50=10, auroc=0.8), Point("b", p50=100, auroc=0.9), Point("c", p50=1000, auroc=1.0)]
+    plot = draw(points)
+    (ax, ay), (bx, by), (cx, cy) = ((mark.x, mark.y) for mark in plot.marks)
+    assert bx - ax == pytest.approx(cx - bx, abs=0.1)  # equal ratios of latency are equally long
+    assert ay - by == pytest.approx(by - cy, abs=0.1)
+    assert ay > by > cy
+    assert [tuple(map(float, each.split(","))) for each in plot.front.split()][::2] == [(ax, ay), (bx, by), (cx, cy)]
+
+
+def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
+    for content, message in (
+        ("[]", "JSON object"),
+        ("{}", "no rows"),
+        ("{", "cannot be read"),
+        ('{"rows": []}', "no rows"),
+    ):
+        (tmp_path / "x.json").write_text(content)
+        with pytest.raises(DataError, match=message):
+            report([tmp_path / "x.json"])
+    with pytest.raises(DataError, match="does not exist"):
+        report([tmp_path / "absent"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="nothing to report on"):
+        report([tmp_path / "empty"])
+    with pytest.raises(ConfigError, match="--out"):
+        report([RECORDED], out=tmp_path / "x.html")
+    done = CliRunner().invoke(cli, ["report", str(tmp_path / "empty")])
+    assert isinstance(done.exception, DataError)
+
+
+def test_a_damaged_row_is_an_error_with_the_files_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "bad.json", row("a", 10, 0.9, latency_ms=[1]))
+    with pytest.raises(DataError, match=r"bad\.json"):
+        report([path])
+
+
+def test_a_recorded_benchmark_is_rebuilt(tmp_path: Path) -> None:
+    stored = json.loads((RECORDED / "results.json").read_text())
+    stored["rows"][0]["bundle"] = HOSTILE
+    (tmp_path / "results.json").write_text(json.dumps(stored))
+    text = report([tmp_path]).read_text()
+    check_alone(text)
+    assert HOSTILE not in text
+    assert text.index("Decisions at the bundle") < text.index("<h2>Accuracy") < text.index("<h2>Latency</h2>")
+    assert re.search(r"100\.0 \(40–100\)", text)  # rejected good parts, with their interval
+    assert "more than the threshold promises" in text

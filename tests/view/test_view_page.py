@@ -1,0 +1,212 @@
+"""The page in a real browser, with a real line in another process that is killed at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from level_bundle import make_level_bundle
+from view_line import TOKEN
+
+playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
+CHROMIUM = shutil.which("chromium")
+if CHROMIUM is None:
+    pytest.skip("no Chromium: apt install chromium", allow_module_level=True)
+
+TESTS = Path(__file__).parents[1]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+KINDS = ("pass", "fail", "unknown", "paused", "waiting", "lost")
+CONTRAST = """(kind) => {
+  const banner = document.querySelector(".banner"), before = banner.dataset.kind;
+  banner.dataset.kind = kind;
+  const linear = (c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const light = (text) => {
+    const [r, g, b] = text.match(/[0-9.]+/g).map(Number).map(linear);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const style = getComputedStyle(banner), word = getComputedStyle(banner.querySelector(".word"));
+  const [low, high] = [light(style.backgroundColor), light(word.color)].sort((a, b) => a - b);
+  banner.dataset.kind = before;
+  return (high + 0.05) / (low + 0.05);
+}"""
+
+
+class Line:
+    """The process, and the page that looks at it."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, page: Any, folder: Path) -> None:
+        self.process, self.url, self.page, self.folder = process, url, page, folder
+
+    def show(self, what: str, kind: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(f"{what}\n")
+        self.process.stdin.flush()
+        self.page.wait_for_selector(f'.banner[data-kind="{kind}"]')
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    folder = tmp_path_factory.mktemp("page")
+    bundle = make_level_bundle(folder / "first.edgead").path
+    path = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "view")))
+    process = subprocess.Popen(
+        [sys.executable, str(TESTS / "view" / "view_line.py"), str(bundle), str(folder / "marks")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "VIEW_TOKEN": TOKEN, "PYTHONPATH": path},
+    )
+    try:
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        with playwright.sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.set_default_timeout(10_000)
+            page.complaints = []
+            page.on("console", lambda message: page.complaints.append(message.text))
+            page.on("pageerror", lambda error: page.complaints.append(str(error)))
+            page.asked = []
+            page.on("request", lambda request: page.asked.append(request.url))
+            page.goto(url)
+            yield Line(process, url, page, folder / "marks")
+            browser.close()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def is_seen(page: Any, selector: str) -> bool:
+    return bool(page.locator(selector).first.is_visible())
+
+
+def told(page: Any, selector: str, pattern: str) -> None:
+    """Wait for a text on the page."""
+    page.locator(selector).filter(has_text=re.compile(pattern)).wait_for()
+
+
+def test_verdict_outline_and_heat_map(line: Line) -> None:
+    page = line.page
+    page.wait_for_selector('.banner[data-kind="waiting"]')
+    line.show("good", "pass")
+    assert page.locator(".word").inner_text() == "PASS"
+    assert page.locator(".name").inner_text() == "<b>front</b>"
+    assert page.locator(".word").bounding_box()["height"] > 140  # pixels: legible across an aisle
+    page.wait_for_selector(".live .box img")
+    assert not page.locator(".live .outline path").first.get_attribute("d")
+    line.show("bad", "fail")
+    page.locator(".live .outline path[d^=M]").first.wait_for(state="attached")
+    page.wait_for_selector(".strip li img[src^=data]")
+    page.wait_for_selector(".held .box")
+    assert is_seen(page, ".live .outline")
+    assert not is_seen(page, ".live .heat")
+    page.get_by_role("button", name="Heat map").first.click()
+    assert is_seen(page, ".live .heat")
+    page.keyboard.press("h")
+    page.keyboard.press("o")
+    assert not is_seen(page, ".live .heat")
+    assert not is_seen(page, ".live .outline")
+    page.keyboard.press("o")
+    line.show("damaged", "unknown")
+    assert "The picture is damaged" in page.locator(".why").inner_text()
+    assert "Check the camera cable" in page.locator(".why").inner_text()
+
+
+def test_a_reject_is_marked_with_the_keyboard_alone(line: Line) -> None:
+    page = line.page
+    line.show("bad", "fail")
+    line.show("none", "fail")
+    page.keyboard.press("r")
+    page.wait_for_selector("#reject .box")
+    page.keyboard.press("2")
+    page.wait_for_selector("#sign[open]")
+    page.keyboard.type("Ada")
+    page.keyboard.press("Tab")
+    page.keyboard.type("wrong-token-123")
+    page.keyboard.press("Enter")
+    told(page, "#reject .told", r"^Wrong token.$")
+    page.keyboard.press("2")
+    page.keyboard.press("Tab") if page.evaluate("document.activeElement.id") == "who" else None
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+    told(page, "#reject .told", r"^Marked as false reject.$")
+    page.keyboard.press("3")  # the token is remembered
+    told(page, "#reject .told", r"^Marked as unsure.$")
+    page.keyboard.press("Escape")
+    assert not is_seen(page, "#reject")
+    assert len(list((line.folder / "unsure").iterdir())) == 1
+    lines = [json.loads(each) for each in (line.folder / "marks.jsonl").read_text().splitlines()]
+    assert [(each["mark"], each["by"]) for each in lines] == [("false reject", "Ada"), ("unsure", "Ada")]
+
+
+def test_the_slider_says_what_it_would_change(line: Line) -> None:
+    page = line.page
+    line.show("bad", "fail")
+    page.keyboard.press("t")
+    page.wait_for_selector("#histogram svg")
+    page.fill("#slider-value", "230")
+    told(page, "#what-if", r" [1-9][0-9]* that failed would pass")
+    page.focus("#slider")
+    page.keyboard.press("Home")
+    told(page, "#what-if", r": [1-9][0-9]* that passed would fail")
+    page.keyboard.press("Escape")
+
+
+def test_every_control_is_reached_with_tab(line: Line) -> None:
+    page = line.page
+    page.evaluate("document.activeElement.blur()")
+    reached = set()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
+    assert {"pause", "open-threshold", "theme", "open-help", "toggle heat-toggle", "toggle outline-toggle"} <= reached
+
+
+def test_colours_have_contrast_in_light_and_dark(line: Line) -> None:
+    for scheme in ("light", "dark"):
+        line.page.emulate_media(color_scheme=scheme)
+        ratios = {kind: line.page.evaluate(CONTRAST, kind) for kind in KINDS}
+        assert min(ratios.values()) >= 7, ratios
+    line.page.emulate_media(color_scheme="light")
+
+
+def test_a_phone_needs_no_sideways_scrolling(line: Line) -> None:
+    page = line.page
+    for what, kind in (("damaged", "unknown"), ("bad", "fail")):
+        line.show(what, kind)
+        for width in (390, 320, 768):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            word = page.locator(".word").bounding_box()
+            assert word["x"] + word["width"] <= width, (width, what)
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_the_page_asks_nobody_else_and_breaks_no_rule(line: Line) -> None:
+    expected = ("401", "Failed to load resource")  # the browser notes the wrong token
+    assert [text for text in line.page.complaints if not any(one in text for one in expected)] == []
+    assert all(url.startswith((line.url, "data:", "blob:")) for url in line.page.asked)
+
+
+def test_a_killed_process_is_noticed(line: Line) -> None:
+    page = line.page
+    line.show("good", "pass")
+    line.process.kill()
+    line.process.wait()
+    began = time.monotonic()
+    page.wait_for_selector('.banner[data-kind="lost"]')
+    assert time.monotonic() - began < 5
+    assert page.locator(".word").inner_text() == "NO CONNECTION"
+    assert page.locator("#alert").inner_text().startswith("No connection since ")
+    assert "what you see is old" in page.locator("#alert").inner_text()
+    assert page.locator(".banner").evaluate("node => getComputedStyle(node).backgroundColor") != "rgb(95, 220, 155)"

@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead import metrics
+from edgead.benchmark.figures import KindFigures
+from edgead.benchmark.operating import ALLOWED, by_kind, operating_point
 from edgead.benchmark.promise import check_promise
 from edgead.benchmark.report import Decisions, ImageCounts, Metrics
+from edgead.benchmark.uncertainty import auroc_interval
 from edgead.binomial import interval
 from edgead.console import Console
 from edgead.datasets import Category, Sample, read_labelled_mask
@@ -36,12 +39,15 @@ class Miss:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Figures of one bundle on one category, and its worst misses."""
+    """Figures of one bundle on one category, its worst misses, and the scores of the readable images."""
 
     metrics: Metrics
     decisions: Decisions
     images: ImageCounts
+    kinds: tuple[KindFigures, ...]
     misses: tuple[Miss, ...]
+    samples: tuple[Sample, ...]
+    scores: tuple[float, ...]
 
 
 @dataclass
@@ -77,11 +83,16 @@ def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, 
         raise DataError(f"{category.root} has no labelled test images (test/good, test/KIND).")
     found = _inspect(inspector, category, pixel_size, console)
     good = found.labels.count(False)
+    decisions = _count_decisions(inspector.bundle.manifest.threshold.rule, found)
+    kinds = [sample.kind for sample in found.samples]
     return Accuracy(
         metrics=_compute_metrics(found),
-        decisions=_count_decisions(inspector.bundle.manifest.threshold.rule, found),
+        decisions=decisions,
         images=ImageCounts(good, len(found.labels) - good, len(found.masks) - good, found.skipped),
+        kinds=by_kind(kinds, np.asarray(found.scores), found.fails, decisions.operating_points or ()),
         misses=_worst(inspector, found.samples, found.scores),
+        samples=tuple(found.samples),
+        scores=tuple(found.scores),
     )
 
 
@@ -109,9 +120,14 @@ def _inspect(inspector: Inspector, category: Category, pixel_size: int, console:
 
 
 def _compute_metrics(found: _Inspected) -> Metrics:
-    ranking = metrics.rank(found.labels, found.scores)
+    ranking, defective = metrics.rank(found.labels, found.scores), found.labels.count(True)
+    auroc = ranking.auroc()
     return Metrics(
-        ranking.auroc(), ranking.average_precision(), ranking.f1_max()[0], *_pixel_metrics(found.masks, found.maps)
+        auroc,
+        ranking.average_precision(),
+        ranking.f1_max()[0],
+        *_pixel_metrics(found.masks, found.maps),
+        image_auroc_interval=auroc_interval(auroc, len(found.labels) - defective, defective),
     )
 
 
@@ -128,6 +144,7 @@ def _pixel_metrics(
 
 
 def _count_decisions(threshold: Threshold, found: _Inspected) -> Decisions:
+    scores, wrong = np.asarray(found.scores, np.float64), np.asarray(found.labels)
     good, bad = found.labels.count(False), found.labels.count(True)
     rejected = sum(fail and not label for fail, label in zip(found.fails, found.labels))
     detected = sum(fail and label for fail, label in zip(found.fails, found.labels))
@@ -137,6 +154,7 @@ def _count_decisions(threshold: Threshold, found: _Inspected) -> Decisions:
         detection_rate=detected / bad,
         detection_interval=interval(detected, bad),
         promise=check_promise(threshold, rejected, good),
+        operating_points=tuple(operating_point(scores[~wrong], scores[wrong], each) for each in ALLOWED),
     )
 
 

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime, timezone
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
-from edgead.benchmark.accuracy import FPR_LIMIT, Accuracy, Miss, measure_accuracy
-from edgead.benchmark.latency import measure_latency
-from edgead.benchmark.report import FILES, Average, Conditions, Latency, Metrics, Percentiles, Report, Row
+from edgead.benchmark.accuracy import FPR_LIMIT, Miss, measure_accuracy
+from edgead.benchmark.disturbance import describe_state
+from edgead.benchmark.figures import FailedRow
+from edgead.benchmark.floor import measure_floor
+from edgead.benchmark.latency import WARM_UP_ROUNDS, measure_latency, measure_single_stream
+from edgead.benchmark.report import FILES, Conditions, Latency, Report, Row
+from edgead.benchmark.rows import Candidate, average, compare, make_row
+from edgead.benchmark.start import measure_start
 from edgead.benchmark.tables import to_csv
+from edgead.benchmark.throughput import measure_throughput
 from edgead.console import Console
 from edgead.datasets import Category, open_categories
 from edgead.datasets.copies import find_copies
-from edgead.errors import DataError, require
+from edgead.errors import DataError, EdgeadError, first_line, require
 from edgead.files import new_folder, refuse_existing, write_json, write_text
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
 from edgead.machine import describe_machine, versions
@@ -27,6 +35,7 @@ from edgead.reports.build import build_report
 from edgead.reports.pictures import Group, Picture, picture, write_pictures
 from edgead.runtime.inspector import Inspector, load
 
+T = TypeVar("T")
 TIMED_FRAMES = 32
 """Different images for timing; more would only need memory."""
 
@@ -35,9 +44,13 @@ def benchmark(
     bundles: Sequence[str | Path],
     data: str | Path,
     *,
-    engine: str = "auto",
+    engine: str | Sequence[str] = "auto",
     rounds: int = 100,
+    seconds: float | None = None,
     pixel_size: int = 256,
+    quick: bool = False,
+    throughput: bool = False,
+    mlperf: bool = False,
     out: str | Path | None = None,
     force: bool = False,
     command: Sequence[str] = (),
@@ -45,14 +58,19 @@ def benchmark(
 ) -> Report:
     """Measure accuracy and latency of bundles, and write results.json, results.csv and report.html.
 
-    Each bundle is measured on its own category. A data set with a single category is used for all bundles.
+    Each bundle is measured on its own category. A data set with a single category is used for all bundles. Bundles and
+    engines that fail are listed in `Report.failed` if another one can be measured.
 
     Args:
         bundles: folders of bundles.
         data: folder of one or several categories with labelled test images.
-        engine: inference engine, see `edgead.load`.
-        rounds: timed calls per bundle.
+        engine: inference engine, see `edgead.load`, or several: each bundle is measured on each of them.
+        rounds: most timed calls per bundle.
+        seconds: limit of the timing of all bundles together.
         pixel_size: side of maps and masks in pixel metrics, in pixels.
+        quick: leave out what needs further time: floor, time to the first result, memory.
+        throughput: measure frames per second with several sources, and several frames per inference.
+        mlperf: measure each bundle for a minute by the rule of MLPerf's single-stream scenario.
         out: folder of the report; by default a new folder in ``runs/benchmark``.
         force: replace any report in `out`. A report of the same command is always replaced.
         command: the command line, stored in the report.
@@ -63,25 +81,32 @@ def benchmark(
 
     Raises:
         ConfigError: `out` holds a report of another command.
-        DataError: a bundle's category is not in the data set, or has no labelled images.
+        DataError: no bundle's category is in the data set, or it has no labelled images.
         MissingDependencyError: jinja2, which writes the page, is not installed.
+        EdgeadError: of the first bundle, if none can be measured.
     """
     require("jinja2", "benchmark")
     if out and not _is_repeated(Path(out), command):
         refuse_existing((Path(out, name) for name in FILES), force)
-    console, machine = console or Console(), describe_machine()
-    categories = open_categories(data)
+    console, machine, before = console or Console(), describe_machine(), describe_state()
+    engines = [engine] if isinstance(engine, str) else [*dict.fromkeys(engine)]
+    failures = _Failures(console)
     with ExitStack() as stack:
-        inspectors = [stack.enter_context(load(bundle, engine=engine, console=console)) for bundle in bundles]
-        chosen = [_category_of(inspector, categories) for inspector in inspectors]
-        copies = [_check_data(inspector, category, console) for inspector, category in zip(inspectors, chosen)]
-        accuracies = [
-            measure_accuracy(inspector, category, pixel_size, console)
-            for inspector, category in zip(inspectors, chosen)
-        ]
-        frames = _frames_to_time(inspectors, chosen, console)
-        latencies = measure_latency(inspectors, frames, rounds, console)
-    rows = tuple(map(_make_row, inspectors, chosen, copies, accuracies, latencies))
+        found = _open_all(bundles, engines, open_categories(data), pixel_size, stack, failures, console)
+        frames = _frames_to_time(found, console)
+        latencies = measure_latency([each.inspector for each in found], frames, rounds, console, seconds)
+        timed: list[tuple[Candidate, Latency]] = []
+        for candidate, latency in zip(found, latencies):
+            if isinstance(latency, EdgeadError):
+                failures.add(candidate.path, candidate.requested, latency)
+            else:
+                timed.append((candidate, latency))
+        after = describe_state()
+        rows = [make_row(*each) for each in timed]
+        for index, (candidate, _) in enumerate(timed):
+            rows[index] = _extend(rows[index], candidate, frames, quick, throughput, mlperf, console)
+    failures.raise_if_nothing(rows)
+    rows = [*compare(rows, [candidate.accuracy for candidate, _ in timed])]
     for row in rows:
         if row.decisions.warning:
             console.say(f"Warning: {row.bundle}: {row.decisions.warning}")
@@ -90,14 +115,112 @@ def benchmark(
         command=shlex.join(command),
         machine=machine,
         versions=versions(),
-        conditions=Conditions(rounds, pixel_size, FPR_LIMIT, len(frames), _sizes(frames)),
-        rows=rows,
-        averages=_average(rows),
+        conditions=Conditions(
+            rounds=rounds,
+            pixel_size=pixel_size,
+            fpr_limit=FPR_LIMIT,
+            timed_frames=len(frames),
+            frame_sizes=_sizes(frames),
+            seconds=seconds,
+            warm_up_rounds=WARM_UP_ROUNDS,
+            before=before,
+            after=after,
+        ),
+        rows=tuple(rows),
+        averages=average(rows),
+        failed=tuple(failures.rows) or None,
+        exit_code=failures.exit_code,
         folder=Path(out) if out else new_folder(Path("runs", "benchmark", f"{datetime.now():%Y%m%d-%H%M%S}")),
     )
     titles = [f"{row.bundle} on {row.category}" for row in rows]
-    write_report(report, [(title, accuracy.misses) for title, accuracy in zip(titles, accuracies)])
+    write_report(report, [(title, candidate.accuracy.misses) for title, (candidate, _) in zip(titles, timed)])
     return report
+
+
+class _Failures:
+    """Bundles and engines that could not be measured."""
+
+    def __init__(self, console: Console) -> None:
+        self.rows: list[FailedRow] = []
+        self.errors: list[EdgeadError] = []
+        self._console = console
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the first error; 0 without one."""
+        return self.errors[0].exit_code if self.errors else 0
+
+    def add(self, bundle: Path, engine: str, error: EdgeadError) -> None:
+        self.rows.append(FailedRow(bundle.name.removesuffix(".edgead"), engine, first_line(error)))
+        self.errors.append(error)
+
+    def raise_if_nothing(self, rows: Sequence[object]) -> None:
+        """Raise the first error if no row could be measured; the others are said."""
+        if rows or not self.errors:
+            return
+        for failed in self.rows[1:]:
+            self._console.say(f"Failed: {failed.bundle} on {failed.engine}: {failed.reason}")
+        raise self.errors[0]
+
+
+def _open_all(
+    bundles: Sequence[str | Path],
+    engines: Sequence[str],
+    categories: Sequence[Category],
+    pixel_size: int,
+    stack: ExitStack,
+    failures: _Failures,
+    console: Console,
+) -> list[Candidate]:
+    """Open every bundle on every engine and measure its accuracy."""
+    found = []
+    checked: dict[tuple[Path, str], int] = {}
+    for path, engine in product(map(Path, bundles), engines):
+        try:
+            inspector = stack.enter_context(load(path, engine=engine, console=console))
+            category = _category_of(inspector, categories)
+            key = (path, category.name)
+            if key not in checked:
+                checked[key] = _check_data(inspector, category, console)
+            accuracy = measure_accuracy(inspector, category, pixel_size, console)
+        except EdgeadError as error:
+            failures.add(path, engine, error)
+            continue
+        found.append(Candidate(path, inspector, engine, category, checked[key], accuracy))
+    failures.raise_if_nothing(found)
+    return found
+
+
+def _extend(
+    row: Row,
+    candidate: Candidate,
+    frames: Sequence[Frame],
+    quick: bool,
+    throughput: bool,
+    mlperf: bool,
+    console: Console,
+) -> Row:
+    """Add what is measured after the latencies. A measurement that fails is left out with a warning."""
+    bundle, engine, latency = candidate.inspector.bundle, candidate.engine, row.latency
+
+    def attempt(what: str, measure: Callable[[], T]) -> T | None:
+        try:
+            return measure()
+        except EdgeadError as error:
+            console.say(f"Warning: {row.bundle} on {row.engine}: {what} not measured: {first_line(error)}")
+            return None
+
+    if not quick:
+        floor = attempt("floor", lambda: measure_floor(bundle, engine, latency.latency_ms.p50))
+        start = attempt("start", lambda: measure_start(candidate.path, engine, frames[0]))
+        row = replace(row, floor=floor, start=start)
+    if throughput:
+        points = attempt("throughput", lambda: measure_throughput(bundle, engine, frames, console))
+        latency = replace(latency, throughput=points)
+    if mlperf:
+        single = attempt("single stream", lambda: measure_single_stream(candidate.inspector, frames, console))
+        latency = replace(latency, single_stream=single)
+    return replace(row, latency=latency)
 
 
 def write_report(report: Report, misses: Sequence[tuple[str, Sequence[Miss]]]) -> None:
@@ -157,30 +280,11 @@ def _check_data(inspector: Inspector, category: Category, console: Console) -> i
     return copies
 
 
-def _make_row(inspector: Inspector, category: Category, copies: int, accuracy: Accuracy, latency: Latency) -> Row:
-    manifest = inspector.bundle.manifest
-    return Row(
-        bundle=manifest.name,
-        method=manifest.method,
-        preset=manifest.preset,
-        config=manifest.config,
-        category=category.name,
-        engine=inspector.engine.name,
-        precision=manifest.precision,
-        size=manifest.size,
-        protocol=manifest.training.protocol or "",
-        metrics=accuracy.metrics,
-        decisions=accuracy.decisions,
-        images=accuracy.images,
-        copies_of_training=copies,
-        latency=latency,
-    )
-
-
-def _frames_to_time(inspectors: Sequence[Inspector], categories: Sequence[Category], console: Console) -> list[Frame]:
+def _frames_to_time(found: Sequence[Candidate], console: Console) -> list[Frame]:
     # Bundles without depth drop it from the frames; the depth range does not change the time.
+    inspectors = [each.inspector for each in found]
     pixels: PixelFormat = next((inspector.pixels for inspector in inspectors if inspector.depth_range), COLOUR)
-    paths = [sample.path for category in dict.fromkeys(categories) for sample in category.test]
+    paths = [sample.path for category in dict.fromkeys(each.category for each in found) for sample in category.test]
     chosen = np.linspace(0, len(paths) - 1, min(TIMED_FRAMES, len(paths))).round().astype(int)
     frames = []
     for index in console.track("reading frames to time")(list(chosen)):
@@ -193,28 +297,3 @@ def _frames_to_time(inspectors: Sequence[Inspector], categories: Sequence[Catego
 
 def _sizes(frames: Sequence[Frame]) -> tuple[str, ...]:
     return tuple(sorted({f"{frame.shape[1]}x{frame.shape[0]}" for frame in frames}))
-
-
-def _average(rows: Sequence[Row]) -> tuple[Average, ...]:
-    """Average bundles that differ only in their category, over different categories."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.method, row.preset, row.precision, row.engine, json.dumps(row.config)), []).append(row)
-    return tuple(
-        Average(
-            bundle=f"{method} {preset} {precision}",
-            category=f"mean of {len(members)}",
-            engine=engine,
-            protocol=next((member.protocol for member in members if member.protocol), ""),
-            latency_ms=Percentiles(*_means(member.latency.latency_ms.values() for member in members)),
-            metrics=Metrics(*_means(member.metrics.values() for member in members)),
-        )
-        for (method, preset, precision, engine, _), members in groups.items()
-        if 1 < len(members) == len({member.category for member in members})
-    )
-
-
-def _means(rows: Iterable[Sequence[float | None]]) -> list[Any]:
-    """Average each column over the rows with a figure; None if no row has one."""
-    columns = [[value for value in column if value is not None] for column in zip(*rows)]
-    return [float(np.mean(column)) if column else None for column in columns]

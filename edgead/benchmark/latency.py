@@ -7,14 +7,19 @@ full caches) from disturbing the next.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from edgead.benchmark.disturbance import ProcessorTimes, judge, processor_times
+from edgead.benchmark.figures import LatencyIntervals, SingleStream
 from edgead.benchmark.report import Latency, Percentiles, Stages
+from edgead.benchmark.uncertainty import latency_interval
 from edgead.console import Console
+from edgead.errors import EdgeadError
 from edgead.images import Frame, fit_frame, to_frame
 from edgead.runtime.defects import mark_in_frame
 from edgead.runtime.engines.auto import take_turn
@@ -24,39 +29,87 @@ from edgead.runtime.result import Result
 STAGES = ("fit", "infer", "post", "total")
 """Keys of `Result.latency_ms` for a frame that did not wait."""
 WARM_UP_ROUNDS = 3
+FEWEST_BEYOND = 1
+"""Calls that must be slower than a percentile for it to be reported with an interval: p99.9 needs 1,000 calls."""
+MLPERF_QUERIES, MLPERF_SECONDS = 1024, 60.0
+"""Least queries and duration of MLPerf Inference's single-stream scenario."""
+
+Times = dict[str, list[float]]
 
 
 def measure_latency(
-    inspectors: Sequence[Inspector], frames: Sequence[Frame], rounds: int, console: Console
-) -> list[Latency]:
+    inspectors: Sequence[Inspector],
+    frames: Sequence[Frame],
+    rounds: int,
+    console: Console,
+    seconds: float | None = None,
+) -> list[Latency | EdgeadError]:
     """Time every inspector on the same frames.
 
     Args:
         inspectors: are timed in turn.
         frames: real frames at the camera's resolution; reused if there are more rounds.
-        rounds: measurements per inspector.
+        rounds: most measurements per inspector.
         console: shows progress.
+        seconds: after which no further round begins; the first one always counts.
 
     Returns:
-        The latency of each inspector.
+        The latency of each inspector, or the error of an engine that failed.
     """
-    samples: list[dict[str, list[float]]] = [{name: [] for name in (*STAGES, "engine", "mask")} for _ in inspectors]
+    samples: list[Times] = [{name: [] for name in (*STAGES, "engine", "mask")} for _ in inspectors]
+    errors: dict[int, EdgeadError] = {}
+    began: ProcessorTimes | None = None
+    end = math.inf
     for round_number in console.track("timing")(range(-WARM_UP_ROUNDS, rounds)):
+        if round_number == 0:
+            began, end = processor_times(), time.monotonic() + (seconds or math.inf)
+        if round_number > 0 and time.monotonic() > end:
+            break
         frame = frames[round_number % len(frames)]
-        for inspector, times in zip(inspectors, samples):
-            fitted = fit_frame(to_frame(frame, inspector.pixels), inspector.size)[None]
-            if len(inspectors) > 1:
-                take_turn(inspector.engine, fitted)
-            # The order of the two alternates: the second one finds warmer caches.
-            engine = _time(inspector.engine.infer, fitted) if round_number % 2 else None
-            result = inspector.inspect(frame)
-            engine = engine if engine is not None else _time(inspector.engine.infer, fitted)
+        for index, (inspector, times) in enumerate(zip(inspectors, samples)):
+            if index in errors:
+                continue
+            try:
+                measured = _measure(inspector, frame, bool(round_number % 2), len(inspectors) > 1)
+            except EdgeadError as error:
+                errors[index] = error
+                continue
             if round_number >= 0:
-                for name in STAGES:
-                    times[name].append(result.latency_ms[name])
-                times["engine"].append(engine)
-                times["mask"].append(_time(_make_mask, result))
-    return [_summary(times) for times in samples]
+                for name, each in measured.items():
+                    times[name].append(each)
+    ended = processor_times()
+    return [errors[index] if index in errors else _summary(each, began, ended) for index, each in enumerate(samples)]
+
+
+def _measure(inspector: Inspector, frame: Frame, engine_first: bool, in_turn: bool) -> dict[str, float]:
+    fitted = fit_frame(to_frame(frame, inspector.pixels), inspector.size)[None]
+    if in_turn:
+        take_turn(inspector.engine, fitted)
+    # The order of the two alternates: the second one finds warmer caches.
+    engine = _time(inspector.engine.infer, fitted) if engine_first else None
+    result = inspector.inspect(frame)
+    engine = engine if engine is not None else _time(inspector.engine.infer, fitted)
+    return {**{name: result.latency_ms[name] for name in STAGES}, "engine": engine, "mask": _time(_make_mask, result)}
+
+
+def measure_single_stream(
+    inspector: Inspector,
+    frames: Sequence[Frame],
+    console: Console,
+    queries: int = MLPERF_QUERIES,
+    seconds: float = MLPERF_SECONDS,
+) -> SingleStream:
+    """Send one frame after the other, drawn at random, until both minima are reached; return the 90th percentile."""
+    order = np.random.default_rng(0).integers(0, len(frames), 4096)
+    for _ in range(WARM_UP_ROUNDS):
+        inspector.inspect(frames[0])
+    times: list[float] = []
+    start = time.monotonic()
+    with console.clock("single stream") as tell:
+        while len(times) < queries or time.monotonic() - start < seconds:
+            times.append(_time(inspector.inspect, frames[order[len(times) % len(order)]]))
+            tell(f"{len(times)} queries")
+    return SingleStream(len(times), round(time.monotonic() - start, 3), round(float(np.percentile(times, 90)), 4))
 
 
 def _time(call: Callable[[Any], object], argument: Any) -> float:
@@ -72,11 +125,25 @@ def _make_mask(result: Result) -> None:
 
 
 def percentiles(times: Sequence[float]) -> Percentiles:
-    """Return p50, p90 and p99 of times."""
-    return Percentiles(*(round(float(np.percentile(times, share)), 4) for share in (50, 90, 99)))
+    """Return p50, p90 and p99 of times, and p99.9 of a thousand or more."""
+    p50, p90, p99, p999 = (round(float(np.percentile(times, share)), 4) for share in (50, 90, 99, 99.9))
+    return Percentiles(p50, p90, p99, p999 if _reaches(times, 99.9) else None)
 
 
-def _summary(times: dict[str, list[float]]) -> Latency:
+def _reaches(times: Sequence[float], share: float) -> bool:
+    return len(times) * (100 - share) / 100 >= FEWEST_BEYOND - 1e-9
+
+
+def _intervals(times: Sequence[float]) -> LatencyIntervals:
+    def interval(share: float) -> tuple[float, float]:
+        low, high = latency_interval(times, share)
+        return round(low, 4), round(high, 4)
+
+    p99, p999 = (interval(share) if _reaches(times, share) else None for share in (99, 99.9))
+    return LatencyIntervals(interval(50), interval(90), p99, p999)
+
+
+def _summary(times: Times, began: ProcessorTimes | None, ended: ProcessorTimes | None) -> Latency:
     total, engine = percentiles(times["total"]), percentiles(times["engine"])
     return Latency(
         latency_ms=total,
@@ -85,4 +152,6 @@ def _summary(times: dict[str, list[float]]) -> Latency:
         mask_ms=percentiles(times["mask"]),
         inspect_over_engine=round(total.p50 / engine.p50, 4),
         rounds=len(times["total"]),
+        latency_intervals_ms=_intervals(times["total"]),
+        stability=judge(times["total"], began, ended),
     )

@@ -7,9 +7,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from edgead import schema
+from edgead.benchmark.figures import (
+    Comparison,
+    FailedRow,
+    Floor,
+    KindFigures,
+    LatencyIntervals,
+    MachineState,
+    OperatingPoint,
+    Range,
+    SingleStream,
+    Stability,
+    Start,
+    ThroughputPoint,
+)
 from edgead.errors import DataError
 from edgead.machine import Machine
-from edgead.schema import SchemaError, Within
+from edgead.schema import SchemaError, Within, left_out
 
 VERSION = 1
 """Version of results.json, its field ``schema``."""
@@ -31,7 +45,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Metrics:
-    """Threshold-free figures from 0 to 1. Pixel metrics are None for data without masks."""
+    """Threshold-free figures from 0 to 1. Pixel metrics are None for data without masks; averages have no interval."""
 
     image_auroc: float
     image_ap: float
@@ -40,6 +54,7 @@ class Metrics:
     pixel_ap: float | None
     pixel_f1_max: float | None
     aupro: float | None
+    image_auroc_interval: Range | None = left_out()
 
     def values(self) -> list[float | None]:
         """Return the figures in the order of `METRICS`."""
@@ -72,13 +87,15 @@ class Decisions:
         false_reject_rate, false_reject_interval: good test images that fail.
         detection_rate, detection_interval: defective test images that fail.
         promise: None for a threshold without a promise.
+        operating_points: decisions at other thresholds, see `OperatingPoint`.
     """
 
     false_reject_rate: float
-    false_reject_interval: tuple[float, float]
+    false_reject_interval: Range
     detection_rate: float
-    detection_interval: tuple[float, float]
+    detection_interval: Range
     promise: Promise | None
+    operating_points: tuple[OperatingPoint, ...] | None = left_out()
 
     @property
     def warning(self) -> str:
@@ -98,14 +115,15 @@ class ImageCounts:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Milliseconds (or ratios of them) at 50, 90 and 99 %."""
+    """Milliseconds (or ratios of them) at 50, 90 and 99 %; at 99.9 % only of a thousand calls or more."""
 
     p50: float
     p90: float
     p99: float
+    p999: float | None = left_out("p99.9")
 
     def values(self) -> tuple[float, float, float]:
-        """Return the three."""
+        """Return the first three."""
         return self.p50, self.p90, self.p99
 
 
@@ -129,6 +147,10 @@ class Latency:
         mask_ms: the mask of a FAIL, at the frame's resolution; not included in the other figures.
         inspect_over_engine: ratio of the medians of `latency_ms` and `engine_ms`.
         rounds: timed calls.
+        latency_intervals_ms: intervals of `latency_ms`.
+        stability: whether the machine was quiet.
+        throughput: with several sources, and several frames per inference.
+        single_stream: by MLPerf's rule.
     """
 
     latency_ms: Percentiles
@@ -137,6 +159,15 @@ class Latency:
     mask_ms: Percentiles
     inspect_over_engine: float
     rounds: int
+    latency_intervals_ms: LatencyIntervals | None = left_out()
+    stability: Stability | None = left_out()
+    throughput: tuple[ThroughputPoint, ...] | None = left_out()
+    single_stream: SingleStream | None = left_out()
+
+    @property
+    def unstable(self) -> str:
+        """Why the latencies do not count; empty if they do."""
+        return self.stability.unstable if self.stability else ""
 
 
 @dataclass(frozen=True)
@@ -151,6 +182,10 @@ class Row:
         metrics, decisions, latency: the figures.
         images: counts of test images.
         copies_of_training: test images that are copies of training images, byte for byte.
+        kinds: figures by kind of defect.
+        comparison: with the row of the highest image AUROC on the same images.
+        floor, start: see there.
+        bundle_bytes: of all files of the bundle.
     """
 
     bundle: str
@@ -167,6 +202,11 @@ class Row:
     images: ImageCounts
     copies_of_training: int
     latency: Latency
+    kinds: tuple[KindFigures, ...] | None = left_out()
+    comparison: Comparison | None = left_out()
+    floor: Floor | None = left_out()
+    start: Start | None = left_out()
+    bundle_bytes: int | None = left_out()
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON values of its row in results.json."""
@@ -190,11 +230,14 @@ class Conditions:
     """How it was measured.
 
     Attributes:
-        rounds: timed calls of each bundle.
+        rounds: most timed calls of each bundle.
         pixel_size: side at which pixel metrics are computed, pixels.
         fpr_limit: false-positive rate at which AUPRO stops integrating.
         timed_frames: different frames that were timed.
         frame_sizes: their sizes, ``WIDTHxHEIGHT``.
+        seconds: limit of the timing, seconds; None for none.
+        warm_up_rounds: rounds before the timed ones.
+        before, after: state of the machine.
     """
 
     rounds: int
@@ -202,6 +245,10 @@ class Conditions:
     fpr_limit: float
     timed_frames: int
     frame_sizes: tuple[str, ...]
+    seconds: float | None = left_out()
+    warm_up_rounds: int | None = left_out()
+    before: MachineState | None = left_out()
+    after: MachineState | None = left_out()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,8 +260,10 @@ class Report:
         created: ISO 8601, UTC.
         command: the command line; empty where it was called from Python.
         machine, versions, conditions: what it was measured on, and how.
-        rows: one for each bundle.
+        rows: one for each bundle and engine.
         averages: over bundles that differ in nothing but their category.
+        failed: bundles and engines that could not be measured.
+        exit_code: 0, or that of the first failure; not stored.
         folder: where `FILES` are; not stored.
     """
 
@@ -226,6 +275,8 @@ class Report:
     conditions: Conditions
     rows: tuple[Row, ...]
     averages: tuple[Average, ...]
+    failed: tuple[FailedRow, ...] | None = left_out()
+    exit_code: int = 0
     folder: Path = Path()
 
     @property
@@ -241,7 +292,7 @@ class Report:
     def to_dict(self) -> dict[str, object]:
         """Return the JSON values of results.json."""
         stored = schema.write(self)
-        del stored["folder"]
+        del stored["folder"], stored["exit_code"]
         rows, averages = ([_flatten(row) for row in stored[name]] for name in ("rows", "averages"))
         return {**stored, "rows": rows, "averages": averages}
 

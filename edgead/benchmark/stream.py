@@ -148,10 +148,10 @@ def _paced(video: Path, pause: float) -> Iterator[Frame]:
 
 def _stream_pass(inspector: Inspector, video: Path, pause: float) -> list[float]:
     with Stream(inspector, [IterableSource(_paced(video, pause), live=True)], Policy(health="off")) as stream:
-        return [result.latency_ms["total"] for result in _decided(stream)]
+        return [result.latency_ms["total"] for result in decided(stream)]
 
 
-def _decided(results: Iterable[Result]) -> Iterator[Result]:
+def decided(results: Iterable[Result]) -> Iterator[Result]:
     """Yield the results. Refuse UNKNOWN: a failing engine would look fast.
 
     Raises:
@@ -181,7 +181,7 @@ def measure_throughput(inspector: Inspector, frames: Sequence[Frame], sources: i
             parts = [IterableSource(frames[i * share : (i + 1) * share], str(i)) for i in range(count)]
             start = time.perf_counter()
             with Stream(inspector, parts) as stream:
-                given = sum(1 for _ in _decided(stream))
+                given = sum(1 for _ in decided(stream))
             times.append((time.perf_counter() - start) / given)
     one, several = (float(np.median(seconds[count])) for count in (1, sources))
     return Throughput(sources, round(1 / one, 2), round(1 / several, 2), round(one / several, 4))
@@ -192,7 +192,7 @@ def measure_memory(inspector: Inspector, frame: Frame, count: int, samples: int 
     ledger, resident = Ledger(), []
     step = max(1, count // samples)
     with Stream(inspector, [IterableSource(frame for _ in range(count))], ledger=ledger) as stream:
-        for number, _ in enumerate(_decided(stream)):
+        for number, _ in enumerate(decided(stream)):
             if number % step == 0:
                 resident.append(round(resident_mib(), 2))
     return Memory(ledger.inferred, tuple(resident), round(resident[-1] - resident[2], 2))

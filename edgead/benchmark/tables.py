@@ -1,37 +1,211 @@
-"""The figures of a report as a table in plain text, and as CSV."""
+"""The figures of a report as tables in plain text, and as CSV. What decides stands first."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 
+from edgead.benchmark.figures import FailedRow, Range
+from edgead.benchmark.operating import ALLOWED
 from edgead.benchmark.report import METRICS, Average, Row
 
 DASH = "–"
 """Shown for a missing figure."""
+UNSTABLE = "unstable"
+"""Shown instead of latencies from a machine that was not quiet."""
 TIMES = ("p50", "p90", "p99")
+FOUND_AT = tuple(f"found at {100 * allowed:g} %" for allowed in ALLOWED)
+"""Titles of the columns of defects found at a share of good parts rejected."""
+ALIKE = "≈"
+"""Beside an image AUROC that cannot be told from the best one on the same images."""
+WIDTH = 100
+"""Columns of a terminal that every table fits into."""
+LONGEST_NAME = 18
+"""Characters of a name in the first column; a longer name has its own line above its figures."""
 
 
-def to_table(rows: Sequence[Row | Average]) -> str:
-    """Format rows, or averages, as a table in plain text."""
-    names = ["bundle", "category", *METRICS, "good rejected", "defects found", *(f"{name} ms" for name in TIMES)]
-    cells = [names, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
-    notes = [f"{row.bundle}: {row.protocol}" for row in rows if row.protocol]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *notes])
+def to_table(rows: Sequence[Row | Average], failed: Sequence[FailedRow] = ()) -> str:
+    """Format rows and averages as tables in plain text: decisions, speed, kinds of defects, further metrics.
+
+    Args:
+        rows: of a report.
+        failed: bundles and engines that could not be measured.
+    """
+    measured = [row for row in rows if isinstance(row, Row)]
+    parts = [
+        _decisions(rows, failed),
+        _speed(measured),
+        *_kinds(measured),
+        _throughput(measured),
+        _metrics(rows),
+        "\n".join(map(_wrap, _notes(rows))),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _cells(row: Row | Average) -> list[str]:
-    figures = [percent(value) for value in row.metrics.values()]
-    times = row.latency.latency_ms if isinstance(row, Row) else row.latency_ms
-    return [row.bundle, row.category, *figures, *own_threshold(row), *(f"{value:.1f}" for value in times.values())]
+def _names(rows: Sequence[Row | Average]) -> list[str]:
+    """Return what tells rows apart: the bundle, its category if there are several, its engine if there are several."""
+    measured = [row for row in rows if isinstance(row, Row)]
+    categories = len({row.category for row in measured}) > 1
+    engines = len({row.bundle for row in measured}) < len(measured)
+    names = []
+    for row in rows:
+        name = row.bundle
+        if isinstance(row, Row) and categories:
+            name += f", {row.category}"
+        if isinstance(row, Row) and engines:
+            name += f", {row.engine}"
+        names.append(name)
+    return names
+
+
+def _decisions(rows: Sequence[Row | Average], failed: Sequence[FailedRow]) -> str:
+    """The table that a plant decides by."""
+    lines = [["", "defects found", "good rejected", *FOUND_AT, "image AUROC"]]
+    for name, row in zip(_names(rows), rows):
+        lines.append([name, *own_threshold(row)[::-1], *at_allowed(row), auroc(row)])
+    title = (
+        "Decisions: percent, with 95 % intervals; defects found and good parts rejected by the bundle's own threshold"
+    )
+    reasons = [_wrap(f"{each.bundle}, {each.engine}: failed: {each.reason}") for each in failed]
+    return "\n".join([_wrap(title), _align(lines), *reasons])
+
+
+def _speed(rows: Sequence[Row]) -> str:
+    lines = [["", "p50 ms", "p90", "p99", "p99.9", "floor", "p50/floor", "first s", "MiB", "MB"]]
+    for row in rows:
+        floor, start = row.floor, row.start
+        lines.append(
+            [
+                f"{row.bundle} on {row.engine}",
+                *times(row),
+                f"{floor.floor_ms:.1f}" if floor else DASH,
+                DASH if not floor or row.latency.unstable else f"{floor.ratio:.1f}",
+                f"{start.first_result_seconds:.1f}" if start else DASH,
+                f"{start.peak_rss_mib:.0f}" if start else DASH,
+                DASH if row.bundle_bytes is None else f"{row.bundle_bytes / 1e6:.1f}",
+            ]
+        )
+    title = (
+        "Speed: milliseconds of the whole call; the least time in which this machine can compute the graph (floor); "
+        "seconds to the first result; peak memory; size of the bundle"
+    )
+    return f"{_wrap(title)}\n{_align(lines)}"
+
+
+def _throughput(rows: Sequence[Row]) -> str:
+    """Frames per second, and the latency by MLPerf's rule, of the rows that have them."""
+    blocks = []
+    for row in rows:
+        name = f"{row.bundle} on {row.engine}"
+        points = row.latency.throughput
+        if points:
+            each = "; ".join(f"{point.streams} × {point.batch}: {point.fps:.1f}" for point in points)
+            blocks.append(f"Frames per second of {name}, sources × frames per inference: {each}.")
+        single = row.latency.single_stream
+        if single:
+            blocks.append(
+                f"Single stream of {name}: {single.p90_ms:.2f} ms at 90 % of {single.queries} queries in "
+                f"{single.seconds:.0f} s (MLPerf's rule; not an MLPerf result)."
+            )
+    return "\n".join(map(_wrap, blocks))
+
+
+def _kinds(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the table of each row with several kinds of defects; engines that decide alike share one."""
+    shown = set()
+    for row in rows:
+        if row.kinds and len(row.kinds) > 1 and (row.bundle, repr(row.kinds)) not in shown:
+            shown.add((row.bundle, repr(row.kinds)))
+            name = f"{row.bundle} on {row.engine}"
+            yield f"Kinds of defects, {name}: percent found, with 95 % intervals\n{_align(kind_lines(row))}"
+
+
+def kind_lines(row: Row) -> list[list[str]]:
+    """Return the table of a row's kinds of defects, with its header."""
+    lines = [["", "images", "own threshold", *FOUND_AT, "image AUROC"]]
+    for each in row.kinds or ():
+        found = [f"{100 * each.at[f'{allowed:g}']:.1f}" for allowed in ALLOWED]
+        own = with_interval(each.detection_rate, each.detection_interval)
+        area = with_interval(each.image_auroc, each.image_auroc_interval)
+        lines.append([each.kind, str(each.images), own, *found, area])
+    return lines
+
+
+def _metrics(rows: Sequence[Row | Average]) -> str:
+    lines = [["", *METRICS]]
+    lines += [[name, *map(percent, row.metrics.values())] for name, row in zip(_names(rows), rows)]
+    return f"Metrics\n{_align(lines)}"
+
+
+def _notes(rows: Sequence[Row | Average]) -> Iterator[str]:
+    yield from operating_notes([row for row in rows if isinstance(row, Row)])
+    for row in rows:
+        if isinstance(row, Row) and row.latency.unstable:
+            yield f"{UNSTABLE}: {row.bundle} on {row.engine}: {row.latency.unstable}."
+        if row.protocol:
+            yield f"{row.bundle}: {row.protocol}"
+
+
+def operating_notes(rows: Sequence[Row]) -> list[str]:
+    """Return what a reader of shares at allowed false rejects, and of ``≈``, must know; one line per category."""
+    notes = {}
+    for row in rows:
+        points = row.decisions.operating_points or ()
+        limits = " and ".join(f"{100 * each.false_reject_interval[1]:.1f} %" for each in points)
+        shares = " and ".join(f"{100 * each.allowed:g} %" for each in points)
+        if points and row.category not in notes:
+            notes[row.category] = (
+                f"{row.category}: {row.images.good} good, {row.images.defective} defective test images. The thresholds "
+                f"that reject at most {shares} of these good images may reject up to {limits} of new ones."
+            )
+    if any(row.comparison and row.comparison.indistinguishable for row in rows):
+        notes[""] = f"{ALIKE}: indistinguishable from the best row on the same images (95 %, paired, DeLong)."
+    return [*notes.values()]
+
+
+def _align(lines: Sequence[Sequence[str]]) -> str:
+    """Align columns below the header in `lines`. The first column is for names, see `LONGEST_NAME`."""
+    short = [line[0] for line in lines if len(line[0]) <= LONGEST_NAME]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    widths[0] = max([2, *map(len, short)])
+
+    def format_line(line: Sequence[str]) -> str:
+        name, rest = line[0], line[1:]
+        figures = "  ".join(cell.ljust(width) for cell, width in zip(rest, widths[1:])).rstrip()
+        above = f"{name}\n" if len(name) > widths[0] else ""
+        return f"{above}{('' if above else name).ljust(widths[0])}  {figures}".rstrip()
+
+    header, *body = map(format_line, lines)
+    return "\n".join([header, "-" * len(header), *body])
+
+
+def _wrap(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
 def percent(value: float | None) -> str:
     """Format a share in percent; a dash for None."""
     return DASH if value is None else f"{100 * value:.1f} %"
+
+
+def times(row: Row) -> tuple[str, str, str, str]:
+    """Format p50, p90, p99 and p99.9 in milliseconds; the word ``unstable`` where the machine was not quiet."""
+    if row.latency.unstable:
+        return UNSTABLE, DASH, DASH, DASH
+    found = row.latency.latency_ms
+    p50, p90, p99 = (f"{value:.1f}" for value in found.values())
+    return p50, p90, p99, DASH if found.p999 is None else f"{found.p999:.1f}"
+
+
+def auroc(row: Row | Average) -> str:
+    """Format the image AUROC in percent with its interval, and ``≈`` where the best row is indistinguishable."""
+    found = row.metrics
+    text = with_interval(found.image_auroc, found.image_auroc_interval)
+    alike = isinstance(row, Row) and row.comparison and row.comparison.indistinguishable
+    return f"{text} {ALIKE}" if alike else text
 
 
 def own_threshold(row: Row | Average) -> tuple[str, str]:
@@ -43,12 +217,22 @@ def own_threshold(row: Row | Average) -> tuple[str, str]:
         return DASH, DASH
     found = row.decisions
     return (
-        _with_interval(found.false_reject_rate, found.false_reject_interval),
-        _with_interval(found.detection_rate, found.detection_interval),
+        with_interval(found.false_reject_rate, found.false_reject_interval),
+        with_interval(found.detection_rate, found.detection_interval),
     )
 
 
-def _with_interval(rate: float, interval: tuple[float, float]) -> str:
+def at_allowed(row: Row | Average) -> list[str]:
+    """Format the share of defects found at each share of good parts in `ALLOWED`; dashes where it is unknown."""
+    points = (row.decisions.operating_points if isinstance(row, Row) else None) or ()
+    found = {each.allowed: with_interval(each.detection_rate, each.detection_interval) for each in points}
+    return [found.get(allowed, DASH) for allowed in ALLOWED]
+
+
+def with_interval(rate: float, interval: Range | None) -> str:
+    """Format a share in percent with its interval: ``50.0 (23–77)``."""
+    if interval is None:
+        return f"{100 * rate:.1f}"
     low, high = interval
     return f"{100 * rate:.1f} ({100 * low:.0f}–{100 * high:.0f})"
 
@@ -69,6 +253,8 @@ def _csv_line(row: Row) -> dict[str, object]:
         decisions.false_reject_interval,
         decisions.detection_interval,
     )
+    auroc_low, auroc_high = row.metrics.image_auroc_interval or ("", "")
+    points = {each.allowed: each for each in decisions.operating_points or ()}
     return {
         "bundle": row.bundle,
         "method": row.method,
@@ -76,16 +262,22 @@ def _csv_line(row: Row) -> dict[str, object]:
         "category": row.category,
         "engine": row.engine,
         "precision": row.precision,
-        **dict(zip(METRICS, row.metrics.values())),
-        "false_reject_rate": decisions.false_reject_rate,
-        "false_reject_low": rejected_low,
-        "false_reject_high": rejected_high,
-        "promised_average": promise.average if promise else "",
-        "promised_limit": promise.limit if promise else "",
         "detection_rate": decisions.detection_rate,
         "detection_low": detected_low,
         "detection_high": detected_high,
+        "false_reject_rate": decisions.false_reject_rate,
+        "false_reject_low": rejected_low,
+        "false_reject_high": rejected_high,
+        **{f"detection_at_{each:g}": points[each].detection_rate if each in points else "" for each in ALLOWED},
+        "promised_average": promise.average if promise else "",
+        "promised_limit": promise.limit if promise else "",
+        **dict(zip(METRICS, row.metrics.values())),
+        "image_auroc_low": auroc_low,
+        "image_auroc_high": auroc_high,
+        "indistinguishable_from_best": row.comparison.indistinguishable if row.comparison else "",
         **{f"{name}_ms": value for name, value in zip(TIMES, row.latency.latency_ms.values())},
+        "unstable": row.latency.unstable,
+        "floor_ms": row.floor.floor_ms if row.floor else "",
         "protocol": row.protocol,
         "warning": decisions.warning,
     }

@@ -7,17 +7,22 @@ from pathlib import Path
 
 import click
 
-from edgead.cli.options import PATH, engine_option, force_option, json_option
+from edgead.cli.options import PATH, complete_engine, force_option, json_option
 from edgead.cli.output import emit, terminal
 from edgead.redaction import redact
+from edgead.runtime.engine_table import ENGINES
 
 
 @click.command()
 @click.argument("bundles", nargs=-1, required=True, type=PATH)
 @click.option("--data", required=True, type=PATH, help="Labelled test images: a category, or a folder of categories.")
 @click.option(
-    "--rounds", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Timed calls per bundle."
+    "--rounds", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Most timed calls per bundle."
 )
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Limit of the timing of all bundles.")
+@click.option("--throughput", is_flag=True, help="Measure frames per second by sources and by frames per inference.")
+@click.option("--mlperf", is_flag=True, help="Time each bundle for a minute by MLPerf's single-stream rule.")
+@click.option("--quick", is_flag=True, help="Leave out floor, memory and the time to the first result.")
 @click.option(
     "--pixel-size",
     type=click.IntRange(32, 4096),
@@ -27,21 +32,34 @@ from edgead.redaction import redact
 )
 @click.option("--out", type=PATH, help="Folder of the report. [default: runs/benchmark/TIME]")
 @force_option
-@engine_option
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    default=("auto",),
+    show_default=True,
+    shell_complete=complete_engine,
+    help=f"Inference engine: {', '.join(ENGINES)}. Repeatable: one row per bundle and engine.",
+)
 @json_option
 def benchmark(
     bundles: tuple[Path, ...],
     data: Path,
     rounds: int,
+    seconds: float | None,
+    throughput: bool,
+    mlperf: bool,
+    quick: bool,
     pixel_size: int,
     out: Path | None,
     force: bool,
-    engine: str,
+    engines: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure latency and accuracy of bundles on labelled images.
 
-    Prints a table and writes results.json, results.csv and report.html.
+    Prints tables and writes results.json, results.csv and report.html. A bundle or engine that fails is a row with its
+    reason; the others are measured, and the exit code is not 0.
     """
     from edgead.benchmark import benchmark as measure
     from edgead.benchmark import to_table
@@ -49,12 +67,18 @@ def benchmark(
     report = measure(
         bundles,
         data,
-        engine=engine,
+        engine=engines,
         rounds=rounds,
+        seconds=seconds,
+        throughput=throughput,
+        mlperf=mlperf,
+        quick=quick,
         pixel_size=pixel_size,
         out=out,
         force=force,
         command=["edgead", *map(redact, sys.argv[1:])],
         console=terminal(),
     )
-    emit(report.to_dict(), as_json, f"{to_table(report.table)}\n\nReport: {report.page}")
+    table = to_table(report.table, report.failed or ())
+    emit(report.to_dict(), as_json, f"{table}\n\nReport: {report.page}")
+    click.get_current_context().exit(report.exit_code)

@@ -165,7 +165,9 @@ def _latency(rows: Sequence[Row]) -> Table:
         times = row.get("latency_ms") or {}
         stages = row.get("stages_ms") or {}
         cells = [milliseconds(times.get(name)) for name in ("p50", "p90", "p99")]
-        if interval := (row.get("latency_intervals_ms") or {}).get("p50"):
+        if (row.get("stability") or {}).get("unstable"):
+            cells = ["unstable", DASH, DASH]
+        elif interval := (row.get("latency_intervals_ms") or {}).get("p50"):
             cells[0] += f" ({milliseconds(interval[0])}–{milliseconds(interval[1])})"
         cells += [milliseconds((stages.get(name) or {}).get("p50")) for name in ("fit", "infer", "post")]
         cells.append(milliseconds((row.get("engine_ms") or {}).get("p50")))
@@ -188,7 +190,7 @@ def _cost(rows: Sequence[Row]) -> Table:
             [
                 _name(row),
                 milliseconds(floor.get("floor_ms")),
-                DASH if not floor else f"{floor['ratio']:.2f}",
+                DASH if not floor or (row.get("stability") or {}).get("unstable") else f"{floor['ratio']:.2f}",
                 DASH if size is None else f"{size / 1e6:.1f}",
                 DASH if not start else f"{start['peak_rss_mib']:.0f}",
                 DASH if not start else f"{start['first_result_seconds']:.1f}",

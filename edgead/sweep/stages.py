@@ -76,6 +76,7 @@ def benchmark_cell(cell: Cell, bundle: Path, out: Path, console: Console) -> Non
         engine=cell.measuring.engine,
         rounds=cell.measuring.rounds,
         pixel_size=cell.measuring.pixel_size,
+        quick=True,  # other cells run beside this one
         out=out,
         force=True,
         console=console,

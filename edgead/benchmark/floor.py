@@ -1,0 +1,95 @@
+"""The floor of a row: the least time in which this machine can compute its graph."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgead.benchmark.figures import Floor
+from edgead.benchmark.peak import bandwidth_per_second, peak_per_second
+from edgead.bundle import MODEL, Bundle
+from edgead.errors import require
+from edgead.runtime.engines import cpu_model
+from edgead.runtime.engines.opening import runs_on_gpu
+
+Shapes = list[list[int]]
+
+
+def measure_floor(bundle: Bundle, engine: str, p50: float) -> Floor:
+    """Measure the floor of a bundle on an engine, and compare a latency with it.
+
+    Args:
+        bundle: the bundle.
+        engine: exact name of `edgead.runtime.engine_table.ENGINES`.
+        p50: milliseconds of the whole call.
+
+    Raises:
+        EdgeadError: ONNX Runtime, which counts the operations, is not installed; or the engine fails.
+    """
+    on_gpu = runs_on_gpu(engine.partition(":")[0])
+    graph = bundle.path / (MODEL if on_gpu else cpu_model(bundle))
+    moved = graph.stat().st_size + math.prod(bundle.manifest.shape) + 4 * (math.prod(bundle.manifest.size) + 1)
+    operations, peak = count_operations(bundle), _peak(engine, bundle.manifest.precision)
+    bandwidth = None if on_gpu else _bandwidth()
+    compute = operations / peak * 1e3
+    memory = None if bandwidth is None else moved / bandwidth * 1e3
+    floor = max(compute, memory or 0.0)
+    return Floor(
+        multiply_adds=operations,
+        bytes=moved,
+        peak_per_second=round(peak),
+        bandwidth_per_second=None if bandwidth is None else round(bandwidth),
+        compute_ms=round(compute, 4),
+        memory_ms=None if memory is None else round(memory, 4),
+        floor_ms=round(floor, 4),
+        ratio=round(p50 / floor, 3),
+    )
+
+
+_peak = cache(peak_per_second)
+_bandwidth = cache(bandwidth_per_second)
+
+
+def count_operations(bundle: Bundle) -> int:
+    """Return the multiply-adds of one frame in convolutions and matrix products; all other operators are not counted.
+
+    ONNX Runtime runs the graph once as it is written and records the shapes of every operator.
+    """
+    ort = require("onnxruntime", "cpu")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_profiling = True
+    frame = np.zeros((1, *bundle.manifest.shape), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = str(Path(folder, "shapes"))
+        session = ort.InferenceSession(bundle.content(MODEL), options, providers=["CPUExecutionProvider"])
+        session.run(None, {"frames": frame})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return sum(_operations(event["args"]) for event in events if "output_type_shape" in event.get("args", ()))
+
+
+def _operations(node: dict[str, Any]) -> int:
+    """Return the multiply-adds of a node of ONNX Runtime's profile."""
+    inputs, outputs = _shapes(node["input_type_shape"]), _shapes(node["output_type_shape"])
+    kind = node["op_name"]
+    if kind == "Conv":  # weights: [out, in / groups, …]
+        return math.prod(outputs[0]) * math.prod(inputs[1][1:])
+    if kind == "ConvTranspose":  # weights: [in, out / groups, …]
+        return math.prod(inputs[0]) * math.prod(inputs[1][1:])
+    if kind == "MatMul":
+        return math.prod(outputs[0]) * inputs[0][-1]
+    if kind == "Gemm":
+        rows, columns = outputs[0]
+        return columns * math.prod(inputs[0]) if rows else 0
+    return 0
+
+
+def _shapes(recorded: list[dict[str, list[int]]]) -> Shapes:
+    return [next(iter(each.values()), []) for each in recorded]

@@ -1,0 +1,128 @@
+"""How far figures may be off by chance: intervals of an AUROC, of the difference of two, and of latencies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgead.binomial import CONFIDENCE, HALVINGS
+
+Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+RESAMPLES = 1000
+"""Bootstrap resamples of a series of latencies."""
+
+
+def auroc_interval(auroc: float, good: int, defective: int) -> tuple[float, float]:
+    """Return the 95 % interval of an AUROC: a score interval, which stays in [0, 1] and is wide where images are few.
+
+    Newcombe, "Confidence intervals for an effect size measure based on the Mann–Whitney statistic. Part 2", Statistics
+    in Medicine 25 (2006), method 5, with the variance of Hanley and McNeil (1982). Unlike DeLong's interval and the
+    bootstrap, it does not shrink to a point at 100 %.
+
+    Args:
+        auroc: from 0 to 1.
+        good, defective: numbers of images, at least 1.
+    """
+
+    def outside(value: float) -> bool:
+        return abs(auroc - value) > Z * math.sqrt(_hanley_mcneil(value, good, defective))
+
+    return _halve(outside, 0.0, auroc), _halve(outside, 1.0, auroc)
+
+
+def _halve(outside: Callable[[float], bool], far: float, near: float) -> float:
+    """Return the value between `far` and `near` where `outside` begins to hold, or `far` where it does not."""
+    if not outside(far):
+        return far
+    for _ in range(HALVINGS):
+        middle = (far + near) / 2
+        far, near = (middle, near) if outside(middle) else (far, middle)
+    return near
+
+
+def _hanley_mcneil(auroc: float, good: int, defective: int) -> float:
+    mean = (good + defective) / 2 - 1
+    spread = 1 + mean * ((1 - auroc) / (2 - auroc) + auroc / (1 + auroc))
+    return auroc * (1 - auroc) * spread / (good * defective)
+
+
+def auroc_difference(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> tuple[float, tuple[float, float]]:
+    """Return the difference of two AUROCs on the same images, first minus second, and its 95 % interval.
+
+    DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
+    characteristic curves", Biometrics 44 (1988).
+
+    Args:
+        labels: ``[N]`` bool, True for defective.
+        first, second: ``[N]`` float, scores of the same images.
+    """
+    wrong = np.asarray(labels, bool)
+    placed = [_placements(np.asarray(scores, np.float64), wrong) for scores in (first, second)]
+    (bad_1, good_1), (bad_2, good_2) = placed
+    difference = float(bad_1.mean() - bad_2.mean())
+    variance = sum(_variance_of_mean(one - other) for one, other in ((bad_1, bad_2), (good_1, good_2)))
+    margin = Z * math.sqrt(variance)
+    return difference, (max(-1.0, difference - margin), min(1.0, difference + margin))
+
+
+def _variance_of_mean(values: NDArray[np.float64]) -> float:
+    return float(values.var(ddof=1)) / len(values) if len(values) > 1 else math.inf
+
+
+def _placements(scores: NDArray[np.float64], wrong: NDArray[np.bool_]) -> tuple[NDArray[np.float64], ...]:
+    """Return for each defective image the share of good ones below it, and for each good one of defective ones above.
+
+    Ties count half.
+    """
+
+    def below(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+        ordered = np.sort(others)
+        ranks = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
+        return np.asarray(ranks / (2 * len(others)))
+
+    bad, good = scores[wrong], scores[~wrong]
+    return below(bad, good), 1 - below(good, bad)
+
+
+def latency_interval(times: Sequence[float], share: float, seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % interval of a percentile of latencies: a bootstrap of blocks.
+
+    Consecutive latencies resemble each other. Blocks of √n of them are drawn (moving blocks, Künsch 1989), so that the
+    interval does not count them as independent.
+
+    Args:
+        times: in the order in which they were measured.
+        share: percentile, 0 to 100.
+        seed: of the resampling.
+    """
+    values = np.asarray(times, np.float64)
+    return _middle(np.percentile(values[_blocks(len(values), seed)], share, axis=1))
+
+
+def ratio_interval(times: Sequence[float], reference: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
+    """Return the ratio of the medians of two interleaved series, and its 95 % interval by a bootstrap of blocks.
+
+    Args:
+        times, reference: of the same rounds, in their order.
+        seed: of the resampling.
+    """
+    one, other = np.asarray(times, np.float64), np.asarray(reference, np.float64)
+    drawn = _blocks(len(one), seed)
+    ratios = np.median(one[drawn], axis=1) / np.median(other[drawn], axis=1)
+    return float(np.median(one) / np.median(other)), *_middle(ratios)
+
+
+def _blocks(count: int, seed: int) -> NDArray[np.intp]:
+    """Return the places of the values of each resample, ``[RESAMPLES, count]``."""
+    length = max(1, round(math.sqrt(count)))
+    starts = np.random.default_rng(seed).integers(0, count - length + 1, (RESAMPLES, -(-count // length)))
+    return np.asarray((starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :count])
+
+
+def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.percentile(values, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
+    return float(low), float(high)

@@ -1,0 +1,151 @@
+"""One contender in its own interpreter: from a BGR frame in memory to score and map in memory.
+
+    python contender.py NAME MODEL FRAME.npy
+
+It prints the versions of its packages as one line of JSON, then answers each line N on standard input with the
+milliseconds of N calls. It imports nothing of edgead unless the contender is edgead, so that it runs in the peer's
+environment.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SIZE = (256, 256)
+"""Width and height that every contender's network sees."""
+Call = Callable[[Any], tuple[float, Any]]
+"""From a frame (H, W, 3) uint8 BGR to score and map."""
+
+
+def edgead(model: Path, engine: str) -> Call:
+    """Load a bundle on an engine."""
+    from edgead import load
+
+    inspector = load(model, engine=engine)
+
+    def call(frame: Any) -> tuple[float, Any]:
+        result = inspector.inspect(frame)
+        return result.score, result.anomaly_map
+
+    return call
+
+
+def onnxruntime(model: Path) -> Call:
+    """Run a bundle's graph in ONNX Runtime as it comes, without edgead."""
+    import cv2
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(model / "model.onnx", providers=["CPUExecutionProvider"])
+
+    def call(frame: Any) -> tuple[float, Any]:
+        fitted = cv2.resize(frame, SIZE, interpolation=cv2.INTER_AREA)
+        scores, maps = session.run(["scores", "maps"], {"frames": fitted[None]})
+        return float(scores[0]), maps[0]
+
+    return call
+
+
+def openvino(model: Path) -> Call:
+    """Run a bundle's graph in OpenVINO as it comes, without edgead."""
+    import cv2
+    import openvino as ov
+
+    compiled = ov.Core().compile_model(str(model / "model.onnx"), "CPU")
+
+    def call(frame: Any) -> tuple[float, Any]:
+        fitted = cv2.resize(frame, SIZE, interpolation=cv2.INTER_AREA)
+        answer = compiled({"frames": fitted[None]})
+        return float(answer["scores"][0]), answer["maps"][0]
+
+    return call
+
+
+def torch(model: Path, *, compiled: bool) -> Call:
+    """Run the trained network of a run's folder in PyTorch."""
+    import cv2
+    import torch as pytorch
+
+    from edgead.train.checkpoint import load_method
+
+    _, method = load_method(model)
+    network = method.reference_model()
+    infer = pytorch.compile(network) if compiled else network
+
+    def call(frame: Any) -> tuple[float, Any]:
+        fitted = cv2.resize(frame, SIZE, interpolation=cv2.INTER_AREA)
+        with pytorch.inference_mode():
+            scores, maps = infer(pytorch.from_numpy(fitted[None]))
+        return float(scores[0]), maps[0].numpy()
+
+    return call
+
+
+def anomalib(model: Path, *, openvino: bool) -> Call:
+    """Run a model that anomalib exported, by its own inferencer."""
+    import cv2
+    import torchvision_ops  # noqa: F401  torchvision imports beside a CPU build of torch
+
+    if openvino:
+        from anomalib.deploy import OpenVINOInferencer
+
+        inferencer = OpenVINOInferencer(model, device="CPU")
+    else:
+        from anomalib.deploy import TorchInferencer
+
+        inferencer = TorchInferencer(model, device="cpu")
+
+    def call(frame: Any) -> tuple[float, Any]:
+        image = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        found = inferencer.predict(image.astype(np.float32) / 255 if openvino else image)
+        return float(np.asarray(found.pred_score).squeeze()), np.asarray(found.anomaly_map).squeeze()
+
+    return call
+
+
+CONTENDERS: dict[str, Callable[[Path], Call]] = {
+    "edgead openvino": lambda model: edgead(model, "openvino"),
+    "edgead onnxruntime": lambda model: edgead(model, "onnxruntime"),
+    "edgead openvino-bf16": lambda model: edgead(model, "openvino-bf16"),
+    "plain onnxruntime": onnxruntime,
+    "plain openvino": openvino,
+    "torch eager": lambda model: torch(model, compiled=False),
+    "torch compile": lambda model: torch(model, compiled=True),
+    "anomalib openvino": lambda model: anomalib(model, openvino=True),
+    "anomalib torch": lambda model: anomalib(model, openvino=False),
+}
+PACKAGES = ("edgead", "anomalib", "torch", "onnxruntime", "openvino", "numpy", "opencv-python-headless")
+
+
+def main() -> None:
+    name, model, frame_file = sys.argv[1:]
+    out, sys.stdout = sys.stdout, sys.stderr  # what a library prints must not mix with the answers
+    call, frame = CONTENDERS[name](Path(model)), np.load(frame_file)
+    for _ in range(2):
+        score, heat = call(frame)
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    shape = [int(side) for side in np.shape(heat)]
+    print(json.dumps({"versions": versions, "score": score, "map": shape}), file=out, flush=True)
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line)):
+            began = time.perf_counter()
+            call(frame)
+            times.append((time.perf_counter() - began) * 1e3)
+        print(json.dumps(times), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,7 @@
 
 import torch
 
-library = torch.library.Library("torchvision", "DEF")
+library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
 """Kept: the declarations end with it."""
 for operator in ("nms", "qnms"):
     try:

@@ -80,10 +80,17 @@ def test_onnx_models_are_imported_where_only_the_import_extra_is_installed(parts
 
 
 def test_help_is_light() -> None:
-    for arguments in (["--help"], ["train", "--help"], ["export", "--help"], ["run", "--help"], ["--version"]):
-        banned = (*HEAVY, "cv2", "onnxruntime", "numpy")
-        done = run_banned("import sys\nfrom edgead.cli import main\nmain(sys.argv[1:])", banned, *arguments)
-        assert done.returncode == 0, done.stderr
+    code = (
+        "from edgead.cli import cli, main\n"
+        "for arguments in (['--help'], ['--version'], *([verb, '--help'] for verb in cli.commands)):\n"
+        "    try:\n"
+        "        main(arguments)\n"
+        "    except SystemExit as end:\n"
+        "        assert end.code == 0, arguments\n"
+    )
+    done = run_banned(code, (*HEAVY, "cv2", "onnxruntime", "numpy"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage: ") > 10
 
 
 @pytest.mark.parametrize(
@@ -197,20 +204,6 @@ def test_version_and_changelog_agree() -> None:
 def test_the_links_show_the_rooms() -> None:
     for name in ("train", "export", "runtime"):
         assert (ROOT / name).resolve() == ROOT / "edgead" / name
-
-
-def test_the_examples_run(bundle: edgead.bundle.Bundle, parts: Path) -> None:
-    images = parts / "test" / "chip"
-    looped = [sys.executable, ROOT / "examples" / "inspect_folder.py", bundle.path, images]
-    done = subprocess.run(looped, capture_output=True, text=True, check=True)
-    results = [line.split()[:2] for line in done.stdout.splitlines() if not line.startswith(" ")]
-    assert len(results) == 2
-    limit = bundle.manifest.threshold.value
-    for path, (verdict, score) in zip(sorted(images.iterdir()), results):
-        plain = [sys.executable, ROOT / "examples" / "plain_onnxruntime.py", bundle.path, path]
-        again, plain_score = subprocess.run(plain, capture_output=True, text=True, check=True).stdout.split()
-        assert float(plain_score) == pytest.approx(float(score), abs=0.01)
-        assert again == verdict or float(plain_score) == pytest.approx(limit, abs=0.01)
 
 
 def test_every_source_file_is_linted() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from edgead.benchmark.figures import Floor
 from edgead.benchmark.peak import bandwidth_per_second, peak_per_second
 from edgead.bundle import MODEL, Bundle
-from edgead.errors import require
+from edgead.errors import DeviceError, require
 from edgead.runtime.engines import cpu_model
 from edgead.runtime.engines.opening import runs_on_gpu
 
@@ -60,6 +60,10 @@ def count_operations(bundle: Bundle) -> int:
     """Return the multiply-adds of one frame in convolutions and matrix products; all other operators are not counted.
 
     ONNX Runtime runs the graph once as it is written and records the shapes of every operator.
+
+    Raises:
+        DeviceError: the record cannot be read.
+        MissingDependencyError: ONNX Runtime is not installed.
     """
     ort = require("onnxruntime", "cpu")
     options = ort.SessionOptions()
@@ -71,7 +75,10 @@ def count_operations(bundle: Bundle) -> int:
         options.profile_file_prefix = str(Path(folder, "shapes"))
         session = ort.InferenceSession(bundle.content(MODEL), options, providers=["CPUExecutionProvider"])
         session.run(None, {"frames": frame})
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        try:
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        except ValueError as error:  # ONNX Runtime does not say that it could not write all of it
+            raise DeviceError(f"ONNX Runtime wrote no complete profile to {folder}: is the disk full?") from error
     return sum(_operations(event["args"]) for event in events if "output_type_shape" in event.get("args", ()))
 
 

@@ -22,7 +22,6 @@ from edgead.datasets import open_category
 from edgead.errors import ConfigError, DataError
 from edgead.images import read_frame
 
-
 QUICK: dict[str, Any] = {"rounds": 1, "pixel_size": 64, "engine": "onnxruntime", "quick": True}
 """For tests of what does not depend on the engine, the floor or the start."""
 

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test quick check format docs clean
+.PHONY: demo test quick check format docs release clean
 
 demo: $(INSTALLED)  ## the whole path on sample parts
 	$(BIN)/edgead demo
@@ -24,6 +24,9 @@ check: $(INSTALLED)  ## lint, types, import contracts
 docs: $(INSTALLED)  ## the documentation site: build/site/index.html
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[docs]'
 	$(BIN)/python docs/build_site.py
+
+release: $(INSTALLED)  ## what a release consists of, built and checked in dist/; nothing is uploaded
+	$(BIN)/python .ci/release.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -41,10 +41,10 @@ def test_the_demo_compares_precisions_and_names_the_next_commands(tmp_path: Path
     assert len(outcome.report.rows) + len(outcome.report.failed or ()) == 2 * len(engines)
     lines = str(outcome.comparison).splitlines()
     assert lines[0].split() == [
-        *"model precision engine".split(),
+        *["model", "precision", "engine"],
         "p50",
         "ms",
-        *"times AUROC found rejected gate".split(),
+        *["times", "AUROC", "found", "rejected", "gate"],
     ]
     assert [line.split()[-1] for line in lines if " fp32 " in line].count("reference") == len(engines)
     assert [line.split()[-1] for line in lines if " int8 " in line].count("passed") == len(engines)

@@ -1,12 +1,14 @@
-"""Calls the command line in this process, which has imported torch and the engines already."""
+"""Calls the command line and programs in this process, which has imported torch and the engines already."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import runpy
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,12 @@ def inside(*arguments: str | Path, folder: Path | None = None) -> subprocess.Com
         stream.flush()
     outputs = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
     return subprocess.CompletedProcess(given, int(ended.value.code or 0), *outputs)
+
+
+def program(path: Path, *arguments: object) -> str:
+    """Run a program as ``python PATH ARGUMENT…`` would; return what it prints."""
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        runpy.run_path(str(path), run_name="__main__")
+    return out.getvalue()

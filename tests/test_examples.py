@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import program
 
 from edgead.bundle import Bundle
 
@@ -17,12 +14,8 @@ TINY = ["steps=2", "size=64", "reconstructive_width=4", "discriminative_width=4"
 
 
 def run(name: str, *arguments: object) -> str:
-    """Run an example as ``python examples/NAME`` would, in this process; return what it prints."""
-    out = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
-        patch.setattr(sys, "argv", [str(EXAMPLES / name), *map(str, arguments)])
-        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
-    return out.getvalue()
+    """Run an example; return what it prints."""
+    return program(EXAMPLES / name, *arguments)
 
 
 def test_photographs_are_collected(tmp_path: Path) -> None:
@@ -78,6 +71,10 @@ def test_a_model_is_trained_and_measured(parts: Path, tmp_path: Path) -> None:
 
 def test_every_example_is_run_or_needs_what_no_test_has() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    needs_more = {"rtsp_to_mqtt.py": "a camera and a broker", "import_anomalib.py": "a model that anomalib exported"}
+    needs_more = {
+        "draw_parts.py": "run by the tutorial",
+        "rtsp_to_mqtt.py": "a camera and a broker",
+        "import_anomalib.py": "a model that anomalib exported",
+    }
     present = {path.name for path in EXAMPLES.glob("*.py")}
     assert present == {name for name in present if f'run("{name}"' in text} | needs_more.keys()

@@ -162,6 +162,20 @@ def test_unlabelled_data_is_refused(bundle: Bundle, parts: Path, tmp_path: Path)
         benchmark([bundle.path], tmp_path / "washer", **QUICK)
 
 
+@pytest.mark.parametrize(
+    ("left_out", "said"), [("good", "no readable good test images"), ("bad", "no readable defective")]
+)
+def test_one_kind_of_labelled_images_measures_nothing(
+    bundle: Bundle, parts: Path, tmp_path: Path, left_out: str, said: str
+) -> None:
+    for folder in (parts / "test").iterdir():
+        if (folder.name == "good") != (left_out == "good"):
+            shutil.copytree(folder, tmp_path / "washer" / "test" / folder.name)
+    shutil.copytree(parts / "train", tmp_path / "washer" / "train")
+    with pytest.raises(DataError, match=said):
+        benchmark([bundle.path], tmp_path / "washer", **QUICK)
+
+
 def test_latencies_are_interleaved(bundle: Bundle, parts: Path) -> None:
     calls: list[str] = []
     inspectors = [edgead.load(bundle.path, engine="onnxruntime") for _ in "ab"]

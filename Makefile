@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Three workers on two cores: many tests wait for a camera, a broker or a process. Each begins with a share of its own,
+# so that tests of one file share what they set up, and takes over from others when it is done.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
 INSTALLED := $(VENV)/installed
 
 .PHONY: demo test quick check format docs release clean
@@ -10,10 +13,10 @@ demo: $(INSTALLED)  ## the whole path on sample parts
 	$(BIN)/edgead demo
 
 test: $(INSTALLED)  ## every test
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
 quick: $(INSTALLED)  ## the tests that take no longer than a few seconds each
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(INSTALLED)  ## lint, types, import contracts
 	$(BIN)/ruff check .

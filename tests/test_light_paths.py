@@ -23,7 +23,7 @@ MODULES = {
     "paho-mqtt": "paho",
 }
 """Distribution ↦ module, where the names differ."""
-TORCHLESS = {"predict", "run", "inspect", "doctor"}
+TORCHLESS = {"predict", "run", "inspect", "doctor", "plan"}
 WORKING = {
     "cpu": TORCHLESS,
     "gpu": TORCHLESS,  # its package is the same module, with an engine for the CPU too
@@ -147,6 +147,7 @@ def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path
         "import": ["m.onnx", "--threshold-data", str(parts), *lowered],
         "inspect": [str(bundle.path)],
         "methods": ["draem"],
+        "plan": ["--cameras", "1", "--fps", "1", "--deadline", "1s", "--bundle", str(bundle.path)],
         "predict": [str(bundle.path), images],
         "report": [str(bundle.path)],
         "run": [str(bundle.path), "--source", images],

@@ -60,10 +60,6 @@ def count_operations(bundle: Bundle) -> int:
     """Return the multiply-adds of one frame in convolutions and matrix products; all other operators are not counted.
 
     ONNX Runtime runs the graph once as it is written and records the shapes of every operator.
-
-    Raises:
-        DeviceError: the record cannot be read.
-        MissingDependencyError: ONNX Runtime is not installed.
     """
     ort = require("onnxruntime", "cpu")
     options = ort.SessionOptions()
@@ -75,10 +71,11 @@ def count_operations(bundle: Bundle) -> int:
         options.profile_file_prefix = str(Path(folder, "shapes"))
         session = ort.InferenceSession(bundle.content(MODEL), options, providers=["CPUExecutionProvider"])
         session.run(None, {"frames": frame})
+        profile = Path(session.end_profiling())
         try:
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        except ValueError as error:  # ONNX Runtime does not say that it could not write all of it
-            raise DeviceError(f"ONNX Runtime wrote no complete profile to {folder}: is the disk full?") from error
+            events = json.loads(profile.read_text(encoding="utf-8"))
+        except ValueError as error:  # ONNX Runtime does not report a full disk
+            raise DeviceError(f"ONNX Runtime's profile {profile} is incomplete: is the disk full?") from error
     return sum(_operations(event["args"]) for event in events if "output_type_shape" in event.get("args", ()))
 
 

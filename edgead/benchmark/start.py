@@ -46,17 +46,17 @@ def measure_start(bundle: Path, engine: str, frame: Frame) -> Start:
         frame: at the camera's resolution.
 
     Raises:
-        DeviceError: the process failed, or there is no space for the frame that it is given.
+        DeviceError: the process failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "frame.npy")
+        np.save(file, frame)
         command = [sys.executable, "-c", PROGRAM, str(bundle), engine, str(file)]
+        began = time.monotonic()
         try:
-            np.save(file, frame)
-            began = time.monotonic()
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
             before, loaded, first, peak = json.loads(done.stdout.splitlines()[-1])
-        except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        except (subprocess.SubprocessError, ValueError, IndexError) as error:
             said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
             raise DeviceError(f"{bundle} does not start in a process of its own: {said[-1] if said else ''}") from error
     return Start(

@@ -51,7 +51,7 @@ def make_result(number: int = 0, verdict: Verdict = Verdict.FAIL, frame: Any = F
         threshold=1.0,
         anomaly_map=np.eye(8, dtype=np.float32),
         mask_threshold=0.5,
-        frame_size=(48, 64),
+        frame_size=frame.shape[:2],
         source_id="rtsp://cam/line",
         frame_id=number,
         captured_at=f"2025-01-02T03:04:{number % 60:02d}.{number // 60:03d}+00:00",

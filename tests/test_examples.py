@@ -72,7 +72,7 @@ def test_a_model_is_trained_and_measured(parts: Path, tmp_path: Path) -> None:
 def test_every_example_is_run_or_needs_what_no_test_has() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     needs_more = {
-        "draw_parts.py": "run by the tutorial",
+        "draw_parts.py": "run by tests/test_docs_pages.py",
         "rtsp_to_mqtt.py": "a camera and a broker",
         "import_anomalib.py": "a model that anomalib exported",
     }

@@ -10,8 +10,8 @@ from conftest import TINY
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "tutorial.ipynb"
 SMALLER = {
-    "train=40, good=10, bad=3": "train=12, good=4, bad=2",
-    '["size=64", "steps=300", "batch_size=4"]': str(list(TINY)),
+    "train=150, good=40, bad=10": "train=12, good=4, bad=2",
+    'preset="nano"': f'preset="nano", settings={list(TINY)}',
     "rounds=20": "rounds=1, pixel_size=32",
 }
 """What a test has no time for ↦ what it does."""
@@ -43,7 +43,7 @@ def test_the_notebook_runs_and_shows_pictures(tmp_path: Path) -> None:
     assert "out of 1,000 good parts" in printed
     assert sum(line.startswith(("PASS ", "FAIL ")) for line in printed.splitlines()) == 12
     assert "defects found" in printed
-    assert (tmp_path / "tutorial-report" / "report.html").is_file()
+    assert (tmp_path / "report" / "report.html").is_file()
 
 
 def test_the_stored_notebook_shows_its_pictures() -> None:

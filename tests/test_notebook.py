@@ -13,6 +13,7 @@ SMALLER = {
     "train=150, good=40, bad=10": "train=12, good=4, bad=2",
     'preset="nano"': f'preset="nano", settings={list(TINY)}',
     "rounds=20": "rounds=1, pixel_size=32",
+    "test/stain/005.png": "test/stain/001.png",
 }
 """What a test has no time for ↦ what it does."""
 

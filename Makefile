@@ -2,18 +2,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Three workers on two cores: many tests wait for a camera, a broker or a process. Each begins with a share of its own,
+# so that tests of one file share what they set up, and takes over from others when it is done.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test quick check format docs clean
+.PHONY: demo test quick check format docs release clean
 
 demo: $(INSTALLED)  ## the whole path on sample parts
 	$(BIN)/edgead demo
 
 test: $(INSTALLED)  ## every test
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
 quick: $(INSTALLED)  ## the tests that take no longer than a few seconds each
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(INSTALLED)  ## lint, types, import contracts
 	$(BIN)/ruff check .
@@ -24,6 +27,9 @@ check: $(INSTALLED)  ## lint, types, import contracts
 docs: $(INSTALLED)  ## the documentation site: build/site/index.html
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[docs]'
 	$(BIN)/python docs/build_site.py
+
+release: $(INSTALLED)  ## what a release consists of, built and checked in dist/; nothing is uploaded
+	$(BIN)/python .ci/release.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

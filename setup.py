@@ -16,6 +16,7 @@ REPORT = "jinja2>=3.1"
 RICH = "rich>=14.1"  # progress bars and tables on a terminal; without it they are plain lines
 AV = "av>=16"  # PyAV: FFmpeg that reports damaged frames, which OpenCV's conceals
 VIEW = ["starlette>=0.40", "uvicorn>=0.30"]
+RELEASE = ["build>=1.2", "twine>=6.1", "cyclonedx-bom>=7"]
 EXTRAS = {
     # jpeg: what a Jetson, which brings its own OpenCV, still needs for JPEG files and MJPEG cameras.
     "jpeg": [JPEG],
@@ -62,15 +63,20 @@ EXTRAS = {
     # read from the sources without importing them. mkdocs-click: the pages of the commands. 115 MB on disk; only
     # `make docs` installs them.
     "docs": ["zensical>=0.0.73", "mkdocstrings-python>=2", "mkdocs-click>=0.9"],
+    # What .ci/release.py calls: packages, their check, and the bill of materials. Nothing is uploaded.
+    "release": RELEASE,
     # scikit-learn, scipy: independent implementations that our metrics are tested against.
     # paho-mqtt, av, harvesters: the tests of what needs them. pytest-instafail: a failure is shown when it happens, and
     # not lost by a crash later. pytest-xdist: two workers at once. tensorrt-rtx: parses and builds graphs for TensorRT
     # without a GPU. playwright: drives the system's Chromium in the tests of the live page. tensorboard: the test of a
-    # tracker reads its files.
+    # tracker reads its files. nbclient, ipykernel: run the notebook in examples/.
     "dev": [
         'tensorrt-rtx>=1.7; platform_machine == "x86_64" and sys_platform == "linux"',
         "paho-mqtt>=2,<3",
         *VIEW,
+        *RELEASE,
+        "nbclient>=0.10",
+        "ipykernel>=6.29",
         "playwright>=1.45",
         "pytest>=8",
         "pytest-instafail>=0.5",

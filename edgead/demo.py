@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.console import Console
-from edgead.errors import ConfigError, GateError, first_line
+from edgead.errors import ConfigError, GateError, first_line, is_installed
 from edgead.files import atomic_file, new_folder
 from edgead.images import Frame, Mask, cv2, encode_png, read_frame
+from edgead.table import Table
 
 if TYPE_CHECKING:
     from edgead.benchmark import Report
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 Rng = np.random.Generator
 SIDE_PIXELS = 256
 """Side of a picture, pixels."""
+COLUMNS = ("model", "precision", "engine", "p50 ms", "times", "AUROC", "found", "rejected", "gate")
+"""Head of the comparison: `times` as fast as the slowest; shares of defective and good test images that fail."""
+DASH = "–"
+TIMING_SECONDS = 40.0
+"""Longest timing of all bundles and engines together."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +63,65 @@ class DemoOutcome:
     minutes: float
 
     @property
+    def comparison(self) -> Table:
+        """The same model in each precision on each engine: times, decisions and the gate's verdict, best last."""
+        rows = sorted(self.report.rows, key=lambda row: -row.latency.latency_ms.p50)
+        lines = [
+            (
+                row.bundle,
+                row.precision,
+                row.engine,
+                f"{row.latency.latency_ms.p50:.1f}",
+                f"{rows[0].latency.latency_ms.p50 / row.latency.latency_ms.p50:.1f}",
+                f"{100 * row.metrics.image_auroc:.1f}",
+                f"{row.decisions.detection_rate:.0%}",
+                f"{row.decisions.false_reject_rate:.0%}",
+                "reference" if row.precision == "fp32" else "passed",
+            )
+            for row in rows
+        ]
+        dashes = (DASH,) * 5
+        lines += [(each.bundle, DASH, each.engine, *dashes, "failed") for each in self.report.failed or ()]
+        if self.int8 is None:
+            lines.append((f"{self.bundle.stem}-int8", "int8", DASH, *dashes, "not passed"))
+        return Table(COLUMNS, lines)
+
+    @property
+    def fastest(self) -> Path:
+        """The bundle that is fastest here; a lower precision has passed the gate."""
+        row = min(self.report.rows, key=lambda row: row.latency.latency_ms.p50)
+        return self.int8 if self.int8 and row.precision != "fp32" else self.bundle
+
+    @property
     def summary(self) -> str:
         """Verdicts, paths and next commands, for people."""
         counts, own = self.ledger, self.report.rows[0].decisions
         line = shlex.quote(f"watch:{self.parts / 'test'}?existing=1&subfolders=1")
-        places = (self.bundle, self.parts / "test", self.bundle.parent / "overlays")
+        places = (self.fastest, self.parts / "test", self.bundle.parent / "overlays")
         bundle, test, folder = (shlex.quote(str(each)) for each in places)
-        return (
-            f"INT8: {self.gate}\n\n"
+        busy = any(row.latency.unstable for row in self.report.rows)
+        page = "" if is_installed("starlette") else ", after pip install 'edgead[view]'"
+        lines = [
+            f"INT8: {self.gate}",
+            *(f"{each.bundle} on {each.engine}: {each.reason}" for each in self.report.failed or ()),
+            *(["The machine was busy: the times are uncertain."] if busy else []),
+            "",
             f"{counts.captured} test images: {counts.passed} PASS, {counts.failed} FAIL, {counts.unknown} UNKNOWN. "
             f"The bundle's threshold rejects {own.false_reject_rate:.0%} of the good parts and finds "
-            f"{own.detection_rate:.0%} of the defective ones.\n"
-            f"These parts are drawn by a program; expect other figures on yours. Took {self.minutes:.1f} minutes.\n\n"
-            f"Overlays:  {self.overlays}\n"
-            f"Still:     {self.still}\n"
-            f"Report:    {self.report.page}\n\n"
-            f"Next:      edgead predict {bundle} {test} --save {folder}\n"
-            f"           edgead plan --cameras 2 --fps 10 --deadline 100ms --bundle {bundle}\n"
-            f"           edgead run {bundle} --source {line} --view"
-        )
+            f"{own.detection_rate:.0%} of the defective ones.",
+            f"These parts are drawn by a program; expect other figures on yours. Took {self.minutes:.1f} minutes.",
+            "",
+            f"Overlays:   {self.overlays}",
+            f"Still:      {self.still}",
+            f"Report:     {self.report.page}",
+            "",
+            "Next:       look at every verdict, ask what keeps up with two cameras, run the line",
+            f"            edgead predict {bundle} {test} --save {folder}",
+            f"            edgead plan --cameras 2 --fps 10 --deadline 100ms --bundle {bundle}",
+            f"            edgead run {bundle} --source {line} --view",
+            f"Live page:  the last command shows the line in a browser at http://127.0.0.1:8080/{page}",
+        ]
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
         """Return JSON values."""
@@ -102,7 +148,9 @@ def run_demo(
     settings: tuple[str, ...] = (),
     int8: str | PrecisionOptions = "int8",
 ) -> DemoOutcome:
-    """Make sample parts, train `nano`, export in float32 and INT8, inspect the test images as a stream, and benchmark.
+    """Make sample parts, train `nano`, export in float32 and INT8, inspect the test images as a stream, and compare.
+
+    Both bundles are measured on every engine that can run here.
 
     Args:
         out: folder for all results; by default a new folder in ``runs/demo``.
@@ -116,6 +164,7 @@ def run_demo(
     """
     from edgead.benchmark import benchmark
     from edgead.export import export
+    from edgead.runtime.engines.opening import usable_engines
     from edgead.runtime.inspector import load
     from edgead.runtime.ledger import Ledger
     from edgead.runtime.pipeline import run_stream
@@ -142,6 +191,9 @@ def run_demo(
     report = benchmark(
         [each for each in (bundle.path, lowered) if each],
         parts,
+        engine=usable_engines(),
+        seconds=TIMING_SECONDS,
+        quick=True,
         out=folder / "report",
         command=["edgead", "demo"],
         console=console,

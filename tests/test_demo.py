@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -11,17 +12,20 @@ import cv2
 import pytest
 
 from edgead import demo, export
+from edgead.benchmark.figures import FailedRow
 from edgead.cli import cli
 from edgead.console import Console
 from edgead.errors import GateError
 from edgead.export import Budget, PrecisionOptions
+from edgead.runtime.engines.opening import usable_engines
 
 TINY = ("size=64", "reconstructive_width=4", "discriminative_width=4", "steps=12", "batch_size=2")
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A demo with few parts."""
+    """A demo with few parts, and a comparison of seconds."""
+    monkeypatch.setattr(demo, "TIMING_SECONDS", 0.5)
     full = demo.make_parts
     monkeypatch.setattr(demo, "make_parts", lambda root, console: full(root, train=24, good=4, bad=2, console=console))
 
@@ -32,10 +36,28 @@ def test_the_demo_compares_precisions_and_names_the_next_commands(tmp_path: Path
     out = tmp_path / "my demo"
     outcome = demo.run_demo(out, 0, Console(), settings=TINY, int8=PrecisionOptions("int8", budget=Budget(1.0, 1.0)))
     rows = {(row.bundle, row.precision) for row in outcome.report.rows}
-    assert ("washer", "fp32") in rows
-    assert outcome.int8
-    assert ("washer-int8", "int8") in rows
+    assert rows == {("washer", "fp32"), ("washer-int8", "int8")}
+    engines = usable_engines()
+    assert len(outcome.report.rows) + len(outcome.report.failed or ()) == 2 * len(engines)
+    lines = str(outcome.comparison).splitlines()
+    assert lines[0].split() == [
+        *["model", "precision", "engine"],
+        "p50",
+        "ms",
+        *["times", "AUROC", "found", "rejected", "gate"],
+    ]
+    assert [line.split()[-1] for line in lines if " fp32 " in line].count("reference") == len(engines)
+    assert [line.split()[-1] for line in lines if " int8 " in line].count("passed") == len(engines)
+    assert f"{lines[2].split()[4]}" == "1.0"  # the slowest one
     assert "layers in float32" in outcome.gate
+    refused = dataclasses.replace(
+        outcome,
+        int8=None,
+        report=dataclasses.replace(outcome.report, failed=(FailedRow("washer", "tensorrt", "no GPU"),)),
+    )
+    assert [line.split()[-1] for line in str(refused.comparison).splitlines()[-2:]] == ["failed", "passed"]
+    assert "washer on tensorrt: no GPU\n" in refused.summary
+    assert refused.fastest == outcome.bundle
     still, overlays = (cv2.imread(str(path)) for path in (outcome.still, outcome.overlays))
     assert still.shape == (256, 256, 3)
     assert overlays.shape == (2 * 256, 5 * 256, 3)
@@ -43,8 +65,9 @@ def test_the_demo_compares_precisions_and_names_the_next_commands(tmp_path: Path
     assert [command.split()[1] for command in commands] == ["predict", "plan", "run"]
     for command in commands:
         words = shlex.split(command)
-        assert str(outcome.bundle) in words  # also where the path has blanks
+        assert str(outcome.fastest) in words  # also where the path has blanks
         assert words[1] in cli.commands
+    assert "http://127.0.0.1:8080/" in outcome.summary
     assert json.loads(json.dumps(outcome.to_dict()))["gate"] == outcome.gate
 
 

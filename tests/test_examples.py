@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import program
 
 from edgead.bundle import Bundle
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-ELSEWHERE = {"inspect_folder.py", "plain_onnxruntime.py"}
-"""Run by tests/test_package.py."""
 TINY = ["steps=2", "size=64", "reconstructive_width=4", "discriminative_width=4", "batch_size=2"]
 
 
 def run(name: str, *arguments: object) -> str:
     """Run an example; return what it prints."""
-    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return program(EXAMPLES / name, *arguments)
 
 
 def test_photographs_are_collected(tmp_path: Path) -> None:
@@ -35,6 +29,18 @@ def test_an_output_is_high_only_while_parts_pass(bundle: Bundle, parts: Path, tm
     counts = [int(word) for word in printed.split() if word.isdigit()]
     assert sum(counts) == len(list(images.iterdir()))
     assert (tmp_path / "pin").read_text() == "0"  # at the end the output is low
+
+
+def test_what_edgead_decides_can_be_computed_without_it(bundle: Bundle, parts: Path) -> None:
+    images = sorted((parts / "test" / "chip").iterdir())
+    lines = [line for line in run("inspect_folder.py", bundle.path, images[0].parent).splitlines() if line[0] != " "]
+    assert len(lines) == len(images)
+    limit = bundle.manifest.threshold.value
+    for path, line in zip(images, lines):
+        verdict, score, _ = line.split()
+        again, plain_score = run("plain_onnxruntime.py", bundle.path, path).split()
+        assert float(plain_score) == pytest.approx(float(score), abs=0.01)
+        assert again == verdict or float(plain_score) == pytest.approx(limit, abs=0.01)
 
 
 def test_any_function_is_a_source(bundle: Bundle) -> None:
@@ -65,6 +71,10 @@ def test_a_model_is_trained_and_measured(parts: Path, tmp_path: Path) -> None:
 
 def test_every_example_is_run_or_needs_what_no_test_has() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    needs_more = {"rtsp_to_mqtt.py": "a camera and a broker", "import_anomalib.py": "a model that anomalib exported"}
+    needs_more = {
+        "draw_parts.py": "run by tests/test_docs_pages.py",
+        "rtsp_to_mqtt.py": "a camera and a broker",
+        "import_anomalib.py": "a model that anomalib exported",
+    }
     present = {path.name for path in EXAMPLES.glob("*.py")}
-    assert present == ELSEWHERE | {name for name in present if f'run("{name}"' in text} | needs_more.keys()
+    assert present == {name for name in present if f'run("{name}"' in text} | needs_more.keys()

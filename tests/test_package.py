@@ -1,4 +1,4 @@
-"""What holds for the package as a whole: who imports what, what a wheel contains, versions."""
+"""What holds for the package as a whole: who imports what, and what is missing where."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -80,10 +79,17 @@ def test_onnx_models_are_imported_where_only_the_import_extra_is_installed(parts
 
 
 def test_help_is_light() -> None:
-    for arguments in (["--help"], ["train", "--help"], ["export", "--help"], ["run", "--help"], ["--version"]):
-        banned = (*HEAVY, "cv2", "onnxruntime", "numpy")
-        done = run_banned("import sys\nfrom edgead.cli import main\nmain(sys.argv[1:])", banned, *arguments)
-        assert done.returncode == 0, done.stderr
+    code = (
+        "from edgead.cli import cli, main\n"
+        "for arguments in (['--help'], ['--version'], *([verb, '--help'] for verb in cli.commands)):\n"
+        "    try:\n"
+        "        main(arguments)\n"
+        "    except SystemExit as end:\n"
+        "        assert end.code == 0, arguments\n"
+    )
+    done = run_banned(code, (*HEAVY, "cv2", "onnxruntime", "numpy"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage: ") > 10
 
 
 @pytest.mark.parametrize(
@@ -163,54 +169,9 @@ def test_doctor_names_a_processor_that_int8_is_not_for(
     assert named == any(finding.name == "int8" and "no VNNI" in finding.text for finding in doctor.diagnose())
 
 
-def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-        str(ROOT),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    [wheel] = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"edgead"}
-    assert {
-        "edgead/py.typed",
-        "edgead/train/methods/draem/method.py",
-        "edgead/runtime/engines/onnxruntime_engine.py",
-        "edgead/view/static/index.html",
-        "edgead/view/static/page.js",
-    } <= set(names)
-
-
-def test_version_and_changelog_agree() -> None:
-    headings = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")]
-    assert headings[0].split()[1] == edgead.__version__
-
-
 def test_the_links_show_the_rooms() -> None:
     for name in ("train", "export", "runtime"):
         assert (ROOT / name).resolve() == ROOT / "edgead" / name
-
-
-def test_the_examples_run(bundle: edgead.bundle.Bundle, parts: Path) -> None:
-    images = parts / "test" / "chip"
-    looped = [sys.executable, ROOT / "examples" / "inspect_folder.py", bundle.path, images]
-    done = subprocess.run(looped, capture_output=True, text=True, check=True)
-    results = [line.split()[:2] for line in done.stdout.splitlines() if not line.startswith(" ")]
-    assert len(results) == 2
-    limit = bundle.manifest.threshold.value
-    for path, (verdict, score) in zip(sorted(images.iterdir()), results):
-        plain = [sys.executable, ROOT / "examples" / "plain_onnxruntime.py", bundle.path, path]
-        again, plain_score = subprocess.run(plain, capture_output=True, text=True, check=True).stdout.split()
-        assert float(plain_score) == pytest.approx(float(score), abs=0.01)
-        assert again == verdict or float(plain_score) == pytest.approx(limit, abs=0.01)
 
 
 def test_every_source_file_is_linted() -> None:

@@ -17,6 +17,7 @@ from edgead.benchmark.uncertainty import auroc_interval
 from edgead.binomial import interval
 from edgead.console import Console
 from edgead.datasets import Category, Sample, read_labelled_mask
+from edgead.datasets.category import GOOD
 from edgead.decision import Threshold, Verdict
 from edgead.errors import DataError
 from edgead.images import Frame, Mask, cv2, read_frame
@@ -83,6 +84,11 @@ def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, 
         raise DataError(f"{category.root} has no labelled test images (test/good, test/KIND).")
     found = _inspect(inspector, category, pixel_size, console)
     good = found.labels.count(False)
+    for label, missing, place in ((False, "good", GOOD), (True, "defective", "KIND")):
+        if label not in found.labels:
+            raise DataError(
+                f"{category.root} has no readable {missing} test images (test/{place}), which a benchmark needs."
+            )
     decisions = _count_decisions(inspector.bundle.manifest.threshold.rule, found)
     kinds = [sample.kind for sample in found.samples]
     return Accuracy(

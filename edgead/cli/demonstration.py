@@ -19,8 +19,7 @@ def demo(out: Path | None, seed: int, as_json: bool) -> None:
 
     Trains, exports in float32 and INT8, inspects, and compares both on every engine. Takes a few minutes on two cores.
     """
-    from edgead.benchmark import to_table
     from edgead.demo import run_demo
 
     outcome = run_demo(out, seed, terminal())
-    emit(outcome.to_dict(), as_json, to_table(outcome.report.rows), outcome.summary)
+    emit(outcome.to_dict(), as_json, outcome.comparison, outcome.summary)

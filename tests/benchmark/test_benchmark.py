@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from edgead.console import Console
 from edgead.datasets import open_category
 from edgead.errors import ConfigError, DataError
 from edgead.images import read_frame
+
+QUICK: dict[str, Any] = {"rounds": 1, "pixel_size": 64, "engine": "onnxruntime", "quick": True}
+"""For tests of what does not depend on the engine, the floor or the start."""
 
 
 @pytest.fixture(scope="module")
@@ -82,20 +86,18 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
         manifest["digest"] = manifest_digest(manifest)
         (copy / "manifest.json").write_text(json.dumps(manifest))
         bundles.append(copy)
-    report = benchmark(bundles, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out")
+    report = benchmark(bundles, tmp_path / "data", **QUICK, out=tmp_path / "out")
     assert [row.category for row in report.rows] == ["bolt", "nut"]
     [average] = report.averages
     assert average.metrics.image_auroc == pytest.approx(np.mean([row.metrics.image_auroc for row in report.rows]))
     both = [*bundles, Path(shutil.copytree(bundles[0], tmp_path / "twin.edgead"))]
     with pytest.raises(ConfigError, match=r"results\.json exists already and was kept"):
-        benchmark(both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out", command=["other"])
+        benchmark(both, tmp_path / "data", **QUICK, out=tmp_path / "out", command=["other"])
     for force in (True, False):  # the second time it is the report of the same command
-        report = benchmark(
-            both, tmp_path / "data", rounds=1, pixel_size=64, out=tmp_path / "out", force=force, command=["edgead"]
-        )
+        report = benchmark(both, tmp_path / "data", **QUICK, out=tmp_path / "out", force=force, command=["edgead"])
     assert not report.averages  # which of two on one category would count?
     with pytest.raises(DataError, match=r"was trained on 'washer'\. Categories of the data set: bolt, nut"):
-        benchmark([bundle.path], tmp_path / "data", rounds=1, out=tmp_path / "other")
+        benchmark([bundle.path], tmp_path / "data", **QUICK, out=tmp_path / "other")
 
 
 def test_a_broken_promise_is_in_every_file_and_said_once(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_a_broken_promise_is_in_every_file_and_said_once(bundle: Bundle, parts: 
     said: list[str] = []
     console = Console()
     console.say = said.append  # type: ignore[method-assign]
-    report = benchmark([copy], parts, rounds=1, pixel_size=64, out=tmp_path / "out", console=console)
+    report = benchmark([copy], parts, **QUICK, out=tmp_path / "out", console=console)
     [row] = report.rows
     assert row.decisions.false_reject_interval == (pytest.approx(0.025 ** (1 / 4)), 1.0)
     promise = row.decisions.promise
@@ -133,14 +135,14 @@ def test_a_threshold_set_on_test_images_is_warned_of(bundle: Bundle, parts: Path
         manifest["data"]["held_out_part"] = part
         manifest["digest"] = manifest_digest(manifest)
         (copy / "manifest.json").write_text(json.dumps(manifest))
-        benchmark([copy], parts, rounds=1, pixel_size=64, out=tmp_path / part, console=console)
+        benchmark([copy], parts, **QUICK, out=tmp_path / part, console=console)
         assert sum("was fitted to good test images" in text for text in said) == (part == "test")
 
 
 def test_without_masks_there_are_no_pixel_metrics(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(parts, tmp_path / "washer"))
     shutil.rmtree(data / "ground_truth")
-    report = benchmark([bundle.path], data, rounds=1, pixel_size=64, out=tmp_path / "out")
+    report = benchmark([bundle.path], data, **QUICK, out=tmp_path / "out")
     [row] = report.rows
     assert row.metrics.pixel_auroc is row.metrics.aupro is None
     assert row.metrics.image_auroc is not None
@@ -150,19 +152,33 @@ def test_without_masks_there_are_no_pixel_metrics(bundle: Bundle, parts: Path, t
 def test_labelled_images_alone_are_enough(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
     for folder in ("test", "ground_truth"):
         shutil.copytree(parts / folder, tmp_path / "washer" / folder)
-    report = benchmark([bundle.path], tmp_path / "washer", rounds=1, pixel_size=64, out=tmp_path / "out")
+    report = benchmark([bundle.path], tmp_path / "washer", **QUICK, out=tmp_path / "out")
     assert report.rows[0].images.defective == 8
 
 
 def test_unlabelled_data_is_refused(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
     shutil.copytree(parts / "train", tmp_path / "washer" / "train")
     with pytest.raises(DataError, match="no labelled test images"):
-        benchmark([bundle.path], tmp_path / "washer", rounds=1)
+        benchmark([bundle.path], tmp_path / "washer", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "said"), [("good", "no readable good test images"), ("bad", "no readable defective")]
+)
+def test_one_kind_of_labelled_images_measures_nothing(
+    bundle: Bundle, parts: Path, tmp_path: Path, left_out: str, said: str
+) -> None:
+    for folder in (parts / "test").iterdir():
+        if (folder.name == "good") != (left_out == "good"):
+            shutil.copytree(folder, tmp_path / "washer" / "test" / folder.name)
+    shutil.copytree(parts / "train", tmp_path / "washer" / "train")
+    with pytest.raises(DataError, match=said):
+        benchmark([bundle.path], tmp_path / "washer", **QUICK)
 
 
 def test_latencies_are_interleaved(bundle: Bundle, parts: Path) -> None:
     calls: list[str] = []
-    inspectors = [edgead.load(bundle.path), edgead.load(bundle.path)]
+    inspectors = [edgead.load(bundle.path, engine="onnxruntime") for _ in "ab"]
     for name, inspector in zip("ab", inspectors):
         honest = inspector.inspect
         inspector.inspect = lambda frame, name=name, honest=honest: calls.append(name) or honest(frame)  # type: ignore

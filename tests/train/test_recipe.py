@@ -257,7 +257,7 @@ def test_a_part_that_was_not_found_is_told(parts: Path, tmp_path: Path) -> None:
     flat.mkdir()
     for number in range(4):
         cv2.imwrite(str(flat / f"{number}.png"), np.full((32, 32, 3), 100 + number, np.uint8))
-    settings = ("size=32", "multipliers=1", "steps=1", "batch_size=2")
+    settings = ("size=32", "multipliers=1", "steps=1", "batch_size=2", "reverse_steps=1")
     [folder] = train("transfusion", flat, preset="nano", settings=settings, out=tmp_path / "run")
     told = run_config.load_run_config(folder).departures
     assert "on 3 of 3 images no part was found: anomalies go everywhere there" in told

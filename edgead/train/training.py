@@ -98,6 +98,8 @@ def train(
     configure(method_class, preset or next(iter(method_class.presets)), settings)  # errors are reported before any work
     if budget is not None:
         read_budget(budget)
+        if not method_class.Config.step_settings:
+            raise ConfigError(f"{method} optimises nothing, so there is no schedule to scale; leave out --budget.")
         if named := {setting.partition("=")[0] for setting in settings} & {
             "epochs",
             *method_class.Config.step_settings,

@@ -1,0 +1,84 @@
+"""Features of the places of an image, and the memory of good ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgead.train.backbones import LEVELS, Backbone, normalise
+from edgead.train.methods.patchcore.config import PatchcoreConfig
+
+TINY = 1e-8
+"""Smallest length that is divided by; a feature of zeros stays one."""
+PROJECTED = 128
+"""Dimensions in which the memory is thinned (published: the same)."""
+MOST_CANDIDATES = 50_000
+"""Features that the memory is chosen from, drawn evenly from all images; thinning compares each `memory` times."""
+
+
+class PatchcoreNetwork(nn.Module):
+    """A frozen backbone, and the memory ``[memory, D]``, zeros until it is filled."""
+
+    memory: Tensor
+    projection: Tensor
+
+    def __init__(self, config: PatchcoreConfig) -> None:
+        super().__init__()
+        names = [LEVELS[config.backbone][level - 1] for level in config.levels]
+        self.backbone = Backbone(config.backbone, names)
+        self.window, self.cosine = config.window, config.cosine
+        shapes = self.backbone.shapes(config.size)
+        self.grid = shapes[0][1:]
+        """Rows and columns of places."""
+        channels = sum(shape[0] for shape in shapes)
+        self.register_buffer("memory", torch.zeros(config.memory, channels))
+        self.register_buffer("projection", torch.randn(channels, PROJECTED), persistent=False)
+
+    def features(self, image: Tensor) -> Tensor:
+        """Normalised ``[N, 3, H, W]`` to the features of its places, ``[N, D, h, w]``."""
+        return torch.cat([self._at_places(level) for level in self.backbone(image)], dim=1)
+
+    def _at_places(self, level: Tensor) -> Tensor:
+        means = F.avg_pool2d(level, self.window, 1, self.window // 2, count_include_pad=False)
+        if means.shape[2:] != self.grid:
+            means = F.interpolate(means, self.grid, mode="bilinear", align_corners=False)
+        return F.normalize(means, dim=1, eps=TINY) if self.cosine else means
+
+    @torch.no_grad()
+    def memorise(self, frames: Iterable[NDArray[np.uint8]], count: int) -> None:
+        """Fill the memory.
+
+        Args:
+            frames: batches ``[B, H, W, 3] uint8 BGR`` of good images.
+            count: images in all of them.
+        """
+        device, most = self.memory.device, max(1, MOST_CANDIDATES // count)
+        generator = torch.Generator().manual_seed(count)
+        kept = []
+        for batch in frames:
+            found = self.features(normalise(torch.from_numpy(batch).to(device))).flatten(2).transpose(1, 2)
+            for features in found:
+                chosen = torch.randperm(len(features), generator=generator)[:most]
+                kept.append(features[chosen.sort().values.to(device)])
+        candidates = torch.cat(kept)
+        chosen = farthest_first(candidates @ self.projection, len(self.memory))
+        self.memory.copy_(candidates[chosen])
+
+
+def farthest_first(points: Tensor, count: int) -> Tensor:
+    """Return the indices ``[count]`` of points ``[P, d]``, each the farthest from those before it (greedy k-centre).
+
+    The first is the farthest from the mean. Where there are fewer points than `count`, they are repeated.
+    """
+    away = (points - points.mean(dim=0)).square().sum(dim=1)
+    nearest = torch.full_like(away, torch.inf)
+    chosen = [int(away.argmax())]
+    while len(chosen) < min(count, len(points)):
+        nearest = torch.minimum(nearest, (points - points[chosen[-1]]).square().sum(dim=1))
+        chosen.append(int(nearest.argmax()))
+    return torch.tensor(chosen, device=points.device).repeat(-(-count // len(chosen)))[:count]

@@ -75,10 +75,13 @@ def farthest_first(points: Tensor, count: int) -> Tensor:
 
     The first is the farthest from the mean. Where there are fewer points than `count`, they are repeated.
     """
-    away = (points - points.mean(dim=0)).square().sum(dim=1)
-    nearest = torch.full_like(away, torch.inf)
-    chosen = [int(away.argmax())]
+    points = points - points.mean(dim=0)
+    squares = points.square().sum(dim=1)
+    nearest = torch.full_like(squares, torch.inf)
+    chosen = [int(squares.argmax())]
     while len(chosen) < min(count, len(points)):
-        nearest = torch.minimum(nearest, (points - points[chosen[-1]]).square().sum(dim=1))
+        last = chosen[-1]
+        nearest = torch.minimum(nearest, squares + squares[last] - 2 * (points @ points[last]))
+        nearest[last] = -torch.inf  # rounding must not take it twice
         chosen.append(int(nearest.argmax()))
     return torch.tensor(chosen, device=points.device).repeat(-(-count // len(chosen)))[:count]

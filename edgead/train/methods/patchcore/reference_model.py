@@ -22,8 +22,8 @@ class ReferenceModel(nn.Module):
         features = self.network.features(normalise(frames))
         places = features.flatten(2).transpose(1, 2)
         memory = self.network.memory.expand(len(places), -1, -1)
-        # The exact distances: the expanded square loses digits where they are small.
-        nearest = torch.cdist(places, memory, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=2)
+        # In float64: it expands the squares, whose difference loses digits where a distance is small.
+        nearest = torch.cdist(places.double(), memory.double()).amin(dim=2).float()
         distances = nearest.reshape(-1, *self.network.grid)
         return distances.amax(dim=(1, 2)), self.to_pixels(distances)
 

@@ -44,7 +44,7 @@ class _Scoring(nn.Module):
         self.match.bias = nn.Parameter(memory.square().sum(dim=1))
         self.squares = nn.Conv2d(memory.shape[1], 1, 1, bias=False)
         nn.init.ones_(self.squares.weight)
-        self.to_pixels = PixelMap(network.grid, config)
+        self.to_pixels = PixelMap(network.places.grid, config)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         away = features - self.middle

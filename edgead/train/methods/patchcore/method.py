@@ -40,7 +40,7 @@ class Patchcore(Method):
     }
     takes_textures = False
     resume_settings = ()
-    sensitive = ("scoring",)
+    sensitive = ("network.places", "scoring")
 
     def __init__(self, config: PatchcoreConfig) -> None:
         self.config: PatchcoreConfig = config

@@ -21,6 +21,23 @@ MOST_CANDIDATES = 50_000
 """Features that the memory is chosen from, drawn evenly from all images; thinning compares each `memory` times."""
 
 
+class Places(nn.Module):
+    """The backbone's levels ``[N, C, h, w]`` to one feature for each place of the first one, ``[N, D, h, w]``."""
+
+    def __init__(self, grid: tuple[int, int], config: PatchcoreConfig) -> None:
+        super().__init__()
+        self.grid, self.window, self.cosine = grid, config.window, config.cosine
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        return torch.cat([self._describe(level) for level in levels], dim=1)
+
+    def _describe(self, level: Tensor) -> Tensor:
+        means = F.avg_pool2d(level, self.window, 1, self.window // 2, count_include_pad=False)
+        if means.shape[2:] != self.grid:
+            means = F.interpolate(means, self.grid, mode="bilinear", align_corners=False)
+        return means / means.square().sum(dim=1, keepdim=True).sqrt().clamp(min=TINY) if self.cosine else means
+
+
 class PatchcoreNetwork(nn.Module):
     """A frozen backbone, and the memory ``[memory, D]``, zeros until it is filled."""
 
@@ -31,23 +48,16 @@ class PatchcoreNetwork(nn.Module):
         super().__init__()
         names = [LEVELS[config.backbone][level - 1] for level in config.levels]
         self.backbone = Backbone(config.backbone, names)
-        self.window, self.cosine = config.window, config.cosine
         shapes = self.backbone.shapes(config.size)
-        self.grid = shapes[0][1:]
-        """Rows and columns of places."""
+        self.places = Places(shapes[0][1:], config)
         channels = sum(shape[0] for shape in shapes)
         self.register_buffer("memory", torch.zeros(config.memory, channels))
         self.register_buffer("projection", torch.randn(channels, PROJECTED), persistent=False)
 
     def features(self, image: Tensor) -> Tensor:
         """Normalised ``[N, 3, H, W]`` to the features of its places, ``[N, D, h, w]``."""
-        return torch.cat([self._at_places(level) for level in self.backbone(image)], dim=1)
-
-    def _at_places(self, level: Tensor) -> Tensor:
-        means = F.avg_pool2d(level, self.window, 1, self.window // 2, count_include_pad=False)
-        if means.shape[2:] != self.grid:
-            means = F.interpolate(means, self.grid, mode="bilinear", align_corners=False)
-        return F.normalize(means, dim=1, eps=TINY) if self.cosine else means
+        found: Tensor = self.places(self.backbone(image))
+        return found
 
     @torch.no_grad()
     def memorise(self, frames: Iterable[NDArray[np.uint8]], count: int) -> None:

@@ -16,7 +16,7 @@ class ReferenceModel(nn.Module):
 
     def __init__(self, network: PatchcoreNetwork, config: PatchcoreConfig) -> None:
         super().__init__()
-        self.network, self.to_pixels = network, PixelMap(network.grid, config)
+        self.network, self.to_pixels = network, PixelMap(network.places.grid, config)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         features = self.network.features(normalise(frames))
@@ -24,7 +24,7 @@ class ReferenceModel(nn.Module):
         memory = self.network.memory.expand(len(places), -1, -1)
         # In float64: it expands the squares, whose difference loses digits where a distance is small.
         nearest = torch.cdist(places.double(), memory.double()).amin(dim=2).float()
-        distances = nearest.reshape(-1, *self.network.grid)
+        distances = nearest.reshape(-1, *self.network.places.grid)
         return distances.amax(dim=(1, 2)), self.to_pixels(distances)
 
 

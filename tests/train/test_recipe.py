@@ -29,7 +29,14 @@ from edgead.train.methods.draem.config import DraemConfig
 
 BOTTLES = 209
 """Good images of MVTec AD's bottle."""
-PUBLISHED = {"draem": 700 * 27, "differnet": 192 * 9, "aand": 220 * 14, "transfusion": 1500 * 27, "drept": 10_000, "patchcore": 0}
+PUBLISHED = {
+    "draem": 700 * 27,
+    "differnet": 192 * 9,
+    "aand": 220 * 14,
+    "transfusion": 1500 * 27,
+    "drept": 10_000,
+    "patchcore": 0,
+}
 """Optimiser steps on them: epochs times the batches of a loader that keeps the last, smaller one."""
 TWO_EPOCHS = ("size=32", "reconstructive_width=2", "discriminative_width=2", "steps=0", "epochs=2")
 

@@ -44,10 +44,11 @@ class _Scoring(nn.Module):
         self.match.bias = nn.Parameter(memory.square().sum(dim=1))
         self.squares = nn.Conv2d(memory.shape[1], 1, 1, bias=False)
         nn.init.ones_(self.squares.weight)
+        self.least = network.least()
         self.to_pixels = PixelMap(network.places.grid, config)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         away = features - self.middle
         nearest = self.match(away).amin(dim=1, keepdim=True) + self.squares(away * away)
-        distances = nearest.clamp(min=0)[:, 0].sqrt()
+        distances = nearest.clamp(min=self.least)[:, 0].sqrt()
         return distances.amax(dim=(1, 2)), self.to_pixels(distances)

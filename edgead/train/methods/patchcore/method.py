@@ -36,7 +36,7 @@ class Patchcore(Method):
     presets = {  # noqa: RUF012
         "paper": {},
         "edge": {"backbone": "resnet18", "memory": 1024, "cosine": True},
-        "nano": {"size": (256, 256), "backbone": "squeezenet1_1", "levels": (2,), "memory": 1024, "cosine": True},
+        "nano": {"size": (320, 320), "backbone": "squeezenet1_1", "levels": (2,), "memory": 1024, "cosine": True},
     }
     takes_textures = False
     resume_settings = ()

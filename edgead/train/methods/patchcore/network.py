@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgead.train.backbones import LEVELS, Backbone, normalise
+from edgead.train.maps import upsampling
 from edgead.train.methods.patchcore.config import PatchcoreConfig
 
 TINY = 1e-8
 """Smallest length that is divided by; a feature of zeros stays one."""
+NEAREST = 1e-6
+"""Square distances below this share of the memory's mean square are taken for it: float32 cannot tell them from 0."""
 PROJECTED = 128
 """Dimensions in which the memory is thinned (published: the same)."""
 MOST_CANDIDATES = 50_000
@@ -24,17 +27,21 @@ MOST_CANDIDATES = 50_000
 class Places(nn.Module):
     """The backbone's levels ``[N, C, h, w]`` to one feature for each place of the first one, ``[N, D, h, w]``."""
 
-    def __init__(self, grid: tuple[int, int], config: PatchcoreConfig) -> None:
+    def __init__(self, shapes: Sequence[tuple[int, int, int]], config: PatchcoreConfig) -> None:
         super().__init__()
-        self.grid, self.window, self.cosine = grid, config.window, config.cosine
+        self.grid, self.window, self.cosine = shapes[0][1:], config.window, config.cosine
+        for number, shape in enumerate(shapes[1:], start=1):
+            rows, columns = (upsampling(side, cells, corners=False) for side, cells in zip(self.grid, shape[1:]))
+            self.register_buffer(f"rows{number}", rows, persistent=False)
+            self.register_buffer(f"columns{number}", columns.T.contiguous(), persistent=False)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
-        return torch.cat([self._describe(level) for level in levels], dim=1)
+        return torch.cat([self._describe(number, level) for number, level in enumerate(levels)], dim=1)
 
-    def _describe(self, level: Tensor) -> Tensor:
+    def _describe(self, number: int, level: Tensor) -> Tensor:
         means = F.avg_pool2d(level, self.window, 1, self.window // 2, count_include_pad=False)
-        if means.shape[2:] != self.grid:
-            means = F.interpolate(means, self.grid, mode="bilinear", align_corners=False)
+        if number:
+            means = self.get_buffer(f"rows{number}") @ means @ self.get_buffer(f"columns{number}")
         return means / means.square().sum(dim=1, keepdim=True).sqrt().clamp(min=TINY) if self.cosine else means
 
 
@@ -49,7 +56,7 @@ class PatchcoreNetwork(nn.Module):
         names = [LEVELS[config.backbone][level - 1] for level in config.levels]
         self.backbone = Backbone(config.backbone, names)
         shapes = self.backbone.shapes(config.size)
-        self.places = Places(shapes[0][1:], config)
+        self.places = Places(shapes, config)
         channels = sum(shape[0] for shape in shapes)
         self.register_buffer("memory", torch.zeros(config.memory, channels))
         self.register_buffer("projection", torch.randn(channels, PROJECTED), persistent=False)
@@ -58,6 +65,10 @@ class PatchcoreNetwork(nn.Module):
         """Normalised ``[N, 3, H, W]`` to the features of its places, ``[N, D, h, w]``."""
         found: Tensor = self.places(self.backbone(image))
         return found
+
+    def least(self) -> float:
+        """The smallest square distance that is told from 0."""
+        return NEAREST * float((self.memory - self.memory.mean(dim=0)).square().sum(dim=1).mean())
 
     @torch.no_grad()
     def memorise(self, frames: Iterable[NDArray[np.uint8]], count: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -17,13 +19,14 @@ class ReferenceModel(nn.Module):
     def __init__(self, network: PatchcoreNetwork, config: PatchcoreConfig) -> None:
         super().__init__()
         self.network, self.to_pixels = network, PixelMap(network.places.grid, config)
+        self.least = math.sqrt(network.least())
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         features = self.network.features(normalise(frames))
         places = features.flatten(2).transpose(1, 2)
         memory = self.network.memory.expand(len(places), -1, -1)
         # In float64: it expands the squares, whose difference loses digits where a distance is small.
-        nearest = torch.cdist(places.double(), memory.double()).amin(dim=2).float()
+        nearest = torch.cdist(places.double(), memory.double()).amin(dim=2).clamp(min=self.least).float()
         distances = nearest.reshape(-1, *self.network.places.grid)
         return distances.amax(dim=(1, 2)), self.to_pixels(distances)
 

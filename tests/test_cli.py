@@ -108,7 +108,7 @@ VIEW = {"view", "view_token", "view_bundles", "view_folder"}
 @pytest.mark.parametrize(
     ("verb", "functions", "more"),
     [
-        ("train", ["edgead.train.train", "edgead.train.resume"], {"continue_run"}),
+        ("train", ["edgead.train.train", "edgead.train.resume"], {"continue_run", "quick"}),
         ("synthesise", ["edgead.train.synthesise.synthesise"], set()),
         ("export", ["edgead.export.export"], {"method", "category", "format"} | PRECISION),
         ("import", ["edgead.export.import_model"], {"data"} | PRECISION),

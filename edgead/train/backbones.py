@@ -226,11 +226,11 @@ def _download(name: str) -> Mapping[str, Tensor]:
     try:
         values: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
-        file = weights.url.rpartition("/")[2]
+        place, _, file = weights.url.rpartition("/")
         raise CheckpointError(
             f"The ImageNet weights of {name} are not on this machine and cannot be downloaded ({error}).\n"
-            f"Fetch {weights.url}\n"
-            f"and put it at {Path(torch.hub.get_dir(), 'checkpoints', file)}, or name it with --weights FILE."
+            f"Fetch {file} from {place}/\n"  # apart: a long name in an address would be taken for a secret
+            f"and put it into {Path(torch.hub.get_dir(), 'checkpoints')}, or name it with --weights FILE."
         ) from error
     finally:
         socket.setdefaulttimeout(before)

@@ -82,8 +82,8 @@ def test_what_it_remembers_is_no_anomaly_and_a_foreign_patch_is_one_at_its_place
     assert found.scores.min() > normal.scores.max()
     for anomaly_map in found.maps:
         row, column = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
-        assert 26 <= row < 58
-        assert 36 <= column < 68
+        assert 16 <= row < 68  # where its features see the patch
+        assert 26 <= column < 78
 
 
 @pytest.mark.parametrize(
@@ -101,5 +101,5 @@ def test_settings_that_make_no_sense(setting: str, message: str) -> None:
 
 
 def test_there_is_no_schedule_to_scale(parts: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="patchcore optimises nothing.*leave out --budget"):
+    with pytest.raises(ConfigError, match=r"patchcore optimises nothing.*leave out --budget"):
         train("patchcore", parts, preset="nano", budget="30s", out=tmp_path / "run")

@@ -65,7 +65,7 @@ def test_ten_photographs_become_a_bundle_that_says_what_it_can_promise(
     assert "from 3 held-out good images: out of 1,000 good parts at most 250 fail on average" in done.stdout
     assert "Requested: 10, which needs at least 99 held-out images" in done.stdout
     assert made.manifest.training.textures == "none"
-    assert (tmp_path / "first" / "report.html").is_file()
+    assert "Synthetic anomalies, which it was not trained on" in (tmp_path / "first" / "report.html").read_text()
 
     # A longer training replaces it at the line.
     ends: list[RunSummary] = []

@@ -213,6 +213,8 @@ class Method(ABC):
     """Whether real defects of other products can be transferred (--donor); then `pretraining` is implemented."""
     takes_textures: ClassVar[bool] = True
     """Whether synthetic anomalies are filled with pictures (--textures)."""
+    learns_anomalies: ClassVar[bool] = True
+    """Whether it is trained on synthetic anomalies; where not, they only serve comparisons at export."""
     sensitive: ClassVar[tuple[str, ...]] = ()
     """Dotted names of submodules of `export_model` that stay in float32 in a bundle of lower precision, in every graph:
     flows, sums over many channels, exponentials, cosines, distances, the score. A list's name stands for its members.

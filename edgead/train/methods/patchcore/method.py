@@ -38,7 +38,7 @@ class Patchcore(Method):
         "edge": {"backbone": "resnet18", "memory": 1024, "cosine": True},
         "nano": {"size": (320, 320), "backbone": "squeezenet1_1", "levels": (2,), "memory": 1024, "cosine": True},
     }
-    takes_textures = False
+    takes_textures = learns_anomalies = False
     resume_settings = ()
     sensitive = ("network.places", "scoring")
 

@@ -110,7 +110,7 @@ def rgbd_bundle(rgbd_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> B
     from edgead.train import train
 
     folder = tmp_path_factory.mktemp("rgbd")
-    settings = ("depth=true", "size=32x48", "multipliers=1", "steps=3", "batch_size=2")
+    settings = ("depth=true", "size=32x48", "multipliers=1", "steps=3", "batch_size=2", "reverse_steps=1")
     [run] = train("transfusion", rgbd_parts, preset="nano", settings=settings, out=folder / "run")
     return export(run, out=folder / "dome.edgead")
 

@@ -37,7 +37,7 @@ from edgead.runtime.stream import Stream
 from edgead.train import resume, train
 from edgead.train.run_config import load_run_config
 
-SETTINGS = ("depth=true", "size=32x48", "multipliers=1", "steps=3", "batch_size=2")
+SETTINGS = ("depth=true", "size=32x48", "multipliers=1", "steps=3", "batch_size=2", "reverse_steps=1")
 
 
 @pytest.fixture(scope="module")

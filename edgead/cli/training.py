@@ -7,11 +7,16 @@ from typing import Any
 
 import click
 
-from edgead.cli.options import PATH, check_method, json_option
+from edgead.cli.options import PATH, check_method, json_option, refuse_given
 from edgead.cli.output import emit, terminal
 
 
 @click.command()
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Train a first model from ten or more images and export it, in about a minute: PatchCore (docs/training.md).",
+)
 @click.option("--method", default="draem", show_default=True, help="Method to train; see `edgead methods`.")
 @click.option(
     "--data", type=PATH, help="Folder of good images, or a data set (MVTec AD, 3D-AD, VisA …; see docs/data.md)."
@@ -35,7 +40,9 @@ from edgead.cli.output import emit, terminal
 @click.option(
     "--weights", type=PATH, help="ImageNet weights of the backbone, .pth or .safetensors. [default: download]"
 )
-@click.option("--holdout", default=0.2, show_default=True, help="Share of good images held out for the threshold.")
+@click.option(
+    "--holdout", type=float, help="Share of good images held out for the threshold. [default: 0.2; with --quick 0.3]"
+)
 @click.option(
     "--bit-depth", type=click.IntRange(9, 16), default=16, show_default=True, help="Significant bits of 16-bit images."
 )
@@ -67,7 +74,15 @@ from edgead.cli.output import emit, terminal
 )
 @click.option("--out", type=PATH, help="Folder of the run. [default: runs/train/METHOD-CATEGORY-TIME]")
 @json_option
-def train(continue_run: bool, as_json: bool, data: Path | None, method: str, out: Path | None, **options: Any) -> None:
+def train(
+    quick: bool,
+    continue_run: bool,
+    as_json: bool,
+    data: Path | None,
+    method: str,
+    out: Path | None,
+    **options: Any,
+) -> None:
     """Train a model on images of good parts.
 
     Stop any time; continue with --resume. If training diverged, add --set learning_rate=… with a lower rate.
@@ -78,6 +93,12 @@ def train(continue_run: bool, as_json: bool, data: Path | None, method: str, out
     from edgead.train import train as start
     from edgead.train.training import find_unfinished
 
+    if options["holdout"] is None:
+        del options["holdout"]
+    if quick:
+        refuse_given("with --quick", "method", "preset", "textures", "donors", "budget", "continue_run")
+        _train_quick(_required(data), out, as_json, options)
+        return
     if continue_run:
         kept = ("settings", "device", "workers", "track")
         _refuse_others(*kept, "method", "data", "out", "continue_run", "as_json", "quiet")
@@ -85,11 +106,33 @@ def train(continue_run: bool, as_json: bool, data: Path | None, method: str, out
         check_method(folder, method)
         folders = [resume(folder, data=data, console=terminal(), **{name: options[name] for name in kept})]
     else:
-        if data is None:
-            raise click.UsageError("Missing option '--data'.")
-        folders = start(method, data, out=out, console=terminal(), **options)
+        folders = start(method, _required(data), out=out, console=terminal(), **options)
     text = "\n".join(f"{folder}\nNext:  edgead export --checkpoint {folder}" for folder in folders)
     emit({"runs": [str(folder) for folder in folders]}, as_json, text)
+
+
+def _train_quick(data: Path, out: Path | None, as_json: bool, options: dict[str, Any]) -> None:
+    from edgead.quick import train_quick
+
+    unused = ("preset", "textures", "donors", "budget")
+    kept = {name: value for name, value in options.items() if name not in unused}
+    made = train_quick(data, out=out, console=terminal(), **kept)
+    text = "\n".join(
+        f"{bundle.path}\n"
+        f"Promise: {bundle.manifest.threshold.describe(bundle.manifest.data.unseen)}\n"
+        f"Next:  edgead predict {bundle.path} IMAGES\n"
+        f"       edgead run {bundle.path} --source 0 --view\n"
+        f"Later: edgead train --method aand --data {data}, then export; compare both on the line with --shadow"
+        for _, bundle in made
+    )
+    value = {"runs": [str(run) for run, _ in made], "bundles": [str(bundle.path) for _, bundle in made]}
+    emit(value, as_json, text)
+
+
+def _required(data: Path | None) -> Path:
+    if data is None:
+        raise click.UsageError("Missing option '--data'.")
+    return data
 
 
 def _refuse_others(*allowed: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ LEVELS: dict[str, tuple[str, str, str]] = {
     "resnet50v2": ("stage1", "stage2", "stage3"),
 }
 """Backbone ↦ three layers, each with half the resolution of the one before. Others are named layer by layer."""
+
+SILENT = 20.0
+"""Seconds without an answer after which a download has failed."""
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, RGB in [0, 1]: what all these networks were trained with."""
@@ -217,13 +221,17 @@ def _download(name: str) -> Mapping[str, Tensor]:
         )
     # The first version: what the papers used. Later ones were trained otherwise.
     weights = torchvision().models.get_model_weights(name).IMAGENET1K_V1
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENT)  # torch's download has no limit of its own
     try:
         values: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
-        file = weights.url.rpartition("/")[2]
+        place, _, file = weights.url.rpartition("/")
         raise CheckpointError(
             f"The ImageNet weights of {name} are not on this machine and cannot be downloaded ({error}).\n"
-            f"Fetch {weights.url}\n"
-            f"and put it at {Path(torch.hub.get_dir(), 'checkpoints', file)}, or name it with --weights FILE."
+            f"Fetch {file} from {place}/\n"  # apart: a long name in an address would be taken for a secret
+            f"and put it into {Path(torch.hub.get_dir(), 'checkpoints')}, or name it with --weights FILE."
         ) from error
+    finally:
+        socket.setdefaulttimeout(before)
     return values

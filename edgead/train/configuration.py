@@ -44,6 +44,8 @@ def reconfigure(
 def published_schedule(method: Method) -> MethodConfig:
     """Return a method's configuration with the published numbers of steps, whatever its preset has."""
     published = method.published()
+    if not published.step_settings:
+        return method.config
     names = ("epochs", *published.step_settings)
     return method.config.replaced(**{name: getattr(published, name) for name in names})
 

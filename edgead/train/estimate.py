@@ -90,8 +90,8 @@ class Estimate:
     def describe(self, now: datetime | None = None) -> str:
         """Describe how long, for how many steps, and until when."""
         end = (now or datetime.now()) + timedelta(seconds=self.seconds)
-        each = f", {self.seconds / self.steps:.2g} s each" if self.steps else ""
-        return f"about {describe_seconds(self.seconds)} ({self.steps:,} steps{each}), until {end:%Y-%m-%d %H:%M}"
+        steps = f" ({self.steps:,} steps, {self.seconds / self.steps:.2g} s each)" if self.steps else ""
+        return f"about {describe_seconds(self.seconds)}{steps}, until {end:%Y-%m-%d %H:%M}"
 
 
 def describe_seconds(seconds: float) -> str:
@@ -151,7 +151,8 @@ def choose_preset(
                 raise
             tried.append(f"{preset} needs more memory than there is")
             continue
-        runs = sum(config.total_steps(epoch) for epoch in epochs) / config.total_steps(epochs[0])
+        one = config.total_steps(epochs[0])
+        runs = sum(config.total_steps(epoch) for epoch in epochs) / one if one else 1.0  # the images are all counted
         seconds = first.learning + (first.seconds - first.learning) * runs
         tried.append(f"{preset} takes about {describe_seconds(seconds)} here")
         if seconds <= limit:
@@ -205,6 +206,8 @@ def measure(
 
 def _no_choice(method: Method, accelerator: Accelerator) -> str:
     """Return why bfloat16 is not tried; empty where it is."""
+    if not method.config.step_settings:
+        return "nothing is optimised"
     if accelerator.device.type != "cpu":
         return "bf16 is not tried by itself on a GPU"
     if method.float32_only:
@@ -270,6 +273,8 @@ class _Measurement:
         stage.prepare(self.accelerator.device, lambda items: items)
         prepared = (time.monotonic() - start) * images
         self.preparing += prepared
+        if not stage.steps:
+            return prepared
         drawing = _drawing_seconds(stage) * stage.batch_size / self.accelerator.num_processes
         still = dataclasses.replace(stage, schedule=lambda step: 0.0, steps=stage.steps + 1)  # nothing can diverge
         with tempfile.TemporaryDirectory() as folder:

@@ -115,6 +115,9 @@ def fit(
             raise ConfigError(f"batch_size {stage.batch_size} cannot be shared by {processes} processes{even}.")
         resumed = saved if saved and index == saved[0].stage else None
         stage.prepare(accelerator.device, console.track(f"preparing {stage.name}"))
+        if not stage.steps:  # a closed form; a stopped one starts again
+            (folder / METRICS).touch()
+            continue
         loop = StageLoop(trainable, stage, index, folder, accelerator, seed, resumed)
         loop.mixed_precision = precision_of(stage, mixed_precision)
         loop.watch = watch if accelerator.is_main_process else None

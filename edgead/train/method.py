@@ -30,7 +30,7 @@ T = TypeVar("T")
 WITH_REPLACEMENT = "good images are drawn with replacement (published: shuffled in each epoch)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One optimisation that the training loop runs from start to end.
 
@@ -40,7 +40,8 @@ class Stage:
             only logged.
         sample: makes one training example from a random generator. It must depend on nothing else, so that a
             run can be resumed, or spread over workers, without changing its result.
-        steps: optimiser steps.
+        steps: optimiser steps; 0 where `prepare` computes all that there is to learn. It then may depend on the good
+            images too, and neither `sample` nor `optimizer` is called.
         batch_size: examples in a step, over all processes.
         optimizer: makes the optimiser from the module's trainable parameters.
         schedule: step ↦ factor on the learning rate.
@@ -56,11 +57,11 @@ class Stage:
 
     name: str
     module: nn.Module
-    sample: Callable[[np.random.Generator], Arrays]
+    sample: Callable[[np.random.Generator], Arrays] = lambda rng: {}
     steps: int
     batch_size: int
-    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-    schedule: Callable[[int], float]
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.SGD
+    schedule: Callable[[int], float] = lambda step: 1.0
     prepare: Callable[[torch.device, Track], None] = lambda device, track: None
     alternating: tuple[str, ...] = ()
     rate: str = "learning_rate"
@@ -212,6 +213,8 @@ class Method(ABC):
     """Whether real defects of other products can be transferred (--donor); then `pretraining` is implemented."""
     takes_textures: ClassVar[bool] = True
     """Whether synthetic anomalies are filled with pictures (--textures)."""
+    learns_anomalies: ClassVar[bool] = True
+    """Whether it is trained on synthetic anomalies; where not, they only serve comparisons at export."""
     sensitive: ClassVar[tuple[str, ...]] = ()
     """Dotted names of submodules of `export_model` that stay in float32 in a bundle of lower precision, in every graph:
     flows, sums over many channels, exponentials, cosines, distances, the score. A list's name stands for its members.

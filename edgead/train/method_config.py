@@ -32,20 +32,14 @@ class MethodConfig:
     a single field's type cannot say.
     """
 
-    step_settings: ClassVar[tuple[str, ...]] = ("steps",)
-    """Settings that are numbers of optimiser steps: first that of the method's own training, then its pretraining's."""
+    step_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings that are numbers of optimiser steps: first that of the method's own training, then its pretraining's.
+    Empty where nothing is optimised."""
 
     size: tuple[Count, Count] = (256, 256)
     """Input height and width, pixels."""
     batch_size: Count = 8
     """Images in one optimiser step, over all processes."""
-    epochs: Count = 700
-    """Passes over the good images, as published: an epoch is N / batch_size steps, rounded up, where N are all good
-    images, those held out for the threshold too."""
-    steps: Annotated[int, Within(0)] = 0
-    """Optimiser steps; 0 means that `epochs` decides. The learning rate's decay is scaled with them."""
-    learning_rate: Positive = 1e-4
-    """The optimiser's step size before any decay."""
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -64,7 +58,7 @@ class MethodConfig:
         """Of a frame: 3, or 4 with depth."""
         return 4 if self.reads_depth else 3
 
-    # A method that has one of the next four as a setting has a field of that name.
+    # A method that has one of the next two as a setting has a field of that name.
 
     @property
     def foreground(self) -> str:
@@ -75,6 +69,35 @@ class MethodConfig:
     def backbone(self) -> str:
         """Name of the pretrained network; empty where there is none."""
         return ""
+
+    def replaced(self, **values: Any) -> MethodConfig:
+        """Return a copy with other values of these settings, checked."""
+        return dataclasses.replace(self, **values)
+
+    def total_steps(self, epoch: Fraction) -> int:
+        """Optimiser steps of the whole training, where an epoch has that many (`RunConfig.steps_in_epoch`)."""
+        return 0
+
+    def schedule(self, epoch: Fraction) -> str:
+        """Describe how `total_steps` is determined."""
+        return "0 steps: one pass over the good images, nothing is optimised"
+
+
+@dataclass(frozen=True)
+class OptimisedConfig(MethodConfig):
+    """What a method is configured with that optimises its weights."""
+
+    step_settings: ClassVar[tuple[str, ...]] = ("steps",)
+
+    epochs: Count = 700
+    """Passes over the good images, as published: an epoch is N / batch_size steps, rounded up, where N are all good
+    images, those held out for the threshold too."""
+    steps: Annotated[int, Within(0)] = 0
+    """Optimiser steps; 0 means that `epochs` decides. The learning rate's decay is scaled with them."""
+    learning_rate: Positive = 1e-4
+    """The optimiser's step size before any decay."""
+
+    # A method that has one of the next two as a setting has a field of that name.
 
     @property
     def decay_at(self) -> tuple[float, ...]:
@@ -90,16 +113,10 @@ class MethodConfig:
         """Factor on the learning rate at a step of a stage of so many, counted from 0."""
         return self.decay ** sum(step >= share * steps for share in self.decay_at)
 
-    def replaced(self, **values: Any) -> MethodConfig:
-        """Return a copy with other values of these settings, checked."""
-        return dataclasses.replace(self, **values)
-
     def total_steps(self, epoch: Fraction) -> int:
-        """Optimiser steps of the whole training, where an epoch has that many (`RunConfig.steps_in_epoch`)."""
         return self.steps or math.ceil(self.epochs * epoch)
 
     def schedule(self, epoch: Fraction) -> str:
-        """Describe how `total_steps` is determined."""
         total = f"{self.total_steps(epoch):,} steps"
         return total if self.steps else f"{total} = {self.epochs} epochs of {float(epoch):g}"
 

@@ -90,7 +90,7 @@ def write_report(
         groups = [_highest(held_out, scores, maps, heat)]
         if watch:
             groups.append(_animation(method, watch, heat))
-        groups.append(_examples(examples()))
+        groups.append(_examples(examples(), method.learns_anomalies))
         write_pictures(folder, groups)
         results = TrainingResults(
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -156,12 +156,15 @@ def _animation(method: Method, watch: Watch, heat: float) -> Group:
     return Group("What the network sees, over the training", tuple(pictures), note, texts)
 
 
-def _examples(examples: Sequence[tuple[Frame, Mask]]) -> Group:
+def _examples(examples: Sequence[tuple[Frame, Mask]], learned: bool) -> Group:
     pictures = []
     for frame, mask in examples:
         drawn = np.ascontiguousarray(frame[:, :, :3])
         contours, _ = cv2().findContours(mask.astype(np.uint8), cv2().RETR_EXTERNAL, cv2().CHAIN_APPROX_NONE)
         cv2().drawContours(drawn, contours, -1, (0, 0, 255), max(1, min(frame.shape[:2]) // 160))
         pictures.append(picture("", drawn))
+    if not learned:
+        note = "Export compares graph and network on such pictures, and judges lower precisions by them."
+        return Group("Synthetic anomalies, which it was not trained on", tuple(pictures), note)
     note = "Training takes the outlined places for defects. They should be visible, and lie on the part."
     return Group("Synthetic anomalies that it was trained on", tuple(pictures), note)

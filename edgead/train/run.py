@@ -210,7 +210,8 @@ def _introduce(run: RunConfig, method: Method, console: Console) -> None:
     """Report what will be trained, and how it departs from the published training."""
     counted = f"all {run.epoch_images} good images" if run.epoch_images else f"the {len(run.normals)} that it trains on"
     schedule = method.config.schedule(run.steps_in_epoch)
-    console.say(f"{method.card.title}, preset '{run.preset}': {schedule}; an epoch counts {counted}")
+    epoch = f"; an epoch counts {counted}" if method.config.step_settings else ""
+    console.say(f"{method.card.title}, preset '{run.preset}': {schedule}{epoch}")
     if run.config.backbone:
         console.say(f"Backbone {run.config.backbone}: weights of {run.weights or 'its publisher (download)'}")
     if run.departures:

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgead.console import Console
 from edgead.datasets import (
     Category,
@@ -57,6 +59,7 @@ def train(
     donors: Sequence[str | Path] = (),
     bit_depth: int = 16,
     track: Sequence[str] = (),
+    most_images: int | None = None,
     console: Console | None = None,
 ) -> list[Path]:
     """Train a method on the good images of a data set.
@@ -80,6 +83,7 @@ def train(
         donors: other products with real defects, for a method that learns from them: data sets, or runs or
             ``learned.safetensors`` of runs that have learned from them already.
         bit_depth: significant bits of 16-bit images.
+        most_images: good images of a category that are used at most, drawn by the seed; all where None.
         track: experiment trackers that get losses, learning rates and held-out figures: ``"tensorboard"``,
             ``"mlflow"``.
         console: what shows progress.
@@ -98,6 +102,8 @@ def train(
     configure(method_class, preset or next(iter(method_class.presets)), settings)  # errors are reported before any work
     if budget is not None:
         read_budget(budget)
+        if not method_class.Config.step_settings:
+            raise ConfigError(f"{method} optimises nothing, so there is no schedule to scale; leave out --budget.")
         if named := {setting.partition("=")[0] for setting in settings} & {
             "epochs",
             *method_class.Config.step_settings,
@@ -111,6 +117,8 @@ def train(
     if donors and not method_class.takes_donors:
         raise ConfigError(f"{method} learns from good images alone; leave out --donor.")
     categories = open_categories(data) if category == "all" else [open_category(data, category)]
+    if most_images is not None:
+        categories = [_at_most(most_images, each, seed, console) for each in categories]
     choice = ""
     if preset is None:
         for each in categories:
@@ -244,6 +252,16 @@ def resume(
         run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
         console.say(f"Changed: {', '.join(changes)}")
     return train_run(run, folder, device, workers, console, named=True, track=track)
+
+
+def _at_most(count: int, category: Category, seed: int, console: Console) -> Category:
+    """Return a category with so many of its good images at most, in their order."""
+    found = len(category.normals)
+    if found <= count:
+        return category
+    console.say(f"{category.name}: {count} of {found} good images are used")
+    chosen = np.random.default_rng((seed, 0x3057)).permutation(found)[:count]
+    return dataclasses.replace(category, normals=tuple(category.normals[index] for index in sorted(chosen)))
 
 
 def _report_data(category: Category, console: Console) -> None:

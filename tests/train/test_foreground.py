@@ -18,7 +18,7 @@ from edgead.train.method import Method, TrainingData
 from edgead.train.methods import get_method
 from edgead.train.synthesise import synthesise
 
-QUICK = ("size=32", "multipliers=1,1", "steps=2", "batch_size=2", "rotate_share=0")
+QUICK = ("size=32", "multipliers=1,1", "steps=2", "batch_size=2", "rotate_share=0", "reverse_steps=1")
 
 
 @pytest.fixture

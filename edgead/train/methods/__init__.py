@@ -22,6 +22,7 @@ METHODS = {
     "aand": "edgead.train.methods.aand.method:Aand",
     "transfusion": "edgead.train.methods.transfusion.method:Transfusion",
     "drept": "edgead.train.methods.drept.method:Drept",
+    "patchcore": "edgead.train.methods.patchcore.method:Patchcore",
 }
 
 

@@ -31,7 +31,7 @@ from edgead.train.methods.transfusion.preprocessing import to_depth
 from edgead.train.methods.transfusion.reference_model import ReferenceModel
 from edgead.train.official import load_official
 
-SMALL = ["size=32x48", "attention_levels=1", "steps=2", "batch_size=2"]
+SMALL = ["size=32x48", "attention_levels=1", "steps=2", "batch_size=2", "reverse_steps=1"]
 
 
 def small(*settings: str, seed: int = 0) -> Transfusion:
@@ -476,6 +476,7 @@ def test_it_overfits_a_toy_set(tmp_path: Path) -> None:
     stripes = [127 + 90 * np.sin(np.arange(32)[None, :, None] / 3 + phase + np.zeros((32, 1, 3))) for phase in phases]
     normals = np.stack(stripes).astype(np.uint8)
     settings = ("size=32", "multipliers=1,1", "steps=120", "batch_size=4", "rotate_share=0", "structural_share=0")
+    settings += ("reverse_steps=1",)
     torch.manual_seed(0)
     method = Transfusion(configure(Transfusion, "nano", settings))  # type: ignore[arg-type]
     data = TrainingData(normals)

@@ -10,11 +10,11 @@ from typing import Annotated
 from edgead.schema import OneOf, Within
 from edgead.train.backbones import LEVELS
 from edgead.train.foreground import check_foreground
-from edgead.train.method_config import Count, MethodConfig, NotNegative, Positive, Share
+from edgead.train.method_config import Count, NotNegative, OptimisedConfig, Positive, Share
 
 
 @dataclass(frozen=True)
-class AandConfig(MethodConfig):
+class AandConfig(OptimisedConfig):
     """Configuration of AAND; the defaults are the published training."""
 
     batch_size: Count = 16

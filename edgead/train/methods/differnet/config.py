@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from edgead.errors import ConfigError
 from edgead.schema import Within
 from edgead.train.backbones import LEVELS
-from edgead.train.method_config import Count, MethodConfig, NotNegative, Positive
+from edgead.train.method_config import Count, NotNegative, OptimisedConfig, Positive
 
 
 @dataclass(frozen=True)
-class DiffernetConfig(MethodConfig):
+class DiffernetConfig(OptimisedConfig):
     """Configuration of DifferNet; the defaults are the published training."""
 
     size: tuple[Count, Count] = (448, 448)

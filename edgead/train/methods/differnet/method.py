@@ -68,6 +68,7 @@ class Differnet(Method):
             "steps": 400,
         },
     }
+    learns_anomalies = False
     sensitive = ("scoring",)
     official = Official(
         marks=("nf.module_list.2.s1.fc1.weight",),

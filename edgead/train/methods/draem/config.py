@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgead.errors import ConfigError
-from edgead.train.method_config import Count, MethodConfig, NotNegative, Positive, Share
+from edgead.train.method_config import Count, NotNegative, OptimisedConfig, Positive, Share
 
 
 @dataclass(frozen=True)
-class DraemConfig(MethodConfig):
+class DraemConfig(OptimisedConfig):
     """Configuration of DRAEM; the defaults are the published training."""
 
     reconstructive_width: Count = 128

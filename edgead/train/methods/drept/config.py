@@ -7,12 +7,12 @@ from typing import Annotated, ClassVar
 
 from edgead.errors import ConfigError
 from edgead.schema import Within
-from edgead.train.method_config import Count, MethodConfig, NotNegative, Positive, Share
+from edgead.train.method_config import Count, NotNegative, OptimisedConfig, Positive, Share
 from edgead.train.methods.drept.network import check_size
 
 
 @dataclass(frozen=True)
-class DreptConfig(MethodConfig):
+class DreptConfig(OptimisedConfig):
     """Configuration of DRepT; the defaults are the published training."""
 
     step_settings: ClassVar[tuple[str, ...]] = ("steps", "removal_steps", "defect_steps")

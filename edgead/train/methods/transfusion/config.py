@@ -8,14 +8,14 @@ from typing import Annotated
 from edgead.errors import ConfigError
 from edgead.schema import Within
 from edgead.train.foreground import check_foreground
-from edgead.train.method_config import Count, MethodConfig, NotNegative, Positive, Share
+from edgead.train.method_config import Count, NotNegative, OptimisedConfig, Positive, Share
 from edgead.train.methods.transfusion.diffusion import FIRST
 from edgead.train.methods.transfusion.network import NORM_GROUPS
 from edgead.train.methods.transfusion.preprocessing import LEARNED
 
 
 @dataclass(frozen=True)
-class TransfusionConfig(MethodConfig):
+class TransfusionConfig(OptimisedConfig):
     """Configuration of TransFusion; the defaults are the published training for colour images."""
 
     depth: bool = False

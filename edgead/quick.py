@@ -1,0 +1,100 @@
+"""`edgead train --quick`: from ten or more photographs of good parts to a bundle within a minute on two cores.
+
+The method is PatchCore on a small backbone, which learns in one pass. Reasons: docs/adr/0042.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgead.console import Console
+from edgead.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from edgead.bundle import Bundle
+
+METHOD, PRESET = "patchcore", "nano"
+WITHOUT_WEIGHTS, BUDGET = "draem", "20s"
+"""What is trained where the backbone's weights cannot be had, and for how long."""
+MOST_IMAGES = 200
+"""Good images that are used at most: reading more would take more than a minute."""
+HOLDOUT = 0.3
+"""Share of them that is kept for the threshold: more than for a training, because a memory needs few images and a
+threshold needs many."""
+
+
+def train_quick(
+    data: str | Path,
+    *,
+    category: str | None = None,
+    settings: tuple[str, ...] = (),
+    out: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    mixed_precision: str = "auto",
+    workers: int | None = None,
+    holdout: float = HOLDOUT,
+    weights: str | Path | None = None,
+    bit_depth: int = 16,
+    track: Sequence[str] = (),
+    console: Console | None = None,
+) -> list[tuple[Path, Bundle]]:
+    """Train a first model and export it.
+
+    Without ImageNet weights of the backbone it says what to fetch, and trains a small DRAEM for 20 s instead.
+
+    Args:
+        settings: ``"name=value"`` overrides of PatchCore's configuration.
+        holdout: share of the good images that is kept for the threshold.
+        data, category, out, seed, device, mixed_precision, workers, weights, bit_depth, track, console: as for
+            `edgead.train.train`.
+
+    Returns:
+        The folder of each finished run, and its bundle in ``runs/export``.
+
+    Raises:
+        EdgeadError: see `edgead.errors`.
+    """
+    from edgead.export import export
+    from edgead.train import train
+
+    console = console or Console()
+    method, budget = METHOD, None
+    try:
+        _load_weights(settings, weights)
+    except CheckpointError as error:
+        if weights is not None or settings:
+            raise
+        console.say(f"{error}\nWithout them: DRAEM, trained for {BUDGET}. It finds less than PatchCore would.")
+        method, budget = WITHOUT_WEIGHTS, BUDGET
+    runs = train(
+        method,
+        data,
+        category=category,
+        preset=PRESET,
+        settings=settings,
+        out=out,
+        seed=seed,
+        device=device,
+        mixed_precision=mixed_precision,
+        budget=budget,
+        workers=workers,
+        holdout=holdout,
+        weights=weights,
+        bit_depth=bit_depth,
+        track=track,
+        most_images=MOST_IMAGES,
+        console=console,
+    )
+    return [(run, export(run, console=console)) for run in runs]
+
+
+def _load_weights(settings: tuple[str, ...], weights: str | Path | None) -> None:
+    """Read the backbone's weights once, before any work; what was downloaded stays on this machine."""
+    from edgead.train.configuration import configure
+    from edgead.train.methods import get_method
+
+    kind = get_method(METHOD)
+    kind(configure(kind, PRESET, settings)).load_pretrained(Path(weights) if weights else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -53,6 +54,8 @@ class Parts:
     ) -> None:
         self.rules, self.ledger, self._say = rules or PartRules(), PartLedger(), say
         self._delays = delays or {}
+        if self._delays and max(self._delays.values()) >= self.rules.within:
+            raise ConfigError(f"within, {self.rules.within:g} ms, must be longer than every camera's delay.")
         self._cameras: list[str] = []
         self._stream: Stream | None = None
         self._send: Callable[[Result], None] = lambda result: None
@@ -94,9 +97,7 @@ class Parts:
         with self._changed:
             if self._stream is None or self._ended:
                 raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be opened.")
-            part = self._open_part(part_id, time.monotonic() if at is None else at)
-            self._changed.notify_all()
-            return part.id
+            return self._open_part(part_id, time.monotonic() if at is None else at).id
 
     def admit(self, source: str, captured: Captured) -> str:
         with self._changed:
@@ -160,23 +161,19 @@ class Parts:
             for each in (last, part):
                 self._give_up(each, "too_close", reason)
             self._settle()
+        self._changed.notify_all()  # its time runs
         return part
 
     def _part_of(self, source: str, made: float) -> Part | None:
         if self._by_frame is not None:
             return self._joined(source, made, self._by_frame.tolerance)
         delay = self._delays.get(source, self.rules.delay) / 1e3
-        found = None
-        for part in reversed(self._open):
-            if part.at + delay > made:
-                continue
-            if found is None:
-                found = part
-            elif part.owes_nothing(source):  # so do all before it
-                break
-            else:
-                part.end_frames(source)
-                self._conclude(part)
+        in_front = (part for part in reversed(self._open) if part.at + delay <= made)
+        found = next(in_front, None)
+        past = list(itertools.takewhile(lambda part: not part.owes_nothing(source), in_front))  # newest first
+        for part in reversed(past):
+            part.end_frames(source)
+            self._conclude(part)
         return found if found is not None and found.lacks(source) else None
 
     def _joined(self, source: str, made: float, tolerance: float) -> Part:
@@ -184,8 +181,7 @@ class Parts:
         newest = self._newest
         if newest is not None and newest.lacks(source) and abs(made - newest.at) <= tolerance:
             return newest
-        part = self._open_part("", made)
-        return part
+        return self._open_part("", made)
 
     def _conclude(self, part: Part) -> None:
         """Answer a part whose answer is certain, or cannot become certain any more."""

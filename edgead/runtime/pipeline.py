@@ -72,6 +72,8 @@ def run_stream(
         # A slow sink may make sources wait only if all of them can wait.
         wait = not any(opened.live for opened in stream.sources)
         with stream:
+            for worker in workers:
+                worker.begin(stream.idle)
             if on_start:
                 on_start(stream)
             for result in stream:

@@ -97,9 +97,10 @@ class Handshake:
             self._idle = idle
 
     def continue_after(self, sequence: int) -> None:
-        """Let the next sequence number follow one that the PLC has from before."""
+        """Let the sequence follow a number that the PLC has from before. Only before anything was sent."""
         with self.changed:
-            self._shown = replace(self._shown, sequence=sequence)
+            first = sequence % LAST + 1 if self._shown.verdict else sequence
+            self._shown = replace(self._shown, sequence=first)
 
     def show(self, result: Result, stopped: threading.Event) -> None:
         """Show a result and wait until the PLC has acknowledged it.
@@ -114,7 +115,7 @@ class Handshake:
         with self.changed:
             self._idle = self._idle or (lambda: 0.0)
             self._put(result)
-            sequence, waits = self._shown.sequence, not self.alarm
+            waits = not self.alarm
             while waits and not self._done() and not stopped.is_set():
                 left = self._until - time.monotonic()
                 if left <= 0:
@@ -122,7 +123,7 @@ class Handshake:
                 self.changed.wait(min(left, 0.2))
             if self._done():
                 return
-            why = self._miss(sequence, result)
+            why = self._miss(result)
         raise SinkError(why)
 
     def _put(self, result: Result) -> None:
@@ -151,13 +152,13 @@ class Handshake:
     def _done(self) -> bool:
         return self._acknowledged if self.timing.ack else self._sent or not self.pushed
 
-    def _miss(self, sequence: int, result: Result) -> str:
+    def _miss(self, result: Result) -> str:
         """Count a missing acknowledgement, log the first one, and return it as a sentence."""
         self.missed += 1
         if self.trouble:
             why = f"the PLC cannot be reached: {self.trouble}"
         else:
-            why = f"the PLC did not acknowledge result {sequence} ({result.part_id or result.id}) in time"
+            why = f"the PLC did not acknowledge result {self._shown.sequence} ({result.part_id or result.id}) in time"
         if not self.alarm:
             self.alarm = True
             _log.warning("Alarm: %s: %s (hold_ms=%d)", self.name, why, self.timing.hold_ms)

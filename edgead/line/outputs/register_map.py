@@ -90,9 +90,7 @@ REGISTERS = (
     Register("valid", 3, "UINT16", 1, "1: edgead runs and decides. 0: do not trust any other register"),
     Register("status", 4, "UINT16", 1, "bits: 1 an acknowledgement is missing, 2 stalled, 4 the part's id is cut"),
     Register("sequence", 5, "UINT16", 1, "number of the result, from 65535 to 1; changes before `verdict` is set"),
-    Register(
-        "verdict", 6, "UINT16", 1, "0 none, 1 PASS, 2 FAIL, 3 UNKNOWN; 0 again after acknowledgement or hold time"
-    ),
+    Register("verdict", 6, "UINT16", 1, "0 none, 1 PASS, 2 FAIL, 3 UNKNOWN; 0 again when acknowledged or over"),
     Register("cause", 7, "UINT16", 1, "why it is UNKNOWN, see below; 0 none"),
     Register("score", 8, "FLOAT32", 2, "of the result; NaN where nothing was inferred"),
     Register("threshold", 10, "FLOAT32", 2, "a score above it fails"),

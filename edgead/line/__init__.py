@@ -1,1 +1,4 @@
-"""The line around the runtime: what triggers a part, and what answers the PLC. The runtime does not know it."""
+"""A line makes parts: triggers open them, frames belong to them, and each part has one answer.
+
+It stands above the runtime, which does not know it, as a gate between frames and engine (`edgead.runtime.gate`).
+"""

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -59,10 +60,11 @@ class MetricsServer:
                 "Set one:  --metrics-token '${METRICS_TOKEN}'"
             )
         try:
-            self._server = _Server(host, port, render, token)
+            self._server = _Server(host, port, _Handler)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or error
             raise ConfigError(f"The metrics cannot be served on port {port} of {host}: {why}.") from error
+        self._server.render, self._server.token = render, token
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True).start()
 
@@ -78,14 +80,23 @@ def is_local(host: str) -> bool:
     return host == "localhost"
 
 
-class _Server(ThreadingHTTPServer):
+class LimitedServer(ThreadingHTTPServer):
+    """An HTTP server that clients cannot exhaust: few connections at once, and each for a short time.
+
+    Args:
+        host, port: to listen on.
+        handler: of requests.
+
+    Raises:
+        OSError: the address cannot be used.
+    """
+
     request_queue_size = MOST_CONNECTIONS
 
-    def __init__(self, host: str, port: int, render: Callable[[], str], token: str) -> None:
+    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.render, self.token = render, token
         self._open: dict[Any, float] = {}
-        super().__init__((host, port), _Handler)
+        super().__init__((host, port), handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if len(self._open) >= MOST_CONNECTIONS:
@@ -110,20 +121,27 @@ class _Server(ThreadingHTTPServer):
         """Ignore clients that disconnect early."""
 
 
+def has_token(headers: Message, token: str) -> bool:
+    """Return whether a request has the header ``Authorization: Bearer TOKEN``."""
+    given = headers.get("Authorization", "").encode("latin-1", "replace")
+    return hmac.compare_digest(given, f"Bearer {token}".encode())
+
+
+class _Server(LimitedServer):
+    render: Callable[[], str]
+    token: str
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        if self.server.token and not self._is_allowed():
+        if self.server.token and not has_token(self.headers, self.server.token):
             self._answer(401, "Token required: Authorization: Bearer TOKEN\n")
         elif self.path.partition("?")[0] != "/metrics":
             self._answer(404, "Not found. Available: /metrics\n")
         else:
             self._answer(200, self.server.render())
-
-    def _is_allowed(self) -> bool:
-        given = self.headers.get("Authorization", "").encode("latin-1", "replace")
-        return hmac.compare_digest(given, f"Bearer {self.server.token}".encode())
 
     def _answer(self, status: int, text: str) -> None:
         body = text.encode(errors="backslashreplace")

@@ -37,6 +37,8 @@ CAUSES = {
     "failed": "the engine failed",
     "score": "score or map is not finite",
     "no_frame": "no frame came for the part within the time allowed",
+    "too_close": "two triggers came too close: their parts cannot be told apart",
+    "stopped": "the run ended before the part was decided",
 }
 """Causes of UNKNOWN results and their meanings."""
 
@@ -95,7 +97,7 @@ class Result:
         t_capture: estimated time at which the picture was made: its arrival less the delay that the source reports.
             `time.monotonic` seconds.
         latency_ms: milliseconds by stage: ``source`` (made to arrived), ``queue`` (arrived to start of work), ``fit``,
-            ``infer``, ``post`` and ``total`` (made to decision).
+            ``infer``, ``post`` and ``total`` (made to decision); for a part also ``part`` (trigger to answer).
         engine: name of the engine, for instance ``"onnxruntime-cpu"``.
         path: of the image file, if the frame comes from one.
         precision: of the graph, for instance ``"fp32"``.

@@ -12,6 +12,7 @@ from edgead.console import Console
 from edgead.errors import SourceError
 from edgead.runtime.control import Control
 from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
+from edgead.runtime.gate import Gate
 from edgead.runtime.inspector import load
 from edgead.runtime.ledger import Ledger, Snapshot
 from edgead.runtime.metrics_server import MetricsServer, parse_address
@@ -60,6 +61,7 @@ def run(
     on_result: Callable[[Result], None] | None = None,
     on_end: Callable[[RunSummary], None] = lambda summary: None,
     observer: Observer | None = None,
+    gate: Gate | None = None,
     console: Console | None = None,
     **policy: Any,
 ) -> None:
@@ -78,6 +80,7 @@ def run(
         on_result: called with each result.
         on_end: called once with the summary, also after an error.
         observer: watches the run, and is closed at its end, also if it does not start.
+        gate: chooses frames and results, see `edgead.runtime.gate`; closed as the observer is.
         console: shows lines to the user.
         **policy: fields of `edgead.runtime.policy.Policy`.
 
@@ -113,7 +116,8 @@ def run(
 
     def finish() -> None:
         if told.acquire(blocking=False):
-            on_end(_summarise(bundle, ledger, workers, control))
+            extra = gate.summary() if gate else {}
+            on_end(cast(RunSummary, {**_summarise(bundle, ledger, workers, control), **extra}))
 
     control.finish = finish
 
@@ -131,6 +135,8 @@ def run(
     with ExitStack() as stack:
         if observer:
             stack.callback(observer.close)
+        if gate:
+            stack.callback(gate.close)
         stack.enter_context(control.signals())
         inspector = stack.enter_context(open_inspector(bundle))
         opened = open_all(sources, inspector.pixels)
@@ -151,8 +157,12 @@ def run(
             workers.append(SinkWorker(control.shadow, capacity=1))
         stack.callback(control.close)
         if address:
-            render, token = lambda: ledger.to_prometheus() + sinks_to_prometheus(workers), fill_secrets(metrics_token)
-            server = MetricsServer(address[1], render, address[0], token)
+
+            def render() -> str:
+                own = gate.to_prometheus() if gate else ""
+                return ledger.to_prometheus() + own + sinks_to_prometheus(workers)
+
+            server = MetricsServer(address[1], render, address[0], fill_secrets(metrics_token))
             stack.callback(server.close)
         unused.pop_all()  # from here on `run_stream` closes them
         try:
@@ -166,6 +176,7 @@ def run(
                 keep_frames=observer is not None,
                 on_result=see,
                 on_start=start,
+                gate=gate,
                 say=lambda text: say(f"Warning: {text}"),
             )
         finally:

@@ -56,6 +56,8 @@ class Stream:
         max_frames: end after that many results; 0 for no limit.
         keep_frames: keep each frame in its result.
         on_drop: called with every dropped frame and the cause, in the thread that dropped it.
+        admit: called with the source's name and every captured frame, in the thread of the source; returns why the
+            frame is dropped, one word, or empty text if it is inspected.
         on_stop: called by `stop`.
         say: shows a line, for instance about a changed frame size or a callback that raises.
 
@@ -79,6 +81,7 @@ class Stream:
         max_frames: int = 0,
         keep_frames: bool = False,
         on_drop: Callable[[Captured, str], None] | None = None,
+        admit: Callable[[str, Captured], str] | None = None,
         on_stop: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = _log.warning,
     ) -> None:
@@ -94,6 +97,7 @@ class Stream:
         self._freshness = Freshness(self.policy)
         self._max_frames, self._keep_frames = max_frames, keep_frames
         self._on_drop, self._say, self._said = on_drop, say, set[object]()
+        self._admit = admit
         live = [source.live for source in self.sources]
         self._queue = FrameQueue(
             self.ledger, live, self.policy.on_full, self.policy.capacity, max_frames, self._tell_drop
@@ -325,6 +329,10 @@ class Stream:
         self._heard[number] = math.inf
         if not self._queue.enter(number, captured):
             return False
+        if cause := self._why_not(number, captured):
+            self._queue.turn_away(number, captured, cause)
+            self._heard[number] = time.monotonic()
+            return True
         prepared = _without_image(captured, "failed", "the frame could not be prepared")
         try:
             prepared = self._prepare(number, captured)
@@ -332,6 +340,13 @@ class Stream:
             self._queue.put(number, prepared)
         self._heard[number] = time.monotonic()
         return True
+
+    def _why_not(self, number: int, captured: Captured) -> str:
+        try:
+            return self._admit(self.sources[number].name, captured) if self._admit else ""
+        except Exception as error:  # the caller's code; the frame must be counted, and the source must continue
+            self._say_once(f"admit raised {type(error).__name__}: {error}", ("admit", type(error)))
+            return "refused"
 
     def _prepare(self, number: int, captured: Captured) -> Prepared:
         reason = self._freshness.why_stale(captured, self.sources[number].live)

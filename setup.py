@@ -15,7 +15,7 @@ IMAGES = [OPENCV, JPEG]
 REPORT = "jinja2>=3.1"
 RICH = "rich>=14.1"  # progress bars and tables on a terminal; without it they are plain lines
 AV = "av>=16"  # PyAV: FFmpeg that reports damaged frames, which OpenCV's conceals
-MODBUS = "pymodbus>=3.16,<4"  # from 3.16 on a server asks for the registers when they are read
+MODBUS = "pymodbus>=3.16,<3.17"  # its interface for servers changes between minor versions
 VIEW = ["starlette>=0.40", "uvicorn>=0.30"]
 EXTRAS = {
     # jpeg: what a Jetson, which brings its own OpenCV, still needs for JPEG files and MJPEG cameras.

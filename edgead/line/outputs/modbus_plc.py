@@ -4,29 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from edgead.errors import ConfigError, SinkError, require
 from edgead.line.outputs.event_loop import EventLoop
 from edgead.line.outputs.modbus_server import free_port, quiet_pymodbus, why_no_listening
 from edgead.line.outputs.register_map import ACKNOWLEDGE, SIZE, Snapshot, from_registers
-
-
-class Plc(Protocol):
-    """What a simulated PLC can do with its registers."""
-
-    def read(self) -> Snapshot:
-        """Return what edgead shows.
-
-        Raises:
-            SinkError: it cannot be read.
-        """
-
-    def acknowledge(self, sequence: int) -> None:
-        """Write the number of the result that was handled."""
-
-    def close(self) -> None:
-        """End it."""
 
 
 class PollingPlc:
@@ -44,12 +27,12 @@ class PollingPlc:
         self._base, self._where = base, f"{host}:{port}"
 
     def read(self) -> Snapshot:
-        """See `Plc.read`."""
+        """Return what edgead shows."""
         done = self._ask("read_holding_registers", self._base, count=ACKNOWLEDGE.address)
         return from_registers(done.registers)
 
     def acknowledge(self, sequence: int) -> None:
-        """See `Plc.acknowledge`."""
+        """Write the number of the result that was handled."""
         self._ask("write_register", self._base + ACKNOWLEDGE.address, sequence)
 
     def _ask(self, request: str, *arguments: Any, **options: Any) -> Any:
@@ -65,7 +48,7 @@ class PollingPlc:
         return done
 
     def close(self) -> None:
-        """See `Plc.close`."""
+        """End it."""
         self._client.close()
 
 
@@ -120,15 +103,15 @@ class ServingPlc:
             raise ConfigError(f"The simulated PLC cannot listen on {host}:{self.port}: {why}.") from error
 
     def read(self) -> Snapshot:
-        """See `Plc.read`."""
+        """Return what edgead shows."""
         with self._lock:
             return from_registers(self._words)
 
     def acknowledge(self, sequence: int) -> None:
-        """See `Plc.acknowledge`."""
+        """Write the number of the result that was handled."""
         with self._lock:
             self._words[ACKNOWLEDGE.address] = sequence
 
     def close(self) -> None:
-        """See `Plc.close`."""
+        """End it."""
         self._loop.close(self._server.shutdown)

@@ -34,6 +34,8 @@ CAUSES = {
     "score": 13,
     "no_frame": 20,
     "misplaced": 21,
+    "too_close": 22,
+    "stopped": 23,
 }
 """Codes of causes; 0 is none, `OTHER` is a cause that has no code."""
 OTHER = 99
@@ -129,17 +131,6 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
     verdict = next((word.value for word, code in VERDICTS.items() if word and code == snapshot.verdict), None)
     cause = next((word for word, code in CAUSES.items() if code == snapshot.cause), "other" if snapshot.cause else None)
     return {**values, "verdict": verdict, "cause": cause}
-
-
-def markdown() -> str:
-    """Return the map as the table of docs/plc.md."""
-    head = "| register | name | type | meaning |\n|---|---|---|---|\n"
-    rows = [
-        f"| {one.address}{f'–{one.address + one.words - 1}' if one.words > 1 else ''} | `{one.name}` | {one.kind} "
-        f"| {one.meaning} |"
-        for one in (*REGISTERS, ACKNOWLEDGE)
-    ]
-    return head + "\n".join(rows) + "\n"
 
 
 def _encode(register: Register, value: Any) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,22 @@ def test_codes_are_told_as_words() -> None:
     assert (told["verdict"], told["cause"], told["part_id"]) == ("UNKNOWN", "stale", "Teil-7 ä")
     assert register_map.describe(replace(FULL, cause=99))["cause"] == "other"
     assert register_map.describe(Snapshot())["verdict"] is None
+
+
+def table_of(name: str) -> str:
+    """Return what stands between two marks of docs/plc.md."""
+    page = (Path(__file__).parents[3] / "docs" / "plc.md").read_text(encoding="utf-8")
+    return page.split(f"<!-- {name} -->\n")[1].split(f"<!-- /{name} -->")[0].strip()
+
+
+def test_the_documentation_has_this_map() -> None:
+    rows = ["| register | name | type | meaning |", "|---|---|---|---|"]
+    for one in (*REGISTERS, ACKNOWLEDGE):
+        place = f"{one.address}–{one.address + one.words - 1}" if one.words > 1 else str(one.address)
+        rows.append(f"| {place} | `{one.name}` | {one.kind} | {one.meaning} |")
+    assert table_of("registers") == "\n".join(rows)
+
+
+def test_the_documentation_has_these_codes() -> None:
+    codes = ", ".join(f"{code} `{cause}`" for cause, code in register_map.CAUSES.items())
+    assert " ".join(table_of("causes").split()) == f"{codes}, {register_map.OTHER} any other."

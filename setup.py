@@ -15,6 +15,7 @@ IMAGES = [OPENCV, JPEG]
 REPORT = "jinja2>=3.1"
 RICH = "rich>=14.1"  # progress bars and tables on a terminal; without it they are plain lines
 AV = "av>=16"  # PyAV: FFmpeg that reports damaged frames, which OpenCV's conceals
+MODBUS = "pymodbus>=3.16,<3.17"  # its interface for servers changes between minor versions
 VIEW = ["starlette>=0.40", "uvicorn>=0.30"]
 EXTRAS = {
     # jpeg: what a Jetson, which brings its own OpenCV, still needs for JPEG files and MJPEG cameras.
@@ -28,6 +29,8 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=8.6", *IMAGES, AV, RICH],
     # paho-mqtt: the MQTT sink; version 2 has the callbacks that it is written for.
     "mqtt": ["paho-mqtt>=2,<3"],
+    # pymodbus: PLC outputs by Modbus TCP. Pure Python, without dependencies of its own.
+    "modbus": [MODBUS],
     # starlette, uvicorn: the live page (edgead run --view). Small, pure Python, and they handle slow clients.
     "view": VIEW,
     # av: RTSP cameras and videos, where no PC extra brings it. harvesters: GenICam cameras (genicam://).
@@ -70,6 +73,7 @@ EXTRAS = {
     "dev": [
         'tensorrt-rtx>=1.7; platform_machine == "x86_64" and sys_platform == "linux"',
         "paho-mqtt>=2,<3",
+        MODBUS,
         *VIEW,
         "playwright>=1.45",
         "pytest>=8",
@@ -103,6 +107,10 @@ setup(
     entry_points={
         "console_scripts": ["edgead = edgead.__main__:main"],
         "edgead.sources": ["genicam = edgead.runtime.sources.genicam:open_genicam"],
+        "edgead.sinks": [
+            "modbus-server = edgead.line.outputs.modbus_server:open_modbus_server",
+            "modbus = edgead.line.outputs.modbus_client:open_modbus_client",
+        ],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -91,6 +91,8 @@ def run_stream(
             gate.begin(stream, send)
         take = gate.take if gate else send
         with stream:
+            for worker in workers:
+                worker.begin(stream.idle)
             if on_start:
                 on_start(stream)
             for result in stream:

@@ -78,6 +78,10 @@ class SinkWorker:
         self._thread = threading.Thread(target=self._work, name=f"sink-{self.name}", daemon=True)
         self._thread.start()
 
+    def begin(self, idle: Callable[[], float]) -> None:
+        """Tell the sink that a stream runs, if it has a method for that; see `BaseSink`."""
+        self._try(lambda: _method(self.sink, "begin", lambda idle: None)(idle))
+
     def offer(self, result: Result, wait: bool = False) -> None:
         """Queue a result. If the queue is full, wait for room or drop its oldest result."""
         try:

@@ -107,6 +107,7 @@ class Stream:
         self._buffers: deque[Frame] = deque()
         self._requests = Requests(say)
         self._patience = min(TICK, self.policy.silence / 2, self.policy.keep_warm / 2 or TICK)
+        self._turned_at = time.monotonic()
         self._running: ExitStack | None = None
         self._iterated = False
         self._threads = [
@@ -157,6 +158,13 @@ class Stream:
             source.stop()
         except Exception as error:  # as above
             self._say(f"The source {source.name} cannot be stopped: {error}")
+
+    def idle(self) -> float:
+        """Return the seconds since the thread that decides began its last turn: more than a second means that it hangs.
+
+        A turn is a batch with all that the caller does with its results, or at most `TICK` without a frame.
+        """
+        return time.monotonic() - self._turned_at
 
     def swap(self, inspector: FrameInspector, retire: Callable[[FrameInspector], None] | None = None) -> None:
         """Let another inspector decide from the next frame on. No frame is lost or delayed. Thread-safe.
@@ -222,6 +230,7 @@ class Stream:
         given, last_frame = 0, time.monotonic()
         reported_at = [-math.inf] * len(self.sources)
         while not self._max_frames or given < self._max_frames:
+            self._turned_at = time.monotonic()
             self._requests.run()
             if self.paused and self._may_wait:
                 time.sleep(self._patience)

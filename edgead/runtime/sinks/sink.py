@@ -35,6 +35,8 @@ class BaseSink:
     """Base class of sinks: a subclass needs only `write`. It may also define:
 
     * ``flush()``: called after some writes. Their results are taken when it returns; if it raises, none of them is.
+    * ``begin(idle)``: called once when a stream runs. ``idle()`` returns the seconds since the thread that decides last
+      finished a turn, so that a sink can tell a receiver that it hangs.
     * ``drop(captured, cause)``: called for every frame without a result.
     * ``details()``: further figures for the account, as JSON values.
 

@@ -16,6 +16,7 @@ REPORT = "jinja2>=3.1"
 RICH = "rich>=14.1"  # progress bars and tables on a terminal; without it they are plain lines
 AV = "av>=16"  # PyAV: FFmpeg that reports damaged frames, which OpenCV's conceals
 MODBUS = "pymodbus>=3.16,<3.17"  # its interface for servers changes between minor versions
+GPIO = 'gpiod>=2.1; sys_platform == "linux"'
 VIEW = ["starlette>=0.40", "uvicorn>=0.30"]
 EXTRAS = {
     # jpeg: what a Jetson, which brings its own OpenCV, still needs for JPEG files and MJPEG cameras.
@@ -31,6 +32,8 @@ EXTRAS = {
     "mqtt": ["paho-mqtt>=2,<3"],
     # pymodbus: PLC outputs by Modbus TCP. Pure Python, without dependencies of its own.
     "modbus": [MODBUS],
+    # gpiod: triggers on GPIO lines of this machine, by the libgpiod project. On Linux alone.
+    "gpio": [GPIO],
     # starlette, uvicorn: the live page (edgead run --view). Small, pure Python, and they handle slow clients.
     "view": VIEW,
     # av: RTSP cameras and videos, where no PC extra brings it. harvesters: GenICam cameras (genicam://).
@@ -74,6 +77,7 @@ EXTRAS = {
         'tensorrt-rtx>=1.7; platform_machine == "x86_64" and sys_platform == "linux"',
         "paho-mqtt>=2,<3",
         MODBUS,
+        GPIO,
         *VIEW,
         "playwright>=1.45",
         "pytest>=8",

@@ -32,6 +32,8 @@ EXTRAS = {
     "mqtt": ["paho-mqtt>=2,<3"],
     # pymodbus: PLC outputs by Modbus TCP. Pure Python, without dependencies of its own.
     "modbus": [MODBUS],
+    # tomli: reads the file of a line where Python has no tomllib.
+    "line": ['tomli>=2; python_version < "3.11"'],
     # gpiod: triggers on GPIO lines of this machine, by the libgpiod project. On Linux alone.
     "gpio": [GPIO],
     # starlette, uvicorn: the live page (edgead run --view). Small, pure Python, and they handle slow clients.

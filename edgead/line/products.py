@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from edgead import schema
 from edgead.console import Console
 from edgead.errors import ConfigError, unknown
+from edgead.line.triggers.trigger import Trigger
 from edgead.machine import resident_mib
 from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
 from edgead.runtime.inspector import load
@@ -48,6 +49,7 @@ class Products:
         products: by name.
         first: name of the one that decides first; empty for the first one.
         engine, batch, shapes: see `edgead.load`.
+        channels: change over, see `edgead.line.channels.open_channels`; closed at the end.
         console: shows long steps, and what each product is and needs.
 
     Attributes:
@@ -65,16 +67,18 @@ class Products:
         engine: str = "auto",
         batch: int = 1,
         shapes: tuple[str, ...] = (),
+        channels: Sequence[Trigger] = (),
         console: Console | None = None,
     ) -> None:
         console = console or Console()
+        self._channels, self._say = channels, console.say
         self._inspectors: dict[str, FrameInspector] = {}
         self.recipes: dict[str, dict[str, Any]] = {}
         self._stream: Stream | None = None
         with ExitStack() as stack:
             for name, product in products.items():
                 before = resident_mib()
-                opened = stack.enter_context(_load(product, engine, batch, shapes, console))
+                opened = stack.enter_context(load_product(product, engine, batch, shapes, console))
                 for one in self._inspectors.values():
                     refuse_other_depth(opened, one)
                 settings = _resolve(name, product, opened)
@@ -127,10 +131,23 @@ class Products:
         for inspector in self._inspectors.values():
             stream.warm(inspector)
         self._stream = stream
+        for channel in self._channels:
+            channel.begin(self._hear)
 
     def close(self) -> None:
-        """Release all engines."""
+        """Close the channels and release all engines."""
+        for channel in self._channels:
+            channel.close()
         self._open.close()
+
+    def _hear(self, name: str, _at: float | None) -> str:
+        try:
+            recipe = self.choose(name)
+        except ConfigError as error:
+            self._say(f"Warning: no changeover: {error}")
+            raise
+        self._say(f"Changeover: {recipe} decides from the next part on.")
+        return recipe
 
     def __enter__(self) -> Products:
         return self
@@ -181,7 +198,8 @@ class FreeRun:
         return ""
 
 
-def _load(product: Product, engine: str, batch: int, shapes: tuple[str, ...], console: Console) -> FrameInspector:
+def load_product(product: Product, engine: str, batch: int, shapes: tuple[str, ...], console: Console) -> FrameInspector:
+    """Open a product's bundle with its rules. See `edgead.load`."""
     return load(
         Path(product.bundle),
         engine=engine,

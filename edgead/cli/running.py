@@ -156,7 +156,7 @@ def _predict_archive(
     "--control",
     multiple=True,
     metavar="URI",
-    help="Where changeovers between the products of --config are asked for: http://…, mqtt://…, modbus://…. Repeatable.",
+    help="Where changeovers between the products of --config arrive: http://…, mqtt://…, modbus://…. Repeatable.",
 )
 @click.option("--product", default="", help="Product of --config that decides first. [default: the file's]")
 @click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -123,6 +124,18 @@ def test_what_is_wrong_is_named_with_its_line(folder: Path, old: str, new: str, 
         read_line_file(path)
     with pytest.raises(ConfigError, match="does not exist"):
         read_line_file(folder / "none.toml")
+
+
+def test_the_file_in_the_guide_is_right(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "line.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"^```toml\n(.*?)^```", guide, re.M | re.S)
+    for name in ("bottle", "cap"):
+        (tmp_path / "bundles" / f"{name}.edgead").mkdir(parents=True)
+    (tmp_path / "line.toml").write_text(text, encoding="utf-8")
+    line = read_line_file(tmp_path / "line.toml")
+    assert (list(line.cameras), line.delays, line.part.within) == (["front", "side"], {"side": 40}, 200)
+    fields = set(re.findall(r"`(\w+)`", next(row for row in guide.splitlines() if row.startswith("| `[run]`"))))
+    assert fields == set(vars(line.run))
 
 
 def test_lines_are_found_in_every_notation() -> None:

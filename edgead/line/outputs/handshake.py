@@ -71,12 +71,14 @@ class Handshake:
         alarm: an acknowledgement is missing.
         missed: results that were not acknowledged in time.
         trouble: why the PLC cannot be reached; empty while it can.
+        on_show: called with each result and what is shown of it, by the thread that shows it; it must return at once.
     """
 
     def __init__(self, timing: Timing, name: str = "", pushed: bool = False) -> None:
         self.timing, self.name, self.pushed = timing, name, pushed
         self.session = secrets.randbelow(LAST) + 1
         self.alarm, self.trouble, self.missed = False, "", 0
+        self.on_show: Callable[[Result, Snapshot], None] = lambda result, shown: None
         self.changed = threading.Condition()
         self._idle: Callable[[], float] | None = None
         self._shown = Snapshot(session=self.session, sequence=secrets.randbelow(LAST) + 1)
@@ -147,6 +149,7 @@ class Handshake:
         )
         self._until = now + self.timing.hold_ms / 1e3
         self._acknowledged = self._sent = False
+        self.on_show(result, self._shown)
         self.changed.notify_all()
 
     def _done(self) -> bool:

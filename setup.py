@@ -16,6 +16,7 @@ REPORT = "jinja2>=3.1"
 RICH = "rich>=14.1"  # progress bars and tables on a terminal; without it they are plain lines
 AV = "av>=16"  # PyAV: FFmpeg that reports damaged frames, which OpenCV's conceals
 MODBUS = "pymodbus>=3.16,<3.17"  # its interface for servers changes between minor versions
+OPCUA = "asyncua>=2,<3"
 VIEW = ["starlette>=0.40", "uvicorn>=0.30"]
 EXTRAS = {
     # jpeg: what a Jetson, which brings its own OpenCV, still needs for JPEG files and MJPEG cameras.
@@ -31,6 +32,8 @@ EXTRAS = {
     "mqtt": ["paho-mqtt>=2,<3"],
     # pymodbus: PLC outputs by Modbus TCP. Pure Python, without dependencies of its own.
     "modbus": [MODBUS],
+    # asyncua: the OPC UA server for PLCs. Pure Python; its dependency cryptography has wheels for x86-64 and aarch64.
+    "opcua": [OPCUA],
     # starlette, uvicorn: the live page (edgead run --view). Small, pure Python, and they handle slow clients.
     "view": VIEW,
     # av: RTSP cameras and videos, where no PC extra brings it. harvesters: GenICam cameras (genicam://).
@@ -74,6 +77,7 @@ EXTRAS = {
         'tensorrt-rtx>=1.7; platform_machine == "x86_64" and sys_platform == "linux"',
         "paho-mqtt>=2,<3",
         MODBUS,
+        OPCUA,
         *VIEW,
         "playwright>=1.45",
         "pytest>=8",
@@ -110,6 +114,7 @@ setup(
         "edgead.sinks": [
             "modbus-server = edgead.line.outputs.modbus_server:open_modbus_server",
             "modbus = edgead.line.outputs.modbus_client:open_modbus_client",
+            "opcua = edgead.line.outputs.opcua.server:open_opcua",
         ],
     },
     classifiers=[

@@ -269,4 +269,4 @@ class PlcSink(BaseSink):
 def _delay(result: Result, now: float) -> float:
     """Return the seconds since a result was decided; 0 where that is not known."""
     total = result.latency_ms.get("total")
-    return 0.0 if total is None else now - result.t_capture - total / 1e3
+    return 0.0 if total is None or not result.t_capture else now - result.t_capture - total / 1e3

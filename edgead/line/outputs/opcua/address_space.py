@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,7 @@ class AddressSpace:
         asyncua: Any = require("asyncua", "opcua")
         self.ua, self._keep, self._endpoint = asyncua.ua, keep, endpoint
         self.server = asyncua.Server()
+        self.server.set_security_policy([self.ua.SecurityPolicyType.NoSecurity])
         self._variables: dict[str, Any] = {}
         self._written = Snapshot()
         self._events: dict[str, Any] = {}
@@ -67,7 +68,6 @@ class AddressSpace:
         server.set_server_name("edgead")
         await server.set_application_uri(NAMESPACE)
         server.allow_remote_admin(False)
-        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
         index = await server.register_namespace(model.NAMESPACE)
         self.types = Types(server, index)
         await self.types.build()
@@ -124,9 +124,7 @@ class AddressSpace:
             await store.load()
             wanted |= options.TRUSTED
         server.set_certificate_validator(validator.CertificateValidator(wanted, store))
-        server.set_security_policy(
-            [kinds.Basic256Sha256_SignAndEncrypt, kinds.Aes128Sha256RsaOaep_SignAndEncrypt]
-        )
+        server.set_security_policy([kinds.Basic256Sha256_SignAndEncrypt, kinds.Aes128Sha256RsaOaep_SignAndEncrypt])
 
     async def link(self, methods: Methods, acknowledge: Callable[[int], bool]) -> None:
         """Connect the methods, and the variable that the client writes."""
@@ -154,8 +152,9 @@ class AddressSpace:
         names = [field.name for field in fields(Snapshot) if field.name not in _LAST]
         if snapshot.sequence != self._written.sequence and self._written.verdict:
             await self._set("verdict", 0)
+            self._written = replace(self._written, verdict=0)
         for name in (*names, *reversed(_LAST)):
-            if getattr(snapshot, name) != getattr(self._written, name) or name == "verdict":
+            if getattr(snapshot, name) != getattr(self._written, name):
                 await self._set(name, getattr(snapshot, name))
         self._written = snapshot
 

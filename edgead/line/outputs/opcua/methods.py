@@ -19,8 +19,15 @@ LONGEST_WAIT = 60.0
 UNKNOWN_RECIPE, UNKNOWN_RESULT, NOT_PREPARED = 1, 2, 3
 """Values of the output Error; 0 is none."""
 _IDS = (
-    "MeasId PartId ExternalRecipeId InternalRecipeId ExternalConfigurationId InternalConfigurationId ProductId JobId"
-).split()
+    "MeasId",
+    "PartId",
+    "ExternalRecipeId",
+    "InternalRecipeId",
+    "ExternalConfigurationId",
+    "InternalConfigurationId",
+    "ProductId",
+    "JobId",
+)
 
 
 class Methods:

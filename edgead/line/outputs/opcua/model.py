@@ -120,9 +120,21 @@ _HANDLE = Field("ResultHandle", "Handle")
 _PAGE = (Field("MaxResults", "UInt32"), Field("StartIndex", "UInt32"), Field("Timeout", "Int32"))
 _CONTENT = {field.name: field for field in STRUCTURES["ResultDataType"].fields}
 COMPONENTS = (
-    "IsPartial IsSimulated ResultState MeasId PartId ExternalRecipeId InternalRecipeId ProductId "
-    "ExternalConfigurationId InternalConfigurationId JobId CreationTime ProcessingTimes ResultContent"
-).split()
+    "IsPartial",
+    "IsSimulated",
+    "ResultState",
+    "MeasId",
+    "PartId",
+    "ExternalRecipeId",
+    "InternalRecipeId",
+    "ProductId",
+    "ExternalConfigurationId",
+    "InternalConfigurationId",
+    "JobId",
+    "CreationTime",
+    "ProcessingTimes",
+    "ResultContent",
+)
 """Fields of a result that GetResultComponentsById returns one by one."""
 METHODS = {
     "VisionStateMachineType": {
@@ -256,7 +268,6 @@ STATES = {
 TRANSITIONS = {
     "VisionStateMachineType": {
         "PreoperationalToHalted": (5032, 121, 6230),
-        "PreoperationalToErrorAuto": (5034, 130, 6232),
         "HaltedToPreoperational": (5037, 211, 6235),
         "ErrorToPreoperational": (5039, 311, 6237),
         "ErrorToHalted": (5041, 321, 6239),

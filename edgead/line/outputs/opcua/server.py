@@ -20,7 +20,7 @@ from edgead.line.outputs.handshake import PlcSink, Timing
 from edgead.line.outputs.modbus_server import free_port, why_no_listening
 from edgead.line.outputs.opcua.address_space import AddressSpace
 from edgead.line.outputs.opcua.methods import Methods
-from edgead.line.outputs.opcua.state_machine import VisionStateMachine, WrongState
+from edgead.line.outputs.opcua.state_machine import VisionStateMachine
 from edgead.line.outputs.register_map import Snapshot
 from edgead.runtime.result import Result
 
@@ -99,7 +99,7 @@ class OpcuaServer(PlcSink):
         self.recipes: Callable[[], list[str]] = lambda: [self._recipe] if self._recipe else []
         self._options, self._recipe, self._begun = options, "", False
         self._lock = threading.Lock()
-        self._machine, self._was = VisionStateMachine(), ("", "")
+        self._machine = VisionStateMachine()
         self._transitions: deque[str] = deque()
         self._shown: deque[tuple[Result, Snapshot, str]] = deque()
         self._job, self._jobs, self._job_began, self._single_taken = "", 0, 0.0, False
@@ -119,9 +119,9 @@ class OpcuaServer(PlcSink):
 
     async def _open(self, host: str) -> None:
         self._space = AddressSpace(f"opc.tcp://{at(host, self.port)}/edgead/", self._options.keep)
-        await self._space.build()
         if self._options.cert:
             await self._space.secure(self._options.cert, self._options.key, self._options.trust)
+        await self._space.build()
         await self._space.link(Methods(self, self._space), self.handshake.acknowledge)
         await self._space.server.start()
         self._cycle = asyncio.ensure_future(self._publish_for_ever())
@@ -199,12 +199,10 @@ class OpcuaServer(PlcSink):
         snapshot = self.handshake.snapshot()
         with self._lock:
             stalled = self._begun and not snapshot.valid
-            if stalled and self._machine.main in ("Operational", "Preoperational"):
-                self._take(f"{self._machine.main}ToErrorAuto")
-                self._error_from = self._machine.automatic
+            if stalled and self._machine.main == "Operational":
+                self._take("OperationalToErrorAuto")
             elif not stalled and self._machine.main == "Error":
-                with contextlib.suppress(WrongState):
-                    self._take("ErrorToOperationalAuto")
+                self._take("ErrorToOperationalAuto")
             shown = [self._shown.popleft() for _ in range(len(self._shown))]
             transitions = [self._transitions.popleft() for _ in range(len(self._transitions))]
             state, job = (self._machine.main, self._machine.automatic), self._job

@@ -64,7 +64,7 @@ class VisionStateMachine:
         if _STATES[target] == _AUTOMATIC:
             self.automatic = target
         else:
-            if target == "Operational" and self.main != "Error":
+            if target in ("Preoperational", "Halted"):
                 self.automatic = "Initialized"
             self.main = target
         return transition

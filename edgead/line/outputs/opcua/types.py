@@ -9,7 +9,6 @@ from edgead.errors import require
 from edgead.line.outputs.opcua import model
 from edgead.line.outputs.opcua.state_machine import ends_of
 
-
 _VARIANTS = {"ResultStateDataType": "Int32", "UtcTime": "DateTime", "BaseDataType": "Variant"}
 """How asyncua sends values of these data types."""
 
@@ -50,7 +49,10 @@ class Types:
         for name, transitions in model.TRANSITIONS.items():
             for transition, (place, value, property_place) in transitions.items():
                 await self._add_transition(name, transition, place, value, property_place)
-        for name in ("VisionStateMachineType", "VisionSystemType"):  # the parts of one are types with parts of their own
+        for name in (
+            "VisionStateMachineType",
+            "VisionSystemType",
+        ):  # the parts of one are types with parts of their own
             for part, (number, kind, optional) in model.PARTS[name].items():
                 made = await self.objects[name].add_object(
                     self._id(number), self._name(part), objecttype=self.objects[kind].nodeid

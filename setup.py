@@ -17,6 +17,7 @@ RICH = "rich>=14.1"  # progress bars and tables on a terminal; without it they a
 AV = "av>=16"  # PyAV: FFmpeg that reports damaged frames, which OpenCV's conceals
 MODBUS = "pymodbus>=3.16,<3.17"  # its interface for servers changes between minor versions
 OPCUA = "asyncua>=2,<3"
+GPIO = 'gpiod>=2.1; sys_platform == "linux"'
 VIEW = ["starlette>=0.40", "uvicorn>=0.30"]
 EXTRAS = {
     # jpeg: what a Jetson, which brings its own OpenCV, still needs for JPEG files and MJPEG cameras.
@@ -34,6 +35,8 @@ EXTRAS = {
     "modbus": [MODBUS],
     # asyncua: the OPC UA server for PLCs. Pure Python; its dependency cryptography has wheels for x86-64 and aarch64.
     "opcua": [OPCUA],
+    # gpiod: triggers and outputs on GPIO lines of this machine, by the libgpiod project. On Linux alone.
+    "gpio": [GPIO],
     # starlette, uvicorn: the live page (edgead run --view). Small, pure Python, and they handle slow clients.
     "view": VIEW,
     # av: RTSP cameras and videos, where no PC extra brings it. harvesters: GenICam cameras (genicam://).
@@ -78,6 +81,7 @@ EXTRAS = {
         "paho-mqtt>=2,<3",
         MODBUS,
         OPCUA,
+        GPIO,
         *VIEW,
         "playwright>=1.45",
         "pytest>=8",

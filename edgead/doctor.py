@@ -30,6 +30,8 @@ PURPOSES = {
     "av": ("RTSP cameras and videos, detects damaged frames", "rtsp"),
     "harvesters": ("GenICam cameras", "genicam"),
     "paho.mqtt": ("the MQTT sink", "mqtt"),
+    "pymodbus": ("Modbus triggers and PLC outputs", "modbus"),
+    "gpiod": ("GPIO triggers", "gpio"),
     "starlette": ("the live page", "view"),
     "torch": ("training and export", "train"),
     "onnx": ("export", "train"),

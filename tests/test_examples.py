@@ -54,6 +54,13 @@ def test_several_cameras_have_an_account_each(bundle: Bundle) -> None:
     assert sorted(line.split()[0] for line in last) == ["left", "right"]
 
 
+def test_each_part_has_one_answer(bundle: Bundle) -> None:
+    *answers, counts = run("triggered_line.py", bundle.path).splitlines()
+    assert [line.split()[0] for line in answers] == ["A-0", "A-1", "A-2"]
+    assert answers[1] == "A-1 UNKNOWN no_frame"
+    assert "'triggered': 3, 'answered': 3" in counts
+
+
 def test_a_plc_takes_each_result(bundle: Bundle, parts: Path) -> None:
     pytest.importorskip("pymodbus", reason="no pymodbus (pip install 'edgead[modbus]')")
     images = parts / "test" / "good"

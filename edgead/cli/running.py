@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from edgead.cli.options import PATH, decision_options, force_option, json_option, refuse_given
-from edgead.cli.output import emit, ledger_line, show_result, terminal
+from edgead.cli.output import emit, ledger_line, parts_line, show_result, terminal
 from edgead.console import Console
 from edgead.errors import INTERRUPTED
 from edgead.terminal import is_screen
@@ -125,6 +125,21 @@ def _predict_archive(
     metavar="[NAME=]URI",
     help="Camera, video, folder …; see docs/sources.md. NAME appears in the results. Repeatable.",
 )
+@click.option(
+    "--trigger",
+    "triggers",
+    multiple=True,
+    metavar="URI",
+    help="What announces a part: http://…, mqtt://…, modbus://…, gpio:…, camera:; each part has one result. "
+    "See docs/line.md. Repeatable.",
+)
+@click.option(
+    "--part",
+    "part_rules",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Rule of parts: within=MS, frames=N, fails=any|all|K, delay=MS, min_distance=MS. Repeatable.",
+)
 @decision_options
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after this many results.")
 @click.option(
@@ -206,6 +221,8 @@ def _predict_archive(
 def run(
     bundle: Path,
     as_json: bool,
+    triggers: tuple[str, ...],
+    part_rules: tuple[str, ...],
     view: str | None,
     view_token: str,
     view_bundles: tuple[Path, ...],
@@ -214,7 +231,8 @@ def run(
 ) -> None:
     """Inspect every frame of one or more sources.
 
-    Results are printed unless --sink sends them elsewhere. Ctrl-C or signal TERM ends the run within 15 s, after
+    With --trigger, every part has one result in place of every frame. Results are printed unless --sink sends them
+    elsewhere. Ctrl-C or signal TERM ends the run within 15 s, after
     captured frames are decided and written; a second one ends it at once. Signal HUP reloads the bundle.
     """
     from edgead.runtime.signals import ignore_early
@@ -234,6 +252,8 @@ def run(
             click.echo(json.dumps(summary), err=taken)
         else:
             console.say(ledger_line(summary))
+            if "parts" in summary:
+                console.say(parts_line(summary["parts"]))
         console.say(describe_speed(summary["speed_ms"]))
 
     observer = None
@@ -243,8 +263,17 @@ def run(
         from edgead.view.view import View
 
         observer = View(view, token=view_token, bundles=view_bundles, folder=view_folder, say=console.say)
+    gate = None
+    if triggers:
+        from edgead.line.part import read_rules
+        from edgead.line.parts import CAPACITY, Parts
+
+        options["capacity"] = CAPACITY
+        gate = Parts(read_rules(part_rules), triggers, say=lambda text: console.say(f"Warning: {text}"))
+    else:
+        refuse_given("without --trigger", "part_rules")
     try:
-        go(bundle, on_result=show, on_end=finish, observer=observer, console=console, **options)
+        go(bundle, on_result=show, on_end=finish, observer=observer, gate=gate, console=console, **options)
     except KeyboardInterrupt:
         if not ended:
             raise

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
 from edgead.runtime.result import Result
 from edgead.schema import Within, check
+from edgead.settings import parse_settings, split_settings
 
 LONGEST = 600_000.0
 """Milliseconds."""
@@ -54,6 +55,16 @@ class PartRules:
         if not 1 <= count <= frames:
             raise ConfigError(f"fails must be any, all or a number from 1 to {frames}, a part's frames; not {count}.")
         return count
+
+
+def read_rules(texts: Iterable[str]) -> PartRules:
+    """Parse ``NAME=VALUE`` settings.
+
+    Raises:
+        ConfigError: an unknown name, or a value that makes no sense.
+    """
+    given = split_settings(texts, "--part NAME=VALUE, as in --part within=200")
+    return PartRules(**cast(dict[str, Any], parse_settings(PartRules, given, "--part")))
 
 
 class Part:

@@ -21,6 +21,8 @@ from edgead.runtime.stream import Stream
 
 UNTRIGGERED = "untriggered"
 """Cause of a dropped frame that no trigger asked for."""
+CAPACITY = 16
+"""Frames of one source that may wait for the engine: none of a part's frames is to be overtaken."""
 _log = logging.getLogger("edgead")
 
 

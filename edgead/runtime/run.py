@@ -33,12 +33,16 @@ from edgead.runtime.stream import Stream
 
 
 class RunSummary(Snapshot, total=False):
-    """What became of a run's frames and results, as JSON. `shadow` is there only in a run with a shadow."""
+    """What became of a run's frames and results, as JSON.
+
+    `shadow` is there only in a run with a shadow, `parts` in one with parts (`edgead.line.part_ledger.PartFigures`).
+    """
 
     bundle: str
     failed_sources: dict[str, str]
     sinks: list[SinkAccount]
     shadow: dict[str, int]
+    parts: Any
     speed_ms: dict[str, Percentiles]
 
 

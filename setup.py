@@ -118,6 +118,7 @@ setup(
         "edgead.sinks": [
             "modbus-server = edgead.line.outputs.modbus_server:open_modbus_server",
             "modbus = edgead.line.outputs.modbus_client:open_modbus_client",
+            "gpio = edgead.line.outputs.gpio:open_gpio_output",
             "opcua = edgead.line.outputs.opcua.server:open_opcua",
         ],
     },

@@ -144,6 +144,8 @@ class OpcuaServer(PlcSink):
 
     def wants(self, result: Result) -> bool:
         """Return whether a job runs that this result belongs to. A single job takes the next result only."""
+        if not super().wants(result):
+            return False
         with self._lock:
             self._recipe = result.recipe or result.bundle or self._recipe
             if not self._machine.executes or 0 < result.t_capture < self._job_began:

@@ -75,6 +75,19 @@ class AddressSpace:
         self.system = await server.nodes.objects.add_object(
             ua.NodeId(SYSTEM, 1), ua.QualifiedName(SYSTEM, 1), objecttype=self.types.objects["VisionSystemType"].nodeid
         )
+        await self._build_map()
+        await self._build_events()
+        await server.set_build_info(NAMESPACE, "edgead", "edgead", __version__, "", datetime.now(timezone.utc))
+        for kind in model.STATES:
+            machine = await self._instance(kind)
+            for name, table in (("AvailableStates", model.STATES), ("AvailableTransitions", model.TRANSITIONS)):
+                nodes = [ua.NodeId(number, index) for number, *_ in table[kind].values()]
+                await (await machine.get_child(f"0:{name}")).write_value(ua.Variant(nodes, ua.VariantType.NodeId))
+            self._machines[kind] = machine
+        await self.move([], ("Preoperational", "Initialized"), "")
+
+    async def _build_map(self) -> None:
+        ua = self.ua
         place = await self.system.add_object(ua.NodeId(f"{SYSTEM}.{MAP}", 1), ua.QualifiedName(MAP, 1))
         for register in (*REGISTERS, ACKNOWLEDGE):
             variant = ua.VariantType[_VARIANTS[register.kind]]
@@ -84,19 +97,13 @@ class AddressSpace:
             )
         await self._set("version", self._written.version)
         await self._variables[ACKNOWLEDGE.name].set_writable()
-        names = [*model.EVENT_TYPES, model.STATE_CHANGED[1]]
-        for name in names:
-            self._events[name] = made = await server.get_event_generator(self.types.objects[name], self.system)
+
+    async def _build_events(self) -> None:
+        for name in (*model.EVENT_TYPES, model.STATE_CHANGED[1]):
+            made = await self.server.get_event_generator(self.types.objects[name], self.system)
             for field, (_, kind) in model.EVENT_TYPES.get(name, (0, {}))[1].items():
                 made.event.data_types[field] = self.types.variant_of(kind)
-        await server.set_build_info(NAMESPACE, "edgead", "edgead", __version__, "", datetime.now(timezone.utc))
-        for kind in model.STATES:
-            machine = await self._instance(kind)
-            for name, table in (("AvailableStates", model.STATES), ("AvailableTransitions", model.TRANSITIONS)):
-                nodes = [ua.NodeId(number, index) for number, *_ in table[kind].values()]
-                await (await machine.get_child(f"0:{name}")).write_value(ua.Variant(nodes, ua.VariantType.NodeId))
-            self._machines[kind] = machine
-        await self.move([], ("Preoperational", "Initialized"), "")
+            self._events[name] = made
 
     async def _instance(self, kind: str) -> Any:
         return await self.system.get_child([f"{self.types.index}:{one}" for one in _PLACES[kind]])
@@ -143,7 +150,8 @@ class AddressSpace:
 
         def written(data: Any, attribute: Any, value: Any) -> None:
             data.attributes[attribute].value = value
-            acknowledge(value.Value.Value)
+            given = value.Value.Value
+            acknowledge(given if isinstance(given, int) else 0)
 
         self.server.set_attribute_value_setter(node.nodeid, written, ua.AttributeIds.Value)
 

@@ -80,9 +80,9 @@ class OpcuaServer(PlcSink):
 
     Attributes:
         port: that it listens on.
-        prepare: lets another recipe decide, by its name; it raises an `EdgeadError` if it cannot. None if the run has
-            no recipes: then only the one that decides can be prepared.
-        recipes: returns the names of the recipes.
+        prepare: lets another recipe decide, by its name, as `edgead.line.products.Products.choose` does; it raises an
+            `EdgeadError` if it cannot. None if the run has no recipes: then only the one that decides can be prepared.
+        recipes: returns the names that can be prepared.
 
     Raises:
         ConfigError: it cannot listen there, or the certificates do not fit.
@@ -95,7 +95,7 @@ class OpcuaServer(PlcSink):
         options = options or OpcuaOptions()
         super().__init__(f"opcua:{at(host, port)}", options)
         self.port = port or free_port(host)
-        self.prepare: Callable[[str], None] | None = None
+        self.prepare: Callable[[str], object] | None = None
         self.recipes: Callable[[], list[str]] = lambda: [self._recipe] if self._recipe else []
         self._options, self._recipe, self._begun = options, "", False
         self._lock = threading.Lock()

@@ -35,6 +35,8 @@ EXTRAS = {
     "modbus": [MODBUS],
     # asyncua: the OPC UA server for PLCs. Pure Python; its dependency cryptography has wheels for x86-64 and aarch64.
     "opcua": [OPCUA],
+    # tomli: reads the file of a line where Python has no tomllib.
+    "line": ['tomli>=2; python_version < "3.11"'],
     # gpiod: triggers and outputs on GPIO lines of this machine, by the libgpiod project. On Linux alone.
     "gpio": [GPIO],
     # starlette, uvicorn: the live page (edgead run --view). Small, pure Python, and they handle slow clients.

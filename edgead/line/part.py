@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
+from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.result import Result
 from edgead.schema import Within, check
 from edgead.settings import parse_settings, split_settings
@@ -75,13 +76,17 @@ class Part:
         at: of its trigger, `time.monotonic` seconds.
         cameras: names of the sources that each owe it frames.
         rules: of the line.
+        inspector: decides on its frames.
 
     Attributes:
         answer: its result; None until it is certain.
     """
 
-    def __init__(self, part_id: str, at: float, cameras: Sequence[str], rules: PartRules) -> None:
+    def __init__(
+        self, part_id: str, at: float, cameras: Sequence[str], rules: PartRules, inspector: FrameInspector
+    ) -> None:
         self.id, self.at, self.until = part_id, at, at + rules.within / 1e3
+        self.inspector = inspector
         self.answer: Result | None = None
         self._lacks = dict.fromkeys(cameras, rules.frames)
         self._frames = rules.frames * len(cameras)

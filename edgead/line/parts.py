@@ -13,7 +13,9 @@ from typing import Any
 from edgead.errors import ConfigError
 from edgead.line.part import Part, PartRules
 from edgead.line.part_ledger import PartLedger
+from edgead.line.products import Products
 from edgead.line.triggers import CameraTrigger, Trigger, open_triggers
+from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
 from edgead.runtime.sources.source import Captured
@@ -37,6 +39,8 @@ class Parts:
         rules: of every part.
         triggers: URIs, see `edgead.line.triggers.open_triggers`, or open triggers. `trigger` opens parts as well.
         delays: delay by camera, in place of `PartRules.delay`.
+        products: to choose from; a part is decided by the product that is chosen when it is triggered. None for the
+            stream's inspector.
         say: shows a line to the user.
 
     Attributes:
@@ -52,10 +56,11 @@ class Parts:
         triggers: Sequence[str | Trigger] = (),
         *,
         delays: dict[str, float] | None = None,
+        products: Products | None = None,
         say: Callable[[str], None] = _log.warning,
     ) -> None:
         self.rules, self.ledger, self._say = rules or PartRules(), PartLedger(), say
-        self._delays = delays or {}
+        self._delays, self._products = delays or {}, products
         if self._delays and max(self._delays.values()) >= self.rules.within:
             raise ConfigError(f"within, {self.rules.within:g} ms, must be longer than every camera's delay.")
         self._cameras: list[str] = []
@@ -79,6 +84,8 @@ class Parts:
         if unknown := set(self._delays) - set(self._cameras):
             raise ConfigError(f"There is no camera {min(unknown)}. Available: {', '.join(self._cameras)}.")
         self.rules.needed(self.rules.frames * len(self._cameras))
+        if self._products:
+            self._products.begin(stream)
         self._thread.start()
         for trigger in self.triggers:
             trigger.begin(self.trigger)
@@ -109,6 +116,13 @@ class Parts:
                 self._frames[captured.source_id, captured.frame_id] = part, source
             self._wake()
         return UNTRIGGERED if part is None else ""
+
+    def inspector(self, captured: Captured) -> FrameInspector | None:
+        if self._products is None:
+            return None
+        with self._changed:
+            part, _ = self._frames.get((captured.source_id, captured.frame_id), (None, ""))
+        return self._products.current if part is None else part.inspector
 
     def drop(self, captured: Captured, cause: str) -> None:
         with self._changed:
@@ -154,7 +168,9 @@ class Parts:
         """Open a part. Triggers of several threads may come in another order than they fired; parts have one order."""
         last = self._newest
         at = max(at, last.at) if last else at
-        part = Part(part_id or new_id(), at, self._cameras, self.rules)
+        assert self._stream is not None
+        inspector = self._products.current if self._products else self._stream.inspector
+        part = Part(part_id or new_id(), at, self._cameras, self.rules, inspector)
         self.ledger.trigger()
         self._open.append(part)
         self._newest = part
@@ -198,9 +214,8 @@ class Parts:
             part.answer = part.unknown or self._without_frame(part, cause, reason)
 
     def _without_frame(self, part: Part, cause: str, reason: str) -> Result:
-        assert self._stream is not None
         camera = part.what_is_missing()[0]
-        return self._stream.inspector.judge(Captured(None, reason, camera, None, part.at, cause=cause))
+        return part.inspector.judge(Captured(None, reason, camera, None, part.at, cause=cause))
 
     def _settle(self) -> None:
         """Let the answers at the head of the line leave."""

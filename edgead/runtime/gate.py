@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.result import Result
 from edgead.runtime.sources.source import Captured
 from edgead.runtime.stream import Stream
@@ -13,7 +14,7 @@ from edgead.runtime.stream import Stream
 class Gate(Protocol):
     """Chooses the frames that are inspected, and the results that the sinks get. Without one, these are all of them.
 
-    `admit` and `drop` are called by the threads of the sources, the others by the thread that decides.
+    `admit`, `inspector` and `drop` are called by the threads of the sources, the others by the thread that decides.
     """
 
     def begin(self, stream: Stream, send: Callable[[Result], None]) -> None:
@@ -29,6 +30,12 @@ class Gate(Protocol):
         Args:
             source: name of the stream's source.
             captured: an entered frame.
+        """
+
+    def inspector(self, captured: Captured) -> FrameInspector | None:
+        """Return which of the inspectors that `Stream.warm` was called with decides on an admitted frame.
+
+        None stands for the stream's own.
         """
 
     def drop(self, captured: Captured, cause: str) -> None:

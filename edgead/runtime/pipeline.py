@@ -82,6 +82,7 @@ def run_stream(
             keep_frames=keep_frames or any(worker.wants_frames for worker in workers),
             on_drop=drop,
             admit=gate.admit if gate else None,
+            choose=gate.inspector if gate else None,
             on_stop=lambda: hurry_all(workers),
             say=say,
         )

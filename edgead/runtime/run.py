@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from edgead.console import Console
-from edgead.errors import SourceError
+from edgead.errors import ConfigError, SourceError
 from edgead.runtime.control import Control
 from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
 from edgead.runtime.gate import Gate
@@ -49,7 +49,7 @@ class RunSummary(Snapshot, total=False):
 
 
 def run(
-    bundle: Path,
+    bundle: Path | FrameInspector,
     *,
     sources: Sequence[str],
     sinks: Sequence[str] = (),
@@ -74,7 +74,7 @@ def run(
     """Run until the sources end or a signal arrives. In the main thread it handles signals, see `Control`.
 
     Args:
-        bundle: the bundle.
+        bundle: the bundle; or an open inspector, which is not closed, and which signals do not replace.
         sources, sinks: URIs; a source may have a name, ``front=rtsp://…``.
         engine, threshold, min_area, shapes: see `edgead.load`.
         roi, ignore: see `edgead.runtime.rules.read_region`.
@@ -117,13 +117,17 @@ def run(
         return opened
 
     workers: list[SinkWorker] = []
-    control = Control(open_inspector, say)
+    given = bundle if isinstance(bundle, FrameInspector) else None
+    path = bundle.bundle.path if isinstance(bundle, FrameInspector) else bundle
+    if given and shadow:
+        raise ConfigError("A shadow needs one bundle that decides; here several products do.")
+    control = Control(None if given else open_inspector, say)
     told = threading.Lock()
 
     def finish() -> None:
         if told.acquire(blocking=False):
             extra = gate.summary() if gate else {}
-            on_end(cast(RunSummary, {**_summarise(bundle, ledger, workers, control), **extra}))
+            on_end(cast(RunSummary, {**_summarise(path, ledger, workers, control), **extra}))
 
     control.finish = finish
 
@@ -151,7 +155,7 @@ def run(
         if gate:
             stack.callback(gate.close)
         stack.enter_context(control.signals())
-        inspector = stack.enter_context(open_inspector(bundle))
+        inspector = given or stack.enter_context(open_inspector(path))
         opened = open_all(sources, inspector.pixels)
         unused = stack.enter_context(ExitStack())  # closes the sources if a later step fails
         for source in opened:

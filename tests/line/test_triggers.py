@@ -138,7 +138,7 @@ def test_http_opens_a_part_for_each_post(begin: Callable[[Any], Any]) -> None:
     trigger.debounce = 10_000.0
     assert post(url)[0] == 429
     trigger._open_part = None
-    assert post(url)[0] == 503
+    assert post(url)[0] == 409
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_mqtt_opens_a_part_for_each_message(begin: Callable[[Any], Any], broker:
     broker.start()
     send(b'{"part_id": "old"}', retain=True)
     trigger, taken = begin(f"mqtt://127.0.0.1:{broker.port}/line/+/part")
-    wait_until(lambda: trigger.subscribed)
+    wait_until(lambda: trigger.ready)
     send(b'{"part_id": "A-17"}', b"", b"\xff not JSON", b'{"part_id": 4711}')
     wait_until(lambda: len(taken.parts) == 4)
     assert taken.ids == ["A-17", "", "", "4711"]  # the retained one is old, and the unreadable one is a part
@@ -225,7 +225,7 @@ def test_mqtt_opens_a_part_for_each_message(begin: Callable[[Any], Any], broker:
     broker.stop()
     wait_until(lambda: any("unreachable" in text for text in taken.said))
     broker.start()
-    wait_until(lambda: trigger.subscribed)
+    wait_until(lambda: trigger.ready)
     send(b'{"part_id": "back"}')
     wait_until(lambda: len(taken.parts) == 5)
     assert taken.ids[-1] == "back"

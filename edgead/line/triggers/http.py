@@ -62,7 +62,7 @@ def read_id(body: bytes, field: str) -> str:
 class HttpTrigger(BaseTrigger):
     """Serves ``POST http://HOST:PORT/PATH`` with ``Content-Type: application/json``; other answers are 4xx.
 
-    The answer is 202 with the part's id, 429 for a bounce, or 503 when no part can be opened.
+    The answer is 202 with the part's id, 429 for a bounce, or 409 when no part can be opened.
 
     Args:
         host, port: to listen on; 0 for any free port.
@@ -73,6 +73,7 @@ class HttpTrigger(BaseTrigger):
 
     Attributes:
         port: it listens on.
+        answer: name of the id in the answer's JSON object.
 
     Raises:
         ConfigError: the address cannot be used, or other machines can reach it and there is no token.
@@ -87,7 +88,7 @@ class HttpTrigger(BaseTrigger):
                 f"The trigger on {host} can be fired by other machines and needs a token.\n"
                 f"Set one:  --trigger 'http://{host}:{port}{path}?token=${{TRIGGER_TOKEN}}'"
             )
-        self.path, self.field, self.token = path, field, token
+        self.path, self.field, self.token, self.answer = path, field, token, "part_id"
         try:
             self._server = _Server(host, port, _Handler)
         except (OSError, OverflowError) as error:
@@ -149,10 +150,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             opened = trigger.fire(part_id)
         except ConfigError as error:
-            return self._answer(503, {"error": str(error)})
+            return self._answer(409, {"error": str(error)})
         if not opened:
             return self._answer(429, {"error": f"Ignored: it came within {trigger.debounce:g} ms after another one."})
-        return self._answer(202, {"part_id": opened})
+        return self._answer(202, {trigger.answer: opened})
 
     def _answer(self, status: int, value: dict[str, str]) -> None:
         body = json.dumps(value).encode()

@@ -92,8 +92,13 @@ class ModbusTrigger(BaseTrigger):
         _leave_errors_to_us()
         self._kind, self._number, self._options = kind, number, options
         self._client = client.ModbusTcpClient(host, port=port, timeout=options.timeout_ms / 1e3, retries=0)
-        self._trouble = ""
+        self._trouble, self.ready = "", False
         self._thread = threading.Thread(target=self._work, name="trigger-modbus", daemon=True)
+
+    @property
+    def has_id(self) -> bool:
+        """It reads an id at each trigger."""
+        return self._options.id >= 0
 
     def begin(self, open_part: OpenPart) -> None:
         super().begin(open_part)
@@ -171,7 +176,7 @@ class ModbusTrigger(BaseTrigger):
         if bool(trouble) != bool(self._trouble):
             lost = f"{trouble}; its triggers are lost until it answers"
             self.say(f"{self.name}: {lost if trouble else 'the PLC answers again'}")
-        self._trouble = trouble
+        self._trouble, self.ready = trouble, not trouble
 
 
 def _leave_errors_to_us() -> None:

@@ -77,7 +77,7 @@ class MqttTrigger(BaseTrigger):
     ) -> None:
         super().__init__(f"{'mqtt' if tls is None else 'mqtts'}://{host}:{port}/{topic}", debounce)
         self.topic, self.field = topic, field
-        self.subscribed = False
+        self.ready = False
         self._address = host, port
         self._client = make_client(self.name, user, password, tls)
         self._client.on_connect, self._client.on_disconnect = self._on_connect, self._on_disconnect
@@ -101,12 +101,12 @@ class MqttTrigger(BaseTrigger):
             client.subscribe(self.topic, qos=2)
 
     def _on_subscribe(self, _client: Any, _data: Any, _number: int, reasons: Any, _properties: Any) -> None:
-        self.subscribed = not any(reason.is_failure for reason in reasons)
-        if not self.subscribed:
+        self.ready = not any(reason.is_failure for reason in reasons)
+        if not self.ready:
             self.say(f"{self.name}: the broker refuses the subscription: {printable(str(reasons[0]))}")
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self.subscribed = False
+        self.ready = False
         if not self.stopped.is_set():
             self.say(f"{self.name}: the broker is unreachable ({reason}); its triggers are lost until it is back")
 

@@ -41,7 +41,10 @@ class BaseTrigger:
     Attributes:
         bounced: called for each bounce.
         say: shows a line to the user.
+        ready: signals arrive.
     """
+
+    ready = True
 
     def __init__(self, name: str, debounce: float = 0.0) -> None:
         self.name, self.debounce = name, debounce

@@ -6,9 +6,11 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from edgead.errors import ConfigError
 from edgead.runtime.result import Result
@@ -31,6 +33,9 @@ CREATE TABLE IF NOT EXISTS results (
     id INTEGER PRIMARY KEY, captured_at TEXT, source_id TEXT, frame_id INTEGER, verdict TEXT, cause TEXT, score REAL,
     result TEXT NOT NULL, result_id TEXT, part_id TEXT, recipe TEXT
 )"""
+
+_CONFIGURATIONS = """
+CREATE TABLE IF NOT EXISTS configurations (id INTEGER PRIMARY KEY, started_at TEXT, configuration TEXT NOT NULL)"""
 
 
 def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
@@ -143,6 +148,16 @@ class SqliteSink(BaseSink):
                 self._connection.execute(f"ALTER TABLE results ADD COLUMN {column} TEXT")
         self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS results_by_id ON results (result_id)")
         self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM results LIMIT 0")
+
+    def configure(self, configuration: Mapping[str, Any]) -> None:
+        """Add a row to a table ``configurations``."""
+        row = datetime.now(timezone.utc).isoformat(timespec="milliseconds"), json.dumps(configuration)
+
+        def store() -> None:
+            self._connection.execute(_CONFIGURATIONS)
+            self._connection.execute("INSERT INTO configurations (started_at, configuration) VALUES (?, ?)", row)
+
+        self._transactions.run(store)
 
     def write(self, result: Result) -> None:
         fields = result.to_dict()

@@ -50,17 +50,23 @@ def test_a_result_is_written_and_acknowledged(plc: ServingPlc, output: ModbusCli
     assert (plc.read().valid, plc.read().verdict) == (0, 0)
 
 
-def test_no_write_ever_pairs_two_results() -> None:
-    """The PLC looks after every single write, as if it ran between two requests. PASS has even numbers."""
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_no_write_ever_pairs_two_results(acknowledged: bool) -> None:
+    """The PLC looks after every single write, as if it ran between two requests. PASS has even numbers.
+
+    Without acknowledgement, a result replaces one whose verdict is still shown.
+    """
     looks: list[Snapshot] = []
     with closing(ServingPlc("127.0.0.1", 0, on_write=looks.append)) as plc:
         plc.acknowledge(100)  # left from before: numbers follow it, and it acknowledges nothing
-        with closing(open_modbus_client(f"modbus://127.0.0.1:{plc.port}")) as output:
+        uri = f"modbus://127.0.0.1:{plc.port}?ack={'on' if acknowledged else 'off'}"
+        with closing(open_modbus_client(uri)) as output:
             for number in range(101, 131):
                 verdict = Verdict.PASS if number % 2 == 0 else Verdict.FAIL
                 writing = Writing(output.write, make_result(verdict, f"part-{number}"))
                 wait_until(lambda: plc.read().sequence == number and plc.read().verdict != 0)  # noqa: B023
-                plc.acknowledge(number)
+                if acknowledged:
+                    plc.acknowledge(number)
                 assert writing.end() == ""
             wait_until(lambda: plc.read().verdict == 0)
     shown = [look for look in looks if look.verdict]

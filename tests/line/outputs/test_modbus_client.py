@@ -14,7 +14,7 @@ import pytest
 from plc_parts import Writing, closing, make_result, wait_until
 
 from edgead.decision import Verdict
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, SinkError
 from edgead.line.outputs.register_map import Snapshot
 
 pytest.importorskip("pymodbus.client", reason="no pymodbus (pip install 'edgead[modbus]')")
@@ -104,9 +104,16 @@ def test_a_plc_that_comes_later_and_goes_is_found_again(caplog: pytest.LogCaptur
     assert "the PLC answers again" in lines
 
 
+def test_a_look_before_a_run_finds_the_registers(plc: ServingPlc, output: ModbusClient) -> None:
+    assert output.look() == "the PLC has the registers 0 to 60"
+    assert plc.read().valid == 0
+
+
 def test_registers_that_do_not_exist_are_named(plc: ServingPlc) -> None:
     with closing(open_modbus_client(f"modbus://127.0.0.1:{plc.port}?base=30&hold_ms=100")) as output:
         error = Writing(output.write, make_result()).end()
+        with pytest.raises(SinkError, match="it has no such registers"):
+            output.look()
     assert "exception 2: it has no such registers" in error
     assert "it needs the holding registers 30 to 90" in error
     assert plc.read() == Snapshot(version=0)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import Any
 
 from edgead.errors import SinkError, require
 from edgead.line.outputs.address import at
 from edgead.line.outputs.event_loop import EventLoop
+from edgead.line.outputs.library_logs import quiet
 from edgead.line.outputs.opcua.address_space import MAP, SYSTEM
 from edgead.line.outputs.register_map import ACKNOWLEDGE, REGISTERS, Snapshot
 
@@ -25,7 +25,7 @@ class OpcuaPlc:
 
     def __init__(self, host: str, port: int) -> None:
         asyncua: Any = require("asyncua", "opcua")
-        logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+        quiet("asyncua")
         self._asyncua, self._where = asyncua, at(host, port)
         self._loop = EventLoop("opcua-plc")
         self._client: Any = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from edgead.errors import ConfigError, describe, require
 from edgead.line.outputs.address import at, split_address
 from edgead.line.outputs.event_loop import EventLoop
 from edgead.line.outputs.handshake import PlcSink, Timing
+from edgead.line.outputs.library_logs import quiet
 from edgead.line.outputs.modbus_server import free_port, why_no_listening
 from edgead.line.outputs.opcua.address_space import AddressSpace
 from edgead.line.outputs.opcua.methods import Methods
@@ -91,7 +91,7 @@ class OpcuaServer(PlcSink):
 
     def __init__(self, host: str, port: int, options: OpcuaOptions | None = None) -> None:
         require("asyncua", "opcua")
-        logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # our own messages report what fails
+        quiet("asyncua")
         options = options or OpcuaOptions()
         super().__init__(f"opcua:{at(host, port)}", options)
         self.port = port or free_port(host)
@@ -178,7 +178,7 @@ class OpcuaServer(PlcSink):
             self._transitions.append(self._machine.call(method))
             if method.startswith("Start"):
                 self._new_job()
-            self._wake.set()
+            self._loop.loop.call_soon_threadsafe(self._wake.set)
             return self._job if method.startswith("Start") else ""
 
     def _take(self, transition: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from edgead.cli.line import check as look
+from edgead.cli.line import open_line, read_config
 from edgead.cli.options import PATH, decision_options, force_option, json_option, refuse_given
 from edgead.cli.output import emit, ledger_line, parts_line, show_result, terminal
 from edgead.console import Console
@@ -116,7 +118,17 @@ def _predict_archive(
 
 
 @click.command()
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=PATH, required=False)
+@click.option(
+    "--config",
+    type=PATH,
+    is_eager=True,
+    expose_value=False,
+    callback=read_config,
+    help="File of a line in TOML: cameras, triggers, products, sinks, and these options, which win over the file. "
+    "See docs/line.md.",
+)
+@click.option("--check", is_flag=True, help="Open every camera, bundle, trigger and sink, say what was found, and end.")
 @click.option(
     "--source",
     "sources",
@@ -139,6 +151,16 @@ def _predict_archive(
     multiple=True,
     metavar="NAME=VALUE",
     help="Rule of parts: within=MS, frames=N, fails=any|all|K, delay=MS, min_distance=MS. Repeatable.",
+)
+@click.option(
+    "--control",
+    multiple=True,
+    metavar="URI",
+    help="Where changeovers between the products of --config arrive: http://…, mqtt://…, modbus://…. Repeatable.",
+)
+@click.option("--product", default="", help="Product of --config that decides first. [default: the file's]")
+@click.option(
+    "--need-all-cameras", is_flag=True, help="End if a camera cannot be opened at the start. [default: await it]"
 )
 @decision_options
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after this many results.")
@@ -219,8 +241,11 @@ def _predict_archive(
 )
 @json_option
 def run(
-    bundle: Path,
+    bundle: Path | None,
+    check: bool,
     as_json: bool,
+    product: str,
+    control: tuple[str, ...],
     triggers: tuple[str, ...],
     part_rules: tuple[str, ...],
     view: str | None,
@@ -232,18 +257,21 @@ def run(
     """Inspect every frame of one or more sources.
 
     With --trigger, every part has one result in place of every frame. Results are printed unless --sink sends them
-    elsewhere. Ctrl-C or signal TERM ends the run within 15 s, after
-    captured frames are decided and written; a second one ends it at once. Signal HUP reloads the bundle.
+    elsewhere. Ctrl-C or signal TERM ends the run within 15 s, after captured frames are decided and written; a second
+    one ends it at once. Signal HUP reloads the bundle.
     """
     from edgead.runtime.signals import ignore_early
 
+    console, ended = terminal(), list[bool]()
+    if check:
+        _show_check(look(bundle, product, triggers, part_rules, control, options, console), as_json)
+        return
     ignore_early()
     from edgead.runtime.run import RunSummary
     from edgead.runtime.run import run as go
     from edgead.runtime.speed import describe_speed
 
     show = None if options["sinks"] or as_json else show_result
-    console, ended = terminal(), list[bool]()
     taken = any(sink.endswith(":-") for sink in options["sinks"])  # standard output is a sink's
 
     def finish(summary: RunSummary) -> None:
@@ -263,18 +291,33 @@ def run(
         from edgead.view.view import View
 
         observer = View(view, token=view_token, bundles=view_bundles, folder=view_folder, say=console.say)
-    gate = None
     if triggers:
-        from edgead.line.part import read_rules
-        from edgead.line.parts import CAPACITY, Parts
+        from edgead.line.parts import CAPACITY
 
         options["capacity"] = CAPACITY
-        gate = Parts(read_rules(part_rules), triggers, say=lambda text: console.say(f"Warning: {text}"))
     else:
         refuse_given("without --trigger", "part_rules")
     try:
-        go(bundle, on_result=show, on_end=finish, observer=observer, gate=gate, console=console, **options)
+        with open_line(bundle, product, triggers, part_rules, control, options, console) as (decides, gate, settings):
+            go(
+                decides,
+                on_result=show,
+                on_end=finish,
+                observer=observer,
+                gate=gate,
+                configuration=settings,
+                console=console,
+                **options,
+            )
     except KeyboardInterrupt:
         if not ended:
             raise
         sys.exit(INTERRUPTED)  # every captured frame was decided and written: no error
+
+
+def _show_check(findings: list[Any], as_json: bool) -> None:
+    """Print what a check has found, and end with exit code 2 if something cannot be used."""
+    lines = [f"{'ok' if one.ok else 'FAILED':<8}{one.kind:<9}{one.name}: {one.text}" for one in findings]
+    emit([vars(one) for one in findings], as_json, "\n".join(lines))
+    if not all(one.ok for one in findings):
+        sys.exit(2)

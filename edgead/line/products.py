@@ -198,7 +198,9 @@ class FreeRun:
         return ""
 
 
-def load_product(product: Product, engine: str, batch: int, shapes: tuple[str, ...], console: Console) -> FrameInspector:
+def load_product(
+    product: Product, engine: str, batch: int, shapes: tuple[str, ...], console: Console
+) -> FrameInspector:
     """Open a product's bundle with its rules. See `edgead.load`."""
     return load(
         Path(product.bundle),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -68,6 +68,8 @@ def run(
     on_end: Callable[[RunSummary], None] = lambda summary: None,
     observer: Observer | None = None,
     gate: Gate | None = None,
+    configuration: Mapping[str, Any] | None = None,
+    need_all_cameras: bool = False,
     console: Console | None = None,
     **policy: Any,
 ) -> None:
@@ -87,6 +89,8 @@ def run(
         on_end: called once with the summary, also after an error.
         observer: watches the run, and is closed at its end, also if it does not start.
         gate: chooses frames and results, see `edgead.runtime.gate`; closed as the observer is.
+        configuration: the run's settings as JSON values, which sinks keep with the results; None for nothing to keep.
+        need_all_cameras: a camera that cannot be opened at the start ends the run, also if another one runs.
         console: shows lines to the user.
         **policy: fields of `edgead.runtime.policy.Policy`.
 
@@ -156,7 +160,7 @@ def run(
             stack.callback(gate.close)
         stack.enter_context(control.signals())
         inspector = given or stack.enter_context(open_inspector(path))
-        opened = open_all(sources, inspector.pixels)
+        opened = open_all(sources, inspector.pixels, need_all_cameras)
         unused = stack.enter_context(ExitStack())  # closes the sources if a later step fails
         for source in opened:
             unused.callback(source.__exit__, None, None, None)
@@ -165,6 +169,8 @@ def run(
         unused.callback(close_all, workers)
         for sink in sinks:
             workers.append(SinkWorker(open_sink(sink)))
+            if configuration is not None:
+                workers[-1].configure(configuration)
         if record:
             workers.append(SinkWorker(Recorder(record, inspector)))
         if shadow:

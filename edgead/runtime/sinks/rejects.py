@@ -7,9 +7,11 @@ import json
 import re
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from edgead.files import atomic_file
 from edgead.images import encode_png
 from edgead.redaction import redact
 from edgead.runtime.result import Result
+from edgead.runtime.sinks.lines import append_configuration
 from edgead.runtime.sinks.sink import BaseSink, LeftOut
 from edgead.runtime.sources.uri import split_options
 
@@ -90,6 +93,10 @@ class RejectFolder(BaseSink):
             if found := _OURS.fullmatch(path.name):
                 self._rejects.setdefault(found[1], {})[path] = path.stat().st_size
         self._bytes = sum(sum(sizes.values()) for sizes in self._rejects.values())
+
+    def configure(self, configuration: Mapping[str, Any]) -> None:
+        """Append it to ``configurations.jsonl`` in the folder."""
+        append_configuration(self.folder / "configurations.jsonl", configuration)
 
     def wants(self, result: Result) -> bool:
         return result.verdict in self.verdicts

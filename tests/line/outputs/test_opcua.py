@@ -259,12 +259,11 @@ def test_recipes_are_those_of_the_run(server: OpcuaServer) -> None:
         *_, listed, error = await client.call(recipes, "GetRecipeListFiltered", *filtered)
         assert ([one.Id for one in listed], error) == (["bottle 3", "cap 1"], 0)
 
-    server.prepare, known = prepare, server.recipes
-    server.recipes = lambda: ["bottle 3", "cap 1"]
+    server.take_recipes(["bottle 3", "cap 1"], prepare)
     try:
         with_client(server, work)
     finally:
-        server.prepare, server.recipes = None, known
+        server.take_recipes([], lambda name: None)
     assert asked == ["cap 1", "bottle 3"]
 
 

@@ -79,9 +79,9 @@ class Methods:
         name = (external.Id if external else "") or (internal.Id if internal else "") or ""
         out = self._space.types.classes["RecipeIdInternalDataType"](Id=name)
         error = 0
-        if name not in self._system.recipes():
+        if name not in self._system.recipes:
             error = UNKNOWN_RECIPE
-        elif self._system.prepare:
+        else:
             try:
                 await asyncio.get_running_loop().run_in_executor(None, self._system.prepare, name)
             except EdgeadError:
@@ -101,7 +101,7 @@ class Methods:
         self, external: Any, product: Any, prepared: Any, most: int, start: int, timeout: int
     ) -> list[Any]:
         wanted = external.Id if external and external.Id else ""
-        names = [name for name in self._system.recipes() if wanted in ("", "*", name)]
+        names = [name for name in self._system.recipes if wanted in ("", "*", name)]
         page = names[start : start + most] if most else names[start:]
         made = [self._space.types.classes["RecipeIdInternalDataType"](Id=name) for name in page]
         return [*self._listed(len(names) <= start + len(page), len(page)), self._array(made), self._error(0)]

@@ -80,9 +80,6 @@ class OpcuaServer(PlcSink):
 
     Attributes:
         port: that it listens on.
-        prepare: lets another recipe decide, by its name, as `edgead.line.products.Products.choose` does; it raises an
-            `EdgeadError` if it cannot. None if the run has no recipes: then only the one that decides can be prepared.
-        recipes: returns the names that can be prepared.
 
     Raises:
         ConfigError: it cannot listen there, or the certificates do not fit.
@@ -95,8 +92,8 @@ class OpcuaServer(PlcSink):
         options = options or OpcuaOptions()
         super().__init__(f"opcua:{at(host, port)}", options)
         self.port = port or free_port(host)
-        self.prepare: Callable[[str], object] | None = None
-        self.recipes: Callable[[], list[str]] = lambda: [self._recipe] if self._recipe else []
+        self._names: list[str] = []
+        self._choose: Callable[[str], object] | None = None
         self._options, self._recipe, self._begun = options, "", False
         self._lock = threading.Lock()
         self._machine = VisionStateMachine()
@@ -125,6 +122,29 @@ class OpcuaServer(PlcSink):
         await self._space.link(Methods(self, self._space), self.handshake.acknowledge)
         await self._space.server.start()
         self._cycle = asyncio.ensure_future(self._publish_for_ever())
+
+    def take_recipes(self, names: list[str], choose: Callable[[str], object]) -> None:
+        """Let clients prepare recipes. Without it, only the one that decides can be prepared.
+
+        Args:
+            names: of the recipes.
+            choose: lets another one decide, by its name; it raises an `EdgeadError` if it cannot.
+        """
+        self._names, self._choose = list(names), choose
+
+    @property
+    def recipes(self) -> list[str]:
+        """The recipes that can be prepared."""
+        return self._names or ([self._recipe] if self._recipe else [])
+
+    def prepare(self, name: str) -> None:
+        """Let a recipe decide.
+
+        Raises:
+            EdgeadError: it cannot, and the old one still decides.
+        """
+        if self._choose:
+            self._choose(name)
 
     def begin(self, idle: Callable[[], float]) -> None:
         """See `Handshake.begin`. With ``start=auto`` it executes from now on."""

@@ -24,7 +24,7 @@ MODULES = {
 }
 """Distribution ↦ module, where the names differ."""
 ANYWHERE = {"doctor", "plc"}
-TORCHLESS = ANYWHERE | {"predict", "run", "inspect"}
+TORCHLESS = ANYWHERE | {"predict", "run", "inspect", "plan"}
 WORKING = {
     "cpu": TORCHLESS,
     "gpu": TORCHLESS,  # its package is the same module, with an engine for the CPU too
@@ -148,6 +148,7 @@ def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path
         "import": ["m.onnx", "--threshold-data", str(parts), *lowered],
         "inspect": [str(bundle.path)],
         "methods": ["draem"],
+        "plan": ["--cameras", "1", "--fps", "1", "--deadline", "1s", "--bundle", str(bundle.path)],
         "plc": ["registers"],
         "predict": [str(bundle.path), images],
         "report": [str(bundle.path)],

@@ -206,7 +206,7 @@ def _extend(
     def attempt(what: str, measure: Callable[[], T]) -> T | None:
         try:
             return measure()
-        except EdgeadError as error:
+        except (EdgeadError, OSError) as error:
             console.say(f"Warning: {row.bundle} on {row.engine}: {what} not measured: {first_line(error)}")
             return None
 

@@ -14,7 +14,7 @@ import numpy as np
 from edgead.benchmark.figures import Floor
 from edgead.benchmark.peak import bandwidth_per_second, peak_per_second
 from edgead.bundle import MODEL, Bundle
-from edgead.errors import require
+from edgead.errors import DeviceError, require
 from edgead.runtime.engines import cpu_model
 from edgead.runtime.engines.opening import runs_on_gpu
 
@@ -71,7 +71,11 @@ def count_operations(bundle: Bundle) -> int:
         options.profile_file_prefix = str(Path(folder, "shapes"))
         session = ort.InferenceSession(bundle.content(MODEL), options, providers=["CPUExecutionProvider"])
         session.run(None, {"frames": frame})
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        profile = Path(session.end_profiling())
+        try:
+            events = json.loads(profile.read_text(encoding="utf-8"))
+        except ValueError as error:  # ONNX Runtime does not report a full disk
+            raise DeviceError(f"ONNX Runtime's profile {profile} is incomplete: is the disk full?") from error
     return sum(_operations(event["args"]) for event in events if "output_type_shape" in event.get("args", ()))
 
 

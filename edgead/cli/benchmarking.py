@@ -34,7 +34,6 @@ from edgead.runtime.engine_table import ENGINES
 @force_option
 @click.option(
     "--engine",
-    "engines",
     multiple=True,
     default=("auto",),
     show_default=True,
@@ -53,7 +52,7 @@ def benchmark(
     pixel_size: int,
     out: Path | None,
     force: bool,
-    engines: tuple[str, ...],
+    engine: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure latency and accuracy of bundles on labelled images.
@@ -67,7 +66,7 @@ def benchmark(
     report = measure(
         bundles,
         data,
-        engine=engines,
+        engine=engine,
         rounds=rounds,
         seconds=seconds,
         throughput=throughput,

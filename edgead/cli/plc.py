@@ -33,6 +33,7 @@ def plc(action: str, uri: str | None, acknowledge: bool, delay: float, results: 
     edgead plc registers
     edgead plc simulate modbus-server:127.0.0.1:5020      polls edgead
     edgead plc simulate modbus://127.0.0.1:5020           is polled and written by edgead
+    edgead plc simulate opcua:127.0.0.1:4840              reads the variables of edgead
     """
     from edgead.line.outputs import register_map
 

@@ -78,6 +78,10 @@ class Parts:
         self.triggers = open_triggers(triggers, self.ledger.bounce, say)
         self._by_frame = next((one for one in self.triggers if isinstance(one, CameraTrigger)), None)
 
+    def meet(self, sinks: Sequence[object]) -> None:
+        if self._products:
+            self._products.meet(sinks)
+
     def begin(self, stream: Stream, send: Callable[[Result], None]) -> None:
         self._stream, self._send = stream, send
         self._cameras = [source.name for source in stream.sources]

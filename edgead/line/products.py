@@ -122,6 +122,12 @@ class Products:
             stream.call_soon(lambda: stream.take_over(inspector))
         return inspector.recipe
 
+    def meet(self, sinks: Sequence[object]) -> None:
+        """Let sinks change over that take orders from a PLC: those with a method ``take_recipes(names, choose)``."""
+        for sink in sinks:
+            if hasattr(sink, "take_recipes"):
+                sink.take_recipes(self.names, self.choose)
+
     def begin(self, stream: Stream) -> None:
         """Prepare a stream for all products.
 
@@ -171,6 +177,9 @@ class FreeRun:
     def __init__(self, products: Products) -> None:
         self._products = products
         self._send: Callable[[Result], None] = lambda result: None
+
+    def meet(self, sinks: Sequence[object]) -> None:
+        self._products.meet(sinks)
 
     def begin(self, stream: Stream, send: Callable[[Result], None]) -> None:
         self._products.begin(stream)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from edgead.runtime.frame_inspector import FrameInspector
@@ -23,6 +23,9 @@ class Gate(Protocol):
         Raises:
             EdgeadError: the run cannot start.
         """
+
+    def meet(self, sinks: Sequence[object]) -> None:
+        """Called once, before `begin`, with the run's sinks: some of them also give orders."""
 
     def admit(self, source: str, captured: Captured) -> str:
         """Return why a frame is not inspected, one word; empty if it is. It must return at once and not raise.

@@ -89,6 +89,7 @@ def run_stream(
         # A slow sink may make sources wait only if all of them can wait.
         wait = not any(opened.live for opened in stream.sources)
         if gate:
+            gate.meet([worker.sink for worker in workers])
             gate.begin(stream, send)
         take = gate.take if gate else send
         with stream:

@@ -17,6 +17,7 @@ from edgead.runtime.inspector import load
 from edgead.runtime.ledger import Ledger, Snapshot
 from edgead.runtime.metrics_server import MetricsServer, parse_address
 from edgead.runtime.observer import Line, Observer
+from edgead.runtime.on_time import OnTime
 from edgead.runtime.pipeline import run_stream
 from edgead.runtime.policy import Policy
 from edgead.runtime.prometheus import sinks_to_prometheus
@@ -30,6 +31,7 @@ from edgead.runtime.sources.opening import open_all
 from edgead.runtime.sources.uri import fill_secrets
 from edgead.runtime.speed import Percentiles
 from edgead.runtime.stream import Stream
+from edgead.runtime.systemd import Systemd
 
 
 class RunSummary(Snapshot, total=False):
@@ -133,7 +135,11 @@ def run(
 
     control.finish = finish
 
+    on_time = OnTime()
+    systemd = Systemd(lambda: on_time.decides)
+
     def see(result: Result) -> None:
+        on_time.see(result)
         if on_result:
             on_result(result)
         if observer:
@@ -141,10 +147,13 @@ def run(
 
     def start(stream: Stream) -> None:
         control.take(stream)
+        on_time.begin(stream)
+        systemd.ready()
         if observer:
             observer.begin(Line(stream, control, ledger, workers))
 
     with ExitStack() as stack:
+        stack.callback(systemd.close)
         if observer:
             stack.callback(observer.close)
         if gate:
@@ -176,7 +185,7 @@ def run(
                 own = gate.to_prometheus() if gate else ""
                 return ledger.to_prometheus() + own + sinks_to_prometheus(workers)
 
-            server = MetricsServer(address[1], render, address[0], fill_secrets(metrics_token))
+            server = MetricsServer(address[1], render, address[0], fill_secrets(metrics_token), on_time.why_not)
             stack.callback(server.close)
         unused.pop_all()  # from here on `run_stream` closes them
         try:
@@ -194,6 +203,7 @@ def run(
                 say=lambda text: say(f"Warning: {text}"),
             )
         finally:
+            on_time.end()
             finish()
     if control.interrupted:
         raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from edgead.runtime.result import Result
@@ -55,8 +56,8 @@ class Feed:
             values = {"id": ids[0], "picture": rejects[0].live}
             self._publish("held", camera, values, ids[0], now)
         if self._is_new(f"strip {camera}", ids) and now - self._when(f"strip {camera}") >= STRIP_EVERY:
-            values = {"pictures": {each.result.id: each.small for each in rejects}}
-            self._publish("strip", camera, values, ids, now)
+            shown = [{**dataclasses.asdict(each.state("")), "picture": each.small} for each in rejects]
+            self._publish("strip", camera, {"rejects": shown}, ids, now)
 
     def _publish(self, event: str, camera: str, values: Mapping[str, object], what: object, now: float) -> None:
         self._hub.publish(event, f"{event} {camera}", to_json({"camera": camera, **values}))

@@ -21,7 +21,10 @@ from edgead.line.channels import open_channels
 from edgead.line.part import PartRules
 from edgead.line.parts import Parts
 from edgead.line.products import FreeRun, Product, Products
+from edgead.runtime.ledger import Ledger
+from edgead.runtime.pipeline import run_stream
 from edgead.runtime.policy import Policy
+from edgead.runtime.sinks import Callback
 
 pytest.importorskip("onnxruntime")
 OFFSETS = {"bottle": 0.0, "cap": 1000.0}
@@ -99,6 +102,19 @@ def test_a_free_run_changes_over_between_two_frames(open_products: Callable[...,
         camera.show(GOOD)
         bench.wait(2)
     assert [one.bundle for one in bench.results] == ["cap", "bottle"]
+
+
+def test_a_sink_that_takes_orders_changes_over(open_products: Callable[..., Products]) -> None:
+    class Ordering(Callback):
+        def take_recipes(self, names: list[str], choose: Callable[[str], str]) -> None:
+            self.names, self.choose = names, choose
+
+    for kind in (FreeRun, lambda products: Parts(products=products)):
+        products, sink = open_products(), Ordering(lambda result: None)
+        run_stream(products.current, "synthetic:?fps=50&frames=2", [sink], Ledger(), gate=kind(products))
+        assert sink.names == ["bottle", "cap"]
+        assert sink.choose("cap").startswith("cap ")
+        assert products.current.bundle.manifest.name == "cap"
 
 
 def test_products_that_cannot_be_opened_are_named(described: dict[str, Product], tmp_path: Path) -> None:

@@ -144,8 +144,8 @@ def test_a_reject_is_shown_and_marked(page: Page) -> None:
     page.show("bad")
     page.camera.show("none")
     reject = page.state(lambda state: state["cameras"][0]["rejects"])["cameras"][0]["rejects"][0]
-    strip = next(data for event, data in page.events() if event == "strip" and reject["id"] in data["pictures"])
-    assert base64.b64decode(strip["pictures"][reject["id"]])[:2] == b"\xff\xd8"
+    shown = (one for event, data in page.events() if event == "strip" for one in data["rejects"])
+    assert base64.b64decode(next(one for one in shown if one["id"] == reject["id"])["picture"])[:2] == b"\xff\xd8"
     _, large = page.ask(f"/api/rejects/{reject['id']}")
     assert json.loads(large)["outline"]
     assert page.change("mark", id=reject["id"], mark="false reject", who="Ada\nL") == (200, "{}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine
@@ -27,12 +28,12 @@ class EventLoop:
         """Run a coroutine and return its result.
 
         Raises:
-            TimeoutError: it takes longer than `timeout` seconds; it is cancelled.
+            concurrent.futures.TimeoutError: it takes longer than `timeout` seconds; it is cancelled.
         """
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return future.result(timeout)
-        except TimeoutError:
+        except concurrent.futures.TimeoutError:  # until Python 3.10 a kind of its own
             future.cancel()
             raise
 

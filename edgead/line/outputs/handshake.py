@@ -71,12 +71,14 @@ class Handshake:
         alarm: an acknowledgement is missing.
         missed: results that were not acknowledged in time.
         trouble: why the PLC cannot be reached; empty while it can.
+        on_show: called with each result and what is shown of it, by the thread that shows it; it must return at once.
     """
 
     def __init__(self, timing: Timing, name: str = "", pushed: bool = False) -> None:
         self.timing, self.name, self.pushed = timing, name, pushed
         self.session = secrets.randbelow(LAST) + 1
         self.alarm, self.trouble, self.missed = False, "", 0
+        self.on_show: Callable[[Result, Snapshot], None] = lambda result, shown: None
         self.changed = threading.Condition()
         self._idle: Callable[[], float] | None = None
         self._shown = Snapshot(session=self.session, sequence=secrets.randbelow(LAST) + 1)
@@ -85,7 +87,7 @@ class Handshake:
         self._beat_at, self._heartbeat = 0.0, 0
         self._counts: Counter[Verdict] = Counter()
         self._wrong = 0
-        self._closed = False
+        self._closed = self._camera_reported = False
 
     def begin(self, idle: Callable[[], float]) -> None:
         """Be valid while a stream decides. Without it, the output is valid from its first result on.
@@ -101,6 +103,12 @@ class Handshake:
         with self.changed:
             first = sequence % LAST + 1 if self._shown.verdict else sequence
             self._shown = replace(self._shown, sequence=first)
+
+    def report(self) -> None:
+        """Note a report about a camera: it is no result of a part, and ends with the next result."""
+        with self.changed:
+            self._camera_reported = True
+            self.changed.notify_all()
 
     def show(self, result: Result, stopped: threading.Event) -> None:
         """Show a result and wait until the PLC has acknowledged it.
@@ -129,9 +137,10 @@ class Handshake:
     def _put(self, result: Result) -> None:
         verdict, cause = result.verdict, result.cause
         now = time.monotonic()
-        if _delay(result, now) > self.timing.late_ms / 1e3:
+        if delay_of(result, now) > self.timing.late_ms / 1e3:
             verdict, cause = Verdict.UNKNOWN, "late"
         self._counts[verdict] += 1
+        self._camera_reported = False
         part = result.part_id or result.id
         short = register_map.cut(part)
         self._shown = Snapshot(
@@ -147,6 +156,7 @@ class Handshake:
         )
         self._until = now + self.timing.hold_ms / 1e3
         self._acknowledged = self._sent = False
+        self.on_show(result, self._shown)
         self.changed.notify_all()
 
     def _done(self) -> bool:
@@ -207,6 +217,7 @@ class Handshake:
             status = self._shown.status
             status |= register_map.MISSING_ACKNOWLEDGEMENT if self.alarm else 0
             status |= register_map.STALLED if stalled else 0
+            status |= register_map.CAMERA_REPORTED if self._camera_reported else 0
             return replace(
                 self._shown,
                 heartbeat=self._heartbeat,
@@ -248,6 +259,13 @@ class PlcSink(BaseSink):
         """See `Handshake.begin`."""
         self.handshake.begin(idle)
 
+    def wants(self, result: Result) -> bool:
+        """Return whether it is the result of a frame or part. Reports about a camera are shown in `status` instead."""
+        if result.frame_id is None and not result.part_id:
+            self.handshake.report()
+            return False
+        return True
+
     def write(self, result: Result) -> None:
         """Show a result; see `Handshake.show`."""
         self.handshake.show(result, self.stopped)
@@ -263,7 +281,7 @@ class PlcSink(BaseSink):
         return self.handshake.account()
 
 
-def _delay(result: Result, now: float) -> float:
+def delay_of(result: Result, now: float) -> float:
     """Return the seconds since a result was decided; 0 where that is not known."""
     total = result.latency_ms.get("total")
-    return 0.0 if total is None else now - result.t_capture - total / 1e3
+    return 0.0 if total is None or not result.t_capture else now - result.t_capture - total / 1e3

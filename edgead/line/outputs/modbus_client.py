@@ -13,7 +13,8 @@ from typing import Any
 from edgead.errors import ConfigError, SinkError, require
 from edgead.line.outputs.address import at, split_address
 from edgead.line.outputs.handshake import PlcSink, Timing
-from edgead.line.outputs.modbus_server import PORT, check_base, quiet_pymodbus
+from edgead.line.outputs.library_logs import quiet
+from edgead.line.outputs.modbus_server import PORT, check_base
 from edgead.line.outputs.register_map import ACKNOWLEDGE, ADDRESSES, SIZE, Snapshot, to_registers
 
 POLL = 0.01
@@ -81,13 +82,14 @@ class ModbusClient(PlcSink):
 
     def __init__(self, host: str, port: int, options: ClientOptions | None = None) -> None:
         client: Any = require("pymodbus.client", "modbus")
-        quiet_pymodbus()
+        quiet("pymodbus")
         options = options or ClientOptions()
         super().__init__(f"modbus://{at(host, port)}", options, pushed=True)
         self._base, self._unit, self._beat = options.base, options.unit, options.heartbeat_ms / 1e3
+        self._timeout = options.timeout_ms / 1e3
         self._claim = (host, port, options.unit, options.base)
         self._refuse_a_second_writer()
-        self._client = client.ModbusTcpClient(host, port=port, timeout=options.timeout_ms / 1e3, retries=0)
+        self._client = client.ModbusTcpClient(host, port=port, timeout=self._timeout, retries=0)
         self._written: Snapshot | None = None
         self._seen: int | None = None  # the acknowledgement that was read last
         self._end = threading.Event()
@@ -218,6 +220,19 @@ class ModbusClient(PlcSink):
         if bool(trouble) != bool(self.handshake.trouble):
             _log.warning("%s: %s", self.name, trouble or "the PLC answers again")
         self.handshake.trouble = trouble
+
+    def look(self) -> str:
+        """Wait for the first exchange with the PLC and return what came of it.
+
+        Raises:
+            SinkError: the PLC cannot be reached, or has no such registers.
+        """
+        until = time.monotonic() + 3 * self._timeout + max(OCCUPIED_WITHIN, 2 * self._beat)
+        while self._written is None and not self.handshake.trouble and time.monotonic() < until:
+            time.sleep(POLL)
+        if self._written is None:
+            raise SinkError(self.handshake.trouble or "it does not answer")
+        return f"the PLC has the registers {self._base} to {self._base + SIZE - 1}"
 
     def details(self) -> dict[str, Any]:
         """See `Handshake.account`; ``trouble`` says why the PLC cannot be reached."""

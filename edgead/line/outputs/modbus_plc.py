@@ -8,7 +8,8 @@ from typing import Any
 
 from edgead.errors import ConfigError, SinkError, require
 from edgead.line.outputs.event_loop import EventLoop
-from edgead.line.outputs.modbus_server import free_port, quiet_pymodbus, why_no_listening
+from edgead.line.outputs.library_logs import quiet
+from edgead.line.outputs.modbus_server import free_port, why_no_listening
 from edgead.line.outputs.register_map import ACKNOWLEDGE, SIZE, Snapshot, from_registers
 
 
@@ -22,7 +23,7 @@ class PollingPlc:
 
     def __init__(self, host: str, port: int, base: int = 0) -> None:
         client: Any = require("pymodbus.client", "modbus")
-        quiet_pymodbus()
+        quiet("pymodbus")
         self._client = client.ModbusTcpClient(host, port=port, timeout=1.0, retries=0)
         self._base, self._where = base, f"{host}:{port}"
 
@@ -72,7 +73,7 @@ class ServingPlc:
     ) -> None:
         server: Any = require("pymodbus.server", "modbus")
         simulator: Any = require("pymodbus.simulator", "modbus")
-        quiet_pymodbus()
+        quiet("pymodbus")
         self.port = port or free_port(host)
         self._words, self._lock = [0] * SIZE, threading.Lock()
         kind = simulator.DataType.REGISTERS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from edgead.errors import ConfigError, require
 from edgead.line.outputs.address import at, split_address
 from edgead.line.outputs.event_loop import EventLoop
 from edgead.line.outputs.handshake import PlcSink, Timing
+from edgead.line.outputs.library_logs import quiet
 from edgead.line.outputs.register_map import ACKNOWLEDGE, SIZE, to_registers
 
 PORT = 502
@@ -71,7 +71,7 @@ class ModbusServer(PlcSink):
         server: Any = require("pymodbus.server", "modbus")
         simulator: Any = require("pymodbus.simulator", "modbus")
         codes: Any = require("pymodbus.constants", "modbus").ExcCodes
-        quiet_pymodbus()
+        quiet("pymodbus")
         options = options or ServerOptions()
         super().__init__(f"modbus-server:{at(host, port)}", options)
         self.port, base = port or free_port(host), options.base
@@ -111,13 +111,6 @@ class ModbusServer(PlcSink):
     def close(self) -> None:
         self.handshake.close()
         self._loop.close(self._server.shutdown)
-
-
-def quiet_pymodbus() -> None:
-    """Leave it to our own messages to report what fails; a level that the user has set stays."""
-    log = logging.getLogger("pymodbus")
-    if log.level == logging.NOTSET:
-        log.setLevel(logging.CRITICAL + 1)
 
 
 def free_port(host: str) -> int:

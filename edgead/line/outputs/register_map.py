@@ -39,7 +39,7 @@ CAUSES = {
 }
 """Codes of causes; 0 is none, `OTHER` is a cause that has no code."""
 OTHER = 99
-MISSING_ACKNOWLEDGEMENT, STALLED, ID_CUT = 1, 2, 4
+MISSING_ACKNOWLEDGEMENT, STALLED, ID_CUT, CAMERA_REPORTED = 1, 2, 4, 8
 """Bits of `status`."""
 _FORMATS = {"UINT16": "H", "UINT32": "I", "FLOAT32": "f"}
 
@@ -90,7 +90,9 @@ REGISTERS = (
     Register("session", 1, "UINT16", 1, "another number after each start of edgead, never 0"),
     Register("heartbeat", 2, "UINT16", 1, "counts while `valid` is 1, from 65535 to 0; it stands still otherwise"),
     Register("valid", 3, "UINT16", 1, "1: edgead runs and decides. 0: do not trust any other register"),
-    Register("status", 4, "UINT16", 1, "bits: 1 an acknowledgement is missing, 2 stalled, 4 the part's id is cut"),
+    Register(
+        "status", 4, "UINT16", 1, "bits: 1 acknowledgement missing, 2 stalled, 4 `part_id` cut, 8 camera silent or lost"
+    ),
     Register("sequence", 5, "UINT16", 1, "number of the result, from 65535 to 1; changes before `verdict` is set"),
     Register("verdict", 6, "UINT16", 1, "0 none, 1 PASS, 2 FAIL, 3 UNKNOWN; 0 again when acknowledged or over"),
     Register("cause", 7, "UINT16", 1, "why it is UNKNOWN, see below; 0 none"),

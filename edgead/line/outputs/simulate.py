@@ -12,6 +12,9 @@ from edgead.line.outputs.address import split_address
 from edgead.line.outputs.modbus_client import ClientOptions
 from edgead.line.outputs.modbus_plc import PollingPlc, ServingPlc
 from edgead.line.outputs.modbus_server import PORT, ServerOptions
+from edgead.line.outputs.opcua.plc import OpcuaPlc
+from edgead.line.outputs.opcua.server import PORT as OPCUA_PORT
+from edgead.line.outputs.opcua.server import OpcuaOptions
 from edgead.line.outputs.register_map import Snapshot
 from edgead.runtime.sources.uri import redact, scheme_of
 
@@ -55,9 +58,12 @@ def open_plc(uri: str) -> Plc:
     if scheme == "modbus":
         host, port, given = split_address(uri, PORT, ClientOptions)
         return ServingPlc(host, port, given.base)
+    if scheme == "opcua":
+        host, port, _ = split_address(uri, OPCUA_PORT, OpcuaOptions)
+        return OpcuaPlc(host, port)
     raise ConfigError(
         f"There is no PLC to simulate for '{redact(uri)}'.\n"
-        "Give the --sink that edgead gets:  modbus-server:HOST:PORT, modbus://HOST:PORT"
+        "Give the --sink that edgead gets:  modbus-server:HOST:PORT, modbus://HOST:PORT, opcua:HOST:PORT"
     )
 
 

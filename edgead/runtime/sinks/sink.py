@@ -40,6 +40,7 @@ class BaseSink:
     * ``configure(configuration)``: called at most once, before the first result, with the settings of the run as JSON
       values, to keep them with the results.
     * ``drop(captured, cause)``: called for every frame without a result.
+    * ``look()``: tries the receiver and returns what it found, for a check before a run; it raises an `EdgeadError`.
     * ``details()``: further figures for the account, as JSON values.
 
     Attributes:

@@ -29,10 +29,11 @@ export class Camera {
     this.live = new Stage(find(".live .stage"));
     this.held = new Stage(find(".held .stage"));
     this.held.empty("No reject in this run");
-    this.heldId = "";
-    find(".held .stage").addEventListener("click", () => this.heldId && rejects.open(this.heldId));
+    this.heldReject = null;
+    find(".held .stage").addEventListener("click", () => this.heldReject && rejects.open(this.heldReject));
     this.thumbnails = new Map();
-    this.pictures = {};
+    this.strip = []; // sent with its pictures at most once a second, also while every part fails
+    this.marks = new Map();
   }
 
   // `lost`: null while the line is connected; else the word for the banner and the seconds since.
@@ -46,7 +47,9 @@ export class Camera {
     setText(this.find(".limit"), number(state.threshold));
     setText(this.find(".age"), state.age === null ? "–" : ago(state.age + elapsed));
     setText(this.find(".picture-age"), state.picture_age === null ? "" : `${ago(state.picture_age + elapsed)} ago`);
-    this.showRejects(state.rejects);
+    this.marks = new Map(state.rejects.map((one) => [one.id, one.mark]));
+    if (state.rejects.length) this.showHeld(state.rejects[0]);
+    this.showStrip();
     drawScores(this.find(".chart"), state.scores, state.threshold ?? this.rejects.threshold());
     this.showFacts(state);
   }
@@ -69,19 +72,16 @@ export class Camera {
   receive(event, message) {
     if (event === "picture") this.live.show(message.picture, `Last picture of ${this.name}: ${message.verdict}`);
     if (event === "held") this.held.show(message.picture, `Last reject of ${this.name}`);
-    if (event === "strip") this.pictures = message.pictures;
-    if (event === "strip") for (const [id, node] of this.thumbnails) this.showThumbnail(id, node);
+    if (event === "strip") {
+      this.strip = message.rejects;
+      this.showStrip();
+    }
   }
 
-  showThumbnail(id, node) {
-    const image = node.querySelector("img");
-    if (!image.src && this.pictures[id]) image.src = `data:image/jpeg;base64,${this.pictures[id]}`;
-  }
-
-  showRejects(rejects) {
-    this.find(".no-rejects").hidden = rejects.length > 0;
+  showStrip() {
+    this.find(".no-rejects").hidden = this.strip.length > 0;
     const strip = this.find(".strip");
-    const ids = rejects.map((one) => one.id);
+    const ids = this.strip.map((one) => one.id);
     for (const [id, node] of this.thumbnails) {
       if (!ids.includes(id)) {
         node.remove();
@@ -90,31 +90,29 @@ export class Camera {
       }
     }
     const atStart = strip.scrollLeft < 60;
-    rejects.forEach((reject, place) => {
+    this.strip.forEach((reject, place) => {
       const node = this.thumbnails.get(reject.id) ?? this.addThumbnail(reject);
       if (strip.children[place] !== node) strip.insertBefore(node, strip.children[place] ?? null);
-      setText(node.querySelector(".mark"), markText(reject.mark));
+      setText(node.querySelector(".mark"), markText(this.marks.get(reject.id)));
     });
     if (atStart) strip.scrollLeft = 0;
-    if (rejects.length) this.showHeld(rejects[0]);
   }
 
   addThumbnail(reject) {
-    const image = element("img", { alt: "", width: 88, height: 88 });
+    const image = element("img", { alt: "", width: 88, height: 88, src: `data:image/jpeg;base64,${reject.picture}` });
     const button = element("button", { type: "button", title: `Score ${number(reject.score)}` },
       image, element("span", { class: "time" }, clock(new Date(reject.captured_at))), element("span", { class: "mark" }));
     button.setAttribute("aria-label", `Reject of ${clock(new Date(reject.captured_at))}, score ${number(reject.score)}`);
-    button.addEventListener("click", () => this.rejects.open(reject.id));
+    button.addEventListener("click", () => this.rejects.open(reject));
     const node = element("li", {}, button);
     this.thumbnails.set(reject.id, node);
-    this.showThumbnail(reject.id, node);
     return node;
   }
 
   showHeld(reject) {
     setText(this.find(".held-age"), `${clock(new Date(reject.captured_at))}, score ${number(reject.score)}`);
     setText(this.find(".held-mark"), markText(reject.mark));
-    this.heldId = reject.id;
+    this.heldReject = reject;
   }
 
   showFacts(state) {

@@ -52,12 +52,12 @@ export class Rejects {
 
   openNewest() {
     const [newest] = this.all();
-    if (newest) this.open(newest.id);
+    if (newest) this.open(newest);
   }
 
-  open(id) {
-    this.shown = this.all().find((one) => one.id === id) ?? this.shown;
-    if (!this.shown) return;
+  open(reject) {
+    const { id } = reject;
+    this.shown = reject;
     setText(this.told, "");
     this.describe();
     if (!this.dialog.open) this.dialog.showModal();

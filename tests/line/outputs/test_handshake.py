@@ -11,7 +11,7 @@ from plc_parts import Writing, make_result, wait_until
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
 from edgead.line.outputs.handshake import LAST, Handshake, PlcSink, Timing
-from edgead.line.outputs.register_map import ID_CUT, MISSING_ACKNOWLEDGEMENT, STALLED, VERDICTS
+from edgead.line.outputs.register_map import CAMERA_REPORTED, ID_CUT, MISSING_ACKNOWLEDGEMENT, STALLED, VERDICTS
 from edgead.runtime.result import Result
 
 NEVER = threading.Event()
@@ -107,6 +107,19 @@ def test_the_sequence_goes_round_without_0_and_a_cut_id_is_marked() -> None:
         handshake.show(make_result(part="x" * 41), NEVER)
         seen = handshake.snapshot()
         assert (seen.sequence, seen.part_id, seen.status) == (expected, "x" * 40, ID_CUT)
+
+
+def test_a_report_about_a_camera_is_no_result() -> None:
+    sink = PlcSink("plc", Timing(ack=False))
+    sink.begin(lambda: 0.0)
+    before = sink.handshake.snapshot()
+    assert not sink.wants(make_result(Verdict.UNKNOWN, part="", cause="silent", frame_id=None))
+    seen = sink.handshake.snapshot()
+    assert (seen.status, seen.sequence, seen.verdict) == (CAMERA_REPORTED, before.sequence, 0)
+    no_frame = make_result(Verdict.UNKNOWN, cause="no_frame", frame_id=None)  # it answers a part
+    assert sink.wants(no_frame)
+    sink.write(no_frame)
+    assert (sink.handshake.snapshot().status, sink.handshake.snapshot().cause) == (0, 20)
 
 
 def test_the_end_of_a_run_ends_the_wait() -> None:

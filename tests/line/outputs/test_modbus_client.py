@@ -14,7 +14,7 @@ import pytest
 from plc_parts import Writing, closing, make_result, wait_until
 
 from edgead.decision import Verdict
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, SinkError
 from edgead.line.outputs.register_map import Snapshot
 
 pytest.importorskip("pymodbus.client", reason="no pymodbus (pip install 'edgead[modbus]')")
@@ -50,17 +50,23 @@ def test_a_result_is_written_and_acknowledged(plc: ServingPlc, output: ModbusCli
     assert (plc.read().valid, plc.read().verdict) == (0, 0)
 
 
-def test_no_write_ever_pairs_two_results() -> None:
-    """The PLC looks after every single write, as if it ran between two requests. PASS has even numbers."""
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_no_write_ever_pairs_two_results(acknowledged: bool) -> None:
+    """The PLC looks after every single write, as if it ran between two requests. PASS has even numbers.
+
+    Without acknowledgement, a result replaces one whose verdict is still shown.
+    """
     looks: list[Snapshot] = []
     with closing(ServingPlc("127.0.0.1", 0, on_write=looks.append)) as plc:
         plc.acknowledge(100)  # left from before: numbers follow it, and it acknowledges nothing
-        with closing(open_modbus_client(f"modbus://127.0.0.1:{plc.port}")) as output:
+        uri = f"modbus://127.0.0.1:{plc.port}?ack={'on' if acknowledged else 'off'}"
+        with closing(open_modbus_client(uri)) as output:
             for number in range(101, 131):
                 verdict = Verdict.PASS if number % 2 == 0 else Verdict.FAIL
                 writing = Writing(output.write, make_result(verdict, f"part-{number}"))
                 wait_until(lambda: plc.read().sequence == number and plc.read().verdict != 0)  # noqa: B023
-                plc.acknowledge(number)
+                if acknowledged:
+                    plc.acknowledge(number)
                 assert writing.end() == ""
             wait_until(lambda: plc.read().verdict == 0)
     shown = [look for look in looks if look.verdict]
@@ -98,9 +104,16 @@ def test_a_plc_that_comes_later_and_goes_is_found_again(caplog: pytest.LogCaptur
     assert "the PLC answers again" in lines
 
 
+def test_a_look_before_a_run_finds_the_registers(plc: ServingPlc, output: ModbusClient) -> None:
+    assert output.look() == "the PLC has the registers 0 to 60"
+    assert plc.read().valid == 0
+
+
 def test_registers_that_do_not_exist_are_named(plc: ServingPlc) -> None:
     with closing(open_modbus_client(f"modbus://127.0.0.1:{plc.port}?base=30&hold_ms=100")) as output:
         error = Writing(output.write, make_result()).end()
+        with pytest.raises(SinkError, match="it has no such registers"):
+            output.look()
     assert "exception 2: it has no such registers" in error
     assert "it needs the holding registers 30 to 90" in error
     assert plc.read() == Snapshot(version=0)

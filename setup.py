@@ -15,6 +15,9 @@ IMAGES = [OPENCV, JPEG]
 REPORT = "jinja2>=3.1"
 RICH = "rich>=14.1"  # progress bars and tables on a terminal; without it they are plain lines
 AV = "av>=16"  # PyAV: FFmpeg that reports damaged frames, which OpenCV's conceals
+MODBUS = "pymodbus>=3.16,<3.17"  # its interface for servers changes between minor versions
+OPCUA = "asyncua>=2,<3"
+GPIO = 'gpiod>=2.1; sys_platform == "linux"'
 VIEW = ["starlette>=0.40", "uvicorn>=0.30"]
 RELEASE = ["build>=1.2", "twine>=6.1", "cyclonedx-bom>=7"]
 EXTRAS = {
@@ -29,6 +32,14 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=8.6", *IMAGES, AV, RICH],
     # paho-mqtt: the MQTT sink; version 2 has the callbacks that it is written for.
     "mqtt": ["paho-mqtt>=2,<3"],
+    # pymodbus: PLC outputs by Modbus TCP. Pure Python, without dependencies of its own.
+    "modbus": [MODBUS],
+    # asyncua: the OPC UA server for PLCs. Pure Python; its dependency cryptography has wheels for x86-64 and aarch64.
+    "opcua": [OPCUA],
+    # tomli: reads the file of a line where Python has no tomllib.
+    "line": ['tomli>=2; python_version < "3.11"'],
+    # gpiod: triggers and outputs on GPIO lines of this machine, by the libgpiod project. On Linux alone.
+    "gpio": [GPIO],
     # starlette, uvicorn: the live page (edgead run --view). Small, pure Python, and they handle slow clients.
     "view": VIEW,
     # av: RTSP cameras and videos, where no PC extra brings it. harvesters: GenICam cameras (genicam://).
@@ -73,6 +84,9 @@ EXTRAS = {
     "dev": [
         'tensorrt-rtx>=1.7; platform_machine == "x86_64" and sys_platform == "linux"',
         "paho-mqtt>=2,<3",
+        MODBUS,
+        OPCUA,
+        GPIO,
         *VIEW,
         *RELEASE,
         "nbclient>=0.10",
@@ -109,6 +123,12 @@ setup(
     entry_points={
         "console_scripts": ["edgead = edgead.__main__:main"],
         "edgead.sources": ["genicam = edgead.runtime.sources.genicam:open_genicam"],
+        "edgead.sinks": [
+            "modbus-server = edgead.line.outputs.modbus_server:open_modbus_server",
+            "modbus = edgead.line.outputs.modbus_client:open_modbus_client",
+            "gpio = edgead.line.outputs.gpio:open_gpio_output",
+            "opcua = edgead.line.outputs.opcua.server:open_opcua",
+        ],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -29,7 +29,15 @@ SHOWN_CHARACTERS = 40
 
 
 class SchemaError(ValueError):
-    """A value violates the schema: its place, the value, and what is allowed."""
+    """A value violates the schema: its place, the value, and what is allowed.
+
+    Attributes:
+        place: names of the field and of those that hold it, with dots between; empty if it is not known.
+    """
+
+    def __init__(self, text: str, place: str = "") -> None:
+        super().__init__(text)
+        self.place = place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +153,33 @@ def write(value: Any) -> Any:
     return [write(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
+def find_unknown(kind: Any, value: Any, place: tuple[str, ...] = ()) -> tuple[tuple[str, ...], list[str]] | None:
+    """Return the first field that a dataclass does not have, as its names from the top, and those it has.
+
+    Args:
+        kind: the dataclass.
+        value: parsed JSON or TOML.
+        place: of the value.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return find_unknown(next(each for each in arguments if each is not type(None)), value, place)
+    if not isinstance(value, dict):
+        return None
+    if origin is dict:
+        inner = [(name, arguments[1], each) for name, each in value.items()]
+    elif dataclasses.is_dataclass(kind):
+        names = {_key(field): field.name for field in dataclasses.fields(kind)}
+        if wrong := next((name for name in value if name not in names), None):
+            return (*place, wrong), list(names)
+        hints = _hints(typing.cast(type, kind))
+        inner = [(name, hints[names[name]], each) for name, each in value.items()]
+    else:
+        return None
+    found = (find_unknown(each_kind, each, (*place, name)) for name, each_kind, each in inner)
+    return next((one for one in found if one), None)
+
+
 def _read(kind: Any, value: Any, place: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
@@ -173,7 +208,7 @@ def _read_dataclass(kind: type, value: Any, place: str) -> Any:
         if key in value:
             found[field.name] = _read(hints[field.name], value[key], inner)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise SchemaError(f"it has no {inner}")
+            raise SchemaError(f"it has no {inner}", place)
     return kind(**found)
 
 
@@ -247,4 +282,4 @@ def _refuse(place: str, value: Any, allowed: str) -> typing.NoReturn:
     except ValueError:  # a whole number of thousands of digits
         shown = type(value).__name__
     shown = shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "…"
-    raise SchemaError(f"{ascii(place)[1:-1] or 'it'} is {shown}; it must be {allowed}")
+    raise SchemaError(f"{ascii(place)[1:-1] or 'it'} is {shown}; it must be {allowed}", place)

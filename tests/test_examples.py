@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,26 @@ def test_several_cameras_have_an_account_each(bundle: Bundle) -> None:
     camera = "synthetic:?fps=25&frames=5"
     last = run("several_cameras.py", bundle.path, f"left={camera}", f"right={camera}").splitlines()[-2:]
     assert sorted(line.split()[0] for line in last) == ["left", "right"]
+
+
+def test_each_part_has_one_answer(bundle: Bundle) -> None:
+    *answers, counts = run("triggered_line.py", bundle.path).splitlines()
+    assert [line.split()[0] for line in answers] == ["A-0", "A-1", "A-2"]
+    assert answers[1] == "A-1 UNKNOWN no_frame"
+    assert "'triggered': 3, 'answered': 3" in counts
+
+
+def test_a_plc_takes_each_result(bundle: Bundle, parts: Path) -> None:
+    pytest.importorskip("pymodbus", reason="no pymodbus (pip install 'edgead[modbus]')")
+    images = parts / "test" / "good"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "edgead", "run", str(bundle.path), "--source", str(images)]
+    line = subprocess.Popen([*command, "--sink", f"modbus-server:127.0.0.1:{port}?hold_ms=10000"])
+    printed = run("plc.py", "127.0.0.1", port, len(list(images.iterdir()))).splitlines()
+    assert line.wait(20) == 0  # every result was acknowledged
+    assert len({row.split()[1] for row in printed}) == len(list(images.iterdir()))
+    assert {row.split()[0] for row in printed} <= {"PASS", "FAIL", "UNKNOWN"}
 
 
 @pytest.mark.slow

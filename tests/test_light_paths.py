@@ -23,15 +23,16 @@ MODULES = {
     "paho-mqtt": "paho",
 }
 """Distribution ↦ module, where the names differ."""
-TORCHLESS = {"predict", "run", "inspect", "doctor", "plan"}
+ANYWHERE = {"doctor", "plc"}
+TORCHLESS = ANYWHERE | {"predict", "run", "inspect", "plan"}
 WORKING = {
     "cpu": TORCHLESS,
     "gpu": TORCHLESS,  # its package is the same module, with an engine for the CPU too
     "import": TORCHLESS | {"import", "benchmark", "report"},
-    "benchmark": {"doctor", "report"},
+    "benchmark": ANYWHERE | {"report"},
     "train": set(cli.commands) - {"demo"},
 }
-"""Extra ↦ verbs whose call below ends well with it alone. With any other extra, `doctor` does."""
+"""Extra ↦ verbs whose call below ends well with it alone. With any other extra, `ANYWHERE` do."""
 
 PROGRAM = '''
 import importlib.machinery, io, json, os, pkgutil, sys, traceback
@@ -153,6 +154,7 @@ def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path
         "inspect": [str(bundle.path)],
         "methods": ["draem"],
         "plan": ["--cameras", "1", "--fps", "1", "--deadline", "1s", "--bundle", str(bundle.path)],
+        "plc": ["registers"],
         "predict": [str(bundle.path), images],
         "report": [str(bundle.path)],
         "run": [str(bundle.path), "--source", images],
@@ -172,7 +174,7 @@ def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path
     for extra, verbs in ask(jobs, tmp_path).items():
         for verb, ((help_code, _, _), (code, _, errors)) in verbs.items():
             assert help_code == 0, (extra, verb)
-            assert (code == 0) == (verb in WORKING.get(extra, {"doctor"})), (extra, verb, errors)
+            assert (code == 0) == (verb in WORKING.get(extra, ANYWHERE)), (extra, verb, errors)
             assert "Traceback" not in errors, (extra, verb, errors)
             if code and verb != "demo":
                 message = errors[errors.index("Error:") :]

@@ -294,6 +294,7 @@ def test_no_verb_needs_utf_8(level: str, trained: Path, parts: Path, tmp_path: P
         "inspect": [level, *fast],
         "methods": ["transfusion"],
         "plan": ["--cameras", "2", "--fps", "5", "--deadline", "9s", "--profile", tmp_path / "absent"],
+        "plc": ["registers"],
         "predict": [level, parts / "test" / "chip", *fast],
         "report": [tmp_path / "report"],
         "run": [level, "--source", parts / "test" / "chip", *fast],

@@ -16,6 +16,7 @@ from edgead.cli.exporting import export, import_model
 from edgead.cli.inspecting import doctor, inspect, methods
 from edgead.cli.options import quiet_option
 from edgead.cli.planning import plan
+from edgead.cli.plc import plc
 from edgead.cli.reporting import report as report_command
 from edgead.cli.running import predict, run
 from edgead.cli.sweeping import sweep
@@ -66,6 +67,7 @@ VERBS = (
     inspect,
     methods,
     plan,
+    plc,
     predict,
     report_command,
     run,

@@ -16,6 +16,7 @@ from edgead.terminal import echo, open_screen
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
+    from edgead.line.part_ledger import PartFigures
     from edgead.runtime.engine_validation import EngineValidation
     from edgead.runtime.ledger import Figures
     from edgead.runtime.result import Result
@@ -79,14 +80,24 @@ def result_line(result: Result) -> str:
     scored = math.isfinite(result.score)
     score = f"{result.score:.6g}" if scored else "-"
     where = click.format_filename(result.path) if result.path else place_of(result.source_id, result.frame_id)
+    where = f"{result.part_id}  {where}" if result.part_id else where
     reason = "" if scored else f"  ({redact(result.reason)})"
     return printable(f"{result.verdict.value:<8}{score:<12}{where}{reason}")
 
 
-def ledger_line(summary: Figures) -> str:
-    def by_cause(counts: dict[str, int]) -> str:
-        return f" ({', '.join(f'{cause} {count}' for cause, count in counts.items())})" if counts else ""
+def by_cause(counts: dict[str, int]) -> str:
+    return f" ({', '.join(f'{cause} {count}' for cause, count in counts.items())})" if counts else ""
 
+
+def parts_line(figures: PartFigures) -> str:
+    bounced = f"; bounced {figures['bounced']}" if figures["bounced"] else ""
+    return (
+        f"parts {figures['triggered']} = passed {figures['passed']} + failed {figures['failed']} "
+        f"+ unknown {figures['unknown']}{by_cause(figures['unknown_by_cause'])}{bounced}"
+    )
+
+
+def ledger_line(summary: Figures) -> str:
     line = (
         f"captured {summary['captured']} = passed {summary['passed']} + failed {summary['failed']} "
         f"+ unknown {summary['unknown']}{by_cause(summary['unknown_by_cause'])} "

@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from edgead.cli.line import check as look
+from edgead.cli.line import open_line, read_config
 from edgead.cli.options import PATH, decision_options, force_option, json_option, refuse_given
-from edgead.cli.output import emit, ledger_line, show_result, terminal
+from edgead.cli.output import emit, ledger_line, parts_line, show_result, terminal
 from edgead.console import Console
 from edgead.errors import INTERRUPTED
 from edgead.terminal import is_screen
@@ -116,7 +118,17 @@ def _predict_archive(
 
 
 @click.command()
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=PATH, required=False)
+@click.option(
+    "--config",
+    type=PATH,
+    is_eager=True,
+    expose_value=False,
+    callback=read_config,
+    help="File of a line in TOML: cameras, triggers, products, sinks, and these options, which win over the file. "
+    "See docs/line.md.",
+)
+@click.option("--check", is_flag=True, help="Open every camera, bundle, trigger and sink, say what was found, and end.")
 @click.option(
     "--source",
     "sources",
@@ -124,6 +136,31 @@ def _predict_archive(
     required=True,
     metavar="[NAME=]URI",
     help="Camera, video, folder …; see docs/sources.md. NAME appears in the results. Repeatable.",
+)
+@click.option(
+    "--trigger",
+    "triggers",
+    multiple=True,
+    metavar="URI",
+    help="What announces a part: http://…, mqtt://…, modbus://…, gpio:…, camera:; each part has one result. "
+    "See docs/line.md. Repeatable.",
+)
+@click.option(
+    "--part",
+    "part_rules",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Rule of parts: within=MS, frames=N, fails=any|all|K, delay=MS, min_distance=MS. Repeatable.",
+)
+@click.option(
+    "--control",
+    multiple=True,
+    metavar="URI",
+    help="Where changeovers between the products of --config arrive: http://…, mqtt://…, modbus://…. Repeatable.",
+)
+@click.option("--product", default="", help="Product of --config that decides first. [default: the file's]")
+@click.option(
+    "--need-all-cameras", is_flag=True, help="End if a camera cannot be opened at the start. [default: await it]"
 )
 @decision_options
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after this many results.")
@@ -204,8 +241,13 @@ def _predict_archive(
 )
 @json_option
 def run(
-    bundle: Path,
+    bundle: Path | None,
+    check: bool,
     as_json: bool,
+    product: str,
+    control: tuple[str, ...],
+    triggers: tuple[str, ...],
+    part_rules: tuple[str, ...],
     view: str | None,
     view_token: str,
     view_bundles: tuple[Path, ...],
@@ -214,18 +256,22 @@ def run(
 ) -> None:
     """Inspect every frame of one or more sources.
 
-    Results are printed unless --sink sends them elsewhere. Ctrl-C or signal TERM ends the run within 15 s, after
-    captured frames are decided and written; a second one ends it at once. Signal HUP reloads the bundle.
+    With --trigger, every part has one result in place of every frame. Results are printed unless --sink sends them
+    elsewhere. Ctrl-C or signal TERM ends the run within 15 s, after captured frames are decided and written; a second
+    one ends it at once. Signal HUP reloads the bundle.
     """
     from edgead.runtime.signals import ignore_early
 
+    console, ended = terminal(), list[bool]()
+    if check:
+        _show_check(look(bundle, product, triggers, part_rules, control, options, console), as_json)
+        return
     ignore_early()
     from edgead.runtime.run import RunSummary
     from edgead.runtime.run import run as go
     from edgead.runtime.speed import describe_speed
 
     show = None if options["sinks"] or as_json else show_result
-    console, ended = terminal(), list[bool]()
     taken = any(sink.endswith(":-") for sink in options["sinks"])  # standard output is a sink's
 
     def finish(summary: RunSummary) -> None:
@@ -234,6 +280,8 @@ def run(
             click.echo(json.dumps(summary), err=taken)
         else:
             console.say(ledger_line(summary))
+            if "parts" in summary:
+                console.say(parts_line(summary["parts"]))
         console.say(describe_speed(summary["speed_ms"]))
 
     observer = None
@@ -243,9 +291,33 @@ def run(
         from edgead.view.view import View
 
         observer = View(view, token=view_token, bundles=view_bundles, folder=view_folder, say=console.say)
+    if triggers:
+        from edgead.line.parts import CAPACITY
+
+        options["capacity"] = CAPACITY
+    else:
+        refuse_given("without --trigger", "part_rules")
     try:
-        go(bundle, on_result=show, on_end=finish, observer=observer, console=console, **options)
+        with open_line(bundle, product, triggers, part_rules, control, options, console) as (decides, gate, settings):
+            go(
+                decides,
+                on_result=show,
+                on_end=finish,
+                observer=observer,
+                gate=gate,
+                configuration=settings,
+                console=console,
+                **options,
+            )
     except KeyboardInterrupt:
         if not ended:
             raise
         sys.exit(INTERRUPTED)  # every captured frame was decided and written: no error
+
+
+def _show_check(findings: list[Any], as_json: bool) -> None:
+    """Print what a check has found, and end with exit code 2 if something cannot be used."""
+    lines = [f"{'ok' if one.ok else 'FAILED':<8}{one.kind:<9}{one.name}: {one.text}" for one in findings]
+    emit([vars(one) for one in findings], as_json, "\n".join(lines))
+    if not all(one.ok for one in findings):
+        sys.exit(2)

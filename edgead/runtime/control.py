@@ -30,7 +30,7 @@ class Control:
     thread that infers, so that no engine is closed or exchanged while it runs.
 
     Args:
-        open_inspector: opens a bundle.
+        open_inspector: opens a bundle; None if bundles cannot be replaced in this run.
         say: shows a line to the user.
 
     Attributes:
@@ -39,7 +39,7 @@ class Control:
         interrupted, asked_to_end: by INT; by INT or TERM.
     """
 
-    def __init__(self, open_inspector: Callable[[Path], FrameInspector], say: Callable[[str], None]) -> None:
+    def __init__(self, open_inspector: Callable[[Path], FrameInspector] | None, say: Callable[[str], None]) -> None:
         self._open, self._say = open_inspector, say
         self.shadow: Shadow | None = None
         self.finish: Callable[[], None] = lambda: None
@@ -184,6 +184,8 @@ class Control:
         Returns:
             The bundle's name.
         """
+        if self._open is None:
+            raise ConfigError("This run has products. Change over by a product's name; restart the run to reload them.")
         new = self._open(path)
         self._opened.add(new)
         done: queue.SimpleQueue[FrameInspector | Exception] = queue.SimpleQueue()

@@ -38,6 +38,7 @@ class Prepared:
         frame_size: (height, width) as captured.
         error, cause: why the result will be UNKNOWN: a text, and a word of `edgead.runtime.result.CAUSES`.
         began, fitted_at: when fitting began and ended, `time.monotonic` seconds.
+        inspector: that was chosen for it; None for the stream's.
     """
 
     captured: Captured
@@ -47,6 +48,7 @@ class Prepared:
     cause: str
     began: float
     fitted_at: float
+    inspector: FrameInspector | None = None
 
 
 class FrameInspector(LiveRules):
@@ -67,6 +69,9 @@ class FrameInspector(LiveRules):
         min_area: pixels of the frame. If the mask's largest connected part is smaller, the frame passes.
         shapes: which of ``"boxes"`` and ``"contours"`` of the mask go into `Result.to_dict`.
 
+    Attributes:
+        recipe: name and version, copied to the results; empty for none.
+
     Raises:
         ConfigError: an invalid threshold, region, area or shape.
         BundleError: ``fpr:`` for a bundle without held-out scores.
@@ -85,6 +90,7 @@ class FrameInspector(LiveRules):
         self.bundle, self.engine = bundle, check(engine, bundle)
         self.size, self.shape, self.pixels = bundle.manifest.size, bundle.manifest.shape, bundle.manifest.pixels
         super().__init__(bundle.manifest, threshold, region, min_area, shapes)
+        self.recipe = ""
         self._blank = np.zeros((1, *self.shape), np.uint8)
 
     def __repr__(self) -> str:
@@ -247,6 +253,7 @@ class FrameInspector(LiveRules):
             captured_at=datetime.fromtimestamp(made, timezone.utc).isoformat(timespec="milliseconds"),
             shapes=self.shapes,
             id=new_id(),
+            recipe=self.recipe,
         )
 
     def judge(self, captured: Captured) -> Result:

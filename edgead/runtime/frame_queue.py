@@ -80,6 +80,18 @@ class FrameQueue:
             source.entered += 1
             return True
 
+    def turn_away(self, number: int, captured: Captured, cause: str) -> None:
+        """Drop a frame that was entered instead of queueing it. It takes nothing of the budget."""
+        source = self._sources[number]
+        with self._changed:
+            source.entered -= 1
+            if self._limited and source.waits:
+                self._budget += 1
+            self._ledger.drop(captured.source_id, cause)
+            self._changed.notify_all()
+        if self._on_drop:
+            self._on_drop(captured, cause)
+
     def put(self, number: int, prepared: Prepared) -> None:
         """Queue a frame that was entered."""
         source = self._sources[number]

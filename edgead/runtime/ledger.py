@@ -27,7 +27,7 @@ class Account:
         verdicts: results by verdict.
         unknown: UNKNOWN results by cause, a word of `edgead.runtime.result.CAUSES`.
         dropped: frames without a result by cause: ``overtaken`` by a newer frame, ``refused`` because older ones
-            waited, ``stopped`` at the end of the run.
+            waited, ``stopped`` at the end of the run, and what a `edgead.runtime.gate.Gate` says.
         latency: results by bucket of `BUCKETS_MS`, from picture made to decision; the last bucket has no limit.
         latency_sum: milliseconds.
     """

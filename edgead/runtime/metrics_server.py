@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -40,29 +41,40 @@ def parse_address(text: str, option: str = "--metrics") -> tuple[str, int]:
 
 
 class MetricsServer:
-    """Serves ``http://HOST:PORT/metrics`` until closed.
+    """Serves ``http://HOST:PORT/metrics`` and ``/healthz`` until closed.
+
+    ``/healthz`` needs no token; it is 200 while decisions are on time, else 503 with the reason.
 
     Args:
         port: 0 for any free one.
         render: returns the text.
         host: address to listen on.
         token: required in the header ``Authorization: Bearer TOKEN``; empty for none.
+        why_unhealthy: returns why decisions are not on time; empty if they are.
 
     Raises:
         ConfigError: the address cannot be used, or other machines can reach it and there is no token.
     """
 
-    def __init__(self, port: int, render: Callable[[], str], host: str = "127.0.0.1", token: str = "") -> None:
+    def __init__(
+        self,
+        port: int,
+        render: Callable[[], str],
+        host: str = "127.0.0.1",
+        token: str = "",
+        why_unhealthy: Callable[[], str] = lambda: "",
+    ) -> None:
         if not token and not is_local(host):
             raise ConfigError(
                 f"Metrics on {host} are readable by other machines and need a token.\n"
                 "Set one:  --metrics-token '${METRICS_TOKEN}'"
             )
         try:
-            self._server = _Server(host, port, render, token)
+            self._server = _Server(host, port, _Handler)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or error
             raise ConfigError(f"The metrics cannot be served on port {port} of {host}: {why}.") from error
+        self._server.render, self._server.token, self._server.why_unhealthy = render, token, why_unhealthy
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True).start()
 
@@ -78,14 +90,23 @@ def is_local(host: str) -> bool:
     return host == "localhost"
 
 
-class _Server(ThreadingHTTPServer):
+class LimitedServer(ThreadingHTTPServer):
+    """An HTTP server that clients cannot exhaust: few connections at once, and each for a short time.
+
+    Args:
+        host, port: to listen on.
+        handler: of requests.
+
+    Raises:
+        OSError: the address cannot be used.
+    """
+
     request_queue_size = MOST_CONNECTIONS
 
-    def __init__(self, host: str, port: int, render: Callable[[], str], token: str) -> None:
+    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.render, self.token = render, token
         self._open: dict[Any, float] = {}
-        super().__init__((host, port), _Handler)
+        super().__init__((host, port), handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if len(self._open) >= MOST_CONNECTIONS:
@@ -110,20 +131,32 @@ class _Server(ThreadingHTTPServer):
         """Ignore clients that disconnect early."""
 
 
+def has_token(headers: Message, token: str) -> bool:
+    """Return whether a request has the header ``Authorization: Bearer TOKEN``."""
+    given = headers.get("Authorization", "").encode("latin-1", "replace")
+    return hmac.compare_digest(given, f"Bearer {token}".encode())
+
+
+class _Server(LimitedServer):
+    render: Callable[[], str]
+    token: str
+    why_unhealthy: Callable[[], str]
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        if self.server.token and not self._is_allowed():
+        path = self.path.partition("?")[0]
+        if path == "/healthz":
+            why = self.server.why_unhealthy()
+            self._answer(503 if why else 200, f"{why or 'Decisions are on time.'}\n")
+        elif self.server.token and not has_token(self.headers, self.server.token):
             self._answer(401, "Token required: Authorization: Bearer TOKEN\n")
-        elif self.path.partition("?")[0] != "/metrics":
-            self._answer(404, "Not found. Available: /metrics\n")
+        elif path != "/metrics":
+            self._answer(404, "Not found. Available: /metrics, /healthz\n")
         else:
             self._answer(200, self.server.render())
-
-    def _is_allowed(self) -> bool:
-        given = self.headers.get("Authorization", "").encode("latin-1", "replace")
-        return hmac.compare_digest(given, f"Bearer {self.server.token}".encode())
 
     def _answer(self, status: int, text: str) -> None:
         body = text.encode(errors="backslashreplace")

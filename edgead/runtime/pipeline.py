@@ -8,6 +8,7 @@ from typing import Any
 
 from edgead.errors import SourceError
 from edgead.runtime.frame_inspector import FrameInspector
+from edgead.runtime.gate import Gate
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.policy import Policy
 from edgead.runtime.result import Result
@@ -30,6 +31,7 @@ def run_stream(
     keep_frames: bool = False,
     on_result: Callable[[Result], None] | None = None,
     on_start: Callable[[Stream], None] | None = None,
+    gate: Gate | None = None,
     say: Callable[[str], None] = _log.warning,
 ) -> list[SinkWorker]:
     """Inspect the frames of sources and pass each result to every sink, until the sources end.
@@ -43,6 +45,7 @@ def run_stream(
         max_frames: stop after that many results; 0 for no limit.
         keep_frames: keep each frame in its result, also if no sink needs it.
         on_result: called with each result, after it was queued for the sinks.
+        gate: chooses the frames that are inspected and the results that the sinks get; closed at the end.
         on_start: called with the running stream, for instance to keep it for `Stream.stop`.
         say: see `Stream`.
 
@@ -57,6 +60,18 @@ def run_stream(
         isinstance(source, list | tuple) and all(isinstance(one, str) or hasattr(one, "live") for one in source)
     )
     workers = [sink if isinstance(sink, SinkWorker) else SinkWorker(sink) for sink in sinks]
+
+    def drop(captured: Captured, cause: str) -> None:
+        _tell_all(workers, captured, cause)
+        if gate:
+            gate.drop(captured, cause)
+
+    def send(result: Result) -> None:
+        for worker in workers:
+            worker.offer(result, wait)
+        if on_result:
+            on_result(result)
+
     try:
         stream = Stream(
             inspector,
@@ -65,22 +80,31 @@ def run_stream(
             ledger,
             max_frames=max_frames,
             keep_frames=keep_frames or any(worker.wants_frames for worker in workers),
-            on_drop=lambda captured, cause: _tell_all(workers, captured, cause),
+            on_drop=drop,
+            admit=gate.admit if gate else None,
+            choose=gate.inspector if gate else None,
             on_stop=lambda: hurry_all(workers),
             say=say,
         )
         # A slow sink may make sources wait only if all of them can wait.
         wait = not any(opened.live for opened in stream.sources)
+        if gate:
+            gate.meet([worker.sink for worker in workers])
+            gate.begin(stream, send)
+        take = gate.take if gate else send
         with stream:
+            for worker in workers:
+                worker.begin(stream.idle)
             if on_start:
                 on_start(stream)
             for result in stream:
-                for worker in workers:
-                    worker.offer(result, wait)
-                if on_result:
-                    on_result(result)
+                take(result)
     finally:
-        close_all(workers)
+        try:
+            if gate:
+                gate.close()
+        finally:
+            close_all(workers)
     raise_for(workers)
     if stream.failed:
         raise SourceError("\n".join(f"The source {name} failed: {error}" for name, error in stream.failed.items()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgead.runtime.ledger import label
-from edgead.runtime.sink_worker import SinkWorker
+from edgead.runtime.sink_worker import SinkAccount, SinkWorker
 
 
 def sinks_to_prometheus(workers: Sequence[SinkWorker]) -> str:
@@ -14,7 +14,7 @@ def sinks_to_prometheus(workers: Sequence[SinkWorker]) -> str:
     Counters never decrease: a result that a sink discards after taking it counts as taken and as dropped.
     """
     accounts = [worker.account() for worker in workers]
-    results, causes, waiting = [], [], []
+    results, causes, waiting, details = [], [], [], []
     for worker, account in zip(workers, accounts):
         sink = label("sink", account["sink"])
         fates = {"taken": worker.accepted, "failed": account["failed"], "dropped": account["dropped"]}
@@ -26,6 +26,11 @@ def sinks_to_prometheus(workers: Sequence[SinkWorker]) -> str:
             for cause, count in account["dropped_by_cause"].items()
         ]
         waiting.append(f"edgead_sink_waiting{{{sink}}} {account['waiting']}")
+        details += [
+            f"edgead_sink_detail{{{sink},{label('name', name)}}} {float(value):g}"
+            for name, value in account.items()
+            if name not in SinkAccount.__annotations__ and isinstance(value, int | float)
+        ]
     lines = [
         "# HELP edgead_sink_results_total Results of a sink by fate.",
         "# TYPE edgead_sink_results_total counter",
@@ -36,5 +41,8 @@ def sinks_to_prometheus(workers: Sequence[SinkWorker]) -> str:
         "# HELP edgead_sink_waiting Results that wait for a sink.",
         "# TYPE edgead_sink_waiting gauge",
         *waiting,
+        "# HELP edgead_sink_detail Further figures of a sink, see docs/sinks.md; a switch is 0 or 1.",
+        "# TYPE edgead_sink_detail gauge",
+        *details,
     ]
     return "\n".join(lines) + "\n"

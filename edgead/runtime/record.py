@@ -183,7 +183,7 @@ class Replay(FrameSource):
                     continue
                 if isinstance(event, RecordedDrop):
                     self.dropped.append(event)
-                elif captured:
+                elif captured and (captured.frame_id is not None or captured.about_source):  # else a part without frame
                     yield captured
 
     def _captured(self, line: RecordedResult) -> Captured:

@@ -36,6 +36,9 @@ CAUSES = {
     "paused": "the inspection is paused",
     "failed": "the engine failed",
     "score": "score or map is not finite",
+    "no_frame": "no frame came for the part within the time allowed",
+    "too_close": "two triggers came too close: their parts cannot be told apart",
+    "stopped": "the run ended before the part was decided",
 }
 """Causes of UNKNOWN results and their meanings."""
 
@@ -50,6 +53,7 @@ class ResultFields(_Shapes):
 
     schema: int
     id: str
+    part_id: str | None
     source_id: str
     frame_id: int | None
     path: str | None
@@ -65,6 +69,7 @@ class ResultFields(_Shapes):
     precision: str
     bundle: str
     bundle_digest: str
+    recipe: str | None
 
 
 def place_of(source_id: str, frame_id: int | None) -> str:
@@ -87,11 +92,12 @@ class Result:
         region: ``(h, w) bool`` at the model's size: the inspected part of the frame; None for all of it.
         frame_size: (height, width) of the frame; (0, 0) if there was none.
         source_id: where the frame comes from, without credentials.
-        frame_id: number of the frame at its source, from 0; None for a report about the source (``lost``, ``silent``).
+        frame_id: number of the frame at its source, from 0; None for a report about the source (``lost``, ``silent``)
+            and for a part without a frame.
         t_capture: estimated time at which the picture was made: its arrival less the delay that the source reports.
             `time.monotonic` seconds.
         latency_ms: milliseconds by stage: ``source`` (made to arrived), ``queue`` (arrived to start of work), ``fit``,
-            ``infer``, ``post`` and ``total`` (made to decision).
+            ``infer``, ``post`` and ``total`` (made to decision); for a part also ``part`` (trigger to answer).
         engine: name of the engine, for instance ``"onnxruntime-cpu"``.
         path: of the image file, if the frame comes from one.
         precision: of the graph, for instance ``"fp32"``.
@@ -102,6 +108,8 @@ class Result:
         id: of this result, globally unique and sorted by time (UUID version 7), for deduplication by receivers.
         frame: ``(H, W, 3 or 4) uint8``, BGR and depth's code: the inspected frame itself, not a copy. None where it was
             not kept: `Inspector.inspect` keeps it, a stream only with ``keep_frames=True`` or for a sink that needs it.
+        part_id: of the part that this result answers, unique for ever; empty for a frame without a part.
+        recipe: name and version of what decided, as in ``"bottle 3"``; empty where there are no recipes.
     """
 
     score: float
@@ -126,6 +134,8 @@ class Result:
     shapes: tuple[str, ...] = ()
     id: str = ""
     frame: Frame | None = None
+    part_id: str = ""
+    recipe: str = ""
 
     @cached_property
     def mask(self) -> Mask:
@@ -209,6 +219,7 @@ class Result:
         fields: ResultFields = {
             "schema": SCHEMA,
             "id": self.id,
+            "part_id": valid(self.part_id) or None,
             "source_id": valid(self.source_id),
             "frame_id": self.frame_id,
             "path": valid(self.path) or None,
@@ -224,6 +235,7 @@ class Result:
             "precision": self.precision,
             "bundle": self.bundle,
             "bundle_digest": self.bundle_digest,
+            "recipe": valid(self.recipe) or None,
         }
         for shape in self.shapes:  # in the order of the request
             if shape == "boxes":

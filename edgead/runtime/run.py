@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 from edgead.console import Console
-from edgead.errors import SourceError
+from edgead.errors import ConfigError, SourceError
 from edgead.runtime.control import Control
 from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
+from edgead.runtime.gate import Gate
 from edgead.runtime.inspector import load
 from edgead.runtime.ledger import Ledger, Snapshot
 from edgead.runtime.metrics_server import MetricsServer, parse_address
 from edgead.runtime.observer import Line, Observer
+from edgead.runtime.on_time import OnTime
 from edgead.runtime.pipeline import run_stream
 from edgead.runtime.policy import Policy
 from edgead.runtime.prometheus import sinks_to_prometheus
@@ -29,20 +31,25 @@ from edgead.runtime.sources.opening import open_all
 from edgead.runtime.sources.uri import fill_secrets
 from edgead.runtime.speed import Percentiles
 from edgead.runtime.stream import Stream
+from edgead.runtime.systemd import Systemd
 
 
 class RunSummary(Snapshot, total=False):
-    """What became of a run's frames and results, as JSON. `shadow` is there only in a run with a shadow."""
+    """What became of a run's frames and results, as JSON.
+
+    `shadow` is there only in a run with a shadow, `parts` in one with parts (`edgead.line.part_ledger.PartFigures`).
+    """
 
     bundle: str
     failed_sources: dict[str, str]
     sinks: list[SinkAccount]
     shadow: dict[str, int]
+    parts: Any
     speed_ms: dict[str, Percentiles]
 
 
 def run(
-    bundle: Path,
+    bundle: Path | FrameInspector,
     *,
     sources: Sequence[str],
     sinks: Sequence[str] = (),
@@ -60,13 +67,16 @@ def run(
     on_result: Callable[[Result], None] | None = None,
     on_end: Callable[[RunSummary], None] = lambda summary: None,
     observer: Observer | None = None,
+    gate: Gate | None = None,
+    configuration: Mapping[str, Any] | None = None,
+    need_all_cameras: bool = False,
     console: Console | None = None,
     **policy: Any,
 ) -> None:
     """Run until the sources end or a signal arrives. In the main thread it handles signals, see `Control`.
 
     Args:
-        bundle: the bundle.
+        bundle: the bundle; or an open inspector, which is not closed, and which signals do not replace.
         sources, sinks: URIs; a source may have a name, ``front=rtsp://…``.
         engine, threshold, min_area, shapes: see `edgead.load`.
         roi, ignore: see `edgead.runtime.rules.read_region`.
@@ -78,6 +88,9 @@ def run(
         on_result: called with each result.
         on_end: called once with the summary, also after an error.
         observer: watches the run, and is closed at its end, also if it does not start.
+        gate: chooses frames and results, see `edgead.runtime.gate`; closed as the observer is.
+        configuration: the run's settings as JSON values, which sinks keep with the results; None for nothing to keep.
+        need_all_cameras: a camera that cannot be opened at the start ends the run, also if another one runs.
         console: shows lines to the user.
         **policy: fields of `edgead.runtime.policy.Policy`.
 
@@ -108,16 +121,25 @@ def run(
         return opened
 
     workers: list[SinkWorker] = []
-    control = Control(open_inspector, say)
+    given = bundle if isinstance(bundle, FrameInspector) else None
+    path = bundle.bundle.path if isinstance(bundle, FrameInspector) else bundle
+    if given and shadow:
+        raise ConfigError("A shadow needs one bundle that decides; here several products do.")
+    control = Control(None if given else open_inspector, say)
     told = threading.Lock()
 
     def finish() -> None:
         if told.acquire(blocking=False):
-            on_end(_summarise(bundle, ledger, workers, control))
+            extra = gate.summary() if gate else {}
+            on_end(cast(RunSummary, {**_summarise(path, ledger, workers, control), **extra}))
 
     control.finish = finish
 
+    on_time = OnTime()
+    systemd = Systemd(lambda: on_time.decides)
+
     def see(result: Result) -> None:
+        on_time.see(result)
         if on_result:
             on_result(result)
         if observer:
@@ -125,15 +147,20 @@ def run(
 
     def start(stream: Stream) -> None:
         control.take(stream)
+        on_time.begin(stream)
+        systemd.ready()
         if observer:
             observer.begin(Line(stream, control, ledger, workers))
 
     with ExitStack() as stack:
+        stack.callback(systemd.close)
         if observer:
             stack.callback(observer.close)
+        if gate:
+            stack.callback(gate.close)
         stack.enter_context(control.signals())
-        inspector = stack.enter_context(open_inspector(bundle))
-        opened = open_all(sources, inspector.pixels)
+        inspector = given or stack.enter_context(open_inspector(path))
+        opened = open_all(sources, inspector.pixels, need_all_cameras)
         unused = stack.enter_context(ExitStack())  # closes the sources if a later step fails
         for source in opened:
             unused.callback(source.__exit__, None, None, None)
@@ -142,6 +169,8 @@ def run(
         unused.callback(close_all, workers)
         for sink in sinks:
             workers.append(SinkWorker(open_sink(sink)))
+            if configuration is not None:
+                workers[-1].configure(configuration)
         if record:
             workers.append(SinkWorker(Recorder(record, inspector)))
         if shadow:
@@ -151,8 +180,12 @@ def run(
             workers.append(SinkWorker(control.shadow, capacity=1))
         stack.callback(control.close)
         if address:
-            render, token = lambda: ledger.to_prometheus() + sinks_to_prometheus(workers), fill_secrets(metrics_token)
-            server = MetricsServer(address[1], render, address[0], token)
+
+            def render() -> str:
+                own = gate.to_prometheus() if gate else ""
+                return ledger.to_prometheus() + own + sinks_to_prometheus(workers)
+
+            server = MetricsServer(address[1], render, address[0], fill_secrets(metrics_token), on_time.why_not)
             stack.callback(server.close)
         unused.pop_all()  # from here on `run_stream` closes them
         try:
@@ -166,9 +199,11 @@ def run(
                 keep_frames=observer is not None,
                 on_result=see,
                 on_start=start,
+                gate=gate,
                 say=lambda text: say(f"Warning: {text}"),
             )
         finally:
+            on_time.end()
             finish()
     if control.interrupted:
         raise KeyboardInterrupt

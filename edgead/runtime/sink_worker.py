@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypedDict, cast
 
@@ -77,6 +77,14 @@ class SinkWorker:
         self._failing = self._closing = self._stopped = self._abandoned = False
         self._thread = threading.Thread(target=self._work, name=f"sink-{self.name}", daemon=True)
         self._thread.start()
+
+    def configure(self, configuration: Mapping[str, Any]) -> None:
+        """Give the sink the settings of the run, if it has a method for that; see `BaseSink`. Before any result."""
+        self._try(lambda: _method(self.sink, "configure", lambda configuration: None)(configuration))
+
+    def begin(self, idle: Callable[[], float]) -> None:
+        """Tell the sink that a stream runs, if it has a method for that; see `BaseSink`."""
+        self._try(lambda: _method(self.sink, "begin", lambda idle: None)(idle))
 
     def offer(self, result: Result, wait: bool = False) -> None:
         """Queue a result. If the queue is full, wait for room or drop its oldest result."""

@@ -8,6 +8,7 @@ iterates over the `Stream` infers: the engine has one owner, and errors and inte
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import math
 import threading
@@ -56,6 +57,10 @@ class Stream:
         max_frames: end after that many results; 0 for no limit.
         keep_frames: keep each frame in its result.
         on_drop: called with every dropped frame and the cause, in the thread that dropped it.
+        admit: called with the source's name and every captured frame, in the thread of the source; returns why the
+            frame is dropped, one word, or empty text if it is inspected.
+        choose: called with each admitted frame, in the thread of the source; returns one of the inspectors that `warm`
+            has prepared, or None for the stream's own.
         on_stop: called by `stop`.
         say: shows a line, for instance about a changed frame size or a callback that raises.
 
@@ -79,6 +84,8 @@ class Stream:
         max_frames: int = 0,
         keep_frames: bool = False,
         on_drop: Callable[[Captured, str], None] | None = None,
+        admit: Callable[[str, Captured], str] | None = None,
+        choose: Callable[[Captured], FrameInspector | None] | None = None,
         on_stop: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = _log.warning,
     ) -> None:
@@ -94,6 +101,8 @@ class Stream:
         self._freshness = Freshness(self.policy)
         self._max_frames, self._keep_frames = max_frames, keep_frames
         self._on_drop, self._say, self._said = on_drop, say, set[object]()
+        self._admit, self._choose = admit, choose
+        self._warm: dict[FrameInspector, Active] = {}
         live = [source.live for source in self.sources]
         self._queue = FrameQueue(
             self.ledger, live, self.policy.on_full, self.policy.capacity, max_frames, self._tell_drop
@@ -103,6 +112,7 @@ class Stream:
         self._buffers: deque[Frame] = deque()
         self._requests = Requests(say)
         self._patience = min(TICK, self.policy.silence / 2, self.policy.keep_warm / 2 or TICK)
+        self._turned_at = time.monotonic()
         self._running: ExitStack | None = None
         self._iterated = False
         self._threads = [
@@ -154,6 +164,13 @@ class Stream:
         except Exception as error:  # as above
             self._say(f"The source {source.name} cannot be stopped: {error}")
 
+    def idle(self) -> float:
+        """Return the seconds since the thread that decides began its last turn: more than a second means that it hangs.
+
+        A turn is a batch with all that the caller does with its results, or at most `TICK` without a frame.
+        """
+        return time.monotonic() - self._turned_at
+
     def swap(self, inspector: FrameInspector, retire: Callable[[FrameInspector], None] | None = None) -> None:
         """Let another inspector decide from the next frame on. No frame is lost or delayed. Thread-safe.
 
@@ -175,6 +192,14 @@ class Stream:
                 retire(old)
 
         self.call_soon(exchange)
+
+    def warm(self, inspector: FrameInspector) -> None:
+        """Prepare an inspector that `choose` may return. Call it before the stream runs. It is not closed.
+
+        Raises:
+            ConfigError: see `swap`.
+        """
+        self._warm[inspector] = self._successor(inspector)
 
     def call_soon(self, action: Callable[[], object]) -> None:
         """Run an action between two frames, in the thread that iterates, while nothing is being inferred.
@@ -218,6 +243,7 @@ class Stream:
         given, last_frame = 0, time.monotonic()
         reported_at = [-math.inf] * len(self.sources)
         while not self._max_frames or given < self._max_frames:
+            self._turned_at = time.monotonic()
             self._requests.run()
             if self.paused and self._may_wait:
                 time.sleep(self._patience)
@@ -272,8 +298,10 @@ class Stream:
                 self._buffers.append(prepared.fitted)
                 cause = ("stale", reason) if reason else ("paused", "the inspection is paused")
                 prepared.fitted, (prepared.cause, prepared.error) = None, cause
-        active = self._active
-        results = active.inspector.try_to_infer([prepared for _, prepared in batch], active.batch)
+        results: list[Result] = []
+        for inspector, group in itertools.groupby(batch, lambda item: item[1].inspector):
+            active = self._warm[inspector] if inspector else self._active
+            results += active.inspector.try_to_infer([prepared for _, prepared in group], active.batch)
         for (number, prepared), result in zip(batch, results):
             self._freshness.mark(result, prepared.captured, self.sources[number].live)
             if self._keep_frames:
@@ -316,24 +344,38 @@ class Stream:
         self._heard[number] = math.inf
         if not self._queue.enter(number, captured):
             return False
+        if cause := self._why_not(number, captured):
+            self._queue.turn_away(number, captured, cause)
+            self._heard[number] = time.monotonic()
+            return True
         prepared = _without_image(captured, "failed", "the frame could not be prepared")
+        inspector = None
         try:
-            prepared = self._prepare(number, captured)
+            inspector = self._choose(captured) if self._choose else None
+            prepared = self._prepare(number, captured, self._warm[inspector] if inspector else self._active)
         finally:  # every frame that has entered must be counted
+            prepared.inspector = inspector
             self._queue.put(number, prepared)
         self._heard[number] = time.monotonic()
         return True
 
-    def _prepare(self, number: int, captured: Captured) -> Prepared:
+    def _why_not(self, number: int, captured: Captured) -> str:
+        try:
+            return self._admit(self.sources[number].name, captured) if self._admit else ""
+        except Exception as error:  # the caller's code; the frame must be counted, and the source must continue
+            self._say_once(f"admit raised {type(error).__name__}: {error}", ("admit", type(error)))
+            return "refused"
+
+    def _prepare(self, number: int, captured: Captured, active: Active) -> Prepared:
         reason = self._freshness.why_stale(captured, self.sources[number].live)
         if reason:  # not worth fitting: a backlog must be processed quickly
             return _without_image(captured, "stale", reason)
-        active = self._active
         health = self._health.get((number, captured.source_id))
         if health is None:
             notice = functools.partial(self._notice, captured.source_id)
             health = Health(active.limits, notice, self._is_checked(self.sources[number]))
             self._health[number, captured.source_id] = health
+        health.limits = active.limits
         return active.inspector.try_to_prepare(captured, self._buffer(active.inspector.shape), health.check)
 
     def _report(self, number: int, captured: Captured) -> None:

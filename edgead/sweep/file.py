@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from edgead import schema
-from edgead.errors import ConfigError, require
+from edgead.errors import ConfigError
 from edgead.schema import SchemaError, Within
+from edgead.toml import read_toml
 
 TABLES = "methods"
 """Name of the array of tables in the file."""
@@ -69,12 +69,7 @@ def read_sweep_file(path: Path) -> list[Entry]:
     Raises:
         ConfigError: it is missing, not TOML, or has a field that is unknown, missing or wrong.
     """
-    try:
-        found = _toml().loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"The sweep file {path} does not exist.") from error
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    found, _ = read_toml(path, "sweep file", "ray")
     tables = found.pop(TABLES, None)
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise ConfigError(f"{path} has no [[{TABLES}]] table. docs/sweep.md shows an example.")
@@ -96,7 +91,3 @@ def _read_entry(path: Path, number: int, table: Mapping[str, object]) -> Entry:
     paths = {name: str(folder / value) for name in PATHS if (value := getattr(entry, name)) is not None}
     donors = tuple(str(folder / donor) for donor in entry.donors)
     return dataclasses.replace(entry, donors=donors, **paths)  # type: ignore[arg-type]
-
-
-def _toml() -> Any:
-    return require("tomllib" if sys.version_info >= (3, 11) else "tomli", "ray")

@@ -27,6 +27,9 @@ ADVICE = {
     "untrained": Advice("The picture has a shape the model never saw", "Restore the camera's settings or its crop."),
     "paused": Advice("The inspection is paused", "No part is inspected. Resume on this page."),
     "failed": Advice("The inspection engine failed", "Call the engineer. The log has the reason."),
+    "no_frame": Advice("No picture came for a part", "Check the camera, and the distance from trigger to camera."),
+    "too_close": Advice("Two parts came too close together", "Check the light barrier and the distance between parts."),
+    "stopped": Advice("The inspection ended before this part was decided", "Inspect the part by hand."),
     "score": Advice("The model returned no usable score", "Call the engineer: edgead inspect BUNDLE."),
 }
 """By cause, a word of `edgead.runtime.result.CAUSES`."""

@@ -151,6 +151,52 @@ def test_a_picture_of_which_packets_are_missing_is_an_error(
     assert hasattr(core.Buffer, "timestamp_ns")
 
 
+class TriggeredCamera(Camera):
+    """Makes pictures 1 and 2 when it is fired, and none afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        names = ("Selector", "Mode", "Source", "Activation")
+        self.nodes = {name: SimpleNamespace(value=None) for name in names}
+        node_map = self.remote_device.node_map
+        for name, node in self.nodes.items():
+            setattr(node_map, f"Trigger{name}", node)
+        self._waits = [0.0, 0.03, 0.0]
+
+    def try_fetch(self, *, timeout: float) -> Any:
+        if not self._waits or self._waits.pop(0) > 0:
+            time.sleep(timeout)
+            return None
+        return Buffer("Mono8", next(self._numbers))
+
+
+def test_a_camera_that_its_input_fires_waits_without_end_and_is_not_lost(
+    producer: Path, made_up: type[Harvester], inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(genicam, "TICK", 0.02)
+    camera = TriggeredCamera()
+    made_up.cameras = (camera,)
+    uri = f"genicam://{producer}?trigger=Line1&timeout=0.02"
+    with Stream(inspector, [uri], Policy(on_full="wait", health="off", silence=0.2)) as stream:
+        causes = []
+        for result in stream:
+            causes.append(result.cause)
+            if result.cause == "silent":
+                stream.stop()
+    assert causes == ["", "", "silent"]
+    assert {name: node.value for name, node in camera.nodes.items()} == {
+        "Selector": "FrameStart",
+        "Mode": "On",
+        "Source": "Line1",
+        "Activation": "RisingEdge",
+    }
+    assert stream.failed == {}
+    made_up.cameras = (Camera(),)  # without the feature
+    genicam._open_producers.cache_clear()
+    with pytest.raises(SourceError, match=r"cannot be opened: .*Trigger"):
+        open_source(uri)
+
+
 def test_no_camera_and_pixels_that_are_not_supported(producer: Path, made_up: type[Harvester]) -> None:
     with pytest.raises(SourceError, match="cannot be opened: no device available"):
         open_source(f"genicam://{producer}")

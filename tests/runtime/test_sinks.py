@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 import shutil
@@ -51,7 +52,7 @@ def make_result(number: int = 0, verdict: Verdict = Verdict.FAIL, frame: Any = F
         threshold=1.0,
         anomaly_map=np.eye(8, dtype=np.float32),
         mask_threshold=0.5,
-        frame_size=frame.shape[:2],
+        frame_size=(0, 0) if frame is None else frame.shape[:2],
         source_id="rtsp://cam/line",
         frame_id=number,
         captured_at=f"2025-01-02T03:04:{number % 60:02d}.{number // 60:03d}+00:00",
@@ -293,6 +294,24 @@ def test_sqlite_goes_on_in_a_database_of_an_earlier_version(tmp_path: Path) -> N
     assert rows_of(path) == [1, 2, 3, 4]
 
 
+def test_sqlite_finds_the_result_of_a_part_also_in_a_database_from_before_there_were_parts(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    database = sqlite3.connect(path)
+    database.execute(
+        "CREATE TABLE results (id INTEGER PRIMARY KEY, captured_at TEXT, source_id TEXT, frame_id INTEGER, "
+        "verdict TEXT, cause TEXT, score REAL, result TEXT NOT NULL, result_id TEXT)"
+    )
+    database.execute("INSERT INTO results (frame_id, result) VALUES (1, '{}')")
+    database.commit()
+    worker = SinkWorker(open_sink(f"sqlite:{path}"))
+    worker.offer(dataclasses.replace(make_result(2), part_id="A-17", recipe="bottle 3"))
+    worker.offer(make_result(3))
+    worker.close()
+    rows = database.execute("SELECT frame_id, part_id, recipe FROM results ORDER BY id").fetchall()
+    database.close()
+    assert rows == [(1, None, None), (2, "A-17", "bottle 3"), (3, None, None)]
+
+
 def test_sqlite_takes_names_that_are_not_utf8(tmp_path: Path) -> None:
     worker = SinkWorker(open_sink(f"sqlite:{tmp_path / 'r.sqlite'}"))
     for number in range(3):
@@ -423,6 +442,19 @@ def test_names_of_rejects_are_safe_and_unique(tmp_path: Path, source: str) -> No
     assert len(names) == 9
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name) for name in names)
     assert [path.name for path in tmp_path.iterdir()] == ["rejects"]
+
+
+def test_rejects_are_named_after_their_part(tmp_path: Path) -> None:
+    folder = tmp_path / "rejects"
+    sink = RejectFolder(folder)
+    sink.write(dataclasses.replace(make_result(7), part_id="../лот/A-17"))
+    without = dataclasses.replace(make_result(0, Verdict.UNKNOWN, None), frame_id=None, part_id="A-18")
+    sink.write(without)
+    ends = {path.name.split("-", 2)[-1] for path in folder.iterdir()}
+    assert ends == {"00000007-A_17.png", "00000007-A_17.overlay.png", "00000007-A_17.json", "none-A_18.json"}
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    RejectFolder(folder, max_bytes=size).write(make_result(9))  # a later run knows them as its own
+    assert not list(folder.glob("*A_17*"))
 
 
 class Hook(BaseHTTPRequestHandler):

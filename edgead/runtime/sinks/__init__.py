@@ -44,9 +44,12 @@ def open_sink(uri: str) -> Sink:
         module, _, function = _SCHEMES[scheme].partition(":")
         sink: Sink = getattr(importlib.import_module(module), function)(uri)
         return sink
-    for plugin in metadata.entry_points(group=PLUGINS):
+    plugins = list(metadata.entry_points(group=PLUGINS))
+    for plugin in plugins:
         if plugin.name == scheme:
             brought: Sink = plugin.load()(uri)
             return brought
     refuse_bare_address(uri)
-    raise ConfigError(f"Unknown sink '{redact(uri)}'. Available: {FORMS}.")
+    brought_in = ", ".join(sorted({plugin.name for plugin in plugins}))
+    more = f"; by plug-ins: {brought_in}" if brought_in else ""
+    raise ConfigError(f"Unknown sink '{redact(uri)}'. Available: {FORMS}{more}.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from edgead.runtime.result import Result
-from edgead.runtime.sinks.lines import LineFile
+from edgead.runtime.sinks.lines import LineFile, append_configuration
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.uri import NoOptions, split_options
 
@@ -28,11 +30,17 @@ class JsonLines(BaseSink):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"jsonl:{name}")
+        self._path = None if name == "-" else Path(name)
         if name == "-":
             sys.stdout.flush()
             self._lines = LineFile(None, sys.stdout.fileno())
         else:
             self._lines = LineFile(Path(name))
+
+    def configure(self, configuration: Mapping[str, Any]) -> None:
+        """Append it to ``FILE.configurations``; with standard output, it is kept nowhere."""
+        if self._path and not (self._path.exists() and not self._path.is_file()):  # not beside a device or a pipe
+            append_configuration(self._path.with_name(f"{self._path.name}.configurations"), configuration)
 
     def write(self, result: Result) -> None:
         self._lines.write(json.dumps(result.to_dict()).encode())

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 
 class LineFile:
@@ -42,6 +46,16 @@ class LineFile:
     def close(self) -> None:
         if self._own:
             os.close(self._descriptor)
+
+
+def append_configuration(path: Path, configuration: Mapping[str, Any]) -> None:
+    """Append the settings of a run that begins now to a file, as a line of JSON."""
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    lines = LineFile(path)
+    try:
+        lines.write(json.dumps({"started_at": now, "configuration": configuration}).encode())
+    finally:
+        lines.close()
 
 
 def _ends_in_mid_line(path: Path) -> bool:

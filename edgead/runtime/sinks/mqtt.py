@@ -62,6 +62,31 @@ def open_mqtt(uri: str) -> MqttSink:
     )
 
 
+def make_client(name: str, user: str, password: str, tls: dict[str, str | None] | None) -> Any:
+    """Return a client that reconnects by itself.
+
+    Args:
+        name: of its owner, for errors.
+        user, password: empty for none.
+        tls: files ``ca``, ``cert`` and ``key``, each may be None; None for no TLS.
+
+    Raises:
+        ConfigError: the TLS files cannot be used.
+        MissingDependencyError: paho-mqtt is not installed.
+    """
+    mqtt: Any = require("paho.mqtt.client", "mqtt")
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, reconnect_on_failure=True)
+    if user:
+        client.username_pw_set(user, password or None)
+    if tls is not None:
+        try:
+            client.tls_set(ca_certs=tls.get("ca"), certfile=tls.get("cert"), keyfile=tls.get("key"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{name}: the TLS files cannot be used: {error}.") from error
+    client.reconnect_delay_set(1, 30)
+    return client
+
+
 def default_store(host: str, port: int, topic: str) -> Path:
     """Return the store for a broker and topic, in the user's state folder.
 
@@ -122,12 +147,14 @@ class MqttSink(BaseSink):
         most_stored: int = MOST_STORED,
         patience: float = 3.0,
     ) -> None:
-        mqtt: Any = require("paho.mqtt.client", "mqtt")
         super().__init__(f"{'mqtt' if tls is None else 'mqtts'}://{host}:{port}/{topic}")
         self.topic, self.most_stored, self.patience = topic, most_stored, patience
         self.given_up = 0
         self._lock = threading.Lock()
-        self._client = self._make_client(mqtt, user, password, tls)
+        self._client = make_client(self.name, user, password, tls)
+        self._client.will_set(f"{self.topic}/status", "offline", qos=1, retain=True)
+        self._client.on_connect, self._client.on_disconnect = self._on_connect, self._on_disconnect
+        self._client.on_publish = self._on_publish
         self._store = _open_store(store or default_store(host, port, topic))
         self._store.execute("CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, payload TEXT)")
         self._transactions = Transactions(self._store, self.stopped, self._lock)
@@ -144,21 +171,6 @@ class MqttSink(BaseSink):
         self._client.loop_start()
         self._thread = threading.Thread(target=self._forward, name="mqtt-forward", daemon=True)
         self._thread.start()
-
-    def _make_client(self, mqtt: Any, user: str, password: str, tls: dict[str, str | None] | None) -> Any:
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, reconnect_on_failure=True)
-        if user:
-            client.username_pw_set(user, password or None)
-        if tls is not None:
-            try:
-                client.tls_set(ca_certs=tls.get("ca"), certfile=tls.get("cert"), keyfile=tls.get("key"))
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"{self.name}: the TLS files cannot be used: {error}.") from error
-        client.will_set(f"{self.topic}/status", "offline", qos=1, retain=True)
-        client.reconnect_delay_set(1, 30)
-        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
-        client.on_publish = self._on_publish
-        return client
 
     def write(self, result: Result) -> None:
         self._payloads.append((json.dumps(result.to_dict()),))

@@ -7,9 +7,11 @@ import json
 import re
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from edgead.files import atomic_file
 from edgead.images import encode_png
 from edgead.redaction import redact
 from edgead.runtime.result import Result
+from edgead.runtime.sinks.lines import append_configuration
 from edgead.runtime.sinks.sink import BaseSink, LeftOut
 from edgead.runtime.sources.uri import split_options
 
@@ -53,8 +56,9 @@ def open_rejects(uri: str) -> RejectFolder:
 class RejectFolder(BaseSink):
     """Saves frame, overlay and result of each reject: ``TIME-SOURCE-FRAME{.png,.overlay.png,.json}``.
 
-    FRAME is ``report`` for a report about a source. Depth codes go into ``.depth.png``. SOURCE is the end of the
-    source's name in ASCII letters and digits, followed by a hash of the result's id, so names are unique. A reject is
+    FRAME is ``report`` for a report about a source, and ``none`` for a part without a frame. Depth codes go into
+    ``.depth.png``. SOURCE is the end of the source's name in ASCII letters and digits, followed by a hash of the
+    result's id, so names are unique. The result of a part has the end of its id behind FRAME, ``-PART``. A reject is
     saved completely or not at all.
 
     Args:
@@ -89,6 +93,10 @@ class RejectFolder(BaseSink):
             if found := _OURS.fullmatch(path.name):
                 self._rejects.setdefault(found[1], {})[path] = path.stat().st_size
         self._bytes = sum(sum(sizes.values()) for sizes in self._rejects.values())
+
+    def configure(self, configuration: Mapping[str, Any]) -> None:
+        """Append it to ``configurations.jsonl`` in the folder."""
+        append_configuration(self.folder / "configurations.jsonl", configuration)
 
     def wants(self, result: Result) -> bool:
         return result.verdict in self.verdicts
@@ -142,11 +150,17 @@ def stem_of(result: Result) -> str:
     moment = re.sub(r"[-:.]|\+.*", "", result.captured_at)
     if not re.fullmatch(r"\d{8}T\d{6,}", moment):
         moment = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
-    source = re.sub(r"[^A-Za-z0-9]+", "_", result.source_id).strip("_")[-40:]
-    frame = "report" if result.frame_id is None else f"{result.frame_id:08d}"
+    without = "none" if result.part_id else "report"
+    frame = without if result.frame_id is None else f"{result.frame_id:08d}"
+    part = f"-{_plain(result.part_id)}" if result.part_id else ""
     identity = result.id or f"{result.source_id} {result.captured_at} {result.t_capture}"
     code = hashlib.sha256(identity.encode("utf-8", "backslashreplace")).hexdigest()[:8]
-    return f"{moment}-{source}_{code}-{frame}"
+    return f"{moment}-{_plain(result.source_id)}_{code}-{frame}{part}"
+
+
+def _plain(name: str) -> str:
+    """Return the end of a name in characters that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[-40:]
 
 
 def _files_of(result: Result) -> dict[str, bytes]:

@@ -35,7 +35,12 @@ class BaseSink:
     """Base class of sinks: a subclass needs only `write`. It may also define:
 
     * ``flush()``: called after some writes. Their results are taken when it returns; if it raises, none of them is.
+    * ``begin(idle)``: called once when a stream runs. ``idle()`` returns the seconds since the thread that decides last
+      finished a turn, so that a sink can tell a receiver that it hangs.
+    * ``configure(configuration)``: called at most once, before the first result, with the settings of the run as JSON
+      values, to keep them with the results.
     * ``drop(captured, cause)``: called for every frame without a result.
+    * ``look()``: tries the receiver and returns what it found, for a check before a run; it raises an `EdgeadError`.
     * ``details()``: further figures for the account, as JSON values.
 
     Attributes:

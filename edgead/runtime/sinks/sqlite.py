@@ -6,9 +6,11 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from edgead.errors import ConfigError
 from edgead.runtime.result import Result
@@ -21,12 +23,19 @@ _BUSY = 1.0
 """Seconds that SQLite itself waits for a lock: short, because this wait cannot be interrupted."""
 Lock = AbstractContextManager[object]
 _NO_LOCK = nullcontext()
-_COLUMNS = ("result_id", "captured_at", "source_id", "frame_id", "verdict", "cause", "score", "result")
+_COLUMNS = (
+    "result_id", "captured_at", "source_id", "frame_id", "verdict", "cause", "score", "result", "part_id", "recipe"
+)  # fmt: skip
+_ADDED = ("result_id", "part_id", "recipe")
+"""Columns that tables of earlier versions may lack."""
 _TABLE = """
 CREATE TABLE IF NOT EXISTS results (
     id INTEGER PRIMARY KEY, captured_at TEXT, source_id TEXT, frame_id INTEGER, verdict TEXT, cause TEXT, score REAL,
-    result TEXT NOT NULL, result_id TEXT
+    result TEXT NOT NULL, result_id TEXT, part_id TEXT, recipe TEXT
 )"""
+
+_CONFIGURATIONS = """
+CREATE TABLE IF NOT EXISTS configurations (id INTEGER PRIMARY KEY, started_at TEXT, configuration TEXT NOT NULL)"""
 
 
 def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
@@ -134,16 +143,28 @@ class SqliteSink(BaseSink):
     def _make_table(self) -> None:
         self._connection.execute(_TABLE)
         there = {row[1] for row in self._connection.execute("PRAGMA table_info(results)")}
-        if "result_id" not in there:  # created by an earlier version
-            self._connection.execute("ALTER TABLE results ADD COLUMN result_id TEXT")
+        for column in _ADDED:
+            if column not in there:
+                self._connection.execute(f"ALTER TABLE results ADD COLUMN {column} TEXT")
         self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS results_by_id ON results (result_id)")
         self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM results LIMIT 0")
+
+    def configure(self, configuration: Mapping[str, Any]) -> None:
+        """Add a row to a table ``configurations``."""
+        row = datetime.now(timezone.utc).isoformat(timespec="milliseconds"), json.dumps(configuration)
+
+        def store() -> None:
+            self._connection.execute(_CONFIGURATIONS)
+            self._connection.execute("INSERT INTO configurations (started_at, configuration) VALUES (?, ?)", row)
+
+        self._transactions.run(store)
 
     def write(self, result: Result) -> None:
         fields = result.to_dict()
         place = fields["captured_at"], fields["source_id"], fields["frame_id"]
         decision = fields["verdict"], fields["cause"], fields["score"]
-        self._rows.append((fields["id"] or None, *place, *decision, json.dumps(fields)))
+        part = fields["part_id"], fields["recipe"]
+        self._rows.append((fields["id"] or None, *place, *decision, json.dumps(fields), *part))
 
     def flush(self) -> None:
         rows, self._rows = self._rows, []

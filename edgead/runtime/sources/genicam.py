@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,8 @@ from edgead.runtime.sources.live import LiveSource
 from edgead.runtime.sources.source import Source
 from edgead.runtime.sources.uri import split_options
 
+TICK = 0.5
+"""Longest wait in seconds for a picture that the camera's input fires, before it is seen that the run has ended."""
 VARIABLE = "GENICAM_GENTL64_PATH"
 """Folders of producers; the makers' installers set it."""
 _BAYER = {"BayerRG": "BayerBG", "BayerGB": "BayerGR", "BayerGR": "BayerGB", "BayerBG": "BayerRG"}
@@ -31,16 +34,22 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class GenicamOptions:
-    """Options of ``genicam:``: the camera's serial number, and seconds to wait for a frame."""
+    """Options of ``genicam:``: the camera's serial number, seconds to wait for a frame, and the camera's own trigger.
+
+    `trigger` is an input of the camera, as its ``TriggerSource`` names it: ``Line1``. `activation` is the edge.
+    """
 
     serial: str = ""
     timeout: float = 5.0
+    trigger: str = ""
+    activation: str = "RisingEdge"
 
 
 def open_genicam(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``genicam:///opt/maker/producer.cti?serial=…``; without a file, the producers in GENICAM_GENTL64_PATH.
 
-    Options: ``serial`` of the camera (default: the first one found) and ``timeout``, seconds to wait for a frame.
+    Options: ``serial`` of the camera (default: the first one found) and ``timeout``, seconds to wait for a frame. With
+    ``trigger=Line1`` the camera makes a picture at each edge of that input (``activation``), and waiting has no limit.
 
     Raises:
         MissingDependencyError: harvesters is not installed.
@@ -57,12 +66,18 @@ def open_genicam(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     harvester = _open_producers(producers)
     wanted = {"serial_number": options.serial} if options.serial else 0
     reasons: list[str] = []
+    sources: list[LiveSource] = []
 
     def opener() -> GenicamCapture:
-        return GenicamCapture(harvester, wanted, options.timeout, reasons)
+        return GenicamCapture(harvester, wanted, options, reasons, lambda: _has_ended(sources))
 
     name = f"genicam:{options.serial or rest}"
-    return LiveSource(name, opener, lambda: f"{uri} cannot be opened: {reasons[-1]}", local=True)
+    sources.append(LiveSource(name, opener, lambda: f"{uri} cannot be opened: {reasons[-1]}", local=True))
+    return sources[0]
+
+
+def _has_ended(sources: list[LiveSource]) -> bool:
+    return any(source.stopped.is_set() for source in sources)
 
 
 def _installed_producers() -> tuple[str, ...]:
@@ -89,19 +104,31 @@ class GenicamCapture:
     Args:
         harvester: a `harvesters.core.Harvester` with its producers.
         wanted: properties of the camera, or its number.
-        timeout: seconds to wait for a frame.
+        options: of the URI.
         reasons: receives the reason if the camera cannot be opened.
+        ended: tells that nobody waits for the trigger any more.
     """
 
-    def __init__(self, harvester: Any, wanted: dict[str, str] | int, timeout: float, reasons: list[str]) -> None:
-        self._timeout, self._camera = timeout, None
+    def __init__(
+        self,
+        harvester: Any,
+        wanted: dict[str, str] | int,
+        options: GenicamOptions,
+        reasons: list[str],
+        ended: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._timeout, self._camera = options.timeout, None
+        self._triggered, self._ended = bool(options.trigger), ended
         self.flaw = ""
         self.stamp: float | None = None
         try:
             with _lock:
                 harvester.update()  # the camera may have been switched on since
                 self._camera = harvester.create(wanted)
-            split_format(str(self._camera.remote_device.node_map.PixelFormat.value))
+            nodes = self._camera.remote_device.node_map
+            split_format(str(nodes.PixelFormat.value))
+            if options.trigger:
+                set_trigger(nodes, options.trigger, options.activation)
             self._camera.start()
         except Exception as error:  # as above
             reasons.append(str(error) or type(error).__name__)
@@ -113,9 +140,11 @@ class GenicamCapture:
     def read(self) -> tuple[bool, NDArray[Any] | None]:
         if self._camera is None:
             return False, None
-        self.flaw, self.stamp, start = "", None, time.monotonic()
+        self.flaw, self.stamp = "", None
         try:
-            buffer = self._camera.try_fetch(timeout=self._timeout)
+            buffer, start = self._fetch()
+            if buffer is None and self._triggered and self._ended():
+                return False, None
             if buffer is None:  # harvesters discards a picture with missing packets and returns at once
                 self.flaw = "the picture is damaged: packets of it are missing"
                 return time.monotonic() - start < self._timeout, None
@@ -126,10 +155,36 @@ class GenicamCapture:
         except Exception:  # as above; the source reports the camera as lost
             return False, None
 
+    def _fetch(self) -> tuple[Any, float]:
+        """Return the next buffer, None for a damaged or a missing one, and when the wait for it began."""
+        while True:
+            start = time.monotonic()
+            assert self._camera is not None
+            buffer = self._camera.try_fetch(timeout=min(self._timeout, TICK) if self._triggered else self._timeout)
+            waits = self._triggered and buffer is None and time.monotonic() - start >= min(self._timeout, TICK)
+            if not waits or self._ended():
+                return buffer, start
+
     def release(self) -> None:
         camera, self._camera = self._camera, None
         if camera is not None:
             camera.destroy()
+
+
+def set_trigger(nodes: Any, line: str, activation: str) -> None:
+    """Let an input of the camera fire each picture.
+
+    Args:
+        nodes: its GenICam node map, with the names of the Standard Features Naming Convention.
+        line: for ``TriggerSource``.
+        activation: for ``TriggerActivation``.
+
+    Raises:
+        Exception: of the bindings: the camera has no such feature or value.
+    """
+    values = {"Selector": "FrameStart", "Source": line, "Activation": activation, "Mode": "On"}
+    for name, value in values.items():  # the mode is last: it takes effect at once
+        getattr(nodes, f"Trigger{name}").value = value
 
 
 def _stamp(buffer: Any) -> float | None:

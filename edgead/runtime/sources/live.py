@@ -99,6 +99,8 @@ class LiveSource(FrameSource):
                 yield self._captured(self._capture, image, frame_id, age)
                 frame_id, delay = frame_id + 1, FIRST_DELAY
                 continue
+            if self.stopped.is_set():  # the end of the run is no loss
+                return
             self.close()
             error = f"camera {self.name} stopped" + ("; it is reopened as soon as it is back" * self._reconnect)
             yield Captured(None, error, self.name, None, time.monotonic(), cause="lost")

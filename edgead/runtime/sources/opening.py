@@ -47,16 +47,19 @@ def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
     raise ConfigError(f"A source must be a URI, an iterable or a function, not {type(source).__name__}.")
 
 
-def open_all(sources: Sequence[Any] | Mapping[str, Any], pixels: PixelFormat = COLOUR) -> list[Source]:
+def open_all(
+    sources: Sequence[Any] | Mapping[str, Any], pixels: PixelFormat = COLOUR, need_all: bool = False
+) -> list[Source]:
     """Open all sources. Opening a camera is retried while another one runs.
 
     Args:
         sources: what `as_source` takes; in a mapping by name.
         pixels: of image files, and whether frames need depth.
+        need_all: every camera must open now.
 
     Raises:
         ConfigError: two sources have the same name.
-        SourceError: a source that is no camera cannot be opened; or no camera can be opened.
+        SourceError: a source that is no camera cannot be opened; or no camera can be opened, or not all that must.
     """
     named = sources.items() if isinstance(sources, Mapping) else [("", source) for source in sources]
     opened: list[Source] = []
@@ -71,7 +74,7 @@ def open_all(sources: Sequence[Any] | Mapping[str, Any], pixels: PixelFormat = C
                 opened.append(_call(AwaitedCamera(source, pixels, error), name))
             if isinstance(source, str):
                 ours.append(opened[-1])
-        if dead and len(dead) == len(opened):
+        if dead and (need_all or len(dead) == len(opened)):
             raise dead[0]
         _refuse_equal_names(opened)
     except BaseException:

@@ -1,0 +1,137 @@
+"""What `edgead run` needs for a line: the file that describes it, its products and parts, and the check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgead.console import Console
+
+if TYPE_CHECKING:
+    from edgead.line.line_file import LineFile
+    from edgead.runtime.gate import Gate
+
+FILE = "edgead.line"
+"""Key in the context's `meta`: the file of the line."""
+RULES = ("threshold", "roi", "ignore", "min_area")
+"""Options that hold for every product when they are given on the command line."""
+
+
+def read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Make what a line's file sets the defaults of the verb's options."""
+    if path is not None:
+        from edgead.line.line_file import read_line_file
+
+        context.meta[FILE] = line = read_line_file(path)
+        context.default_map = {**(context.default_map or {}), **line.options()}
+
+
+def line_of_run() -> LineFile:
+    """Return the file of the running verb; an empty one if there is none."""
+    from edgead.line.line_file import LineFile
+
+    found: LineFile = click.get_current_context().meta.get(FILE) or LineFile()
+    return found
+
+
+def products_of_run(bundle: Path | None, product: str, options: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the products by name, and the name of the first one. BUNDLE replaces those of the file.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    import dataclasses
+
+    from edgead.line.products import Product
+
+    line = line_of_run()
+    if bundle is not None:
+        if product:
+            raise click.UsageError("--product chooses a product of --config; with BUNDLE there is none to choose.")
+        rules = {name: options[name] for name in RULES}
+        return {bundle.stem: Product(str(bundle), **rules)}, ""
+    if not line.products:
+        raise click.UsageError("Missing argument 'BUNDLE', or products in the file of --config.")
+    context = click.get_current_context()
+    given = {
+        name: options[name]
+        for name in RULES
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    changed = {name: dataclasses.replace(one, **given) for name, one in line.products.items()}
+    return changed, product or line.product
+
+
+@contextmanager
+def open_line(
+    bundle: Path | None,
+    product: str,
+    triggers: Sequence[str],
+    part_rules: Sequence[str],
+    control: Sequence[str],
+    options: dict[str, Any],
+    console: Console,
+) -> Iterator[tuple[Any, Gate | None, dict[str, Any] | None]]:
+    """Open products, channels and triggers, and close them at the end.
+
+    Returns:
+        What decides (a bundle, or the open inspector of a product), the gate, and the configuration of a run with a
+        file; the last two are None where they are not needed.
+    """
+    from edgead.line.channels import open_channels
+    from edgead.line.line_file import describe
+    from edgead.line.part import read_rules
+    from edgead.line.parts import Parts
+    from edgead.line.products import FreeRun, Products
+
+    line, rules = line_of_run(), read_rules(part_rules)
+    named = {source.partition("=")[0] for source in options["sources"]}
+    delays = {name: delay for name, delay in line.delays.items() if name in named}
+
+    def warn(text: str) -> None:
+        console.say(f"Warning: {text}")
+
+    found, first = products_of_run(bundle, product, options)
+    if bundle is not None:
+        if control:
+            raise click.UsageError("--control changes over between the products of --config; BUNDLE is the only one.")
+        gate = Parts(rules, triggers, delays=delays, say=warn) if triggers else None
+        yield bundle, gate, describe(options, rules, delays, {}) if line.products or line.cameras else None
+        return
+    shapes, channels = tuple(options["shapes"]), open_channels(control, warn)
+    settings: dict[str, Any] = {"engine": options["engine"], "batch": options["batch"], "shapes": shapes}
+    try:
+        products = Products(found, first, channels=channels, console=console, **settings)
+    except BaseException:
+        for channel in channels:
+            channel.close()
+        raise
+    with products:
+        own: Gate = FreeRun(products)
+        if triggers:
+            own = Parts(rules, triggers, delays=delays, products=products, say=warn)
+        listed = {**options, "triggers": triggers, "control": control}
+        yield products.current, own, describe(listed, rules, delays, products.recipes)
+
+
+def check(
+    bundle: Path | None,
+    product: str,
+    triggers: Sequence[str],
+    part_rules: Sequence[str],
+    control: Sequence[str],
+    options: dict[str, Any],
+    console: Console,
+) -> list[Any]:
+    """Open all that a run would open, and return what was found. See `edgead.line.check.check_line`."""
+    from edgead.line.check import check_line
+    from edgead.line.part import read_rules
+
+    read_rules(part_rules)
+    products, _ = products_of_run(bundle, product, options)
+    names = {name: options[name] for name in ("sources", "sinks", "engine", "batch")}
+    return check_line(products, triggers=triggers, control=control, console=console, **names)

@@ -1,0 +1,152 @@
+"""The methods that an OPC UA client can call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from edgead.errors import EdgeadError
+from edgead.line.outputs.opcua.address_space import AddressSpace
+from edgead.line.outputs.opcua.state_machine import WrongState
+
+if TYPE_CHECKING:
+    from edgead.line.outputs.opcua.server import OpcuaServer
+
+LONGEST_WAIT = 60.0
+"""Seconds that GetResultById waits at most."""
+UNKNOWN_RECIPE, UNKNOWN_RESULT, NOT_PREPARED = 1, 2, 3
+"""Values of the output Error; 0 is none."""
+_IDS = (
+    "MeasId",
+    "PartId",
+    "ExternalRecipeId",
+    "InternalRecipeId",
+    "ExternalConfigurationId",
+    "InternalConfigurationId",
+    "ProductId",
+    "JobId",
+)
+
+
+class Methods:
+    """Answers calls. A call that the state does not allow ends with BadInvalidState.
+
+    Args:
+        system: the output.
+        space: its address space.
+    """
+
+    def __init__(self, system: OpcuaServer, space: AddressSpace) -> None:
+        self._system, self._space, self._ua = system, space, space.ua
+
+    async def call(self, name: str, arguments: list[Any]) -> Any:
+        """Run a method.
+
+        Args:
+            name: its browse name.
+            arguments: the inputs, as ``Variant``.
+
+        Returns:
+            The outputs, or a StatusCode.
+        """
+        inputs = [argument.Value for argument in arguments]
+        try:
+            own = getattr(self, f"_{name}", None)
+            return await own(*inputs) if own else self._simply(name)
+        except WrongState:
+            return self._ua.StatusCode(self._ua.StatusCodes.BadInvalidState)
+        except (TypeError, AttributeError):
+            return self._ua.StatusCode(self._ua.StatusCodes.BadInvalidArgument)
+
+    def _simply(self, name: str) -> list[Any]:
+        """Run a method that is only a transition."""
+        self._system.call(name)
+        return [self._error(0)]
+
+    async def _StartSingleJob(self, *_: Any) -> list[Any]:  # noqa: N802
+        return self._start("StartSingleJob")
+
+    async def _StartContinuous(self, *_: Any) -> list[Any]:  # noqa: N802
+        return self._start("StartContinuous")
+
+    def _start(self, name: str) -> list[Any]:
+        job = self._space.types.classes["JobIdDataType"](Id=self._system.call(name))
+        return [self._ua.Variant(job), self._error(0)]
+
+    async def _PrepareRecipe(self, external: Any, internal: Any) -> list[Any]:  # noqa: N802
+        name = (external.Id if external else "") or (internal.Id if internal else "") or ""
+        out = self._space.types.classes["RecipeIdInternalDataType"](Id=name)
+        error = 0
+        if name not in self._system.recipes:
+            error = UNKNOWN_RECIPE
+        else:
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, self._system.prepare, name)
+            except EdgeadError:
+                error = NOT_PREPARED
+        if not error:
+            if self._system.details()["state"] != "Ready":  # another recipe may be prepared while it is ready
+                self._system.call("PrepareRecipe")
+            await self._space.tell_prepared(out)
+        return [self._ua.Variant(out), self._ua.Variant(not error), self._error(error)]
+
+    async def _UnprepareRecipe(self, external: Any, internal: Any) -> list[Any]:  # noqa: N802
+        self._system.call("UnprepareRecipe")
+        name = (external.Id if external else "") or (internal.Id if internal else "") or ""
+        return [self._ua.Variant(self._space.types.classes["RecipeIdInternalDataType"](Id=name)), self._error(0)]
+
+    async def _GetRecipeListFiltered(  # noqa: N802
+        self, external: Any, product: Any, prepared: Any, most: int, start: int, timeout: int
+    ) -> list[Any]:
+        wanted = external.Id if external and external.Id else ""
+        names = [name for name in self._system.recipes if wanted in ("", "*", name)]
+        page = names[start : start + most] if most else names[start:]
+        made = [self._space.types.classes["RecipeIdInternalDataType"](Id=name) for name in page]
+        return [*self._listed(len(names) <= start + len(page), len(page)), self._array(made), self._error(0)]
+
+    async def _GetResultById(self, result_id: Any, timeout: int) -> list[Any]:  # noqa: N802
+        found = await self._find(result_id, timeout)
+        made = found or self._space.types.classes["ResultDataType"]()
+        return [self._handle(), self._ua.Variant(made), self._error(0 if found else UNKNOWN_RESULT)]
+
+    async def _GetResultComponentsById(self, result_id: Any, timeout: int) -> list[Any]:  # noqa: N802
+        found = await self._find(result_id, timeout)
+        made = found or self._space.types.classes["ResultDataType"]()
+        return [
+            self._ua.Variant(False),
+            self._handle(),
+            *self._space.results.components(made),
+            self._error(0 if found else UNKNOWN_RESULT),
+        ]
+
+    async def _GetResultListFiltered(self, state: int, *rest: Any) -> list[Any]:  # noqa: N802
+        ids = {name: (given.Id or "") if given else "" for name, given in zip(_IDS, rest)}
+        most, start = rest[len(_IDS)], rest[len(_IDS) + 1]
+        end = start + most if most else None
+        found = list(islice(self._space.results.matching(state, ids), start, None if end is None else end + 1))
+        page = found[:most] if most else found
+        return [*self._listed(len(page) == len(found), len(page)), self._array(page), self._error(0)]
+
+    async def _find(self, result_id: Any, timeout: int) -> Any:
+        """Wait for a result, at most `timeout` milliseconds."""
+        until = time.monotonic() + min(timeout / 1e3, LONGEST_WAIT)
+        while True:
+            found = self._space.results.get(result_id.Id)
+            if found is not None or time.monotonic() >= until:
+                return found
+            await asyncio.sleep(0.01)
+
+    def _listed(self, complete: bool, count: int) -> list[Any]:
+        ua = self._ua
+        return [ua.Variant(complete), ua.Variant(count, ua.VariantType.UInt32), self._handle()]
+
+    def _array(self, made: list[Any]) -> Any:
+        return self._ua.Variant(made, self._ua.VariantType.ExtensionObject, is_array=True)
+
+    def _handle(self) -> Any:
+        return self._ua.Variant(0, self._ua.VariantType.UInt32)
+
+    def _error(self, code: int) -> Any:
+        return self._ua.Variant(code, self._ua.VariantType.Int32)

@@ -1,0 +1,250 @@
+"""``opcua:HOST:PORT``: the OPC UA server of a vision system."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgead.errors import ConfigError, describe, require
+from edgead.line.outputs.address import at, split_address
+from edgead.line.outputs.event_loop import EventLoop
+from edgead.line.outputs.handshake import PlcSink, Timing
+from edgead.line.outputs.library_logs import quiet
+from edgead.line.outputs.modbus_server import free_port, why_no_listening
+from edgead.line.outputs.opcua.address_space import AddressSpace
+from edgead.line.outputs.opcua.methods import Methods
+from edgead.line.outputs.opcua.state_machine import VisionStateMachine
+from edgead.line.outputs.register_map import Snapshot
+from edgead.runtime.result import Result
+
+PORT = 4840
+PERIOD = 0.02
+"""Seconds between two looks at what has changed."""
+
+
+@dataclass(frozen=True)
+class OpcuaOptions(Timing):
+    """Options of ``opcua:``.
+
+    Attributes:
+        ack: see `Timing`; off here, because OPC 40100-1 knows no acknowledgement.
+        start: ``auto`` executes continuously from the start of the run; ``client`` waits for StartContinuous or
+            StartSingleJob.
+        keep: how many results GetResultById knows.
+        cert, key: files of the server's certificate and key, PEM or DER. With them, only signed and encrypted
+            connections are accepted.
+        trust: folder with the certificates of clients that may connect; without it any certificate may.
+    """
+
+    ack: bool = False
+    start: Literal["auto", "client"] = "auto"
+    keep: int = 1000
+    cert: str = ""
+    key: str = ""
+    trust: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep < 1:
+            raise ConfigError(f"keep must be at least 1, not {self.keep}.")
+        if bool(self.cert) != bool(self.key):
+            raise ConfigError("cert and key of an OPC UA server belong together: give both, or none.")
+        if self.trust and not self.cert:
+            raise ConfigError("trust needs a certificate of the server: give cert and key as well.")
+        for name in ("cert", "key", "trust"):
+            path = getattr(self, name)
+            if path and not Path(path).exists():
+                raise ConfigError(f"{name} of the OPC UA server does not exist: {path}.")
+
+
+def open_opcua(uri: str) -> OpcuaServer:
+    """``opcua:HOST:PORT?start=auto&cert=FILE&key=FILE&trust=DIR&…``."""
+    return OpcuaServer(*split_address(uri, PORT, OpcuaOptions))
+
+
+class OpcuaServer(PlcSink):
+    """Serves a VisionSystem after OPC 40100-1, and the register map as variables beside it.
+
+    Results are the client's only while a job runs (SingleExecution, ContinuousExecution); others do not count.
+
+    Args:
+        host, port: to listen on; port 0 takes a free one.
+        options: see `OpcuaOptions`.
+
+    Attributes:
+        port: that it listens on.
+
+    Raises:
+        ConfigError: it cannot listen there, or the certificates do not fit.
+        MissingDependencyError: asyncua is not installed.
+    """
+
+    def __init__(self, host: str, port: int, options: OpcuaOptions | None = None) -> None:
+        require("asyncua", "opcua")
+        quiet("asyncua")
+        options = options or OpcuaOptions()
+        super().__init__(f"opcua:{at(host, port)}", options)
+        self.port = port or free_port(host)
+        self._names: list[str] = []
+        self._choose: Callable[[str], object] | None = None
+        self._options, self._recipe, self._begun = options, "", False
+        self._lock = threading.Lock()
+        self._machine = VisionStateMachine()
+        self._transitions: deque[str] = deque()
+        self._shown: deque[tuple[Result, Snapshot, str]] = deque()
+        self._job, self._jobs, self._job_began, self._single_taken = "", 0, 0.0, False
+        self.handshake.on_show = self._on_show
+        self._loop = EventLoop("opcua-server")
+        self._wake = asyncio.Event()
+        try:
+            self._loop.run(self._open(host), 60.0)
+        except ConfigError:
+            self._loop.close()
+            raise
+        except Exception as error:
+            self._loop.close()
+            why = why_no_listening(host, self.port) if isinstance(error, OSError) else describe(error)
+            raise ConfigError(f"opcua:{at(host, self.port)} cannot be opened: {why}.") from error
+        self.name = self.handshake.name = f"opcua:{at(host, self.port)}"
+
+    async def _open(self, host: str) -> None:
+        self._space = AddressSpace(f"opc.tcp://{at(host, self.port)}/edgead/", self._options.keep)
+        if self._options.cert:
+            await self._space.secure(self._options.cert, self._options.key, self._options.trust)
+        await self._space.build()
+        await self._space.link(Methods(self, self._space), self.handshake.acknowledge)
+        await self._space.server.start()
+        self._cycle = asyncio.ensure_future(self._publish_for_ever())
+
+    def take_recipes(self, names: list[str], choose: Callable[[str], object]) -> None:
+        """Let clients prepare recipes. Without it, only the one that decides can be prepared.
+
+        Args:
+            names: of the recipes.
+            choose: lets another one decide, by its name; it raises an `EdgeadError` if it cannot.
+        """
+        self._names, self._choose = list(names), choose
+
+    @property
+    def recipes(self) -> list[str]:
+        """The recipes that can be prepared."""
+        return self._names or ([self._recipe] if self._recipe else [])
+
+    def prepare(self, name: str) -> None:
+        """Let a recipe decide.
+
+        Raises:
+            EdgeadError: it cannot, and the old one still decides.
+        """
+        if self._choose:
+            self._choose(name)
+
+    def begin(self, idle: Callable[[], float]) -> None:
+        """See `Handshake.begin`. With ``start=auto`` it executes from now on."""
+        super().begin(idle)
+        self._begin()
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._begun:
+                return
+            self._begun = True
+            if self._options.start == "auto":
+                self._take("PreoperationalToOperationalAuto")
+                self._take("InitializedToReadyAuto")
+                self._new_job()
+                self._take("ReadyToContinuousExecutionAuto")
+
+    def wants(self, result: Result) -> bool:
+        """Return whether a job runs that this result belongs to. A single job takes the next result only."""
+        if not super().wants(result):
+            return False
+        with self._lock:
+            self._recipe = result.recipe or result.bundle or self._recipe
+            if not self._machine.executes or 0 < result.t_capture < self._job_began:
+                return False
+            if self._machine.automatic == "SingleExecution":
+                if self._single_taken:
+                    return False
+                self._single_taken = True
+            return True
+
+    def write(self, result: Result) -> None:
+        """Show a result; see `Handshake.show`."""
+        self._begin()  # where there is no stream
+        super().write(result)
+
+    def _on_show(self, result: Result, shown: Snapshot) -> None:
+        with self._lock:
+            self._shown.append((result, shown, self._job))
+            if self._machine.main == "Operational" and self._machine.automatic == "SingleExecution":
+                self._take("SingleExecutionToReadyAuto")
+        self._loop.loop.call_soon_threadsafe(self._wake.set)
+
+    def call(self, method: str) -> str:
+        """Take the transition of a method; return the id of the job that it starts, or empty.
+
+        Raises:
+            WrongState: this state does not allow it.
+        """
+        with self._lock:
+            self._transitions.append(self._machine.call(method))
+            if method.startswith("Start"):
+                self._new_job()
+            self._loop.loop.call_soon_threadsafe(self._wake.set)
+            return self._job if method.startswith("Start") else ""
+
+    def _take(self, transition: str) -> None:
+        self._transitions.append(self._machine.take(transition))
+
+    def _new_job(self) -> None:
+        self._jobs += 1
+        self._job, self._single_taken = f"{self.handshake.session}-{self._jobs}", False
+        self._job_began = time.monotonic() if self._options.start == "client" else 0.0
+
+    async def _publish_for_ever(self) -> None:
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), PERIOD)
+            self._wake.clear()
+            await self._publish()
+
+    async def _publish(self) -> None:
+        """Bring the address space up to date: results and their events, then variables and states."""
+        snapshot = self.handshake.snapshot()
+        with self._lock:
+            stalled = self._begun and not snapshot.valid
+            if stalled and self._machine.main == "Operational":
+                self._take("OperationalToErrorAuto")
+            elif not stalled and self._machine.main == "Error":
+                self._take("ErrorToOperationalAuto")
+            shown = [self._shown.popleft() for _ in range(len(self._shown))]
+            transitions = [self._transitions.popleft() for _ in range(len(self._transitions))]
+            state, job = (self._machine.main, self._machine.automatic), self._job
+        await self._space.write(snapshot)
+        for result, seen, of_job in shown:
+            await self._space.add(result, seen, of_job)
+        await self._space.move(transitions, state, job)
+
+    def details(self) -> dict[str, Any]:
+        """See `Handshake.account`; ``state`` is that of the state machine."""
+        with self._lock:
+            state = self._machine.automatic if self._machine.main == "Operational" else self._machine.main
+        return {**super().details(), "state": state}
+
+    def close(self) -> None:
+        self.handshake.close()
+
+        async def stop() -> None:
+            self._cycle.cancel()
+            await self._space.write(self.handshake.snapshot())
+            await self._space.server.stop()
+
+        self._loop.close(stop)

@@ -1,0 +1,272 @@
+"""Parts between a stream and its sinks: which frame belongs to which part, and each part's one answer."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edgead.errors import ConfigError
+from edgead.line.part import Part, PartRules
+from edgead.line.part_ledger import PartLedger
+from edgead.line.products import Products
+from edgead.line.triggers import CameraTrigger, Trigger, open_triggers
+from edgead.runtime.frame_inspector import FrameInspector
+from edgead.runtime.identity import new_id
+from edgead.runtime.result import Result
+from edgead.runtime.sources.source import Captured
+from edgead.runtime.stream import Stream
+
+UNTRIGGERED = "untriggered"
+"""Cause of a dropped frame that no trigger asked for."""
+CAPACITY = 16
+"""Frames of one source that may wait for the engine: none of a part's frames is to be overtaken."""
+_log = logging.getLogger("edgead")
+
+
+class Parts:
+    """A gate (`edgead.runtime.gate.Gate`) that turns triggers into parts and frames into one answer for each part.
+
+    A frame belongs to the newest part whose trigger, plus `PartRules.delay`, is not after the frame was made; a frame
+    that this part does not need is dropped, cause `UNTRIGGERED`. Answers leave in the order of the triggers, each
+    within `PartRules.within` of its own. docs/line.md states the rules for users.
+
+    Args:
+        rules: of every part.
+        triggers: URIs, see `edgead.line.triggers.open_triggers`, or open triggers. `trigger` opens parts as well.
+        delays: delay by camera, in place of `PartRules.delay`.
+        products: to choose from; a part is decided by the product that is chosen when it is triggered. None for the
+            stream's inspector.
+        say: shows a line to the user.
+
+    Attributes:
+        ledger: counts the parts.
+
+    Raises:
+        ConfigError: a trigger that is unknown or cannot be opened.
+    """
+
+    def __init__(
+        self,
+        rules: PartRules | None = None,
+        triggers: Sequence[str | Trigger] = (),
+        *,
+        delays: dict[str, float] | None = None,
+        products: Products | None = None,
+        say: Callable[[str], None] = _log.warning,
+    ) -> None:
+        self.rules, self.ledger, self._say = rules or PartRules(), PartLedger(), say
+        self._delays, self._products = delays or {}, products
+        if self._delays and max(self._delays.values()) >= self.rules.within:
+            raise ConfigError(f"within, {self.rules.within:g} ms, must be longer than every camera's delay.")
+        self._cameras: list[str] = []
+        self._stream: Stream | None = None
+        self._send: Callable[[Result], None] = lambda result: None
+        self._changed = threading.Condition()
+        self._sending = threading.Lock()
+        self._open: deque[Part] = deque()
+        self._newest: Part | None = None
+        self._frames: dict[tuple[str, int | None], tuple[Part, str]] = {}
+        self._leaving: deque[Result] = deque()
+        self._ended = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._watch, name="parts", daemon=True)
+        self.triggers = open_triggers(triggers, self.ledger.bounce, say)
+        self._by_frame = next((one for one in self.triggers if isinstance(one, CameraTrigger)), None)
+
+    def meet(self, sinks: Sequence[object]) -> None:
+        if self._products:
+            self._products.meet(sinks)
+
+    def begin(self, stream: Stream, send: Callable[[Result], None]) -> None:
+        self._stream, self._send = stream, send
+        self._cameras = [source.name for source in stream.sources]
+        if unknown := set(self._delays) - set(self._cameras):
+            raise ConfigError(f"There is no camera {min(unknown)}. Available: {', '.join(self._cameras)}.")
+        self.rules.needed(self.rules.frames * len(self._cameras))
+        if self._products:
+            self._products.begin(stream)
+        self._thread.start()
+        for trigger in self.triggers:
+            trigger.begin(self.trigger)
+
+    def trigger(self, part_id: str = "", at: float | None = None) -> str:
+        """Open a part. Thread-safe, and returns at once.
+
+        Args:
+            part_id: unique for ever; empty for one of our own.
+            at: when the trigger fired, `time.monotonic` seconds; None for now.
+
+        Returns:
+            The part's id.
+
+        Raises:
+            ConfigError: the run has not begun, or has ended.
+        """
+        with self._changed:
+            if self._stream is None or self._ended:
+                raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be opened.")
+            return self._open_part(part_id, time.monotonic() if at is None else at).id
+
+    def admit(self, source: str, captured: Captured) -> str:
+        with self._changed:
+            part = None if self._ended else self._part_of(source, captured.made)
+            if part is not None:
+                part.take(source)
+                self._frames[captured.source_id, captured.frame_id] = part, source
+            self._wake()
+        return UNTRIGGERED if part is None else ""
+
+    def inspector(self, captured: Captured) -> FrameInspector | None:
+        if self._products is None:
+            return None
+        with self._changed:
+            part, _ = self._frames.get((captured.source_id, captured.frame_id), (None, ""))
+        return self._products.current if part is None else part.inspector
+
+    def drop(self, captured: Captured, cause: str) -> None:
+        with self._changed:
+            part, camera = self._frames.pop((captured.source_id, captured.frame_id), (None, ""))
+            if part is not None:
+                part.lose(camera, cause)
+                self._conclude(part)
+                self._wake()
+
+    def take(self, result: Result) -> None:
+        with self._changed:
+            part, _ = self._frames.pop((result.source_id, result.frame_id), (None, ""))
+            if part is not None:
+                part.judge(result)
+                self._conclude(part)
+            elif result.frame_id is None:  # a report about a source
+                self._leaving.append(result)
+        self._send_all()
+
+    def close(self) -> None:
+        for trigger in self.triggers:
+            trigger.close()
+        with self._changed:
+            self._ended = True
+            for part in self._open:
+                self._give_up(part, "stopped", "the run ended before the part was decided")
+            self._settle()
+            self._changed.notify_all()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+        self._send_all()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def summary(self) -> dict[str, Any]:
+        return {"parts": self.ledger.snapshot()}
+
+    def to_prometheus(self) -> str:
+        return self.ledger.to_prometheus()
+
+    def _open_part(self, part_id: str, at: float) -> Part:
+        """Open a part. Triggers of several threads may come in another order than they fired; parts have one order."""
+        last = self._newest
+        at = max(at, last.at) if last else at
+        assert self._stream is not None
+        inspector = self._products.current if self._products else self._stream.inspector
+        part = Part(part_id or new_id(), at, self._cameras, self.rules, inspector)
+        self.ledger.trigger()
+        self._open.append(part)
+        self._newest = part
+        if last and self.rules.min_distance and (at - last.at) * 1e3 < self.rules.min_distance:
+            reason = f"two triggers within {self.rules.min_distance:g} ms: the parts cannot be told apart"
+            for each in (last, part):
+                self._give_up(each, "too_close", reason)
+            self._settle()
+        self._changed.notify_all()  # its time runs
+        return part
+
+    def _part_of(self, source: str, made: float) -> Part | None:
+        if self._by_frame is not None:
+            return self._joined(source, made, self._by_frame.tolerance)
+        delay = self._delays.get(source, self.rules.delay) / 1e3
+        in_front = (part for part in reversed(self._open) if part.at + delay <= made)
+        found = next(in_front, None)
+        past = list(itertools.takewhile(lambda part: not part.owes_nothing(source), in_front))  # newest first
+        for part in reversed(past):
+            part.end_frames(source)
+            self._conclude(part)
+        return found if found is not None and found.lacks(source) else None
+
+    def _joined(self, source: str, made: float, tolerance: float) -> Part:
+        """Return the newest part if a frame was made together with its first one, or a new part."""
+        newest = self._newest
+        if newest is not None and newest.lacks(source) and abs(made - newest.at) <= tolerance:
+            return newest
+        return self._open_part("", made)
+
+    def _conclude(self, part: Part) -> None:
+        """Answer a part whose answer is certain, or cannot become certain any more."""
+        if part.is_over:
+            self._give_up(part, "no_frame", part.what_is_missing()[1])
+        if part.answer is not None:
+            self._settle()
+
+    def _give_up(self, part: Part, cause: str, reason: str) -> None:
+        """Answer a part with UNKNOWN, unless it is answered: by its own unknown frame, or without one."""
+        if part.answer is None:
+            part.answer = part.unknown or self._without_frame(part, cause, reason)
+
+    def _without_frame(self, part: Part, cause: str, reason: str) -> Result:
+        camera = part.what_is_missing()[0]
+        return part.inspector.judge(Captured(None, reason, camera, None, part.at, cause=cause))
+
+    def _settle(self) -> None:
+        """Let the answers at the head of the line leave."""
+        while self._open and (result := self._open[0].answer) is not None:
+            part = self._open.popleft()
+            result.part_id = part.id
+            result.latency_ms["part"] = (time.monotonic() - part.at) * 1e3
+            self.ledger.answer(result)
+            self._leaving.append(result)
+
+    def _wake(self) -> None:
+        if self._leaving:
+            self._changed.notify_all()
+
+    def _send_all(self) -> None:
+        """Pass answers to the sinks, in order, whichever thread does it."""
+        with self._sending:
+            while self._leaving:
+                self._send(self._leaving.popleft())
+
+    def _watch(self) -> None:
+        """Answer parts whose time is up, also while the engine hangs."""
+        while True:
+            with self._changed:
+                self._expire(time.monotonic())
+                if self._ended:
+                    return
+                if not self._leaving:
+                    rest = self._open[0].until - time.monotonic() if self._open else None
+                    self._changed.wait(rest if rest is None else max(rest, 0.0))
+                    continue
+            try:
+                self._send_all()
+            except BaseException as error:  # the caller's code: the run ends with its error, as in the other thread
+                self._fail(error)
+                return
+
+    def _fail(self, error: BaseException) -> None:
+        assert self._stream is not None
+        self._error = error
+        self._stream.stop()
+
+    def _expire(self, now: float) -> None:
+        for part in self._open:
+            if part.until > now:
+                break
+            late = f"the frames came, and no decision within {self.rules.within:g} ms"
+            cause, reason = ("late", late) if part.is_late else ("no_frame", part.what_is_missing()[1])
+            self._give_up(part, cause, reason)
+        self._settle()

@@ -1,0 +1,71 @@
+"""Triggers open parts. `open_triggers` opens them by their URIs; docs/line.md lists these."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+
+from edgead.errors import ConfigError
+from edgead.line.triggers.camera import CameraTrigger
+from edgead.line.triggers.trigger import BaseTrigger, Trigger
+from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
+
+FORMS = (
+    "camera:, http://HOST:PORT/PATH, mqtt://HOST/TOPIC, modbus://HOST/coil/NUMBER, gpio:/dev/gpiochipN/LINE; "
+    "docs/line.md has their options"
+)
+_SCHEMES = {
+    "camera": "edgead.line.triggers.camera:open_camera",
+    "http": "edgead.line.triggers.http:open_http",
+    "mqtt": "edgead.line.triggers.mqtt:open_mqtt",
+    "mqtts": "edgead.line.triggers.mqtt:open_mqtt",
+    "modbus": "edgead.line.triggers.modbus:open_modbus",
+    "gpio": "edgead.line.triggers.gpio:open_gpio",
+}
+
+__all__ = ["BaseTrigger", "CameraTrigger", "Trigger", "open_trigger", "open_triggers"]
+
+
+def open_trigger(uri: str) -> Trigger:
+    """Open a trigger by its URI. It opens no part before `Trigger.begin`.
+
+    Raises:
+        ConfigError: an unknown scheme or option, a missing secret, or an address that cannot be used.
+        MissingDependencyError: its package is not installed.
+    """
+    uri = complete(uri)
+    scheme = scheme_of(uri)
+    if scheme in _SCHEMES:
+        module, _, function = _SCHEMES[scheme].partition(":")
+        trigger: Trigger = getattr(importlib.import_module(module), function)(uri)
+        return trigger
+    refuse_bare_address(uri)
+    raise ConfigError(f"Unknown trigger '{redact(uri)}'. Available: {FORMS}.")
+
+
+def open_triggers(
+    triggers: Sequence[str | Trigger], bounced: Callable[[], None], say: Callable[[str], None]
+) -> list[Trigger]:
+    """Open several triggers; all are closed if one of them cannot be opened.
+
+    Args:
+        triggers: URIs, or open triggers.
+        bounced: called for each signal within a debounce time.
+        say: shows a line to the user.
+
+    Raises:
+        ConfigError: see `open_trigger`, or the cameras are not the only trigger.
+    """
+    opened: list[Trigger] = []
+    try:
+        for each in triggers:
+            opened.append(open_trigger(each) if isinstance(each, str) else each)
+            if isinstance(opened[-1], BaseTrigger):
+                opened[-1].bounced, opened[-1].say = bounced, say
+        if len(opened) > 1 and any(isinstance(one, CameraTrigger) for one in opened):
+            raise ConfigError("camera: opens a part for every picture, so it must be the only trigger.")
+    except BaseException:
+        for trigger in opened:
+            trigger.close()
+        raise
+    return opened

@@ -1,0 +1,124 @@
+"""A trigger over MQTT: each message on a topic is a part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from edgead.errors import ConfigError
+from edgead.line.triggers.http import LARGEST, read_id
+from edgead.line.triggers.trigger import BaseTrigger, OpenPart
+from edgead.redaction import printable, redact
+from edgead.runtime.sinks.mqtt import make_client
+from edgead.runtime.sources.uri import parse_options
+
+
+@dataclass(frozen=True)
+class MqttOptions:
+    """Options of ``mqtt:``, see `MqttTrigger`. `ca`, `cert` and `key` are files for ``mqtts:``."""
+
+    field: str = "part_id"
+    debounce: float = 0.0
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+def open_mqtt(uri: str) -> MqttTrigger:
+    """``mqtt://user:password@host:1883/topic?field=part_id&debounce=0``, or ``mqtts://…?ca=FILE`` for TLS.
+
+    Raises:
+        ConfigError: no topic, or an unknown option.
+    """
+    parts = urlsplit(uri)
+    topic = unquote(parts.path).strip("/")
+    if not parts.hostname or not topic or "#" in uri or not topic.isprintable():
+        raise ConfigError(f"{redact(uri)} needs a host and a topic without #, as in mqtt://HOST/TOPIC.")
+    options = parse_options(uri, parts.query, MqttOptions)
+    secure = parts.scheme == "mqtts"
+    return MqttTrigger(
+        parts.hostname,
+        parts.port or (8883 if secure else 1883),
+        topic,
+        user=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        tls={"ca": options.ca, "cert": options.cert, "key": options.key} if secure else None,
+        field=options.field,
+        debounce=options.debounce,
+    )
+
+
+class MqttTrigger(BaseTrigger):
+    """Opens a part at each message. It subscribes with QoS 2, so that one sent with QoS 2 comes exactly once.
+
+    A part stands in front of the camera whatever the message says, so one that cannot be read opens a part as well.
+    Retained messages are old, and open none.
+
+    Args:
+        host, port: of the broker, which may still be unreachable.
+        topic: may have ``+`` in place of a level.
+        user, password, tls: see `edgead.runtime.sinks.mqtt.make_client`.
+        field: of the JSON object with the part's id.
+        debounce: see `BaseTrigger`.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        topic: str,
+        *,
+        user: str = "",
+        password: str = "",
+        tls: dict[str, str | None] | None = None,
+        field: str = "part_id",
+        debounce: float = 0.0,
+    ) -> None:
+        super().__init__(f"{'mqtt' if tls is None else 'mqtts'}://{host}:{port}/{topic}", debounce)
+        self.topic, self.field = topic, field
+        self.ready = False
+        self._address = host, port
+        self._client = make_client(self.name, user, password, tls)
+        self._client.on_connect, self._client.on_disconnect = self._on_connect, self._on_disconnect
+        self._client.on_subscribe, self._client.on_message = self._on_subscribe, self._on_message
+
+    def begin(self, open_part: OpenPart) -> None:
+        super().begin(open_part)
+        self._client.connect_async(*self._address, keepalive=15)
+        self._client.loop_start()
+
+    def close(self) -> None:
+        if not self.stopped.is_set():
+            super().close()
+            self._client.disconnect()
+            self._client.loop_stop()
+
+    def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            self.say(f"{self.name}: the broker refuses the connection: {printable(str(reason))}")
+        else:
+            client.subscribe(self.topic, qos=2)
+
+    def _on_subscribe(self, _client: Any, _data: Any, _number: int, reasons: Any, _properties: Any) -> None:
+        self.ready = not any(reason.is_failure for reason in reasons)
+        if not self.ready:
+            self.say(f"{self.name}: the broker refuses the subscription: {printable(str(reasons[0]))}")
+
+    def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        self.ready = False
+        if not self.stopped.is_set():
+            self.say(f"{self.name}: the broker is unreachable ({reason}); its triggers are lost until it is back")
+
+    def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
+        if message.retain:
+            return
+        part_id = ""
+        try:
+            part_id = read_id(message.payload[: LARGEST + 1] or b"{}", self.field)
+        except (ValueError, RecursionError) as error:
+            self.say(f"{self.name}: a message without a readable id opens a part: {printable(str(error))}")
+        try:
+            self.fire(part_id)
+        except ConfigError as error:  # between the end of the run and that of the connection
+            self.say(f"{self.name}: {error}")

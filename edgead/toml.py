@@ -1,0 +1,63 @@
+"""Reads TOML files, and finds the line of a field for errors."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgead.errors import ConfigError, require
+
+_HEADER = re.compile(r"\s*\[\[?\s*(?P<name>[^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
+_FIELD = re.compile(r"""\s*(?P<name>[\w-]+(?:\s*\.\s*[\w-]+)*|"[^"]*"|'[^']*')\s*=""")
+
+
+def read_toml(path: Path, what: str, extra: str) -> tuple[dict[str, Any], str]:
+    """Return the content of a TOML file, and its text.
+
+    Args:
+        path: of the file.
+        what: it is called in errors: ``"sweep file"``.
+        extra: of edgead that installs a parser where Python has none.
+
+    Raises:
+        ConfigError: it is missing, or not TOML.
+        MissingDependencyError: Python 3.10 without tomli.
+    """
+    toml: Any = require("tomllib" if sys.version_info >= (3, 11) else "tomli", extra)
+    try:
+        text = path.read_text(encoding="utf-8")
+        return toml.loads(text), text
+    except FileNotFoundError as error:
+        raise ConfigError(f"The {what} {path} does not exist.") from error
+    except OSError as error:
+        raise ConfigError(f"The {what} {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+
+
+def line_of(text: str, place: Sequence[str]) -> int:
+    """Return the line of a field, from 1; of the nearest table above it where it is written in another way; 0 for none.
+
+    Args:
+        text: of the file.
+        place: names from the top.
+    """
+    wanted, best, depth, table = tuple(place), 0, 0, tuple[str, ...]()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            table = found = _names(header["name"])
+        elif field := _FIELD.match(line):
+            found = (*table, *_names(field["name"]))
+        else:
+            continue
+        if found == wanted[: len(found)] and len(found) > depth:
+            best, depth = number, len(found)
+    return best
+
+
+def _names(dotted: str) -> tuple[str, ...]:
+    quoted = re.findall(r"""\s*(?:"([^"]*)"|'([^']*)'|([^."']+))\s*\.?""", dotted)
+    return tuple((double or single or bare).strip() for double, single, bare in quoted)

@@ -1,0 +1,181 @@
+"""The file of a line, on the command line: what wins, what is wrong, what is kept, and the check."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+from level_bundle import frame_of, make_level_bundle
+from line_bench import BAD, GOOD
+from test_triggers import free_port
+
+from edgead.errors import ConfigError
+from edgead.line.line_file import read_line_file
+from edgead.toml import line_of
+
+pytest.importorskip("onnxruntime")
+TEXT = """\
+product = "cap"
+triggers = ["camera:"]
+sinks = ["jsonl:results.jsonl", "sqlite:results.sqlite", "rejects:rejects"]
+
+[cameras.front]
+source = "pictures"
+
+[products.bottle]
+bundle = "bottle.edgead"
+version = "3"
+
+[products.cap]
+bundle = "cap.edgead"
+threshold = 1130
+
+[part]
+within = 500
+
+[run]
+engine = "onnxruntime"
+health = "off"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_level_bundle(tmp_path / "bottle.edgead")
+    make_level_bundle(tmp_path / "cap.edgead", 1000.0)
+    (tmp_path / "pictures").mkdir()
+    for number, shown in enumerate((GOOD, BAD)):
+        cv2.imwrite(str(tmp_path / "pictures" / f"{number}.png"), frame_of(shown))
+    (tmp_path / "line.toml").write_text(TEXT)
+    return tmp_path
+
+
+def edgead(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgead", "run", "--config", "line.toml", *map(str, arguments)]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def results_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def test_a_file_runs_a_line_and_its_configuration_is_kept_with_the_results(folder: Path) -> None:
+    done = edgead(folder)
+    assert done.returncode == 0, done.stderr
+    results = results_of(folder)
+    assert [(one["verdict"], one["bundle"], one["source_id"]) for one in results] == [
+        ("PASS", "cap", "front"),
+        ("FAIL", "cap", "front"),
+    ]
+    recipe = results[0]["recipe"]
+    kept = json.loads((folder / "results.jsonl.configurations").read_text())["configuration"]
+    assert kept["recipes"][recipe]["threshold_value"] == 1130
+    assert (kept["part"]["within"], kept["health"], kept["silence"]) == (500, "off", 5.0)
+    with sqlite3.connect(folder / "results.sqlite") as database:
+        [(text,)] = database.execute("SELECT configuration FROM configurations").fetchall()
+    database.close()
+    assert json.loads(text) == kept
+    assert json.loads((folder / "rejects" / "configurations.jsonl").read_text())["configuration"] == kept
+    assert "parts 2 = passed 1 + failed 1" in done.stderr
+
+
+def test_options_win_over_the_file(folder: Path) -> None:
+    done = edgead(
+        folder, "--product", "bottle", "--threshold", 10, "--part", "within=700", "--sink", "jsonl:other.jsonl"
+    )
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in (folder / "other.jsonl").read_text().splitlines()]
+    assert [(one["verdict"], one["recipe"], one["threshold"]) for one in results] == [("FAIL", "bottle 3", 10.0)] * 2
+    assert not (folder / "results.jsonl").exists()
+    kept = json.loads((folder / "other.jsonl.configurations").read_text())["configuration"]
+    assert kept["part"]["within"] == 700
+    done = edgead(folder, "bottle.edgead", "--product", "cap")
+    assert done.returncode == 2
+    assert "--product chooses" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("within = 500", "withn = 500", r"line.toml, line 17: .*'withn' of \[part\]. Did you mean 'within'"),
+        ("[run]", "[runn]", r"line 19: Unknown field 'runn'. Did you mean 'run'"),
+        ("threshold = 1130", "treshold = 1130", r"line 14: .*\[products.cap\]. Did you mean 'threshold'"),
+        ("within = 500", "within = -5", "line 17: part.within is -5"),
+        ("within = 500", "within = 500\ndelay = 900", "line 16: within, 500 ms, must be longer"),
+        ('source = "pictures"', "delay = 5", "line 5: it has no cameras.front.source"),
+        ('health = "off"', 'health = "of"', "line 21: run.health is .*one of live, all, off"),
+        ('product = "cap"', 'product = "cup"', "line 1: Unknown product 'cup'. Did you mean 'cap'"),
+        ("cap.edgead", "cup.edgead", "line 13: the bundle .*cup.edgead does not exist"),
+        ("[run]", "[run", "is not valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(folder: Path, old: str, new: str, message: str) -> None:
+    path = folder / "line.toml"
+    path.write_text(TEXT.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=message):
+        read_line_file(path)
+    with pytest.raises(ConfigError, match="does not exist"):
+        read_line_file(folder / "none.toml")
+
+
+def test_the_file_in_the_guide_is_right(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "line.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"^```toml\n(.*?)^```", guide, re.M | re.S)
+    for name in ("bottle", "cap"):
+        (tmp_path / "bundles" / f"{name}.edgead").mkdir(parents=True)
+    (tmp_path / "line.toml").write_text(text, encoding="utf-8")
+    line = read_line_file(tmp_path / "line.toml")
+    assert (list(line.cameras), line.delays, line.part.within) == (["front", "side"], {"side": 40}, 200)
+    fields = set(re.findall(r"`(\w+)`", next(row for row in guide.splitlines() if row.startswith("| `[run]`"))))
+    assert fields == set(vars(line.run))
+
+
+def test_lines_are_found_in_every_notation() -> None:
+    text = 'a = 1\n[b."c.d"]  # a table\n  e.f = 2\n[[g]]\nh = { i = 1 }\n'
+    places = [("a",), ("b", "c.d"), ("b", "c.d", "e", "f"), ("g",), ("g", "h", "i"), ("z",)]
+    assert [line_of(text, place) for place in places] == [1, 2, 3, 4, 5, 0]
+
+
+def test_a_check_opens_everything_and_names_what_fails(folder: Path) -> None:
+    port = free_port()
+    path = folder / "line.toml"
+    path.write_text(TEXT.replace('"camera:"', f'"http://127.0.0.1:{port}/part"'))
+    done = edgead(folder, "--check")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["ok", "product"], ["ok", "product"], ["ok", "source"], ["ok", "trigger"], *[["ok", "sink"]] * 3
+    ]  # fmt: skip
+    assert "64×64 pixels" in lines[2]
+    assert not (folder / "results.jsonl.configurations").exists()
+    wrong = ["--source", "none.png", "--source", "front=pictures", "--trigger", "bell:", "--sink", "csv:x"]
+    done = edgead(folder, "--check", "--json", *wrong)
+    assert done.returncode == 2
+    found = {(one["kind"], one["name"]): one["ok"] for one in json.loads(done.stdout)}
+    assert found == {
+        ("product", "bottle"): True,
+        ("product", "cap"): True,
+        ("source", "none.png"): False,
+        ("source", "front=pictures"): True,
+        ("trigger", "bell:"): False,
+        ("sink", "csv:x"): False,
+    }
+
+
+def test_one_dead_camera_ends_the_others_only_if_it_must(folder: Path) -> None:
+    dead = f"dead=rtsp://127.0.0.1:{free_port()}/none"
+    options = ["--source", "front=pictures", "--source", dead, "--max-frames", 3]
+    done = edgead(folder, *options, "--need-all-cameras")
+    assert done.returncode == 2
+    assert not (folder / "results.jsonl").exists() or not results_of(folder)
+    done = edgead(folder, *options)
+    parts = [one for one in results_of(folder) if one["part_id"]]
+    assert [one["verdict"] for one in parts] == ["UNKNOWN", "FAIL"]  # the other camera saw no defect, and one

@@ -1,0 +1,378 @@
+"""Parts: which frame belongs to which, the rule of several frames, and the ledger's equation at every instant."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import Any
+
+import pytest
+from line_bench import BAD, GOOD, Hand, is_balanced, running
+
+from edgead.decision import Verdict
+from edgead.errors import ConfigError
+from edgead.line.part import PartRules
+from edgead.line.parts import UNTRIGGERED, Parts
+from edgead.runtime.inspector import Inspector
+from edgead.runtime.policy import Policy
+from edgead.runtime.sinks.sqlite import SqliteSink
+
+pytest.importorskip("onnxruntime")
+SOON = PartRules(within=60)
+
+
+def test_a_part_is_answered_by_its_frame(inspector: Inspector) -> None:
+    camera = Hand()
+    with running(inspector, Parts(), [camera]) as bench:
+        ids = []
+        for count, shown in enumerate((GOOD, BAD), 1):
+            ids.append(bench.parts.trigger("A-17" if shown == BAD else ""))
+            camera.show(shown)
+            bench.wait(count)
+    assert [(one.verdict, one.frame_id, one.part_id) for one in bench.results] == [
+        (Verdict.PASS, 0, ids[0]),
+        (Verdict.FAIL, 1, "A-17"),
+    ]
+    assert len(ids[0]) == 36
+    answer = bench.results[1]
+    assert answer.anomaly_map is not None
+    assert 0 < answer.latency_ms["part"] < 1000
+    assert answer.to_dict()["part_id"] == "A-17"
+    assert bench.parts.ledger.snapshot()["answered"] == 2
+
+
+def test_frames_that_no_trigger_asked_for_are_dropped_by_name(inspector: Inspector) -> None:
+    camera = Hand()
+    with running(inspector, Parts(), [camera]) as bench:
+        camera.show(BAD)  # before the part
+        made = camera.show(GOOD)
+        time.sleep(0.05)
+        bench.parts.trigger("A")
+        camera.show(BAD, made)  # made before the trigger, on its way since
+        camera.show(GOOD)
+        camera.show(BAD)  # one more than the part needs
+        [answer] = bench.wait(1)
+        time.sleep(0.05)
+    assert (answer.part_id, answer.verdict, answer.frame_id) == ("A", Verdict.PASS, 3)
+    figures = bench.ledger.snapshot()
+    assert (figures["captured"], figures["inferred"]) == (5, 1)
+    assert figures["dropped_by_cause"] == {UNTRIGGERED: 4}
+
+
+def test_a_part_without_a_frame_is_unknown_in_time(inspector: Inspector) -> None:
+    with running(inspector, Parts(SOON), [Hand()]) as bench:
+        began = time.monotonic()
+        bench.parts.trigger("A")
+        [answer] = bench.wait(1)
+        took = time.monotonic() - began
+    assert (answer.part_id, answer.verdict, answer.cause, answer.frame_id) == ("A", Verdict.UNKNOWN, "no_frame", None)
+    assert (answer.source_id, answer.bundle) == ("front", "level")
+    assert 0.06 <= took < 5
+    assert bench.ledger.captured == 0
+
+
+def test_a_part_is_answered_in_time_while_the_engine_hangs(
+    inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera, gate, infer = Hand(), threading.Event(), inspector.engine.infer
+    monkeypatch.setattr(inspector.engine, "infer", lambda frames: (gate.wait(10), infer(frames))[1])
+    with running(inspector, Parts(SOON), [camera]) as bench:
+        bench.parts.trigger("A")
+        camera.show(GOOD)
+        [answer] = bench.wait(1)
+        assert (answer.verdict, answer.cause) == (Verdict.UNKNOWN, "late")
+        gate.set()
+        time.sleep(0.05)
+    assert len(bench.results) == 1  # the decision came later, and is no second answer
+    assert (bench.ledger.passed, bench.parts.ledger.snapshot()["unknown_by_cause"]) == (1, {"late": 1})
+
+
+def test_the_newest_part_in_front_of_the_camera_gets_the_frame(inspector: Inspector) -> None:
+    camera = Hand()
+    with running(inspector, Parts(PartRules(within=60_000)), [camera]) as bench:
+        bench.parts.trigger("A")
+        bench.parts.trigger("B")
+        camera.show(GOOD)
+        first, second = bench.wait(2)  # at once: no frame of A can come any more
+    assert (first.part_id, first.cause) == ("A", "no_frame")
+    assert "next part" in first.reason
+    assert (second.part_id, second.verdict) == ("B", Verdict.PASS)
+
+
+def test_a_late_frame_still_belongs_to_the_part_it_was_made_of(inspector: Inspector) -> None:
+    camera = Hand()
+    with running(inspector, Parts(), [camera]) as bench:
+        bench.parts.trigger("A")
+        time.sleep(0.01)
+        made = time.monotonic()
+        time.sleep(0.01)
+        bench.parts.trigger("B")
+        camera.show(BAD, made)
+        camera.show(GOOD)
+        answers = bench.wait(2)
+    assert [(one.part_id, one.verdict) for one in answers] == [("A", Verdict.FAIL), ("B", Verdict.PASS)]
+
+
+def test_the_delay_is_the_way_to_the_camera(inspector: Inspector) -> None:
+    front, side = Hand("front"), Hand("side")
+    with running(inspector, Parts(PartRules(delay=20), delays={"side": 60}), [front, side]) as bench:
+        bench.parts.trigger("A")
+        front.show(BAD)  # the part before this one
+        time.sleep(0.03)
+        front.show(GOOD)
+        side.show(BAD)
+        time.sleep(0.04)
+        side.show(GOOD)
+        [answer] = bench.wait(1)
+    assert (answer.verdict, answer.source_id) == (Verdict.PASS, "side")
+    assert bench.ledger.snapshot()["dropped_by_cause"] == {UNTRIGGERED: 2}
+
+
+def test_two_triggers_too_close_are_two_unknown_parts(inspector: Inspector) -> None:
+    camera = Hand()
+    with running(inspector, Parts(PartRules(min_distance=10_000)), [camera]) as bench:
+        bench.parts.trigger("A")
+        camera.show(GOOD)
+        bench.wait(1)
+        bench.parts.trigger("B")  # A is answered already
+        bench.wait(2)
+        time.sleep(0.01)
+        camera.show(GOOD)
+    assert [(one.part_id, one.verdict, one.cause) for one in bench.results] == [
+        ("A", Verdict.PASS, ""),
+        ("B", Verdict.UNKNOWN, "too_close"),
+    ]
+    with running(inspector, Parts(PartRules(min_distance=10_000)), [Hand()]) as bench:
+        bench.parts.trigger("A")
+        bench.parts.trigger("B")
+        answers = bench.wait(2)
+    assert [(one.part_id, one.cause) for one in answers] == [("A", "too_close"), ("B", "too_close")]
+
+
+PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("fails", "shown", "verdict", "decides"),
+    [
+        ("any", [GOOD, GOOD, GOOD], PASS, 2),
+        ("any", [GOOD, BAD], FAIL, 1),  # at once
+        ("any", [None, BAD], FAIL, 1),
+        ("any", [GOOD, None, GOOD], UNKNOWN, 1),
+        ("all", [BAD, GOOD], PASS, 1),
+        ("all", [BAD, BAD, BAD], FAIL, 2),
+        ("all", [BAD, None, BAD], UNKNOWN, 1),
+        ("2", [BAD, GOOD, BAD], FAIL, 2),
+        ("2", [GOOD, GOOD], PASS, 1),
+        ("2", [GOOD, BAD, None], UNKNOWN, 2),
+        ("2", [GOOD, None, GOOD], PASS, 2),  # whatever the damaged frame showed, only one could fail
+        ("any", [GOOD, GOOD], UNKNOWN, None),  # the third never comes
+    ],
+)
+def test_several_frames_decide_by_the_rule(
+    inspector: Inspector, fails: str, shown: list[int | None], verdict: Verdict, decides: int | None
+) -> None:
+    camera = Hand()
+    rules = PartRules(frames=3, fails=fails, within=60 if decides is None else 60_000)
+    with running(inspector, Parts(rules), [camera]) as bench:
+        bench.parts.trigger("A")
+        for level in shown:
+            camera.show(level)
+        [answer] = bench.wait(1)
+    assert (answer.part_id, answer.verdict, answer.frame_id) == ("A", verdict, decides)
+    assert len(bench.results) == 1
+
+
+def test_several_cameras_answer_together_and_a_dead_one_is_named(inspector: Inspector) -> None:
+    front, side = Hand("front"), Hand("side")
+    with running(inspector, Parts(PartRules(within=200)), [front, side]) as bench:
+        bench.parts.trigger("A")
+        front.show(GOOD)
+        side.show(GOOD)
+        bench.wait(1)
+        bench.parts.trigger("B")
+        side.show(BAD)
+        bench.wait(2)  # it fails without the other one
+        bench.parts.trigger("C")
+        front.show(GOOD)
+        bench.wait(3)
+    a, b, c = bench.results
+    assert (a.verdict, b.verdict, b.source_id) == (Verdict.PASS, Verdict.FAIL, "side")
+    assert (c.verdict, c.cause, c.source_id) == (Verdict.UNKNOWN, "no_frame", "side")
+    assert "camera side" in c.reason
+
+
+def test_an_unknown_frame_is_the_answer_with_its_own_cause(inspector: Inspector) -> None:
+    camera = Hand()
+    with running(inspector, Parts(), [camera]) as bench:
+        bench.parts.trigger("A")
+        camera.show(None)
+        [answer] = bench.wait(1)
+    assert (answer.verdict, answer.cause, answer.frame_id) == (Verdict.UNKNOWN, "unreadable", 0)
+
+
+def test_a_part_whose_frame_is_dropped_says_so(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera, gate, infer = Hand(), threading.Event(), inspector.engine.infer
+    monkeypatch.setattr(inspector.engine, "infer", lambda frames: (gate.wait(10), infer(frames))[1])
+    policy = Policy(health="off", capacity=1, silence=1e6)
+    with running(inspector, Parts(PartRules(within=60_000)), [camera], policy=policy) as bench:
+        for name in "ABC":
+            bench.parts.trigger(name)
+            camera.show(GOOD)
+            time.sleep(0.05)
+        gate.set()
+        answers = bench.wait(3)
+    assert [(one.part_id, one.cause) for one in answers] == [("A", ""), ("B", "no_frame"), ("C", "")]
+    assert "dropped: overtaken" in answers[1].reason
+
+
+def test_parts_in_flight_are_answered_when_the_run_ends(inspector: Inspector) -> None:
+    parts = Parts(PartRules(within=60_000))
+    with pytest.raises(ConfigError, match="not begun"):
+        parts.trigger()
+    with running(inspector, parts, [Hand()]) as bench:
+        bench.parts.trigger("A")
+    assert [(one.part_id, one.verdict, one.cause) for one in bench.results] == [("A", Verdict.UNKNOWN, "stopped")]
+    assert parts.ledger.snapshot()["in_flight"] == 0
+    with pytest.raises(ConfigError, match="ended"):
+        parts.trigger()
+
+
+def test_an_error_in_the_callers_code_ends_the_run_also_from_the_thread_that_watches_the_time(
+    inspector: Inspector,
+) -> None:
+    def breaks(result: Any) -> None:
+        raise OSError("the printer is on fire")
+
+    with running(inspector, Parts(SOON), [Hand()], on_result=breaks) as bench:
+        bench.parts.trigger("A")
+        bench.wait(1)
+    assert "on fire" in str(bench.error)
+
+
+def test_each_picture_of_a_camera_that_the_line_fires_is_a_part(inspector: Inspector) -> None:
+    front, side = Hand("front"), Hand("side")
+    with running(inspector, Parts(PartRules(within=100), ["camera:?tolerance=20"]), [front, side]) as bench:
+        start = time.monotonic()
+        for number, (one, other) in enumerate(((GOOD, GOOD), (GOOD, BAD), (BAD, None))):
+            front.show(one, start + number / 10)
+            if other is not None:
+                side.show(other, start + number / 10 + 0.005)
+            bench.wait(number + 1)
+        front.show(GOOD, start + 1)
+        time.sleep(0.01)
+        side.show(GOOD, start + 1.5)  # not of the same part: the other camera was not fired
+        bench.wait(5)
+    assert [one.verdict for one in bench.results] == [PASS, FAIL, FAIL, UNKNOWN, UNKNOWN]
+    assert len({one.part_id for one in bench.results}) == 5
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"within": 0}, "within"),
+        ({"frames": 0}, "frames"),
+        ({"fails": "most"}, "any, all or a number"),
+        ({"delay": 1000}, "longer than the delay"),
+        ({"min_distance": -1}, "min_distance"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(rules: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PartRules(**rules)
+
+
+def test_a_rule_that_the_cameras_cannot_meet_ends_the_run_at_its_start(inspector: Inspector) -> None:
+    with running(inspector, Parts(PartRules(fails="3")), [Hand("a"), Hand("b")]) as bench:
+        assert "from 1 to 2, a part's frames; not 3" in str(bench.error)
+    with running(inspector, Parts(delays={"c": 5}), [Hand("a")]) as bench:
+        assert "There is no camera c. Available: a" in str(bench.error)
+
+
+def test_sinks_find_the_part(inspector: Inspector, tmp_path: Any) -> None:
+    sink, camera = SqliteSink(tmp_path / "parts.sqlite"), Hand()
+    with running(inspector, Parts(), [camera]) as bench:
+        bench.parts.trigger("A-17")
+        camera.show(BAD)
+        [answer] = bench.wait(1)
+    sink.write(answer)
+    sink.flush()
+    assert sink._connection.execute("SELECT part_id, verdict FROM results").fetchall() == [("A-17", "FAIL")]
+    sink.close()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_ledger_balances_at_every_instant(inspector: Inspector, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triggers from several threads, cameras that stall, damaged frames, a slow engine, and a stop in the middle."""
+    chance = random.Random(seed)
+    infer, slow = inspector.engine.infer, random.Random(seed + 100)
+    monkeypatch.setattr(
+        inspector.engine, "infer", lambda frames: (time.sleep(slow.choice((0, 0, 0.002, 0.02))), infer(frames))[1]
+    )
+    cameras = [Hand(f"camera-{number}") for number in range(chance.choice((1, 2)))]
+    rules = PartRules(
+        within=chance.choice((15, 60)),
+        frames=chance.choice((1, 2)),
+        fails=chance.choice(("any", "all")),
+        delay=chance.choice((0, 3)),
+        min_distance=chance.choice((0, 2)),
+    )
+    parts, opened = Parts(rules), list[str]()
+    policy = Policy(health="off", capacity=chance.choice((1, 8)), silence=1e6, batch=chance.choice((1, 3)))
+    unbalanced: list[Any] = []
+    stopped = threading.Event()
+
+    def watch() -> None:
+        while not stopped.is_set():
+            figures = parts.ledger.snapshot()
+            if not is_balanced(figures):
+                unbalanced.append(figures)
+            time.sleep(0.0005)
+
+    def fire(seed: int) -> None:
+        mine = random.Random(seed)
+        for number in range(60):
+            try:
+                opened.append(parts.trigger(f"{seed}-{number}"))
+            except ConfigError:
+                return
+            time.sleep(mine.choice((0, 0.001, 0.004, 0.01)))
+
+    def show(camera: Hand, seed: int) -> None:
+        mine = random.Random(seed)
+        while not stopped.is_set():
+            camera.show(mine.choice((GOOD, GOOD, BAD, None)), time.monotonic() - mine.choice((0, 0, 0.002)))
+            time.sleep(mine.choice((0.001, 0.002, 0.03)))
+
+    with running(inspector, parts, cameras, policy=policy) as bench:
+        triggers = [threading.Thread(target=fire, args=(seed * 10 + number,)) for number in (1, 2)]
+        others = [threading.Thread(target=show, args=(camera, seed)) for camera in cameras]
+        others.append(threading.Thread(target=watch))
+        for thread in triggers + others:
+            thread.start()
+        if seed % 2:  # in the middle
+            time.sleep(0.1)
+            assert bench.stream
+            bench.stream.stop()
+        for thread in triggers:
+            thread.join()
+    stopped.set()
+    for thread in others:
+        thread.join()
+    assert bench.error is None
+    assert not unbalanced
+    figures = parts.ledger.snapshot()
+    assert is_balanced(figures)
+    assert figures["in_flight"] == 0
+    assert figures["triggered"] == len(opened) > 5
+    answered = [one.part_id for one in bench.results]
+    assert sorted(answered) == sorted(opened)  # none lost, none doubled
+    for thread_number in (1, 2):  # each trigger's parts in its order
+        mine = [part for part in answered if part.startswith(f"{seed * 10 + thread_number}-")]
+        assert mine == sorted(mine, key=lambda part: int(part.partition("-")[2]))
+    frames = [(one.source_id, one.frame_id) for one in bench.results if one.frame_id is not None]
+    assert len(frames) == len(set(frames))  # no frame answers two parts
+    total = bench.ledger.snapshot()
+    assert total["captured"] == total["inferred"] + total["dropped"]
+    assert total["in_flight"] == 0

@@ -138,5 +138,8 @@ def _look_at_triggers(opened: Iterable[Trigger]) -> str:
 
 
 def _look_at_sink(uri: str) -> str:
-    open_sink(uri).close()
-    return "can be opened"
+    sink = open_sink(uri)
+    try:
+        return str(sink.look()) if hasattr(sink, "look") else "can be opened"
+    finally:
+        sink.close()

@@ -170,6 +170,23 @@ def test_a_check_opens_everything_and_names_what_fails(folder: Path) -> None:
     }
 
 
+def test_a_check_asks_the_plc(folder: Path) -> None:
+    pytest.importorskip("pymodbus", reason="no pymodbus")
+    from edgead.line.outputs.modbus_plc import ServingPlc
+
+    plc, dead = ServingPlc("127.0.0.1", 0), f"modbus://127.0.0.1:{free_port()}?timeout_ms=100"
+    try:
+        sinks = ["--sink", f"modbus://127.0.0.1:{plc.port}", "--sink", dead]
+        done = edgead(folder, "--check", "--json", "--trigger", "camera:", *sinks)
+    finally:
+        plc.close()
+    assert done.returncode == 2
+    found = [(one["ok"], one["found"]) for one in json.loads(done.stdout) if one["kind"] == "sink"]
+    assert found[0] == (True, "the PLC has the registers 0 to 60")
+    assert found[1][0] is False
+    assert "no connection to 127.0.0.1" in found[1][1]
+
+
 def test_one_dead_camera_ends_the_others_only_if_it_must(folder: Path) -> None:
     dead = f"dead=rtsp://127.0.0.1:{free_port()}/none"
     options = ["--source", "front=pictures", "--source", dead, "--max-frames", 3]

@@ -21,8 +21,9 @@ EXTRAS = {
     "jpeg": [JPEG],
     # onnxruntime: the engine that runs everywhere. openvino: often the faster one on an x86 CPU.
     "cpu": ["onnxruntime>=1.17", 'openvino>=2024.0; platform_machine == "x86_64"', *IMAGES, AV, WATCHDOG, RICH],
-    # onnxruntime-gpu: the same module as onnxruntime with its CUDA provider; the two must not both be installed.
-    "gpu": ["onnxruntime-gpu>=1.17", *IMAGES, AV, WATCHDOG, RICH],
+    # onnxruntime-gpu: the same module as onnxruntime with its CUDA provider; the two must not both be installed. Its
+    # extras bring the CUDA and cuDNN libraries that it needs beside the driver.
+    "gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", *IMAGES, AV, WATCHDOG, RICH],
     "watch": [WATCHDOG],
     # tensorrt: the engine of NVIDIA GPUs. On a Jetson the system brings it, and this extra is not for there.
     "tensorrt": ["tensorrt>=8.6", *IMAGES, AV, RICH],

@@ -186,7 +186,7 @@ def environment(name: str, options: Options) -> dict[str, str]:
         from rtx import write_shim
 
         paths.append(str(write_shim()))
-    if options.cpu and name in ("machine", "cuda"):
+    if options.cpu and name in ("machine", "cuda", "ort"):
         libraries.insert(0, str(compile_host_cuda()))
     paths += [str(ROOT), *metadata_folder(), os.environ.get("PYTHONPATH", "")]
     libraries.append(os.environ.get("LD_LIBRARY_PATH", ""))

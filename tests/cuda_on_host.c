@@ -165,7 +165,10 @@ int cudaStreamDestroy(void *handle) {
     if (!stream || stream == standard || stream == standard + 1) return leave(HANDLE);
     run(stream, stream->given);
     if (stream->graph) forget(stream->graph);
-    for (struct object *each = objects; each; each = each->next) if (each->stream == stream) each->stream = NULL;
+    for (struct object *each = objects; each; each = each->next) {
+        if (each->stream == stream) each->stream = NULL;
+        for (struct op *op = each->first; op; op = op->next) if (op->waits == stream) op->waits = NULL;
+    }
     forget(stream);
     return leave(0);
 }

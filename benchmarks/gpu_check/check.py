@@ -192,6 +192,7 @@ def environment(name: str, options: Options) -> dict[str, str]:
     libraries.append(os.environ.get("LD_LIBRARY_PATH", ""))
     return {
         **os.environ,
+        **({"EDGEAD_TEST_EAGER": "1"} if options.cpu else {}),  # the CPU's kernels use no streams
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
         "XDG_CACHE_HOME": str(WORK / "cache"),

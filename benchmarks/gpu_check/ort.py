@@ -101,7 +101,7 @@ class GraphChecks:
         return {"ok": smooth, "this_thread_ms": here, "first_frames_of_the_other_ms": times}
 
     def opened_meanwhile(self) -> dict[str, Any]:
-        """Engines without a CUDA graph are opened while another thread infers with one, as when a bundle is reloaded."""
+        """Engines without a CUDA graph are opened while another thread infers with one, as in a reload."""
         engine = self._open()
         errors: list[str] = []
         done = threading.Event()

@@ -98,7 +98,8 @@ def open_cuda(bundle: Bundle, opening: Opening) -> OnnxRuntimeCudaEngine:
         raise
     except EdgeadError as error:
         plain = start(record=False)
-        opening.console.say(f"{first_line(error)} Continuing without a CUDA graph.")
+        reason = first_line(error).rstrip(".")
+        opening.console.say(f"No CUDA graph is recorded: {reason}. Continuing without one.")
         return plain
 
 

@@ -36,11 +36,14 @@ class TensorRtSettings(BuildSettings):
         cuda_graph: record inference and download once and replay them.
         mapped: ``auto``, ``on`` or ``off``: let the GPU use the pinned host memory directly, without copies.
             ``auto``: if host and device share memory, as on a Jetson.
+        sleep: while the GPU works, the processor sleeps instead of spinning. Leaves a core free, for some microseconds
+            per frame.
     """
 
     plan: str = ""
     cuda_graph: bool = True
     mapped: str = "auto"
+    sleep: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,7 +108,7 @@ def _read_plan(path: Path) -> bytes:
 
 
 def _start(plan: bytes, bundle: Bundle, settings: TensorRtSettings, trt: Any) -> TensorRtEngine:
-    cuda = Cuda()
+    cuda = Cuda(sleeps=settings.sleep)
     try:
         return TensorRtEngine(plan, bundle.manifest.size, trt, cuda, settings, bundle.manifest.pixels.channels)
     except BaseException:

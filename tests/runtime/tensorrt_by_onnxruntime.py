@@ -107,6 +107,9 @@ def fake_trt(engine: Model | None) -> Any:
             self.logger = logger
 
         def deserialize_cuda_engine(self, plan: bytes) -> Model | None:
+            if not registered:
+                self.logger.log(ILogger.Severity.ERROR, "could not find plugin InstanceNormalization_TRT version 1")
+                return None
             if engine is None:
                 self.logger.log(ILogger.Severity.ERROR, "Error Code 1: Serialization\n(another version)")
             else:
@@ -117,8 +120,20 @@ def fake_trt(engine: Model | None) -> Any:
         logger.log(ILogger.Severity.INTERNAL_ERROR, "CUDA initialization failure with error: 2")
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
+    registered: list[str] = []
+
+    def init_libnvinfer_plugins(logger: Any, namespace: str) -> bool:
+        registered.append(namespace)
+        return True
+
     names = {"uint8": "uint8", "float32": "float32", "__version__": "0.0"}
-    return SimpleNamespace(ILogger=ILogger, Runtime=Runtime, starts_not=starts_not, **names)
+    return SimpleNamespace(
+        ILogger=ILogger,
+        Runtime=Runtime,
+        starts_not=starts_not,
+        init_libnvinfer_plugins=init_libnvinfer_plugins,
+        **names,
+    )
 
 
 def refusal(call: Any) -> str:

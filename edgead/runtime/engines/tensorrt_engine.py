@@ -23,7 +23,7 @@ from edgead.runtime.engines.cuda import Cuda
 from edgead.runtime.engines.device_buffers import DeviceBuffers
 from edgead.runtime.engines.tensorrt_build import BuildSettings
 from edgead.runtime.engines.tensorrt_cache import find_plan
-from edgead.runtime.engines.tensorrt_logger import last_error, make_logger, memory_error
+from edgead.runtime.engines.tensorrt_logger import last_error, make_logger, memory_error, open_runtime
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class TensorRtEngine:
         # Each of these must outlive the next one.
         self._logger = make_logger(trt)
         try:
-            self._runtime = trt.Runtime(self._logger)
+            self._runtime = open_runtime(trt, self._logger)
         except TypeError as error:  # the only error that the bindings raise if TensorRT does not start
             raise DeviceError(
                 f"TensorRT {trt.__version__} does not start: {last_error(self._logger, str(error))}."

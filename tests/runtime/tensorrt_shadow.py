@@ -209,8 +209,9 @@ class Trt:
         if name in ("get_layer", "get_output", "get_input"):
             kind = real.ILayer if name == "get_layer" else real.ITensor
             return Shadow(self, kind, given[0] if name == "get_layer" else number)
-        if name == "get_error":  # whose signature gives the C++ name
-            return Shadow(self, real.ParserError)
+        cpp_names = {"get_error": real.ParserError, "create_engine_inspector": real.EngineInspector}
+        if name in cpp_names:  # whose signature gives the C++ name in some versions
+            return Shadow(self, cpp_names[name])
         return Shadow(self, getattr(real, result)) if hasattr(real, result) else None
 
 
@@ -266,7 +267,7 @@ def refusals_of_builder(model: str, timing: str, trt: Any) -> dict[str, str]:
         request = build.BuildRequest(model, SIZE, (1,), "x.part", timing, settings, sha256=sha256)
         events: list[dict[str, Any]] = []
         text = refused(lambda: build.build_plan(request, Trt(trt, **answers), events.append))
-        return text or str(events[-1])
+        return text or str(next((event for event in events if "unkept" in event), "nothing"))
 
     return {
         "graph": refusal({"parse": False}),

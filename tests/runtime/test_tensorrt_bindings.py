@@ -66,10 +66,11 @@ MINIMUM = {
     "num_DLA_cores",
     "BuilderFlag": "FP16 GPU_FALLBACK INT8 PREFER_PRECISION_CONSTRAINTS TF32",
     "IBuilderConfig": "DLA_core add_optimization_profile builder_optimization_level clear_flag create_timing_cache "
-    "default_device_type get_timing_cache profiling_verbosity progress_monitor set_flag set_memory_pool_limit set_timing_cache",
+    "default_device_type get_timing_cache profiling_verbosity progress_monitor set_flag set_memory_pool_limit "
+    "set_timing_cache",
     "EngineInspector": "get_engine_information",
-    "ICudaEngine": "create_engine_inspector create_execution_context get_tensor_dtype get_tensor_name get_tensor_profile_shape "
-    "get_tensor_shape num_io_tensors num_optimization_profiles",
+    "ICudaEngine": "create_engine_inspector create_execution_context get_tensor_dtype get_tensor_name "
+    "get_tensor_profile_shape get_tensor_shape num_io_tensors num_optimization_profiles",
     "IExecutionContext": "execute_async_v3 get_tensor_shape set_input_shape set_optimization_profile_async "
     "set_tensor_address",
     "ILayer": "get_input get_output num_inputs num_outputs precision set_output_type type",

@@ -21,7 +21,8 @@ struct op { struct op *next; char *target; const char *source; size_t size; void
 struct object {
     struct object *next;
     enum kind kind;
-    char *address; size_t size; void *context;          /* memory */
+    void *context;
+    char *address; size_t size;                         /* memory */
     struct op *first, *last; long given, done;          /* a stream's work; a graph's */
     struct object *graph; pthread_t thread; int mode, broken; /* a stream's recording */
     struct object *stream; long ticket; int captured;   /* an event */
@@ -29,7 +30,9 @@ struct object {
 
 static pthread_mutex_t lock;
 static struct object *objects, standard[2]; /* the default streams: handles 1 and 2 */
-static int allocated, last_error, primary, other;
+static int allocated, last_error, primary, other; /* the last two are contexts */
+static __thread void *current;
+static void *context(void) { return current ? current : &primary; }
 __attribute__((constructor)) static void start(void) {
     pthread_mutexattr_t kind;
     pthread_mutexattr_init(&kind);
@@ -42,12 +45,13 @@ static int leave(int code) { if (code) last_error = code; pthread_mutex_unlock(&
 
 static struct object *make(enum kind kind) {
     struct object *each = calloc(1, sizeof *each);
-    each->kind = kind, each->next = objects, objects = each;
+    each->kind = kind, each->context = context(), each->next = objects, objects = each;
     return each;
 }
 static struct object *find(const void *handle, enum kind kind) {
     if (kind == STREAM && (uintptr_t)handle <= 2) return &standard[(uintptr_t)handle == 2];
-    for (struct object *each = objects; each; each = each->next) if (each == handle && each->kind == kind) return each;
+    for (struct object *each = objects; each; each = each->next)
+        if (each == handle && each->kind == kind) return each->context == context() ? each : NULL;
     return NULL;
 }
 static struct object *memory(const void *address, size_t size) {
@@ -101,11 +105,8 @@ int edgead_test_allocated(void) { return allocated; }
 void edgead_test_break_the_recording(void) {
     for (struct object *each = objects; each; each = each->next) if (each->graph) each->broken = 1;
 }
-void *edgead_test_allocate_elsewhere(size_t size) { /* in a context as pycuda.autoinit makes one */
-    struct object *each = make(DEVICE);
-    each->size = size, each->address = malloc(size), each->context = &other;
-    return each->address;
-}
+void edgead_test_use_another_context(void) { current = &other; } /* as pycuda.autoinit does */
+int edgead_test_is_in_another_context(void) { return current == &other; }
 
 /* The driver */
 int cuInit(unsigned flags) { return flags ? INVALID : 0; }
@@ -117,7 +118,8 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     return device;
 }
 int cuDriverGetVersion(int *version) { return *version = 12060, 0; }
-int cuCtxGetCurrent(void **context) { return *context = &primary, 0; }
+int cuCtxGetCurrent(void **found) { return *found = current, 0; }
+int cuCtxSetCurrent(void *wanted) { return current = wanted, 0; }
 int cuPointerGetAttribute(void *value, int attribute, void *address) {
     ENTER;
     struct object *found = memory(address, 1);
@@ -135,7 +137,7 @@ int cudaGetDeviceCount(int *count) { return *count = 0, OLD_DRIVER; }
 #else
 int cudaGetDeviceCount(int *count) { return *count = 1, 0; }
 #endif
-int cudaSetDevice(int device) { return device ? NO_DEVICE : 0; }
+int cudaSetDevice(int device) { return device ? NO_DEVICE : (current = &primary, 0); }
 int cudaGetLastError(void) { int code = last_error; return last_error = 0, code; }
 const char *cudaGetErrorString(int code) {
     switch (code) {
@@ -231,7 +233,7 @@ static int allocate(void **pointer, size_t size, enum kind kind) {
     if (refused) return refused;
     if (size > (size_t)1 << 40) return MEMORY;
     struct object *each = make(kind);
-    each->size = size, each->address = malloc(size), each->context = &primary, allocated++;
+    each->size = size, each->address = malloc(size), allocated++;
     memset(each->address, 0xA5, size); /* nothing is cleared */
     *pointer = each->address;
     return 0;

@@ -59,6 +59,7 @@ _RUNTIME: Mapping[str, Sequence[Any]] = {
 """Call ↦ the types of its arguments, as in NVIDIA's header. Without them ctypes cuts an address to 32 bits."""
 _DRIVER: Mapping[str, Sequence[Any]] = {
     "cuCtxGetCurrent": [_OUT],
+    "cuCtxSetCurrent": [c_void_p],
     "cuPointerGetAttribute": [c_void_p, c_int, c_void_p],
 }
 
@@ -126,14 +127,14 @@ class Cuda:
         self._host_memory: list[c_void_p] = []
         self._graphs: list[c_void_p] = []
         self._events: list[c_void_p] = []
-        self._call("cudaSetDevice", device)
-        self.integrated = bool(self._attribute(_INTEGRATED))
-        # The default stream would make TensorRT synchronise the whole device at every frame.
         self.stream = c_void_p()
-        self._call("cudaStreamCreateWithFlags", ctypes.byref(self.stream), _NON_BLOCKING)
+        with self.used():
+            self.integrated = bool(self._attribute(_INTEGRATED))
+            # The default stream would make TensorRT synchronise the whole device at every frame.
+            self._call("cudaStreamCreateWithFlags", ctypes.byref(self.stream), _NON_BLOCKING)
+            self._arrived = self._event(_UNTIMED)
+            self._done = self._event(_UNTIMED | _SLEEPS) if sleeps else None
         self.handle = int(self.stream.value or 0)
-        self._arrived = self._event(_UNTIMED)
-        self._done = self._event(_UNTIMED | _SLEEPS) if sleeps else None
 
     def _call(self, name: str, *arguments: Any) -> None:
         code = getattr(self._library, name)(*arguments)
@@ -153,8 +154,24 @@ class Cuda:
         return event
 
     def use_device(self) -> None:
-        """Make the device current in the calling thread."""
+        """Make the device's primary context current in the calling thread."""
         self._call("cudaSetDevice", self._device)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Use the device in the block, and give the calling thread its context back."""
+        before = self._current_context()
+        self.use_device()
+        try:
+            yield
+        finally:
+            if before not in (None, self._current_context()):
+                self._driver.cuCtxSetCurrent(before)
+
+    def _current_context(self) -> int | None:
+        context = c_void_p()
+        self._driver.cuCtxGetCurrent(ctypes.byref(context))
+        return context.value
 
     def allocate(self, size: int) -> int:
         """Return the address of `size` bytes on the device."""
@@ -194,7 +211,7 @@ class Cuda:
         Raises:
             DataError: it is not on this device, or it belongs to another context than the primary one.
         """
-        kind, device, owner, current = c_uint(), c_int(), c_void_p(), c_void_p()
+        kind, device, owner = c_uint(), c_int(), c_void_p()
 
         def ask(attribute: int, value: Any) -> bool:
             return not self._driver.cuPointerGetAttribute(ctypes.byref(value), attribute, address)
@@ -203,9 +220,8 @@ class Cuda:
             raise DataError("The frames are not in the GPU's memory. Pass frames in host memory as NumPy arrays.")
         if ask(_ORDINAL, device) and device.value != self._device:
             raise DataError(f"The frames are on GPU {device.value}; this engine runs on GPU {self._device}.")
-        self._driver.cuCtxGetCurrent(ctypes.byref(current))
         # Memory of a pool belongs to no context; every context of the device may read it.
-        if ask(_CONTEXT, owner) and owner.value and owner.value != current.value:
+        if ask(_CONTEXT, owner) and owner.value and owner.value != self._current_context():
             raise DataError(
                 "The frames belong to another CUDA context than the engine, which uses the GPU's primary one.\n"
                 "With pycuda, replace  import pycuda.autoinit  by  import pycuda.autoprimaryctx"
@@ -261,7 +277,7 @@ class Cuda:
 
     def close(self) -> None:
         """Free everything. Errors are ignored: the process ends or has lost the device."""
-        library = self._library
+        library, before = self._library, self._current_context()
         library.cudaSetDevice(self._device)  # the closing thread may never have used it
         for graph in self._graphs:
             library.cudaGraphExecDestroy(graph)
@@ -272,4 +288,6 @@ class Cuda:
         for event in self._events:
             library.cudaEventDestroy(event)
         library.cudaStreamDestroy(self.stream)
+        if before not in (None, self._current_context()):
+            self._driver.cuCtxSetCurrent(before)
         self._graphs, self._device_memory, self._host_memory, self._events = [], [], [], []

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.runtime.engines.cuda import Cuda
+from edgead.runtime.engines.device_frames import DeviceFrames, Frames
 
 OUTPUTS = ("scores", "maps")
 TYPES = {"frames": np.uint8, "scores": np.float32, "maps": np.float32}
@@ -36,8 +37,17 @@ class DeviceBuffers:
             self.device[name] = address if mapped else cuda.allocate(self._host[name].nbytes)
         self.put(np.zeros(shape, np.uint8))
 
-    def put(self, frames: NDArray[np.uint8]) -> None:
-        """Bring at most as many frames as the buffers hold to the device."""
+    def put(self, frames: Frames) -> None:
+        """Bring at most as many frames as the buffers hold to their place on the device.
+
+        Raises:
+            DataError: frames on the GPU that this device cannot read.
+        """
+        if isinstance(frames, DeviceFrames):
+            self._cuda.refuse_foreign(frames.address)
+            self._cuda.follow(frames.stream)
+            self._cuda.move(self.device["frames"], frames.address, frames.nbytes)
+            return
         np.copyto(self._host["frames"][: len(frames)], frames)
         if not self._mapped:
             self._cuda.upload(self.device["frames"], self._host["frames"])

@@ -23,6 +23,7 @@ from edgead.machine import find_gpu
 from edgead.runtime.engines import EngineSpec, Opening, first_line, split_batch
 from edgead.runtime.engines.cuda import Cuda
 from edgead.runtime.engines.device_buffers import OUTPUTS, TYPES, DeviceBuffers
+from edgead.runtime.engines.device_frames import Frames
 from edgead.runtime.engines.onnxruntime_engine import ProviderError, open_session
 
 PROVIDER = "CUDAExecutionProvider"
@@ -140,6 +141,7 @@ class OnnxRuntimeCudaEngine:
 
     Attributes:
         recorded: every frame is one launch of a CUDA graph.
+        on_device: it takes frames that are in the GPU's memory.
 
     Raises:
         BundleError: ONNX Runtime cannot read the graph.
@@ -159,6 +161,7 @@ class OnnxRuntimeCudaEngine:
     ) -> None:
         self.name, self.exact = f"onnxruntime-{target.device}", target.options.get("use_tf32") != "1"
         self.recorded, self._cuda = target.records, target.cuda
+        self.on_device = not self.recorded  # frames of a thread's own stream must be waited for in that thread
         self._lanes: dict[int, _Lane] = {}
         self._thread = ThreadPoolExecutor(1, "cuda graph") if self.recorded else None
         try:
@@ -186,21 +189,23 @@ class OnnxRuntimeCudaEngine:
         target: Target,
         content: bytes | None,
     ) -> None:
-        self._cuda.use_device()
-        session = open_session(model, target.provider, target.options, content=content)
-        for count in batches:
-            self._lanes[count] = _Lane(session, DeviceBuffers(self._cuda, (count, *frame)), self._cuda, target.device)
+        with self._cuda.used():
+            session = open_session(model, target.provider, target.options, content=content)
+            for count in batches:
+                self._lanes[count] = _Lane(
+                    session, DeviceBuffers(self._cuda, (count, *frame)), self._cuda, target.device
+                )
 
-    def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def infer(self, frames: Frames) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         scores = np.empty(len(frames), np.float32)
         maps = np.empty(frames.shape[:3], np.float32)
         self._run(self._infer, frames, scores, maps)
         return scores, maps
 
-    def _infer(self, frames: NDArray[np.uint8], scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
-        self._cuda.use_device()
-        for start, stop, size in split_batch(len(frames), list(self._lanes)):
-            self._lanes[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
+    def _infer(self, frames: Frames, scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
+        with self._cuda.used():
+            for start, stop, size in split_batch(len(frames), list(self._lanes)):
+                self._lanes[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
 
     def close(self) -> None:
         self._run(self._lanes.clear)  # the session ends where its CUDA graphs are
@@ -232,7 +237,7 @@ class _Lane:
         except Exception as error:  # ONNX Runtime's errors have no common base but this
             raise DeviceError(f"ONNX Runtime failed: {first_line(error)}") from error
 
-    def run(self, frames: NDArray[np.uint8], scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
+    def run(self, frames: Frames, scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
         """Infer on at most as many frames as the buffers hold; write scores and maps."""
         self._buffers.put(frames)
         self._compute()

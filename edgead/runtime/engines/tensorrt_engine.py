@@ -21,6 +21,7 @@ from edgead.machine import Gpu, find_gpu
 from edgead.runtime.engines import EngineSpec, Opening, split_batch
 from edgead.runtime.engines.cuda import Cuda
 from edgead.runtime.engines.device_buffers import DeviceBuffers
+from edgead.runtime.engines.device_frames import Frames
 from edgead.runtime.engines.tensorrt_build import BuildSettings
 from edgead.runtime.engines.tensorrt_cache import find_plan
 from edgead.runtime.engines.tensorrt_logger import last_error, make_logger, memory_error, open_runtime
@@ -110,7 +111,8 @@ def _read_plan(path: Path) -> bytes:
 def _start(plan: bytes, bundle: Bundle, settings: TensorRtSettings, trt: Any) -> TensorRtEngine:
     cuda = Cuda(sleeps=settings.sleep)
     try:
-        return TensorRtEngine(plan, bundle.manifest.size, trt, cuda, settings, bundle.manifest.pixels.channels)
+        with cuda.used():
+            return TensorRtEngine(plan, bundle.manifest.size, trt, cuda, settings, bundle.manifest.pixels.channels)
     except BaseException:
         cuda.close()
         raise
@@ -131,6 +133,7 @@ class TensorRtEngine:
         channels: of a frame.
     """
 
+    on_device = True
     build_command = ""
     """The trtexec command that builds the same plan; empty for a plan that was built elsewhere."""
 
@@ -179,17 +182,18 @@ class TensorRtEngine:
         """Whether every frame is one launch of a CUDA graph."""
         return all(lane.graph is not None for lane in self._lanes.values())
 
-    def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        self._cuda.use_device()
+    def infer(self, frames: Frames) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         scores = np.empty(len(frames), np.float32)
         maps = np.empty(frames.shape[:3], np.float32)
-        for start, stop, size in split_batch(len(frames), list(self._lanes)):
-            self._lanes[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
+        with self._cuda.used():
+            for start, stop, size in split_batch(len(frames), list(self._lanes)):
+                self._lanes[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
         return scores, maps
 
     def close(self) -> None:
-        self._lanes = {}
-        self._engine = self._runtime = None
+        with self._cuda.used():
+            self._lanes = {}
+            self._engine = self._runtime = None
         self._cuda.close()
 
 
@@ -265,7 +269,7 @@ class _Lane:
             return None
         return captured.graph
 
-    def run(self, frames: NDArray[np.uint8], scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
+    def run(self, frames: Frames, scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
         """Infer on at most as many frames as the buffers hold; write scores and maps."""
         self._buffers.put(frames)
         if self.graph is None:

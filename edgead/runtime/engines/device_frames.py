@@ -120,5 +120,5 @@ def _refuse_other(is_uint8: bool, kind: str, shape: Sequence[int], strides: Sequ
     packed = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
     if strides is not None and any(side > 1 and a != b for side, a, b in zip(shape, strides, packed)):
         raise DataError(
-            f"Frames on the GPU must be C-contiguous; these of shape {tuple(shape)} are not. Copy them there."
+            f"Frames on the GPU must be C-contiguous. Those of shape {tuple(shape)} are not: copy them there."
         )

@@ -27,6 +27,9 @@ EXTRAS = {
     "watch": [WATCHDOG],
     # tensorrt: the engine of NVIDIA GPUs. On a Jetson the system brings it, and this extra is not for there.
     "tensorrt": ["tensorrt>=8.6", *IMAGES, AV, RICH],
+    # pycuda: for programs that have their frames on the GPU, as examples/pycuda_camera.py; edgead does not import it. A
+    # source package: it needs the CUDA toolkit.
+    "pycuda": ["pycuda>=2022.2"],
     # paho-mqtt: the MQTT sink; version 2 has the callbacks that it is written for.
     "mqtt": ["paho-mqtt>=2,<3"],
     # starlette, uvicorn: the live page (edgead run --view). Small, pure Python, and they handle slow clients.

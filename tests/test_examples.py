@@ -11,8 +11,8 @@ import pytest
 from edgead.bundle import Bundle
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-ELSEWHERE = {"inspect_folder.py", "plain_onnxruntime.py"}
-"""Run by tests/test_package.py."""
+ELSEWHERE = {"inspect_folder.py", "plain_onnxruntime.py", "pycuda_camera.py"}
+"""Run by tests/test_package.py, and the last one by tests/runtime/test_device_frames.py."""
 TINY = ["steps=2", "size=64", "reconstructive_width=4", "discriminative_width=4", "batch_size=2"]
 
 

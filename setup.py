@@ -25,11 +25,15 @@ EXTRAS = {
     "jpeg": [JPEG],
     # onnxruntime: the engine that runs everywhere. openvino: often the faster one on an x86 CPU.
     "cpu": ["onnxruntime>=1.17", 'openvino>=2024.0; platform_machine == "x86_64"', *IMAGES, AV, WATCHDOG, RICH],
-    # onnxruntime-gpu: the same module as onnxruntime with its CUDA provider; the two must not both be installed.
-    "gpu": ["onnxruntime-gpu>=1.17", *IMAGES, AV, WATCHDOG, RICH],
+    # onnxruntime-gpu: the same module as onnxruntime with its CUDA provider; the two must not both be installed. Its
+    # extras bring the CUDA and cuDNN libraries that it needs beside the driver.
+    "gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", *IMAGES, AV, WATCHDOG, RICH],
     "watch": [WATCHDOG],
     # tensorrt: the engine of NVIDIA GPUs. On a Jetson the system brings it, and this extra is not for there.
     "tensorrt": ["tensorrt>=8.6", *IMAGES, AV, RICH],
+    # pycuda: for programs that have their frames on the GPU, as examples/pycuda_camera.py; edgead does not import it. A
+    # source package: it needs the CUDA toolkit.
+    "pycuda": ["pycuda>=2022.2"],
     # paho-mqtt: the MQTT sink; version 2 has the callbacks that it is written for.
     "mqtt": ["paho-mqtt>=2,<3"],
     # pymodbus: PLC outputs by Modbus TCP. Pure Python, without dependencies of its own.

@@ -13,12 +13,18 @@ def fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     Raises:
         ValueError, IndexError: not a message, or cut off.
     """
+    return ((number, value) for number, value in every_field(data) if isinstance(value, memoryview))
+
+
+def every_field(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """Yield number and content of each field that holds bytes or a whole number. Raises as `fields` does."""
     place = 0
     while place < len(data):
         key, place = _varint(data, place)
         number, kind = key >> 3, key & 7
         if kind == _VARINT:
-            _, place = _varint(data, place)
+            value, place = _varint(data, place)
+            yield number, value
         elif kind in (_FIXED64, _FIXED32):
             place += 8 if kind == _FIXED64 else 4
         elif kind == _BYTES:

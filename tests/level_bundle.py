@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgead.bundle import FORMAT, MODEL, Bundle, Golden, read_bundle, write_bundle
 from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold, TrainingRecord
 from edgead.runtime.engines.checked import CheckedEngine, check
-from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
+from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine, Target
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.result import Result
 
@@ -103,10 +106,41 @@ ENGINES = [
 OFFSETS = {"first": 0.0, "second": 1000.0}
 
 
+class HostMemory:
+    """A GPU's memory in that of the host, in the place of `edgead.runtime.engines.cuda.Cuda`; copies end at once."""
+
+    def __init__(self) -> None:
+        self._kept: list[NDArray[np.uint8]] = []
+
+    def allocate(self, size: int) -> int:
+        self._kept.append(np.empty(size, np.uint8))
+        return int(self._kept[-1].ctypes.data)
+
+    def allocate_host(self, shape: tuple[int, ...], dtype: Any) -> tuple[NDArray[Any], int]:
+        array = np.empty(shape, dtype)
+        return array, array.ctypes.data
+
+    def upload(self, device: int, host: NDArray[Any]) -> None:
+        ctypes.memmove(device, host.ctypes.data, host.nbytes)
+
+    def download(self, host: NDArray[Any], device: int) -> None:
+        ctypes.memmove(host.ctypes.data, device, host.nbytes)
+
+    def used(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def synchronize(self) -> None:
+        """Nothing is pending."""
+
+    close = synchronize
+
+
 def open_any(name: str, bundle: Bundle) -> CheckedEngine:
     """An engine by name; ``bound buffers`` is what runs on CUDA, on the CPU provider."""
     if name == "bound buffers":
-        return check(OnnxRuntimeCudaEngine(bundle.model, (64, 64), (1, 3), "cpu", "CPUExecutionProvider", {}), bundle)
+        memory: Any = HostMemory()
+        target = Target(memory, "CPUExecutionProvider", {}, "cpu")
+        return check(OnnxRuntimeCudaEngine(bundle.model, (SIDE, SIDE, 3), (1, 3), target), bundle)
     return open_engine(name, bundle, batch=3)
 
 

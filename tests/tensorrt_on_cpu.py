@@ -38,9 +38,10 @@ def make_shim(folder: Path, module: str = "tensorrt_rtx") -> Path:
 def make_cuda(folder: Path) -> Path:
     """Compile the driver and the CUDA runtime on the host into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for library, flags in (("libcuda.so.1", []), ("libcudart.so.13", ["-DTOO_NEW"]), ("libcudart.so.12", [])):
+    for library, flags in (("libcuda.so.1", []), ("libcudart.so.13", ["-DTOO_NEW"])):
         source, target = str(HERE / "cuda_on_host.c"), str(folder / library)
-        subprocess.run(["gcc", "-shared", "-fPIC", "-O1", *flags, "-o", target, source], check=True)
+        subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-pthread", *flags, "-o", target, source], check=True)
+    (folder / "libcudart.so.12").symlink_to("libcuda.so.1")  # driver and runtime share their state
     return folder
 
 

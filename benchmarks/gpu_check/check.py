@@ -186,12 +186,13 @@ def environment(name: str, options: Options) -> dict[str, str]:
         from rtx import write_shim
 
         paths.append(str(write_shim()))
-    if options.cpu and name in ("machine", "cuda"):
+    if options.cpu and name in ("machine", "cuda", "ort"):
         libraries.insert(0, str(compile_host_cuda()))
     paths += [str(ROOT), *metadata_folder(), os.environ.get("PYTHONPATH", "")]
     libraries.append(os.environ.get("LD_LIBRARY_PATH", ""))
     return {
         **os.environ,
+        **({"EDGEAD_TEST_EAGER": "1"} if options.cpu else {}),  # the CPU's kernels use no streams
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
         "XDG_CACHE_HOME": str(WORK / "cache"),
@@ -224,9 +225,11 @@ def compile_host_cuda() -> Path:
     """Compile the tests' stand-in for the CUDA libraries, which runs on the CPU."""
     folder = WORK / "host_cuda"
     folder.mkdir(parents=True, exist_ok=True)
-    for library in ("libcuda.so.1", "libcudart.so.13"):
-        source = str(ROOT / "tests" / "cuda_on_host.c")
-        subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(folder / library), source], check=True)
+    driver, runtime = folder / "libcuda.so.1", folder / "libcudart.so.13"
+    source = str(ROOT / "tests" / "cuda_on_host.c")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-pthread", "-o", str(driver), source], check=True)
+    runtime.unlink(missing_ok=True)
+    runtime.symlink_to(driver.name)  # driver and runtime share their state
     return folder
 
 

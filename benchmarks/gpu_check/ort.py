@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 from common import Options, attempt, milliseconds, report
 from graphs import differences, frames_of, graphs_made
 
-from edgead.runtime.engines.onnxruntime_cuda import PROVIDER, OnnxRuntimeCudaEngine
+from edgead.runtime.engines.cuda import Cuda
+from edgead.runtime.engines.onnxruntime_cuda import PROVIDER, OnnxRuntimeCudaEngine, Target, load_libraries
 
 EXACT = {"use_tf32": "0"}
 RECORDED = {**EXACT, "enable_cuda_graph": "1"}
@@ -22,6 +24,7 @@ def ort(options: Options) -> None:
     """Run every graph in the variants that its precision has, then check batches and threads on the first graph."""
     import onnxruntime
 
+    load_libraries()
     report(what="versions", onnxruntime=onnxruntime.__version__, providers=onnxruntime.get_available_providers())
     made = graphs_made()
     if not made:
@@ -53,29 +56,29 @@ class GraphChecks:
         self._frames = frames_of(name)
 
     def _open(self, settings: dict[str, str] = RECORDED, batches: tuple[int, ...] = (1,)) -> OnnxRuntimeCudaEngine:
-        height, width = self._frames.shape[1:3]
-        on_cpu = self._options.cpu
-        provider = "CPUExecutionProvider" if on_cpu else PROVIDER
-        settings = {} if on_cpu else settings
-        return OnnxRuntimeCudaEngine(self._path, (height, width), batches, self._options.device, provider, settings)
+        provider, cuda = "CPUExecutionProvider" if self._options.cpu else PROVIDER, Cuda()
+        settings = {} if self._options.cpu else {**settings, "user_compute_stream": str(cuda.handle)}
+        target = Target(cuda, provider, settings, self._options.device)
+        return OnnxRuntimeCudaEngine(self._path, self._frames.shape[1:], batches, target)
 
     def measure(self, precision: str, settings: dict[str, str]) -> dict[str, Any]:
         """Differences from the CPU, and latency."""
-        engine, frame = self._open(settings), self._frames[:1]
-        found = differences(self._name, precision, engine.infer)
-        return {**found, "ms": milliseconds(lambda: engine.infer(frame), 30)}
+        with closing(self._open(settings)) as engine:
+            frame = self._frames[:1]
+            found = differences(self._name, precision, engine.infer)
+            return {**found, "ms": milliseconds(lambda: engine.infer(frame), 30)}
 
     def batches(self) -> dict[str, Any]:
         """Batches of every size give what single frames give."""
         frames = self._frames
-        engine = self._open(batches=(1, 3))
-        alone = np.concatenate([engine.infer(frame[None])[0] for frame in frames])
-        sizes = range(1, len(frames) + 1)
-        difference = max(float(np.abs(engine.infer(frames[:n])[0] - alone[:n]).max()) for n in sizes)
+        with closing(self._open(batches=(1, 3))) as engine:
+            alone = np.concatenate([engine.infer(frame[None])[0] for frame in frames])
+            sizes = range(1, len(frames) + 1)
+            difference = max(float(np.abs(engine.infer(frames[:n])[0] - alone[:n]).max()) for n in sizes)
         return {"ok": difference < 1e-3 * (1 + float(np.abs(alone).max())), "difference": difference}
 
     def other_thread(self) -> dict[str, Any]:
-        """ONNX Runtime records a CUDA graph for each thread: how long do the first frames of a new thread take?"""
+        """ONNX Runtime keeps a CUDA graph for each thread: how long do the first frames of a new thread take?"""
         frames, engine = self._frames, self._open()
         here = milliseconds(lambda: engine.infer(frames[:1]), 20)
         times: list[Any] = []
@@ -92,12 +95,13 @@ class GraphChecks:
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
+        engine.close()
         ran = all(isinstance(each, float) for each in times)
         smooth = ran and (self._options.cpu or max(times) < 3 * here["p99"] + 1)  # a CPU may be busy with other work
         return {"ok": smooth, "this_thread_ms": here, "first_frames_of_the_other_ms": times}
 
     def opened_meanwhile(self) -> dict[str, Any]:
-        """Engines are opened in one thread while another one infers, as when `edgead run` reloads a bundle."""
+        """Engines without a CUDA graph are opened while another thread infers with one, as in a reload."""
         engine = self._open()
         errors: list[str] = []
         done = threading.Event()
@@ -105,7 +109,7 @@ class GraphChecks:
         def work() -> None:
             try:
                 for _ in range(5):
-                    self._open().close()
+                    self._open(EXACT).close()
             except Exception as error:
                 errors.append(f"opening: {error}"[:300])
             done.set()
@@ -121,4 +125,5 @@ class GraphChecks:
                 errors.append(f"inferring: {error}"[:300])
                 break
         thread.join()
+        engine.close()
         return {"ok": not errors, "frames": count, "errors": errors}

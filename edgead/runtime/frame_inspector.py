@@ -133,6 +133,35 @@ class FrameInspector(LiveRules):
         result.frame = to_frame(frame, self.pixels)
         return result
 
+    def inspect_on_gpu(
+        self, frames: Any, *, source_id: str = "", frame_id: int = 0, t_capture: float | None = None
+    ) -> list[Result]:
+        """Decide on frames that are in the GPU's memory already: only scores and maps leave it.
+
+        Args:
+            frames: ``[N, h, w, C] uint8 BGR`` at the model's size (`size`), C-contiguous, with
+                `__cuda_array_interface__` or DLPack, in the GPU's primary context. They may be written again when this
+                returns. docs/tensorrt.md shows how.
+            source_id, t_capture: see `inspect`.
+            frame_id: of the first frame; the others count on.
+
+        Returns:
+            One result for each frame, without `Result.frame`.
+
+        Raises:
+            DataError: another shape, type or context, or an engine that does not run on a GPU.
+            DeviceError: the engine failed, or the inspector is closed.
+        """
+        start, rules = time.monotonic(), self.rules
+        arrived = start if t_capture is None else t_capture
+        scores, maps = self.engine.infer(frames)
+        inferred_at, results = time.monotonic(), []
+        for index, (score, anomaly_map) in enumerate(zip(scores, maps)):
+            captured = Captured(None, "", source_id, frame_id + index, arrived)
+            prepared = Prepared(captured, None, self.size, "", "", start, start)
+            results.append(self._decide(prepared, rules, float(score), anomaly_map, start, inferred_at))
+        return results
+
     def prepare(
         self,
         captured: Captured,

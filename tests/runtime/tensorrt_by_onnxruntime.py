@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from host_kernel import HostKernel
 
 from edgead.bundle import read_bundle
 from edgead.errors import BundleError, DeviceError
@@ -26,10 +27,11 @@ TYPES = {"frames": np.uint8, "scores": np.float32, "maps": np.float32}
 
 
 class Context:
-    """An execution context: it works at once, and cannot be recorded."""
+    """An execution context: its one kernel works in the stream. As TensorRT's, it allocates in its first run."""
 
     def __init__(self, engine: Model) -> None:
         self.engine, self.addresses, self.shapes, self.runs = engine, {}, {}, 0
+        self.kernel = HostKernel(self.work)
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         return bool(stream) and profile < len(self.engine.batches)
@@ -57,9 +59,13 @@ class Context:
             return False
         if self.runs == 2 and self.engine.refuses_recording:
             return False
+        if self.runs == 1 and not self.kernel.allocate():
+            return False
+        return self.kernel.launch(stream)
+
+    def work(self) -> None:
         scores, maps = self.engine.session.run(("scores", "maps"), {"frames": self.array("frames")})
         self.array("scores")[:], self.array("maps")[:] = scores, maps
-        return True
 
 
 class Model:
@@ -68,7 +74,7 @@ class Model:
     def __init__(self, graph: str | bytes, size: tuple[int, int], batches: tuple[int, ...], **faults: Any) -> None:
         self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self.size, self.batches = size, batches
-        self.fails, self.refuses_recording = faults.get("fails", False), faults.get("refuses_recording", True)
+        self.fails, self.refuses_recording = faults.get("fails", False), faults.get("refuses_recording", False)
         self.num_io_tensors, self.num_optimization_profiles = 3, len(batches)
         self.kinds = faults.get("kinds") or {"frames": "uint8", "scores": "float32", "maps": "float32"}
         self.core: int | None = None  # of the DLA, as the runtime had it when this was loaded
@@ -101,6 +107,9 @@ def fake_trt(engine: Model | None) -> Any:
             self.logger = logger
 
         def deserialize_cuda_engine(self, plan: bytes) -> Model | None:
+            if not registered:
+                self.logger.log(ILogger.Severity.ERROR, "could not find plugin InstanceNormalization_TRT version 1")
+                return None
             if engine is None:
                 self.logger.log(ILogger.Severity.ERROR, "Error Code 1: Serialization\n(another version)")
             else:
@@ -111,8 +120,20 @@ def fake_trt(engine: Model | None) -> Any:
         logger.log(ILogger.Severity.INTERNAL_ERROR, "CUDA initialization failure with error: 2")
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
+    registered: list[str] = []
+
+    def init_libnvinfer_plugins(logger: Any, namespace: str) -> bool:
+        registered.append(namespace)
+        return True
+
     names = {"uint8": "uint8", "float32": "float32", "__version__": "0.0"}
-    return SimpleNamespace(ILogger=ILogger, Runtime=Runtime, starts_not=starts_not, **names)
+    return SimpleNamespace(
+        ILogger=ILogger,
+        Runtime=Runtime,
+        starts_not=starts_not,
+        init_libnvinfer_plugins=init_libnvinfer_plugins,
+        **names,
+    )
 
 
 def refusal(call: Any) -> str:
@@ -135,15 +156,18 @@ def main(path: str) -> None:
         ("no graph", TensorRtSettings(cuda_graph=False), (1, 4)),
         ("one", TensorRtSettings(), (1,)),
         ("on a DLA", TensorRtSettings(dla=1), (1,)),
+        ("not recordable", TensorRtSettings(), (1, 4)),
+        ("sleeping", TensorRtSettings(sleep=True), (1, 4)),
     ):
-        cuda = Cuda()
-        runs = Model(model, size, batches, refuses_recording=settings.cuda_graph)
+        cuda = Cuda(sleeps=settings.sleep)
+        runs = Model(model, size, batches, refuses_recording=label == "not recordable")
         engine = TensorRtEngine(b"plan", size, fake_trt(runs), cuda, settings)
         worst = 0.0
         for count in (1, 3, 4, 5, 9):
             outputs = engine.infer(frames[:count])
             engine.infer(frames[::-1][:count])  # must not write into what was returned
             for array, expected in zip(outputs, plain.infer(frames[:count])):
+                assert array.shape == expected.shape
                 worst = max(worst, float(np.abs(array - expected).max()))
         recorded, allocated = engine.recorded, cuda._library.edgead_test_allocated()
         engine.close()

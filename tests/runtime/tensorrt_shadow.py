@@ -24,6 +24,8 @@ touched: set[str] = set()
 did: set[str] = set()
 """Methods that were called and attributes that were set, with what."""
 SIZE = (16, 24)
+LAYERS = (("QUANTIZE", "q"), ("CAST", "single"), ("CONVOLUTION", "half"), ("SHUFFLE", ""), ("CONVOLUTION", "single"))
+"""The network's layers: type, and the tensor of the graph that each makes."""
 SHAPES = {"frames": (-1, *SIZE, 3), "scores": (-1,), "maps": (-1, *SIZE)}
 
 
@@ -176,10 +178,14 @@ class Trt:
             "set_timing_cache": True,
             "serialize": b"cache",
             "build_serialized_network": b"plan",
-            "num_layers": 4,
+            "num_layers": len(LAYERS),
             "num_outputs": 1,
-            "type": [real.LayerType.QUANTIZE, real.LayerType.CAST, real.LayerType.CONVOLUTION][min(number, 2)],
-            "dtype": real.float16 if number == 2 else real.float32,
+            "num_inputs": 1,
+            "type": getattr(real.LayerType, LAYERS[number % len(LAYERS)][0]),
+            "name": LAYERS[number % len(LAYERS)][1],
+            "dtype": real.float32,  # a weakly typed network need not tell what the graph has
+            "is_shape_tensor": False,
+            "get_engine_information": '{"Layers": [{"Name": "FP16", "Format/Datatype": "Row major linear FP32"}]}',
             "num_io_tensors": 3,
             "num_optimization_profiles": 2,
             "set_optimization_profile_async": True,
@@ -200,11 +206,12 @@ class Trt:
         if name == "create_execution_context":
             self.contexts = getattr(self, "contexts", 0) + 1
             return Shadow(self, real.IExecutionContext, 1 + 3 * (self.contexts - 1))
-        if name in ("get_layer", "get_output"):
+        if name in ("get_layer", "get_output", "get_input"):
             kind = real.ILayer if name == "get_layer" else real.ITensor
             return Shadow(self, kind, given[0] if name == "get_layer" else number)
-        if name == "get_error":  # whose signature gives the C++ name
-            return Shadow(self, real.ParserError)
+        cpp_names = {"get_error": real.ParserError, "create_engine_inspector": real.EngineInspector}
+        if name in cpp_names:  # whose signature gives the C++ name in some versions
+            return Shadow(self, cpp_names[name])
         return Shadow(self, getattr(real, result)) if hasattr(real, result) else None
 
 
@@ -224,7 +231,8 @@ def build_in_every_typing(model: str, timing: str, trt: Any) -> dict[str, Any]:
         except ConfigError as error:
             flags[typing] = str(error)
             continue
-        flags[typing], calls[typing] = events[0], sorted(did)
+        flags[typing] = {**events[0], "unused": next((each["unused"] for each in events if "unused" in each), [])}
+        calls[typing] = sorted(did)
     return {"flags": flags, "did": calls}
 
 
@@ -259,7 +267,7 @@ def refusals_of_builder(model: str, timing: str, trt: Any) -> dict[str, str]:
         request = build.BuildRequest(model, SIZE, (1,), "x.part", timing, settings, sha256=sha256)
         events: list[dict[str, Any]] = []
         text = refused(lambda: build.build_plan(request, Trt(trt, **answers), events.append))
-        return text or str(events[-1])
+        return text or str(next((event for event in events if "unkept" in event), "nothing"))
 
     return {
         "graph": refusal({"parse": False}),
@@ -348,14 +356,29 @@ def main(model: str, folder: str) -> None:
     import tensorrt_bindings as trt
 
     from edgead.runtime.engines import tensorrt_build as build
+    from edgead.runtime.engines import tensorrt_types as types
+    from edgead.runtime.engines.tensorrt_logger import make_logger
 
     timing = str(Path(folder, "x.timing"))
     with Accesses(sorted(Path(str(build.__file__)).parent.glob("tensorrt_*.py"))) as accesses:
         found = build_in_every_typing(model, timing, trt)
         if hasattr(trt.BuilderFlag, "FP16"):
-            single = Trt(trt, dtype=trt.float32)
-            network, config = Shadow(single, trt.INetworkDefinition), Shadow(single, trt.IBuilderConfig)
-            found["int8 alone"] = build.set_precision(single, network, config)
+            network, config = Shadow(Trt(trt), trt.INetworkDefinition), Shadow(Trt(trt), trt.IBuilderConfig)
+            found["int8 alone"] = types.set_precision(Trt(trt), network, config, {"single": "float32", "q": "other"})
+            tells_not = [
+                types.find_unused(Trt(trt, **answers), make_logger(trt), b"plan", ["int8", "fp16"])
+                for answers in (
+                    {"get_engine_information": "{}"},
+                    {"deserialize_cuda_engine": None},
+                    {"Runtime": starts_not},
+                )
+            ]
+            assert tells_not == [[], [], []]
+            told = (
+                '{"Datatype": "Half"}, {"Format/Datatype": "Thirty-two wide channel vectorized row major Int8 format"}'
+            )
+            shadow = Trt(trt, get_engine_information=told)
+            assert types.find_unused(shadow, make_logger(trt), b"plan", ["int8", "fp16"]) == []
         listen(trt)
         infer(trt)
         found |= {

@@ -25,7 +25,7 @@ from edgead.machine import find_gpu, physical_cores
 from edgead.runtime.engine_table import ENGINES
 from edgead.runtime.engines import Engine, EngineSpec, Opening, split_batch
 from edgead.runtime.engines.onnx_nodes import read_nodes
-from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
+from edgead.runtime.engines.onnx_types import float_types
 from edgead.runtime.engines.opening import find_spec, open_engine, usable_engines
 from edgead.runtime.golden import check_golden, compare
 
@@ -93,9 +93,10 @@ def test_settings_stand_behind_the_name(opened: Bundle) -> None:
     with pytest.raises(ConfigError, match=r"Unknown setting 'threads' of the engine onnxruntime. Available: none"):
         open_engine("onnxruntime:threads=2", opened)
     with pytest.raises(
-        ConfigError, match=r"Unknown setting 'levle' of the engine tensorrt. Available: typing, opt_level"
+        ConfigError,
+        match=r"Unknown setting 'opt_levle' of the engine tensorrt. Did you mean 'opt_level'\? Available: typing, opt",
     ):
-        open_engine("tensorrt:levle=5", opened)
+        open_engine("tensorrt:opt_levle=5", opened)
     with pytest.raises(ConfigError, match="tensorrt: opt_level must be a whole number, not 'high'"):
         open_engine("tensorrt:opt_level=high", opened)
     with pytest.raises(ConfigError, match="tensorrt:opt_level must be 0 to 5, not 6"):
@@ -129,24 +130,11 @@ def test_batches_are_cut_to_the_sizes_that_an_engine_has(
     assert list(split_batch(count, sizes)) == parts
 
 
-def test_bound_buffers_give_what_a_plain_run_gives(opened: Bundle) -> None:
-    """The binding of the CUDA engine, on the CPU provider: batches that are full, filled up, and cut."""
-    options: dict[str, str] = {}
-    engine = OnnxRuntimeCudaEngine(opened.model, (64, 64), (1, 3), "cpu", "CPUExecutionProvider", options)
-    plain = open_engine("onnxruntime", opened)
-    frames = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), dtype=np.uint8)
-    for count in (1, 2, 3, 4, 7):
-        found, wanted = engine.infer(frames[:count]), plain.infer(frames[:count])
-        kept = [array.copy() for array in found]
-        engine.infer(frames[::-1][:count])
-        for array, copy, expected in zip(found, kept, wanted):
-            np.testing.assert_array_equal(array, copy)  # not the engine's own buffers
-            np.testing.assert_allclose(array, expected, atol=1e-5)
-    engine.close()
+def odd_graph(path: Path, operator: str, domain: str, *, half: bool = False) -> None:
+    """A graph of a bundle's signature with one operator in the middle that no engine has.
 
-
-def odd_graph(path: Path, operator: str, domain: str) -> None:
-    """A graph of a bundle's signature with one operator in the middle that no engine has."""
+    With `half` it also has tensors in float16 and float32, which it does not use.
+    """
     make = onnx.helper.make_node
     nodes = [
         make("Cast", ["frames"], ["f"], to=onnx.TensorProto.FLOAT, name="/Cast"),
@@ -155,6 +143,9 @@ def odd_graph(path: Path, operator: str, domain: str) -> None:
         make("ReduceMax", ["g"], ["maps"], axes=[3], keepdims=0, name="/ReduceMax_1"),
     ]
     value, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    if half:
+        nodes.append(make("Cast", ["f"], ["h"], to=kind.FLOAT16))
+        nodes += [make("Relu", ["h"], ["half"]), make("Relu", ["f"], ["single"])]
     inputs = [value("frames", kind.UINT8, ["N", 64, 64, 3])]
     outputs = [value("scores", kind.FLOAT, ["N"]), value("maps", kind.FLOAT, ["N", 64, 64])]
     opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.acme", 1)]
@@ -180,13 +171,47 @@ def test_nodes_are_read_as_onnx_reads_them(opened: Bundle) -> None:
     assert [(node.name, node.operator, node.domain) for node in read_nodes(opened.model)] == expected
 
 
+def test_types_are_read_as_onnx_infers_them(tmp_path: Path) -> None:
+    """Every form that a type may come from; what no node of ours writes is `other`."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (uint8[1, 4] frames) => (float[1, 4] scores, bool[1, 4] above)
+          <float16[4] weight = {1, 2, 3, 4}, float[1] scale = {0.5}, int8[1] zero = {0}, int64[1] k = {2}> {
+        f = Cast <to = 1> (frames)
+        h = Cast <to = 10> (f)
+        product = Mul (h, weight)
+        left, right = Split <axis = 1> (product)
+        values, places = TopK (product, k)
+        q = QuantizeLinear (f, scale, zero)
+        back = DequantizeLinear (q, scale, zero)
+        one = Constant <value_float = 1.0> ()
+        half_one = Constant <value = float16[1] {1}> ()
+        shape = Shape (h)
+        zeros = ConstantOfShape (shape)
+        above = Greater (f, back)
+        moved = Where (above, f, back)
+        scores = Add (moved, one)
+    }""")
+    onnx.save(model, tmp_path / "m.onnx")
+    found = float_types(tmp_path / "m.onnx")
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    kinds = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16"}
+    truth = {
+        value.name: kinds.get(value.type.tensor_type.elem_type, "other")
+        for value in [*inferred.value_info, *inferred.output]
+    }
+    constants = {each.name: kinds.get(each.data_type, "other") for each in model.graph.initializer}
+    assert found == truth | constants
+    assert set(found.values()) == {"float32", "float16", "other"}
+
+
 @pytest.mark.parametrize(
     "content", [b"no graph", bytes(range(256)), b"\x3a\xff\xff\xff\xff\x0f", b"\x3a\x04\x0a\x02\x1a\x7f"]
 )
 def test_what_is_no_onnx_file_is_said(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(BundleError, match="is not an ONNX file"):
-        read_nodes(tmp_path / "model.onnx")
+    for read in (read_nodes, float_types):
+        with pytest.raises(BundleError, match="is not an ONNX file"):
+            read(tmp_path / "model.onnx")
 
 
 @needs_openvino

@@ -42,7 +42,6 @@ NO_TENSORRT = {
     "tensorrt_build.as_json",
     "tensorrt_build.main",
     "tensorrt_build.main.report",
-    "tensorrt_build.trtexec_line",
     "tensorrt_cache.CachedPlan._build",
     "tensorrt_cache.CachedPlan._discard",
     "tensorrt_cache.CachedPlan._load",
@@ -59,6 +58,7 @@ NO_TENSORRT = {
     "tensorrt_process._failure",
     "tensorrt_process.build_in_process",
     "tensorrt_process.disk_error",
+    "tensorrt_trtexec.trtexec_line",
 }
 """Functions whose attribute accesses are not run over the bindings: they ask nothing of a TensorRT object."""
 MINIMUM = {
@@ -66,20 +66,25 @@ MINIMUM = {
     "num_DLA_cores",
     "BuilderFlag": "FP16 GPU_FALLBACK INT8 PREFER_PRECISION_CONSTRAINTS TF32",
     "IBuilderConfig": "DLA_core add_optimization_profile builder_optimization_level clear_flag create_timing_cache "
-    "default_device_type get_timing_cache progress_monitor set_flag set_memory_pool_limit set_timing_cache",
-    "ICudaEngine": "create_execution_context get_tensor_dtype get_tensor_name get_tensor_profile_shape "
-    "get_tensor_shape num_io_tensors num_optimization_profiles",
+    "default_device_type get_timing_cache profiling_verbosity progress_monitor set_flag set_memory_pool_limit "
+    "set_timing_cache",
+    "EngineInspector": "get_engine_information",
+    "ICudaEngine": "create_engine_inspector create_execution_context get_tensor_dtype get_tensor_name "
+    "get_tensor_profile_shape get_tensor_shape num_io_tensors num_optimization_profiles",
     "IExecutionContext": "execute_async_v3 get_tensor_shape set_input_shape set_optimization_profile_async "
     "set_tensor_address",
-    "ILayer": "get_output num_outputs precision type",
+    "ILayer": "get_input get_output num_inputs num_outputs precision set_output_type type",
     "INetworkDefinition": "get_layer num_layers",
     "IOptimizationProfile": "set_shape",
-    "ITensor": "dtype",
+    "ITensor": "dtype is_shape_tensor name",
     "ITimingCache": "serialize",
-    "LayerType": "CAST CONSTANT DEQUANTIZE QUANTIZE",
+    "LayerInformationFormat": "JSON",
+    "LayerType": "CAST CONSTANT DEQUANTIZE QUANTIZE SHAPE",
     "NetworkDefinitionCreationFlag": "EXPLICIT_BATCH STRONGLY_TYPED",
-    "OnnxParser": "get_error num_errors parse",
+    "OnnxParser": "get_error num_errors parse set_flag",
+    "OnnxParserFlag": "ADJUST_FOR_DLA",
     "ParserError": "desc node node_name node_operator",
+    "ProfilingVerbosity": "DETAILED",
     "Runtime": "DLA_core deserialize_cuda_engine",
 }
 """Class of TensorRT ↦ what our code asks of it; all of it must have been asked for in some version."""
@@ -136,7 +141,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(wheels: dict[str, Path], libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `tensorrt_shadow` found in each version."""
     folder = tmp_path_factory.mktemp("shadow")
-    odd_graph(folder / "odd.onnx", "Swizzle", "com.acme")
+    odd_graph(folder / "odd.onnx", "Swizzle", "com.acme", half=True)
     program = Path(__file__).with_name("tensorrt_shadow.py")
     started = {
         version: subprocess.Popen(
@@ -162,7 +167,8 @@ def test_builder_and_engine_ask_for_nothing_that_a_version_has_not(runs: dict[st
     assert "Swizzle (node '/gates.0/match/Odd', in gates.0.match): no importer" in refusal
 
 
-WEAK, STRONG = {"strong": False, "precision": ["int8", "fp16"]}, {"strong": True, "precision": []}
+WEAK = {"strong": False, "precision": ["int8", "fp16"], "unused": ["int8", "fp16"]}
+STRONG = {"strong": True, "precision": [], "unused": []}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,18 @@ def test_float32_stays_float32(runs: dict[str, Any]) -> None:
             assert "clear_flag(BuilderFlag.TF32)" in did
             weak = not run["flags"][typing]["strong"]
             assert ("ILayer.precision = DataType.FLOAT" in did) is weak
+            assert ("set_output_type(0, DataType.FLOAT)" in did) is weak  # stored in float32 too
+            assert ("IBuilderConfig.profiling_verbosity = ProfilingVerbosity.DETAILED" in did) is weak
             assert ("set_flag(BuilderFlag.PREFER_PRECISION_CONSTRAINTS)" in did) is weak
+
+
+def test_a_graph_for_a_dla_is_read_for_it_where_the_parser_can(runs: dict[str, Any]) -> None:
+    adjusted = {
+        version
+        for version, run in runs.items()
+        if all("set_flag(OnnxParserFlag.ADJUST_FOR_DLA)" in did for did in run["did"].values())
+    }
+    assert adjusted == {"10.16.1.11", "11.4.0.106"}
 
 
 def test_int8_beside_float32_is_allowed_no_float16(runs: dict[str, Any]) -> None:
@@ -210,7 +227,15 @@ def test_the_bindings_were_asked_for_what_our_code_needs(runs: dict[str, Any]) -
     touched = set().union(*(run["touched"] for run in runs.values()))
     needed = {f"{kind}.{name}" for kind, names in MINIMUM.items() for name in names.split()}
     assert needed - touched == set()
-    assert {"Builder", "ILogger", "IProgressMonitor", "OnnxParser", "Runtime", "__version__", "float16"} <= touched
+    assert {
+        "Builder",
+        "ILogger",
+        "IProgressMonitor",
+        "OnnxParser",
+        "Runtime",
+        "__version__",
+        "init_libnvinfer_plugins",
+    } <= touched
 
 
 @pytest.mark.parametrize(

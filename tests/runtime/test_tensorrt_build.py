@@ -26,9 +26,10 @@ from edgead.errors import BundleError, ConfigError, DeviceError
 from edgead.files import file_lock
 from edgead.machine import Gpu
 from edgead.runtime.engines import Opening, tensorrt_engine
-from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings, trtexec_line
+from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings
 from edgead.runtime.engines.tensorrt_cache import CachedPlan, find_plan
 from edgead.runtime.engines.tensorrt_process import build_in_process
+from edgead.runtime.engines.tensorrt_trtexec import trtexec_line
 
 pytestmark = needs_rtx
 GPU = Gpu("Host", "8.7", "12.6 (none)")
@@ -95,6 +96,36 @@ def test_what_the_builder_does_not_take_is_said(opened: Bundle, request_for: Cal
         build_in_process(request_for(opened.model, settings=BuildSettings(typing="weak")), Listener())
     with pytest.raises(ConfigError, match=r"finds 0 DLA cores here"):
         build_in_process(request_for(opened.model, settings=BuildSettings(dla=1)), Listener())
+
+
+UNUSED = """
+import json, sys, threading
+out = sys.stdout
+import edgead.runtime.engines.tensorrt_build as build
+
+def build_plan(request, trt, report):
+    report({"strong": False, "precision": ["int8", "fp16"]})
+    report({"unused": ["fp16"]})
+    return b"plan"
+
+build.build_plan = build_plan
+"""
+
+
+def test_a_type_that_the_plan_does_not_use_is_said(
+    opened: Bundle, request_for: Callable[..., BuildRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No TensorRT here is weakly typed, so its answer is given; the bindings' tests show how it is read."""
+    program = "import runpy, sys\n" + UNUSED + "sys.argv[0] = 'x'\nbuild.main()\n"
+    real = subprocess.Popen
+    monkeypatch.setattr(
+        "edgead.runtime.engines.tensorrt_process.subprocess.Popen",
+        lambda command, **options: real([command[0], "-c", program, command[-1]], **options),
+    )
+    console = Listener()
+    built = build_in_process(request_for(opened.model), console)
+    assert (built.precision, built.unused) == (["int8", "fp16"], ["fp16"])
+    assert console.said == ["TensorRT uses no fp16 in this engine: it found float32 faster everywhere."]
 
 
 CRASHES = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n"
@@ -373,12 +404,15 @@ def test_the_trtexec_line_of_each_version() -> None:
     assert trtexec_line(request, "11.4.0", True) == f"{common} --noTF32 --skipInference"
     assert trtexec_line(request, "10.16.1", True) == f"{common} --stronglyTyped --noTF32 --skipInference"
     weak = trtexec_line(request, "8.6.2", False, ["int8", "fp16"])
-    assert weak == f"{common} --int8 --fp16 --precisionConstraints=prefer --noTF32 --skipInference"
+    assert weak == f"{common} --int8 --fp16 --noTF32 --skipInference  # float32 layers may become float16"
+    assert trtexec_line(request, "8.6.2", False, ["int8"]) == f"{common} --int8 --noTF32 --skipInference"
     dla = dataclasses.replace(request, batches=(1, 4), settings=BuildSettings(dla=0, tf32=True))
     line = trtexec_line(dla, "10.3.0", False, ["fp16"])
     assert "--profile=1 --minShapes=frames:4x64x96x3" in line
-    assert "--useDLACore=0 --allowGPUFallback" in line
+    assert "--useDLACore=0 --allowGPUFallback --skipInference" in line
     assert "--noTF32" not in line
+    assert "--useDLACore=0 --allowGPUFallback --adjustForDLA --skipInference" in trtexec_line(dla, "11.4.1", True)
+    assert trtexec_line(dla, "8.6.2", False, ["fp16"]) == ""  # its trtexec makes one profile
     spaced = trtexec_line(dataclasses.replace(request, model="/data/line 2/$m.onnx"), "11.4.0", True)
     assert spaced.startswith(
         "trtexec '--onnx=/data/line 2/$m.onnx' '--saveEngine=$m.plan' --minShapes=frames:1x64x96x3 "

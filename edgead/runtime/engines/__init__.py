@@ -32,7 +32,8 @@ class Engine(Protocol):
         """Run the graph.
 
         Args:
-            frames: ``[N, H, W, C] uint8``, C-contiguous, of the graph's size and channels.
+            frames: ``[N, H, W, C] uint8``, C-contiguous, of the graph's size and channels. An engine whose attribute
+                `on_device` is true also takes `edgead.runtime.engines.device_frames.DeviceFrames`.
 
         Returns:
             scores ``[N]`` and maps ``[N, H, W]``, both float32, new arrays owned by the caller.

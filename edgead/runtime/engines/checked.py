@@ -6,11 +6,11 @@ import threading
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgead.bundle import Bundle, Outputs
 from edgead.errors import DataError, DeviceError, EdgeadError
 from edgead.runtime.engines import Engine, first_line
+from edgead.runtime.engines.device_frames import find_device_frames
 
 LONGEST_CALL = 10.0
 """Seconds that `CheckedEngine.close` waits for a running call. An engine that hangs is not released."""
@@ -35,11 +35,12 @@ class CheckedEngine:
         self._shape, self._singly = shape, singly
         self._lock, self._released = threading.Lock(), False
 
-    def infer(self, frames: NDArray[np.uint8]) -> Outputs:
+    def infer(self, frames: Any) -> Outputs:
         """Run the graph. Calls from several threads wait for each other.
 
         Args:
-            frames: ``[N, H, W, C] uint8`` of the graph's size and channels, N at least 1.
+            frames: ``[N, H, W, C] uint8`` of the graph's size and channels, N at least 1. A NumPy array, or for the
+                engines on a GPU also an array in its memory, see `edgead.runtime.engines.device_frames`.
 
         Returns:
             scores ``[N]`` and maps ``[N, H, W]``, both float32, new arrays owned by the caller. Any value is possible,
@@ -49,18 +50,27 @@ class CheckedEngine:
             DataError: the frames have another shape or type.
             DeviceError: the engine is closed, failed, or returned outputs of another shape or type.
         """
+        if (on_device := find_device_frames(frames)) is not None:
+            if not getattr(self.inner, "on_device", False):
+                raise DataError(
+                    f"The frames are in the GPU's memory, and the engine {self.name} does not read there.\n"
+                    "Use the engine tensorrt or onnxruntime-cuda, or copy them:  frames.get(), frames.cpu().numpy()"
+                )
+            frames = on_device
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._shape or not len(frames):
             raise DataError(
                 f"The engine takes uint8 frames [N, {', '.join(map(str, self._shape))}], not {_kind(frames)}."
             )
-        frames = np.ascontiguousarray(frames)  # engines read the memory in place
+        if on_device is None:
+            frames = np.ascontiguousarray(frames)  # engines read the memory in place
         with self._lock:
             if self.closed:
                 raise DeviceError(f"The engine {self.name} is closed. Load the bundle again.")
             try:
                 if not self._singly or len(frames) == 1:
                     return check_outputs(self.name, self.inner.infer(frames), frames)
-                each = [check_outputs(self.name, self.inner.infer(one[None]), one[None]) for one in frames]
+                ones = [frames[index : index + 1] for index in range(len(frames))]
+                each = [check_outputs(self.name, self.inner.infer(one), one) for one in ones]
             except EdgeadError:
                 raise
             except Exception as error:  # a plug-in's engine may raise anything
@@ -88,7 +98,7 @@ def check(engine: Engine, bundle: Bundle) -> CheckedEngine:
     return CheckedEngine(engine, bundle.manifest.shape, singly=bundle.manifest.input.batch == 1)
 
 
-def check_outputs(name: str, outputs: Any, frames: NDArray[np.uint8]) -> Outputs:
+def check_outputs(name: str, outputs: Any, frames: Any) -> Outputs:
     """Return an engine's outputs on frames ``[N, H, W, C]``.
 
     Raises:
@@ -108,5 +118,5 @@ def check_outputs(name: str, outputs: Any, frames: NDArray[np.uint8]) -> Outputs
     return scores, maps
 
 
-def _kind(array: NDArray[Any]) -> str:
+def _kind(array: Any) -> str:
     return f"{array.dtype} {array.shape}"

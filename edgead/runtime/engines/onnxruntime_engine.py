@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,13 @@ from edgead.errors import BundleError, DeviceError, require
 from edgead.machine import physical_cores
 from edgead.runtime.engines import EngineSpec, Opening, cpu_model, first_line
 from edgead.runtime.engines.onnx_nodes import describe_refusal
+
+CPU = "CPUExecutionProvider"
+_CUDA_FAILED = re.compile(r"(CUDA|CUDNN|CUDNN_FE|CUBLAS) (failure|error)|CUDA_PATH|BFCArena|Failed to allocate memory")
+
+
+class ProviderError(DeviceError):
+    """ONNX Runtime cannot use a provider on this machine."""
 
 
 def open_cpu(bundle: Bundle, opening: Opening) -> OnnxRuntimeEngine:
@@ -38,7 +47,7 @@ def open_session(
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
         BundleError: it cannot read the graph.
-        DeviceError: it cannot use the provider here.
+        ProviderError: it cannot use the provider here; with the reason.
     """
     ort = require("onnxruntime", "cpu")
     options = ort.SessionOptions()
@@ -49,12 +58,43 @@ def open_session(
     if as_written:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
-        session = ort.InferenceSession(content or str(model), options, providers=[(provider, dict(provider_options))])
+        session = ort.InferenceSession(
+            content or str(model),
+            options,
+            providers=[(provider, dict(provider_options))],
+            enable_fallback=0,  # it would print to standard output and open a second session on the CPU
+        )
     except Exception as error:  # ONNX Runtime's errors have no common base but this
+        if provider != CPU and _CUDA_FAILED.search(str(error)):
+            raise _refused(ort, provider, first_line(error)) from error
         raise BundleError(describe_refusal("ONNX Runtime", ort.__version__, model, str(error))) from error
     if provider not in session.get_providers():
-        raise DeviceError(f"ONNX Runtime could not use {provider} here. See:  edgead doctor")
+        raise _refused(ort, provider, why_not_loaded(Path(str(ort.__file__)).parent / "capi", provider))
     return session
+
+
+def _refused(ort: Any, provider: str, reason: str) -> ProviderError:
+    return ProviderError(f"ONNX Runtime {ort.__version__} cannot use {provider} here: {reason}\nSee:  edgead doctor")
+
+
+def why_not_loaded(folder: Path, provider: str) -> str:
+    """Return the system loader's words about a provider's library.
+
+    Call it only after ONNX Runtime has failed to load the library: loaded before, it would not work.
+
+    Args:
+        folder: of ONNX Runtime's libraries.
+        provider: its name.
+    """
+    library = folder / f"libonnxruntime_providers_{provider.replace('ExecutionProvider', '').lower()}.so"
+    if not library.exists():
+        return f"{library.name} is not part of this package."
+    try:
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return f"{error}."
+    return "no reason given."
 
 
 class OnnxRuntimeEngine:
@@ -67,7 +107,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, model: Path, *, as_written: bool = False, content: bytes | None = None) -> None:
         self.name = "onnxruntime-cpu"
-        self._session: Any = open_session(model, "CPUExecutionProvider", {}, as_written=as_written, content=content)
+        self._session: Any = open_session(model, CPU, {}, as_written=as_written, content=content)
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         try:

@@ -11,10 +11,9 @@ import hashlib
 import importlib
 import json
 import os
-import shlex
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -22,10 +21,10 @@ from typing import Any, TypedDict
 from edgead.errors import BundleError, ConfigError, DeviceError, EdgeadError
 from edgead.files import atomic_file
 from edgead.runtime.engines.onnx_nodes import Node, read_nodes
+from edgead.runtime.engines.onnx_types import float_types
 from edgead.runtime.engines.tensorrt_logger import last_error, make_logger
+from edgead.runtime.engines.tensorrt_types import find_unused, is_strong, network_flags, set_precision
 
-STRONG_SINCE = (10, 12)
-"""From this version on strong typing is fully available and the precision flags are deprecated."""
 REPORTED = 2
 """Parser errors in an error message."""
 
@@ -35,6 +34,7 @@ class BuildEvent(TypedDict, total=False):
 
     * ``strong``, ``precision``: once, the kind of network and the allowed types of a weakly typed one;
     * ``phase``, ``step``, ``steps``: the progress;
+    * ``unused``: the allowed types that no layer of the plan has, where TensorRT tells;
     * ``unkept``: why the timing cache could not be written;
     * ``done``: at the end, the bytes of the plan;
     * ``error``, ``text``, ``number``: or the class, the text and, of an OSError, the number of an error.
@@ -45,6 +45,7 @@ class BuildEvent(TypedDict, total=False):
     phase: str
     step: int
     steps: int
+    unused: list[str]
     unkept: str
     done: int
     error: str
@@ -115,41 +116,6 @@ class BuildRequest:
         return [(batch, *self.size, self.channels) for batch in self.batches]
 
 
-def version_of(trt: Any) -> tuple[int, int]:
-    """Return TensorRT's (major, minor) version."""
-    major, minor = str(trt.__version__).split(".")[:2]
-    return int(major), int(minor)
-
-
-def is_strong(trt: Any, typing: str) -> bool:
-    """Return whether a network is built strongly typed.
-
-    Raises:
-        ConfigError: this version cannot do what `typing` asks for.
-    """
-    has_weak = hasattr(trt.BuilderFlag, "FP16")  # removed in 11; TensorRT-RTX 1.x is like 11
-    has_strong = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")  # since 9.0
-    if typing == "weak" and not has_weak:
-        raise ConfigError(f"TensorRT {trt.__version__} supports only strongly typed networks. Leave out typing=weak.")
-    if typing == "strong" and not has_strong:
-        raise ConfigError(
-            f"TensorRT {trt.__version__} does not support strongly typed networks. Leave out typing=strong."
-        )
-    if typing != "auto":
-        return typing == "strong"
-    return not has_weak or (has_strong and version_of(trt) >= STRONG_SINCE)
-
-
-def network_flags(trt: Any, strong: bool) -> int:
-    """Return the flags of a network: explicit batch where it still exists, and strongly typed."""
-    flags = 0
-    if hasattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH"):  # required up to 8.6, ignored later
-        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
-    if strong:
-        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    return flags
-
-
 def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: None) -> Any:
     """Build a plan in this process.
 
@@ -177,6 +143,9 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
     content = Path(request.model).read_bytes()
     if request.sha256 not in ("", hashlib.sha256(content).hexdigest()):
         raise BundleError(f"{request.model} is damaged: it has changed since it was checked.")
+    dla = request.settings.dla
+    if dla >= 0 and hasattr(trt, "OnnxParserFlag") and hasattr(trt.OnnxParserFlag, "ADJUST_FOR_DLA"):  # since 10.16
+        parser.set_flag(trt.OnnxParserFlag.ADJUST_FOR_DLA)
     if not parser.parse(content):
         raise BundleError(_explain(trt, parser, Path(request.model)))
     config = builder.create_builder_config()
@@ -184,9 +153,12 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
     config.builder_optimization_level = request.settings.opt_level
     if not request.settings.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
-    report({"strong": strong, "precision": [] if strong else set_precision(trt, network, config)})
-    if request.settings.dla >= 0:
-        _use_dla(trt, builder, config, request.settings.dla)
+    allowed = [] if strong else set_precision(trt, network, config, float_types(Path(request.model)))
+    report({"strong": strong, "precision": allowed})
+    if allowed:
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the plan then tells the types of its layers
+    if dla >= 0:
+        _use_dla(trt, builder, config, dla)
     for shape in request.shapes():
         profile = builder.create_optimization_profile()
         profile.set_shape("frames", shape, shape, shape)
@@ -205,38 +177,9 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
         _write_timing_cache(config, Path(request.timing_cache))
     except OSError as error:
         report({"unkept": error.strerror or str(error)})
+    if allowed and (unused := find_unused(trt, logger, plan, allowed)):
+        report({"unused": unused})
     return plan
-
-
-def set_precision(trt: Any, network: Any, config: Any) -> list[str]:
-    """Allow a weakly typed network only the types that its graph contains.
-
-    FP16 if a tensor is float16, INT8 if a layer is quantised. Layers that are float32 in the graph stay float32: the
-    method needs that precision there.
-
-    Returns:
-        The allowed types, of ``int8`` and ``fp16``.
-    """
-    allowed = []
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
-    if any(layer.type == trt.LayerType.QUANTIZE for layer in layers):
-        config.set_flag(trt.BuilderFlag.INT8)
-        allowed.append("int8")
-    with_outputs = [layer for layer in layers if layer.num_outputs]
-    if not any(layer.get_output(0).dtype == trt.float16 for layer in with_outputs):
-        return allowed
-    config.set_flag(trt.BuilderFlag.FP16)
-    config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
-    converting = (
-        trt.LayerType.CAST,
-        trt.LayerType.CONSTANT,
-        trt.LayerType.QUANTIZE,
-        trt.LayerType.DEQUANTIZE,
-    )
-    for layer in with_outputs:
-        if layer.type not in converting and layer.get_output(0).dtype == trt.float32:
-            layer.precision = trt.float32
-    return [*allowed, "fp16"]
 
 
 def _use_dla(trt: Any, builder: Any, config: Any, core: int) -> None:
@@ -306,30 +249,6 @@ def _make_monitor(trt: Any, report: Report) -> Any:
             return True
 
     return Monitor()
-
-
-def trtexec_line(request: BuildRequest, trt_version: str, strong: bool, precision: Sequence[str] = ()) -> str:
-    """Return the trtexec command that builds the same plan, quoted for a shell.
-
-    Args:
-        request: the plan.
-        trt_version: such as ``"10.3.0"``.
-        strong: whether the network is strongly typed.
-        precision: ``fp16``, ``int8``: the flags of a weakly typed one.
-    """
-    settings, major = request.settings, int(trt_version.split(".")[0])
-    shapes = [f"frames:{'x'.join(map(str, shape))}" for shape in request.shapes()]
-    words = ["trtexec", f"--onnx={request.model}", f"--saveEngine={Path(request.model).with_suffix('.plan').name}"]
-    for number, shape in enumerate(shapes):
-        words += [f"--profile={number}"] if len(shapes) > 1 else []
-        words += [f"--{which}Shapes={shape}" for which in ("min", "opt", "max")]
-    words += [f"--memPoolSize=workspace:{settings.workspace}", f"--builderOptimizationLevel={settings.opt_level}"]
-    words += ["--stronglyTyped"] if strong and major < 11 else []  # the default from 11 on
-    words += [f"--{each}" for each in precision]
-    words += ["--precisionConstraints=prefer"] if "fp16" in precision else []
-    words += [] if settings.tf32 else ["--noTF32"]
-    words += [f"--useDLACore={settings.dla}", "--allowGPUFallback"] if settings.dla >= 0 else []
-    return shlex.join([*words, "--skipInference"])
 
 
 def main() -> None:

@@ -21,8 +21,10 @@ from edgead.console import Console
 from edgead.files import file_lock, sha256, write_json
 from edgead.home import cache_folder
 from edgead.machine import Gpu
-from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings, is_strong, trtexec_line
+from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings
 from edgead.runtime.engines.tensorrt_process import build_in_process, disk_error
+from edgead.runtime.engines.tensorrt_trtexec import trtexec_line
+from edgead.runtime.engines.tensorrt_types import is_strong
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,11 +20,11 @@ from edgead.errors import BundleError, ConfigError, DeviceError, MissingDependen
 from edgead.machine import Gpu, find_gpu
 from edgead.runtime.engines import EngineSpec, Opening, split_batch
 from edgead.runtime.engines.cuda import Cuda
+from edgead.runtime.engines.device_buffers import DeviceBuffers
+from edgead.runtime.engines.device_frames import Frames
 from edgead.runtime.engines.tensorrt_build import BuildSettings
 from edgead.runtime.engines.tensorrt_cache import find_plan
-from edgead.runtime.engines.tensorrt_logger import last_error, make_logger, memory_error
-
-OUTPUTS = ("scores", "maps")
+from edgead.runtime.engines.tensorrt_logger import last_error, make_logger, memory_error, open_runtime
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,17 @@ class TensorRtSettings(BuildSettings):
     Attributes:
         plan: a file that was built elsewhere, for instance by trtexec, used instead of building one. It is loaded
             unchecked: give only files that you trust.
-        cuda_graph: record upload, inference and download once and replay them.
+        cuda_graph: record inference and download once and replay them.
         mapped: ``auto``, ``on`` or ``off``: let the GPU use the pinned host memory directly, without copies.
             ``auto``: if host and device share memory, as on a Jetson.
+        sleep: while the GPU works, the processor sleeps instead of spinning. Leaves a core free, for some microseconds
+            per frame.
     """
 
     plan: str = ""
     cuda_graph: bool = True
     mapped: str = "auto"
+    sleep: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,9 +109,10 @@ def _read_plan(path: Path) -> bytes:
 
 
 def _start(plan: bytes, bundle: Bundle, settings: TensorRtSettings, trt: Any) -> TensorRtEngine:
-    cuda = Cuda()
+    cuda = Cuda(sleeps=settings.sleep)
     try:
-        return TensorRtEngine(plan, bundle.manifest.size, trt, cuda, settings, bundle.manifest.pixels.channels)
+        with cuda.used():
+            return TensorRtEngine(plan, bundle.manifest.size, trt, cuda, settings, bundle.manifest.pixels.channels)
     except BaseException:
         cuda.close()
         raise
@@ -129,6 +133,7 @@ class TensorRtEngine:
         channels: of a frame.
     """
 
+    on_device = True
     build_command = ""
     """The trtexec command that builds the same plan; empty for a plan that was built elsewhere."""
 
@@ -146,7 +151,7 @@ class TensorRtEngine:
         # Each of these must outlive the next one.
         self._logger = make_logger(trt)
         try:
-            self._runtime = trt.Runtime(self._logger)
+            self._runtime = open_runtime(trt, self._logger)
         except TypeError as error:  # the only error that the bindings raise if TensorRT does not start
             raise DeviceError(
                 f"TensorRT {trt.__version__} does not start: {last_error(self._logger, str(error))}."
@@ -158,7 +163,7 @@ class TensorRtEngine:
             raise _not_loaded(trt, self._logger)
         _check_signature(trt, self._engine, (*size, channels))
         mapped = cuda.integrated if settings.mapped == "auto" else settings.mapped == "on"
-        self._buffers: dict[int, _DeviceBuffers] = {}
+        self._lanes: dict[int, _Lane] = {}
         for profile in range(self._engine.num_optimization_profiles):
             _, _, most = self._engine.get_tensor_profile_shape("frames", profile)
             context = self._engine.create_execution_context()
@@ -169,25 +174,26 @@ class TensorRtEngine:
                 )
             if profile and not context.set_optimization_profile_async(profile, cuda.handle):
                 raise DeviceError(f"TensorRT rejects the engine's profile {profile}: {last_error(self._logger)}.")
-            shape = (most[0], *size, channels)
-            self._buffers[most[0]] = _DeviceBuffers(context, self._logger, shape, cuda, mapped, settings.cuda_graph)
+            buffers = DeviceBuffers(cuda, (most[0], *size, channels), mapped=mapped)
+            self._lanes[most[0]] = _Lane(context, self._logger, buffers, cuda, settings.cuda_graph)
 
     @property
     def recorded(self) -> bool:
         """Whether every frame is one launch of a CUDA graph."""
-        return all(buffers.graph is not None for buffers in self._buffers.values())
+        return all(lane.graph is not None for lane in self._lanes.values())
 
-    def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        self._cuda.use_device()
+    def infer(self, frames: Frames) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         scores = np.empty(len(frames), np.float32)
         maps = np.empty(frames.shape[:3], np.float32)
-        for start, stop, size in split_batch(len(frames), list(self._buffers)):
-            self._buffers[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
+        with self._cuda.used():
+            for start, stop, size in split_batch(len(frames), list(self._lanes)):
+                self._lanes[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
         return scores, maps
 
     def close(self) -> None:
-        self._buffers = {}
-        self._engine = self._runtime = None
+        with self._cuda.used():
+            self._lanes = {}
+            self._engine = self._runtime = None
         self._cuda.close()
 
 
@@ -224,75 +230,53 @@ def _check_signature(trt: Any, engine: Any, frame: tuple[int, int, int]) -> None
             )
 
 
-class _DeviceBuffers:
+class _Lane:
     """Context, buffers and CUDA graph for one fixed number of frames.
 
     Args:
         context: TensorRT's, on its profile.
         logger: TensorRT's.
-        shape: (frames, height, width, channels).
+        buffers: of that number of frames.
         cuda: the device.
-        mapped: the GPU uses the host's memory directly.
         record: try to record a CUDA graph.
     """
 
-    def __init__(
-        self,
-        context: Any,
-        logger: Any,
-        shape: tuple[int, int, int, int],
-        cuda: Cuda,
-        mapped: bool,
-        record: bool,
-    ) -> None:
-        self._context, self._logger, self._cuda, self._mapped = context, logger, cuda, mapped
-        shapes: dict[str, tuple[int, ...]] = {"frames": shape, "scores": shape[:1], "maps": shape[:3]}
-        types = {"frames": np.uint8, "scores": np.float32, "maps": np.float32}
+    def __init__(self, context: Any, logger: Any, buffers: DeviceBuffers, cuda: Cuda, record: bool) -> None:
+        self._context, self._logger, self._buffers, self._cuda = context, logger, buffers, cuda
+        shapes = buffers.shapes
         if not context.set_input_shape("frames", shapes["frames"]):
             raise DeviceError(f"The engine does not accept frames of shape {shapes['frames']}: {last_error(logger)}.")
-        self._host: dict[str, NDArray[Any]] = {}
-        self._device: dict[str, int] = {}
         for name, sides in shapes.items():
             if tuple(context.get_tensor_shape(name)) != sides:
                 raise BundleError(f"The engine's '{name}' is {tuple(context.get_tensor_shape(name))}, not {sides}.")
-            self._host[name], address = cuda.allocate_host(sides, types[name])
-            self._device[name] = address if mapped else cuda.allocate(self._host[name].nbytes)
-            if not context.set_tensor_address(name, self._device[name]):
+            if not context.set_tensor_address(name, buffers.device[name]):
                 raise DeviceError(f"TensorRT rejects the address of '{name}': {last_error(logger)}.")
-        self._host["frames"][:] = 0
-        self._enqueue()  # once before recording: TensorRT finishes its initialisation in the first run
+        self._compute()  # once before recording: TensorRT finishes its initialisation in the first run
         cuda.synchronize()
         self.graph = self._record() if record else None
 
-    def _enqueue(self) -> None:
-        if not self._mapped:
-            self._cuda.upload(self._device["frames"], self._host["frames"])
+    def _compute(self) -> None:
         if not self._context.execute_async_v3(self._cuda.handle):
             raise DeviceError(f"TensorRT failed to run the engine: {last_error(self._logger)}.")
-        if not self._mapped:
-            for name in OUTPUTS:
-                self._cuda.download(self._host[name], self._device[name])
+        self._buffers.fetch()
 
     def _record(self) -> Any:
         """Return the CUDA graph of one run, or None where the engine cannot be recorded."""
         try:
             with self._cuda.capture() as captured:
-                self._enqueue()
+                self._compute()
         except DeviceError:
             return None
         return captured.graph
 
-    def run(self, frames: NDArray[np.uint8], scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
+    def run(self, frames: Frames, scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
         """Infer on at most as many frames as the buffers hold; write scores and maps."""
-        count = len(frames)
-        np.copyto(self._host["frames"][:count], frames)
+        self._buffers.put(frames)
         if self.graph is None:
-            self._enqueue()
+            self._compute()
         else:
             self._cuda.launch(self.graph)
-        self._cuda.synchronize()
-        np.copyto(scores, self._host["scores"][:count])
-        np.copyto(maps, self._host["maps"][:count])
+        self._buffers.take(scores, maps)
 
 
 SPEC = EngineSpec(

@@ -1,4 +1,4 @@
-"""A logger that keeps TensorRT's errors for edgead's messages."""
+"""A logger that keeps TensorRT's errors for edgead's messages, and the runtime that loads plans."""
 
 from __future__ import annotations
 
@@ -26,6 +26,19 @@ def make_logger(trt: Any) -> Any:
                 self.errors.append(" ".join(message.split()))
 
     return Logger()
+
+
+def open_runtime(trt: Any, logger: Any) -> Any:
+    """Return TensorRT's runtime, which must outlive its engines.
+
+    Raises:
+        TypeError: it does not start. The logger has the reason.
+    """
+    # A plan may use NVIDIA's plug-ins: up to 9 the parser makes one of each InstanceNormalization. The process that
+    # builds has them from its parser; the one that loads has not.
+    if hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(logger, "")
+    return trt.Runtime(logger)
 
 
 def last_error(logger: Any, otherwise: str = "no reason given") -> str:

@@ -19,8 +19,10 @@ from edgead.export.quantization.calibration import measure_ranges
 from edgead.export.quantization.float16 import overflowing, to_float16
 from edgead.export.quantization.int8 import to_int8
 from edgead.export.quantization.mixed_precision import GraphVariants
+from edgead.runtime.engines.onnx_types import float_types
 from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings
 from edgead.runtime.engines.tensorrt_process import build_in_process
+from edgead.runtime.engines.tensorrt_types import float32_layers
 
 Graph = onnx.ModelProto
 FORMS: dict[str, tuple[Callable[[Graph, dict[str, tuple[float, float]]], Graph], set[str]]] = {
@@ -73,6 +75,36 @@ def built_bytes(graph: Graph, size: tuple[int, int], channels: int, folder: Path
     assert built.strong
     assert built.bytes == Path(plan).stat().st_size
     return built.bytes
+
+
+@pytest.mark.slow
+@needs_rtx
+@pytest.mark.parametrize("precision", FORMS)
+def test_what_the_file_has_in_float32_is_what_nvidias_parser_has(
+    exported: tuple[Path, tuple[int, int], int, dict[str, tuple[float, float]]], precision: str, tmp_path: Path
+) -> None:
+    """A strongly typed network tells every type, a weakly typed one only what the file says."""
+    import tensorrt_rtx as trt
+
+    original, _, _, ranges = exported
+    graph, path = FORMS[precision][0](onnx.load(original), ranges), tmp_path / "model.onnx"
+    onnx.save(graph, path)
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(graph.SerializeToString())
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    found = {layer.name for layer, outputs in float32_layers(trt, layers, float_types(path)) if outputs}
+    left_out = (trt.LayerType.CAST, trt.LayerType.CONSTANT, trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE)
+    truth = {
+        layer.name
+        for layer in layers
+        if layer.type not in left_out
+        and any(layer.get_output(index).dtype == trt.float32 for index in range(layer.num_outputs))
+    }
+    assert found == truth
+    assert len(found) < len(layers)
 
 
 @pytest.mark.slow

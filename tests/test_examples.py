@@ -97,6 +97,7 @@ def test_every_example_is_run_or_needs_what_no_test_has() -> None:
     needs_more = {
         "draw_parts.py": "run by tests/test_docs_pages.py",
         "rtsp_to_mqtt.py": "a camera and a broker",
+        "pycuda_camera.py": "run by tests/runtime/test_device_frames.py",
         "import_anomalib.py": "a model that anomalib exported",
     }
     present = {path.name for path in EXAMPLES.glob("*.py")}

@@ -20,12 +20,12 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
 import cv2
 import numpy as np
 import pytest
+from tiny import TINY
 
 from edgead.bundle import Bundle
 from edgead.demo import make_parts
 from edgead.images import encode_png
 
-TINY = ("size=64", "reconstructive_width=4", "discriminative_width=4", "steps=12", "batch_size=2")
 """Settings of a DRAEM that trains in seconds: right in form, useless in accuracy."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from tiny import TINY
 
 from edgead import demo, export
 from edgead.benchmark.figures import FailedRow
@@ -18,8 +19,6 @@ from edgead.console import Console
 from edgead.errors import GateError
 from edgead.export import Budget, PrecisionOptions
 from edgead.runtime.engines.opening import usable_engines
-
-TINY = ("size=64", "reconstructive_width=4", "discriminative_width=4", "steps=12", "batch_size=2")
 
 
 @pytest.fixture

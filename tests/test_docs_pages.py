@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import inside, program
-from conftest import TINY
 from level_bundle import SIDE, frame_of, make_level_bundle
+from tiny import TINY
 
 from edgead.bundle import Bundle
 from edgead.images import encode_png, read_image

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY
+from tiny import TINY
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "tutorial.ipynb"
 SMALLER = {

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny import TINY
 
 from edgead import schema
 from edgead.console import Console
@@ -22,8 +23,6 @@ from edgead.sweep.cell import Cell, make_cells
 from edgead.sweep.file import read_sweep_file
 from edgead.sweep.results import BundleFigures, SeedAverage, SweepRow, average, collect, format_table, write_results
 from edgead.sweep.store import LOG, CellState, Outcome, Store
-
-TINY = ("size=64", "reconstructive_width=4", "discriminative_width=4", "steps=12", "batch_size=2")
 
 
 def make_file(folder: Path, data: Path, **fields: object) -> Path:

@@ -86,6 +86,9 @@ PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "m
 VIEW = {"view", "view_token", "view_bundles", "view_folder"}
 """Gathered in the observer, a `edgead.view.view.View`."""
 
+LINE = {"triggers", "part_rules", "control", "product", "check"}
+"""Gathered in the gate, an `edgead.line.parts.Parts`, or decided before the run."""
+
 
 @pytest.mark.parametrize(
     ("verb", "functions", "more"),
@@ -99,7 +102,7 @@ VIEW = {"view", "view_token", "view_bundles", "view_folder"}
             ["edgead.load", "edgead.runtime.predict.predict", "edgead.archive.score_archive.score_archive"],
             {"force"},
         ),
-        ("run", ["edgead.runtime.run.run", "edgead.runtime.policy.Policy"], VIEW),
+        ("run", ["edgead.runtime.run.run", "edgead.runtime.policy.Policy"], VIEW | LINE),
         ("benchmark", ["edgead.benchmark.benchmark"], set()),
         ("inspect", ["edgead.load"], set()),
     ],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgead import __version__
 from edgead.errors import ConfigError, require
@@ -16,9 +16,6 @@ from edgead.line.outputs.opcua.state_machine import ends_of, machine_of
 from edgead.line.outputs.opcua.types import Types
 from edgead.line.outputs.register_map import ACKNOWLEDGE, REGISTERS, Snapshot
 from edgead.runtime.result import Result
-
-if TYPE_CHECKING:
-    from edgead.line.outputs.opcua.methods import Methods
 
 NAMESPACE = "urn:edgead"
 SYSTEM, MAP = "VisionSystem", "PlcMap"
@@ -133,8 +130,8 @@ class AddressSpace:
         server.set_certificate_validator(validator.CertificateValidator(wanted, store))
         server.set_security_policy([kinds.Basic256Sha256_SignAndEncrypt, kinds.Aes128Sha256RsaOaep_SignAndEncrypt])
 
-    async def link(self, methods: Methods, acknowledge: Callable[[int], bool]) -> None:
-        """Connect the methods, and the variable that the client writes."""
+    async def link(self, call: Callable[[str, list[Any]], Awaitable[Any]], acknowledge: Callable[[int], bool]) -> None:
+        """Connect the methods, which `call` runs by name, and the variable that the client writes."""
         ua = self.ua
         index = self.types.index
         for kind in _PLACES:
@@ -143,7 +140,7 @@ class AddressSpace:
                 node = await place.get_child(f"{index}:{name}")
 
                 async def run(parent: Any, *arguments: Any, name: str = name) -> Any:
-                    return await methods.call(name, list(arguments))
+                    return await call(name, list(arguments))
 
                 self.server.link_method(node, run)
         node = self._variables[ACKNOWLEDGE.name]

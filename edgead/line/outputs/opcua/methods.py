@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from edgead.errors import EdgeadError
 from edgead.line.outputs.opcua.address_space import AddressSpace
 from edgead.line.outputs.opcua.state_machine import WrongState
-
-if TYPE_CHECKING:
-    from edgead.line.outputs.opcua.server import OpcuaServer
 
 LONGEST_WAIT = 60.0
 """Seconds that GetResultById waits at most."""
@@ -30,6 +27,31 @@ _IDS = (
 )
 
 
+class System(Protocol):
+    """What the methods act on."""
+
+    @property
+    def recipes(self) -> list[str]:
+        """The recipes that can be prepared."""
+
+    def prepare(self, name: str) -> None:
+        """Let the line decide by a recipe.
+
+        Raises:
+            EdgeadError: it cannot.
+        """
+
+    def call(self, method: str) -> str:
+        """Take the transition of a method; return the job's id, if it starts one.
+
+        Raises:
+            WrongState: the state does not allow it.
+        """
+
+    def details(self) -> dict[str, Any]:
+        """Return the state, among others."""
+
+
 class Methods:
     """Answers calls. A call that the state does not allow ends with BadInvalidState.
 
@@ -38,7 +60,7 @@ class Methods:
         space: its address space.
     """
 
-    def __init__(self, system: OpcuaServer, space: AddressSpace) -> None:
+    def __init__(self, system: System, space: AddressSpace) -> None:
         self._system, self._space, self._ua = system, space, space.ua
 
     async def call(self, name: str, arguments: list[Any]) -> Any:

@@ -119,7 +119,7 @@ class OpcuaServer(PlcSink):
         if self._options.cert:
             await self._space.secure(self._options.cert, self._options.key, self._options.trust)
         await self._space.build()
-        await self._space.link(Methods(self, self._space), self.handshake.acknowledge)
+        await self._space.link(Methods(self, self._space).call, self.handshake.acknowledge)
         await self._space.server.start()
         self._cycle = asyncio.ensure_future(self._publish_for_ever())
 

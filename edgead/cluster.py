@@ -35,6 +35,8 @@ def connected(address: str = LOCAL) -> Iterator[Any]:
     if address == LOCAL:
         # Ray's switch for machines that are no cluster; without it its servers listen on every interface.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # Ray's own is 15: whatever else the machine does would starve trainings, and disturb the timings of a cell.
+        os.environ.setdefault("RAY_worker_niceness", "0")
     ray = require("ray", "ray")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     stops = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -18,7 +18,7 @@ def two_nodes() -> Iterator[Any]:
     """Start the first node; yield the cluster. `add_second` adds the other one."""
     pytest.importorskip("ray", reason="Ray is not installed")
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # read when ray is imported: it listens on loopback alone
-    os.environ["RAY_worker_niceness"] = "0"  # else the tests beside them starve the workers
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else the tests beside them starve the workers
     from ray.cluster_utils import Cluster
 
     quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 3, "health_check_initial_delay_ms": 0}

@@ -181,7 +181,7 @@ def test_a_check_asks_the_plc(folder: Path) -> None:
     finally:
         plc.close()
     assert done.returncode == 2
-    found = [(one["ok"], one["found"]) for one in json.loads(done.stdout) if one["kind"] == "sink"]
+    found = [(one["ok"], one["text"]) for one in json.loads(done.stdout) if one["kind"] == "sink"]
     assert found[0] == (True, "the PLC has the registers 0 to 60")
     assert found[1][0] is False
     assert "no connection to 127.0.0.1" in found[1][1]

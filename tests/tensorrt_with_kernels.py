@@ -2,7 +2,7 @@
 
 A plan is what the real builder made, with its graph behind it; the graph is what is run. With EDGEAD_TEST_NO_INT8 set
 the builder fails on whatever is quantised, as it does on some devices (NVIDIA/TensorRT#4832). With
-EDGEAD_TEST_NO_MEMORY set nothing is loaded, and what is said is what TensorRT says where memory is short.
+EDGEAD_TEST_NO_MEMORY set nothing is loaded, and the message is the one that TensorRT gives when memory is short.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ Call = Callable[[Any], tuple[float, Any]]
 """From a frame (H, W, 3) uint8 BGR to score and map."""
 
 
-def edgead(model: Path, engine: str) -> Call:
+def load_edgead(model: Path, engine: str) -> Call:
     """Load a bundle on an engine."""
     from edgead import load
 
@@ -39,12 +39,12 @@ def edgead(model: Path, engine: str) -> Call:
     return call
 
 
-def onnxruntime(model: Path) -> Call:
+def load_onnxruntime(model: Path) -> Call:
     """Run a bundle's graph in ONNX Runtime as it comes, without edgead."""
     import cv2
-    import onnxruntime as ort
+    import onnxruntime
 
-    session = ort.InferenceSession(model / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model / "model.onnx", providers=["CPUExecutionProvider"])
 
     def call(frame: Any) -> tuple[float, Any]:
         fitted = cv2.resize(frame, SIZE, interpolation=cv2.INTER_AREA)
@@ -54,12 +54,12 @@ def onnxruntime(model: Path) -> Call:
     return call
 
 
-def openvino(model: Path) -> Call:
+def load_openvino(model: Path) -> Call:
     """Run a bundle's graph in OpenVINO as it comes, without edgead."""
     import cv2
-    import openvino as ov
+    import openvino
 
-    compiled = ov.Core().compile_model(str(model / "model.onnx"), "CPU")
+    compiled = openvino.Core().compile_model(str(model / "model.onnx"), "CPU")
 
     def call(frame: Any) -> tuple[float, Any]:
         fitted = cv2.resize(frame, SIZE, interpolation=cv2.INTER_AREA)
@@ -69,27 +69,27 @@ def openvino(model: Path) -> Call:
     return call
 
 
-def torch(model: Path, *, compiled: bool) -> Call:
+def load_torch(model: Path, *, compiled: bool) -> Call:
     """Run the trained network of a run's folder in PyTorch."""
     import cv2
-    import torch as pytorch
+    import torch
 
     from edgead.train.checkpoint import load_method
 
     _, method = load_method(model)
     network = method.reference_model()
-    infer = pytorch.compile(network) if compiled else network
+    infer = torch.compile(network) if compiled else network
 
     def call(frame: Any) -> tuple[float, Any]:
         fitted = cv2.resize(frame, SIZE, interpolation=cv2.INTER_AREA)
-        with pytorch.inference_mode():
-            scores, maps = infer(pytorch.from_numpy(fitted[None]))
+        with torch.inference_mode():
+            scores, maps = infer(torch.from_numpy(fitted[None]))
         return float(scores[0]), maps[0].numpy()
 
     return call
 
 
-def anomalib(model: Path, *, openvino: bool) -> Call:
+def load_anomalib(model: Path, *, openvino: bool) -> Call:
     """Run a model that anomalib exported, by its own inferencer."""
     import cv2
     import torchvision_ops  # noqa: F401  torchvision imports beside a CPU build of torch
@@ -115,14 +115,14 @@ def anomalib(model: Path, *, openvino: bool) -> Call:
 
 
 CONTENDERS: dict[str, Callable[[Path], Call]] = {
-    "edgead openvino": lambda model: edgead(model, "openvino"),
-    "edgead onnxruntime": lambda model: edgead(model, "onnxruntime"),
-    "plain onnxruntime": onnxruntime,
-    "plain openvino": openvino,
-    "torch eager": lambda model: torch(model, compiled=False),
-    "torch compile": lambda model: torch(model, compiled=True),
-    "anomalib openvino": lambda model: anomalib(model, openvino=True),
-    "anomalib torch": lambda model: anomalib(model, openvino=False),
+    "edgead openvino": lambda model: load_edgead(model, "openvino"),
+    "edgead onnxruntime": lambda model: load_edgead(model, "onnxruntime"),
+    "plain onnxruntime": load_onnxruntime,
+    "plain openvino": load_openvino,
+    "torch eager": lambda model: load_torch(model, compiled=False),
+    "torch compile": lambda model: load_torch(model, compiled=True),
+    "anomalib openvino": lambda model: load_anomalib(model, openvino=True),
+    "anomalib torch": lambda model: load_anomalib(model, openvino=False),
 }
 PACKAGES = ("edgead", "anomalib", "torch", "onnxruntime", "openvino", "numpy", "opencv-python-headless")
 

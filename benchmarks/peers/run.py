@@ -46,6 +46,7 @@ class Process:
 
     def __init__(self, python: str, name: str, model: Path, frame: Path) -> None:
         command = [os.path.abspath(python), str(CONTENDER), name, str(model.resolve()), str(frame)]
+        self._name = name
         self._process = subprocess.Popen(  # where it runs, anomalib leaves a cache
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=frame.parent
         )
@@ -71,7 +72,7 @@ class Process:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"A contender ended by itself: {shlex.join(map(str, self._process.args))}")  # type: ignore[arg-type]
+            raise SystemExit(f"The contender {self._name} ended by itself; its reason stands above.")
         return json.loads(line)
 
 

@@ -172,7 +172,7 @@ def test_nodes_are_read_as_onnx_reads_them(opened: Bundle) -> None:
 
 
 def test_types_are_read_as_onnx_infers_them(tmp_path: Path) -> None:
-    """Every form that a type may come from; what no node of ours writes is `other`."""
+    """Every operator that sets a type; an operator that our graphs do not contain gives `other`."""
     model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
         g (uint8[1, 4] frames) => (float[1, 4] scores, bool[1, 4] above)
           <float16[4] weight = {1, 2, 3, 4}, float[1] scale = {0.5}, int8[1] zero = {0}, int64[1] k = {2}> {

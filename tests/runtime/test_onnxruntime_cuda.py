@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA engine as far as that goes without a GPU: buffers, streams, threads, and what is said."""
+"""ONNX Runtime's CUDA engine without a GPU: buffers, streams, threads, and messages."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ QUICK = (
 
 
 class Recorder(Console):
-    """Keeps what is said."""
+    """Keeps the lines that a run prints."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -126,7 +126,7 @@ def test_a_run_that_was_stopped_in_a_pretraining_goes_on(transferred: Path, tmp_
 
 
 class Stopper(Recorder):
-    """Is interrupted where a stage begins, or something is said."""
+    """Interrupts the run when a stage begins, or when a line contains `said`."""
 
     def __init__(self, stage: str, said: str = "never") -> None:
         super().__init__()
@@ -346,7 +346,7 @@ def test_sources_that_cannot_be_used(
 
 
 def relearned(transferred: Path, path: Path, facts: dict[str, str], **arrays: Any) -> Path:
-    """Write what was learned anew, with other facts or arrays."""
+    """Write the learned file again, with other facts or arrays."""
     file = transferred / "sources" / "tile" / TRANSFERRED
     with safe_open(file, framework="numpy") as learned:
         save_file({**load_file(file), **arrays}, path, {**learned.metadata(), **facts})

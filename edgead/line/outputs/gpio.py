@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from edgead.decision import Verdict
-from edgead.errors import ConfigError, require, unknown
+from edgead.errors import ConfigError, unknown
+from edgead.line.gpio_line import import_gpiod, request_line, split_gpio
 from edgead.line.outputs.handshake import delay_of
-from edgead.redaction import redact
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.sink import BaseSink, LeftOut
-from edgead.runtime.sources.uri import split_options
 
 GAP = 0.005
 """Shortest pause in seconds between two pulses."""
@@ -54,11 +52,7 @@ def open_gpio_output(uri: str) -> GpioOutput:
         ConfigError: no chip or line, a wrong option, or a line that is absent or in use.
         MissingDependencyError: the package gpiod is not installed.
     """
-    name, options = split_options(uri, GpioOptions)
-    chip, _, line = name.rpartition("/")
-    if not chip or not line:
-        raise ConfigError(f"{redact(uri)} must name a chip and a line, as in gpio:/dev/gpiochip0/17.")
-    return GpioOutput(chip if chip.startswith("/") else f"/dev/{chip}", line, options)
+    return GpioOutput(*split_gpio(uri, GpioOptions))
 
 
 class GpioOutput(BaseSink):
@@ -77,21 +71,13 @@ class GpioOutput(BaseSink):
     def __init__(self, chip: str, line: str, options: GpioOptions | None = None) -> None:
         super().__init__(f"gpio:{chip}/{line}")
         self._options = options or GpioOptions()
-        gpiod: Any = require("gpiod", "gpio")
-        self._kinds: Any = require("gpiod.line", "gpio")
+        gpiod, self._kinds = import_gpiod()
         settings = gpiod.LineSettings(
             direction=self._kinds.Direction.OUTPUT,
             output_value=self._kinds.Value.INACTIVE,
             active_low=self._options.active_low,
         )
-        self._line = int(line) if line.isdecimal() else line
-        try:
-            self._request = gpiod.request_lines(chip, consumer="edgead", config={self._line: settings})
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise ConfigError(
-                f"The line {line} of {chip} cannot be used: {why}.\nSee which lines there are:  gpioinfo"
-            ) from error
+        self._request, self._line = request_line(chip, line, settings)
 
     def wants(self, result: Result) -> bool:
         """Return whether a result makes a pulse. Reports about a camera are no results of a part."""

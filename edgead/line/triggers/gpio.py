@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from edgead.errors import ConfigError, require
+from edgead.errors import ConfigError
+from edgead.line.gpio_line import import_gpiod, request_line, split_gpio
 from edgead.line.triggers.trigger import BaseTrigger, OpenPart
-from edgead.redaction import redact
-from edgead.runtime.sources.uri import split_options
 
 TICK = 0.2
 """Longest wait in seconds before it is seen that the run has ended."""
@@ -36,11 +35,7 @@ def open_gpio(uri: str) -> GpioTrigger:
         ConfigError: no chip or line, an unknown option, or a line that is absent or in use.
         MissingDependencyError: the package gpiod is not installed.
     """
-    name, options = split_options(uri, GpioOptions)
-    chip, _, line = name.rpartition("/")
-    if not chip or not line:
-        raise ConfigError(f"{redact(uri)} must name a chip and a line, as in gpio:/dev/gpiochip0/17.")
-    return GpioTrigger(chip if chip.startswith("/") else f"/dev/{chip}", line, options)
+    return GpioTrigger(*split_gpio(uri, GpioOptions))
 
 
 class GpioTrigger(BaseTrigger):
@@ -59,8 +54,7 @@ class GpioTrigger(BaseTrigger):
     def __init__(self, chip: str, line: str, options: GpioOptions | None = None) -> None:
         super().__init__(f"gpio:{chip}/{line}")
         options = options or GpioOptions()
-        gpiod: Any = require("gpiod", "gpio")
-        kinds: Any = require("gpiod.line", "gpio")
+        gpiod, kinds = import_gpiod()
         settings = gpiod.LineSettings(
             direction=kinds.Direction.INPUT,
             edge_detection=kinds.Edge[options.edge.upper()],
@@ -69,16 +63,7 @@ class GpioTrigger(BaseTrigger):
             debounce_period=timedelta(milliseconds=options.debounce),
             event_clock=kinds.Clock.MONOTONIC,
         )
-        place = int(line) if line.isdecimal() else line
-        try:
-            self._request = gpiod.request_lines(
-                chip, consumer="edgead", config={place: settings}, event_buffer_size=EVENTS
-            )
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise ConfigError(
-                f"The line {line} of {chip} cannot be used: {why}.\nSee which lines there are:  gpioinfo"
-            ) from error
+        self._request, _ = request_line(chip, line, settings, event_buffer_size=EVENTS)
         self._seen: int | None = None
         self._since = 0.0
         self._thread = threading.Thread(target=self._work, name="trigger-gpio", daemon=True)

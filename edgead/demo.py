@@ -5,7 +5,10 @@ The parts are easier than real ones, and so are the figures measured on them.
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +38,14 @@ COLUMNS = ("model", "precision", "engine", "p50 ms", "times", "AUROC", "found", 
 DASH = "–"
 TIMING_SECONDS = 40.0
 """Longest timing of all bundles and engines together."""
+
+
+def _activation() -> list[str]:
+    """Return the command after which the shell finds edgead: `make demo` uses an environment of its own."""
+    script = Path(sys.prefix, "bin", "activate")
+    if shutil.which("edgead") or not script.exists():
+        return []
+    return [f"            source {shlex.quote(os.path.relpath(script))}"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,7 @@ class DemoOutcome:
             f"Report:     {self.report.page}",
             "",
             "Next:       look at every verdict, ask what keeps up with two cameras, run the line",
+            *_activation(),
             f"            edgead predict {bundle} {test} --save {folder}",
             f"            edgead plan --cameras 2 --fps 10 --deadline 100ms --bundle {bundle}",
             f"            edgead run {bundle} --source {line} --view",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import cv2
@@ -31,7 +33,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
-def test_the_demo_compares_precisions_and_names_the_next_commands(tmp_path: Path) -> None:
+def test_the_demo_compares_precisions_and_names_the_next_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "my demo"
     outcome = demo.run_demo(out, 0, Console(), settings=TINY, int8=PrecisionOptions("int8", budget=Budget(1.0, 1.0)))
     rows = {(row.bundle, row.precision) for row in outcome.report.rows}
@@ -67,6 +71,10 @@ def test_the_demo_compares_precisions_and_names_the_next_commands(tmp_path: Path
         assert str(outcome.fastest) in words  # also where the path has blanks
         assert words[1] in cli.commands
     assert "http://127.0.0.1:8080/" in outcome.summary
+    monkeypatch.setenv("PATH", str(Path(sys.prefix, "bin")))
+    assert "activate" not in outcome.summary
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert f"            source {os.path.relpath(sys.prefix)}/bin/activate\n" in outcome.summary
     assert json.loads(json.dumps(outcome.to_dict()))["gate"] == outcome.gate
 
 

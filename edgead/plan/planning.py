@@ -17,6 +17,12 @@ from edgead.plan.simulate import Forecast, Load, simulate
 from edgead.table import Table
 
 FRAME_SIZE = (720, 1280)
+PROVEN = 0.5
+"""Share of the engine's time up to which forecasts agreed with the real stream; above it they were too good."""
+DOUBT = (
+    "Its engine would be busy more than half of the time; there, forecasts have been too good. "
+    "Check it with your cameras:  edgead run"
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,8 @@ class Plan:
             f"and a verdict within {load.deadline:g} ms"
         )
         if best.meets:
-            return f"{best.candidate.title} meets {asked}."
+            doubt = "" if best.forecast.utilisation <= PROVEN else f"\n{DOUBT}"
+            return f"{best.candidate.title} meets {asked}.{doubt}"
         assert best.advice
         return f"Nothing meets {asked}.\nNearest: {best.candidate.title}. It would with {best.advice.describe()}."
 

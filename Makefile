@@ -7,16 +7,21 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test quick check format docs release clean
+.PHONY: demo test test-long test-all quick check format docs release clean
 
 demo: $(INSTALLED)  ## the whole path on sample parts
 	$(BIN)/edgead demo
 
-test: $(INSTALLED)  ## every test
-	$(PYTEST)
+test: $(INSTALLED)  ## every test but a few long ones
+	$(PYTEST) -m "not long"
+
+test-long: $(INSTALLED)  ## the long ones: a cluster that loses a node, the release, every extra alone, no network
+	$(PYTEST) -m long
+
+test-all: test test-long
 
 quick: $(INSTALLED)  ## the tests that take no longer than a few seconds each
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not long"
 
 check: $(INSTALLED)  ## lint, types, import contracts
 	$(BIN)/ruff check .

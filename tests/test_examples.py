@@ -82,7 +82,7 @@ def test_a_plc_takes_each_result(bundle: Bundle, parts: Path) -> None:
     assert {row.split()[0] for row in printed} <= {"PASS", "FAIL", "UNKNOWN"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_precisions_are_compared(trained: Path, tmp_path: Path) -> None:
     assert "fp32.edgead: " in run("int8.py", trained, tmp_path)
 

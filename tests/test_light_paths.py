@@ -133,7 +133,7 @@ def test_every_module_is_imported_with_nothing_optional_installed(tmp_path: Path
     assert rooms <= {"edgead.train", "edgead.export", "edgead.sweep", "edgead.view"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path, tmp_path: Path) -> None:
     """`--help` and one call, with the packages of all other extras banned: it works, or names the extra to install."""
     from onnx import parser, save_model

@@ -30,7 +30,7 @@ def release() -> ModuleType:
     return module
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_release_is_built_and_checked(tmp_path: Path) -> None:
     """In a fast form: with the setuptools that is installed, and without an extra."""
     pytest.importorskip("cyclonedx_py", reason="the extra `release` is not installed")

@@ -114,7 +114,7 @@ def end(process: subprocess.Popen[str], folder: Path) -> tuple[str, list[str]]:
     return (folder / "heard").read_text(), left_in(folder / "home")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_is_reported(apart: list[str], bundle: Bundle, tmp_path: Path) -> None:
     """All at the same time. The last one shows that uploads are seen, where this ONNX Runtime has telemetry."""
     import onnxruntime
@@ -134,7 +134,7 @@ def test_nothing_is_reported(apart: list[str], bundle: Bundle, tmp_path: Path) -
         assert left
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ray_reports_nothing_and_listens_on_loopback_alone(apart: list[str], tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     folder = tmp_path / "ray"

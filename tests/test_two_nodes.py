@@ -17,7 +17,7 @@ from edgead.sweep.cell import make_cells
 from edgead.sweep.file import read_sweep_file
 from edgead.sweep.store import CellState, Store
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 STEPS, COPIES = 80, 800
 
 

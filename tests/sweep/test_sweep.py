@@ -299,7 +299,7 @@ def command(file: Path, store: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "edgead", "sweep", str(file), "--out", str(store), *more]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_is_stopped_and_resumed(parts: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     settings = [*TINY[:3], "steps=60", "batch_size=2"]

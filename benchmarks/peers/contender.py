@@ -2,9 +2,10 @@
 
     python contender.py NAME MODEL FRAME.npy
 
-It prints the versions of its packages as one line of JSON, then answers each line N on standard input with the
-milliseconds of N calls. It imports nothing of edgead unless the contender is edgead, so that it runs in the peer's
-environment.
+It prints the versions of its packages as one line of JSON, then answers each line of JSON on standard input: a number N
+with the milliseconds of N calls, ``{"images": [FILE, …], "maps": FILE.npy}`` with the images' scores; their maps, in
+256×256, are written to the file. It imports nothing of edgead unless the contender is edgead, so that it runs in the
+peer's environment.
 """
 
 from __future__ import annotations
@@ -127,12 +128,35 @@ CONTENDERS: dict[str, Callable[[Path], Call]] = {
 PACKAGES = ("edgead", "anomalib", "torch", "onnxruntime", "openvino", "numpy", "opencv-python-headless")
 
 
+def measure(call: Call, frame: Any, calls: int) -> list[float]:
+    """Return the milliseconds of calls."""
+    times = []
+    for _ in range(calls):
+        began = time.perf_counter()
+        call(frame)
+        times.append((time.perf_counter() - began) * 1e3)
+    return times
+
+
+def score(call: Call, images: list[str], maps: str) -> list[float]:
+    """Return the scores of image files; write their maps ``[N, 256, 256] float32``."""
+    import cv2
+
+    scores, found = [], []
+    for image in images:
+        value, heat = call(cv2.imread(image, cv2.IMREAD_COLOR))
+        scores.append(value)
+        found.append(cv2.resize(np.asarray(heat, np.float32), SIZE, interpolation=cv2.INTER_LINEAR))
+    np.save(maps, np.stack(found))
+    return scores
+
+
 def main() -> None:
     name, model, frame_file = sys.argv[1:]
     out, sys.stdout = sys.stdout, sys.stderr  # what a library prints must not mix with the answers
     call, frame = CONTENDERS[name](Path(model)), np.load(frame_file)
     for _ in range(2):
-        score, heat = call(frame)
+        found, heat = call(frame)
     versions = {}
     for package in PACKAGES:
         try:
@@ -140,14 +164,11 @@ def main() -> None:
         except importlib.metadata.PackageNotFoundError:
             continue
     shape = [int(side) for side in np.shape(heat)]
-    print(json.dumps({"versions": versions, "score": score, "map": shape}), file=out, flush=True)
+    print(json.dumps({"versions": versions, "score": found, "map": shape}), file=out, flush=True)
     for line in sys.stdin:
-        times = []
-        for _ in range(int(line)):
-            began = time.perf_counter()
-            call(frame)
-            times.append((time.perf_counter() - began) * 1e3)
-        print(json.dumps(times), file=out, flush=True)
+        asked = json.loads(line)
+        answer = measure(call, frame, asked) if isinstance(asked, int) else score(call, **asked)
+        print(json.dumps(answer), file=out, flush=True)
 
 
 if __name__ == "__main__":

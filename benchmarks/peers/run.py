@@ -11,15 +11,10 @@ machine affects all of them.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import random
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -28,52 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from processes import Process, measure
 
 from edgead.benchmark.disturbance import describe_state
 from edgead.benchmark.uncertainty import ratio_interval
 from edgead.files import write_json
 from edgead.machine import describe_machine
 
-CONTENDER = Path(__file__).resolve().with_name("contender.py")
 FRAME = (480, 640, 3)
-REST = 0.3
-"""Seconds before a turn: threads of the one before stop spinning."""
 REFERENCE = "edgead openvino int8"
-
-
-class Process:
-    """A contender that is loaded and warm."""
-
-    def __init__(self, python: str, name: str, model: Path, frame: Path) -> None:
-        command = [os.path.abspath(python), str(CONTENDER), name, str(model.resolve()), str(frame)]
-        self._name = name
-        self._process = subprocess.Popen(  # where it runs, anomalib leaves a cache
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=frame.parent
-        )
-        self.facts: dict[str, Any] = {}
-
-    def wait(self) -> None:
-        """Read what it says when it is ready."""
-        self.facts = self._read()
-
-    def time(self, calls: int) -> list[float]:
-        """Return the milliseconds of some calls."""
-        assert self._process.stdin
-        print(calls, file=self._process.stdin, flush=True)
-        found: list[float] = self._read()
-        return found
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _read(self) -> Any:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"The contender {self._name} ended by itself; its reason stands above.")
-        return json.loads(line)
 
 
 def contenders(given: argparse.Namespace) -> dict[str, tuple[str, str, Path]]:
@@ -91,19 +49,6 @@ def contenders(given: argparse.Namespace) -> dict[str, tuple[str, str, Path]]:
         "anomalib OpenVINOInferencer": (other, "anomalib openvino", given.anomalib / "openvino" / "model.xml"),
         "anomalib TorchInferencer": (other, "anomalib torch", given.anomalib / "torch" / "model.pt"),
     }
-
-
-def measure(processes: dict[str, Process], rounds: int, calls: int) -> dict[str, list[float]]:
-    """Let the contenders take turns; return the milliseconds of their calls."""
-    times: dict[str, list[float]] = {label: [] for label in processes}
-    order, shuffle = list(processes), random.Random(0).shuffle
-    for number in range(rounds):
-        shuffle(order)
-        for label in order:
-            time.sleep(REST)
-            times[label] += processes[label].time(calls)
-        print(f"round {number + 1} of {rounds}", file=sys.stderr)
-    return times
 
 
 def row(label: str, process: Process, times: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ PARTS_A_LIFE = 20_000
 FEWEST_LIVES = 3
 OFTEN = {"lost triggers": 0.002, "bounced triggers": 0.005, "lost pictures": 0.002}
 """Share of the parts."""
+BOTH = 0.3
+"""Share of the lost pictures after which the next trigger is lost too: the picture of that part then comes alone."""
 FAULTS_A_LIFE = {"stall": 6, "plc restart": 4, "change": 20}
 """At most; a life of few parts has fewer, one for every `SPACED` parts."""
 SPACED = 100
@@ -87,6 +89,8 @@ def plan_life(seed: int, number: int, parts: int, last: bool) -> Life:
     """Plan a life. The same arguments give the same one."""
     rng = np.random.default_rng((seed, number))
     drawn = {name: rng.random(parts) < share for name, share in OFTEN.items()}
+    both = np.flatnonzero(drawn["lost pictures"] & (rng.random(parts) < BOTH)) + 1
+    drawn["lost triggers"][both[both < parts]] = True
     fails = np.where(rng.random(parts) < 0.3, rng.integers(1, 1 << BUNDLES, parts), 0)
     late = rng.random(parts) < 0.5
     planned = tuple(

@@ -17,6 +17,10 @@ LONGEST = (RULES["within"] + TIMING["late_ms"] + TIMING["hold_ms"]) / 1e3
 """Seconds from a trigger until its verdict is over, at most."""
 SLACK = 0.5
 """Seconds for a machine that is busy with other things."""
+GIVEN_UP = 10.0
+"""Seconds without an answer after which a part is lost."""
+NAMES = ("lost", "doubled", "swapped", "stale")
+"""What must not be."""
 NOTES = 20
 FAILS = next(code for verdict, code in VERDICTS.items() if verdict and verdict.value == "FAIL")
 PASSES = next(code for verdict, code in VERDICTS.items() if verdict and verdict.value == "PASS")
@@ -35,6 +39,7 @@ class Part:
         verdict: code of its answer; 0 while there is none.
         read: when the PLC had read its answer.
         over: it can have no answer any more: the line was killed.
+        refused: the line was not there.
     """
 
     number: int
@@ -45,6 +50,7 @@ class Part:
     verdict: int = 0
     read: float = 0.0
     over: bool = False
+    refused: bool = False
 
 
 class Judge:
@@ -79,18 +85,18 @@ class Judge:
     @property
     def violations(self) -> int:
         """Everything that must not be."""
-        return sum(self.counts[name] for name in ("lost", "doubled", "swapped", "stale"))
+        return sum(self.counts[name] for name in NAMES)
 
     def announce(self, part: Part) -> None:
         """A trigger is being sent."""
         with self._lock:
+            self.counts["announced"] += 1
             self._open[part.id] = part
 
     def refuse(self, part: Part) -> None:
-        """The line was not there; an answer may still come if it was killed after it took the trigger."""
+        """The line was not there."""
         with self._lock:
-            self.counts["refused"] += 1
-            part.over = True
+            part.over = part.refused = True
 
     def allow(self, bundle: int) -> None:
         """A bundle is being replaced: the new one may decide on what is in flight."""
@@ -111,6 +117,7 @@ class Judge:
     def see(self, seen: Snapshot, began: float, ended: float) -> None:
         """The PLC has read the registers. Every read is checked, also of what was read before."""
         with self._lock:
+            self._give_up(began)
             if not seen.valid or not seen.verdict:
                 return
             if seen.session != self._session:
@@ -137,13 +144,20 @@ class Judge:
         """A life is over: what is still open was cut off by a kill, or is lost."""
         with self._lock:
             for part in self._open.values():
-                self.counts["cut" if part.over else "lost"] += 1
+                self.counts["refused" if part.refused else "cut" if part.over else "lost"] += 1
                 if not part.over:
                     self._note(f"lost: part {part.id} has no answer")
             self._open.clear()
             self._closed.clear()
             self._last, self._away, self.deciding = None, False, 0
             self._session, self._session_before = 0, self._session
+
+    def _give_up(self, now: float) -> None:
+        oldest = next(iter(self._open.values()), None)
+        if oldest and not oldest.over and now - oldest.sent > GIVEN_UP:
+            self.counts["lost"] += 1
+            self._note(f"lost: part {oldest.id} has no answer after {GIVEN_UP:g} s")
+            self._closed[oldest.id] = self._open.pop(oldest.id)
 
     def _begin_session(self, seen: Snapshot) -> None:
         if self._session or seen.session == self._session_before:

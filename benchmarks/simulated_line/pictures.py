@@ -85,8 +85,8 @@ def _graph(number: int) -> onnx.ModelProto:
     constants: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
         "weights": weights.reshape(-1, 2),
         "flat": np.array([-1, SIDE * SIDE * 3]),
-        "own": np.float32([NUMBERS * number]),
-        "half": np.float32([127.5]),
+        "own": np.array([NUMBERS * number], np.float32),
+        "half": np.array([127.5], np.float32),
         "column": np.array([1]),
         "picture": np.array([1, 2]),
         "size": np.array([1, SIDE, SIDE]),

@@ -10,8 +10,7 @@ from judge import Judge
 
 from edgead.errors import SinkError
 from edgead.line.outputs.modbus_plc import PollingPlc
-from edgead.line.outputs.register_map import Snapshot
-from edgead.line.outputs.simulate import PlcProgram
+from edgead.line.outputs.simulate import Plc, PlcProgram
 
 AGAIN_AFTER = 0.005
 """Seconds between two attempts to reach the line."""
@@ -26,7 +25,7 @@ class SimulatedPlc:
     Args:
         address: of the line.
         judge: sees every read.
-        tamper: changes what is read, for tests of the judge.
+        connect: opens the connection; another one lets tests change what the PLC reads.
 
     Attributes:
         alive: the line is valid and its heartbeat changes.
@@ -35,11 +34,9 @@ class SimulatedPlc:
         error: why the thread has ended, if it has.
     """
 
-    def __init__(
-        self, address: tuple[str, int], judge: Judge, tamper: Callable[[Snapshot], Snapshot] = lambda seen: seen
-    ) -> None:
-        self._address, self._judge, self._tamper = address, judge, tamper
-        self._link = PollingPlc(*address)
+    def __init__(self, address: tuple[str, int], judge: Judge, connect: Callable[[str, int], Plc] = PollingPlc) -> None:
+        self._address, self._judge, self._connect = address, judge, connect
+        self._link = self._connect(*address)
         self.alive, self.polls, self.restarts = False, 0, 0
         self.error: BaseException | None = None
         self._off_for = 0.0
@@ -73,7 +70,7 @@ class SimulatedPlc:
                 self._restart()
             try:
                 began = time.monotonic()
-                seen = self._tamper(self._link.read())
+                seen = self._link.read()
                 now = time.monotonic()
                 self._judge.rest(now - exchanged)
                 exchanged = now
@@ -93,5 +90,5 @@ class SimulatedPlc:
         self.alive = False
         self._stopped.wait(self._off_for)
         self._off_for = 0.0
-        self._link = PollingPlc(*self._address)
+        self._link = self._connect(*self._address)
         self.restarts += 1

@@ -33,9 +33,10 @@ _log = logging.getLogger("edgead")
 class Parts:
     """A gate (`edgead.runtime.gate.Gate`) that turns triggers into parts and frames into one answer for each part.
 
-    A frame belongs to the newest part whose trigger, plus `PartRules.delay`, is not after the frame was made, and for
-    no longer than `PartRules.window`; a frame that this part does not need is dropped, cause `UNTRIGGERED`. Answers leave in the order of the triggers, each
-    within `PartRules.within` of its own. docs/line.md states the rules for users.
+    A frame belongs to the newest part whose trigger, plus `PartRules.delay`, is not after the frame was made, and not
+    more than `PartRules.window` before; a frame that this part does not need is dropped, cause `UNTRIGGERED`. Answers
+    leave in the order of the triggers, each within `PartRules.within` of its own. docs/line.md states the rules for
+    users.
 
     Args:
         rules: of every part.

@@ -17,7 +17,7 @@ LONGEST = (RULES["within"] + TIMING["late_ms"] + TIMING["hold_ms"]) / 1e3
 """Seconds from a trigger until its verdict is over, at most."""
 SLACK = 0.5
 """Seconds for a machine that is busy with other things."""
-GIVEN_UP = 10.0
+GIVEN_UP = 5.0
 """Seconds without an answer after which a part is lost."""
 NAMES = ("lost", "doubled", "swapped", "stale")
 """What must not be."""
@@ -134,6 +134,14 @@ class Judge:
         with self._lock:
             self._acknowledged = sequence
 
+    def compare(self, announced: int, triggered: int, answered: int) -> None:
+        """Compare the line's own count of its parts with the number that was announced."""
+        with self._lock:
+            self.counts["doubled"] += max(0, triggered - announced)
+            self.counts["lost"] += max(0, announced - triggered, triggered - answered)
+            if not announced == triggered == answered:
+                self._note(f"{announced} parts were announced; the line says {triggered}, and {answered} answered")
+
     def kill(self) -> None:
         """The line is being killed: what is in flight has no answer."""
         with self._lock:
@@ -197,7 +205,7 @@ class Judge:
             self._closed.pop(next(iter(self._closed)))
         part.verdict, part.read = seen.verdict, ended
         self.counts["answered"] += 1
-        if not gap and not seen.status & MISSING_ACKNOWLEDGEMENT:
+        if not seen.status & MISSING_ACKNOWLEDGEMENT:
             self._away = False
 
     def _miss(self, before: list[Part], skipped: int, seen: Snapshot) -> None:

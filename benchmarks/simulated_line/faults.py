@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from pictures import BUNDLES
 
-PARTS_A_LIFE = 20_000
+PARTS_A_LIFE = 10_000
 FEWEST_LIVES = 3
 OFTEN = {"lost triggers": 0.002, "bounced triggers": 0.005, "lost pictures": 0.002}
 """Share of the parts."""

@@ -17,7 +17,7 @@ from pictures import BUNDLES, make_bundle
 HERE = Path(__file__).resolve().parent
 PRODUCTS = tuple("abc"[:BUNDLES])
 """Product K − 1 has bundle K."""
-RULES = {"within": 300, "window": 20}
+RULES = {"within": 300, "window": 50}
 """Of parts, in milliseconds."""
 TIMING = {"hold_ms": 1000, "late_ms": 300, "heartbeat_ms": 50}
 """Of the PLC output."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shlex
 import sys
@@ -71,7 +72,8 @@ class Conditions:
     """How it ran.
 
     Attributes:
-        parts: that were planned, without those of the quiet life.
+        parts: that came, without those of the quiet life.
+        planned: parts that the seed has planned; more than came if the time was limited.
         lives: of the line, each but the last ended by ``kill -9``.
         in_flight: parts between trigger and answer, at most.
         part_rules, plc_output: settings, milliseconds.
@@ -80,6 +82,7 @@ class Conditions:
     """
 
     parts: int
+    planned: int
     seed: int
     lives: int
     in_flight: int
@@ -159,6 +162,7 @@ def simulate_line(
     folder: Path,
     *,
     quiet_parts: int = QUIET_PARTS,
+    minutes: float = math.inf,
     say: Say = lambda text: None,
     connect: Callable[[str, int], Plc] = PollingPlc,
 ) -> SimulatedLineReport:
@@ -169,6 +173,7 @@ def simulate_line(
         seed: the same one gives the same parts and faults.
         folder: for the line's files.
         quiet_parts: without faults, before.
+        minutes: no life begins after so many.
         say: shows progress.
         connect: opens the PLC's connection, see `SimulatedPlc`.
 
@@ -177,7 +182,7 @@ def simulate_line(
     """
     began, load = time.monotonic(), os.getloadavg()[0]
     judge, lives = Judge(), plan_lives(parts) if parts else []
-    quiet, busy, records = Times(), Times(), Counter[str]()
+    quiet, busy, records, done = Times(), Times(), Counter[str](), list[int]()
     with ExitStack() as stack:
         camera = stack.enter_context(closing(SimulatedCamera()))
         line = stack.enter_context(closing(LineProcess(folder, camera.port)))
@@ -190,9 +195,12 @@ def simulate_line(
             _foretell(conveyor.seen.busy, quiet_parts, parts, len(lives), say)
             conveyor.seen.busy = 0.0
         for number, count in lives:
+            if time.monotonic() - began > 60 * minutes:
+                break
             conveyor.run(plan_life(seed, number, count, number == lives[-1][0]))
             _compare(line.results, conveyor.parts, busy, records)
-            line.results.unlink(missing_ok=True)
+            line.results.unlink()
+            done.append(count)
             say(f"life {number + 1} of {len(lives)}: {_counts(judge)}")
         seen, polls = conveyor.seen, plc.polls
     return SimulatedLineReport(
@@ -201,7 +209,9 @@ def simulate_line(
         command=shlex.join(["python", "benchmarks/simulated_line/simulated_line.py", *sys.argv[1:]]),
         machine=describe_machine(),
         versions=versions(),
-        conditions=Conditions(parts, seed, len(lives), IN_FLIGHT, RULES, TIMING, OFTEN, FAULTS_A_LIFE, round(load, 2)),
+        conditions=Conditions(
+            sum(done), parts, seed, len(done), IN_FLIGHT, RULES, TIMING, OFTEN, FAULTS_A_LIFE, round(load, 2)
+        ),
         violations={name: judge.counts[name] for name in NAMES},
         announced=judge.counts["announced"],
         fates={name: judge.counts[name] for name in ("answered", "missed", "cut", "refused")},
@@ -216,7 +226,7 @@ def simulate_line(
         changeover_max_ms=round(1e3 * max(seen.changeover), 3) if seen.changeover else None,
         hot_swap_ms=_milliseconds(seen.hot_swap),
         start_s=round(sorted(seen.start)[len(seen.start) // 2], 2),
-        parts_per_second=round(parts / seen.busy, 1) if parts else 0.0,
+        parts_per_second=round(sum(done) / seen.busy, 1) if done else 0.0,
         seconds=round(time.monotonic() - began, 1),
     )
 
@@ -270,11 +280,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further life after so many")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = simulate_line(
-            options.parts, options.seed, Path(folder), say=lambda text: print(text, file=sys.stderr, flush=True)
+            options.parts,
+            options.seed,
+            Path(folder),
+            minutes=options.minutes,
+            say=lambda text: print(text, file=sys.stderr, flush=True),
         )
     write_json(options.out, schema.write(report))
     violated = {name: count for name, count in report.violations.items() if count}

@@ -115,8 +115,9 @@ class Conveyor:
             self.seen.faults["lost trigger"] += 1
             time.sleep(max(0.0, self._fired + RULES["window"] / 1e3 - time.monotonic()))  # the pitch of the parts
         if planned.pictured:
-            delivered = self._camera.expose(draw(number, planned.fails))
-            self.seen.faults["picture lost in a stall"] += not delivered
+            fate = self._camera.expose(draw(number, planned.fails))
+            part.shown = fate == "shown"
+            self.seen.faults[f"picture {fate} in a stall"] += not part.shown
         else:
             self.seen.faults["lost picture"] += 1
         if planned.triggered and planned.bounces == "late":

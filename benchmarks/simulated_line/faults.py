@@ -14,8 +14,9 @@ OFTEN = {"lost triggers": 0.002, "bounced triggers": 0.005, "lost pictures": 0.0
 BOTH = 0.3
 """Share of the lost pictures after which the next trigger is lost too: the picture of that part then comes alone."""
 FAULTS_A_LIFE = {"stall": 6, "plc restart": 4, "change": 20}
-"""At most; a life of few parts has fewer, one for every `SPACED` parts."""
-SPACED = 100
+"""At most."""
+SPACED = {"stall": 300, "plc restart": 300, "change": 60}
+"""Parts for each of them, at least: a short life has fewer."""
 
 
 KILLED_BEFORE = 4
@@ -104,7 +105,7 @@ def plan_life(seed: int, number: int, parts: int, last: bool) -> Life:
     )
     events: dict[int, list[Event]] = {}
     for kind, most in FAULTS_A_LIFE.items():
-        for place in rng.integers(1, max(parts, 2), min(most, parts // SPACED)):
+        for place in rng.integers(1, max(parts, 2), min(most, parts // SPACED[kind])):
             events.setdefault(int(place), []).append(_draw_event(kind, rng))
     return Life(
         number=number,

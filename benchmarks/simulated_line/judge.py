@@ -38,6 +38,7 @@ class Part:
         sent: when its trigger was sent, `time.monotonic` seconds.
         verdict: code of its answer; 0 while there is none.
         read: when the PLC had read its answer.
+        shown: its picture came at once.
         over: it can have no answer any more: the line was killed.
         refused: the line was not there.
     """
@@ -49,6 +50,7 @@ class Part:
     sent: float
     verdict: int = 0
     read: float = 0.0
+    shown: bool = False
     over: bool = False
     refused: bool = False
 

@@ -52,15 +52,15 @@ class SimulatedCamera:
         """Deliver nothing for a time. Pictures that are made meanwhile come late, or never."""
         self._stalled_until, self._loses = time.monotonic() + seconds, loses
 
-    def expose(self, picture: Frame) -> bool:
-        """Make a picture now. Return whether it is delivered, now or later."""
+    def expose(self, picture: Frame) -> str:
+        """Make a picture now. Return what becomes of it: ``shown`` at once, ``late`` or ``lost``."""
         now = time.monotonic()
         stalled = now < self._stalled_until
         if not (stalled and self._loses):
             self._waiting.append(HEADER.pack(self._number, now) + picture.tobytes())
             self.work()
         self._number += 1
-        return not (stalled and self._loses)
+        return "shown" if not stalled else "lost" if self._loses else "late"
 
     def work(self) -> None:
         """Send the pictures that waited, if it does not stall."""

@@ -103,6 +103,8 @@ class SimulatedLineReport:
         fates: ``answered``; ``missed``, because the PLC did not read for the whole hold time; ``cut``, in flight when
             the line was killed; ``refused``, the line was dead.
         unknown: answers that were UNKNOWN, by cause.
+        unexplained: ``no_frame`` of parts whose picture came at once: this machine was so busy
+            that the picture was made after the part's window.
         faults: how often each happened.
         records: results in the file of the line's JSONL sink; ``other`` are those that differ from what the PLC read,
             ``missing`` those that it read and the file lacks.
@@ -126,6 +128,7 @@ class SimulatedLineReport:
     announced: int
     fates: dict[str, int]
     unknown: dict[str, int]
+    unexplained: int
     faults: dict[str, int]
     records: dict[str, int]
     polls: int
@@ -216,6 +219,7 @@ def simulate_line(
         announced=judge.counts["announced"],
         fates={name: judge.counts[name] for name in ("answered", "missed", "cut", "refused")},
         unknown=dict(judge.unknown),
+        unexplained=records.pop("unexplained"),
         faults=dict(seen.faults),
         records=dict(records),
         polls=polls,
@@ -243,7 +247,7 @@ def _foretell(seconds: float, quiet_parts: int, parts: int, lives: int, say: Say
 def _compare(results: Path, parts: list[Part], times: Times, records: Counter[str]) -> None:
     """Compare what the line has recorded with what the PLC has read."""
     codes = {verdict.value: code for verdict, code in VERDICTS.items() if verdict}
-    own: dict[str, tuple[int, float]] = {}
+    own: dict[str, tuple[int, float, str]] = {}
     lines = results.read_bytes().splitlines(keepends=True)
     for line in lines:
         if not line.endswith(b"\n"):
@@ -253,12 +257,14 @@ def _compare(results: Path, parts: list[Part], times: Times, records: Counter[st
         if value["part_id"] in own:
             records["doubled"] += 1
         if value["part_id"]:
-            own[value["part_id"]] = codes[value["verdict"]], value["latency_ms"].get("infer", -1.0) / 1e3
+            engine = value["latency_ms"].get("infer", -1.0) / 1e3
+            own[value["part_id"]] = codes[value["verdict"]], engine, str(value["cause"])
     records["written"] += len(own)
     for part in parts:
-        verdict, engine = own.get(part.id, (0, -1.0))
+        verdict, engine, cause = own.get(part.id, (0, -1.0, ""))
         if not part.verdict:
             continue
+        records["unexplained"] += part.shown and cause == "no_frame"
         if not verdict:
             records["missing"] += 1
         elif verdict != part.verdict and part.verdict != VERDICTS[Verdict.UNKNOWN]:  # late on its way to the PLC

@@ -27,12 +27,13 @@ from edgead.runtime.inspector import load
 PASS, FAIL, UNKNOWN = (VERDICTS[verdict] for verdict in (Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_part_is_lost_doubled_or_swapped_and_no_pass_is_stale(tmp_path: Path) -> None:
     report = simulate_line(2000, 5, tmp_path, quiet_parts=0)
     assert not any(report.violations.values()), report.notes
     assert report.announced == sum(report.fates.values())
     assert report.fates["answered"] > 1900
+    assert report.unexplained < 1000  # it decides: most parts whose picture came are not UNKNOWN, on any machine
     assert report.records["written"] > 1900
     assert not {"doubled", "other"} & set(report.records)
     happened = {"kill", "changeover", "hot swap", "stall", "plc restart", "lost trigger", "lost picture"}

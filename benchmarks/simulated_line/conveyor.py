@@ -73,6 +73,7 @@ class Conveyor:
         self._camera.disconnect()
         self._line.start(life.with_products, life.first)
         self._await(lambda: self._camera.connected and self._plc.alive)
+        self._judge.begin()
         self.seen.start.append(time.monotonic() - began)
         began = time.monotonic()
         killer = None

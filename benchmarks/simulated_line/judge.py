@@ -58,12 +58,11 @@ class Part:
 class Judge:
     """Counts what must not be. Thread-safe: the conveyor announces parts, the PLC reads.
 
-    A part has one fate: an answer; ``missed``, because the PLC did not read for the whole hold time; or ``cut``,
-    because the line was killed while it was in flight. Without one it is lost.
+    A part has one fate: an answer; ``missed``, because the PLC did not read for the whole hold time; ``cut``,
+    because the line was killed while it was in flight; or ``refused``, because no line was there. Without one it is lost.
 
     Attributes:
-        counts: ``lost``, ``doubled``, ``swapped``, ``stale`` must stay 0. ``answered``, ``missed``, ``cut`` and
-            ``refused`` are fates; the line was not there for a refused one.
+        counts: ``lost``, ``doubled``, ``swapped``, ``stale`` must stay 0. The others are fates, and ``announced``.
         unknown: answers by the code of their cause.
         notes: about the first violations.
         deciding: number of the bundle of the last answer; 0 before the first one of a life.
@@ -88,6 +87,11 @@ class Judge:
     def violations(self) -> int:
         """Everything that must not be."""
         return sum(self.counts[name] for name in NAMES)
+
+    def begin(self) -> None:
+        """A line is there and the PLC reads it: from now on, only what the PLC does excuses a missed answer."""
+        with self._lock:
+            self._away = False
 
     def announce(self, part: Part) -> None:
         """A trigger is being sent."""
@@ -217,7 +221,7 @@ class Judge:
             del self._open[part.id]
             self._closed[part.id] = part
             if place < excused or part.over:
-                self.counts["missed"] += 1
+                self.counts["cut" if part.over else "missed"] += 1
             else:
                 self._blame("lost", seen, f"part {part.id} before it has no answer")
 

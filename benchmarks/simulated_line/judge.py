@@ -59,7 +59,8 @@ class Judge:
     """Counts what must not be. Thread-safe: the conveyor announces parts, the PLC reads.
 
     A part has one fate: an answer; ``missed``, because the PLC did not read for the whole hold time; ``cut``,
-    because the line was killed while it was in flight; or ``refused``, because no line was there. Without one it is lost.
+    because the line was killed while it was in flight; or ``refused``, because no line was there.
+    Without one it is lost.
 
     Attributes:
         counts: ``lost``, ``doubled``, ``swapped``, ``stale`` must stay 0. The others are fates, and ``announced``.

@@ -286,6 +286,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quiet-parts", type=int, default=QUIET_PARTS, help="without faults before, for the latency")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further life after so many")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -294,6 +295,7 @@ def main() -> None:
             options.parts,
             options.seed,
             Path(folder),
+            quiet_parts=options.quiet_parts,
             minutes=options.minutes,
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from pictures import BUNDLES
 
-PARTS_A_LIFE = 10_000
+PARTS_A_LIFE = 5_000
 FEWEST_LIVES = 3
 OFTEN = {"lost triggers": 0.002, "bounced triggers": 0.005, "lost pictures": 0.002}
 """Share of the parts."""
 BOTH = 0.3
 """Share of the lost pictures after which the next trigger is lost too: the picture of that part then comes alone."""
-FAULTS_A_LIFE = {"stall": 6, "plc restart": 4, "change": 20}
+FAULTS_A_LIFE = {"stall": 4, "plc restart": 2, "change": 10}
 """At most."""
 SPACED = {"stall": 300, "plc restart": 300, "change": 60}
 """Parts for each of them, at least: a short life has fewer."""

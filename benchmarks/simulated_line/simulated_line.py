@@ -236,11 +236,11 @@ def simulate_line(
 
 
 def _foretell(seconds: float, quiet_parts: int, parts: int, lives: int, say: Say) -> None:
-    """Say how long it will take: a start of 2 s and faults of 7 s for each life, and the pace of the quiet parts."""
+    """Say how long it will take: a start of 2 s and faults of 3 s for each life, and the pace of the quiet parts."""
     pace = quiet_parts / seconds
     say(
         f"{pace:.0f} parts a second; {parts} parts in {lives} lives will take about "
-        f"{(parts / pace + 9 * lives) / 60:.0f} minutes."
+        f"{(parts / pace + 5 * lives) / 60:.0f} minutes."
     )
 
 

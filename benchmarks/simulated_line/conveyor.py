@@ -118,7 +118,8 @@ class Conveyor:
         if planned.pictured:
             fate = self._camera.expose(draw(number, planned.fails))
             part.shown = fate == "shown"
-            self.seen.faults[f"picture {fate} in a stall"] += not part.shown
+            if not part.shown:
+                self.seen.faults[f"picture {fate} in a stall"] += 1
         else:
             self.seen.faults["lost picture"] += 1
         if planned.triggered and planned.bounces == "late":
@@ -146,17 +147,17 @@ class Conveyor:
             return False
 
     def _happen(self, event: Event, with_products: bool) -> None:
+        if event.kind == "change":
+            if with_products:
+                self._change_over(event.bundle)
+            else:
+                self._replace(event.bundle)
+            return
+        self.seen.faults[event.kind] += 1
         if event.kind == "stall":
             self._camera.stall(event.seconds, event.loses)
-        elif event.kind == "plc restart":
-            self._plc.restart(event.seconds)
-        elif with_products:
-            self._change_over(event.bundle)
-        elif self._swap is None:
-            self._replace(event.bundle)
         else:
-            return  # the bundle before is still being loaded
-        self.seen.faults[event.kind if event.kind != "change" else "changeover" if with_products else "hot swap"] += 1
+            self._plc.restart(event.seconds)
 
     def _change_over(self, bundle: int) -> None:
         began = time.monotonic()
@@ -166,12 +167,14 @@ class Conveyor:
             if not self._killed:
                 raise
             return
+        self.seen.faults["changeover"] += 1
         self.seen.changeover.append(time.monotonic() - began)
         self._bundles = {bundle}
 
     def _replace(self, bundle: int) -> None:
-        if bundle in self._bundles:
-            return
+        if bundle in self._bundles or self._swap:
+            return  # it decides already, or another one is being loaded
+        self.seen.faults["hot swap"] += 1
         self._judge.allow(bundle)
         self._bundles.add(bundle)
         self._swap = bundle, time.monotonic()

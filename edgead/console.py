@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
 
 import click
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 T = TypeVar("T")
+LEVELS = {"Error: ": "error", "Warning: ": "warning"}
+"""Levels of messages in a JSON log, by their beginning; the others are ``info``."""
 ON_SCREEN, IN_LOG = 10.0, 60.0
 """Seconds between two lines about the progress of a task."""
 
@@ -32,7 +35,7 @@ class Track(Protocol):
 
 def guard_stderr() -> None:
     """Hide secrets in everything that Python writes to stderr from now on: errors, warnings, log lines, tracebacks."""
-    if not isinstance(sys.stderr, _Redacting):
+    if not isinstance(sys.stderr, _Redacting | _JsonLog):
         sys.stderr = _Redacting(sys.stderr)
     root = logging.getLogger()
     if not root.handlers:
@@ -48,6 +51,45 @@ class _Redacting:
     def write(self, text: str) -> int:
         self._stream.write(redact(text))
         return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def log_as_json() -> None:
+    """Write each message to stderr as one line of JSON from now on: `time`, `level` and `message`. Again: no effect."""
+    if not isinstance(sys.stderr, _JsonLog):
+        sys.stderr = _JsonLog(sys.stderr._stream if isinstance(sys.stderr, _Redacting) else sys.stderr)
+
+
+class _JsonLog:
+    """A stream that writes each message, without credentials, as a JSON object on a line of its own.
+
+    Everything that Python writes to stderr comes through it, so no message is forgotten. A message ends where what is
+    written ends with a line's end: several lines that were written at once are one message. Its beginning tells its
+    level.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._begun, self._lock = stream, "", threading.Lock()
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            self._begun += text
+            if self._begun.endswith("\n"):
+                message, self._begun = self._begun, ""
+                self._stream.write(self._line(redact(click.unstyle(message).strip())))
+        return len(text)
+
+    def _line(self, message: str) -> str:
+        start = next((start for start in LEVELS if message.startswith(start)), "")
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        value = {"time": now, "level": LEVELS.get(start, "info"), "message": message.removeprefix(start)}
+        return json.dumps(value) + "\n" if message else ""
+
+    def isatty(self) -> bool:
+        """Nothing is drawn here."""
+        return False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from edgead.cli.reporting import report as report_command
 from edgead.cli.running import predict, run
 from edgead.cli.sweeping import sweep
 from edgead.cli.training import synthesise, train
-from edgead.console import guard_stderr
+from edgead.console import guard_stderr, log_as_json
 from edgead.failures import flush, prepare_streams, report
 
 QUIET = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
@@ -34,6 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ.setdefault(variable, level)  # OpenCV reads it when it is imported, later
     prepare_streams()
     guard_stderr()
+    given = sys.argv[1:] if arguments is None else arguments
+    if "--log=json" in given or ("--log", "json") in itertools.pairwise(given):  # also if the command line is wrong
+        log_as_json()
     with contextlib.suppress(ValueError):  # not in the main thread
         # TERM ends a verb as Ctrl-C does, with nothing half-written
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgead.console import Console
+from edgead.console import Console, log_as_json
 
 if TYPE_CHECKING:
     from edgead.line.line_file import LineFile
@@ -28,6 +28,12 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 
         context.meta[FILE] = line = read_line_file(path)
         context.default_map = {**(context.default_map or {}), **line.options()}
+
+
+def set_log(_: click.Context, __: click.Parameter, form: str) -> None:
+    """Write messages in the form that is asked for, on the command line or in the file."""
+    if form == "json":
+        log_as_json()
 
 
 def line_of_run() -> LineFile:

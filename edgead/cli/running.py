@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from edgead.cli.line import check as look
-from edgead.cli.line import open_line, read_config
+from edgead.cli.line import open_line, read_config, set_log
 from edgead.cli.options import PATH, decision_options, force_option, json_option, refuse_given
 from edgead.cli.output import emit, ledger_line, parts_line, show_result, terminal
 from edgead.console import Console
@@ -238,6 +238,15 @@ def _predict_archive(
     type=PATH,
     help="Folder for marked rejects and the log of changes. [default: marks in the folder of --sink rejects:…, else "
     "runs/view]",
+)
+@click.option(
+    "--log",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    expose_value=False,
+    callback=set_log,
+    help="Form of the messages on standard error. json: an object a line, with time, level and message.",
 )
 @json_option
 def run(

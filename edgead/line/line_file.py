@@ -18,6 +18,9 @@ from edgead.runtime.policy import HEALTH, UNTRAINED_ASPECT
 from edgead.schema import OneOf, SchemaError, Within
 from edgead.toml import line_of, read_toml
 
+LOGS = ("text", "json")
+"""Forms of log lines."""
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -54,6 +57,7 @@ class RunTable:
     view_token: str | None = None
     view_folder: str | None = None
     need_all_cameras: bool | None = None
+    log: Annotated[str, OneOf(LOGS)] | None = None
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ class PartRules:
         delay: milliseconds from the trigger until the part is in front of the cameras. A negative one also takes
             frames that were made before the trigger and arrive after it.
         min_distance: milliseconds between two triggers; closer ones are parts that cannot be told apart.
+        window: milliseconds, after trigger and delay, in which the part is in front of the cameras: a later frame shows
+            another one. 0 for `within`.
 
     Raises:
         ConfigError: a value that makes no sense.
@@ -38,6 +40,7 @@ class PartRules:
     fails: str = "any"
     delay: Annotated[float, Within(-LONGEST, LONGEST)] = 0.0
     min_distance: Annotated[float, Within(0, LONGEST)] = 0.0
+    window: Annotated[float, Within(0, LONGEST)] = 0.0
 
     def __post_init__(self) -> None:
         check(self)

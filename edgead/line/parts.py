@@ -23,6 +23,8 @@ from edgead.runtime.stream import Stream
 
 UNTRIGGERED = "untriggered"
 """Cause of a dropped frame that no trigger asked for."""
+REMEMBERED = 4096
+"""Ids of the latest parts. A trigger that brings one of them again is repeated, and no part."""
 CAPACITY = 16
 """Frames of one source that may wait for the engine: none of a part's frames is to be overtaken."""
 _log = logging.getLogger("edgead")
@@ -31,9 +33,10 @@ _log = logging.getLogger("edgead")
 class Parts:
     """A gate (`edgead.runtime.gate.Gate`) that turns triggers into parts and frames into one answer for each part.
 
-    A frame belongs to the newest part whose trigger, plus `PartRules.delay`, is not after the frame was made; a frame
-    that this part does not need is dropped, cause `UNTRIGGERED`. Answers leave in the order of the triggers, each
-    within `PartRules.within` of its own. docs/line.md states the rules for users.
+    A frame belongs to the newest part whose trigger, plus `PartRules.delay`, is not after the frame was made, and not
+    more than `PartRules.window` before; a frame that this part does not need is dropped, cause `UNTRIGGERED`. Answers
+    leave in the order of the triggers, each within `PartRules.within` of its own. docs/line.md states the rules for
+    users.
 
     Args:
         rules: of every part.
@@ -70,6 +73,7 @@ class Parts:
         self._sending = threading.Lock()
         self._open: deque[Part] = deque()
         self._newest: Part | None = None
+        self._ids: dict[str, None] = {}  # of the latest parts, in order
         self._frames: dict[tuple[str, int | None], tuple[Part, str]] = {}
         self._leaving: deque[Result] = deque()
         self._ended = False
@@ -102,12 +106,15 @@ class Parts:
             at: when the trigger fired, `time.monotonic` seconds; None for now.
 
         Returns:
-            The part's id.
+            The part's id. One that a recent part has opens none: its trigger bounced, or was sent again.
 
         Raises:
             ConfigError: the run has not begun, or has ended.
         """
         with self._changed:
+            if part_id in self._ids:
+                self.ledger.bounce()
+                return part_id
             if self._stream is None or self._ended:
                 raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be opened.")
             return self._open_part(part_id, time.monotonic() if at is None else at).id
@@ -176,6 +183,7 @@ class Parts:
         inspector = self._products.current if self._products else self._stream.inspector
         part = Part(part_id or new_id(), at, self._cameras, self.rules, inspector)
         self.ledger.trigger()
+        self._remember(part_id)
         self._open.append(part)
         self._newest = part
         if last and self.rules.min_distance and (at - last.at) * 1e3 < self.rules.min_distance:
@@ -185,6 +193,12 @@ class Parts:
             self._settle()
         self._changed.notify_all()  # its time runs
         return part
+
+    def _remember(self, part_id: str) -> None:
+        if part_id:
+            self._ids[part_id] = None
+        if len(self._ids) > REMEMBERED:
+            del self._ids[next(iter(self._ids))]
 
     def _part_of(self, source: str, made: float) -> Part | None:
         if self._by_frame is not None:
@@ -196,7 +210,10 @@ class Parts:
         for part in reversed(past):
             part.end_frames(source)
             self._conclude(part)
-        return found if found is not None and found.lacks(source) else None
+        if found is None or not found.lacks(source):
+            return None
+        is_past = self.rules.window and made > found.at + delay + self.rules.window / 1e3
+        return None if is_past else found
 
     def _joined(self, source: str, made: float, tolerance: float) -> Part:
         """Return the newest part if a frame was made together with its first one, or a new part."""

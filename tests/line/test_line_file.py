@@ -196,3 +196,18 @@ def test_one_dead_camera_ends_the_others_only_if_it_must(folder: Path) -> None:
     done = edgead(folder, *options)
     parts = [one for one in results_of(folder) if one["part_id"]]
     assert [one["verdict"] for one in parts] == ["UNKNOWN", "FAIL"]  # the other camera saw no defect, and one
+
+
+def test_messages_are_json_lines_where_the_file_or_the_command_line_asks_for_it(folder: Path) -> None:
+    (folder / "line.toml").write_text(TEXT + 'log = "json"\n')
+    done = edgead(folder)
+    assert done.returncode == 0, done.stderr
+    messages = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    assert any(message.startswith("Product cap ") for message in messages)
+    assert any(message.startswith("parts 2 = ") for message in messages)
+    assert done.stdout == ""
+    (folder / "line.toml").write_text(TEXT.replace("within", "withn"))
+    done = edgead(folder, "--log", "json")
+    [error] = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (done.returncode, error["level"]) == (2, "error")
+    assert "withn" in error["message"]

@@ -117,13 +117,12 @@ def test_a_late_frame_still_belongs_to_the_part_it_was_made_of(inspector: Inspec
 def test_the_delay_is_the_way_to_the_camera(inspector: Inspector) -> None:
     front, side = Hand("front"), Hand("side")
     with running(inspector, Parts(PartRules(delay=20), delays={"side": 60}), [front, side]) as bench:
-        bench.parts.trigger("A")
-        front.show(BAD)  # the part before this one
-        time.sleep(0.03)
-        front.show(GOOD)
-        side.show(BAD)
-        time.sleep(0.04)
-        side.show(GOOD)
+        start = time.monotonic()
+        bench.parts.trigger("A", start)
+        front.show(BAD, start + 0.01)  # the part before this one
+        front.show(GOOD, start + 0.03)
+        side.show(BAD, start + 0.03)
+        side.show(GOOD, start + 0.07)
         [answer] = bench.wait(1)
     assert (answer.verdict, answer.source_id) == (Verdict.PASS, "side")
     assert bench.ledger.snapshot()["dropped_by_cause"] == {UNTRIGGERED: 2}
@@ -253,7 +252,7 @@ def test_an_error_in_the_callers_code_ends_the_run_also_from_the_thread_that_wat
 
 def test_each_picture_of_a_camera_that_the_line_fires_is_a_part(inspector: Inspector) -> None:
     front, side = Hand("front"), Hand("side")
-    with running(inspector, Parts(PartRules(within=100), ["camera:?tolerance=20"]), [front, side]) as bench:
+    with running(inspector, Parts(PartRules(within=400), ["camera:?tolerance=20"]), [front, side]) as bench:
         start = time.monotonic()
         for number, (one, other) in enumerate(((GOOD, GOOD), (GOOD, BAD), (BAD, None))):
             front.show(one, start + number / 10)
@@ -376,3 +375,39 @@ def test_the_ledger_balances_at_every_instant(inspector: Inspector, seed: int, m
     total = bench.ledger.snapshot()
     assert total["captured"] == total["inferred"] + total["dropped"]
     assert total["in_flight"] == 0
+
+
+def test_a_frame_after_the_window_is_not_of_the_part(inspector: Inspector) -> None:
+    """The picture of A is lost, and so is the trigger of the next part, whose picture comes."""
+    camera = Hand()
+    with running(inspector, Parts(PartRules(within=600, window=100)), [camera]) as bench:
+        start = time.monotonic()
+        bench.parts.trigger("A", start)
+        camera.show(BAD, start + 0.15)
+        [result] = bench.wait(1)
+        assert (result.part_id, result.cause) == ("A", "no_frame")
+        assert bench.ledger.snapshot()["dropped_by_cause"] == {"untriggered": 1}
+        later = time.monotonic()
+        bench.parts.trigger("B", later)
+        camera.show(GOOD, later + 0.05)
+        assert bench.wait(2)[1].verdict is PASS
+
+
+def test_a_trigger_with_the_id_of_a_recent_part_opens_none(inspector: Inspector, monkeypatch: Any) -> None:
+    monkeypatch.setattr("edgead.line.parts.REMEMBERED", 2)
+    camera = Hand()
+    with running(inspector, Parts(), [camera]) as bench:
+        for part_id in ("A", "A", "B", "A"):
+            assert bench.parts.trigger(part_id) == part_id
+        camera.show(GOOD)
+        camera.show(BAD)
+        bench.wait(2)
+        assert bench.parts.trigger("A") == "A"  # also when it is answered
+        for _ in range(2):
+            assert bench.parts.trigger() != bench.parts.trigger()  # parts without an id are all different
+        figures = bench.parts.ledger.snapshot()
+        assert (figures["triggered"], figures["bounced"]) == (6, 3)
+        bench.parts.trigger("C")  # A is forgotten
+        bench.parts.trigger("A")
+        assert bench.parts.ledger.snapshot()["triggered"] == 8
+    assert is_balanced(bench.parts.ledger.snapshot())

@@ -133,9 +133,9 @@ def simulate(
             if is_new:
                 on_result(snapshot)
                 seen += 1
-                if acknowledge:
-                    stopped.wait(delay)
-                    plc.acknowledge(snapshot.sequence)
+                stopped.wait(delay if acknowledge else 0.0)
+            if acknowledge and program.alive and snapshot.verdict:  # again, if the first one was lost on its way
+                plc.acknowledge(snapshot.sequence)
         except SinkError as error:
             state = str(error)
         if state != told:

@@ -16,7 +16,7 @@ from plc_parts import Writing, closing, make_result, wait_until
 
 from edgead.cli import cli
 from edgead.decision import Verdict
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, SinkError
 from edgead.line.outputs.register_map import REGISTERS, Snapshot
 from edgead.line.outputs.simulate import SILENT_AFTER, PlcProgram, open_plc, simulate
 from edgead.runtime.sinks import open_sink
@@ -108,6 +108,26 @@ def test_an_acknowledgement_can_be_left_out_or_late() -> None:
             assert error in writing.end()
         assert took >= 0.05
         assert sink.details()["alarm"] is False
+
+
+def test_an_acknowledgement_that_was_lost_on_its_way_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"modbus-server:{free_address()}?hold_ms=10000"
+    with closing(open_sink(uri)) as sink, closing(open_plc(uri)) as plc:
+        real, lost, ended = plc.acknowledge, [SinkError("the cable")], threading.Event()
+
+        def acknowledge(sequence: int) -> None:
+            if lost:
+                raise lost.pop()
+            real(sequence)
+
+        monkeypatch.setattr(plc, "acknowledge", acknowledge)
+        seen: list[Snapshot] = []
+        thread = threading.Thread(target=simulate, args=(plc, seen.append), kwargs={"stopped": ended})
+        thread.start()
+        assert Writing(sink.write, make_result()).end() == ""
+        ended.set()
+        thread.join()
+        assert (len(seen), lost) == (1, [])
 
 
 def test_the_command_prints_the_map() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated
 
 from edgead.errors import ConfigError
@@ -67,7 +68,7 @@ class StudentConfig(OptimisedConfig):
     def round_steps(self, total: int) -> list[int]:
         """Return the steps of each round, the same up to rounding."""
         ends = [total * number // self.rounds for number in range(self.rounds + 1)]
-        return [end - start for start, end in zip(ends, ends[1:])]
+        return [end - start for start, end in pairwise(ends)]
 
     def round_pictures(self) -> list[int]:
         """Return the images that each round adds: half of all in the first, the others shared by the rest."""
@@ -76,4 +77,4 @@ class StudentConfig(OptimisedConfig):
         first = max(1, self.pictures // 2)
         rest = self.pictures - first
         ends = [rest * number // (self.rounds - 1) for number in range(self.rounds)]
-        return [first, *(end - start for start, end in zip(ends, ends[1:]))]
+        return [first, *(end - start for start, end in pairwise(ends))]

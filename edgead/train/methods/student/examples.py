@@ -110,7 +110,7 @@ def _filled(frame: Frame, corners: NDArray[np.float32]) -> Mask:
     return mask > 0
 
 
-def _mixture(rng: Rng, frame: Frame, _: TrainingData) -> Frame:
+def _mixture(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
     """Soft spots: a mixture of coloured Gaussians (DRepT)."""
     drawn = random_mixture(rng, COMPONENTS, SMALLEST)
     mixture = to_tensors({name: value[None] for name, value in drawn.items()})
@@ -119,13 +119,13 @@ def _mixture(rng: Rng, frame: Frame, _: TrainingData) -> Frame:
     return _to_bytes((mixed[0].permute(1, 2, 0).numpy()[:, :, ::-1] + 1) * 127.5)
 
 
-def _blur(rng: Rng, frame: Frame, _: TrainingData) -> Frame:
+def _blur(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
     """Perlin-shaped loss of detail."""
     blurred = cv2().GaussianBlur(frame, (0, 0), rng.uniform(1.5, 6))
     return _through(rng, frame, blurred, perlin_mask(rng, (frame.shape[0], frame.shape[1]), 0.3))
 
 
-def _warp(rng: Rng, frame: Frame, _: TrainingData) -> Frame:
+def _warp(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
     """A dent: the image is pulled towards a point, or turned about it."""
     rows, columns = frame.shape[:2]
     side = min(rows, columns)
@@ -140,7 +140,7 @@ def _warp(rng: Rng, frame: Frame, _: TrainingData) -> Frame:
     return np.asarray(warped, np.uint8)
 
 
-def _scratch(rng: Rng, frame: Frame, _: TrainingData) -> Frame:
+def _scratch(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
     """A thin, bent line, darker or lighter than what is under it."""
     rows, columns = frame.shape[:2]
     points = [rng.uniform(0, 1, 2) * (columns, rows)]
@@ -149,21 +149,21 @@ def _scratch(rng: Rng, frame: Frame, _: TrainingData) -> Frame:
     line = np.zeros((rows, columns), np.uint8)
     thick = int(rng.integers(1, max(2, min(rows, columns) // 60 + 1)))
     cv2().polylines(line, [np.round(points).astype(np.int32)], False, 255, thick, cv2().LINE_AA)
-    colour = np.full_like(frame, 0) + _to_bytes(rng.uniform(0, 255, 3))
     opacity = rng.uniform(0.2, 1) * line[:, :, None] / 255
+    colour = rng.uniform(0, 255, 3)
     return _to_bytes(frame * (1 - opacity) + colour * opacity)
 
 
-def _spot(rng: Rng, frame: Frame, _: TrainingData) -> Frame:
+def _spot(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
     """An ellipse of one tone: a hole, a stain, a foreign body."""
     rows, columns = frame.shape[:2]
     axes = np.round(rng.uniform(0.01, 0.09, 2) * min(rows, columns)).astype(int) + 1
     centre = (int(rng.integers(columns)), int(rng.integers(rows)))
     mask = np.zeros((rows, columns), np.uint8)
     cv2().ellipse(mask, centre, tuple(map(int, axes)), rng.uniform(0, 180), 0, 360, 1, -1)
-    tone = _to_bytes(rng.uniform(0, 255) + rng.normal(0, 20, 3))
+    tone = rng.uniform(0, 255) + rng.normal(0, 20, 3)
     if rng.random() < 0.5:  # a colour of the part itself
-        tone = frame[rng.integers(rows), rng.integers(columns)]
+        tone = frame[rng.integers(rows), rng.integers(columns)].astype(np.float64)
     noise = rng.normal(0, rng.uniform(0, 12), frame.shape)
     return _through(rng, frame, _to_bytes(tone + noise), mask > 0)
 

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from edgead.console import Track
 from edgead.files import write_json
-from edgead.images import cv2
+from edgead.images import Frame, cv2
 from edgead.schema import SchemaError, load_json
 from edgead.train.feature_cache import FeatureCache
 from edgead.train.method import Arrays, TrainingData
 from edgead.train.methods.student.config import StudentConfig
-from edgead.train.methods.student.examples import Rng, draw_anomalous, draw_good, vary
+from edgead.train.methods.student.examples import draw_anomalous, draw_good, vary
 from edgead.train.methods.student.losses import Imitation
 from edgead.train.methods.student.network import StudentNetwork
+from edgead.train.synthetic import Rng
 from edgead.train.teacher import Teacher
 
 MOST_REVIEWED = 800
@@ -106,16 +107,18 @@ class TransferSet:
         self.counts.append(count)
 
     def _key(self, number: int, digest: str) -> str:
-        settings = [number, digest, str(self.config), self.data.normals.shape, self.data.textures.shape]
+        config = self.config.replaced(steps=1, learning_rate=1.0)  # they may change when a run is resumed
+        settings = [number, digest, str(config), self.data.normals.shape, self.data.textures.shape]
         found = hashlib.sha256(json.dumps(settings, default=str).encode())
         found.update(np.ascontiguousarray(self.data.normals).data)
         return found.hexdigest()
 
-    def _picture(self, number: int, row: int) -> NDArray[np.uint8]:
+    def _picture(self, number: int, row: int) -> Frame:
         """Make an image of a round; in later rounds every other one is a variant of a hard one."""
         rng, data, config = np.random.default_rng((0x7EAC, number, row)), self.data, self.config
         if number == 0 and row < len(data.normals) and row < self.config.round_pictures()[0] // 4:
-            return data.normals[row]  # as they are: the scale is laid through them
+            plain: Frame = data.normals[row]  # as they are: the scale is laid through them
+            return plain
         if self.hard and row % 2:
             return vary(rng, self._row(self.hard[rng.integers(len(self.hard))])["frames"], data, config)
         if rng.random() < config.anomaly_share:

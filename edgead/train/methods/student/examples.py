@@ -6,6 +6,7 @@ Every function takes its random generator and depends on nothing else that is ra
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def _changed(before: Frame, after: Frame) -> Mask:
     return np.asarray(np.abs(after.astype(np.int16) - before).max(axis=2) >= SEEN)
 
 
-def _to_bytes(image: NDArray[np.floating]) -> Frame:
+def _to_bytes(image: NDArray[Any]) -> Frame:
     return np.clip(np.round(image), 0, 255).astype(np.uint8)
 
 

@@ -116,8 +116,8 @@ class DistillationResults:
             f"The student takes {times[1]} ms on {self.engine}, the teacher {times[0]} ms: {self.faster:.1f} times as "
             f"fast. The target of {self.target_ms:g} ms is {met}.",
             f"Rank correlation of the scores {agree.scores:.3f}, correlation of the maps {agree.maps:.3f}, same "
-            f"verdict on {percent(agree.verdicts)} % of {self.held_out} held-out good images and {self.anomalies} synthetic "
-            "anomalies.",
+            f"verdict on {percent(agree.verdicts)} % of {self.held_out} held-out good images and "
+            f"{self.anomalies} synthetic anomalies.",
             f"AUROC of good against synthetic: teacher {percent(self.synthetic_auroc[0])}, student "
             f"{percent(self.synthetic_auroc[1])}.",
         ]

@@ -68,7 +68,7 @@ def distil(bundle: Path, data: Path, target_ms: float, as_json: bool, **options:
     \b
     edgead distil bottle.edgead --data photos/ --target 10ms --budget 20m
 
-    The bundle may come from `edgead export` or `edgead import`. The report compares both (docs/distil.md).
+    The bundle may come from `edgead export` or `edgead import`. The report compares both (docs/training.md).
     """
     from edgead.distil import distil as make
 

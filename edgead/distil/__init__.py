@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import edgead.train  # noqa: F401  first: it reports what to install if PyTorch is missing
 from edgead.bundle import read_bundle
 from edgead.console import Console
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, GateError
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -128,5 +129,12 @@ def distil(
         track=track,
         console=console,
     )
-    student = export(run, out=bundle_out, precision=precision, false_reject=false_reject, console=console)
+    try:
+        student = export(run, out=bundle_out, precision=precision, false_reject=false_reject, console=console)
+    except GateError as error:
+        first = str(error).splitlines()[0]
+        raise GateError(
+            f"{first}\nThe student is kept: export it with  edgead export --checkpoint {run} --precision auto\n"
+            "or distil again with a longer --budget, or with more good images (--holdout)."
+        ) from error
     return Distilled(run, student, compare(read_bundle(path), student, run, engine, target_ms, console))

@@ -23,7 +23,7 @@ from edgead.schema import SchemaError, load_json
 from edgead.train.feature_cache import FeatureCache
 from edgead.train.method import Arrays, TrainingData
 from edgead.train.methods.student.config import StudentConfig
-from edgead.train.methods.student.examples import draw_anomalous, draw_good, vary
+from edgead.train.methods.student.examples import draw_anomalous, draw_good, jitter, vary
 from edgead.train.methods.student.losses import Imitation
 from edgead.train.methods.student.network import StudentNetwork
 from edgead.train.synthetic import Rng
@@ -35,6 +35,8 @@ HARDEST = 0.25
 """Share of them that is hard."""
 REHEARSED = 4
 """Images by which the time of a round is measured."""
+MOST_SCALED = 100
+"""Good images that the scale is laid through at most."""
 USUAL, WIDE = 0.5, 0.99
 """Quantiles of the map on good images that the student's scale is laid through."""
 
@@ -50,13 +52,13 @@ class TransferSet:
 
     def __init__(self, data: TrainingData, config: StudentConfig, network: StudentNetwork) -> None:
         self.data, self.config, self.network = data, config, network
-        self.parts: list[FeatureCache] = []
+        self.stored: list[FeatureCache] = []
         self.counts: list[int] = []
         self.hard: list[int] = []
 
     def add(self, number: int, count: int, track: Track) -> None:
         """Make the images of a round, from 0, and ask the teacher; earlier rounds are read where they are missing."""
-        for earlier in range(len(self.parts), number):
+        for earlier in range(len(self.stored), number):
             self._fill(earlier, self.config.round_pictures()[earlier], track)
         if number:
             self.hard = self._hardest(number)
@@ -66,9 +68,9 @@ class TransferSet:
 
     def rehearse(self, count: int) -> float:
         """Ask the teacher about a few images of any round; return the seconds that so many take."""
-        self.parts, self.counts, self.hard = [], [], []
+        self.stored, self.counts, self.hard = [], [], []
         self._fill(0, REHEARSED, lambda items: items)  # opens the session, and is not timed
-        self.parts, self.counts = [], []
+        self.stored, self.counts = [], []
         start = time.monotonic()
         self._fill(0, REHEARSED, lambda items: items)
         self.hard = [0]
@@ -80,8 +82,12 @@ class TransferSet:
             return self._row(self.hard[rng.integers(len(self.hard))])
         return self._row(int(rng.integers(sum(self.counts))))
 
+    def _scaled(self) -> int:
+        """Return how many images, the first of the first round, the scale is laid through."""
+        return max(1, min(MOST_SCALED, self.config.round_pictures()[0] // 4))
+
     def _row(self, number: int) -> Arrays:
-        for part, count in zip(self.parts, self.counts):
+        for part, count in zip(self.stored, self.counts):
             if number < count:
                 return part.row(number)
             number -= count
@@ -103,7 +109,7 @@ class TransferSet:
             return batch[row]
 
         part.fill(count, self._key(number, teacher.digest), compute, track)
-        self.parts.append(part)
+        self.stored.append(part)
         self.counts.append(count)
 
     def _key(self, number: int, digest: str) -> str:
@@ -116,9 +122,8 @@ class TransferSet:
     def _picture(self, number: int, row: int) -> Frame:
         """Make an image of a round; in later rounds every other one is a variant of a hard one."""
         rng, data, config = np.random.default_rng((0x7EAC, number, row)), self.data, self.config
-        if number == 0 and row < len(data.normals) and row < self.config.round_pictures()[0] // 4:
-            plain: Frame = data.normals[row]  # as they are: the scale is laid through them
-            return plain
+        if number == 0 and row < self._scaled():
+            return jitter(rng, data.normals[row % len(data.normals)], config)
         if self.hard and row % 2:
             return vary(rng, self._row(self.hard[rng.integers(len(self.hard))])["frames"], data, config)
         if rng.random() < config.anomaly_share:
@@ -126,12 +131,14 @@ class TransferSet:
         return draw_good(rng, data, config)
 
     def _set_scale(self) -> None:
-        """Lay the student's scale through the teacher's outputs on the good images."""
-        count = max(1, min(len(self.data.normals), self.counts[0] // 4))
+        """Lay the student's scale through the teacher's outputs on good images.
+
+        They are jittered: a teacher that was trained on these images gives lower values for them as they are.
+        """
         rows = [self._row(number) for number in range(self.counts[0])]
         every = np.stack([row["map"] for row in rows]), np.stack([row["score"] for row in rows])
         for scale, values in zip((self.network.map_scale, self.network.score_scale), every):
-            scale.copy_(torch.tensor(find_scale(values[:count], values)))
+            scale.copy_(torch.tensor(find_scale(values[: self._scaled()], values)))
 
     def _hardest(self, number: int) -> list[int]:
         """Return the numbers of the images that the student gets most wrong; a stopped run reads them again."""

@@ -48,22 +48,9 @@ def distilled(teacher: Bundle, grey: Path, tmp_path_factory: pytest.TempPathFact
     """Folder of the run, the bundle, and what the verb said."""
     folder = tmp_path_factory.mktemp("student")
     settings = [f"--set={each}" for each in TINY]
-    done = CliRunner().invoke(
-        cli,
-        [
-            "distil",
-            str(teacher.path),
-            "--data",
-            str(grey),
-            "--target",
-            "5ms",
-            "--precision",
-            "fp32",
-            "--json",
-            *settings,
-        ]
-        + ["--out", str(folder / "run"), "--bundle-out", str(folder / "student.edgead"), "--mixed-precision", "no"],
-    )
+    given = ["distil", teacher.path, "--data", grey, "--target", "5ms", "--precision", "fp32", "--json", *settings]
+    outputs = ["--out", folder / "run", "--bundle-out", folder / "student.edgead", "--mixed-precision", "no"]
+    done = CliRunner().invoke(cli, [str(each) for each in (*given, *outputs)])
     assert done.exit_code == 0, done.output
     made = json.loads(done.stdout)
     assert made == {

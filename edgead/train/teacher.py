@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgead.bundle import Outputs, cpu_model, read_bundle
 from edgead.errors import CheckpointError, ConfigError, require
 from edgead.images import COLOUR, fit_frame
+from edgead.machine import physical_cores
 
 BATCH = 8
 """Frames in one inference."""
@@ -45,6 +46,7 @@ class Teacher:
         ort = require("onnxruntime", "train")
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = physical_cores()
         self._session: Any = ort.InferenceSession(bundle.content(name), options, providers=["CPUExecutionProvider"])
 
     def outputs(self, frames: NDArray[np.uint8]) -> Outputs:

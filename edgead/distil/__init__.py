@@ -93,6 +93,7 @@ def distil(
     from edgead.distil.architecture import choose
     from edgead.distil.comparison import compare
     from edgead.export import export
+    from edgead.runtime.engines.opening import find_spec
     from edgead.train import train
     from edgead.train.configuration import configure
     from edgead.train.methods import get_method
@@ -101,6 +102,10 @@ def distil(
     console = console or Console()
     if not target_ms > 0:
         raise ConfigError(f"--target takes milliseconds above 0, not {target_ms:g}.")
+    if category == "all":
+        raise ConfigError("A teacher knows one product: distil one category at a time, with --category NAME.")
+    if find_spec(engine.partition(":")[0]).chooses:
+        raise ConfigError(f"The target is for one engine: name it with --engine, not {engine}. See:  edgead doctor")
     path = Path(bundle).resolve()
     teacher = Teacher(path)
     named = {setting.partition("=")[0] for setting in settings}

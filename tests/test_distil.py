@@ -140,7 +140,7 @@ def test_one_product_and_one_engine(teacher: Bundle, grey: Path) -> None:
 
 
 def test_a_student_without_a_teacher_says_how_to_get_one(grey: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="needs a teacher.*edgead distil BUNDLE --data DIR"):
+    with pytest.raises(ConfigError, match=r"needs a teacher.*edgead distil BUNDLE --data DIR"):
         train("student", grey, preset="nano", settings=("size=64",), out=tmp_path / "run")
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Annotated
 
 from edgead.errors import ConfigError
-from edgead.schema import OneOf, Within
+from edgead.schema import Within
 from edgead.train.method_config import Count, NotNegative, OptimisedConfig, Share
 
 COARSEST = 4
@@ -31,8 +31,8 @@ class StudentConfig(OptimisedConfig):
     """Folder of the bundle that is imitated; `edgead distil` sets it. It must see colour images without depth."""
     teacher_digest: str = ""
     """`digest` in the teacher's manifest; another bundle in that folder is refused. Empty: any is taken."""
-    stem: Annotated[int, OneOf((2, 4, 8))] = 2
-    """Pixels to a cell of the first level, along either side."""
+    stem: Count = 2
+    """Pixels to a cell of the first level, along either side: 2, 4 or 8."""
     widths: tuple[Count, ...] = (16, 32, 64, 96)
     """Channels of the levels, each half as fine as the one before. Multiples of 16 fill a CPU's INT8 kernels."""
     blocks: Count = 1
@@ -54,6 +54,8 @@ class StudentConfig(OptimisedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.stem not in (2, 4, 8):
+            raise ConfigError(f"stem must be 2, 4 or 8, not {self.stem}.")
         if not 2 <= len(self.widths) <= 5:
             raise ConfigError(f"widths must name 2 to 5 levels, not {len(self.widths)}.")
         if self.stem == 2 and len(self.widths) < 3:

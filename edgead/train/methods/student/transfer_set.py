@@ -34,7 +34,7 @@ MOST_REVIEWED = 800
 HARDEST = 0.25
 """Share of them that is hard."""
 REHEARSED = 4
-"""Images by which the time of a round is measured."""
+"""Images by which the teacher's time is measured."""
 MOST_SCALED = 100
 """Good images that the scale is laid through at most."""
 USUAL, WIDE = 0.5, 0.99
@@ -55,26 +55,31 @@ class TransferSet:
         self.stored: list[FeatureCache] = []
         self.counts: list[int] = []
         self.hard: list[int] = []
+        self.each: float | None = None
 
     def add(self, number: int, count: int, track: Track) -> None:
         """Make the images of a round, from 0, and ask the teacher; earlier rounds are read where they are missing."""
+        teacher = self._open()
         for earlier in range(len(self.stored), number):
-            self._fill(earlier, self.config.round_pictures()[earlier], track)
+            self._fill(earlier, self.config.round_pictures()[earlier], teacher, track)
         if number:
             self.hard = self._hardest(number)
-        self._fill(number, count, track)
+        self._fill(number, count, teacher, track)
         if number == 0:
             self._set_scale()
 
     def rehearse(self, count: int) -> float:
-        """Ask the teacher about a few images of any round; return the seconds that so many take."""
-        self.stored, self.counts, self.hard = [], [], []
-        self._fill(0, REHEARSED, lambda items: items)  # opens the session, and is not timed
-        self.stored, self.counts = [], []
-        start = time.monotonic()
-        self._fill(0, REHEARSED, lambda items: items)
-        self.hard = [0]
-        return (time.monotonic() - start) * count / REHEARSED
+        """Ask the teacher about a few images, once for all rounds; return the seconds that so many take."""
+        if self.each is None:
+            teacher = self._open()
+            for _ in range(2):  # the first inference is slow
+                self.stored, self.counts, start = [], [], time.monotonic()
+                self._fill(0, REHEARSED, teacher, lambda items: items)
+            self.each, self.hard = (time.monotonic() - start) / REHEARSED, [0]
+        return self.each * count
+
+    def _open(self) -> Teacher:
+        return Teacher(Path(self.config.teacher), self.config.teacher_digest)
 
     def draw(self, rng: Rng) -> Arrays:
         """Draw an image ``frames [H, W, 3]`` with the teacher's ``map [h, w]`` and ``score []``."""
@@ -87,15 +92,15 @@ class TransferSet:
         return max(1, min(MOST_SCALED, self.config.round_pictures()[0] // 4))
 
     def _row(self, number: int) -> Arrays:
-        for part, count in zip(self.stored, self.counts):
+        for cache, count in zip(self.stored, self.counts):
             if number < count:
-                return part.row(number)
+                return cache.row(number)
             number -= count
         raise IndexError(number)
 
-    def _fill(self, number: int, count: int, track: Track) -> None:
+    def _fill(self, number: int, count: int, teacher: Teacher, track: Track) -> None:
         folder = None if self.data.cache is None else self.data.cache / f"round{number + 1}"
-        part, teacher = FeatureCache(folder), Teacher(Path(self.config.teacher), self.config.teacher_digest)
+        cache = FeatureCache(folder)
         batch: dict[int, Arrays] = {}
 
         def compute(row: int) -> Mapping[str, NDArray[Any]]:
@@ -108,8 +113,8 @@ class TransferSet:
                     batch[each] = {"frames": frame, "map": _shrink(found, self.network.grid), "score": score}
             return batch[row]
 
-        part.fill(count, self._key(number, teacher.digest), compute, track)
-        self.stored.append(part)
+        cache.fill(count, self._key(number, teacher.digest), compute, track)
+        self.stored.append(cache)
         self.counts.append(count)
 
     def _key(self, number: int, digest: str) -> str:

@@ -108,6 +108,9 @@ def compare(
         anomalies=len(anomalies),
         synthetic_auroc=(auroc(unlabelled.teacher), auroc(unlabelled.student)),
         labelled=labelled,
+        seed=run.seed,
+        steps=run.config.total_steps(run.steps_in_epoch),
+        config={name: value for name, value in run.stored_config.items() if name not in ("teacher", "teacher_digest")},
         machine=describe_machine(),
         versions=versions(),
     )

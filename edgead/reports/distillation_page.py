@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from edgead import schema
 from edgead.errors import DataError
@@ -79,6 +79,7 @@ class DistillationResults:
         held_out, anomalies: number of these.
         synthetic_auroc: of good against synthetic.
         labelled: None without labelled images.
+        seed, steps, config: of the student's training.
         machine, versions: where it was measured, with its load.
     """
 
@@ -96,6 +97,9 @@ class DistillationResults:
     anomalies: int
     synthetic_auroc: Pair
     labelled: Labelled | None = left_out()
+    seed: int
+    steps: int
+    config: dict[str, Any]  # JSON; the student's settings
     machine: Machine
     versions: dict[str, str]
     kind: Annotated[str, OneOf(("distillation",))] = "distillation"
@@ -187,6 +191,9 @@ def _facts(results: DistillationResults) -> list[tuple[str, str]]:
         ("target", f"{results.target_ms:g} ms"),
         ("teacher's digest", results.teacher_digest),
         ("student's digest", results.student_digest),
+        ("seed", str(results.seed)),
+        ("optimiser steps", f"{results.steps:,}"),
+        ("settings", ", ".join(f"{name} {value}" for name, value in results.config.items())),
         ("measured", when(results.created)),
         ("on", describe_device(schema.write(results.machine))),
         ("load", f"{results.machine.load_before:g}"),

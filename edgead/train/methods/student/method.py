@@ -27,8 +27,8 @@ class Student(Method):
     card = Card(
         title="Student (distillation)",
         paper="knowledge distillation: Hinton et al., arXiv 1503.02531; hard examples as in EfficientAD, WACV 2024",
-        parameters=0.3,
-        macs=0.4,
+        parameters=0.27,
+        macs=0.27,
         published="none: as accurate as its teacher at best",
         localises="regressed map of the teacher, at 1/4 of the input's resolution",
         needs="good images and a bundle as teacher (edgead distil); texture pictures help (--textures)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -31,12 +31,13 @@ from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.inspector import load
 from edgead.train import checkpoint
 from edgead.train.method import TrainingData
+from edgead.train.methods.student.examples import draw_good
 from edgead.train.methods.student.method import Student
 
 FOLDER = "distillation"
 """In the student's run."""
-ANOMALIES = 100
-"""Synthetic anomalies, on held-out good images."""
+JITTERED, ANOMALIES = 60, 100
+"""Images made of held-out good ones: good ones, moved and lit a little as those with synthetic anomalies are; and these."""
 SHOWN = 6
 """Images on which teacher and student differ most."""
 PIXEL_SIZE = 256
@@ -84,9 +85,11 @@ def compare(
     held_out = load_frames([Path(run.data, name) for name in run.held_out], run.config.size, run.pixels).frames
     rng = np.random.default_rng((run.seed, 0xD157))
     material = TrainingData(held_out)
+    jittered = np.stack([draw_good(rng, material, method.config) for _ in range(JITTERED)])
     anomalies = np.stack([method.example(material, rng)["frame"] for _ in range(ANOMALIES)])
-    unlabelled, time = _run_both(teacher, student, [held_out, anomalies], engine, console)
-    labels = np.arange(len(unlabelled.frames)) >= len(held_out)
+    images = {"good": held_out, "jittered": jittered, "synthetic": anomalies}
+    unlabelled, time = _run_both(teacher, student, images, engine, console)
+    labels = np.arange(len(unlabelled.frames)) >= len(held_out) + JITTERED
     scale = method.network.map_scale.numpy()
 
     def auroc(outputs: Outputs) -> float:
@@ -105,7 +108,8 @@ def compare(
         time=time,
         agreement=_agreement(unlabelled, teacher, student, scale),
         held_out=len(held_out),
-        anomalies=len(anomalies),
+        jittered=JITTERED,
+        anomalies=ANOMALIES,
         synthetic_auroc=(auroc(unlabelled.teacher), auroc(unlabelled.student)),
         labelled=labelled,
         seed=run.seed,
@@ -129,15 +133,15 @@ def compare(
 
 
 def _run_both(
-    teacher: Bundle, student: Bundle, frames: Sequence[NDArray[np.uint8]], engine: str, console: Console
+    teacher: Bundle, student: Bundle, images: Mapping[str, NDArray[np.uint8]], engine: str, console: Console
 ) -> tuple[_Seen, dict[str, Time]]:
-    """Run both on good images and on synthetic anomalies, and time them in turn."""
-    every = np.concatenate(frames)
+    """Run both on images of each kind, and time them in turn."""
+    every = np.concatenate([*images.values()])
+    names = [f"{kind} {number}" for kind, frames in images.items() for number in range(len(frames))]
     fitted = np.stack([fit_frame(frame, teacher.manifest.size) for frame in every])
     with closing(open_engine(engine, teacher)) as first, closing(open_engine(engine, student)) as second:
         seen = _Seen(
-            [f"good {number}" for number in range(len(frames[0]))]
-            + [f"synthetic {number}" for number in range(len(frames[1]))],
+            names,
             every,
             run_singly(first, fitted, console.track("teacher")),
             run_singly(second, every, console.track("student")),

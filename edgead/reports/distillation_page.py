@@ -75,9 +75,9 @@ class DistillationResults:
         teacher_digest, student_digest: of their manifests.
         engine, target_ms: what the student was chosen for.
         time: ``teacher`` and ``student``.
-        agreement: on held-out good images and synthetic anomalies.
-        held_out, anomalies: number of these.
-        synthetic_auroc: of good against synthetic.
+        agreement: on held-out good images, the same jittered, and synthetic anomalies.
+        held_out, jittered, anomalies: number of these.
+        synthetic_auroc: of the first two against the last.
         labelled: None without labelled images.
         seed, steps, config: of the student's training.
         machine, versions: where it was measured, with its load.
@@ -94,6 +94,7 @@ class DistillationResults:
     time: dict[str, Time]
     agreement: Agreement
     held_out: int
+    jittered: int
     anomalies: int
     synthetic_auroc: Pair
     labelled: Labelled | None = left_out()
@@ -120,8 +121,8 @@ class DistillationResults:
             f"The student takes {times[1]} ms on {self.engine}, the teacher {times[0]} ms: {self.faster:.1f} times as "
             f"fast. The target of {self.target_ms:g} ms is {met}.",
             f"Rank correlation of the scores {agree.scores:.3f}, correlation of the maps {agree.maps:.3f}, same "
-            f"verdict on {percent(agree.verdicts)} % of {self.held_out} held-out good images and "
-            f"{self.anomalies} synthetic anomalies.",
+            f"verdict on {percent(agree.verdicts)} % of {self.held_out} held-out good images, {self.jittered} jittered "
+            f"ones and {self.anomalies} synthetic anomalies.",
             f"AUROC of good against synthetic: teacher {percent(self.synthetic_auroc[0])}, student "
             f"{percent(self.synthetic_auroc[1])}.",
         ]

@@ -37,7 +37,7 @@ from edgead.train.methods.student.method import Student
 FOLDER = "distillation"
 """In the student's run."""
 JITTERED, ANOMALIES = 60, 100
-"""Images made of held-out good ones: good ones, moved and lit a little as those with synthetic anomalies are; and these."""
+"""Images made of held-out good ones: moved and lit a little; the same, with synthetic anomalies."""
 SHOWN = 6
 """Images on which teacher and student differ most."""
 PIXEL_SIZE = 256

@@ -31,6 +31,8 @@ from edgead.schema import SchemaError
 
 FORMAT = 1
 MANIFEST, MODEL, GOLDEN = "manifest.json", "model.onnx", "golden.npz"
+CPU_MODEL = "model.cpu.onnx"
+"""A second graph of some INT8 bundles, in the form that engines on a CPU run fast."""
 MOST_GOLDEN = 64
 """Most golden frames; export writes four."""
 LARGEST_FILE = 2 << 30
@@ -93,6 +95,11 @@ class Bundle:
             raise BundleError(f"{self.path / GOLDEN} does not hold golden frames: {error}.") from error
         stored = (arrays[name] for name in ("form_scores", "form_maps") if name in arrays)
         return Golden(arrays["frames"], arrays["scores"], arrays["maps"], tuple(zip(*stored)))
+
+
+def cpu_model(bundle: Bundle) -> str:
+    """Return the file name of the graph for CPU engines."""
+    return CPU_MODEL if CPU_MODEL in bundle.manifest.files else MODEL
 
 
 def write_bundle(folder: Path, manifest: Manifest, golden: Golden) -> Manifest:

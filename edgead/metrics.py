@@ -83,6 +83,22 @@ def rank(labels: ArrayLike, scores: ArrayLike) -> Ranking:
     return Ranking(scores[order][ends].astype(np.float64), positives, (ends + 1) - positives)
 
 
+def rank_correlation(first: ArrayLike, second: ArrayLike) -> float:
+    """Spearman's rank correlation of two lists of scores ``[N]``, −1 to 1; equal scores share the mean of their ranks.
+
+    0 where all scores of a list are equal.
+    """
+    ranks = [_mean_ranks(np.asarray(each, np.float64).ravel()) for each in (first, second)]
+    if any(np.ptp(each) == 0 for each in ranks):
+        return 0.0
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _mean_ranks(values: Floats) -> Floats:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[places])
+
+
 def aupro(masks: Sequence[Mask], maps: Sequence[NDArray[np.float32]], fpr_limit: float = 0.3) -> float:
     """Area under the per-region-overlap curve up to a false-positive rate, divided by that rate (0 to 1).
 

@@ -67,6 +67,11 @@ def make_level_bundle(folder: Path, offset: float = 0.0, golden_error: float = 0
     return read_bundle(folder)
 
 
+def teaching(method: str, folder: Path) -> tuple[str, ...]:
+    """Return the settings that a method needs beside its size: of a student, a bundle that it learns from."""
+    return (f"teacher={make_level_bundle(folder / 'teacher.edgead').path}",) if method == "student" else ()
+
+
 def _write_model(path: Path, offset: float) -> None:
     rng = np.random.default_rng(0)
     weights = [numpy_helper.from_array(np.float32(offset), "offset"), numpy_helper.from_array(np.array([1]), "one")]

@@ -130,7 +130,7 @@ def test_every_module_is_imported_with_nothing_optional_installed(tmp_path: Path
     for name in needing:
         assert re.fullmatch(r"The Python package '\w+' is needed .*\nInstall it with:  pip install .*", found[name])
     rooms = {".".join(name.split(".")[:2]) for name in needing}
-    assert rooms <= {"edgead.train", "edgead.export", "edgead.sweep", "edgead.view"}
+    assert rooms <= {"edgead.train", "edgead.export", "edgead.distil", "edgead.sweep", "edgead.view"}
 
 
 @pytest.mark.long
@@ -145,9 +145,12 @@ def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path
     images = str(parts / "test" / "chip")
     lowered = ["--precision", "int8", "--max-flips", "1", "--max-auroc-drop", "1"]
     tiny = ["size=32", "reconstructive_width=2", "discriminative_width=2", "batch_size=2", "steps=1"]
+    small = ["stem=4", "widths=16,16", "pictures=8", "rounds=1", "batch_size=2", "steps=2"]
+    student = [f"--set={each}" for each in small]
     calls = {
         "benchmark": [str(bundle.path), "--data", str(parts), "--rounds", "1", "--pixel-size", "32", "--quick"],
         "demo": ["--out", str(bundle.path)],  # which is not empty: it takes minutes
+        "distil": [str(bundle.path), "--data", str(parts), "--target", "9999ms", "--precision", "fp32", *student],
         "doctor": [],
         "export": ["--checkpoint", str(trained), "--out", "x.edgead"],
         "import": ["m.onnx", "--threshold-data", str(parts), *lowered],

@@ -285,9 +285,12 @@ def test_no_verb_needs_utf_8(level: str, trained: Path, parts: Path, tmp_path: P
     settings = [f"--set={each}" for each in tiny]
     (tmp_path / "sweep.toml").write_text(f'data = "{parts}"\n[[methods]]\nmethod = "draem"\npreset = "nano"\n')
     fast = ["--engine", "onnxruntime"]
+    small = ["stem=4", "widths=16,16", "pictures=8", "rounds=1", "batch_size=2", "steps=2"]
+    student = ["--precision", "fp32", "--bundle-out", tmp_path / "student.edgead", *(f"--set={each}" for each in small)]
     calls: dict[str, list[Any]] = {
         "benchmark": [level, "--data", parts, "--rounds", "1", "--quick", *fast, "--out", tmp_path / "report"],
         "demo": ["--out", parts],  # not empty: an error
+        "distil": [level, "--data", parts, "--target", "9999ms", "--out", tmp_path / "student", *student],
         "doctor": [],
         "export": ["--checkpoint", trained, "--out", tmp_path / "x.edgead"],
         "import": [tmp_path / "m.onnx", "--threshold-data", parts, "--out", tmp_path / "i.edgead"],

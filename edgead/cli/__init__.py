@@ -13,6 +13,7 @@ import click
 from edgead import __version__
 from edgead.cli.benchmarking import benchmark
 from edgead.cli.demonstration import demo
+from edgead.cli.distilling import distil
 from edgead.cli.exporting import export, import_model
 from edgead.cli.inspecting import doctor, inspect, methods
 from edgead.cli.options import quiet_option
@@ -65,6 +66,7 @@ def cli() -> None:
 VERBS = (
     benchmark,
     demo,
+    distil,
     doctor,
     export,
     import_model,

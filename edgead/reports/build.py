@@ -11,6 +11,7 @@ from edgead.errors import ConfigError, DataError
 from edgead.files import write_text
 from edgead.reports.benchmark_page import benchmark_page, is_benchmark
 from edgead.reports.comparison import Comparison, compare
+from edgead.reports.distillation_page import distillation_page
 from edgead.reports.export_page import export_page, report_folder, write_export_results
 from edgead.reports.page import PAGE, RESULTS, read_results, write_page
 from edgead.reports.pictures import read_pictures
@@ -57,6 +58,8 @@ def _results_page(folder: Path) -> str:
     stored = read_results(folder / RESULTS)
     if stored.get("kind") == "export":
         return export_page(folder, read_pictures(folder))
+    if stored.get("kind") == "distillation":
+        return distillation_page(folder, read_pictures(folder))
     if is_benchmark(stored):
         return _benchmark(stored, folder)
     comparison = compare([folder])

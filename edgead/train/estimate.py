@@ -269,9 +269,12 @@ class _Measurement:
     def _seconds(self, trainable: Trainable, stage: Stage, steps: int, images: float) -> float:
         """Return what a stage takes: its preparation, in proportion to the images, and its steps."""
         stage.module.to(device=self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        start = time.monotonic()
-        stage.prepare(self.accelerator.device, lambda items: items)
-        prepared = (time.monotonic() - start) * images
+        if stage.rehearse:
+            prepared = stage.rehearse()
+        else:
+            start = time.monotonic()
+            stage.prepare(self.accelerator.device, lambda items: items)
+            prepared = (time.monotonic() - start) * images
         self.preparing += prepared
         if not stage.steps:
             return prepared

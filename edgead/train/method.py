@@ -48,6 +48,9 @@ class Stage:
         prepare: called once with the network in its place, on its device, before the optimiser is made and the first
             example is drawn: freezes what this stage leaves alone, computes what does not change while it lasts. It
             must depend on the network's weights alone, because it is called again when a run is resumed.
+        rehearse: called instead of `prepare` where only the training's time is measured: prepares just enough that
+            `sample` can be called, and returns the seconds that all of `prepare` takes. Where None, `prepare` is
+            called; its time is then taken to be in proportion to the good images.
         alternating: names of submodules that take turns in every step, each with an optimiser of its own over its own
             parameters; ``forward(batch, name)`` then returns what this one minimises, against the others' latest
             weights. Where empty, one optimiser trains the whole module.
@@ -63,6 +66,7 @@ class Stage:
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.SGD
     schedule: Callable[[int], float] = lambda step: 1.0
     prepare: Callable[[torch.device, Track], None] = lambda device, track: None
+    rehearse: Callable[[], float] | None = None
     alternating: tuple[str, ...] = ()
     rate: str = "learning_rate"
     in_halves: bool = False

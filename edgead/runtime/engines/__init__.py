@@ -12,14 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.bundle import MODEL, Bundle
+from edgead.bundle import CPU_MODEL, Bundle, cpu_model
 from edgead.console import Console
 from edgead.errors import first_line
 
 __all__ = ["CPU_MODEL", "Engine", "EngineSpec", "NoSettings", "Opening", "cpu_model", "first_line", "split_batch"]
-
-CPU_MODEL = "model.cpu.onnx"
-"""A second graph of some INT8 bundles, in the form that ONNX Runtime runs fast on a CPU."""
 
 
 class Engine(Protocol):
@@ -110,8 +107,3 @@ def split_batch(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int, in
         stop = min(count, start + size)
         yield start, stop, size
         start = stop
-
-
-def cpu_model(bundle: Bundle) -> str:
-    """Return the file name of the graph for CPU engines."""
-    return CPU_MODEL if CPU_MODEL in bundle.manifest.files else MODEL

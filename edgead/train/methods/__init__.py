@@ -23,6 +23,7 @@ METHODS = {
     "transfusion": "edgead.train.methods.transfusion.method:Transfusion",
     "drept": "edgead.train.methods.drept.method:Drept",
     "patchcore": "edgead.train.methods.patchcore.method:Patchcore",
+    "student": "edgead.train.methods.student.method:Student",
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from level_bundle import teaching
 from numpy.typing import NDArray
 from torch import nn
 
@@ -47,14 +48,15 @@ SMALL = {
     ),
     "drept": ("size=64x96", "width=4", "components=3", "steps=3", "batch_size=2"),
     "patchcore": ("size=64x96", "levels=2,3", "memory=16", "batch_size=2"),
+    "student": ("size=64x96", "widths=16,16", "pictures=8", "rounds=2", "steps=4", "batch_size=2"),
 }
 """Settings under which a method trains in seconds; a new method adds a line. The name begins with the method's."""
 
 
-def small(name: str) -> tuple[Method, NDArray[np.uint8]]:
+def small(name: str, more: tuple[str, ...] = ()) -> tuple[Method, NDArray[np.uint8]]:
     kind = get_method(name.split()[0])
     torch.manual_seed(0)
-    method = kind(configure(kind, "nano", SMALL[name]))
+    method = kind(configure(kind, "nano", (*SMALL[name], *more)))
     shape = (6, *method.config.size, method.config.channels)
     normals = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return method, normals
@@ -69,7 +71,7 @@ def untrained(method: Method, seed: int = 0) -> Method:
 def fitted(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Method, NDArray[np.uint8]]:
-    method, normals = small(request.param)
+    method, normals = small(request.param, teaching(request.param, tmp_path_factory.mktemp("teacher")))
     stages = method.stages(TrainingData(normals))
     fit(method, stages, tmp_path_factory.mktemp("run"), seed=0, device="cpu")
     return method, normals

@@ -1,0 +1,81 @@
+"""`edgead distil`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgead.cli.options import PATH, json_option
+from edgead.cli.output import emit, terminal
+
+
+def _read_target(context: click.Context, parameter: click.Parameter, text: str) -> float:
+    """Return the milliseconds of ``10ms`` or ``2.5ms``."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*ms", text.strip().lower())
+    if not found or not float(found[1]):
+        raise click.BadParameter(f"it takes milliseconds such as 10ms, not '{text}'.", context, parameter)
+    return float(found[1])
+
+
+@click.command()
+@click.argument("bundle", type=PATH)
+@click.option("--data", required=True, type=PATH, help="Images of good parts, as for `edgead train`.")
+@click.option("--category", help="Category to distil on, if the data set has several.")
+@click.option(
+    "--target",
+    "target_ms",
+    required=True,
+    metavar="TIME",
+    callback=_read_target,
+    help="Time of one inference on --engine here, such as 10ms. The largest network that meets it is trained.",
+)
+@click.option("--engine", default="onnxruntime", show_default=True, help="Engine that networks are measured on.")
+@click.option("--budget", metavar="TIME", help="Time for training, the teacher's inferences included: 10m, 1h.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods student`."
+)
+@click.option("--textures", type=PATH, help="Folder of texture images for synthetic anomalies, for instance DTD.")
+@click.option(
+    "--precision", default="int8", show_default=True, help="Precision of the student: int8, fp16, fp32 or auto."
+)
+@click.option("--false-reject", default=0.01, show_default=True, help="Largest share of good parts that may fail.")
+@click.option("--holdout", default=0.2, show_default=True, help="Share of good images held out for the threshold.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
+@click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--mixed-precision",
+    type=click.Choice(["auto", "no", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="As for `edgead train`.",
+)
+@click.option("--workers", type=click.IntRange(0), help="Data-loading processes. [default: auto]")
+@click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(["tensorboard", "mlflow"]),
+    help="Log the training to an experiment tracker. Repeatable.",
+)
+@click.option("--out", type=PATH, help="Folder of the run. [default: runs/train/student-CATEGORY-TIME]")
+@click.option("--bundle-out", type=PATH, help="Folder of the bundle. [default: runs/export/RUN-PRECISION.edgead]")
+@json_option
+def distil(bundle: Path, data: Path, target_ms: float, as_json: bool, **options: Any) -> None:
+    """Train a small, fast network to decide like a bundle, and export it.
+
+    \b
+    edgead distil bottle.edgead --data photos/ --target 10ms --budget 20m
+
+    The bundle may come from `edgead export` or `edgead import`. The report compares both (docs/training.md).
+    """
+    from edgead.distil import distil as make
+
+    made = make(bundle, data, target_ms=target_ms, console=terminal(), **options)
+    text = (
+        f"{made.bundle.path}\n"
+        f"Compare:  {made.report}\n"
+        f"Next:  edgead run {bundle} --source 0 --shadow {made.bundle.path}"
+    )
+    emit({"run": str(made.run), "bundle": str(made.bundle.path), "report": str(made.report)}, as_json, text)

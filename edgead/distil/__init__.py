@@ -1,0 +1,145 @@
+"""`edgead distil`: any bundle becomes a smaller one that decides alike and takes a given time.
+
+    from edgead.distil import distil
+
+    distilled = distil("bottle.edgead", "photos/", target_ms=10)
+
+The student is measured, trained, exported in INT8 and compared with its teacher. Reasons: docs/adr/0048.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import edgead.train  # noqa: F401  first: it reports what to install if PyTorch is missing
+from edgead.bundle import read_bundle
+from edgead.console import Console
+from edgead.errors import ConfigError, GateError
+
+if TYPE_CHECKING:
+    from edgead.bundle import Bundle
+
+METHOD = "student"
+ENGINE = "onnxruntime"
+FIXED = ("teacher", "teacher_digest", "size")
+"""Settings that the teacher decides."""
+SHAPE = ("stem", "widths", "blocks")
+"""Settings that are chosen by the time they take."""
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What was made.
+
+    Attributes:
+        run: folder of the student's training.
+        bundle: the student.
+        report: page of the comparison with the teacher.
+    """
+
+    run: Path
+    bundle: Bundle
+    report: Path
+
+
+def distil(
+    bundle: str | Path,
+    data: str | Path,
+    *,
+    target_ms: float,
+    engine: str = ENGINE,
+    budget: str | None = None,
+    category: str | None = None,
+    settings: tuple[str, ...] = (),
+    textures: str | Path | None = None,
+    out: str | Path | None = None,
+    bundle_out: str | Path | None = None,
+    precision: str = "int8",
+    false_reject: float = 0.01,
+    seed: int = 0,
+    device: str = "auto",
+    mixed_precision: str = "auto",
+    workers: int | None = None,
+    holdout: float = 0.2,
+    track: Sequence[str] = (),
+    console: Console | None = None,
+) -> Distilled:
+    """Train a small network to give what a bundle gives, and export it.
+
+    The labelled images of the data are scored once, at the end: nothing is chosen by them.
+
+    Args:
+        bundle: the teacher, trained here or imported; it must read colour images.
+        data: the good images, as for `edgead.train.train`.
+        target_ms: milliseconds that an inference may take; the largest network of a family that meets it is taken.
+        engine: that the networks are measured on, in `precision`.
+        budget: time for the training, the teacher's inferences included, as ``20m``.
+        settings: ``"name=value"`` overrides of the student's configuration. With one of `SHAPE` nothing is measured.
+        out: folder of the run.
+        bundle_out: folder of the bundle; by default below ``runs/export``.
+        precision: of the student: ``"int8"``, ``"fp32"``, ``"fp16"`` or ``"auto"``.
+        category, textures, seed, device, mixed_precision, workers, holdout, track: as for `edgead.train.train`.
+        false_reject: as for `edgead.export.export`.
+        console: shows progress.
+
+    Raises:
+        ConfigError: a setting that the teacher decides, or no network of the family meets the target.
+        GateError: the student fails the gate of its precision; the run is kept.
+        EdgeadError: see `edgead.errors`.
+    """
+    from edgead.distil.architecture import choose
+    from edgead.distil.comparison import compare
+    from edgead.export import export
+    from edgead.runtime.engines.opening import find_spec
+    from edgead.train import train
+    from edgead.train.configuration import configure
+    from edgead.train.methods import get_method
+    from edgead.train.teacher import Teacher
+
+    console = console or Console()
+    if not target_ms > 0:
+        raise ConfigError(f"--target takes milliseconds above 0, not {target_ms:g}.")
+    if category == "all":
+        raise ConfigError("A teacher knows one product: distil one category at a time, with --category NAME.")
+    if find_spec(engine.partition(":")[0]).chooses:
+        raise ConfigError(f"The target is for one engine: name it with --engine, not {engine}. See:  edgead doctor")
+    path = Path(bundle).resolve()
+    teacher = Teacher(path)
+    named = {setting.partition("=")[0] for setting in settings}
+    if taken := sorted(named & {*FIXED}):
+        raise ConfigError(f"The teacher decides {taken[0]}; leave out --set {taken[0]}=….")
+    height, width = teacher.size
+    fixed = (f"teacher={path}", f"teacher_digest={teacher.digest}", f"size={height}x{width}")
+    configure(get_method(METHOD), "paper", (*fixed, *settings))  # errors are reported before any work
+    chosen: tuple[str, ...] = ()
+    if not named & {*SHAPE}:
+        chosen = choose(read_bundle(path), target_ms, engine, precision, console).settings
+    [run] = train(
+        METHOD,
+        data,
+        category=category,
+        preset="paper",
+        settings=(*fixed, *chosen, *settings),
+        out=out,
+        seed=seed,
+        device=device,
+        mixed_precision=mixed_precision,
+        budget=budget,
+        workers=workers,
+        holdout=holdout,
+        textures=textures,
+        track=track,
+        console=console,
+    )
+    try:
+        student = export(run, out=bundle_out, precision=precision, false_reject=false_reject, console=console)
+    except GateError as error:
+        first = str(error).splitlines()[0]
+        raise GateError(
+            f"{first}\nThe student is kept: export it with  edgead export --checkpoint {run} --precision auto\n"
+            "or distil again with a longer --budget, or with more good images (--holdout)."
+        ) from error
+    return Distilled(run, student, compare(read_bundle(path), student, run, engine, target_ms, console))

@@ -1,0 +1,49 @@
+"""What a student minimises: the distance to its teacher's compressed map and score."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgead.train.method import Batch
+from edgead.train.methods.student.network import StudentNetwork, compress
+
+BEND = 0.3
+"""Errors below it count by their square, larger ones by their size."""
+HARD_CELLS = 0.02
+"""Share of a batch's cells, those with the largest errors, that count once more (as EfficientAD's hard features)."""
+HIGH = 0.5
+"""Added weight of a cell for each unit that the teacher's compressed value is above 0: defects are few cells."""
+
+
+class Imitation(nn.Module):
+    """The network with the losses of a batch.
+
+    Args:
+        network: is trained.
+    """
+
+    def __init__(self, network: StudentNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses on ``frames [B, H, W, 3] uint8``, the teacher's ``map [B, h, w]`` and ``score [B]``."""
+        scores, maps = self.network(preprocess(batch["frames"]))
+        with torch.autocast(maps.device.type, enabled=False):
+            wanted = compress(batch["map"], self.network.map_scale)
+            errors = F.smooth_l1_loss(maps.float(), wanted, beta=BEND, reduction="none")
+            weighted = errors * (1 + HIGH * wanted.clamp(min=0))
+            hardest = weighted.flatten().topk(max(1, int(HARD_CELLS * weighted.numel()))).values
+            wanted_scores = compress(batch["score"], self.network.score_scale)
+            return {
+                "map": weighted.mean(),
+                "hard": 0.1 * hardest.mean(),
+                "score": 0.5 * F.smooth_l1_loss(scores.float(), wanted_scores, beta=BEND),
+            }
+
+
+def preprocess(frames: Tensor) -> Tensor:
+    """``[N, H, W, 3] uint8`` to ``[N, 3, H, W] float32`` in [0, 1]."""
+    return frames.float().permute(0, 3, 1, 2) / 255

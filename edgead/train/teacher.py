@@ -1,0 +1,59 @@
+"""A bundle as teacher: its graph's scores and maps of frames, computed in batches by ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.bundle import Outputs, cpu_model, read_bundle
+from edgead.errors import CheckpointError, ConfigError, require
+from edgead.images import COLOUR, fit_frame
+from edgead.machine import physical_cores
+
+BATCH = 8
+"""Frames in one inference."""
+
+
+class Teacher:
+    """A bundle whose outputs are imitated.
+
+    Args:
+        path: of the bundle.
+        digest: of its manifest; empty for any.
+
+    Raises:
+        BundleError: not a bundle, or a damaged one.
+        CheckpointError: another bundle than the digest says.
+        ConfigError: it reads depth.
+    """
+
+    def __init__(self, path: Path, digest: str = "") -> None:
+        bundle = read_bundle(path)
+        manifest = bundle.manifest
+        if digest not in ("", manifest.digest):
+            raise CheckpointError(
+                f"{path} is not the bundle that this run learns from: its digest is not {digest[:12]}….\n"
+                "Restore that bundle, or start a new run."
+            )
+        if manifest.pixels.channels != COLOUR.channels:
+            raise ConfigError(f"{path} reads depth; a student learns from bundles that read colour images.")
+        self.digest, self.size = manifest.digest, manifest.size
+        self.batch = manifest.input.batch or BATCH
+        name = cpu_model(bundle)
+        ort = require("onnxruntime", "train")
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = physical_cores()
+        self._session: Any = ort.InferenceSession(bundle.content(name), options, providers=["CPUExecutionProvider"])
+
+    def outputs(self, frames: NDArray[np.uint8]) -> Outputs:
+        """Return scores ``[N]`` and maps ``[N, h, w]`` at the teacher's own size of frames ``[N, H, W, 3] uint8``."""
+        found = []
+        for start in range(0, len(frames), self.batch):
+            batch = np.stack([fit_frame(frame, self.size) for frame in frames[start : start + self.batch]])
+            found.append(self._session.run(("scores", "maps"), {"frames": batch}))
+        scores, maps = (np.concatenate(each) for each in zip(*found))
+        return scores, maps

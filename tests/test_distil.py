@@ -1,0 +1,163 @@
+"""`edgead distil`: a bundle teaches a small network, which is measured, trained, exported and compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from level_bundle import SIDE, frame_of, make_level_bundle
+
+from edgead import images
+from edgead.bundle import Bundle, read_bundle
+from edgead.cli import cli
+from edgead.console import Console
+from edgead.distil import architecture, distil
+from edgead.distil.architecture import FAMILY, Timing, choose, measure_family
+from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.files import write_json
+from edgead.reports.build import build_report
+from edgead.runtime.inspector import load
+from edgead.train import run_config, train
+
+TINY = ("stem=4", "widths=16,16", "pictures=60", "rounds=2", "batch_size=8", "steps=200")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle whose map is the grey level: what a student has learned can be seen."""
+    return make_level_bundle(tmp_path_factory.mktemp("teacher") / "level.edgead")
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good images of one grey level each, up to the teacher's threshold; defective ones beyond it."""
+    folder = tmp_path_factory.mktemp("data") / "grey"
+    levels = {"train/good": range(60, 110, 4), "test/good": range(61, 110, 12), "test/bright": range(150, 240, 20)}
+    for place, each in levels.items():
+        (folder / place).mkdir(parents=True)
+        for level in each:
+            (folder / place / f"{level}.png").write_bytes(images.encode_png(frame_of(level)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def distilled(teacher: Bundle, grey: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """Folder of the run, the bundle, and what the verb said."""
+    folder = tmp_path_factory.mktemp("student")
+    settings = [f"--set={each}" for each in TINY]
+    given = ["distil", teacher.path, "--data", grey, "--target", "5ms", "--precision", "fp32", "--json", *settings]
+    outputs = ["--out", folder / "run", "--bundle-out", folder / "student.edgead", "--mixed-precision", "no"]
+    done = CliRunner().invoke(cli, [str(each) for each in (*given, *outputs)])
+    assert done.exit_code == 0, done.output
+    made = json.loads(done.stdout)
+    assert made == {
+        "run": str(folder / "run"),
+        "bundle": str(folder / "student.edgead"),
+        "report": str(folder / "run" / "distillation" / "report.html"),
+    }
+    return folder / "run", folder / "student.edgead", done.stderr
+
+
+def test_a_student_gives_what_its_teacher_gives(distilled: tuple[Path, Path, str], teacher: Bundle, grey: Path) -> None:
+    run, path, _ = distilled
+    student = read_bundle(path)
+    assert student.manifest.method == "student"
+    assert student.manifest.config["teacher_digest"] == teacher.manifest.digest
+    assert student.manifest.threshold.normals == len(run_config.load_run_config(run).held_out)
+    with load(path, engine="onnxruntime") as inspector:
+        results = [inspector.inspect(frame_of(level)) for level in (70, 90, 160, 230)]
+    scores = [result.score for result in results]
+    assert scores == sorted(scores)
+    assert results[-1].verdict.value == "FAIL"
+    assert results[0].anomaly_map is not None
+    assert results[0].anomaly_map.shape == (SIDE, SIDE)
+
+
+def test_the_report_shows_teacher_against_student(distilled: tuple[Path, Path, str]) -> None:
+    run, _, said = distilled
+    results = json.loads((run / "distillation" / "results.json").read_text())
+    assert results["agreement"]["scores"] > 0.7
+    assert results["agreement"]["maps"] > 0.8
+    assert (results["held_out"], results["jittered"], results["anomalies"]) == (3, 60, 100)
+    assert results["labelled"]["image_auroc"] == [1.0, 1.0]
+    assert results["labelled"]["images"] == 10
+    assert results["time"]["teacher"]["median"] >= results["time"]["teacher"]["undisturbed"] > 0
+    pictures = json.loads((run / "distillation" / "pictures.json").read_text())
+    assert [group["moments"] for group in pictures["groups"]] == [["image alone", "teacher", "student"]] * 2
+    page = build_report(run / "distillation").read_text()
+    assert "Image AUROC on 10 labelled images, which nothing was chosen by: teacher 100.0, student 100.0." in page
+    assert "which nothing was chosen by" in said
+
+
+def test_a_damaged_report_says_so(distilled: tuple[Path, Path, str], tmp_path: Path) -> None:
+    write_json(tmp_path / "results.json", {"kind": "distillation"})
+    with pytest.raises(DataError, match="Distil again"):
+        build_report(tmp_path)
+
+
+def test_the_family_is_measured_in_int8(teacher: Bundle) -> None:
+    times = measure_family(teacher, "onnxruntime", "int8")
+    assert list(times) == list(FAMILY)
+    assert all(timing.median >= timing.undisturbed > 0 for timing in times.values())
+
+
+def test_the_largest_network_that_meets_the_target_is_taken(teacher: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    milliseconds = dict(zip(FAMILY, (1.0, 2.0, 3.0, 5.0, 4.0, 8.0, 9.0)))
+    times = {size: Timing(10 * value, value) for size, value in milliseconds.items()}
+    monkeypatch.setattr(architecture, "measure_family", lambda *_: times)
+    assert choose(teacher, 4.5, "onnxruntime", "int8", Console()) == FAMILY[4]
+    assert choose(teacher, 1.0, "onnxruntime", "int8", Console()) == FAMILY[0]
+    with pytest.raises(ConfigError, match=r"No student takes 0\.5 ms or less on onnxruntime.*1\.00 ms"):
+        choose(teacher, 0.5, "onnxruntime", "int8", Console())
+
+
+@pytest.mark.parametrize("target", ["10", "ms", "0ms", "-1ms", "10s"])
+def test_a_target_is_a_time(teacher: Bundle, grey: Path, target: str) -> None:
+    done = CliRunner().invoke(cli, ["distil", str(teacher.path), "--data", str(grey), "--target", target])
+    assert done.exit_code == 2
+    assert "such as 10ms" in done.output
+
+
+def test_what_the_teacher_decides_cannot_be_set(teacher: Bundle, grey: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="The teacher decides size"):
+        distil(teacher.path, grey, target_ms=5, settings=("size=96",), out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="Did you mean 'widths'"):
+        distil(teacher.path, grey, target_ms=5, settings=("width=16,16",), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_product_and_one_engine(teacher: Bundle, grey: Path) -> None:
+    with pytest.raises(ConfigError, match="one category at a time"):
+        distil(teacher.path, grey, target_ms=5, category="all")
+    with pytest.raises(ConfigError, match="for one engine: name it"):
+        distil(teacher.path, grey, target_ms=5, engine="auto")
+    with pytest.raises(ConfigError, match="Did you mean 'onnxruntime'"):
+        distil(teacher.path, grey, target_ms=5, engine="onnxruntim")
+    with pytest.raises(ConfigError, match="above 0"):
+        distil(teacher.path, grey, target_ms=0)
+
+
+def test_a_student_without_a_teacher_says_how_to_get_one(grey: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs a teacher.*edgead distil BUNDLE --data DIR"):
+        train("student", grey, preset="nano", settings=("size=64",), out=tmp_path / "run")
+
+
+def test_a_teacher_with_depth_is_refused(rgbd_bundle: Bundle, grey: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="reads depth"):
+        distil(rgbd_bundle.path, grey, target_ms=5, out=tmp_path / "run")
+
+
+def test_another_bundle_in_the_teachers_place_is_refused(teacher: Bundle, tmp_path: Path) -> None:
+    from edgead.train.teacher import Teacher
+
+    other = make_level_bundle(tmp_path / "other.edgead", offset=1.0)
+    assert Teacher(other.path, other.manifest.digest).size == (SIDE, SIDE)
+    with pytest.raises(CheckpointError, match="is not the bundle that this run learns from"):
+        Teacher(other.path, teacher.manifest.digest)
+    frames = np.stack([frame_of(level) for level in range(0, 250, 25)])
+    scores, maps = Teacher(other.path).outputs(frames)
+    assert scores == pytest.approx(np.arange(0, 250, 25) + 1, abs=0.01)
+    assert maps.shape == (10, SIDE, SIDE)

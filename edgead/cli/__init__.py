@@ -19,6 +19,7 @@ from edgead.cli.planning import plan
 from edgead.cli.plc import plc
 from edgead.cli.reporting import report as report_command
 from edgead.cli.running import predict, run
+from edgead.cli.signing import keys, sign
 from edgead.cli.sweeping import sweep
 from edgead.cli.training import synthesise, train
 from edgead.console import guard_stderr
@@ -65,12 +66,14 @@ VERBS = (
     export,
     import_model,
     inspect,
+    keys,
     methods,
     plan,
     plc,
     predict,
     report_command,
     run,
+    sign,
     sweep,
     synthesise,
     train,

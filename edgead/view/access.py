@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import re
 import socket
 import time
 from collections import OrderedDict, deque
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 
 from edgead.errors import ConfigError
 from edgead.runtime.metrics_server import is_local
-from edgead.runtime.sources.uri import fill_secrets
+from edgead.runtime.sources.uri import read_secret
 
 SHORTEST_TOKEN = 12
 MOST_WRONG, WITHIN = 5, 60.0
@@ -40,14 +39,9 @@ def read_token(text: str) -> str:
     Raises:
         ConfigError: written on the command line, where other users see it, too short, or not ASCII.
     """
-    if not text:
+    token = read_secret(text, "--view-token")
+    if not token:
         return ""
-    if not re.fullmatch(r"\$\{[^}]+\}", text):
-        raise ConfigError(
-            "A token on the command line is visible in ps.\n"
-            "Read it from the environment or a file:  --view-token '${VIEW_TOKEN}'  or  '${file:PATH}'"
-        )
-    token = fill_secrets(text)
     if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(
             f"The token in {text} must have at least {SHORTEST_TOKEN} ASCII characters without blanks.\n"

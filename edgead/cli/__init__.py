@@ -17,6 +17,7 @@ from edgead.cli.inspecting import doctor, inspect, methods
 from edgead.cli.options import quiet_option
 from edgead.cli.planning import plan
 from edgead.cli.plc import plc
+from edgead.cli.pulling import pull
 from edgead.cli.reporting import report as report_command
 from edgead.cli.running import predict, run
 from edgead.cli.signing import keys, sign
@@ -71,6 +72,7 @@ VERBS = (
     plan,
     plc,
     predict,
+    pull,
     report_command,
     run,
     sign,

@@ -53,7 +53,7 @@ class TokenCheck:
             address: of the client.
         """
         with self._lock:
-            now, address = time.monotonic(), _network_of(address)
+            now, local, address = time.monotonic(), _is_loopback(address), _network_of(address)
             wrong = self._wrong.get(address, deque())
             while wrong and now - wrong[0] > WITHIN:
                 wrong.popleft()
@@ -64,7 +64,7 @@ class TokenCheck:
             if hmac.compare_digest(authorization.encode("latin-1", "replace"), b"Bearer " + self._token):
                 self._wrong.pop(address, None)
                 return None
-            if not self._limits_local and _is_loopback(address):
+            if local and not self._limits_local:
                 return 401, "Wrong token."
             wrong.append(now)
             self._wrong[address] = wrong
@@ -75,7 +75,7 @@ class TokenCheck:
 
 def _is_loopback(address: str) -> bool:
     with contextlib.suppress(ValueError):
-        return ipaddress.ip_network(address).is_loopback
+        return ipaddress.ip_address(address).is_loopback
     return False
 
 

@@ -18,6 +18,7 @@ AV = "av>=16"  # PyAV: FFmpeg that reports damaged frames, which OpenCV's concea
 MODBUS = "pymodbus>=3.16,<3.17"  # its interface for servers changes between minor versions
 OPCUA = "asyncua>=2,<3"
 GPIO = 'gpiod>=2.1; sys_platform == "linux"'
+SIGN = "cryptography>=42"  # Ed25519, by the Python Cryptographic Authority; wheels for x86-64 and aarch64
 VIEW = ["starlette>=0.40", "uvicorn>=0.30"]
 RELEASE = ["build>=1.2", "twine>=6.1", "cyclonedx-bom>=7"]
 EXTRAS = {
@@ -44,6 +45,8 @@ EXTRAS = {
     "line": ['tomli>=2; python_version < "3.11"'],
     # gpiod: triggers and outputs on GPIO lines of this machine, by the libgpiod project. On Linux alone.
     "gpio": [GPIO],
+    # cryptography: makes keys, signs bundles, and checks signatures on the line.
+    "sign": [SIGN],
     # starlette, uvicorn: the live page (edgead run --view). Small, pure Python, and they handle slow clients.
     "view": VIEW,
     # av: RTSP cameras and videos, where no PC extra brings it. harvesters: GenICam cameras (genicam://).
@@ -91,6 +94,7 @@ EXTRAS = {
         MODBUS,
         OPCUA,
         GPIO,
+        SIGN,
         *VIEW,
         *RELEASE,
         "nbclient>=0.10",

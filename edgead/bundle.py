@@ -3,9 +3,10 @@
 manifest.json   configuration, origin, threshold, and the SHA-256 of the other files
 model.onnx      frames -> scores, maps
 golden.npz      a few frames and their reference outputs, which are re-run on the target machine
+manifest.sig    of a signed bundle: the signature of manifest.json
 
 Every file is checked against its hash in the manifest, a graph contains all of its weights, and files that the manifest
-does not list are never read.
+does not list are never read. Where only signed bundles are loaded (`edgead.trust`), there must not be any.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from edgead.graph_file import GraphError, check_graph
 from edgead.manifest import Manifest
 from edgead.npz import Headers, read_arrays, read_headers
 from edgead.schema import SchemaError
+from edgead.trust import SIGNATURE, SIGNATURE_BYTES, read_trust
 
 FORMAT = 1
 MANIFEST, MODEL, GOLDEN = "manifest.json", "model.onnx", "golden.npz"
@@ -59,10 +62,17 @@ class Golden:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle after its files were read and checked."""
+    """A bundle after its files were read and checked.
+
+    Attributes:
+        path: the folder.
+        manifest: its content.
+        signer: fingerprint of the trusted key that signed it; empty if nobody was asked for.
+    """
 
     path: Path
     manifest: Manifest
+    signer: str = ""
 
     @property
     def model(self) -> Path:
@@ -132,19 +142,30 @@ def is_bundle(path: Path) -> bool:
         manifest = read_manifest(path)
     except BundleError:
         return False
-    return {file.name for file in path.iterdir()} <= {MANIFEST, *manifest.files}
+    return {file.name for file in path.iterdir()} <= {MANIFEST, SIGNATURE, *manifest.files}
 
 
-def read_bundle(path: str | Path) -> Bundle:
-    """Read a bundle and check every file in it: hash, graph and golden arrays.
+def read_bundle(path: str | Path, trust: Sequence[str | Path] | None = None) -> Bundle:
+    """Read a bundle and check every file in it: signature, hash, graph and golden arrays.
 
-    Files that the manifest does not list are never read.
+    Files that the manifest does not list are never read; with `trust` they are refused.
+
+    Args:
+        path: the folder.
+        trust: public keys, and folders of them, one of which must have signed it; None for those of the environment
+            variable ``EDGEAD_TRUST``, an empty sequence for any bundle.
 
     Raises:
-        BundleError: not a bundle, a newer format, a missing field or file, or a changed file.
+        BundleError: not a bundle, a newer format, a missing field or file, a changed file, or no trusted signature.
+        ConfigError: a trusted key cannot be read.
     """
-    path = Path(path)
-    manifest = read_manifest(path)
+    path, trusted = Path(path), read_trust(trust)
+    content = read_manifest_file(path)
+    signer = trusted.find_signer(path / MANIFEST, content, _read_signature(path)) if trusted else ""
+    manifest = parse_manifest(path, content)
+    if trusted:
+        trusted.refuse_revoked(path, manifest.digest)
+        refuse_others(path, manifest)
     for name, expected in manifest.files.items():
         data = _read_checked(path, name, expected)
         try:
@@ -158,7 +179,37 @@ def read_bundle(path: str | Path) -> Bundle:
             raise BundleError(f"{path / name} does not hold golden frames: {error}.") from error
     if missing := {MODEL, GOLDEN} - manifest.files.keys():
         raise BundleError(f"The manifest of {path} does not list {', '.join(sorted(missing))}.")
-    return Bundle(path, manifest)
+    return Bundle(path, manifest, signer)
+
+
+def refuse_others(path: Path, manifest: Manifest) -> None:
+    """Refuse a bundle with anything that its manifest does not list, or with links in place of files.
+
+    Raises:
+        BundleError: with the name of the file.
+    """
+    for entry in sorted(os.scandir(path), key=lambda each: each.name):
+        shown = f"{path}{os.sep}{ascii(entry.name)[1:-1]}"
+        if entry.name not in {MANIFEST, SIGNATURE, *manifest.files}:
+            raise BundleError(f"{shown} is not part of the signed bundle. Remove it.")
+        if not entry.is_file(follow_symlinks=False):
+            raise BundleError(f"{shown} is not a file: a signed bundle holds no links and no folders. {EXPORT_AGAIN}")
+
+
+def _read_signature(path: Path) -> bytes:
+    file = path / SIGNATURE
+    if not os.path.lexists(file):
+        raise BundleError(
+            f"{path} is not signed, and only signed bundles are loaded here.\n"
+            f"Sign it where it was made:  edgead sign {path.name} --key FILE"
+        )
+    if file.is_symlink() or not file.is_file():
+        raise BundleError(f"{file} is not a file. {EXPORT_AGAIN}")
+    with file.open("rb") as stream:
+        signature = stream.read(SIGNATURE_BYTES + 1)
+    if len(signature) != SIGNATURE_BYTES:
+        raise BundleError(f"{file} is damaged: a signature has {SIGNATURE_BYTES} bytes.")
+    return signature
 
 
 def _read_checked(path: Path, name: str, expected: str) -> bytes:
@@ -200,15 +251,44 @@ def _check_golden(headers: Headers, manifest: Manifest) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a bundle's manifest without checking the other files.
+    """Read a bundle's manifest without checking signature and other files.
 
     Raises:
         BundleError: not a bundle, a newer format, or a changed manifest.
     """
+    return parse_manifest(path, read_manifest_file(path))
+
+
+def read_manifest_file(path: Path) -> bytes:
+    """Return the bytes of a bundle's manifest.
+
+    Raises:
+        BundleError: not a bundle.
+    """
     if not path.is_dir():
         raise BundleError(f"{path} is not a bundle: " + ("it is a file." if path.exists() else "it does not exist."))
     try:
-        values = schema.load_json(path / MANIFEST)
+        return schema.read_json_file(path / MANIFEST)
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}.") from error
+    except OSError as error:
+        raise BundleError(f"{path / MANIFEST} cannot be read: {error.strerror or error}.") from error
+    except SchemaError as error:
+        raise BundleError(f"{path / MANIFEST} is damaged: {error}.\n{EXPORT_AGAIN}") from error
+
+
+def parse_manifest(path: Path, content: bytes) -> Manifest:
+    """Read a manifest from its bytes.
+
+    Args:
+        path: of the bundle, for messages.
+        content: of its manifest.
+
+    Raises:
+        BundleError: a newer format, or a changed manifest.
+    """
+    try:
+        values = schema.parse_json(content)
         version = values.get("format") if isinstance(values, dict) else None
         if not isinstance(version, int) or isinstance(version, bool):
             raise SchemaError("it has no format version")
@@ -219,10 +299,6 @@ def read_manifest(path: Path) -> Manifest:
             )
         manifest = schema.read(Manifest, values)
         manifest.check()
-    except FileNotFoundError as error:
-        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}.") from error
-    except OSError as error:
-        raise BundleError(f"{path / MANIFEST} cannot be read: {error.strerror or error}.") from error
     except SchemaError as error:
         raise BundleError(f"{path / MANIFEST} is damaged: {error}.\n{EXPORT_AGAIN}") from error
     if manifest.digest != manifest_digest(values):

@@ -10,6 +10,8 @@
     ├── SourceError                exit 2   a frame source that cannot be opened
     ├── SinkError                  exit 2   a sink that did not take every result
     ├── MissingDependencyError     exit 2   an optional package is not installed
+    ├── PullError                  exit 2   a bundle that cannot be fetched or put in place
+    ├── RolledBackError            exit 3   a fetched bundle failed on the line; the one before decides again
     ├── GateError                  exit 3   the exported graph is not close enough to the trained one
     └── DeviceError                exit 4   this machine cannot run what was asked for
 
@@ -81,6 +83,16 @@ class SinkError(EdgeadError):
 
 class MissingDependencyError(EdgeadError):
     """An optional package is not installed."""
+
+
+class PullError(EdgeadError):
+    """A bundle that cannot be fetched or put in place."""
+
+
+class RolledBackError(EdgeadError):
+    """A fetched bundle failed on the line. The one before decides again."""
+
+    exit_code: ClassVar[int] = 3
 
 
 class GateError(EdgeadError):

@@ -1,4 +1,4 @@
-"""The user's folders: a cache of facts about this machine, and data that waits for delivery.
+"""The user's folders: a cache of facts about this machine, data that waits for delivery, and a key.
 
 A process may have no home: containers and service managers start some without ``HOME`` and without a line in
 ``/etc/passwd``. Then nothing is stored, and nothing else changes.
@@ -28,6 +28,14 @@ def state_folder() -> Path | None:
     None without a home.
     """
     return _user_folder("XDG_STATE_HOME", ".local/state")
+
+
+def config_folder() -> Path | None:
+    """Return the folder of what the user's processes share: ``$XDG_CONFIG_HOME/edgead`` or ``~/.config/edgead``.
+
+    None without a home.
+    """
+    return _user_folder("XDG_CONFIG_HOME", ".config")
 
 
 def _user_folder(variable: str, below_home: str) -> Path | None:

@@ -101,10 +101,29 @@ def load_json(path: Path) -> Any:
         OSError: it cannot be read.
         SchemaError: it is not JSON, or larger than `LARGEST_JSON`.
     """
+    return parse_json(read_json_file(path))
+
+
+def read_json_file(path: Path) -> bytes:
+    """Return the bytes of a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        SchemaError: it is larger than `LARGEST_JSON`.
+    """
     with path.open("rb") as stream:
         text = stream.read(LARGEST_JSON + 1)
     if len(text) > LARGEST_JSON:
         raise SchemaError(f"it is larger than {LARGEST_JSON >> 20} MB")
+    return text
+
+
+def parse_json(text: bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        SchemaError: it is not JSON.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also not UTF-8

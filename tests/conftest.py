@@ -33,7 +33,8 @@ from edgead.images import encode_png
 def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What the runtime remembers about a machine and a user goes to a folder of the tests."""
     folder = tmp_path_factory.getbasetemp()
-    os.environ["XDG_CACHE_HOME"], os.environ["XDG_STATE_HOME"] = str(folder / "cache"), str(folder / "state")
+    for name in ("cache", "state", "config"):
+        os.environ[f"XDG_{name.upper()}_HOME"] = str(folder / name)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.result import Result
 from edgead.runtime.sources.files import capture_file
 from edgead.runtime.sources.source import Captured
+from edgead.trust import trusted_places
 
 if TYPE_CHECKING:
     import pandas
@@ -50,6 +51,7 @@ class Scorer:
         engine, threshold, roi, ignore, min_area: see `edgead.load`.
         boxes: fill the column ``boxes``.
         batch: most images per inference.
+        trust: see `edgead.load`; the keys lie under these paths on every machine that scores.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Scorer:
         min_area: int = 0,
         boxes: bool = False,
         batch: int = 1,
+        trust: Sequence[str | Path] | None = None,
     ) -> None:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, not {batch}.")
@@ -76,6 +79,7 @@ class Scorer:
             ignore=tuple(ignore),
             min_area=min_area,
             batch=batch,
+            trust=trusted_places() if trust is None else tuple(trust),
         )
         self._inspector: Inspector | None = None
 

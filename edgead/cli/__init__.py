@@ -19,8 +19,10 @@ from edgead.cli.inspecting import doctor, inspect, methods
 from edgead.cli.options import quiet_option
 from edgead.cli.planning import plan
 from edgead.cli.plc import plc
+from edgead.cli.pulling import pull
 from edgead.cli.reporting import report as report_command
 from edgead.cli.running import predict, run
+from edgead.cli.signing import keys, sign
 from edgead.cli.sweeping import sweep
 from edgead.cli.training import synthesise, train
 from edgead.console import guard_stderr, log_as_json
@@ -71,12 +73,15 @@ VERBS = (
     export,
     import_model,
     inspect,
+    keys,
     methods,
     plan,
     plc,
     predict,
+    pull,
     report_command,
     run,
+    sign,
     sweep,
     synthesise,
     train,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgead.cli.options import PATH, complete_engine, force_option, json_option
+from edgead.cli.options import PATH, complete_engine, force_option, json_option, trust_option
 from edgead.cli.output import emit, terminal
 from edgead.redaction import redact
 from edgead.runtime.engine_table import ENGINES
@@ -40,6 +40,7 @@ from edgead.runtime.engine_table import ENGINES
     shell_complete=complete_engine,
     help=f"Inference engine: {', '.join(ENGINES)}. Repeatable: one row per bundle and engine.",
 )
+@trust_option
 @json_option
 def benchmark(
     bundles: tuple[Path, ...],

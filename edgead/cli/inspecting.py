@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from edgead.cli.options import PATH, engine_option, json_option, refuse_given
+from edgead.cli.options import PATH, engine_option, json_option, refuse_given, trust_option
 from edgead.cli.output import emit, terminal, validate_here
+
+if TYPE_CHECKING:
+    from edgead.bundle import Bundle
 
 
 @click.command()
 @click.argument("bundle", type=PATH)
 @engine_option
+@trust_option
 @json_option
 def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     """Show a bundle and check it on this machine.
@@ -48,6 +53,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         **({"protocol": manifest.training.protocol} if manifest.training.protocol else {}),
         "made": f"{manifest.created} by edgead {manifest.edgead}",
         "files": f"{len(manifest.files)}, hashes correct",
+        "signature": _signature_words(opened),
         "golden": f"{check.frames} frames on {name}: {check.describe()}",
     }
     if manifest.gate:
@@ -62,10 +68,18 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     if manifest.calibration:
         facts["calibrated"] = manifest.calibration.describe()
     golden = {**dataclasses.asdict(check), "good": check.good}
-    value = {"manifest": manifest.to_dict(), "golden": golden, "speed_ms": speed.percentiles()}
+    value = {"manifest": manifest.to_dict(), "signer": opened.signer, "golden": golden, "speed_ms": speed.percentiles()}
     emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
     require_agreement(check, name)
     terminal().say(describe_speed(speed.percentiles()))
+
+
+def _signature_words(bundle: Bundle) -> str:
+    if bundle.signer:
+        return f"by the trusted key {bundle.signer}"
+    from edgead.trust import SIGNATURE
+
+    return "not checked; name trusted keys with --trust" if (bundle.path / SIGNATURE).exists() else "none"
 
 
 def _depth_words(depth_range: tuple[float, float] | None) -> str:
@@ -94,6 +108,7 @@ def methods(name: str | None, as_json: bool) -> None:
     "--engine", default="tensorrt", show_default=True, help="With --build: inference engine and its settings."
 )
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, help="With --build: most frames per inference.")
+@trust_option
 @json_option
 def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
     """Report what this machine can run and what is missing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ import click
 
 from edgead.cli.output import QUIET
 from edgead.runtime.engine_table import ENGINES
+from edgead.trust import TRUST
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -57,9 +59,39 @@ engine_option = click.option(
     help=f"Inference engine: {', '.join(ENGINES)}.",
     shell_complete=complete_engine,
 )
+
+
+def _trust(context: click.Context, _: click.Parameter, places: tuple[Path, ...]) -> None:
+    """Let the verb, and every process that it starts, load only bundles that one of these keys has signed."""
+    if not places:
+        return
+    before = os.environ.get(TRUST)
+    os.environ[TRUST] = os.pathsep.join(str(place.absolute()) for place in places)
+
+    def restore() -> None:
+        if before is None:
+            os.environ.pop(TRUST, None)
+        else:
+            os.environ[TRUST] = before
+
+    context.call_on_close(restore)
+
+
+trust_option = click.option(
+    "--trust",
+    multiple=True,
+    type=PATH,
+    envvar=TRUST,
+    expose_value=False,
+    callback=_trust,
+    metavar="KEY",
+    help="Public key, or folder of them: refuse bundles that none of them has signed. Repeatable. "
+    f"[default: those of {TRUST}, else any bundle]",
+)
 decision_options = _all_of(
     (
         engine_option,
+        trust_option,
         click.option(
             "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Most frames per inference."
         ),

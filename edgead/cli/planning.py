@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgead.cli.options import PATH, complete_engine, force_option, json_option
+from edgead.cli.options import PATH, complete_engine, force_option, json_option, trust_option
 from edgead.cli.output import emit, terminal
 from edgead.errors import UNMET
 
@@ -67,6 +67,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--synchronous", is_flag=True, help="All cameras are triggered at the same moment.")
 @force_option
+@trust_option
 @json_option
 def plan(bundles: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Find out which bundle and engine keep up with your cameras.

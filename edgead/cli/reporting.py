@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgead.cli.options import PATH, json_option
+from edgead.cli.options import PATH, json_option, trust_option
 from edgead.cli.output import emit
 
 
@@ -14,6 +14,7 @@ from edgead.cli.output import emit
 @click.argument("paths", nargs=-1, required=True, type=PATH)
 @click.option("--out", type=PATH, help="File of a comparison's page. [default: report.html]")
 @click.option("--open", "open_page", is_flag=True, help="Show the page in the browser.")
+@trust_option
 @json_option
 def report(paths: tuple[Path, ...], out: Path | None, open_page: bool, as_json: bool) -> None:
     """Build the HTML page of a run, bundle, benchmark or sweep, or compare several results.

@@ -13,6 +13,7 @@ from edgead.cli.line import check as look
 from edgead.cli.line import open_line, read_config, set_log
 from edgead.cli.options import PATH, decision_options, force_option, json_option, refuse_given
 from edgead.cli.output import emit, ledger_line, parts_line, show_result, terminal
+from edgead.cli.visible import check_visible_secrets
 from edgead.console import Console
 from edgead.errors import INTERRUPTED
 from edgead.terminal import is_screen
@@ -64,6 +65,7 @@ def predict(
     from edgead.runtime.speed import describe_speed
 
     ledger, console = Ledger(), terminal()
+    check_visible_secrets(console)
     images = collect_images(paths)
     if images.left_out:
         console.say(images.left_out)
@@ -272,6 +274,7 @@ def run(
     from edgead.runtime.signals import ignore_early
 
     console, ended = terminal(), list[bool]()
+    check_visible_secrets(console)
     if check:
         _show_check(look(bundle, product, triggers, part_rules, control, options, console), as_json)
         return

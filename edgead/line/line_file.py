@@ -58,6 +58,7 @@ class RunTable:
     view_folder: str | None = None
     need_all_cameras: bool | None = None
     log: Annotated[str, OneOf(LOGS)] | None = None
+    trust: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,10 @@ def read_line_file(path: Path) -> LineFile:
         if not Path(product.bundle).is_dir():
             where = _where(path, text, ("products", name, "bundle"))
             raise ConfigError(f"{where}: the bundle {product.bundle} does not exist.")
-    return dataclasses.replace(line, products=products)
+    run = line.run
+    if run.trust is not None:
+        run = dataclasses.replace(run, trust=tuple(str(folder / place) for place in run.trust))
+    return dataclasses.replace(line, products=products, run=run)
 
 
 def describe(

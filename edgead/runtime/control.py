@@ -37,6 +37,7 @@ class Control:
         shadow: the shadow, or None.
         finish: reports the summary. Also called if the process ends at once.
         interrupted, asked_to_end: by INT; by INT or TERM.
+        reloads: how many were asked for by HUP and done, or refused because the bundle cannot be used.
     """
 
     def __init__(self, open_inspector: Callable[[Path], FrameInspector] | None, say: Callable[[str], None]) -> None:
@@ -51,11 +52,17 @@ class Control:
         self._ended = threading.Event()
         self._changing = threading.Lock()
         self.interrupted = self.asked_to_end = False
+        self.reloads = {"done": 0, "refused": 0}
 
     @property
     def failed_sources(self) -> dict[str, str]:
         """Sources that ended because of an error, with the error."""
         return dict(self._stream.failed) if self._stream else {}
+
+    @property
+    def inspector(self) -> FrameInspector | None:
+        """What decides; None before the stream runs."""
+        return self._stream.inspector if self._stream else None
 
     def take(self, stream: Stream) -> None:
         """Begin to act on this stream, beginning with earlier requests."""
@@ -143,7 +150,9 @@ class Control:
             path = self._reloads.get()
             try:
                 self._replace(stream, path)
+                self.reloads["done"] += 1
             except Exception as error:  # a bad bundle must not end this thread
+                self.reloads["refused"] += 1
                 self._say(f"Warning: the bundle could not be reloaded; the old one stays in use: {describe(error)}")
 
     def _replace(self, stream: Stream, path: Path) -> None:

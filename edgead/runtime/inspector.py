@@ -31,6 +31,7 @@ def load(
     ignore: Sequence[str] = (),
     min_area: int = 0,
     shapes: Sequence[str] = (),
+    trust: Sequence[str | Path] | None = None,
     console: Console | None = None,
 ) -> Inspector:
     """Read a bundle, check its hashes, open it on an engine and compare it with the reference outputs.
@@ -45,15 +46,17 @@ def load(
         region, min_area, shapes: see `FrameInspector`.
         roi, ignore: mask images, or ``x,y,width,height`` as shares of the frame, in place of `region`; see
             `edgead.runtime.rules.read_region`.
+        trust: public keys, and folders of them: a bundle that none of them has signed is refused. None for those of
+            the environment variable ``EDGEAD_TRUST``, an empty sequence for any bundle.
         console: shows long steps: TensorRT builds its engine at the first start on a device.
 
     Raises:
-        BundleError: missing, damaged or of a newer format.
-        ConfigError: an invalid threshold, region or engine.
+        BundleError: missing, damaged, of a newer format, or not signed by a trusted key.
+        ConfigError: an invalid threshold, region, engine or key.
         MissingDependencyError: the engine's package is not installed.
         DeviceError: this machine cannot run the engine, or its output differs from the reference outputs.
     """
-    opened = read_bundle(bundle)
+    opened = read_bundle(bundle, trust)
     if roi or ignore:
         if region is not None:
             raise ConfigError("Give either region, or roi and ignore, not both.")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import ipaddress
 import socket
 import threading
 import time
 from collections.abc import Callable
-from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 from edgead.errors import ConfigError
+from edgead.runtime.token import TokenCheck, refuse_weak
 
 LONGEST_REQUEST = 10.0
 """Seconds after which a connection is closed, even if it is active."""
@@ -69,12 +69,15 @@ class MetricsServer:
                 f"Metrics on {host} are readable by other machines and need a token.\n"
                 "Set one:  --metrics-token '${METRICS_TOKEN}'"
             )
+        if not is_local(host):
+            refuse_weak(token, "The token of the metrics")
         try:
             self._server = _Server(host, port, _Handler)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or error
             raise ConfigError(f"The metrics cannot be served on port {port} of {host}: {why}.") from error
-        self._server.render, self._server.token, self._server.why_unhealthy = render, token, why_unhealthy
+        self._server.render, self._server.why_unhealthy = render, why_unhealthy
+        self._server.check = TokenCheck(token, limits_local=False) if token else None
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True).start()
 
@@ -131,19 +134,41 @@ class LimitedServer(ThreadingHTTPServer):
         """Ignore clients that disconnect early."""
 
 
-def has_token(headers: Message, token: str) -> bool:
-    """Return whether a request has the header ``Authorization: Bearer TOKEN``."""
-    given = headers.get("Authorization", "").encode("latin-1", "replace")
-    return hmac.compare_digest(given, f"Bearer {token}".encode())
+class LimitedHandler(BaseHTTPRequestHandler):
+    """Answers requests that may come from anywhere."""
+
+    server_version, sys_version = "edgead", ""
+
+    def refusal(self, check: TokenCheck | None) -> tuple[int, str] | None:
+        """Return status and reason where a request is refused, else None.
+
+        Without a token, only this machine reaches the address. A page on the internet can let its own name point here
+        (DNS rebinding); its requests bear that name and are refused.
+        """
+        if check is not None:
+            return check.refusal(self.headers.get("Authorization", ""), str(self.client_address[0]))
+        if not is_local(_host_of(self.headers.get("Host", "localhost"))):
+            return 403, "Without a token, use the address of this machine itself."
+        return None
+
+    def log_message(self, format: str, *values: object) -> None:
+        """Log nothing: it would be a line for every request."""
+
+
+def _host_of(header: str) -> str:
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 class _Server(LimitedServer):
     render: Callable[[], str]
-    token: str
+    check: TokenCheck | None
     why_unhealthy: Callable[[], str]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LimitedHandler):
     server: _Server
 
     def do_GET(self) -> None:
@@ -151,8 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/healthz":
             why = self.server.why_unhealthy()
             self._answer(503 if why else 200, f"{why or 'Decisions are on time.'}\n")
-        elif self.server.token and not has_token(self.headers, self.server.token):
-            self._answer(401, "Token required: Authorization: Bearer TOKEN\n")
+        elif refused := self.refusal(self.server.check):
+            self._answer(refused[0], f"{refused[1]}\n")
         elif path != "/metrics":
             self._answer(404, "Not found. Available: /metrics, /healthz\n")
         else:
@@ -165,6 +190,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
-    def log_message(self, format: str, *values: object) -> None:
-        """Log nothing: it would be a line every few seconds."""

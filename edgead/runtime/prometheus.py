@@ -1,11 +1,26 @@
-"""Accounts of sinks as Prometheus text. That of frames: `edgead.runtime.ledger.Ledger.to_prometheus`."""
+"""Bundle and sinks as Prometheus text. Frames: `edgead.runtime.ledger.Ledger.to_prometheus`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from edgead.manifest import Manifest
 from edgead.runtime.ledger import label
 from edgead.runtime.sink_worker import SinkAccount, SinkWorker
+
+
+def bundle_to_prometheus(manifest: Manifest, reloads: Mapping[str, int]) -> str:
+    """Return which bundle decides, and the numbers of reloads by outcome, as Prometheus text."""
+    labels = f"{label('bundle', manifest.name)},{label('digest', manifest.digest)}"
+    lines = [
+        "# HELP edgead_bundle_info The bundle that decides; the value is 1.",
+        "# TYPE edgead_bundle_info gauge",
+        f"edgead_bundle_info{{{labels}}} 1",
+        "# HELP edgead_bundle_reloads_total Reloads that signal HUP asked for, by outcome.",
+        "# TYPE edgead_bundle_reloads_total counter",
+        *(f"edgead_bundle_reloads_total{{{label('outcome', name)}}} {count}" for name, count in reloads.items()),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def sinks_to_prometheus(workers: Sequence[SinkWorker]) -> str:

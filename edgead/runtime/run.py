@@ -20,7 +20,7 @@ from edgead.runtime.observer import Line, Observer
 from edgead.runtime.on_time import OnTime
 from edgead.runtime.pipeline import run_stream
 from edgead.runtime.policy import Policy
-from edgead.runtime.prometheus import sinks_to_prometheus
+from edgead.runtime.prometheus import bundle_to_prometheus, sinks_to_prometheus
 from edgead.runtime.record import Recorder
 from edgead.runtime.result import Result
 from edgead.runtime.rules import describe_threshold
@@ -183,7 +183,9 @@ def run(
 
             def render() -> str:
                 own = gate.to_prometheus() if gate else ""
-                return ledger.to_prometheus() + own + sinks_to_prometheus(workers)
+                decides = (control.inspector or inspector).bundle.manifest
+                which = bundle_to_prometheus(decides, control.reloads)
+                return ledger.to_prometheus() + which + own + sinks_to_prometheus(workers)
 
             server = MetricsServer(address[1], render, address[0], fill_secrets(metrics_token), on_time.why_not)
             stack.callback(server.close)

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
-import re
 import socket
-import time
-from collections import OrderedDict, deque
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from edgead.errors import ConfigError
 from edgead.runtime.metrics_server import is_local
-from edgead.runtime.sources.uri import fill_secrets
-
-SHORTEST_TOKEN = 12
-MOST_WRONG, WITHIN = 5, 60.0
-"""Wrong tokens of one address in this many seconds; then every token of that address is refused."""
-MOST_ADDRESSES = 1024
+from edgead.runtime.sources.uri import read_secret
+from edgead.runtime.token import TokenCheck, refuse_weak
 
 
 class Refused(Exception):  # noqa: N818
@@ -40,19 +32,10 @@ def read_token(text: str) -> str:
     Raises:
         ConfigError: written on the command line, where other users see it, too short, or not ASCII.
     """
-    if not text:
+    token = read_secret(text, "--view-token")
+    if not token:
         return ""
-    if not re.fullmatch(r"\$\{[^}]+\}", text):
-        raise ConfigError(
-            "A token on the command line is visible in ps.\n"
-            "Read it from the environment or a file:  --view-token '${VIEW_TOKEN}'  or  '${file:PATH}'"
-        )
-    token = fill_secrets(text)
-    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigError(
-            f"The token in {text} must have at least {SHORTEST_TOKEN} ASCII characters without blanks.\n"
-            'Make one:  python3 -c "import secrets; print(secrets.token_urlsafe())"'
-        )
+    refuse_weak(token, f"The token in {text}")
     return token
 
 
@@ -74,10 +57,9 @@ class Access:
                 f"The page on {host} can be seen by other machines and needs a token.\n"
                 "Set one:  --view-token '${VIEW_TOKEN}'"
             )
-        self._token = token.encode()
+        self._token, self._check = token, TokenCheck(token)
         name = socket.gethostname().lower()
         self._names = {"localhost", host.lower(), name, f"{name.partition('.')[0]}.local", socket.getfqdn().lower()}
-        self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
 
     @property
     def may_change(self) -> bool:
@@ -127,32 +109,8 @@ class Access:
         self._check_token(headers, address)
 
     def _check_token(self, headers: Mapping[str, str], address: str) -> None:
-        now, address = time.monotonic(), _network_of(address)
-        wrong = self._wrong.get(address, deque())
-        while wrong and now - wrong[0] > WITHIN:
-            wrong.popleft()
-        if len(wrong) >= MOST_WRONG:
-            raise Refused(429, f"Too many wrong tokens. Wait {WITHIN:.0f} seconds.")
-        given = headers.get("authorization", "").encode("latin-1", "replace")
-        if not given:
-            raise Refused(401, "Token required.")
-        if hmac.compare_digest(given, b"Bearer " + self._token):
-            self._wrong.pop(address, None)
-            return
-        wrong.append(now)
-        self._wrong[address] = wrong
-        while len(self._wrong) > MOST_ADDRESSES:
-            self._wrong.popitem(last=False)
-        raise Refused(401, "Wrong token.")
-
-
-def _network_of(address: str) -> str:
-    """Return the address, or of IPv6 its /64: a single machine may use all of those."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return address if found.version == 4 else str(ipaddress.ip_network(f"{found}/64", strict=False))
+        if refused := self._check.refusal(headers.get("authorization", ""), address):
+            raise Refused(*refused)
 
 
 def _is_address(host: str) -> bool:

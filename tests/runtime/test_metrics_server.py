@@ -16,6 +16,7 @@ from conftest import wait_until
 from edgead.errors import ConfigError
 from edgead.runtime import metrics_server
 from edgead.runtime.metrics_server import MetricsServer, parse_address
+from edgead.runtime.token import TokenCheck
 
 
 @pytest.fixture
@@ -75,13 +76,15 @@ def test_reset_client_prints_nothing(server: MetricsServer, capfd: pytest.Captur
 def test_other_machines_need_a_token() -> None:
     with pytest.raises(ConfigError, match="--metrics-token"):
         MetricsServer(0, lambda: "", host="0.0.0.0")
-    server = MetricsServer(0, lambda: "edgead_x 1\n", host="0.0.0.0", token="right-ä")
+    with pytest.raises(ConfigError, match="at least 12 ASCII characters"):
+        MetricsServer(0, lambda: "", host="0.0.0.0", token="guessable")
+    server = MetricsServer(0, lambda: "edgead_x 1\n", host="0.0.0.0", token="right-token-of-metrics")
     try:
         for token in ("", "wrong"):
             with pytest.raises(urllib.error.HTTPError, match="401") as caught:
                 get(server.port, token)
             caught.value.close()
-        assert get(server.port, "right-ä".encode().decode("latin-1")) == "edgead_x 1\n"
+        assert get(server.port, "right-token-of-metrics") == "edgead_x 1\n"
     finally:
         server.close()
 
@@ -102,4 +105,36 @@ def test_malformed_address_is_refused(text: str) -> None:
 
 def test_address_that_is_not_ours_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"cannot be served on port 0 of 192\.0\.2\.1"):
-        MetricsServer(0, lambda: "", host="192.0.2.1", token="t")
+        MetricsServer(0, lambda: "", host="192.0.2.1", token="right-token-of-metrics")
+
+
+def test_a_name_that_points_here_reads_nothing(server: MetricsServer) -> None:
+    """As a page on the internet could make it: DNS rebinding. Without a token the address itself is needed."""
+    asked = urllib.request.Request(f"http://127.0.0.1:{server.port}/metrics", headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError, match="403") as caught:
+        urllib.request.urlopen(asked, timeout=5)
+    assert "Python" not in caught.value.headers["Server"]
+    caught.value.close()
+
+
+def test_wrong_tokens_are_counted_by_network() -> None:
+    """Those of this machine are not: another user of it must not keep out what the line needs."""
+    check = TokenCheck("right-token-of-metrics", limits_local=False)
+    for address, statuses in {
+        "192.0.2.7": [401] * 5 + [429] * 2,
+        "127.0.0.1": [401] * 7,
+        "::1": [401] * 7,
+        "2001:db8::1": [401] * 5 + [429] * 2,
+    }.items():
+        refusals = [check.refusal("Bearer wrong", address) for _ in range(7)]
+        assert [refusal and refusal[0] for refusal in refusals] == statuses, address
+    assert check.refusal("Bearer right-token-of-metrics", "2001:db8::2") == (
+        429,
+        "Too many wrong tokens. Wait 60 seconds.",
+    )
+    for address in ("127.0.0.1", "192.0.2.8"):
+        assert check.refusal("Bearer right-token-of-metrics", address) is None
+        assert check.refusal("", address) == (401, "Token required: Authorization: Bearer TOKEN")
+    for _ in range(9):  # an address that asks without a token is not one that guesses
+        check.refusal("", "192.0.2.9")
+    assert check.refusal("Bearer right-token-of-metrics", "192.0.2.9") is None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
+import os
 import re
 import resource
 import shlex
@@ -24,12 +24,14 @@ from test_engines import odd_graph
 from edgead.bundle import Bundle, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError
 from edgead.files import file_lock
+from edgead.home import config_folder
 from edgead.machine import Gpu
 from edgead.runtime.engines import Opening, tensorrt_engine
-from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings
+from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings, _read_timing_cache
 from edgead.runtime.engines.tensorrt_cache import CachedPlan, find_plan
 from edgead.runtime.engines.tensorrt_process import build_in_process
 from edgead.runtime.engines.tensorrt_trtexec import trtexec_line
+from edgead.seal import KEY, NotOursError, private_folder, read_sealed
 
 pytestmark = needs_rtx
 GPU = Gpu("Host", "8.7", "12.6 (none)")
@@ -295,7 +297,7 @@ def test_a_plan_that_does_not_load_is_left_to_the_process_that_builds(
                 assert plan.path.read_bytes() == old
                 part.unlink()
                 plan.path.write_bytes(b"new")
-                plan.note.write_text(json.dumps({"sha256": hashlib.sha256(b"new").hexdigest()}))
+                plan.write_note({})
                 other.close()
 
     def start(loaded: bytes, *_: Any) -> SimpleNamespace:
@@ -418,3 +420,109 @@ def test_the_trtexec_line_of_each_version() -> None:
         "trtexec '--onnx=/data/line 2/$m.onnx' '--saveEngine=$m.plan' --minShapes=frames:1x64x96x3 "
     )
     assert shlex.split(spaced)[1] == "--onnx=/data/line 2/$m.onnx"
+
+
+def folder_for_all(plan: CachedPlan) -> None:
+    plan.path.parent.chmod(0o777)
+
+
+def by_another_key(plan: CachedPlan) -> None:
+    """A whole plan, with a whole note, that somebody else has built: what a cache's thief would leave."""
+    (config_folder() / KEY).unlink()  # type: ignore[operator]
+    plan.path.write_bytes(b"machine code")
+    plan.write_note({"strong": True, "precision": []})
+    (config_folder() / KEY).unlink()  # type: ignore[operator]
+
+
+def of_another_bundle(plan: CachedPlan) -> None:
+    """This user's own, under the name of another plan."""
+    other = dataclasses.replace(plan, path=plan.path.with_name("0" * 32 + ".plan"))
+    other.path.write_bytes(b"machine code")
+    other.write_note({"strong": True, "precision": []})
+    plan.path.write_bytes(other.path.read_bytes())
+    plan.note.write_bytes(other.note.read_bytes())
+
+
+def unsealed(plan: CachedPlan) -> None:
+    """As older versions wrote them."""
+    note = json.loads(plan.note.read_text())
+    del note["seal"]
+    plan.note.write_text(json.dumps(note))
+
+
+def linked(plan: CachedPlan) -> None:
+    elsewhere = plan.path.parents[2] / "elsewhere"
+    plan.path.rename(elsewhere)
+    plan.path.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda plan: plan.path.chmod(0o602), "can be changed by others: it has the mode 602"),
+        (lambda plan: plan.note.chmod(0o620), "can be changed by others: it has the mode 620"),
+        (folder_for_all, "can be changed by others: its folder has the mode 777"),
+        (by_another_key, "has no seal of this user"),
+        (of_another_bundle, "has no seal of this user"),
+        (unsealed, "has no seal of this user"),
+        (linked, "is a link"),
+        pytest.param(
+            lambda plan: os.chown(plan.path, 12345, 12345),
+            "is not this user's: it belongs to another one",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away"),
+        ),
+    ],
+)
+def test_a_plan_that_is_not_ours_is_not_loaded(
+    opened: Bundle, tmp_path: Path, change: Callable[[CachedPlan], object], said: str
+) -> None:
+    plan = plan_of(opened)
+    private_folder(plan.path.parent)
+    plan.path.write_bytes(b"built here")
+    plan.write_note({"strong": True, "precision": []})
+    assert plan._load(b"") == b"built here"
+    change(plan)
+    with pytest.raises(NotOursError) as refused:
+        plan._load(b"")
+    assert str(refused.value) == said
+
+
+def test_a_plan_that_is_not_ours_is_built_again(opened: Bundle, shim: Path) -> None:
+    """Before, it was nearly loaded; after, nothing is said, and others cannot change it."""
+    plan, console = plan_of(opened), Listener()
+    plan.path.parent.mkdir(parents=True)
+    plan.path.write_bytes(b"machine code")
+    plan.write_note({"strong": True, "precision": []})
+    plan.path.parent.chmod(0o777)
+    assert len(plan.read(console)) > 1000
+    shown = f"The cached engine {plan.path} can be changed by others: its folder has the mode 777."
+    assert console.said[0] == f"{shown} It is not loaded, and built again."
+    assert console.said[1].startswith("Building the TensorRT engine")
+    console = Listener()
+    assert plan.read(console) == plan.path.read_bytes()
+    assert console.said == []
+    assert (plan.path.parent.stat().st_mode & 0o777, plan.path.stat().st_mode & 0o777) == (0o700, 0o600)
+    timing = Path(plan.request.timing_cache)
+    assert read_sealed(timing) != b""
+    taken: list[bytes] = []
+    config: Any = SimpleNamespace(
+        create_timing_cache=lambda data: taken.append(data) or "cache", set_timing_cache=lambda *_: True
+    )
+    for change in (
+        lambda: timing.write_bytes(timing.read_bytes()[:-1] + b"x"),
+        lambda: timing.chmod(0o666),
+        lambda: timing.write_bytes(b"timings as older versions wrote them"),
+    ):
+        change()
+        _read_timing_cache(config, timing)
+        assert taken.pop() == b""
+
+
+def test_a_plan_of_ones_own_is_not_loaded_beside_signed_bundles(
+    opened: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt_engine, "find_tensorrt", lambda: (GPU, None))
+    signed = dataclasses.replace(opened, signer="0123456789abcdef")
+    settings = tensorrt_engine.TensorRtSettings(plan=str(tmp_path / "x.plan"))
+    with pytest.raises(ConfigError, match=r"x\.plan has no signature"):
+        tensorrt_engine.open_tensorrt(signed, Opening(1, settings, Listener()))

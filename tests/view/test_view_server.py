@@ -19,7 +19,8 @@ from view_line import TOKEN, Hand, running
 
 from edgead.datasets import open_category
 from edgead.errors import ConfigError
-from edgead.view import access, server
+from edgead.runtime import token
+from edgead.view import server
 from edgead.view.access import Access, Refused, read_token
 from edgead.view.view import View
 
@@ -117,7 +118,7 @@ def page(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 @pytest.fixture(autouse=True)
 def _no_memory_of_wrong_tokens(request: pytest.FixtureRequest) -> None:
     if "page" in request.fixturenames:
-        request.getfixturevalue("page").view._access._wrong.clear()
+        request.getfixturevalue("page").view._access._check._wrong.clear()
 
 
 def test_states_and_pictures_follow_the_line(page: Page) -> None:
@@ -251,10 +252,10 @@ def test_another_name_for_this_machine_is_refused(page: Page, host: str) -> None
 
 def test_wrong_tokens_are_counted(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = {**CHANGE, "Authorization": "Bearer wrong"}
-    statuses = [page.ask("/api/changes/pause", "POST", {}, **bad)[0] for _ in range(access.MOST_WRONG + 1)]
-    assert statuses == [401] * access.MOST_WRONG + [429]
+    statuses = [page.ask("/api/changes/pause", "POST", {}, **bad)[0] for _ in range(token.MOST_WRONG + 1)]
+    assert statuses == [401] * token.MOST_WRONG + [429]
     assert page.change("resume")[0] == 429  # also with the right one
-    monkeypatch.setattr(access, "WITHIN", 0.0)
+    monkeypatch.setattr(token, "WITHIN", 0.0)
     assert page.change("resume")[0] == 200
 
 
@@ -369,7 +370,7 @@ def test_other_machines_need_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         for path in ("/api/events", "/api/scores", "/api/rejects/x", "/api/what-if?threshold=1"):
             assert page.ask(path)[0] == 401
             assert page.ask(path, Authorization=f"Bearer {TOKEN}x")[0] == 401
-            view._access._wrong.clear()
+            view._access._check._wrong.clear()
         assert page.ask("/api/scores", Authorization=f"Bearer {TOKEN}")[0] == 200
 
 
@@ -390,10 +391,10 @@ def test_a_token_from_a_file(tmp_path: Path) -> None:
 
 def test_addresses_that_try_tokens_do_not_fill_the_memory() -> None:
     guard = Access("127.0.0.1", TOKEN)
-    for number in range(access.MOST_ADDRESSES + 50):
+    for number in range(token.MOST_ADDRESSES + 50):
         with pytest.raises(Refused):
             guard._check_token({"authorization": "Bearer x"}, f"10.0.{number >> 8}.{number & 255}")
-    assert len(guard._wrong) == access.MOST_ADDRESSES
+    assert len(guard._check._wrong) == token.MOST_ADDRESSES
 
 
 @pytest.mark.parametrize("address", ["x", "70000", "::1:80"])
@@ -454,8 +455,8 @@ def _ignore(call: Callable[[], object]) -> None:
 def test_ipv6_addresses_of_one_network_count_as_one() -> None:
     guard = Access("127.0.0.1", TOKEN)
     statuses = []
-    for number in range(access.MOST_WRONG + 1):
+    for number in range(token.MOST_WRONG + 1):
         with pytest.raises(Refused) as refused:
             guard._check_token({"authorization": "Bearer x"}, f"2001:db8::{number:x}")
         statuses.append(refused.value.status)
-    assert statuses == [401] * access.MOST_WRONG + [429]
+    assert statuses == [401] * token.MOST_WRONG + [429]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
 
 from edgead.errors import ConfigError
 from edgead.line.triggers.trigger import BaseTrigger, OpenPart
 from edgead.redaction import redact
-from edgead.runtime.metrics_server import LimitedServer, has_token, is_local
+from edgead.runtime.metrics_server import LimitedHandler, LimitedServer, is_local
 from edgead.runtime.sources.uri import parse_options
+from edgead.runtime.token import TokenCheck, refuse_weak
 
 LARGEST = 65_536
 """Bytes of a request's body."""
@@ -88,7 +88,10 @@ class HttpTrigger(BaseTrigger):
                 f"The trigger on {host} can be fired by other machines and needs a token.\n"
                 f"Set one:  --trigger 'http://{host}:{port}{path}?token=${{TRIGGER_TOKEN}}'"
             )
-        self.path, self.field, self.token, self.answer = path, field, token, "part_id"
+        if not is_local(host):
+            refuse_weak(token, f"The token of the trigger on {host}")
+        self.path, self.field, self.answer = path, field, "part_id"
+        self.check = TokenCheck(token, limits_local=False) if token else None
         try:
             self._server = _Server(host, port, _Handler)
         except (OSError, OverflowError) as error:
@@ -110,26 +113,17 @@ class HttpTrigger(BaseTrigger):
             self._server.server_close()
 
 
-def _host_of(header: str) -> str:
-    try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return ""
-
-
 class _Server(LimitedServer):
     trigger: HttpTrigger
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LimitedHandler):
     server: _Server
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802  the library's name
         trigger = self.server.trigger
-        if trigger.token and not has_token(self.headers, trigger.token):
-            self._answer(401, {"error": "Token required: Authorization: Bearer TOKEN"})
-        elif not trigger.token and not is_local(_host_of(self.headers.get("Host", ""))):
-            self._answer(403, {"error": "Without a token, use the address of this machine itself."})
+        if refused := self.refusal(trigger.check):
+            self._answer(refused[0], {"error": refused[1]})
         elif self.path.partition("?")[0] != trigger.path:
             self._answer(404, {"error": f"Not found. Available: POST {trigger.path}"})
         elif self.headers.get_content_type() != "application/json":  # what a web page cannot send unasked
@@ -162,6 +156,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
-    def log_message(self, format: str, *values: object) -> None:
-        """Log nothing: it would be a line for every part."""

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from edgead.errors import BundleError, ConfigError, DeviceError, EdgeadError
-from edgead.files import atomic_file
 from edgead.runtime.engines.onnx_nodes import Node, read_nodes
 from edgead.runtime.engines.onnx_types import float_types
 from edgead.runtime.engines.tensorrt_logger import last_error, make_logger
 from edgead.runtime.engines.tensorrt_types import find_unused, is_strong, network_flags, set_precision
+from edgead.seal import read_sealed, write_sealed
 
 REPORTED = 2
 """Parser errors in an error message."""
@@ -175,8 +175,8 @@ def build_plan(request: BuildRequest, trt: Any, report: Report = lambda event: N
         raise DeviceError(f"TensorRT {trt.__version__} could not build {request.model}: {last_error(logger)}.")
     try:
         _write_timing_cache(config, Path(request.timing_cache))
-    except OSError as error:
-        report({"unkept": error.strerror or str(error)})
+    except (OSError, ConfigError) as error:
+        report({"unkept": getattr(error, "strerror", None) or str(error)})
     if allowed and (unused := find_unused(trt, logger, plan, allowed)):
         report({"unused": unused})
     return plan
@@ -212,12 +212,8 @@ def _explain(trt: Any, parser: Any, model: Path) -> str:
 
 
 def _read_timing_cache(config: Any, path: Path) -> None:
-    """Use the timings of earlier builds. A cache that TensorRT rejects is replaced by an empty one."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        data = b""
-    cache = config.create_timing_cache(data)
+    """Use this user's timings of earlier builds. A cache that TensorRT rejects is replaced by an empty one."""
+    cache = config.create_timing_cache(read_sealed(path))
     if cache is None or not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
@@ -225,8 +221,7 @@ def _read_timing_cache(config: Any, path: Path) -> None:
 def _write_timing_cache(config: Any, path: Path) -> None:
     cache = config.get_timing_cache()
     if cache is not None:
-        with atomic_file(path) as stream:
-            stream.write(memoryview(cache.serialize()))
+        write_sealed(path, bytes(memoryview(cache.serialize())))
 
 
 def _make_monitor(trt: Any, report: Report) -> Any:

@@ -1,12 +1,15 @@
 """Cache of the plans that were built on this device, in ``tensorrt/`` of the cache folder.
 
 KEY.plan   the plan
-KEY.json   its inputs, device and SHA-256, and the trtexec command that builds the same plan in the bundle's folder
+KEY.json   its inputs, device, SHA-256 and seal, and the trtexec command that builds it in the bundle's folder
 KEY.lock   held by the process that builds the plan; the system releases it when that process ends
+
+A plan is code: it is loaded only if this user has built it (`edgead.seal`). Another one is built again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,6 +21,7 @@ from typing import Any
 
 from edgead.bundle import MODEL, Bundle
 from edgead.console import Console
+from edgead.errors import ConfigError
 from edgead.files import file_lock, sha256, write_json
 from edgead.home import cache_folder
 from edgead.machine import Gpu
@@ -25,6 +29,7 @@ from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings
 from edgead.runtime.engines.tensorrt_process import build_in_process, disk_error
 from edgead.runtime.engines.tensorrt_trtexec import trtexec_line
 from edgead.runtime.engines.tensorrt_types import is_strong
+from edgead.seal import NotOursError, holds, mac, private_folder, read_own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +67,7 @@ class CachedPlan:
         return self.path.with_suffix(".json")
 
     def read(self, console: Console, refused: bytes = b"") -> bytes:
-        """Return the plan. Build it first if it is missing or damaged.
+        """Return the plan. Build it first if it is missing, damaged or not this user's own.
 
         If several processes need the same plan, one builds it and the others wait. Reading a complete plan needs no
         lock and no write access.
@@ -75,14 +80,20 @@ class CachedPlan:
             BundleError, ConfigError, DeviceError: see `edgead.runtime.engines.tensorrt_process.build_in_process`;
                 DeviceError also where the cache's folder cannot be written.
         """
-        if plan := self._load(refused):
-            return plan
+        ours = True
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if plan := self._load(refused):
+                return plan
+        except NotOursError as error:
+            ours = False
+            console.say(f"The cached engine {self.path} {error}. It is not loaded, and built again.")
+        try:
+            private_folder(self.path.parent)
             busy = partial(console.say, "Another process is building this engine. Waiting for it.")
             with file_lock(self.path.with_suffix(".lock"), busy):
-                if plan := self._load(refused):  # another process has built it
-                    return plan
+                with contextlib.suppress(NotOursError):
+                    if ours and (plan := self._load(refused)):  # another process has built it
+                        return plan
                 self._discard()
                 self._build(console)
                 return self.path.read_bytes()
@@ -102,14 +113,42 @@ class CachedPlan:
 
         The note is written last: a plan without a note, or with another hash, is incomplete, damaged or just being
         replaced.
+
+        Raises:
+            NotOursError: it is complete, and not this user's own.
         """
         try:
-            plan = self.path.read_bytes()
-            note = json.loads(self.note.read_text(encoding="utf-8"))
+            plan = read_own(self.path)
+            note = self._read_note()
             is_whole = note["sha256"] == hashlib.sha256(plan).hexdigest()
-            return plan if is_whole and plan != refused else b""
+        except NotOursError:
+            raise
         except (OSError, ValueError, KeyError, TypeError):
             return b""
+        if is_whole and not holds(note.get("seal"), *self._sealed(note)):
+            raise NotOursError("has no seal of this user")
+        return plan if is_whole and plan != refused else b""
+
+    def _read_note(self) -> dict[str, Any]:
+        found = json.loads(read_own(self.note))
+        if not isinstance(found, dict):
+            raise TypeError("a note is an object")
+        return found
+
+    def _sealed(self, note: dict[str, Any]) -> tuple[str, str]:
+        """Return what the seal is over: the name, which stands for all that the plan depends on, and the note."""
+        content = {name: value for name, value in note.items() if name != "seal"}
+        return self.path.name, json.dumps(content, sort_keys=True)
+
+    def write_note(self, facts: dict[str, Any]) -> None:
+        """Write the note beside a plan that this process has built, with its seal.
+
+        Raises:
+            OSError: it cannot be written.
+            ConfigError: there is no folder for the key.
+        """
+        note = {"sha256": sha256(self.path), **facts}
+        write_json(self.note, {**note, "seal": mac(*self._sealed(note))})
 
     def _build(self, console: Console) -> None:
         what = f"Building the TensorRT engine for this device ({self.precision})."
@@ -118,14 +157,19 @@ class CachedPlan:
         # The model's folder is temporary during an export, so the note has a relative path.
         line = self._trtexec(dataclasses.replace(self.request, model=MODEL), built.strong, built.precision)
         os.replace(self.request.plan, self.path)
-        note = {**dataclasses.asdict(self.facts), **dataclasses.asdict(built), "trtexec": line}
-        write_json(self.note, {"sha256": sha256(self.path), **note})
+        self.path.chmod(0o600)
+        try:
+            self.write_note({**dataclasses.asdict(self.facts), **dataclasses.asdict(built), "trtexec": line})
+        except ConfigError as error:
+            console.say(f"The engine is built again at the next start: {error}")
         console.say(f"Built in {built.seconds} s: {self.path}")
 
     def build_command(self) -> str:
         """Return the trtexec command that builds the plan from its bundle; empty if the plan is not built."""
         try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
+            note = self._read_note()
+            if not holds(note.get("seal"), *self._sealed(note)):
+                return ""
             return self._trtexec(self.request, note["strong"], note["precision"])
         except (OSError, ValueError, KeyError, TypeError):
             return ""

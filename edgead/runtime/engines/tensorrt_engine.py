@@ -68,6 +68,11 @@ def open_tensorrt(bundle: Bundle, opening: Opening) -> TensorRtEngine:
     settings: TensorRtSettings = opening.settings
     gpu, trt = find_tensorrt()
     if settings.plan:
+        if bundle.signer:
+            raise ConfigError(
+                f"tensorrt:plan={settings.plan} has no signature, and only signed bundles are loaded here.\n"
+                "Leave it out: the engine is then built from the signed bundle."
+            )
         return _start(_read_plan(Path(settings.plan)), bundle, settings, trt)
     batches = (1,) if opening.batch == 1 else (1, opening.batch)
     cached = find_plan(bundle, trt, gpu, settings.build(), batches)

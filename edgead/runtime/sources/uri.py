@@ -110,6 +110,26 @@ def fill_secrets(text: str, encode: bool = False) -> str:
     return _SECRET.sub(value_of, text)
 
 
+def read_secret(text: str, option: str) -> str:
+    """Return the secret of ``${NAME}`` or ``${file:PATH}``; empty for none.
+
+    Args:
+        text: what the option was given.
+        option: its name, for messages.
+
+    Raises:
+        ConfigError: the secret itself was given, which other users see; or it cannot be read.
+    """
+    if not text:
+        return ""
+    if not _SECRET.fullmatch(text):
+        raise ConfigError(
+            f"A secret on the command line is visible in ps.\n"
+            f"Read it from the environment or a file:  {option} '${{NAME}}'  or  '${{file:PATH}}'"
+        )
+    return fill_secrets(text)
+
+
 def _read_secret(found: re.Match[str]) -> str:
     if found["name"]:
         if not os.environ.get(found["name"]):

@@ -22,6 +22,7 @@ from edgead.line.outputs.opcua.address_space import AddressSpace
 from edgead.line.outputs.opcua.methods import Methods
 from edgead.line.outputs.opcua.state_machine import VisionStateMachine
 from edgead.line.outputs.register_map import Snapshot
+from edgead.runtime.metrics_server import is_local
 from edgead.runtime.result import Result
 
 PORT = 4840
@@ -41,6 +42,7 @@ class OpcuaOptions(Timing):
         cert, key: files of the server's certificate and key, PEM or DER. With them, only signed and encrypted
             connections are accepted.
         trust: folder with the certificates of clients that may connect; without it any certificate may.
+        open: without certificates, other machines may connect too. Whoever reaches the address can then change recipes.
     """
 
     ack: bool = False
@@ -49,6 +51,7 @@ class OpcuaOptions(Timing):
     cert: str = ""
     key: str = ""
     trust: str = ""
+    open: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,6 +93,11 @@ class OpcuaServer(PlcSink):
         require("asyncua", "opcua")
         quiet("asyncua")
         options = options or OpcuaOptions()
+        if not (options.cert or options.open or is_local(host)):
+            raise ConfigError(
+                f"opcua:{at(host, port)} can be reached by other machines, which could change recipes and stop jobs.\n"
+                "Give it certificates, ?cert=FILE&key=FILE&trust=DIR; or ?open=on in a network of this line alone."
+            )
         super().__init__(f"opcua:{at(host, port)}", options)
         self.port = port or free_port(host)
         self._names: list[str] = []

@@ -1,0 +1,110 @@
+"""Where pulled bundles lie: beside a link that points to one of them, in ``LINK.versions``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edgead.errors import PullError
+from edgead.pull.watch import Report
+
+VERSIONS = ".versions"
+"""Suffix of the folder beside the link, with the bundles that it has pointed to."""
+LOG = "pulls.jsonl"
+"""In that folder: one report a line."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull did.
+
+    Attributes:
+        bundle, digest: name and digest of the bundle.
+        signer: fingerprint of the key that signed it.
+        link: that points to it now.
+        path: of the bundle.
+        before: path of the one before; empty for none.
+        received: bytes that came over the network.
+        resumed: how often a file was continued.
+        engine, agreement: what the golden frames ran on, and how well they agree.
+        switched: the link was changed.
+        line: what became of it on the line; None if no line was named.
+    """
+
+    bundle: str
+    digest: str
+    signer: str
+    link: str
+    path: str
+    before: str
+    received: int = 0
+    resumed: int = 0
+    engine: str = ""
+    agreement: str = ""
+    switched: bool = False
+    line: Report | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return dataclasses.asdict(self)
+
+
+def check_link(link: Path) -> None:
+    """Refuse a folder in the place of a link.
+
+    Raises:
+        PullError: it is one.
+    """
+    if link.exists() and not link.is_symlink():
+        moved = link.with_name(link.name + VERSIONS) / "first.edgead"
+        raise PullError(
+            f"{link} is not a link, and only a link can be changed in one step.\n"
+            f"Make it one:  mkdir {moved.parent} && mv {link} {moved} && ln -s {moved.parent.name}/{moved.name} {link}"
+        )
+
+
+def to_disk(folder: Path) -> None:
+    """Wait until every file is on the disk, so that a power failure leaves all or nothing under the link."""
+    for file in [*folder.iterdir(), folder]:
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def point(link: Path, target: Path) -> None:
+    """Let a link point to a folder beside it, in one step."""
+    new = link.with_name(f".{link.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(os.path.relpath(target, link.absolute().parent))
+    os.replace(new, link)
+
+
+def take_back(done: Pulled, link: Path) -> None:
+    """Let a link point to what it pointed to before a pull."""
+    if done.before:
+        point(link, Path(done.before))
+    else:
+        link.unlink(missing_ok=True)
+
+
+def remove_older(versions: Path, kept: set[Path | None]) -> None:
+    """Remove bundles that the link neither points to nor has just pointed to, and what broken pulls have left."""
+    for path in versions.iterdir():
+        ours = path.suffix in (".edgead", ".part") and path.is_dir() and not path.is_symlink()
+        if ours and path.resolve() not in {each.resolve() for each in kept if each}:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def write_log(versions: Path, done: Pulled) -> None:
+    """Add a report to the log."""
+    line = {"at": datetime.now(timezone.utc).isoformat(timespec="seconds"), **done.to_dict()}
+    with (versions / LOG).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")

@@ -1,0 +1,214 @@
+"""From a folder on a server to the bundle that decides, and back where it fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from edgead.bundle import MANIFEST, parse_manifest, read_bundle, read_manifest
+from edgead.console import Console
+from edgead.errors import BundleError, ConfigError, PullError, RolledBackError
+from edgead.files import file_lock, sha256
+from edgead.manifest import Manifest
+from edgead.pull.download import Folder
+from edgead.pull.on_the_line import hand_over
+from edgead.pull.place import VERSIONS, Pulled, check_link, point, remove_older, to_disk, write_log
+from edgead.pull.watch import RunningLine
+from edgead.runtime.engines.opening import open_engine
+from edgead.runtime.golden import check_golden, require_agreement
+from edgead.schema import LARGEST_JSON
+from edgead.trust import SIGNATURE, SIGNATURE_BYTES, Trust, read_trust
+
+MAX_SIZE = 4096
+"""Default of the most MB of all files."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def pull(
+    url: str,
+    *,
+    to: str | Path,
+    trust: Sequence[str | Path] | None = None,
+    token: str = "",
+    ca: str | Path | None = None,
+    max_size: int = MAX_SIZE,
+    engine: str = "auto",
+    force: bool = False,
+    pid: str = "",
+    metrics: str = "",
+    metrics_token: str = "",
+    watch_minutes: float = 5.0,
+    max_change: float = 0.1,
+    console: Console | None = None,
+) -> Pulled:
+    """Fetch a signed bundle, check it here, let a link point to it, and watch the line that takes it.
+
+    Args:
+        url: ``https://HOST/FOLDER`` with the bundle's files.
+        to: the link that a line opens. It is changed in one step; the bundles lie beside it in ``LINK.versions``.
+        trust: see `edgead.load`; without any key nothing is pulled.
+        token: for ``Authorization: Bearer TOKEN``.
+        ca: file of the certificates to trust in place of the system's.
+        max_size: most MB of all files.
+        engine: see `edgead.load`; runs the golden frames.
+        force: also take an older bundle, and one of another category.
+        pid: process of the line, or a file with its number; empty if none runs.
+        metrics, metrics_token: see `edgead.runtime.run.run`; of the line.
+        watch_minutes: how long the line is watched.
+        max_change: largest growth of its shares of FAIL and UNKNOWN.
+        console: shows the steps.
+
+    Raises:
+        PullError: it cannot be fetched or put in place.
+        BundleError: not signed by a trusted key, or damaged.
+        ConfigError: no trusted key, or a line that cannot be watched.
+        DeviceError: the golden frames fail here. The link is unchanged after this and the errors above.
+        RolledBackError: it failed on the line. The link points to the one before again.
+    """
+    console, link = console or Console(), Path(to)
+    trusted = read_trust(trust)
+    if trusted is None:
+        raise ConfigError("Only signed bundles are pulled. Name the key of their maker:  --trust FILE.pub")
+    if bool(pid) != bool(metrics):
+        raise ConfigError("--pid and --metrics go together: a line that is told is watched.")
+    line = RunningLine(pid, metrics, metrics_token) if pid else None
+    if line and line.look() is None:
+        raise PullError(f"No line answers on {metrics}. Start it with --metrics {metrics}, or leave out --pid.")
+    check_link(link)
+    versions = link.absolute().with_name(link.name + VERSIONS)
+    source = Folder(url, token=token, ca=None if ca is None else Path(ca), limit=max_size << 20, say=console.say)
+    try:
+        versions.mkdir(parents=True, exist_ok=True)
+        with file_lock(versions / ".lock", lambda: console.say("Another pull is running. Waiting for it.")):
+            done = _bring(source, link, versions, trusted, trust, engine, force, console)
+            if done.switched and line:
+                done = hand_over(done, line, link, watch_minutes * 60, max_change, console)
+            elif not line and done.switched:
+                console.say("No line was told: reload or restart the one that uses it.")
+            write_log(versions, done)
+    except OSError as error:
+        raise PullError(f"{error.filename or versions} cannot be written: {error.strerror or error}.") from error
+    if done.line and done.line.failed:
+        raise RolledBackError(
+            f"{done.bundle} failed on the line: {done.line.failed}.\n"
+            + (f"{done.before} is in its place again." if done.before else "There was none before it.")
+        )
+    return done
+
+
+def _bring(
+    source: Folder,
+    link: Path,
+    versions: Path,
+    trusted: Trust,
+    trust: Sequence[str | Path] | None,
+    engine: str,
+    force: bool,
+    console: Console,
+) -> Pulled:
+    """Fetch, verify, run the golden frames, and change the link."""
+    content = source.read(MANIFEST, LARGEST_JSON)
+    signature = source.read(SIGNATURE, SIGNATURE_BYTES)
+    signer = trusted.find_signer(Path(MANIFEST), content, signature)  # before anything of it is read
+    manifest = parse_manifest(Path("the bundle"), content)
+    trusted.refuse_revoked(Path("the bundle"), manifest.digest)
+    target = versions / f"{manifest.digest[:16]}.edgead"
+    before = link.resolve() if link.exists() else None
+    done = Pulled(manifest.name, manifest.digest, signer, str(link), str(target), str(before or ""))
+    if before == target.resolve() and target.exists():
+        console.say(f"{manifest.name} is in place already.")
+        return done
+    if before and not force:
+        _refuse_unlike(manifest, before)
+    if not target.exists():
+        part = versions / f".{manifest.digest[:16]}.part"
+        _fetch(source, manifest, part, console)
+        (part / MANIFEST).write_bytes(content)
+        (part / SIGNATURE).write_bytes(signature)
+        try:
+            read_bundle(part, trust)
+        except BundleError:
+            shutil.rmtree(part)
+            raise
+        to_disk(part)
+        os.replace(part, target)
+    opened = read_bundle(target, trust)
+    runner = open_engine(engine, opened, console=console)
+    try:
+        agreement = check_golden(opened, runner)
+        require_agreement(agreement, runner.name)
+        name = runner.name
+    finally:
+        runner.close()
+    console.say(f"{manifest.name}: golden frames on {name}: {agreement.describe()}")
+    point(link, target)
+    remove_older(versions, {target, before})
+    return dataclasses.replace(
+        done,
+        received=source.received,
+        resumed=source.resumed,
+        engine=name,
+        agreement=agreement.describe(),
+        switched=True,
+    )
+
+
+def _refuse_unlike(manifest: Manifest, before: Path) -> None:
+    """Refuse a bundle that an attacker may have kept: an old one of ours, or one of another product."""
+    try:
+        old = read_manifest(before)
+    except BundleError:
+        return  # there is nothing to be worse than
+    if manifest.category != old.category:
+        raise PullError(
+            f"{manifest.name} is for '{manifest.category}', and '{old.category}' is in its place.\n"
+            "Pull it to another link, or replace it with --force."
+        )
+    if _made(manifest) < _made(old):
+        raise PullError(
+            f"{manifest.name} was made {manifest.created}, before the one in its place ({old.created}).\n"
+            "Go back to it with --force."
+        )
+
+
+def _made(manifest: Manifest) -> datetime:
+    try:
+        made = datetime.fromisoformat(manifest.created.replace("Z", "+00:00"))
+    except ValueError as error:
+        raise PullError(f"The manifest of {manifest.name} has no time of creation: '{manifest.created}'.") from error
+    return made if made.tzinfo else made.replace(tzinfo=timezone.utc)
+
+
+def _fetch(source: Folder, manifest: Manifest, part: Path, console: Console) -> None:
+    if wrong := next((name for name in manifest.files if not _NAME.fullmatch(name)), None):
+        raise PullError(f"The manifest lists {wrong!a}, which is not the name of a file in a bundle.")
+    if part.is_symlink() or (part.exists() and not part.is_dir()):
+        part.unlink()
+    part.mkdir(exist_ok=True)
+    for stray in part.iterdir():
+        if stray.name not in manifest.files or stray.is_symlink() or not stray.is_file():
+            shutil.rmtree(stray) if stray.is_dir() and not stray.is_symlink() else stray.unlink()
+    with console.bar("fetching", len(manifest.files)) as step:
+        for name, wanted in manifest.files.items():
+            _fetch_whole(source, name, wanted, part / name)
+            step(name)
+
+
+def _fetch_whole(source: Folder, name: str, wanted: str, path: Path) -> None:
+    """Fetch a file, once more from its beginning if what was there already was not its beginning."""
+    for _ in range(2):
+        begun = path.exists()
+        if begun and sha256(path) == wanted:
+            return
+        source.fetch(name, path)
+        if sha256(path) == wanted:
+            return
+        path.unlink()
+        if not begun:
+            break
+    raise PullError(f"{name} is damaged: its SHA-256 differs from the signed manifest.\nPull again, or sign it again.")

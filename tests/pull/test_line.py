@@ -1,0 +1,194 @@
+"""`edgead pull` beside a real run: the line takes the bundle by its hot reload, and gets the one before if it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from https_folder import HttpsFolder, make_certificate
+from level_bundle import make_level_bundle
+from test_pull import Said, change
+
+import edgead
+from edgead.errors import PullError, RolledBackError
+from edgead.keys import new_key
+from edgead.pull import Pulled, on_the_line, pull, watch
+from edgead.pull.watch import Counts, judge
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Signed bundles that pass everything, fail everything, and read other images than the first."""
+    folder = tmp_path_factory.mktemp("shared")
+    new_key(folder / "ours")
+    make_certificate(folder, "server")
+    thresholds = {"first": 1e4, "good": 1e4, "bad": -1e4, "other": 1e4}
+    for year, (name, value) in enumerate(thresholds.items(), 2025):
+        opened = make_level_bundle(folder / f"{name}.edgead", bit_depth=12 if name == "other" else 16)
+        threshold = {**opened.manifest.to_dict()["threshold"], "value": value}
+        created = f"{year}-01-01T00:00:00+00:00"
+        change(opened.path, folder / "ours", threshold=threshold, mask_threshold=value, created=created)
+    return folder
+
+
+TOKEN = "token-of-the-line"
+
+
+class Cell:
+    """A line with its link, and a server."""
+
+    def __init__(self, shared: Path, folder: Path) -> None:
+        self.shared, self.link = shared, folder / "current.edgead"
+        versions = folder / "current.edgead.versions"
+        shutil.copytree(shared / "first.edgead", versions / "first.edgead")
+        self.link.symlink_to("current.edgead.versions/first.edgead")
+        self.server = HttpsFolder(shared / "good.edgead", (shared / "server.pem", shared / "server.key"))
+
+        command = [sys.executable, "-m", "edgead", "run", self.link, "--source", "synthetic:?fps=50&width=64&height=64"]
+        command += ["--engine", "onnxruntime", "--health", "off", "--sink", f"jsonl:{folder / 'out.jsonl'}"]
+        self.out, self.pid_file = folder / "out.jsonl", folder / "pid"
+        self.port = free_port()
+        command += ["--metrics", str(self.port), "--metrics-token", "${METRICS}", "--trust", shared / "ours.pub"]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(edgead.__file__).parents[1]),
+            "METRICS": TOKEN,
+        }
+        self.process = subprocess.Popen(
+            list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.pid_file.write_text(f"{self.process.pid}\n")
+        self.line = watch.RunningLine(str(self.pid_file), str(self.port), TOKEN)
+        self.wait(lambda: self.line.look() and self.line.look().counts.all > 30)  # type: ignore[union-attr]
+
+    def wait(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
+        until = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.process.stdout and self.process.stdout.read()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    def pull(self, name: str, **options: Any) -> Pulled:
+        self.server.folder = self.shared / f"{name}.edgead"
+        given: dict[str, Any] = {"trust": [self.shared / "ours.pub"], "ca": self.shared / "server.pem"}
+        given |= {"pid": str(self.pid_file), "metrics": str(self.port), "metrics_token": TOKEN}
+        given |= {"engine": "onnxruntime", "watch_minutes": 1.5 / 60, **options}
+        return pull(self.server.url, to=self.link, **given)
+
+    def deciding(self) -> str:
+        seen = self.line.look()
+        assert seen
+        return seen.digest
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.server.close()
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+@pytest.fixture
+def cell(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cell]:
+    monkeypatch.setattr(watch, "POLL", 0.1)
+    opened = Cell(shared, tmp_path)
+    with contextlib.closing(opened):
+        yield opened
+
+
+def digest_of(path: Path) -> str:
+    return str(json.loads((path / "manifest.json").read_text())["digest"])
+
+
+@pytest.mark.slow
+def test_a_line_takes_good_bundles_and_goes_back_from_bad_ones(cell: Cell) -> None:
+    first = cell.deciding()
+    assert first == digest_of(cell.shared / "first.edgead")
+    done = cell.pull("good")
+    assert done.line
+    assert (done.line.failed, done.line.after.failed, done.line.after.unknown) == ("", 0, 0)
+    assert done.line.after.passed > 20
+    good = cell.deciding()
+    assert good == done.digest == digest_of(cell.link) != first
+
+    console = Said()
+    with pytest.raises(RolledBackError, match=r"(?s)bad failed on the line: \d+ of \d+ results are FAIL.*in its place"):
+        cell.pull("bad", watch_minutes=10.0, console=console)
+    assert cell.deciding() == good == digest_of(cell.link)
+    assert any("Going back" in text for text in console.said)
+    assert not any("Warning" in text for text in console.said)
+
+    with pytest.raises(RolledBackError, match="the line refused it; its log says why"):
+        cell.pull("other")
+    assert cell.deciding() == good == digest_of(cell.link)
+
+    log = (cell.link.with_name("current.edgead.versions") / "pulls.jsonl").read_text().splitlines()
+    assert [bool(json.loads(line)["line"]["failed"]) for line in log] == [False, True, True]
+    with pytest.raises(PullError, match="No line answers"):
+        cell.pull("bad", metrics=str(free_port()))
+    cell.process.send_signal(signal.SIGTERM)
+    output, _ = cell.process.communicate(timeout=60)
+    assert cell.process.returncode == 0, output
+    lines = [json.loads(line) for line in cell.out.read_text().splitlines()]
+    numbers = [line["frame_id"] for line in lines]
+    assert numbers == sorted(set(numbers))
+    assert {line["bundle"] for line in lines} == {"first", "good", "bad"}
+    assert not [line for line in lines if line["verdict"] == "UNKNOWN"]
+
+
+@pytest.mark.slow
+def test_a_line_that_ends_under_the_new_bundle(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The link is back before a service manager starts the line again."""
+    monkeypatch.setattr(watch, "GONE", 0.5)
+    monkeypatch.setattr(on_the_line, "BACK_WITHIN", 0.5)
+    first = digest_of(cell.link)
+
+    def kill(text: str) -> None:
+        if "decides. Watching" in text:
+            cell.process.kill()
+            cell.process.wait()
+
+    console = Said()
+    monkeypatch.setattr(console, "say", kill)
+    with pytest.raises(RolledBackError, match="does not answer any more"):
+        cell.pull("good", watch_minutes=1.0, console=console)
+    assert digest_of(cell.link) == first
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (Counts(1000, 10, 0), Counts(500, 6, 0), ""),
+        (Counts(1000, 10, 0), Counts(400, 100, 0), "100 of 500 results are FAIL, before 10 of 1010"),
+        (Counts(1000, 10, 0), Counts(400, 0, 100), "100 of 500 results are UNKNOWN"),
+        (Counts(1000, 10, 0), Counts(2, 1, 0), ""),  # too few to tell
+        (Counts(500, 500, 0), Counts(450, 550, 0), ""),
+        (Counts(), Counts(0, 100, 0), ""),  # nobody knows how many fail here
+        (Counts(), Counts(0, 0, 100), "100 of 100 results are UNKNOWN, before 0 of 0"),
+        (Counts(1000, 10, 0), Counts(), ""),
+    ],
+)
+def test_what_counts_as_a_failure(before: Counts, after: Counts, said: str) -> None:
+    assert judge(before, after, 0.1).startswith(said)
+    assert bool(judge(before, after, 0.1)) is bool(said)
+
+
+def test_a_line_that_was_restarted_counts_from_zero() -> None:
+    assert Counts(5, 1, 0).since(Counts(100, 0, 0)) == Counts(5, 1, 0)
+    assert Counts(105, 1, 2).since(Counts(100, 0, 1)) == Counts(5, 1, 1)

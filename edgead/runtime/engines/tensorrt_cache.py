@@ -25,6 +25,7 @@ from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings
 from edgead.runtime.engines.tensorrt_process import build_in_process, disk_error
 from edgead.runtime.engines.tensorrt_trtexec import trtexec_line
 from edgead.runtime.engines.tensorrt_types import is_strong
+from edgead.schema import load_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,7 @@ class CachedPlan:
         """
         try:
             plan = self.path.read_bytes()
-            note = json.loads(self.note.read_text(encoding="utf-8"))
+            note = load_json(self.note)
             is_whole = note["sha256"] == hashlib.sha256(plan).hexdigest()
             return plan if is_whole and plan != refused else b""
         except (OSError, ValueError, KeyError, TypeError):
@@ -125,7 +126,7 @@ class CachedPlan:
     def build_command(self) -> str:
         """Return the trtexec command that builds the plan from its bundle; empty if the plan is not built."""
         try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
+            note = load_json(self.note)
             return self._trtexec(self.request, note["strong"], note["precision"])
         except (OSError, ValueError, KeyError, TypeError):
             return ""

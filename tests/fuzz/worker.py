@@ -1,0 +1,71 @@
+"""Fuzzes one reader with atheris (libFuzzer, guided by the coverage of Python code): ``worker.py READER FOLDER OPTION…``.
+
+libFuzzer's options follow the folder, which gets ``corpus/``, ``findings/`` and, as libFuzzer's artifacts, the files that
+ended the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT.parent), str(ROOT), str(ROOT / "runtime")]
+
+import atheris  # noqa: E402
+
+with atheris.instrument_imports(include=["edgead", "tomllib", "csv", "zipfile"]):
+    from guard import Finding, Memory, install
+    from readers import READERS
+    from seeded import LARGEST, attempt, kept
+
+
+def main() -> None:
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    reader, scratch = READERS[name], Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
+    os.environ["XDG_CACHE_HOME"] = str(scratch)
+    corpus, findings = folder / "corpus", folder / "findings"
+    for each in (corpus, findings):
+        each.mkdir(parents=True, exist_ok=True)
+    install()
+    for data in [*reader.seeds(scratch), *kept(reader)]:
+        (corpus / hashlib.sha1(data).hexdigest()).write_bytes(data)
+        attempt(reader, data, scratch)  # imports what the first use imports
+    memory, known = Memory(), set[str]()
+
+    def keep(finding: Finding, data: bytes) -> None:
+        what = str(finding).partition(": ")[0][:150]
+        if what not in known:
+            known.add(what)
+            stem = hashlib.sha1(what.encode()).hexdigest()[:12]
+            (findings / f"{stem}.bin").write_bytes(data)
+            (findings / f"{stem}.txt").write_text(f"{finding}\n", errors="backslashreplace")
+
+    def once(data: bytes) -> None:
+        finding = attempt(reader, data, scratch)
+        if finding is None and memory.grown > reader.memory:
+            finding = Finding(f"the process grew by more than {reader.memory} MiB")
+            memory.restart()
+        if finding is not None:
+            keep(finding, data)
+
+    def change(data: bytes, most: int, seed: int) -> bytes:
+        rng = random.Random(seed)
+        if rng.random() < 0.3:
+            return bytes(atheris.Mutate(data, most))
+        return reader.change(data, rng)[: min(most, LARGEST)]
+
+    atheris.Setup([sys.argv[0], str(corpus), f"-artifact_prefix={findings}/", *sys.argv[3:]], once, custom_mutator=change)
+    try:
+        atheris.Fuzz()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+main()

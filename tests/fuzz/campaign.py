@@ -39,7 +39,10 @@ def fuzz(name: str, folder: Path, seconds: float) -> dict[str, Any]:
             code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
             log.seek(0)
             text = log.read().decode(errors="replace")
-        counts = [*map(int, re.findall(r"^#(\d+)\t", text, re.M)), *map(int, re.findall(r"executed_units: (\d+)", text))]
+        counts = [
+            *map(int, re.findall(r"^#(\d+)\t", text, re.M)),
+            *map(int, re.findall(r"executed_units: (\d+)", text)),
+        ]
         executions += max(counts, default=0)
         coverage = max([coverage, *map(int, re.findall(r"\bft: (\d+)", text))])
         if code:
@@ -67,7 +70,9 @@ def main() -> int:
             found[field] = round(found[field] + before.get(field, 0), 1)
         record["readers"][name] = found
         wrong = len(found["findings"]) + len(found["ended_by"])
-        print(f"{name:12} {found['executions']:>10,} executions  {found['seconds']:>7.0f} s  {wrong} findings", flush=True)
+        print(
+            f"{name:12} {found['executions']:>10,} executions  {found['seconds']:>7.0f} s  {wrong} findings", flush=True
+        )
         if given.out:
             record |= {
                 "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -76,11 +81,17 @@ def main() -> int:
                 "versions": {"python": platform.python_version(), **_versions()},
             }
             given.out.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    return int(any(record["readers"][name]["findings"] or record["readers"][name]["ended_by"] for name in given.readers))
+    return int(
+        any(record["readers"][name]["findings"] or record["readers"][name]["ended_by"] for name in given.readers)
+    )
 
 
 def _versions() -> dict[str, str]:
-    pairs = (line.partition(" ") for name in ("atheris", "numpy", "onnx", "torch", "cv2", "av") for line in module_versions(name))
+    pairs = (
+        line.partition(" ")
+        for name in ("atheris", "numpy", "onnx", "torch", "cv2", "av")
+        for line in module_versions(name)
+    )
     return {name: version for name, _, version in pairs}
 
 

@@ -19,6 +19,7 @@ from edgead.datasets.tables import open_meta, open_visa, read_meta
 from edgead.images import COLOUR, encode_png
 from edgead.line.line_file import read_line_file
 from edgead.line.triggers.http import read_id
+from edgead.machine import describe_machine
 from edgead.plan.profile import read_profile
 from edgead.reports.build import build_report
 from edgead.reports.comparison import compare
@@ -202,7 +203,7 @@ engine = "auto"
 batch = 2
 on_full = "drop-oldest"
 deadline = 500
-health = "strict"
+health = "live"
 boxes = true
 view = "127.0.0.1:8080"
 """
@@ -314,7 +315,7 @@ def _run_results(_folder: Path) -> list[bytes]:
         "finished": "2026-01-01T00:00:00+00:00",
         "seconds": 4.0,
         "report_seconds": 1.0,
-        "machine": {"cpu": "x", "cores": 2, "usable_cores": 2, "system": "Linux", "accelerator": ""},
+        "machine": schema.write(describe_machine()),
         "names": ["a.png", "b.png"],
         "scores": [0.1, 0.2],
         "held_out": 2,
@@ -332,8 +333,6 @@ def _benchmarks(_folder: Path) -> list[bytes]:
 
 
 def _profile(_folder: Path) -> list[bytes]:
-    from edgead.machine import describe_machine
-
     times: dict[str, Any] = {name: [1.0, 2.5] for name in ("fit", "hand_over", "undisturbed", "disturbed")}
     candidate = {"bundle": "b", "precision": "fp32", "engine": "onnxruntime", "start_seconds": 1.0, "memory_mib": 3.0}
     profile = {

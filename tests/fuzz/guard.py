@@ -1,4 +1,4 @@
-"""What a reader of hostile files must not do, noticed while it runs: crash, hang, grow, write, connect, unpickle, start."""
+"""What a reader of hostile files must not do, noticed while it runs: hang, grow, write, connect, unpickle, start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,15 @@ def watched(folder: Path) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
+    except Exception as error:
+        if _watch.noticed:  # the reader turned it into an error of its own
+            raise Finding(_watch.noticed) from error
+        raise
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
         _watch.folder = ""
-    if _watch.noticed:  # the reader caught it
+    if _watch.noticed:  # the reader swallowed it
         raise Finding(_watch.noticed)
 
 
@@ -109,10 +113,8 @@ class Memory:
 
     def restart(self) -> None:
         """Forget earlier peaks, where the system can."""
-        try:
+        with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass
         self._before = self._peak()
 
     @property

@@ -35,7 +35,7 @@ INTEGERS = (0, 1, 2, 3, 7, 8, 16, 64, 127, 128, 255, 256, 1024, 0x7FFF, 0x8000, 
 TOML_VALUES = (
     *("1", "-1", "0", "true", "nan", "inf", "-inf", "1e400", "9" * 4000, "0x" + "f" * 40, "1979-05-27", "07:32:00"),
     *('""', '"x"', "'\\ud800'", '"\\ud800"', '"../../x"', '"/etc/passwd"', '"' + "a" * 3000 + '"', "[]", "{}"),
-    *("[[]]", "[1, 2]", '["x"]', '[{a = 1}]', "{a = {b = 1}}", "[" * 500 + "]" * 500, "{a = " * 400, '"""', "'''"),
+    *("[[]]", "[1, 2]", '["x"]', "[{a = 1}]", "{a = {b = 1}}", "[" * 500 + "]" * 500, "{a = " * 400, '"""', "'''"),
 )
 
 
@@ -157,7 +157,9 @@ def change_toml(data: bytes, rng: random.Random) -> bytes:
             del lines[at]
             lines = lines or [""]
         elif kind == 6:
-            lines.insert(at, rng.choice(("[a]", "[[methods]]", "[part]", "[products.x]", "[a.b.c]", "a.b.c = 1", "[[a]]")))
+            lines.insert(
+                at, rng.choice(("[a]", "[[methods]]", "[part]", "[products.x]", "[a.b.c]", "a.b.c = 1", "[[a]]"))
+            )
         else:
             lines[at] = change_bytes(lines[at].encode(), rng).decode("utf-8", "replace")
     return "\n".join(lines).encode("utf-8", "surrogatepass")

@@ -1,7 +1,7 @@
-"""Fuzzes one reader with atheris (libFuzzer, guided by the coverage of Python code): ``worker.py READER FOLDER OPTION…``.
+"""Fuzzes one reader with atheris (libFuzzer, guided by coverage of Python code): ``worker.py READER FOLDER OPTION…``.
 
-libFuzzer's options follow the folder, which gets ``corpus/``, ``findings/`` and, as libFuzzer's artifacts, the files that
-ended the process.
+libFuzzer's options follow the folder. It gets ``corpus/`` and ``findings/``, where libFuzzer also leaves what ended the
+process.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def main() -> None:
             return bytes(atheris.Mutate(data, most))
         return reader.change(data, rng)[: min(most, LARGEST)]
 
-    atheris.Setup([sys.argv[0], str(corpus), f"-artifact_prefix={findings}/", *sys.argv[3:]], once, custom_mutator=change)
+    atheris.Setup(
+        [sys.argv[0], str(corpus), f"-artifact_prefix={findings}/", *sys.argv[3:]], once, custom_mutator=change
+    )
     try:
         atheris.Fuzz()
     finally:

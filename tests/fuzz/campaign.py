@@ -7,21 +7,31 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-HERE, ROOT = Path(__file__).parent, Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT.parent), str(ROOT), str(ROOT / "runtime")]
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
-from readers import READERS  # noqa: E402
+import atheris  # noqa: E402
 
-from edgead.machine import describe_machine, module_versions  # noqa: E402
-from edgead.schema import write  # noqa: E402
+with atheris.instrument_imports(include=["edgead", "tomllib", "csv", "zipfile"]):
+    from readers import READERS
+
+    import edgead.export.imports.anomalib
+    import edgead.export.imports.third_party_onnx
+    import edgead.train.donors
+    import edgead.train.step_metrics  # noqa: F401  readers import these late
+    from edgead.machine import describe_machine, module_versions
+    from edgead.schema import write
+
+import worker  # noqa: E402
 
 MEMORY_MIB, TIMEOUT, LARGEST = 3000, 10, 1 << 16
 """libFuzzer's own limits, for what the readers' guards cannot see: a crash or a hang in compiled code."""
@@ -34,9 +44,8 @@ def fuzz(name: str, folder: Path, seconds: float) -> dict[str, Any]:
     while (left := until - time.monotonic()) > 1 and len(ends) < RESTARTS:
         options = [f"-max_total_time={max(1, round(left))}", f"-timeout={TIMEOUT}", f"-rss_limit_mb={MEMORY_MIB}"]
         options += [f"-max_len={LARGEST}", "-print_final_stats=1", "-verbosity=1"]
-        command = [sys.executable, str(HERE / "worker.py"), name, str(folder / name), *options]
         with tempfile.TemporaryFile() as log:
-            code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+            code = _in_a_child(name, folder / name, options, log.fileno())
             log.seek(0)
             text = log.read().decode(errors="replace")
         counts = [
@@ -51,6 +60,22 @@ def fuzz(name: str, folder: Path, seconds: float) -> dict[str, Any]:
     texts = sorted(path.read_text().strip() for path in (folder / name / "findings").glob("*.txt"))
     facts = {"executions": executions, "seconds": round(time.monotonic() - started, 1), "features": coverage}
     return {**facts, "corpus": len([*(folder / name / "corpus").glob("*")]), "findings": texts, "ended_by": ends}
+
+
+def _in_a_child(name: str, folder: Path, options: list[str], log: int) -> int:
+    """Fuzz in a process of its own, which has imported everything already; return its exit code, or minus a signal."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    for number in (1, 2):
+        os.dup2(log, number)
+    try:
+        worker.fuzz(READERS[name], folder, options)
+    except SystemExit as end:
+        os._exit(int(end.code or 0))
+    except BaseException:
+        traceback.print_exc()
+    os._exit(99)
 
 
 def main() -> int:

@@ -1,8 +1,4 @@
-"""Fuzzes one reader with atheris (libFuzzer, guided by coverage of Python code): ``worker.py READER FOLDER OPTION…``.
-
-libFuzzer's options follow the folder. It gets ``corpus/`` and ``findings/``, where libFuzzer also leaves what ended the
-process.
-"""
+"""Fuzzes one reader with atheris: libFuzzer, guided by the coverage of Python code. See `campaign`."""
 
 from __future__ import annotations
 
@@ -10,25 +6,24 @@ import hashlib
 import os
 import random
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT.parent), str(ROOT), str(ROOT / "runtime")]
-
-import atheris  # noqa: E402
-
-with atheris.instrument_imports(include=["edgead", "tomllib", "csv", "zipfile"]):
-    from guard import Finding, Memory, install
-    from readers import READERS
-    from seeded import LARGEST, attempt, kept
+import atheris
+from guard import Finding, Memory, install
+from reader import Reader
+from seeded import LARGEST, attempt, kept
 
 
-def main() -> None:
-    name, folder = sys.argv[1], Path(sys.argv[2])
-    reader, scratch = READERS[name], Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
+def fuzz(reader: Reader, folder: Path, options: list[str]) -> None:
+    """Fuzz until libFuzzer's options end it, and the process with it.
+
+    Args:
+        reader: under test.
+        folder: gets ``corpus/`` and ``findings/``, where libFuzzer also leaves what ended the process.
+        options: of libFuzzer.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix=f"fuzz-{reader.name}-"))
     os.environ["XDG_CACHE_HOME"] = str(scratch)
     corpus, findings = folder / "corpus", folder / "findings"
     for each in (corpus, findings):
@@ -61,13 +56,8 @@ def main() -> None:
             return bytes(atheris.Mutate(data, most))
         return reader.change(data, rng)[: min(most, LARGEST)]
 
-    atheris.Setup(
-        [sys.argv[0], str(corpus), f"-artifact_prefix={findings}/", *sys.argv[3:]], once, custom_mutator=change
-    )
+    atheris.Setup(["fuzz", str(corpus), f"-artifact_prefix={findings}/", *options], once, custom_mutator=change)
     try:
         atheris.Fuzz()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-main()

@@ -7,11 +7,13 @@ iterates over the `Stream` infers: the engine has one owner, and errors and inte
 
 from __future__ import annotations
 
+import atexit
 import functools
 import itertools
 import logging
 import math
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -130,6 +132,7 @@ class Stream:
         if self._running is not None:
             raise ConfigError("A stream runs only once. Create another one.")
         self._running = ExitStack()
+        atexit.register(self.__exit__)  # an iterator that is still held would end when threads can no longer start
         if any(source.live for source in self.sources):
             self._running.enter_context(standstill.watch())
         for thread in self._threads:
@@ -138,7 +141,8 @@ class Stream:
 
     def __exit__(self, *exception: object) -> None:
         assert self._running
-        if os.getpid() != self._process:  # a fork has none of the threads, and perhaps their locks
+        atexit.unregister(self.__exit__)
+        if os.getpid() != self._process or sys.is_finalizing():  # no threads are left
             return
         self._queue.cut()
         self._stop_sources()
@@ -158,10 +162,14 @@ class Stream:
     def _stop_sources(self) -> None:
         self._queue.close()
         threads = [threading.Thread(target=self._stop, args=(source,), daemon=True) for source in self.sources]
-        for thread in threads:
-            thread.start()
+        for thread, source in zip(threads, self.sources):
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter ends
+                self._stop(source)
         for thread in threads:  # a plug-in source may hang; usually this takes no time
-            thread.join(TICK)
+            if thread.ident:
+                thread.join(TICK)
 
     def _stop(self, source: Source) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -106,13 +107,13 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 def _change_value(value: Any, rng: random.Random) -> Any:
     place = rng.choice([*_places(value)])
     if not place:
-        return rng.choice(VALUES) if rng.random() < 0.1 else value
+        return copy.deepcopy(rng.choice(VALUES)) if rng.random() < 0.1 else value
     inner = value
     for key in place[:-1]:
         inner = inner[key]
     key, kind = place[-1], rng.randrange(10)
     if kind < 5:
-        inner[key] = rng.choice(VALUES)
+        inner[key] = copy.deepcopy(rng.choice(VALUES))
     elif kind == 5:
         del inner[key]
     elif kind == 6 and isinstance(inner, dict):

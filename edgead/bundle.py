@@ -16,6 +16,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,6 +251,16 @@ def _check_golden(headers: Headers, manifest: Manifest) -> None:
         raise ValueError(f"it holds an unknown array '{min(unknown)}'")
 
 
+def _newer(path: Path, version: int, writer: object) -> str:
+    """Return why a newer bundle is refused, and the version of edgead that reads it: that which wrote it."""
+    known = isinstance(writer, str) and re.fullmatch(r"\d{1,5}(\.\d{1,5}){1,2}", writer)
+    wrote, package = (f", and edgead {writer} wrote it", f"'edgead>={writer}'") if known else ("", "edgead")
+    return (
+        f"{path} has format {version}; this edgead reads up to {FORMAT}{wrote}.\n"
+        f"Upgrade with:  pip install --upgrade {package}"
+    )
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read a bundle's manifest without checking signature and other files.
 
@@ -293,10 +304,7 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
         if not isinstance(version, int) or isinstance(version, bool):
             raise SchemaError("it has no format version")
         if version > FORMAT:
-            raise BundleError(
-                f"{path} has format {version}; this edgead reads up to {FORMAT}.\n"
-                "Upgrade with:  pip install --upgrade edgead"
-            )
+            raise BundleError(_newer(path, version, values.get("edgead")))
         manifest = schema.read(Manifest, values)
         manifest.check()
     except SchemaError as error:

@@ -30,6 +30,8 @@ from typing import ClassVar
 
 UNMET = 5
 """Exit code of `edgead plan` if nothing meets the numbers."""
+LONGEST_NAME = 100
+"""Characters of a wrong name that an error shows."""
 INTERRUPTED = 130
 """Exit code of a process that Ctrl-C or TERM ended, as shells have it."""
 
@@ -126,7 +128,7 @@ def unknown(kind: str, name: str, available: Iterable[str], owner: str = "") -> 
         available: the names that exist, in the order in which they are listed.
         owner: what has the names, for instance ``"the engine tensorrt"``.
     """
-    names = list(available)
+    names, name = list(available), name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
     lower = {each.lower(): each for each in names}
     close = difflib.get_close_matches(name.lower(), lower, n=1)
     question = f" Did you mean '{lower[close[0]]}'?" if close else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,13 @@ LARGEST = 1 << 30
 """Most bytes of all arrays in a file."""
 MOST = 32
 """Most arrays in a file."""
+LONGEST_HEADER = 10_000
+"""Bytes of an array's header."""
+_HEADER = re.compile(
+    rb"\{'descr': '(?P<kind>[<>|=]?[A-Za-z]\d{0,9})', 'fortran_order': (?:True|False), "
+    rb"'shape': \((?P<shape>(?:\d{1,19}(?:, \d{1,19})*,?)?)\), \} *\n"
+)
+"""What NumPy writes. Its own reader takes any Python literal, and old versions of it of any length."""
 Headers = dict[str, "tuple[tuple[int, ...], np.dtype[Any]]"]  # as text: np.dtype takes no [] before NumPy 1.22
 
 
@@ -67,8 +75,15 @@ def _opened(data: bytes) -> Iterator[zipfile.ZipFile]:
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, kind = read(stream)
+    length = int.from_bytes(stream.read(2 if version == (1, 0) else 4), "little")
+    found = _HEADER.fullmatch(stream.read(length)) if length <= LONGEST_HEADER else None
+    if found is None:
+        raise ValueError("it holds an array without a header of NumPy's")
+    try:
+        kind = np.dtype(found["kind"].decode())
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    shape = tuple(int(side) for side in re.findall(rb"\d+", found["shape"]))
     if kind.hasobject:
         raise ValueError("Python objects (pickle) are never loaded")
     return shape, kind

@@ -24,6 +24,8 @@ LARGEST_NUMBER = 1 << 64
 """Whole numbers must be smaller."""
 LARGEST_JSON = 64 << 20
 """Bytes of a JSON file."""
+DEEPEST = 100
+"""Deepest nesting of tables and lists."""
 SHOWN_CHARACTERS = 40
 """Characters of a wrong value in an error."""
 
@@ -99,7 +101,7 @@ def load_json(path: Path) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        SchemaError: it is not JSON, or larger than `LARGEST_JSON`.
+        SchemaError: it is larger than `LARGEST_JSON`, or `parse_json` refuses it.
     """
     return parse_json(read_json_file(path))
 
@@ -118,16 +120,39 @@ def read_json_file(path: Path) -> bytes:
     return text
 
 
-def parse_json(text: bytes) -> Any:
-    """Parse JSON.
+def parse_json(text: bytes | str) -> Any:
+    """Parse JSON. Its numbers fit a float, and it is nested no deeper than `DEEPEST`.
 
     Raises:
-        SchemaError: it is not JSON.
+        SchemaError: it is not JSON, or beyond these limits.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text, parse_int=_whole)
     except (ValueError, RecursionError) as error:  # ValueError: also not UTF-8
         raise SchemaError(f"it is not JSON: {error}") from error
+    refuse_deep(value)
+    return value
+
+
+def _whole(digits: str) -> int:
+    if math.isinf(float(digits)):
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return int(digits)
+
+
+def refuse_deep(value: Any) -> None:
+    """Refuse parsed JSON or TOML that is nested deeper than `DEEPEST`: what reads it further calls itself.
+
+    Raises:
+        SchemaError: it is.
+    """
+    level = [value]
+    for _ in range(DEEPEST):
+        tables = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))
+        level = [inner for table in tables for inner in table]
+        if not level:
+            return
+    raise SchemaError(f"it is nested more than {DEEPEST} deep")
 
 
 def read(kind: type[T], value: Any) -> T:
@@ -289,6 +314,8 @@ def _read_any(value: Any, place: str) -> Any:
         return _read_table(Any, value, place)
     if isinstance(value, (list, tuple)):
         return _read_list(list, (Any,), value, place)
+    if value is not None and type(value) not in _READ:  # a date in TOML
+        _refuse(place, value, "text, a number, true or false, a list or a table")
     return value if value is None else _READ[type(value)](value, place)
 
 
@@ -297,7 +324,7 @@ _READ = {int: _read_int, float: _read_float, bool: _read_bool, str: _read_text}
 
 def _refuse(place: str, value: Any, allowed: str) -> typing.NoReturn:
     try:
-        shown = json.dumps(value)
+        shown = json.dumps(value, default=str)  # TOML has dates
     except ValueError:  # a whole number of thousands of digits
         shown = type(value).__name__
     shown = shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "…"

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from edgead.errors import ConfigError, require
+from edgead.schema import refuse_deep
 
+LARGEST = 4 << 20
+"""Bytes of a file."""
 _HEADER = re.compile(r"\s*\[\[?\s*(?P<name>[^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _FIELD = re.compile(r"""\s*(?P<name>[\w-]+(?:\s*\.\s*[\w-]+)*|"[^"]*"|'[^']*')\s*=""")
 
@@ -23,18 +26,26 @@ def read_toml(path: Path, what: str, extra: str) -> tuple[dict[str, Any], str]:
         extra: of edgead that installs a parser where Python has none.
 
     Raises:
-        ConfigError: it is missing, or not TOML.
+        ConfigError: it is missing, larger than `LARGEST`, nested too deeply, or not TOML.
         MissingDependencyError: Python 3.10 without tomli.
     """
     toml: Any = require("tomllib" if sys.version_info >= (3, 11) else "tomli", extra)
     try:
-        text = path.read_text(encoding="utf-8")
-        return toml.loads(text), text
+        with path.open("rb") as stream:
+            data = stream.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise ConfigError(f"The {what} {path} is larger than {LARGEST >> 20} MB.")
+        text = data.decode()
+        found = toml.loads(text)
+        refuse_deep(found)
+        return found, text
     except FileNotFoundError as error:
         raise ConfigError(f"The {what} {path} does not exist.") from error
     except OSError as error:
         raise ConfigError(f"The {what} {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid TOML: it is nested too deeply.") from error
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError and SchemaError
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
 
 

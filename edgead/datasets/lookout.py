@@ -6,7 +6,6 @@ found by its name, and where several files have that name, by the end of its pat
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,12 +14,15 @@ from typing import Any
 from edgead.datasets.category import GOOD, Category, Sample, is_good, name_of, some
 from edgead.errors import DataError
 from edgead.folders import list_folder
+from edgead.schema import parse_json
 
 SUFFIX = ".manifest"
 FOLDER = "manifests"
 """Subfolder in which manifests may lie beside the images' folders."""
 CLASS = "groundtruth/image-classification"
 MASK = "groundtruth/semantic-segmentation"
+LONGEST = 2048
+"""Characters of an address; S3 allows 1,024 bytes after the bucket."""
 WHITE = "#ffffff"
 """Colour of pixels without a defect where the colour map does not state it."""
 
@@ -126,8 +128,8 @@ def _by_part(manifests: list[Path]) -> dict[str, Path]:
 def _is_manifest(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8-sig") as stream:
-            first = json.loads(next((line for line in stream if line.strip()), "null"))
-    except (OSError, ValueError, RecursionError):
+            first = parse_json(next((line for line in stream if line.strip()), "null"))
+    except (OSError, ValueError):
         return False
     return isinstance(first, dict) and "source-ref" in first
 
@@ -142,8 +144,8 @@ def _read(path: Path) -> list[Entry]:
 
 def _entry(path: Path, number: int, line: str) -> Entry:
     try:
-        return _parse(json.loads(line))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return _parse(parse_json(line))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}, line {number}: cannot read it ({error}).\nExpected source-ref and a label with class-name normal "
             "or anomaly, as Lookout for Vision and Ground Truth write them."
@@ -159,8 +161,7 @@ def _parse(row: dict[str, Any]) -> Entry:
     image = row["source-ref"]
     described = {key: value for key, value in row.items() if key.endswith("-metadata")}
     labels = [str(value["class-name"]) for value in described.values() if value.get("type") == CLASS]
-    if not isinstance(image, str) or not PurePosixPath(image).name:
-        raise ValueError("source-ref is not an address")
+    _refuse_no_address(image)
     if len(labels) != 1:
         raise ValueError(f"{len(labels)} labels")
     if is_good(labels[0]):
@@ -168,8 +169,14 @@ def _parse(row: dict[str, Any]) -> Entry:
     for key, value in described.items():
         mask = row.get(key.removesuffix("-metadata"))
         if value.get("type") == MASK and mask:
-            return Entry(image, *_masked(str(mask), labels[0], value.get("internal-color-map") or {}))
+            _refuse_no_address(mask)
+            return Entry(image, *_masked(mask, labels[0], value.get("internal-color-map") or {}))
     return Entry(image, labels[0])
+
+
+def _refuse_no_address(value: Any) -> None:
+    if not isinstance(value, str) or not PurePosixPath(value).name or len(value) > LONGEST:
+        raise ValueError(f"source-ref and mask must be addresses of at most {LONGEST} characters")
 
 
 def _masked(mask: str, label: str, colours: dict[str, Any]) -> tuple[str, str, tuple[int, int, int]]:

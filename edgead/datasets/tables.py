@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 from edgead.datasets.category import GOOD, Category, Sample, name_of
 from edgead.errors import DataError
 from edgead.folders import list_images
+from edgead.schema import parse_json
 
 META = "meta.json"
 
@@ -73,8 +74,8 @@ def read_meta(root: Path) -> dict[str, Rows]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise DataError(f"Cannot read {path}: {error}.") from error
     if not isinstance(content, dict) or not {"train", "test"} & content.keys():
         return {}  # something else of that name
@@ -122,7 +123,7 @@ def _meta_sample(root: Path, row: MetaEntry) -> Sample:
 
 
 def _refuse_absent(paths: Iterable[Path], table: Path) -> None:
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not os.path.isfile(path)]  # which answers for names of any length
     if missing:
         raise DataError(f"{table} lists {len(missing)} files that do not exist, for instance {missing[0]}.")
 

@@ -8,6 +8,7 @@ from edgead.errors import DataError
 from edgead.formats.limits import refuse_pages, refuse_size
 from edgead.formats.orientation import read_orientation
 
+_HEADER_BYTES = 13
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Channels, by colour type."""
 
@@ -30,6 +31,8 @@ def check(data: bytes) -> int:
         if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             raise DataError("the file is damaged (wrong checksum)")
         body = view[at + 8 : end - 4]
+        if (kind == b"IHDR") != (at == 8) or (kind == b"IHDR" and len(body) != _HEADER_BYTES):
+            raise DataError("the file is damaged (its header is not where it belongs)")
         if kind == b"IHDR":
             width, height, depth, colours = (
                 int.from_bytes(body[:4], "big"),

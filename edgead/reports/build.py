@@ -70,7 +70,7 @@ def _results_page(folder: Path) -> str:
 def _benchmark(stored: dict[str, object], folder: Path) -> str:
     try:
         return benchmark_page(stored, read_pictures(folder), folder / RESULTS)
-    except (TypeError, ValueError, AttributeError, LookupError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise DataError(f"{folder / RESULTS} cannot be read: {type(error).__name__}: {error}.") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,8 @@ from edgead.reports.page import RESULTS, describe_device, read_results
 
 MEASURED, PEER, PUBLISHED = "measured", "peer", "published"
 """Kinds of points: measured by edgead's benchmark, another library measured with it, quoted from a publication."""
+SMALLEST, LARGEST = 1e-9, 1e12
+"""Figures outside make no sense, and no axis holds them."""
 ALL = "all"
 """Category of means over several categories."""
 
@@ -124,7 +125,7 @@ def points_of(stored: Mapping[str, Any], path: Path) -> list[Point]:
             return _average_seeds([_sweep_point(row, path.parent) for row in rows])
         failed = stored.get("failed") or []
         return [_point(row, stored) for row in [*rows, *failed]]
-    except (TypeError, ValueError, AttributeError, LookupError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise DataError(f"{path} cannot be read: {type(error).__name__}: {error}.") from error
 
 
@@ -256,7 +257,8 @@ def _size(value: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    plausible = isinstance(value, (int, float)) and (value == 0 or SMALLEST <= abs(value) <= LARGEST)
+    return float(value) if plausible else None
 
 
 def _interval(value: Any) -> tuple[float, float] | None:

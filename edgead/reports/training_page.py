@@ -105,13 +105,13 @@ def _stages(path: Path) -> Stages:
     found: Stages = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            entry = json.loads(line)
+            entry = schema.parse_json(line)
             stage, step = str(entry.pop("stage")), float(entry.pop("step"))
             values = {str(name): float(value) for name, value in entry.items() if name != RATE}
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             continue
         for name, value in values.items():
-            if math.isfinite(value):
+            if math.isfinite(step) and math.isfinite(value):
                 found.setdefault(stage, {}).setdefault(name, []).append((step, value))
     return found
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,17 @@ class FrameInspector(LiveRules):
         super().__init__(bundle.manifest, threshold, region, min_area, shapes)
         self.recipe = ""
         self._blank = np.zeros((1, *self.shape), np.uint8)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be sent to another process.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "An inspector belongs to its process and cannot be sent to another one.\n"
+            f"Load the bundle there:  edgead.load({str(self.bundle.path)!r})"
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"threshold {self.threshold:.6g}"

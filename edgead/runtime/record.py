@@ -27,7 +27,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import LineFile
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.source import Captured, FrameSource, Source
-from edgead.schema import OneOf, SchemaError, left_out
+from edgead.schema import OneOf, SchemaError, left_out, parse_json
 
 FORMAT = 1
 
@@ -177,7 +177,7 @@ class Replay(FrameSource):
                 try:
                     event = _read_event(line)
                     captured = self._captured(event) if isinstance(event, RecordedResult) else None
-                except (ValueError, RecursionError, SchemaError):
+                except ValueError:
                     error = f"line {number} of {self._events} is damaged"
                     yield Captured(None, error, self.name, number - 1, time.monotonic(), cause="unreadable")
                     continue
@@ -204,10 +204,9 @@ def _read_event(line: bytes) -> RecordedResult | RecordedDrop:
     """Parse a line of `events.jsonl`.
 
     Raises:
-        ValueError: not JSON.
-        SchemaError: not an event.
+        SchemaError: not JSON, or not an event.
     """
-    values = json.loads(line)
+    values = parse_json(line)
     is_drop = isinstance(values, dict) and "dropped" in values
     return schema.read(RecordedDrop, values) if is_drop else schema.read(RecordedResult, values)
 
@@ -228,7 +227,7 @@ def _cut_line(path: Path) -> int | None:
     if line.endswith(b"\n"):
         return None
     try:
-        json.loads(line)
+        parse_json(line)
     except ValueError:
         return number
     return None

@@ -7,10 +7,13 @@ iterates over the `Stream` infers: the engine has one owner, and errors and inte
 
 from __future__ import annotations
 
+import atexit
 import functools
 import itertools
 import logging
 import math
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -100,7 +103,7 @@ class Stream:
         self._may_wait = not any(source.live for source in self.sources)
         self._freshness = Freshness(self.policy)
         self._max_frames, self._keep_frames = max_frames, keep_frames
-        self._on_drop, self._say, self._said = on_drop, say, set[object]()
+        self._on_drop, self._say, self._said = on_drop, _harmless(say), set[object]()
         self._admit, self._choose = admit, choose
         self._warm: dict[FrameInspector, Active] = {}
         live = [source.live for source in self.sources]
@@ -110,11 +113,11 @@ class Stream:
         self._health: dict[tuple[int, str], Health] = {}  # a replay has the frames of several cameras
         self._heard = [math.inf] * len(self.sources)  # last frame of each; infinity while none is awaited
         self._buffers: deque[Frame] = deque()
-        self._requests = Requests(say)
+        self._requests = Requests(self._say)
         self._patience = min(TICK, self.policy.silence / 2, self.policy.keep_warm / 2 or TICK)
         self._turned_at = time.monotonic()
         self._running: ExitStack | None = None
-        self._iterated = False
+        self._iterated, self._process = False, os.getpid()
         self._threads = [
             threading.Thread(target=self._capture, args=(number,), name=f"capture-{number}", daemon=True)
             for number in range(len(self.sources))
@@ -129,6 +132,7 @@ class Stream:
         if self._running is not None:
             raise ConfigError("A stream runs only once. Create another one.")
         self._running = ExitStack()
+        atexit.register(self.__exit__)  # an iterator that is still held would end when threads can no longer start
         if any(source.live for source in self.sources):
             self._running.enter_context(standstill.watch())
         for thread in self._threads:
@@ -137,6 +141,9 @@ class Stream:
 
     def __exit__(self, *exception: object) -> None:
         assert self._running
+        atexit.unregister(self.__exit__)
+        if os.getpid() != self._process or sys.is_finalizing():  # no threads are left
+            return
         self._queue.cut()
         self._stop_sources()
         until = time.monotonic() + LEAVE_WITHIN
@@ -146,17 +153,23 @@ class Stream:
 
     def stop(self) -> None:
         """End the capture. Captured frames are still inspected, then the iteration ends. Thread-safe."""
-        self._on_stop()
-        self.paused = False  # frames that wait are still inspected
-        self._stop_sources()
+        try:
+            self._on_stop()
+        finally:
+            self.paused = False  # frames that wait are still inspected
+            self._stop_sources()
 
     def _stop_sources(self) -> None:
         self._queue.close()
         threads = [threading.Thread(target=self._stop, args=(source,), daemon=True) for source in self.sources]
-        for thread in threads:
-            thread.start()
+        for thread, source in zip(threads, self.sources):
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter ends
+                self._stop(source)
         for thread in threads:  # a plug-in source may hang; usually this takes no time
-            thread.join(TICK)
+            if thread.ident:
+                thread.join(TICK)
 
     def _stop(self, source: Source) -> None:
         try:
@@ -244,6 +257,8 @@ class Stream:
         reported_at = [-math.inf] * len(self.sources)
         while not self._max_frames or given < self._max_frames:
             self._turned_at = time.monotonic()
+            if os.getpid() != self._process:  # no frame would ever come
+                raise ConfigError("The stream runs in the process that this one was forked from. Start one here.")
             self._requests.run()
             if self.paused and self._may_wait:
                 time.sleep(self._patience)
@@ -353,6 +368,8 @@ class Stream:
         try:
             inspector = self._choose(captured) if self._choose else None
             prepared = self._prepare(number, captured, self._warm[inspector] if inspector else self._active)
+        except Exception as error:  # the caller's code; the source must continue
+            self._say_once(f"choose raised {type(error).__name__}: {error}", ("choose", type(error)))
         finally:  # every frame that has entered must be counted
             prepared.inspector = inspector
             self._queue.put(number, prepared)
@@ -418,6 +435,18 @@ class Stream:
         if about not in self._said:
             self._said.add(about)
             self._say(text)
+
+
+def _harmless(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that says the same, and logs what raises: threads of sources call it."""
+
+    def say_it(text: str) -> None:
+        try:
+            say(text)
+        except Exception as error:
+            _log.warning("%s (not shown: %s: %s)", text, type(error).__name__, error)
+
+    return say_it
 
 
 def _without_image(captured: Captured, cause: str, reason: str) -> Prepared:

@@ -144,8 +144,8 @@ def _own_donor(root: str) -> str:
 def _transferred_donor(path: Path, method: str, target: Category) -> DonorConfig:
     path = path / TRANSFERRED if path.is_dir() else path
     facts = _read_facts(path, method)
-    contents = set(json.loads(facts.get("contents", "[]")))
-    if _shares_images(target, {Path(image) for image in json.loads(facts["paths"])}, contents):
+    contents = set(schema.parse_json(facts.get("contents", "[]")))
+    if _shares_images(target, {Path(image) for image in schema.parse_json(facts["paths"])}, contents):
         raise DataError(_own_donor(facts["root"]))
     return DonorConfig(facts["source"], str(path.resolve()), facts["root"], fingerprint=facts["fingerprint"])
 
@@ -159,8 +159,8 @@ def _read_facts(path: Path, method: str) -> dict[str, str]:
         raise CheckpointError(f"{path} does not hold defects transferred from a donor: {error}") from error
     try:
         for name in ("paths", "contents"):
-            schema.read(list[str], json.loads(facts.get(name, "[]")))
-    except (ValueError, RecursionError) as error:
+            schema.read(list[str], schema.parse_json(facts.get(name, "[]")))
+    except ValueError as error:
         raise CheckpointError(f"{path} does not hold defects transferred from a donor: '{name}' is no list.") from error
     if absent := {"method", "source", "root", "paths", "fingerprint"} - set(facts):
         raise CheckpointError(f"{path} does not hold defects transferred from a donor: no {', '.join(sorted(absent))}.")

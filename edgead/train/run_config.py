@@ -185,6 +185,6 @@ def _read_run_config(values: Any) -> RunConfig:
     try:
         config = read_config(get_method(run.method), values["config"])
     except (SchemaError, ConfigError) as error:
-        raise CheckpointError(f"The run's configuration does not fit {run.method}: {error}") from error
+        raise CheckpointError(f"The run's configuration does not fit {run.method:.100}: {error}") from error
     absent = tuple(field.name for field in dataclasses.fields(config) if field.name not in values["config"])
     return dataclasses.replace(run, config=config, unstored=absent)

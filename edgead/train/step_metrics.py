@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgead.files import atomic_file
+from edgead.schema import parse_json
 from edgead.train.training_state import State
 
 METRICS = "metrics.jsonl"
@@ -58,9 +59,9 @@ def read_metrics(folder: Path) -> list[StepMetrics]:
 
 def _parse(line: str) -> StepMetrics | None:
     try:
-        entry = json.loads(line)
+        entry = parse_json(line)
         stage, step = entry.pop("stage"), entry.pop("step")
-    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
+    except (ValueError, AttributeError, TypeError, KeyError):
         return None
     right = isinstance(stage, str) and isinstance(step, int)
     right = right and all(isinstance(value, (int, float)) for value in entry.values())

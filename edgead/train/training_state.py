@@ -98,7 +98,7 @@ def load_state(folder: Path, trainable: Trainable) -> tuple[State, dict[str, Ten
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            found = {name: json.loads(value) for name, value in file.metadata().items()}
+            found = {name: schema.parse_json(value) for name, value in file.metadata().items()}
         state = schema.read(State, {name: value for name, value in found.items() if value == value})  # without NaN
         tensors = load_file(path)
         network = {name.removeprefix("network/"): value for name, value in tensors.items() if name[0] == "n"}

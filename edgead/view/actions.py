@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from edgead.errors import ConfigError, EdgeadError, describe
 from edgead.redaction import printable, redact
 from edgead.runtime.observer import Line
+from edgead.schema import SchemaError, parse_json
 from edgead.view.access import Refused
 from edgead.view.audit import Audit
 from edgead.view.bundles import Bundles
@@ -122,8 +122,8 @@ class Actions:
 
 def _read(body: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(body)
-    except (ValueError, RecursionError):
+        values = parse_json(body)
+    except SchemaError:
         values = None
     if not isinstance(values, dict):
         raise Refused(400, "Send a JSON object.")

@@ -15,6 +15,7 @@ from edgead.files import atomic_file
 from edgead.images import encode_png
 from edgead.runtime.sinks.lines import LineFile
 from edgead.runtime.sinks.rejects import stem_of
+from edgead.schema import parse_json
 from edgead.view.rejects import Reject
 
 FOLDERS = {"false reject": "good", "real defect": "bad", "unsure": "unsure"}
@@ -100,7 +101,7 @@ def _read(path: Path) -> dict[str, str]:
     with contextlib.suppress(OSError):
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                values = json.loads(line)
+                values = parse_json(line)
                 if values["mark"] in FOLDERS:
                     marks[str(values["id"])] = values["mark"]
     return marks

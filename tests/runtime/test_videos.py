@@ -176,3 +176,26 @@ def test_lengths_of_containers(tmp_path: Path) -> None:
     for garbage in (b"", b"RIFF", b"\x1a\x45\xdf\xa3", b"\x1a\x45\xdf\xa3\x00" * 9, b"\0\0\0\0ftyp", bytes(40)):
         (path := tmp_path / "garbage").write_bytes(garbage)
         find_cut(path)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "m3u8"])
+def test_a_video_names_no_other_files(through: str, suffix: str, tmp_path: Path) -> None:
+    """FFmpeg plays lists of files and addresses: one among videos would show what lies elsewhere."""
+    make(tmp_path / "other.ts")
+    for text in (
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile other.ts\n",
+    ):
+        path = tmp_path / f"line.{suffix}"
+        path.write_text(text)
+        with pytest.raises(SourceError, match="is a playlist"):
+            read(path)
+
+
+def test_ffmpeg_is_told_the_formats_that_hold_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the first bytes do not show a playlist."""
+    make(tmp_path / "other.ts")
+    monkeypatch.setattr(video, "_PLAYLISTS", (b"nothing",))
+    (tmp_path / "line.mp4").write_text("ffconcat version 1.0\nfile other.ts\n")
+    with pytest.raises(SourceError, match="neither an image nor a readable video"):
+        read(tmp_path / "line.mp4")

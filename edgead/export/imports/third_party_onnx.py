@@ -26,18 +26,33 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     Raises:
         ModelError: not ONNX, truncated, weights missing or outside the model's folder, or unsupported operators.
     """
+    try:
+        return _read_checked(path)
+    except (TypeError, UnicodeError) as error:  # protobuf returns a name that is not text as bytes
+        raise ModelError(f"{path} is damaged: a name in it is not text ({_line(error)}).") from error
+
+
+def _read_checked(path: Path) -> onnx.ModelProto:
     model = _parse(path)
     _read_weights(model, path)
     if model.functions:
-        model = inliner.inline_local_functions(model)
+        model = _inline(model, path)
     _check_operators(model, path)
     if opset_of(model) < OLDEST_OPSET:
         model = _raise_version(model, path)
     try:
         onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, ValueError) as error:
+    except Exception as error:  # onnx raises errors of its own kinds, and of C++
         raise ModelError(f"{path} is not a valid ONNX model: {_line(error)}") from error
     return model
+
+
+def _inline(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    try:
+        inlined: onnx.ModelProto = inliner.inline_local_functions(model)
+    except Exception as error:  # onnx raises errors of its own kinds, and of C++
+        raise ModelError(f"{path} has functions that cannot be put in place: {_line(error)}") from error
+    return inlined
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -144,7 +159,7 @@ def _raise_version(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     version = opset_of(model)
     try:
         converted: onnx.ModelProto = version_converter.convert_version(model, OLDEST_OPSET)
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # onnx raises errors of its own kinds, and of C++
         raise ModelError(
             f"{path} uses operator set {version} and cannot be converted to {OLDEST_OPSET}: {_line(error)}\n"
             f"Export the model again with operator set {OLDEST_OPSET} or newer."

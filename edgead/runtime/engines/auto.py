@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import time
 from collections.abc import Hashable, Mapping, MutableMapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from edgead.machine import gpu_or_none, module_versions, processor, usable_cores
 from edgead.runtime.engines import CPU_MODEL, Engine, EngineSpec, Opening
 from edgead.runtime.engines.checked import CheckedEngine
 from edgead.runtime.engines.opening import find_spec, installed_engines, open_agreeing, open_validated
+from edgead.schema import load_json
 
 K = TypeVar("K", bound=Hashable)
 ROUNDS = 5
@@ -126,7 +126,7 @@ def _key(bundle: Bundle, installed: list[str], batch: int) -> str:
 
 def _read(file: Path) -> dict[str, dict[str, object]]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = load_json(file)
     except (OSError, ValueError):
         return {}
     entries = found.items() if isinstance(found, dict) else ()

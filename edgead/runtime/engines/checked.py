@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -19,6 +20,9 @@ LONGEST_CALL = 10.0
 class CheckedEngine:
     """A thread-safe wrapper of an `Engine`. `open_engine` always returns one.
 
+    It belongs to the process that opened it: the threads of its library do not exist in a copy of that process (fork),
+    where an inference would wait for them without end.
+
     Args:
         engine: the wrapped engine.
         shape: of a frame: (height, width, channels).
@@ -33,7 +37,7 @@ class CheckedEngine:
         self.inner, self.name, self.closed = engine, engine.name, False
         self.exact: bool = getattr(engine, "exact", True)
         self._shape, self._singly = shape, singly
-        self._lock, self._released = threading.Lock(), False
+        self._lock, self._released, self._process = threading.Lock(), False, os.getpid()
 
     def infer(self, frames: Any) -> Outputs:
         """Run the graph. Calls from several threads wait for each other.
@@ -48,8 +52,13 @@ class CheckedEngine:
 
         Raises:
             DataError: the frames have another shape or type.
-            DeviceError: the engine is closed, failed, or returned outputs of another shape or type.
+            DeviceError: the engine is closed, of another process, failed, or returned outputs of another shape or type.
         """
+        if os.getpid() != self._process:
+            raise DeviceError(
+                f"The engine {self.name} was opened before this process was forked, and cannot be used here.\n"
+                "Load the bundle in each process."
+            )
         if (on_device := find_device_frames(frames)) is not None:
             if not getattr(self.inner, "on_device", False):
                 raise DataError(
@@ -81,6 +90,8 @@ class CheckedEngine:
     def close(self) -> None:
         """Release the device after the running call. Waiting and later calls raise a DeviceError."""
         self.closed = True
+        if os.getpid() != self._process:  # what is released here would be the other process's
+            return
         if not self._lock.acquire(timeout=LONGEST_CALL):
             return
         try:

@@ -29,6 +29,7 @@ from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings
 from edgead.runtime.engines.tensorrt_process import build_in_process, disk_error
 from edgead.runtime.engines.tensorrt_trtexec import trtexec_line
 from edgead.runtime.engines.tensorrt_types import is_strong
+from edgead.schema import parse_json
 from edgead.seal import NotOursError, holds, mac, private_folder, read_own
 
 
@@ -130,7 +131,7 @@ class CachedPlan:
         return plan if is_whole and plan != refused else b""
 
     def _read_note(self) -> dict[str, Any]:
-        found = json.loads(read_own(self.note))
+        found = parse_json(read_own(self.note))
         if not isinstance(found, dict):
             raise TypeError("a note is an object")
         return found

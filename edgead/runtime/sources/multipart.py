@@ -67,7 +67,8 @@ class Parts:
 
     def _read_header(self) -> dict[str, str]:
         lines = self._take_up_to(_HEADER_END, MAX_HEADER)
-        return {name.lower(): value.strip() for name, value in BytesHeaderParser().parsebytes(lines).items()}
+        # A value with bytes beyond ASCII comes as an object of the email package.
+        return {name.lower(): str(value).strip() for name, value in BytesHeaderParser().parsebytes(lines).items()}
 
     def _take_up_to(self, end: re.Pattern[bytes], limit: int, keep: bool = False) -> bytes:
         """Remove and return the bytes before `end`; also remove `end` unless `keep` is set."""

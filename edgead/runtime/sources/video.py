@@ -18,6 +18,13 @@ BLIND = (
     "%s is read through OpenCV, which conceals damaged frames: they are judged like intact ones. "
     "To detect them:  pip install 'edgead[rtsp]'"
 )
+FORMATS = (
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "mjpeg", "h264", "hevc", "av1", "obu", "ivf"),
+    *("flv", "asf", "ogg", "mxf", "nut", "gif", "yuv4mpegpipe", "dv", "rm", "wtv"),
+)
+"""FFmpeg's names of formats that hold the pictures themselves. Playlists name other files, or addresses."""
+OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<?xml", b"<MPD")
 _BEFORE_KEY = "the video does not begin with a key frame; waiting for the next one"
 _log = logging.getLogger("edgead")
 
@@ -29,7 +36,7 @@ class VideoSource(FrameSource):
         path: of the file.
 
     Raises:
-        SourceError: it cannot be opened.
+        SourceError: it cannot be opened, or it is a playlist.
     """
 
     colour_only = True
@@ -38,9 +45,11 @@ class VideoSource(FrameSource):
         super().__init__(str(path))
         self._path = str(path)  # the caller may rename the source
         try:
-            self._cut = find_cut(path)
+            self._cut, is_playlist = find_cut(path), _is_playlist(path)
         except OSError as error:
             raise SourceError(f"Cannot read {path}: {error.strerror}.") from error
+        if is_playlist:
+            raise SourceError(f"{path} is a playlist, which names other files. Name the video itself.")
         self._capture = _open(path)
         if not self._capture.isOpened():
             cut = f": {self._cut}" if self._cut else ""
@@ -75,9 +84,14 @@ class VideoSource(FrameSource):
         self._capture.release()
 
 
+def _is_playlist(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(16).startswith(_PLAYLISTS)
+
+
 def _open(path: Path) -> Capture:
     if has_pyav():
-        return PyAvCapture(str(path), before_key=_BEFORE_KEY)
+        return PyAvCapture(str(path), OPTIONS, before_key=_BEFORE_KEY)
     capture: Capture = cv2().VideoCapture(str(path))
     if capture.isOpened():
         _log.warning(BLIND, path)

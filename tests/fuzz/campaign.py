@@ -1,0 +1,125 @@
+"""Fuzz the readers of files for a time each, guided by coverage: ``make fuzz SECONDS=60``. Findings end in an error."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import sys
+import tempfile
+import time
+import traceback
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT.parent), str(ROOT), str(ROOT / "runtime")]
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+import atheris  # noqa: E402
+
+with atheris.instrument_imports(include=["edgead", "tomllib", "csv", "zipfile"]):
+    from readers import READERS
+
+    import edgead.export.imports.anomalib
+    import edgead.export.imports.third_party_onnx
+    import edgead.train.donors
+    import edgead.train.step_metrics  # noqa: F401  readers import these late
+    from edgead.machine import describe_machine, module_versions
+    from edgead.schema import write
+
+import worker  # noqa: E402
+
+MEMORY_MIB, TIMEOUT, LARGEST = 3000, 10, 1 << 16
+"""libFuzzer's own limits, for what the readers' guards cannot see: a crash or a hang in compiled code."""
+RESTARTS = 20
+
+
+def fuzz(name: str, folder: Path, seconds: float) -> dict[str, Any]:
+    """Fuzz one reader; start again after what ended the process. Return the facts."""
+    until, executions, coverage, ends, started = time.monotonic() + seconds, 0, 0, [], time.monotonic()
+    while (left := until - time.monotonic()) > 1 and len(ends) < RESTARTS:
+        options = [f"-max_total_time={max(1, round(left))}", f"-timeout={TIMEOUT}", f"-rss_limit_mb={MEMORY_MIB}"]
+        options += [f"-max_len={LARGEST}", "-print_final_stats=1", "-verbosity=1"]
+        with tempfile.TemporaryFile() as log:
+            code = _in_a_child(name, folder / name, options, log.fileno())
+            log.seek(0)
+            text = log.read().decode(errors="replace")
+        counts = [
+            *map(int, re.findall(r"^#(\d+)\t", text, re.M)),
+            *map(int, re.findall(r"executed_units: (\d+)", text)),
+        ]
+        executions += max(counts, default=0)
+        coverage = max([coverage, *map(int, re.findall(r"\bft: (\d+)", text))])
+        if code:
+            reasons = [line for line in text.splitlines() if "ERROR: libFuzzer" in line or "Error" in line]
+            ends.append((reasons or text.splitlines()[-1:] or [f"code {code}"])[-1].strip()[:200])
+    texts = sorted(path.read_text().strip() for path in (folder / name / "findings").glob("*.txt"))
+    facts = {"executions": executions, "seconds": round(time.monotonic() - started, 1), "features": coverage}
+    return {**facts, "corpus": len([*(folder / name / "corpus").glob("*")]), "findings": texts, "ended_by": ends}
+
+
+def _in_a_child(name: str, folder: Path, options: list[str], log: int) -> int:
+    """Fuzz in a process of its own, which has imported everything already; return its exit code, or minus a signal."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    for number in (1, 2):
+        os.dup2(log, number)
+    try:
+        worker.fuzz(READERS[name], folder, options)
+    except SystemExit as end:
+        os._exit(int(end.code or 0))
+    except BaseException:
+        traceback.print_exc()
+    os._exit(99)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0, help="for each reader (20)")
+    parser.add_argument("--readers", nargs="*", choices=[*READERS], default=[*READERS], metavar="READER")
+    parser.add_argument("--folder", type=Path, default=ROOT.parent / "build" / "fuzz", help="for corpus and findings")
+    parser.add_argument("--out", type=Path, help="results file; executions are added up where it is there")
+    given = parser.parse_args()
+    record: dict[str, Any] = {"readers": {}}
+    if given.out and given.out.exists():
+        record = json.loads(given.out.read_text())
+    for name in given.readers:
+        found = fuzz(name, given.folder, given.seconds)
+        before = record["readers"].get(name, {})
+        for field in ("executions", "seconds"):
+            found[field] = round(found[field] + before.get(field, 0), 1)
+        record["readers"][name] = found
+        wrong = len(found["findings"]) + len(found["ended_by"])
+        print(
+            f"{name:12} {found['executions']:>10,} executions  {found['seconds']:>7.0f} s  {wrong} findings", flush=True
+        )
+        if given.out:
+            record |= {
+                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "command": "make fuzz SECONDS=…",
+                "machine": write(describe_machine()),
+                "versions": {"python": platform.python_version(), **_versions()},
+            }
+            given.out.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    return int(
+        any(record["readers"][name]["findings"] or record["readers"][name]["ended_by"] for name in given.readers)
+    )
+
+
+def _versions() -> dict[str, str]:
+    pairs = (
+        line.partition(" ")
+        for name in ("atheris", "numpy", "onnx", "torch", "cv2", "av")
+        for line in module_versions(name)
+    )
+    return {name: version for name, _, version in pairs}
+
+
+if __name__ == "__main__":
+    os.nice(10)
+    sys.exit(main())

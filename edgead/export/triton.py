@@ -4,7 +4,7 @@
     triton/NAME/1/model.onnx      the bundle's graph, unchanged
 
 Triton runs the graph with its ONNX Runtime backend. It returns scores and maps; whoever asks decides. See
-docs/triton.md.
+docs/tensorrt.md.
 """
 
 from __future__ import annotations

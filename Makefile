@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Three workers on two cores: many tests wait for a camera, a broker or a process. Each begins with a share of its own,
 # so that tests of one file share what they set up, and takes over from others when it is done.
+# The server and the client of the Triton tests, without what they ask for: NumPy 1, and an older protobuf than installed.
+TRITON := nvidia-pytriton tritonclient python-rapidjson
 PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
 INSTALLED := $(VENV)/installed
 
@@ -47,6 +49,8 @@ $(INSTALLED): setup.py constraints.txt
 	@echo "installing what edgead needs into $(VENV) (once; a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[cpu,train,benchmark,ray,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt $(TRITON) \
+	  || echo "without a Triton server: its tests will skip"
 	@touch $(INSTALLED)
 
 clean:

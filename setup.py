@@ -35,6 +35,8 @@ EXTRAS = {
     # pycuda: for programs that have their frames on the GPU, as examples/pycuda_camera.py; edgead does not import it. A
     # source package: it needs the CUDA toolkit.
     "pycuda": ["pycuda>=2022.2"],
+    # tritonclient: frames go to a Triton server, as in examples/triton_client.py; edgead does not import it.
+    "triton": ["tritonclient[grpc]>=2.40"],
     # paho-mqtt: the MQTT sink; version 2 has the callbacks that it is written for.
     "mqtt": ["paho-mqtt>=2,<3"],
     # pymodbus: PLC outputs by Modbus TCP. Pure Python, without dependencies of its own.

@@ -79,7 +79,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     with scratch_folder(path) as temporary:
         try:
             yield temporary
-            for file in temporary.iterdir():
+            for file in (each for each in temporary.rglob("*") if each.is_file()):
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
             if known and path.exists():

@@ -86,7 +86,7 @@ def make(name: str) -> None:
     from edgead.export.graph.to_onnx import write_network
     from edgead.export.inference import run_singly
     from edgead.export.quantization.calibration import measure_ranges
-    from edgead.export.quantization.mixed_precision import STORED_AS_HALF, GraphVariants, open_variant
+    from edgead.export.quantization.mixed_precision import IN_HALF, GraphVariants, open_variant
     from edgead.runtime.engines import CPU_MODEL
 
     made = new_method(*{**GRAPHS, **SMALL}[name])
@@ -102,7 +102,7 @@ def make(name: str) -> None:
         variants = GraphVariants(model, ranges, precision)
         too_large |= variants.too_large
         onnx.save(variants.shipped(())[MODEL], paths[precision])
-        variant = MODEL if precision == "int8" else STORED_AS_HALF
+        variant = MODEL if precision == "int8" else IN_HALF
         judged[precision] = variant, variants.judged()[variant](())
     expected = {}
     with tempfile.TemporaryDirectory() as folder:

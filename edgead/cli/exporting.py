@@ -39,10 +39,11 @@ if TYPE_CHECKING:
 @force_option
 @click.option(
     "--format",
-    type=click.Choice(["onnx", "engine"]),
+    type=click.Choice(["onnx", "engine", "triton"]),
     default="onnx",
     show_default=True,
-    help="engine: also build the TensorRT engine. Use it on the target device.",
+    help="engine: also build the TensorRT engine. Use it on the target device. "
+    "triton: also write a model for NVIDIA's Triton server, into the folder 'triton' beside the bundle.",
 )
 @json_option
 def export(
@@ -95,6 +96,14 @@ def export(
         validate_here(bundle, "tensorrt")
     text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()} for bundle in bundles]
+    if format == "triton":
+        from edgead.export.triton import write_triton_model
+
+        models = [write_triton_model(bundle, bundle.path.parent / "triton") for bundle in bundles]
+        for entry, model in zip(value, models):
+            entry["triton"] = str(model)
+        repository = models[0].parent.resolve()
+        text = "\n".join([*map(str, models), f"Next:  tritonserver --model-repository={repository}"])
     emit({"bundles": value}, as_json, text)
 
 

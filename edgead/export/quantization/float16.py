@@ -13,6 +13,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper, version_conv
 from edgead.errors import GateError
 from edgead.export.graph.opset import opset_of
 from edgead.export.graph.sensitive import is_sensitive
+from edgead.export.quantization.accumulation import EXACT
 from edgead.export.quantization.int8 import Ranges
 from edgead.runtime.engines import first_line
 
@@ -121,9 +122,9 @@ class _Halving:
     def _made_in_half(self, name: str) -> str:
         """Record that a float16 node computes a tensor; return the name of the node's output."""
         if self.emulate:
-            self._round(f"{name}/exact", name)
+            self._round(name + EXACT, name)
             self.half[name] = name
-            return f"{name}/exact"
+            return name + EXACT
         self.half[name] = name
         if name in self.outputs:  # which stay float32
             self.half[name] = f"{name}/half"

@@ -13,10 +13,11 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from edgead.export.graph.sensitive import is_sensitive
 from edgead.export.quantization.channel_padding import PADDED, pad_channels
+from edgead.export.quantization.placement import MOVES, find_moves, find_residuals, free_main_inputs, share_ranges
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators with a matrix product, which take most of the time."""
-_TENSORRT = (*WEIGHTED, "Add")
+_OPERATORS = (*WEIGHTED, "Add")
 _PASSIVE = ("Concat", "MaxPool", "Relu", "Resize", "Slice")
 """Operators that move or compare values; ONNX Runtime computes them in INT8 next to INT8 operators."""
 
@@ -48,17 +49,24 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], varia
         model: is not changed.
         ranges: of every float32 tensor.
         keep: names of nodes that stay in float32, in addition to those that are not `quantizable`.
-        variant: ``"tensorrt"``: symmetric S8S8, Q/DQ on inputs and weights only, float bias; for every TensorRT since
-            8. ``"compact"``: the same with weights stored as int8; for TensorRT since 10.
+        variant: ``"tensorrt"``: symmetric S8S8, Q/DQ on inputs and weights only, float bias, placed as TensorRT fuses
+            them (`edgead.export.quantization.placement`); for every TensorRT since 8. ``"compact"``: the same with
+            weights stored as int8; for TensorRT since 10.
             ``"cpu"``: U8S8 with int32 bias, which ONNX Runtime's and OpenVINO's CPU engines run fastest.
     """
-    chosen = {*quantizable(model)} - {*keep}
+    chosen, residuals = {*quantizable(model)} - {*keep}, dict[str, int]()
     cpu = variant == "cpu"
     if cpu:
         model, ranges = _pad(model, chosen, ranges)
         chosen |= _between(model, chosen)
+    else:
+        residuals = find_residuals(model, chosen, WEIGHTED)
+        moves = find_moves(model, chosen, residuals, ranges)
+        ranges = share_ranges(model, moves, ranges)
+        others = {node.name for node in model.graph.node if node.op_type == "Add"} - residuals.keys()
+        chosen = (chosen - others) | moves
     excluded = {node.name for node in model.graph.node} - chosen
-    operators = [*_TENSORRT, *(_PASSIVE if cpu else ())]
+    operators = [*_OPERATORS, *(_PASSIVE if cpu else MOVES)]
     options = {
         "WeightSymmetric": True,
         "ActivationSymmetric": not cpu,
@@ -84,6 +92,8 @@ def to_int8(model: onnx.ModelProto, ranges: Ranges, keep: Collection[str], varia
     quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
     _read_exactly(model, quantized, excluded - {node.name for node in model.graph.node if node.op_type in _PASSIVE})
+    if not cpu:
+        free_main_inputs(quantized, residuals)
     quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
     return quantized
 

@@ -20,6 +20,7 @@ from edgead.console import Console
 from edgead.errors import BundleError, GateError
 from edgead.export.graph.sensitive import is_sensitive
 from edgead.export.inference import run_singly
+from edgead.export.quantization.accumulation import with_half_sums
 from edgead.export.quantization.float16 import overflowing, to_float16
 from edgead.export.quantization.gate import Gate, Judgement
 from edgead.export.quantization.int8 import Ranges, quantizable, to_int8
@@ -29,8 +30,8 @@ from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 SENSITIVITY_FRAMES = 2
 """Held-out normals, and as many synthetic anomalies, for measuring the sensitivity of layers."""
-STORED_AS_HALF = f"{MODEL} with float16 tensors"
-"""The gate's name of the variant that really rounds to float16, as a GPU does."""
+IN_HALF = f"{MODEL} in float16"
+"""The gate's name of the variant that really rounds tensors and sums to float16, as a GPU may."""
 
 R = TypeVar("R", VariantRecord, LayerRecord)
 
@@ -112,16 +113,16 @@ class GraphVariants:
             return lambda keep: to_int8(self.model, self.ranges, keep, variant)
 
         def rounded(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
-            return to_float16(model, {*keep, *self.too_large}, emulate=True)
+            return with_half_sums(to_float16(model, {*keep, *self.too_large}, emulate=True))
 
         if self.precision == "int8":
             return {CPU_MODEL: int8("cpu"), MODEL: int8("tensorrt")}
         if self.precision == "fp16":
             return {
-                STORED_AS_HALF: lambda keep: rounded(self.model, keep),
+                IN_HALF: lambda keep: rounded(self.model, keep),
                 MODEL: lambda keep: self.shipped(keep)[MODEL],
             }
-        return {CPU_MODEL: int8("cpu"), STORED_AS_HALF: lambda keep: rounded(int8("compact")(keep), keep)}
+        return {CPU_MODEL: int8("cpu"), IN_HALF: lambda keep: rounded(int8("compact")(keep), keep)}
 
 
 def search_mixed_precision(

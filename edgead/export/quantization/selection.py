@@ -169,8 +169,8 @@ def _draft(float32: BundleDraft, gate: Gate, found: SearchResult, images: Calibr
             frames=len(gate.frames),
             score_error=errors["score_error"],
             map_error=errors["map_error"],
-            tolerance=allowed.tolerance + _engine_tolerance(score_outputs, errors["score_error"]),
-            map_tolerance=map_tolerance + _engine_tolerance(map_outputs, errors["map_error"]),
+            tolerance=allowed.tolerance + engine_tolerance(score_outputs, errors["score_error"]),
+            map_tolerance=map_tolerance + engine_tolerance(map_outputs, errors["map_error"]),
         ),
         gate=record,
         threshold=limits.stored(),
@@ -185,7 +185,7 @@ def _finite(attempt: AttemptRecord) -> AttemptRecord:
     return dataclasses.replace(attempt, variants=variants)
 
 
-def _engine_tolerance(outputs: Sequence[NDArray[np.float32]], error: float) -> float:
+def engine_tolerance(outputs: Sequence[NDArray[np.float32]], error: float) -> float:
     """Return the allowed difference of an engine's golden outputs from those of one of the judged graphs.
 
     Engines round at different places, as do the graphs of one precision. A tolerance of half the outputs' spread would

@@ -296,5 +296,5 @@ def test_float16_hands_back_single_operations(path: Path, reference: OnnxRuntime
     assert not variants.too_large & {*variants.layers()}
     lowered = search_mixed_precision(variants, make_gate(reference), draw(8, 0, 40)[:2], Console())
     assert lowered.kept == []
-    assert set(lowered.judgement.variants) == {"model.onnx", "model.onnx with float16 tensors"}
+    assert set(lowered.judgement.variants) == {"model.onnx", "model.onnx in float16"}
     assert lowered.judgement.worst("score_error") < 1e-3

@@ -132,7 +132,7 @@ def test_int8_beside_float16(trained: Path, tmp_path: Path) -> None:
     model = onnx.load(bundle.model)
     assert model.opset_import[0].version == 19
     assert {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4} == {onnx.TensorProto.INT8}
-    assert set(bundle.manifest.gate.variants) == {"model.onnx with float16 tensors", "model.cpu.onnx"}
+    assert set(bundle.manifest.gate.variants) == {"model.onnx in float16", "model.cpu.onnx"}
 
 
 @pytest.mark.slow

@@ -11,21 +11,26 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from float16_device import run_in_half, with_biases, wrong_graphs
 from level_bundle import teaching
 from numpy.typing import NDArray
 from torch import nn
 
-from edgead.bundle import Golden
+from edgead.bundle import Golden, Outputs
 from edgead.errors import ConfigError
+from edgead.export.graph.normal_form import with_names_and_constants
 from edgead.export.graph.to_onnx import OPSET, write_onnx
-from edgead.export.inference import run_reference
+from edgead.export.inference import run_reference, run_singly
 from edgead.export.parity import check_parity
 from edgead.export.quantization.calibration import measure_ranges
+from edgead.export.quantization.float16 import to_float16
 from edgead.export.quantization.int8 import Ranges
 from edgead.export.quantization.mixed_precision import GraphVariants
+from edgead.export.quantization.selection import engine_tolerance
 from edgead.images import read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import the_core
+from edgead.runtime.golden import compare
 from edgead.train.configuration import as_setting, configure, read_config, reconfigure
 from edgead.train.describe import as_text, describe
 from edgead.train.fit import fit
@@ -170,6 +175,32 @@ def test_lower_precisions_are_the_network_up_to_their_rounding(
         for what, ours, exact in zip(("scores", "maps"), outputs, (reference.scores, reference.maps)):
             error = np.sqrt(np.square(ours - exact).mean()) / exact.std()
             assert error < allowed, (name, what)
+
+
+@pytest.mark.slow
+def test_an_engine_that_sums_in_float16_is_accepted_and_a_wrong_one_is_not(
+    traced: tuple[onnx.ModelProto, Ranges, Golden], tmp_path: Path
+) -> None:
+    model, frames = with_names_and_constants(with_biases(traced[0])), traced[2].frames[:3]
+
+    def run(graph: onnx.ModelProto) -> Outputs:
+        onnx.save(graph, tmp_path / "graph.onnx")
+        return run_singly(OnnxRuntimeEngine(tmp_path / "graph.onnx"), frames)
+
+    variants = GraphVariants(model, traced[1], "fp16")
+    exact, forms = run(model), tuple(run(make([])) for make in variants.judged().values())
+    errors = [max(float(np.abs(form[index] - exact[index]).max()) for form in forms) for index in (0, 1)]
+    limits = [engine_tolerance([form[index] for form in forms], errors[index]) + 1e-4 for index in (0, 1)]
+    golden = Golden(frames, *exact, forms)
+    device = run_in_half(to_float16(model, variants.too_large, emulate=True), frames)
+    agreement = compare(golden, *device, *limits)
+    assert agreement.good, agreement.describe()
+    refused: dict[str, list[bool]] = {}
+    for fault, graph in wrong_graphs(model, layers=4):
+        refused.setdefault(fault, []).append(not compare(golden, *run(graph), *limits).good)
+    assert set(refused) == {"transposed weights", "no bias", "wrong scale"}
+    print("REFUSED", {k: f"{sum(v)}/{len(v)}" for k, v in refused.items()}, agreement.describe())
+    assert all(any(found) for found in refused.values()), refused
 
 
 def test_the_graph_has_the_one_signature_and_no_leftovers(

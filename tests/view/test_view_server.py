@@ -220,7 +220,7 @@ def test_what_the_audit_log_cannot_hold_is_not_done(page: Page, monkeypatch: pyt
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("edgead.view.audit.LineFile", refuse)
+    monkeypatch.setattr("edgead.audit.os.write", refuse)
     status, why = page.change("pause")
     assert (status, why) == (500, "Nothing was changed: the audit log cannot be written: No space left on device.")
     assert not page.state()["paused"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from datetime import datetime, timezone
@@ -59,7 +60,8 @@ def _append(descriptor: int, line: bytes) -> None:
             written += os.write(descriptor, data[written:])
         os.fsync(descriptor)
     except BaseException:
-        os.ftruncate(descriptor, before)
+        with contextlib.suppress(OSError):  # not a file, but a device
+            os.ftruncate(descriptor, before)
         raise
 
 

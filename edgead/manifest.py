@@ -374,6 +374,32 @@ class GateRecord:
         )
 
 
+@dataclass(frozen=True)
+class ThresholdChange:
+    """A change of the threshold after the export, see `edgead.review.version`.
+
+    Attributes:
+        before, after: thresholds.
+        base: digest of the bundle that this one was made from.
+        by, at, why: who, when (UTC, ISO 8601) and for what reason.
+        marked: rejects that people had marked by then, by mark.
+    """
+
+    before: Number
+    after: Number
+    base: str
+    by: str
+    at: str
+    why: str
+    marked: dict[str, int]
+
+    def describe(self) -> str:
+        """Describe it in one line."""
+        counts = ", ".join(f"{count} marked {mark}" for mark, count in self.marked.items())
+        reason = f": {self.why}" if self.why else ""
+        return f"{self.before:.6g} to {self.after:.6g} by {self.by or 'unknown'} at {self.at}{reason} ({counts})"
+
+
 def describe_sensitivity(table: Sequence[LayerRecord]) -> str:
     """List the most sensitive layers in one line, with the errors of score and map."""
 
@@ -408,6 +434,7 @@ class Manifest:
         gate: of a lower precision: measurements, limits, layers in float32; see docs/precision.md.
         images: sizes of the training images (of an imported model, of the threshold images), if known.
         reconstruction: tensor with the reconstructed good image, if the graph has one.
+        changes: of the threshold after the export, oldest first.
         files: file name ↦ SHA-256, for every file but the manifest.
         digest: SHA-256 of the manifest itself, see `edgead.bundle.manifest_digest`.
     """
@@ -432,6 +459,7 @@ class Manifest:
     gate: GateRecord | None = section()
     images: ImageSizes | None = left_out()
     reconstruction: ReconstructionRecord | None = left_out()
+    changes: tuple[ThresholdChange, ...] | None = left_out()
     files: dict[str, str] = field(default_factory=dict)
     digest: str = ""
 

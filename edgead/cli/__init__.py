@@ -18,6 +18,7 @@ from edgead.cli.options import quiet_option
 from edgead.cli.planning import plan
 from edgead.cli.plc import plc
 from edgead.cli.reporting import report as report_command
+from edgead.cli.reviewing import review
 from edgead.cli.running import predict, run
 from edgead.cli.sweeping import sweep
 from edgead.cli.training import synthesise, train
@@ -70,6 +71,7 @@ VERBS = (
     plc,
     predict,
     report_command,
+    review,
     run,
     sweep,
     synthesise,

@@ -47,6 +47,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         **({"origin": manifest.origin.describe()} if manifest.origin else {}),
         **({"protocol": manifest.training.protocol} if manifest.training.protocol else {}),
         "made": f"{manifest.created} by edgead {manifest.edgead}",
+        **({"changed": "; ".join(each.describe() for each in manifest.changes)} if manifest.changes else {}),
         "files": f"{len(manifest.files)}, hashes correct",
         "golden": f"{check.frames} frames on {name}: {check.describe()}",
     }

@@ -73,7 +73,9 @@ class Marks:
                 self._seen, self._marks = (facts.st_mtime_ns, facts.st_size), read_marks(self._path)
             return self._marks
 
-    def set(self, stem: str, result: Mapping[str, Any], mark: str, by: str, picture: Callable[[], bytes], why: str = "") -> None:
+    def set(
+        self, stem: str, result: Mapping[str, Any], mark: str, by: str, picture: Callable[[], bytes], why: str = ""
+    ) -> None:
         """Keep a mark: the picture first, then the line, so that a line always has its picture.
 
         Args:

@@ -154,6 +154,15 @@ class ImageSizes:
     aspects: tuple[Error, Error]
 
 
+@dataclass(frozen=True)
+class HeldOutRecord:
+    """What the held-out good images looked like (`edgead.runtime.look`), in the order of `StoredThreshold.scores`."""
+
+    brightness: tuple[Error, ...]
+    sharpness: tuple[Error, ...]
+    aspects: tuple[Error, ...]
+
+
 def sizes_of(ranges: dict[str, list[float]]) -> ImageSizes | None:
     """Return the record of `edgead.datasets.Frames.size_ranges`; None if it is empty."""
     return schema.read(ImageSizes, ranges) if ranges else None
@@ -433,6 +442,7 @@ class Manifest:
         calibration: of a lower precision.
         gate: of a lower precision: measurements, limits, layers in float32; see docs/precision.md.
         images: sizes of the training images (of an imported model, of the threshold images), if known.
+        held_out: what the images of the threshold looked like; None in older bundles and where there are none.
         reconstruction: tensor with the reconstructed good image, if the graph has one.
         changes: of the threshold after the export, oldest first.
         files: file name ↦ SHA-256, for every file but the manifest.
@@ -458,6 +468,7 @@ class Manifest:
     calibration: CalibrationRecord | None = section()
     gate: GateRecord | None = section()
     images: ImageSizes | None = left_out()
+    held_out: HeldOutRecord | None = left_out()
     reconstruction: ReconstructionRecord | None = left_out()
     changes: tuple[ThresholdChange, ...] | None = left_out()
     files: dict[str, str] = field(default_factory=dict)
@@ -472,6 +483,11 @@ class Manifest:
         self.input.check()
         if self.reconstruction:
             self.reconstruction.check()
+        for name, values in vars(self.held_out).items() if self.held_out else ():
+            if len(values) != len(self.threshold.scores):
+                raise SchemaError(
+                    f"held_out.{name} has {len(values)} values, threshold.scores {len(self.threshold.scores)}"
+                )
 
     @property
     def size(self) -> tuple[int, int]:

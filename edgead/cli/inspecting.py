@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgead.cli.options import PATH, engine_option, json_option, refuse_given
 from edgead.cli.output import emit, terminal, validate_here
+
+if TYPE_CHECKING:
+    from edgead.manifest import Manifest
 
 
 @click.command()
@@ -42,6 +46,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "input": f"{manifest.size[0]}×{manifest.size[1]}{_depth_words(manifest.pixels.depth_range)}",
         "precision": manifest.precision,
         "threshold": manifest.threshold.describe(manifest.data.unseen).removeprefix("threshold "),
+        "drift": _drift_words(manifest),
         "parity": f"graph and network differ by at most {manifest.parity.score_error:.2g} in the score, "
         f"{manifest.parity.map_error:.2g} in the map",
         **({"origin": manifest.origin.describe()} if manifest.origin else {}),
@@ -67,6 +72,12 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
     require_agreement(check, name)
     terminal().say(describe_speed(speed.percentiles()))
+
+
+def _drift_words(manifest: Manifest) -> str:
+    if manifest.held_out is None:
+        return "not watched: the bundle has no record of its held-out images; export it again"
+    return f"watched against {len(manifest.threshold.scores)} held-out images"
 
 
 def _depth_words(depth_range: tuple[float, float] | None) -> str:

@@ -32,6 +32,7 @@ from edgead.runtime.sources.uri import fill_secrets
 from edgead.runtime.speed import Percentiles
 from edgead.runtime.stream import Stream
 from edgead.runtime.systemd import Systemd
+from edgead.runtime.watch import Watch
 
 
 class RunSummary(Snapshot, total=False):
@@ -68,6 +69,7 @@ def run(
     on_end: Callable[[RunSummary], None] = lambda summary: None,
     observer: Observer | None = None,
     gate: Gate | None = None,
+    watch: Watch | None = None,
     configuration: Mapping[str, Any] | None = None,
     need_all_cameras: bool = False,
     console: Console | None = None,
@@ -89,6 +91,7 @@ def run(
         on_end: called once with the summary, also after an error.
         observer: watches the run, and is closed at its end, also if it does not start.
         gate: chooses frames and results, see `edgead.runtime.gate`; closed as the observer is.
+        watch: looks at every inferred frame beside the decision, see `edgead.runtime.watch`.
         configuration: the run's settings as JSON values, which sinks keep with the results; None for nothing to keep.
         need_all_cameras: a camera that cannot be opened at the start ends the run, also if another one runs.
         console: shows lines to the user.
@@ -150,7 +153,7 @@ def run(
         on_time.begin(stream)
         systemd.ready()
         if observer:
-            observer.begin(Line(stream, control, ledger, workers))
+            observer.begin(Line(stream, control, ledger, workers, watch))
 
     with ExitStack() as stack:
         stack.callback(systemd.close)
@@ -183,7 +186,8 @@ def run(
 
             def render() -> str:
                 own = gate.to_prometheus() if gate else ""
-                return ledger.to_prometheus() + own + sinks_to_prometheus(workers)
+                seen = watch.to_prometheus() if watch else ""
+                return ledger.to_prometheus() + own + seen + sinks_to_prometheus(workers)
 
             server = MetricsServer(address[1], render, address[0], fill_secrets(metrics_token), on_time.why_not)
             stack.callback(server.close)
@@ -200,6 +204,7 @@ def run(
                 on_result=see,
                 on_start=start,
                 gate=gate,
+                watch=watch,
                 say=lambda text: say(f"Warning: {text}"),
             )
         finally:

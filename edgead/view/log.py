@@ -117,6 +117,7 @@ class Log:
             hours=camera.hours.state(),
             rejects=[each.state(self._marks.of(each.result.id)) for each in self._rejects.of(name)],
             checked=policy.health == "all" or (policy.health == "live" and live),
+            drift=self._line.alarms().get(name, []),
         )
 
 

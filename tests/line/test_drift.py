@@ -6,70 +6,29 @@ import dataclasses
 import json
 import math
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from command_line import inside
-from level_bundle import SIDE, frame_of, make_level_bundle
+from fading import Fading, make_watched_bundle, part
+from level_bundle import frame_of, make_level_bundle
 
 from edgead.bundle import Bundle, read_bundle, write_manifest
 from edgead.errors import BundleError, ConfigError
 from edgead.images import encode_png
 from edgead.line.drift import MEASURES, Drift, DriftSettings, Windows
 from edgead.line.two_samples import distance, probability_of_reaching, smallest_significant
-from edgead.manifest import HeldOutRecord, StoredThreshold
 from edgead.runtime.inspector import load
-from edgead.runtime.look import look_at
 from edgead.runtime.run import run
-from edgead.runtime.sources.source import Captured, FrameSource
+from edgead.runtime.sources.source import FrameSource
 from edgead.runtime.stream import Stream
-
-HELD_OUT = 40
-
-
-def part(rng: np.random.Generator, light: float = 1.0) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A grey part with noise; its score is its brightest pixel."""
-    grey = 100 + rng.normal(0, 3) + rng.normal(0, 4, (SIDE, SIDE, 1))
-    return np.repeat(np.clip(grey * light, 0, 255), 3, axis=2).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The level bundle with a record of held-out parts."""
-    made = make_level_bundle(tmp_path_factory.mktemp("drift") / "line.edgead")
-    rng = np.random.default_rng(1)
-    frames = [part(rng) for _ in range(HELD_OUT)]
-    scores = [float(frame.max()) for frame in frames]
-    order = np.argsort(scores)
-    looks = [look_at(frames[number], (SIDE, SIDE)) for number in order]
-    kept = tuple(sorted(scores))
-    manifest = dataclasses.replace(
-        made.manifest,
-        threshold=StoredThreshold(140.0, HELD_OUT, 0.1, 0.1, scores=kept, map_maxima=kept),
-        held_out=HeldOutRecord(*(tuple(values) for values in zip(*looks))),
-    )
-    (made.path / "manifest.json").unlink()
-    write_manifest(made.path, manifest)
-    return read_bundle(made.path)
-
-
-class Fading(FrameSource):
-    """A camera whose light is as at the training for 400 parts, and then fades."""
-
-    live = False
-
-    def __init__(self, fades: bool = True, count: int = 800) -> None:
-        super().__init__("front")
-        self._fades, self._count = fades, count
-
-    def read(self) -> Iterator[Captured]:
-        rng = np.random.default_rng(2)
-        for number in range(self._count):
-            light = 1 - 0.15 * max(0, number - 400) / 400 if self._fades else 1.0
-            yield Captured(part(rng, light), "", self.name, number, number / 10)
+    return make_watched_bundle(tmp_path_factory.mktemp("drift") / "line.edgead")
 
 
 def watch_over(bundle: Bundle, source: FrameSource, drift: Drift) -> list[Any]:

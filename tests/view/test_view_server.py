@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fading import Fading, make_watched_bundle
 from level_bundle import make_level_bundle
 from view_line import TOKEN, Hand, running
 
 from edgead.datasets import open_category
 from edgead.errors import ConfigError
+from edgead.line.drift import Drift, DriftSettings
 from edgead.view import access, server
 from edgead.view.access import Access, Refused, read_token
 from edgead.view.view import View
@@ -459,3 +461,15 @@ def test_ipv6_addresses_of_one_network_count_as_one() -> None:
             guard._check_token({"authorization": "Bearer x"}, f"2001:db8::{number:x}")
         statuses.append(refused.value.status)
     assert statuses == [401] * access.MOST_WRONG + [429]
+
+
+def test_drift_is_shown_and_changes_no_verdict(tmp_path: Path) -> None:
+    bundle = make_watched_bundle(tmp_path / "line.edgead")
+    view, camera = View("0"), Fading(count=100_000, after=60, live=True)
+    drift = Drift(DriftSettings(window=50, every=0.0))
+    with running(bundle.path, view, camera, watch=drift):  # type: ignore[arg-type]
+        page = Page(view, camera, tmp_path)  # type: ignore[arg-type]
+        assert page.state(lambda state: bool(state["cameras"]))["cameras"][0]["drift"] == []
+        [shown] = page.state(lambda state: bool(state["cameras"] and state["cameras"][0]["drift"]))["cameras"]
+        assert "is lower: median" in shown["drift"][0]
+        assert shown["banner"]["word"] == "PASS"

@@ -226,7 +226,11 @@ def _predict_archive(
     help="Of a camera, compare at most one frame in this many seconds: neighbours show the same.",
 )
 @click.option("--record", type=PATH, help="Folder to record frames and results in, for --source replay:DIR.")
-@click.option("--shadow", type=PATH, help="Second bundle to run on the same frames; signal USR1 swaps the two.")
+@click.option(
+    "--shadow",
+    type=PATH,
+    help="Second bundle to run on the same frames, also one that is written later; signal USR1 swaps the two.",
+)
 @click.option(
     "--metrics", metavar="PORT", help="Serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT."
 )

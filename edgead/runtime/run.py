@@ -83,7 +83,7 @@ def run(
         engine, threshold, min_area, shapes: see `edgead.load`.
         roi, ignore: see `edgead.runtime.rules.read_region`.
         record: folder of the recording.
-        shadow: a second bundle.
+        shadow: a second bundle. It may be written or replaced during the run: then it becomes the shadow.
         metrics: serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT.
         metrics_token: token of requests for metrics; see `edgead.runtime.metrics_server.MetricsServer`.
         max_frames: stop after that many results.
@@ -177,9 +177,13 @@ def run(
         if record:
             workers.append(SinkWorker(Recorder(record, inspector)))
         if shadow:
-            beside = stack.enter_context(open_inspector(shadow))
-            refuse_other_depth(beside, inspector)
-            control.shadow = Shadow(beside, say)
+            awaited = shadow.parent.is_dir() and not shadow.exists()
+            beside = None if awaited else stack.enter_context(open_inspector(shadow))
+            if beside:
+                refuse_other_depth(beside, inspector)
+            else:
+                say(f"{shadow} does not exist yet; it becomes the shadow when it is written.")
+            control.shadow, control.shadow_path = Shadow(beside, say, shadow.stem), shadow
             workers.append(SinkWorker(control.shadow, capacity=1))
         stack.callback(control.close)
         if address:

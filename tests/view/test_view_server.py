@@ -416,7 +416,9 @@ def test_a_missing_folder_of_bundles_is_refused(tmp_path: Path) -> None:
 
 def test_marks_are_a_data_set(page: Page) -> None:
     page.show("bad")
-    state = page.state(lambda state: len(state["cameras"][0]["rejects"]) > 1)
+    page.state(lambda state: len(state["cameras"][0]["rejects"]) > 1)
+    page.camera.show("none")  # so that these rejects stay on the page
+    state = page.state(lambda state: state["cameras"][0]["per_second"] == 0)
     for reject, mark in zip(state["cameras"][0]["rejects"], ("real defect", "false reject")):
         assert page.change("mark", id=reject["id"], mark=mark)[0] == 200
     category = open_category(page.folder / "images")

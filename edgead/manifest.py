@@ -208,6 +208,7 @@ class TrainingRecord:
         devices: that the run was trained on.
         copies, near_copies: good images that are copies of another one, and held-out images that look almost like a
             training image.
+        marked: of the `images`, good parts that people had marked as false rejects.
         epoch_images: good images in an epoch.
         textures: of synthetic anomalies: ``pictures``, ``procedural`` or ``none``.
         weights: file of the backbone's weights; ``download`` if downloaded; None without a backbone.
@@ -224,6 +225,7 @@ class TrainingRecord:
     seed: int | None = left_out()
     steps: int | None = left_out()
     images: int | None = left_out()
+    marked: Count | None = left_out()
     epoch_images: int | None = left_out()
     textures: str | None = left_out()
     weights: str | None = left_out()

@@ -83,8 +83,8 @@ def review(
 
 
 def _list(folder: Path, marks: Path | None, as_json: bool) -> None:
-    from edgead.review.marks import FOLDERS, Marks
-    from edgead.review.saved import marks_folder, saved_rejects
+    from edgead.marks import FOLDERS, Marks, marks_folder
+    from edgead.review.saved import saved_rejects
 
     kept = Marks(marks or marks_folder(folder))
     rejects, known = saved_rejects(folder, kept), list(kept.all().values())
@@ -122,8 +122,8 @@ def _review(
     force: bool,
     as_json: bool,
 ) -> None:
+    from edgead.marks import marks_folder
     from edgead.review.proposal import review as judge
-    from edgead.review.saved import marks_folder
     from edgead.review.version import write_version
 
     found = judge(folder, bundle, threshold=threshold, marks=marks, engine=engine, console=terminal())

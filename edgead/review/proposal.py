@@ -16,8 +16,8 @@ from edgead.decision import Threshold, conformal_threshold
 from edgead.errors import ConfigError, DataError
 from edgead.images import read_image
 from edgead.manifest import Manifest, StoredThreshold
-from edgead.review.marks import FOLDERS, Mark, Marks
-from edgead.review.saved import marks_folder, saved_rejects
+from edgead.marks import FOLDERS, Mark, Marks, marks_folder
+from edgead.review.saved import saved_rejects
 from edgead.runtime.inspector import load
 from edgead.runtime.rules import choose_threshold
 
@@ -99,7 +99,7 @@ def review(
         folder: of a ``rejects:`` sink, or of marks.
         bundle: under review. It scores every picture again, so that it may be another one than that of the run.
         threshold: a threshold to judge in place of a proposal: a score, or ``"fpr:0.001"``.
-        marks: folder of the marks; see `edgead.review.saved.marks_folder` where None.
+        marks: folder of the marks; see `edgead.marks.marks_folder` where None.
         engine: see `edgead.load`.
         console: shows the progress.
 

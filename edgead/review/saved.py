@@ -11,7 +11,7 @@ from typing import Any
 from edgead.audit import Audit
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
-from edgead.review.marks import FILE, Mark, Marks, check_mark
+from edgead.marks import Mark, Marks, check_mark
 from edgead.runtime.sinks.rejects import stem_in
 
 COMMAND_LINE = "command line"
@@ -35,17 +35,6 @@ class SavedReject:
     mark: Mark | None = None
 
 
-def marks_folder(folder: Path) -> Path:
-    """Return where the marks of a folder of rejects are: in the folder itself, if it is one of marks, or in ``marks``.
-
-    Raises:
-        ConfigError: there is no such folder.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder. Name the folder of the sink rejects:DIR, or the one of the marks.")
-    return folder if (folder / FILE).is_file() else folder / "marks"
-
-
 def saved_rejects(folder: Path, marks: Marks) -> list[SavedReject]:
     """Return the FAIL results with a picture that a ``rejects:`` sink has saved in a folder, oldest first."""
     known = marks.all()
@@ -64,7 +53,7 @@ def mark_files(
 
     Args:
         files: of rejects: the picture, the overlay or the JSON; or a picture among the marks, to mark it again.
-        mark: see `edgead.review.marks.FOLDERS`.
+        mark: see `edgead.marks.FOLDERS`.
         by, why: kept with the mark.
         marks: folder of the marks; ``marks`` beside the reject where None.
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from edgead.audit import Audit
 from edgead.errors import ConfigError, EdgeadError, describe
+from edgead.marks import Marks, check_mark
 from edgead.redaction import printable, redact
-from edgead.review.marks import Marks, check_mark
 from edgead.runtime.observer import Line
 from edgead.view.access import Refused
 from edgead.view.bundles import Bundles

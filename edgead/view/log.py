@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import cast
 
 from edgead import __version__
-from edgead.review.marks import Marks
+from edgead.marks import Marks
 from edgead.runtime.ledger import Snapshot
 from edgead.runtime.observer import Line
 from edgead.runtime.result import Result

@@ -1,4 +1,4 @@
-"""Marks of the page's rejects; `edgead.review.marks` keeps them."""
+"""Marks of the page's rejects; `edgead.marks` keeps them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgead.errors import ConfigError
 from edgead.images import encode_png
-from edgead.review.marks import Marks
+from edgead.marks import Marks
 from edgead.runtime.sinks.rejects import stem_of
 from edgead.view.rejects import Reject
 
@@ -17,7 +17,7 @@ def mark_reject(marks: Marks, reject: Reject, mark: str, who: str, rejects: Path
     Args:
         marks: that it goes to.
         reject: of the page.
-        mark: see `edgead.review.marks.FOLDERS`.
+        mark: see `edgead.marks.FOLDERS`.
         who: marks it.
         rejects: folder of a ``rejects:`` sink, which may have the full picture; or None.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgead.audit import Audit
 from edgead.errors import ConfigError, describe
-from edgead.review.marks import Marks
+from edgead.marks import Marks
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.metrics_server import parse_address
 from edgead.runtime.observer import Line

@@ -17,9 +17,9 @@ from edgead.decision import conformal_threshold
 from edgead.errors import ConfigError
 from edgead.images import encode_png
 from edgead.manifest import StoredThreshold
-from edgead.review.marks import Mark, Marks
+from edgead.marks import Mark, Marks, marks_folder
 from edgead.review.proposal import Scored, moved, propose
-from edgead.review.saved import mark_files, marks_folder, saved_rejects
+from edgead.review.saved import mark_files, saved_rejects
 from edgead.review.version import write_version
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden

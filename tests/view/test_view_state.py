@@ -14,7 +14,7 @@ import pytest
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
-from edgead.review.marks import Marks
+from edgead.marks import Marks
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.result import CAUSES, Result
 from edgead.runtime.sinks.rejects import RejectFolder

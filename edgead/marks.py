@@ -119,6 +119,17 @@ def check_mark(mark: str) -> None:
         raise ConfigError(f"A mark must be one of {', '.join(FOLDERS)}.")
 
 
+def marks_folder(folder: Path) -> Path:
+    """Return where the marks of a folder of rejects are: in the folder itself, if it is one of marks, or in ``marks``.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder. Name the folder of the sink rejects:DIR, or the one of the marks.")
+    return folder if (folder / FILE).is_file() else folder / "marks"
+
+
 def read_marks(path: Path) -> dict[str, Mark]:
     """Read ``marks.jsonl``; the last mark of a result counts. Damaged lines are left out."""
     marks: dict[str, Mark] = {}

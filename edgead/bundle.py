@@ -124,6 +124,15 @@ def write_bundle(folder: Path, manifest: Manifest, golden: Golden) -> Manifest:
         arrays["form_scores"], arrays["form_maps"] = (np.stack(values) for values in zip(*golden.variants))
     with atomic_file(folder / GOLDEN) as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    return write_manifest(folder, manifest)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Add hashes and the manifest to a folder that holds all other files.
+
+    Returns:
+        The manifest with the hashes of the files.
+    """
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     manifest = dataclasses.replace(manifest, files=files)
     manifest = dataclasses.replace(manifest, digest=manifest_digest(manifest.to_dict()))

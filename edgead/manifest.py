@@ -154,6 +154,15 @@ class ImageSizes:
     aspects: tuple[Error, Error]
 
 
+@dataclass(frozen=True)
+class HeldOutRecord:
+    """What the held-out good images looked like (`edgead.runtime.look`), in the order of `StoredThreshold.scores`."""
+
+    brightness: tuple[Error, ...]
+    sharpness: tuple[Error, ...]
+    aspects: tuple[Error, ...]
+
+
 def sizes_of(ranges: dict[str, list[float]]) -> ImageSizes | None:
     """Return the record of `edgead.datasets.Frames.size_ranges`; None if it is empty."""
     return schema.read(ImageSizes, ranges) if ranges else None
@@ -199,6 +208,7 @@ class TrainingRecord:
         devices: that the run was trained on.
         copies, near_copies: good images that are copies of another one, and held-out images that look almost like a
             training image.
+        marked: of the `images`, good parts that people had marked as false rejects.
         epoch_images: good images in an epoch.
         textures: of synthetic anomalies: ``pictures``, ``procedural`` or ``none``.
         weights: file of the backbone's weights; ``download`` if downloaded; None without a backbone.
@@ -215,6 +225,7 @@ class TrainingRecord:
     seed: int | None = left_out()
     steps: int | None = left_out()
     images: int | None = left_out()
+    marked: Count | None = left_out()
     epoch_images: int | None = left_out()
     textures: str | None = left_out()
     weights: str | None = left_out()
@@ -374,6 +385,32 @@ class GateRecord:
         )
 
 
+@dataclass(frozen=True)
+class ThresholdChange:
+    """A change of the threshold after the export, see `edgead.review.version`.
+
+    Attributes:
+        before, after: thresholds.
+        base: digest of the bundle that this one was made from.
+        by, at, why: who, when (UTC, ISO 8601) and for what reason.
+        marked: rejects that people had marked by then, by mark.
+    """
+
+    before: Number
+    after: Number
+    base: str
+    by: str
+    at: str
+    why: str
+    marked: dict[str, int]
+
+    def describe(self) -> str:
+        """Describe it in one line."""
+        counts = ", ".join(f"{count} marked {mark}" for mark, count in self.marked.items())
+        reason = f": {self.why}" if self.why else ""
+        return f"{self.before:.6g} to {self.after:.6g} by {self.by or 'unknown'} at {self.at}{reason} ({counts})"
+
+
 def describe_sensitivity(table: Sequence[LayerRecord]) -> str:
     """List the most sensitive layers in one line, with the errors of score and map."""
 
@@ -407,7 +444,9 @@ class Manifest:
         calibration: of a lower precision.
         gate: of a lower precision: measurements, limits, layers in float32; see docs/precision.md.
         images: sizes of the training images (of an imported model, of the threshold images), if known.
+        held_out: what the images of the threshold looked like; None in older bundles and where there are none.
         reconstruction: tensor with the reconstructed good image, if the graph has one.
+        changes: of the threshold after the export, oldest first.
         files: file name ↦ SHA-256, for every file but the manifest.
         digest: SHA-256 of the manifest itself, see `edgead.bundle.manifest_digest`.
     """
@@ -431,7 +470,9 @@ class Manifest:
     calibration: CalibrationRecord | None = section()
     gate: GateRecord | None = section()
     images: ImageSizes | None = left_out()
+    held_out: HeldOutRecord | None = left_out()
     reconstruction: ReconstructionRecord | None = left_out()
+    changes: tuple[ThresholdChange, ...] | None = left_out()
     files: dict[str, str] = field(default_factory=dict)
     digest: str = ""
 
@@ -444,6 +485,11 @@ class Manifest:
         self.input.check()
         if self.reconstruction:
             self.reconstruction.check()
+        for name, values in vars(self.held_out).items() if self.held_out else ():
+            if len(values) != len(self.threshold.scores):
+                raise SchemaError(
+                    f"held_out.{name} has {len(values)} values, threshold.scores {len(self.threshold.scores)}"
+                )
 
     @property
     def size(self) -> tuple[int, int]:

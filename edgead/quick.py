@@ -39,6 +39,7 @@ def train_quick(
     weights: str | Path | None = None,
     bit_depth: int = 16,
     track: Sequence[str] = (),
+    marked: str | Path | None = None,
     console: Console | None = None,
 ) -> list[tuple[Path, Bundle]]:
     """Train a first model and export it.
@@ -48,7 +49,7 @@ def train_quick(
     Args:
         settings: ``"name=value"`` overrides of PatchCore's configuration.
         holdout: share of the good images that is kept for the threshold.
-        data, category, out, seed, device, mixed_precision, workers, weights, bit_depth, track, console: as for
+        data, category, out, seed, device, mixed_precision, workers, weights, bit_depth, track, marked, console: as for
             `edgead.train.train`.
 
     Returns:
@@ -86,6 +87,7 @@ def train_quick(
         bit_depth=bit_depth,
         track=track,
         most_images=MOST_IMAGES,
+        marked=marked,
         console=console,
     )
     return [(run, export(run, console=console)) for run in runs]

@@ -86,6 +86,8 @@ PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "m
 VIEW = {"view", "view_token", "view_bundles", "view_folder"}
 """Gathered in the observer, a `edgead.view.view.View`."""
 
+DRIFT = {"drift_window", "drift_alarms", "drift_every"}
+"""Gathered in the watch, an `edgead.line.drift.Drift`."""
 LINE = {"triggers", "part_rules", "control", "product", "check"}
 """Gathered in the gate, an `edgead.line.parts.Parts`, or decided before the run."""
 
@@ -103,7 +105,7 @@ LINE = {"triggers", "part_rules", "control", "product", "check"}
             ["edgead.load", "edgead.runtime.predict.predict", "edgead.archive.score_archive.score_archive"],
             {"force"},
         ),
-        ("run", ["edgead.runtime.run.run", "edgead.runtime.policy.Policy"], VIEW | LINE),
+        ("run", ["edgead.runtime.run.run", "edgead.runtime.policy.Policy"], VIEW | LINE | DRIFT),
         ("benchmark", ["edgead.benchmark.benchmark"], set()),
         ("inspect", ["edgead.load"], set()),
     ],

@@ -21,6 +21,7 @@ from edgead.cli.planning import plan
 from edgead.cli.plc import plc
 from edgead.cli.pulling import pull
 from edgead.cli.reporting import report as report_command
+from edgead.cli.reviewing import review
 from edgead.cli.running import predict, run
 from edgead.cli.signing import keys, sign
 from edgead.cli.sweeping import sweep
@@ -80,6 +81,7 @@ VERBS = (
     predict,
     pull,
     report_command,
+    review,
     run,
     sign,
     sweep,

@@ -14,6 +14,7 @@ from edgead.cli.output import emit, terminal, validate_here
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
+    from edgead.manifest import Manifest
 
 
 @click.command()
@@ -47,11 +48,13 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "input": f"{manifest.size[0]}×{manifest.size[1]}{_depth_words(manifest.pixels.depth_range)}",
         "precision": manifest.precision,
         "threshold": manifest.threshold.describe(manifest.data.unseen).removeprefix("threshold "),
+        "drift": _drift_words(manifest),
         "parity": f"graph and network differ by at most {manifest.parity.score_error:.2g} in the score, "
         f"{manifest.parity.map_error:.2g} in the map",
         **({"origin": manifest.origin.describe()} if manifest.origin else {}),
         **({"protocol": manifest.training.protocol} if manifest.training.protocol else {}),
         "made": f"{manifest.created} by edgead {manifest.edgead}",
+        **({"changed": "; ".join(each.describe() for each in manifest.changes)} if manifest.changes else {}),
         "files": f"{len(manifest.files)}, hashes correct",
         "signature": _signature_words(opened),
         "golden": f"{check.frames} frames on {name}: {check.describe()}",
@@ -80,6 +83,12 @@ def _signature_words(bundle: Bundle) -> str:
     from edgead.trust import SIGNATURE
 
     return "not checked; name trusted keys with --trust" if (bundle.path / SIGNATURE).exists() else "none"
+
+
+def _drift_words(manifest: Manifest) -> str:
+    if manifest.held_out is None:
+        return "not watched: the bundle has no record of its held-out images; export it again"
+    return f"watched against {len(manifest.threshold.scores)} held-out images"
 
 
 def _depth_words(depth_range: tuple[float, float] | None) -> str:

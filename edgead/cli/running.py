@@ -206,8 +206,33 @@ def _predict_archive(
     default=0.0,
     help="Keep the engine warm: run it on a blank frame after this many idle seconds.",
 )
+@click.option(
+    "--drift-window",
+    type=click.IntRange(0),
+    default=200,
+    show_default=True,
+    help="Passed frames that are compared with the bundle's held-out images at a time; 0: never.",
+)
+@click.option(
+    "--drift-alarms",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="False alarms about drift in a million compared frames, at most and on average over bundles.",
+)
+@click.option(
+    "--drift-every",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Of a camera, compare at most one frame in this many seconds: neighbours show the same.",
+)
 @click.option("--record", type=PATH, help="Folder to record frames and results in, for --source replay:DIR.")
-@click.option("--shadow", type=PATH, help="Second bundle to run on the same frames; signal USR1 swaps the two.")
+@click.option(
+    "--shadow",
+    type=PATH,
+    help="Second bundle to run on the same frames, also one that is written later; signal USR1 swaps the two.",
+)
 @click.option(
     "--metrics", metavar="PORT", help="Serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT."
 )
@@ -263,6 +288,9 @@ def run(
     view_token: str,
     view_bundles: tuple[Path, ...],
     view_folder: Path | None,
+    drift_window: int,
+    drift_alarms: float,
+    drift_every: float,
     **options: Any,
 ) -> None:
     """Inspect every frame of one or more sources.
@@ -279,6 +307,7 @@ def run(
         _show_check(look(bundle, product, triggers, part_rules, control, options, console), as_json)
         return
     ignore_early()
+    from edgead.line.drift import Drift, DriftSettings
     from edgead.runtime.run import RunSummary
     from edgead.runtime.run import run as go
     from edgead.runtime.speed import describe_speed
@@ -296,6 +325,7 @@ def run(
                 console.say(parts_line(summary["parts"]))
         console.say(describe_speed(summary["speed_ms"]))
 
+    watch = Drift(DriftSettings(drift_window, drift_alarms, drift_every), console.say)
     observer = None
     if view is None:
         refuse_given("without --view", "view_token", "view_bundles", "view_folder")
@@ -317,6 +347,7 @@ def run(
                 on_end=finish,
                 observer=observer,
                 gate=gate,
+                watch=watch,
                 configuration=settings,
                 console=console,
                 **options,

@@ -21,6 +21,11 @@ from edgead.cli.output import emit, terminal
 @click.option(
     "--data", type=PATH, help="Folder of good images, or a data set (MVTec AD, 3D-AD, VisA …; see docs/data.md)."
 )
+@click.option(
+    "--marked",
+    type=PATH,
+    help="Folder of a sink rejects:DIR: good parts marked as false rejects are trained on too (docs/thresholds.md).",
+)
 @click.option("--category", help="Category to train, if the data set has several; 'all' trains one run per category.")
 @click.option(
     "--preset",

@@ -207,7 +207,7 @@ def _draft(source: ModelSource, folder: Path, false_reject: float, console: Cons
     limits = source.limits
     times: list[float] = []
     if source.images.normals is not None:
-        limits, times = measure_limits(engine, source.images.normals.frames, false_reject, console)
+        limits, times = measure_limits(engine, source.images.normals, false_reject, console)
     assert limits is not None
     manifest = Manifest(
         format=FORMAT,
@@ -227,6 +227,7 @@ def _draft(source: ModelSource, folder: Path, false_reject: float, console: Cons
         edgead=edgead.__version__,
         origin=origin,
         images=source.images.sizes,
+        held_out=limits.held_out,
         reconstruction=source.reconstruction,
     )
     golden = [*source.images.golden]

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from edgead.bundle import MODEL, Golden, write_bundle
 from edgead.console import Console
+from edgead.datasets import Frames
 from edgead.decision import Threshold, conformal_threshold
 from edgead.export.graph.subgraph import computes
 from edgead.export.graph.tensorrt_rules import warn_of_refusals
 from edgead.export.inference import run_singly
-from edgead.manifest import Manifest, StoredThreshold
+from edgead.manifest import HeldOutRecord, Manifest, StoredThreshold
 from edgead.runtime.engines import Engine
+from edgead.runtime.look import look_at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,39 +30,50 @@ class DecisionLimits:
         threshold: of the score.
         mask: of the map.
         scores, map_maxima: sorted scores and map maxima of the good images that the limits were fitted to.
+        held_out: what those images looked like; None if it is not known.
     """
 
     threshold: Threshold
     mask: float
     scores: tuple[float, ...] = ()
     map_maxima: tuple[float, ...] = ()
+    held_out: HeldOutRecord | None = None
 
     def stored(self) -> StoredThreshold:
         """Return the manifest's record. It holds the scores, so that `--threshold fpr:…` works on the line."""
         return StoredThreshold.of(self.threshold, self.scores, self.map_maxima)
 
 
-def fit_limits(scores: NDArray[np.float32], map_maxima: NDArray[np.float32], false_reject: float) -> DecisionLimits:
-    """Fit the limits to scores and map maxima of held-out good images, both ``[N]``."""
+def fit_limits(
+    normals: Frames, scores: NDArray[np.float32], map_maxima: NDArray[np.float32], false_reject: float
+) -> DecisionLimits:
+    """Fit the limits to scores and map maxima ``[N]`` of N held-out good images."""
     return DecisionLimits(
         conformal_threshold(scores, false_reject),
         conformal_threshold(map_maxima, false_reject).value,
         tuple(np.sort(scores).tolist()),
         tuple(np.sort(map_maxima).tolist()),
+        _looks_of(normals, np.argsort(scores)),
     )
 
 
+def _looks_of(normals: Frames, order: NDArray[np.intp]) -> HeldOutRecord:
+    """Return what images looked like, in an order of their numbers."""
+    looks = [look_at(normals.frames[number], normals.sizes[number]) for number in order]
+    return HeldOutRecord(*(tuple(values) for values in zip(*looks)))
+
+
 def measure_limits(
-    engine: Engine, normals: NDArray[np.uint8], false_reject: float, console: Console
+    engine: Engine, normals: Frames, false_reject: float, console: Console
 ) -> tuple[DecisionLimits, list[float]]:
-    """Run held-out good images ``[N, H, W, C] uint8`` and fit the limits to the outputs.
+    """Run held-out good images and fit the limits to the outputs.
 
     Returns:
         The limits, and the milliseconds of each inference.
     """
     times: list[float] = []
-    scores, maps = run_singly(engine, normals, console.track("scoring"), times)
-    return fit_limits(scores, maps.max(axis=(1, 2)), false_reject), times
+    scores, maps = run_singly(engine, normals.frames, console.track("scoring"), times)
+    return fit_limits(normals, scores, maps.max(axis=(1, 2)), false_reject), times
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,6 +48,9 @@ class RunTable:
     health: Annotated[str, OneOf(HEALTH)] | None = None
     untrained_aspect: Annotated[str, OneOf(UNTRAINED_ASPECT)] | None = None
     keep_warm: Annotated[float, Within(0)] | None = None
+    drift_window: Annotated[int, Within(0)] | None = None
+    drift_alarms: Annotated[float, Within(0, above=True)] | None = None
+    drift_every: Annotated[float, Within(0)] | None = None
     boxes: bool = False
     contours: bool = False
     record: str | None = None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from edgead.bundle import MANIFEST, read_manifest
 from edgead.errors import INTERRUPTED, ConfigError, describe
 from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
 from edgead.runtime.shadow import Shadow
@@ -18,6 +19,8 @@ from edgead.runtime.stream import Stream
 
 END_WITHIN = 15.0
 """Seconds after the first INT or TERM in which a run ends, whatever a source, sink, callback or engine does."""
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at the folder of the shadow."""
 ENDED_LATE = 2
 """Exit code if `END_WITHIN` was not enough."""
 
@@ -35,6 +38,7 @@ class Control:
 
     Attributes:
         shadow: the shadow, or None.
+        shadow_path: of its bundle. A bundle that comes there, or replaces the one there, becomes the shadow.
         finish: reports the summary. Also called if the process ends at once.
         interrupted, asked_to_end: by INT; by INT or TERM.
         reloads: how many were asked for by HUP and done, or refused because the bundle cannot be used.
@@ -43,6 +47,7 @@ class Control:
     def __init__(self, open_inspector: Callable[[Path], FrameInspector] | None, say: Callable[[str], None]) -> None:
         self._open, self._say = open_inspector, say
         self.shadow: Shadow | None = None
+        self.shadow_path: Path | None = None
         self.finish: Callable[[], None] = lambda: None
         self._stream: Stream | None = None
         self._reloads: queue.SimpleQueue[Path] = queue.SimpleQueue()
@@ -70,6 +75,9 @@ class Control:
         for action in self._early:
             stream.call_soon(action)
         threading.Thread(target=self._reload, args=(stream,), name="reload", daemon=True).start()
+        if self.shadow_path:
+            arguments = stream, self.shadow_path
+            threading.Thread(target=self._follow, args=arguments, name="shadow", daemon=True).start()
 
     def close(self) -> None:
         """Release the inspectors that were opened for the stream and are still open."""
@@ -155,12 +163,45 @@ class Control:
                 self.reloads["refused"] += 1
                 self._say(f"Warning: the bundle could not be reloaded; the old one stays in use: {describe(error)}")
 
+    def _follow(self, stream: Stream, path: Path) -> None:
+        """Look at the shadow's folder until the run ends, and take a bundle that comes there."""
+        before = None
+        while not self._ended.wait(LOOK_AGAIN):
+            try:
+                facts = (path / MANIFEST).stat()
+            except OSError:  # none yet, or it is being replaced
+                continue
+            seen = facts.st_mtime_ns, facts.st_size, facts.st_ino
+            if seen == before:
+                continue
+            before = seen
+            try:
+                self._take_shadow(stream, path)
+            except Exception as error:  # the run and its present shadow go on
+                self._say(f"Warning: {path} cannot become the shadow: {describe(error)}")
+
+    def _take_shadow(self, stream: Stream, path: Path) -> None:
+        """Make a bundle the shadow, unless it is that already, or decides."""
+        shadow = self.shadow
+        assert shadow is not None
+        known = [each.bundle.manifest.digest for each in (stream.inspector, shadow.inspector) if each]
+        if read_manifest(path).digest in known:
+            return
+
+        def put(new: FrameInspector) -> FrameInspector | None:
+            refuse_other_depth(new, stream.inspector)
+            old, shadow.inspector = shadow.inspector, new
+            return old
+
+        self._say(f"Shadow: {self._bring_in(stream, path, put)} is the shadow now; it decides nothing.")
+
     def _replace(self, stream: Stream, path: Path) -> None:
         """Replace a bundle where it is in use by then: USR1 may arrive while it is loaded."""
 
-        def put(new: FrameInspector) -> FrameInspector:
+        def put(new: FrameInspector) -> FrameInspector | None:
             shadow = self.shadow
-            if not shadow or not shadow.inspector.bundle.path == path != stream.inspector.bundle.path:
+            beside = shadow.inspector if shadow else None
+            if not shadow or not beside or not beside.bundle.path == path != stream.inspector.bundle.path:
                 return stream.take_over(new)
             refuse_other_depth(new, stream.inspector)
             old, shadow.inspector = shadow.inspector, new
@@ -182,13 +223,13 @@ class Control:
         finally:
             self._changing.release()
 
-    def _bring_in(self, stream: Stream, path: Path, put: Callable[[FrameInspector], FrameInspector]) -> str:
+    def _bring_in(self, stream: Stream, path: Path, put: Callable[[FrameInspector], FrameInspector | None]) -> str:
         """Open a bundle, put it in its place between two frames, and release the one that was there.
 
         Args:
             stream: that runs.
             path: of the bundle.
-            put: puts the new inspector in its place and returns the old one.
+            put: puts the new inspector in its place and returns the old one, or None if there was none.
 
         Returns:
             The bundle's name.
@@ -197,7 +238,7 @@ class Control:
             raise ConfigError("This run has products. Change over by a product's name; restart the run to reload them.")
         new = self._open(path)
         self._opened.add(new)
-        done: queue.SimpleQueue[FrameInspector | Exception] = queue.SimpleQueue()
+        done: queue.SimpleQueue[FrameInspector | Exception | None] = queue.SimpleQueue()
 
         def exchange() -> None:
             try:
@@ -210,10 +251,13 @@ class Control:
         if isinstance(outcome, Exception):
             self._retire(new)
             raise outcome
-        self._retire(outcome)
+        if outcome is not None:
+            self._retire(outcome)
         return new.bundle.manifest.name
 
-    def _wait_for(self, done: queue.SimpleQueue[FrameInspector | Exception]) -> FrameInspector | Exception:
+    def _wait_for(
+        self, done: queue.SimpleQueue[FrameInspector | Exception | None]
+    ) -> FrameInspector | Exception | None:
         """Wait for an exchange. A stream that has ended makes no more exchanges."""
         while not self._ended.is_set():
             with suppress(queue.Empty):
@@ -233,5 +277,8 @@ class Control:
             self._say("Warning: signal USR1 has no effect without a shadow.")
             return
         promoted = self.shadow.inspector
+        if promoted is None:
+            self._say("Warning: signal USR1 has no effect before the shadow's bundle is there.")
+            return
         self.shadow.inspector = self._stream.take_over(promoted)
         self._say(f"The shadow {promoted.bundle.manifest.name} now decides; the former champion is now the shadow.")

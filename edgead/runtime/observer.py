@@ -14,12 +14,21 @@ from edgead.runtime.result import Result
 from edgead.runtime.sink_worker import SinkAccount, SinkWorker
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.stream import Stream
+from edgead.runtime.watch import Watch
 
 
 class Line:
     """A running stream as an observer sees it. Everything is thread-safe and waits for no frame."""
 
-    def __init__(self, stream: Stream, control: Control, ledger: Ledger, workers: Sequence[SinkWorker]) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        control: Control,
+        ledger: Ledger,
+        workers: Sequence[SinkWorker],
+        watch: Watch | None = None,
+    ) -> None:
+        self._watch = watch
         self._stream, self._control, self._ledger, self._workers = stream, control, ledger, workers
 
     @property
@@ -54,6 +63,10 @@ class Line:
     def sinks(self) -> list[SinkAccount]:
         """What became of the results."""
         return [worker.account() for worker in self._workers]
+
+    def alarms(self) -> dict[str, list[str]]:
+        """Present alarms about drift by source, as sentences."""
+        return self._watch.alarms() if self._watch else {}
 
     @property
     def paused(self) -> bool:

@@ -16,6 +16,7 @@ from edgead.runtime.sink_worker import SinkWorker, close_all, hurry_all, raise_f
 from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import Captured
 from edgead.runtime.stream import Stream
+from edgead.runtime.watch import Watch
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def run_stream(
     on_result: Callable[[Result], None] | None = None,
     on_start: Callable[[Stream], None] | None = None,
     gate: Gate | None = None,
+    watch: Watch | None = None,
     say: Callable[[str], None] = _log.warning,
 ) -> list[SinkWorker]:
     """Inspect the frames of sources and pass each result to every sink, until the sources end.
@@ -46,6 +48,7 @@ def run_stream(
         keep_frames: keep each frame in its result, also if no sink needs it.
         on_result: called with each result, after it was queued for the sinks.
         gate: chooses the frames that are inspected and the results that the sinks get; closed at the end.
+        watch: see `Stream`.
         on_start: called with the running stream, for instance to keep it for `Stream.stop`.
         say: see `Stream`.
 
@@ -84,6 +87,7 @@ def run_stream(
             admit=gate.admit if gate else None,
             choose=gate.inspector if gate else None,
             on_stop=lambda: hurry_all(workers),
+            watch=watch,
             say=say,
         )
         # A slow sink may make sources wait only if all of them can wait.

@@ -32,6 +32,7 @@ CAUSES = {
     "blurred": "the frame is far less sharp than good parts are",
     "resized": "the frame has another aspect ratio than the frames before: the part is stretched",
     "untrained": "the frame has an aspect ratio that no training image had",
+    "drift": "a report, not a verdict: frames that passed look different from the held-out good images",
     "frozen": "the camera repeats one picture",
     "paused": "the inspection is paused",
     "failed": "the engine failed",

@@ -32,6 +32,7 @@ from edgead.runtime.sources.uri import fill_secrets
 from edgead.runtime.speed import Percentiles
 from edgead.runtime.stream import Stream
 from edgead.runtime.systemd import Systemd
+from edgead.runtime.watch import Watch
 
 
 class RunSummary(Snapshot, total=False):
@@ -68,6 +69,7 @@ def run(
     on_end: Callable[[RunSummary], None] = lambda summary: None,
     observer: Observer | None = None,
     gate: Gate | None = None,
+    watch: Watch | None = None,
     configuration: Mapping[str, Any] | None = None,
     need_all_cameras: bool = False,
     console: Console | None = None,
@@ -81,7 +83,7 @@ def run(
         engine, threshold, min_area, shapes: see `edgead.load`.
         roi, ignore: see `edgead.runtime.rules.read_region`.
         record: folder of the recording.
-        shadow: a second bundle.
+        shadow: a second bundle. It may be written or replaced during the run: then it becomes the shadow.
         metrics: serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT.
         metrics_token: token of requests for metrics; see `edgead.runtime.metrics_server.MetricsServer`.
         max_frames: stop after that many results.
@@ -89,6 +91,7 @@ def run(
         on_end: called once with the summary, also after an error.
         observer: watches the run, and is closed at its end, also if it does not start.
         gate: chooses frames and results, see `edgead.runtime.gate`; closed as the observer is.
+        watch: looks at every inferred frame beside the decision, see `edgead.runtime.watch`.
         configuration: the run's settings as JSON values, which sinks keep with the results; None for nothing to keep.
         need_all_cameras: a camera that cannot be opened at the start ends the run, also if another one runs.
         console: shows lines to the user.
@@ -150,7 +153,7 @@ def run(
         on_time.begin(stream)
         systemd.ready()
         if observer:
-            observer.begin(Line(stream, control, ledger, workers))
+            observer.begin(Line(stream, control, ledger, workers, watch))
 
     with ExitStack() as stack:
         stack.callback(systemd.close)
@@ -174,9 +177,13 @@ def run(
         if record:
             workers.append(SinkWorker(Recorder(record, inspector)))
         if shadow:
-            beside = stack.enter_context(open_inspector(shadow))
-            refuse_other_depth(beside, inspector)
-            control.shadow = Shadow(beside, say)
+            awaited = shadow.parent.is_dir() and not shadow.exists()
+            beside = None if awaited else stack.enter_context(open_inspector(shadow))
+            if beside:
+                refuse_other_depth(beside, inspector)
+            else:
+                say(f"{shadow} does not exist yet; it becomes the shadow when it is written.")
+            control.shadow, control.shadow_path = Shadow(beside, say, shadow.stem), shadow
             workers.append(SinkWorker(control.shadow, capacity=1))
         stack.callback(control.close)
         if address:
@@ -185,7 +192,8 @@ def run(
                 own = gate.to_prometheus() if gate else ""
                 decides = (control.inspector or inspector).bundle.manifest
                 which = bundle_to_prometheus(decides, control.reloads)
-                return ledger.to_prometheus() + which + own + sinks_to_prometheus(workers)
+                seen = watch.to_prometheus() if watch else ""
+                return ledger.to_prometheus() + which + own + seen + sinks_to_prometheus(workers)
 
             server = MetricsServer(address[1], render, address[0], fill_secrets(metrics_token), on_time.why_not)
             stack.callback(server.close)
@@ -202,6 +210,7 @@ def run(
                 on_result=see,
                 on_start=start,
                 gate=gate,
+                watch=watch,
                 say=lambda text: say(f"Warning: {text}"),
             )
         finally:

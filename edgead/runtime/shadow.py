@@ -15,14 +15,17 @@ class Shadow:
     If it is slower than the stream, it skips frames; its worker's account counts them.
 
     Args:
-        inspector: the challenger. It may be replaced at any time.
+        inspector: the challenger; None while there is none. It may be replaced at any time.
         say: shows a line for each disagreement.
+        name: of the shadow in the account of sinks, where there is no inspector yet.
     """
 
     wants_frames = may_miss = True
 
-    def __init__(self, inspector: FrameInspector, say: Callable[[str], None] = lambda text: None) -> None:
-        self.name = f"shadow:{inspector.bundle.manifest.name}"
+    def __init__(
+        self, inspector: FrameInspector | None, say: Callable[[str], None] = lambda text: None, name: str = ""
+    ) -> None:
+        self.name = f"shadow:{inspector.bundle.manifest.name if inspector else name}"
         self.inspector, self._say = inspector, say
         self._agreed = self._disagreed = 0
 
@@ -31,6 +34,8 @@ class Shadow:
         if result.frame is None or result.anomaly_map is None:
             return
         inspector = self.inspector
+        if inspector is None:
+            return
         if (inspector.bundle.manifest.digest, inspector.threshold) == (result.bundle_digest, result.threshold):
             return
         try:

@@ -36,6 +36,7 @@ from edgead.runtime.policy import Policy
 from edgead.runtime.result import Result
 from edgead.runtime.sources import Captured, Source
 from edgead.runtime.sources.opening import open_all
+from edgead.runtime.watch import Watch
 
 __all__ = ["Ledger", "Policy", "Stream"]
 
@@ -65,6 +66,7 @@ class Stream:
         choose: called with each admitted frame, in the thread of the source; returns one of the inspectors that `warm`
             has prepared, or None for the stream's own.
         on_stop: called by `stop`.
+        watch: looks at every inferred frame, and may report about its source; see `edgead.runtime.watch`.
         say: shows a line, for instance about a changed frame size or a callback that raises.
 
     Attributes:
@@ -90,6 +92,7 @@ class Stream:
         admit: Callable[[str, Captured], str] | None = None,
         choose: Callable[[Captured], FrameInspector | None] | None = None,
         on_stop: Callable[[], None] = lambda: None,
+        watch: Watch | None = None,
         say: Callable[[str], None] = _log.warning,
     ) -> None:
         refuse_closed(inspector)
@@ -105,6 +108,7 @@ class Stream:
         self._max_frames, self._keep_frames = max_frames, keep_frames
         self._on_drop, self._say, self._said = on_drop, _harmless(say), set[object]()
         self._admit, self._choose = admit, choose
+        self._watch, self._noted = watch, deque[Result]()
         self._warm: dict[FrameInspector, Active] = {}
         live = [source.live for source in self.sources]
         self._queue = FrameQueue(
@@ -268,6 +272,8 @@ class Stream:
             for result in self._counted(self._inspect(batch) if batch else []):
                 given += 1
                 yield result
+            while self._noted:
+                yield self._noted.popleft()
             for result in self._report_silence(reported_at):
                 given += 1
                 yield result
@@ -322,8 +328,25 @@ class Stream:
             if self._keep_frames:
                 result.frame = self._frame_of(prepared)
             if prepared.fitted is not None:
+                self._look(number, prepared, result)
                 self._buffers.append(prepared.fitted)
         return results
+
+    def _look(self, number: int, prepared: Prepared, result: Result) -> None:
+        """Let the watch see an inferred frame, and keep what it reports."""
+        inspector = prepared.inspector or self.inspector
+        if self._watch is None or prepared.fitted is None or prepared.fitted.shape != inspector.shape:
+            return
+        try:
+            text = self._watch.see(inspector, result, prepared.fitted, self.sources[number].live)
+        except Exception as error:  # the decision is made; nothing may change it
+            self._say_once(f"The watch for drift failed: {error}", ("watch", type(error)))
+            return
+        if text:
+            self.ledger.report(result.source_id, "drift")
+            captured = Captured(None, text, result.source_id, None, time.monotonic(), cause="drift")
+            self._noted.append(inspector.judge(captured))
+            self._say(f"{result.source_id}: {text}")
 
     def _frame_of(self, prepared: Prepared) -> Frame | None:
         image = prepared.captured.image

@@ -33,8 +33,8 @@ def departures(run: RunConfig, method: Method, textures: int, unfound: int = 0) 
 
 def _data(run: RunConfig, textures: int, unfound: int, method: Method) -> list[str]:
     found = []
-    if run.epoch_images > len(run.normals):
-        held_out = run.epoch_images - len(run.normals)
+    if run.epoch_images > run.trained_on:
+        held_out = run.epoch_images - run.trained_on
         found.append(
             f"{held_out} of {run.epoch_images} good images are held out for the threshold, and not trained on "
             "(published: none). Put other good images into validation/good to train on all"
@@ -46,7 +46,7 @@ def _data(run: RunConfig, textures: int, unfound: int, method: Method) -> list[s
             f"anomalies are filled with {textures:,} pictures of {run.textures} (published: {PUBLISHED_TEXTURES})"
         )
     if unfound:
-        found.append(f"on {unfound} of {len(run.normals)} images no part was found: anomalies go everywhere there")
+        found.append(f"on {unfound} of {run.trained_on} images no part was found: anomalies go everywhere there")
     if method.takes_donors and not run.donors:
         found.append("defects are random mixtures (published: learned from other products, --donor)")
     return found

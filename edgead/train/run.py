@@ -32,7 +32,7 @@ from edgead.train.materials import check_visible, draw_some, load_textures, repo
 from edgead.train.method import Arrays, Donor, Method, TrainingData
 from edgead.train.recipe import choose_precisions, departures
 from edgead.train.report import HeldOut, start_watch, write_report
-from edgead.train.run_config import DonorConfig, RunConfig
+from edgead.train.run_config import DonorConfig, MarkedConfig, RunConfig
 from edgead.train.split import FEW_IMAGES
 from edgead.train.tracking import Tracking
 
@@ -55,7 +55,7 @@ def train_run(
     if not (folder / training_state.STATE).is_file():  # a saved state holds the backbone too
         method.load_pretrained(Path(run.weights) if run.weights else None)
     size = run.config.size
-    paths = [Path(run.data, name) for name in run.normals]
+    paths = run.training_images(Path(run.data))
     if run.config.reads_depth and run.depth_range is None:
         (low, high), odd = find_depth_range(paths, console.track("measuring depth"))
         console.say(f"depth from {low:g} to {high:g}, in the files' unit")
@@ -69,8 +69,7 @@ def train_run(
     report_skipped(frames, "image", console)
     if not len(frames.frames):
         raise DataError(
-            f"None of the {len(run.normals)} good images in {run.data} can be read; the first error:\n"
-            f"{frames.skipped[0]}"
+            f"None of the {run.trained_on} good images in {run.data} can be read; the first error:\n{frames.skipped[0]}"
         )
     if len(frames.frames) < FEW_IMAGES:
         console.say(f"Warning: only {len(frames.frames)} good images to train on; {FEW_IMAGES} or more are advisable.")
@@ -90,10 +89,13 @@ def train_run(
     part_masks = None if masks is None else masks[: len(frames.paths)]
     held_out_masks = masks_fingerprint(None if masks is None else masks[len(frames.paths) :])  # for the export
     if not run.fingerprint:
-        also_held_out = run.epoch_images > len(run.normals)  # not where the data set has images for validation
+        also_held_out = run.epoch_images > run.trained_on  # not where the data set has images for validation
+        marked = set(run.marked.paths if run.marked else ())
+        own = [path for path in frames.paths if path not in marked]
         run = dataclasses.replace(
             run,
-            normals=tuple(relative_names(frames.paths, Path(run.data))),
+            normals=tuple(relative_names(own, Path(run.data))),
+            marked=_only(run.marked, frames.paths),
             held_out=tuple(relative_names(held_out.paths, Path(run.data))),
             fingerprint=frames.fingerprint,
             image_sizes=sizes_of(frames.size_ranges()),
@@ -109,7 +111,8 @@ def train_run(
         if is_main() and not named:
             folder = new_folder(folder)
     elif run.fingerprint != frames.fingerprint:
-        raise CheckpointError(f"The training images in {run.data} are not those that {folder} was started with.")
+        also = f", or the marked ones in {run.marked.folder}," if run.marked else ""
+        raise CheckpointError(f"The training images in {run.data}{also} are not those that {folder} was started with.")
     elif run.masks_fingerprint != masks_fingerprint(part_masks) or not run.fits_held_out_masks(held_out_masks):
         raise CheckpointError(
             f"The masks in {run.config.foreground} are not those that {folder} was started with.\n"
@@ -206,9 +209,17 @@ def _learn_and_train(
         console.say(f"Trained: {folder}")
 
 
+def _only(marked: MarkedConfig | None, paths: Sequence[Path]) -> MarkedConfig | None:
+    """Return what is left of marked pictures when only some images could be read."""
+    if marked is None:
+        return None
+    names = tuple(name for name, path in zip(marked.names, marked.paths) if path in paths)
+    return dataclasses.replace(marked, names=names)
+
+
 def _introduce(run: RunConfig, method: Method, console: Console) -> None:
     """Report what will be trained, and how it departs from the published training."""
-    counted = f"all {run.epoch_images} good images" if run.epoch_images else f"the {len(run.normals)} that it trains on"
+    counted = f"all {run.epoch_images} good images" if run.epoch_images else f"the {run.trained_on} that it trains on"
     schedule = method.config.schedule(run.steps_in_epoch)
     epoch = f"; an epoch counts {counted}" if method.config.step_settings else ""
     console.say(f"{method.card.title}, preset '{run.preset}': {schedule}{epoch}")

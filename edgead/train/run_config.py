@@ -42,6 +42,26 @@ class DonorConfig:
     fingerprint: str = ""
 
 
+@dataclass(frozen=True)
+class MarkedConfig:
+    """Good parts that people have marked as false rejects, see `edgead.train.marked`.
+
+    Attributes:
+        folder: of the marks.
+        names: pictures that are trained on, relative to `folder`.
+        left_out: marked ones that show held-out or labelled images.
+    """
+
+    folder: str
+    names: tuple[str, ...]
+    left_out: int = 0
+
+    @property
+    def paths(self) -> list[Path]:
+        """The pictures."""
+        return [Path(self.folder, name) for name in self.names]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """What `config.json` holds: everything that decides the result of a run.
@@ -78,6 +98,7 @@ class RunConfig:
         image_sizes: of the training images; None in older runs.
         copies: good images that show, pixel for pixel, what another one shows: they are on its side of the split.
         near_copies: held-out images that look almost like one that is trained on. Both are None in older runs.
+        marked: good parts that are trained on besides `normals`; None where there are none.
         unstored: settings of the method that `config.json` lacks, because it is older than they are. They have their
             defaults, and stay out of what is written.
     """
@@ -115,14 +136,24 @@ class RunConfig:
     published_steps: int | None = left_out()
     copies: int | None = left_out()
     near_copies: int | None = left_out()
+    marked: MarkedConfig | None = left_out()
     unstored: tuple[str, ...] = ()
+
+    @property
+    def trained_on(self) -> int:
+        """Number of good images trained on."""
+        return len(self.normals) + (len(self.marked.names) if self.marked else 0)
+
+    def training_images(self, root: Path) -> list[Path]:
+        """Return the good images trained on, with the data set in `root`."""
+        return [root / name for name in self.normals] + (self.marked.paths if self.marked else [])
 
     @property
     def steps_in_epoch(self) -> Fraction:
         """Optimiser steps in an epoch; not a whole number in an older run, without `epoch_images`."""
         if self.epoch_images:
             return steps_in_epoch(self.epoch_images, self.config.batch_size)
-        return Fraction(len(self.normals), self.config.batch_size)
+        return Fraction(self.trained_on, self.config.batch_size)
 
     @property
     def stored_config(self) -> dict[str, Any]:  # Any: settings differ in type; the method's dataclass has read them

@@ -32,7 +32,9 @@ from edgead.train.donors import find_donors, find_transferred
 from edgead.train.estimate import choose_preset
 from edgead.train.fit import is_main
 from edgead.train.foreground import is_masks_folder
+from edgead.train.marked import find_marked
 from edgead.train.method import Method
+from edgead.train.method_config import MethodConfig
 from edgead.train.methods import get_method
 from edgead.train.run import choose_workers, relative_names, train_run
 from edgead.train.run_config import RunConfig
@@ -60,6 +62,7 @@ def train(
     bit_depth: int = 16,
     track: Sequence[str] = (),
     most_images: int | None = None,
+    marked: str | Path | None = None,
     console: Console | None = None,
 ) -> list[Path]:
     """Train a method on the good images of a data set.
@@ -84,6 +87,8 @@ def train(
             ``learned.safetensors`` of runs that have learned from them already.
         bit_depth: significant bits of 16-bit images.
         most_images: good images of a category that are used at most, drawn by the seed; all where None.
+        marked: folder of a ``rejects:`` sink or of its marks: good parts that are marked as false rejects are trained
+            on too, and never held out.
         track: experiment trackers that get losses, learning rates and held-out figures: ``"tensorboard"``,
             ``"mlflow"``.
         console: what shows progress.
@@ -138,6 +143,8 @@ def train(
             console,
         )
     config = configure(method_class, preset, settings)
+    if marked is not None:
+        _check_marked(category, config)
     if is_masks_folder(config.foreground):  # a resumed run finds the masks from any folder
         config = config.replaced(foreground=str(Path(config.foreground).resolve()))
     created = datetime.now(timezone.utc)
@@ -176,7 +183,10 @@ def train(
             ):
                 raise ConfigError(f"{folder} holds a run already. Resume it (--resume), or choose another --out.")
             _report_data(chosen, console)
-            parted = split(chosen, holdout, seed, PixelFormat(bit_depth), console)
+            pixels = PixelFormat(bit_depth)
+            parted = split(chosen, holdout, seed, pixels, console)
+            also = None if marked is None else find_marked(Path(marked), chosen, parted, pixels, console)
+            images = len(parted.normals) + (len(also.names) if also else 0)
             run = RunConfig(
                 method=method,
                 preset=preset,
@@ -198,11 +208,12 @@ def train(
                 versions=_versions(),
                 weights=_absolute(weights),
                 donors=find_donors(donors, chosen, method, known, console),
-                epoch_images=len(parted.normals) + (0 if chosen.validation else len(parted.held_out)),
+                epoch_images=images + (0 if chosen.validation else len(parted.held_out)),
                 choice=choice,
+                marked=also,
             )
             console.say(
-                f"{chosen.name}: {chosen.layout} layout, {len(parted.normals)} good images to train on, "
+                f"{chosen.name}: {chosen.layout} layout, {images} good images to train on, "
                 f"{len(parted.held_out)} held out for the threshold"
             )
             chosen_by_user = out is not None
@@ -252,6 +263,13 @@ def resume(
         run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
         console.say(f"Changed: {', '.join(changes)}")
     return train_run(run, folder, device, workers, console, named=True, track=track)
+
+
+def _check_marked(category: str | None, config: MethodConfig) -> None:
+    if category == "all":
+        raise ConfigError("Marked pictures belong to one product. Name it with --category, or leave out --marked.")
+    if config.reads_depth:
+        raise ConfigError("Marked pictures hold colours only. Leave out --marked, or --set depth=true.")
 
 
 def _at_most(count: int, category: Category, seed: int, console: Console) -> Category:

@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from edgead.audit import Audit
 from edgead.errors import ConfigError, EdgeadError, describe
+from edgead.marks import Marks, check_mark
 from edgead.redaction import printable, redact
 from edgead.runtime.observer import Line
 from edgead.schema import SchemaError, parse_json
 from edgead.view.access import Refused
-from edgead.view.audit import Audit
 from edgead.view.bundles import Bundles
-from edgead.view.marks import FOLDERS, Marks
+from edgead.view.marks import mark_reject
 from edgead.view.rejects import Rejects
 
 LONGEST_NAME = 60
@@ -115,9 +116,9 @@ class Actions:
         reject, mark = self._rejects.get(str(values.get("id", ""))), str(values.get("mark", ""))
         if reject is None:
             raise ConfigError("This reject is no longer on the page.")
-        if mark not in FOLDERS:
-            raise ConfigError(f"A mark must be one of {', '.join(FOLDERS)}.")
-        return {"id": reject.result.id, "mark": mark}, lambda: self._marks.set(reject, mark, who)
+        check_mark(mark)
+        saved = self._line.reject_folder
+        return {"id": reject.result.id, "mark": mark}, lambda: mark_reject(self._marks, reject, mark, who, saved)
 
 
 def _read(body: bytes) -> dict[str, Any]:

@@ -22,6 +22,7 @@ ADVICE = {
     "late": Advice("The decision came too late", "Check the load of this machine. If it stays, call the engineer."),
     "black": Advice("The picture is dark", "Check the lamp, the lens cap and the exposure."),
     "blurred": Advice("The picture is not sharp", "Clean the lens. Check the focus, and that the part stands still."),
+    "drift": Advice("Good parts look different from before", "Check lamp, lens and focus. Send the reference parts."),
     "frozen": Advice("The camera repeats one picture", "Restart the camera."),
     "resized": Advice("The picture has another shape", "Restore the camera's settings, then restart the run."),
     "untrained": Advice("The picture has a shape the model never saw", "Restore the camera's settings or its crop."),

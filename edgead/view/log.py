@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import cast
 
 from edgead import __version__
+from edgead.marks import Marks
 from edgead.runtime.ledger import Snapshot
 from edgead.runtime.observer import Line
 from edgead.runtime.result import Result
@@ -15,7 +16,6 @@ from edgead.runtime.sink_worker import SinkAccount
 from edgead.view.banner import banner_of
 from edgead.view.bundles import Bundles
 from edgead.view.curves import Curves, Hours, Rate, Samples
-from edgead.view.marks import Marks
 from edgead.view.rejects import Rejects
 from edgead.view.seen import Seen, take_all
 from edgead.view.state import CameraState, State, model_of
@@ -117,6 +117,7 @@ class Log:
             hours=camera.hours.state(),
             rejects=[each.state(self._marks.of(each.result.id)) for each in self._rejects.of(name)],
             checked=policy.health == "all" or (policy.health == "live" and live),
+            drift=self._line.alarms().get(name, []),
         )
 
 

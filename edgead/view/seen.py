@@ -56,7 +56,9 @@ class Seen:
         self.rejects: dict[str, deque[Result]] = {}
 
     def see(self, result: Result) -> None:
-        """Keep what the page may need of a result. A few microseconds."""
+        """Keep what the page may need of a result. A few microseconds. Drift is no verdict: `Line.alarms` has it."""
+        if result.cause == "drift":
+            return
         camera, now = result.source_id, time.monotonic()
         if camera not in self.latest and len(self.latest) >= MOST_CAMERAS:
             return

@@ -33,6 +33,7 @@ class CameraState:
         hours: counts per hour, oldest first.
         rejects: newest first.
         checked: frames are checked for black, blurred, frozen and stretched ones.
+        drift: how frames that pass differ from the held-out images, as sentences; empty where they do not.
     """
 
     name: str
@@ -49,6 +50,7 @@ class CameraState:
     hours: list[Hour]
     rejects: list[RejectState]
     checked: bool
+    drift: list[str]
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,20 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from edgead.audit import Audit
 from edgead.errors import ConfigError, describe
+from edgead.marks import Marks
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.metrics_server import parse_address
 from edgead.runtime.observer import Line
 from edgead.runtime.result import Result
 from edgead.view.access import Access, read_token
 from edgead.view.actions import Actions
-from edgead.view.audit import Audit
 from edgead.view.bundles import Bundles
 from edgead.view.curves import Sample
 from edgead.view.feed import Feed
 from edgead.view.hub import Hub
 from edgead.view.log import Log
-from edgead.view.marks import Marks
 from edgead.view.rejects import Rejects
 from edgead.view.seen import Seen
 from edgead.view.server import Answers, Server
@@ -76,7 +76,7 @@ class View:
         """Start the server and the thread that looks at the run."""
         beside = line.reject_folder
         folder = self._folder or (beside / "marks" if beside else FOLDER)
-        marks = Marks(folder, beside)
+        marks = Marks(folder)
         self._line = line
         self._log = Log(line, self._seen, self._rejects, marks, self._bundles, self._access.may_change)
         actions = Actions(line, self._bundles, self._rejects, marks, Audit(folder), self._say)

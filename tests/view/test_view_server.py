@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fading import Fading, make_watched_bundle
 from level_bundle import make_level_bundle
 from view_line import TOKEN, Hand, running
 
 from edgead.datasets import open_category
 from edgead.errors import ConfigError
+from edgead.line.drift import Drift, DriftSettings
 from edgead.runtime import token
 from edgead.view import server
 from edgead.view.access import Access, Refused, read_token
@@ -221,7 +223,7 @@ def test_what_the_audit_log_cannot_hold_is_not_done(page: Page, monkeypatch: pyt
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("edgead.view.audit.LineFile", refuse)
+    monkeypatch.setattr("edgead.audit.os.write", refuse)
     status, why = page.change("pause")
     assert (status, why) == (500, "Nothing was changed: the audit log cannot be written: No space left on device.")
     assert not page.state()["paused"]
@@ -415,7 +417,9 @@ def test_a_missing_folder_of_bundles_is_refused(tmp_path: Path) -> None:
 
 def test_marks_are_a_data_set(page: Page) -> None:
     page.show("bad")
-    state = page.state(lambda state: len(state["cameras"][0]["rejects"]) > 1)
+    page.state(lambda state: len(state["cameras"][0]["rejects"]) > 1)
+    page.camera.show("none")  # so that these rejects stay on the page
+    state = page.state(lambda state: state["cameras"][0]["per_second"] == 0)
     for reject, mark in zip(state["cameras"][0]["rejects"], ("real defect", "false reject")):
         assert page.change("mark", id=reject["id"], mark=mark)[0] == 200
     category = open_category(page.folder / "images")
@@ -460,3 +464,15 @@ def test_ipv6_addresses_of_one_network_count_as_one() -> None:
             guard._check_token({"authorization": "Bearer x"}, f"2001:db8::{number:x}")
         statuses.append(refused.value.status)
     assert statuses == [401] * token.MOST_WRONG + [429]
+
+
+def test_drift_is_shown_and_changes_no_verdict(tmp_path: Path) -> None:
+    bundle = make_watched_bundle(tmp_path / "line.edgead")
+    view, camera = View("0"), Fading(count=100_000, after=60, live=True)
+    drift = Drift(DriftSettings(window=50, every=0.0))
+    with running(bundle.path, view, camera, watch=drift):  # type: ignore[arg-type]
+        page = Page(view, camera, tmp_path)  # type: ignore[arg-type]
+        assert page.state(lambda state: bool(state["cameras"]))["cameras"][0]["drift"] == []
+        [shown] = page.state(lambda state: bool(state["cameras"] and state["cameras"][0]["drift"]))["cameras"]
+        assert "is lower: median" in shown["drift"][0]
+        assert shown["banner"]["word"] == "PASS"

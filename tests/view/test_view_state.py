@@ -14,13 +14,14 @@ import pytest
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
+from edgead.marks import Marks
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.result import CAUSES, Result
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.view.banner import banner_of
 from edgead.view.causes import ADVICE
 from edgead.view.curves import Curves, Hours, Rate, Sample, Samples
-from edgead.view.marks import Marks
+from edgead.view.marks import mark_reject
 from edgead.view.pictures import draw, shrink
 from edgead.view.rejects import Rejects
 from edgead.view.seen import MOST_CAMERAS, MOST_REJECTS, Fact, Seen
@@ -202,19 +203,19 @@ def test_marks_are_labelled_images(tmp_path: Path) -> None:
     rejects = Rejects()
     rejects.add(picture_of(3))
     [reject] = rejects.of("front")
-    marks = Marks(tmp_path, None)
-    marks.set(reject, "false reject", "Ada")
+    marks = Marks(tmp_path)
+    mark_reject(marks, reject, "false reject", "Ada", None)
     [good] = (tmp_path / "images" / "good").iterdir()
-    marks.set(reject, "real defect", "Ada")
+    mark_reject(marks, reject, "real defect", "Ada", None)
     assert not good.exists()
     assert (tmp_path / "images" / "bad" / good.name).exists()
     lines = [json.loads(line) for line in (tmp_path / "marks.jsonl").read_text().splitlines()]
     assert [line["mark"] for line in lines] == ["false reject", "real defect"]
     assert lines[1]["picture"] == f"images/bad/{good.name}"
     assert lines[1]["result"]["id"] == lines[1]["id"] == "id-0003"
-    assert Marks(tmp_path, None).of("id-0003") == "real defect"
+    assert Marks(tmp_path).of("id-0003") == "real defect"
     with pytest.raises(ConfigError, match="must be one of"):
-        marks.set(reject, "../../etc", "Ada")
+        mark_reject(marks, reject, "../../etc", "Ada", None)
 
 
 def test_a_reduced_reject_is_marked_with_the_picture_of_the_sink(tmp_path: Path) -> None:
@@ -224,8 +225,8 @@ def test_a_reduced_reject_is_marked_with_the_picture_of_the_sink(tmp_path: Path)
     rejects.add(result)
     [reject] = rejects.of("front")
     with pytest.raises(ConfigError, match="rejects:DIR"):
-        Marks(tmp_path / "a", folder.folder).set(reject, "unsure", "")
+        mark_reject(Marks(tmp_path / "a"), reject, "unsure", "", folder.folder)
     folder.write(result)
-    Marks(tmp_path / "a", folder.folder).set(reject, "unsure", "")
+    mark_reject(Marks(tmp_path / "a"), reject, "unsure", "", folder.folder)
     [marked] = (tmp_path / "a" / "unsure").iterdir()
     assert marked.read_bytes() == next(folder.folder.glob("*-00000004.png")).read_bytes()

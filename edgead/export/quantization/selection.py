@@ -98,7 +98,7 @@ def select_precision(
     for name in wanted:
         try:
             found = search_mixed_precision(GraphVariants(model, ranges, name), gate, float32.golden.frames, console)
-            candidates[name] = _draft(float32, gate, found, images)
+            candidates[name] = _draft(float32, gate, evaluation.held_out, found, images)
         except GateError as error:
             if name == options.precision:
                 raise
@@ -132,7 +132,9 @@ def _calibrate(
     return CalibrationRecord(calibration.method, len(frames.frames), source, frames.fingerprint), ranges
 
 
-def _draft(float32: BundleDraft, gate: Gate, found: SearchResult, images: CalibrationRecord) -> BundleDraft:
+def _draft(
+    float32: BundleDraft, gate: Gate, held_out: Frames, found: SearchResult, images: CalibrationRecord
+) -> BundleDraft:
     """Write the graphs of a precision and the manifest's fields about them."""
     folder = float32.folder.with_name(found.precision)
     folder.mkdir()
@@ -160,7 +162,7 @@ def _draft(float32: BundleDraft, gate: Gate, found: SearchResult, images: Calibr
         sensitivity=tuple(finite(row) for row in found.table),
         attempts=tuple(_finite(attempt) for attempt in found.trace),
     )
-    limits = fit_limits(judgement.scores, judgement.map_maxima, gate.false_reject)
+    limits = fit_limits(held_out, judgement.scores, judgement.map_maxima, gate.false_reject)
     manifest = dataclasses.replace(
         float32.manifest,
         precision=found.precision,
@@ -175,6 +177,7 @@ def _draft(float32: BundleDraft, gate: Gate, found: SearchResult, images: Calibr
         gate=record,
         threshold=limits.stored(),
         mask_threshold=limits.mask,
+        held_out=limits.held_out,
     )
     summary = f"{found.precision}: {record.describe()}; scores differ by at most {errors['score_error']:.2g}"
     return BundleDraft(folder, manifest, dataclasses.replace(float32.golden, variants=found.golden), summary)

@@ -32,6 +32,7 @@ CAUSES = {
     "paused": 11,
     "failed": 12,
     "score": 13,
+    "drift": 14,
     "no_frame": 20,
     "misplaced": 21,
     "too_close": 22,

@@ -90,8 +90,8 @@ class RejectFolder(BaseSink):
         # Names begin with the time and so sort by age. Other files in the folder are never touched.
         self._rejects: dict[str, dict[Path, int]] = {}
         for path in sorted(folder.iterdir()):
-            if found := _OURS.fullmatch(path.name):
-                self._rejects.setdefault(found[1], {})[path] = path.stat().st_size
+            if stem := stem_in(path.name):
+                self._rejects.setdefault(stem, {})[path] = path.stat().st_size
         self._bytes = sum(sum(sizes.values()) for sizes in self._rejects.values())
 
     def configure(self, configuration: Mapping[str, Any]) -> None:
@@ -156,6 +156,12 @@ def stem_of(result: Result) -> str:
     identity = result.id or f"{result.source_id} {result.captured_at} {result.t_capture}"
     code = hashlib.sha256(identity.encode("utf-8", "backslashreplace")).hexdigest()[:8]
     return f"{moment}-{_plain(result.source_id)}_{code}-{frame}{part}"
+
+
+def stem_in(name: str) -> str | None:
+    """Return the stem of a file that belongs to a reject; None for any other file."""
+    found = _OURS.fullmatch(name)
+    return found[1] if found else None
 
 
 def _plain(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-REPORTS = frozenset({"lost", "silent"})
+REPORTS = frozenset({"lost", "silent", "drift"})
 """Causes of reports about a source. They are counted apart from frames and displace none."""
 
 

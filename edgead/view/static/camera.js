@@ -43,6 +43,7 @@ export class Camera {
       kind: "lost", word: lost.word, reason: "", check: "Look at the machine and the network.",
       text: `What you see is old. The last verdict was ${state.banner.word}.`,
     } : state.banner);
+    this.showDrift(state.drift);
     setText(this.find(".score"), number(state.score));
     setText(this.find(".limit"), number(state.threshold));
     setText(this.find(".age"), state.age === null ? "–" : ago(state.age + elapsed));
@@ -67,6 +68,15 @@ export class Camera {
     setText(this.find(".check"), banner.check);
     this.find(".check").title = banner.reason;
     node.dataset.length = banner.word.length < 5 ? 4 : banner.word.length < 8 ? 7 : 9;
+  }
+
+  // No verdict changes: the banner stays, and this stands below it until a window of good parts looks as before.
+  showDrift(drift) {
+    const node = this.find(".drift");
+    node.hidden = drift.length === 0;
+    setText(node, drift.length
+      ? `Good parts look different from before. Check lamp, lens and focus. Send the reference parts. (${drift.join("; ")})`
+      : "");
   }
 
   receive(event, message) {

@@ -1,0 +1,143 @@
+"""Marks of rejects by people, kept as labelled images: see docs/live-page.md."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgead.audit import append_line, now
+from edgead.errors import ConfigError
+from edgead.files import atomic_file, file_lock
+from edgead.schema import parse_json
+
+FOLDERS = {"false reject": "good", "real defect": "bad", "unsure": "unsure"}
+"""Mark ↦ folder of the picture. ``good`` and ``bad`` together are a data set for ``edgead benchmark --data``."""
+FILE = "marks.jsonl"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The last mark of a reject.
+
+    Attributes:
+        id: of the result.
+        mark: a key of `FOLDERS`.
+        by, at: who, and when (UTC, ISO 8601).
+        picture: relative to the folder of the marks.
+        result: `edgead.runtime.result.ResultFields`.
+        why: as they said; empty for nothing.
+    """
+
+    id: str
+    mark: str
+    by: str
+    at: str
+    picture: str
+    result: Mapping[str, Any]
+    why: str = ""
+
+
+class Marks:
+    """``marks.jsonl``, and the pictures ``images/good``, ``images/bad`` and ``unsure``.
+
+    Several threads and processes may mark in one folder.
+
+    Args:
+        folder: for both.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._path = folder, folder / FILE
+        self._lock = threading.Lock()
+        self._seen: tuple[int, int] | None = None
+        self._marks: dict[str, Mark] = {}
+
+    def of(self, result_id: str) -> str:
+        """Return the mark of a result; empty if there is none."""
+        found = self.all().get(result_id)
+        return found.mark if found else ""
+
+    def all(self) -> dict[str, Mark]:
+        """Return the last mark of each result, by its id, with those that other processes have made by now."""
+        with self._lock:
+            try:
+                facts = self._path.stat()
+            except OSError:
+                return {}
+            if self._seen != (facts.st_mtime_ns, facts.st_size):
+                self._seen, self._marks = (facts.st_mtime_ns, facts.st_size), read_marks(self._path)
+            return self._marks
+
+    def set(
+        self, stem: str, result: Mapping[str, Any], mark: str, by: str, picture: Callable[[], bytes], why: str = ""
+    ) -> None:
+        """Keep a mark: the picture first, then the line, so that a line always has its picture.
+
+        Args:
+            stem: name of the result's files, see `edgead.runtime.sinks.rejects.stem_of`.
+            result: `edgead.runtime.result.ResultFields`.
+            mark: a key of `FOLDERS`.
+            by: who marks.
+            picture: returns the picture as PNG.
+            why: as they say.
+
+        Raises:
+            ConfigError: an unknown mark.
+            OSError: it cannot be written.
+        """
+        check_mark(mark)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with file_lock(self.folder / ".marking.lock", lambda: None):
+            before = self.of(str(result["id"]))
+            path = self._place(mark, stem)
+            with atomic_file(path) as stream:
+                stream.write(picture())
+            name = path.relative_to(self.folder).as_posix()
+            made = Mark(str(result["id"]), mark, by, now(), name, dict(result), why)
+            line = dataclasses.asdict(made)
+            append_line(self._path, line if why else {key: value for key, value in line.items() if key != "why"})
+            if before and before != mark:
+                self._place(before, stem).unlink(missing_ok=True)
+
+    def _place(self, mark: str, stem: str) -> Path:
+        folder = FOLDERS[mark]
+        return (self.folder if folder == "unsure" else self.folder / "images") / folder / f"{stem}.png"
+
+
+def check_mark(mark: str) -> None:
+    """Refuse an unknown mark.
+
+    Raises:
+        ConfigError: it is not a key of `FOLDERS`.
+    """
+    if mark not in FOLDERS:
+        raise ConfigError(f"A mark must be one of {', '.join(FOLDERS)}.")
+
+
+def marks_folder(folder: Path) -> Path:
+    """Return where the marks of a folder of rejects are: in the folder itself, if it is one of marks, or in ``marks``.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder. Name the folder of the sink rejects:DIR, or the one of the marks.")
+    return folder if (folder / FILE).is_file() else folder / "marks"
+
+
+def read_marks(path: Path) -> dict[str, Mark]:
+    """Read ``marks.jsonl``; the last mark of a result counts. Damaged lines are left out."""
+    marks: dict[str, Mark] = {}
+    with contextlib.suppress(OSError):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                values = parse_json(line)
+                made = Mark(**{name: values[name] for name in ("id", "mark", "by", "at", "picture", "result")})
+                if made.mark in FOLDERS and isinstance(made.result, dict):
+                    marks[str(made.id)] = dataclasses.replace(made, why=str(values.get("why", "")))
+    return marks

@@ -1,0 +1,236 @@
+"""Marks from the command line, thresholds that follow from them, and versions of a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import inside
+from level_bundle import frame_of, make_level_bundle
+
+from edgead.bundle import Bundle, read_bundle, write_manifest
+from edgead.decision import conformal_threshold
+from edgead.errors import ConfigError
+from edgead.images import encode_png
+from edgead.manifest import StoredThreshold
+from edgead.marks import Mark, Marks, marks_folder
+from edgead.review.proposal import Scored, moved, propose
+from edgead.review.saved import mark_files, saved_rejects
+from edgead.review.version import write_version
+from edgead.runtime.engines.opening import open_engine
+from edgead.runtime.golden import check_golden
+from edgead.runtime.run import run
+
+HELD_OUT = tuple(float(level) for level in range(90, 139))
+"""49 scores, whose highest is below the threshold of 140."""
+GOOD, BAD = (150, 152, 160, 200), (180, 190, 220)
+"""Grey levels, which are scores, of parts that the threshold rejects."""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The level bundle with held-out scores and a threshold of 140."""
+    made = make_level_bundle(tmp_path_factory.mktemp("review") / "line.edgead")
+    rule = dataclasses.replace(conformal_threshold(HELD_OUT, 0.02), value=140.0)
+    manifest = dataclasses.replace(made.manifest, threshold=StoredThreshold.of(rule, HELD_OUT, HELD_OUT))
+    (made.path / "manifest.json").unlink()
+    write_manifest(made.path, manifest)
+    return read_bundle(made.path)
+
+
+@pytest.fixture(scope="module")
+def rejected(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a ``rejects:`` sink after a run over good and defective parts."""
+    folder = tmp_path_factory.mktemp("rejected")
+    parts = folder / "parts"
+    parts.mkdir()
+    for level in (100, 120, *GOOD, *BAD, 170):
+        (parts / f"{level}.png").write_bytes(encode_png(frame_of(level)))
+    sinks = [f"rejects:{folder / 'rejects'}", f"jsonl:{folder / 'all.jsonl'}"]
+    run(bundle.path, sources=[str(parts)], sinks=sinks, engine="onnxruntime")
+    return folder / "rejects"
+
+
+@pytest.fixture
+def rejects(rejected: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(rejected, tmp_path / "rejects"))
+
+
+def picture_of(rejects: Path, level: int) -> Path:
+    """Return the saved picture of a part."""
+    [found] = [one for one in saved_rejects(rejects, Marks(rejects / "none")) if one.result["score"] == level]
+    return found.picture
+
+
+def mark_all(rejects: Path) -> None:
+    for mark, levels in (("false-reject", GOOD), ("real-defect", BAD), ("unsure", (170,))):
+        done = inside("review", *(picture_of(rejects, level) for level in levels), "--as", mark, "--by", "Ada")
+        assert done.returncode == 0, done.stderr
+
+
+def scored(good: tuple[float, ...], bad: tuple[float, ...]) -> list[Scored]:
+    def one(mark: str, score: float) -> Scored:
+        return Scored(Mark(f"{score}", mark, "", "", "", {}), score)
+
+    return [one("false reject", score) for score in good] + [one("real defect", score) for score in bad]
+
+
+def test_rejects_are_marked_listed_and_marked_again(rejects: Path) -> None:
+    picture = picture_of(rejects, 150)
+    done = inside("review", picture, "--as", "false-reject", "--by", "Ada", "--why", "dust", "--json")
+    assert json.loads(done.stdout) == {"marked": [str(picture)], "mark": "false-reject", "by": "Ada"}
+    marks = Marks(rejects / "marks")
+    [kept] = marks.all().values()
+    assert (kept.mark, kept.by, kept.why, kept.result["score"]) == ("false reject", "Ada", "dust", 150.0)
+    good = rejects / "marks" / kept.picture
+    assert good.read_bytes() == picture.read_bytes()
+    for form in (".json", ".overlay.png"):
+        again = picture.with_name(picture.name.replace(".png", form))
+        assert inside("review", again, "--as", "unsure").returncode == 0
+    assert marks.of(kept.id) == "unsure"
+    assert not good.exists()
+    moved_to = rejects / "marks" / marks.all()[kept.id].picture
+    assert inside("review", moved_to, "--as", "real-defect", "--by", "Bob").returncode == 0  # a picture of the marks
+    listed = json.loads(inside("review", rejects, "--json").stdout)
+    assert listed["counts"] == {"false reject": 0, "real defect": 1, "unsure": 0}
+    assert len(listed["unmarked"]) == len(GOOD) + len(BAD)
+    assert f"{len(GOOD) + len(BAD)} rejects are not marked" in inside("review", rejects).stdout
+    lines = [json.loads(line) for line in (rejects / "marks" / "audit.jsonl").read_text().splitlines()]
+    assert [(line["action"], line["who"], line["mark"]) for line in lines[::3]] == [
+        ("mark", "Ada", "false reject"),
+        ("mark", "Bob", "real defect"),
+    ]
+    assert lines[0]["why"] == "dust"
+
+
+def test_the_page_sees_a_mark_of_the_command_line(rejects: Path) -> None:
+    page = Marks(rejects / "marks")
+    [result] = [one.result for one in saved_rejects(rejects, page) if one.result["score"] == 180]
+    assert page.of(result["id"]) == ""
+    mark_files([picture_of(rejects, 180)], "real defect", by="Ada")
+    assert page.of(result["id"]) == "real defect"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["nothing.png", "--as", "unsure"], "nothing.png does not exist"),
+        (["rejects/other.png", "--as", "unsure"], "belongs to no FAIL"),
+        (["nowhere"], "nowhere is no folder"),
+        (["rejects", "--bundle", "BUNDLE"], "Nothing is marked"),
+        (["rejects", "--write", "new.edgead"], "--write has no effect without --bundle"),
+        (["rejects", "rejects"], "several PATHS"),
+        (["rejects", "--as", "good"], "'good' is not one of"),
+    ],
+)
+def test_bad_input_is_named(arguments: list[str], error: str, rejects: Path, bundle: Bundle) -> None:
+    (rejects / "other.png").write_bytes(b"")
+    done = inside("review", *(a.replace("BUNDLE", str(bundle.path)) for a in arguments), folder=rejects.parent)
+    assert done.returncode == 2
+    assert error in done.stderr
+
+
+def test_a_threshold_is_proposed_and_written_as_a_version(rejects: Path, bundle: Bundle, tmp_path: Path) -> None:
+    mark_all(rejects)
+    new = tmp_path / "line-2.edgead"
+    asked = ["review", rejects, "--bundle", bundle.path, "--engine", "onnxruntime"]
+    value = json.loads(inside(*asked, "--json").stdout)
+    assert value["proposed"] == pytest.approx(160.01)  # the highest false reject below 180, and the tolerance
+    by_name = {effect["name"]: effect for effect in value["effects"]}
+    assert [by_name["present"][key] for key in ("false_rejects", "real_defects", "unsure", "held_out")] == [4, 3, 1, 0]
+    assert [by_name["proposed"][key] for key in ("false_rejects", "real_defects", "unsure", "held_out")] == [1, 3, 1, 0]
+    assert by_name["fpr:0.1"]["held_out"] == 4
+    said = inside(*asked, "--write", new, "--by", "Ada", "--why", "dust", "--force")
+    assert said.returncode == 0, said.stderr
+    for text in ("Proposed: 160.01, lets 3 of 4", "biased sample", "nothing about parts that passed", "0 of 3 marked"):
+        assert text in " ".join(said.stdout.split())
+    made = read_bundle(new)
+    assert (made.manifest.name, made.manifest.threshold.value) == ("line-2", value["proposed"])
+    assert made.manifest.threshold.false_reject_bound == bundle.manifest.threshold.false_reject_bound
+    assert made.manifest.files == bundle.manifest.files  # graphs and golden frames, byte for byte
+    assert made.manifest.digest != bundle.manifest.digest
+    engine = open_engine("onnxruntime", made)
+    assert check_golden(made, engine).good
+    engine.close()
+    [change] = made.manifest.changes or ()
+    assert (change.before, change.base, change.by, change.why) == (140.0, bundle.manifest.digest, "Ada", "dust")
+    assert change.marked == {"false reject": 4, "real defect": 3, "unsure": 1}
+    assert "140 to 160.01 by Ada" in inside("inspect", new, "--engine", "onnxruntime").stdout
+    line = json.loads((rejects / "marks" / "audit.jsonl").read_text().splitlines()[-1])
+    assert (line["action"], line["who"], line["to"], line["out"]) == ("version", "Ada", value["proposed"], str(new))
+
+
+def test_a_version_replaces_only_another_bundle(bundle: Bundle, tmp_path: Path) -> None:
+    def write(out: Path, force: bool = False) -> None:
+        write_version(bundle, out, 150.0, marks=tmp_path, marked={}, force=force)
+
+    with pytest.raises(ConfigError, match="under review"):
+        write(bundle.path, force=True)
+    write(tmp_path / "new.edgead")
+    with pytest.raises(ConfigError, match="--force"):
+        write(tmp_path / "new.edgead")
+    write(tmp_path / "new.edgead", force=True)
+    (tmp_path / "new.edgead" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds other files"):
+        write(tmp_path / "new.edgead", force=True)
+
+
+def test_a_version_that_cannot_be_written_leaves_nothing(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("edgead.review.version.write_manifest", refuse)
+    with pytest.raises(OSError, match="No space"):
+        write_version(bundle, tmp_path / "new.edgead", 150.0, marks=tmp_path, marked={})
+    assert not (tmp_path / "new.edgead").exists()
+    assert "No space" in json.loads((tmp_path / "audit.jsonl").read_text().splitlines()[-1])["failed"]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "value", "reason"),
+    [
+        ((1.2, 1.4), (2.0,), 1.41, "lets 2 of 2"),
+        ((1.2, 1.4), (1.41,), 1.405, "lets 2 of 2"),
+        ((1.2, 2.5), (2.0,), 1.21, "lets 1 of 2"),
+        ((), (2.0,), None, "no false reject is marked"),
+        ((1.2,), (), None, "no real defect is marked"),
+        ((1.2,), (0.8, 2.0), None, "1 of 2 marked real defects pass already"),
+        ((0.8,), (2.0,), None, "passes already"),
+        ((2.5,), (2.0,), None, "Train again"),
+    ],
+)
+def test_a_proposal_loses_no_marked_defect(
+    good: tuple[float, ...], bad: tuple[float, ...], value: float | None, reason: str
+) -> None:
+    proposed, why = propose(scored(good, bad), 1.0, 0.01)
+    assert proposed == (None if value is None else pytest.approx(value))
+    assert reason in why
+
+
+def test_the_promise_of_a_moved_threshold_holds() -> None:
+    """The share of good parts above it, on average over many lines: at most what is stated."""
+    rng = np.random.default_rng(7)
+    failing: dict[str, list[float]] = {"higher": [], "lower": []}
+    stated: dict[str, list[float]] = {"higher": [], "lower": []}
+    for _ in range(400):
+        scores = np.sort(rng.uniform(size=60))
+        stored = StoredThreshold.of(conformal_threshold(scores, 0.05), scores.tolist(), scores.tolist())
+        for name, value in (("higher", stored.value + 0.002), ("lower", 0.8)):
+            failing[name].append(1 - min(value, 1.0))  # a new part's score is uniform too
+            stated[name].append(moved(stored, value).false_reject_bound)
+    for name in failing:
+        assert np.mean(failing[name]) <= np.mean(stated[name])
+    assert np.mean(stated["lower"]) == pytest.approx(0.2, abs=0.03)
+    assert moved(StoredThreshold(1.0, 0, 1.0, 1.0), 2.0).describe().endswith("--threshold-data")
+
+
+def test_marks_of_a_folder_are_found(rejects: Path) -> None:
+    assert marks_folder(rejects) == rejects / "marks"
+    mark_files([picture_of(rejects, 150)], "unsure")
+    assert marks_folder(rejects / "marks") == rejects / "marks"

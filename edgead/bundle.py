@@ -29,7 +29,8 @@ from edgead.manifest import Manifest
 from edgead.npz import Headers, read_arrays, read_headers
 from edgead.schema import SchemaError
 
-FORMAT = 1
+FORMAT, FORMAT_OF_STRETCH = 2, 1
+"""Of manifests. One without a geometry has the older format: older versions of edgead read it."""
 MANIFEST, MODEL, GOLDEN = "manifest.json", "model.onnx", "golden.npz"
 MOST_GOLDEN = 64
 """Most golden frames; export writes four."""

@@ -16,6 +16,7 @@ import numpy as np
 from edgead import schema
 from edgead.binomial import CONFIDENCE
 from edgead.decision import CONDITION, Threshold
+from edgead.geometry import STRETCH, Geometry
 from edgead.images import PixelFormat
 from edgead.schema import OneOf, SchemaError, Share, Within, left_out, section, stored_as
 
@@ -386,6 +387,21 @@ def describe_sensitivity(table: Sequence[LayerRecord]) -> str:
 
 
 @dataclass(frozen=True)
+class LookRecord:
+    """What held-out good pictures with tiles look like on the canvas, for the checks before inference.
+
+    Without tiles the golden frames say it.
+
+    Attributes:
+        sharpness: the lowest, see `edgead.runtime.health.measure_sharpness`.
+        dark: one is almost black.
+    """
+
+    sharpness: Error
+    dark: bool
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The content of `manifest.json`.
 
@@ -408,6 +424,8 @@ class Manifest:
         gate: of a lower precision: measurements, limits, layers in float32; see docs/precision.md.
         images: sizes of the training images (of an imported model, of the threshold images), if known.
         reconstruction: tensor with the reconstructed good image, if the graph has one.
+        stored_geometry: how frames are brought to the graph; None if they are stretched to its input.
+        look: of good pictures, with tiles.
         files: file name ↦ SHA-256, for every file but the manifest.
         digest: SHA-256 of the manifest itself, see `edgead.bundle.manifest_digest`.
     """
@@ -432,6 +450,8 @@ class Manifest:
     gate: GateRecord | None = section()
     images: ImageSizes | None = left_out()
     reconstruction: ReconstructionRecord | None = left_out()
+    stored_geometry: Geometry | None = left_out("geometry")
+    look: LookRecord | None = left_out()
     files: dict[str, str] = field(default_factory=dict)
     digest: str = ""
 
@@ -444,11 +464,27 @@ class Manifest:
         self.input.check()
         if self.reconstruction:
             self.reconstruction.check()
+        self.geometry.check(self.size)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Input (height, width) in pixels."""
+        """Input (height, width) of the graph in pixels."""
         return self.input.height, self.input.width
+
+    @property
+    def geometry(self) -> Geometry:
+        """How frames are brought to the graph."""
+        return self.stored_geometry or STRETCH
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """(height, width) that frames are fitted to: the graph's, or that of all tiles together."""
+        return self.geometry.canvas(self.size)
+
+    @property
+    def region_size(self) -> tuple[int, int]:
+        """(height, width) of a region of the whole frame: the canvas's, larger with a crop."""
+        return self.geometry.region_size(self.size)
 
     @property
     def aspects(self) -> tuple[float, float] | None:
@@ -462,7 +498,7 @@ class Manifest:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of a fitted frame: (height, width, channels)."""
+        """Of a frame that the graph takes: (height, width, channels)."""
         return *self.size, self.pixels.channels
 
     @property

@@ -38,6 +38,11 @@ def train_quick(
     holdout: float = HOLDOUT,
     weights: str | Path | None = None,
     bit_depth: int = 16,
+    crop: str | None = None,
+    fit: str = "stretch",
+    tiles: str | None = None,
+    overlap: float | None = None,
+    scale: float | None = None,
     track: Sequence[str] = (),
     console: Console | None = None,
 ) -> list[tuple[Path, Bundle]]:
@@ -48,8 +53,8 @@ def train_quick(
     Args:
         settings: ``"name=value"`` overrides of PatchCore's configuration.
         holdout: share of the good images that is kept for the threshold.
-        data, category, out, seed, device, mixed_precision, workers, weights, bit_depth, track, console: as for
-            `edgead.train.train`.
+        data, category, out, seed, device, mixed_precision, workers, weights, bit_depth, crop, fit, tiles, overlap,
+            scale, track, console: as for `edgead.train.train`.
 
     Returns:
         The folder of each finished run, and its bundle in ``runs/export``.
@@ -84,6 +89,11 @@ def train_quick(
         holdout=holdout,
         weights=weights,
         bit_depth=bit_depth,
+        crop=crop,
+        fit=fit,
+        tiles=tiles,
+        overlap=overlap,
+        scale=scale,
         track=track,
         most_images=MOST_IMAGES,
         console=console,

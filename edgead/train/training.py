@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import platform
 import time
@@ -23,16 +24,19 @@ from edgead.datasets import (
     open_category,
 )
 from edgead.errors import CheckpointError, ConfigError
+from edgead.geometry import STRETCH, Geometry, GeometryWish
 from edgead.images import PixelFormat
 from edgead.text import file_name
 from edgead.train import checkpoint, run_config, training_state
 from edgead.train.budget import read_budget
+from edgead.train.canvas import describe_shrink, describe_tiles, fix_geometry
 from edgead.train.configuration import configure, reconfigure
 from edgead.train.donors import find_donors, find_transferred
 from edgead.train.estimate import choose_preset
 from edgead.train.fit import is_main
 from edgead.train.foreground import is_masks_folder
 from edgead.train.method import Method
+from edgead.train.method_config import MethodConfig
 from edgead.train.methods import get_method
 from edgead.train.run import choose_workers, relative_names, train_run
 from edgead.train.run_config import RunConfig
@@ -58,6 +62,11 @@ def train(
     weights: str | Path | None = None,
     donors: Sequence[str | Path] = (),
     bit_depth: int = 16,
+    crop: str | None = None,
+    fit: str = "stretch",
+    tiles: str | None = None,
+    overlap: float | None = None,
+    scale: float | None = None,
     track: Sequence[str] = (),
     most_images: int | None = None,
     console: Console | None = None,
@@ -83,6 +92,12 @@ def train(
         donors: other products with real defects, for a method that learns from them: data sets, or runs or
             ``learned.safetensors`` of runs that have learned from them already.
         bit_depth: significant bits of 16-bit images.
+        crop: ``"x,y,width,height"`` of the part of each image that is seen, as shares of it or in pixels.
+        fit: ``"stretch"`` to the network's input, or ``"letterbox"``, which keeps the aspect.
+        tiles: ``"ROWSxCOLUMNS"`` of the network's input that an image is cut to, or the size of a tile in pixels of the
+            image, ``"512px"`` or ``"HEIGHTxWIDTHpx"``.
+        overlap: of neighbouring tiles, as a share of a tile; `edgead.geometry.OVERLAP` where None.
+        scale: pixels of the images for a millimetre, to say what is left of a defect of 1 mm.
         most_images: good images of a category that are used at most, drawn by the seed; all where None.
         track: experiment trackers that get losses, learning rates and held-out figures: ``"tensorboard"``,
             ``"mlflow"``.
@@ -109,6 +124,9 @@ def train(
             *method_class.Config.step_settings,
         }:
             raise ConfigError(f"--budget decides the number of steps; leave out --set {min(named)}=….")
+    wish = GeometryWish.parse(crop, fit, tiles, overlap)
+    if scale is not None and not 0 < scale < math.inf:
+        raise ConfigError(f"--scale is pixels for a millimetre, above 0, not {scale:g}.")
     started = time.monotonic()
     if not 0 < holdout < 1:
         raise ConfigError(f"--holdout is a share between 0 and 1, not {holdout}.")
@@ -138,13 +156,14 @@ def train(
             console,
         )
     config = configure(method_class, preset, settings)
+    geometries = [_fix_geometry(wish, each, config, bit_depth, scale, console) for each in categories]
     if is_masks_folder(config.foreground):  # a resumed run finds the masks from any folder
         config = config.replaced(foreground=str(Path(config.foreground).resolve()))
     created = datetime.now(timezone.utc)
     folders: list[Path] = []
     known: dict[str, Path] = {}  # what earlier categories have learned from a donor serves the later ones
     with _naming_the_rest(categories, folders, out, console):
-        for chosen in categories:
+        for chosen, geometry in zip(categories, geometries):
             folder = (
                 Path(out)
                 if out
@@ -165,6 +184,7 @@ def train(
                         mixed_precision=mixed_precision,
                         budget=budget,
                         bit_depth=bit_depth,
+                        stored_geometry=geometry,
                         textures=_absolute(textures),
                         weights=_absolute(weights),
                     )
@@ -187,6 +207,7 @@ def train(
                 held_out=tuple(relative_names(parted.held_out, chosen.root)),
                 copies=parted.copies,
                 near_copies=parted.near,
+                stored_geometry=geometry,
                 fingerprint="",
                 held_out_fingerprint="",
                 textures=_absolute(textures),
@@ -252,6 +273,19 @@ def resume(
         run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
         console.say(f"Changed: {', '.join(changes)}")
     return train_run(run, folder, device, workers, console, named=True, track=track)
+
+
+def _fix_geometry(
+    wish: GeometryWish, category: Category, config: MethodConfig, bit_depth: int, scale: float | None, console: Console
+) -> Geometry | None:
+    """Return a category's geometry, None for the usual one, and say what becomes of its pictures."""
+    paths = [*category.normals, *category.validation]
+    geometry, picture = fix_geometry(wish, paths, config.size, PixelFormat(bit_depth), console)
+    for line in describe_shrink(geometry, picture, config.size, scale):
+        console.say(f"{category.name}: {line}" if not line.startswith("Warning") else line)
+    if geometry.count > 1:
+        console.say(describe_tiles(geometry, config.size, len(paths), config.channels))
+    return None if geometry == STRETCH else geometry
 
 
 def _at_most(count: int, category: Category, seed: int, console: Console) -> Category:

@@ -1,4 +1,4 @@
-"""How a frame is brought to a model: the part of it that is seen, whether its aspect is kept, and the tiles it is cut to.
+"""How a frame is brought to a model: which part of it is seen, whether its aspect is kept, how it is cut to tiles.
 
 The frame's *window* (all of it, or a crop) is fitted to the *canvas*, which the graph sees in tiles of its own size.
 Without tiles the canvas has the graph's size. `edgead.images.fit_frame` applies it, `edgead.tiling` cuts and stitches.

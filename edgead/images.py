@@ -205,9 +205,7 @@ def to_frame(image: NDArray[Any], pixels: PixelFormat = COLOUR) -> Frame:
     return image if image.shape[2] == 3 else image[:, :, :3]
 
 
-def fit_frame(
-    frame: Frame, size: tuple[int, int], out: Frame | None = None, geometry: Geometry = STRETCH
-) -> Frame:
+def fit_frame(frame: Frame, size: tuple[int, int], out: Frame | None = None, geometry: Geometry = STRETCH) -> Frame:
     """Fit a frame to a model's canvas without aliasing. Without a geometry it is stretched, as in the papers.
 
     Shrinking averages areas. Halving both sides is done with OpenCV's vectorised 2×2 average as long as both are

@@ -56,12 +56,6 @@ class Tiling:
         """Return a view of a tile ``[h, w, …]`` of a canvas ``[H, W, …]``; they are counted row by row."""
         return canvas[self._boxes[number]]
 
-    def put(self, canvas: NDArray[T], number: int, tile: NDArray[T]) -> NDArray[T]:
-        """Return a copy of a canvas ``[H, W, …]`` with another tile of that number."""
-        copy = canvas.copy()
-        copy[self._boxes[number]] = tile
-        return copy
-
     def cut(self, canvases: NDArray[T], out: NDArray[T] | None = None) -> NDArray[T]:
         """Return the tiles ``[N · count, h, w, …]`` of canvases ``[N, H, W, …]``: a copy, or themselves if it is one.
 

@@ -121,9 +121,7 @@ def _time(call: Callable[[Any], object], argument: Any) -> float:
 def _make_mask(result: Result) -> None:
     """Compute the mask as for a FAIL, whatever the verdict: a PASS has no mask and would take no time."""
     assert result.anomaly_map is not None
-    mark_in_frame(
-        result.anomaly_map, result.mask_threshold, result.region, result.frame_size, result.geometry
-    )
+    mark_in_frame(result.anomaly_map, result.mask_threshold, result.region, result.frame_size, result.geometry)
 
 
 def percentiles(times: Sequence[float]) -> Percentiles:

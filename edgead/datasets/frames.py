@@ -80,6 +80,7 @@ def cut_tiles(canvases: NDArray[T], tiling: Tiling) -> NDArray[T]:
     shape = (len(canvases) * tiling.count, *tiling.size, *canvases.shape[3:])
     return tiling.cut(canvases, allocate(shape, canvases.dtype.type))
 
+
 def load_frames(
     paths: Sequence[Path],
     size: tuple[int, int],

@@ -58,9 +58,7 @@ class Rules:
                 return Verdict.PASS, f"largest defect of {area} pixels is below {self.min_area}"
         return verdict, reason
 
-    def _marks_region(
-        self, anomaly_map: NDArray[np.float32], frame_size: tuple[int, int], geometry: Geometry
-    ) -> bool:
+    def _marks_region(self, anomaly_map: NDArray[np.float32], frame_size: tuple[int, int], geometry: Geometry) -> bool:
         seen, region = seen_part(anomaly_map, self.region, frame_size, geometry)
         return bool(mark(seen, self.mask_threshold, region).any())
 
@@ -218,7 +216,7 @@ def read_region(roi: Sequence[str], ignore: Sequence[str], size: tuple[int, int]
         roi: each a mask image (white is inspected) or ``x,y,width,height`` as shares of the frame, from 0 to 1. Their
             union is inspected; without one, the whole frame is.
         ignore: the same, for parts that are not inspected.
-        size: (height, width) of the region in pixels, `Manifest.region_size`. Masks of whole frames are stretched to it.
+        size: (height, width) of the region in pixels, `Manifest.region_size`. Masks of frames are stretched to it.
 
     Returns:
         ``(height, width) bool``, or None for the whole frame.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from edgead.geometry import Geometry, GeometryWish, Size
 from edgead.images import Frame, PixelFormat, read_frame
 from edgead.tiling import Tiling
 from edgead.train.foreground import FOREGROUNDS, foreground_mask
+from edgead.train.method import Method, TrainingData
 
 MOST_SHRINK = 4.0
 """Pictures that shrink by more are warned of: a defect of four pixels is left with one."""
@@ -48,8 +50,8 @@ def fix_geometry(
             continue
         if first and first != (height, width):
             raise DataError(
-                f"{path} has {width}×{height} pixels, another picture has {first[1]}×{first[0]}: a crop in pixels would "
-                "show another part of it.\nGive --crop as shares of the picture, for instance 0.1,0.1,0.8,0.8."
+                f"{path} has {width}×{height} pixels, another picture has {first[1]}×{first[0]}: a crop in pixels "
+                "would show another part of it.\nGive --crop as shares of the picture, for instance 0.1,0.1,0.8,0.8."
             )
         first = (height, width)
         if not wish.crops_pixels:
@@ -122,6 +124,43 @@ def tile_masks(
         if tile.mean() < LEAST_PART:
             tile[:] = True
     return tiles
+
+
+def draw_on_tiles(
+    method: Method, data: TrainingData, tiling: Tiling, number: int, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw synthetic anomalies on a tile each.
+
+    Args:
+        method: that draws them.
+        data: its good images are whole canvases, its masks those of their tiles, from `tile_masks`.
+        tiling: of the canvases.
+        number: of anomalies.
+        rng: random numbers.
+
+    Returns:
+        Canvases ``[number, H, W, C]``, of which one tile is changed, and these tiles ``[number, h, w, C]``, uint8.
+    """
+    canvases = allocate((number, *data.normals.shape[1:]), np.uint8)
+    tiles = np.empty((number, *tiling.size, data.normals.shape[3]), np.uint8)
+    for index in range(number):
+        which, place = int(rng.integers(len(data.normals))), int(rng.integers(tiling.count))
+        masks, at = data.foreground_masks, which * tiling.count + place
+        alone = dataclasses.replace(
+            data,
+            normals=np.ascontiguousarray(tiling.tile(data.normals[which], place))[None],
+            foreground_masks=None if masks is None else masks[at : at + 1],
+        )
+        tiles[index] = method.example(alone, rng)["frame"]
+        canvases[index] = data.normals[which]
+        tiling.tile(canvases[index], place)[:] = tiles[index]
+    return canvases, tiles
+
+
+def busiest_tile(canvas: Frame, tiling: Tiling) -> Frame:
+    """Return the tile whose values vary most: that of a part rather than of its background."""
+    tiles = [tiling.tile(canvas, number) for number in range(tiling.count)]
+    return np.ascontiguousarray(max(tiles, key=lambda tile: float(tile.var())))
 
 
 def _colours(canvas: Frame) -> Frame:

@@ -23,7 +23,7 @@ from edgead.datasets import (
     open_categories,
     open_category,
 )
-from edgead.errors import CheckpointError, ConfigError
+from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.geometry import STRETCH, Geometry, GeometryWish
 from edgead.images import PixelFormat
 from edgead.text import file_name
@@ -280,7 +280,12 @@ def _fix_geometry(
 ) -> Geometry | None:
     """Return a category's geometry, None for the usual one, and say what becomes of its pictures."""
     paths = [*category.normals, *category.validation]
-    geometry, picture = fix_geometry(wish, paths, config.size, PixelFormat(bit_depth), console)
+    try:
+        geometry, picture = fix_geometry(wish, paths, config.size, PixelFormat(bit_depth), console)
+    except DataError:
+        if category.normals and wish != GeometryWish():
+            raise
+        return None  # the split and the training say what is wrong with the pictures
     for line in describe_shrink(geometry, picture, config.size, scale):
         console.say(f"{category.name}: {line}" if not line.startswith("Warning") else line)
     if geometry.count > 1:

@@ -48,18 +48,18 @@ class TiledEngine:
         self.engine.close()
 
 
-def with_tiles(engine: Engine, manifest: Manifest) -> Engine:
-    """Return an engine for a bundle's canvases; the engine itself where a canvas is one tile."""
-    if manifest.geometry.count == 1:
-        return engine
-    return TiledEngine(engine, Tiling(manifest.geometry, manifest.size))
+def with_tiles(engine: Engine, tiling: Tiling) -> Engine:
+    """Return an engine for canvases; the engine itself where a canvas is one tile."""
+    return engine if tiling.count == 1 else TiledEngine(engine, tiling)
 
 
 def check_canvases(engine: Engine, bundle: Bundle) -> CheckedEngine:
     """Return an engine of a bundle's graph as a `CheckedEngine` for the bundle's canvases."""
     checked, manifest = check(engine, bundle), bundle.manifest
-    tiled = with_tiles(checked, manifest)
-    return checked if tiled is checked else CheckedEngine(tiled, (*manifest.canvas, manifest.pixels.channels))
+    if manifest.geometry.count == 1:
+        return checked
+    tiled = TiledEngine(checked, Tiling(manifest.geometry, manifest.size))
+    return CheckedEngine(tiled, (*manifest.canvas, manifest.pixels.channels))
 
 
 def batch_for(manifest: Manifest, frames: int) -> int:

@@ -92,10 +92,9 @@ def _source_of(
         anomalies = np.stack([method.example(drawn_from, rng)["frame"] for _ in range(number)])
         probes = np.concatenate([held_out.frames[:count], anomalies[:count]])
     else:
-        part = tile_masks(held_out.frames, masks, how, tiling)
-        anomalies, tiles = draw_on_tiles(
-            method, dataclasses.replace(drawn_from, foreground_masks=part), tiling, number, rng
-        )
+        parts = tile_masks(held_out.frames, masks, how, tiling)
+        drawn_from = dataclasses.replace(drawn_from, foreground_masks=parts)
+        anomalies, tiles = draw_on_tiles(method, drawn_from, tiling, number, rng)
         busiest = [busiest_tile(canvas, tiling) for canvas in held_out.frames[:count]]
         probes = np.concatenate([np.stack(busiest), tiles[:count]])
     return ModelSource(

@@ -185,7 +185,7 @@ def test_a_wish_in_pixels_becomes_shares_and_tiles() -> None:
     assert resolve(tiles="256px").tiles == (14, 19)
     assert resolve(tiles="256px", overlap=0).tiles == (12, 16)
     assert resolve(tiles="1000x1024px", overlap=0).tiles == (3, 4)
-    assert resolve(tiles="5000px").tiles == (1, 1)
+    assert resolve(tiles="5000px") == STRETCH
 
 
 @pytest.mark.parametrize(

@@ -380,7 +380,7 @@ def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
     kept = {name: value for name, value in vars(stored.config).items() if name in changed}
     given |= {"donors": bool(given["donors"]), "config": given["config"].replaced(**kept)}
     there = {**vars(stored), "donors": bool(stored.donors)}
-    differing = [name for name, value in given.items() if there[name] != value]
+    differing = [name.removeprefix("stored_") for name, value in given.items() if there[name] != value]
     if differing:
         raise ConfigError(
             f"{folder} holds a run with another {', '.join(differing)}.\n"

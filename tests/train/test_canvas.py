@@ -1,8 +1,9 @@
-"""Crop, letterbox and tiles from training to the line: the same picture, the same threshold, words about lost pixels."""
+"""Crop, letterbox and tiles from training to the line: the same picture, the same threshold, what defects keep."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from edgead.console import Console
 from edgead.datasets import cut_tiles, load_frames, open_category
 from edgead.datasets import frames as frames_module
 from edgead.decision import conformal_threshold
-from edgead.demo import make_parts
 from edgead.errors import ConfigError, DataError
 from edgead.export import export
 from edgead.geometry import STRETCH, Geometry, GeometryWish
@@ -26,6 +26,7 @@ from edgead.train import resume, train
 from edgead.train.canvas import busiest_tile, describe_shrink, fix_geometry, tile_masks
 from edgead.train.foreground import load_foreground_masks
 from edgead.train.run_config import load_run_config
+from edgead.train.training import _check_same
 
 SMALL = ("size=32", *TINY[1:])
 
@@ -96,7 +97,7 @@ def test_the_threshold_is_that_of_stitched_scores(run: Path, cut: Bundle) -> Non
     assert {result.anomaly_map.shape for result in results if result.anomaly_map is not None} == {(56, 56)}
 
 
-def test_look_of_whole_canvases_is_kept(run: Path, cut: Bundle, bundle: Bundle) -> None:
+def test_look_of_whole_canvases_is_kept(cut: Bundle) -> None:
     from edgead.runtime.handover import activate
     from edgead.runtime.policy import Policy
 
@@ -104,8 +105,6 @@ def test_look_of_whole_canvases_is_kept(run: Path, cut: Bundle, bundle: Bundle) 
     assert not cut.manifest.look.dark
     with edgead.load(cut.path, engine="onnxruntime") as inspector:
         assert activate(inspector, Policy()).limits.sharpness == cut.manifest.look.sharpness
-    assert bundle.manifest.look is None
-    assert bundle.manifest.stored_geometry is None
 
 
 def test_benchmark_masks_and_predict_use_the_frames_pixels(cut: Bundle, parts: Path, tmp_path: Path) -> None:
@@ -126,37 +125,22 @@ def test_benchmark_masks_and_predict_use_the_frames_pixels(cut: Bundle, parts: P
 
 @pytest.mark.slow
 def test_lower_precisions_are_judged_on_canvases(run: Path, parts: Path, tmp_path: Path) -> None:
-    from edgead.export.options import Budget
+    from edgead.export.options import Budget, Calibration, PrecisionOptions
 
-    made = export(
-        run,
-        parts,
-        out=tmp_path / "int8.edgead",
-        precision="int8",
-        calibration_samples=10,
-        max_flips=1.0,
-        max_auroc_drop=1.0,
-    )
-    assert made.manifest.gate is not None
-    assert made.manifest.gate.held_out_normals == len(made.manifest.threshold.scores)
-    assert Budget
+    lenient = PrecisionOptions("int8", calibration=Calibration(samples=10), budget=Budget(1.0, 1.0))
+    made = export(run, data=parts, out=tmp_path / "int8.edgead", precision=lenient).manifest
+    assert made.gate is not None
+    assert made.gate.held_out_normals == len(made.threshold.scores)
+    assert made.gate.labelled_images == 6
+    assert made.calibration is not None
 
 
-def test_the_whole_picture_needs_no_tile(parts: Path, tmp_path: Path) -> None:
-    """A size of tiles above the picture's is one tile: the run is as without."""
-    console = Lines()
-    [made] = train("draem", parts, preset="nano", settings=SMALL, out=tmp_path / "run", tiles="5000px", console=console)
-    assert load_run_config(made).stored_geometry is None
-    assert not any("Tiles:" in line for line in console.lines)
-
-
-def test_a_resumed_category_must_have_the_same_geometry(tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    make_parts(root / "washer", train=4, good=1, bad=1)
-    options = {"category": "all", "preset": "nano", "settings": (*SMALL, "steps=2"), "out": tmp_path / "runs"}
-    train("draem", root, **options)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="another stored_geometry|another geometry"):
-        train("draem", root, fit="letterbox", crop="0,0,0.5,1", **options)  # type: ignore[arg-type]
+def test_a_repeated_command_must_have_the_same_geometry(run: Path) -> None:
+    stored = load_run_config(run)
+    same = {"donors": (), "config": stored.config, "seed": 0}
+    _check_same(stored, run, **same, stored_geometry=stored.geometry)
+    with pytest.raises(ConfigError, match="holds a run with another geometry"):
+        _check_same(stored, run, **same, stored_geometry=None)
 
 
 def test_crops_in_pixels_need_pictures_of_one_size(write_image: Callable[..., Path], tmp_path: Path) -> None:
@@ -189,8 +173,6 @@ def test_crops_in_pixels_need_pictures_of_one_size(write_image: Callable[..., Pa
     ],
 )
 def test_what_is_left_of_a_defect(geometry: Geometry, scale: float | None, says: str) -> None:
-    import re
-
     lines = describe_shrink(geometry, (3000, 4096), (256, 256), scale)
     assert len(lines) == bool(says)
     assert not says or re.search(says, lines[0], re.S), lines

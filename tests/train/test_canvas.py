@@ -131,7 +131,7 @@ def test_lower_precisions_are_judged_on_canvases(run: Path, parts: Path, tmp_pat
     made = export(run, data=parts, out=tmp_path / "int8.edgead", precision=lenient).manifest
     assert made.gate is not None
     assert made.gate.held_out_normals == len(made.threshold.scores)
-    assert made.gate.labelled_images == 6
+    assert made.gate.labelled_images == 12
     assert made.calibration is not None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -212,6 +213,18 @@ class Result:
         with atomic_file(path) as stream:
             stream.write(data)
         return path
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the map and the frame."""
+        return sum(array.nbytes for array in (self.anomaly_map, self.frame) if array is not None)
+
+    def without_map(self) -> Result:
+        """Return a copy without map and frame, so that it can wait long; `to_dict` gives the same."""
+        copy = dataclasses.replace(self, anomaly_map=None, frame=None)
+        for shape in self.shapes:
+            vars(copy)[shape] = getattr(self, shape)
+        return copy
 
     def _repr_png_(self) -> bytes | None:
         """Return the overlay as PNG, which notebooks show; None if no frame was kept."""

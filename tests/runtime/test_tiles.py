@@ -18,10 +18,13 @@ from edgead.bundle import Bundle, read_bundle
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError
 from edgead.geometry import Geometry
+from edgead.runtime import sink_worker
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.engines.tiled import TiledEngine, batch_for
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.rules import read_region
+from edgead.runtime.sink_worker import SinkWorker
+from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.stream import Stream
 from edgead.tiling import Tiling
 from edgead.view.pictures import draw, outline_of
@@ -175,6 +178,37 @@ def test_a_stream_swaps_from_stretch_to_tiles(tiled: Bundle, first: Bundle) -> N
     for box in (results[0].boxes[0], results[-1].boxes[0]):
         assert abs(box["x"] - 600) <= 26
         assert abs(box["y"] - 200) <= 10
+
+
+class Blocked(BaseSink):
+    """A sink that takes nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__("blocked")
+        self.go, self.results = threading.Event(), list[Any]()
+
+    def write(self, result: Any) -> None:
+        self.go.wait(10)
+        self.results.append(result)
+
+
+def test_results_that_wait_for_a_sink_have_bounded_maps(tiled: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stalled sink must not keep a large map for each of 1,024 results; what it gets at last says the same."""
+    sink = Blocked()
+    worker = SinkWorker(sink)
+    with edgead.load(tiled.path, engine="onnxruntime", shapes=["boxes", "contours"]) as inspector:
+        results = [inspector.inspect(with_defects((600, 200, 660, 240)), frame_id=number) for number in range(8)]
+        monkeypatch.setattr(sink_worker, "LARGEST_WAITING", 3 * results[0].size_bytes)
+        for result in results:
+            worker.offer(result)
+    sink.go.set()
+    worker.close()
+    assert worker.account()["taken"] == 8
+    kept = [result.anomaly_map is not None for result in sink.results]
+    assert kept[:3] == [True] * 3
+    assert not any(kept[4:])
+    assert [each.to_dict() for each in sink.results] == [each.to_dict() for each in results]
+    assert all(each.boxes for each in sink.results)
 
 
 def test_engines_are_opened_for_the_batch_of_tiles(tiled: Bundle, first: Bundle) -> None:

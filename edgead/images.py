@@ -225,7 +225,7 @@ def fit_frame(frame: Frame, size: tuple[int, int], out: Frame | None = None, geo
     lib = cv2()
     place = geometry.place((frame.shape[0], frame.shape[1]), size)
     if geometry.crop is not None:
-        frame = np.ascontiguousarray(frame[place.window])
+        frame = frame[place.window]  # OpenCV reads the rows where they are
     if place.inner_size != size:
         (top, left), (height, width) = (side.start for side in place.inner), place.inner_size
         around = (top, size[0] - top - height, left, size[1] - left - width)

@@ -33,7 +33,8 @@ from edgead.npz import Headers, read_arrays, read_headers
 from edgead.schema import SchemaError
 from edgead.trust import SIGNATURE, SIGNATURE_BYTES, read_trust
 
-FORMAT = 1
+FORMAT, FORMAT_OF_STRETCH = 2, 1
+"""Of manifests. One without a geometry has the older format: older versions of edgead read it."""
 MANIFEST, MODEL, GOLDEN = "manifest.json", "model.onnx", "golden.npz"
 CPU_MODEL = "model.cpu.onnx"
 """A second graph of some INT8 bundles, in the form that engines on a CPU run fast."""

@@ -27,6 +27,7 @@ from edgead.errors import DataError, require
 from edgead.formats import identify
 from edgead.formats.decoding import decode_image
 from edgead.formats.reading import read_file
+from edgead.geometry import STRETCH, Geometry
 
 Frame = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -204,8 +205,8 @@ def to_frame(image: NDArray[Any], pixels: PixelFormat = COLOUR) -> Frame:
     return image if image.shape[2] == 3 else image[:, :, :3]
 
 
-def fit_frame(frame: Frame, size: tuple[int, int], out: Frame | None = None) -> Frame:
-    """Resize a frame to a model's input size without aliasing. The aspect ratio is not kept, as in the papers.
+def fit_frame(frame: Frame, size: tuple[int, int], out: Frame | None = None, geometry: Geometry = STRETCH) -> Frame:
+    """Fit a frame to a model's canvas without aliasing. Without a geometry it is stretched, as in the papers.
 
     Shrinking averages areas. Halving both sides is done with OpenCV's vectorised 2×2 average as long as both are
     even and stay at or above the target; that reads most pixels of a large frame and is several times faster than
@@ -213,14 +214,23 @@ def fit_frame(frame: Frame, size: tuple[int, int], out: Frame | None = None) -> 
 
     Args:
         frame: ``(H, W, 3 or 4) uint8``.
-        size: (height, width) of the model in pixels.
+        size: (height, width) of the canvas in pixels; without tiles the model's input size.
         out: ``(height, width, 3 or 4) uint8``, written and returned, so that a stream allocates nothing here.
+        geometry: the model's: crop, and stretch or letterbox. Its tiles are cut by `edgead.tiling`.
 
     Returns:
         ``(height, width, 3 or 4) uint8``, C-contiguous. Without `out` it is `frame` itself when that has the size
         already.
     """
     lib = cv2()
+    place = geometry.place((frame.shape[0], frame.shape[1]), size)
+    if geometry.crop is not None:
+        frame = frame[place.window]  # OpenCV reads the rows where they are
+    if place.inner_size != size:
+        (top, left), (height, width) = (side.start for side in place.inner), place.inner_size
+        around = (top, size[0] - top - height, left, size[1] - left - width)
+        padded: Frame = lib.copyMakeBorder(fit_frame(frame, (height, width)), *around, lib.BORDER_REPLICATE, dst=out)
+        return padded
     if frame.shape[2] == 4 and frame.shape[:2] != size:
         colour, depth = fit_frame(lib.cvtColor(frame, lib.COLOR_BGRA2BGR), size), fit_depth(frame[:, :, 3], size)
         merged: Frame = lib.merge([*lib.split(colour), depth], dst=out)
@@ -286,6 +296,52 @@ def read_mask(path: Path, background: tuple[int, int, int] | None = None) -> Mas
     return np.asarray(image > (image.max() / 2 if lossy else 0))
 
 
+def place_mask(mask: Mask, size: tuple[int, int], geometry: Geometry) -> Mask:
+    """Fit a mask of a whole frame to a canvas of (height, width), as `fit_frame` fits the frame.
+
+    Returns:
+        ``(height, width) bool``; False beside a letterboxed frame.
+    """
+    if geometry == STRETCH:
+        return fit_mask(mask, size)
+    place = geometry.place((mask.shape[0], mask.shape[1]), size)
+    placed = np.zeros(size, np.bool_)
+    placed[place.inner] = fit_mask(mask[place.window], place.inner_size)
+    return placed
+
+
+def spread_map(
+    anomaly_map: NDArray[np.float32],
+    geometry: Geometry,
+    frame_size: tuple[int, int],
+    size: tuple[int, int],
+    outside: float | None = None,
+) -> NDArray[np.float32]:
+    """Bring a canvas's map back over its whole frame.
+
+    Args:
+        anomaly_map: ``(h, w) float32`` of the canvas.
+        geometry: that fitted the frame.
+        frame_size: (height, width) of the frame.
+        size: (height, width) of the returned map, which shows the whole frame.
+        outside: value where the frame was cropped away; None for the lowest one inside.
+
+    Returns:
+        ``(height, width) float32``: the values between the map's are linear.
+    """
+    lib = cv2()
+    if geometry.crop is None and geometry.fit == "stretch":
+        return np.asarray(lib.resize(anomaly_map, size[::-1], interpolation=lib.INTER_LINEAR))
+    canvas = (anomaly_map.shape[0], anomaly_map.shape[1])
+    place = geometry.place(frame_size, canvas)
+    inner = anomaly_map[place.inner]
+    window = geometry.place(size, canvas).window
+    spread = np.full(size, inner.min() if outside is None else outside, np.float32)
+    target = spread[window]
+    target[:] = lib.resize(inner, target.shape[::-1], interpolation=lib.INTER_LINEAR)
+    return spread
+
+
 def fit_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     """Resize a mask to (height, width) with nearest neighbour, as the field's evaluation codes do."""
     fitted = cv2().resize(mask.astype(np.uint8), size[::-1], interpolation=cv2().INTER_NEAREST)
@@ -320,7 +376,7 @@ def draw_overlay(frame: Frame, anomaly_map: NDArray[np.float32], mask: Mask, sca
 
     Args:
         frame: ``(H, W, 3) uint8 BGR``; depth is left out.
-        anomaly_map: ``(h, w) float32``; resized to the frame.
+        anomaly_map: ``(h, w) float32`` of the whole frame, see `spread_map`; resized to the frame.
         mask: ``(H, W) bool``; outlined in red.
         scale: the map's value that is drawn at full heat, typically twice the pixel threshold.
 

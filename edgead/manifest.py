@@ -16,6 +16,7 @@ import numpy as np
 from edgead import schema
 from edgead.binomial import CONFIDENCE
 from edgead.decision import CONDITION, Threshold
+from edgead.geometry import STRETCH, Geometry
 from edgead.images import PixelFormat
 from edgead.schema import OneOf, SchemaError, Share, Within, left_out, section, stored_as
 
@@ -423,6 +424,21 @@ def describe_sensitivity(table: Sequence[LayerRecord]) -> str:
 
 
 @dataclass(frozen=True)
+class LookRecord:
+    """What held-out good pictures with tiles look like on the canvas, for the checks before inference.
+
+    Without tiles the golden frames say it.
+
+    Attributes:
+        sharpness: the lowest, see `edgead.runtime.health.measure_sharpness`.
+        dark: one is almost black.
+    """
+
+    sharpness: Error
+    dark: bool
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The content of `manifest.json`.
 
@@ -447,6 +463,8 @@ class Manifest:
         held_out: what the images of the threshold looked like; None in older bundles and where there are none.
         reconstruction: tensor with the reconstructed good image, if the graph has one.
         changes: of the threshold after the export, oldest first.
+        stored_geometry: how frames are brought to the graph; None if they are stretched to its input.
+        look: of good pictures, with tiles.
         files: file name ↦ SHA-256, for every file but the manifest.
         digest: SHA-256 of the manifest itself, see `edgead.bundle.manifest_digest`.
     """
@@ -473,6 +491,8 @@ class Manifest:
     held_out: HeldOutRecord | None = left_out()
     reconstruction: ReconstructionRecord | None = left_out()
     changes: tuple[ThresholdChange, ...] | None = left_out()
+    stored_geometry: Geometry | None = left_out("geometry")
+    look: LookRecord | None = left_out()
     files: dict[str, str] = field(default_factory=dict)
     digest: str = ""
 
@@ -490,11 +510,27 @@ class Manifest:
                 raise SchemaError(
                     f"held_out.{name} has {len(values)} values, threshold.scores {len(self.threshold.scores)}"
                 )
+        self.geometry.check(self.size)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Input (height, width) in pixels."""
+        """Input (height, width) of the graph in pixels."""
         return self.input.height, self.input.width
+
+    @property
+    def geometry(self) -> Geometry:
+        """How frames are brought to the graph."""
+        return self.stored_geometry or STRETCH
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """(height, width) that frames are fitted to: the graph's, or that of all tiles together."""
+        return self.geometry.canvas(self.size)
+
+    @property
+    def region_size(self) -> tuple[int, int]:
+        """(height, width) of a region of the whole frame: the canvas's, larger with a crop."""
+        return self.geometry.region_size(self.size)
 
     @property
     def aspects(self) -> tuple[float, float] | None:
@@ -508,7 +544,7 @@ class Manifest:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of a fitted frame: (height, width, channels)."""
+        """Of a frame that the graph takes: (height, width, channels)."""
         return *self.size, self.pixels.channels
 
     @property

@@ -38,6 +38,11 @@ def train_quick(
     holdout: float = HOLDOUT,
     weights: str | Path | None = None,
     bit_depth: int = 16,
+    crop: str | None = None,
+    fit: str = "stretch",
+    tiles: str | None = None,
+    overlap: float | None = None,
+    scale: float | None = None,
     track: Sequence[str] = (),
     marked: str | Path | None = None,
     console: Console | None = None,
@@ -49,8 +54,8 @@ def train_quick(
     Args:
         settings: ``"name=value"`` overrides of PatchCore's configuration.
         holdout: share of the good images that is kept for the threshold.
-        data, category, out, seed, device, mixed_precision, workers, weights, bit_depth, track, marked, console: as for
-            `edgead.train.train`.
+        data, category, out, seed, device, mixed_precision, workers, weights, bit_depth, crop, fit, tiles, overlap,
+            scale, track, marked, console: as for `edgead.train.train`.
 
     Returns:
         The folder of each finished run, and its bundle in ``runs/export``.
@@ -85,6 +90,11 @@ def train_quick(
         holdout=holdout,
         weights=weights,
         bit_depth=bit_depth,
+        crop=crop,
+        fit=fit,
+        tiles=tiles,
+        overlap=overlap,
+        scale=scale,
         track=track,
         most_images=MOST_IMAGES,
         marked=marked,

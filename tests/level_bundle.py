@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgead.bundle import FORMAT, MODEL, Bundle, Golden, read_bundle, write_bundle
+from edgead.bundle import FORMAT, FORMAT_OF_STRETCH, MODEL, Bundle, Golden, read_bundle, write_bundle
+from edgead.geometry import Geometry
 from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold, TrainingRecord
 from edgead.runtime.engines.checked import CheckedEngine, check
 from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine, Target
@@ -33,7 +34,13 @@ def frame_of(level: int) -> NDArray[np.uint8]:
     return np.full((SIDE, SIDE, 3), level, np.uint8)
 
 
-def make_level_bundle(folder: Path, offset: float = 0.0, golden_error: float = 0.0, bit_depth: int = 16) -> Bundle:
+def make_level_bundle(
+    folder: Path,
+    offset: float = 0.0,
+    golden_error: float = 0.0,
+    bit_depth: int = 16,
+    geometry: Geometry | None = None,
+) -> Bundle:
     """Write a bundle. Convolutions that change nothing make an inference long enough to be interrupted.
 
     Args:
@@ -41,13 +48,14 @@ def make_level_bundle(folder: Path, offset: float = 0.0, golden_error: float = 0
         offset: added to score and map.
         golden_error: by which the golden outputs are wrong.
         bit_depth: of 16-bit images.
+        geometry: how frames are brought to the graph.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_model(folder / MODEL, offset)
     frames = np.stack([frame_of(level) for level in (0, 50, 100, 250)])
     maps = frames.mean(axis=3, dtype=np.float32) + np.float32(offset + golden_error)
     manifest = Manifest(
-        format=FORMAT,
+        format=FORMAT if geometry else FORMAT_OF_STRETCH,
         name=folder.name.removesuffix(".edgead"),
         method="level",
         preset="test",
@@ -62,6 +70,7 @@ def make_level_bundle(folder: Path, offset: float = 0.0, golden_error: float = 0
         training=TrainingRecord(),
         created="2025-01-01T00:00:00+00:00",
         edgead="0.1.0",
+        stored_geometry=geometry,
     )
     write_bundle(folder, manifest, Golden(frames, maps.max(axis=(1, 2)), maps))
     return read_bundle(folder)

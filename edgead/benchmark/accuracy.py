@@ -20,7 +20,7 @@ from edgead.datasets import Category, Sample, read_labelled_mask
 from edgead.datasets.category import GOOD
 from edgead.decision import Threshold, Verdict
 from edgead.errors import DataError
-from edgead.images import Frame, Mask, cv2, read_frame
+from edgead.images import Frame, Mask, read_frame, spread_map
 from edgead.runtime.inspector import Inspector
 
 FPR_LIMIT = 0.3
@@ -118,7 +118,7 @@ def _inspect(inspector: Inspector, category: Category, pixel_size: int, console:
         found.fails.append(result.verdict is Verdict.FAIL)
         if mask is not None and result.anomaly_map is not None and (mask.any() or not sample.anomalous):
             found.masks.append(mask)
-            found.maps.append(cv2().resize(result.anomaly_map, size, interpolation=cv2().INTER_LINEAR))
+            found.maps.append(spread_map(result.anomaly_map, result.geometry, result.frame_size, size))
     found.skipped = len(unreadable)
     for line in unreadable:
         console.say(f"Warning: skipped: {line}")

@@ -82,7 +82,7 @@ def measure_latency(
 
 
 def _measure(inspector: Inspector, frame: Frame, engine_first: bool, in_turn: bool) -> dict[str, float]:
-    fitted = fit_frame(to_frame(frame, inspector.pixels), inspector.size)[None]
+    fitted = fit_frame(to_frame(frame, inspector.pixels), inspector.size, geometry=inspector.geometry)[None]
     if in_turn:
         take_turn(inspector.engine, fitted)
     # The order of the two alternates: the second one finds warmer caches.
@@ -121,7 +121,7 @@ def _time(call: Callable[[Any], object], argument: Any) -> float:
 def _make_mask(result: Result) -> None:
     """Compute the mask as for a FAIL, whatever the verdict: a PASS has no mask and would take no time."""
     assert result.anomaly_map is not None
-    mark_in_frame(result.anomaly_map, result.mask_threshold, result.region, result.frame_size)
+    mark_in_frame(result.anomaly_map, result.mask_threshold, result.region, result.frame_size, result.geometry)
 
 
 def percentiles(times: Sequence[float]) -> Percentiles:

@@ -167,7 +167,7 @@ def _bare_pass(inspector: Inspector, video: Path, pause: float) -> list[float]:
     times = []
     for frame in _paced(video, pause):
         start = time.perf_counter()
-        inspector.engine.infer(fit_frame(frame, inspector.size)[None])
+        inspector.engine.infer(fit_frame(frame, inspector.size, geometry=inspector.geometry)[None])
         times.append((time.perf_counter() - start) * 1e3)
     return times
 

@@ -46,6 +46,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "method": f"{manifest.method} ({manifest.preset})",
         "category": manifest.category,
         "input": f"{manifest.size[0]}×{manifest.size[1]}{_depth_words(manifest.pixels.depth_range)}",
+        **({"geometry": manifest.geometry.describe()} if manifest.stored_geometry else {}),
         "precision": manifest.precision,
         "threshold": manifest.threshold.describe(manifest.data.unseen).removeprefix("threshold "),
         "drift": _drift_words(manifest),

@@ -52,6 +52,27 @@ from edgead.cli.output import emit, terminal
     "--bit-depth", type=click.IntRange(9, 16), default=16, show_default=True, help="Significant bits of 16-bit images."
 )
 @click.option(
+    "--crop",
+    metavar="X,Y,W,H",
+    help="Part of each image that is seen, as shares of it (0.1,0,0.8,1) or in pixels. Kept in the bundle.",
+)
+@click.option(
+    "--fit",
+    type=click.Choice(["stretch", "letterbox"]),
+    default="stretch",
+    show_default=True,
+    help="stretch images to the network's input, or keep their aspect. Kept in the bundle.",
+)
+@click.option(
+    "--tiles",
+    metavar="RxC",
+    help="Cut each image to rows x columns of the network's input (3x4), or to tiles of so many of its pixels (512px).",
+)
+@click.option("--overlap", type=float, help="Of neighbouring tiles, as a share of a tile, up to 0.5. [default: 0.125]")
+@click.option(
+    "--scale", type=float, help="Pixels of the images for a millimetre: says what is left of a defect of 1 mm."
+)
+@click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
     default=0,

@@ -6,7 +6,7 @@ folder of several such categories. Ambiguous folders are refused.
 """
 
 from edgead.datasets.category import GOOD, Category, Sample
-from edgead.datasets.frames import Frames, find_depth_range, load_frames
+from edgead.datasets.frames import Frames, cut_tiles, find_depth_range, load_frames
 from edgead.datasets.labels import check_masks, read_labelled_mask
 from edgead.datasets.layouts import open_categories, open_category
 
@@ -16,6 +16,7 @@ __all__ = [
     "Frames",
     "Sample",
     "check_masks",
+    "cut_tiles",
     "find_depth_range",
     "load_frames",
     "open_categories",

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgead.depth import DepthRange, find_depth_file, find_ends, measure_range
 from edgead.errors import DataError
+from edgead.geometry import STRETCH, Geometry
 from edgead.images import COLOUR, PixelFormat, fit_frame, read_depth, read_frame
+from edgead.tiling import Tiling
+
+T = TypeVar("T", bound=np.generic)
+LARGEST_IN_MEMORY = 2 << 30
+"""Bytes of an array that is kept in memory; a larger one lies in a temporary file, of which memory holds a part."""
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Good images, decoded and resized.
+    """Good images, decoded and fitted.
 
     Attributes:
-        frames: ``[N, H, W, C] uint8``: BGR, and depth where it was asked for.
+        frames: ``[N, H, W, C] uint8``, whole canvases: BGR, and depth where it was asked for.
         paths: the file of each frame, in order.
         skipped: one line for each image that could not be used.
         fingerprint: SHA-256 over the names and bytes of the files in `paths`, and of their depth images.
@@ -47,7 +56,29 @@ class Frames:
         """Return some of them; the fingerprint stays that of all."""
         paths = tuple(self.paths[number] for number in numbers)
         sizes = tuple(self.sizes[number] for number in numbers)
-        return Frames(self.frames[list(numbers)], paths, self.skipped, self.fingerprint, sizes)
+        kept = allocate((len(numbers), *self.frames.shape[1:]), np.uint8)
+        for place, number in enumerate(numbers):
+            kept[place] = self.frames[number]
+        return Frames(kept, paths, self.skipped, self.fingerprint, sizes)
+
+
+def allocate(shape: tuple[int, ...], kind: type[T]) -> NDArray[T]:
+    """Return an array of any content, in memory or, if it is larger than `LARGEST_IN_MEMORY`, in a temporary file.
+
+    The file lies where Python's `tempfile` puts it (``TMPDIR``) and is gone when the array is.
+    """
+    if math.prod(shape) * np.dtype(kind).itemsize <= LARGEST_IN_MEMORY:
+        return np.empty(shape, kind)
+    with tempfile.TemporaryFile(prefix="edgead-") as stream:
+        return np.asarray(np.memmap(stream, kind, "w+", shape=shape))
+
+
+def cut_tiles(canvases: NDArray[T], tiling: Tiling) -> NDArray[T]:
+    """Return the tiles ``[N · count, h, w, …]`` of canvases ``[N, H, W, …]``, allocated as by `allocate`."""
+    if tiling.count == 1:
+        return canvases
+    shape = (len(canvases) * tiling.count, *tiling.size, *canvases.shape[3:])
+    return tiling.cut(canvases, allocate(shape, canvases.dtype.type))
 
 
 def load_frames(
@@ -55,9 +86,10 @@ def load_frames(
     size: tuple[int, int],
     pixels: PixelFormat = COLOUR,
     progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
+    geometry: Geometry = STRETCH,
 ) -> Frames:
-    """Read images, resize them to (height, width), and keep them in memory. `skipped` lists unreadable ones."""
-    frames = np.empty((len(paths), *size, pixels.channels), np.uint8)
+    """Read images, fit them to a canvas of (height, width), and keep them. `skipped` lists unreadable ones."""
+    frames = allocate((len(paths), *size, pixels.channels), np.uint8)
     kept: list[Path] = []
     skipped: list[str] = []
     sizes: list[tuple[int, int]] = []
@@ -65,7 +97,7 @@ def load_frames(
     for path in progress(paths):
         try:
             frame = read_frame(path, pixels)
-            frames[len(kept)] = fit_frame(frame, size)
+            frames[len(kept)] = fit_frame(frame, size, geometry=geometry)
         except DataError as error:
             skipped.append(str(error))
             continue

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import edgead
 from edgead import schema
-from edgead.bundle import FORMAT, MODEL, Bundle, Golden
+from edgead.bundle import FORMAT, FORMAT_OF_STRETCH, MODEL, Bundle, Golden
 from edgead.console import Console
 from edgead.datasets import Category, Frames
 from edgead.errors import ConfigError, describe
@@ -27,10 +27,12 @@ from edgead.export.quantization.gate import read_labelled
 from edgead.export.quantization.selection import EvaluationSet, select_precision
 from edgead.export.target import choose_target
 from edgead.files import atomic_folder, scratch_folder
+from edgead.geometry import STRETCH, Geometry
 from edgead.manifest import (
     DataRecord,
     ImageSizes,
     InputRecord,
+    LookRecord,
     Manifest,
     Origin,
     ParityRecord,
@@ -41,6 +43,8 @@ from edgead.reports.build import build_report
 from edgead.reports.export_page import write_export_results
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.runtime.engines.tiled import with_tiles
+from edgead.tiling import Tiling
 
 GATE_ANOMALIES = 40
 """Synthetic anomalies on which the gate evaluates a lower precision."""
@@ -48,15 +52,16 @@ GATE_ANOMALIES = 40
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SourceImages:
-    """The images that a bundle is built with. Frames are ``[N, H, W, C] uint8``.
+    """The images that a bundle is built with. Frames are ``[N, H, W, C] uint8``, whole canvases except the probes.
 
     Attributes:
         category: name of the product.
         data, sizes: fingerprints and sizes of the images, for the manifest.
         normals: held-out good images that the threshold is fitted to; None if the model has limits of its own.
-        probes: frames on which graph and reference are compared.
+        probes: frames of the graph on which it is compared with its reference.
         golden: indices of the probes that become golden frames.
         anomalies: synthetic anomalies for the gate.
+        look: of the good images, with tiles.
         calibration, calibration_source: good images for INT8 calibration, and their name in the manifest.
         labelled: category with labelled test images for the gate.
         seed: random seed for drawing calibration images.
@@ -69,6 +74,7 @@ class SourceImages:
     probes: NDArray[np.uint8]
     golden: Sequence[int]
     anomalies: NDArray[np.uint8] | None = None
+    look: LookRecord | None = None
     calibration: Sequence[Path] = ()
     calibration_source: Literal["training", "threshold"]
     labelled: Category | None = None
@@ -83,6 +89,7 @@ class ModelSource:
         verb: ``"export"`` for a run, ``"import"`` for a model that was trained elsewhere.
         name: default name of the bundle.
         method, preset, config, input, training, reconstruction: fields of the manifest.
+        geometry: how images are brought to the graph.
         files: of an imported model, file name ↦ SHA-256.
         origin: returns the manifest's `origin`, given the graph's engine; None for a run.
         precision: of the graph, before any lowering.
@@ -100,6 +107,7 @@ class ModelSource:
     input: InputRecord
     training: TrainingRecord = TrainingRecord()  # noqa: RUF009  (frozen)
     reconstruction: ReconstructionRecord | None = None
+    geometry: Geometry = STRETCH
     files: Mapping[str, str] = field(default_factory=dict)
     origin: Callable[[Engine], Origin] | None = None
     precision: str = "fp32"
@@ -116,6 +124,7 @@ class ModelSource:
             self.images.data,
             dict(self.files),
             (self.training.created, self.training.seed),
+            self.geometry,
             false_reject if self.images.normals is not None else 1.0,
         )
         found = (
@@ -124,6 +133,7 @@ class ModelSource:
             bundle.data,
             bundle.origin.files if bundle.origin else {},
             (bundle.training.created, bundle.training.seed),
+            bundle.geometry,
             bundle.threshold.requested_bound,
         )
         wanted = precision.precision if precision.lowers else self.precision
@@ -207,10 +217,11 @@ def _draft(source: ModelSource, folder: Path, false_reject: float, console: Cons
     limits = source.limits
     times: list[float] = []
     if source.images.normals is not None:
-        limits, times = measure_limits(engine, source.images.normals, false_reject, console)
+        tiling = Tiling(source.geometry, (source.input.height, source.input.width))
+        limits, times = measure_limits(with_tiles(engine, tiling), source.images.normals, false_reject, console)
     assert limits is not None
     manifest = Manifest(
-        format=FORMAT,
+        format=FORMAT_OF_STRETCH if source.geometry == STRETCH else FORMAT,
         name="",
         method=source.method,
         preset=source.preset,
@@ -229,6 +240,8 @@ def _draft(source: ModelSource, folder: Path, false_reject: float, console: Cons
         images=source.images.sizes,
         held_out=limits.held_out,
         reconstruction=source.reconstruction,
+        stored_geometry=None if source.geometry == STRETCH else source.geometry,
+        look=source.images.look,
     )
     golden = [*source.images.golden]
     frames = Golden(source.images.probes[golden], expected.scores[golden], expected.maps[golden])
@@ -245,7 +258,8 @@ def _evaluation_set(
     assert images.anomalies is not None
     labelled = None
     if images.labelled:
-        labelled = read_labelled(images.labelled, draft.manifest.size, draft.manifest.pixels, console)
+        made = draft.manifest
+        labelled = read_labelled(images.labelled, made.canvas, made.pixels, console, made.geometry)
     if labelled is None and precision.labelled:
         raise ConfigError(f"{precision.labelled} has no labelled test images; the gate needs good and defective ones.")
     return EvaluationSet(

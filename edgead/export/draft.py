@@ -16,7 +16,7 @@ from edgead.datasets import Frames
 from edgead.decision import Threshold, conformal_threshold
 from edgead.export.graph.subgraph import computes
 from edgead.export.graph.tensorrt_rules import warn_of_refusals
-from edgead.export.inference import run_singly
+from edgead.export.inference import infer_singly
 from edgead.manifest import HeldOutRecord, Manifest, StoredThreshold
 from edgead.runtime.engines import Engine
 from edgead.runtime.look import look_at
@@ -66,14 +66,21 @@ def _looks_of(normals: Frames, order: NDArray[np.intp]) -> HeldOutRecord:
 def measure_limits(
     engine: Engine, normals: Frames, false_reject: float, console: Console
 ) -> tuple[DecisionLimits, list[float]]:
-    """Run held-out good images and fit the limits to the outputs.
+    """Run held-out good images, whole canvases, and fit the limits to the outputs.
+
+    Args:
+        engine: of canvases, see `edgead.runtime.engines.tiled`: with tiles, the limits are those of stitched outputs.
+        normals: the images.
+        false_reject: bound of the threshold.
+        console: shows progress.
 
     Returns:
         The limits, and the milliseconds of each inference.
     """
     times: list[float] = []
-    scores, maps = run_singly(engine, normals.frames, console.track("scoring"), times)
-    return fit_limits(normals, scores, maps.max(axis=(1, 2)), false_reject), times
+    outputs = infer_singly(engine, normals.frames, console.track("scoring"), times)
+    scores, maxima = zip(*((score, found.max()) for score, found in outputs))
+    return fit_limits(normals, np.array(scores, np.float32), np.array(maxima, np.float32), false_reject), times
 
 
 @dataclasses.dataclass(frozen=True)

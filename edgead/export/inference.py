@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Golden, Outputs
 from edgead.console import Track
+from edgead.datasets.frames import allocate
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.checked import check_outputs
 
@@ -31,14 +33,23 @@ def run_singly(
     Raises:
         DeviceError: outputs of another shape or type.
     """
-    outputs = []
+    scores, maps = np.empty(len(frames), np.float32), allocate(frames.shape[:3], np.float32)
+    for index, (score, found) in enumerate(infer_singly(engine, frames, track, times)):
+        scores[index], maps[index] = score, found
+    return scores, maps
+
+
+def infer_singly(
+    engine: Engine, frames: NDArray[np.uint8], track: Track = iter, times: list[float] | None = None
+) -> Iterator[tuple[float, NDArray[np.float32]]]:
+    """Run frames one by one and yield score and map ``[H, W]`` of each; see `run_singly`."""
     for index in track(range(len(frames))):
         frame, start = frames[index : index + 1], time.perf_counter()
         found = engine.infer(frame)
         if times is not None:
             times.append((time.perf_counter() - start) * 1e3)
-        outputs.append(check_outputs(engine.name, found, frame))
-    return np.concatenate([scores for scores, _ in outputs]), np.concatenate([maps for _, maps in outputs])
+        scores, maps = check_outputs(engine.name, found, frame)
+        yield float(scores[0]), maps[0]
 
 
 def run_reference(network: nn.Module, frames: NDArray[np.uint8]) -> Golden:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import edgead.train  # noqa: F401  first: it reports what to install if PyTorch is missing
 from edgead.bundle import Bundle
@@ -17,8 +19,10 @@ from edgead.export.builder import GATE_ANOMALIES, ModelSource, SourceImages, bui
 from edgead.export.graph.to_onnx import reconstruction_record, write_network
 from edgead.export.inference import run_reference
 from edgead.export.options import BuildOptions, PrecisionOptions
-from edgead.manifest import DataRecord, InputRecord, LearnedSource, TrainingRecord, sizes_of
+from edgead.manifest import DataRecord, InputRecord, LearnedSource, LookRecord, TrainingRecord, sizes_of
+from edgead.runtime.health import is_black, measure_sharpness
 from edgead.train import checkpoint, run_config
+from edgead.train.canvas import busiest_tile, draw_on_tiles, tile_masks
 from edgead.train.donors import load_transferred
 from edgead.train.foreground import load_foreground_masks, masks_fingerprint
 from edgead.train.method import Method, TrainingData
@@ -69,7 +73,8 @@ def _source_of(
     precision, console = options.precision, options.console
     root = _find_data(run, data or Path(run.data))
     held_out = _load_held_out(run, root, console)
-    masks = load_foreground_masks(run.config.foreground, held_out.paths, method.config.size)
+    how, tiling = run.config.foreground, run.tiling
+    masks = load_foreground_masks(how, held_out.paths, tiling.canvas, run.geometry)
     if not run.fits_held_out_masks(masks_fingerprint(masks)):
         raise DataError(
             f"The masks in {run.config.foreground} differ from those that this run was started with.\n"
@@ -80,18 +85,26 @@ def _source_of(
         console.say(f"{len(distinct)} of {len(held_out.frames)} held-out images are distinct: copies count once")
         held_out, masks = held_out.only(distinct), None if masks is None else masks[distinct]
     rng = np.random.default_rng((run.seed, 0x60D))
-    drawn_from = TrainingData(held_out.frames, donors=load_transferred(run_folder, run), foreground_masks=masks)
     count = min(len(held_out.frames), PARITY_FRAMES)
-    anomalies = np.stack(
-        [method.example(drawn_from, rng)["frame"] for _ in range(GATE_ANOMALIES if precision.lowers else count)]
-    )
+    drawn_from = TrainingData(held_out.frames, donors=load_transferred(run_folder, run), foreground_masks=masks)
+    number = GATE_ANOMALIES if precision.lowers else count
+    if tiling.count == 1:
+        anomalies = np.stack([method.example(drawn_from, rng)["frame"] for _ in range(number)])
+        probes = np.concatenate([held_out.frames[:count], anomalies[:count]])
+    else:
+        parts = tile_masks(held_out.frames, masks, how, tiling)
+        drawn_from = dataclasses.replace(drawn_from, foreground_masks=parts)
+        anomalies, tiles = draw_on_tiles(method, drawn_from, tiling, number, rng)
+        busiest = [busiest_tile(canvas, tiling) for canvas in held_out.frames[:count]]
+        probes = np.concatenate([np.stack(busiest), tiles[:count]])
     return ModelSource(
         verb="export",
         name=run_folder.resolve().name,
         method=run.method,
         preset=run.preset,
         config=run.stored_config,
-        input=InputRecord.of((held_out.frames.shape[1], held_out.frames.shape[2]), run.pixels),
+        input=InputRecord.of(method.config.size, run.pixels),
+        geometry=run.geometry,
         training=_training(run, method),
         reconstruction=reconstruction_record(method),
         write_graph=lambda path: write_network(method, path, console),
@@ -101,7 +114,8 @@ def _source_of(
             data=DataRecord(run.fingerprint, held_out.fingerprint),
             sizes=run.image_sizes or sizes_of(held_out.size_ranges()),
             normals=held_out,
-            probes=np.concatenate([held_out.frames[:count], anomalies[:count]]),
+            probes=probes,
+            look=_look(held_out.frames) if tiling.count > 1 else None,
             golden=[0, min(1, count - 1), count, min(count + 1, 2 * count - 1)],
             anomalies=anomalies,
             calibration=run.training_images(root),
@@ -137,7 +151,8 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
             f"{len(absent)} of the {len(paths)} held-out images of this run are missing, for instance {absent[0]}.\n"
             "The threshold needs them. If the data has moved, set its folder with --data DIR."
         )
-    frames = load_frames(paths, run.config.size, run.pixels, console.track("reading held-out images"))
+    track = console.track("reading held-out images")
+    frames = load_frames(paths, run.tiling.canvas, run.pixels, track, run.geometry)
     if frames.fingerprint != run.held_out_fingerprint:
         why = frames.skipped[0] if frames.skipped else "names or contents differ"
         raise DataError(
@@ -145,6 +160,10 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
             "The threshold needs them. Set the folder of the original images with --data DIR, or train again."
         )
     return frames
+
+
+def _look(canvases: NDArray[np.uint8]) -> LookRecord:
+    return LookRecord(min(map(measure_sharpness, canvases)), any(map(is_black, canvases)))
 
 
 def _training(run: RunConfig, method: Method) -> TrainingRecord:

@@ -131,6 +131,7 @@ def _key(results: ExportResults) -> list[tuple[str, str]]:
         ("method, preset", f"{manifest.method} {manifest.preset}"),
         ("precision", manifest.precision),
         ("input, pixels", f"{manifest.size[0]}×{manifest.size[1]}"),
+        *([("geometry", manifest.geometry.describe())] if manifest.stored_geometry else []),
         ("size, MB", f"{results.bytes / 1e6:.1f}"),
         ("threshold", f"{manifest.threshold.value:.6g}"),
     ]

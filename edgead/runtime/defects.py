@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgead.geometry import STRETCH, Geometry
 from edgead.images import Mask, cv2, fit_mask
 
 SAMPLES_A_SIDE = 64
@@ -20,7 +21,7 @@ def mark(anomaly_map: NDArray[np.float32], mask_threshold: float, region: Mask |
     Args:
         anomaly_map: ``(h, w) float32``, finite.
         mask_threshold: the bundle's limit of map values.
-        region: ``(h, w) bool``, the inspected part of the frame; None for all of it.
+        region: ``(h, w) bool``, the inspected part of it; None for all of it.
 
     Returns:
         ``(h, w) bool``. Without a region never empty.
@@ -29,12 +30,49 @@ def mark(anomaly_map: NDArray[np.float32], mask_threshold: float, region: Mask |
 
 
 def mark_in_frame(
+    anomaly_map: NDArray[np.float32],
+    mask_threshold: float,
+    region: Mask | None,
+    size: tuple[int, int],
+    geometry: Geometry = STRETCH,
+) -> Mask:
+    """Return the mask of `mark` at a frame's (height, width), from the resized map. Empty only if `mark` is.
+
+    Args:
+        anomaly_map: ``(h, w) float32`` of the canvas, finite.
+        mask_threshold: the bundle's limit of map values.
+        region: ``bool`` of the whole frame, at any size; None for all of it.
+        size: (height, width) of the frame, or of a smaller picture of it.
+        geometry: that fitted the frame to the canvas.
+    """
+    if not all(size):
+        return np.zeros(size, np.bool_)
+    place = geometry.place(size, (anomaly_map.shape[0], anomaly_map.shape[1]))
+    mask = np.zeros(size, np.bool_)
+    seen, part = seen_part(anomaly_map, region, size, geometry)
+    mask[place.window] = _mark_in_window(seen, mask_threshold, part, place.window_size)
+    return mask
+
+
+def seen_part(
+    anomaly_map: NDArray[np.float32], region: Mask | None, frame_size: tuple[int, int], geometry: Geometry
+) -> tuple[NDArray[np.float32], Mask | None]:
+    """Return the part of a canvas's map that shows the frame, and the region of the whole frame fitted to that part."""
+    if geometry.crop is None and geometry.fit == "stretch":
+        return anomaly_map, region
+    place = geometry.place(frame_size, (anomaly_map.shape[0], anomaly_map.shape[1]))
+    if region is not None:
+        window = geometry.place((region.shape[0], region.shape[1]), anomaly_map.shape[:2]).window
+        region = fit_mask(region[window], place.inner_size)
+    return anomaly_map[place.inner], region
+
+
+def _mark_in_window(
     anomaly_map: NDArray[np.float32], mask_threshold: float, region: Mask | None, size: tuple[int, int]
 ) -> Mask:
-    """Return the mask of `mark` at a frame's (height, width), from the resized map. Empty only if `mark` is."""
     limit = _limit(anomaly_map, mask_threshold)
     marked = _mark(anomaly_map, limit, region)
-    if not marked.any() or not all(size):
+    if not marked.any():
         return np.zeros(size, np.bool_)
     height, width = size
     resized = cv2().resize(anomaly_map, (width, height), interpolation=cv2().INTER_LINEAR)

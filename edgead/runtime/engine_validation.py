@@ -11,6 +11,7 @@ import numpy as np
 from edgead.bundle import Bundle
 from edgead.console import Console
 from edgead.runtime.engines.opening import open_engine
+from edgead.runtime.engines.tiled import batch_for
 from edgead.runtime.golden import Agreement, check_golden
 
 ROUNDS = 50
@@ -65,7 +66,7 @@ def validate_engine(
     Raises:
         EdgeadError: it cannot be opened or run; see `edgead.runtime.engines.opening.open_engine`.
     """
-    start = time.perf_counter()
+    start, batch = time.perf_counter(), batch_for(bundle.manifest, batch)
     opened = open_engine(engine, bundle, batch=batch, console=console)
     try:
         opening = time.perf_counter() - start

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from edgead.bundle import Bundle
 from edgead.decision import Verdict
 from edgead.depth import DepthRange
-from edgead.errors import ConfigError, DeviceError
+from edgead.errors import ConfigError, DataError, DeviceError
+from edgead.geometry import STRETCH, Geometry
 from edgead.images import Frame, Mask, fit_frame, to_frame
 from edgead.runtime.engines import Engine
-from edgead.runtime.engines.checked import check
+from edgead.runtime.engines.tiled import check_canvases
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
 from edgead.runtime.rules import LiveRules, Rules
@@ -34,11 +35,12 @@ class Prepared:
 
     Attributes:
         captured: the frame as its source delivered it.
-        fitted: ``(h, w, C) uint8`` at the model's size; None if nothing is inferred.
+        fitted: ``(h, w, C) uint8``, the model's canvas; None if nothing is inferred.
         frame_size: (height, width) as captured.
         error, cause: why the result will be UNKNOWN: a text, and a word of `edgead.runtime.result.CAUSES`.
         began, fitted_at: when fitting began and ended, `time.monotonic` seconds.
         inspector: that was chosen for it; None for the stream's.
+        geometry: by which it was fitted.
     """
 
     captured: Captured
@@ -49,6 +51,7 @@ class Prepared:
     began: float
     fitted_at: float
     inspector: FrameInspector | None = None
+    geometry: Geometry = STRETCH
 
 
 class FrameInspector(LiveRules):
@@ -63,13 +66,16 @@ class FrameInspector(LiveRules):
         engine: an engine from `edgead.runtime.engines.opening.open_validated`. An engine of your own is not compared
             with the reference outputs.
         threshold: see `edgead.runtime.inspector.load`.
-        region: ``(h, w) bool`` at the model's size, the inspected part of the frame, see
+        region: ``bool`` of `Manifest.region_size`, the inspected part of the whole frame, see
             `edgead.runtime.rules.read_region`. It does not change the score: a frame fails if its score is above the
             threshold and its defect overlaps the region.
         min_area: pixels of the frame. If the mask's largest connected part is smaller, the frame passes.
         shapes: which of ``"boxes"`` and ``"contours"`` of the mask go into `Result.to_dict`.
 
     Attributes:
+        size, shape: (height, width) of the canvas that frames are fitted to, and the same with its channels. Without
+            tiles it is the model's input.
+        geometry: how they are fitted: crop, stretch or letterbox, tiles.
         recipe: name and version, copied to the results; empty for none.
 
     Raises:
@@ -87,8 +93,9 @@ class FrameInspector(LiveRules):
         min_area: int = 0,
         shapes: Sequence[str] = (),
     ) -> None:
-        self.bundle, self.engine = bundle, check(engine, bundle)
-        self.size, self.shape, self.pixels = bundle.manifest.size, bundle.manifest.shape, bundle.manifest.pixels
+        self.bundle, self.engine = bundle, check_canvases(engine, bundle)
+        self.size, self.geometry, self.pixels = bundle.manifest.canvas, bundle.manifest.geometry, bundle.manifest.pixels
+        self.shape = (*self.size, self.pixels.channels)
         super().__init__(bundle.manifest, threshold, region, min_area, shapes)
         self.recipe = ""
         self._blank = np.zeros((1, *self.shape), np.uint8)
@@ -150,7 +157,7 @@ class FrameInspector(LiveRules):
         """Decide on frames that are in the GPU's memory already: only scores and maps leave it.
 
         Args:
-            frames: ``[N, h, w, C] uint8 BGR`` at the model's size (`size`), C-contiguous, with
+            frames: ``[N, h, w, C] uint8 BGR`` at the model's size (`size`), cropped and fitted, C-contiguous, with
                 `__cuda_array_interface__` or DLPack, in the GPU's primary context. They may be written again when this
                 returns. docs/tensorrt.md shows how.
             source_id, t_capture: see `inspect`.
@@ -160,9 +167,14 @@ class FrameInspector(LiveRules):
             One result for each frame, without `Result.frame`.
 
         Raises:
-            DataError: another shape, type or context, or an engine that does not run on a GPU.
+            DataError: another shape, type or context, an engine that does not run on a GPU, or a bundle with tiles.
             DeviceError: the engine failed, or the inspector is closed.
         """
+        if self.geometry.count > 1:
+            raise DataError(
+                f"The bundle {self.bundle.manifest.name} cuts frames to tiles, which are cut in the host's memory.\n"
+                "Pass the frames to inspect(), or export a run without --tiles."
+            )
         start, rules = time.monotonic(), self.rules
         arrived = start if t_capture is None else t_capture
         scores, maps = self.engine.infer(frames)
@@ -194,13 +206,13 @@ class FrameInspector(LiveRules):
             error = captured.error or "no image"
             return Prepared(captured, None, (0, 0), error, captured.cause or "unreadable", began, began)
         frame = to_frame(captured.image, self.pixels)
-        fitted: Frame | None = fit_frame(frame, self.size, out)
+        fitted: Frame | None = fit_frame(frame, self.size, out, self.geometry)
         cause, error = captured.cause, captured.error
         if check and fitted is not None and not error:
             cause, error = check(frame, fitted, captured.t_capture)
             fitted = None if error else fitted
         size = (frame.shape[0], frame.shape[1])
-        return Prepared(captured, fitted, size, error, cause, began, time.monotonic())
+        return Prepared(captured, fitted, size, error, cause, began, time.monotonic(), geometry=self.geometry)
 
     def infer(self, batch: Sequence[Prepared], buffer: NDArray[np.uint8] | None = None) -> list[Result]:
         """Decide on prepared frames in one call of the engine.
@@ -232,12 +244,13 @@ class FrameInspector(LiveRules):
         return results
 
     def _refit(self, prepared: Prepared) -> Frame:
-        """Return the fitted frame, fitted again if a swap has changed the model's shape since."""
+        """Return the fitted frame, fitted again if a swap has changed the model's shape or geometry since."""
         assert prepared.fitted is not None
         assert prepared.captured.image is not None
-        if prepared.fitted.shape == self.shape:
+        if prepared.fitted.shape == self.shape and prepared.geometry == self.geometry:
             return prepared.fitted
-        return fit_frame(to_frame(prepared.captured.image, self.pixels), self.size)
+        prepared.geometry = self.geometry
+        return fit_frame(to_frame(prepared.captured.image, self.pixels), self.size, geometry=self.geometry)
 
     def _decide(
         self,
@@ -251,7 +264,8 @@ class FrameInspector(LiveRules):
         result = self._blank_result(prepared.captured, score)
         result.anomaly_map, result.frame_size = anomaly_map, prepared.frame_size
         result.threshold, result.mask_threshold, result.region = rules.threshold, rules.mask_threshold, rules.region
-        result.verdict, result.reason = rules.decide(score, anomaly_map, prepared.frame_size)
+        result.geometry = prepared.geometry
+        result.verdict, result.reason = rules.decide(score, anomaly_map, prepared.frame_size, prepared.geometry)
         if result.verdict is Verdict.UNKNOWN:
             result.cause = "score"
         if prepared.error:

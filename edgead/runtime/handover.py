@@ -33,8 +33,10 @@ class Active:
 def activate(inspector: FrameInspector, policy: Policy) -> Active:
     """Prepare everything that a stream needs for an inspector, so that the exchange itself cannot fail."""
     bundle = inspector.bundle
+    look = bundle.manifest.look
     limits = dataclasses.replace(
         limits_from(bundle.golden().frames, policy.blurred_below, policy.frozen_after),
+        **({} if look is None else vars(look)),
         aspects=bundle.manifest.aspects,
         refuse_untrained=policy.untrained_aspect == "unknown",
     )

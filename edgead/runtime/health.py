@@ -128,7 +128,7 @@ class Health:
             low, high = limits.aspects or (0.0, 0.0)
             text = f"{_words(size)} is an aspect ratio of {size[1] / size[0]:.2f}; the training images had {low:.2f}"
             text += f" to {high:.2f}" if high - low > 0.01 else ""
-            self._notice("untrained", f"frames are stretched for the model: {text}")
+            self._notice("untrained", f"frames have another shape: {text}")
         self._shape_answer = "", ""
         if limits.refuse_untrained and trained is False:
             self._shape_answer = "untrained", f"untrained: {text}"

@@ -13,6 +13,7 @@ from edgead.console import Console
 from edgead.errors import ConfigError
 from edgead.images import Mask
 from edgead.runtime.engines.opening import open_validated
+from edgead.runtime.engines.tiled import batch_for
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.result import Result
 from edgead.runtime.rules import read_region
@@ -60,8 +61,8 @@ def load(
     if roi or ignore:
         if region is not None:
             raise ConfigError("Give either region, or roi and ignore, not both.")
-        region = read_region(roi, ignore, opened.manifest.size)
-    runner = open_validated(engine, opened, batch=batch, console=console)
+        region = read_region(roi, ignore, opened.manifest.region_size)
+    runner = open_validated(engine, opened, batch=batch_for(opened.manifest, batch), console=console)
     try:
         return Inspector(opened, runner, threshold=threshold, region=region, min_area=min_area, shapes=shapes)
     except BaseException:

@@ -22,6 +22,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.sink_worker import SinkWorker, open_workers
 from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import ImageSource
+from edgead.tiling import Tiling
 
 OVERLAY, RECONSTRUCTION = ".overlay.png", ".reconstruction.png"
 """Endings of the pictures that are saved."""
@@ -105,7 +106,7 @@ def predict(
         inspector: the inspector. It is not closed. An engine on a GPU must have been opened for `batch`.
         collected: from `collect_images`.
         save: folder for overlays (``NAME.overlay.png``): the map as heat, the mask outlined. If the bundle has a
-            reconstruction, also for ``NAME.reconstruction.png`` at the model's size: the network's estimate of the
+            reconstruction, also for ``NAME.reconstruction.png`` at the canvas's size: the network's estimate of the
             defect-free image. Unreadable images have neither.
         batch: maximum images per inference, at least 1. The latencies of a result are those of its batch.
         sinks: URIs, sinks or their workers. Each gets every result and is closed at the end; a slow sink makes
@@ -148,9 +149,12 @@ def _save(
 ) -> None:
     result.save(overlay, to_frame(image, inspector.pixels))
     if reconstruct:
-        fitted = fit_frame(to_frame(image, inspector.pixels), inspector.size)
+        fitted = fit_frame(to_frame(image, inspector.pixels), inspector.size, geometry=inspector.geometry)
+        tiling = Tiling(inspector.geometry, inspector.bundle.manifest.size)
+        tiles = np.stack([reconstruct(tile) for tile in tiling.cut(fitted[None])])
+        [stitched] = tiling.stitch(tiles.astype(np.float32))
         with atomic_file(overlay.with_name(overlay.name.removesuffix(OVERLAY) + RECONSTRUCTION)) as stream:
-            stream.write(encode_png(reconstruct(fitted)))
+            stream.write(encode_png(np.rint(stitched).astype(np.uint8)))
 
 
 def save_contact_sheet(inspector: FrameInspector, paths: Sequence[Path], path: Path) -> None:

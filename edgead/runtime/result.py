@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
 from edgead.files import atomic_file
-from edgead.images import Frame, Mask, draw_overlay, encode_image, encode_png
+from edgead.geometry import STRETCH, Geometry
+from edgead.images import Frame, Mask, draw_overlay, encode_image, encode_png, spread_map
 from edgead.redaction import redact
 from edgead.runtime.defects import boxes_of, contours_of, is_finite, mark_in_frame
 from edgead.text import valid
@@ -88,9 +90,10 @@ class Result:
         reason: why, as text.
         cause: why it is UNKNOWN, a word of `CAUSES`; empty for PASS and FAIL.
         threshold: a score above it fails.
-        anomaly_map: ``(h, w) float32`` raw pixel map at the model's size; None if nothing was inferred.
+        anomaly_map: ``(h, w) float32`` raw pixel map of the model's canvas (its input, or all tiles of it together);
+            None if nothing was inferred. With a crop or a letterbox `geometry` says where it lies on the frame.
         mask_threshold: map values above it are the mask of a FAIL; if there are none, the highest values are.
-        region: ``(h, w) bool`` at the model's size: the inspected part of the frame; None for all of it.
+        region: ``bool``, the inspected part of the whole frame; None for all of it.
         frame_size: (height, width) of the frame; (0, 0) if there was none.
         source_id: where the frame comes from, without credentials.
         frame_id: number of the frame at its source, from 0; None for a report about the source (``lost``, ``silent``)
@@ -111,6 +114,7 @@ class Result:
             not kept: `Inspector.inspect` keeps it, a stream only with ``keep_frames=True`` or for a sink that needs it.
         part_id: of the part that this result answers, unique for ever; empty for a frame without a part.
         recipe: name and version of what decided, as in ``"bottle 3"``; empty where there are no recipes.
+        geometry: that fitted the frame to the canvas.
     """
 
     score: float
@@ -137,6 +141,7 @@ class Result:
     frame: Frame | None = None
     part_id: str = ""
     recipe: str = ""
+    geometry: Geometry = STRETCH
 
     @cached_property
     def mask(self) -> Mask:
@@ -149,7 +154,7 @@ class Result:
             return np.zeros(self.frame_size, np.bool_)
         if not is_finite(self.anomaly_map):
             return np.zeros(self.frame_size, np.bool_)
-        return mark_in_frame(self.anomaly_map, self.mask_threshold, self.region, self.frame_size)
+        return mark_in_frame(self.anomaly_map, self.mask_threshold, self.region, self.frame_size, self.geometry)
 
     @cached_property
     def boxes(self) -> list[dict[str, int]]:
@@ -184,7 +189,10 @@ class Result:
         if frame.shape[:2] != self.frame_size:
             (height, width), (h, w) = self.frame_size, frame.shape[:2]
             raise ConfigError(f"The inspected frame has {width}×{height} pixels, the given one {w}×{h}.")
-        return draw_overlay(frame, self.anomaly_map, self.mask, 2 * self.mask_threshold)
+        heat = self.anomaly_map
+        if self.geometry != STRETCH:
+            heat = spread_map(heat, self.geometry, self.frame_size, self.frame_size, outside=0.0)
+        return draw_overlay(frame, heat, self.mask, 2 * self.mask_threshold)
 
     def save(self, path: str | Path, frame: Frame | None = None) -> Path:
         """Write the overlay to a file; one that exists is replaced.
@@ -206,6 +214,18 @@ class Result:
         with atomic_file(path) as stream:
             stream.write(data)
         return path
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the map and the frame."""
+        return sum(array.nbytes for array in (self.anomaly_map, self.frame) if array is not None)
+
+    def without_map(self) -> Result:
+        """Return a copy without map and frame, so that it can wait long; `to_dict` gives the same."""
+        copy = dataclasses.replace(self, anomaly_map=None, frame=None)
+        for shape in self.shapes:
+            vars(copy)[shape] = getattr(self, shape)
+        return copy
 
     def _repr_png_(self) -> bytes | None:
         """Return the overlay as PNG, which notebooks show; None if no frame was kept."""

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from edgead.decision import Verdict, conformal_threshold, decide
 from edgead.errors import BundleError, ConfigError
+from edgead.geometry import STRETCH, Geometry
 from edgead.images import Mask, fit_mask, read_mask
 from edgead.manifest import Manifest
-from edgead.runtime.defects import boxes_of, is_finite, mark, mark_in_frame
+from edgead.runtime.defects import boxes_of, is_finite, mark, mark_in_frame, seen_part
 
 SHAPES = ("boxes", "contours")
 
@@ -26,7 +27,7 @@ class Rules:
     Attributes:
         threshold: a score above it fails.
         mask_threshold: the bundle's limit of map values, see `edgead.runtime.defects.mark`.
-        region: ``(h, w) bool`` at the model's size: the inspected part of the frame; None for all of it.
+        region: ``bool``, the inspected part of the whole frame, see `LiveRules.region`; None for all of it.
         min_area: pixels of the frame.
     """
 
@@ -36,7 +37,11 @@ class Rules:
     min_area: int = 0
 
     def decide(
-        self, score: float, anomaly_map: NDArray[np.float32], frame_size: tuple[int, int]
+        self,
+        score: float,
+        anomaly_map: NDArray[np.float32],
+        frame_size: tuple[int, int],
+        geometry: Geometry = STRETCH,
     ) -> tuple[Verdict, str]:
         """Return verdict and reason. A defect counts if it overlaps the region and has at least `min_area` pixels."""
         verdict, reason = decide(score, self.threshold)
@@ -44,14 +49,18 @@ class Rules:
             return Verdict.UNKNOWN, "map is not finite"
         if verdict is not Verdict.FAIL:
             return verdict, reason
-        if self.region is not None and not mark(anomaly_map, self.mask_threshold, self.region).any():
+        if self.region is not None and not self._marks_region(anomaly_map, frame_size, geometry):
             return Verdict.PASS, "score above threshold, but the defect lies outside the region"
         if self.min_area:
-            mask = mark_in_frame(anomaly_map, self.mask_threshold, self.region, frame_size)
+            mask = mark_in_frame(anomaly_map, self.mask_threshold, self.region, frame_size, geometry)
             area = boxes_of(mask)[0]["area"]
             if area < self.min_area:
                 return Verdict.PASS, f"largest defect of {area} pixels is below {self.min_area}"
         return verdict, reason
+
+    def _marks_region(self, anomaly_map: NDArray[np.float32], frame_size: tuple[int, int], geometry: Geometry) -> bool:
+        seen, region = seen_part(anomaly_map, self.region, frame_size, geometry)
+        return bool(mark(seen, self.mask_threshold, region).any())
 
 
 class LiveRules:
@@ -92,12 +101,15 @@ class LiveRules:
 
     @property
     def region(self) -> Mask | None:
-        """``(h, w) bool`` at the model's size, the inspected part of the frame; None for all of it. Read-only."""
+        """``bool``, the inspected part of the whole frame; None for all of it. Read-only.
+
+        Its size is `Manifest.region_size`: the model's size, larger for a model with tiles or a crop.
+        """
         return self._region
 
     @region.setter
     def region(self, region: Mask | None) -> None:
-        self._region = check_region(region, self._manifest.size)
+        self._region = check_region(region, self._manifest.region_size)
 
     @property
     def min_area(self) -> int:
@@ -160,7 +172,7 @@ def check_region(region: Mask | None, size: tuple[int, int]) -> Mask | None:
     """Return a read-only copy of a region.
 
     Raises:
-        ConfigError: not ``(h, w) bool`` of the model's size, or empty.
+        ConfigError: not ``(h, w) bool`` of that size, or empty.
     """
     if region is None:
         return None
@@ -204,7 +216,7 @@ def read_region(roi: Sequence[str], ignore: Sequence[str], size: tuple[int, int]
         roi: each a mask image (white is inspected) or ``x,y,width,height`` as shares of the frame, from 0 to 1. Their
             union is inspected; without one, the whole frame is.
         ignore: the same, for parts that are not inspected.
-        size: (height, width) of the model in pixels. Masks are stretched to it, as frames are.
+        size: (height, width) of the region in pixels, `Manifest.region_size`. Masks of frames are stretched to it.
 
     Returns:
         ``(height, width) bool``, or None for the whole frame.

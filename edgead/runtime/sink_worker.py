@@ -20,6 +20,8 @@ from edgead.runtime.sources.source import Captured
 
 AT_ONCE = 64
 """Maximum number of results before a flush."""
+LARGEST_WAITING = 1 << 30
+"""Bytes of maps and frames that may wait for a sink that needs no frames. Maps of tiled pictures are large."""
 PATIENCE = 10.0
 """Seconds for waiting results at the end of a run."""
 HURRY = 8.0
@@ -55,7 +57,9 @@ class SinkWorker:
     Args:
         sink: the sink. It is called and closed by one thread.
         name: of its account, without credentials.
-        capacity: results that may wait; by default 1024, or 32 if the sink needs frames, because frames are large.
+        capacity: results that may wait; by default 1024, or 32 if the sink needs frames, because frames are large. For
+            a sink that needs none, results that wait behind `LARGEST_WAITING` bytes are without map and frame; verdict,
+            score and the requested shapes are as always.
         patience: seconds that `close` waits for the queue to empty.
     """
 
@@ -110,6 +114,10 @@ class SinkWorker:
         if len(self._queue) >= self._capacity:
             self._queue.popleft()
             self._count_dropped("overflow", 1)
+        if isinstance(item, Result) and not self.wants_frames:
+            waiting = len(self._queue) + 1
+            if waiting * item.size_bytes > LARGEST_WAITING:
+                item = item.without_map()
         self._queue.append(item)
         self._changed.notify_all()
 

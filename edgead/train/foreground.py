@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edgead.errors import ConfigError, DataError
 from edgead.folders import list_images
-from edgead.images import Frame, Mask, cv2, fit_mask, read_frame, read_mask
+from edgead.geometry import STRETCH, Geometry
+from edgead.images import Frame, Mask, cv2, place_mask, read_frame, read_mask
 from edgead.train.method import TrainingData
 
 FOREGROUNDS = ("auto", "all", "bright", "dark", "disc")
@@ -41,7 +42,9 @@ def count_without_part(frames: NDArray[np.uint8], how: str) -> int:
     return sum(bool(foreground_mask(frame[..., :3]).all()) for frame in frames) if how == "auto" else 0
 
 
-def load_foreground_masks(how: str, images: Sequence[Path], size: tuple[int, int]) -> NDArray[np.bool_] | None:
+def load_foreground_masks(
+    how: str, images: Sequence[Path], size: tuple[int, int], geometry: Geometry = STRETCH
+) -> NDArray[np.bool_] | None:
     """Read where the part is on images from a folder of masks, for instance of a segmentation network.
 
     The mask of ``NAME.png`` is ``NAME.png`` or ``NAME_mask.png`` in that folder (any picture format), of the image's
@@ -51,7 +54,8 @@ def load_foreground_masks(how: str, images: Sequence[Path], size: tuple[int, int
     Args:
         how: the folder; one of `FOREGROUNDS` or ``""`` needs none.
         images: files that the masks belong to.
-        size: (height, width) that the images are fitted to.
+        size: (height, width) of the canvas that the images are fitted to.
+        geometry: that fits them.
 
     Returns:
         ``[N, H, W] bool``, in the order of the images; None where there is no folder.
@@ -87,7 +91,7 @@ def load_foreground_masks(how: str, images: Sequence[Path], size: tuple[int, int
                 f"The foreground mask {file} is {mask.shape[1]}×{mask.shape[0]} pixels, its image {image} is "
                 f"{width}×{height}.\nResize the mask, if it is this image's."
             )
-        masks[number] = fit_mask(mask, size)
+        masks[number] = place_mask(mask, size, geometry)
         if not masks[number].any():
             raise DataError(
                 f"The foreground mask {file} is empty at {size[0]}×{size[1]}: nowhere would be left for anomalies."

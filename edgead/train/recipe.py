@@ -39,6 +39,8 @@ def _data(run: RunConfig, textures: int, unfound: int, method: Method) -> list[s
             f"{held_out} of {run.epoch_images} good images are held out for the threshold, and not trained on "
             "(published: none). Put other good images into validation/good to train on all"
         )
+    if run.stored_geometry:
+        found.append(f"pictures are seen as: {run.geometry.describe()} (published: the whole picture, stretched)")
     if not textures and method.takes_textures:
         found.append(f"anomalies are filled with procedural textures (published: {PUBLISHED_TEXTURES}; --textures DIR)")
     elif textures:

@@ -23,6 +23,7 @@ from edgead.reports.build import build_report
 from edgead.reports.page import RESULTS
 from edgead.reports.pictures import Group, picture, write_pictures
 from edgead.reports.training_page import TrainingResults
+from edgead.tiling import Tiling
 from edgead.train.method import Method, Stage, TrainingData
 from edgead.train.watching import FOLDER, SHARE, Watch, infer, shrink
 
@@ -38,11 +39,15 @@ class HeldOut:
 
     Attributes:
         names: of the files.
-        data: their frames, as `Method.example` takes them.
+        data: their frames, with tiles those, as `Method.example` takes them.
+        frames: ``[N, H, W, C] uint8``, their canvases.
+        tiling: of the canvases.
     """
 
     names: Sequence[str]
     data: TrainingData
+    frames: NDArray[np.uint8]
+    tiling: Tiling
 
 
 def start_watch(
@@ -84,7 +89,7 @@ def write_report(
     begin = time.monotonic()
     try:
         seconds = begin - started
-        scores, maps = _score(method, held_out.data.normals, max(SHORTEST, SHARE * seconds), console)
+        scores, maps = _score(method, held_out, max(SHORTEST, SHARE * seconds), console)
         threshold = conformal_threshold(scores)
         heat = 2 * conformal_threshold(maps.max(axis=(1, 2))).value
         groups = [_highest(held_out, scores, maps, heat)]
@@ -113,14 +118,14 @@ def write_report(
 
 
 def _score(
-    method: Method, frames: NDArray[np.uint8], seconds: float, console: Console
+    method: Method, held_out: HeldOut, seconds: float, console: Console
 ) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
     """Return scores and small maps of the first frames, as many as fit into the time; one at least."""
-    scores, maps, begin = [], [], time.monotonic()
-    for index in console.track("scoring held-out images")(range(len(frames))):
-        found, drawn = infer(method, frames[index : index + 1])
-        scores.append(found)
-        maps.append(shrink(drawn))
+    scores, maps, begin, tiling = [], [], time.monotonic(), held_out.tiling
+    for index in console.track("scoring held-out images")(range(len(held_out.frames))):
+        found, drawn = infer(method, tiling.cut(held_out.frames[index : index + 1]))
+        scores.append(tiling.score(found))
+        maps.append(shrink(tiling.stitch(drawn)))
         if time.monotonic() - begin > seconds:
             break
     return np.concatenate(scores), np.concatenate(maps)
@@ -136,7 +141,7 @@ def _highest(held_out: HeldOut, scores: NDArray[np.float32], maps: NDArray[np.fl
     pictures = (
         picture(
             f"{held_out.names[index]}, score {scores[index]:.4g}",
-            _overlay(held_out.data.normals[index], maps[index], heat),
+            _overlay(held_out.frames[index], maps[index], heat),
         )
         for index in order
     )

@@ -14,6 +14,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from edgead.console import Console
 from edgead.datasets import (
+    cut_tiles,
     find_depth_range,
     load_frames,
 )
@@ -22,6 +23,7 @@ from edgead.files import new_folder
 from edgead.manifest import sizes_of
 from edgead.train import checkpoint, plots, run_config, training_state
 from edgead.train.budget import scale_run
+from edgead.train.canvas import tile_masks
 from edgead.train.configuration import published_schedule
 from edgead.train.donors import copy_transferred, open_donor, pretrain
 from edgead.train.estimate import NIGHT, Estimate, Work, measure
@@ -54,7 +56,7 @@ def train_run(
         method.config = published_schedule(method)
     if not (folder / training_state.STATE).is_file():  # a saved state holds the backbone too
         method.load_pretrained(Path(run.weights) if run.weights else None)
-    size = run.config.size
+    tiling, geometry = run.tiling, run.geometry
     paths = run.training_images(Path(run.data))
     if run.config.reads_depth and run.depth_range is None:
         (low, high), odd = find_depth_range(paths, console.track("measuring depth"))
@@ -65,7 +67,7 @@ def train_run(
                 "range wider. Is it in the same unit? If not, remove it and start a new run."
             )
         run = dataclasses.replace(run, depth_range=(low, high))
-    frames = load_frames(paths, size, run.pixels, console.track("reading images"))
+    frames = load_frames(paths, tiling.canvas, run.pixels, console.track("reading images"), geometry)
     report_skipped(frames, "image", console)
     if not len(frames.frames):
         raise DataError(
@@ -79,13 +81,15 @@ def train_run(
         )
     textures = load_textures(run, console)
     opened = [open_donor(donor, folder, run, console) for donor in run.donors]
-    held_out = load_frames([Path(run.data, name) for name in run.held_out], size, run.pixels)
+    unseen_paths = [Path(run.data, name) for name in run.held_out]
+    held_out = load_frames(unseen_paths, tiling.canvas, run.pixels, geometry=geometry)
     report_skipped(held_out, "held-out image", console)
     if not len(held_out.frames):
         raise DataError(
             f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"
         )
-    masks = load_foreground_masks(run.config.foreground, [*frames.paths, *held_out.paths], size)
+    how = run.config.foreground
+    masks = load_foreground_masks(how, [*frames.paths, *held_out.paths], tiling.canvas, geometry)
     part_masks = None if masks is None else masks[: len(frames.paths)]
     held_out_masks = masks_fingerprint(None if masks is None else masks[len(frames.paths) :])  # for the export
     if not run.fingerprint:
@@ -123,10 +127,20 @@ def train_run(
             f"The textures in {run.textures} are not those that {folder} was started with.\n"
             "Restore the right ones, or start a new run."
         )
-    data = TrainingData(frames.frames, textures.frames, foreground_masks=part_masks, epoch=run.steps_in_epoch)
     others = None if masks is None else masks[len(frames.paths) :]
-    unseen_names = relative_names(held_out.paths, Path(run.data))
-    unseen = HeldOut(unseen_names, dataclasses.replace(data, normals=held_out.frames, foreground_masks=others))
+    data = TrainingData(
+        cut_tiles(frames.frames, tiling),
+        textures.frames,
+        foreground_masks=tile_masks(frames.frames, part_masks, how, tiling),
+        epoch=run.steps_in_epoch,
+    )
+    del frames  # with tiles, canvases are no longer needed
+    unseen_data = dataclasses.replace(
+        data,
+        normals=cut_tiles(held_out.frames, tiling),
+        foreground_masks=tile_masks(held_out.frames, others, how, tiling),
+    )
+    unseen = HeldOut(relative_names(held_out.paths, Path(run.data)), unseen_data, held_out.frames, tiling)
     with training_state.sole_trainer(folder) if is_main() else nullcontext():
         if checkpoint.is_finished(folder):
             console.say(f"{folder} was finished by another process.")

@@ -12,9 +12,11 @@ from edgead import schema
 from edgead.depth import DepthRange
 from edgead.errors import CheckpointError, ConfigError
 from edgead.files import write_json
+from edgead.geometry import STRETCH, Geometry
 from edgead.images import PixelFormat
 from edgead.manifest import ImageSizes
 from edgead.schema import SchemaError, Within, left_out, stored_as
+from edgead.tiling import Tiling
 from edgead.train.configuration import read_config
 from edgead.train.method_config import MethodConfig, steps_in_epoch
 from edgead.train.methods import get_method
@@ -99,6 +101,7 @@ class RunConfig:
         copies: good images that show, pixel for pixel, what another one shows: they are on its side of the split.
         near_copies: held-out images that look almost like one that is trained on. Both are None in older runs.
         marked: good parts that are trained on besides `normals`; None where there are none.
+        stored_geometry: how pictures are brought to the network; None where they are stretched to its input.
         unstored: settings of the method that `config.json` lacks, because it is older than they are. They have their
             defaults, and stay out of what is written.
     """
@@ -137,7 +140,18 @@ class RunConfig:
     copies: int | None = left_out()
     near_copies: int | None = left_out()
     marked: MarkedConfig | None = left_out()
+    stored_geometry: Geometry | None = left_out("geometry")
     unstored: tuple[str, ...] = ()
+
+    @property
+    def geometry(self) -> Geometry:
+        """How pictures are brought to the network."""
+        return self.stored_geometry or STRETCH
+
+    @property
+    def tiling(self) -> Tiling:
+        """How canvases are cut."""
+        return Tiling(self.geometry, self.config.size)
 
     @property
     def trained_on(self) -> int:
@@ -218,4 +232,6 @@ def _read_run_config(values: Any) -> RunConfig:
     except (SchemaError, ConfigError) as error:
         raise CheckpointError(f"The run's configuration does not fit {run.method:.100}: {error}") from error
     absent = tuple(field.name for field in dataclasses.fields(config) if field.name not in values["config"])
-    return dataclasses.replace(run, config=config, unstored=absent)
+    run = dataclasses.replace(run, config=config, unstored=absent)
+    run.geometry.check(config.size)
+    return run

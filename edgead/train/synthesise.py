@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from edgead.console import Console
-from edgead.datasets import Frames, load_frames
+from edgead.datasets import Frames, cut_tiles, load_frames
 from edgead.errors import ConfigError, DataError
 from edgead.files import atomic_file
 from edgead.images import encode_png
 from edgead.train import checkpoint, run_config
+from edgead.train.canvas import tile_masks
 from edgead.train.donors import load_transferred
 from edgead.train.foreground import load_foreground_masks
 from edgead.train.materials import load_textures
@@ -70,14 +71,17 @@ def synthesise(
     examples: Iterable[Arrays]
     if defect is not None:
         chosen = transferred[_number(donor, run)]
-        examples = [method.render(frame, chosen, defect) for frame in frames.frames[:count]]
+        examples = [method.render(frame, chosen, defect) for frame in cut_tiles(frames.frames, run.tiling)[:count]]
         if not all(example["mask"].any() for example in examples):
             console.say(f"Defect {defect} cannot be seen on every image: its mask is empty there.")
     elif donor is not None:
         raise ConfigError("--donor chooses the donor of a --defect; give both.")
     else:
-        masks = load_foreground_masks(run.config.foreground, frames.paths, method.config.size)
-        material = TrainingData(frames.frames, load_textures(run, console).frames, transferred, masks)
+        how, tiling = run.config.foreground, run.tiling
+        masks = load_foreground_masks(how, frames.paths, tiling.canvas, run.geometry)
+        masks = tile_masks(frames.frames, masks, how, tiling)
+        tiles = cut_tiles(frames.frames, tiling)
+        material = TrainingData(tiles, load_textures(run, console).frames, transferred, masks)
         examples = (method.example(material, rng) for _ in console.track("drawing anomalies")(range(count)))
     paths = []
     for number, example in enumerate(examples):
@@ -99,7 +103,7 @@ def _choose(run: RunConfig, root: Path, rng: np.random.Generator) -> list[Path]:
 
 
 def _load(paths: list[Path], run: RunConfig) -> Frames:
-    frames = load_frames(paths, run.config.size, run.pixels)
+    frames = load_frames(paths, run.tiling.canvas, run.pixels, geometry=run.geometry)
     if not len(frames.frames):
         raise DataError(f"None of the images in {paths[0].parent} can be read:\n{frames.skipped[0]}")
     return frames

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import platform
 import time
@@ -22,11 +23,13 @@ from edgead.datasets import (
     open_categories,
     open_category,
 )
-from edgead.errors import CheckpointError, ConfigError
+from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.geometry import STRETCH, Geometry, GeometryWish
 from edgead.images import PixelFormat
 from edgead.text import file_name
 from edgead.train import checkpoint, run_config, training_state
 from edgead.train.budget import read_budget
+from edgead.train.canvas import describe_shrink, describe_tiles, fix_geometry
 from edgead.train.configuration import configure, reconfigure
 from edgead.train.donors import find_donors, find_transferred
 from edgead.train.estimate import choose_preset
@@ -60,6 +63,11 @@ def train(
     weights: str | Path | None = None,
     donors: Sequence[str | Path] = (),
     bit_depth: int = 16,
+    crop: str | None = None,
+    fit: str = "stretch",
+    tiles: str | None = None,
+    overlap: float | None = None,
+    scale: float | None = None,
     track: Sequence[str] = (),
     most_images: int | None = None,
     marked: str | Path | None = None,
@@ -86,6 +94,12 @@ def train(
         donors: other products with real defects, for a method that learns from them: data sets, or runs or
             ``learned.safetensors`` of runs that have learned from them already.
         bit_depth: significant bits of 16-bit images.
+        crop: ``"x,y,width,height"`` of the part of each image that is seen, as shares of it or in pixels.
+        fit: ``"stretch"`` to the network's input, or ``"letterbox"``, which keeps the aspect.
+        tiles: ``"ROWSxCOLUMNS"`` of the network's input that an image is cut to, or the size of a tile in pixels of the
+            image, ``"512px"`` or ``"HEIGHTxWIDTHpx"``.
+        overlap: of neighbouring tiles, as a share of a tile; `edgead.geometry.OVERLAP` where None.
+        scale: pixels of the images for a millimetre, to say what is left of a defect of 1 mm.
         most_images: good images of a category that are used at most, drawn by the seed; all where None.
         marked: folder of a ``rejects:`` sink or of its marks: good parts that are marked as false rejects are trained
             on too, and never held out.
@@ -114,6 +128,9 @@ def train(
             *method_class.Config.step_settings,
         }:
             raise ConfigError(f"--budget decides the number of steps; leave out --set {min(named)}=….")
+    wish = GeometryWish.parse(crop, fit, tiles, overlap)
+    if scale is not None and not 0 < scale < math.inf:
+        raise ConfigError(f"--scale is pixels for a millimetre, above 0, not {scale:g}.")
     started = time.monotonic()
     if not 0 < holdout < 1:
         raise ConfigError(f"--holdout is a share between 0 and 1, not {holdout}.")
@@ -145,13 +162,14 @@ def train(
     config = configure(method_class, preset, settings)
     if marked is not None:
         _check_marked(category, config)
+    geometries = [_fix_geometry(wish, each, config, bit_depth, scale, console) for each in categories]
     if is_masks_folder(config.foreground):  # a resumed run finds the masks from any folder
         config = config.replaced(foreground=str(Path(config.foreground).resolve()))
     created = datetime.now(timezone.utc)
     folders: list[Path] = []
     known: dict[str, Path] = {}  # what earlier categories have learned from a donor serves the later ones
     with _naming_the_rest(categories, folders, out, console):
-        for chosen in categories:
+        for chosen, geometry in zip(categories, geometries):
             folder = (
                 Path(out)
                 if out
@@ -172,6 +190,7 @@ def train(
                         mixed_precision=mixed_precision,
                         budget=budget,
                         bit_depth=bit_depth,
+                        stored_geometry=geometry,
                         textures=_absolute(textures),
                         weights=_absolute(weights),
                     )
@@ -197,6 +216,7 @@ def train(
                 held_out=tuple(relative_names(parted.held_out, chosen.root)),
                 copies=parted.copies,
                 near_copies=parted.near,
+                stored_geometry=geometry,
                 fingerprint="",
                 held_out_fingerprint="",
                 textures=_absolute(textures),
@@ -270,6 +290,24 @@ def _check_marked(category: str | None, config: MethodConfig) -> None:
         raise ConfigError("Marked pictures belong to one product. Name it with --category, or leave out --marked.")
     if config.reads_depth:
         raise ConfigError("Marked pictures hold colours only. Leave out --marked, or --set depth=true.")
+
+
+def _fix_geometry(
+    wish: GeometryWish, category: Category, config: MethodConfig, bit_depth: int, scale: float | None, console: Console
+) -> Geometry | None:
+    """Return a category's geometry, None for the usual one, and say what becomes of its pictures."""
+    paths = [*category.normals, *category.validation]
+    try:
+        geometry, picture = fix_geometry(wish, paths, config.size, PixelFormat(bit_depth), console)
+    except DataError:
+        if category.normals and wish != GeometryWish():
+            raise
+        return None  # the split and the training say what is wrong with the pictures
+    for line in describe_shrink(geometry, picture, config.size, scale):
+        console.say(f"{category.name}: {line}" if not line.startswith("Warning") else line)
+    if geometry.count > 1:
+        console.say(describe_tiles(geometry, config.size, len(paths), config.channels))
+    return None if geometry == STRETCH else geometry
 
 
 def _at_most(count: int, category: Category, seed: int, console: Console) -> Category:
@@ -359,7 +397,7 @@ def _check_same(stored: RunConfig, folder: Path, **given: Any) -> None:
     kept = {name: value for name, value in vars(stored.config).items() if name in changed}
     given |= {"donors": bool(given["donors"]), "config": given["config"].replaced(**kept)}
     there = {**vars(stored), "donors": bool(stored.donors)}
-    differing = [name for name, value in given.items() if there[name] != value]
+    differing = [name.removeprefix("stored_") for name, value in given.items() if there[name] != value]
     if differing:
         raise ConfigError(
             f"{folder} holds a run with another {', '.join(differing)}.\n"

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.decision import Verdict
-from edgead.images import Frame, cv2, fit_frame
+from edgead.geometry import STRETCH
+from edgead.images import Frame, cv2, fit_frame, spread_map
 from edgead.runtime.defects import is_finite, mark_in_frame
 from edgead.runtime.result import Result
 
@@ -65,8 +66,17 @@ def draw(result: Result, frame: Frame, side: int) -> Picture:
     jpeg = to_text(encode_jpeg(small))
     if result.anomaly_map is None or not is_finite(result.anomaly_map):
         return Picture(width, height, jpeg)
-    heat = to_text(encode_heat(result.anomaly_map, result.mask_threshold))
+    heat = to_text(encode_heat(_heat_of(result, result.anomaly_map), result.mask_threshold))
     return Picture(width, height, jpeg, heat, outline_of(result, (small.shape[0], small.shape[1])))
+
+
+def _heat_of(result: Result, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a map of the whole frame: with a crop or a letterbox, the map does not cover it."""
+    if result.geometry == STRETCH or not all(result.frame_size):
+        return anomaly_map
+    scale = min(1.0, 4 * HEAT_SIDE / max(result.frame_size))
+    height, width = (max(1, round(side * scale)) for side in result.frame_size)
+    return spread_map(anomaly_map, result.geometry, result.frame_size, (height, width), outside=0.0)
 
 
 def encode_heat(anomaly_map: NDArray[np.float32], mask_threshold: float) -> bytes:
@@ -92,7 +102,7 @@ def outline_of(result: Result, size: tuple[int, int]) -> str:
     if result.verdict is Verdict.PASS or not result.score > result.threshold or math.isnan(result.score):
         return ""
     assert result.anomaly_map is not None
-    mask = mark_in_frame(result.anomaly_map, result.mask_threshold, result.region, size)
+    mask = mark_in_frame(result.anomaly_map, result.mask_threshold, result.region, size, result.geometry)
     lib = cv2()
     found, _ = lib.findContours(mask.astype(np.uint8), lib.RETR_EXTERNAL, lib.CHAIN_APPROX_SIMPLE)
     return "".join(_path(contour.reshape(-1, 2), size) for contour in found)

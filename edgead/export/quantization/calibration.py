@@ -19,8 +19,10 @@ from edgead.errors import DataError
 from edgead.export.options import LEAST_IMAGES, Calibration
 from edgead.export.quantization.entropy import narrowed
 from edgead.export.quantization.int8 import Ranges
+from edgead.geometry import STRETCH, Geometry
 from edgead.images import PixelFormat
 from edgead.runtime.engines import Engine
+from edgead.tiling import Tiling
 
 PERCENTILE = 99.999
 """Percentage of a tensor's values that `percentile` keeps."""
@@ -52,13 +54,17 @@ def load_images(
     pixels: PixelFormat,
     seed: int,
     console: Console,
+    geometry: Geometry = STRETCH,
 ) -> Frames:
     """Read the calibration images; a random sample if there are more than requested.
 
     Args:
         images: used unless `calibration` sets a folder.
-        size, pixels: of the model's input.
+        size: (height, width) of the model's canvas.
+        pixels: how images become frames.
         seed: of the sample.
+        console: shows progress.
+        geometry: that fits images to the canvas.
 
     Raises:
         DataError: too few images.
@@ -69,13 +75,23 @@ def load_images(
         paths = [paths[index] for index in sorted(chosen)]
     if not calibration.data and (absent := [path for path in images if not path.is_file()]):
         console.say(f"Warning: {len(absent)} of {len(images)} calibration images are missing, for instance {absent[0]}")
-    frames = load_frames(paths, size, pixels, console.track("reading calibration images"))
+    frames = load_frames(paths, size, pixels, console.track("reading calibration images"), geometry)
     for line in frames.skipped:
         console.say(f"Warning: skipped: {line}")
     _check_number(calibration, len(frames.frames))
     if len(frames.frames) < calibration.samples:
         console.say(f"calibrating on all {len(frames.frames)} images (--calib-samples {calibration.samples})")
     return frames
+
+
+def draw_tiles(frames: NDArray[np.uint8], tiling: Tiling, samples: int, seed: int) -> NDArray[np.uint8]:
+    """Return tiles of canvases ``[N, H, W, C] uint8`` to calibrate on: as many as `samples`, N at least, at random."""
+    total = len(frames) * tiling.count
+    if tiling.count == 1:
+        return frames
+    rng = np.random.default_rng((seed, 0xCA2))
+    chosen = sorted(rng.choice(total, min(total, max(samples, len(frames))), replace=False).tolist())
+    return np.stack([tiling.tile(frames[number // tiling.count], number % tiling.count) for number in chosen])
 
 
 def warn_of_anomalies(

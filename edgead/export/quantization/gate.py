@@ -13,13 +13,17 @@ from edgead import metrics
 from edgead.bundle import Outputs
 from edgead.console import Console
 from edgead.datasets import Category, read_labelled_mask
+from edgead.datasets.frames import allocate
 from edgead.decision import Threshold, conformal_threshold
 from edgead.errors import DataError
 from edgead.export.inference import run_singly
 from edgead.export.options import Budget
-from edgead.images import Mask, PixelFormat, cv2, fit_frame, read_frame
+from edgead.geometry import STRETCH, Geometry
+from edgead.images import Mask, PixelFormat, fit_frame, read_frame, spread_map
 from edgead.manifest import VariantRecord
 from edgead.runtime.engines import Engine
+from edgead.runtime.engines.tiled import with_tiles
+from edgead.tiling import Tiling
 
 PIXEL_SIZE = 256
 """Side of masks and maps for AUPRO in pixels, as in `edgead benchmark`."""
@@ -31,11 +35,16 @@ images makes many verdicts borderline; this limits the effect."""
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled images, resized to the model's input. Masks are ``PIXEL_SIZE`` square; None for images without one."""
+    """Labelled images, fitted to the model's canvas by `geometry`, and their (height, width) before.
+
+    Masks are ``PIXEL_SIZE`` square, of the whole image; None for images without one.
+    """
 
     frames: NDArray[np.uint8]
     anomalous: NDArray[np.bool_]
     masks: Sequence[Mask | None]
+    geometry: Geometry = STRETCH
+    frame_sizes: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ class Gate:
         false_reject: bound of the threshold.
         budget: largest accepted loss.
         console: shows progress.
+        tiling: of the frames, which are canvases; None where they are the graph's.
     """
 
     def __init__(
@@ -87,14 +97,22 @@ class Gate:
         false_reject: float,
         budget: Budget,
         console: Console,
+        tiling: Tiling | None = None,
     ) -> None:
-        self.frames, self.normals = np.concatenate([held_out, synthetic]), len(held_out)
+        self.normals, self.tiling = len(held_out), tiling
+        self.frames = allocate((len(held_out) + len(synthetic), *held_out.shape[1:]), np.uint8)
+        self.frames[: self.normals], self.frames[self.normals :] = held_out, synthetic
         self.labelled, self.false_reject, self.budget, self.console = labelled, false_reject, budget, console
+        reference = self.on_canvases(reference)
         self.reference = run_singly(reference, self.frames, console.track("scoring in fp32"))
         self.threshold = conformal_threshold(self.reference[0][: self.normals], false_reject)
         margin = _uncertainty(self.reference[0][: self.normals], false_reject)
         self.settled = np.abs(self.reference[0] - self.threshold.value) > margin
         self.accuracy = score_labelled(reference, labelled, console)[0] if labelled else None
+
+    def on_canvases(self, engine: Engine) -> Engine:
+        """Return an engine of `frames` for an engine of the graph."""
+        return with_tiles(engine, self.tiling) if self.tiling else engine
 
     def judge(self, engines: Mapping[str, Engine]) -> Judgement:
         """Measure every variant and compare it with the budget. Labelled images run last, if the rest passes.
@@ -102,6 +120,7 @@ class Gate:
         If a variant fails with a threshold of its own, the others are not run.
         """
         outputs: dict[str, Outputs] = {}
+        engines = {name: self.on_canvases(engine) for name, engine in engines.items()}
         for name, engine in engines.items():
             outputs[name] = run_singly(engine, self.frames, self.console.track(name))
             alone = self._measure(outputs[name], self._fit(outputs[name][0][: self.normals]).value)
@@ -129,11 +148,11 @@ class Gate:
         changed = (scores > threshold) != (expected > self.threshold.value)
         flipped = changed & self.settled
         with np.errstate(invalid="ignore"):  # infinities become NaN, which exceeds any limit
-            away = maps.astype(np.float64) - expected_maps
+            largest, square = _map_errors(maps, expected_maps)
             return VariantRecord(
                 score_error=float(np.abs(scores - expected).max()),
-                map_error=float(np.abs(away).max()),
-                map_rms_error=float(np.sqrt(np.square(away).mean())),
+                map_error=largest,
+                map_rms_error=float(np.sqrt(square)),
                 frames=len(scores),
                 settled=int(self.settled.sum()),
                 flips=float(flipped.mean()),
@@ -161,6 +180,16 @@ class Gate:
         ]
 
 
+def _map_errors(maps: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the largest absolute and the mean square difference; one frame at a time, because canvases are large."""
+    largest, squares = [], []
+    for found, wanted in zip(maps, expected):
+        away = found.astype(np.float64) - wanted
+        largest.append(np.abs(away).max())
+        squares.append(np.square(away).mean())
+    return float(np.max(largest)), float(np.mean(squares))
+
+
 def score_labelled(
     engine: Engine, labelled: Labelled, console: Console
 ) -> tuple[dict[str, float], NDArray[np.float32]]:
@@ -171,7 +200,9 @@ def score_labelled(
         scores.append(score)
         mask = labelled.masks[index]
         if mask is not None:
-            maps.append(cv2().resize(found[0], (PIXEL_SIZE, PIXEL_SIZE), interpolation=cv2().INTER_LINEAR))
+            shown = (PIXEL_SIZE, PIXEL_SIZE)
+            size = labelled.frame_sizes[index] if labelled.frame_sizes else shown
+            maps.append(spread_map(found[0], labelled.geometry, size, shown))
             masks.append(mask)
     every = np.concatenate(scores)
     values = {"image_auroc": metrics.rank(labelled.anomalous, every).auroc()}
@@ -207,13 +238,23 @@ def _separation(scores: NDArray[np.float32], normals: int) -> float:
     return metrics.rank(np.arange(len(scores)) >= normals, scores).auroc()
 
 
-def read_labelled(category: Category, size: tuple[int, int], pixels: PixelFormat, console: Console) -> Labelled | None:
-    """Read a category's labelled test images; None if readable good or defective images are missing."""
+def read_labelled(
+    category: Category, size: tuple[int, int], pixels: PixelFormat, console: Console, geometry: Geometry = STRETCH
+) -> Labelled | None:
+    """Read a category's labelled test images; None if readable good or defective images are missing.
+
+    Args:
+        category: with the images.
+        size: (height, width) of the model's canvas in pixels.
+        pixels: how images become frames.
+        console: shows progress.
+        geometry: that fits images to the canvas.
+    """
     if len({sample.anomalous for sample in category.test}) < 2:
         return None
     for problem in category.problems:
         console.say(f"Warning: {problem}")
-    frames, anomalous, masks = [], [], []
+    frames, anomalous, masks, sizes = [], [], [], []
     for sample in console.track("reading labelled images")(category.test):
         try:
             frame = read_frame(sample.path, pixels)
@@ -221,10 +262,11 @@ def read_labelled(category: Category, size: tuple[int, int], pixels: PixelFormat
         except DataError as error:
             console.say(f"Warning: skipped: {error}")
             continue
-        frames.append(fit_frame(frame, size))
+        frames.append(fit_frame(frame, size, geometry=geometry))
+        sizes.append((frame.shape[0], frame.shape[1]))
         anomalous.append(sample.anomalous)
         masks.append(mask if mask is not None and (mask.any() or not sample.anomalous) else None)
     if len({*anomalous}) < 2:
         console.say(f"Warning: labels are not used: no good or no defective image in {category.root} is readable.")
         return None
-    return Labelled(np.stack(frames), np.array(anomalous), masks)
+    return Labelled(np.stack(frames), np.array(anomalous), masks, geometry, sizes)

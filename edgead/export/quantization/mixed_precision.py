@@ -247,7 +247,7 @@ def measure_layers(variants: GraphVariants, gate: Gate, console: Console) -> lis
             errors = []
             for variant, make in variants.judged().items():
                 engine = open_variant(variant, make(rest), Path(folder))
-                found = run_singly(engine, frames)
+                found = run_singly(gate.on_canvases(engine), frames)
                 engine.close()
                 errors.append([_rms(each - exact) / unit for each, exact, unit in zip(found, expected, spread)])
             score_error, map_error = np.nan_to_num(errors, nan=np.inf, posinf=np.inf).max(axis=0)

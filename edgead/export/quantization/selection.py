@@ -19,7 +19,7 @@ from edgead.errors import GateError
 from edgead.export.draft import BundleDraft, fit_limits
 from edgead.export.graph.normal_form import with_names_and_constants
 from edgead.export.options import AUTO, Calibration, PrecisionOptions
-from edgead.export.quantization.calibration import load_images, measure_ranges, warn_of_anomalies
+from edgead.export.quantization.calibration import draw_tiles, load_images, measure_ranges, warn_of_anomalies
 from edgead.export.quantization.gate import Gate, Labelled
 from edgead.export.quantization.int8 import Ranges
 from edgead.export.quantization.mixed_precision import (
@@ -34,6 +34,7 @@ from edgead.runtime.engines.auto import time_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.opening import open_agreeing, runs_on_gpu, usable_engines
 from edgead.runtime.golden import MOST_OF_SPREAD
+from edgead.tiling import Tiling
 
 SLACK = 1.5
 """Allowed difference of an engine, relative to the differences seen between graphs here."""
@@ -92,6 +93,7 @@ def select_precision(
         false_reject,
         options.budget,
         console,
+        Tiling(float32.manifest.geometry, float32.manifest.size),
     )
     images, ranges = _calibrate(float32, engine, gate, evaluation, options.calibration)
     candidates = {"fp32": float32}
@@ -123,11 +125,18 @@ def _calibrate(
 ) -> tuple[CalibrationRecord, Ranges]:
     manifest, console = float32.manifest, gate.console
     frames = load_images(
-        calibration, evaluation.calibration_images, manifest.size, manifest.pixels, evaluation.seed, console
+        calibration,
+        evaluation.calibration_images,
+        manifest.canvas,
+        manifest.pixels,
+        evaluation.seed,
+        console,
+        manifest.geometry,
     )
-    warn_of_anomalies(frames, engine, gate.threshold, gate.reference[0][gate.normals :], console)
+    warn_of_anomalies(frames, gate.on_canvases(engine), gate.threshold, gate.reference[0][gate.normals :], console)
+    tiles = draw_tiles(frames.frames, Tiling(manifest.geometry, manifest.size), calibration.samples, evaluation.seed)
     track = console.track(f"calibrating ({calibration.method})")
-    ranges = measure_ranges(float32.folder / MODEL, frames.frames, calibration.method, track)
+    ranges = measure_ranges(float32.folder / MODEL, tiles, calibration.method, track)
     source = "folder" if calibration.data else evaluation.calibration_source
     return CalibrationRecord(calibration.method, len(frames.frames), source, frames.fingerprint), ranges
 

@@ -53,7 +53,9 @@ def fix_geometry(
                 f"{path} has {width}×{height} pixels, another picture has {first[1]}×{first[0]}: a crop in pixels "
                 "would show another part of it.\nGive --crop as shares of the picture, for instance 0.1,0.1,0.8,0.8."
             )
-        first = (height, width)
+        if first is None:
+            first = (height, width)
+            wish.resolve(first, size)  # an error is reported before all pictures are read
         if not wish.crops_pixels:
             break
     if first is None:

@@ -22,7 +22,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic from clic
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
         found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s)", value) if isinstance(value, str) else None
         if found is None or not float(found[1]):
-            self.fail(f"'{value}' is no time above 0 with a unit, for instance 20ms or 0.02s.", parameter, context)
+            self.fail(f"'{value}' is not a time above 0 with a unit, for instance 20ms or 0.02s.", parameter, context)
         return float(found[1]) * (1e3 if found[2] == "s" else 1)
 
 
@@ -36,7 +36,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
             return value
         found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", str(value))
         if found is None or min(int(found[1]), int(found[2])) < 16:
-            self.fail(f"'{value}' is no size, for instance 1280x720 (width x height, at least 16).", parameter, context)
+            self.fail(f"'{value}' is not a size, for instance 1280x720 (width x height, at least 16).", parameter, context)
         return int(found[2]), int(found[1])
 
 

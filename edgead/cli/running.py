@@ -53,7 +53,7 @@ def predict(
     """
     if ray is not None or out is not None:
         if ray is None or out is None or save is not None or sinks:
-            raise click.UsageError("--ray and --out go together, and without --save and --sink.")
+            raise click.UsageError("--ray and --out must be used together, and without --save and --sink.")
         _predict_archive(bundle, paths, out, ray, force, as_json, batch=batch, **options)
         return
     from edgead.files import refuse_existing

@@ -137,7 +137,7 @@ def plan(
         found = _only(read_profile(Path(profile)), bundles, engines)
     else:
         if not bundles:
-            raise ConfigError("Name a bundle to measure (--bundle), or a stored profile (--profile).")
+            raise ConfigError("Pass a bundle to measure (--bundle), or a stored profile (--profile).")
         refuse_existing([Path(save_profile)] if save_profile else (), force)
         found = measure_profile(bundles, engines, cameras, frame_size, console or Console())
         if save_profile:

@@ -56,7 +56,7 @@ def load(
     opened = read_bundle(bundle)
     if roi or ignore:
         if region is not None:
-            raise ConfigError("Give either region, or roi and ignore, not both.")
+            raise ConfigError("Pass either region, or roi and ignore, but not both.")
         region = read_region(roi, ignore, opened.manifest.size)
     runner = open_validated(engine, opened, batch=batch, console=console)
     try:

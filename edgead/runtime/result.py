@@ -177,7 +177,7 @@ class Result:
         frame = self.frame if frame is None else frame
         if frame is None:
             raise ConfigError(
-                "This result keeps no frame to draw on.\n"
+                "This result holds no frame to draw on.\n"
                 "Pass it:  result.overlay(frame), or keep frames:  inspector.stream(source, keep_frames=True)"
             )
         if self.anomaly_map is None:

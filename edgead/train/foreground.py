@@ -85,12 +85,12 @@ def load_foreground_masks(how: str, images: Sequence[Path], size: tuple[int, int
         if mask.shape != (height, width):
             raise DataError(
                 f"The foreground mask {file} is {mask.shape[1]}×{mask.shape[0]} pixels, its image {image} is "
-                f"{width}×{height}.\nResize the mask, if it is this image's."
+                f"{width}×{height}.\nIf the mask belongs to this image, resize it."
             )
         masks[number] = fit_mask(mask, size)
         if not masks[number].any():
             raise DataError(
-                f"The foreground mask {file} is empty at {size[0]}×{size[1]}: nowhere would be left for anomalies."
+                f"The foreground mask {file} is empty at {size[0]}×{size[1]}: there is no place for synthetic anomalies."
             )
     return masks
 
@@ -106,9 +106,9 @@ def _find_mask(candidates: list[Path], folder: Path, image: Path) -> Path:
     fits = [(len({*parts} & {*image.parts}), -len(parts)) for parts in inside]
     (best, mask), *others = sorted(zip(fits, candidates), reverse=True)
     if mask.samefile(image):
-        raise DataError(f"{folder} is no folder of foreground masks: {image} would be its own mask.")
+        raise DataError(f"{folder} is not a folder of foreground masks: {image} would be its own mask.")
     if others and others[0][0] == best:
-        raise DataError(f"{mask} and {others[0][1]} could both be the foreground mask of {image}. Take one away.")
+        raise DataError(f"{mask} and {others[0][1]} could both be the foreground mask of {image}. Remove one of them.")
     return mask
 
 

@@ -50,7 +50,7 @@ def read_token(text: str) -> str:
     token = fill_secrets(text)
     if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(
-            f"The token in {text} must have at least {SHORTEST_TOKEN} ASCII characters without blanks.\n"
+            f"The token in {text} must have at least {SHORTEST_TOKEN} ASCII characters without spaces.\n"
             'Make one:  python3 -c "import secrets; print(secrets.token_urlsafe())"'
         )
     return token

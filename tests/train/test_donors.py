@@ -306,7 +306,7 @@ def test_sources_that_cannot_be_used(
     def attempt(given: Path, data: Path = parts, method: str = "drept") -> None:
         train(method, data, preset="nano", donors=[given], out=tmp_path / "run")
 
-    with pytest.raises(ConfigError, match="draem learns from good images alone; leave out --donor"):
+    with pytest.raises(ConfigError, match="draem learns only from good images; leave out --donor"):
         attempt(donor, method="draem")
     with pytest.raises(DataError, match="does not exist"):
         attempt(tmp_path / "absent")

@@ -106,7 +106,7 @@ def test_masks_that_cannot_be_used(data: tuple[Path, Path]) -> None:
     with pytest.raises(DataError, match=r"0\.png is empty at 32×32"):
         load_foreground_masks(str(masks), images, (32, 32))
     for folder in (good, good.parent):
-        with pytest.raises(DataError, match=r"no folder of foreground masks: .*0\.png would be its own mask"):
+        with pytest.raises(DataError, match=r"not a folder of foreground masks: .*0\.png would be its own mask"):
             load_foreground_masks(str(folder), images, (32, 32))
     (masks / "0.png").unlink()
     with pytest.raises(DataError, match=r"0\.png has no foreground mask\.\nPut 0\.png or 0_mask\.png into"):

@@ -225,4 +225,6 @@ class Control:
             return
         promoted = self.shadow.inspector
         self.shadow.inspector = self._stream.take_over(promoted)
-        self._say(f"The shadow {promoted.bundle.manifest.name} now decides; the bundle that decided before is now the shadow.")
+        self._say(
+            f"The shadow {promoted.bundle.manifest.name} now decides; the bundle that decided before is now the shadow."
+        )

@@ -161,7 +161,9 @@ def _read_facts(path: Path, method: str) -> dict[str, str]:
         for name in ("paths", "contents"):
             schema.read(list[str], json.loads(facts.get(name, "[]")))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} does not hold defects transferred from a donor: '{name}' is not a list.") from error
+        raise CheckpointError(
+            f"{path} does not hold defects transferred from a donor: '{name}' is not a list."
+        ) from error
     if absent := {"method", "source", "root", "paths", "fingerprint"} - set(facts):
         raise CheckpointError(f"{path} does not hold defects transferred from a donor: no {', '.join(sorted(absent))}.")
     if facts["method"] != method:

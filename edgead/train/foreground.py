@@ -90,7 +90,8 @@ def load_foreground_masks(how: str, images: Sequence[Path], size: tuple[int, int
         masks[number] = fit_mask(mask, size)
         if not masks[number].any():
             raise DataError(
-                f"The foreground mask {file} is empty at {size[0]}×{size[1]}: there is no place for synthetic anomalies."
+                f"The foreground mask {file} is empty at {size[0]}×{size[1]}: there is no place for synthetic "
+                "anomalies."
             )
     return masks
 

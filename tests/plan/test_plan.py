@@ -158,8 +158,8 @@ def test_what_would_have_to_change() -> None:
 
 
 def test_advice_in_words() -> None:
-    assert Advice(1, 24.0, None, None).describe() == "1 camera, or 24 frames per second"
-    assert Advice(None, None, None, None).describe().startswith("no single change")
+    assert Advice(1, 24.0, None, None).describe() == "It would meet them with 1 camera, or 24 frames per second."
+    assert Advice(None, None, None, None).describe().startswith("No single change")
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,8 @@ class ModbusClient(PlcSink):
                 if other[:3] == self._claim[:3] and abs(other[3] - self._base) < SIZE:
                     raise ConfigError(
                         f"{self.name}: another --sink writes the registers {other[3]} to {other[3] + SIZE - 1} of this "
-                        f"PLC.\nSet another start address for one of the two, {SIZE} registers away:  ?base={other[3] + 100}"
+                        f"PLC.\nSet another start address for one of the two, {SIZE} registers away:  "
+                        f"?base={other[3] + 100}"
                     )
             _claims.add(self._claim)
 

@@ -91,7 +91,11 @@ REGISTERS = (
     Register("heartbeat", 2, "UINT16", 1, "counts up while `valid` is 1 (0 follows 65535); otherwise stands still"),
     Register("valid", 3, "UINT16", 1, "1: edgead runs and decides. 0: do not trust any other register"),
     Register(
-        "status", 4, "UINT16", 1, "sum of 1 acknowledgement missing, 2 stalled, 4 `part_id` cut, 8 camera silent or lost"
+        "status",
+        4,
+        "UINT16",
+        1,
+        "sum of 1 acknowledgement missing, 2 stalled, 4 `part_id` cut, 8 camera silent or lost",
     ),
     Register("sequence", 5, "UINT16", 1, "number of the result (1 follows 65535); changes before `verdict` is set"),
     Register("verdict", 6, "UINT16", 1, "0 none, 1 PASS, 2 FAIL, 3 UNKNOWN; 0 again when acknowledged or expired"),

@@ -217,7 +217,7 @@ def _download(name: str) -> Mapping[str, Tensor]:
     if name == "resnet50v2":
         raise CheckpointError(
             "The weights of resnet50v2 cannot be downloaded. Pass a file with --weights FILE.\n"
-            "They are those of resnet50-v2-7.onnx in the ONNX model zoo, under this package's names."
+            "It must hold the weights of resnet50-v2-7.onnx from the ONNX model zoo, with edgead's parameter names."
         )
     # The first version: what the papers used. Later ones were trained otherwise.
     weights = torchvision().models.get_model_weights(name).IMAGENET1K_V1

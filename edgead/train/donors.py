@@ -213,7 +213,7 @@ def open_donor(
 def _check(config: DonorConfig, fingerprint: str, run_folder: Path) -> None:
     if config.fingerprint not in ("", fingerprint):
         raise CheckpointError(
-            f"The donor '{config.name}' ({config.path}) is not what {run_folder} was started with.\n"
+            f"The donor '{config.name}' ({config.path}) differs from the one that {run_folder} was started with.\n"
             "Restore the right images or file, or start a new run."
         )
 

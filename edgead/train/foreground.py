@@ -78,8 +78,8 @@ def load_foreground_masks(how: str, images: Sequence[Path], size: tuple[int, int
         file = _find_mask(files.get(f"{image.stem}_mask", files.get(image.stem, [])), folder, image)
         if owners.setdefault(file, image) != image:
             raise DataError(
-                f"{file} would be the foreground mask of {owners[file]} and of {image}.\n"
-                f"Give each its own, in subfolders named as theirs: {folder / image.parent.name / image.name}"
+                f"{file} would be the foreground mask of both {owners[file]} and {image}.\n"
+                f"Put a mask for each into subfolders with the same names: {folder / image.parent.name / image.name}"
             )
         mask, (height, width) = read_mask(file), read_frame(image).shape[:2]
         if mask.shape != (height, width):

@@ -122,7 +122,7 @@ def test_images_of_the_same_name_get_masks_of_their_own(data: tuple[Path, Path],
     for image in images:
         image.parent.mkdir(parents=True)
         image.write_bytes((good / "0.png").read_bytes())
-    with pytest.raises(DataError, match=r"would be the foreground mask of .*train/good/0\.png and of "):
+    with pytest.raises(DataError, match=r"would be the foreground mask of both .*train/good/0\.png and "):
         load_foreground_masks(str(masks), images, (32, 32))
     right = np.zeros((48, 40), np.uint8)
     right[:, 20:] = 255

@@ -262,7 +262,7 @@ def test_textures(tmp_path: Path, parts: Path, write_image: Write) -> None:
         train("drept", parts, textures=textures)
     (run / checkpoint.WEIGHTS).unlink()
     shutil.copy(textures / "woven" / "0.png", textures / "woven" / "1.png")
-    with pytest.raises(CheckpointError, match=r"The textures in .* are not those that"):
+    with pytest.raises(CheckpointError, match=r"The textures in .* differ from those that"):
         resume(run)
 
 

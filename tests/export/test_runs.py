@@ -215,7 +215,7 @@ def test_damaged_weights_are_refused(trained: Path, tmp_path: Path, damage: str)
         values = json.loads((run / run_config.CONFIG).read_text())
         values["config"]["discriminative_width"] = 6
         (run / run_config.CONFIG).write_text(json.dumps(values))
-    said = "is damaged, or another run's" if damage == "cut" else "does not hold the weights"
+    said = "is damaged, or belongs to another run" if damage == "cut" else "does not hold the weights"
     with pytest.raises(CheckpointError, match=said):
         export(run, out=tmp_path / "x.edgead")
 

@@ -19,7 +19,9 @@ ADVICE = {
     ),
     "silent": Advice("No picture arrives", "Check the trigger, the camera and the network."),
     "stale": Advice("The picture arrived too late", "Check the network and the load of the computer."),
-    "late": Advice("The decision came too late", "Check the load of the computer. If it happens again, call the engineer."),
+    "late": Advice(
+        "The decision came too late", "Check the load of the computer. If it happens again, call the engineer."
+    ),
     "black": Advice("The picture is dark", "Check the lamp, the lens cap and the exposure."),
     "blurred": Advice("The picture is not sharp", "Clean the lens. Check the focus, and that the part stands still."),
     "frozen": Advice("The camera repeats one picture", "Restart the camera."),

@@ -73,7 +73,7 @@ def train_quick(
     except CheckpointError as error:
         if weights is not None or settings:
             raise
-        console.say(f"{error}\nWithout them: DRAEM, trained for {BUDGET}. It finds less than PatchCore would.")
+        console.say(f"{error}\nWithout them: DRAEM, trained for {BUDGET}. It finds fewer defects than PatchCore.")
         method, budget = WITHOUT_WEIGHTS, BUDGET
     runs = train(
         method,

@@ -2,7 +2,8 @@
 
 python examples/custom_sink.py BUNDLE SOURCE OUTPUT-FILE
 
-A dead computer, an UNKNOWN and a FAIL all leave the output low, so that the line rejects the part.
+A FAIL, an UNKNOWN and the end of the run all set the output low, so that the line rejects the part. A program that is
+killed or hangs leaves the output as it is: for that, see the heartbeat in docs/plc.md.
 """
 
 import sys

@@ -53,7 +53,7 @@ def test_copies_stay_on_one_side(tmp_path: Path) -> None:
     assert (len(made.normals), len(made.held_out), made.copies, made.near) == (24, 6, 20, 0)
     numbers = [{path.stem.removeprefix("Copy of ") for path in side} for side in (made.normals, made.held_out)]
     assert not numbers[0] & numbers[1]
-    assert said.lines == ["20 good images are copies of others, pixel for pixel: both stay on one side"]
+    assert said.lines == ["20 good images have the same pixels as others: copies stay on one side of the split"]
 
 
 def test_without_copies_a_split_is_what_it_always_was(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_near_copies_of_one_recording_are_told(tmp_path: Path) -> None:
     made = split(open_category(tmp_path), 0.2, 0, COLOUR, said)
     assert made.copies == 0
     assert made.near >= 4
-    assert f"{made.near} of 6 held-out images look almost like one that is trained on" in said.lines[0]
+    assert f"{made.near} of 6 held-out images look almost like a training image" in said.lines[0]
 
 
 def test_different_parts_are_no_near_copies(tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ def _check_data(inspector: Inspector, category: Category, console: Console) -> i
         )
     if manifest.data.held_out_part == "test":
         console.say(
-            f"Warning: the threshold of {manifest.name} was fitted to good test images. "
+            f"Warning: the threshold of {manifest.name} was set on good test images. "
             "If they are measured here, the share of rejected good parts is not valid."
         )
     for note in category.notes:

@@ -58,7 +58,7 @@ def measure_start(bundle: Path, engine: str, frame: Frame) -> Start:
             before, loaded, first, peak = json.loads(done.stdout.splitlines()[-1])
         except (subprocess.SubprocessError, ValueError, IndexError) as error:
             said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-            raise DeviceError(f"{bundle} does not start in a process of its own: {said[-1] if said else ''}") from error
+            raise DeviceError(f"{bundle} does not start in a separate process: {said[-1] if said else ''}") from error
     return Start(
         first_result_seconds=round(first - began, 3),
         load_seconds=round(loaded - before, 3),

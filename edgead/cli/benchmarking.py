@@ -17,10 +17,20 @@ from edgead.runtime.engine_table import ENGINES
 @click.argument("bundles", nargs=-1, required=True, type=PATH)
 @click.option("--data", required=True, type=PATH, help="Labelled test images: a category, or a folder of categories.")
 @click.option(
-    "--rounds", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Most timed calls per bundle."
+    "--rounds",
+    type=click.IntRange(1, 100_000),
+    default=100,
+    show_default=True,
+    help="Largest number of timed calls per bundle.",
 )
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Limit of the timing of all bundles.")
-@click.option("--throughput", is_flag=True, help="Measure frames per second by sources and by frames per inference.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), help="Time limit in seconds for the timing of all bundles."
+)
+@click.option(
+    "--throughput",
+    is_flag=True,
+    help="Also measure frames per second with several sources and with several frames per inference.",
+)
 @click.option("--mlperf", is_flag=True, help="Time each bundle for a minute by MLPerf's single-stream rule.")
 @click.option("--quick", is_flag=True, help="Leave out floor, memory and the time to the first result.")
 @click.option(
@@ -58,8 +68,8 @@ def benchmark(
 ) -> None:
     """Measure latency and accuracy of bundles on labelled images.
 
-    Prints tables and writes results.json, results.csv and report.html. A bundle or engine that fails is a row with its
-    reason; the others are measured, and the exit code is not 0.
+    Prints tables and writes results.json, results.csv and report.html. If a bundle or engine fails, its row
+    shows the reason, the others are still measured, and the exit code is not 0.
     """
     from edgead.benchmark import benchmark as measure
     from edgead.benchmark import to_table

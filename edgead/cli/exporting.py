@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--checkpoint", type=PATH, help="Export this run (a folder) instead of the newest.")
 @click.option("--data", type=PATH, help="Data set, if it has moved. The precision gate uses its labelled images.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting that may change at export."
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting that can be changed at export."
 )
 @click.option("--false-reject", default=0.01, show_default=True, help="Largest share of good parts that may fail.")
 @precision_options
@@ -130,8 +130,8 @@ def export(
 )
 @click.option("--rgb/--bgr", default=None, help="Colour order of the model's input. [default: rgb]")
 @click.option("--scale", type=float, help="Divisor of the pixel values. [default: 255]")
-@click.option("--mean", metavar="A,B,C", help="Subtracted after that, per channel. [default: 0]")
-@click.option("--std", metavar="A,B,C", help="Divisor after that, per channel. [default: 1]")
+@click.option("--mean", metavar="A,B,C", help="Mean to subtract after scaling, per channel. [default: 0]")
+@click.option("--std", metavar="A,B,C", help="Standard deviation to divide by after that, per channel. [default: 1]")
 @precision_options
 @click.option("--data", type=PATH, help="Labelled images for the gate of a lower precision.")
 @click.option(

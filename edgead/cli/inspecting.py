@@ -117,7 +117,9 @@ def methods(name: str | None, as_json: bool) -> None:
 @click.option(
     "--engine", default="tensorrt", show_default=True, help="With --build: inference engine and its settings."
 )
-@click.option("--batch", type=click.IntRange(1, 1024), default=1, help="With --build: most frames per inference.")
+@click.option(
+    "--batch", type=click.IntRange(1, 1024), default=1, help="With --build: largest number of frames per inference."
+)
 @trust_option
 @json_option
 def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:

@@ -57,7 +57,7 @@ def products_of_run(bundle: Path | None, product: str, options: dict[str, Any]) 
     line = line_of_run()
     if bundle is not None:
         if product:
-            raise click.UsageError("--product chooses a product of --config; with BUNDLE there is none to choose.")
+            raise click.UsageError("--product selects a product of --config. With BUNDLE there is nothing to select.")
         rules = {name: options[name] for name in RULES}
         return {bundle.stem: Product(str(bundle), **rules)}, ""
     if not line.products:

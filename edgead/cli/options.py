@@ -93,7 +93,11 @@ decision_options = _all_of(
         engine_option,
         trust_option,
         click.option(
-            "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Most frames per inference."
+            "--batch",
+            type=click.IntRange(1, 1024),
+            default=1,
+            show_default=True,
+            help="Largest number of frames per inference.",
         ),
         click.option(
             "--threshold",

@@ -22,7 +22,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic from clic
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
         found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s)", value) if isinstance(value, str) else None
         if found is None or not float(found[1]):
-            self.fail(f"'{value}' is no time above 0 with a unit, for instance 20ms or 0.02s.", parameter, context)
+            self.fail(f"'{value}' is not a time above 0 with a unit, for instance 20ms or 0.02s.", parameter, context)
         return float(found[1]) * (1e3 if found[2] == "s" else 1)
 
 
@@ -36,7 +36,9 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
             return value
         found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", str(value))
         if found is None or min(int(found[1]), int(found[2])) < 16:
-            self.fail(f"'{value}' is no size, for instance 1280x720 (width x height, at least 16).", parameter, context)
+            self.fail(
+                f"'{value}' is not a size, for instance 1280x720 (width x height, at least 16).", parameter, context
+            )
         return int(found[2]), int(found[1])
 
 
@@ -61,7 +63,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
     shell_complete=complete_engine,
 )
 @click.option("--profile", type=PATH, help="Plan from this stored profile, for instance of another machine.")
-@click.option("--save-profile", type=PATH, help="Store what is measured here in this file.")
+@click.option("--save-profile", type=PATH, help="Store the measurements in this file.")
 @click.option(
     "--frame-size", type=_Size(), default="1280x720", show_default=True, help="Size of the cameras' frames, in pixels."
 )
@@ -72,8 +74,8 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
 def plan(bundles: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Find out which bundle and engine keep up with your cameras.
 
-    Measures each bundle on each engine for a few seconds, forecasts the stream, and says what meets the numbers, or
-    what is nearest and what would have to change. Exit code 5: nothing meets them.
+    Measures each bundle on each engine for a few seconds, forecasts the stream, and lists what meets these
+    requirements, or what comes nearest and what would have to change. Exit code 5: nothing meets them.
     """
     from edgead.plan import plan as make
 

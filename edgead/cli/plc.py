@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 @click.argument("action", type=click.Choice(["simulate", "registers"]))
 @click.argument("uri", required=False)
 @click.option("--ack/--no-ack", "acknowledge", default=True, help="Acknowledge each result, or none. [default: --ack]")
-@click.option("--delay", type=click.FloatRange(0, 60_000), default=0.0, help="Milliseconds until it is acknowledged.")
-@click.option("--results", type=click.IntRange(0), default=0, help="End after so many results. [default: never]")
+@click.option(
+    "--delay", type=click.FloatRange(0, 60_000), default=0.0, help="Milliseconds from a result to its acknowledgement."
+)
+@click.option("--results", type=click.IntRange(0), default=0, help="End after this number of results. [default: never]")
 @json_option
 def plc(action: str, uri: str | None, acknowledge: bool, delay: float, results: int, as_json: bool) -> None:
-    """Play the PLC of an output at a desk (simulate URI), or print the map (registers).
+    """Simulate the PLC of an output (simulate URI), or print the register map (registers).
 
-    URI is that of the sink, as `edgead run --sink URI` gets it. See docs/plc.md.
+    URI is the URI of the sink, as in `edgead run --sink URI`. See docs/plc.md.
 
     \b
     edgead plc registers
     edgead plc simulate modbus-server:127.0.0.1:5020      polls edgead
-    edgead plc simulate modbus://127.0.0.1:5020           is polled and written by edgead
-    edgead plc simulate opcua:127.0.0.1:4840              reads the variables of edgead
+    edgead plc simulate modbus://127.0.0.1:5020           edgead polls and writes it
+    edgead plc simulate opcua:127.0.0.1:4840              reads edgead's variables
     """
     from edgead.line.outputs import register_map
 

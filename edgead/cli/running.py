@@ -54,7 +54,7 @@ def predict(
     """
     if ray is not None or out is not None:
         if ray is None or out is None or save is not None or sinks:
-            raise click.UsageError("--ray and --out go together, and without --save and --sink.")
+            raise click.UsageError("--ray and --out must be used together, and without --save and --sink.")
         _predict_archive(bundle, paths, out, ray, force, as_json, batch=batch, **options)
         return
     from edgead.files import refuse_existing
@@ -127,10 +127,11 @@ def _predict_archive(
     is_eager=True,
     expose_value=False,
     callback=read_config,
-    help="File of a line in TOML: cameras, triggers, products, sinks, and these options, which win over the file. "
+    help="TOML file of a line: cameras, triggers, products, sinks and options. Options on the command line "
+    "override it. "
     "See docs/line.md.",
 )
-@click.option("--check", is_flag=True, help="Open every camera, bundle, trigger and sink, say what was found, and end.")
+@click.option("--check", is_flag=True, help="Open every camera, bundle, trigger and sink, print the result, and end.")
 @click.option(
     "--source",
     "sources",
@@ -144,7 +145,7 @@ def _predict_archive(
     "triggers",
     multiple=True,
     metavar="URI",
-    help="What announces a part: http://…, mqtt://…, modbus://…, gpio:…, camera:; each part has one result. "
+    help="Signal that announces a part: http://…, mqtt://…, modbus://…, gpio:…, camera:; each part has one result. "
     "See docs/line.md. Repeatable.",
 )
 @click.option(
@@ -152,17 +153,17 @@ def _predict_archive(
     "part_rules",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Rule of parts: within=MS, frames=N, fails=any|all|K, delay=MS, min_distance=MS. Repeatable.",
+    help="Rule for parts: within=MS, frames=N, fails=any|all|K, delay=MS, min_distance=MS. Repeatable.",
 )
 @click.option(
     "--control",
     multiple=True,
     metavar="URI",
-    help="Where changeovers between the products of --config arrive: http://…, mqtt://…, modbus://…. Repeatable.",
+    help="Channel for changeovers between the products of --config: http://…, mqtt://…, modbus://…. Repeatable.",
 )
-@click.option("--product", default="", help="Product of --config that decides first. [default: the file's]")
+@click.option("--product", default="", help="Product of --config to start with. [default: the file's]")
 @click.option(
-    "--need-all-cameras", is_flag=True, help="End if a camera cannot be opened at the start. [default: await it]"
+    "--need-all-cameras", is_flag=True, help="End if a camera cannot be opened at the start. [default: wait for it]"
 )
 @decision_options
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after this many results.")
@@ -251,7 +252,7 @@ def _predict_archive(
 @click.option(
     "--view-token",
     default="",
-    help="Token that changes on the page and other machines need: '${NAME}' or '${file:PATH}'.",
+    help="Token for changes on the page and for access from other machines: '${NAME}' or '${file:PATH}'.",
 )
 @click.option(
     "--view-bundles",
@@ -295,7 +296,7 @@ def run(
 ) -> None:
     """Inspect every frame of one or more sources.
 
-    With --trigger, every part has one result in place of every frame. Results are printed unless --sink sends them
+    With --trigger, every part has one result, instead of every frame. Results are printed unless --sink sends them
     elsewhere. Ctrl-C or signal TERM ends the run within 15 s, after captured frames are decided and written; a second
     one ends it at once. Signal HUP reloads the bundle.
     """

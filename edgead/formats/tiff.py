@@ -43,7 +43,7 @@ def check(data: bytes) -> None:
     try:
         _check_page(data, pages[0])
     except (KeyError, ValueError, ZeroDivisionError) as error:
-        raise DataError("the file is damaged (a tag is missing or makes no sense)") from error
+        raise DataError("the file is damaged (a tag is missing or invalid)") from error
 
 
 def refuse_numbers(data: bytes) -> None:

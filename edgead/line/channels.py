@@ -31,7 +31,9 @@ def open_channels(uris: Sequence[str], say: Callable[[str], None]) -> list[BaseT
             channel = open_trigger(uri)
             if not isinstance(channel, HttpTrigger | MqttTrigger | ModbusTrigger):
                 channel.close()
-                raise ConfigError(f"{redact(uri)} carries no name. Channels: http://…, mqtt://…, modbus://….")
+                raise ConfigError(
+                    f"{redact(uri)} cannot send the name of a product. Available: http://…, mqtt://…, modbus://…."
+                )
             opened.append(channel)
             if isinstance(channel, ModbusTrigger) and not channel.has_id:
                 raise ConfigError(f"{redact(uri)} must say where the product's name is:  ?id=REGISTER&id_registers=8")

@@ -100,9 +100,9 @@ def _look_at_source(uri: str, pixels: PixelFormat, fired: bool) -> str:
         source.stop()
         if fired:
             return f"opened; no frame within {WITHIN:g} s, its trigger did not fire"
-        raise EdgeadError(f"it opens, and no frame comes within {WITHIN:g} s") from None
+        raise EdgeadError(f"it opens, but no frame comes within {WITHIN:g} s") from None
     if captured is None:
-        raise EdgeadError("it opens, and ends without a frame")
+        raise EdgeadError("it opens, but ends without a frame")
     if captured.image is None:
         raise EdgeadError(captured.error or "its first frame is no image")
     height, width = captured.image.shape[:2]

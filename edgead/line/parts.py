@@ -116,7 +116,7 @@ class Parts:
                 self.ledger.bounce()
                 return part_id
             if self._stream is None or self._ended:
-                raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be opened.")
+                raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be triggered.")
             return self._open_part(part_id, time.monotonic() if at is None else at).id
 
     def admit(self, source: str, captured: Captured) -> str:

@@ -40,7 +40,7 @@ class Advice:
     deadline: float | None
 
     def describe(self) -> str:
-        """Return the changes in words."""
+        """Return a sentence about the changes."""
         found = []
         if self.cameras is not None:
             found.append(f"{self.cameras} camera{'s' * (self.cameras > 1)}")
@@ -50,7 +50,9 @@ class Advice:
             found.append(f"a deadline of {self.deadline:g} ms")
         if self.speed_up is not None:
             found.append(f"an engine {self.speed_up:g} times as fast (INT8, a smaller preset, more cores, a GPU)")
-        return ", or ".join(found) if found else "no single change: combine fewer cameras with a faster engine"
+        if not found:
+            return "No single change is enough: combine fewer cameras with a faster engine."
+        return f"It would meet them with {', or '.join(found)}."
 
 
 def advise(times: Times, load: Load, forecast: Forecast) -> Advice:

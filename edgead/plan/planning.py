@@ -20,7 +20,7 @@ FRAME_SIZE = (720, 1280)
 PROVEN = 0.5
 """Share of the engine's time up to which forecasts agreed with the real stream; above it they were too good."""
 DOUBT = (
-    "Its engine would be busy more than half of the time; there, forecasts have been too good. "
+    "Its engine would be busy more than half of the time; there, forecasts have been too optimistic. "
     "Check it with your cameras:  edgead run"
 )
 
@@ -88,7 +88,7 @@ class Plan:
             doubt = "" if best.forecast.utilisation <= PROVEN else f"\n{DOUBT}"
             return f"{best.candidate.title} meets {asked}.{doubt}"
         assert best.advice
-        return f"Nothing meets {asked}.\nNearest: {best.candidate.title}. It would with {best.advice.describe()}."
+        return f"Nothing meets {asked}.\nNearest: {best.candidate.title}. {best.advice.describe()}"
 
     def to_dict(self) -> dict[str, object]:
         """Return JSON values."""
@@ -137,7 +137,7 @@ def plan(
         found = _only(read_profile(Path(profile)), bundles, engines)
     else:
         if not bundles:
-            raise ConfigError("Name a bundle to measure (--bundle), or a stored profile (--profile).")
+            raise ConfigError("Pass a bundle to measure (--bundle), or a stored profile (--profile).")
         refuse_existing([Path(save_profile)] if save_profile else (), force)
         found = measure_profile(bundles, engines, cameras, frame_size, console or Console())
         if save_profile:

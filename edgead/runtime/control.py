@@ -281,4 +281,6 @@ class Control:
             self._say("Warning: signal USR1 has no effect before the shadow's bundle is there.")
             return
         self.shadow.inspector = self._stream.take_over(promoted)
-        self._say(f"The shadow {promoted.bundle.manifest.name} now decides; the former champion is now the shadow.")
+        self._say(
+            f"The shadow {promoted.bundle.manifest.name} now decides; the bundle that decided before is now the shadow."
+        )

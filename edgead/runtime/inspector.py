@@ -60,7 +60,7 @@ def load(
     opened = read_bundle(bundle, trust)
     if roi or ignore:
         if region is not None:
-            raise ConfigError("Give either region, or roi and ignore, not both.")
+            raise ConfigError("Pass either region, or roi and ignore, but not both.")
         region = read_region(roi, ignore, opened.manifest.region_size)
     runner = open_validated(engine, opened, batch=batch_for(opened.manifest, batch), console=console)
     try:

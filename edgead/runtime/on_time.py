@@ -48,6 +48,6 @@ class OnTime:
         if stream is None:
             return "The stream does not run."
         if not self.decides:
-            return f"The thread that decides has not turned for {stream.idle():.1f} s."
+            return f"The inference thread has hung for {stream.idle():.1f} s."
         ago = time.monotonic() - self._untimely_at
         return f"A decision came too late {ago:.1f} s ago: {self._cause}." if ago < MEMORY else ""

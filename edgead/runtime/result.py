@@ -87,34 +87,37 @@ class Result:
     Attributes:
         score: raw image score, unbounded, higher is more anomalous; NaN if nothing was inferred.
         verdict: PASS, FAIL or UNKNOWN. Never treat UNKNOWN as PASS.
-        reason: why, as text.
+        reason: why the verdict is so, as text.
         cause: why it is UNKNOWN, a word of `CAUSES`; empty for PASS and FAIL.
-        threshold: a score above it fails.
-        anomaly_map: ``(h, w) float32`` raw pixel map of the model's canvas (its input, or all tiles of it together);
-            None if nothing was inferred. With a crop or a letterbox `geometry` says where it lies on the frame.
-        mask_threshold: map values above it are the mask of a FAIL; if there are none, the highest values are.
-        region: ``bool``, the inspected part of the whole frame; None for all of it.
+        threshold: a frame with a higher score fails.
+        anomaly_map: ``(h, w) float32`` raw pixel map on the model's canvas (its input, or all of its tiles together);
+            None if nothing was inferred. With a crop or a letterbox, `geometry` says where the canvas lies on the
+            frame.
+        mask_threshold: pixels with map values above it are the mask of a FAIL; if there are none, those with the
+            highest values are.
+        region: ``bool``: the inspected part of the whole frame; None for all of it.
         frame_size: (height, width) of the frame; (0, 0) if there was none.
         source_id: where the frame comes from, without credentials.
         frame_id: number of the frame at its source, from 0; None for a report about the source (``lost``, ``silent``)
             and for a part without a frame.
-        t_capture: estimated time at which the picture was made: its arrival less the delay that the source reports.
-            `time.monotonic` seconds.
-        latency_ms: milliseconds by stage: ``source`` (made to arrived), ``queue`` (arrived to start of work), ``fit``,
-            ``infer``, ``post`` and ``total`` (made to decision); for a part also ``part`` (trigger to answer).
+        t_capture: estimated time at which the frame was taken: its arrival minus the delay that the source reports, in
+            seconds of `time.monotonic`.
+        latency_ms: milliseconds by stage: ``source`` (taken to arrived), ``queue`` (arrived to start of work), ``fit``,
+            ``infer``, ``post`` and ``total`` (taken to decision); for a part also ``part`` (trigger to result).
         engine: name of the engine, for instance ``"onnxruntime-cpu"``.
-        path: of the image file, if the frame comes from one.
-        precision: of the graph, for instance ``"fp32"``.
+        path: path of the image file, if the frame comes from one.
+        precision: precision of the graph, for instance ``"fp32"``.
         bundle: name of the bundle.
-        bundle_digest: SHA-256 of its manifest, which distinguishes bundles of the same name.
+        bundle_digest: SHA-256 of the bundle's manifest, which distinguishes bundles of the same name.
         captured_at: `t_capture` as UTC in ISO 8601, for display only.
         shapes: which of ``"boxes"`` and ``"contours"`` `to_dict` contains.
-        id: of this result, globally unique and sorted by time (UUID version 7), for deduplication by receivers.
-        frame: ``(H, W, 3 or 4) uint8``, BGR and depth's code: the inspected frame itself, not a copy. None where it was
-            not kept: `Inspector.inspect` keeps it, a stream only with ``keep_frames=True`` or for a sink that needs it.
-        part_id: of the part that this result answers, unique for ever; empty for a frame without a part.
-        recipe: name and version of what decided, as in ``"bottle 3"``; empty where there are no recipes.
-        geometry: that fitted the frame to the canvas.
+        id: id of this result, globally unique and sorted by time (UUID version 7), for deduplication by receivers.
+        frame: ``(H, W, 3 or 4) uint8``, BGR and the code of the depth: the inspected frame itself, not a copy. None if
+            it was not kept: `Inspector.inspect` keeps it, a stream only with ``keep_frames=True`` or for a sink that
+            needs it.
+        part_id: id of the part that this result is for; empty for a frame without a part.
+        recipe: name and version of the product that decided, as in ``"bottle 3"``; empty without products.
+        geometry: how the frame was fitted to the canvas.
     """
 
     score: float
@@ -181,7 +184,7 @@ class Result:
         frame = self.frame if frame is None else frame
         if frame is None:
             raise ConfigError(
-                "This result keeps no frame to draw on.\n"
+                "This result holds no frame to draw on.\n"
                 "Pass it:  result.overlay(frame), or keep frames:  inspector.stream(source, keep_frames=True)"
             )
         if self.anomaly_map is None:

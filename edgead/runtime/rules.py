@@ -156,7 +156,7 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None) -> float:
     if not scores:
         raise BundleError(
             f"The bundle {manifest.name} has no scores of held-out good parts, so fpr: cannot be used.\n"
-            "Export it again, or give the threshold as a number."
+            "Export it again, or set the threshold as a number."
         )
     return conformal_threshold(scores, value).value
 
@@ -245,7 +245,7 @@ def _read_mask(text: str, size: tuple[int, int]) -> Mask:
     except ValueError:
         raise ConfigError(f"The region '{text}' is neither a mask image nor x,y,width,height.") from None
     if not (0 <= x <= x + width <= 1 + 1e-9 and 0 <= y <= y + height <= 1 + 1e-9):
-        raise ConfigError(f"The region '{text}' must lie inside the frame: shares from 0 to 1.")
+        raise ConfigError(f"The region '{text}' must be inside the frame: fractions from 0 to 1.")
     mask = np.zeros(size, np.bool_)
     rows, columns = (
         (round(low * side), round((low + length) * side))

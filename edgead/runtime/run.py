@@ -127,7 +127,7 @@ def run(
     given = bundle if isinstance(bundle, FrameInspector) else None
     path = bundle.bundle.path if isinstance(bundle, FrameInspector) else bundle
     if given and shadow:
-        raise ConfigError("A shadow needs one bundle that decides; here several products do.")
+        raise ConfigError("A shadow needs a single bundle that decides, but this run has several products.")
     control = Control(None if given else open_inspector, say)
     told = threading.Lock()
 

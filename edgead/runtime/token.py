@@ -26,7 +26,7 @@ def refuse_weak(token: str, what: str) -> None:
     """
     if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(
-            f"{what} must have at least {SHORTEST_TOKEN} ASCII characters without blanks.\n"
+            f"{what} must have at least {SHORTEST_TOKEN} ASCII characters without spaces.\n"
             'Make one:  python3 -c "import secrets; print(secrets.token_urlsafe())"'
         )
 

@@ -216,8 +216,8 @@ def _build(name: str) -> nn.Module:
 def _download(name: str) -> Mapping[str, Tensor]:
     if name == "resnet50v2":
         raise CheckpointError(
-            "The weights of resnet50v2 have no download of their own. Name their file with --weights FILE.\n"
-            "They are those of resnet50-v2-7.onnx in the ONNX model zoo, under this package's names."
+            "The weights of resnet50v2 cannot be downloaded. Pass a file with --weights FILE.\n"
+            "It must hold the weights of resnet50-v2-7.onnx from the ONNX model zoo, with edgead's parameter names."
         )
     # The first version: what the papers used. Later ones were trained otherwise.
     weights = torchvision().models.get_model_weights(name).IMAGENET1K_V1
@@ -230,7 +230,7 @@ def _download(name: str) -> Mapping[str, Tensor]:
         raise CheckpointError(
             f"The ImageNet weights of {name} are not on this machine and cannot be downloaded ({error}).\n"
             f"Fetch {file} from {place}/\n"  # apart: a long name in an address would be taken for a secret
-            f"and put it into {Path(torch.hub.get_dir(), 'checkpoints')}, or name it with --weights FILE."
+            f"and put it into {Path(torch.hub.get_dir(), 'checkpoints')}, or pass it with --weights FILE."
         ) from error
     finally:
         socket.setdefaulttimeout(before)

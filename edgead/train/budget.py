@@ -56,7 +56,9 @@ def scale_schedule(config: MethodConfig, epoch: Fraction, share: float, learning
     steps: dict[str, int] = {name: int(getattr(config, name) * share) for name in names}
     steps["steps"] = int(config.total_steps(epoch) * share)
     if min(steps.values()) < FEWEST:
-        raise ConfigError("Hardly a step fits into this --budget. Give more time, or a smaller --preset.")
+        raise ConfigError(
+            "This --budget is too short for even a few steps. Allow more time, or choose a smaller --preset."
+        )
     return config.replaced(**steps)
 
 

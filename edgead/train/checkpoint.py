@@ -104,7 +104,7 @@ def load_weights(network: torch.nn.Module, folder: Path, sha256: str | None = No
         content = path.read_bytes()
         if sha256 not in (None, hashlib.sha256(content).hexdigest()):
             raise CheckpointError(
-                f"{path} is damaged, or another run's: its SHA-256 is not the one in {CONFIG}.\n"
+                f"{path} is damaged, or belongs to another run: its SHA-256 differs from that in {CONFIG}.\n"
                 "Restore the right file, or train again."
             )
         network.load_state_dict(load(content))

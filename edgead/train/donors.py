@@ -57,12 +57,12 @@ def find_donors(
             parts = [path / "sources" / name / TRANSFERRED for name in names]
             done = [part for part in parts if part.is_file()]
             if not done:
-                raise DataError(f"The run in {path} has learned nothing from donors yet; name another --donor.")
+                raise DataError(f"The run in {path} has learned nothing from donors yet; choose another --donor.")
             if done != parts:
                 raise DataError(
                     f"The run in {path} has learned from {len(done)} of its {len(parts)} donors.\n"
                     f"Resume it first:  edgead train --resume --out {path}\n"
-                    f"Or use what is there: --donor {done[0]}"
+                    f"Or use what it has learned: --donor {done[0]}"
                 )
             found += [_transferred_donor(part, method, target) for part in parts]
         else:
@@ -161,7 +161,9 @@ def _read_facts(path: Path, method: str) -> dict[str, str]:
         for name in ("paths", "contents"):
             schema.read(list[str], schema.parse_json(facts.get(name, "[]")))
     except ValueError as error:
-        raise CheckpointError(f"{path} does not hold defects transferred from a donor: '{name}' is no list.") from error
+        raise CheckpointError(
+            f"{path} does not hold defects transferred from a donor: '{name}' is not a list."
+        ) from error
     if absent := {"method", "source", "root", "paths", "fingerprint"} - set(facts):
         raise CheckpointError(f"{path} does not hold defects transferred from a donor: no {', '.join(sorted(absent))}.")
     if facts["method"] != method:
@@ -211,7 +213,7 @@ def open_donor(
 def _check(config: DonorConfig, fingerprint: str, run_folder: Path) -> None:
     if config.fingerprint not in ("", fingerprint):
         raise CheckpointError(
-            f"The donor '{config.name}' ({config.path}) is not what {run_folder} was started with.\n"
+            f"The donor '{config.name}' ({config.path}) differs from the one that {run_folder} was started with.\n"
             "Restore the right images or file, or start a new run."
         )
 

@@ -156,7 +156,7 @@ def choose_preset(
         seconds = first.learning + (first.seconds - first.learning) * runs
         tried.append(f"{preset} takes about {describe_seconds(seconds)} here")
         if seconds <= limit:
-            return preset, f"{'; '.join(tried)}. Without --preset the largest is taken that {allowed}"
+            return preset, f"{'; '.join(tried)}. Without --preset, edgead takes the largest that {allowed}"
     return preset, f"{'; '.join(tried)}. None {allowed}, so the smallest is taken"
 
 
@@ -209,7 +209,7 @@ def _no_choice(method: Method, accelerator: Accelerator) -> str:
     if not method.config.step_settings:
         return "nothing is optimised"
     if accelerator.device.type != "cpu":
-        return "bf16 is not tried by itself on a GPU"
+        return "bf16 is not tried automatically on a GPU"
     if method.float32_only:
         return method.float32_only
     return "" if has_bfloat16() else "this processor has no bfloat16 instructions"

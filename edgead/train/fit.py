@@ -143,7 +143,7 @@ def make_accelerator(device: str, mixed_precision: str | Mapping[str, str], alte
         raise ConfigError(unknown("device", device, ("auto", "cpu", "cuda", "cuda:N")))
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1 and device.startswith("cuda:"):
-        raise ConfigError(f"Several processes take a GPU each: --device cuda, not {device}.")
+        raise ConfigError(f"With several processes, each needs a GPU: pass --device cuda, not {device}.")
     if device.startswith("cuda"):
         index = int(device.partition(":")[2] or 0)
         if index >= (found := torch.cuda.device_count()):
@@ -172,7 +172,7 @@ def make_accelerator(device: str, mixed_precision: str | Mapping[str, str], alte
     elif processes > 1:
         raise DeviceError(
             f"{processes} processes were started, and each would train alone: torch sees no GPU for them here.\n"
-            "Give --device cpu."
+            "Pass --device cpu."
         )
     return accelerator
 

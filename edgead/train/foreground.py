@@ -82,19 +82,20 @@ def load_foreground_masks(
         file = _find_mask(files.get(f"{image.stem}_mask", files.get(image.stem, [])), folder, image)
         if owners.setdefault(file, image) != image:
             raise DataError(
-                f"{file} would be the foreground mask of {owners[file]} and of {image}.\n"
-                f"Give each its own, in subfolders named as theirs: {folder / image.parent.name / image.name}"
+                f"{file} would be the foreground mask of both {owners[file]} and {image}.\n"
+                f"Put a mask for each into subfolders with the same names: {folder / image.parent.name / image.name}"
             )
         mask, (height, width) = read_mask(file), read_frame(image).shape[:2]
         if mask.shape != (height, width):
             raise DataError(
                 f"The foreground mask {file} is {mask.shape[1]}×{mask.shape[0]} pixels, its image {image} is "
-                f"{width}×{height}.\nResize the mask, if it is this image's."
+                f"{width}×{height}.\nIf the mask belongs to this image, resize it."
             )
         masks[number] = place_mask(mask, size, geometry)
         if not masks[number].any():
             raise DataError(
-                f"The foreground mask {file} is empty at {size[0]}×{size[1]}: nowhere would be left for anomalies."
+                f"The foreground mask {file} is empty at {size[0]}×{size[1]}: there is no place for synthetic "
+                "anomalies."
             )
     return masks
 
@@ -110,9 +111,9 @@ def _find_mask(candidates: list[Path], folder: Path, image: Path) -> Path:
     fits = [(len({*parts} & {*image.parts}), -len(parts)) for parts in inside]
     (best, mask), *others = sorted(zip(fits, candidates), reverse=True)
     if mask.samefile(image):
-        raise DataError(f"{folder} is no folder of foreground masks: {image} would be its own mask.")
+        raise DataError(f"{folder} is not a folder of foreground masks: {image} would be its own mask.")
     if others and others[0][0] == best:
-        raise DataError(f"{mask} and {others[0][1]} could both be the foreground mask of {image}. Take one away.")
+        raise DataError(f"{mask} and {others[0][1]} could both be the foreground mask of {image}. Remove one of them.")
     return mask
 
 

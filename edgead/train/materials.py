@@ -37,7 +37,7 @@ def load_textures(run: RunConfig, console: Console) -> Frames:
     if not paths:
         raise DataError(f"--textures {folder} holds no images.")
     if len(paths) > MOST_TEXTURES:
-        console.say(f"{MOST_TEXTURES} of {len(paths)} texture pictures are used: more would take too much memory")
+        console.say(f"{MOST_TEXTURES} of {len(paths)} texture images are used: more would take too much memory")
         chosen = np.random.default_rng((run.seed, 0x7E)).permutation(len(paths))[:MOST_TEXTURES]
         paths = [paths[index] for index in sorted(chosen)]
     frames = load_frames(paths, size, progress=console.track("reading textures"))
@@ -73,7 +73,7 @@ def check_visible(method: Method, data: TrainingData, run: RunConfig, folder: Pa
             raise DataError(f"Only {said}: there is nothing to learn.\n{method.card.visibility_hint}")
         if share < FEW_VISIBLE:
             console.say(
-                f"Warning: only {said}; training takes the others for good images.\n{method.card.visibility_hint}"
+                f"Warning: only {said}; training uses the others as good images.\n{method.card.visibility_hint}"
             )
 
 

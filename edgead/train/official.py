@@ -78,12 +78,12 @@ def _check_marks(method_class: type[Method], weights: Mapping[str, Tensor], name
     guess = _guess(weights)
     if guess is not None:
         raise CheckpointError(
-            f"{named} is no checkpoint of {method_class.card.title}. It looks like one of {guess.card.title}:  "
+            f"{named} is not a checkpoint of {method_class.card.title}. It looks like one of {guess.card.title}:  "
             f"--method {guess.name}"
         )
     shown = ", ".join(list(weights)[:3])
     raise CheckpointError(
-        f"{named} is no checkpoint of {method_class.card.title}'s published code, nor of another method here.\n"
+        f"{named} is not a checkpoint of {method_class.card.title}'s published code, nor of another method here.\n"
         f"It holds {len(weights)} weights: {shown} …"
     )
 

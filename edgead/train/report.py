@@ -59,7 +59,7 @@ def start_watch(
         drawn = [method.example(held_out.data, rng)["frame"] for _ in range(2)]
         return Watch(method, np.stack([held_out.data.normals[0], *drawn]), stages, folder, console)
     except Exception as error:
-        console.say(f"Warning: the report of this run will have no pictures over the training: {describe(error)}")
+        console.say(f"Warning: the report of this run will have no images from the training: {describe(error)}")
         return None
 
 

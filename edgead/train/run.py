@@ -116,15 +116,17 @@ def train_run(
             folder = new_folder(folder)
     elif run.fingerprint != frames.fingerprint:
         also = f", or the marked ones in {run.marked.folder}," if run.marked else ""
-        raise CheckpointError(f"The training images in {run.data}{also} are not those that {folder} was started with.")
+        raise CheckpointError(
+            f"The training images in {run.data}{also} differ from those that {folder} was started with."
+        )
     elif run.masks_fingerprint != masks_fingerprint(part_masks) or not run.fits_held_out_masks(held_out_masks):
         raise CheckpointError(
-            f"The masks in {run.config.foreground} are not those that {folder} was started with.\n"
+            f"The masks in {run.config.foreground} differ from those that {folder} was started with.\n"
             "Restore the right ones, or start a new run."
         )
     elif run.textures_fingerprint not in ("", textures.fingerprint):
         raise CheckpointError(
-            f"The textures in {run.textures} are not those that {folder} was started with.\n"
+            f"The textures in {run.textures} differ from those that {folder} was started with.\n"
             "Restore the right ones, or start a new run."
         )
     others = None if masks is None else masks[len(frames.paths) :]

@@ -219,7 +219,7 @@ def load_run_config(folder: Path) -> RunConfig:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except SchemaError as error:
-        raise CheckpointError(f"{path} is damaged: {error}. Train again, or name another run.") from error
+        raise CheckpointError(f"{path} is damaged: {error}. Train again, or choose another run.") from error
 
 
 def _read_run_config(values: Any) -> RunConfig:

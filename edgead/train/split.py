@@ -57,13 +57,15 @@ def split(category: Category, holdout: float, seed: int, pixels: PixelFormat, co
 def _report(made: Split, left_out: int, pairs: int, console: Console) -> None:
     if made.copies:
         rest = f"; {left_out} of the images to train on are left out" if left_out else ""
-        console.say(f"{made.copies} good images are copies of others, pixel for pixel: both stay on one side{rest}")
+        console.say(
+            f"{made.copies} good images have the same pixels as others: copies stay on one side of the split{rest}"
+        )
     if made.near:
         console.say(
-            f"Warning: {made.near} of {len(made.held_out)} held-out images look almost like one that is trained on "
-            f"({pairs} pairs): frames of one recording, or one part twice?\n"
-            "The false-reject bound is then too good. Hold out whole recordings (validation/good), or take such "
-            "images out."
+            f"Warning: {made.near} of {len(made.held_out)} held-out images look almost like a training image "
+            f"({pairs} pairs). Are they frames of one recording, or photographs of one part?\n"
+            "Then the false-reject bound is too optimistic. Hold out whole recordings (validation/good), or remove "
+            "such images."
         )
 
 

@@ -65,7 +65,7 @@ def synthesise(
     method = checkpoint.build_method(run)
     transferred = load_transferred(run_folder, run)
     if out.is_dir() and any(out.glob("*.png")):
-        raise DataError(f"{out} holds pictures already; choose another --out.")
+        raise DataError(f"{out} already holds images; choose another --out.")
     rng = np.random.default_rng((seed, 0x5E))
     frames = _load([Path(image)] if image else _choose(run, Path(data or run.data), rng), run)
     examples: Iterable[Arrays]
@@ -73,9 +73,9 @@ def synthesise(
         chosen = transferred[_number(donor, run)]
         examples = [method.render(frame, chosen, defect) for frame in cut_tiles(frames.frames, run.tiling)[:count]]
         if not all(example["mask"].any() for example in examples):
-            console.say(f"Defect {defect} cannot be seen on every image: its mask is empty there.")
+            console.say(f"Defect {defect} is not visible on every image; there its mask is empty.")
     elif donor is not None:
-        raise ConfigError("--donor chooses the donor of a --defect; give both.")
+        raise ConfigError("--donor chooses the donor of a --defect; pass both.")
     else:
         how, tiling = run.config.foreground, run.tiling
         masks = load_foreground_masks(how, frames.paths, tiling.canvas, run.geometry)

@@ -116,7 +116,7 @@ def train(
     console = console or Console()
     check_trackers(track)
     if out is None and "RANK" in os.environ:
-        raise ConfigError("Several processes need one folder to share; name it with --out DIR.")
+        raise ConfigError("Several processes need a common folder; set it with --out DIR.")
     method_class = get_method(method)
     configure(method_class, preset or next(iter(method_class.presets)), settings)  # errors are reported before any work
     if budget is not None:
@@ -127,17 +127,17 @@ def train(
             "epochs",
             *method_class.Config.step_settings,
         }:
-            raise ConfigError(f"--budget decides the number of steps; leave out --set {min(named)}=….")
+            raise ConfigError(f"--budget sets the number of steps; leave out --set {min(named)}=….")
     wish = GeometryWish.parse(crop, fit, tiles, overlap)
     if scale is not None and not 0 < scale < math.inf:
-        raise ConfigError(f"--scale is pixels for a millimetre, above 0, not {scale:g}.")
+        raise ConfigError(f"--scale is the number of pixels per millimetre and must be above 0, not {scale:g}.")
     started = time.monotonic()
     if not 0 < holdout < 1:
-        raise ConfigError(f"--holdout is a share between 0 and 1, not {holdout}.")
+        raise ConfigError(f"--holdout must be a share between 0 and 1, not {holdout}.")
     if textures and not method_class.takes_textures:
-        raise ConfigError(f"{method} draws no textures; leave out --textures.")
+        raise ConfigError(f"{method} uses no textures; leave out --textures.")
     if donors and not method_class.takes_donors:
-        raise ConfigError(f"{method} learns from good images alone; leave out --donor.")
+        raise ConfigError(f"{method} learns only from good images; leave out --donor.")
     categories = open_categories(data) if category == "all" else [open_category(data, category)]
     if most_images is not None:
         categories = [_at_most(most_images, each, seed, console) for each in categories]
@@ -200,7 +200,7 @@ def train(
             if is_main() and any(
                 (folder / name).exists() for name in (run_config.CONFIG, training_state.STATE, checkpoint.WEIGHTS)
             ):
-                raise ConfigError(f"{folder} holds a run already. Resume it (--resume), or choose another --out.")
+                raise ConfigError(f"{folder} already holds a run. Resume it (--resume), or choose another --out.")
             _report_data(chosen, console)
             pixels = PixelFormat(bit_depth)
             parted = split(chosen, holdout, seed, pixels, console)
@@ -417,7 +417,7 @@ def find_unfinished(method: str, root: Path = Path("runs/train")) -> Path:
     """
     found = checkpoint.find_runs(root, method, finished=False)
     if not found:
-        raise CheckpointError(f"No unfinished run of {method} in {root}. Name its folder with --out DIR.")
+        raise CheckpointError(f"No unfinished run of {method} in {root}. Set its folder with --out DIR.")
     return found[0]
 
 

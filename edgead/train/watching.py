@@ -65,7 +65,7 @@ class Watch:
                 np.savez_compressed(stream, maps=shrink(maps), text=f"{self.names[stage]}, step {step}")
         except Exception as error:
             self.wanted = set()
-            self.console.say(f"Warning: no more pictures of this training for its page: {describe(error)}")
+            self.console.say(f"Warning: the report will have no more images of this training: {describe(error)}")
         self.spent += time.monotonic() - begin
 
     def moments(self) -> list[tuple[str, Maps]]:

@@ -45,12 +45,12 @@ def banner_of(result: Result | None, age: float, *, paused: bool, failure: str, 
     if paused:
         return Banner("paused", "PAUSED", *advice_on("paused"))
     if result is None:
-        return Banner("waiting", "WAITING", "No picture yet", "Check the trigger and the camera if this stays.")
+        return Banner("waiting", "WAITING", "No picture yet", "If this stays, check the trigger and the camera.")
     if result.verdict is Verdict.UNKNOWN:
         return Banner("unknown", "UNKNOWN", *advice_on(result.cause), reason=_shown(result.reason))
     if age > recent:
         text = f"No new result. The last verdict was {result.verdict.value}"
-        return Banner("waiting", "WAITING", text, "Check the trigger and the camera if the line runs.")
+        return Banner("waiting", "WAITING", text, "If the line runs, check the trigger and the camera.")
     reason = "" if result.reason in ("score above threshold", "score within threshold") else _shown(result.reason)
     return Banner(result.verdict.value.lower(), result.verdict.value, "", "", reason)
 

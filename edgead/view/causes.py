@@ -18,8 +18,10 @@ ADVICE = {
         "The camera does not answer", "Check the camera's power, cable and network. It reconnects by itself."
     ),
     "silent": Advice("No picture arrives", "Check the trigger, the camera and the network."),
-    "stale": Advice("The picture arrived too late", "Check the network and the load of this machine."),
-    "late": Advice("The decision came too late", "Check the load of this machine. If it stays, call the engineer."),
+    "stale": Advice("The picture arrived too late", "Check the network and the load of the computer."),
+    "late": Advice(
+        "The decision came too late", "Check the load of the computer. If it happens again, call the engineer."
+    ),
     "black": Advice("The picture is dark", "Check the lamp, the lens cap and the exposure."),
     "blurred": Advice("The picture is not sharp", "Clean the lens. Check the focus, and that the part stands still."),
     "drift": Advice("Good parts look different from before", "Check lamp, lens and focus. Send the reference parts."),

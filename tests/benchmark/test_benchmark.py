@@ -136,7 +136,7 @@ def test_a_threshold_set_on_test_images_is_warned_of(bundle: Bundle, parts: Path
         manifest["digest"] = manifest_digest(manifest)
         (copy / "manifest.json").write_text(json.dumps(manifest))
         benchmark([copy], parts, **QUICK, out=tmp_path / part, console=console)
-        assert sum("was fitted to good test images" in text for text in said) == (part == "test")
+        assert sum("was set on good test images" in text for text in said) == (part == "test")
 
 
 def test_without_masks_there_are_no_pixel_metrics(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

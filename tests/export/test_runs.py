@@ -215,7 +215,7 @@ def test_damaged_weights_are_refused(trained: Path, tmp_path: Path, damage: str)
         values = json.loads((run / run_config.CONFIG).read_text())
         values["config"]["discriminative_width"] = 6
         (run / run_config.CONFIG).write_text(json.dumps(values))
-    said = "is damaged, or another run's" if damage == "cut" else "does not hold the weights"
+    said = "is damaged, or belongs to another run" if damage == "cut" else "does not hold the weights"
     with pytest.raises(CheckpointError, match=said):
         export(run, out=tmp_path / "x.edgead")
 
@@ -227,7 +227,7 @@ def test_weights_of_another_run_are_refused(trained: Path, tmp_path: Path) -> No
     assert json.loads((run / run_config.CONFIG).read_text())["weights_sha256"] == sha256(weights)
     tensors = {name: value * 1.01 for name, value in load_file(weights).items() if value.is_floating_point()}
     save_file({**load_file(weights), **tensors}, weights)
-    with pytest.raises(CheckpointError, match="its SHA-256 is not the one in config"):
+    with pytest.raises(CheckpointError, match="its SHA-256 differs from that in config"):
         export(run, out=tmp_path / "x.edgead")
     values = json.loads((run / run_config.CONFIG).read_text())
     del values["weights_sha256"]

@@ -99,7 +99,7 @@ def test_options_win_over_the_file(folder: Path) -> None:
     assert kept["part"]["within"] == 700
     done = edgead(folder, "bottle.edgead", "--product", "cap")
     assert done.returncode == 2
-    assert "--product chooses" in done.stderr
+    assert "--product selects" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_region_from_a_mask_image(marked: Bundle, tmp_path: Path) -> None:
     ("roi", "ignore", "says"),
     [
         (["1,2,3"], [], "neither a mask image nor"),
-        (["0.5,0,0.6,1"], [], "must lie inside the frame"),
+        (["0.5,0,0.6,1"], [], "must be inside the frame"),
         ([], ["0,0,1,1"], "exclude the whole frame"),
     ],
 )

@@ -111,7 +111,7 @@ def test_health_is_that_of_the_decisions(first: Bundle, monkeypatch: pytest.Monk
         monkeypatch.setattr(on_time_module, "MEMORY", 0.0)
         assert get(server.port)[0] == 200
         time.sleep(0.35)  # nobody takes the next result
-        assert get(server.port)[1].startswith("The thread that decides has not turned for 0.")
+        assert get(server.port)[1].startswith("The inference thread has hung for 0.")
         next(results)
         next(results)
         assert get(server.port)[0] == 200

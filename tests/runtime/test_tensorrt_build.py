@@ -311,7 +311,7 @@ def test_a_plan_that_does_not_load_is_left_to_the_process_that_builds(
     engine: Any = tensorrt_engine.open_tensorrt(opened, Opening(1, tensorrt_engine.TensorRtSettings(), console))
     assert engine.plan == b"new"
     assert console.said == [
-        "The cached engine cannot be loaded and is rebuilt.",
+        "The cached engine cannot be loaded. It is built again.",
         "Another process is building this engine. Waiting for it.",
     ]
 

@@ -110,7 +110,7 @@ def test_doctor_builds_and_says_what_does_not_load(line_bundle: Path, cuda_on_ho
     assert done.returncode == 4, done.stderr
     lines = done.stderr.splitlines()
     assert lines[0].startswith("Building the TensorRT engine for this device")
-    assert "The cached engine cannot be loaded and is rebuilt." in lines
+    assert "The cached engine cannot be loaded. It is built again." in lines
     assert done.stderr.count("Building the TensorRT engine") == 2
     assert re.match(r"Error: TensorRT 1\.\S+ cannot load the engine: .+\.$", lines[-2])
     assert lines[-1] == "  Was it built on this device?"

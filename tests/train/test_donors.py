@@ -229,7 +229,7 @@ def test_changed_sources_are_noticed(transferred: Path, donor: Path, tmp_path: P
     for name in ("weights.safetensors", TRANSFERRED):
         (run / "sources" / "tile" / name).unlink()
     shutil.copy(copy / "test/crack/0.png", copy / "test/crack/1.png")
-    with pytest.raises(CheckpointError, match=r"'tile'.* is not what"):
+    with pytest.raises(CheckpointError, match=r"'tile'.* differs from the one that"):
         resume(run)
     with pytest.raises(CheckpointError, match="has not learned from its donor 'tile' yet"):
         load_transferred(run, run_config.load_run_config(run))
@@ -306,7 +306,7 @@ def test_sources_that_cannot_be_used(
     def attempt(given: Path, data: Path = parts, method: str = "drept") -> None:
         train(method, data, preset="nano", donors=[given], out=tmp_path / "run")
 
-    with pytest.raises(ConfigError, match="draem learns from good images alone; leave out --donor"):
+    with pytest.raises(ConfigError, match="draem learns only from good images; leave out --donor"):
         attempt(donor, method="draem")
     with pytest.raises(DataError, match="does not exist"):
         attempt(tmp_path / "absent")

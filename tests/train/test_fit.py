@@ -372,7 +372,7 @@ def test_processes_that_would_each_train_alone_are_refused(monkeypatch: pytest.M
     monkeypatch.setattr("edgead.train.fit.Accelerator", lambda **_: SimpleNamespace(num_processes=1))
     with pytest.raises(DeviceError, match=r"2 processes .* each would train alone.*\n.*--device cpu"):
         make_accelerator("auto", "no")
-    with pytest.raises(ConfigError, match=r"take a GPU each: --device cuda, not cuda:1"):
+    with pytest.raises(ConfigError, match=r"each needs a GPU: pass --device cuda, not cuda:1"):
         make_accelerator("cuda:1", "no")
 
 

@@ -106,7 +106,7 @@ def test_masks_that_cannot_be_used(data: tuple[Path, Path]) -> None:
     with pytest.raises(DataError, match=r"0\.png is empty at 32×32"):
         load_foreground_masks(str(masks), images, (32, 32))
     for folder in (good, good.parent):
-        with pytest.raises(DataError, match=r"no folder of foreground masks: .*0\.png would be its own mask"):
+        with pytest.raises(DataError, match=r"not a folder of foreground masks: .*0\.png would be its own mask"):
             load_foreground_masks(str(folder), images, (32, 32))
     (masks / "0.png").unlink()
     with pytest.raises(DataError, match=r"0\.png has no foreground mask\.\nPut 0\.png or 0_mask\.png into"):
@@ -122,7 +122,7 @@ def test_images_of_the_same_name_get_masks_of_their_own(data: tuple[Path, Path],
     for image in images:
         image.parent.mkdir(parents=True)
         image.write_bytes((good / "0.png").read_bytes())
-    with pytest.raises(DataError, match=r"would be the foreground mask of .*train/good/0\.png and of "):
+    with pytest.raises(DataError, match=r"would be the foreground mask of both .*train/good/0\.png and "):
         load_foreground_masks(str(masks), images, (32, 32))
     right = np.zeros((48, 40), np.uint8)
     right[:, 20:] = 255

@@ -258,11 +258,11 @@ def test_textures(tmp_path: Path, parts: Path, write_image: Write) -> None:
     assert run_config.load_run_config(run).textures == str(textures)
     with pytest.raises(DataError, match="holds no images"):
         train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "other", textures=tmp_path / "absent")
-    with pytest.raises(ConfigError, match="drept draws no textures; leave out --textures"):
+    with pytest.raises(ConfigError, match="drept uses no textures; leave out --textures"):
         train("drept", parts, textures=textures)
     (run / checkpoint.WEIGHTS).unlink()
     shutil.copy(textures / "woven" / "0.png", textures / "woven" / "1.png")
-    with pytest.raises(CheckpointError, match=r"The textures in .* are not those that"):
+    with pytest.raises(CheckpointError, match=r"The textures in .* differ from those that"):
         resume(run)
 
 

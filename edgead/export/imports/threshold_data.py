@@ -61,7 +61,7 @@ def load_threshold_data(
         console.say(f"{len(distinct)} of {len(frames.frames)} images are distinct: copies count once")
     for note in category.notes:
         console.say(f"{category.name}: {note}")
-    console.say(f"the threshold is fitted to {len(distinct)} good images of {PARTS[part]}")
+    console.say(f"the threshold is set on {len(distinct)} good images of {PARTS[part]}")
     good = dict.fromkeys((*category.normals, *category.validation, *paths))
     return ThresholdData(frames.only(distinct), tuple(good), part, category.name)
 

@@ -86,8 +86,8 @@ class _Halving:
         for node in self.model.graph.node:
             if any(attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for attribute in node.attribute):
                 raise GateError(
-                    f"{node.name} ({node.op_type}) holds a graph of its own, which is not turned into float16.\n"
-                    "No bundle was written. Take --precision int8 or fp32, or export the model without control flow."
+                    f"{node.name} ({node.op_type}) contains a subgraph, which cannot be converted to float16.\n"
+                    "No bundle was written. Choose --precision int8 or fp32, or export the model without control flow."
                 )
         for node in self.model.graph.node:
             self._convert(node)

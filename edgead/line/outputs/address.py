@@ -34,7 +34,9 @@ def split_address(uri: str, default_port: int, kind: type[T]) -> tuple[str, int,
         if parts.path.strip("/") or parts.username is not None or parts.fragment:
             host = None
     if not host:
-        raise ConfigError(f"{redact(uri)} is no address of a PLC output. It is {form}, for instance 127.0.0.1:5020.")
+        raise ConfigError(
+            f"{redact(uri)} is not an address of a PLC output. Write {form}, for instance 127.0.0.1:5020."
+        )
     return host, port, parse_options(uri, parts.query, kind)
 
 

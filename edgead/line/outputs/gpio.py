@@ -42,7 +42,7 @@ class GpioOptions:
             if word not in Verdict.__members__:
                 raise ConfigError(unknown("verdict", word, Verdict.__members__, "on"))
         if not self.on:
-            raise ConfigError("on must name a verdict, as in on=PASS.")
+            raise ConfigError("on must be one or more verdicts, as in on=PASS.")
 
 
 def open_gpio_output(uri: str) -> GpioOutput:

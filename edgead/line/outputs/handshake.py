@@ -197,7 +197,7 @@ class Handshake:
     def _end_alarm(self) -> None:
         if self.alarm:
             self.alarm = False
-            _log.warning("%s: the PLC takes results again; %d were missed so far", self.name, self.missed)
+            _log.warning("%s: the PLC acknowledges results again; %d were missed so far", self.name, self.missed)
         self.changed.notify_all()
 
     def awaits(self) -> bool:

@@ -102,7 +102,8 @@ class ModbusClient(PlcSink):
                 if other[:3] == self._claim[:3] and abs(other[3] - self._base) < SIZE:
                     raise ConfigError(
                         f"{self.name}: another --sink writes the registers {other[3]} to {other[3] + SIZE - 1} of this "
-                        f"PLC.\nGive one of the two another place, {SIZE} registers away:  ?base={other[3] + 100}"
+                        f"PLC.\nSet another start address for one of the two, {SIZE} registers away:  "
+                        f"?base={other[3] + 100}"
                     )
             _claims.add(self._claim)
 
@@ -181,14 +182,14 @@ class ModbusClient(PlcSink):
     def _other_writer(self) -> SinkError:
         return SinkError(
             f"another program writes the registers {self._base} to {self._base + SIZE - 1}; "
-            "end it, or give this one another ?base="
+            "end it, or set another ?base= here"
         )
 
     def _read(self) -> list[int]:
         done = self._ask("read_holding_registers", self._base, count=SIZE)
         words = list(done.registers)
         if len(words) != SIZE:
-            raise SinkError(f"the answer has {len(words)} registers in place of {SIZE}")
+            raise SinkError(f"the answer has {len(words)} registers instead of {SIZE}")
         return words
 
     def _write(self, offset: int, words: Sequence[int]) -> None:

@@ -45,7 +45,7 @@ class PollingPlc:
             self._client.close()
             raise SinkError(f"{self._where} does not answer.") from error
         if done.isError():
-            raise SinkError(f"{self._where} answers {request} with an exception: {done}. Check --base.")
+            raise SinkError(f"{self._where} answers {request} with an exception: {done}. Check ?base=")
         return done
 
     def close(self) -> None:

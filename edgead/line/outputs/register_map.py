@@ -88,23 +88,27 @@ class Register:
 
 REGISTERS = (
     Register("version", 0, "UINT16", 1, "version of this map: 1"),
-    Register("session", 1, "UINT16", 1, "another number after each start of edgead, never 0"),
-    Register("heartbeat", 2, "UINT16", 1, "counts while `valid` is 1, from 65535 to 0; it stands still otherwise"),
+    Register("session", 1, "UINT16", 1, "changes at each start of edgead, never 0"),
+    Register("heartbeat", 2, "UINT16", 1, "counts up while `valid` is 1 (0 follows 65535); otherwise stands still"),
     Register("valid", 3, "UINT16", 1, "1: edgead runs and decides. 0: do not trust any other register"),
     Register(
-        "status", 4, "UINT16", 1, "bits: 1 acknowledgement missing, 2 stalled, 4 `part_id` cut, 8 camera silent or lost"
+        "status",
+        4,
+        "UINT16",
+        1,
+        "sum of 1 acknowledgement missing, 2 stalled, 4 `part_id` cut, 8 camera silent or lost",
     ),
-    Register("sequence", 5, "UINT16", 1, "number of the result, from 65535 to 1; changes before `verdict` is set"),
-    Register("verdict", 6, "UINT16", 1, "0 none, 1 PASS, 2 FAIL, 3 UNKNOWN; 0 again when acknowledged or over"),
-    Register("cause", 7, "UINT16", 1, "why it is UNKNOWN, see below; 0 none"),
-    Register("score", 8, "FLOAT32", 2, "of the result; NaN where nothing was inferred"),
+    Register("sequence", 5, "UINT16", 1, "number of the result (1 follows 65535); changes before `verdict` is set"),
+    Register("verdict", 6, "UINT16", 1, "0 none, 1 PASS, 2 FAIL, 3 UNKNOWN; 0 again when acknowledged or expired"),
+    Register("cause", 7, "UINT16", 1, "why the verdict is UNKNOWN, one of the codes below; 0 none"),
+    Register("score", 8, "FLOAT32", 2, "score of the result; NaN if nothing was inferred"),
     Register("threshold", 10, "FLOAT32", 2, "a score above it fails"),
     Register("passed", 12, "UINT32", 2, "results with PASS since the start"),
     Register("failed", 14, "UINT32", 2, "results with FAIL since the start"),
     Register("unknown", 16, "UINT32", 2, "results with UNKNOWN since the start"),
     Register("unacknowledged", 18, "UINT32", 2, "results that were not acknowledged in time"),
-    Register("part_id", 20, "STRING", 20, "id of the part, at most 40 bytes; of the result where there are no parts"),
-    Register("recipe", 40, "STRING", 20, "name and version of the recipe, at most 40 bytes; of the bundle without one"),
+    Register("part_id", 20, "STRING", 20, "id of the part, or of the result without parts; at most 40 bytes"),
+    Register("recipe", 40, "STRING", 20, "recipe (product and version), or name of the bundle; at most 40 bytes"),
 )
 """What edgead writes."""
 ACKNOWLEDGE = Register("acknowledge", 60, "UINT16", 1, "the PLC writes the `sequence` that it has handled")

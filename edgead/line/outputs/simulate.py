@@ -63,7 +63,7 @@ def open_plc(uri: str) -> Plc:
         return OpcuaPlc(host, port)
     raise ConfigError(
         f"There is no PLC to simulate for '{redact(uri)}'.\n"
-        "Give the --sink that edgead gets:  modbus-server:HOST:PORT, modbus://HOST:PORT, opcua:HOST:PORT"
+        "Pass the --sink of edgead:  modbus-server:HOST:PORT, modbus://HOST:PORT, opcua:HOST:PORT"
     )
 
 

@@ -86,7 +86,7 @@ class GpioTrigger(BaseTrigger):
             try:
                 events = self._request.read_edge_events() if self._request.wait_edge_events(TICK) else []
             except OSError as error:  # the chip was removed
-                self.say(f"{self.name}: no more edges come: {error.strerror}")
+                self.say(f"{self.name}: no more edges can be read: {error.strerror}")
                 return
             for event in events:
                 self._fire(event)

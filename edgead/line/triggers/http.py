@@ -63,7 +63,7 @@ def read_id(body: bytes, field: str) -> str:
 class HttpTrigger(BaseTrigger):
     """Serves ``POST http://HOST:PORT/PATH`` with ``Content-Type: application/json``; other answers are 4xx.
 
-    The answer is 202 with the part's id, 429 for a bounce, or 409 when no part can be opened.
+    The answer is 202 with the part's id, 429 for a bounce, or 409 when no part can be triggered.
 
     Args:
         host, port: to listen on; 0 for any free port.
@@ -86,7 +86,7 @@ class HttpTrigger(BaseTrigger):
         super().__init__(f"http://{host}:{port}{path}", debounce)
         if not token and not is_local(host):
             raise ConfigError(
-                f"The trigger on {host} can be fired by other machines and needs a token.\n"
+                f"The trigger on {host} can be reached by other machines and needs a token.\n"
                 f"Set one:  --trigger 'http://{host}:{port}{path}?token=${{TRIGGER_TOKEN}}'"
             )
         if not is_local(host):

@@ -168,7 +168,7 @@ class ModbusTrigger(BaseTrigger):
             raise ConnectionError(f"it answers {request} of {count} from {address} with exception {code}")
         found = list(done.bits if request in _BITS.values() else done.registers)
         if len(found) < count:
-            raise ConnectionError(f"its answer has {len(found)} values in place of {count}")
+            raise ConnectionError(f"its answer has {len(found)} values instead of {count}")
         return [int(value) for value in found[:count]]
 
     def _note(self, trouble: str) -> None:

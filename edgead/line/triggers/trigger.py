@@ -73,7 +73,7 @@ class BaseTrigger:
         """
         now = time.monotonic() if at is None else at
         if self._open_part is None or self.stopped.is_set():
-            raise ConfigError("The run has ended, or has not begun: no part can be opened.")
+            raise ConfigError("The run has ended, or has not begun: no part can be triggered.")
         with self._lock:
             if self._last is not None and (now - self._last) * 1e3 < self.debounce:
                 self.bounced()

@@ -80,7 +80,7 @@ def open_tensorrt(bundle: Bundle, opening: Opening) -> TensorRtEngine:
     try:
         opened = _start(plan, bundle, settings, trt)
     except _UnloadableError:  # complete on disk, but this TensorRT does not load it
-        opening.console.say("The cached engine cannot be loaded and is rebuilt.")
+        opening.console.say("The cached engine cannot be loaded. It is built again.")
         opened = _start(cached.read(opening.console, refused=plan), bundle, settings, trt)
     opened.build_command = cached.build_command()
     return opened

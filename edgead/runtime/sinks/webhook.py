@@ -80,7 +80,7 @@ class Webhook(BaseSink):
             return ""
         if 300 <= answer.status < 400:
             target = redact(answer.location) or "nowhere"
-            raise SinkError(f"the server redirects (HTTP {answer.status}) to {target}; give that address")
+            raise SinkError(f"the server redirects (HTTP {answer.status}) to {target}; use that address")
         reason = f"HTTP {answer.status} {answer.reason}"
         if 400 <= answer.status < 500 and answer.status not in _AGAIN:
             raise SinkError(f"the server refuses the result: {reason}")

@@ -30,7 +30,7 @@ _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+):")
 _NETWORK = re.compile(r"(?:av\+)?(?:rtsps?|https?)|mqtts?")
 _SECRET = re.compile(r"\$\{(?:(?P<file>file:[^}]*)|(?P<name>\w+))\}")
 _BARE_ADDRESS = re.compile(r"\s*[^\s:/\\@]+:[^@]*@[^\s@/]+")
-_ODD = "In a user or password write / as %2F, ? as %3F, # as %23, @ as %40, a blank as %20, or take it from ${NAME}."
+_ODD = "In a user or password write / as %2F, ? as %3F, # as %23, @ as %40, a space as %20, or take it from ${NAME}."
 
 
 def scheme_of(uri: str) -> str:
@@ -63,7 +63,7 @@ def _check_address(scheme: str, uri: str) -> None:
     if not uri.startswith(start):
         raise ConfigError(f"An address of this kind must begin with {start}, as in {start}HOST/PATH.")
     if any(character.isspace() or not character.isprintable() for character in uri):
-        raise ConfigError(f"The {start} address contains a blank or a control character.\n{_ODD}")
+        raise ConfigError(f"The {start} address contains a space or a control character.\n{_ODD}")
     if found := re.search(r"[/?#].*@", uri[len(start) :]):
         raise ConfigError(
             f"The {start} address has an @ after its first {found[0][0]}, so its host is ambiguous.\n{_ODD}"

@@ -40,7 +40,7 @@ export class Camera {
   update(state, lost) {
     const elapsed = lost ? lost.seconds : 0;
     this.showBanner(lost ? {
-      kind: "lost", word: lost.word, reason: "", check: "Look at the machine and the network.",
+      kind: "lost", word: lost.word, reason: "", check: "Check the computer and the network.",
       text: `What you see is old. The last verdict was ${state.banner.word}.`,
     } : state.banner);
     this.showDrift(state.drift);

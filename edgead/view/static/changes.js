@@ -33,7 +33,7 @@ export class Changes {
 
   async askReader() {
     for (;;) {
-      const given = await this.ask("This page needs the token", "It is set on the machine with --view-token.", false);
+      const given = await this.ask("This page needs the token", "It is set with --view-token on the computer that runs edgead.", false);
       if (given) return given.token;
     }
   }
@@ -53,7 +53,7 @@ export class Changes {
       if (answer.status === 401) this.known = null;
       return answer.ok ? null : (await answer.text()).trim();
     } catch {
-      return "No connection: it is not known whether the change was made.";
+      return "No connection. It is not known whether the change was made.";
     }
   }
 }

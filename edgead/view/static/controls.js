@@ -86,7 +86,7 @@ export class Controls {
     const most = effect.at_most ? "at most " : "";
     const lines = [effect.parts
       ? `Of the last ${parts(effect.parts)}: ${most}${effect.would_fail} that passed would fail, ${effect.would_pass} that failed would pass.`
-      : "No part was decided yet under this bundle."];
+      : "No part has been decided with this bundle yet."];
     if (effect.held_out) {
       const share = Math.ceil(effect.limit * 1000 - 1e-6);
       lines.push(`Of ${effect.held_out} held-out good images ${effect.held_out_failing} would fail: with ${effect.confidence * 100} % confidence at most ${share} of 1,000 good parts, if they are like those images.`);

@@ -94,7 +94,7 @@ def test_the_end_of_a_run_ends_a_pulse(lines: list[Line]) -> None:
         ("gpio:/dev/gpiochip99/17", r"line 17 of /dev/gpiochip99 cannot be used.*\n.*gpioinfo"),
         ("gpio:gpiochip0/17?pulse_ms=0", "pulse_ms must be from 1 to 60000"),
         ("gpio:gpiochip0/17?on=GOOD", r"Unknown verdict 'GOOD' of on\. Available: PASS, FAIL, UNKNOWN"),
-        ("gpio:gpiochip0/17?on=", "on must name a verdict"),
+        ("gpio:gpiochip0/17?on=", "on must be one or more verdicts"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_refused(uri: str, error: str) -> None:

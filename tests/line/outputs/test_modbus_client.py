@@ -181,8 +181,8 @@ def test_a_writer_that_overwrites_us_is_noticed(plc: ServingPlc, output: ModbusC
 @pytest.mark.parametrize(
     ("uri", "error"),
     [
-        ("modbus://", "is no address of a PLC output. It is modbus://HOST:PORT"),
-        ("modbus://plc:502/1", "is no address"),
+        ("modbus://", "is not an address of a PLC output. Write modbus://HOST:PORT"),
+        ("modbus://plc:502/1", "is not an address"),
         ("modbus://plc:502?unit=300", "unit must be from 0 to 255"),
         ("modbus://plc:502?timeout_ms=1", "timeout_ms must be at least 10"),
         ("modbus://plc:502?base=-1", "base must be a number of at least 0"),

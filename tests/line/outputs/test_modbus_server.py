@@ -157,8 +157,8 @@ def test_after_the_end_nothing_answers() -> None:
     ("uri", "error"),
     [
         ("modbus-server:203.0.113.9:5020", "cannot be opened: cannot assign requested address"),
-        ("modbus-server:127.0.0.1:70000", "is no address of a PLC output. It is modbus-server:HOST:PORT"),
-        ("modbus-server:127.0.0.1:5020/x", "is no address of a PLC output"),
+        ("modbus-server:127.0.0.1:70000", "is not an address of a PLC output. Write modbus-server:HOST:PORT"),
+        ("modbus-server:127.0.0.1:5020/x", "is not an address of a PLC output"),
         ("modbus-server:127.0.0.1:5020?bas=1", "Unknown option 'bas'.*Did you mean 'base'"),
         ("modbus-server:127.0.0.1:5020?base=65500", "base must be from 0 to 65475"),
         ("modbus-server:127.0.0.1:5020?ack=perhaps", "ack must be on or off"),

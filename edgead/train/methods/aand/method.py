@@ -60,7 +60,7 @@ class Aand(Method):
         macs=40.8,
         published="no figure of the ResNet version could be read",
         localises="distance of teacher and student at 1/4, 1/8 and 1/16 of the input's resolution",
-        needs="good images and ImageNet weights (--weights); texture pictures help (--textures)",
+        needs="good images and ImageNet weights (--weights); texture images help (--textures)",
     )
     Config = AandConfig
     presets = {  # noqa: RUF012

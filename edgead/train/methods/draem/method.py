@@ -40,7 +40,7 @@ class Draem(Method):
         macs=197.9,
         published="MVTec AD 98.0 (paper), 98.1 (released weights)",
         localises="segmentation network, at input resolution",
-        needs="good images; texture pictures help (--textures)",
+        needs="good images; texture images help (--textures)",
     )
     Config = DraemConfig
     presets = {  # noqa: RUF012

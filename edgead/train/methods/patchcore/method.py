@@ -29,8 +29,8 @@ class Patchcore(Method):
         parameters=24.9,
         macs=11.7,
         published="MVTec AD 99.1 (paper)",
-        localises="distances of the places, about 1/8 of the input's resolution",
-        needs="good images, from ten on, and ImageNet weights (--weights)",
+        localises="distance to the nearest stored features, about 1/8 of the input's resolution",
+        needs="ten or more good images, and ImageNet weights (--weights)",
     )
     Config = PatchcoreConfig
     presets = {  # noqa: RUF012

@@ -72,7 +72,7 @@ class TransfusionConfig(OptimisedConfig):
         if any(not 0 <= level < levels for level in self.attention_levels):
             raise ConfigError(f"attention_levels must lie between 0 and {levels - 1}, not {self.attention_levels}.")
         if len(self.depth_values) != 2 or not self.depth_values[0] < self.depth_values[1]:
-            raise ConfigError(f"depth_values must be two rising numbers, not {self.depth_values}.")
+            raise ConfigError(f"depth_values must be two increasing numbers, not {self.depth_values}.")
         check_foreground(self.foreground)
 
     @property

@@ -103,7 +103,7 @@ class Transfusion(Method):
         macs=3298.7,
         published="MVTec AD 99.2 (paper), 99.4 (released weights); VisA 98.5 (paper), 98.7 (released weights)",
         localises="segmentation head, at input resolution, averaged over the reverse steps",
-        needs="good images; texture pictures help (--textures); with --set depth=true their depth (docs/depth.md)",
+        needs="good images; texture images help (--textures); with --set depth=true their depth (docs/depth.md)",
     )
     Config = TransfusionConfig
     sensitive = ("standardise", "attend", "decide")

@@ -92,3 +92,14 @@ def test_aupro_of_a_perfect_map_is_one_and_needs_regions() -> None:
     assert aupro([mask], [mask.astype(np.float32)]) == pytest.approx(1.0)
     with pytest.raises(DataError, match="regions"):
         aupro([np.zeros((4, 4), np.bool_)], [np.zeros((4, 4), np.float32)])
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(5)
+    for _ in range(5):
+        first = rng.integers(0, 9, 40)  # with ties
+        second = first + rng.normal(0, 3, 40)
+        expected = stats.spearmanr(first, second).statistic
+        assert metrics.rank_correlation(first, second) == pytest.approx(expected, abs=1e-12)
+    assert metrics.rank_correlation([1, 1, 1], [1, 2, 3]) == 0.0

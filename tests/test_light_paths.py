@@ -23,7 +23,7 @@ MODULES = {
     "paho-mqtt": "paho",
 }
 """Distribution ↦ module, where the names differ."""
-ANYWHERE = {"doctor", "plc"}
+ANYWHERE = {"doctor", "plc", "review"}
 TORCHLESS = ANYWHERE | {"predict", "run", "inspect", "plan"}
 WORKING = {
     "cpu": TORCHLESS,

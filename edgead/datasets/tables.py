@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 from edgead.datasets.category import GOOD, Category, Sample, name_of
 from edgead.errors import DataError
 from edgead.folders import list_images
-from edgead.schema import parse_json
+from edgead.schema import load_json
 
 META = "meta.json"
 
@@ -74,7 +74,7 @@ def read_meta(root: Path) -> dict[str, Rows]:
     if not path.is_file():
         return {}
     try:
-        content = parse_json(path.read_text(encoding="utf-8-sig"))
+        content = load_json(path)
     except (OSError, ValueError) as error:
         raise DataError(f"Cannot read {path}: {error}.") from error
     if not isinstance(content, dict) or not {"train", "test"} & content.keys():

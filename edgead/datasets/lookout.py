@@ -180,7 +180,7 @@ def _parse(row: dict[str, Any]) -> Entry:
 
 def _refuse_no_address(value: Any) -> None:
     if not isinstance(value, str) or not PurePosixPath(value).name or len(value) > LONGEST:
-        raise ValueError(f"source-ref and mask must be addresses of at most {LONGEST} characters")
+        raise ValueError(f"source-ref or mask is not an address of at most {LONGEST} characters")
 
 
 def _masked(mask: str, label: str, colours: dict[str, Any]) -> tuple[str, str, tuple[int, int, int]]:

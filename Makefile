@@ -9,7 +9,10 @@ TRITON := nvidia-pytriton tritonclient python-rapidjson
 PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test test-long test-all quick check format docs release clean
+# Seconds of `make fuzz` for each reader.
+SECONDS ?= 20
+
+.PHONY: demo test test-long test-all quick check fuzz ends audit format docs release clean
 
 demo: $(INSTALLED)  ## the whole path on sample parts
 	$(BIN)/edgead demo
@@ -30,6 +33,18 @@ check: $(INSTALLED)  ## lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+fuzz: $(INSTALLED)  ## every reader of files, guided by coverage: make fuzz SECONDS=600
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python tests/fuzz/campaign.py --seconds $(SECONDS)
+
+ends: $(INSTALLED)  ## the lowest and the newest versions that setup.py allows, each in an environment of its own
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/ends.py
+
+audit: $(INSTALLED)  ## known vulnerabilities of what is installed; asks the package index
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --local --skip-editable --strict
 
 docs: $(INSTALLED)  ## the documentation site: build/site/index.html
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[docs]'

@@ -83,9 +83,11 @@ EXTRAS = {
     # read from the sources without importing them. mkdocs-click: the pages of the commands. 115 MB on disk; only
     # `make docs` installs them.
     "docs": ["zensical>=0.0.73", "mkdocstrings-python>=2", "mkdocs-click>=0.9"],
+    # atheris: fuzzing of the readers of files, guided by coverage (make fuzz). It has wheels for Linux on x86-64 alone.
+    "fuzz": ['atheris>=2.3; platform_machine == "x86_64" and sys_platform == "linux"'],
     # What .ci/release.py calls: packages, their check, and the bill of materials. Nothing is uploaded.
     "release": RELEASE,
-    # scikit-learn, scipy: independent implementations that our metrics are tested against.
+    # scikit-learn, scipy: independent implementations that our metrics are tested against. hypothesis: property tests.
     # paho-mqtt, av, harvesters: the tests of what needs them. pytest-instafail: a failure is shown when it happens, and
     # not lost by a crash later. pytest-xdist: two workers at once. tensorrt-rtx: parses and builds graphs for TensorRT
     # without a GPU. playwright: drives the system's Chromium in the tests of the live page. tensorboard: the test of a
@@ -111,6 +113,7 @@ EXTRAS = {
         "ruff>=0.9",
         "mypy>=1.11",
         "import-linter>=2",
+        "hypothesis>=6.100",
         "scikit-learn>=1.4",
         "scipy>=1.11",
         "tensorboard>=2.14",

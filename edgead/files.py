@@ -14,7 +14,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from edgead.errors import ConfigError
@@ -160,6 +160,12 @@ def refuse_existing(paths: Iterable[Path], force: bool) -> None:
 
 def _neighbour(path: Path, suffix: str) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.{suffix}")
+
+
+def stays_below(path: str) -> bool:
+    """Tell whether a path that a file names is relative and does not leave the folder by ``..``."""
+    pure = PurePath(path)
+    return not pure.is_absolute() and ".." not in pure.parts
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -158,7 +158,7 @@ def test_predict_decides_by_the_rules_of_run(bundle: Bundle, parts: Path, tmp_pa
 def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
     done = edgead("run", bundle.path, "--source", parts / "test" / "good", "--sink", "jsonl:-")
     assert [json.loads(line)["frame_id"] for line in done.stdout.splitlines()] == [0, 1, 2, 3]
-    assert done.stderr.startswith("captured 4 =")
+    assert "\ncaptured 4 =" in done.stderr
 
 
 @pytest.mark.parametrize(

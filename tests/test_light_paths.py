@@ -23,7 +23,7 @@ MODULES = {
     "paho-mqtt": "paho",
 }
 """Distribution ↦ module, where the names differ."""
-ANYWHERE = {"doctor", "plc"}
+ANYWHERE = {"doctor", "plc", "review"}
 TORCHLESS = ANYWHERE | {"predict", "run", "inspect", "plan"}
 WORKING = {
     "cpu": TORCHLESS,
@@ -160,6 +160,7 @@ def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path
         "plc": ["registers"],
         "predict": [str(bundle.path), images],
         "report": [str(bundle.path)],
+        "review": ["rejects"],
         "run": [str(bundle.path), "--source", images],
         "sweep": ["sweep.toml", "--list"],
         "synthesise": [str(trained), "--count", "1", "--out", "pictures"],
@@ -169,6 +170,7 @@ def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path
     known = {extra: modules for extra, modules in extras().items() if extra != "dev"}
     everything = set().union(*known.values())
     jobs = {}
+    (tmp_path / "rejects").mkdir()
     (tmp_path / "sweep.toml").write_text(f'data = "{parts}"\n[[methods]]\nmethod = "draem"\npreset = "nano"\n')
     for extra, modules in known.items():
         (tmp_path / extra).mkdir()

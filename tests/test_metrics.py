@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, stats
 from sklearn import metrics as sk
 
 from edgead.errors import DataError
-from edgead.metrics import aupro, rank
+from edgead.metrics import aupro, rank, rank_correlation
 
 
 @pytest.mark.parametrize("decimals", [8, 1])  # with one decimal most scores are tied
@@ -92,3 +92,13 @@ def test_aupro_of_a_perfect_map_is_one_and_needs_regions() -> None:
     assert aupro([mask], [mask.astype(np.float32)]) == pytest.approx(1.0)
     with pytest.raises(DataError, match="regions"):
         aupro([np.zeros((4, 4), np.bool_)], [np.zeros((4, 4), np.float32)])
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(5):
+        first = rng.integers(0, 9, 40)  # with ties
+        second = first + rng.normal(0, 3, 40)
+        expected = stats.spearmanr(first, second).statistic
+        assert rank_correlation(first, second) == pytest.approx(expected, abs=1e-12)
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) == 0.0

@@ -283,6 +283,7 @@ def test_no_verb_needs_utf_8(level: str, trained: Path, parts: Path, tmp_path: P
     save_model(model, tmp_path / "m.onnx")
     tiny = ["size=32", "reconstructive_width=2", "discriminative_width=2", "batch_size=2", "steps=1"]
     settings = [f"--set={each}" for each in tiny]
+    (tmp_path / "rejects").mkdir()
     (tmp_path / "sweep.toml").write_text(f'data = "{parts}"\n[[methods]]\nmethod = "draem"\npreset = "nano"\n')
     fast = ["--engine", "onnxruntime"]
     small = ["stem=4", "widths=16,16", "pictures=8", "rounds=1", "batch_size=2", "steps=2"]
@@ -300,6 +301,7 @@ def test_no_verb_needs_utf_8(level: str, trained: Path, parts: Path, tmp_path: P
         "plc": ["registers"],
         "predict": [level, parts / "test" / "chip", *fast],
         "report": [tmp_path / "report"],
+        "review": [tmp_path / "rejects"],
         "run": [level, "--source", parts / "test" / "chip", *fast],
         "sweep": [tmp_path / "sweep.toml", "--list"],
         "synthesise": [trained, "--count", "1", "--out", tmp_path / "pictures"],

@@ -8,7 +8,6 @@ from urllib.parse import parse_qsl, urlsplit
 import click
 
 from edgead.console import Console
-from edgead.runtime.sources.uri import read_secret, scheme_of
 
 ADDRESSES = ("sources", "sinks", "triggers", "control")
 LOCAL = ("jsonl", "sqlite", "rejects", "record", "watch", "replay", "synthetic")
@@ -21,6 +20,8 @@ def check_visible_secrets(console: Console) -> None:
     Raises:
         ConfigError: a token is.
     """
+    from edgead.runtime.sources.uri import read_secret
+
     context = click.get_current_context()
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -38,6 +39,8 @@ def check_visible_secrets(console: Console) -> None:
 
 def holds_secret(uri: str) -> bool:
     """Tell whether an address has a password or token that is written out."""
+    from edgead.runtime.sources.uri import scheme_of
+
     named = re.match(r"[\w-]+=(?=[a-z])", uri)
     uri = uri[named.end() :] if named else uri
     if scheme_of(uri) in LOCAL:

@@ -21,6 +21,8 @@ FOLDER = "manifests"
 """Subfolder in which manifests may lie beside the images' folders."""
 CLASS = "groundtruth/image-classification"
 MASK = "groundtruth/semantic-segmentation"
+LARGEST = 256 << 20
+"""Bytes of a manifest: half a million images."""
 LONGEST = 2048
 """Characters of an address; S3 allows 1,024 bytes after the bucket."""
 WHITE = "#ffffff"
@@ -127,6 +129,8 @@ def _by_part(manifests: list[Path]) -> dict[str, Path]:
 
 def _is_manifest(path: Path) -> bool:
     try:
+        if path.stat().st_size > LARGEST:
+            raise DataError(f"{path} is larger than {LARGEST >> 20} MB. Split it, or leave it out.")
         with path.open(encoding="utf-8-sig") as stream:
             first = parse_json(next((line for line in stream if line.strip()), "null"))
     except (OSError, ValueError):
@@ -176,7 +180,7 @@ def _parse(row: dict[str, Any]) -> Entry:
 
 def _refuse_no_address(value: Any) -> None:
     if not isinstance(value, str) or not PurePosixPath(value).name or len(value) > LONGEST:
-        raise ValueError(f"source-ref and mask must be addresses of at most {LONGEST} characters")
+        raise ValueError(f"source-ref or mask is not an address of at most {LONGEST} characters")
 
 
 def _masked(mask: str, label: str, colours: dict[str, Any]) -> tuple[str, str, tuple[int, int, int]]:

@@ -10,8 +10,9 @@ from typing import Any, TypedDict
 
 from edgead.datasets.category import GOOD, Category, Sample, name_of
 from edgead.errors import DataError
+from edgead.files import stays_below
 from edgead.folders import list_images
-from edgead.schema import parse_json
+from edgead.schema import load_json
 
 META = "meta.json"
 
@@ -35,6 +36,7 @@ def open_visa(root: Path) -> Category:
 
     def locate(entry: str) -> Path:
         # The tables name files from the data set's root: "candle/Data/Images/Normal/000.JPG".
+        _refuse_outside(table, entry)
         return root / Path(*Path(entry).parts[1:])
 
     table = root / "image_anno.csv"
@@ -74,7 +76,7 @@ def read_meta(root: Path) -> dict[str, Rows]:
     if not path.is_file():
         return {}
     try:
-        content = parse_json(path.read_text(encoding="utf-8-sig"))
+        content = load_json(path)
     except (OSError, ValueError) as error:
         raise DataError(f"Cannot read {path}: {error}.") from error
     if not isinstance(content, dict) or not {"train", "test"} & content.keys():
@@ -100,9 +102,17 @@ def _check_rows(path: Path, part: str, name: str, rows: Sequence[Any]) -> None:
             )
 
 
+def _refuse_outside(table: Path, entry: str) -> None:
+    if not stays_below(entry):
+        raise DataError(f"{table} lists '{entry[:100]}', which is not below its folder.")
+
+
 def open_meta(root: Path, name: str, rows: Rows) -> Category:
     """Open a category of ``meta.json``: it defines the split, whatever the folders' names."""
     table = root / META
+    for row in (*rows["train"], *rows["test"]):
+        _refuse_outside(table, row["img_path"])
+        _refuse_outside(table, row.get("mask_path") or "")
     normals = sorted(root / row["img_path"] for row in rows["train"] if not row["anomaly"])
     defective = sum(row["anomaly"] for row in rows["train"])
     notes = (f"left out: {defective} defective images that {META} lists for training",) if defective else ()

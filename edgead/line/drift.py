@@ -209,8 +209,8 @@ class Drift:
         windows = Windows(rows, self.settings.window, self.settings.alpha)
         if windows.limit is None:
             self._tell(
-                f"{manifest.name}: drift is not watched: {len(rows)} held-out images that pass are too few for "
-                f"{self.settings.alarms:g} false alarms in a million frames."
+                f"{manifest.name}: drift is not watched: too few held-out images ({len(rows)}) are below the threshold "
+                f"for --drift-alarms {self.settings.alarms:g}."
             )
             return
         self._windows[key] = windows

@@ -15,6 +15,8 @@ from edgead.reports.pictures import Group
 from edgead.schema import OneOf, SchemaError, Within, left_out
 
 VERSION = 1
+BUSY = 1.5
+"""Load for each core from which times are not to be trusted."""
 Pair = tuple[float, float]
 """Of teacher and student."""
 
@@ -117,9 +119,11 @@ class DistillationResults:
         student = self.time["student"].undisturbed
         met = "met" if student <= self.target_ms else "missed"
         agree = self.agreement
+        busy = self.machine.load_before > BUSY * (self.machine.usable_cores or 1)
         lines = [
             f"The student takes {times[1]} ms on {self.engine}, the teacher {times[0]} ms: {self.faster:.1f} times as "
-            f"fast. The target of {self.target_ms:g} ms is {met}.",
+            f"fast. The target of {self.target_ms:g} ms is {met}."
+            + (f" The machine was busy (load {self.machine.load_before:.1f}): measure again at rest." if busy else ""),
             f"Rank correlation of the scores {agree.scores:.3f}, correlation of the maps {agree.maps:.3f}, same "
             f"verdict on {percent(agree.verdicts)} % of {self.held_out} held-out good images, {self.jittered} jittered "
             f"ones and {self.anomalies} synthetic anomalies.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgead.errors import DataError
+from edgead.files import stays_below
 from edgead.reports.page import RESULTS, describe_device, read_results
 
 MEASURED, PEER, PUBLISHED = "measured", "peer", "published"
@@ -170,7 +171,8 @@ def _sweep_point(row: Mapping[str, Any], folder: Path) -> Point:
     """Read a row of a sweep. Machine and time are in the row, or in its cell's report."""
     figures = row.get("figures") or {}
     report: Mapping[str, Any] = {}
-    if not row.get("machine") and row.get("report") and (folder / str(row["report"]) / RESULTS).is_file():
+    named = row.get("report") and stays_below(str(row["report"]))
+    if not row.get("machine") and named and (folder / str(row["report"]) / RESULTS).is_file():
         report = read_results(folder / str(row["report"]) / RESULTS)
     machine = row.get("machine") or report.get("machine")
     point = _point({**row, **figures, "bundle": row.get("label"), "machine": machine}, report)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from edgead import schema
 from edgead.bundle import MODEL
@@ -30,6 +30,8 @@ from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.schema import OneOf, SchemaError, left_out, parse_json
 
 FORMAT = 1
+LONGEST_LINE = 16 << 20
+"""Bytes of a line of `events.jsonl`."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class Replay(FrameSource):
 
     def read(self) -> Iterator[Captured]:
         with self._events.open("rb") as events:
-            for number, line in enumerate(events, 1):
+            for number, line in enumerate(_lines(events), 1):
                 if self.stopped.is_set():
                     return
                 if number == self._last:
@@ -211,6 +213,11 @@ def _read_event(line: bytes) -> RecordedResult | RecordedDrop:
     return schema.read(RecordedDrop, values) if is_drop else schema.read(RecordedResult, values)
 
 
+def _lines(events: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a file; one that is too long in parts, none of which is an event."""
+    return iter(lambda: events.readline(LONGEST_LINE), b"")
+
+
 def _cut_line(path: Path) -> int | None:
     """Return the number of the last line if it is incomplete because its writer was killed.
 
@@ -220,7 +227,7 @@ def _cut_line(path: Path) -> int | None:
     number, line = 0, b"\n"
     try:
         with path.open("rb") as events:
-            for number, line in enumerate(events, 1):  # noqa: B007  only the last one is used
+            for number, line in enumerate(_lines(events), 1):  # noqa: B007  only the last one is used
                 pass
     except OSError as error:
         raise SourceError(f"Cannot read {path}: {error.strerror}.") from error

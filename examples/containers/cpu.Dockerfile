@@ -17,7 +17,7 @@ ARG EXTRAS
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     python -m pip install --no-cache-dir --no-index --find-links /wheels "edgead[$EXTRAS]" \
     && useradd --uid 1000 --groups video --home-dir /state --create-home edgead
-ENV XDG_CACHE_HOME=/state/cache XDG_STATE_HOME=/state
+ENV XDG_CACHE_HOME=/state/cache XDG_STATE_HOME=/state XDG_CONFIG_HOME=/state
 USER 1000
 WORKDIR /state
 VOLUME /state

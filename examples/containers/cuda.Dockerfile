@@ -25,7 +25,7 @@ RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     python -m pip install --no-cache-dir --no-index --find-links /wheels "edgead[$ENGINE,$EXTRAS]" \
     && useradd --uid 1000 --groups video --home-dir /state --create-home edgead
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-ENV XDG_CACHE_HOME=/state/cache XDG_STATE_HOME=/state
+ENV XDG_CACHE_HOME=/state/cache XDG_STATE_HOME=/state XDG_CONFIG_HOME=/state
 USER 1000
 WORKDIR /state
 VOLUME /state

@@ -20,7 +20,7 @@ RUN --mount=type=bind,source=.,target=/source,rw \
     python3 -m venv --system-site-packages /opt/edgead \
     && /opt/edgead/bin/pip install --no-cache-dir "/source[$EXTRAS]" \
     && useradd --uid 1000 --groups video --home-dir /state --create-home edgead
-ENV PATH=/opt/edgead/bin:$PATH XDG_CACHE_HOME=/state/cache XDG_STATE_HOME=/state
+ENV PATH=/opt/edgead/bin:$PATH XDG_CACHE_HOME=/state/cache XDG_STATE_HOME=/state XDG_CONFIG_HOME=/state
 USER 1000
 WORKDIR /state
 VOLUME /state

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from line_bench import BAD, GOOD, Hand, is_balanced, running
+from test_triggers import wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
@@ -116,12 +117,13 @@ def test_a_late_frame_still_belongs_to_the_part_it_was_made_of(inspector: Inspec
 
 def test_the_delay_is_the_way_to_the_camera(inspector: Inspector) -> None:
     front, side = Hand("front"), Hand("side")
-    with running(inspector, Parts(PartRules(delay=20), delays={"side": 60}), [front, side]) as bench:
+    with running(inspector, Parts(PartRules(within=5000, delay=20), delays={"side": 60}), [front, side]) as bench:
         start = time.monotonic()
         bench.parts.trigger("A", start)
         front.show(BAD, start + 0.01)  # the part before this one
         front.show(GOOD, start + 0.03)
         side.show(BAD, start + 0.03)
+        wait_until(lambda: bench.ledger.inferred == 1)
         side.show(GOOD, start + 0.07)
         [answer] = bench.wait(1)
     assert (answer.verdict, answer.source_id) == (Verdict.PASS, "side")
@@ -252,7 +254,7 @@ def test_an_error_in_the_callers_code_ends_the_run_also_from_the_thread_that_wat
 
 def test_each_picture_of_a_camera_that_the_line_fires_is_a_part(inspector: Inspector) -> None:
     front, side = Hand("front"), Hand("side")
-    with running(inspector, Parts(PartRules(within=400), ["camera:?tolerance=20"]), [front, side]) as bench:
+    with running(inspector, Parts(PartRules(within=1500), ["camera:?tolerance=20"]), [front, side]) as bench:
         start = time.monotonic()
         for number, (one, other) in enumerate(((GOOD, GOOD), (GOOD, BAD), (BAD, None))):
             front.show(one, start + number / 10)

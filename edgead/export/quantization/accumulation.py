@@ -55,7 +55,7 @@ def products(node: onnx.NodeProto, weight: NDArray[np.float32]) -> int:
         taps = [math.ceil(size / stride) for size, stride in zip(weight.shape[2:], given.get("strides", [1, 1]))]
         return int(weight.shape[0] * np.prod(taps) / given.get("group", 1))
     if node.op_type == "Gemm":
-        return weight.shape[1 if given.get("transB", 0) else 0]
+        return int(weight.shape[1 if given.get("transB", 0) else 0])
     return weight.shape[-2] if node.op_type == "MatMul" and weight.ndim > 1 else 0
 
 

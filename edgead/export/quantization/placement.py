@@ -19,6 +19,11 @@ MOVES = ("Concat", "MaxPool")
 """Operators that give the same from quantised values as from values that are quantised afterwards."""
 
 
+WIDEST = 2.0
+"""Tensors share a scale if the widest range is at most so many times the narrowest, which then loses one bit."""
+Ranges = Mapping[str, tuple[float, float]]
+
+
 def find_residuals(model: onnx.ModelProto, chosen: Collection[str], layers: Collection[str]) -> dict[str, int]:
     """Return the sums that a layer's kernel can take in: name of the Add ↦ index of its residual input.
 
@@ -46,43 +51,54 @@ def find_residuals(model: onnx.ModelProto, chosen: Collection[str], layers: Coll
 
 
 def find_moves(
-    model: onnx.ModelProto, chosen: Collection[str], residuals: Mapping[str, int], values: Collection[str]
+    model: onnx.ModelProto, chosen: Collection[str], residuals: Mapping[str, int], ranges: Ranges
 ) -> set[str]:
-    """Return the names of concatenations and max poolings whose result only quantised nodes read.
+    """Return the names of concatenations and max poolings whose result only quantised nodes read, with ranges alike.
 
     Args:
         model: the float32 graph, in topological order.
         chosen: names of the quantised nodes.
         residuals: from `find_residuals`; other sums read exact values.
-        values: names of the tensors with a range.
+        ranges: of the tensors.
     """
     exact = {output.name for output in model.graph.output}
+    # Masks and the frame's bytes. tensorrt-rtx 1.7.1 ends with an internal error on a pair behind a Cast to float16.
+    real = {*ranges} - {node.output[0] for node in model.graph.node if node.op_type == "Cast"}
     found: set[str] = set()
     for node in reversed(model.graph.node):
-        moves = node.op_type in MOVES and not is_sensitive(node) and {*node.input, node.output[0]} <= {*values}
+        moves = node.op_type in MOVES and not is_sensitive(node) and {*node.input, node.output[0]} <= real
         if moves and node.output[0] not in exact:
             found.add(node.name)
         elif node.name in residuals:
             exact.add(node.input[1 - residuals[node.name]])
         elif node.name not in chosen or node.op_type == "Add":
             exact |= {*node.input}
-    return found
-
-
-def share_ranges(
-    model: onnx.ModelProto, moves: Collection[str], ranges: Mapping[str, tuple[float, float]]
-) -> dict[str, tuple[float, float]]:
-    """Return the ranges with one for all tensors that such a node connects."""
-    shared = dict(ranges)
-    groups: dict[str, set[str]] = {}
-    for node in model.graph.node:
-        if node.name in moves:
-            group = set().union(*(groups.get(name, {name}) for name in (*node.input, node.output[0])))
-            groups.update(dict.fromkeys(group, group))
+    groups = _connected(model, found)
+    alike = set()
     for name, group in groups.items():
+        sizes = [max(map(abs, ranges[each])) for each in group]
+        if max(sizes) <= WIDEST * min(sizes):
+            alike.add(name)
+    return {node.name for node in model.graph.node if node.name in found and node.output[0] in alike}
+
+
+def share_ranges(model: onnx.ModelProto, moves: Collection[str], ranges: Ranges) -> dict[str, tuple[float, float]]:
+    """Return the ranges with one for all tensors that such nodes connect."""
+    shared = dict(ranges)
+    for name, group in _connected(model, moves).items():
         lows, highs = zip(*(ranges[each] for each in group))
         shared[name] = min(lows), max(highs)
     return shared
+
+
+def _connected(model: onnx.ModelProto, moves: Collection[str]) -> dict[str, set[str]]:
+    """Return all tensors of such nodes, each with those that it is connected to, itself included."""
+    groups: dict[str, set[str]] = {}
+    for node in model.graph.node:
+        if node.name in moves:
+            group = set[str]().union(*(groups.get(name, {name}) for name in (*node.input, node.output[0])))
+            groups.update(dict.fromkeys(group, group))
+    return groups
 
 
 def free_main_inputs(quantized: onnx.ModelProto, residuals: Mapping[str, int]) -> None:

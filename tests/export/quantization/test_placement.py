@@ -19,7 +19,7 @@ from edgead.export.quantization.mixed_precision import open_variant
 HEAD = """
     <ir_version: 8, opset_import: ["": 17]>
     pattern (uint8[N,16,16,3] frames) => (float[N] scores, float[N,16,16] maps)
-    <int64[1] ones = {1}> {
+    <int64[1] ones = {1}, float limit = {20.0}> {
         pixels = Cast<to=1>(frames)
         image = Transpose<perm=[0,3,1,2]>(pixels)
         x = Conv<pads=[1,1,1,1]>(image, stem)
@@ -53,6 +53,11 @@ PATTERNS = {
         u = ConvTranspose<strides=[2,2]>(e, t1)
         v = Relu(u)
         k = Concat<axis=1>(v, r)
+        y = Conv<pads=[1,1,1,1]>(k, wide)""",
+    "a mask beside it": """
+        bright = Greater(r, limit)
+        mask = Cast<to=1>(bright)
+        k = Concat<axis=1>(r, mask)
         y = Conv<pads=[1,1,1,1]>(k, wide)""",
     "a concatenation that is read exactly": """
         a = Conv<pads=[1,1,1,1]>(r, w1)
@@ -147,6 +152,12 @@ def test_what_is_read_exactly_is_not_rounded_before(quantised: Quantised) -> Non
     assert quantised.nodes["/k"].input[0] == "b"
     assert quantised.nodes["/m"].input[0] == "k"
     assert (quantised.pair("c") or ("",))[0] == "k"
+
+
+@pytest.mark.parametrize("quantised", ["a mask beside it"], indirect=True)
+def test_a_mask_has_no_pair(quantised: Quantised) -> None:
+    assert [*quantised.nodes["/k"].input] == ["r", "mask"]
+    assert (quantised.pair("y") or ("",))[0] == "k"
 
 
 @pytest.mark.parametrize("quantised", list(PATTERNS), indirect=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgead.bundle import MANIFEST, read_bundle
@@ -15,7 +15,7 @@ from edgead.reports.distillation_page import distillation_page
 from edgead.reports.export_page import export_page, report_folder, write_export_results
 from edgead.reports.page import PAGE, RESULTS, read_results, write_page
 from edgead.reports.pictures import read_pictures
-from edgead.reports.training_page import is_run, training_page
+from edgead.reports.training_page import CONFIG, is_run, training_page
 
 PICTURE = "pareto.svg"
 KNOWN = (
@@ -37,7 +37,7 @@ def build_report(path: str | Path) -> Path:
     if (folder / MANIFEST).is_file():
         folder = _bundle_report(folder)
     if is_run(folder):
-        text = training_page(folder, read_pictures(folder))
+        text = _readable(folder / CONFIG, lambda: training_page(folder, read_pictures(folder)))
     elif (folder / RESULTS).is_file():
         text = _results_page(folder)
     else:
@@ -55,23 +55,24 @@ def _bundle_report(path: Path) -> Path:
 
 
 def _results_page(folder: Path) -> str:
-    stored = read_results(folder / RESULTS)
+    stored, path = read_results(folder / RESULTS), folder / RESULTS
     if stored.get("kind") == "export":
-        return export_page(folder, read_pictures(folder))
+        return _readable(path, lambda: export_page(folder, read_pictures(folder)))
     if stored.get("kind") == "distillation":
-        return distillation_page(folder, read_pictures(folder))
+        return _readable(path, lambda: distillation_page(folder, read_pictures(folder)))
     if is_benchmark(stored):
-        return _benchmark(stored, folder)
+        return _readable(path, lambda: benchmark_page(stored, read_pictures(folder), path))
     comparison = compare([folder])
     write_text(folder / PICTURE, comparison.picture())
     return comparison.page()
 
 
-def _benchmark(stored: dict[str, object], folder: Path) -> str:
+def _readable(path: Path, page: Callable[[], str]) -> str:
+    """Return a page; a value of an unexpected type or form makes the file damaged."""
     try:
-        return benchmark_page(stored, read_pictures(folder), folder / RESULTS)
+        return page()
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
-        raise DataError(f"{folder / RESULTS} cannot be read: {type(error).__name__}: {error}.") from error
+        raise DataError(f"{path} cannot be read: {type(error).__name__}: {error}.") from error
 
 
 def report(paths: Sequence[str | Path], *, out: str | Path | None = None, open_page: bool = False) -> Path:

@@ -20,6 +20,7 @@ from edgead.images import COLOUR, encode_png
 from edgead.line.line_file import read_line_file
 from edgead.line.triggers.http import read_id
 from edgead.machine import describe_machine
+from edgead.marks import read_marks
 from edgead.plan.profile import read_profile
 from edgead.reports.build import build_report
 from edgead.reports.comparison import compare
@@ -30,7 +31,6 @@ from edgead.runtime.record import open_replay
 from edgead.sweep.file import read_sweep_file
 from edgead.view.access import Refused
 from edgead.view.actions import _read as read_action
-from edgead.view.marks import _read as read_marks
 
 TESTS = REPOSITORY / "tests"
 PICTURE = encode_png(np.full((4, 4, 3), 90, np.uint8))

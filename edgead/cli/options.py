@@ -85,7 +85,7 @@ trust_option = click.option(
     expose_value=False,
     callback=_trust,
     metavar="KEY",
-    help="Public key, or folder of them: refuse bundles that none of them has signed. Repeatable. "
+    help="Public key, or folder of public keys: refuse bundles that are not signed with one of them. Repeatable. "
     f"[default: those of {TRUST}, else any bundle]",
 )
 decision_options = _all_of(

@@ -15,9 +15,13 @@ from edgead.cli.output import emit, terminal
 @click.option("--to", required=True, type=PATH, metavar="LINK", help="Link that the line opens; changed in one step.")
 @trust_option
 @click.option("--token", default="", help="Bearer token for the server: '${NAME}' or '${file:PATH}'.")
-@click.option("--ca", type=PATH, help="Certificates to trust in place of the system's, in a PEM file.")
+@click.option("--ca", type=PATH, help="PEM file with certificates to trust instead of the system's.")
 @click.option(
-    "--max-size", type=click.IntRange(1, 1 << 20), default=4096, show_default=True, help="Most MB of all files."
+    "--max-size",
+    type=click.IntRange(1, 1 << 20),
+    default=4096,
+    show_default=True,
+    help="Largest size of all files, in MB.",
 )
 @engine_option
 @force_option
@@ -37,13 +41,13 @@ from edgead.cli.output import emit, terminal
     type=click.FloatRange(0, 1),
     default=0.1,
     show_default=True,
-    help="Go back if the share of FAIL or UNKNOWN grows by more.",
+    help="Return to the old bundle if the share of FAIL or UNKNOWN grows by more than this.",
 )
 @json_option
 def pull(url: str, as_json: bool, token: str, metrics_token: str, **options: Any) -> None:
-    """Fetch a signed bundle by HTTPS, check it here, and put it in place; go back if it fails on the line.
+    """Fetch a signed bundle by HTTPS, check it here, and put it in place; return to the old one if the line fails.
 
-    URL is a folder with the files of the bundle. Exit code 3: the line failed with it, and the one before decides
+    URL is a folder with the files of the bundle. Exit code 3: the line failed with the bundle, and the old one decides
     again.
 
     \b

@@ -31,7 +31,7 @@ SHOWN = 20
 )
 @click.option("--bundle", type=PATH, help="Bundle whose threshold is reviewed with the marked rejects of PATHS.")
 @click.option("--threshold", help="With --bundle: judge this threshold, a score or fpr:SHARE. [default: propose one]")
-@click.option("--write", "out", type=PATH, help="With --bundle: write a version with that threshold into this folder.")
+@click.option("--write", "out", type=PATH, help="With --bundle: write a version with that threshold to this folder.")
 @click.option("--marks", type=PATH, help="Folder of the marks. [default: marks in the folder of the rejects]")
 @click.option("--by", help="Who marks or writes, for the audit log. [default: the user of this machine]")
 @click.option("--why", default="", help="Reason, for the audit log.")

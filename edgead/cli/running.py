@@ -153,7 +153,7 @@ def _predict_archive(
     "part_rules",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Rule for parts: within=MS, frames=N, fails=any|all|K, delay=MS, min_distance=MS. Repeatable.",
+    help="Rule for parts: within=MS, frames=N, fails=any|all|K, delay=MS, min_distance=MS, window=MS. Repeatable.",
 )
 @click.option(
     "--control",
@@ -212,7 +212,7 @@ def _predict_archive(
     type=click.IntRange(0),
     default=200,
     show_default=True,
-    help="Passed frames that are compared with the bundle's held-out images at a time; 0: never.",
+    help="Number of passed frames that are compared with the bundle's held-out images at a time; 0: none.",
 )
 @click.option(
     "--drift-alarms",
@@ -226,13 +226,13 @@ def _predict_archive(
     type=float,
     default=1.0,
     show_default=True,
-    help="Of a camera, compare at most one frame in this many seconds: neighbours show the same.",
+    help="Compare at most one frame of a camera in this many seconds, because neighbouring frames show the same part.",
 )
 @click.option("--record", type=PATH, help="Folder to record frames and results in, for --source replay:DIR.")
 @click.option(
     "--shadow",
     type=PATH,
-    help="Second bundle to run on the same frames, also one that is written later; signal USR1 swaps the two.",
+    help="Second bundle to run on the same frames. It may be written later. Signal USR1 exchanges the two.",
 )
 @click.option(
     "--metrics", metavar="PORT", help="Serve Prometheus metrics on this port of 127.0.0.1, or on ADDRESS:PORT."
@@ -274,7 +274,7 @@ def _predict_archive(
     show_default=True,
     expose_value=False,
     callback=set_log,
-    help="Form of the messages on standard error. json: an object a line, with time, level and message.",
+    help="Form of the messages on standard error. json: one object per line, with time, level and message.",
 )
 @json_option
 def run(

@@ -125,8 +125,9 @@ class Conv(OpRun):
 class ConvTranspose(OpRun):
     op_domain = DOMAIN
 
-    def _run(self, images, weights, bias=None, group=1, output_padding=(0, 0), pads=(0,) * 4, strides=(1, 1), **_):  # type: ignore[no-untyped-def]
+    def _run(self, images, weights, bias=None, group=1, output_padding=None, pads=(0,) * 4, strides=(1, 1), **_):  # type: ignore[no-untyped-def]
         images, weights, bias = _tensors(images, weights, bias)
+        output_padding = output_padding or (0, 0)
         count, channels, *size = images.shape
         spread = torch.zeros(count, channels, *((side - 1) * step + 1 for side, step in zip(size, strides)))
         spread[:, :, :: strides[0], :: strides[1]] = images

@@ -99,6 +99,7 @@ def test_every_example_is_run_or_needs_what_no_test_has() -> None:
         "rtsp_to_mqtt.py": "a camera and a broker",
         "pycuda_camera.py": "run by tests/runtime/test_device_frames.py",
         "import_anomalib.py": "a model that anomalib exported",
+        "triton_client.py": "run by tests/export/test_triton.py",
     }
     present = {path.name for path in EXAMPLES.glob("*.py")}
     assert present == {name for name in present if f'run("{name}"' in text} | needs_more.keys()

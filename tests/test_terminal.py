@@ -296,13 +296,16 @@ def test_no_verb_needs_utf_8(level: str, trained: Path, parts: Path, tmp_path: P
         "export": ["--checkpoint", trained, "--out", tmp_path / "x.edgead"],
         "import": [tmp_path / "m.onnx", "--threshold-data", parts, "--out", tmp_path / "i.edgead"],
         "inspect": [level, *fast],
+        "keys": ["new", tmp_path / "key"],
         "methods": ["transfusion"],
         "plan": ["--cameras", "2", "--fps", "5", "--deadline", "9s", "--profile", tmp_path / "absent"],
         "plc": ["registers"],
         "predict": [level, parts / "test" / "chip", *fast],
+        "pull": ["https://127.0.0.1:9/part", "--to", tmp_path / "now", "--trust", tmp_path / "key.pub"],  # nobody there
         "report": [tmp_path / "report"],
         "review": [tmp_path / "rejects"],
         "run": [level, "--source", parts / "test" / "chip", *fast],
+        "sign": [tmp_path / "i.edgead", "--key", tmp_path / "key"],
         "sweep": [tmp_path / "sweep.toml", "--list"],
         "synthesise": [trained, "--count", "1", "--out", tmp_path / "pictures"],
         "train": ["--data", parts, "--preset", "nano", "--out", tmp_path / "run", *settings],
@@ -315,7 +318,7 @@ def test_no_verb_needs_utf_8(level: str, trained: Path, parts: Path, tmp_path: P
     assert code == 0, shown
     assert "Traceback" not in shown
     codes = json.loads((tmp_path / "codes.json").read_text())
-    assert codes == {verb: 2 if verb in ("demo", "plan") else 0 for verb in calls}, shown
+    assert codes == {verb: 2 if verb in ("demo", "plan", "pull") else 0 for verb in calls}, shown
 
 
 def test_the_console_is_silent_with_quiet() -> None:

@@ -262,7 +262,7 @@ def test_what_float16_is_not_simply_made_of(kind: str, precision: str, parts: Pa
     if (kind, precision) == ("minus infinity in float16", "fp16"):  # which stays in float32, and JSON cannot hold
         assert bundle.manifest.gate.kept_in_float32
         forms = [form for each in bundle.manifest.gate.attempts for form in each.variants.values()]
-        assert any(form.score_error is None for form in forms)
+        assert any(form.map_error is None for form in forms)
         assert "not finite" in describe_sensitivity(read_bundle(bundle.path).manifest.gate.sensitivity)
 
 

@@ -32,10 +32,10 @@ def run(reader: Reader, folder: Path, executions: int, seed: int = 0) -> Iterato
         data = rng.choice(pool)
         for _ in range(rng.choice((1, 1, 2, 3))):
             data = reader.change(data, rng)[:LARGEST]
+        memory.restart()  # what the change took is not the reader's
         finding = attempt(reader, data, folder)
         if finding is None and memory.grown > reader.memory:
             finding = Finding(f"the process grew by {memory.grown:.0f} MiB")
-            memory.restart()
         yield data, finding
 
 

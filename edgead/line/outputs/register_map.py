@@ -34,7 +34,6 @@ CAUSES = {
     "score": 13,
     "drift": 14,
     "no_frame": 20,
-    "misplaced": 21,
     "too_close": 22,
     "stopped": 23,
 }

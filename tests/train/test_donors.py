@@ -545,7 +545,7 @@ def test_synthetic_anomalies_as_pictures(transferred: Path, trained: Path, tmp_p
             assert frame.shape == (*config.config.size, 3)
             assert set(np.unique(mask)) <= {0, 255}
             assert mask.any()
-        with pytest.raises(DataError, match="holds pictures already"):
+        with pytest.raises(DataError, match="already holds images"):
             synthesise(run, out)
         again = synthesise(run, tmp_path / f"{config.method}-again", count=1, seed=1)
         assert again[0].read_bytes() == paths[0].read_bytes()

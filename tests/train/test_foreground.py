@@ -80,7 +80,7 @@ def test_a_run_keeps_its_masks(data: tuple[Path, Path], tmp_path: Path, monkeypa
     (run / checkpoint.WEIGHTS).unlink()
     cv2.imwrite(str(masks / "1_mask.png"), np.full((48, 40), 255, np.uint8))
     cv2.imwrite(str(masks / "2.png"), np.full((48, 40), 255, np.uint8))
-    with pytest.raises(CheckpointError, match=r"masks in .* are not those"):
+    with pytest.raises(CheckpointError, match=r"masks in .* differ from those"):
         resume(run, device="cpu")
     config = run_config.load_run_config(run)
     assert len(config.held_out_masks_fingerprint) == 64

@@ -292,7 +292,7 @@ def test_resume_refuses_changed_images(trained: Path, tmp_path: Path, parts: Pat
     changed = data / values["normals"][0]
     shutil.copy(data / values["normals"][1], changed)
     before = (folder / run_config.CONFIG).read_bytes()
-    with pytest.raises(CheckpointError, match="are not those"):
+    with pytest.raises(CheckpointError, match="differ from those"):
         resume(folder, data=data, settings=("learning_rate=1e-5",))
     assert (folder / run_config.CONFIG).read_bytes() == before
     assert find_unfinished("draem", tmp_path) == folder

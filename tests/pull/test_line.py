@@ -68,6 +68,8 @@ class Cell:
             list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self.pid_file.write_text(f"{self.process.pid}\n")
+        command_line = Path(f"/proc/{self.process.pid}/cmdline")
+        self.wait(lambda: command_line.read_bytes())  # empty for a moment after the start
         self.line = watch.RunningLine(str(self.pid_file), str(self.port), TOKEN)
         self.wait(lambda: self.line.look() and self.line.look().counts.all > 30)  # type: ignore[union-attr]
 

@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+import edgead
 from edgead.bundle import FORMAT, FORMAT_OF_STRETCH, MODEL, Bundle, Golden, read_bundle, write_bundle
 from edgead.geometry import Geometry
 from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold, TrainingRecord
@@ -171,3 +172,9 @@ def level_of(number: int) -> int:
 
 def is_its_own(result: Result) -> bool:
     return abs(result.score - level_of(result.frame_id) - OFFSETS[result.bundle]) < 0.01
+
+
+def scores_of(path: str, engine: str) -> list[float]:
+    """Score the frames of all levels; for processes that were spawned, which import this module alone."""
+    with edgead.load(path, engine=engine) as inspector:
+        return [inspector.inspect(frame_of(level)).score for level in LEVELS]

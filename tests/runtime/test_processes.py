@@ -10,12 +10,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Camera, start_process
-from level_bundle import LEVELS, frame_of, needs_openvino, open_any
+from level_bundle import LEVELS, frame_of, needs_openvino, open_any, scores_of
 
 import edgead
 from edgead.bundle import Bundle
@@ -116,16 +117,10 @@ def test_an_inspector_cannot_be_sent_to_another_process(first: Bundle) -> None:
         pickle.dumps(inspector)
 
 
-def scores_of(path: str, engine: str) -> list[float]:
-    """Score the frames of all levels; for processes that were spawned."""
-    with edgead.load(path, engine=engine) as inspector:
-        return [inspector.inspect(frame_of(level)).score for level in LEVELS]
-
-
 @pytest.mark.slow
 def test_spawned_processes_score_alike(first: Bundle) -> None:
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        found = pool.starmap(scores_of, [(str(first.path), "onnxruntime")] * 2)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:  # unlike a Pool, it says if one ends
+        found = [*pool.map(scores_of, [str(first.path)] * 2, ["onnxruntime"] * 2)]
     assert found[0] == found[1] == scores_of(str(first.path), "onnxruntime")
 
 

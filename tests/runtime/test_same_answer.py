@@ -24,7 +24,7 @@ from edgead.files import sha256
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 
-KEPT = Path(__file__).parents[1] / f"format_{FORMAT}" / "bundles" / "level.edgead"
+KEPT = Path(__file__).parents[1] / "format_1" / "bundles" / "level.edgead"
 DIGEST = "98cae24c0ac2556fe28bd86dfe4fc55c745f36027f8b8416224be0f26e8e12f5"
 """SHA-256 of the kept bundle's manifest, as edgead 0.1.0 wrote it."""
 ENGINES = ["onnxruntime", pytest.param("openvino", marks=needs_openvino)]
@@ -72,12 +72,15 @@ def test_batches_of_any_size_and_threads_score_alike(bundle: Bundle, frames: NDA
 def test_processes_cores_and_older_processors_score_alike(
     bundle: Bundle, frames: NDArray[np.uint8], tmp_path: Path
 ) -> None:
-    """OpenVINO takes the instructions that ``ONEDNN_MAX_CPU_ISA`` allows; ONNX Runtime has no such switch."""
+    """OpenVINO takes the instructions that ``ONEDNN_MAX_CPU_ISA`` allows; ONNX Runtime has no such switch.
+
+    With SSE4.1 alone OpenVINO 2026.4 returns nothing for a graph, which the engine refuses.
+    """
     np.save(tmp_path / "frames.npy", frames)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     kinds = [("onnxruntime", "", []), ("onnxruntime", "", cores[:1])]
     if edgead.errors.is_installed("openvino"):
-        kinds += [("openvino", isa, []) for isa in ("SSE41", "AVX2", "AVX512_CORE")]
+        kinds += [("openvino", isa, []) for isa in ("AVX2", "AVX512_CORE")]
     started = {}
     for engine, isa, pinned in kinds:
         environment = {**os.environ, "PYTHONPATH": str(Path(edgead.__file__).parents[1])}
@@ -126,8 +129,8 @@ def test_a_bundle_of_the_released_format_gives_the_scores_it_was_written_with(na
 @pytest.mark.parametrize(
     ("writer", "said"),
     [
-        ("2.3.1", r"reads up to 1, and edgead 2\.3\.1 wrote it\.\n.*pip install --upgrade 'edgead>=2\.3\.1'"),
-        ("'; rm -rf /", r"reads up to 1\.\n.*pip install --upgrade edgead$"),
+        ("2.3.1", r"reads up to 2, and edgead 2\.3\.1 wrote it\.\n.*pip install --upgrade 'edgead>=2\.3\.1'"),
+        ("'; rm -rf /", r"reads up to 2\.\n.*pip install --upgrade edgead$"),
         (7, r"pip install --upgrade edgead$"),
     ],
 )

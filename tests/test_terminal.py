@@ -272,7 +272,7 @@ json.dump(codes, open(sys.argv[2], "w"))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_verb_needs_utf_8(level: str, trained: Path, parts: Path, tmp_path: Path) -> None:
     """On a terminal that has ASCII alone, and where files are opened as ASCII unless somebody says otherwise."""
     from onnx import parser, save_model

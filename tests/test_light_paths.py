@@ -179,7 +179,6 @@ def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path
     shutil.copytree(bundle.path, tmp_path / "copy.edgead")
     (tmp_path / "sweep.toml").write_text(f'data = "{parts}"\n[[methods]]\nmethod = "draem"\npreset = "nano"\n')
     for extra, modules in known.items():
-        (tmp_path / extra).mkdir()
         verbs = {verb: [[verb, "--help"], [verb, *arguments]] for verb, arguments in calls.items()}
         jobs[extra] = [sorted(everything - modules), verbs]
     for extra, verbs in ask(jobs, tmp_path).items():

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     default="onnx",
     show_default=True,
     help="engine: also build the TensorRT engine. Use it on the target device. "
-    "triton: also write a model for NVIDIA's Triton server, into the folder 'triton' beside the bundle.",
+    "triton: also write a model for NVIDIA's Triton server, into the folder 'triton_models' beside the bundle.",
 )
 @json_option
 def export(
@@ -99,7 +99,8 @@ def export(
     if format == "triton":
         from edgead.export.triton import write_triton_model
 
-        models = [write_triton_model(bundle, bundle.path.parent / "triton") for bundle in bundles]
+        # A folder named triton would be imported by programs that start beside it.
+        models = [write_triton_model(bundle, bundle.path.parent / "triton_models") for bundle in bundles]
         for entry, model in zip(value, models):
             entry["triton"] = str(model)
         repository = models[0].parent.resolve()

@@ -1,7 +1,7 @@
 """Write a bundle's graph as a model of NVIDIA's Triton Inference Server, for a server that many lines share.
 
-    triton/NAME/config.pbtxt      a `ModelConfig` of Triton's model_config.proto, in protobuf's text form
-    triton/NAME/1/model.onnx      the bundle's graph, unchanged
+    triton_models/NAME/config.pbtxt      a `ModelConfig` of Triton's model_config.proto, in protobuf's text form
+    triton_models/NAME/1/model.onnx      the bundle's graph, unchanged
 
 Triton runs the graph with its ONNX Runtime backend. It returns scores and maps; whoever asks decides. See
 docs/tensorrt.md.

@@ -118,7 +118,7 @@ def test_export_writes_a_model_beside_the_bundle(trained: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     [made] = json.loads(done.stdout)["bundles"]
     model = Path(made["triton"])
-    assert model == tmp_path / "triton" / "washer"
+    assert model == tmp_path / "triton_models" / "washer"
     assert (model / VERSION / MODEL).read_bytes() == (out / MODEL).read_bytes()
     assert parsed((model / CONFIG).read_text()).max_batch_size == LARGEST_BATCH
     said = inside("export", "--checkpoint", trained, "--out", out, "--format", "triton").stdout

@@ -254,7 +254,7 @@ def test_an_error_in_the_callers_code_ends_the_run_also_from_the_thread_that_wat
 
 def test_each_picture_of_a_camera_that_the_line_fires_is_a_part(inspector: Inspector) -> None:
     front, side = Hand("front"), Hand("side")
-    with running(inspector, Parts(PartRules(within=1500), ["camera:?tolerance=20"]), [front, side]) as bench:
+    with running(inspector, Parts(PartRules(within=4000), ["camera:?tolerance=20"]), [front, side]) as bench:
         start = time.monotonic()
         for number, (one, other) in enumerate(((GOOD, GOOD), (GOOD, BAD), (BAD, None))):
             front.show(one, start + number / 10)

@@ -137,7 +137,7 @@ STRETCH = Geometry()
 
 
 @dataclass(frozen=True)
-class GeometryWish:
+class GeometryRequest:
     """A geometry as a user asks for it, perhaps in pixels of the pictures.
 
     Attributes:
@@ -153,7 +153,7 @@ class GeometryWish:
     overlap: float = OVERLAP
 
     @classmethod
-    def parse(cls, crop: str | None, fit: str, tiles: str | None, overlap: float | None) -> GeometryWish:
+    def parse(cls, crop: str | None, fit: str, tiles: str | None, overlap: float | None) -> GeometryRequest:
         """Read what the options of `edgead train` say.
 
         Raises:

@@ -157,11 +157,17 @@ class ImageSizes:
 
 @dataclass(frozen=True)
 class HeldOutRecord:
-    """What the held-out good images looked like (`edgead.runtime.look`), in the order of `StoredThreshold.scores`."""
+    """What the held-out good images looked like.
+
+    Attributes:
+        brightness, sharpness, aspects: see `edgead.runtime.look.Look`, in the order of `StoredThreshold.scores`.
+        dark: one is almost black (`edgead.runtime.health.is_black`).
+    """
 
     brightness: tuple[Error, ...]
     sharpness: tuple[Error, ...]
     aspects: tuple[Error, ...]
+    dark: bool
 
 
 def sizes_of(ranges: dict[str, list[float]]) -> ImageSizes | None:
@@ -424,21 +430,6 @@ def describe_sensitivity(table: Sequence[LayerRecord]) -> str:
 
 
 @dataclass(frozen=True)
-class LookRecord:
-    """What held-out good pictures with tiles look like on the canvas, for the checks before inference.
-
-    Without tiles the golden frames say it.
-
-    Attributes:
-        sharpness: the lowest, see `edgead.runtime.health.measure_sharpness`.
-        dark: one is almost black.
-    """
-
-    sharpness: Error
-    dark: bool
-
-
-@dataclass(frozen=True)
 class Manifest:
     """The content of `manifest.json`.
 
@@ -464,7 +455,6 @@ class Manifest:
         reconstruction: tensor with the reconstructed good image, if the graph has one.
         changes: of the threshold after the export, oldest first.
         stored_geometry: how frames are brought to the graph; None if they are stretched to its input.
-        look: of good pictures, with tiles.
         files: file name ↦ SHA-256, for every file but the manifest.
         digest: SHA-256 of the manifest itself, see `edgead.bundle.manifest_digest`.
     """
@@ -492,7 +482,6 @@ class Manifest:
     reconstruction: ReconstructionRecord | None = left_out()
     changes: tuple[ThresholdChange, ...] | None = left_out()
     stored_geometry: Geometry | None = left_out("geometry")
-    look: LookRecord | None = left_out()
     files: dict[str, str] = field(default_factory=dict)
     digest: str = ""
 
@@ -505,7 +494,8 @@ class Manifest:
         self.input.check()
         if self.reconstruction:
             self.reconstruction.check()
-        for name, values in vars(self.held_out).items() if self.held_out else ():
+        for name in ("brightness", "sharpness", "aspects") if self.held_out else ():
+            values = getattr(self.held_out, name)
             if len(values) != len(self.threshold.scores):
                 raise SchemaError(
                     f"held_out.{name} has {len(values)} values, threshold.scores {len(self.threshold.scores)}"

@@ -40,7 +40,8 @@ class TritonEngine:
 
 server, path, source = sys.argv[1:]
 bundle = read_bundle(path)
-with Inspector(bundle, TritonEngine(server, bundle.manifest.name)) as inspector:
-    require_agreement(check_golden(bundle, inspector.engine), f"the model on {server}")  # not another line's
+engine = TritonEngine(server, bundle.manifest.name)
+require_agreement(check_golden(bundle, engine), f"the model on {server}")  # not another line's
+with Inspector(bundle, engine) as inspector:
     for result in inspector.stream(source):
         print(result.frame_id, result.verdict, round(result.score, 6), result.reason)

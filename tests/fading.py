@@ -37,7 +37,7 @@ def make_watched_bundle(folder: Path) -> Bundle:
     manifest = dataclasses.replace(
         made.manifest,
         threshold=StoredThreshold(140.0, HELD_OUT, 0.1, 0.1, scores=kept, map_maxima=kept),
-        held_out=HeldOutRecord(*(tuple(values) for values in zip(*looks))),
+        held_out=HeldOutRecord(*(tuple(values) for values in zip(*looks)), dark=False),
     )
     (folder / "manifest.json").unlink()
     write_manifest(folder, manifest)

@@ -18,6 +18,7 @@ from edgead.distil import architecture, distil
 from edgead.distil.architecture import FAMILY, Timing, choose, measure_family
 from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.files import write_json
+from edgead.geometry import Geometry
 from edgead.reports.build import build_report
 from edgead.runtime.inspector import load
 from edgead.train import run_config, train
@@ -148,6 +149,14 @@ def test_a_student_without_a_teacher_says_how_to_get_one(grey: Path, tmp_path: P
 def test_a_teacher_with_depth_is_refused(rgbd_bundle: Bundle, grey: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="reads depth"):
         distil(rgbd_bundle.path, grey, target_ms=5, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("geometry", [Geometry(tiles=(2, 2)), Geometry(fit="letterbox"), Geometry((0.1, 0, 0.5, 1))])
+def test_a_teacher_with_a_geometry_is_refused(geometry: Geometry, grey: Path, tmp_path: Path) -> None:
+    """Its outputs of stretched images are not its decisions."""
+    teacher = make_level_bundle(tmp_path / "teacher.edgead", geometry=geometry)
+    with pytest.raises(ConfigError, match="without --crop, --fit and --tiles"):
+        distil(teacher.path, grey, target_ms=5, out=tmp_path / "run")
 
 
 def test_another_bundle_in_the_teachers_place_is_refused(teacher: Bundle, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgead.errors import ConfigError
-from edgead.geometry import STRETCH, Geometry, GeometryWish
+from edgead.geometry import STRETCH, Geometry, GeometryRequest
 from edgead.images import draw_overlay, fit_frame, fit_mask, place_mask, spread_map
 from edgead.runtime.defects import boxes_of, mark_in_frame
 from edgead.schema import SchemaError
@@ -171,7 +171,7 @@ def test_calls_of_the_graph_are_equally_large() -> None:
 
 def resolve(size: tuple[int, int] = (256, 256), frame: tuple[int, int] = (3000, 4096), **given: object) -> Geometry:
     options = {"crop": None, "fit": "stretch", "tiles": None, "overlap": None, **given}
-    return GeometryWish.parse(**options).resolve(frame, size)  # type: ignore[arg-type]
+    return GeometryRequest.parse(**options).resolve(frame, size)  # type: ignore[arg-type]
 
 
 def test_a_wish_in_pixels_becomes_shares_and_tiles() -> None:

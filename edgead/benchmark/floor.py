@@ -17,6 +17,7 @@ from edgead.bundle import MODEL, Bundle
 from edgead.errors import DeviceError, require
 from edgead.runtime.engines import cpu_model
 from edgead.runtime.engines.opening import runs_on_gpu
+from edgead.tiling import at_once
 
 Shapes = list[list[int]]
 
@@ -34,8 +35,11 @@ def measure_floor(bundle: Bundle, engine: str, p50: float) -> Floor:
     """
     on_gpu = runs_on_gpu(engine.partition(":")[0])
     graph = bundle.path / (MODEL if on_gpu else cpu_model(bundle))
-    moved = graph.stat().st_size + math.prod(bundle.manifest.shape) + 4 * (math.prod(bundle.manifest.size) + 1)
-    operations, peak = count_operations(bundle), _peak(engine, bundle.manifest.precision)
+    tiles = bundle.manifest.geometry.count
+    calls = math.ceil(tiles / at_once(tiles))  # each reads the weights
+    data = math.prod(bundle.manifest.shape) + 4 * (math.prod(bundle.manifest.size) + 1)
+    moved = calls * graph.stat().st_size + tiles * data
+    operations, peak = tiles * count_operations(bundle), _peak(engine, bundle.manifest.precision)
     bandwidth = None if on_gpu else _bandwidth()
     compute = operations / peak * 1e3
     memory = None if bandwidth is None else moved / bandwidth * 1e3
@@ -57,7 +61,7 @@ _bandwidth = cache(bandwidth_per_second)
 
 
 def count_operations(bundle: Bundle) -> int:
-    """Return the multiply-adds of one frame in convolutions and matrix products; all other operators are not counted.
+    """Return the multiply-adds of one frame, or tile, in convolutions and matrix products. Others are not counted.
 
     ONNX Runtime runs the graph once as it is written and records the shapes of every operator.
     """

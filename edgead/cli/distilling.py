@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgead.cli.options import PATH, json_option
+from edgead.cli.options import PATH, json_option, training_options
 from edgead.cli.output import emit, terminal
 
 
@@ -37,28 +37,12 @@ def _read_target(context: click.Context, parameter: click.Parameter, text: str) 
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods student`."
 )
-@click.option("--textures", type=PATH, help="Folder of texture images for synthetic anomalies, for instance DTD.")
 @click.option(
     "--precision", default="int8", show_default=True, help="Precision of the student: int8, fp16, fp32 or auto."
 )
 @click.option("--false-reject", default=0.01, show_default=True, help="Largest share of good parts that may fail.")
 @click.option("--holdout", default=0.2, show_default=True, help="Share of good images held out for the threshold.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
-@click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--mixed-precision",
-    type=click.Choice(["auto", "no", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="As for `edgead train`.",
-)
-@click.option("--workers", type=click.IntRange(0), help="Data-loading processes. [default: auto]")
-@click.option(
-    "--track",
-    multiple=True,
-    type=click.Choice(["tensorboard", "mlflow"]),
-    help="Log the training to an experiment tracker. Repeatable.",
-)
+@training_options
 @click.option("--out", type=PATH, help="Folder of the run. [default: runs/train/student-CATEGORY-TIME]")
 @click.option("--bundle-out", type=PATH, help="Folder of the bundle. [default: runs/export/RUN-PRECISION.edgead]")
 @json_option

@@ -134,6 +134,39 @@ decision_options = _all_of(
 )
 """How frames are decided and where results go, for `predict` and `run`."""
 
+training_options = _all_of(
+    (
+        click.option(
+            "--textures", type=PATH, help="Folder of texture images for synthetic anomalies, for instance DTD."
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(0, 2**63 - 1),
+            default=0,
+            show_default=True,
+            help="Random seed. On a CPU, the same seed and precision return the same result.",
+        ),
+        click.option(
+            "--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda or cuda:N."
+        ),
+        click.option(
+            "--mixed-precision",
+            type=click.Choice(["auto", "no", "bf16", "fp16"]),
+            default="auto",
+            show_default=True,
+            help="auto: bf16 on a CPU that supports it, if it is faster and the losses agree. no: float32.",
+        ),
+        click.option("--workers", type=click.IntRange(0), help="Data-loading processes. [default: auto]"),
+        click.option(
+            "--track",
+            multiple=True,
+            type=click.Choice(["tensorboard", "mlflow"]),
+            help="Log losses, learning rates and held-out figures to an experiment tracker. Repeatable.",
+        ),
+    )
+)
+"""How a network is trained, for `train` and `distil`."""
+
 _LOWER_PRECISION = ("calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips")
 _PRECISION: Sequence[Callable[[F], F]] = (
     click.option(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgead.cli.options import PATH, check_method, json_option, refuse_given
+from edgead.cli.options import PATH, check_method, json_option, refuse_given, training_options
 from edgead.cli.output import emit, terminal
 
 
@@ -34,7 +34,6 @@ from edgead.cli.output import emit, terminal
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a setting; see `edgead methods NAME`."
 )
-@click.option("--textures", type=PATH, help="Folder of texture images for synthetic anomalies, for instance DTD.")
 @click.option(
     "--donor",
     "donors",
@@ -72,31 +71,10 @@ from edgead.cli.output import emit, terminal
 @click.option(
     "--scale", type=float, help="Pixels of the images for a millimetre: says what is left of a defect of 1 mm."
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="Random seed. On a CPU, the same seed and precision return the same result.",
-)
-@click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--mixed-precision",
-    type=click.Choice(["auto", "no", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="auto: bf16 on a CPU that supports it, if it is faster and the losses agree. no: float32.",
-)
+@training_options
 @click.option("--budget", metavar="TIME", help="Shorten or lengthen the published schedule to this time: 90s, 30m, 2h.")
-@click.option("--workers", type=click.IntRange(0), help="Data-loading processes. [default: auto]")
 @click.option(
     "--resume", "continue_run", is_flag=True, help="Continue the run in --out, or the method's newest unfinished run."
-)
-@click.option(
-    "--track",
-    multiple=True,
-    type=click.Choice(["tensorboard", "mlflow"]),
-    help="Log losses, learning rates and held-out figures to an experiment tracker. Repeatable.",
 )
 @click.option("--out", type=PATH, help="Folder of the run. [default: runs/train/METHOD-CATEGORY-TIME]")
 @json_option

@@ -32,7 +32,6 @@ from edgead.manifest import (
     DataRecord,
     ImageSizes,
     InputRecord,
-    LookRecord,
     Manifest,
     Origin,
     ParityRecord,
@@ -61,7 +60,6 @@ class SourceImages:
         probes: frames of the graph on which it is compared with its reference.
         golden: indices of the probes that become golden frames.
         anomalies: synthetic anomalies for the gate.
-        look: of the good images, with tiles.
         calibration, calibration_source: good images for INT8 calibration, and their name in the manifest.
         labelled: category with labelled test images for the gate.
         seed: random seed for drawing calibration images.
@@ -74,7 +72,6 @@ class SourceImages:
     probes: NDArray[np.uint8]
     golden: Sequence[int]
     anomalies: NDArray[np.uint8] | None = None
-    look: LookRecord | None = None
     calibration: Sequence[Path] = ()
     calibration_source: Literal["training", "threshold"]
     labelled: Category | None = None
@@ -241,7 +238,6 @@ def _draft(source: ModelSource, folder: Path, false_reject: float, console: Cons
         held_out=limits.held_out,
         reconstruction=source.reconstruction,
         stored_geometry=None if source.geometry == STRETCH else source.geometry,
-        look=source.images.look,
     )
     golden = [*source.images.golden]
     frames = Golden(source.images.probes[golden], expected.scores[golden], expected.maps[golden])

@@ -19,6 +19,7 @@ from edgead.export.graph.tensorrt_rules import warn_of_refusals
 from edgead.export.inference import infer_singly
 from edgead.manifest import HeldOutRecord, Manifest, StoredThreshold
 from edgead.runtime.engines import Engine
+from edgead.runtime.health import is_black
 from edgead.runtime.look import look_at
 
 
@@ -60,7 +61,8 @@ def fit_limits(
 def _looks_of(normals: Frames, order: NDArray[np.intp]) -> HeldOutRecord:
     """Return what images looked like, in an order of their numbers."""
     looks = [look_at(normals.frames[number], normals.sizes[number]) for number in order]
-    return HeldOutRecord(*(tuple(values) for values in zip(*looks)))
+    brightness, sharpness, aspects = zip(*looks)
+    return HeldOutRecord(brightness, sharpness, aspects, dark=any(map(is_black, normals.frames)))
 
 
 def measure_limits(

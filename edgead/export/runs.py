@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 import edgead.train  # noqa: F401  first: it reports what to install if PyTorch is missing
 from edgead.bundle import Bundle
@@ -19,8 +18,7 @@ from edgead.export.builder import GATE_ANOMALIES, ModelSource, SourceImages, bui
 from edgead.export.graph.to_onnx import reconstruction_record, write_network
 from edgead.export.inference import run_reference
 from edgead.export.options import BuildOptions, PrecisionOptions
-from edgead.manifest import DataRecord, InputRecord, LearnedSource, LookRecord, TrainingRecord, sizes_of
-from edgead.runtime.health import is_black, measure_sharpness
+from edgead.manifest import DataRecord, InputRecord, LearnedSource, TrainingRecord, sizes_of
 from edgead.train import checkpoint, run_config
 from edgead.train.canvas import busiest_tile, draw_on_tiles, tile_masks
 from edgead.train.donors import load_transferred
@@ -115,7 +113,6 @@ def _source_of(
             sizes=run.image_sizes or sizes_of(held_out.size_ranges()),
             normals=held_out,
             probes=probes,
-            look=_look(held_out.frames) if tiling.count > 1 else None,
             golden=[0, min(1, count - 1), count, min(count + 1, 2 * count - 1)],
             anomalies=anomalies,
             calibration=run.training_images(root),
@@ -160,10 +157,6 @@ def _load_held_out(run: RunConfig, root: Path, console: Console) -> Frames:
             "The threshold needs them. Set the folder of the original images with --data DIR, or train again."
         )
     return frames
-
-
-def _look(canvases: NDArray[np.uint8]) -> LookRecord:
-    return LookRecord(min(map(measure_sharpness, canvases)), any(map(is_black, canvases)))
 
 
 def _training(run: RunConfig, method: Method) -> TrainingRecord:

@@ -159,7 +159,7 @@ def _bring(
 
 
 def _refuse_unlike(manifest: Manifest, before: Path) -> None:
-    """Refuse a bundle that an attacker may have kept: an old one of ours, or one of another product."""
+    """Refuse a signed bundle that an attacker may send again: an older one, or one of another product."""
     try:
         old = read_manifest(before)
     except BundleError:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from edgead import schema
-from edgead.errors import DataError
 from edgead.machine import Machine
-from edgead.reports.page import RESULTS, describe_device, milliseconds, percent, render, when
+from edgead.reports.page import RESULTS, describe_device, milliseconds, percent, read_page_results, render, when
 from edgead.reports.pictures import Group
-from edgead.schema import OneOf, SchemaError, Within, left_out
+from edgead.schema import OneOf, Within, left_out
 
 VERSION = 1
 BUSY = 1.5
@@ -145,11 +144,7 @@ def distillation_page(folder: Path, pictures: Sequence[Group]) -> str:
     Raises:
         DataError: results.json is damaged.
     """
-    path = folder / RESULTS
-    try:
-        results = schema.read(DistillationResults, schema.load_json(path))
-    except (OSError, SchemaError) as error:
-        raise DataError(f"{path} is damaged: {error}.\nDistil again to write it anew.") from error
+    results = read_page_results(DistillationResults, folder / RESULTS, "Run `edgead distil` again.")
     return render(
         "distillation.html",
         kind="distillation",

@@ -13,15 +13,14 @@ import numpy as np
 from edgead import schema
 from edgead.bundle import Bundle
 from edgead.decision import decide
-from edgead.errors import DataError
 from edgead.files import write_json
 from edgead.images import draw_overlay, fit_mask
 from edgead.machine import Machine, describe_machine, versions
 from edgead.manifest import AttemptRecord, GateRecord, Manifest, VariantRecord
 from edgead.reports.charts import Chart, histogram
-from edgead.reports.page import DASH, RESULTS, describe_device, milliseconds, percent, render, when
+from edgead.reports.page import DASH, RESULTS, describe_device, milliseconds, percent, read_page_results, render, when
 from edgead.reports.pictures import Group, picture, write_pictures
-from edgead.schema import OneOf, SchemaError, Within, left_out
+from edgead.schema import OneOf, Within, left_out
 
 VERSION = 1
 SHOWN_LAYERS = 25
@@ -99,11 +98,7 @@ def export_page(folder: Path, pictures: Sequence[Group]) -> str:
     Raises:
         DataError: results.json is damaged.
     """
-    path = folder / RESULTS
-    try:
-        results = schema.read(ExportResults, schema.load_json(path))
-    except (OSError, SchemaError) as error:
-        raise DataError(f"{path} is damaged: {error}.\nRebuild it from the bundle: edgead report BUNDLE") from error
+    results = read_page_results(ExportResults, folder / RESULTS, "Rebuild it from the bundle: edgead report BUNDLE")
     manifest, gate = results.manifest, results.manifest.gate
     return render(
         "export.html",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgead import schema
 from edgead.errors import DataError, require
@@ -17,6 +17,7 @@ from edgead.redaction import redact
 from edgead.schema import SchemaError
 from edgead.text import valid
 
+T = TypeVar("T")
 RESULTS, PAGE = "results.json", "report.html"
 DASH = "–"
 """Shown for a missing figure."""
@@ -67,6 +68,23 @@ def read_results(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(f"{path} holds no results: it must be a JSON object.")
     return found
+
+
+def read_page_results(kind: type[T], path: Path, repair: str) -> T:
+    """Read the results that a page is made of.
+
+    Args:
+        kind: dataclass of the results.
+        path: of results.json.
+        repair: what the user can do if it is damaged.
+
+    Raises:
+        DataError: it is.
+    """
+    try:
+        return schema.read(kind, schema.load_json(path))
+    except (OSError, SchemaError) as error:
+        raise DataError(f"{path} is damaged: {error}.\n{repair}") from error
 
 
 def percent(value: float | None, digits: int = 1) -> str:

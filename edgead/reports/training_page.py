@@ -11,12 +11,11 @@ from typing import Annotated, Any
 
 from edgead import schema
 from edgead.decision import Threshold
-from edgead.errors import DataError
 from edgead.machine import Machine
 from edgead.reports.charts import Chart, curves, histogram
-from edgead.reports.page import DASH, RESULTS, describe_device, read_results, render, when
+from edgead.reports.page import DASH, RESULTS, describe_device, read_page_results, read_results, render, when
 from edgead.reports.pictures import Group
-from edgead.schema import OneOf, SchemaError, Within, left_out
+from edgead.schema import OneOf, Within, left_out
 
 CONFIG, METRICS, SOURCES = "config.json", "metrics.jsonl", "sources"
 VERSION = 1
@@ -90,10 +89,7 @@ def _results(folder: Path) -> TrainingResults | None:
     path = folder / RESULTS
     if not path.is_file():
         return None
-    try:
-        return schema.read(TrainingResults, schema.load_json(path))
-    except (OSError, SchemaError) as error:
-        raise DataError(f"{path} is damaged: {error}.\nDelete it to build the page without it.") from error
+    return read_page_results(TrainingResults, path, "Delete it to build the page without it.")
 
 
 Stages = dict[str, dict[str, list[tuple[float, float]]]]

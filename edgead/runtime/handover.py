@@ -33,13 +33,14 @@ class Active:
 def activate(inspector: FrameInspector, policy: Policy) -> Active:
     """Prepare everything that a stream needs for an inspector, so that the exchange itself cannot fail."""
     bundle = inspector.bundle
-    look = bundle.manifest.look
     limits = dataclasses.replace(
         limits_from(bundle.golden().frames, policy.blurred_below, policy.frozen_after),
-        **({} if look is None else vars(look)),
         aspects=bundle.manifest.aspects,
         refuse_untrained=policy.untrained_aspect == "unknown",
     )
+    held_out = bundle.manifest.held_out
+    if bundle.manifest.geometry.count > 1 and held_out:  # the golden frames are single tiles
+        limits = dataclasses.replace(limits, sharpness=min(held_out.sharpness), dark=held_out.dark)
     return Active(inspector, limits, np.empty((policy.batch, *inspector.shape), np.uint8))
 
 

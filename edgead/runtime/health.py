@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.images import Frame, cv2
+from edgead.runtime.look import sharpness_of
 
 BLACK_MEAN, BLACK_SPREAD = 8.0, 4.0
 """A frame is black if the mean and the standard deviation of its grey values (0 to 255) are below these."""
@@ -57,10 +58,8 @@ def limits_from(frames: NDArray[np.uint8], blurred_below: float = 0.1, frozen_af
 
 
 def measure_sharpness(fitted: Frame) -> float:
-    """Return the variance of the Laplacian of a frame at the model's size. Blur lowers it first."""
-    grey = cv2().cvtColor(fitted, cv2().COLOR_BGR2GRAY)
-    _, spread = cv2().meanStdDev(cv2().Laplacian(grey, cv2().CV_16S))
-    return float(spread[0, 0] ** 2)
+    """Return `edgead.runtime.look.sharpness_of` a frame ``(h, w, 3 or 4) uint8`` at the model's size."""
+    return sharpness_of(cv2().cvtColor(fitted, cv2().COLOR_BGR2GRAY))
 
 
 def is_black(fitted: Frame) -> bool:

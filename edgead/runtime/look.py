@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgead.images import Frame, cv2
 
 
@@ -12,7 +15,7 @@ class Look(NamedTuple):
 
     Attributes:
         brightness: mean grey value, 0 to 255.
-        sharpness: variance of the Laplacian, see `edgead.runtime.health.measure_sharpness`.
+        sharpness: variance of the Laplacian, see `sharpness_of`.
         aspect: width / height before it was fitted to the model.
     """
 
@@ -30,5 +33,10 @@ def look_at(fitted: Frame, size: tuple[int, int]) -> Look:
     """
     grey = cv2().cvtColor(fitted, cv2().COLOR_BGR2GRAY)
     mean, _ = cv2().meanStdDev(grey)
+    return Look(float(mean[0, 0]), sharpness_of(grey), size[1] / size[0])
+
+
+def sharpness_of(grey: NDArray[np.uint8]) -> float:
+    """Return the variance of the Laplacian of a frame ``(h, w) uint8`` at the model's size. Blur lowers it first."""
     _, spread = cv2().meanStdDev(cv2().Laplacian(grey, cv2().CV_16S))
-    return Look(float(mean[0, 0]), float(spread[0, 0] ** 2), size[1] / size[0])
+    return float(spread[0, 0] ** 2)

@@ -391,8 +391,11 @@ class Stream:
         try:
             inspector = self._choose(captured) if self._choose else None
             prepared = self._prepare(number, captured, self._warm[inspector] if inspector else self._active)
-        except Exception as error:  # the caller's code; the source must continue
-            self._say_once(f"choose raised {type(error).__name__}: {error}", ("choose", type(error)))
+        except Exception as error:  # for instance of `choose`: the frame is UNKNOWN, and the source continues
+            self._say_once(
+                f"{captured.source_id}: a frame could not be prepared: {type(error).__name__}: {error}",
+                ("prepare", type(error)),
+            )
         finally:  # every frame that has entered must be counted
             prepared.inspector = inspector
             self._queue.put(number, prepared)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgead.console import Console
 from edgead.datasets.frames import allocate, cut_tiles
 from edgead.errors import DataError
-from edgead.geometry import Geometry, GeometryWish, Size
+from edgead.geometry import Geometry, GeometryRequest, Size
 from edgead.images import Frame, PixelFormat, read_frame
 from edgead.tiling import Tiling
 from edgead.train.foreground import FOREGROUNDS, foreground_mask
@@ -26,23 +26,23 @@ LEAST_PART = 0.01
 
 
 def fix_geometry(
-    wish: GeometryWish, paths: Sequence[Path], size: Size, pixels: PixelFormat, console: Console
+    requested: GeometryRequest, paths: Sequence[Path], size: Size, pixels: PixelFormat, console: Console
 ) -> tuple[Geometry, Size]:
     """Return the geometry for a run's pictures, and (height, width) of the first one that can be read.
 
     Args:
-        wish: what the user asks for. A size of tiles in pixels is that of the first picture.
+        requested: what the user asks for. A size of tiles in pixels is that of the first picture.
         paths: of the pictures.
         size: (height, width) of the network's input.
         pixels: how pictures are read.
         console: shows progress where all pictures are read.
 
     Raises:
-        ConfigError: see `GeometryWish.resolve`.
+        ConfigError: see `GeometryRequest.resolve`.
         DataError: no picture can be read; or the crop is in pixels, and the pictures' sizes differ.
     """
     colour, first, reason = PixelFormat(pixels.bit_depth), None, ""
-    for path in console.track("reading sizes")(paths) if wish.crops_pixels else paths:
+    for path in console.track("reading sizes")(paths) if requested.crops_pixels else paths:
         try:
             height, width = read_frame(path, colour).shape[:2]
         except DataError as error:
@@ -55,12 +55,12 @@ def fix_geometry(
             )
         if first is None:
             first = (height, width)
-            wish.resolve(first, size)  # an error is reported before all pictures are read
-        if not wish.crops_pixels:
+            requested.resolve(first, size)  # an error is reported before all pictures are read
+        if not requested.crops_pixels:
             break
     if first is None:
         raise DataError(f"None of the {len(paths)} pictures can be read; the first error:\n{reason}")
-    return wish.resolve(first, size), first
+    return requested.resolve(first, size), first
 
 
 def describe_shrink(geometry: Geometry, picture: Size, size: Size, scale: float | None) -> list[str]:

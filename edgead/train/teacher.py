@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Outputs, cpu_model, read_bundle
 from edgead.errors import CheckpointError, ConfigError, require
+from edgead.geometry import STRETCH
 from edgead.images import COLOUR, fit_frame
 from edgead.machine import physical_cores
 
@@ -27,7 +28,7 @@ class Teacher:
     Raises:
         BundleError: not a bundle, or a damaged one.
         CheckpointError: another bundle than the digest says.
-        ConfigError: it reads depth.
+        ConfigError: it reads depth, or has a geometry.
     """
 
     def __init__(self, path: Path, digest: str = "") -> None:
@@ -40,6 +41,11 @@ class Teacher:
             )
         if manifest.pixels.channels != COLOUR.channels:
             raise ConfigError(f"{path} reads depth; a student learns from bundles that read colour images.")
+        if manifest.geometry != STRETCH:
+            raise ConfigError(
+                f"{path} crops, letterboxes or tiles its frames, and a student is trained on stretched images.\n"
+                "Use a teacher that was trained without --crop, --fit and --tiles."
+            )
         self.digest, self.size = manifest.digest, manifest.size
         self.batch = manifest.input.batch or BATCH
         name = cpu_model(bundle)

@@ -24,7 +24,7 @@ from edgead.datasets import (
     open_category,
 )
 from edgead.errors import CheckpointError, ConfigError, DataError
-from edgead.geometry import STRETCH, Geometry, GeometryWish
+from edgead.geometry import STRETCH, Geometry, GeometryRequest
 from edgead.images import PixelFormat
 from edgead.text import file_name
 from edgead.train import checkpoint, run_config, training_state
@@ -128,7 +128,7 @@ def train(
             *method_class.Config.step_settings,
         }:
             raise ConfigError(f"--budget sets the number of steps; leave out --set {min(named)}=….")
-    wish = GeometryWish.parse(crop, fit, tiles, overlap)
+    requested = GeometryRequest.parse(crop, fit, tiles, overlap)
     if scale is not None and not 0 < scale < math.inf:
         raise ConfigError(f"--scale is the number of pixels per millimetre and must be above 0, not {scale:g}.")
     started = time.monotonic()
@@ -162,7 +162,7 @@ def train(
     config = configure(method_class, preset, settings)
     if marked is not None:
         _check_marked(category, config)
-    geometries = [_fix_geometry(wish, each, config, bit_depth, scale, console) for each in categories]
+    geometries = [_fix_geometry(requested, each, config, bit_depth, scale, console) for each in categories]
     if is_masks_folder(config.foreground):  # a resumed run finds the masks from any folder
         config = config.replaced(foreground=str(Path(config.foreground).resolve()))
     created = datetime.now(timezone.utc)
@@ -293,14 +293,19 @@ def _check_marked(category: str | None, config: MethodConfig) -> None:
 
 
 def _fix_geometry(
-    wish: GeometryWish, category: Category, config: MethodConfig, bit_depth: int, scale: float | None, console: Console
+    requested: GeometryRequest,
+    category: Category,
+    config: MethodConfig,
+    bit_depth: int,
+    scale: float | None,
+    console: Console,
 ) -> Geometry | None:
     """Return a category's geometry, None for the usual one, and say what becomes of its pictures."""
     paths = [*category.normals, *category.validation]
     try:
-        geometry, picture = fix_geometry(wish, paths, config.size, PixelFormat(bit_depth), console)
+        geometry, picture = fix_geometry(requested, paths, config.size, PixelFormat(bit_depth), console)
     except DataError:
-        if category.normals and wish != GeometryWish():
+        if category.normals and requested != GeometryRequest():
             raise
         return None  # the split and the training say what is wrong with the pictures
     for line in describe_shrink(geometry, picture, config.size, scale):

@@ -19,7 +19,7 @@ from edgead.datasets import frames as frames_module
 from edgead.decision import conformal_threshold
 from edgead.errors import ConfigError, DataError
 from edgead.export import export
-from edgead.geometry import STRETCH, Geometry, GeometryWish
+from edgead.geometry import STRETCH, Geometry, GeometryRequest
 from edgead.images import COLOUR, encode_png, fit_frame, place_mask, read_frame
 from edgead.tiling import Tiling
 from edgead.train import resume, train
@@ -32,7 +32,7 @@ SMALL = ("size=32", *TINY[1:])
 
 
 class Lines(Console):
-    """Keeps what is said."""
+    """A console that keeps its lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,10 +101,11 @@ def test_look_of_whole_canvases_is_kept(cut: Bundle) -> None:
     from edgead.runtime.handover import activate
     from edgead.runtime.policy import Policy
 
-    assert cut.manifest.look is not None
-    assert not cut.manifest.look.dark
+    held_out = cut.manifest.held_out
+    assert held_out is not None
+    assert not held_out.dark
     with edgead.load(cut.path, engine="onnxruntime") as inspector:
-        assert activate(inspector, Policy()).limits.sharpness == cut.manifest.look.sharpness
+        assert activate(inspector, Policy()).limits.sharpness == min(held_out.sharpness)
 
 
 def test_benchmark_masks_and_predict_use_the_frames_pixels(cut: Bundle, parts: Path, tmp_path: Path) -> None:
@@ -145,15 +146,15 @@ def test_a_repeated_command_must_have_the_same_geometry(run: Path) -> None:
 
 def test_crops_in_pixels_need_pictures_of_one_size(write_image: Callable[..., Path], tmp_path: Path) -> None:
     paths = [write_image(tmp_path / f"{number}.png", (40, 60), number) for number in range(3)]
-    wish = GeometryWish.parse("15,10,30,20", "stretch", None, None)
-    geometry, size = fix_geometry(wish, paths, (32, 32), COLOUR, Console())
+    requested = GeometryRequest.parse("15,10,30,20", "stretch", None, None)
+    geometry, size = fix_geometry(requested, paths, (32, 32), COLOUR, Console())
     assert (geometry.crop, size) == ((0.25, 0.25, 0.5, 0.5), (40, 60))
     paths.append(write_image(tmp_path / "other.png", (40, 80)))
     with pytest.raises(DataError, match=r"other.png has 80×40 pixels, another picture has 60×40"):
-        fix_geometry(wish, paths, (32, 32), COLOUR, Console())
+        fix_geometry(requested, paths, (32, 32), COLOUR, Console())
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="None of the 1 pictures can be read"):
-        fix_geometry(wish, [tmp_path / "broken.png"], (32, 32), COLOUR, Console())
+        fix_geometry(requested, [tmp_path / "broken.png"], (32, 32), COLOUR, Console())
 
 
 @pytest.mark.parametrize(

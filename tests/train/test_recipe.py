@@ -44,7 +44,7 @@ TWO_EPOCHS = ("size=32", "reconstructive_width=2", "discriminative_width=2", "st
 
 
 class Recorder(Console):
-    """Keeps what is said."""
+    """A console that keeps its lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -32,7 +32,7 @@ QUICK = ("size=32", "reconstructive_width=2", "discriminative_width=2", "steps=1
 
 
 class Recorder(Console):
-    """Keeps what is said."""
+    """A console that keeps its lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -164,12 +164,15 @@ def test_the_slider_says_what_it_would_change(line: Line) -> None:
 
 def test_every_control_is_reached_with_tab(line: Line) -> None:
     page = line.page
-    page.evaluate("document.activeElement.blur()")
-    reached = set()
-    for _ in range(30):
+    line.show("bad", "fail")
+    wanted = {"pause", "open-threshold", "theme", "open-help", "toggle heat-toggle", "toggle outline-toggle"}
+    reached: set[str] = set()
+    for _ in range(200):  # each reject of earlier tests takes a press too, and Tab starts where the last one was
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
-    assert {"pause", "open-threshold", "theme", "open-help", "toggle heat-toggle", "toggle outline-toggle"} <= reached
+        if wanted <= reached:
+            break
+    assert wanted <= reached
 
 
 def test_colours_have_contrast_in_light_and_dark(line: Line) -> None:

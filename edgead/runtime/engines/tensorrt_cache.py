@@ -87,7 +87,7 @@ class CachedPlan:
                 return plan
         except NotOursError as error:
             ours = False
-            console.say(f"The cached engine {self.path} {error}. It is not loaded, and built again.")
+            console.say(f"The cached engine {self.path} {error}. edgead ignores it and builds the engine again.")
         try:
             private_folder(self.path.parent)
             busy = partial(console.say, "Another process is building this engine. Waiting for it.")

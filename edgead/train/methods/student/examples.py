@@ -84,7 +84,7 @@ def _texture(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
 
 
 def _patch(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
-    """A rectangle of a good image at another place, turned and lit anew (CutPaste)."""
+    """A rectangle of a good image, pasted at another place with another rotation and brightness (CutPaste)."""
     return _paste(rng, frame, data, rng.uniform(0.04, 0.3), rng.uniform(0.04, 0.3))
 
 

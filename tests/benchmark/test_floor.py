@@ -1,0 +1,25 @@
+"""The floor of a bundle with tiles counts all tiles of a frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from level_bundle import make_level_bundle
+
+from edgead.benchmark import floor
+from edgead.geometry import Geometry
+
+
+def test_every_tile_is_computed_and_each_call_reads_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(floor, "_peak", lambda engine, precision: 1e9)
+    monkeypatch.setattr(floor, "_bandwidth", lambda: 1e9)
+    whole = make_level_bundle(tmp_path / "whole.edgead")
+    tiled = make_level_bundle(tmp_path / "tiled.edgead", geometry=Geometry(tiles=(3, 4)))
+    one, twelve = (floor.measure_floor(bundle, "onnxruntime", 1.0) for bundle in (whole, tiled))
+    assert one.multiply_adds > 0
+    assert twelve.multiply_adds == 12 * one.multiply_adds
+    weights = whole.model.stat().st_size
+    assert twelve.bytes == 2 * weights + 12 * (one.bytes - weights)  # two calls of six tiles

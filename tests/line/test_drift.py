@@ -211,15 +211,17 @@ def test_settings_that_make_no_sense_are_named(name: str, value: float) -> None:
 
 def test_an_export_records_its_held_out_images(bundle: Bundle, tmp_path: Path) -> None:
     manifest = bundle.manifest
-    assert manifest.held_out is not None
-    assert {len(values) for values in vars(manifest.held_out).values()} == {len(manifest.threshold.scores)}
-    assert min(manifest.held_out.brightness) > 0
+    seen = manifest.held_out
+    assert seen is not None
+    assert {len(seen.brightness), len(seen.sharpness), len(seen.aspects)} == {len(manifest.threshold.scores)}
+    assert min(seen.brightness) > 0
+    assert not seen.dark
     assert len(MEASURES) == 4
     folder = tmp_path / "cut.edgead"
     folder.mkdir()
     for name in manifest.files:
         (folder / name).write_bytes(bundle.content(name))
-    cut = dataclasses.replace(manifest.held_out, brightness=manifest.held_out.brightness[1:])
+    cut = dataclasses.replace(seen, brightness=seen.brightness[1:])
     write_manifest(folder, dataclasses.replace(manifest, held_out=cut))
     with pytest.raises(BundleError, match=r"held_out\.brightness has"):
         read_bundle(folder)

@@ -95,7 +95,7 @@ def test_the_report_shows_teacher_against_student(distilled: tuple[Path, Path, s
 
 def test_a_damaged_report_says_so(distilled: tuple[Path, Path, str], tmp_path: Path) -> None:
     write_json(tmp_path / "results.json", {"kind": "distillation"})
-    with pytest.raises(DataError, match="Distil again"):
+    with pytest.raises(DataError, match="Run `edgead distil` again"):
         build_report(tmp_path)
 
 

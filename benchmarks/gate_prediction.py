@@ -1,0 +1,352 @@
+"""Measure how well what the gate sees without labels predicts what happens to real defects.
+
+    python benchmarks/gate_prediction.py measure RUN… --out FILE
+    python benchmarks/gate_prediction.py table FILE… --out TABLE
+
+`measure` takes finished runs whose data has labelled test images. It damages each run's graph in steps that no gate has
+limited: INT8 of all layers, weights rounded to fewer bits, and for TransFusion fewer reverse steps. For each damaged
+graph it writes what can be measured without labels, and what became of image AUROC, AUPRO and verdicts on the test
+images. Those are looked at here and chosen by nowhere. `table` reads such files and the older results of this folder,
+and writes rank correlations with intervals from resampled runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from edgead import metrics
+from edgead.console import Console
+from edgead.datasets import Frames, load_frames, open_category
+from edgead.decision import conformal_threshold
+from edgead.export.builder import GATE_ANOMALIES
+from edgead.export.graph.normal_form import with_names_and_constants
+from edgead.export.graph.to_onnx import write_onnx
+from edgead.export.inference import run_singly
+from edgead.export.options import Budget
+from edgead.export.quantization.calibration import measure_ranges
+from edgead.export.quantization.gate import Gate, Labelled, read_labelled, score_labelled
+from edgead.export.quantization.int8 import quantizable, to_int8
+from edgead.machine import describe_machine, versions
+from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.train.checkpoint import load_method
+from edgead.train.foreground import load_foreground_masks
+from edgead.train.method import Method, TrainingData
+from edgead.train.methods.student.config import StudentConfig
+from edgead.train.methods.student.examples import KINDS, draw_anomalous, jitter
+from edgead.train.run_config import RunConfig
+
+BITS = (6, 5, 4, 3)
+STEPS = (8, 4, 2, 1)
+FULL_STEPS = 18
+FALSE_REJECT = 0.01
+DRAWN = 60
+"""Images of each kind that is drawn here."""
+CALIBRATED = 32
+FAINT = (0.1, 0.5)
+"""Opacity of the faint anomalies."""
+ALLOWED = 0.005
+"""The gate's own limit: a larger loss of image AUROC or AUPRO, or share of changed verdicts, is harm."""
+OUTCOMES = ("image_auroc drop", "aupro drop", "flips")
+FEWEST = 8
+"""Rows for a correlation."""
+
+
+def unlabelled(run: RunConfig, method: Method, held_out: Frames) -> dict[str, NDArray[np.uint8]]:
+    """Return images of every kind that needs no label, ``[N, H, W, 3] uint8`` each."""
+    size = method.config.size
+    masks = load_foreground_masks(run.config.foreground, held_out.paths, size)
+    data = TrainingData(held_out.frames, foreground_masks=masks)
+    gate_rng, rng = (np.random.default_rng((run.seed, salt)) for salt in (0x60D, 0xFA1))
+    config = StudentConfig(size=(max(64, size[0]), max(64, size[1])))
+    jittered = [jitter(rng, held_out.frames[n % len(held_out.frames)], config) for n in range(DRAWN)]
+    faint = []
+    for number, good in enumerate(jittered):
+        shown = KINDS[number % len(KINDS)](rng, good, data)
+        faint.append(np.round(good + rng.uniform(*FAINT) * (shown.astype(np.float32) - good)).astype(np.uint8))
+    return {
+        "good": held_out.frames,
+        "gate": np.stack([method.example(data, gate_rng)["frame"] for _ in range(GATE_ANOMALIES)]),
+        "jittered": np.stack(jittered),
+        "varied": np.stack([draw_anomalous(rng, data, config)[0] for _ in range(DRAWN)]),
+        "faint": np.stack(faint),
+    }
+
+
+def damaged(folder: Path, run: RunConfig, method: Method, reference: Path, scratch: Path) -> Iterator[tuple[str, Path]]:
+    """Yield damaged graphs with their names."""
+    if method.name == "transfusion":
+        for steps in STEPS:
+            _, fewer = load_method(folder, [f"reverse_steps={steps}"])
+            path = scratch / f"{steps}.onnx"
+            write_onnx(fewer.export_model(), method.config.size, path, channels=method.config.channels)
+            yield f"{steps} steps", path
+        return
+    model = with_names_and_constants(onnx.load(reference))
+    frames = load_frames(run.training_images(Path(run.data))[:CALIBRATED], method.config.size, run.pixels).frames
+    graphs = {"int8": to_int8(model, measure_ranges(reference, frames, "minmax", iter), (), "cpu")}
+    graphs |= {f"{bits} bits": rounded(model, bits) for bits in BITS}
+    for name, graph in graphs.items():
+        path = scratch / f"{name}.onnx"
+        onnx.save(graph, path)
+        yield name, path
+
+
+def rounded(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
+    """Round the weights of the layers that INT8 would lower, by output channel where they are convolutions."""
+    model = copy.deepcopy(model)
+    layers = {*quantizable(model)}
+    names = {node.input[1] for node in model.graph.node if node.name in layers and node.op_type != "Add"}
+    for tensor in model.graph.initializer:
+        if tensor.name not in names:
+            continue
+        weight = numpy_helper.to_array(tensor)
+        axes = (1, 2, 3) if weight.ndim == 4 else None
+        scale = np.maximum(np.abs(weight).max(axis=axes, keepdims=True), 1e-12) / (2 ** (bits - 1) - 1)
+        tensor.CopyFrom(numpy_helper.from_array((np.round(weight / scale) * scale).astype(np.float32), tensor.name))
+    return model
+
+
+def separation(good: NDArray[np.float32], bad: NDArray[np.float32]) -> float:
+    """AUROC of scores."""
+    return metrics.rank(np.arange(len(good) + len(bad)) >= len(good), np.concatenate([good, bad])).auroc()
+
+
+def swapped(before: tuple[NDArray[Any], NDArray[Any]], after: tuple[NDArray[Any], NDArray[Any]]) -> float:
+    """Share of the pairs of a good and an anomalous image whose order changes; no AUROC changes by more."""
+    first, second = (bad[:, None] > good[None, :] for good, bad in (before, after))
+    return float((first != second).mean())
+
+
+def signals(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
+    """Return what two graphs' outputs on `unlabelled` images tell, other than the gate's measures."""
+    old, new = ({kind: outputs[0] for kind, outputs in each.items()} for each in (before, after))
+    good_old, good_new = (np.concatenate([each["good"], each["jittered"]]) for each in (old, new))
+    found = {"rank loss good": 1 - metrics.rank_correlation(good_old, good_new)}
+    centre, spread = float(np.median(good_new)), max(float(good_new.std()), 1e-12)
+    centre_old, spread_old = float(np.median(good_old)), max(float(good_old.std()), 1e-12)
+    for kind in ("gate", "varied", "faint"):
+        found[f"AUROC drop {kind}"] = separation(good_old, old[kind]) - separation(good_new, new[kind])
+        found[f"swapped pairs {kind}"] = swapped((good_old, old[kind]), (good_new, new[kind]))
+        found[f"rank loss {kind}"] = 1 - metrics.rank_correlation(old[kind], new[kind])
+        moved = (new[kind] - centre) / spread - (old[kind] - centre_old) / spread_old
+        found[f"score moved {kind}"] = float(np.median(np.abs(moved)))
+    for kind in ("jittered", "faint"):
+        pairs = zip(before[kind][1], after[kind][1])
+        found[f"map rank loss {kind}"] = float(np.mean([1 - metrics.rank_correlation(a, b) for a, b in pairs]))
+        scale = max(float(before["jittered"][1].std()), 1e-12)
+        found[f"map moved {kind}"] = float(np.abs(after[kind][1] - before[kind][1]).max() / scale)
+    return found
+
+
+def outcome(
+    before: tuple[dict[str, float], NDArray[Any]],
+    after: tuple[dict[str, float], NDArray[Any]],
+    limits: tuple[float, float],
+    labelled: Labelled,
+) -> dict[str, float]:
+    """Return what became of the labelled images; limits are each graph's own threshold."""
+    (values, scores), (found, damaged_scores) = before, after
+    lost = {f"{name} drop": values[name] - found[name] for name in values}
+    good = ~labelled.anomalous
+    return {
+        **lost,
+        "flips": float(((scores > limits[0]) != (damaged_scores > limits[1])).mean()),
+        "swapped pairs": swapped((scores[good], scores[~good]), (damaged_scores[good], damaged_scores[~good])),
+        "images": len(scores),
+        "good": int(good.sum()),
+    }
+
+
+def measure(folder: Path, scratch: Path) -> list[dict[str, Any]]:
+    """Measure all damaged graphs of a run."""
+    run, method = load_method(folder)
+    held_out = load_frames([Path(run.data, name) for name in run.held_out], method.config.size, run.pixels)
+    labelled = read_labelled(open_category(run.data), method.config.size, run.pixels, Console())
+    if labelled is None:
+        raise click.UsageError(f"{run.data} has no good or no defective labelled images.")
+    reference = scratch / "reference.onnx"
+    write_onnx(method.export_model(), method.config.size, reference, method.sensitive, method.config.channels)
+    images = unlabelled(run, method, held_out)
+    engine = OnnxRuntimeEngine(reference)
+    gate = Gate(engine, images["good"], images["gate"], None, FALSE_REJECT, Budget(1.0, 1.0), Console())
+    before = {kind: run_singly(engine, frames, iter) for kind, frames in images.items()}
+    real = score_labelled(engine, labelled, Console())
+    rows = []
+    for name, path in damaged(folder, run, method, reference, scratch):
+        other = OnnxRuntimeEngine(path)
+        judged = asdict(gate.judge({name: other}).variants[name])
+        after = {kind: run_singly(other, frames, iter) for kind, frames in images.items()}
+        limits = tuple(conformal_threshold(each["good"][0], FALSE_REJECT).value for each in (before, after))
+        spread = float(before["good"][1].std())
+        row = {
+            "run": folder.name,
+            "method": method.name,
+            "category": run.category,
+            "variant": name,
+            "signals": {
+                "gate: flips": judged["flips"],
+                "gate: all flips": judged["flips"] + judged["borderline_flips"] / judged["frames"],
+                "gate: synthetic AUROC drop": judged["synthetic_auroc_drop"],
+                "gate: map error / spread": judged["map_rms_error"] / max(spread, 1e-12),
+                **signals(before, after),
+            },
+            "before": real[0],
+            "real": outcome(real, score_labelled(other, labelled, Console()), (limits[0], limits[1]), labelled),
+        }
+        rows.append(row)
+        click.echo(json.dumps(row))
+    return rows
+
+
+@click.group()
+def main() -> None:
+    """Measure what label-free measures of damage predict."""
+
+
+@main.command("measure")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def measure_command(runs: tuple[Path, ...], out: Path) -> None:
+    """Measure runs and add them to the results file; rows of the same runs are replaced."""
+    record = json.loads(out.read_text()) if out.exists() else {"measured": {}, "rows": []}
+    for folder in runs:
+        with tempfile.TemporaryDirectory() as scratch:
+            rows = measure(folder, Path(scratch))
+        record["rows"] = [row for row in record["rows"] if row["run"] != folder.name] + rows
+        record["measured"][folder.name] = {
+            "command": ["python", "benchmarks/gate_prediction.py", *sys.argv[1:]],
+            "machine": asdict(describe_machine()),
+            "versions": {**versions(), "torch": torch.__version__},
+        }
+        out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def older(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield rows from the results that other scripts of this folder wrote."""
+    precision = json.loads((folder / "precision-xeon-2core.json").read_text())["runs"]
+    for run, forms in precision.items():
+        before = forms["fp32"]["engines"]["onnxruntime"]
+        for name in ("fp16", "int8"):
+            after, judged = forms[name]["engines"]["onnxruntime"], forms[name]["gate"].values()
+            found = {
+                "gate: flips": max(each["flips"] for each in judged),
+                "gate: all flips": max(each["flips"] + each["borderline_flips"] / each["frames"] for each in judged),
+                "gate: synthetic AUROC drop": max(each["synthetic_auroc_drop"] for each in judged),
+            }
+            real = {f"{what} drop": before[what] - after[what] for what in ("image_auroc", "aupro")}
+            yield _older_row(run, name, found, {**real, "flips": after["flips"] / after["test_images"]})
+    steps = json.loads((folder / "transfusion-steps-xeon-2core.json").read_text())["rows"]
+    full = {row["run"]: row for row in steps if row["reverse_steps"] == FULL_STEPS}
+    for row in steps:
+        if row["reverse_steps"] < FULL_STEPS:
+            lost = {
+                part: full[row["run"]][part]["image_auroc"] - row[part]["image_auroc"]
+                for part in ("validation", "test")
+            }
+            found = {"gate: synthetic AUROC drop": lost["validation"]}
+            yield _older_row(row["run"], f"{row['reverse_steps']} steps", found, {"image_auroc drop": lost["test"]})
+    for path in sorted(folder.glob("distil-*.json")):
+        row = json.loads(path.read_text())
+        lost = {what: row["labelled"][what][0] - row["labelled"][what][1] for what in ("image_auroc", "aupro")}
+        teacher, student = row["synthetic_auroc"]
+        found = {"gate: synthetic AUROC drop": teacher - student}
+        yield _older_row(path.stem, "student", found, {f"{what} drop": each for what, each in lost.items()})
+
+
+def _older_row(run: str, variant: str, found: dict[str, float], real: dict[str, float]) -> dict[str, Any]:
+    return {"run": run, "method": run.split("-")[0], "variant": variant, "signals": found, "real": real}
+
+
+def predictions(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return, for each signal and outcome, how they are correlated over all rows that have both."""
+    names = dict.fromkeys(name for row in rows for name in row["signals"])
+    found = []
+    for name in names:
+        for what in OUTCOMES:
+            held = [row for row in rows if name in row["signals"] and what in row["real"]]
+            if len(held) < FEWEST:
+                continue
+            runs = np.array([row["run"] for row in held])
+            signal, real = (
+                np.array([row[part][key] for row in held]) for part, key in (("signals", name), ("real", what))
+            )
+            harmful = real > ALLOWED
+            found.append(
+                {
+                    "signal": name,
+                    "outcome": what,
+                    "pairs": len(held),
+                    "runs": len({*runs}),
+                    "rank_correlation": resampled(lambda at: metrics.rank_correlation(signal[at], real[at]), runs),
+                    "harmful": int(harmful.sum()),
+                    "finds_harm": resampled(lambda at: _auroc(harmful[at], signal[at]), runs),
+                    "passed": int((signal <= ALLOWED).sum()),
+                    "passed_harmful": int((harmful & (signal <= ALLOWED)).sum()),
+                }
+            )
+    return found
+
+
+def _auroc(labels: NDArray[np.bool_], values: NDArray[np.float64]) -> float:
+    return metrics.rank(labels, values).auroc() if 0 < labels.sum() < len(labels) else float("nan")
+
+
+def resampled(
+    statistic: Callable[[NDArray[np.intp]], float], runs: NDArray[np.str_], rounds: int = 1000
+) -> list[float | None]:
+    """Return a statistic of the rows and its 95 % interval from resampling whole runs: rows of one are no new ones."""
+    rng, names = np.random.default_rng(0), np.unique(runs)
+    rows = {name: np.flatnonzero(runs == name) for name in names}
+    drawn = [statistic(np.concatenate([rows[name] for name in rng.choice(names, len(names))])) for _ in range(rounds)]
+    usable = np.array(drawn)[np.isfinite(drawn)]
+    values = [statistic(np.arange(len(runs))), *(np.quantile(usable, (0.025, 0.975)) if len(usable) else ())]
+    return [round(float(each), 3) if np.isfinite(each) else None for each in values]
+
+
+@main.command("table")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--older", "folder", type=click.Path(path_type=Path), help="Folder of older results to read too.")
+def table_command(files: tuple[Path, ...], folder: Path | None) -> None:
+    """Print which signals go with which losses; the last file gets the figures."""
+    rows = [row for file in files for row in json.loads(file.read_text())["rows"]]
+    groups = {"all": rows, "precision": [row for row in rows if "steps" not in row["variant"]]}
+    groups["steps"] = [row for row in rows if "steps" in row["variant"]]
+    if folder:
+        groups["older"] = list(older(folder))
+    record = json.loads(files[-1].read_text())
+    record["predictions"] = {name: predictions(group) for name, group in groups.items()}
+    record["allowed"] = ALLOWED
+    files[-1].write_text(json.dumps(record, indent=2) + "\n")
+    for name, found in record["predictions"].items():
+        click.echo(
+            f"\n{name}\n\n| signal | outcome | pairs, runs | rank correlation | harmful | finds harm | passed, harmful of them |"
+        )
+        click.echo("|---|---|---|---|---|---|---|")
+        for each in found:
+            click.echo(
+                f"| {each['signal']} | {each['outcome']} | {each['pairs']}, {each['runs']} | {_interval(each['rank_correlation'])} "
+                f"| {each['harmful']} | {_interval(each['finds_harm'])} | {each['passed']}, {each['passed_harmful']} |"
+            )
+
+
+def _interval(values: list[float | None]) -> str:
+    first, *ends = ("–" if each is None else f"{each:.2f}" for each in values)
+    return f"{first} ({' to '.join(ends)})" if ends else first
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,6 @@ and writes rank correlations with intervals from resampled runs.
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 import tempfile
@@ -23,95 +22,29 @@ from typing import Any
 
 import click
 import numpy as np
-import onnx
 import torch
+from gate_damage import FULL_STEPS, damaged, unlabelled
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from edgead import metrics
 from edgead.console import Console
-from edgead.datasets import Frames, load_frames, open_category
+from edgead.datasets import load_frames, open_category
 from edgead.decision import conformal_threshold
-from edgead.export.builder import GATE_ANOMALIES
-from edgead.export.graph.normal_form import with_names_and_constants
 from edgead.export.graph.to_onnx import write_onnx
 from edgead.export.inference import run_singly
 from edgead.export.options import Budget
-from edgead.export.quantization.calibration import measure_ranges
 from edgead.export.quantization.gate import Gate, Labelled, read_labelled, score_labelled
-from edgead.export.quantization.int8 import quantizable, to_int8
 from edgead.machine import describe_machine, versions
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.checkpoint import load_method
-from edgead.train.foreground import load_foreground_masks
-from edgead.train.method import Method, TrainingData
-from edgead.train.methods.student.config import StudentConfig
-from edgead.train.methods.student.examples import draw_anomalous, jitter
-from edgead.train.run_config import RunConfig
 
-BITS = (6, 5, 4, 3)
-STEPS = (4, 2, 1)
-FULL_STEPS = 18
 FALSE_REJECT = 0.01
-DRAWN = 40
-"""Images of each kind that is drawn here."""
-CALIBRATED = 32
 ALLOWED = 0.005
 """The gate's own limit: a larger loss of image AUROC or AUPRO, or share of changed verdicts, is harm."""
 OUTCOMES = ("image_auroc drop", "aupro drop", "swapped pairs", "flips")
 HEAD = "| signal | outcome | pairs, runs | rank correlation | harmful | finds harm | passed, harmful of them |"
 FEWEST = 8
 """Rows for a correlation."""
-
-
-def unlabelled(run: RunConfig, method: Method, held_out: Frames) -> dict[str, NDArray[np.uint8]]:
-    """Return images of every kind that needs no label, ``[N, H, W, 3] uint8`` each."""
-    size = method.config.size
-    masks = load_foreground_masks(run.config.foreground, held_out.paths, size)
-    data = TrainingData(held_out.frames, foreground_masks=masks)
-    gate_rng, rng = (np.random.default_rng((run.seed, salt)) for salt in (0x60D, 0xFA1))
-    config = StudentConfig(size=(max(64, size[0]), max(64, size[1])))
-    jittered = [jitter(rng, held_out.frames[n % len(held_out.frames)], config) for n in range(DRAWN)]
-    return {
-        "good": held_out.frames,
-        "gate": np.stack([method.example(data, gate_rng)["frame"] for _ in range(GATE_ANOMALIES)]),
-        "jittered": np.stack(jittered),
-        "varied": np.stack([draw_anomalous(rng, data, config)[0] for _ in range(DRAWN)]),
-    }
-
-
-def damaged(folder: Path, run: RunConfig, method: Method, reference: Path, scratch: Path) -> Iterator[tuple[str, Path]]:
-    """Yield damaged graphs with their names."""
-    if method.name == "transfusion":
-        for steps in STEPS:
-            _, fewer = load_method(folder, [f"reverse_steps={steps}"])
-            path = scratch / f"{steps}.onnx"
-            write_onnx(fewer.export_model(), method.config.size, path, channels=method.config.channels)
-            yield f"{steps} steps", path
-        return
-    model = with_names_and_constants(onnx.load(reference))
-    frames = load_frames(run.training_images(Path(run.data))[:CALIBRATED], method.config.size, run.pixels).frames
-    graphs = {"int8": to_int8(model, measure_ranges(reference, frames, "minmax", iter), (), "cpu")}
-    graphs |= {f"{bits} bits": rounded(model, bits) for bits in BITS}
-    for name, graph in graphs.items():
-        path = scratch / f"{name}.onnx"
-        onnx.save(graph, path)
-        yield name, path
-
-
-def rounded(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
-    """Round the weights of the layers that INT8 would lower, by output channel where they are convolutions."""
-    model = copy.deepcopy(model)
-    layers = {*quantizable(model)}
-    names = {node.input[1] for node in model.graph.node if node.name in layers and node.op_type != "Add"}
-    for tensor in model.graph.initializer:
-        if tensor.name not in names:
-            continue
-        weight = numpy_helper.to_array(tensor)
-        axes = (1, 2, 3) if weight.ndim == 4 else None
-        scale = np.maximum(np.abs(weight).max(axis=axes, keepdims=True), 1e-12) / (2 ** (bits - 1) - 1)
-        tensor.CopyFrom(numpy_helper.from_array((np.round(weight / scale) * scale).astype(np.float32), tensor.name))
-    return model
 
 
 def separation(good: NDArray[np.float32], bad: NDArray[np.float32]) -> float:
@@ -175,9 +108,8 @@ def measure(folder: Path, scratch: Path) -> list[dict[str, Any]]:
     engine = OnnxRuntimeEngine(reference)
     gate = Gate(engine, images["good"], images["gate"], None, FALSE_REJECT, Budget(1.0, 1.0), Console())
     count = len(images["good"])
-    before: dict[str, Any] = {kind: run_singly(engine, images[kind], iter) for kind in ("jittered", "varied")}
+    before: dict[str, Any] = {kind: run_singly(engine, images[kind], iter) for kind in ("jittered", "varied", "faint")}
     before |= {"good": [each[:count] for each in gate.reference], "gate": [each[count:] for each in gate.reference]}
-    before["faint"], images["faint"] = (gate.faint_scores,), gate.faint
     real = score_labelled(engine, labelled, Console())
     rows = []
     for name, path in damaged(folder, run, method, reference, scratch):

@@ -18,7 +18,7 @@ from edgead.decision import Threshold, conformal_threshold
 from edgead.errors import DataError
 from edgead.export.inference import run_singly
 from edgead.export.options import Budget
-from edgead.export.quantization.faint import draw_faint
+from edgead.export.quantization.perturb import perturb
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import Mask, PixelFormat, fit_frame, read_frame, spread_map
 from edgead.manifest import VariantRecord
@@ -32,8 +32,8 @@ ROUNDING = 1e-9
 BORDERLINE_SHARE = 0.02
 """Share of the frames (at least one frame) with a borderline verdict that may change. One outlier among the held-out
 images makes many verdicts borderline; this limits the effect."""
-FAINT = 40
-"""Faintly changed images on which a graph must rank as the reference does."""
+PERTURB_SEED, PERTURBED = 0xFA1, 40
+"""Good images, taken a little differently, that a graph must rank as the reference does."""
 RANK_LOSS = 10
 """Allowed loss of rank correlation there, in units of the allowed loss of AUROC. Reasons: docs/adr/0057."""
 
@@ -82,7 +82,7 @@ class Judgement:
 class Gate:
     """Compares engines with a reference on held-out normals, synthetic anomalies, and labelled data if there is any.
 
-    Verdicts on clear anomalies hardly change before a graph is ruined, so scores of faint changes are compared too.
+    Verdicts on clear anomalies hardly change before a graph is ruined, so ranks of perturbed good images count too.
 
     Args:
         reference: runs the float32 graph.
@@ -115,8 +115,8 @@ class Gate:
         self.threshold = conformal_threshold(self.reference[0][: self.normals], false_reject)
         margin = _uncertainty(self.reference[0][: self.normals], false_reject)
         self.settled = np.abs(self.reference[0] - self.threshold.value) > margin
-        self.faint = draw_faint(held_out, FAINT, np.random.default_rng(0xFA1))
-        self.faint_scores = run_singly(reference, self.faint, console.track("scoring faint changes"))[0]
+        self.perturbed = perturb(held_out, PERTURBED, np.random.default_rng(PERTURB_SEED))
+        self.perturbed_scores = run_singly(reference, self.perturbed, console.track("scoring perturbed images"))[0]
         self.accuracy = score_labelled(reference, labelled, console)[0] if labelled else None
 
     def on_canvases(self, engine: Engine) -> Engine:
@@ -136,7 +136,7 @@ class Gate:
             alone = self.measure(outputs[name], self._fit(outputs[name][0][: self.normals]).value)
             if not self._exceeded(name, alone):
                 losses[name] = self._rank_loss(engine)
-                alone = dataclasses.replace(alone, faint_rank_loss=losses[name])
+                alone = dataclasses.replace(alone, rank_loss=losses[name])
             if failures := self._exceeded(name, alone):
                 scores, maps = (each[: self.normals] for each in outputs[name])
                 return Judgement({name: alone}, failures, self._fit(scores), scores, maps.max(axis=(1, 2)))
@@ -144,7 +144,7 @@ class Gate:
         map_maxima = np.max([each[1][: self.normals].max(axis=(1, 2)) for each in outputs.values()], axis=0)
         threshold = self._fit(scores)
         variants = {
-            name: dataclasses.replace(self.measure(each, threshold.value), faint_rank_loss=losses[name])
+            name: dataclasses.replace(self.measure(each, threshold.value), rank_loss=losses[name])
             for name, each in outputs.items()
         }
         failures = [line for name, each in variants.items() for line in self._exceeded(name, each)]
@@ -180,15 +180,13 @@ class Gate:
             )
 
     def _rank_loss(self, engine: Engine) -> float:
-        """Return by how much the rank correlation of an engine's scores of faint changes is below 1."""
-        scores = run_singly(engine, self.faint, self.console.track("faint changes"))[0]
+        """Return by how much the rank correlation of an engine's scores of perturbed images is below 1."""
+        scores = run_singly(engine, self.perturbed, self.console.track("perturbed images"))[0]
         if not np.isfinite(scores).all():
             return float("nan")
-        return (
-            0.0
-            if np.array_equal(scores, self.faint_scores)
-            else 1 - metrics.rank_correlation(self.faint_scores, scores)
-        )
+        if np.array_equal(scores, self.perturbed_scores):
+            return 0.0  # also where all are equal
+        return 1 - metrics.rank_correlation(self.perturbed_scores, scores)
 
     def _exceeded(self, variant: str, measures: VariantRecord) -> list[str]:
         limits = {
@@ -197,7 +195,7 @@ class Gate:
             "synthetic_auroc_drop": self.budget.auroc_drop,
             "image_auroc_drop": self.budget.auroc_drop,
             "aupro_drop": self.budget.auroc_drop,
-            "faint_rank_loss": RANK_LOSS * self.budget.auroc_drop,
+            "rank_loss": RANK_LOSS * self.budget.auroc_drop,
             "score_error": np.inf,  # must be finite
             "map_error": np.inf,
         }

@@ -230,7 +230,7 @@ def _auroc(labels: NDArray[np.bool_], values: NDArray[np.float64]) -> float:
 
 
 def resampled(
-    statistic: Callable[[NDArray[np.intp]], float], runs: NDArray[np.str_], rounds: int = 1000
+    statistic: Callable[[NDArray[np.intp]], float], runs: NDArray[np.str_], rounds: int = 200
 ) -> list[float | None]:
     """Return a statistic of the rows and its 95 % interval from resampling whole runs: rows of one are no new ones."""
     rng, names = np.random.default_rng(0), np.unique(runs)

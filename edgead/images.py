@@ -348,6 +348,14 @@ def fit_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     return np.asarray(fitted, dtype=np.bool_)
 
 
+def fit_region(region: Mask, size: tuple[int, int]) -> Mask:
+    """Resize an inspected region to (height, width): a pixel is inspected if any under it is, so that none is lost."""
+    lib, (height, width) = cv2(), size
+    shrunk = min(width, region.shape[1]), min(height, region.shape[0])
+    share = lib.resize(region.astype(np.float32), shrunk, interpolation=lib.INTER_AREA)
+    return fit_mask(np.asarray(share > 0), size)
+
+
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """Encode ``(H, W)``, ``(H, W, 3) BGR`` or ``(H, W, 4)`` uint8 as PNG."""
     return encode_image(image, ".png")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.geometry import STRETCH, Geometry
-from edgead.images import Mask, cv2, fit_mask
+from edgead.images import Mask, cv2, fit_mask, fit_region
 
 SAMPLES_A_SIDE = 64
 """Values per side from which a map's median is computed; all values of a large map would take milliseconds."""
@@ -63,7 +63,7 @@ def seen_part(
     place = geometry.place(frame_size, (anomaly_map.shape[0], anomaly_map.shape[1]))
     if region is not None:
         window = geometry.place((region.shape[0], region.shape[1]), anomaly_map.shape[:2]).window
-        region = fit_mask(region[window], place.inner_size)
+        region = fit_region(region[window], place.inner_size)
     return anomaly_map[place.inner], region
 
 
@@ -78,7 +78,7 @@ def _mark_in_window(
     resized = cv2().resize(anomaly_map, (width, height), interpolation=cv2().INTER_LINEAR)
     mask = np.asarray(resized > limit)
     if region is not None:
-        mask &= fit_mask(region, size)
+        mask &= fit_region(region, size)
     if not mask.any():  # single map values are lost between the frame's pixels
         mask = fit_mask(marked, size)
         rows, columns = np.nonzero(marked)

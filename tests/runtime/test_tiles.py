@@ -117,6 +117,17 @@ def test_a_region_is_given_in_shares_of_the_frame(tiled: Bundle) -> None:
             inspector.region = np.ones(inspector.size, np.bool_)
 
 
+@pytest.mark.parametrize("part", [{"roi": ["0,0,0.2,1"]}, {"ignore": ["0.2,0,0.6,1"]}])
+def test_a_region_outside_the_crop_is_refused(tiled: Bundle, part: dict[str, list[str]]) -> None:
+    """Every frame would pass, whatever it shows."""
+    with pytest.raises(ConfigError, match="every frame would pass"):
+        edgead.load(tiled.path, engine="onnxruntime", **part)
+    with edgead.load(tiled.path, engine="onnxruntime") as inspector:
+        region = read_region(part.get("roi", []), part.get("ignore", []), tiled.manifest.region_size)
+        with pytest.raises(ConfigError, match=r"sees of a frame"):
+            inspector.region = region
+
+
 def test_the_live_page_shows_the_defect_where_it_is(tiled: Bundle) -> None:
     with edgead.load(tiled.path, engine="onnxruntime") as inspector:
         frame = with_defects((600, 200, 660, 240))

@@ -326,6 +326,12 @@ def test_urls_that_are_refused(go: Callable[..., Pulled], link: Path, url: str, 
     assert "secret-word" not in str(caught.value)
 
 
+@pytest.mark.parametrize("to", ["", ".", "/"])
+def test_a_link_without_a_name_is_refused(go: Callable[..., Pulled], to: str) -> None:
+    with pytest.raises(PullError, match="has no name"):
+        go(to=to)
+
+
 @pytest.mark.parametrize("name", ["../../../victim", "/tmp/victim", "a/b", ".hidden", "-rf", "x" * 101, "a\nb", "a\\b"])
 def test_names_that_lead_elsewhere(
     go: Callable[..., Pulled], server: HttpsFolder, shared: Path, link: Path, name: str

@@ -234,6 +234,17 @@ def test_frames_on_a_gpu_cannot_be_cut(tiled: Bundle) -> None:
     inspector.close()
 
 
+@pytest.mark.parametrize("geometry", [Geometry((0.25, 0, 0.5, 1)), Geometry(None, "letterbox")], ids=Geometry.describe)
+def test_frames_on_a_gpu_have_no_region(geometry: Geometry, tmp_path: Path) -> None:
+    """They are cropped already: where the region lies on them is not known."""
+    bundle = make_level_bundle(tmp_path / "line.edgead", geometry=geometry)
+    with edgead.load(bundle.path, engine="onnxruntime", roi=["0.3,0,0.1,1"]) as inspector:
+        with pytest.raises(DataError, match="part of the whole frame"):
+            inspector.inspect_on_gpu(frame_of(250)[None])
+        inspector.region = None
+        assert [each.verdict for each in inspector.inspect_on_gpu(frame_of(250)[None])] == [Verdict.FAIL]
+
+
 def test_a_small_frame_and_a_black_one_have_a_verdict(tiled: Bundle) -> None:
     with edgead.load(tiled.path, engine="onnxruntime") as inspector:
         assert inspector.inspect(np.full((1, 1, 3), 250, np.uint8)).verdict is Verdict.FAIL

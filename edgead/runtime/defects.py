@@ -93,6 +93,8 @@ def is_finite(anomaly_map: NDArray[np.float32]) -> bool:
 
 def boxes_of(mask: Mask) -> list[dict[str, int]]:
     """The connected parts of a mask, largest first: ``x``, ``y``, ``width``, ``height`` and ``area`` in pixels."""
+    if not mask.any():  # OpenCV 5.0 ends the process at a mask without pixels, which an unreadable frame has
+        return []
     _, _, statistics, _ = cv2().connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     found = [dict(zip(("x", "y", "width", "height", "area"), map(int, row))) for row in statistics[1:]]
     return sorted(found, key=lambda box: -box["area"])
@@ -100,6 +102,8 @@ def boxes_of(mask: Mask) -> list[dict[str, int]]:
 
 def contours_of(mask: Mask) -> list[list[list[int]]]:
     """Outlines of the connected parts of a mask, each a list of ``[x, y]`` in pixels."""
+    if not mask.any():
+        return []
     lib = cv2()
     outlines, _ = lib.findContours(mask.astype(np.uint8), lib.RETR_EXTERNAL, lib.CHAIN_APPROX_SIMPLE)
     return [outline.reshape(-1, 2).tolist() for outline in outlines]

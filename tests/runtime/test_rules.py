@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from level_bundle import frame_of, make_level_bundle
 from numpy.typing import NDArray
 
 import edgead
@@ -16,6 +17,7 @@ from edgead.decision import Verdict, conformal_threshold
 from edgead.errors import BundleError, ConfigError
 from edgead.images import encode_png, fit_region
 from edgead.manifest import StoredThreshold
+from edgead.runtime.defects import boxes_of, contours_of
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.rules import choose_threshold, describe_threshold, read_region
 
@@ -220,3 +222,16 @@ def test_a_small_region_of_a_letterboxed_frame_is_inspected(size: tuple[int, int
     assert fitted.shape == size
     assert fitted[75 * size[0] // 128, 59 * size[1] // 128]
     np.testing.assert_array_equal(fit_region(region, (64, 64)), region)
+
+
+def test_a_frame_that_cannot_be_read_has_no_boxes(tmp_path: Path) -> None:
+    """OpenCV's search for connected parts ends the process if there is no pixel."""
+    assert (boxes_of(np.zeros((0, 0), np.bool_)), contours_of(np.zeros((0, 0), np.bool_))) == ([], [])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "damaged.png").write_bytes(b"no picture")
+    (tmp_path / "images" / "good.png").write_bytes(encode_png(frame_of(50)))
+    bundle = make_level_bundle(tmp_path / "line.edgead")
+    with edgead.load(bundle.path, engine="onnxruntime", shapes=["boxes", "contours"]) as inspector:
+        results = [result.to_dict() for result in inspector.stream(tmp_path / "images")]
+    assert [each["verdict"] for each in results] == ["UNKNOWN", "PASS"]
+    assert all(each["boxes"] == each["contours"] == [] for each in results)

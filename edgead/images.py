@@ -396,7 +396,8 @@ def draw_overlay(frame: Frame, anomaly_map: NDArray[np.float32], mask: Mask, sca
     heat = np.clip(np.nan_to_num(anomaly_map) / max(scale, 1e-12), 0.0, 1.0).astype(np.float32)
     heat = lib.resize(heat, (width, height), interpolation=lib.INTER_LINEAR)[:, :, None]
     colours = lib.applyColorMap((heat * 255).astype(np.uint8), lib.COLORMAP_TURBO)
-    picture = (frame[:, :, :3] * (1 - 0.6 * heat) + colours * (0.6 * heat)).astype(np.uint8)
+    mixed = frame[:, :, :3] * (1 - 0.6 * heat) + colours * (0.6 * heat)
+    picture = np.ascontiguousarray(mixed, np.uint8)  # a frame of planes, (3, H, W) transposed, is not
     contours, _ = lib.findContours(mask.astype(np.uint8), lib.RETR_EXTERNAL, lib.CHAIN_APPROX_NONE)
     thickness = max(1, round(min(height, width) / 256))
     lib.drawContours(picture, contours, -1, (0, 0, 255), thickness)

@@ -396,3 +396,14 @@ def test_no_number_is_nan() -> None:
                 with pytest.raises(click.BadParameter, match="nan is not in the range"):
                     option.type.convert("nan", option, None)
     assert found >= 5
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("predict", "bundle", ""), ("predict", "", "x"), ("train", "--data", ""), ("run", "bundle", "--record", "")],
+)
+def test_an_empty_path_is_not_the_current_folder(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """``edgead predict B "$IMAGES"`` where the variable is not set."""
+    done = inside(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert "the path is empty" in done.stderr

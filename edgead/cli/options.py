@@ -16,7 +16,19 @@ from edgead.runtime.engine_table import ENGINES
 from edgead.trust import TRUST
 
 F = TypeVar("F", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
+
+
+class _GivenPath(click.Path):
+    """A path. Empty text, of a variable that is not set, would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path; empty text is refused."""
+        if not value:
+            self.fail("the path is empty. Is the variable that it comes from set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _GivenPath(path_type=Path)
 
 
 class NumberRange(click.FloatRange):

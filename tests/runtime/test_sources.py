@@ -310,3 +310,12 @@ def test_a_path_is_a_source_and_a_single_frame_is_none(tmp_path: Path) -> None:
     for shape in ((2, 4, 5), (2, 4, 5, 3)):
         with as_source(np.zeros(shape, np.uint8)) as frames:
             assert [each.image.shape for each in frames] == [shape[1:]] * 2
+
+
+@pytest.mark.parametrize("text", ["", "  ", "front= "])
+def test_an_empty_source_is_not_the_current_folder(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--source "$CAMERA"`` where the variable is not set."""
+    (tmp_path / "1.png").write_bytes(encode_png(np.zeros((4, 5, 3), np.uint8)))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="A source is empty"):
+        as_source(text)

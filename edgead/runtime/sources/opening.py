@@ -39,6 +39,8 @@ def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
     """
     if isinstance(source, str):
         name, uri = split_name(source)
+        if not uri.strip():  # as a path, it would be the current folder
+            raise ConfigError("A source is empty. Is the variable that it comes from set?")
         return _call(open_source(uri, pixels), name)
     if isinstance(source, Path):
         return open_source(str(source), pixels)

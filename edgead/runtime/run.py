@@ -108,6 +108,8 @@ def run(
     address = None if metrics is None else parse_address(metrics)
     refuse_twice(sinks)
 
+    digests = set[str]()
+
     def open_inspector(path: Path) -> FrameInspector:
         opened = load(
             path,
@@ -123,6 +125,12 @@ def run(
         manifest = opened.bundle.manifest
         if promise := describe_threshold(manifest, threshold):
             say(f"{manifest.name}: {promise}")
+        elif threshold is not None and digests and manifest.digest not in digests:
+            say(
+                f"Warning: {manifest.name} is decided by --threshold {opened.threshold:.6g} instead of its own, "
+                f"{manifest.threshold.value:.6g}. Scores of another bundle may have another scale."
+            )
+        digests.add(manifest.digest)
         return opened
 
     workers: list[SinkWorker] = []

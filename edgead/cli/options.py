@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,30 @@ from edgead.runtime.engine_table import ENGINES
 from edgead.trust import TRUST
 
 F = TypeVar("F", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
+
+
+class _GivenPath(click.Path):
+    """A path. Empty text, of a variable that is not set, would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path; empty text is refused."""
+        if not value:
+            self.fail("the path is empty. Is the variable that it comes from set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _GivenPath(path_type=Path)
+
+
+class NumberRange(click.FloatRange):
+    """A number within limits. Click's own takes NaN, which no comparison finds wrong."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number; NaN is refused as what lies outside is."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
 def _all_of(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:

@@ -218,6 +218,11 @@ def _draft(source: ModelSource, folder: Path, false_reject: float, console: Cons
     expected = source.reference(source.images.probes)
     tolerance = FLOAT16_TOLERANCE if source.precision == "fp16" else PARITY_TOLERANCE
     parity = check_parity(expected, *run_singly(engine, source.images.probes), tolerance)
+    if np.ptp(expected.scores) == 0 and (source.images.probes != source.images.probes[0]).any():
+        console.say(
+            f"Warning: all {len(expected.scores)} frames have the same score, {expected.scores[0]:.6g}, with synthetic "
+            "defects or without. Such a model may let every part pass: try it on defective parts."
+        )
     limits = source.limits
     times: list[float] = []
     if source.images.normals is not None:

@@ -31,7 +31,7 @@ from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.inspector import load
 from edgead.train import checkpoint
 from edgead.train.method import TrainingData
-from edgead.train.methods.student.examples import draw_good
+from edgead.train.methods.student.examples import draw_jittered
 from edgead.train.methods.student.method import Student
 
 FOLDER = "distillation"
@@ -85,7 +85,7 @@ def compare(
     held_out = load_frames([Path(run.data, name) for name in run.held_out], run.config.size, run.pixels).frames
     rng = np.random.default_rng((run.seed, 0xD157))
     material = TrainingData(held_out)
-    jittered = np.stack([draw_good(rng, material, method.config) for _ in range(JITTERED)])
+    jittered = np.stack([draw_jittered(rng, material, method.config) for _ in range(JITTERED)])
     anomalies = np.stack([method.example(material, rng)["frame"] for _ in range(ANOMALIES)])
     images = {"good": held_out, "jittered": jittered, "synthetic": anomalies}
     unlabelled, time = _run_both(teacher, student, images, engine, console)

@@ -13,8 +13,8 @@ from edgead.errors import ConfigError
 from edgead.train.method import TrainingData
 from edgead.train.methods.student import transfer_set
 from edgead.train.methods.student.config import StudentConfig
-from edgead.train.methods.student.examples import KINDS, draw_anomalous, draw_good, vary
-from edgead.train.methods.student.losses import Imitation, preprocess
+from edgead.train.methods.student.examples import KINDS, draw_anomalous, draw_good, draw_jittered, fade, join, vary
+from edgead.train.methods.student.losses import CERTAIN, Imitation, disagreement, preprocess
 from edgead.train.methods.student.network import StudentNetwork, compress, level_sizes
 from edgead.train.methods.student.transfer_set import TransferSet, find_scale
 
@@ -102,7 +102,31 @@ def test_drawn_images(data: TrainingData) -> None:
     assert mask.sum() >= 5
     assert frame.shape == vary(rng, frame, data, config).shape == draw_good(rng, data, config).shape
     still = StudentConfig(size=(64, 64), shift=0.0, turn=0.0, light=0.0)
-    assert any(np.array_equal(draw_good(rng, data, still), each) for each in data.normals)
+    unmoved = draw_jittered(rng, data, still)
+    assert any(np.array_equal(unmoved, each) for each in data.normals)
+
+
+def test_joined_images_are_made_of_both() -> None:
+    black, white = np.zeros((64, 96, 3), np.uint8), np.full((64, 96, 3), 255, np.uint8)
+    for seed in range(6):
+        joined = join(np.random.default_rng(seed), black, white)
+        assert joined.dtype == np.uint8
+        assert joined.min() < 100 < 155 < joined.max()
+        assert np.array_equal(join(np.random.default_rng(seed), black, black), black)
+
+
+def test_faded_anomalies_are_between_the_good_image_and_the_anomalous_one() -> None:
+    rng, good, anomalous = np.random.default_rng(0), np.full((8, 8, 3), 200, np.uint8), np.zeros((8, 8, 3), np.uint8)
+    anomalous[4:] = 200
+    levels = [int(fade(rng, good, anomalous)[0, 0, 0]) for _ in range(50)]
+    assert min(levels) < 40
+    assert max(levels) > 160
+    assert (fade(rng, good, anomalous)[4:] == 200).all()
+
+
+def test_scores_disagree_only_where_a_threshold_can_be_between_them() -> None:
+    found, wanted = torch.tensor([-3.0, 9.0, 0.2, CERTAIN + 1, -1.0]), torch.tensor([-1.0, 4.0, 0.9, 0.0, 0.5])
+    assert disagreement(found, wanted).tolist() == pytest.approx([0, 0, 0.7, CERTAIN, 0.5])
 
 
 def test_the_teacher_is_asked_once_and_hard_images_are_found_again(

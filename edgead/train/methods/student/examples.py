@@ -1,4 +1,4 @@
-"""Images that a teacher is asked about: jittered good ones, and synthetic anomalies of every kind.
+"""Images that a teacher is asked about: good ones, jittered and joined, and synthetic anomalies of every kind.
 
 Every function takes its random generator and depends on nothing else that is random.
 """
@@ -16,7 +16,7 @@ from edgead.images import Frame, Mask, cv2
 from edgead.train.method import TrainingData
 from edgead.train.methods.drept.mixture import composite, opacities, random_mixture, to_tensors
 from edgead.train.methods.student.config import StudentConfig
-from edgead.train.synthetic import FEWEST_PIXELS, Rng, make_anomaly, perlin_mask
+from edgead.train.synthetic import FEWEST_PIXELS, Rng, make_anomaly, perlin_mask, perlin_noise
 
 SEEN = 6
 """Change of a channel, of 255, from which a pixel counts as anomalous."""
@@ -28,6 +28,14 @@ SMALLEST = 0.05
 """Extent of the smallest mixture, of the image's."""
 TRIES = 8
 """Draws until an anomaly can be seen."""
+JOINED = 0.5
+"""Share of the good images that are joined from two."""
+FINEST_JOIN = 3
+"""Two images are joined along noise of up to 2^3 cells an axis: their pieces are parts of the product, no texture."""
+FADED = 0.5
+"""Share of the anomalous images whose anomalies are faded, which gives scores on both sides of a threshold."""
+FAINTEST = 0.05
+"""Least opacity of faded anomalies."""
 
 
 def jitter(rng: Rng, frame: Frame, config: StudentConfig) -> Frame:
@@ -43,17 +51,33 @@ def jitter(rng: Rng, frame: Frame, config: StudentConfig) -> Frame:
 
 
 def draw_good(rng: Rng, data: TrainingData, config: StudentConfig) -> Frame:
+    """Draw a good image, jittered; half the time joined from two, which shows what a part not yet seen looks like."""
+    frame = draw_jittered(rng, data, config)
+    return join(rng, frame, draw_jittered(rng, data, config)) if rng.random() < JOINED else frame
+
+
+def draw_jittered(rng: Rng, data: TrainingData, config: StudentConfig) -> Frame:
     """Draw a good image, jittered."""
     return jitter(rng, data.normals[rng.integers(len(data.normals))], config)
 
 
+def join(rng: Rng, frame: Frame, other: Frame) -> Frame:
+    """Join two good images ``[H, W, 3] uint8`` along noise, with soft or sharp borders."""
+    cells = 2 ** int(rng.integers(0, FINEST_JOIN + 1))
+    noise = perlin_noise(rng, (frame.shape[0], frame.shape[1]), (cells, cells))
+    opacity = 1 / (1 + np.exp(-noise * np.float32(rng.uniform(3, 30))))
+    return _to_bytes(frame + opacity[:, :, None] * (other.astype(np.float32) - frame))
+
+
 def draw_anomalous(rng: Rng, data: TrainingData, config: StudentConfig) -> tuple[Frame, Mask]:
     """Draw a good image with one to three anomalies of any kind, and their mask, which has pixels."""
-    good = draw_good(rng, data, config)
+    good = draw_jittered(rng, data, config)
     for _ in range(TRIES):
         frame = good
         for _ in range(int(rng.integers(1, MOST_ANOMALIES + 1))):
             frame = KINDS[rng.integers(len(KINDS))](rng, frame, data)
+        if rng.random() < FADED:
+            frame = fade(rng, good, frame)
         mask = _changed(good, frame)
         if mask.sum() >= FEWEST_PIXELS:
             return frame, mask
@@ -61,6 +85,11 @@ def draw_anomalous(rng: Rng, data: TrainingData, config: StudentConfig) -> tuple
     frame = good.copy()
     frame[: height // 4, : width // 4] = 255 * (good[: height // 4, : width // 4].mean() < 128)
     return frame, _changed(good, frame)
+
+
+def fade(rng: Rng, good: Frame, anomalous: Frame) -> Frame:
+    """Blend an anomalous image ``[H, W, 3] uint8`` with the good one that it was made of."""
+    return _to_bytes(good + rng.uniform(FAINTEST, 1) * (anomalous.astype(np.float32) - good))
 
 
 def vary(rng: Rng, frame: Frame, data: TrainingData, config: StudentConfig) -> Frame:

@@ -24,15 +24,15 @@ from edgead.train.feature_cache import FeatureCache
 from edgead.train.method import Arrays, TrainingData
 from edgead.train.methods.student.config import StudentConfig
 from edgead.train.methods.student.examples import draw_anomalous, draw_good, jitter, vary
-from edgead.train.methods.student.losses import Imitation
-from edgead.train.methods.student.network import StudentNetwork
+from edgead.train.methods.student.losses import disagreement, map_errors, preprocess
+from edgead.train.methods.student.network import StudentNetwork, compress
 from edgead.train.synthetic import Rng
 from edgead.train.teacher import Teacher
 
 MOST_REVIEWED = 800
 """Images of earlier rounds whose disagreement is measured before a new one."""
 HARDEST = 0.25
-"""Share of them that is hard."""
+"""Share of them that is hard: half for their maps, half for their scores."""
 REHEARSED = 4
 """Images by which the teacher's time is measured."""
 MOST_SCALED = 100
@@ -152,9 +152,11 @@ class TransferSet:
             return stored
         total = sum(self.counts)
         chosen = np.random.default_rng((0x4A8D, number)).permutation(total)[:MOST_REVIEWED]
-        errors = self._errors([int(each) for each in chosen])
-        order = np.argsort(-errors)[: max(1, int(HARDEST * len(chosen)))]
-        hard = sorted(int(chosen[index]) for index in order)
+        by_map, by_score = np.argsort(-self._errors([int(each) for each in chosen]), kind="stable").tolist()
+        count = max(1, int(HARDEST * len(chosen)))
+        worst = by_map[: count // 2]
+        worst += [index for index in by_score if index not in worst][: count - len(worst)]
+        hard = sorted(int(chosen[index]) for index in worst)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, hard)
@@ -162,17 +164,20 @@ class TransferSet:
 
     @torch.inference_mode()
     def _errors(self, numbers: Sequence[int]) -> NDArray[np.float32]:
-        """Return the student's sum of losses on each image."""
-        training, device = self.network.training, self.network.map_scale.device
-        imitation = Imitation(self.network).eval()
-        errors = []
+        """Return how wrong the student is on each image, ``[2, N]``: its map, and its score where that decides."""
+        training = self.network.training
+        network = self.network.eval()
+        device, errors = network.map_scale.device, []
         for number in numbers:
-            batch = {
+            row = {
                 name: torch.from_numpy(np.array(value)[None]).to(device) for name, value in self._row(number).items()
             }
-            errors.append(float(sum(imitation(batch).values())))
-        self.network.train(training)
-        return np.array(errors, np.float32)
+            scores, maps = network(preprocess(row["frames"]))
+            map_error = map_errors(maps, compress(row["map"], network.map_scale)).mean()
+            apart = disagreement(scores, compress(row["score"], network.score_scale))
+            errors.append((float(map_error), float(apart)))
+        network.train(training)
+        return np.array(errors, np.float32).T
 
 
 def find_scale(good: NDArray[np.float32], every: NDArray[np.float32]) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """How a frame is brought to a model: which part of it is seen, whether its aspect is kept, how it is cut to tiles.
 
-The frame's *window* (all of it, or a crop) is fitted to the *canvas*, which the graph sees in tiles of its own size.
+A frame may be turned and shifted first, so that its part lies as on a reference picture (`edgead.alignment`). Then the
+frame's *window* (all of it, or a crop) is fitted to the *canvas*, which the graph sees in tiles of its own size.
 Without tiles the canvas has the graph's size. `edgead.images.fit_frame` applies it, `edgead.tiling` cuts and stitches.
 """
 
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from edgead.errors import ConfigError, unknown
-from edgead.schema import OneOf, SchemaError, Share, Within, left_out
+from edgead.pose import Alignment, Pose
+from edgead.schema import OneOf, SchemaError, Share, Within, left_out, transient
 
 FITS = ("stretch", "letterbox")
 """``stretch``: the window fills the canvas. ``letterbox``: its aspect is kept, and its edge pixels fill the rest."""
@@ -60,12 +62,17 @@ class Geometry:
         fit: one of `FITS`.
         tiles: rows and columns of tiles.
         overlap: of neighbouring tiles, as a share of a tile.
+        align: what frames are aligned to before they are cropped; None where they stay as they are.
+        pose: where the part lies on the one frame that this geometry is for, see `edgead.alignment.locate`; None for
+            the geometry of a run or bundle. It is not stored, and does not count where geometries are compared.
     """
 
     crop: tuple[Share, Share, Share, Share] | None = left_out()
     fit: Annotated[str, OneOf(FITS)] = "stretch"
     tiles: tuple[Sides, Sides] = (1, 1)
     overlap: Annotated[float, Within(0, MOST_OVERLAP)] = 0.0
+    align: Alignment | None = left_out()
+    pose: Pose | None = transient()
 
     def check(self, size: Size) -> None:
         """Refuse an empty or protruding crop, and a canvas that is too large.
@@ -80,11 +87,24 @@ class Geometry:
             x, y, width, height = self.crop
             if not (width > 0 and height > 0 and x + width <= 1 + 1e-9 and y + height <= 1 + 1e-9):
                 raise SchemaError(f"crop is {list(self.crop)}; it must lie inside the frame", "crop")
+        if self.align is not None:
+            self.align.check()
         canvas = self.canvas(size)
         if math.prod(canvas) > MOST_PIXELS:
             raise SchemaError(
                 f"tiles make a canvas of {canvas[1]}×{canvas[0]} pixels; it must have at most {MOST_PIXELS:,}", "tiles"
             )
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """x and y of the window's centre, as shares of the frame."""
+        x, y, width, height = self.crop or (0, 0, 1, 1)
+        return x + width / 2, y + height / 2
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the canvas shows the whole frame, stretched: its map covers the frame as it is."""
+        return self.crop is None and self.fit == "stretch" and self.pose is None
 
     @property
     def count(self) -> int:
@@ -123,7 +143,7 @@ class Geometry:
 
     def describe(self) -> str:
         """Describe it in half a line."""
-        parts = []
+        parts = [] if self.align is None else [self.align.describe()]
         if self.crop is not None:
             parts.append(f"crop {','.join(f'{share:.4g}' for share in self.crop)} of the frame")
         parts.append(self.fit)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgead.errors import MisplacedError, require
 from edgead.geometry import Geometry, Size
-from edgead.pose import SIDE, Alignment, Matrix, Pose, points_of
+from edgead.pose import LEAST_SIDE, SIDE, Alignment, Matrix, Pose, points_of
 from edgead.resampling import halve, warp
 
 COARSE = 64
@@ -103,37 +103,38 @@ def locate(frame: NDArray[np.uint8], geometry: Geometry) -> Geometry:
     """
     if geometry.align is None or geometry.pose is not None:
         return geometry
-    size = (frame.shape[0], frame.shape[1])
-    pose, _ = find_pose(frame, geometry)
-    if why := _why_too_far(pose, geometry, size):
-        raise MisplacedError(f"misplaced: the part is {pose.describe(size)}; {why}")
-    return dataclasses.replace(geometry, pose=pose)
+    return dataclasses.replace(geometry, pose=find_pose(frame, geometry)[0])
 
 
 def find_pose(frame: NDArray[np.uint8], geometry: Geometry) -> tuple[Pose, float]:
-    """Return where the part of a frame lies, whatever the limits, and the correlation with the reference picture.
+    """Return where the part of a frame lies, and the correlation with the reference picture, up to 1.
 
     Raises:
-        MisplacedError: it is not found.
+        MisplacedError: see `locate`.
     """
     align, size = geometry.align, (frame.shape[0], frame.shape[1])
     assert align is not None
     if not align.fits(size):
         raise MisplacedError(
             f"misplaced: a frame of {size[1]}×{size[0]} pixels has another aspect ratio than the reference picture of "
-            f"{align.frame[1]}×{align.frame[0]}"
+            f"{align.frame[1]}×{align.frame[0]}",
+            "of another aspect ratio",
         )
     places = _search(frame, geometry, align)
     best = places[0].correlation if places else 0.0
     if best < align.least:
         raise MisplacedError(
             f"misplaced: the part is not found (correlation with the reference picture {best:.2f}, at least "
-            f"{align.least:.2f} is needed)"
+            f"{align.least:.2f} is needed)",
+            "not found",
         )
     if len(places) > 1 and 1 - places[1].correlation < CLEARER * (1 - best):
         one, other = (place.pose.describe(size) for place in places[:2])
-        raise MisplacedError(f"misplaced: the part fits at two places, {one}, or {other}")
-    return places[0].pose, best
+        raise MisplacedError(f"misplaced: the part fits at two places, {one}, or {other}", "at two places")
+    pose = places[0].pose
+    if why := _why_too_far(pose, geometry, size):
+        raise MisplacedError(f"misplaced: the part is {pose.describe(size)}; {why}", "too far")
+    return pose, best
 
 
 def reference_of(frame: NDArray[np.uint8], geometry: Geometry) -> tuple[Size, str]:
@@ -149,9 +150,13 @@ def reference_of(frame: NDArray[np.uint8], geometry: Geometry) -> tuple[Size, st
     size = (frame.shape[0], frame.shape[1])
     search = _open(frame, geometry, _reach(geometry, size, 0.0), SIDE)
     shape = _shape(geometry, size, search.scale)
+    if min(shape) < LEAST_SIDE:
+        raise MisplacedError(f"its window has only {shape[1]}×{shape[0]} pixels", "too small")
     grey = np.rint(search.take(Pose(0, 0, 0), shape)).clip(0, 255).astype(np.uint8)
     if grey.std() < LEAST_CONTRAST:
-        raise MisplacedError(f"it is of one brightness (standard deviation {grey.std():.1f} grey levels)")
+        raise MisplacedError(
+            f"its window is of one brightness (standard deviation {grey.std():.1f} grey levels)", "of one brightness"
+        )
     return shape, base64.b64encode(grey.tobytes()).decode("ascii")
 
 
@@ -210,7 +215,7 @@ def _scan(search: _Search, template: Grey, align: Alignment) -> list[_Place]:
     return places
 
 
-def _angles(most: float) -> NDArray[np.float64]:
+def _angles(most: float) -> NDArray[Any]:
     """Return the angles of the coarse search in degrees."""
     if most >= 180 - STEP:
         return np.arange(-180.0, 180.0, STEP)

@@ -48,7 +48,16 @@ class DataError(EdgeadError):
 
 
 class MisplacedError(DataError):
-    """The part is not found on a frame, or lies too far from where it is on the reference picture."""
+    """The part is not found on a frame, or lies too far from where it is on the reference picture.
+
+    Args:
+        message: what was found.
+        why: the same in two or three words, by which such frames are counted.
+    """
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class ConfigError(EdgeadError):

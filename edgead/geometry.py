@@ -22,6 +22,8 @@ OVERLAP = 0.125
 MOST_OVERLAP = 0.5
 MOST_PIXELS = 1 << 26
 """Of a canvas: 8192 × 8192. A frame and its map take 7 bytes a pixel (8 with depth), 450 MiB at most."""
+MAX_SHIFT, MOST_SHIFT, MAX_ROTATION = 0.2, 0.5, 30.0
+"""How far parts may be shifted, as a share of the frame's longer side, if nothing is said, and at most; and turned."""
 LOW, HIGH = 1, 64
 """Rows or columns of tiles."""
 
@@ -163,6 +165,8 @@ class GeometryRequest:
     Attributes:
         crop: x, y, width, height; shares of the picture where width and height are at most 1, else pixels.
         fit, overlap: see `Geometry`.
+        align: file of the reference picture, or ``"auto"``; None where frames are not aligned.
+        max_shift, max_rotation: see `edgead.pose.Alignment`.
         tiles: rows and columns, or with `tiles_in_pixels` the height and width of a tile in pixels of the pictures.
     """
 
@@ -171,9 +175,21 @@ class GeometryRequest:
     tiles: tuple[int, int] | None = None
     tiles_in_pixels: bool = False
     overlap: float = OVERLAP
+    align: str | None = None
+    max_shift: float = MAX_SHIFT
+    max_rotation: float = MAX_ROTATION
 
     @classmethod
-    def parse(cls, crop: str | None, fit: str, tiles: str | None, overlap: float | None) -> GeometryRequest:
+    def parse(
+        cls,
+        crop: str | None,
+        fit: str,
+        tiles: str | None,
+        overlap: float | None,
+        align: str | None = None,
+        max_shift: float | None = None,
+        max_rotation: float | None = None,
+    ) -> GeometryRequest:
         """Read what the options of `edgead train` say.
 
         Raises:
@@ -186,8 +202,20 @@ class GeometryRequest:
         overlap = OVERLAP if overlap is None else overlap
         if not 0 <= overlap <= MOST_OVERLAP:
             raise ConfigError(f"--overlap is a share of a tile from 0 to {MOST_OVERLAP}, not {overlap:g}.")
+        for option, given in (("--max-shift", max_shift), ("--max-rotation", max_rotation)):
+            if given is not None and align is None:
+                raise ConfigError(f"{option} is a setting of --align; give both.")
+        shift = MAX_SHIFT if max_shift is None else max_shift
+        rotation = MAX_ROTATION if max_rotation is None else max_rotation
+        if not 0 < shift <= MOST_SHIFT:
+            raise ConfigError(
+                f"--max-shift is a share of the longer side, above 0 and up to {MOST_SHIFT}, not {shift:g}."
+            )
+        if not 0 <= rotation <= 180:
+            raise ConfigError(f"--max-rotation is an angle from 0 to 180 degrees, not {rotation:g}.")
         number, in_pixels = _parse_tiles(tiles) if tiles is not None else (None, False)
-        return cls(None if crop is None else _parse_crop(crop), fit, number, in_pixels, overlap)
+        window = None if crop is None else _parse_crop(crop)
+        return cls(window, fit, number, in_pixels, overlap, align, shift, rotation)
 
     @property
     def crops_pixels(self) -> bool:

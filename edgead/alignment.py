@@ -148,7 +148,8 @@ def reference_of(frame: NDArray[np.uint8], geometry: Geometry) -> tuple[Size, st
         MisplacedError: it shows too little to tell a place.
     """
     size = (frame.shape[0], frame.shape[1])
-    search = _open(frame, geometry, _reach(geometry, size, 0.0), SIDE)
+    scale = min(1.0, SIDE / max(_window(geometry, size)))
+    search = _open(frame, geometry, _reach(geometry, size, 0.0), scale)
     shape = _shape(geometry, size, search.scale)
     if min(shape) < LEAST_SIDE:
         raise MisplacedError(f"its window has only {shape[1]}×{shape[0]} pixels", "too small")
@@ -163,7 +164,8 @@ def reference_of(frame: NDArray[np.uint8], geometry: Geometry) -> tuple[Size, st
 def _search(frame: NDArray[np.uint8], geometry: Geometry, align: Alignment) -> list[_Place]:
     """Return the places where the part may be, the best one first."""
     size = (frame.shape[0], frame.shape[1])
-    fine = _open(frame, geometry, _reach(geometry, size, align.max_shift * BEYOND * max(size)), max(align.shape))
+    reach = _reach(geometry, size, align.max_shift * BEYOND * max(size))
+    fine = _open(frame, geometry, reach, max(align.shape) / max(_window(geometry, size)))
     template, small, by = _template(align)
     coarse = fine.reduced(by)
     turns = align.max_rotation > 0
@@ -303,10 +305,9 @@ def _reach(geometry: Geometry, size: Size, shift: float) -> tuple[int, int, int,
     return left, top, min(size[1], math.ceil(across + far)) - left, min(size[0], math.ceil(down + far)) - top
 
 
-def _open(frame: NDArray[np.uint8], geometry: Geometry, area: tuple[int, int, int, int], side: int) -> _Search:
-    """Return a search at the scale at which the window's longer side has `side` pixels, at most its own."""
+def _open(frame: NDArray[np.uint8], geometry: Geometry, area: tuple[int, int, int, int], scale: float) -> _Search:
+    """Return a search in an area of the frame, which is reduced (a frame that is smaller than usual grows)."""
     size = (frame.shape[0], frame.shape[1])
-    scale = min(1.0, side / max(_window(geometry, size)))
     left, top, width, height = area
     seen = frame[top : top + height, left : left + width]
     small = _shrink(seen, (max(1, round(height * scale)), max(1, round(width * scale))))
@@ -315,12 +316,9 @@ def _open(frame: NDArray[np.uint8], geometry: Geometry, area: tuple[int, int, in
 
 
 def _shrink(image: NDArray[Any], size: Size) -> NDArray[Any]:
-    image = halve(image, size)
-    return (
-        image
-        if image.shape[:2] == size
-        else np.asarray(_cv2().resize(image, size[::-1], interpolation=_cv2().INTER_AREA))
-    )
+    lib, image = _cv2(), halve(image, size)
+    how = lib.INTER_AREA if image.shape[0] > size[0] else lib.INTER_LINEAR
+    return image if image.shape[:2] == size else np.asarray(lib.resize(image, size[::-1], interpolation=how))
 
 
 def _cv2() -> Any:

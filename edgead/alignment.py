@@ -29,9 +29,9 @@ COARSE = 64
 STEP = 10.0
 """Degrees between angles of the coarse search: the refinement finds a part that is turned by half of it."""
 BEYOND = 1.1
-"""The search goes so much farther than the limits, so that a part just outside them is told from no part."""
-CANDIDATES = 4
-"""Places of the coarse search that are refined."""
+"""The search goes so much farther than the largest shift, so that a part just outside is told from no part."""
+CANDIDATES, OTHERS = 4, 2
+"""Places of the coarse search that are refined, at angles within the limit and beyond it."""
 CLEARER = 1.2
 """Of two places, the second must fall short of a full correlation by so many times as much as the first."""
 SAME_ANGLE, SAME_PLACE = 3.0, 0.03
@@ -128,13 +128,17 @@ def find_pose(frame: NDArray[np.uint8], geometry: Geometry) -> tuple[Pose, float
             f"{align.least:.2f} is needed)",
             "not found",
         )
-    if len(places) > 1 and 1 - places[1].correlation < CLEARER * (1 - best):
-        one, other = (place.pose.describe(size) for place in places[:2])
-        raise MisplacedError(f"misplaced: the part fits at two places, {one}, or {other}", "at two places")
-    pose = places[0].pose
-    if why := _why_too_far(pose, geometry, size):
+    # Places beyond the limits are looked at too: a part that lies there must not be taken for one that lies inside.
+    alike = [place for place in places if 1 - place.correlation < CLEARER * (1 - best)]
+    inside = [place for place in alike if not _why_too_far(place.pose, geometry, size)]
+    if not inside:
+        pose = places[0].pose
+        why = _why_too_far(pose, geometry, size)
         raise MisplacedError(f"misplaced: the part is {pose.describe(size)}; {why}", "too far")
-    return pose, best
+    if len(inside) > 1:
+        one, other = (place.pose.describe(size) for place in inside[:2])
+        raise MisplacedError(f"misplaced: the part fits at two places, {one}, or {other}", "at two places")
+    return inside[0].pose, inside[0].correlation
 
 
 def reference_of(frame: NDArray[np.uint8], geometry: Geometry) -> tuple[Size, str]:
@@ -194,7 +198,7 @@ def _scan(search: _Search, template: Grey, align: Alignment) -> list[_Place]:
     """Return the best places of the coarse search, of those that are close to each other only the best."""
     lib, size = _cv2(), (template.shape[0], template.shape[1])
     margin = math.ceil(align.max_shift * BEYOND * max(search.frame) * search.scale) + 1
-    angles, maps = _angles(align.max_rotation), []
+    angles, maps = np.arange(-180.0, 180.0, STEP) if align.max_rotation else np.zeros(1), []
     for angle in angles:
         turned = search.take(Pose(angle, 0, 0), size, margin)
         maps.append(lib.matchTemplate(turned, template, lib.TM_CCOEFF_NORMED))
@@ -204,27 +208,18 @@ def _scan(search: _Search, template: Grey, align: Alignment) -> list[_Place]:
     across, down = offsets[None, None, :], offsets[None, :, None]
     x, y = np.cos(turns) * across - np.sin(turns) * down, np.sin(turns) * across + np.cos(turns) * down
     places: list[_Place] = []
-    near = 0.1 * max(size)
-    for _ in range(CANDIDATES):
-        index = np.unravel_index(int(np.argmax(found)), found.shape)
-        if found[index] <= 0:
-            break
+    near, allowed = 0.1 * max(size), (np.abs(angles) <= align.max_rotation + STEP / 2)[:, None, None]
+    for number in range(CANDIDATES + OTHERS):
+        looked_at = np.where(allowed == (number < CANDIDATES), found, -1.0)
+        index = np.unravel_index(int(np.argmax(looked_at)), found.shape)
+        if looked_at[index] <= 0:
+            continue
         across_by, down_by = (float(side[index]) / search.scale for side in (x, y))
         pose = Pose(float(angles[index[0]]), across_by / search.frame[1], down_by / search.frame[0])
         places.append(_Place(pose, float(found[index])))
         away = np.abs((angles - angles[index[0]] + 180) % 360 - 180)[:, None, None]
         found[(away <= 1.5 * STEP) & (np.hypot(x - x[index], y - y[index]) <= near)] = -1.0
     return places
-
-
-def _angles(most: float) -> NDArray[Any]:
-    """Return the angles of the coarse search in degrees."""
-    if most >= 180 - STEP:
-        return np.arange(-180.0, 180.0, STEP)
-    if most == 0:
-        return np.zeros(1)
-    most, steps = most * BEYOND, math.ceil(most * BEYOND / STEP)
-    return np.arange(-steps, steps + 1) * (most / steps)
 
 
 def _refine(search: _Search, template: Grey, place: _Place, turns: bool) -> _Place | None:

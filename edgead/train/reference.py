@@ -26,8 +26,9 @@ TRIED, TRIED_ON = 5, 12
 """Pictures that are tried as reference, and those that they are tried on."""
 LEAST_FOUND = 0.9
 """Share of the good pictures on which the part must be found."""
-FLOOR = 0.5
-"""Least correlation, whatever the good pictures have: other objects reach it by chance."""
+FLOOR, CEILING = 0.5, 0.8
+"""Of the least correlation, whatever the good pictures have: other objects reach the lower one by chance, and a part
+with a defect must reach the upper one, so that it is FAIL."""
 LESS_ALIKE = 1.5
 """A frame may fall short of a full correlation by so many times as much as the least alike 5 % of the good pictures."""
 LARGEST = 2048
@@ -67,7 +68,7 @@ def fix_alignment(
     if found < LEAST_FOUND * checked or not found:
         raise ConfigError(_too_few(name, found, checked, reasons))
     assert trial.align is not None
-    least = max(FLOOR, 1 - LESS_ALIKE * (1 - float(np.quantile(correlations, 0.05))))
+    least = float(np.clip(1 - LESS_ALIKE * (1 - np.quantile(correlations, 0.05)), FLOOR, CEILING))
     align = dataclasses.replace(trial.align, least=round(least, 4), found=found, checked=checked)
     console.say(f"Aligned to {name}: the part is found on {found} of {checked} good pictures{_words(reasons)}")
     return dataclasses.replace(geometry, align=align)

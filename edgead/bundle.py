@@ -27,14 +27,15 @@ from numpy.typing import NDArray
 from edgead import schema
 from edgead.errors import BundleError
 from edgead.files import atomic_file, sha256, write_json
+from edgead.geometry import STRETCH, Geometry
 from edgead.graph_file import GraphError, check_graph
 from edgead.manifest import Manifest
 from edgead.npz import Headers, read_arrays, read_headers
 from edgead.schema import SchemaError
 from edgead.trust import SIGNATURE, SIGNATURE_BYTES, read_trust
 
-FORMAT, FORMAT_OF_STRETCH = 2, 1
-"""Of manifests. One without a geometry has the older format: older versions of edgead read it."""
+FORMAT, FORMAT_OF_GEOMETRY, FORMAT_OF_STRETCH = 3, 2, 1
+"""Of manifests: that of an alignment, of any other geometry, of none. Older versions of edgead read the older ones."""
 MANIFEST, MODEL, GOLDEN = "manifest.json", "model.onnx", "golden.npz"
 CPU_MODEL = "model.cpu.onnx"
 """A second graph of some INT8 bundles, in the form that engines on a CPU run fast."""
@@ -107,6 +108,13 @@ class Bundle:
             raise BundleError(f"{self.path / GOLDEN} does not hold golden frames: {error}.") from error
         stored = (arrays[name] for name in ("form_scores", "form_maps") if name in arrays)
         return Golden(arrays["frames"], arrays["scores"], arrays["maps"], tuple(zip(*stored)))
+
+
+def format_of(geometry: Geometry) -> int:
+    """Return the lowest format that has what a geometry needs: a reader that ignored it would decide wrongly."""
+    if geometry.align is not None:
+        return FORMAT
+    return FORMAT_OF_STRETCH if geometry == STRETCH else FORMAT_OF_GEOMETRY
 
 
 def cpu_model(bundle: Bundle) -> str:

@@ -2,6 +2,7 @@
 
     EdgeadError                    exit 2   anything below; catch this one
     ├── DataError                  exit 2   images, masks and folders that cannot be used
+    │   └── MisplacedError         exit 2   an image on which the part is not found where it may be
     ├── ConfigError                exit 2   an option or configuration value that makes no sense
     ├── TrainingError              exit 2   training cannot continue (for instance a loss that is not finite)
     ├── CheckpointError            exit 2   a checkpoint that is missing, damaged or of another method
@@ -44,6 +45,19 @@ class EdgeadError(Exception):
 
 class DataError(EdgeadError):
     """Images, masks or folders that cannot be used."""
+
+
+class MisplacedError(DataError):
+    """The part is not found on a frame, or lies too far from where it is on the reference picture.
+
+    Args:
+        message: what was found.
+        why: the same in two or three words, by which such frames are counted.
+    """
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class ConfigError(EdgeadError):

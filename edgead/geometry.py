@@ -1,6 +1,7 @@
 """How a frame is brought to a model: which part of it is seen, whether its aspect is kept, how it is cut to tiles.
 
-The frame's *window* (all of it, or a crop) is fitted to the *canvas*, which the graph sees in tiles of its own size.
+A frame may be turned and shifted first, so that its part lies as on a reference picture (`edgead.alignment`). Then the
+frame's *window* (all of it, or a crop) is fitted to the *canvas*, which the graph sees in tiles of its own size.
 Without tiles the canvas has the graph's size. `edgead.images.fit_frame` applies it, `edgead.tiling` cuts and stitches.
 """
 
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from edgead.errors import ConfigError, unknown
-from edgead.schema import OneOf, SchemaError, Share, Within, left_out
+from edgead.pose import Alignment, Pose
+from edgead.schema import OneOf, SchemaError, Share, Within, left_out, transient
 
 FITS = ("stretch", "letterbox")
 """``stretch``: the window fills the canvas. ``letterbox``: its aspect is kept, and its edge pixels fill the rest."""
@@ -20,6 +22,8 @@ OVERLAP = 0.125
 MOST_OVERLAP = 0.5
 MOST_PIXELS = 1 << 26
 """Of a canvas: 8192 × 8192. A frame and its map take 7 bytes a pixel (8 with depth), 450 MiB at most."""
+MAX_SHIFT, MOST_SHIFT, MAX_ROTATION = 0.2, 0.5, 30.0
+"""How far parts may be shifted, as a share of the frame's longer side, if nothing is said, and at most; and turned."""
 LOW, HIGH = 1, 64
 """Rows or columns of tiles."""
 
@@ -60,12 +64,17 @@ class Geometry:
         fit: one of `FITS`.
         tiles: rows and columns of tiles.
         overlap: of neighbouring tiles, as a share of a tile.
+        align: what frames are aligned to before they are cropped; None where they stay as they are.
+        pose: where the part lies on the one frame that this geometry is for, see `edgead.alignment.locate`; None for
+            the geometry of a run or bundle. It is not stored, and does not count where geometries are compared.
     """
 
     crop: tuple[Share, Share, Share, Share] | None = left_out()
     fit: Annotated[str, OneOf(FITS)] = "stretch"
     tiles: tuple[Sides, Sides] = (1, 1)
     overlap: Annotated[float, Within(0, MOST_OVERLAP)] = 0.0
+    align: Alignment | None = left_out()
+    pose: Pose | None = transient()
 
     def check(self, size: Size) -> None:
         """Refuse an empty or protruding crop, and a canvas that is too large.
@@ -80,11 +89,24 @@ class Geometry:
             x, y, width, height = self.crop
             if not (width > 0 and height > 0 and x + width <= 1 + 1e-9 and y + height <= 1 + 1e-9):
                 raise SchemaError(f"crop is {list(self.crop)}; it must lie inside the frame", "crop")
+        if self.align is not None:
+            self.align.check()
         canvas = self.canvas(size)
         if math.prod(canvas) > MOST_PIXELS:
             raise SchemaError(
                 f"tiles make a canvas of {canvas[1]}×{canvas[0]} pixels; it must have at most {MOST_PIXELS:,}", "tiles"
             )
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """x and y of the window's centre, as shares of the frame."""
+        x, y, width, height = self.crop or (0, 0, 1, 1)
+        return x + width / 2, y + height / 2
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the canvas shows the whole frame, stretched: its map covers the frame as it is."""
+        return self.crop is None and self.fit == "stretch" and self.pose is None
 
     @property
     def count(self) -> int:
@@ -123,7 +145,7 @@ class Geometry:
 
     def describe(self) -> str:
         """Describe it in half a line."""
-        parts = []
+        parts = [] if self.align is None else [self.align.describe()]
         if self.crop is not None:
             parts.append(f"crop {','.join(f'{share:.4g}' for share in self.crop)} of the frame")
         parts.append(self.fit)
@@ -143,6 +165,8 @@ class GeometryRequest:
     Attributes:
         crop: x, y, width, height; shares of the picture where width and height are at most 1, else pixels.
         fit, overlap: see `Geometry`.
+        align: file of the reference picture, or ``"auto"``; None where frames are not aligned.
+        max_shift, max_rotation: see `edgead.pose.Alignment`.
         tiles: rows and columns, or with `tiles_in_pixels` the height and width of a tile in pixels of the pictures.
     """
 
@@ -151,9 +175,21 @@ class GeometryRequest:
     tiles: tuple[int, int] | None = None
     tiles_in_pixels: bool = False
     overlap: float = OVERLAP
+    align: str | None = None
+    max_shift: float = MAX_SHIFT
+    max_rotation: float = MAX_ROTATION
 
     @classmethod
-    def parse(cls, crop: str | None, fit: str, tiles: str | None, overlap: float | None) -> GeometryRequest:
+    def parse(
+        cls,
+        crop: str | None,
+        fit: str,
+        tiles: str | None,
+        overlap: float | None,
+        align: str | None = None,
+        max_shift: float | None = None,
+        max_rotation: float | None = None,
+    ) -> GeometryRequest:
         """Read what the options of `edgead train` say.
 
         Raises:
@@ -166,8 +202,20 @@ class GeometryRequest:
         overlap = OVERLAP if overlap is None else overlap
         if not 0 <= overlap <= MOST_OVERLAP:
             raise ConfigError(f"--overlap is a share of a tile from 0 to {MOST_OVERLAP}, not {overlap:g}.")
+        for option, given in (("--max-shift", max_shift), ("--max-rotation", max_rotation)):
+            if given is not None and align is None:
+                raise ConfigError(f"{option} is a setting of --align; give both.")
+        shift = MAX_SHIFT if max_shift is None else max_shift
+        rotation = MAX_ROTATION if max_rotation is None else max_rotation
+        if not 0 < shift <= MOST_SHIFT:
+            raise ConfigError(
+                f"--max-shift is a share of the longer side, above 0 and up to {MOST_SHIFT}, not {shift:g}."
+            )
+        if not 0 <= rotation <= 180:
+            raise ConfigError(f"--max-rotation is an angle from 0 to 180 degrees, not {rotation:g}.")
         number, in_pixels = _parse_tiles(tiles) if tiles is not None else (None, False)
-        return cls(None if crop is None else _parse_crop(crop), fit, number, in_pixels, overlap)
+        window = None if crop is None else _parse_crop(crop)
+        return cls(window, fit, number, in_pixels, overlap, align, shift, rotation)
 
     @property
     def crops_pixels(self) -> bool:

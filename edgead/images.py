@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgead.alignment import locate
 from edgead.depth import (
     FARTHEST,
     NEAREST,
@@ -28,6 +29,8 @@ from edgead.formats import identify
 from edgead.formats.decoding import decode_image
 from edgead.formats.reading import read_file
 from edgead.geometry import STRETCH, Geometry
+from edgead.resampling import halve
+from edgead.turning import align_mask, align_window, turn_back
 
 Frame = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -216,15 +219,22 @@ def fit_frame(frame: Frame, size: tuple[int, int], out: Frame | None = None, geo
         frame: ``(H, W, 3 or 4) uint8``.
         size: (height, width) of the canvas in pixels; without tiles the model's input size.
         out: ``(height, width, 3 or 4) uint8``, written and returned, so that a stream allocates nothing here.
-        geometry: the model's: crop, and stretch or letterbox. Its tiles are cut by `edgead.tiling`.
+        geometry: the model's: what it is aligned to, crop, and stretch or letterbox. Its tiles are cut by
+            `edgead.tiling`. To know where the part lies, pass the geometry that `edgead.alignment.locate` returns.
 
     Returns:
         ``(height, width, 3 or 4) uint8``, C-contiguous. Without `out` it is `frame` itself when that has the size
         already.
+
+    Raises:
+        MisplacedError: the geometry aligns frames, and the part is not found where it may be.
     """
     lib = cv2()
+    geometry = locate(frame, geometry)
     place = geometry.place((frame.shape[0], frame.shape[1]), size)
-    if geometry.crop is not None:
+    if geometry.pose is not None:
+        frame = align_window(frame, geometry, place)
+    elif geometry.crop is not None:
         frame = frame[place.window]  # OpenCV reads the rows where they are
     if place.inner_size != size:
         (top, left), (height, width) = (side.start for side in place.inner), place.inner_size
@@ -235,13 +245,7 @@ def fit_frame(frame: Frame, size: tuple[int, int], out: Frame | None = None, geo
         colour, depth = fit_frame(lib.cvtColor(frame, lib.COLOR_BGRA2BGR), size), fit_depth(frame[:, :, 3], size)
         merged: Frame = lib.merge([*lib.split(colour), depth], dst=out)
         return merged
-    height, width = size
-    while True:
-        h, w = frame.shape[:2]
-        if h % 2 or w % 2 or h < 2 * height or w < 2 * width:
-            break
-        frame = lib.resize(frame, (w // 2, h // 2), interpolation=lib.INTER_AREA)
-    frame = _resize(frame, size, out)
+    frame = _resize(halve(frame, size), size, out)
     if out is None:
         return np.ascontiguousarray(frame)
     if frame is not out:
@@ -304,7 +308,9 @@ def place_mask(mask: Mask, size: tuple[int, int], geometry: Geometry) -> Mask:
     """
     if geometry == STRETCH:
         return fit_mask(mask, size)
-    place = geometry.place((mask.shape[0], mask.shape[1]), size)
+    whole = (mask.shape[0], mask.shape[1])
+    mask = align_mask(mask, geometry)
+    place = geometry.place(whole, size)
     placed = np.zeros(size, np.bool_)
     placed[place.inner] = fit_mask(mask[place.window], place.inner_size)
     return placed
@@ -321,7 +327,7 @@ def spread_map(
 
     Args:
         anomaly_map: ``(h, w) float32`` of the canvas.
-        geometry: that fitted the frame.
+        geometry: that fitted the frame, with its pose.
         frame_size: (height, width) of the frame.
         size: (height, width) of the returned map, which shows the whole frame.
         outside: value where the frame was cropped away; None for the lowest one inside.
@@ -330,16 +336,17 @@ def spread_map(
         ``(height, width) float32``: the values between the map's are linear.
     """
     lib = cv2()
-    if geometry.crop is None and geometry.fit == "stretch":
+    if geometry.is_whole:
         return np.asarray(lib.resize(anomaly_map, size[::-1], interpolation=lib.INTER_LINEAR))
     canvas = (anomaly_map.shape[0], anomaly_map.shape[1])
     place = geometry.place(frame_size, canvas)
     inner = anomaly_map[place.inner]
     window = geometry.place(size, canvas).window
-    spread = np.full(size, inner.min() if outside is None else outside, np.float32)
+    beyond = float(inner.min()) if outside is None else outside
+    spread = np.full(size, beyond, np.float32)
     target = spread[window]
     target[:] = lib.resize(inner, target.shape[::-1], interpolation=lib.INTER_LINEAR)
-    return spread
+    return turn_back(spread, geometry, beyond)
 
 
 def fit_mask(mask: Mask, size: tuple[int, int]) -> Mask:

@@ -43,6 +43,9 @@ def train_quick(
     tiles: str | None = None,
     overlap: float | None = None,
     scale: float | None = None,
+    align: str | Path | None = None,
+    max_shift: float | None = None,
+    max_rotation: float | None = None,
     track: Sequence[str] = (),
     marked: str | Path | None = None,
     console: Console | None = None,
@@ -55,7 +58,7 @@ def train_quick(
         settings: ``"name=value"`` overrides of PatchCore's configuration.
         holdout: share of the good images that is kept for the threshold.
         data, category, out, seed, device, mixed_precision, workers, weights, bit_depth, crop, fit, tiles, overlap,
-            scale, track, marked, console: as for `edgead.train.train`.
+            scale, align, max_shift, max_rotation, track, marked, console: as for `edgead.train.train`.
 
     Returns:
         The folder of each finished run, and its bundle in ``runs/export``.
@@ -95,6 +98,9 @@ def train_quick(
         tiles=tiles,
         overlap=overlap,
         scale=scale,
+        align=align,
+        max_shift=max_shift,
+        max_rotation=max_rotation,
         track=track,
         most_images=MOST_IMAGES,
         marked=marked,

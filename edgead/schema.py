@@ -87,9 +87,18 @@ def left_out(key: str = "") -> Any:
     return dataclasses.field(default=None, metadata={"absent": None, "key": key})
 
 
+def transient() -> Any:
+    """Return a field that is None by default, is neither read nor written, and does not count in comparisons."""
+    return dataclasses.field(default=None, compare=False, metadata={"transient": True})
+
+
 def section() -> Any:
     """Return a field for a dataclass that is None by default; None is written as ``{}``."""
     return dataclasses.field(default=None, metadata={"absent": {}})
+
+
+def _stored_fields(kind: Any) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(kind) if not field.metadata.get("transient")]
 
 
 def _key(field: dataclasses.Field[Any]) -> str:
@@ -186,7 +195,7 @@ def write(value: Any) -> Any:
     """Convert a dataclass to JSON values; `read` converts them back."""
     if dataclasses.is_dataclass(value):
         found = {}
-        for field in dataclasses.fields(value):
+        for field in _stored_fields(type(value)):
             each, absent = getattr(value, field.name), field.metadata.get("absent", ...)
             if each is None and absent is None:
                 continue
@@ -213,7 +222,7 @@ def find_unknown(kind: Any, value: Any, place: tuple[str, ...] = ()) -> tuple[tu
     if origin is dict:
         inner = [(name, arguments[1], each) for name, each in value.items()]
     elif dataclasses.is_dataclass(kind):
-        names = {_key(field): field.name for field in dataclasses.fields(kind)}
+        names = {_key(field): field.name for field in _stored_fields(kind)}
         if wrong := next((name for name in value if name not in names), None):
             return (*place, wrong), list(names)
         hints = _hints(typing.cast(type, kind))
@@ -246,7 +255,7 @@ def _read_dataclass(kind: type, value: Any, place: str) -> Any:
     if not isinstance(value, dict):
         _refuse(place, value, "a table of fields")
     hints, found = _hints(kind), {}
-    for field in dataclasses.fields(kind):
+    for field in _stored_fields(kind):
         key = _key(field)
         inner = f"{place}.{key}" if place else key
         if key in value:

@@ -17,7 +17,7 @@ import onnxruntime
 bundle = Path(sys.argv[1])
 manifest = json.loads((bundle / "manifest.json").read_text())
 if "geometry" in manifest:
-    sys.exit("This bundle crops, letterboxes or cuts its frames (docs/geometry.md); this example only stretches.")
+    sys.exit("This bundle aligns, crops, letterboxes or cuts frames (docs/geometry.md); this example only stretches.")
 session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
 size = (manifest["input"]["width"], manifest["input"]["height"])
 frame = cv2.resize(cv2.imread(sys.argv[2]), size, interpolation=cv2.INTER_AREA)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import edgead
-from edgead.bundle import FORMAT, FORMAT_OF_STRETCH, MODEL, Bundle, Golden, read_bundle, write_bundle
-from edgead.geometry import Geometry
+from edgead.bundle import MODEL, Bundle, Golden, format_of, read_bundle, write_bundle
+from edgead.geometry import STRETCH, Geometry
 from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold, TrainingRecord
 from edgead.runtime.engines.checked import CheckedEngine, check
 from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine, Target
@@ -56,7 +56,7 @@ def make_level_bundle(
     frames = np.stack([frame_of(level) for level in (0, 50, 100, 250)])
     maps = frames.mean(axis=3, dtype=np.float32) + np.float32(offset + golden_error)
     manifest = Manifest(
-        format=FORMAT if geometry else FORMAT_OF_STRETCH,
+        format=format_of(geometry or STRETCH),
         name=folder.name.removesuffix(".edgead"),
         method="level",
         preset="test",

@@ -74,7 +74,7 @@ def test_a_missing_file_is_found(copy: Path) -> None:
 
 def test_a_newer_format_says_upgrade(copy: Path) -> None:
     change_manifest(copy, format=FORMAT + 1)
-    with pytest.raises(BundleError, match=r"(?s)has format 3; this edgead reads up to 2.*pip install --upgrade"):
+    with pytest.raises(BundleError, match=r"(?s)has format 4; this edgead reads up to 3.*pip install --upgrade"):
         read_bundle(copy)
 
 

@@ -155,7 +155,7 @@ def test_a_teacher_with_depth_is_refused(rgbd_bundle: Bundle, grey: Path, tmp_pa
 def test_a_teacher_with_a_geometry_is_refused(geometry: Geometry, grey: Path, tmp_path: Path) -> None:
     """Its outputs of stretched images are not its decisions."""
     teacher = make_level_bundle(tmp_path / "teacher.edgead", geometry=geometry)
-    with pytest.raises(ConfigError, match="without --crop, --fit and --tiles"):
+    with pytest.raises(ConfigError, match="without --align, --crop, --fit and --tiles"):
         distil(teacher.path, grey, target_ms=5, out=tmp_path / "run")
 
 

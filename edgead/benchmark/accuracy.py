@@ -113,6 +113,9 @@ def _inspect(inspector: Inspector, category: Category, pixel_size: int, console:
             continue
         mask = read_labelled_mask(sample, (frame.shape[0], frame.shape[1]), size)
         result = inspector.inspect(frame)
+        if result.cause == "misplaced":  # it has no score
+            unreadable.append(f"{sample.path}: {result.reason}")
+            continue
         found.samples.append(sample)
         found.scores.append(result.score)
         found.fails.append(result.verdict is Verdict.FAIL)

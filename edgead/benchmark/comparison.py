@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from edgead.alignment import locate
 from edgead.benchmark.accuracy import FPR_LIMIT, Miss, measure_accuracy
 from edgead.benchmark.disturbance import describe_state
 from edgead.benchmark.figures import FailedRow
@@ -284,14 +285,18 @@ def _frames_to_time(found: Sequence[Candidate], console: Console) -> list[Frame]
     # Bundles without depth drop it from the frames; the depth range does not change the time.
     inspectors = [each.inspector for each in found]
     pixels: PixelFormat = next((inspector.pixels for inspector in inspectors if inspector.depth_range), COLOUR)
+    geometries = {inspector.geometry for inspector in inspectors}
     paths = [sample.path for category in dict.fromkeys(each.category for each in found) for sample in category.test]
     chosen = np.linspace(0, len(paths) - 1, min(TIMED_FRAMES, len(paths))).round().astype(int)
     frames = []
     for index in console.track("reading frames to time")(list(chosen)):
         try:
-            frames.append(read_frame(paths[index], pixels))
+            frame = read_frame(paths[index], pixels)
+            for geometry in geometries:
+                locate(frame, geometry)
         except DataError:  # already reported with the accuracy
             continue
+        frames.append(frame)
     return frames
 
 

@@ -77,6 +77,12 @@ def export(
         runs = [checkpoint]
     else:
         runs = find_runs_of_all(method) if category == "all" else [find_run(method, category)]
+    if format == "triton":
+        from edgead.export.triton import refuse_alignment
+        from edgead.train.run_config import load_run_config
+
+        for run in runs:
+            refuse_alignment(run, load_run_config(run).geometry)
     bundles = [
         make(
             run,

@@ -71,6 +71,15 @@ from edgead.cli.output import emit, terminal
 @click.option(
     "--scale", type=float, help="Pixels of the images for a millimetre: says what is left of a defect of 1 mm."
 )
+@click.option(
+    "--align",
+    metavar="FILE|auto",
+    help="Shift and turn each image so that its part lies as on this picture; auto: on one of the good images.",
+)
+@click.option(
+    "--max-shift", type=float, help="With --align: farthest shift, as a share of the longer side. [default: 0.2]"
+)
+@click.option("--max-rotation", type=float, help="With --align: largest angle in degrees, 180 for any. [default: 30]")
 @training_options
 @click.option("--budget", metavar="TIME", help="Shorten or lengthen the published schedule to this time: 90s, 30m, 2h.")
 @click.option(

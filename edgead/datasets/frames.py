@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.depth import DepthRange, find_depth_file, find_ends, measure_range
-from edgead.errors import DataError
+from edgead.errors import DataError, MisplacedError
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import COLOUR, PixelFormat, fit_frame, read_depth, read_frame
 from edgead.tiling import Tiling
@@ -88,7 +88,10 @@ def load_frames(
     progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
     geometry: Geometry = STRETCH,
 ) -> Frames:
-    """Read images, fit them to a canvas of (height, width), and keep them. `skipped` lists unreadable ones."""
+    """Read images, fit them to a canvas of (height, width), and keep them.
+
+    `skipped` lists those that are unreadable, or on which the part is not found.
+    """
     frames = allocate((len(paths), *size, pixels.channels), np.uint8)
     kept: list[Path] = []
     skipped: list[str] = []
@@ -99,7 +102,7 @@ def load_frames(
             frame = read_frame(path, pixels)
             frames[len(kept)] = fit_frame(frame, size, geometry=geometry)
         except DataError as error:
-            skipped.append(str(error))
+            skipped.append(f"{path}: {error}" if isinstance(error, MisplacedError) else str(error))
             continue
         for file in [path] if pixels.depth_range is None else [path, find_depth_file(path)]:
             digest.update(os.fsencode(file.name) + b"\0" + file.read_bytes())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import edgead
 from edgead import schema
-from edgead.bundle import FORMAT, FORMAT_OF_STRETCH, MODEL, Bundle, Golden
+from edgead.bundle import MODEL, Bundle, Golden, format_of
 from edgead.console import Console
 from edgead.datasets import Category, Frames
 from edgead.errors import ConfigError, describe
@@ -230,7 +230,7 @@ def _draft(source: ModelSource, folder: Path, false_reject: float, console: Cons
         limits, times = measure_limits(with_tiles(engine, tiling), source.images.normals, false_reject, console)
     assert limits is not None
     manifest = Manifest(
-        format=FORMAT_OF_STRETCH if source.geometry == STRETCH else FORMAT,
+        format=format_of(source.geometry),
         name="",
         method=source.method,
         preset=source.preset,

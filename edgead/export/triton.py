@@ -12,8 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgead.bundle import MODEL, Bundle
-from edgead.errors import DataError
+from edgead.errors import ConfigError, DataError
 from edgead.files import atomic_folder
+from edgead.geometry import Geometry
 
 CONFIG, VERSION = "config.pbtxt", "1"
 PLATFORM = "onnxruntime_onnx"
@@ -35,7 +36,9 @@ def write_triton_model(bundle: Bundle, repository: str | Path) -> Path:
 
     Raises:
         DataError: a folder of that name exists and is not a Triton model.
+        ConfigError: the bundle aligns frames, which no graph does.
     """
+    refuse_alignment(bundle.path, bundle.manifest.geometry)
     folder = Path(repository) / bundle.path.name.removesuffix(".edgead")
     if folder.exists() and not (folder / CONFIG).is_file():
         raise DataError(f"{folder} exists and holds no {CONFIG}, so it is kept. Move it away, or choose another --out.")
@@ -45,6 +48,19 @@ def write_triton_model(bundle: Bundle, repository: str | Path) -> Path:
         (new / VERSION / MODEL).write_bytes(graph)
         (new / CONFIG).write_text(triton_config(bundle), encoding="utf-8")
     return folder
+
+
+def refuse_alignment(what: Path, geometry: Geometry) -> None:
+    """Refuse a run or bundle that aligns frames: Triton runs the graph alone, and its clients cannot find the part.
+
+    Raises:
+        ConfigError: it aligns frames.
+    """
+    if geometry.align is not None:
+        raise ConfigError(
+            f"{what} aligns frames to a reference picture, which Triton's clients would have to do.\n"
+            "Run the bundle with edgead, or train without --align."
+        )
 
 
 def triton_config(bundle: Bundle) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from edgead.bundle import Bundle, read_bundle
 from edgead.console import Console
 from edgead.decision import Verdict
-from edgead.errors import DeviceError, EdgeadError, first_line
+from edgead.errors import ConfigError, DeviceError, EdgeadError, first_line
 from edgead.images import Frame, cv2
 from edgead.machine import describe_machine, resident_mib, versions
 from edgead.plan.profile import FORMAT, Candidate, Profile, Times
@@ -105,6 +105,11 @@ def measure(bundle: Bundle, engine: str, streams: int, frame_size: tuple[int, in
     before, started = resident_mib(), time.perf_counter()
     with closing(load(bundle.path, engine=engine)) as inspector:
         opened = time.perf_counter() - started
+        if inspector.geometry.align is not None:
+            raise ConfigError(
+                f"{bundle.path} aligns frames, and plan has no frames that show its part.\n"
+                "Measure it on pictures of the part:  edgead benchmark BUNDLE --data DIR"
+            )
         times = measure_times(inspector, streams, frames_of(bundle, frame_size))
         grown = resident_mib() - before
         name = inspector.engine.name

@@ -121,14 +121,14 @@ def review(
         scored, unread = [], []
         for each in (console or Console()).track("scoring marked rejects")(known):
             try:
-                score = inspector.inspect(read_image(kept.folder / each.picture)).score
+                result = inspector.inspect(read_image(kept.folder / each.picture))
             except DataError as error:
                 unread.append(str(error))
                 continue
-            if math.isfinite(score):
-                scored.append(Scored(each, score))
+            if math.isfinite(result.score):
+                scored.append(Scored(each, result.score))
             else:
-                unread.append(f"{each.picture}: its score is not finite")
+                unread.append(f"{each.picture}: {result.reason or 'its score is not finite'}")
     manifest = opened.manifest
     proposed, reason = propose(scored, manifest.threshold.value, manifest.parity.tolerance)
     if threshold is not None:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import Mask, cv2, fit_mask, fit_region
+from edgead.turning import turn_mask_back
 
 SAMPLES_A_SIDE = 64
 """Values per side from which a map's median is computed; all values of a large map would take milliseconds."""
@@ -43,7 +44,7 @@ def mark_in_frame(
         mask_threshold: the bundle's limit of map values.
         region: ``bool`` of the whole frame, at any size; None for all of it.
         size: (height, width) of the frame, or of a smaller picture of it.
-        geometry: that fitted the frame to the canvas.
+        geometry: that fitted the frame to the canvas, with its pose.
     """
     if not all(size):
         return np.zeros(size, np.bool_)
@@ -51,13 +52,16 @@ def mark_in_frame(
     mask = np.zeros(size, np.bool_)
     seen, part = seen_part(anomaly_map, region, size, geometry)
     mask[place.window] = _mark_in_window(seen, mask_threshold, part, place.window_size)
-    return mask
+    return turn_mask_back(mask, geometry)
 
 
 def seen_part(
     anomaly_map: NDArray[np.float32], region: Mask | None, frame_size: tuple[int, int], geometry: Geometry
 ) -> tuple[NDArray[np.float32], Mask | None]:
-    """Return the part of a canvas's map that shows the frame, and the region of the whole frame fitted to that part."""
+    """Return the part of a canvas's map that shows the frame, and the region of the whole frame fitted to that part.
+
+    The region is that of an aligned frame, where frames are aligned.
+    """
     if geometry.crop is None and geometry.fit == "stretch":
         return anomaly_map, region
     place = geometry.place(frame_size, (anomaly_map.shape[0], anomaly_map.shape[1]))

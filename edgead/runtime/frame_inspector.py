@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,10 +14,11 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgead.alignment import locate
 from edgead.bundle import Bundle
 from edgead.decision import Verdict
 from edgead.depth import DepthRange
-from edgead.errors import ConfigError, DataError, DeviceError
+from edgead.errors import ConfigError, DataError, DeviceError, MisplacedError
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import Frame, Mask, fit_frame, to_frame
 from edgead.runtime.engines import Engine
@@ -40,7 +42,7 @@ class Prepared:
         error, cause: why the result will be UNKNOWN: a text, and a word of `edgead.runtime.result.CAUSES`.
         began, fitted_at: when fitting began and ended, `time.monotonic` seconds.
         inspector: that was chosen for it; None for the stream's.
-        geometry: by which it was fitted.
+        geometry: by which it was fitted, with where the part lies.
     """
 
     captured: Captured
@@ -75,7 +77,7 @@ class FrameInspector(LiveRules):
     Attributes:
         size, shape: (height, width) of the canvas that frames are fitted to, and the same with its channels. Without
             tiles it is the model's input.
-        geometry: how they are fitted: crop, stretch or letterbox, tiles.
+        geometry: how they are fitted: what they are aligned to, crop, stretch or letterbox, tiles.
         recipe: name and version, copied to the results; empty for none.
 
     Raises:
@@ -167,14 +169,15 @@ class FrameInspector(LiveRules):
             One result for each frame, without `Result.frame`.
 
         Raises:
-            DataError: another shape, type or context, an engine that does not run on a GPU, a bundle with tiles, or a
-                region with a bundle that crops or letterboxes.
+            DataError: another shape, type or context, an engine that does not run on a GPU, a bundle that aligns frames
+                or cuts them to tiles, or a region with a bundle that crops or letterboxes.
             DeviceError: the engine failed, or the inspector is closed.
         """
-        if self.geometry.count > 1:
+        if self.geometry.count > 1 or self.geometry.align:
+            does, option = ("aligns frames", "--align") if self.geometry.align else ("cuts frames to tiles", "--tiles")
             raise DataError(
-                f"The bundle {self.bundle.manifest.name} cuts frames to tiles, which are cut in the host's memory.\n"
-                "Pass the frames to inspect(), or export a run without --tiles."
+                f"The bundle {self.bundle.manifest.name} {does}, which is done in the host's memory.\n"
+                f"Pass the frames to inspect(), or export a run without {option}."
             )
         start, rules = time.monotonic(), self.rules
         if rules.region is not None and self.geometry != STRETCH:
@@ -212,13 +215,17 @@ class FrameInspector(LiveRules):
             error = captured.error or "no image"
             return Prepared(captured, None, (0, 0), error, captured.cause or "unreadable", began, began)
         frame = to_frame(captured.image, self.pixels)
-        fitted: Frame | None = fit_frame(frame, self.size, out, self.geometry)
+        geometry, misplaced = _find(frame, self.geometry)
+        fitted: Frame | None = fit_frame(frame, self.size, out, geometry)
         cause, error = captured.cause, captured.error
-        if check and fitted is not None and not error:
+        if check and fitted is not None and not error:  # also of a misplaced frame: it may be black
             cause, error = check(frame, fitted, captured.t_capture)
             fitted = None if error else fitted
+        if misplaced:
+            fitted = None
+            cause, error = (cause, error) if error else ("misplaced", misplaced)
         size = (frame.shape[0], frame.shape[1])
-        return Prepared(captured, fitted, size, error, cause, began, time.monotonic(), geometry=self.geometry)
+        return Prepared(captured, fitted, size, error, cause, began, time.monotonic(), geometry=geometry)
 
     def infer(self, batch: Sequence[Prepared], buffer: NDArray[np.uint8] | None = None) -> list[Result]:
         """Decide on prepared frames in one call of the engine.
@@ -234,29 +241,37 @@ class FrameInspector(LiveRules):
             raise DeviceError(f"The inspector of {self.bundle.manifest.name} is closed. Load the bundle again.")
         start = time.monotonic()
         rules = self.rules
-        frames = [self._refit(prepared) for prepared in batch if prepared.fitted is not None]
+        fitted = [self._refit(prepared) for prepared in batch]
+        frames = [frame for frame in fitted if frame is not None]
         if len(frames) == 1:
             scores, maps = self.engine.infer(frames[0][None])
         elif frames:
             scores, maps = self.engine.infer(np.stack(frames, out=None if buffer is None else buffer[: len(frames)]))
         inferred_at = time.monotonic()
         results, index = [], 0
-        for prepared in batch:
-            if prepared.fitted is None:
+        for prepared, frame in zip(batch, fitted):
+            if frame is None:
                 results.append(self.unknown(prepared, prepared.cause, prepared.error))
                 continue
             results.append(self._decide(prepared, rules, float(scores[index]), maps[index], start, inferred_at))
             index += 1
         return results
 
-    def _refit(self, prepared: Prepared) -> Frame:
-        """Return the fitted frame, fitted again if a swap has changed the model's shape or geometry since."""
-        assert prepared.fitted is not None
-        assert prepared.captured.image is not None
+    def _refit(self, prepared: Prepared) -> Frame | None:
+        """Return the fitted frame, fitted again if a swap has changed the model's shape or geometry since.
+
+        None if nothing is inferred, also because the part is not found as the new model looks for it.
+        """
+        if prepared.fitted is None or prepared.captured.image is None:
+            return None
         if prepared.fitted.shape == self.shape and prepared.geometry == self.geometry:
             return prepared.fitted
-        prepared.geometry = self.geometry
-        return fit_frame(to_frame(prepared.captured.image, self.pixels), self.size, geometry=self.geometry)
+        frame = to_frame(prepared.captured.image, self.pixels)
+        prepared.geometry, misplaced = _find(frame, self.geometry)
+        if misplaced:
+            prepared.cause, prepared.error = "misplaced", misplaced
+            return None
+        return fit_frame(frame, self.size, geometry=prepared.geometry)
 
     def _decide(
         self,
@@ -387,3 +402,11 @@ def refuse_other_depth(successor: FrameInspector, inspector: FrameInspector) -> 
 
 def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+def _find(frame: Frame, geometry: Geometry) -> tuple[Geometry, str]:
+    """Return the geometry with where the part lies, and nothing; or that of the frame as it is, and why not."""
+    try:
+        return locate(frame, geometry), ""
+    except MisplacedError as error:
+        return dataclasses.replace(geometry, align=None), str(error)

@@ -149,7 +149,7 @@ def _save(
 ) -> None:
     result.save(overlay, to_frame(image, inspector.pixels))
     if reconstruct:
-        fitted = fit_frame(to_frame(image, inspector.pixels), inspector.size, geometry=inspector.geometry)
+        fitted = fit_frame(to_frame(image, inspector.pixels), inspector.size, geometry=result.geometry)
         tiling = Tiling(inspector.geometry, inspector.bundle.manifest.size)
         tiles = np.stack([reconstruct(tile) for tile in tiling.cut(fitted[None])])
         [stitched] = tiling.stitch(tiles.astype(np.float32))

@@ -34,6 +34,7 @@ CAUSES = {
     "blurred": "the frame is far less sharp than good parts are",
     "resized": "the frame has another aspect ratio than the frames before: the part is stretched",
     "untrained": "the frame has an aspect ratio that no training image had",
+    "misplaced": "the part is not found, or lies too far from where it is on the reference picture",
     "drift": "a report, not a verdict: frames that passed look different from the held-out good images",
     "frozen": "the camera repeats one picture",
     "paused": "the inspection is paused",
@@ -95,7 +96,7 @@ class Result:
             frame.
         mask_threshold: pixels with map values above it are the mask of a FAIL; if there are none, those with the
             highest values are.
-        region: ``bool``: the inspected part of the whole frame; None for all of it.
+        region: ``bool``: the inspected part of the whole frame (of the aligned one); None for all of it.
         frame_size: (height, width) of the frame; (0, 0) if there was none.
         source_id: where the frame comes from, without credentials.
         frame_id: number of the frame at its source, from 0; None for a report about the source (``lost``, ``silent``)
@@ -117,7 +118,7 @@ class Result:
             needs it.
         part_id: id of the part that this result is for; empty for a frame without a part.
         recipe: name and version of the product that decided, as in ``"bottle 3"``; empty without products.
-        geometry: how the frame was fitted to the canvas.
+        geometry: how the frame was fitted to the canvas; with `Geometry.pose` where the part lies, if it was aligned.
     """
 
     score: float

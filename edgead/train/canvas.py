@@ -18,6 +18,7 @@ from edgead.images import Frame, PixelFormat, read_frame
 from edgead.tiling import Tiling
 from edgead.train.foreground import FOREGROUNDS, foreground_mask
 from edgead.train.method import Method, TrainingData
+from edgead.train.reference import fix_alignment
 
 MOST_SHRINK = 4.0
 """Pictures that shrink by more are warned of: a defect of four pixels is left with one."""
@@ -38,7 +39,7 @@ def fix_geometry(
         console: shows progress where all pictures are read.
 
     Raises:
-        ConfigError: see `GeometryRequest.resolve`.
+        ConfigError: see `GeometryRequest.resolve` and `edgead.train.reference.fix_alignment`.
         DataError: no picture can be read; or the crop is in pixels, and the pictures' sizes differ.
     """
     colour, first, reason = PixelFormat(pixels.bit_depth), None, ""
@@ -60,7 +61,7 @@ def fix_geometry(
             break
     if first is None:
         raise DataError(f"None of the {len(paths)} pictures can be read; the first error:\n{reason}")
-    return requested.resolve(first, size), first
+    return fix_alignment(requested, requested.resolve(first, size), paths, colour, console), first
 
 
 def describe_shrink(geometry: Geometry, picture: Size, size: Size, scale: float | None) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgead.alignment import locate
 from edgead.errors import ConfigError, DataError
 from edgead.folders import list_images
 from edgead.geometry import STRETCH, Geometry
@@ -85,13 +86,14 @@ def load_foreground_masks(
                 f"{file} would be the foreground mask of both {owners[file]} and {image}.\n"
                 f"Put a mask for each into subfolders with the same names: {folder / image.parent.name / image.name}"
             )
-        mask, (height, width) = read_mask(file), read_frame(image).shape[:2]
+        mask, frame = read_mask(file), read_frame(image)
+        height, width = frame.shape[:2]
         if mask.shape != (height, width):
             raise DataError(
                 f"The foreground mask {file} is {mask.shape[1]}×{mask.shape[0]} pixels, its image {image} is "
                 f"{width}×{height}.\nIf the mask belongs to this image, resize it."
             )
-        masks[number] = place_mask(mask, size, geometry)
+        masks[number] = place_mask(mask, size, locate(frame, geometry))
         if not masks[number].any():
             raise DataError(
                 f"The foreground mask {file} is empty at {size[0]}×{size[1]}: there is no place for synthetic "

@@ -43,8 +43,8 @@ class Teacher:
             raise ConfigError(f"{path} reads depth; a student learns from bundles that read colour images.")
         if manifest.geometry != STRETCH:
             raise ConfigError(
-                f"{path} crops, letterboxes or tiles its frames, and a student is trained on stretched images.\n"
-                "Use a teacher that was trained without --crop, --fit and --tiles."
+                f"{path} aligns, crops, letterboxes or tiles its frames; a student is trained on stretched images.\n"
+                "Use a teacher that was trained without --align, --crop, --fit and --tiles."
             )
         self.digest, self.size = manifest.digest, manifest.size
         self.batch = manifest.input.batch or BATCH

@@ -68,6 +68,9 @@ def train(
     tiles: str | None = None,
     overlap: float | None = None,
     scale: float | None = None,
+    align: str | Path | None = None,
+    max_shift: float | None = None,
+    max_rotation: float | None = None,
     track: Sequence[str] = (),
     most_images: int | None = None,
     marked: str | Path | None = None,
@@ -100,6 +103,11 @@ def train(
             image, ``"512px"`` or ``"HEIGHTxWIDTHpx"``.
         overlap: of neighbouring tiles, as a share of a tile; `edgead.geometry.OVERLAP` where None.
         scale: pixels of the images for a millimetre, to say what is left of a defect of 1 mm.
+        align: reference picture that images are shifted and turned to, so that their part lies as on it; ``"auto"``
+            for one of the good images.
+        max_shift: farthest shift of a part, as a share of an image's longer side; `edgead.geometry.MAX_SHIFT` where
+            None.
+        max_rotation: largest angle of a part in degrees; `edgead.geometry.MAX_ROTATION` where None.
         most_images: good images of a category that are used at most, drawn by the seed; all where None.
         marked: folder of a ``rejects:`` sink or of its marks: good parts that are marked as false rejects are trained
             on too, and never held out.
@@ -128,7 +136,9 @@ def train(
             *method_class.Config.step_settings,
         }:
             raise ConfigError(f"--budget sets the number of steps; leave out --set {min(named)}=….")
-    requested = GeometryRequest.parse(crop, fit, tiles, overlap)
+    requested = GeometryRequest.parse(
+        crop, fit, tiles, overlap, None if align is None else str(align), max_shift, max_rotation
+    )
     if scale is not None and not 0 < scale < math.inf:
         raise ConfigError(f"--scale is the number of pixels per millimetre and must be above 0, not {scale:g}.")
     started = time.monotonic()

@@ -28,6 +28,7 @@ ADVICE = {
     "frozen": Advice("The camera repeats one picture", "Restart the camera."),
     "resized": Advice("The picture has another shape", "Restore the camera's settings, then restart the run."),
     "untrained": Advice("The picture has a shape the model never saw", "Restore the camera's settings or its crop."),
+    "misplaced": Advice("The part is not where it should be", "Check that it lies right and that nothing covers it."),
     "paused": Advice("The inspection is paused", "No part is inspected. Resume on this page."),
     "failed": Advice("The inspection engine failed", "Call the engineer. The log has the reason."),
     "no_frame": Advice("No picture came for a part", "Check the camera, and the distance from trigger to camera."),

@@ -129,8 +129,8 @@ def test_a_bundle_of_the_released_format_gives_the_scores_it_was_written_with(na
 @pytest.mark.parametrize(
     ("writer", "said"),
     [
-        ("2.3.1", r"reads up to 2, and edgead 2\.3\.1 wrote it\.\n.*pip install --upgrade 'edgead>=2\.3\.1'"),
-        ("'; rm -rf /", r"reads up to 2\.\n.*pip install --upgrade edgead$"),
+        ("2.3.1", r"reads up to 3, and edgead 2\.3\.1 wrote it\.\n.*pip install --upgrade 'edgead>=2\.3\.1'"),
+        ("'; rm -rf /", r"reads up to 3\.\n.*pip install --upgrade edgead$"),
         (7, r"pip install --upgrade edgead$"),
     ],
 )

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead import metrics
+from edgead.alignment import locate
 from edgead.bundle import Outputs
 from edgead.console import Console
 from edgead.datasets import Category, read_labelled_mask
 from edgead.datasets.frames import allocate
 from edgead.decision import Threshold, conformal_threshold
-from edgead.errors import DataError
+from edgead.errors import DataError, MisplacedError
 from edgead.export.inference import run_singly
 from edgead.export.options import Budget
 from edgead.export.quantization.perturb import perturb
@@ -40,7 +41,7 @@ RANK_LOSS = 20
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled images, fitted to the model's canvas by `geometry`, and their (height, width) before.
+    """Labelled images, fitted to the model's canvas each by one of `geometries`, and their (height, width) before.
 
     Masks are ``PIXEL_SIZE`` square, of the whole image; None for images without one.
     """
@@ -48,7 +49,7 @@ class Labelled:
     frames: NDArray[np.uint8]
     anomalous: NDArray[np.bool_]
     masks: Sequence[Mask | None]
-    geometry: Geometry = STRETCH
+    geometries: Sequence[Geometry] = ()
     frame_sizes: Sequence[tuple[int, int]] = ()
 
 
@@ -229,7 +230,8 @@ def score_labelled(
         if mask is not None:
             shown = (PIXEL_SIZE, PIXEL_SIZE)
             size = labelled.frame_sizes[index] if labelled.frame_sizes else shown
-            maps.append(spread_map(found[0], labelled.geometry, size, shown))
+            geometry = labelled.geometries[index] if labelled.geometries else STRETCH
+            maps.append(spread_map(found[0], geometry, size, shown))
             masks.append(mask)
     every = np.concatenate(scores)
     values = {"image_auroc": metrics.rank(labelled.anomalous, every).auroc()}
@@ -281,19 +283,24 @@ def read_labelled(
         return None
     for problem in category.problems:
         console.say(f"Warning: {problem}")
-    frames, anomalous, masks, sizes = [], [], [], []
+    frames, anomalous, masks, sizes, geometries = [], [], [], [], []
     for sample in console.track("reading labelled images")(category.test):
         try:
             frame = read_frame(sample.path, pixels)
             mask = read_labelled_mask(sample, (frame.shape[0], frame.shape[1]), (PIXEL_SIZE, PIXEL_SIZE))
+            found = locate(frame, geometry)
+        except MisplacedError as error:
+            console.say(f"Warning: skipped: {sample.path}: {error}")
+            continue
         except DataError as error:
             console.say(f"Warning: skipped: {error}")
             continue
-        frames.append(fit_frame(frame, size, geometry=geometry))
+        frames.append(fit_frame(frame, size, geometry=found))
+        geometries.append(found)
         sizes.append((frame.shape[0], frame.shape[1]))
         anomalous.append(sample.anomalous)
         masks.append(mask if mask is not None and (mask.any() or not sample.anomalous) else None)
     if len({*anomalous}) < 2:
         console.say(f"Warning: labels are not used: no good or no defective image in {category.root} is readable.")
         return None
-    return Labelled(np.stack(frames), np.array(anomalous), masks, geometry, sizes)
+    return Labelled(np.stack(frames), np.array(anomalous), masks, geometries, sizes)

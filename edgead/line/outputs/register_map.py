@@ -33,6 +33,7 @@ CAUSES = {
     "failed": 12,
     "score": 13,
     "drift": 14,
+    "misplaced": 15,
     "no_frame": 20,
     "too_close": 22,
     "stopped": 23,

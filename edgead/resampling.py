@@ -1,0 +1,47 @@
+"""Makes smaller, shifted and turned pictures of a picture."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.errors import require
+
+T = TypeVar("T", bound=np.generic)
+
+
+def halve(image: NDArray[T], size: tuple[int, int]) -> NDArray[T]:
+    """Halve both sides of a picture while they are even and stay at or above (height, width).
+
+    OpenCV averages 2×2 pixels several times faster than areas of any other size.
+    """
+    lib, (height, width) = require("cv2", "cpu"), size
+    while True:
+        h, w = image.shape[:2]
+        if h % 2 or w % 2 or h < 2 * height or w < 2 * width:
+            return image
+        image = lib.resize(image, (w // 2, h // 2), interpolation=lib.INTER_AREA)
+
+
+def warp(
+    image: NDArray[T],
+    matrix: NDArray[np.float64],
+    size: tuple[int, int],
+    fill: float | None = None,
+    nearest: bool = False,
+) -> NDArray[T]:
+    """Return a picture of (height, width) whose pixel (x, y) shows the image's pixel ``matrix @ (x, y, 1)``.
+
+    Args:
+        image: ``(h, w)`` or ``(h, w, C)``.
+        matrix: ``(3, 3)``, between pixels as OpenCV counts them: the first one's centre is at (0, 0).
+        size: of the returned picture.
+        fill: value beyond the image; None for that of its edge.
+        nearest: take the nearest pixel's value, instead of one between four pixels'.
+    """
+    lib: Any = require("cv2", "cpu")
+    border = {"borderMode": lib.BORDER_REPLICATE} if fill is None else {"borderValue": fill}
+    flags = (lib.INTER_NEAREST if nearest else lib.INTER_LINEAR) | lib.WARP_INVERSE_MAP
+    return np.asarray(lib.warpAffine(image, matrix[:2], size[::-1], flags=flags, **border))

@@ -133,8 +133,3 @@ def plan_life(seed: int, number: int, seconds: float = 0.0) -> Life:
         name = names[int(rng.choice(len(names), p=weights / weights.sum()))]
         events.append(Event(round(at, 3), name, KINDS[name].seconds(rng), KINDS[name].value(rng)))
     return Life(number, seconds, first, tuple(events), end)
-
-
-def plan_drain(number: int, seconds: float) -> Life:
-    """Plan a life without faults, in which everything that waits for the broker arrives."""
-    return Life(number, seconds, 1, (), "term")

@@ -93,7 +93,7 @@ class FailingEngine:
 
 
 def _open_engine(bundle: Bundle, opening: Opening) -> FailingEngine:
-    return FailingEngine(open_cpu(bundle), Control(Path(os.environ[VARIABLE])))
+    return FailingEngine(open_cpu(bundle, opening), Control(Path(os.environ[VARIABLE])))
 
 
 SPEC = EngineSpec(_open_engine, "fails when it is told to", module="onnxruntime", extra="cpu")

@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "simulated_line"))
 
 from auditor import NAMES, Auditor  # noqa: E402
-from lives import Life, plan_drain, plan_life  # noqa: E402
+from lives import plan_life  # noqa: E402
 from soak_report import Sitting, SoakReport, add, next_life, read_report, write_report  # noqa: E402
 from soaking import Say, Soaking  # noqa: E402
 from world import PRIVATE, World  # noqa: E402
@@ -36,8 +36,6 @@ from edgead.errors import EdgeadError  # noqa: E402
 from edgead.machine import describe_machine, load_average, versions  # noqa: E402
 
 FPS, VIDEO_FPS = 400.0, 25.0
-DRAIN = 10.0
-"""Seconds of the last life, without faults."""
 
 
 def soak(
@@ -66,21 +64,17 @@ def soak(
         say: shows progress.
     """
     began, load = time.monotonic(), load_average()
-    world = World(folder, fps, VIDEO_FPS)
+    world = World(folder, VIDEO_FPS)
     auditor = Auditor(world.troubles)
     soaking = Soaking(world, auditor, logs, say)
     number = first
     try:
         while time.monotonic() < began + seconds and not (frames and soaking.frames >= frames):
-            soaking.run(plan_life(seed, number, life_seconds), began + seconds)
+            soaking.run(plan_life(seed, number, life_seconds), fps, began + seconds)
             number += 1
             if lives and number - first >= lives:
                 break
-
-        def drain() -> Life:
-            return plan_drain(number, DRAIN)
-
-        soaking.finish(drain)
+        soaking.finish(number)
     finally:
         world.close()
     took = time.monotonic() - began

@@ -90,7 +90,7 @@ class SoakedLine:
     Args:
         folder: for files; logs and results of each life are in it.
         bundle: link to the bundle.
-        sources, sinks: URIs. ``{life}`` becomes the number of the life.
+        sources, sinks: URIs. ``{life}`` becomes the number of the life, ``{fps}`` the rate of its drawn frames.
         metrics: port.
         control: file of the control page.
         clock: library that moves the wall clock; None for none.
@@ -127,16 +127,17 @@ class SoakedLine:
         self._process: subprocess.Popen[str] | None = None
         self.log = folder / "none"
 
-    def start(self, life: int) -> Sample:
+    def start(self, life: int, fps: float) -> Sample:
         """Start a line and wait until it captures.
 
         Raises:
             Stuck: it does not, or it has ended.
         """
         self.log = self._folder / f"log-{life}.txt"
+        given = [argument.replace("{life}", str(life)).replace("{fps}", f"{fps:g}") for argument in self._arguments]
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                self._command + [argument.replace("{life}", str(life)) for argument in self._arguments],
+                self._command + given,
                 cwd=self._folder,
                 env=self._environment,
                 stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import signal
 import time
@@ -35,6 +36,8 @@ RECOVERY = 25.0
 JUDGED = 120.0
 """Seconds of a life from which on memory and files are judged."""
 WARM_UP = 30.0
+DRAIN_WITHIN, DRAIN_FPS = 300.0, 2.0
+"""Of the last life, which has no faults and few frames."""
 MOST_GROWTH_MIB, MOST_NEW_FILES = 24.0, 8
 REJECTS_BYTES = 2_000_000
 OWN_FAULTS = {
@@ -85,8 +88,15 @@ class Soaking:
         self._awaited: dict[str, tuple[int, int]] = {}
         self._early: dict[str, int] = {}
 
-    def run(self, life: Life, until: float) -> None:
-        """Run a life, at most until a moment of `time.monotonic`."""
+    def run(self, life: Life, fps: float, until: float, done: Callable[[], bool] = lambda: False) -> None:
+        """Run a life.
+
+        Args:
+            life: its plan.
+            fps: of the drawn frames; 0 for as many as the line can take.
+            until: moment of `time.monotonic` at which it ends, at the latest.
+            done: it may end.
+        """
         world, auditor = self._world, self._auditor
         auditor.life, violations = life.number, auditor.counts.total()
         self._samples, self._progress = [], {}
@@ -95,10 +105,10 @@ class Soaking:
         summary: dict[str, Any] | None = None
         began = time.monotonic()
         try:
-            self._samples.append(world.line.start(life.number))
+            self._samples.append(world.line.start(life.number, fps))
             world.troubles.end("line starts")
             began = time.monotonic()
-            self._live(life, min(began + life.seconds, until))
+            self._live(life, min(began + life.seconds, until), done)
             self._take_sample(time.monotonic())
             summary = self._end(life)
             end = life.end
@@ -120,11 +130,12 @@ class Soaking:
             shutil.copy(world.line.log, self._logs)
         world.line.log.unlink(missing_ok=True)
         world.troubles.forget(began)
-        self._say(f"life {life.number}: {end} after {time.monotonic() - began:.0f} s, {self.frames} frames so far")
+        took, waiting = time.monotonic() - began, self._stored()
+        self._say(f"life {life.number}: {end} after {took:.0f} s, {self.frames} frames, {waiting} wait for the broker")
 
-    def _live(self, life: Life, until: float) -> None:
+    def _live(self, life: Life, until: float, done: Callable[[], bool]) -> None:
         world, events, began, sampled = self._world, list(life.events), time.monotonic(), 0.0
-        while (now := time.monotonic()) < until:
+        while (now := time.monotonic()) < until and not done():
             world.work()
             while events and now - began >= events[0].at:
                 event = events.pop(0)
@@ -256,18 +267,16 @@ class Soaking:
             self._owed[life] -= 1
         return len(got), repeated
 
-    def finish(self, drain: Callable[[], Life]) -> None:
-        """Let everything arrive that waits for the broker, with a line that has no faults.
+    def finish(self, number: int) -> None:
+        """Let everything arrive that waits for the broker, with a line without faults.
 
         Args:
-            drain: plans one.
+            number: of its life.
         """
         if not self._world.broker:
             return
-        for _ in range(5):
-            self.run(drain(), time.monotonic() + 120.0)
-            if not self._stored():
-                break
+        drain = Life(number, DRAIN_WITHIN, 1, (), "term")
+        self.run(drain, DRAIN_FPS, math.inf, lambda: len(self._samples) > 2 and not self._stored())
         time.sleep(1.0)
         there, repeated = self._match_delivered()
         self.sinks["mqtt"].update(there=there, again=repeated)
@@ -299,4 +308,6 @@ class Soaking:
             round(peak, 1),
         )
         self.growth.append(growth)
-        self._auditor.check_growth(growth, MOST_GROWTH_MIB, MOST_NEW_FILES)
+        self._auditor.check_growth(growth, DRAIN_WITHIN, DRAIN_FPS = 300.0, 2.0
+"""Of the last life, which has no faults and few frames."""
+MOST_GROWTH_MIB, MOST_NEW_FILES)

@@ -34,7 +34,6 @@ class World:
 
     Args:
         folder: for files.
-        fps: of the drawn frames; 0 for as many as the line can take.
         video_fps: of the looped video.
 
     Attributes:
@@ -45,7 +44,7 @@ class World:
         sinks: short name of each sink by the beginning of its name in the metrics.
     """
 
-    def __init__(self, folder: Path, fps: float, video_fps: float) -> None:
+    def __init__(self, folder: Path, video_fps: float) -> None:
         self._folder, self._stack = folder, ExitStack()
         self.troubles, self.swaps, self.missing = Troubles(), list[int](), dict[str, str]()
         rtsp, webhook, broker, plc, metrics = free_ports(5)
@@ -71,7 +70,7 @@ class World:
         sources = [
             f"loop=loop:{video_fps:g}:{self._video.path}",
             f"watch=watch:{self.images.folder}",
-            f"synthetic=synthetic:?width=64&height=48&fps={fps:g}",
+            "synthetic=synthetic:?width=64&height=48&fps={fps}",
         ]
         if self._rtsp.there:
             sources.append(f"rtsp={self._rtsp.uri}")

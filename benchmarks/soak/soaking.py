@@ -308,6 +308,4 @@ class Soaking:
             round(peak, 1),
         )
         self.growth.append(growth)
-        self._auditor.check_growth(growth, DRAIN_WITHIN, DRAIN_FPS = 300.0, 2.0
-"""Of the last life, which has no faults and few frames."""
-MOST_GROWTH_MIB, MOST_NEW_FILES)
+        self._auditor.check_growth(growth, MOST_GROWTH_MIB, MOST_NEW_FILES)

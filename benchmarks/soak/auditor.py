@@ -27,7 +27,7 @@ NAMES = ("ledger", "lost", "doubled", "altered", "deadlock", "crash", "memory", 
 NOTES = 40
 RESENT = ("line", "broker", "disk")
 """Faults after which MQTT may send a result again: it was not acknowledged, or that could not be noted."""
-REPEATED = ("line",)
+REPEATED = ("line is stopped",)
 """Faults after which a webhook may get a result again although it has answered: the answer came too late."""
 DISTURBED = ("engine", "line", "hot swap", "swap", "clock")
 """Faults that may delay decisions. All others are those of sources and sinks, which must not."""

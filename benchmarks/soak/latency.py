@@ -6,8 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-STEP = 1.02
-"""Ratio of two neighbouring limits: percentiles are exact to 2 %."""
+STEP = 1.05
+"""Ratio of two neighbouring limits: percentiles are exact to 5 %."""
 
 
 class Latencies:
@@ -22,7 +22,7 @@ class Latencies:
 
     def add(self, milliseconds: float) -> None:
         """Count one."""
-        self.bins[math.ceil(math.log(max(milliseconds, 1e-3), STEP))] += 1
+        self.bins[math.ceil(math.log(max(milliseconds, 1e-2), STEP))] += 1
 
     def percentile(self, share: float) -> float | None:
         """Return the latency in milliseconds that this share of them does not exceed; None without any."""

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from edgead.errors import SinkError
+from edgead.errors import SinkError, require
 from edgead.line.outputs.modbus_plc import PollingPlc
 from edgead.line.outputs.simulate import PlcProgram
 
@@ -158,8 +158,7 @@ class Broker:
     """
 
     def __init__(self, folder: Path, port: int) -> None:
-        import paho.mqtt.client as mqtt
-
+        mqtt: Any = require("paho.mqtt.client", "mqtt")
         folder.mkdir()
         self.inbox, self._port, self._config = Inbox(), port, folder / "mosquitto.conf"
         self._config.write_text(
@@ -170,7 +169,7 @@ class Broker:
         self.start()
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="listener", clean_session=False)
         self._client.reconnect_delay_set(1, 1)
-        self._client.on_message = lambda client, data, message: self.inbox.put(message.payload)
+        self._client.on_message = lambda client, data, message: self.inbox.put(bytes(message.payload))
         self._client.on_connect = lambda client, *rest: client.subscribe("line/results", qos=1)
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()

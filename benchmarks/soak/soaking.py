@@ -218,8 +218,8 @@ class Soaking:
         accounts = {name: Account(0) for name in self._world.sinks.values()}
         if summary:
             for sink in summary["sinks"]:
-                fates = sink["taken"], sink["failed"], sink["dropped"], sink["offered"]
-                accounts[self._name(sink["sink"])] = Account(*fates, details=sink)
+                counts = sink["taken"], sink["failed"], sink["dropped"], sink["offered"]
+                accounts[self._name(sink["sink"])] = Account(*counts, details=sink)
         else:
             for name, fates in last.sinks.items():
                 accounts[self._name(name)] = Account(fates["taken"], details=fates)

@@ -17,9 +17,8 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("pymodbus.client", reason="no pymodbus (pip install 'edgead[modbus]')")
 pytest.importorskip("paho.mqtt.client", reason="no paho-mqtt (pip install 'edgead[mqtt]')")
 pytest.importorskip("av", reason="no PyAV (pip install 'edgead[rtsp]')")
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "benchmarks" / "soak"))
-sys.path.append(str(ROOT / "benchmarks" / "simulated_line"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "soak"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "simulated_line"))
 
 from auditor import NAMES, REPEATED, Account, Auditor, floors, read_lines, rows_of_lines
 from latency import Latencies
@@ -31,6 +30,8 @@ from soaked_line import Sample, read_metrics
 from soaking import Soaking
 from troubles import Troubles
 from world import World
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.long
@@ -65,9 +66,7 @@ class Tampered(Soaking):
         record = read_lines(world.line.log.with_name(f"record-{life.number}.jsonl"))
         path = world.disk / f"results-{life.number}.jsonl"
         lines = read_lines(path)
-        path.write_bytes(
-            b"".join([lines[1], lines[2], lines[2], lines[3].replace(b"synthetic", b"Synthetic"), *lines[6:]])
-        )
+        path.write_bytes(b"".join([lines[1], lines[2], lines[2], lines[3].replace(b"schema", b"Schema"), *lines[6:]]))
         inbox = world.webhook.inbox
         got = next(iter(inbox._got[0].items()))
         del inbox._got[0][got[0]]

@@ -6,15 +6,14 @@ whatever happens later. Of a killed line the last sample before the kill counts.
 
 from __future__ import annotations
 
-import json
-import sqlite3
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from arrived import parse
 from latency import Latencies
 from pictures import read_score
 from receivers import Again
@@ -130,7 +129,7 @@ class Auditor:
         """Read the results of a life, in the order of their decisions, and check each for itself."""
         record, numbers, bundles = Record(), dict[str, int](), list[str]()
         for place, line in enumerate(lines):
-            value = _parse(line)
+            value = parse(line)
             if value is None:
                 if not (killed and place == len(lines) - 1):
                     self.blame("altered", f"record: line {place + 1} is damaged")
@@ -282,7 +281,7 @@ class Auditor:
         pictures = {name.removesuffix(".png") for name in names if name.endswith(".png") and ".overlay" not in name}
         alone = pictures - stems
         for name in whole:
-            if _parse((folder / name).read_bytes()) is None:
+            if parse((folder / name).read_bytes()) is None:
                 self.blame("altered", f"rejects: {name} is damaged")
         if account.offered is not None:
             expected = before + account.taken - int(account.details.get("deleted", 0))
@@ -293,48 +292,3 @@ class Auditor:
         if size > 1.2 * most_bytes or len(alone) > self.life + 1:
             self.blame("files", f"rejects: {size} bytes, {len(alone)} without their result")
         return len(whole)
-
-
-def read_lines(path: Path) -> list[bytes]:
-    """Return the lines of a file with their ends; none if it is not there."""
-    return path.read_bytes().splitlines(keepends=True) if path.exists() else []
-
-
-def rows_of_lines(lines: Sequence[bytes]) -> tuple[list[tuple[str, bytes]], int]:
-    """Return id and text of each whole line, and the number of the others."""
-    values = [(value["id"], line.rstrip(b"\n")) for line in lines if (value := _parse(line))]
-    return values, len(lines) - len(values)
-
-
-def rows_of_database(path: Path, above: int) -> tuple[list[tuple[str, bytes]], int]:
-    """Return id and text of the rows with larger numbers, and the largest number."""
-    if not path.exists():
-        return [], above
-    connection = sqlite3.connect(path, timeout=20.0)
-    try:
-        found = connection.execute("SELECT id, result_id, result FROM results WHERE id > ? ORDER BY id", (above,))
-        rows = found.fetchall()
-        healthy = connection.execute("PRAGMA quick_check").fetchone()[0]
-    finally:
-        connection.close()
-    if healthy != "ok":
-        raise sqlite3.DatabaseError(str(healthy))
-    return [(str(identity), str(text).encode()) for _, identity, text in rows], max([above, *(row[0] for row in rows)])
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith((b"\n", b"}")):
-        return None
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) and "id" in value else None
-
-
-def floors(samples: Sequence[Sample], of: Callable[[Sample], float]) -> tuple[float, float]:
-    """Return the 10th percentile of the second and of the last third of a life."""
-    third = len(samples) // 3
-    parts = samples[third : 2 * third], samples[2 * third :]
-    low = [sorted(map(of, part))[len(part) // 10] for part in parts]
-    return low[0], low[1]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -223,3 +223,11 @@ class SoakedLine:
             except subprocess.TimeoutExpired:
                 self.kill()
             self._process = None
+
+
+def floors(samples: Sequence[Sample], of: Callable[[Sample], float]) -> tuple[float, float]:
+    """Return the 10th percentile of the second and of the last third of a life."""
+    third = len(samples) // 3
+    parts = samples[third : 2 * third], samples[2 * third :]
+    low = [sorted(map(of, part))[len(part) // 10] for part in parts]
+    return low[0], low[1]

@@ -11,20 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from auditor import (
-    REPEATED,
-    RESENT,
-    Account,
-    Auditor,
-    Record,
-    floors,
-    read_lines,
-    rows_of_database,
-    rows_of_lines,
-)
+from arrived import read_lines, rows_of_database, rows_of_lines
+from auditor import REPEATED, RESENT, Account, Auditor, Record
 from lives import Life
 from soak_report import Growth
-from soaked_line import Sample, Stuck
+from soaked_line import Sample, Stuck, floors
 from world import World
 
 SAMPLE_EVERY = 0.5

@@ -20,13 +20,14 @@ pytest.importorskip("av", reason="no PyAV (pip install 'edgead[rtsp]')")
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "soak"))
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "simulated_line"))
 
-from auditor import NAMES, REPEATED, Account, Auditor, floors, read_lines, rows_of_lines
+from arrived import read_lines, rows_of_lines
+from auditor import NAMES, REPEATED, Account, Auditor
 from latency import Latencies
 from lives import KINDS, Life, plan_life
 from pictures import score_of
 from receivers import Again, Inbox
 from soak_report import Growth, SoakReport, add, next_life, read_report
-from soaked_line import Sample, read_metrics
+from soaked_line import Sample, floors, read_metrics
 from soaking import Soaking
 from troubles import Troubles
 from world import World

@@ -20,6 +20,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def soak(
     fps: float = FPS,
     logs: Path,
     say: Say = lambda text: None,
+    keep: Callable[[SoakReport], object] = lambda report: None,
 ) -> SoakReport:
     """Run lives of the line.
 
@@ -62,33 +64,42 @@ def soak(
         fps: of the drawn frames; 0 for as many as the line can take.
         logs: folder for the logs of lives with violations.
         say: shows progress.
+        keep: called with the report so far after each life.
     """
     began, load = time.monotonic(), load_average()
     world = World(folder, VIDEO_FPS)
     auditor = Auditor(world.troubles)
     soaking = Soaking(world, auditor, logs, say)
+
+    def report(done: int) -> SoakReport:
+        sitting = Sitting(
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            command=shlex.join(["python", "benchmarks/soak/soak.py", *sys.argv[1:]]),
+            seed=seed,
+            first=first,
+            lives=done,
+            frames=soaking.frames,
+            seconds=round(time.monotonic() - began, 1),
+            load_average=round(load, 2),
+            notes=list(auditor.notes),
+        )
+        return _report(sitting, world, auditor, soaking, fps)
+
     number = first
     try:
         while time.monotonic() < began + seconds and not (frames and soaking.frames >= frames):
             soaking.run(plan_life(seed, number, life_seconds), fps, began + seconds)
             number += 1
+            keep(report(number - first))
             if lives and number - first >= lives:
                 break
         soaking.finish(number)
     finally:
         world.close()
-    took = time.monotonic() - began
-    sitting = Sitting(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["python", "benchmarks/soak/soak.py", *sys.argv[1:]]),
-        seed=seed,
-        first=first,
-        lives=number - first,
-        frames=soaking.frames,
-        seconds=round(took, 1),
-        load_average=round(load, 2),
-        notes=auditor.notes,
-    )
+    return report(number - first)
+
+
+def _report(sitting: Sitting, world: World, auditor: Auditor, soaking: Soaking, fps: float) -> SoakReport:
     return SoakReport(
         created=sitting.created,
         machine=describe_machine(),
@@ -109,7 +120,7 @@ def soak(
         unknown=dict(auditor.unknown),
         sinks={name: dict(fates) for name, fates in soaking.sinks.items()},
         latency_bins={"all": auditor.all_latency.to_json(), "undisturbed": auditor.undisturbed.to_json()},
-        growth=soaking.growth,
+        growth=list(soaking.growth),
         running_seconds=soaking.seconds,
         sittings=[sitting],
     )
@@ -138,6 +149,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="results file; what is there is added up")
     options = parser.parse_args()
     before = read_report(options.out) if options.out else None
+
+    def keep(report: SoakReport) -> SoakReport:
+        total = add(before, report)
+        if options.out:
+            write_report(options.out, total)
+        return total
+
     with tempfile.TemporaryDirectory() as folder:
         report = soak(
             options.seed,
@@ -150,11 +168,10 @@ def main() -> None:
             fps=options.fps,
             logs=options.logs,
             say=lambda text: print(text, file=sys.stderr, flush=True),
+            keep=keep,
         )
     notes, violated = report.sittings[-1].notes, {name: count for name, count in report.violations.items() if count}
-    report = add(before, report)
-    if options.out:
-        write_report(options.out, report)
+    report = keep(report)
     print(f"{report.frames} frames, {report.lives} lives, {sum(report.faults.values())} faults, latency ", end="")
     print(f"{report.latency_ms['all']} ms, {report.frames_per_second} frames/s; violations: {violated or 'none'}")
     if violated:

@@ -24,10 +24,14 @@ from troubles import Troubles
 NAMES = ("ledger", "lost", "doubled", "altered", "deadlock", "crash", "memory", "files")
 """What must not be."""
 NOTES = 40
-RESENT = ("line", "broker", "disk")
+BUSY = "machine is busy"
+"""A fault of its own: the test itself could not run for `soaking.HELD_UP` seconds."""
+RESENT = ("line", "broker", "disk", BUSY)
 """Faults after which MQTT may send a result again: it was not acknowledged, or that could not be noted."""
-REPEATED = ("line is stopped",)
+REPEATED = ("line is stopped", BUSY)
 """Faults after which a webhook may get a result again although it has answered: the answer came too late."""
+ATTEMPT = 5.0
+"""Seconds of a webhook's attempt, after which the result is sent again."""
 DISTURBED = ("engine", "line", "hot swap", "swap", "clock")
 """Faults that may delay decisions. All others are those of sources and sinks, which must not."""
 
@@ -243,7 +247,7 @@ class Auditor:
         for one in again:
             if not one.same:
                 self.blame("altered", f"{sink}: {one.id} came again with other content")
-            if not self._troubles.excuse(excuses, one.before, one.now):
+            if not self._troubles.excuse(excuses, one.before - ATTEMPT, one.now):
                 apart = f"{one.now - one.before:.1f} s after it was confirmed"
                 self.blame("doubled", f"{sink}: {one.id} came again {apart}, without a reason")
         return len(again)

@@ -119,7 +119,7 @@ class Webhook:
         status, delay = self.status, self.delay
         time.sleep(delay)
         sent = False
-        if status:
+        if status and not _has_left(handler.connection):
             try:
                 handler.send_response(status)
                 handler.send_header("Content-Length", "0")
@@ -137,6 +137,19 @@ class Webhook:
             server.server_close()
 
     close = die
+
+
+def _has_left(link: socket.socket) -> bool:
+    """Return whether the other end has closed a connection in which it has nothing more to say."""
+    link.setblocking(False)
+    try:
+        return not link.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        link.setblocking(True)
 
 
 class _QuietServer(ThreadingHTTPServer):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from arrived import read_lines, rows_of_database, rows_of_lines
-from auditor import REPEATED, RESENT, Account, Auditor, Record
+from auditor import BUSY, REPEATED, RESENT, Account, Auditor, Record
 from lives import Life
 from soak_report import Growth
 from soaked_line import Sample, Stuck, floors
@@ -20,6 +20,8 @@ from world import World
 
 SAMPLE_EVERY = 0.5
 TICK = 0.02
+HELD_UP = 1.0
+"""Seconds by which a tick may be late; beyond that this machine counts as busy."""
 STILL = 60.0
 """Seconds in which a source or sink must make progress, without a fault of its own meanwhile or shortly before."""
 RECOVERY = 25.0
@@ -134,7 +136,11 @@ class Soaking:
             if now - sampled >= SAMPLE_EVERY and not world.troubles.excuse(("line is",), now, now, slack=0.0):
                 self._take_sample(now)
                 sampled = now
+            asleep = time.monotonic()
             time.sleep(TICK)
+            if time.monotonic() - asleep > HELD_UP:
+                self.faults[BUSY] += 1
+                world.troubles.note(BUSY, asleep)
 
     def _take_sample(self, now: float) -> None:
         world = self._world

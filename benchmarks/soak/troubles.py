@@ -16,7 +16,7 @@ class Trouble:
     """A fault that happened.
 
     Attributes:
-        kind: of `lives.KINDS`, ``line starts`` or ``line ends``.
+        kind: of `lives.KINDS`, ``line starts``, ``line ends`` or ``machine is busy``.
         began, ended: `time.monotonic` seconds; infinity while it lasts.
     """
 
@@ -36,6 +36,11 @@ class Troubles:
         """A fault begins."""
         with self._lock:
             self._all.append(Trouble(kind, time.monotonic()))
+
+    def note(self, kind: str, began: float) -> None:
+        """A fault is over that was noticed only now."""
+        with self._lock:
+            self._all.append(Trouble(kind, began, time.monotonic()))
 
     def end(self, kind: str) -> None:
         """The faults of this kind are over."""

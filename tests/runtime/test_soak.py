@@ -71,7 +71,7 @@ class Tampered(Soaking):
         inbox = world.webhook.inbox
         got = next(iter(inbox._got[0].items()))
         del inbox._got[0][got[0]]
-        world.webhook.inbox._again.append(Again(json.loads(record[5])["id"], began + 1.5, began + 2.0, True))
+        world.webhook.inbox._again.append(Again(json.loads(record[5])["id"], began - 99.0, began - 98.0, True))
         world.plc.acknowledged.clear()
         next(world.rejects.glob("*.json")).unlink()
         if world.broker:

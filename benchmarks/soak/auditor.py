@@ -25,7 +25,7 @@ NAMES = ("ledger", "lost", "doubled", "altered", "deadlock", "crash", "memory", 
 """What must not be."""
 NOTES = 40
 BUSY = "machine is busy"
-"""A fault of its own: the test itself could not run for `soaking.HELD_UP` seconds."""
+"""A fault of its own: the test, or a look at the metrics, was held up for `soaking.HELD_UP` seconds."""
 RESENT = ("line", "broker", "disk", BUSY)
 """Faults after which MQTT may send a result again: it was not acknowledged, or that could not be noted."""
 REPEATED = ("line is stopped", BUSY)

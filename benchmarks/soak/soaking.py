@@ -21,7 +21,7 @@ from world import World
 SAMPLE_EVERY = 0.5
 TICK = 0.02
 HELD_UP = 1.0
-"""Seconds by which a tick may be late; beyond that this machine counts as busy."""
+"""Seconds that a tick, or the line's metrics, may take; beyond that this machine counts as busy."""
 STILL = 60.0
 """Seconds in which a source or sink must make progress, without a fault of its own meanwhile or shortly before."""
 RECOVERY = 25.0
@@ -138,9 +138,12 @@ class Soaking:
                 sampled = now
             asleep = time.monotonic()
             time.sleep(TICK)
-            if time.monotonic() - asleep > HELD_UP:
-                self.faults[BUSY] += 1
-                world.troubles.note(BUSY, asleep)
+            self._note_if_busy(asleep)
+
+    def _note_if_busy(self, began: float) -> None:
+        if time.monotonic() - began > HELD_UP:
+            self.faults[BUSY] += 1
+            self._world.troubles.note(BUSY, began)
 
     def _take_sample(self, now: float) -> None:
         world = self._world
@@ -152,6 +155,7 @@ class Soaking:
             sample = world.line.sample()
         except OSError as error:
             raise Stuck(f"it does not answer: {error}") from error
+        self._note_if_busy(now)
         self._auditor.check_sample(sample, self._samples[-1] if self._samples else None)
         self._samples.append(sample)
         moved = Counter(sample.captured)

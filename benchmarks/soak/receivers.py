@@ -56,13 +56,16 @@ class Inbox:
         self._again: list[Again] = []
         self._lock = threading.Lock()
 
-    def put(self, text: bytes, confirmed: bool = True) -> None:
-        """Take a result."""
+    def put(self, text: bytes, confirmed: bool = True, came: float | None = None) -> None:
+        """Take a result that came at a time, now if None: its receipt may have taken long."""
         identity, checksum, now = str(json.loads(text)["id"]), zlib.crc32(text), time.monotonic()
+        came = now if came is None else came
         with self._lock:
             before = next((got[identity] for got in self._got if identity in got), None)
-            if before:
-                self._again.append(Again(identity, before[1], now, before[0] == checksum))
+            if before and came >= before[1]:
+                self._again.append(Again(identity, before[1], came, before[0] == checksum))
+            elif before:
+                self.unconfirmed += 1  # it was sent again while this one waited for its answer
             elif confirmed:
                 self._got[0][identity] = checksum, now
             else:
@@ -116,7 +119,7 @@ class Webhook:
             threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def _answer(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        status, delay = self.status, self.delay
+        status, delay, came = self.status, self.delay, time.monotonic()
         time.sleep(delay)
         sent = False
         if status and not _has_left(handler.connection):
@@ -127,7 +130,7 @@ class Webhook:
                 sent = True
             except OSError:  # the line is gone, or has given up
                 sent = False
-        self.inbox.put(body, sent and status == 200 and delay < 4.0)
+        self.inbox.put(body, sent and status == 200 and delay < 4.0, came)
 
     def die(self) -> None:
         """Refuse connections."""

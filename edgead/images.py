@@ -348,6 +348,14 @@ def fit_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     return np.asarray(fitted, dtype=np.bool_)
 
 
+def fit_region(region: Mask, size: tuple[int, int]) -> Mask:
+    """Resize an inspected region to (height, width): a pixel is inspected if any under it is, so that none is lost."""
+    lib, (height, width) = cv2(), size
+    shrunk = min(width, region.shape[1]), min(height, region.shape[0])
+    share = lib.resize(region.astype(np.float32), shrunk, interpolation=lib.INTER_AREA)
+    return fit_mask(np.asarray(share > 0), size)
+
+
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """Encode ``(H, W)``, ``(H, W, 3) BGR`` or ``(H, W, 4)`` uint8 as PNG."""
     return encode_image(image, ".png")
@@ -388,7 +396,8 @@ def draw_overlay(frame: Frame, anomaly_map: NDArray[np.float32], mask: Mask, sca
     heat = np.clip(np.nan_to_num(anomaly_map) / max(scale, 1e-12), 0.0, 1.0).astype(np.float32)
     heat = lib.resize(heat, (width, height), interpolation=lib.INTER_LINEAR)[:, :, None]
     colours = lib.applyColorMap((heat * 255).astype(np.uint8), lib.COLORMAP_TURBO)
-    picture = (frame[:, :, :3] * (1 - 0.6 * heat) + colours * (0.6 * heat)).astype(np.uint8)
+    mixed = frame[:, :, :3] * (1 - 0.6 * heat) + colours * (0.6 * heat)
+    picture = np.ascontiguousarray(mixed, np.uint8)  # a frame of planes, (3, H, W) transposed, is not
     contours, _ = lib.findContours(mask.astype(np.uint8), lib.RETR_EXTERNAL, lib.CHAIN_APPROX_NONE)
     thickness = max(1, round(min(height, width) / 256))
     lib.drawContours(picture, contours, -1, (0, 0, 255), thickness)

@@ -30,10 +30,12 @@ def new_key(path: Path, passphrase: str = "") -> tuple[Path, str]:
         The public key's path and fingerprint.
 
     Raises:
-        ConfigError: a file is there already, which is never replaced.
+        ConfigError: a file is there already, which is never replaced, or the path has no name.
         MissingDependencyError: cryptography is not installed.
     """
     serialization, ed25519 = _libraries()
+    if not path.name:
+        raise ConfigError(f"'{path}' has no name. Name the file of the private key, as in  edgead keys new ours.key")
     public = path.with_name(path.name + PUBLIC)
     refuse_existing([path, public], force=False)
     key = ed25519.Ed25519PrivateKey.generate()

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgead.audit import append_line, now
 from edgead.errors import ConfigError
-from edgead.files import atomic_file, file_lock
+from edgead.files import atomic_file, file_lock, stays_below
 from edgead.schema import parse_json
 
 FOLDERS = {"false reject": "good", "real defect": "bad", "unsure": "unsure"}
@@ -138,6 +138,9 @@ def read_marks(path: Path) -> dict[str, Mark]:
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 values = parse_json(line)
                 made = Mark(**{name: values[name] for name in ("id", "mark", "by", "at", "picture", "result")})
-                if made.mark in FOLDERS and isinstance(made.result, dict):
-                    marks[str(made.id)] = dataclasses.replace(made, why=str(values.get("why", "")))
+                texts = (made.id, made.mark, made.by, made.at, made.picture)
+                if not all(isinstance(each, str) for each in texts) or not isinstance(made.result, dict):
+                    continue
+                if made.mark in FOLDERS and stays_below(made.picture):
+                    marks[made.id] = dataclasses.replace(made, why=str(values.get("why", "")))
     return marks

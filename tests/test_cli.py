@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from command_line import inside
 
@@ -381,3 +382,28 @@ def test_ctrl_c_ends_every_verb_cleanly(
         assert code == 130
         steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
         assert steps == list(range(1, len(steps) + 1))
+
+
+def test_no_number_is_nan() -> None:
+    """Click's ranges take NaN, and every comparison with it is false: a limit that is NaN limits nothing."""
+    found = 0
+    for verb in cli.list_commands(click.Context(cli)):
+        command = cli.get_command(click.Context(cli), verb)
+        assert command is not None
+        for option in command.params:
+            if isinstance(option.type, click.FloatRange):
+                found += 1
+                with pytest.raises(click.BadParameter, match="nan is not in the range"):
+                    option.type.convert("nan", option, None)
+    assert found >= 5
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("predict", "bundle", ""), ("predict", "", "x"), ("train", "--data", ""), ("run", "bundle", "--record", "")],
+)
+def test_an_empty_path_is_not_the_current_folder(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """``edgead predict B "$IMAGES"`` where the variable is not set."""
+    done = inside(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert "the path is empty" in done.stderr

@@ -254,6 +254,12 @@ def test_keys_and_sign_from_the_command_line(bundle: Bundle, tmp_path: Path, mon
     assert "not checked" in inside("inspect", copy, "--engine", "onnxruntime").stdout
 
 
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_key_needs_a_name(name: str) -> None:
+    with pytest.raises(ConfigError, match="has no name"):
+        new_key(Path(name))
+
+
 def test_what_must_not_sign(bundle: Bundle, key: Path, public: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle.path, tmp_path / "x.edgead"))
     shutil.copy(key, copy / "ours")

@@ -4,9 +4,9 @@
 
 Run it in anomalib's environment: pip install 'anomalib[openvino]==2.7.0'. DATA is a set in MVTec's form, WEIGHTS are
 squeezenet1_1's, LEVELS are those of the backbone that describe a place (default: 2,3, as in anomalib and the paper),
-SHARE is the share of the features that are kept (default: 0.1). Everything else is anomalib's default: 256×256. Without a post-processor, whose scale anomalib would learn from
-labelled images; it changes no ranking. Without the variable, glibc before 2.38 fragments its heap while features are
-chosen, and 31 images fill 23 GB.
+SHARE is the share of the features that are kept (default: 0.1). Everything else is anomalib's default: 256×256.
+Without a post-processor, whose scale anomalib would learn from labelled images; it changes no ranking. Without the
+variable, glibc before 2.38 fragments its heap while features are chosen, and 31 images fill 23 GB.
 """
 
 import json

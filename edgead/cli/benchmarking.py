@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgead.cli.options import PATH, complete_engine, force_option, json_option, trust_option
+from edgead.cli.options import PATH, NumberRange, complete_engine, force_option, json_option, trust_option
 from edgead.cli.output import emit, terminal
 from edgead.redaction import redact
 from edgead.runtime.engine_table import ENGINES
@@ -24,7 +24,7 @@ from edgead.runtime.engine_table import ENGINES
     help="Largest number of timed calls per bundle.",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), help="Time limit in seconds for the timing of all bundles."
+    "--seconds", type=NumberRange(0, min_open=True), help="Time limit in seconds for the timing of all bundles."
 )
 @click.option(
     "--throughput",

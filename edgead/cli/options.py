@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,30 @@ from edgead.runtime.engine_table import ENGINES
 from edgead.trust import TRUST
 
 F = TypeVar("F", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
+
+
+class _GivenPath(click.Path):
+    """A path. Empty text, of a variable that is not set, would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path; empty text is refused."""
+        if not value:
+            self.fail("the path is empty. Is the variable that it comes from set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _GivenPath(path_type=Path)
+
+
+class NumberRange(click.FloatRange):
+    """A number within limits. Click's own takes NaN, which no comparison finds wrong."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number; NaN is refused as what lies outside is."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
 def _all_of(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
@@ -167,7 +191,8 @@ training_options = _all_of(
 )
 """How a network is trained, for `train` and `distil`."""
 
-_LOWER_PRECISION = ("calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips")
+_CALIBRATION = ("calib_samples", "calib_method", "calib_data")
+_BUDGET = ("max_auroc_drop", "max_flips")
 _PRECISION: Sequence[Callable[[F], F]] = (
     click.option(
         "--precision",
@@ -203,7 +228,9 @@ def precision_options(command: Callable[..., None]) -> Callable[..., None]:
         from edgead.export.options import Budget, Calibration, PrecisionOptions
 
         if precision == "fp32":
-            refuse_given("at --precision fp32", *_LOWER_PRECISION)
+            # The gate judges these settings too, see `edgead.export.settings_gate`.
+            gated = others.get("settings") and click.get_current_context().info_name == "export"
+            refuse_given("at --precision fp32", *_CALIBRATION, *(() if gated else _BUDGET))
         calibration = Calibration(calib_samples, calib_method, calib_data)
         budget = Budget(max_auroc_drop, max_flips)
         command(precision=PrecisionOptions(precision, calibration, budget), **others)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgead.cli.options import PATH, complete_engine, force_option, json_option, trust_option
+from edgead.cli.options import PATH, NumberRange, complete_engine, force_option, json_option, trust_option
 from edgead.cli.output import emit, terminal
 from edgead.errors import UNMET
 
@@ -44,7 +44,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
 
 @click.command()
 @click.option("--cameras", required=True, type=click.IntRange(1, 64), help="Number of cameras.")
-@click.option("--fps", required=True, type=click.FloatRange(0.001, 10_000), help="Frames per second of each camera.")
+@click.option("--fps", required=True, type=NumberRange(0.001, 10_000), help="Frames per second of each camera.")
 @click.option(
     "--deadline", required=True, type=_Duration(), help="Latest verdict after the frame, with its unit: 20ms, 0.02s."
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgead.cli.options import json_option
+from edgead.cli.options import NumberRange, json_option
 from edgead.cli.output import COLOURS, emit, terminal
 from edgead.errors import INTERRUPTED
 from edgead.redaction import printable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("uri", required=False)
 @click.option("--ack/--no-ack", "acknowledge", default=True, help="Acknowledge each result, or none. [default: --ack]")
 @click.option(
-    "--delay", type=click.FloatRange(0, 60_000), default=0.0, help="Milliseconds from a result to its acknowledgement."
+    "--delay", type=NumberRange(0, 60_000), default=0.0, help="Milliseconds from a result to its acknowledgement."
 )
 @click.option("--results", type=click.IntRange(0), default=0, help="End after this number of results. [default: never]")
 @json_option

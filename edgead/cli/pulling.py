@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edgead.cli.options import PATH, engine_option, force_option, json_option, trust_option
+from edgead.cli.options import PATH, NumberRange, engine_option, force_option, json_option, trust_option
 from edgead.cli.output import emit, terminal
 
 
@@ -31,14 +31,14 @@ from edgead.cli.output import emit, terminal
 @click.option(
     "--watch",
     "watch_minutes",
-    type=click.FloatRange(0.01, 1440),
+    type=NumberRange(0.01, 1440),
     default=5.0,
     show_default=True,
     help="Minutes to watch the line.",
 )
 @click.option(
     "--max-change",
-    type=click.FloatRange(0, 1),
+    type=NumberRange(0, 1),
     default=0.1,
     show_default=True,
     help="Return to the old bundle if the share of FAIL or UNKNOWN grows by more than this.",

@@ -25,8 +25,13 @@ def check_parity(
     rounding needs that in networks with nearly equal outputs for all frames.
 
     Raises:
-        GateError: a difference is above the tolerance or not finite.
+        GateError: a difference is above the tolerance, or the reference's outputs are not finite.
     """
+    if not (np.isfinite(reference.scores).all() and np.isfinite(reference.maps).all()):
+        raise GateError(
+            "The model's own scores or maps of these images are not finite (NaN or infinite): no part could pass. "
+            "No bundle was written."
+        )
     most = tolerance * max(1.0, float(np.abs(reference.scores).max()), float(np.abs(reference.maps).max()))
     limits = [
         min(most, max(MOST_OF_SPREAD * float(np.ptp(values)), 0.1 * tolerance * float(np.abs(values).max())))

@@ -25,7 +25,9 @@ from edgead.runtime.result import Result
 
 MEASURES = ("score", "brightness", "sharpness", "aspect")
 MOST_SOURCES = 64
-"""Sources that are watched, each with each bundle; a recording may have any number of names."""
+"""Sources that are watched; a recording may have any number of names."""
+MOST_OF_A_SOURCE = 64
+"""Bundles and thresholds of a source whose windows are kept. The oldest is forgotten where another one comes."""
 MOST_FRAMES = 2000
 """Of a window: the limit of a larger one takes seconds to compute."""
 Values = NDArray[np.float64]
@@ -181,7 +183,7 @@ class Drift:
         Their limit takes up to some tenths of a second: for a live source another thread computes it.
         """
         key = result.source_id, manifest.digest, result.threshold
-        if key not in self._windows and len(self._windows) < MOST_SOURCES:
+        if key not in self._windows and self._has_room_for(result.source_id):
             self._windows[key] = None
             if live:
                 threading.Thread(target=self._open, args=(key, manifest), name="drift", daemon=True).start()
@@ -194,6 +196,13 @@ class Drift:
                 if windows is not None:
                     self._current[result.source_id] = windows
         return windows
+
+    def _has_room_for(self, source: str) -> bool:
+        """Forget the oldest windows of a source with too many; return whether it may be watched."""
+        own = [key for key in list(self._windows) if key[0] == source]
+        for old in own[: max(0, len(own) - MOST_OF_A_SOURCE + 1)]:
+            del self._windows[old]
+        return bool(own) or len({key[0] for key in list(self._windows)}) < MOST_SOURCES
 
     def _open(self, key: tuple[str, str, float], manifest: Manifest) -> None:
         record = manifest.held_out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from edgead.toml import line_of, read_toml
 
 LOGS = ("text", "json")
 """Forms of log lines."""
+NAME = re.compile(r"\w[\w.-]*")
+"""Of a camera: in front of the = of ``--source NAME=URI``."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,9 @@ def read_line_file(path: Path) -> LineFile:
         raise ConfigError(f"{_where(path, text, tuple(error.place.split('.')))}: {error}.") from error
     except ConfigError as error:  # rules that make no sense together
         raise ConfigError(f"{_where(path, text, ('part',))}: {error}") from error
+    if wrong := next((name for name in line.cameras if not NAME.fullmatch(name)), None):
+        where = _where(path, text, ("cameras", wrong))
+        raise ConfigError(f"{where}: the camera's name {wrong!a} may hold letters, digits and _ . - only.")
     if line.product and line.product not in line.products:
         raise ConfigError(f"{_where(path, text, ('product',))}: {unknown('product', line.product, line.products)}")
     folder = path.resolve().parent

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from edgead import schema
 from edgead.console import Console
-from edgead.errors import ConfigError, unknown
+from edgead.errors import ConfigError, EdgeadError, unknown
 from edgead.line.triggers.trigger import Trigger
 from edgead.machine import resident_mib
 from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
@@ -78,7 +78,11 @@ class Products:
         with ExitStack() as stack:
             for name, product in products.items():
                 before = resident_mib()
-                opened = stack.enter_context(load_product(product, engine, batch, shapes, console))
+                try:
+                    opened = stack.enter_context(load_product(product, engine, batch, shapes, console))
+                except EdgeadError as error:
+                    error.args = (f"Product {name}: {error}",)
+                    raise
                 for one in self._inspectors.values():
                     refuse_other_depth(opened, one)
                 settings = _resolve(name, product, opened)

@@ -56,11 +56,13 @@ class Pulled:
 
 
 def check_link(link: Path) -> None:
-    """Refuse a folder in the place of a link.
+    """Refuse a folder in the place of a link, and a path without a name.
 
     Raises:
         PullError: it is one.
     """
+    if not link.name:
+        raise PullError(f"--to {link} has no name. Name the link that the line opens, as in  --to current.edgead")
     if link.exists() and not link.is_symlink():
         moved = link.with_name(link.name + VERSIONS) / "first.edgead"
         raise PullError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import shutil
@@ -66,7 +67,7 @@ def pull(
     Raises:
         PullError: it cannot be fetched or put in place.
         BundleError: not signed by a trusted key, or damaged.
-        ConfigError: no trusted key, or a line that cannot be watched.
+        ConfigError: no trusted key, a line that cannot be watched, or a number outside its limits.
         DeviceError: the golden frames fail here. The link is unchanged after this and the errors above.
         RolledBackError: it failed on the line. The link points to the one before again.
     """
@@ -74,6 +75,10 @@ def pull(
     trusted = read_trust(trust)
     if trusted is None:
         raise ConfigError("Only signed bundles are pulled. Name the key of their maker:  --trust FILE.pub")
+    if not (0 < watch_minutes < math.inf and 0 <= max_change <= 1):  # NaN would take any bundle
+        raise ConfigError(
+            f"watch_minutes must be above 0, not {watch_minutes:g}, and max_change from 0 to 1, not {max_change:g}."
+        )
     if bool(pid) != bool(metrics):
         raise ConfigError("--pid and --metrics go together: a line that is told is watched.")
     line = RunningLine(pid, metrics, metrics_token) if pid else None

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.geometry import STRETCH, Geometry
-from edgead.images import Mask, cv2, fit_mask
+from edgead.images import Mask, cv2, fit_mask, fit_region
 
 SAMPLES_A_SIDE = 64
 """Values per side from which a map's median is computed; all values of a large map would take milliseconds."""
@@ -63,7 +63,7 @@ def seen_part(
     place = geometry.place(frame_size, (anomaly_map.shape[0], anomaly_map.shape[1]))
     if region is not None:
         window = geometry.place((region.shape[0], region.shape[1]), anomaly_map.shape[:2]).window
-        region = fit_mask(region[window], place.inner_size)
+        region = fit_region(region[window], place.inner_size)
     return anomaly_map[place.inner], region
 
 
@@ -78,7 +78,7 @@ def _mark_in_window(
     resized = cv2().resize(anomaly_map, (width, height), interpolation=cv2().INTER_LINEAR)
     mask = np.asarray(resized > limit)
     if region is not None:
-        mask &= fit_mask(region, size)
+        mask &= fit_region(region, size)
     if not mask.any():  # single map values are lost between the frame's pixels
         mask = fit_mask(marked, size)
         rows, columns = np.nonzero(marked)
@@ -93,6 +93,8 @@ def is_finite(anomaly_map: NDArray[np.float32]) -> bool:
 
 def boxes_of(mask: Mask) -> list[dict[str, int]]:
     """The connected parts of a mask, largest first: ``x``, ``y``, ``width``, ``height`` and ``area`` in pixels."""
+    if not mask.any():  # OpenCV 5.0 ends the process at a mask without pixels, which an unreadable frame has
+        return []
     _, _, statistics, _ = cv2().connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     found = [dict(zip(("x", "y", "width", "height", "area"), map(int, row))) for row in statistics[1:]]
     return sorted(found, key=lambda box: -box["area"])
@@ -100,6 +102,8 @@ def boxes_of(mask: Mask) -> list[dict[str, int]]:
 
 def contours_of(mask: Mask) -> list[list[list[int]]]:
     """Outlines of the connected parts of a mask, each a list of ``[x, y]`` in pixels."""
+    if not mask.any():
+        return []
     lib = cv2()
     outlines, _ = lib.findContours(mask.astype(np.uint8), lib.RETR_EXTERNAL, lib.CHAIN_APPROX_SIMPLE)
     return [outline.reshape(-1, 2).tolist() for outline in outlines]

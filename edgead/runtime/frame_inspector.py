@@ -167,7 +167,8 @@ class FrameInspector(LiveRules):
             One result for each frame, without `Result.frame`.
 
         Raises:
-            DataError: another shape, type or context, an engine that does not run on a GPU, or a bundle with tiles.
+            DataError: another shape, type or context, an engine that does not run on a GPU, a bundle with tiles, or a
+                region with a bundle that crops or letterboxes.
             DeviceError: the engine failed, or the inspector is closed.
         """
         if self.geometry.count > 1:
@@ -176,6 +177,11 @@ class FrameInspector(LiveRules):
                 "Pass the frames to inspect(), or export a run without --tiles."
             )
         start, rules = time.monotonic(), self.rules
+        if rules.region is not None and self.geometry != STRETCH:
+            raise DataError(
+                "The region is a part of the whole frame, and these frames are cropped or letterboxed already.\n"
+                "Pass whole frames to inspect(), or set  inspector.region = None"
+            )
         arrived = start if t_capture is None else t_capture
         scores, maps = self.engine.infer(frames)
         inferred_at, results = time.monotonic(), []

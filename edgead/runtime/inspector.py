@@ -53,10 +53,12 @@ def load(
 
     Raises:
         BundleError: missing, damaged, of a newer format, or not signed by a trusted key.
-        ConfigError: an invalid threshold, region, engine or key.
+        ConfigError: an invalid threshold, region, engine, batch or key.
         MissingDependencyError: the engine's package is not installed.
         DeviceError: this machine cannot run the engine, or its output differs from the reference outputs.
     """
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise ConfigError(f"batch must be a whole number of at least 1, not {batch}.")
     opened = read_bundle(bundle, trust)
     if roi or ignore:
         if region is not None:
@@ -75,7 +77,7 @@ class Inspector(FrameInspector):
 
     def stream(
         self,
-        source: str | Source | Iterable[NDArray[Any]] | Callable[[], NDArray[Any] | None],
+        source: str | Path | Source | Iterable[NDArray[Any]] | Callable[[], NDArray[Any] | None],
         *,
         keep_frames: bool = False,
     ) -> Iterator[Result]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgead.decision import Verdict, conformal_threshold, decide
 from edgead.errors import BundleError, ConfigError
 from edgead.geometry import STRETCH, Geometry
-from edgead.images import Mask, fit_mask, read_mask
+from edgead.images import Mask, fit_region, read_mask
 from edgead.manifest import Manifest
 from edgead.runtime.defects import boxes_of, is_finite, mark, mark_in_frame, seen_part
 
@@ -109,7 +109,7 @@ class LiveRules:
 
     @region.setter
     def region(self, region: Mask | None) -> None:
-        self._region = check_region(region, self._manifest.region_size)
+        self._region = check_region(region, self._manifest)
 
     @property
     def min_area(self) -> int:
@@ -168,19 +168,26 @@ def describe_threshold(manifest: Manifest, wanted: float | str | None) -> str:
     return conformal_threshold(manifest.threshold.scores, float(str(wanted).removeprefix("fpr:"))).describe()
 
 
-def check_region(region: Mask | None, size: tuple[int, int]) -> Mask | None:
+def check_region(region: Mask | None, manifest: Manifest) -> Mask | None:
     """Return a read-only copy of a region.
 
     Raises:
-        ConfigError: not ``(h, w) bool`` of that size, or empty.
+        ConfigError: not ``(h, w) bool`` of `Manifest.region_size`, empty, or outside what the model sees of a frame:
+            every frame would pass.
     """
     if region is None:
         return None
+    size = manifest.region_size
     if not isinstance(region, np.ndarray) or region.dtype != np.bool_ or region.shape != size:
         found = f"{region.dtype} {region.shape}" if isinstance(region, np.ndarray) else type(region).__name__
         raise ConfigError(f"The region must be bool and have the model's size {size}, not {found}.")
     if not region.any():
         raise ConfigError("The region is empty: nothing of the frame would be inspected.")
+    if not region[manifest.geometry.place(size, manifest.canvas).window].any():
+        raise ConfigError(
+            f"The region lies outside what the bundle {manifest.name} sees of a frame: every frame would pass.\n"
+            f"Choose a part of its {manifest.geometry.describe()}, or train with another --crop."
+        )
     copy = region.copy()
     copy.setflags(write=False)
     return copy
@@ -216,7 +223,8 @@ def read_region(roi: Sequence[str], ignore: Sequence[str], size: tuple[int, int]
         roi: each a mask image (white is inspected) or ``x,y,width,height`` as shares of the frame, from 0 to 1. Their
             union is inspected; without one, the whole frame is.
         ignore: the same, for parts that are not inspected.
-        size: (height, width) of the region in pixels, `Manifest.region_size`. Masks of frames are stretched to it.
+        size: (height, width) of the region in pixels, `Manifest.region_size`. Masks of frames are stretched to it. A
+            pixel of it is inspected if any part of it is to be.
 
     Returns:
         ``(height, width) bool``, or None for the whole frame.
@@ -231,25 +239,27 @@ def read_region(roi: Sequence[str], ignore: Sequence[str], size: tuple[int, int]
     for text in roi:
         counts |= _read_mask(text, size)
     for text in ignore:
-        counts &= ~_read_mask(text, size)
+        counts &= _read_mask(text, size, inverse=True)
     if not counts.any():
         raise ConfigError("The regions exclude the whole frame.")
     return counts
 
 
-def _read_mask(text: str, size: tuple[int, int]) -> Mask:
+def _read_mask(text: str, size: tuple[int, int], inverse: bool = False) -> Mask:
+    """Return the pixels of which any part is in a region, or with `inverse` outside it."""
     if Path(text).is_file():
-        return fit_mask(read_mask(Path(text)), size)
+        return fit_region(read_mask(Path(text)) != inverse, size)
     try:
         x, y, width, height = (float(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(f"The region '{text}' is neither a mask image nor x,y,width,height.") from None
     if not (0 <= x <= x + width <= 1 + 1e-9 and 0 <= y <= y + height <= 1 + 1e-9):
         raise ConfigError(f"The region '{text}' must be inside the frame: fractions from 0 to 1.")
-    mask = np.zeros(size, np.bool_)
+    outward = (math.ceil, math.floor) if inverse else (math.floor, math.ceil)
     rows, columns = (
-        (round(low * side), round((low + length) * side))
+        [rounded(round(end * side, 6)) for rounded, end in zip(outward, (low, low + length))]
         for low, length, side in ((y, height, size[0]), (x, width, size[1]))
     )
-    mask[slice(*rows), slice(*columns)] = True
+    mask = np.full(size, inverse)
+    mask[slice(*rows), slice(*columns)] = not inverse
     return mask

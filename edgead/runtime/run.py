@@ -26,7 +26,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.rules import describe_threshold
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.sink_worker import SinkAccount, SinkWorker, close_all
-from edgead.runtime.sinks import open_sink
+from edgead.runtime.sinks import open_sink, refuse_twice
 from edgead.runtime.sources.opening import open_all
 from edgead.runtime.sources.uri import fill_secrets
 from edgead.runtime.speed import Percentiles
@@ -98,6 +98,7 @@ def run(
         **policy: fields of `edgead.runtime.policy.Policy`.
 
     Raises:
+        ConfigError: a value that makes no sense, or a sink that is given twice.
         SourceError: a source cannot be opened or has failed, or no source delivered a frame.
         SinkError: a sink did not take every result.
         KeyboardInterrupt: after a clean end by Ctrl-C.
@@ -105,6 +106,9 @@ def run(
     ledger, rules, console = Ledger(), Policy(**policy), console or Console()
     say = console.say
     address = None if metrics is None else parse_address(metrics)
+    refuse_twice(sinks)
+
+    digests = set[str]()
 
     def open_inspector(path: Path) -> FrameInspector:
         opened = load(
@@ -121,6 +125,12 @@ def run(
         manifest = opened.bundle.manifest
         if promise := describe_threshold(manifest, threshold):
             say(f"{manifest.name}: {promise}")
+        elif threshold is not None and digests and manifest.digest not in digests:
+            say(
+                f"Warning: {manifest.name} is decided by --threshold {opened.threshold:.6g} instead of its own, "
+                f"{manifest.threshold.value:.6g}. Scores of another bundle may have another scale."
+            )
+        digests.add(manifest.digest)
         return opened
 
     workers: list[SinkWorker] = []

@@ -14,7 +14,7 @@ from typing import Any, TypedDict, cast
 from edgead.errors import SinkError
 from edgead.redaction import printable, redact
 from edgead.runtime.result import Result
-from edgead.runtime.sinks import open_sink
+from edgead.runtime.sinks import open_sink, refuse_twice
 from edgead.runtime.sinks.sink import LeftOut, Sink
 from edgead.runtime.sources.source import Captured
 
@@ -310,9 +310,10 @@ def open_workers(sinks: Sequence[str | Sink | SinkWorker]) -> Iterator[list[Sink
     """Open several sinks with their workers; close all at the end, also if one of them cannot be opened.
 
     Raises:
-        ConfigError: a sink cannot be opened.
+        ConfigError: a sink cannot be opened, or is given twice.
         SinkError: at the end of a block without an error, if a sink did not take every result.
     """
+    refuse_twice(sinks)
     workers: list[SinkWorker] = []
     try:
         for sink in sinks:

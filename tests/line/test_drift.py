@@ -165,6 +165,22 @@ def test_a_bundle_without_a_record_is_not_watched(tmp_path: Path) -> None:
     assert "drift      not watched" in inside("inspect", old.path, "--engine", "onnxruntime").stdout
 
 
+def test_a_line_that_changes_for_months_is_still_watched(watched: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each threshold and each bundle has windows of its own; the oldest ones make room."""
+    monkeypatch.setattr("edgead.line.drift.MOST_OF_A_SOURCE", 3)
+    monkeypatch.setattr("edgead.line.drift.MOST_SOURCES", 2)
+    drift, picture = Drift(DriftSettings()), part(np.random.default_rng(0))
+    with load(watched.path, engine="onnxruntime") as inspector:
+        for number in range(9):
+            inspector.threshold = watched.manifest.threshold.value + number * 1e-3
+            for source in ("front", "side", "third"):
+                result = inspector.inspect(picture, source_id=source)
+                drift.see(inspector, result, picture, live=False)
+                key = source, watched.manifest.digest, result.threshold
+                assert (drift._windows.get(key) is not None) == (source != "third")
+    assert len(drift._windows) == 6
+
+
 def test_too_few_images_are_named(watched: Bundle) -> None:
     said: list[str] = []
     drift = Drift(DriftSettings(), said.append)

@@ -115,6 +115,7 @@ def test_options_win_over_the_file(folder: Path) -> None:
         ('product = "cap"', 'product = "cup"', "line 1: Unknown product 'cup'. Did you mean 'cap'"),
         ("cap.edgead", "cup.edgead", "line 13: the bundle .*cup.edgead does not exist"),
         ("[run]", "[run", "is not valid TOML"),
+        ("[cameras.front]", '[cameras."fr=ont"]', "line 5: the camera's name 'fr=ont' may hold letters"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(folder: Path, old: str, new: str, message: str) -> None:

@@ -120,6 +120,8 @@ def test_a_sink_that_takes_orders_changes_over(open_products: Callable[..., Prod
 def test_products_that_cannot_be_opened_are_named(described: dict[str, Product], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Unknown product 'cup'"):
         Products(described, "cup", engine="onnxruntime")
+    with pytest.raises(ConfigError, match=r"Product lid: The region 'none.png' is neither a mask image"):
+        Products({**described, "lid": Product(next(iter(described.values())).bundle, roi=("none.png",))})
     other = make_level_bundle(tmp_path / "other.edgead", bit_depth=12)
     with pytest.raises(ConfigError, match="they cannot share frames"):
         Products({**described, "other": Product(str(other.path))}, engine="onnxruntime")

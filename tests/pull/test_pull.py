@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import threading
@@ -324,6 +325,20 @@ def test_urls_that_are_refused(go: Callable[..., Pulled], link: Path, url: str, 
     with pytest.raises(PullError, match=said) as caught:
         go(url=url)
     assert "secret-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"watch_minutes": math.nan}, {"watch_minutes": 0}, {"max_change": math.nan}], ids=str
+)
+def test_a_watch_that_would_find_nothing_is_refused(go: Callable[..., Pulled], wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="watch_minutes must be above 0"):
+        go(**wrong)
+
+
+@pytest.mark.parametrize("to", ["", ".", "/"])
+def test_a_link_without_a_name_is_refused(go: Callable[..., Pulled], to: str) -> None:
+    with pytest.raises(PullError, match="has no name"):
+        go(to=to)
 
 
 @pytest.mark.parametrize("name", ["../../../victim", "/tmp/victim", "a/b", ".hidden", "-rf", "x" * 101, "a\nb", "a\\b"])

@@ -234,3 +234,15 @@ def test_marks_of_a_folder_are_found(rejects: Path) -> None:
     assert marks_folder(rejects) == rejects / "marks"
     mark_files([picture_of(rejects, 150)], "unsure")
     assert marks_folder(rejects / "marks") == rejects / "marks"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"picture": 5}, {"picture": "../../secret.png"}, {"picture": "/etc/hosts"}, {"by": None}, {"id": 3}, {"at": []}],
+    ids=str,
+)
+def test_damaged_marks_are_left_out(change: dict[str, object], tmp_path: Path) -> None:
+    good = {"id": "a", "mark": "unsure", "by": "Ada", "at": "2026", "picture": "unsure/a.png", "result": {}}
+    lines = [json.dumps(each) for each in (good, {**good, "id": "b", **change})]
+    (tmp_path / "marks.jsonl").write_text("\n".join(lines) + "\n")
+    assert list(Marks(tmp_path).all()) == ["a"]

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from level_bundle import frame_of, make_level_bundle
 from numpy.typing import NDArray
 
 import edgead
 from edgead.bundle import Bundle, read_bundle
 from edgead.decision import Verdict, conformal_threshold
 from edgead.errors import BundleError, ConfigError
-from edgead.images import encode_png
+from edgead.images import encode_png, fit_region
 from edgead.manifest import StoredThreshold
+from edgead.runtime.defects import boxes_of, contours_of
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.rules import choose_threshold, describe_threshold, read_region
 
@@ -194,3 +196,42 @@ def test_boxes_and_contours_on_request(marked: Bundle) -> None:
     assert all(0 <= x < 64 and 0 <= y < 128 for outline in fields["contours"] for x, y in outline)
     with pytest.raises(ConfigError, match=r"boxes, contours, not \('circles',\)"):
         Inspector(marked, FixedEngine(), shapes=("circles",))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (16, 256), (7, 9), (200, 33)])
+def test_no_part_of_a_region_is_lost_by_its_resolution(size: tuple[int, int], tmp_path: Path) -> None:
+    """What is to be inspected is never rounded away: a defect there would pass."""
+    picture = np.zeros((300, 400), np.uint8)
+    picture[151, 203] = 255
+    (tmp_path / "dot.png").write_bytes(encode_png(picture))
+    for roi, row, column in ((str(tmp_path / "dot.png"), 151 / 300, 203 / 400), ("0.71,0.31,0.001,0.001", 0.31, 0.71)):
+        region = read_region([roi], [], size)
+        assert region is not None
+        assert region[int(row * size[0]), int(column * size[1])]
+        assert region.sum() <= 4
+    rest = read_region([], ["0,0,1,0.4999", "0,0.5001,1,0.4999"], size)
+    assert rest is not None
+    assert rest[size[0] // 2].all()
+
+
+@pytest.mark.parametrize("size", [(1, 64), (16, 64), (64, 1), (64, 2), (5, 300)])
+def test_a_small_region_of_a_letterboxed_frame_is_inspected(size: tuple[int, int]) -> None:
+    region = np.zeros((64, 64), np.bool_)
+    region[37, 29] = True
+    fitted = fit_region(region, size)
+    assert fitted.shape == size
+    assert fitted[75 * size[0] // 128, 59 * size[1] // 128]
+    np.testing.assert_array_equal(fit_region(region, (64, 64)), region)
+
+
+def test_a_frame_that_cannot_be_read_has_no_boxes(tmp_path: Path) -> None:
+    """OpenCV's search for connected parts ends the process if there is no pixel."""
+    assert (boxes_of(np.zeros((0, 0), np.bool_)), contours_of(np.zeros((0, 0), np.bool_))) == ([], [])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "damaged.png").write_bytes(b"no picture")
+    (tmp_path / "images" / "good.png").write_bytes(encode_png(frame_of(50)))
+    bundle = make_level_bundle(tmp_path / "line.edgead")
+    with edgead.load(bundle.path, engine="onnxruntime", shapes=["boxes", "contours"]) as inspector:
+        results = [result.to_dict() for result in inspector.stream(tmp_path / "images")]
+    assert [each["verdict"] for each in results] == ["UNKNOWN", "PASS"]
+    assert all(each["boxes"] == each["contours"] == [] for each in results)

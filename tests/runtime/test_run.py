@@ -24,11 +24,12 @@ from typing import IO, Any
 import numpy as np
 import pytest
 from conftest import Camera, Listener, limited_files, start_process, wait_until
+from level_bundle import frame_of, make_level_bundle
 
 import edgead
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
-from edgead.images import read_frame
+from edgead.images import encode_png, read_frame
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.metrics_server import MetricsServer
@@ -253,6 +254,19 @@ def test_shadow_reports_disagreements_and_never_decides(line_bundle: Path) -> No
         assert len(said) == 12
         assert "says PASS" in said[0]
         assert "says FAIL" in said[0]
+
+
+@pytest.mark.parametrize("threshold", [None, 0.7])
+def test_a_threshold_that_is_given_for_several_bundles_is_pointed_out(threshold: float | None, tmp_path: Path) -> None:
+    """The scores of the second bundle are about 1,000: with a threshold for the first one, other parts would fail."""
+    first, second = (make_level_bundle(tmp_path / f"{name}.edgead", offset) for name, offset in (("a", 0), ("b", 1000)))
+    (tmp_path / "1.png").write_bytes(encode_png(frame_of(50)))
+    console = Listener()
+    options: dict[str, Any] = {"sources": [str(tmp_path / "1.png")], "engine": "onnxruntime", "threshold": threshold}
+    run(first.path, shadow=second.path, console=console, **options)
+    warned = "Warning: b is decided by --threshold 0.7 instead of its own, 1130. Scores of another bundle may have"
+    assert any(line.startswith(warned) for line in console.said) == (threshold is not None)
+    assert not any(line.startswith("Warning: a is") for line in console.said)
 
 
 def test_metrics_are_served_on_this_machine_only(inspector: Inspector) -> None:

@@ -26,15 +26,20 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from conftest import limited_files, wait_until
+from level_bundle import frame_of, make_level_bundle
 
+import edgead
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
+from edgead.images import encode_png
 from edgead.runtime import sink_worker
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.pipeline import run_stream
+from edgead.runtime.predict import collect_images, predict
 from edgead.runtime.prometheus import sinks_to_prometheus
 from edgead.runtime.result import SCHEMA, Result
+from edgead.runtime.run import run
 from edgead.runtime.sink_worker import SinkWorker, raise_for
 from edgead.runtime.sinks import Callback, JsonLines, open_sink
 from edgead.runtime.sinks import sqlite as sqlite_module
@@ -86,6 +91,18 @@ def test_unknown_option_is_refused(uri: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="option"):
         open_sink(uri.format(tmp_path) + "?colour=red")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sink_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    """A file would hold each result twice."""
+    bundle = make_level_bundle(tmp_path / "line.edgead")
+    (tmp_path / "part.png").write_bytes(encode_png(frame_of(50)))
+    twice = [f"jsonl:{tmp_path / 'results.jsonl'}"] * 2
+    with pytest.raises(ConfigError, match="is given twice"):
+        run(bundle.path, sources=[str(tmp_path / "part.png")], sinks=twice, engine="onnxruntime")
+    with edgead.load(bundle.path, engine="onnxruntime") as inspector, pytest.raises(ConfigError, match="given twice"):
+        list(predict(inspector, collect_images([tmp_path / "part.png"]), sinks=twice))
+    assert not (tmp_path / "results.jsonl").exists()
 
 
 def test_sinks_come_from_plugins_too(monkeypatch: pytest.MonkeyPatch) -> None:

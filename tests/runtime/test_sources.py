@@ -21,6 +21,7 @@ from edgead.runtime.inspector import Inspector
 from edgead.runtime.sources import Captured, LiveSource, Source, open_source, redact
 from edgead.runtime.sources import live as live_module
 from edgead.runtime.sources.csi import csi_pipeline
+from edgead.runtime.sources.opening import as_source
 from edgead.runtime.sources.python import IterableSource, SyntheticSource
 from edgead.runtime.stream import Policy, Stream
 
@@ -295,3 +296,26 @@ def test_frozen_camera_is_unknown_until_it_moves(inspector: Inspector) -> None:
     assert causes[0] == ""
     assert "frozen" in causes
     assert "" in causes[causes.index("frozen") :]
+
+
+def test_a_path_is_a_source_and_a_single_frame_is_none(tmp_path: Path) -> None:
+    """The rows of a frame would be inspected as frames, and most of them pass."""
+    (tmp_path / "1.png").write_bytes(encode_png(np.zeros((4, 5, 3), np.uint8)))
+    with as_source(tmp_path) as frames:
+        [captured] = frames
+    assert captured.image.shape == (4, 5, 3)
+    for shape in ((4, 5), (4, 5, 1), (4, 5, 3), (4, 5, 4)):
+        with pytest.raises(ConfigError, match="a single frame"):
+            as_source(np.zeros(shape, np.uint8))
+    for shape in ((2, 4, 5), (2, 4, 5, 3)):
+        with as_source(np.zeros(shape, np.uint8)) as frames:
+            assert [each.image.shape for each in frames] == [shape[1:]] * 2
+
+
+@pytest.mark.parametrize("text", ["", "  ", "front= "])
+def test_an_empty_source_is_not_the_current_folder(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--source "$CAMERA"`` where the variable is not set."""
+    (tmp_path / "1.png").write_bytes(encode_png(np.zeros((4, 5, 3), np.uint8)))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="A source is empty"):
+        as_source(text)

@@ -117,6 +117,17 @@ def test_a_region_is_given_in_shares_of_the_frame(tiled: Bundle) -> None:
             inspector.region = np.ones(inspector.size, np.bool_)
 
 
+@pytest.mark.parametrize("part", [{"roi": ["0,0,0.2,1"]}, {"ignore": ["0.2,0,0.6,1"]}])
+def test_a_region_outside_the_crop_is_refused(tiled: Bundle, part: dict[str, list[str]]) -> None:
+    """Every frame would pass, whatever it shows."""
+    with pytest.raises(ConfigError, match="every frame would pass"):
+        edgead.load(tiled.path, engine="onnxruntime", **part)
+    with edgead.load(tiled.path, engine="onnxruntime") as inspector:
+        region = read_region(part.get("roi", []), part.get("ignore", []), tiled.manifest.region_size)
+        with pytest.raises(ConfigError, match=r"sees of a frame"):
+            inspector.region = region
+
+
 def test_the_live_page_shows_the_defect_where_it_is(tiled: Bundle) -> None:
     with edgead.load(tiled.path, engine="onnxruntime") as inspector:
         frame = with_defects((600, 200, 660, 240))
@@ -221,6 +232,17 @@ def test_frames_on_a_gpu_cannot_be_cut(tiled: Bundle) -> None:
     with pytest.raises(DataError, match="cuts frames to tiles"):
         inspector.inspect_on_gpu(object())
     inspector.close()
+
+
+@pytest.mark.parametrize("geometry", [Geometry((0.25, 0, 0.5, 1)), Geometry(None, "letterbox")], ids=Geometry.describe)
+def test_frames_on_a_gpu_have_no_region(geometry: Geometry, tmp_path: Path) -> None:
+    """They are cropped already: where the region lies on them is not known."""
+    bundle = make_level_bundle(tmp_path / "line.edgead", geometry=geometry)
+    with edgead.load(bundle.path, engine="onnxruntime", roi=["0.3,0,0.1,1"]) as inspector:
+        with pytest.raises(DataError, match="part of the whole frame"):
+            inspector.inspect_on_gpu(frame_of(250)[None])
+        inspector.region = None
+        assert [each.verdict for each in inspector.inspect_on_gpu(frame_of(250)[None])] == [Verdict.FAIL]
 
 
 def test_a_small_frame_and_a_black_one_have_a_verdict(tiled: Bundle) -> None:

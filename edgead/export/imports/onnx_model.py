@@ -36,8 +36,6 @@ from edgead.export.options import SOURCES, BuildOptions, OnnxOptions
 from edgead.images import COLOUR
 from edgead.manifest import HeadRecord, InputRecord, Origin
 
-ONNX_TYPES = {"float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
-
 
 @dataclasses.dataclass(frozen=True)
 class _ParsedModel:
@@ -212,10 +210,7 @@ def _with_adapter(model: onnx.ModelProto, spec: IoSpec, reference: OnnxReference
     blank = np.zeros((1, *spec.size, 3), np.uint8)
     found, kinds = reference.raw(blank), reference.kinds()
     size = None if spec.map == "none" else as_maps(found[spec.map], spec.map).shape[1:]
-    types = tuple(
-        ONNX_TYPES.get(kinds.get(name, "float32"), TensorProto.FLOAT)
-        for name in (spec.input, spec.score or "", spec.map)
-    )
+    types = tuple(kinds.get(name, TensorProto.FLOAT) for name in (spec.input, spec.score or "", spec.map))
     return add_adapter(model, spec, None if size is None else (size[0], size[1]), (types[0], types[1], types[2]))
 
 

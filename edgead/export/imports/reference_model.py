@@ -6,6 +6,7 @@ Running it also shows facts that its file does not state, such as a central crop
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,21 @@ from edgead.export.graph.subgraph import prune, set_size
 from edgead.images import cv2
 from edgead.runtime.engines import first_line
 
+NUMBERS = (
+    "float",
+    "float16",
+    "double",
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+)
+"""Element types that become float32 without a question, as ONNX Runtime calls them."""
 BEFORE = ("Conv", "ConvTranspose", "MatMul", "Gemm", "QLinearConv", "QuantizeLinear")
 """A Resize before all of these resizes the image, not a feature map."""
 
@@ -39,8 +55,9 @@ class OnnxReferenceModel:
         pruned = prune(model, spec.outputs())
         set_size(pruned, spec.input, (spec.batch or "N", *spec.shape))
         self._session = open_model(pruned)
-        kind = self._session.get_inputs()[0].type
-        self.type = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(kind, np.float32)
+        self._outputs = {value.name: _element_type(value) for value in self._session.get_outputs()}
+        self._input = _element_type(self._session.get_inputs()[0])
+        self.type = onnx.helper.tensor_dtype_to_np_dtype(self._input)
 
     def prepare(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
         """Convert frames ``[N, H, W, 3] uint8 BGR`` to the model's input."""
@@ -63,12 +80,9 @@ class OnnxReferenceModel:
             raise ModelError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
         return {name: np.asarray(value, np.float32) for name, value in zip(names, values)}
 
-    def kinds(self) -> dict[str, str]:
-        """NumPy dtypes of input and outputs, by name."""
-        kinds = {self.spec.input: np.dtype(self.type).name}
-        for value in self._session.get_outputs():
-            kinds[value.name] = "float16" if value.type == "tensor(float16)" else "float32"
-        return kinds
+    def kinds(self) -> dict[str, int]:
+        """ONNX element types of input and outputs, by name."""
+        return {self.spec.input: self._input, **self._outputs}
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run frames; return scores ``[N]`` and maps ``[N, H, W]``, computed without the bundle's graph."""
@@ -93,6 +107,20 @@ class OnnxReferenceModel:
         """Run frames one by one."""
         outputs = [self.infer(frames[index : index + 1]) for index in range(len(frames))]
         return Golden(frames, np.concatenate([s for s, _ in outputs]), np.concatenate([m for _, m in outputs]))
+
+
+def _element_type(value: Any) -> int:
+    """Return the ONNX element type of an input or output of a session.
+
+    Raises:
+        ModelError: it is not a tensor of numbers.
+    """
+    found = re.fullmatch(r"tensor\((\w+)\)", value.type)
+    if not found or found[1] not in NUMBERS:
+        raise ModelError(
+            f"'{value.name}' is a {value.type}; images, scores and maps are tensors of {', '.join(NUMBERS)}."
+        )
+    return int(onnx.TensorProto.DataType.Value(found[1].upper()))
 
 
 def open_model(model: onnx.ModelProto) -> Any:

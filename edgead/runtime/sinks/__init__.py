@@ -6,6 +6,7 @@ Only one thread calls a sink, that of its `edgead.runtime.sink_worker.SinkWorker
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from importlib import metadata
 
 from edgead.errors import ConfigError
@@ -28,7 +29,7 @@ _SCHEMES = {
 PLUGINS = "edgead.sinks"
 """Group of entry points for further schemes: ``name = module:function``. The function takes the URI."""
 
-__all__ = ["BaseSink", "Callback", "JsonLines", "LeftOut", "Sink", "open_sink"]
+__all__ = ["BaseSink", "Callback", "JsonLines", "LeftOut", "Sink", "open_sink", "refuse_twice"]
 
 
 def open_sink(uri: str) -> Sink:
@@ -53,3 +54,14 @@ def open_sink(uri: str) -> Sink:
     brought_in = ", ".join(sorted({plugin.name for plugin in plugins}))
     more = f"; by plug-ins: {brought_in}" if brought_in else ""
     raise ConfigError(f"Unknown sink '{redact(uri)}'. Available: {FORMS}{more}.")
+
+
+def refuse_twice(sinks: Iterable[object]) -> None:
+    """Refuse a sink that is given twice: it would get every result twice.
+
+    Raises:
+        ConfigError: with its URI.
+    """
+    given = [sink.strip() for sink in sinks if isinstance(sink, str)]
+    if twice := next((uri for number, uri in enumerate(given) if uri in given[:number]), None):
+        raise ConfigError(f"The sink {redact(twice)} is given twice, and would get every result twice.")

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgead.errors import ConfigError
 from edgead.images import COLOUR, PixelFormat
 from edgead.runtime.sources import open_source, redact, refuse_without_depth
@@ -29,7 +31,7 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
-    """Return the source for a URI, ``NAME=URI``, an iterable, a function or an open source.
+    """Return the source for a URI, ``NAME=URI``, a path, an iterable, a function or an open source.
 
     Raises:
         ConfigError: none of these.
@@ -37,7 +39,13 @@ def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
     """
     if isinstance(source, str):
         name, uri = split_name(source)
+        if not uri.strip():  # as a path, it would be the current folder
+            raise ConfigError("A source is empty. Is the variable that it comes from set?")
         return _call(open_source(uri, pixels), name)
+    if isinstance(source, Path):
+        return open_source(str(source), pixels)
+    if isinstance(source, np.ndarray) and (source.ndim < 3 or (source.ndim == 3 and source.shape[2] in (1, 3, 4))):
+        raise ConfigError("This source is a single frame, and its rows are no frames. Pass [frame], or inspect(frame).")
     if hasattr(source, "__enter__") and hasattr(source, "live"):
         return refuse_without_depth(source, pixels)
     if isinstance(source, Iterable):
@@ -71,8 +79,8 @@ def open_all(
                 opened.append(_call(as_source(source, pixels), name))
             except CameraError as error:
                 dead.append(error)
-                opened.append(_call(AwaitedCamera(source, pixels, error), name))
-            if isinstance(source, str):
+                opened.append(_call(AwaitedCamera(str(source), pixels, error), name))
+            if isinstance(source, str | Path):
                 ours.append(opened[-1])
         if dead and (need_all or len(dead) == len(opened)):
             raise dead[0]

@@ -35,6 +35,7 @@ from third_party_models import (
 )
 
 from edgead.bundle import Bundle, read_bundle
+from edgead.console import Console
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError, GateError, ModelError
 from edgead.export import import_model
@@ -184,6 +185,78 @@ def test_a_model_that_takes_bytes_gets_bytes(parts: Path, tmp_path: Path) -> Non
     bundle = import_model(path, threshold_data=parts, rgb=False, out=tmp_path / "b.edgead")
     frames = noise((24, 32))
     assert np.array_equal(run_bundle(bundle, frames)[1], frames.max(axis=3).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["double", "int64", "int32", "uint8", "float16", "bool"])
+def test_outputs_of_any_number_become_float32(kind: str, parts: Path, tmp_path: Path) -> None:
+    code = onnx.TensorProto.DataType.Value(kind.upper())
+    model = build(
+        f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        main (uint8[N, 24, 32, 3] image) => ({kind}[N, 24, 32] heat) {{
+            values = Cast <to = 1> (image)
+            means = ReduceMean <axes = [3], keepdims = 0> (values)
+            whole = Floor(means)
+            heat = Cast <to = {code}> (whole)
+        }}""",
+        {},
+    )
+    path = save(model, tmp_path / "m.onnx")
+    bundle = import_model(path, threshold_data=parts, rgb=False, out=tmp_path / "b.edgead")
+    frames = noise((24, 32))
+    wanted = np.floor(frames.mean(axis=3, dtype=np.float32))
+    scores, maps = run_bundle(bundle, frames)
+    assert scores.dtype == maps.dtype == np.float32
+    np.testing.assert_allclose(maps, wanted > 0 if kind == "bool" else wanted, atol=0.01)
+
+
+def test_text_and_outputs_that_are_not_finite_are_refused(parts: Path, tmp_path: Path) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    main (uint8[N, 24, 32, 3] image) => (KIND[N, 24, 32] heat) {
+        values = Cast <to = 1> (image)
+        means = ReduceMean <axes = [3], keepdims = 0> (values)
+        LAST
+    }"""
+    cases = {
+        "'heat' is a tensor.string.": ("string", "heat = Cast <to = 8> (means)"),
+        "not finite": ("float", "heat = Div(means, zero)"),
+    }
+    for words, (kind, last) in cases.items():
+        model = build(text.replace("KIND", kind).replace("LAST", last), {"zero": np.float32(0)})
+        path = save(model, tmp_path / f"{kind}.onnx")
+        with pytest.raises((ModelError, GateError), match=words):
+            import_model(path, threshold_data=parts, rgb=False, out=tmp_path / "b.edgead")
+    assert not (tmp_path / "b.edgead").exists()
+
+
+class Noting(Console):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_model_with_one_score_for_all_frames_is_reported(parts: Path, tmp_path: Path) -> None:
+    """It lets every part pass."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    main (uint8[N, 24, 32, 3] image) => (float[N, 24, 32] heat) {
+        values = Cast <to = 1> (image)
+        means = ReduceMean <axes = [3], keepdims = 0> (values)
+        heat = Mul(means, zero)
+    }"""
+    console = Noting()
+    path = save(build(text, {"zero": np.float32(0)}), tmp_path / "m.onnx")
+    import_model(path, threshold_data=parts, out=tmp_path / "b.edgead", console=console)
+    assert any("have the same score, 0" in line for line in console.said)
+    path = save(bytes_model(), tmp_path / "n.onnx")
+    console.said.clear()
+    import_model(path, threshold_data=parts, out=tmp_path / "c.edgead", console=console)
+    assert not any("have the same score" in line for line in console.said)
 
 
 @pytest.mark.parametrize(("pool", "count"), [("max", 1), ("top:0.25", 12), ("top:1", 48)])

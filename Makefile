@@ -11,8 +11,11 @@ INSTALLED := $(VENV)/installed
 
 # Seconds of `make fuzz` for each reader.
 SECONDS ?= 20
+# Minutes and seed of `make soak`. OUT=FILE keeps the results, and adds to what is there.
+MINUTES ?= 5
+SEED ?= 1
 
-.PHONY: demo test test-long test-all quick check fuzz ends audit format docs release clean
+.PHONY: demo test test-long test-all quick check fuzz soak ends audit format docs release clean
 
 demo: $(INSTALLED)  ## the whole path on sample parts
 	$(BIN)/edgead demo
@@ -37,6 +40,9 @@ check: $(INSTALLED)  ## lint, types, import contracts
 fuzz: $(INSTALLED)  ## every reader of files, guided by coverage: make fuzz SECONDS=600
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[fuzz]'
 	$(BIN)/python tests/fuzz/campaign.py --seconds $(SECONDS)
+
+soak: $(INSTALLED)  ## the line among faults from a seed: make soak MINUTES=30 SEED=1 OUT=FILE
+	$(BIN)/python benchmarks/soak/soak.py --minutes $(MINUTES) --seed $(SEED) $(if $(OUT),--out $(OUT))
 
 ends: $(INSTALLED)  ## the lowest and the newest versions that setup.py allows, each in an environment of its own
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -37,12 +37,12 @@ class LineProcess:
 
     def __init__(self, folder: Path, camera: int) -> None:
         self._folder = folder
-        self._trigger, self._control, modbus = _free_ports(3)
+        self._trigger, self._control, modbus = free_ports(3)
         self.plc = ("127.0.0.1", modbus)
         self._camera, self._lives = camera, 0
         self.results = folder / "none"
         self._bundles = [make_bundle(folder / f"bundle-{number}.edgead", number) for number in range(1, BUNDLES + 1)]
-        self._site = _install_source(folder / "site")
+        self._site = install_plugins(folder / "site", "[edgead.sources]\nsimulated = line_camera:open_simulated\n")
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, with_products: bool, first: int) -> None:
@@ -176,16 +176,17 @@ def _post(port: int, path: str, value: dict[str, str]) -> tuple[int, dict[str, A
         link.close()
 
 
-def _install_source(site: Path) -> Path:
-    """Make a folder in which Python finds the camera's entry point."""
+def install_plugins(site: Path, entry_points: str) -> Path:
+    """Make a folder in which Python finds entry points, given as in ``entry_points.txt``. Return it."""
     info = site / "simulated_line-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: simulated-line\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[edgead.sources]\nsimulated = line_camera:open_simulated\n")
+    (info / "entry_points.txt").write_text(entry_points)
     return site
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 on which nothing listens now."""
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(probe.getsockname()[1]) for probe in probes]
     for probe in probes:

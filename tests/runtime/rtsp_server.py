@@ -1,8 +1,9 @@
 """A real RTSP server for the tests, run with the system's Python, which has GStreamer's bindings.
 
-Usage: rtsp_server.py PORT [USER PASSWORD]; prints "ready" when it listens.
+Usage: rtsp_server.py PORT [USER PASSWORD]; prints "ready" when it listens. RTSP_SIZE sets the size: 160x120.
 """
 
+import os
 import sys
 
 import gi
@@ -11,8 +12,9 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
+WIDTH, HEIGHT = os.environ.get("RTSP_SIZE", "160x120").split("x")
 PIPELINE = (
-    "( videotestsrc is-live=true pattern=ball ! video/x-raw,width=160,height=120,framerate=25/1 ! "
+    f"( videotestsrc is-live=true pattern=ball ! video/x-raw,width={WIDTH},height={HEIGHT},framerate=25/1 ! "
     "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=12 ! rtph264pay name=pay0 pt=96 config-interval=1 )"
 )
 

@@ -50,7 +50,8 @@ ends: $(INSTALLED)  ## the lowest and the newest versions that setup.py allows, 
 
 audit: $(INSTALLED)  ## known vulnerabilities of what is installed; asks the package index
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
-	$(BIN)/pip-audit --local --skip-editable --strict
+	@$(BIN)/pip-audit --local --skip-editable --strict \
+	  || { echo "If it says 'not found on PyPI': a mirror answers for pypi.org and does not know vulnerabilities"; exit 1; }
 
 docs: $(INSTALLED)  ## the documentation site: build/site/index.html
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[docs]'

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from edgead.errors import ConfigError, DeviceError, require
+from edgead.errors import ConfigError, DeviceError, first_line, require
 from edgead.machine import usable_cores
 
 LOCAL = "local"
@@ -30,7 +30,7 @@ def connected(address: str = LOCAL) -> Iterator[Any]:
 
     Raises:
         MissingDependencyError: Ray is not installed.
-        DeviceError: there is no cluster at that address.
+        DeviceError: there is no cluster at that address, or Ray does not start.
     """
     if address == LOCAL:
         # Ray's switch for machines that are no cluster; without it its servers listen on every interface.
@@ -46,8 +46,13 @@ def connected(address: str = LOCAL) -> Iterator[Any]:
             init(address=LOCAL, num_cpus=usable_cores(), include_dashboard=False)
         else:
             init(address=address)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise DeviceError(f"No Ray cluster answers at {address}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # also Ray's own errors have no common base
+        why = first_line(error)
+        if address == LOCAL:
+            raise DeviceError(
+                f"Ray did not start on this machine: {why}\nTry again when the machine is less busy."
+            ) from error
+        raise DeviceError(f"No Ray cluster answers at {address}: {why}") from error
     if threading.current_thread() is threading.main_thread():
         for number, handler in stops.items():  # Ray has put its own in their place, which end the process at once
             signal.signal(number, handler)

@@ -73,18 +73,20 @@ class Trust:
             raise BundleError(f"{path} is refused: its digest {digest} is in the {REVOKED} of {self.places}.")
 
 
-def read_trust(places: Sequence[str | Path] | None = None) -> Trust | None:
+def read_trust(places: str | Path | Sequence[str | Path] | None = None) -> Trust | None:
     """Return the trusted keys; None if everyone's bundles are loaded.
 
     Args:
-        places: files, and folders with ``*.pub`` and perhaps `REVOKED`. None for those of the environment variable
-            `TRUST`; an empty sequence for everyone.
+        places: files, and folders with ``*.pub`` and perhaps `REVOKED`, or one of them. None for those of the
+            environment variable `TRUST`; an empty sequence for everyone.
 
     Raises:
         ConfigError: one is missing, holds no public Ed25519 key, or may be changed by every user.
         MissingDependencyError: cryptography is not installed.
     """
     places = trusted_places() if places is None else places
+    if isinstance(places, (str, os.PathLike)):  # one alone
+        places = [places]
     if not places:
         return None
     keys = [read_public_key(file) for place in places for file in _key_files(Path(place))]

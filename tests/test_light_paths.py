@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from every_verb import calls
 
 from edgead.bundle import Bundle
 from edgead.cli import cli
@@ -138,48 +138,12 @@ def test_every_module_is_imported_with_nothing_optional_installed(tmp_path: Path
 @pytest.mark.long
 def test_every_verb_under_every_extra(bundle: Bundle, parts: Path, trained: Path, tmp_path: Path) -> None:
     """`--help` and one call, with the packages of all other extras banned: it works, or names the extra to install."""
-    from onnx import parser, save_model
-
-    model = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
-        main (float[N, 3, 16, 16] image) => (float[N, 1, 16, 16] heat) <float[1, 3, 1, 1] w = {0.2, 0.3, 0.5}>
-        { heat = Conv (image, w) }""")
-    save_model(model, tmp_path / "m.onnx")
-    images = str(parts / "test" / "chip")
-    lowered = ["--precision", "int8", "--max-flips", "1", "--max-auroc-drop", "1"]
-    tiny = ["size=32", "reconstructive_width=2", "discriminative_width=2", "batch_size=2", "steps=1"]
-    small = ["stem=4", "widths=16,16", "pictures=8", "rounds=1", "batch_size=2", "steps=2"]
-    student = [f"--set={each}" for each in small]
-    calls = {
-        "benchmark": [str(bundle.path), "--data", str(parts), "--rounds", "1", "--pixel-size", "32", "--quick"],
-        "demo": ["--out", str(bundle.path)],  # which is not empty: it takes minutes
-        "distil": [str(bundle.path), "--data", str(parts), "--target", "9999ms", "--precision", "fp32", *student],
-        "doctor": [],
-        "export": ["--checkpoint", str(trained), "--out", "x.edgead"],
-        "import": ["m.onnx", "--threshold-data", str(parts), *lowered],
-        "inspect": [str(bundle.path)],
-        "keys": ["new", "key"],
-        "methods": ["draem"],
-        "plan": ["--cameras", "1", "--fps", "1", "--deadline", "1s", "--bundle", str(bundle.path)],
-        "plc": ["registers"],
-        "predict": [str(bundle.path), images],
-        "pull": ["https://127.0.0.1:9/part", "--to", "now.edgead", "--trust", "key.pub"],
-        "report": [str(bundle.path)],
-        "review": ["rejects"],
-        "run": [str(bundle.path), "--source", images],
-        "sign": [str(tmp_path / "copy.edgead"), "--key", "key"],
-        "sweep": ["sweep.toml", "--list"],
-        "synthesise": [str(trained), "--count", "1", "--out", "pictures"],
-        "train": ["--data", str(parts), "--preset", "nano", *(f"--set={each}" for each in tiny)],
-    }
-    assert set(calls) == set(cli.commands)
+    verb_calls = calls(bundle, parts, trained, tmp_path)
     known = {extra: modules for extra, modules in extras().items() if extra != "dev"}
     everything = set().union(*known.values())
     jobs = {}
-    (tmp_path / "rejects").mkdir()
-    shutil.copytree(bundle.path, tmp_path / "copy.edgead")
-    (tmp_path / "sweep.toml").write_text(f'data = "{parts}"\n[[methods]]\nmethod = "draem"\npreset = "nano"\n')
     for extra, modules in known.items():
-        verbs = {verb: [[verb, "--help"], [verb, *arguments]] for verb, arguments in calls.items()}
+        verbs = {verb: [[verb, "--help"], [verb, *arguments]] for verb, arguments in verb_calls.items()}
         jobs[extra] = [sorted(everything - modules), verbs]
     for extra, verbs in ask(jobs, tmp_path).items():
         for verb, ((help_code, _, _), (code, _, errors)) in verbs.items():

@@ -136,7 +136,7 @@ def doctor(bundle: Path | None, engine: str, batch: int, as_json: bool) -> None:
         validation = validate_here(read_bundle(bundle), engine, batch)
         emit(validation.to_dict(), as_json, f"ok  {bundle} runs on this machine with {validation.engine}")
         return
-    refuse_given("without --build", "engine", "batch")
+    refuse_given("without --build", "engine", "batch", "trust")
     findings = diagnose()
     marks = {True: "ok", False: "--", None: "  "}
     lines = [f"{marks[finding.good]}  {finding.name:<12} {finding.text}" for finding in findings]

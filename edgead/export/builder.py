@@ -176,8 +176,10 @@ def build_bundle(source: ModelSource, options: BuildOptions) -> Bundle:
     with scratch_folder(path) as work:
         draft = _draft(source, work / "fp32", false_reject, console)
         if source.write_published:
-            source.write_published(work / "published.onnx")
-            check_settings(draft, work / "published.onnx", source.images, options)
+            assert source.images.normals is not None
+            assert source.images.anomalies is not None
+            source.write_published(published := work / "published.onnx")
+            check_settings(draft, published, source.images.normals.frames, source.images.anomalies, options)
         if precision.lowers:
             evaluation = _evaluation_set(source, precision, draft, console)
             draft = select_precision(draft, evaluation, precision, false_reject, console)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgead.bundle import MODEL
 from edgead.errors import GateError
@@ -13,38 +16,31 @@ from edgead.export.quantization.gate import Gate
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.tiling import Tiling
 
-if TYPE_CHECKING:
-    from edgead.export.builder import SourceImages
 
-
-def check_settings(draft: BundleDraft, published: Path, images: SourceImages, options: BuildOptions) -> None:
+def check_settings(
+    draft: BundleDraft,
+    published: Path,
+    held_out: NDArray[np.uint8],
+    anomalies: NDArray[np.uint8],
+    options: BuildOptions,
+) -> None:
     """Compare a float32 graph with that of the method's published settings, as a lower precision with float32.
 
     Args:
         draft: the graph of the settings that the user has chosen.
         published: file of the graph of the published ones.
-        images: held-out good images and synthetic anomalies; labelled images are not used.
+        held_out: good images, ``[N, H, W, C] uint8``.
+        anomalies: synthetic ones, of the same shape.
         options: of the export; its budget holds.
 
     Raises:
         GateError: the graph decides otherwise.
     """
-    assert images.normals is not None
-    assert images.anomalies is not None
-    engines = OnnxRuntimeEngine(published), OnnxRuntimeEngine(draft.folder / MODEL)
-    gate = Gate(
-        engines[0],
-        images.normals.frames,
-        images.anomalies,
-        None,
-        options.false_reject,
-        options.precision.budget,
-        options.console,
-        Tiling(draft.manifest.geometry, draft.manifest.size),
-    )
-    judgement = gate.judge({"the graph of these settings": engines[1]})
-    for engine in engines:
-        engine.close()
+    tiling = Tiling(draft.manifest.geometry, draft.manifest.size)
+    with closing(OnnxRuntimeEngine(published)) as reference, closing(OnnxRuntimeEngine(draft.folder / MODEL)) as chosen:
+        budget, console = options.precision.budget, options.console
+        gate = Gate(reference, held_out, anomalies, None, options.false_reject, budget, console, tiling)
+        judgement = gate.judge({"the graph of these settings": chosen})
     if not judgement.passed:
         raise GateError(
             "The settings of --set decide otherwise than the published ones:\n  "

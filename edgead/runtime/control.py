@@ -50,7 +50,7 @@ class Control:
         self.shadow_path: Path | None = None
         self.finish: Callable[[], None] = lambda: None
         self._stream: Stream | None = None
-        self._reloads: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        self._reloads: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         self._early: list[Callable[[], None]] = []
         self._opened: set[FrameInspector] = set()
         self._ends = 0
@@ -98,6 +98,7 @@ class Control:
                 yield
         finally:
             self._ended.set()
+            self._reloads.put(None)
 
     def _end(self, number: int, _frame: object) -> None:
         """Runs in the main thread, which may be busy for a long time; `_hear` does not wait for it."""
@@ -153,9 +154,8 @@ class Control:
         return self._stream.inspector.bundle.path
 
     def _reload(self, stream: Stream) -> None:
-        """Reload a bundle for each request, in a separate thread without end."""
-        while True:
-            path = self._reloads.get()
+        """Reload a bundle for each request, in a separate thread, until the run ends."""
+        while path := self._reloads.get():
             try:
                 self._replace(stream, path)
                 self.reloads["done"] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from edgead.runtime.token import TokenCheck, refuse_weak
 LONGEST_REQUEST = 10.0
 """Seconds after which a connection is closed, even if it is active."""
 MOST_CONNECTIONS = 16
-"""Simultaneous connections; more are closed at once."""
+"""Simultaneous connections; one more closes the oldest."""
 
 
 def parse_address(text: str, option: str = "--metrics") -> tuple[str, int]:
@@ -104,17 +105,24 @@ class LimitedServer(ThreadingHTTPServer):
         OSError: the address cannot be used.
     """
 
-    request_queue_size = MOST_CONNECTIONS
+    request_queue_size = 128  # with a short queue, a client waits for a second when many connect at once
 
     def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._open: dict[Any, float] = {}
         super().__init__((host, port), handler)
 
+    def server_bind(self) -> None:
+        """Bind, and ask no resolver for the name of our address, as the library does."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        if len(self._open) >= MOST_CONNECTIONS:
+        if len(self._open) >= 2 * MOST_CONNECTIONS:  # of which half are closed already, and their threads about to end
             self.shutdown_request(request)
             return
+        for oldest in list(self._open)[: max(0, len(self._open) - MOST_CONNECTIONS + 1)]:
+            _cut(oldest)  # so that idle connections do not keep others out
         self._open[request] = time.monotonic()
         super().process_request(request, client_address)
 
@@ -127,11 +135,16 @@ class LimitedServer(ThreadingHTTPServer):
         now = time.monotonic()
         for request, began in list(self._open.items()):
             if now - began > LONGEST_REQUEST:
-                with contextlib.suppress(OSError):
-                    request.shutdown(socket.SHUT_RDWR)
+                _cut(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that disconnect early."""
+
+
+def _cut(request: Any) -> None:
+    """End a connection; its thread then notices, and closes it."""
+    with contextlib.suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class LimitedHandler(BaseHTTPRequestHandler):

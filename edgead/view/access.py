@@ -58,8 +58,9 @@ class Access:
                 "Set one:  --view-token '${VIEW_TOKEN}'"
             )
         self._token, self._check = token, TokenCheck(token)
-        name = socket.gethostname().lower()
-        self._names = {"localhost", host.lower(), name, f"{name.partition('.')[0]}.local", socket.getfqdn().lower()}
+        self._name = socket.gethostname().lower()
+        self._names = {"localhost", host.lower(), self._name, f"{self._name.partition('.')[0]}.local"}
+        self._full_name = ""
 
     @property
     def may_change(self) -> bool:
@@ -78,8 +79,15 @@ class Access:
             host = (urlsplit(f"//{headers.get('host', '')}").hostname or "").rstrip(".")
         except ValueError:
             host = ""
-        if not _is_address(host) and host not in self._names:
+        if not (_is_address(host) or host in self._names or self._is_full_name(host)):
             raise Refused(421, "This page is not served under that name. Use the machine's address.")
+
+    def _is_full_name(self, host: str) -> bool:
+        """Return whether it is our name with its domain. Only a name that begins with ours asks the resolver, once."""
+        if host.partition(".")[0] != self._name.partition(".")[0]:
+            return False
+        self._full_name = self._full_name or socket.getfqdn().lower()
+        return host == self._full_name
 
     def check_reader(self, headers: Mapping[str, str], address: str) -> None:
         """Refuse a reader from another machine without the token.

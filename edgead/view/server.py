@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from edgead.runtime.connections import ConnectionLimits, LimitedLoop
 from edgead.view.access import Access, Refused
 from edgead.view.hub import MOST_VIEWERS, Hub
 from edgead.view.threads import in_thread
@@ -27,7 +28,8 @@ LARGEST_HEAD, LARGEST_BODY = 8192, 4096
 """Bytes of a request's address and headers, and of a change."""
 BODY_WITHIN = 10.0
 """Seconds for the body of a change to arrive."""
-MOST_CONNECTIONS = 128
+LIMITS = ConnectionLimits(connections=128, silence=10.0, unanswered=65536, rate=65536)
+"""A connection whose request is worked on is neither silent nor closed in favour of another one."""
 STUCK_AFTER = 20.0
 """Seconds without progress after which a viewer is disconnected."""
 END_WITHIN = 2.0
@@ -117,12 +119,11 @@ class Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MOST_CONNECTIONS,
             timeout_keep_alive=10,
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=16384,
         )
-        self._server = uvicorn.Server(config)
+        self._server, self._loop = uvicorn.Server(config), LimitedLoop(LIMITS)
         self._closing = False
         self._thread = threading.Thread(target=self._serve, name="view-server", daemon=True)
         self._thread.start()
@@ -138,7 +139,10 @@ class Server:
     def _serve(self) -> None:
         why = "it ended"
         try:
-            asyncio.run(self._run())
+            try:
+                self._loop.run_until_complete(self._run())
+            finally:
+                self._loop.close()
         except BaseException as error:  # the line goes on without its page
             why = f"{type(error).__name__}: {error}"
         if not self._closing:
@@ -165,6 +169,10 @@ class Server:
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
                 return
+            with self._loop.working(tuple(scope["client"] or ())):
+                await answer(scope, receive, send)
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             request = Request(scope, receive)
             try:
                 _check_size(scope)

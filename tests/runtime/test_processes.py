@@ -8,9 +8,12 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ import edgead
 from edgead.bundle import Bundle
 from edgead.errors import ConfigError, DeviceError
 from edgead.runtime.inspector import Inspector
+from edgead.runtime.run import run
 from edgead.runtime.stream import Stream
 
 PATIENCE = 120
@@ -80,12 +84,13 @@ def test_a_fork_cannot_use_the_engine_of_its_parent_and_is_told_at_once(first: B
     inspector.close()
 
 
-def test_a_fork_may_load_a_bundle_of_its_own(first: Bundle) -> None:
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_a_fork_may_load_a_bundle_of_its_own(first: Bundle, name: str) -> None:
     def work() -> str:
-        with edgead.load(first.path, engine="onnxruntime") as own:
+        with edgead.load(first.path, engine=name) as own:
             return f"{own.inspect(frame_of(150)).score:.2f}"
 
-    with Inspector(first, open_any("onnxruntime", first)) as inspector:
+    with Inspector(first, open_any(name, first)) as inspector:
         inspector.inspect(frame_of(0))
         assert in_a_fork(work) == "150.00"
 
@@ -120,8 +125,10 @@ def test_an_inspector_cannot_be_sent_to_another_process(first: Bundle) -> None:
 @pytest.mark.slow
 def test_spawned_processes_score_alike(first: Bundle) -> None:
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:  # unlike a Pool, it says if one ends
-        found = [*pool.map(scores_of, [str(first.path)] * 2, ["onnxruntime"] * 2)]
-    assert found[0] == found[1] == scores_of(str(first.path), "onnxruntime")
+        names = [name for name in ("onnxruntime", "openvino") for _ in range(2) if find_spec(name)]
+        found = [*pool.map(scores_of, [str(first.path)] * len(names), names)]
+    for name, scores in zip(names, found):
+        assert scores == scores_of(str(first.path), name), name
 
 
 ENDINGS = {
@@ -140,18 +147,19 @@ EXIT_CODES = {"sys.exit in the loop": 3, "an error in the loop": 1}
 
 
 @pytest.mark.slow
-def test_the_interpreter_ends_while_a_stream_runs(first: Bundle) -> None:
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_the_interpreter_ends_while_a_stream_runs(first: Bundle, name: str) -> None:
     started = {}
     for ending, lines in ENDINGS.items():
         program = (
             "import sys, threading, time\n"
             "import edgead\n"
             "from edgead.runtime.stream import Stream\n"
-            "inspector = edgead.load(sys.argv[1], engine='onnxruntime')\n"
+            "inspector = edgead.load(sys.argv[1], engine=sys.argv[2])\n"
             "stream = Stream(inspector, ['synthetic:?width=64&height=64&fps=200'])\n"
             f"{lines}\n"
         )
-        started[ending] = start_process([sys.executable, "-c", program, str(first.path)])
+        started[ending] = start_process([sys.executable, "-c", program, str(first.path), name])
     for ending, process in started.items():
         _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == EXIT_CODES.get(ending, 0), (ending, errors)
@@ -160,7 +168,8 @@ def test_the_interpreter_ends_while_a_stream_runs(first: Bundle) -> None:
         assert "Exception ignored" not in errors
 
 
-def test_callbacks_that_raise_end_no_source(first: Bundle) -> None:
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_callbacks_that_raise_end_no_source(first: Bundle, name: str) -> None:
     """Each frame is counted, whatever the caller's functions do."""
 
     def fails(*_values: object) -> Any:
@@ -169,7 +178,7 @@ def test_callbacks_that_raise_end_no_source(first: Bundle) -> None:
     for number, callbacks in enumerate(
         ({"choose": fails}, {"admit": fails}, {"on_drop": fails, "admit": lambda *_: "x"})
     ):
-        with Inspector(first, open_any("onnxruntime", first)) as inspector:
+        with Inspector(first, open_any(name, first)) as inspector:
             frames = [np.full((64, 64, 3), level, np.uint8) for level in LEVELS]
             stream = Stream(inspector, [frames], say=fails, **callbacks)  # type: ignore[arg-type]
             results = list(stream)
@@ -181,11 +190,12 @@ def test_callbacks_that_raise_end_no_source(first: Bundle) -> None:
         assert all(result.verdict is edgead.Verdict.UNKNOWN for result in results)
 
 
-def test_a_stream_stops_though_its_callback_raises(first: Bundle) -> None:
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_a_stream_stops_though_its_callback_raises(first: Bundle, name: str) -> None:
     def fails() -> None:
         raise LookupError("the caller's")
 
-    with Inspector(first, open_any("onnxruntime", first)) as inspector:
+    with Inspector(first, open_any(name, first)) as inspector:
         camera = Camera()
         stream = Stream(inspector, [camera], on_stop=fails)
         results = iter(stream)
@@ -196,3 +206,80 @@ def test_a_stream_stops_though_its_callback_raises(first: Bundle) -> None:
         list(results)
     with pytest.raises(DeviceError, match="closed"):
         inspector.inspect(frame_of(0))
+
+
+def fails(*_values: object) -> None:
+    raise LookupError("the caller's")
+
+
+class Watching:
+    """An observer, one method of which raises."""
+
+    def __init__(self, raising: str) -> None:
+        self._raising, self.called = raising, set[str]()
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def method(*values: object) -> None:
+            self.called.add(name)
+            if name == self._raising:
+                fails()
+
+        return method
+
+
+def threads_of_runs() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name in ("reload", "signals", "shadow", "stop", "end")}
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+@pytest.mark.parametrize("where", ["on_result", "on_end", "begin", "see", "close", "nowhere"])
+def test_a_run_ends_with_what_its_caller_raises(first: Bundle, name: str, where: str, tmp_path: Path) -> None:
+    """Each result before that has arrived, each frame is accounted for, and no thread is left."""
+    before, ends, observer = threads_of_runs(), list[Any](), Watching(where)
+    callbacks: dict[str, Any] = {"on_end": ends.append, **({where: fails} if where.startswith("on_") else {})}
+    frames = [frame_of(int(level)) for level in LEVELS]
+    said = refusal(
+        lambda: run(
+            first.path,
+            sources=[frames],
+            sinks=[f"jsonl:{tmp_path / 'r.jsonl'}"],
+            engine=name,
+            health="off",
+            observer=observer,  # type: ignore[arg-type]
+            **callbacks,
+        )
+    )
+    assert said == ("accepted" if where == "nowhere" else "LookupError: the caller's")
+    arrived = len((tmp_path / "r.jsonl").read_text().splitlines()) if where != "begin" else 0
+    assert arrived == {"begin": 0, "on_result": 1, "see": 1}.get(where, len(LEVELS))
+    for summary in ends:
+        assert summary["captured"] == summary["inferred"] + summary["dropped"]
+        assert (summary["inferred"], summary["in_flight"]) == (arrived, 0)
+    assert len(ends) == (where != "on_end")
+    assert observer.called >= {"begin", "close"}
+    until = time.monotonic() + 20
+    while threads_of_runs() - before:
+        assert time.monotonic() < until, threads_of_runs() - before
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_iterators_that_are_left_leave_nothing_running(first: Bundle, name: str) -> None:
+    """Left after a result, before the first one, and with an error; the inspector then serves the next stream."""
+    with Inspector(first, open_any(name, first)) as inspector:
+        before = threading.active_count()
+        for taken in (1, 0, 3):
+            camera = Camera()
+            results = iter(Stream(inspector, [camera]))
+            for _ in range(taken):
+                next(results)
+            if taken == 3:
+                with pytest.raises(KeyError):
+                    results.throw(KeyError("the caller's"))
+            del results
+            assert camera.stopped.is_set() or taken == 0
+            until = time.monotonic() + 20
+            while threading.active_count() > before:
+                assert time.monotonic() < until, threading.enumerate()
+                time.sleep(0.01)
+        assert inspector.inspect(frame_of(75)).score == pytest.approx(75, abs=0.01)

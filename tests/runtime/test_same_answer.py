@@ -24,9 +24,13 @@ from edgead.files import sha256
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 
-KEPT = Path(__file__).parents[1] / "format_1" / "bundles" / "level.edgead"
-DIGEST = "98cae24c0ac2556fe28bd86dfe4fc55c745f36027f8b8416224be0f26e8e12f5"
-"""SHA-256 of the kept bundle's manifest, as edgead 0.1.0 wrote it."""
+TESTS = Path(__file__).parents[1]
+KEPT = {number: TESTS / f"format_{number}" / "bundles" / "level.edgead" for number in range(1, FORMAT + 1)}
+DIGESTS = {
+    1: "98cae24c0ac2556fe28bd86dfe4fc55c745f36027f8b8416224be0f26e8e12f5",
+    2: "a338f05551886b2f06ed71f8fa68c627941d156aa591924cdcc7a3c60afe742e",
+}
+"""SHA-256 of the kept bundles' manifests, as edgead 0.1.0 wrote them."""
 ENGINES = ["onnxruntime", pytest.param("openvino", marks=needs_openvino)]
 SCORE = """
 import json, os, sys
@@ -113,10 +117,12 @@ def test_processes_cores_and_older_processors_score_alike(
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_bundle_of_the_released_format_gives_the_scores_it_was_written_with(name: str) -> None:
-    kept = read_bundle(KEPT)
-    assert kept.manifest.digest == DIGEST
-    assert {path.name: sha256(path) for path in KEPT.iterdir() if path.name != "manifest.json"} == kept.manifest.files
+@pytest.mark.parametrize("number", KEPT)
+def test_a_bundle_of_each_released_format_gives_the_scores_it_was_written_with(name: str, number: int) -> None:
+    kept = read_bundle(KEPT[number])
+    assert (kept.manifest.format, kept.manifest.digest) == (number, DIGESTS[number])
+    others = [path for path in kept.path.iterdir() if not path.name.startswith("manifest.")]
+    assert {path.name: sha256(path) for path in others} == kept.manifest.files
     engine = open_any(name, kept)
     assert check_golden(kept, engine).good
     for level in LEVELS:
@@ -126,6 +132,23 @@ def test_a_bundle_of_the_released_format_gives_the_scores_it_was_written_with(na
     engine.close()
 
 
+def test_a_kept_bundle_has_its_geometry_and_its_signature() -> None:
+    """Of the middle of a frame two tiles, which overlap; what is beside them is not seen."""
+    frame = np.full((60, 160, 3), 40, np.uint8)
+    frame[10:20, 5:25] = 250
+    trusted = {"trust": KEPT[2].with_name("signer.pub"), "engine": "onnxruntime"}
+    with edgead.load(KEPT[2], **trusted) as inspector:
+        assert inspector.inspect(frame).score == pytest.approx(40, abs=0.01)
+        frame[50:58, 70:90] = 200  # in the lower tile
+        seen = inspector.inspect(frame)
+        assert seen.score == pytest.approx(200, abs=0.01)
+        assert seen.mask[50:58, 72:88].all()
+        assert not seen.mask[:, :40].any()
+    with pytest.raises(BundleError, match="signed"):
+        edgead.load(KEPT[1], **trusted)
+
+
+@pytest.mark.parametrize("number", KEPT)
 @pytest.mark.parametrize(
     ("writer", "said"),
     [
@@ -134,8 +157,10 @@ def test_a_bundle_of_the_released_format_gives_the_scores_it_was_written_with(na
         (7, r"pip install --upgrade edgead$"),
     ],
 )
-def test_a_newer_format_is_refused_with_the_version_that_reads_it(writer: object, said: str, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(KEPT, tmp_path / "new.edgead"))
+def test_a_newer_format_is_refused_with_the_version_that_reads_it(
+    writer: object, said: str, number: int, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(KEPT[number], tmp_path / "new.edgead"))
     values = {**json.loads((copy / "manifest.json").read_text()), "format": FORMAT + 1, "edgead": writer}
     values["digest"] = manifest_digest(values)
     (copy / "manifest.json").write_text(json.dumps(values))

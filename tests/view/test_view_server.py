@@ -252,6 +252,23 @@ def test_another_name_for_this_machine_is_refused(page: Page, host: str) -> None
     assert page.ask("/", Host="192.168.0.7:80")[0] == 200
 
 
+def test_only_our_own_name_with_a_domain_asks_the_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(socket, "gethostname", lambda: "Line-7")
+    monkeypatch.setattr(socket, "getfqdn", lambda: asked.append("") or "line-7.plant.example")
+    access = Access("127.0.0.1", "")
+    for name in ("line-7", "line-7.local:80", "192.0.2.1"):
+        access.check_host({"host": name})
+    for name in ("evil.example", "line-8.plant.example"):
+        with pytest.raises(Refused):
+            access.check_host({"host": name})
+    assert asked == []
+    access.check_host({"host": "line-7.plant.example:8080"})
+    with pytest.raises(Refused):
+        access.check_host({"host": "line-7.evil.example"})
+    assert asked == [""]
+
+
 def test_wrong_tokens_are_counted(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = {**CHANGE, "Authorization": "Bearer wrong"}
     statuses = [page.ask("/api/changes/pause", "POST", {}, **bad)[0] for _ in range(token.MOST_WRONG + 1)]

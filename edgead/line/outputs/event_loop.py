@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from edgead.runtime.connections import ConnectionLimits, LimitedLoop
+
 T = TypeVar("T")
 
 
@@ -17,10 +19,11 @@ class EventLoop:
 
     Args:
         name: of the thread.
+        limits: of clients, where there is a server.
     """
 
-    def __init__(self, name: str) -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, name: str, limits: ConnectionLimits | None = None) -> None:
+        self.loop = LimitedLoop(limits or ConnectionLimits())
         self._thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
         self._thread.start()
 

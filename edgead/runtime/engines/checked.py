@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ class CheckedEngine:
         self.exact: bool = getattr(engine, "exact", True)
         self._shape, self._singly = shape, singly
         self._lock, self._released, self._process = threading.Lock(), False, os.getpid()
+        _open.add(self)
 
     def infer(self, frames: Any) -> Outputs:
         """Run the graph. Calls from several threads wait for each other.
@@ -100,6 +103,22 @@ class CheckedEngine:
                 self.inner.close()
         finally:
             self._lock.release()
+
+    def end(self) -> None:
+        """Wait for the running call; later ones raise a DeviceError."""
+        self.closed = True
+        if os.getpid() == self._process and self._lock.acquire(timeout=LONGEST_CALL):
+            self._lock.release()
+
+
+_open: weakref.WeakSet[CheckedEngine] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the calls of daemon threads while Python still runs: one that returns to it later aborts the process."""
+    for engine in list(_open):
+        engine.end()
 
 
 def check(engine: Engine, bundle: Bundle) -> CheckedEngine:

@@ -22,12 +22,15 @@ from edgead.line.outputs.opcua.address_space import AddressSpace
 from edgead.line.outputs.opcua.methods import Methods
 from edgead.line.outputs.opcua.state_machine import VisionStateMachine
 from edgead.line.outputs.register_map import Snapshot
+from edgead.runtime.connections import ConnectionLimits
 from edgead.runtime.metrics_server import is_local
 from edgead.runtime.result import Result
 
 PORT = 4840
 PERIOD = 0.02
 """Seconds between two looks at what has changed."""
+LIMITS = ConnectionLimits(silence=660.0, unanswered=1 << 20, rate=1 << 20)
+"""asyncua ends a session after 600 s without a request."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class OpcuaServer(PlcSink):
         self._shown: deque[tuple[Result, Snapshot, str]] = deque()
         self._job, self._jobs, self._job_began, self._single_taken = "", 0, 0.0, False
         self.handshake.on_show = self._on_show
-        self._loop = EventLoop("opcua-server")
+        self._loop = EventLoop("opcua-server", LIMITS)
         self._wake = asyncio.Event()
         try:
             self._loop.run(self._open(host), 60.0)

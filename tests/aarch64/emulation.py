@@ -1,0 +1,229 @@
+"""A 64-bit Arm machine under emulation: Debian's libraries, a Python as Jetsons have it, and packages as wheels.
+
+qemu's user mode runs the programs. It is registered in a user namespace of its own, so that this machine stays as it
+is. Everything is fetched by the clients of package indices, once, into the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+CACHE = Path.home() / ".cache" / "edgead-tests" / "aarch64"
+PYTHONS = ("3.10", "3.11", "3.12")
+"""JetPack 6 has 3.10, JetPack 7 has 3.12. 3.11 is Debian's own."""
+CPUS = ("neoverse-n1", "max")
+"""As qemu names them: Armv8.2 like the Cortex-A78AE of Orin, and everything that qemu knows, SVE and I8MM included."""
+LIBRARIES = ("libc6", "libstdc++6", "dash", "coreutils", "python3")
+PACKAGES = ("cpu", "line", "mqtt", "sign", "view")
+"""Extras that are installed there."""
+FOR_TESTS = ("pytest", "onnx", "hypothesis")
+LAUNCHER = "cx_Freeze==7.2.10"
+"""Its wheels hold CPython 3.10 and 3.12 for aarch64, the extension modules included, which Debian does not have."""
+GLIBC = "aarch64-manylinux_2_36"  # bookworm's
+HOME = "/opt/python{}"
+ENTER = """
+set -e
+mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+printf %s "$MAGIC" > /proc/sys/fs/binfmt_misc/register
+mount --rbind /proc "$GUEST/proc"
+mount --rbind /dev "$GUEST/dev"
+mount --bind "$REPOSITORY" "$GUEST/repository"
+mount --bind "$WORK" "$GUEST/work"
+exec chroot "$GUEST" /usr/bin/env -i -C /work "$@"
+"""
+HEADER = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
+MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
+STARTUP = '''
+"""What the launcher imports: runs ``python [-u] [-m MODULE | -c CODE | FILE] ARGUMENT...`` without `site`."""
+
+import os
+import sys
+
+
+def init():
+    here = os.path.dirname(__file__)
+    given = [path for path in os.environ.get("PYTHONPATH", "").split(":") if path]
+    sys.path[:] = ["", *given, here, os.path.join(here, "lib-dynload")]
+    sys.prefix = sys.exec_prefix = sys.base_prefix = sys.base_exec_prefix = os.path.dirname(here)
+
+
+def run():
+    import builtins
+    import runpy
+
+    builtins.exit = builtins.quit = sys.exit
+    arguments = sys.argv[1:]
+    while arguments and arguments[0] in ("-u", "-B", "-I", "-s", "-E"):
+        arguments.pop(0)
+    kind, *rest = arguments
+    if kind == "-c":
+        sys.argv = ["-c", *rest[1:]]
+        exec(compile(rest[0], "<string>", "exec"), sys.modules["__main__"].__dict__)
+    elif kind == "-m":
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        sys.path[0] = os.path.dirname(os.path.abspath(kind))
+        runpy.run_path(kind, run_name="__main__")
+'''
+
+
+class NotHereError(Exception):
+    """This machine cannot emulate 64-bit Arm; the message is the reason, in one line."""
+
+
+def prepare(python: str) -> Path:
+    """Return the root of the emulated machine with a Python and the packages, from the cache if it is there.
+
+    Raises:
+        NotHereError: a tool is missing, or something cannot be fetched.
+    """
+    for tool in ("qemu-aarch64-static", "unshare", "apt-get", "dpkg-deb"):
+        if not shutil.which(tool):
+            raise NotHereError(f"no {tool} here; on Debian: apt-get install qemu-user-static")
+    _once(CACHE / "root", _debian)
+    root = CACHE / "root"
+    if python != "3.11":
+        _once(root / HOME.format(python).lstrip("/"), lambda folder: _launcher(python, folder))
+    _once(packages(python), lambda folder: _install(python, folder))
+    done = run(python, "-c", "import platform; print(platform.machine())", work=root / "work")
+    if done.stdout.strip() != "aarch64":
+        raise NotHereError(f"programs for aarch64 do not run here: {_last(done.stderr)}")
+    return root
+
+
+def packages(python: str) -> Path:
+    """Return the folder with the packages of a Python."""
+    return CACHE / "root" / "opt" / f"packages-{python}"
+
+
+def run(
+    python: str, *arguments: str, work: Path, cpu: str = CPUS[0], timeout: float = 600
+) -> subprocess.CompletedProcess[str]:
+    """Call a Python of the prepared machine; return its exit code and what it wrote.
+
+    Args:
+        python: its version.
+        arguments: of the interpreter, as ``-m edgead inspect bundle.edgead``.
+        work: a folder of this machine, the current folder over there. Its ``installed`` comes first on the path.
+        cpu: the processor, as qemu names it.
+        timeout: s.
+    """
+    root, qemu = CACHE / "root", shutil.which("qemu-aarch64-static")
+    inside = "/usr/bin/python3.11" if python == "3.11" else f"{HOME.format(python)}/python"
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/work",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONPATH": f"/work/installed:/opt/packages-{python}",
+        "QEMU_CPU": cpu,
+        "OMP_NUM_THREADS": "1",
+    }
+    words = [f"{name}={value}" for name, value in environment.items()]
+    given = {
+        "GUEST": str(root),
+        "REPOSITORY": str(REPOSITORY),
+        "WORK": str(work),
+        "MAGIC": f":aarch64:M::{HEADER}:{MASK}:{qemu}:F",
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    }
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ENTER, "sh", *words, inside, *arguments]
+    return subprocess.run(command, env=given, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def install(work: Path) -> None:
+    """Install edgead, as a wheel of this checkout, for the emulated machine that has this work folder."""
+    wheels = work / "wheels"
+    _call(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", wheels, REPOSITORY)
+    [wheel] = wheels.glob("*.whl")
+    _call(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", work / "installed", wheel)
+
+
+def _once(folder: Path, make: object) -> None:
+    if not folder.is_dir():
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        make(part)  # type: ignore[operator]
+        part.rename(folder)
+
+
+def _debian(root: Path) -> None:
+    """Unpack Debian's libraries for arm64; none of their scripts is run."""
+    apt = CACHE / "apt"
+    for name in ("state/lists/partial", "cache/archives/partial"):
+        (apt / name).mkdir(parents=True, exist_ok=True)
+    (apt / "status").touch()
+    options = {
+        "APT::Architecture": "arm64",
+        "APT::Architectures": "arm64",
+        "APT::Install-Recommends": "false",
+        "APT::Sandbox::User": "root",
+        "Debug::NoLocking": "true",
+        "Dir::State": apt / "state",
+        "Dir::State::status": apt / "status",
+        "Dir::Cache": apt / "cache",
+    }
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    _call("apt-get", *words, "-qq", "update")
+    _call("apt-get", *words, "-qq", "--download-only", "install", *LIBRARIES)
+    for package in sorted((apt / "cache" / "archives").glob("*.deb")):
+        _call("dpkg-deb", "--extract", package, root)
+    for name in ("proc", "dev", "tmp", "repository", "work", "opt", "root"):
+        (root / name).mkdir(exist_ok=True)
+    (root / "etc" / "passwd").write_text("root:x:0:0:root:/work:/bin/sh\n")
+
+
+def _launcher(python: str, folder: Path) -> None:
+    """Take CPython from the wheel, and the standard library's Python files from this machine's."""
+    standard = _standard_library(python)
+    _uv("install", "--target", folder / "wheel", *_for(python), LAUNCHER)
+    [found] = (folder / "wheel").glob("cx_Freeze/bases/console-*-aarch64-*")
+    shutil.copytree(standard, folder / "lib", ignore=shutil.ignore_patterns("site-packages", "*.so", "test", "__pycache__"))
+    for compiled in (folder / "wheel").rglob("*.so*"):
+        shutil.copy(compiled, folder / "lib" / compiled.name)
+    found.rename(folder / "python")
+    (folder / "lib" / "__startup__.py").write_text(STARTUP)
+    shutil.rmtree(folder / "wheel")
+
+
+def _standard_library(python: str) -> Path:
+    pyenv = Path.home() / ".pyenv" / "versions"
+    for path in (*map(str, pyenv.glob(f"{python}.*/bin/python")), shutil.which(f"python{python}")):
+        if path:
+            code = "import sysconfig; print(sysconfig.get_path('stdlib'))"
+            done = subprocess.run([path, "-c", code], capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                return Path(done.stdout.strip())
+    raise NotHereError(f"no Python {python} here, whose standard library is needed")
+
+
+def _install(python: str, folder: Path) -> None:
+    wanted = runpy.run_path(str(REPOSITORY / ".ci" / "ends.py"))["requirements"](PACKAGES)
+    _uv("install", "--target", folder, *_for(python), *wanted, *FOR_TESTS)
+
+
+def _for(python: str) -> list[str]:
+    return ["--python-platform", GLIBC, "--python-version", python, "--only-binary", ":all:"]
+
+
+def _uv(verb: str, *arguments: str | Path) -> None:
+    _call(sys.executable, "-m", "uv", "pip", verb, "--quiet", *arguments)
+
+
+def _call(*command: str | Path) -> None:
+    words: Sequence[str] = list(map(str, command))
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotHereError(f"{' '.join(words[:3])} failed: {_last(done.stderr)}")
+
+
+def _last(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")

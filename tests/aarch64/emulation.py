@@ -6,12 +6,13 @@ is. Everything is fetched by the clients of package indices, once, into the user
 
 from __future__ import annotations
 
-import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+
+from wheels import extras
 
 REPOSITORY = Path(__file__).parents[2]
 CACHE = Path.home() / ".cache" / "edgead-tests" / "aarch64"
@@ -33,6 +34,7 @@ mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
 printf %s "$MAGIC" > /proc/sys/fs/binfmt_misc/register
 mount --rbind /proc "$GUEST/proc"
 mount --rbind /dev "$GUEST/dev"
+mount --rbind /sys "$GUEST/sys"
 mount --bind "$REPOSITORY" "$GUEST/repository"
 mount --bind "$WORK" "$GUEST/work"
 exec chroot "$GUEST" /usr/bin/env -i -C /work "$@"
@@ -146,12 +148,12 @@ def install(work: Path) -> None:
     _call(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", work / "installed", wheel)
 
 
-def _once(folder: Path, make: object) -> None:
+def _once(folder: Path, make: Callable[[Path], None]) -> None:
     if not folder.is_dir():
         part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        make(part)  # type: ignore[operator]
+        make(part)
         part.rename(folder)
 
 
@@ -176,7 +178,7 @@ def _debian(root: Path) -> None:
     _call("apt-get", *words, "-qq", "--download-only", "install", *LIBRARIES)
     for package in sorted((apt / "cache" / "archives").glob("*.deb")):
         _call("dpkg-deb", "--extract", package, root)
-    for name in ("proc", "dev", "tmp", "repository", "work", "opt", "root"):
+    for name in ("proc", "dev", "sys", "tmp", "repository", "work", "opt", "root"):
         (root / name).mkdir(exist_ok=True)
     (root / "etc" / "passwd").write_text("root:x:0:0:root:/work:/bin/sh\n")
 
@@ -186,7 +188,9 @@ def _launcher(python: str, folder: Path) -> None:
     standard = _standard_library(python)
     _uv("install", "--target", folder / "wheel", *_for(python), LAUNCHER)
     [found] = (folder / "wheel").glob("cx_Freeze/bases/console-*-aarch64-*")
-    shutil.copytree(standard, folder / "lib", ignore=shutil.ignore_patterns("site-packages", "*.so", "test", "__pycache__"))
+    shutil.copytree(
+        standard, folder / "lib", ignore=shutil.ignore_patterns("site-packages", "*.so", "test", "__pycache__")
+    )
     for compiled in (folder / "wheel").rglob("*.so*"):
         shutil.copy(compiled, folder / "lib" / compiled.name)
     found.rename(folder / "python")
@@ -206,7 +210,7 @@ def _standard_library(python: str) -> Path:
 
 
 def _install(python: str, folder: Path) -> None:
-    wanted = runpy.run_path(str(REPOSITORY / ".ci" / "ends.py"))["requirements"](PACKAGES)
+    wanted = [line for extra in ("", *PACKAGES) for line in extras()[extra]]
     _uv("install", "--target", folder, *_for(python), *wanted, *FOR_TESTS)
 
 
@@ -219,7 +223,7 @@ def _uv(verb: str, *arguments: str | Path) -> None:
 
 
 def _call(*command: str | Path) -> None:
-    words: Sequence[str] = list(map(str, command))
+    words = list(map(str, command))
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NotHereError(f"{' '.join(words[:3])} failed: {_last(done.stderr)}")

@@ -5,33 +5,51 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from level_bundle import teaching
 from tiny import SMALL
 
+from edgead.bundle import is_bundle
 from edgead.demo import make_parts
 from edgead.export import export
 from edgead.export.options import Budget, PrecisionOptions
+from edgead.images import encode_png
 from edgead.train import train
 from edgead.train.methods import METHODS, get_method
 
-PRECISIONS = {"fp32": "fp32", "int8": PrecisionOptions("int8", budget=Budget(1.0, 1.0))}
+PRECISIONS: dict[str, str | PrecisionOptions] = {
+    "fp32": "fp32",
+    "int8": PrecisionOptions("int8", budget=Budget(1.0, 1.0)),
+}
 
 
 def make_bundles(folder: Path) -> Iterator[Path]:
-    """Write sample parts to ``pictures`` and yield each bundle beside it when it is there.
+    """Write three sample parts and noise to ``pictures``, and yield each bundle beside it; those that exist are kept.
 
     Backbones keep their random weights, so that none is downloaded.
     """
-    parts = make_parts(folder / "parts", train=12, good=4, bad=2)
-    (folder / "pictures").mkdir()
-    for number, picture in enumerate((*(parts / "test").glob("*/000.png"), *(parts / "test").glob("*/001.png"))):
-        picture.rename(folder / "pictures" / f"{number}.png")
+    parts, pictures = folder / "parts", folder / "pictures"
+    if not pictures.is_dir():
+        make_pictures(make_parts(parts, train=12, good=4, bad=2), pictures)
     with pytest.MonkeyPatch.context() as patch:
         for name in METHODS:
             patch.setattr(get_method(name), "load_pretrained", lambda self, weights: None)
         for name in METHODS:
-            settings = (*SMALL[name], *teaching(name, folder / "teacher"))
-            [run] = train(name, parts, preset="nano", settings=settings, out=folder / "runs" / name)
             for precision, options in PRECISIONS.items():
-                yield export(run, out=folder / f"{name}-{precision}.edgead", precision=options).path
+                path, run = folder / f"{name}-{precision}.edgead", folder / "runs" / name
+                if not is_bundle(path):
+                    if not run.is_dir():
+                        settings = (*SMALL[name], *teaching(name, folder / "teacher"))
+                        train(name, parts, preset="nano", settings=settings, out=run)
+                    export(run, out=path, precision=options)
+                yield path
+
+
+def make_pictures(parts: Path, pictures: Path) -> None:
+    """Move pictures of parts to a folder, and add one of noise, whose score is another."""
+    pictures.mkdir()
+    for number, picture in enumerate(sorted(parts.glob("test/*/000.png"))[:3]):
+        picture.rename(pictures / f"{number}.png")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    (pictures / "noise.png").write_bytes(encode_png(noise))

@@ -143,6 +143,8 @@ def run(
 def install(work: Path) -> None:
     """Install edgead, as a wheel of this checkout, for the emulated machine that has this work folder."""
     wheels = work / "wheels"
+    for folder in (wheels, work / "installed"):
+        shutil.rmtree(folder, ignore_errors=True)
     _call(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", wheels, REPOSITORY)
     [wheel] = wheels.glob("*.whl")
     _call(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", work / "installed", wheel)

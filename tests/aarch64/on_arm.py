@@ -1,7 +1,6 @@
-"""Runs ``edgead inspect``, ``predict`` and ``run`` on every bundle of the current folder; prints one JSON object.
+"""Runs ``edgead inspect``, ``predict`` and ``run`` on a bundle and the folder ``pictures``; prints one JSON object.
 
-One process for all of them: under emulation, importing takes longer than everything else. The pictures are those of
-the folder ``pictures``. The bundles may be named instead.
+One process for all of them: under emulation, importing takes longer than everything else.
 """
 
 from __future__ import annotations
@@ -19,36 +18,35 @@ from command_line import inside
 
 from edgead.machine import versions
 
+COUNTS = ("passed", "failed", "unknown")
 
-def call(*arguments: str) -> Any:
-    """Return what a verb prints as JSON, or why it failed."""
+
+def call(*arguments: str) -> dict[str, Any]:
+    """Return what a verb prints as JSON.
+
+    Raises:
+        SystemExit: it failed; with what it wrote.
+    """
     done = inside(*arguments, "--engine", "onnxruntime", "--json")
-    return json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr.strip() or done.returncode}
+    if done.returncode:
+        sys.exit(f"edgead {arguments[0]} ended with exit code {done.returncode}: {done.stderr}")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 def use(bundle: str) -> dict[str, Any]:
-    """Inspect a bundle, and decide on the pictures with both verbs."""
+    """Return the agreement on the golden frames, the pictures' scores, and both verbs' counts."""
     started = time.process_time()
-    found = {
-        "inspect": call("inspect", bundle),
-        "predict": call("predict", bundle, "pictures"),
-        "run": call("run", bundle, "--source", "pictures"),
-    }
+    inspected, predicted = call("inspect", bundle), call("predict", bundle, "pictures")
+    run = call("run", bundle, "--source", "pictures")
     return {
-        **{verb: _facts(answer) for verb, answer in found.items()},
-        "cpu_s": round(time.process_time() - started, 1),
+        "golden": inspected["golden"],
+        "scores": [result["score"] for result in predicted["results"]],
+        "predict": {name: predicted[name] for name in COUNTS},
+        "run": {name: run[name] for name in COUNTS},
+        "processor_seconds": round(time.process_time() - started, 1),
     }
-
-
-def _facts(answer: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what depends on the clock and the paths."""
-    facts = {key: answer[key] for key in ("failed", "unknown", "passed", "golden") if key in answer}
-    if "results" in answer:
-        facts["scores"] = [result["score"] for result in answer["results"]]
-    return facts
 
 
 if __name__ == "__main__":
-    bundles = sys.argv[1:] or sorted(map(str, Path().glob("*.edgead")))
-    about = {"python": platform.python_version(), "machine": platform.machine(), "versions": versions()}
-    print(json.dumps({**about, "bundles": {bundle.removesuffix(".edgead"): use(bundle) for bundle in bundles}}))
+    print(json.dumps({"machine": platform.machine(), "versions": versions(), **use(sys.argv[1])}))

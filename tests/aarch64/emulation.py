@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from wheels import extras
+from arm_wheels import extras
 
 REPOSITORY = Path(__file__).parents[2]
 CACHE = Path.home() / ".cache" / "edgead-tests" / "aarch64"

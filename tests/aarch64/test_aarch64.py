@@ -1,18 +1,17 @@
 """edgead on 64-bit Arm, under emulation: the installed package gives the reference outputs, in float32 and in INT8.
 
-`campaign.py` does the same with every method and more processors.
+`every_method.py` does the same with every method and more processors.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import campaign
 import emulation
+import every_method
 import pytest
-from bundles import PRECISIONS, make_pictures
+from small_bundles import PRECISIONS, make_pictures
 
 from edgead.bundle import Bundle
 from edgead.demo import make_parts
@@ -36,19 +35,19 @@ def work(trained: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(params=["3.10", "3.12"])
-def python(request: pytest.FixtureRequest) -> Iterator[str]:
+def python(request: pytest.FixtureRequest) -> str:
     """The Python of a JetPack, prepared for the emulated machine."""
     try:
         emulation.prepare(request.param)
     except emulation.NotHereError as error:
         pytest.skip(str(error))
-    yield request.param
+    return str(request.param)
 
 
 @pytest.mark.parametrize("name", ["tiny.edgead", "tiny-int8.edgead"])
 def test_a_bundle_gives_the_same_scores_on_64_bit_arm(work: Path, python: str, name: str) -> None:
-    here = campaign.use_here(work / name)
-    there = campaign.use_there(work / name, here, python, emulation.CPUS[0])
+    here = every_method.use_here(work / name)
+    there = every_method.use_there(work / name, here, python, emulation.CPUS[0])
     assert there["good"], there
     assert there["golden"]["frames"] >= 2
     assert there["spread"] > there["golden"]["tolerance"]  # the pictures' scores are not all one
@@ -57,9 +56,9 @@ def test_a_bundle_gives_the_same_scores_on_64_bit_arm(work: Path, python: str, n
 
 
 def test_another_score_is_found(work: Path, python: str) -> None:
-    here = campaign.use_here(work / "tiny.edgead")
+    here = every_method.use_here(work / "tiny.edgead")
     wrong = {**here, "scores": [score + 0.01 for score in here["scores"]]}
-    there = campaign.use_there(work / "tiny.edgead", wrong, python, emulation.CPUS[0])
+    there = every_method.use_there(work / "tiny.edgead", wrong, python, emulation.CPUS[0])
     assert not there["good"]
     assert there["score_difference"] == pytest.approx(0.01, abs=1e-3)
 

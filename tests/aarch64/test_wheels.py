@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from wheels import BESIDE_IT, JETPACKS, NOT_THERE, ON_A_JETSON, WITHOUT, JetPack, extras, for_the_line, resolve
+from arm_wheels import BESIDE_IT, JETPACKS, NOT_THERE, ON_A_JETSON, WITHOUT, JetPack, extras, for_the_line, resolve
 
 from edgead.errors import is_installed
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT.parent), str(ROOT)]
 
 import emulation  # noqa: E402
-from bundles import make_bundles  # noqa: E402
+from small_bundles import make_bundles  # noqa: E402
 
 from edgead import schema  # noqa: E402
 from edgead.files import write_json  # noqa: E402

@@ -6,6 +6,8 @@ is. Everything is fetched by the clients of package indices, once, into the user
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -17,9 +19,18 @@ from arm_wheels import extras
 REPOSITORY = Path(__file__).parents[2]
 CACHE = Path.home() / ".cache" / "edgead-tests" / "aarch64"
 PYTHONS = ("3.10", "3.11", "3.12")
-"""JetPack 6 has 3.10, JetPack 7 has 3.12. 3.11 is Debian's own."""
+"""JetPack 6 has 3.10, JetPack 7 has 3.12."""
+DEBIANS = "3.11"
+"""The Python of Debian bookworm, whose packages are the root."""
 CPUS = ("neoverse-n1", "max")
 """As qemu names them: Armv8.2 like the Cortex-A78AE of Orin, and everything that qemu knows, SVE and I8MM included."""
+TOOLS = {
+    "qemu-aarch64-static": "qemu-user-static",
+    "unshare": "util-linux",
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
+}
+"""Program ↦ Debian's package with it."""
 LIBRARIES = ("libc6", "libstdc++6", "dash", "coreutils", "python3")
 PACKAGES = ("cpu", "line", "mqtt", "sign", "view")
 """Extras that are installed there."""
@@ -41,40 +52,6 @@ exec chroot "$GUEST" /usr/bin/env -i -C /work "$@"
 """
 HEADER = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
 MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
-STARTUP = '''
-"""What the launcher imports: runs ``python [-u] [-m MODULE | -c CODE | FILE] ARGUMENT...`` without `site`."""
-
-import os
-import sys
-
-
-def init():
-    here = os.path.dirname(__file__)
-    given = [path for path in os.environ.get("PYTHONPATH", "").split(":") if path]
-    sys.path[:] = ["", *given, here, os.path.join(here, "lib-dynload")]
-    sys.prefix = sys.exec_prefix = sys.base_prefix = sys.base_exec_prefix = os.path.dirname(here)
-
-
-def run():
-    import builtins
-    import runpy
-
-    builtins.exit = builtins.quit = sys.exit
-    arguments = sys.argv[1:]
-    while arguments and arguments[0] in ("-u", "-B", "-I", "-s", "-E"):
-        arguments.pop(0)
-    kind, *rest = arguments
-    if kind == "-c":
-        sys.argv = ["-c", *rest[1:]]
-        exec(compile(rest[0], "<string>", "exec"), sys.modules["__main__"].__dict__)
-    elif kind == "-m":
-        sys.argv = rest
-        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = arguments
-        sys.path[0] = os.path.dirname(os.path.abspath(kind))
-        runpy.run_path(kind, run_name="__main__")
-'''
 
 
 class NotHereError(Exception):
@@ -87,23 +64,32 @@ def prepare(python: str) -> Path:
     Raises:
         NotHereError: a tool is missing, or something cannot be fetched.
     """
-    for tool in ("qemu-aarch64-static", "unshare", "apt-get", "dpkg-deb"):
+    for tool, package in TOOLS.items():
         if not shutil.which(tool):
-            raise NotHereError(f"no {tool} here; on Debian: apt-get install qemu-user-static")
-    _once(CACHE / "root", _debian)
+            raise NotHereError(f"no {tool} here; on Debian: apt-get install {package}")
     root = CACHE / "root"
-    if python != "3.11":
-        _once(root / HOME.format(python).lstrip("/"), lambda folder: _launcher(python, folder))
-    _once(packages(python), lambda folder: _install(python, folder))
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _once(root, _debian)
+        if python != DEBIANS:
+            _once(root / HOME.format(python).lstrip("/"), lambda folder: _launcher(python, folder))
+        _once(root / packages(python).lstrip("/"), lambda folder: _install(python, folder))
     done = run(python, "-c", "import platform; print(platform.machine())", work=root / "work")
     if done.stdout.strip() != "aarch64":
         raise NotHereError(f"programs for aarch64 do not run here: {_last(done.stderr)}")
     return root
 
 
-def packages(python: str) -> Path:
-    """Return the folder with the packages of a Python."""
-    return CACHE / "root" / "opt" / f"packages-{python}"
+def packages(python: str) -> str:
+    """Return the folder over there with the packages of a Python; others when the requirements change."""
+    digest = hashlib.sha256("\n".join(requirements()).encode()).hexdigest()
+    return f"/opt/packages-{python}-{digest[:8]}"
+
+
+def requirements() -> list[str]:
+    """Return what is installed beside edgead itself."""
+    return [*(line for extra in ("", *PACKAGES) for line in extras()[extra]), *FOR_TESTS]
 
 
 def run(
@@ -119,12 +105,12 @@ def run(
         timeout: s.
     """
     root, qemu = CACHE / "root", shutil.which("qemu-aarch64-static")
-    inside = "/usr/bin/python3.11" if python == "3.11" else f"{HOME.format(python)}/python"
+    inside = f"/usr/bin/python{python}" if python == DEBIANS else f"{HOME.format(python)}/python"
     environment = {
         "PATH": "/usr/bin:/bin",
         "HOME": "/work",
         "LC_ALL": "C.UTF-8",
-        "PYTHONPATH": f"/work/installed:/opt/packages-{python}",
+        "PYTHONPATH": f"/work/installed:{packages(python)}",
         "QEMU_CPU": cpu,
         "OMP_NUM_THREADS": "1",
     }
@@ -162,6 +148,7 @@ def _once(folder: Path, make: Callable[[Path], None]) -> None:
 def _debian(root: Path) -> None:
     """Unpack Debian's libraries for arm64; none of their scripts is run."""
     apt = CACHE / "apt"
+    shutil.rmtree(apt, ignore_errors=True)
     for name in ("state/lists/partial", "cache/archives/partial"):
         (apt / name).mkdir(parents=True, exist_ok=True)
     (apt / "status").touch()
@@ -180,6 +167,8 @@ def _debian(root: Path) -> None:
     _call("apt-get", *words, "-qq", "--download-only", "install", *LIBRARIES)
     for package in sorted((apt / "cache" / "archives").glob("*.deb")):
         _call("dpkg-deb", "--extract", package, root)
+    if not (root / "usr" / "bin" / f"python{DEBIANS}").exists():
+        raise NotHereError("this machine's apt has other packages than Debian bookworm's")
     for name in ("proc", "dev", "sys", "tmp", "repository", "work", "opt", "root"):
         (root / name).mkdir(exist_ok=True)
     (root / "etc" / "passwd").write_text("root:x:0:0:root:/work:/bin/sh\n")
@@ -196,7 +185,7 @@ def _launcher(python: str, folder: Path) -> None:
     for compiled in (folder / "wheel").rglob("*.so*"):
         shutil.copy(compiled, folder / "lib" / compiled.name)
     found.rename(folder / "python")
-    (folder / "lib" / "__startup__.py").write_text(STARTUP)
+    shutil.copy(Path(__file__).with_name("launcher_startup.py"), folder / "lib" / "__startup__.py")
     shutil.rmtree(folder / "wheel")
 
 
@@ -212,8 +201,7 @@ def _standard_library(python: str) -> Path:
 
 
 def _install(python: str, folder: Path) -> None:
-    wanted = [line for extra in ("", *PACKAGES) for line in extras()[extra]]
-    _uv("install", "--target", folder, *_for(python), *wanted, *FOR_TESTS)
+    _uv("install", "--target", folder, *_for(python), *requirements())
 
 
 def _for(python: str) -> list[str]:

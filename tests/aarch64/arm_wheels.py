@@ -37,7 +37,7 @@ ON_A_JETSON = (
     *("rtsp", "genicam", "benchmark"),
 )
 """Extras for the line. All of them together must leave the system's packages alone."""
-BESIDE_IT = ("cpu", "import", "train", "ray", "tensorboard", "mlflow", "docs", "release", "gpu", "tensorrt", "pycuda")
+BESIDE_IT = ("cpu", "import", "train", "ray", "tensorboard", "mlflow", "release", "gpu", "tensorrt", "pycuda")
 """The others, each alone. Some bring an OpenCV and a NumPy of their own: they are for other 64-bit Arm machines."""
 WITHOUT = {
     ("tensorrt", "3.10"): "TensorRT is a part of JetPack",
@@ -47,8 +47,8 @@ WITHOUT = {
     ("gpu", "3.10"): "onnxruntime-gpu has no such wheel; use TensorRT",
 }
 """Extra and Python without a wheel, and why that is so. They must stay so: a wheel that appears is news."""
-NOT_THERE = ("fuzz", "dev")
-"""Extras of developers, whose markers or tools are for x86-64."""
+NOT_THERE = ("docs", "dev", "fuzz")
+"""Extras of developers. Some of their tools have no such wheels."""
 SYSTEM = ("opencv-python-headless",)
 
 

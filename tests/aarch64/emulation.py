@@ -78,9 +78,7 @@ def prepare(python: str) -> Path:
     Raises:
         NotHereError: a tool is missing, or something cannot be fetched.
     """
-    for tool, package in TOOLS.items():
-        if not shutil.which(tool):
-            raise NotHereError(f"no {tool} here; on Debian: apt-get install {package}")
+    require_tools()
     root = CACHE / "root"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
@@ -93,6 +91,13 @@ def prepare(python: str) -> Path:
     if done.stdout.strip() != "aarch64":
         raise NotHereError(f"programs for aarch64 do not run here: {_last(done.stderr)}")
     return root
+
+
+def require_tools() -> None:
+    """Raise NotHereError if a program is missing that the emulated machine needs."""
+    for tool, package in TOOLS.items():
+        if not shutil.which(tool):
+            raise NotHereError(f"no {tool} here; on Debian: apt-get install {package}")
 
 
 def packages(python: str) -> str:
@@ -146,12 +151,18 @@ def run(
 
 def install(work: Path) -> None:
     """Install edgead, as a wheel of this checkout, for the emulated machine that has this work folder."""
-    wheels = work / "wheels"
-    for folder in (wheels, work / "installed"):
+    source, wheels, installed = (work / name for name in ("source", "wheels", "installed"))
+    for folder in (source, wheels, installed):
         shutil.rmtree(folder, ignore_errors=True)
-    _call(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", wheels, REPOSITORY)
-    [wheel] = wheels.glob("*.whl")
-    _call(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", work / "installed", wheel)
+    # A copy: builds of several tests at once would meet in the checkout's build folder.
+    shutil.copytree(REPOSITORY / "edgead", source / "edgead", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    pip = [sys.executable, "-m", "pip"]
+    wheel = [*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(source)]
+    subprocess.run(wheel, capture_output=True, check=True)
+    [made] = wheels.glob("*.whl")
+    subprocess.run([*pip, "install", "-q", "--no-deps", "--target", str(installed), str(made)], check=True)
 
 
 def _once(folder: Path, make: Callable[[Path], None]) -> None:

@@ -25,9 +25,10 @@ def work(trained: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
     """A folder for the emulated machine: edgead as a wheel, two bundles of one run, pictures."""
     folder = tmp_path_factory.mktemp("arm")
     try:
-        emulation.install(folder)
+        emulation.require_tools()
     except emulation.NotHereError as error:
         pytest.skip(str(error))
+    emulation.install(folder)
     make_pictures(make_parts(folder / "parts", train=1, good=1, bad=1), folder / "pictures")
     shutil.copytree(bundle.path, folder / "tiny.edgead")
     export(trained, out=folder / "tiny-int8.edgead", precision=PRECISIONS["int8"])

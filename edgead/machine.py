@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -120,9 +122,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
+def _distributions_by_module() -> Mapping[str, list[str]]:
+    """Read the file lists of all installed packages: up to seconds, so once in a process."""
+    return metadata.packages_distributions()
+
+
 def distributions(module: str) -> list[str]:
     """Return the names of the installed distributions with a module; several overwrite each other."""
-    return list(dict.fromkeys(metadata.packages_distributions().get(module.partition(".")[0], [])))
+    return list(dict.fromkeys(_distributions_by_module().get(module.partition(".")[0], [])))
 
 
 def module_versions(module: str) -> list[str]:

@@ -319,6 +319,7 @@ class VariantRecord:
         borderline_flips: number of changed borderline verdicts.
         synthetic_auroc_drop, image_auroc_drop, aupro_drop: losses against float32; the last two on labelled images.
         image_auroc, aupro: on labelled images.
+        rank_loss: by how much the rank correlation with float32 is below 1, over scores of perturbed good images.
     """
 
     score_error: float | None
@@ -335,6 +336,7 @@ class VariantRecord:
     aupro: float | None = left_out()
     image_auroc_drop: float | None = left_out()
     aupro_drop: float | None = left_out()
+    rank_loss: float | None = left_out()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """Train anomalib's PatchCore on a set with given backbone weights, and export its Torch and OpenVINO forms.
 
-    MALLOC_MMAP_THRESHOLD_=4194304 python prepare_patchcore.py DATA WEIGHTS OUT [SHARE]
+    MALLOC_MMAP_THRESHOLD_=4194304 python prepare_patchcore.py DATA WEIGHTS OUT [LEVELS [SHARE]]
 
 Run it in anomalib's environment: pip install 'anomalib[openvino]==2.7.0'. DATA is a set in MVTec's form, WEIGHTS are
-squeezenet1_1's, SHARE is the share of the features that are kept. Everything else is anomalib's default: 256×256, the
-second and third level, a tenth of the features. Without a post-processor, whose scale anomalib would learn from
-labelled images; it changes no ranking. Without the variable, glibc before 2.38 fragments its heap while features are
-chosen, and 31 images fill 23 GB.
+squeezenet1_1's, LEVELS are those of the backbone that describe a place (default: 2,3, as in anomalib and the paper),
+SHARE is the share of the features that are kept (default: 0.1). Everything else is anomalib's default: 256×256.
+Without a post-processor, whose scale anomalib would learn from labelled images; it changes no ranking. Without the
+variable, glibc before 2.38 fragments its heap while features are chosen, and 31 images fill 23 GB.
 """
 
 import json
@@ -21,19 +21,24 @@ from anomalib.engine import Engine
 from anomalib.models import Patchcore
 from torchvision.models import squeezenet1_1
 
-LEVELS = ("features.7", "features.12")
+LEVELS = {"1": "features.4", "2": "features.7", "3": "features.12"}
 BATCH = 8
 
 
 @torch.no_grad()
 def main() -> None:
     data, weights, out = map(Path, sys.argv[1:4])
-    share = float(sys.argv[4]) if len(sys.argv) > 4 else 0.1
+    levels = sys.argv[4] if len(sys.argv) > 4 else "2,3"
+    share = float(sys.argv[5]) if len(sys.argv) > 5 else 0.1
     torch.manual_seed(0)
     backbone = squeezenet1_1()
     backbone.load_state_dict(torch.load(weights, weights_only=True))
     model = Patchcore(
-        backbone=backbone, layers=LEVELS, pre_trained=False, post_processor=False, coreset_sampling_ratio=share
+        backbone=backbone,
+        layers=[LEVELS[level] for level in levels.split(",")],
+        pre_trained=False,
+        post_processor=False,
+        coreset_sampling_ratio=share,
     )
     began = time.perf_counter()
     model.model.train()
@@ -45,7 +50,7 @@ def main() -> None:
     model.model.feature_extractor.eval()
     model.model.subsample_embedding(share)
     model.model.eval()
-    facts = {"images": len(images), "share": share, "train_seconds": time.perf_counter() - began}
+    facts = {"images": len(images), "levels": levels, "share": share, "train_seconds": time.perf_counter() - began}
     for kind in ("torch", "openvino"):
         made = Engine(default_root_dir=out).export(
             model, kind, export_root=out, input_size=(256, 256), onnx_kwargs={"dynamic_shapes": None}

@@ -167,7 +167,8 @@ training_options = _all_of(
 )
 """How a network is trained, for `train` and `distil`."""
 
-_LOWER_PRECISION = ("calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips")
+_CALIBRATION = ("calib_samples", "calib_method", "calib_data")
+_BUDGET = ("max_auroc_drop", "max_flips")
 _PRECISION: Sequence[Callable[[F], F]] = (
     click.option(
         "--precision",
@@ -203,7 +204,9 @@ def precision_options(command: Callable[..., None]) -> Callable[..., None]:
         from edgead.export.options import Budget, Calibration, PrecisionOptions
 
         if precision == "fp32":
-            refuse_given("at --precision fp32", *_LOWER_PRECISION)
+            # The gate judges these settings too, see `edgead.export.settings_gate`.
+            gated = others.get("settings") and click.get_current_context().info_name == "export"
+            refuse_given("at --precision fp32", *_CALIBRATION, *(() if gated else _BUDGET))
         calibration = Calibration(calib_samples, calib_method, calib_data)
         budget = Budget(max_auroc_drop, max_flips)
         command(precision=PrecisionOptions(precision, calibration, budget), **others)

@@ -25,6 +25,7 @@ from edgead.export.parity import FLOAT16_TOLERANCE, PARITY_TOLERANCE, check_pari
 from edgead.export.quantization.calibration import find_images
 from edgead.export.quantization.gate import read_labelled
 from edgead.export.quantization.selection import EvaluationSet, select_precision
+from edgead.export.settings_gate import check_settings
 from edgead.export.target import choose_target
 from edgead.files import atomic_folder, scratch_folder
 from edgead.geometry import STRETCH, Geometry
@@ -91,6 +92,8 @@ class ModelSource:
         origin: returns the manifest's `origin`, given the graph's engine; None for a run.
         precision: of the graph, before any lowering.
         write_graph: writes the graph to a file.
+        write_published: writes the graph of the method's published settings, where the user exports with others: the
+            graph must decide like it.
         reference: returns the outputs that the graph must reproduce.
         images: for comparison, threshold and calibration.
         limits: the model's own; used only without good images.
@@ -109,6 +112,7 @@ class ModelSource:
     origin: Callable[[Engine], Origin] | None = None
     precision: str = "fp32"
     write_graph: Callable[[Path], None]
+    write_published: Callable[[Path], None] | None = None
     reference: Callable[[NDArray[np.uint8]], Golden]
     images: SourceImages
     limits: DecisionLimits | None = None
@@ -171,6 +175,9 @@ def build_bundle(source: ModelSource, options: BuildOptions) -> Bundle:
     path = target(precision.precision)
     with scratch_folder(path) as work:
         draft = _draft(source, work / "fp32", false_reject, console)
+        if source.write_published:
+            source.write_published(work / "published.onnx")
+            check_settings(draft, work / "published.onnx", source.images, options)
         if precision.lowers:
             evaluation = _evaluation_set(source, precision, draft, console)
             draft = select_precision(draft, evaluation, precision, false_reject, console)

@@ -21,6 +21,7 @@ from edgead.export.options import BuildOptions, PrecisionOptions
 from edgead.manifest import DataRecord, InputRecord, LearnedSource, TrainingRecord, sizes_of
 from edgead.train import checkpoint, run_config
 from edgead.train.canvas import busiest_tile, draw_on_tiles, tile_masks
+from edgead.train.configuration import read_settings
 from edgead.train.donors import load_transferred
 from edgead.train.foreground import load_foreground_masks, masks_fingerprint
 from edgead.train.method import Method, TrainingData
@@ -62,11 +63,24 @@ def find_runs_of_all(method: str, root: Path = Path("runs/train")) -> list[Path]
 def export_run(run_folder: Path, data: Path | None, settings: Sequence[str], options: BuildOptions) -> Bundle:
     """Export a finished run as a bundle, see `edgead.export.export`."""
     run, method = checkpoint.load_method(run_folder, settings)
-    return build_bundle(_source_of(run_folder, run, method, data, options), options)
+    source = _source_of(run_folder, run, method, data, options, _undoing(method, settings))
+    return build_bundle(source, options)
+
+
+def _undoing(method: Method, settings: Sequence[str]) -> list[str]:
+    """Return the published values of what these settings change, as settings; empty if they are the published ones."""
+    published = {name: getattr(method.published(), name) for name in read_settings(type(method), settings)}
+    departs = any(getattr(method.config, name) != value for name, value in published.items())
+    return [f"{name}={value}" for name, value in published.items()] if departs else []
 
 
 def _source_of(
-    run_folder: Path, run: RunConfig, method: Method, data: Path | None, options: BuildOptions
+    run_folder: Path,
+    run: RunConfig,
+    method: Method,
+    data: Path | None,
+    options: BuildOptions,
+    undoing: Sequence[str],
 ) -> ModelSource:
     precision, console = options.precision, options.console
     root = _find_data(run, data or Path(run.data))
@@ -85,7 +99,11 @@ def _source_of(
     rng = np.random.default_rng((run.seed, 0x60D))
     count = min(len(held_out.frames), PARITY_FRAMES)
     drawn_from = TrainingData(held_out.frames, donors=load_transferred(run_folder, run), foreground_masks=masks)
-    number = GATE_ANOMALIES if precision.lowers else count
+    number = GATE_ANOMALIES if precision.lowers or undoing else count
+
+    def write_published(path: Path) -> None:
+        write_network(checkpoint.load_method(run_folder, undoing)[1], path, Console())
+
     if tiling.count == 1:
         anomalies = np.stack([method.example(drawn_from, rng)["frame"] for _ in range(number)])
         probes = np.concatenate([held_out.frames[:count], anomalies[:count]])
@@ -106,6 +124,7 @@ def _source_of(
         training=_training(run, method),
         reconstruction=reconstruction_record(method),
         write_graph=lambda path: write_network(method, path, console),
+        write_published=write_published if undoing else None,
         reference=lambda frames: run_reference(method.reference_model(), frames),
         images=SourceImages(
             category=run.category,

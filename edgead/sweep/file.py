@@ -73,7 +73,26 @@ def read_sweep_file(path: Path) -> list[Entry]:
     tables = found.pop(TABLES, None)
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise ConfigError(f"{path} has no [[{TABLES}]] table. docs/sweep.md shows an example.")
-    return [_read_entry(path, number, {**found, **table}) for number, table in enumerate(tables, start=1)]
+    return [
+        _read_entry(path, number, {**_for_method(found, table.get("method")), **table})
+        for number, table in enumerate(tables, start=1)
+    ]
+
+
+def _for_method(fields: Mapping[str, object], name: object) -> dict[str, object]:
+    """Return the fields from the top of the file without the files that this method does not take."""
+    from edgead.train.method import Method
+    from edgead.train.methods import METHODS, get_method  # imports torch
+
+    if name not in METHODS:
+        return dict(fields)  # the table is refused later
+    method = get_method(str(name))
+    taken = {
+        "textures": method.takes_textures,
+        "donors": method.takes_donors,
+        "weights": method.load_pretrained is not Method.load_pretrained,
+    }
+    return {field: value for field, value in fields.items() if taken.get(field, True)}
 
 
 def _read_entry(path: Path, number: int, table: Mapping[str, object]) -> Entry:

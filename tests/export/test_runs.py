@@ -170,12 +170,16 @@ def test_settings_that_are_open_at_export(trained: Path, parts: Path, tmp_path: 
     quick = ("size=32", "multipliers=1,1", "steps=1", "batch_size=2", "reverse_steps=1")
     [run] = train("transfusion", parts, preset="nano", settings=quick, out=tmp_path / "run")
     before = (run / run_config.CONFIG).read_bytes()
+    anything = PrecisionOptions(budget=Budget(1, 1))
     for settings, steps in (((), 1), (("reverse_steps=3",), 3)):
-        bundle = export(run, out=tmp_path / "out.edgead", settings=settings, force=True)
+        bundle = export(run, out=tmp_path / "out.edgead", settings=settings, precision=anything, force=True)
         assert read_bundle(bundle.path).manifest.config["reverse_steps"] == steps
         thresholds = [node for node in onnx.load(bundle.model).graph.node if node.op_type == "Greater"]
         assert len(thresholds) == steps
     assert (run / run_config.CONFIG).read_bytes() == before
+    with pytest.raises(GateError, match=r"(?s)^The settings of --set decide otherwise .* allowed .*or allow more with"):
+        export(run, out=tmp_path / "none.edgead", settings=["reconstruction_weight=1"])
+    assert not (tmp_path / "none.edgead").exists()
     with pytest.raises(ConfigError, match="must be from 1 to 18"):
         export(run, out=tmp_path / "out.edgead", settings=["reverse_steps=19"])
     with pytest.raises(

@@ -20,7 +20,7 @@ from edgead.console import Console
 from edgead.errors import ConfigError, GateError
 from edgead.sweep import fingerprint, worker
 from edgead.sweep.cell import Cell, make_cells
-from edgead.sweep.file import read_sweep_file
+from edgead.sweep.file import Entry, read_sweep_file
 from edgead.sweep.results import BundleFigures, SeedAverage, SweepRow, average, collect, format_table, write_results
 from edgead.sweep.store import LOG, CellState, Outcome, Store
 
@@ -47,6 +47,24 @@ def test_a_table_overrides_the_top_of_the_file(parts: Path, tmp_path: Path) -> N
     first, second = read_sweep_file(file)
     assert (first.method, first.seeds, first.settings) == ("draem", (0, 1), TINY)
     assert (second.method, second.seeds, second.settings) == ("aand", (7,), ())
+
+
+def test_files_at_the_top_are_for_the_methods_that_take_them(parts: Path, tmp_path: Path) -> None:
+    file = make_file(tmp_path, parts, textures="t", weights="w", donors=["d"])
+    methods = ("patchcore", "aand", "drept")
+    tables = "".join(f'[[methods]]\nmethod = "{name}"\npreset = "edge"\n' for name in methods)
+    own = '[[methods]]\nmethod = "patchcore"\npreset = "edge"\ntextures = "own"\n'
+    file.write_text(f"{file.read_text()}{tables}{own}")
+    draem, patchcore, aand, drept, refused = read_sweep_file(file)
+
+    def files(entry: Entry) -> list[bool]:
+        return [bool(entry.textures), bool(entry.weights), bool(entry.donors)]
+
+    assert files(draem) == [True, False, False]
+    assert files(patchcore) == [False, True, False]
+    assert files(aand) == [True, True, False]
+    assert files(drept) == [False, False, True]
+    assert refused.textures == str(tmp_path / "own")  # training says that it uses none
 
 
 def test_relative_paths_start_at_the_file(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from edgead.decision import Threshold, conformal_threshold
 from edgead.errors import DataError
 from edgead.export.inference import run_singly
 from edgead.export.options import Budget
+from edgead.export.quantization.perturb import perturb
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import Mask, PixelFormat, fit_frame, read_frame, spread_map
 from edgead.manifest import VariantRecord
@@ -31,6 +32,10 @@ ROUNDING = 1e-9
 BORDERLINE_SHARE = 0.02
 """Share of the frames (at least one frame) with a borderline verdict that may change. One outlier among the held-out
 images makes many verdicts borderline; this limits the effect."""
+PERTURB_SEED, PERTURBED = 0xFA1, 40
+"""Good images, taken a little differently, that a graph must rank as the reference does."""
+RANK_LOSS = 20
+"""Allowed loss of rank correlation there, in units of the allowed loss of AUROC. Reasons: docs/adr/0057."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class Judgement:
 class Gate:
     """Compares engines with a reference on held-out normals, synthetic anomalies, and labelled data if there is any.
 
+    Verdicts on clear anomalies hardly change before a graph is ruined, so ranks of perturbed good images count too.
+
     Args:
         reference: runs the float32 graph.
         held_out: ``[N, H, W, C] uint8``, the good images that the threshold is fitted to.
@@ -108,6 +115,8 @@ class Gate:
         self.threshold = conformal_threshold(self.reference[0][: self.normals], false_reject)
         margin = _uncertainty(self.reference[0][: self.normals], false_reject)
         self.settled = np.abs(self.reference[0] - self.threshold.value) > margin
+        self.perturbed = perturb(held_out, PERTURBED, np.random.default_rng(PERTURB_SEED))
+        self.perturbed_scores = run_singly(reference, self.perturbed, console.track("scoring perturbed images"))[0]
         self.accuracy = score_labelled(reference, labelled, console)[0] if labelled else None
 
     def on_canvases(self, engine: Engine) -> Engine:
@@ -120,17 +129,24 @@ class Gate:
         If a variant fails with a threshold of its own, the others are not run.
         """
         outputs: dict[str, Outputs] = {}
+        losses: dict[str, float] = {}
         engines = {name: self.on_canvases(engine) for name, engine in engines.items()}
         for name, engine in engines.items():
             outputs[name] = run_singly(engine, self.frames, self.console.track(name))
-            alone = self._measure(outputs[name], self._fit(outputs[name][0][: self.normals]).value)
+            alone = self.measure(outputs[name], self._fit(outputs[name][0][: self.normals]).value)
+            if not self._exceeded(name, alone):
+                losses[name] = self._rank_loss(engine)
+                alone = dataclasses.replace(alone, rank_loss=losses[name])
             if failures := self._exceeded(name, alone):
                 scores, maps = (each[: self.normals] for each in outputs[name])
                 return Judgement({name: alone}, failures, self._fit(scores), scores, maps.max(axis=(1, 2)))
         scores = np.max([each[0][: self.normals] for each in outputs.values()], axis=0)
         map_maxima = np.max([each[1][: self.normals].max(axis=(1, 2)) for each in outputs.values()], axis=0)
         threshold = self._fit(scores)
-        variants = {name: self._measure(each, threshold.value) for name, each in outputs.items()}
+        variants = {
+            name: dataclasses.replace(self.measure(each, threshold.value), rank_loss=losses[name])
+            for name, each in outputs.items()
+        }
         failures = [line for name, each in variants.items() for line in self._exceeded(name, each)]
         if self.labelled and self.accuracy and not failures:
             for name, engine in engines.items():
@@ -143,7 +159,8 @@ class Gate:
         """Fit a threshold to scores of the held-out images; return the reference's if they are not finite."""
         return conformal_threshold(scores, self.false_reject) if np.isfinite(scores).all() else self.threshold
 
-    def _measure(self, outputs: Outputs, threshold: float) -> VariantRecord:
+    def measure(self, outputs: Outputs, threshold: float) -> VariantRecord:
+        """Compare outputs on `frames` with the reference's; the threshold is the graph's own."""
         (scores, maps), (expected, expected_maps), n = outputs, self.reference, self.normals
         changed = (scores > threshold) != (expected > self.threshold.value)
         flipped = changed & self.settled
@@ -162,6 +179,15 @@ class Gate:
                 synthetic_auroc_drop=_separation(expected, n) - _separation(scores, n),
             )
 
+    def _rank_loss(self, engine: Engine) -> float:
+        """Return by how much the rank correlation of an engine's scores of perturbed images is below 1."""
+        scores = run_singly(engine, self.perturbed, self.console.track("perturbed images"))[0]
+        if not np.isfinite(scores).all():
+            return float("nan")
+        if np.array_equal(scores, self.perturbed_scores):
+            return 0.0  # also where all are equal
+        return 1 - metrics.rank_correlation(self.perturbed_scores, scores)
+
     def _exceeded(self, variant: str, measures: VariantRecord) -> list[str]:
         limits = {
             "flips": self.budget.flips,
@@ -169,6 +195,7 @@ class Gate:
             "synthetic_auroc_drop": self.budget.auroc_drop,
             "image_auroc_drop": self.budget.auroc_drop,
             "aupro_drop": self.budget.auroc_drop,
+            "rank_loss": RANK_LOSS * self.budget.auroc_drop,
             "score_error": np.inf,  # must be finite
             "map_error": np.inf,
         }

@@ -148,6 +148,28 @@ def test_a_budget_may_be_wide(reference: OnnxRuntimeEngine) -> None:
     assert not judge(gate, Engine(reference, factor=np.nan)).passed
 
 
+def test_a_graph_that_ranks_good_images_otherwise_is_refused_although_no_verdict_changes(
+    reference: OnnxRuntimeEngine,
+) -> None:
+    gate = make_gate(reference)
+    middle = float(np.median(gate.perturbed_scores))
+
+    class Turned(Engine):
+        """Whatever is not clearly anomalous has its score mirrored."""
+
+        def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            scores, maps = super().infer(frames)
+            return np.where(scores < gate.reference[0][10:].min(), 2 * middle - scores, scores).astype(np.float32), maps
+
+    judgement = judge(gate, Turned(reference))
+    measures = judgement.variants["form"]
+    assert measures.flips == measures.borderline_flips == measures.synthetic_auroc_drop == 0
+    assert measures.rank_loss is not None
+    assert measures.rank_loss > 1
+    assert [line.partition(" loss")[0] for line in judgement.failures] == ["form: rank"]
+    assert judge(make_gate(reference), Engine(reference)).variants["form"].rank_loss == 0
+
+
 @pytest.mark.parametrize("anomalies", [1, 3])
 def test_one_verdict_that_one_photograph_more_would_turn_may_change(
     reference: OnnxRuntimeEngine, anomalies: int

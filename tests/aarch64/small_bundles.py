@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from level_bundle import teaching
-from tiny import SMALL
+from tiny import SMALL, TINY
 
 from edgead.bundle import is_bundle
 from edgead.demo import make_parts
@@ -40,7 +40,7 @@ def make_bundles(folder: Path) -> Iterator[Path]:
                 path, run = folder / f"{name}-{precision}.edgead", folder / "runs" / name
                 if not is_bundle(path):
                     if not run.is_dir():
-                        settings = (*SMALL[name], *teaching(name, folder / "teacher"))
+                        settings = (*SETTINGS[name], *teaching(name, folder / "teacher"))
                         train(name, parts, preset="nano", settings=settings, out=run)
                     export(run, out=path, precision=options)
                 yield path

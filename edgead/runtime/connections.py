@@ -50,6 +50,14 @@ class LimitedLoop(asyncio.SelectorEventLoop):
         """As in asyncio."""
         return await super().create_server(lambda: _Connection(protocol_factory, self), *args, **kwargs)
 
+    def close(self) -> None:
+        """End the connections that are left, then the loop."""
+        if not self.is_closed():
+            for connection in list(self.connections):
+                connection.end()
+            self.run_until_complete(asyncio.sleep(0))  # else their sockets stay open
+        super().close()
+
     @contextlib.contextmanager
     def working(self, peer: object) -> Iterator[None]:
         """Leave a client's connection open while its request is worked on, which may take minutes.

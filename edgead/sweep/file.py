@@ -84,9 +84,9 @@ def _for_method(fields: Mapping[str, object], name: object) -> dict[str, object]
     from edgead.train.method import Method
     from edgead.train.methods import METHODS, get_method  # imports torch
 
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         return dict(fields)  # the table is refused later
-    method = get_method(str(name))
+    method = get_method(name)
     taken = {
         "textures": method.takes_textures,
         "donors": method.takes_donors,

@@ -180,7 +180,7 @@ sinks = ["jsonl:out.jsonl"]
 source = "rtsp://camera/line"
 delay = 20
 
-[cameras."right one"]
+[cameras."right-one"]
 source = "0"
 
 [products.bottle]

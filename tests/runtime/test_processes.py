@@ -92,7 +92,22 @@ def test_a_fork_may_load_a_bundle_of_its_own(first: Bundle, name: str) -> None:
 
     with Inspector(first, open_any(name, first)) as inspector:
         inspector.inspect(frame_of(0))
-        assert in_a_fork(work) == "150.00"
+        said = in_a_fork(work)
+    if name == "openvino":  # its threads are not in the copy, where it hung now and then
+        assert said.startswith("DeviceError: OpenVINO was used before this process was forked")
+    else:
+        assert said == "150.00"
+
+
+@needs_openvino
+def test_a_fork_chooses_an_engine_that_works_in_it(first: Bundle) -> None:
+    def work() -> str:
+        with edgead.load(first.path) as own:
+            return f"{own.engine.name} {own.inspect(frame_of(150)).score:.2f}"
+
+    with Inspector(first, open_any("openvino", first)) as inspector:
+        inspector.inspect(frame_of(0))
+        assert in_a_fork(work) == "onnxruntime-cpu 150.00"
 
 
 def test_a_fork_cannot_go_on_with_a_stream(first: Bundle) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aligned_parts import lying, part_frame
 from conftest import start_process
 from level_bundle import LEVELS, frame_of, needs_openvino, open_any
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ import edgead
 from edgead.bundle import FORMAT, Bundle, manifest_digest, read_bundle
 from edgead.errors import BundleError
 from edgead.files import sha256
+from edgead.pose import Pose
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 
@@ -29,6 +31,7 @@ KEPT = {number: TESTS / f"format_{number}" / "bundles" / "level.edgead" for numb
 DIGESTS = {
     1: "98cae24c0ac2556fe28bd86dfe4fc55c745f36027f8b8416224be0f26e8e12f5",
     2: "a338f05551886b2f06ed71f8fa68c627941d156aa591924cdcc7a3c60afe742e",
+    3: "49274d151d4c344b28abb21ac927db8551f1adfd49f8ef8043c65724aeb4dfb0",
 }
 """SHA-256 of the kept bundles' manifests, as edgead 0.1.0 wrote them."""
 ENGINES = ["onnxruntime", pytest.param("openvino", marks=needs_openvino)]
@@ -130,6 +133,16 @@ def test_a_bundle_of_each_released_format_gives_the_scores_it_was_written_with(n
         assert scores[0] == pytest.approx(level, abs=0.01)
         assert np.allclose(maps, level, atol=0.01)
     engine.close()
+
+
+def test_a_kept_bundle_aligns_frames() -> None:
+    """Its reference picture is a `part_frame`: a part that lies elsewhere is found, a grey frame shows none."""
+    moved = lying(part_frame(defect=True), Pose(90.0, 0.05, -0.1))
+    with edgead.load(KEPT[3], engine="onnxruntime") as inspector:
+        seen = inspector.inspect(moved)
+        assert (str(seen.verdict), round(seen.score)) == ("FAIL", 250)
+        assert moved[seen.mask].mean() > 170  # the plate has 120
+        assert inspector.inspect(np.full_like(moved, 60)).cause == "misplaced"
 
 
 def test_a_kept_bundle_has_its_geometry_and_its_signature() -> None:

@@ -89,7 +89,10 @@ def test_a_wrong_field_is_named(parts: Path, tmp_path: Path, fields: dict[str, o
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["seeds = [", "seeds = [1]\n", "methods = 3\n"])
+LIST = '[[methods]]\nmethod = ["x"]\npreset = "nano"\ndata = "d"\n'
+
+
+@pytest.mark.parametrize("text", ["seeds = [", "seeds = [1]\n", "methods = 3\n", LIST])
 def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "s.toml").write_text(text)
     with pytest.raises(ConfigError, match=r"s\.toml"):

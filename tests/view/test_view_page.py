@@ -151,6 +151,7 @@ def test_a_reject_is_marked_with_the_keyboard_alone(line: Line) -> None:
 
 def test_the_slider_says_what_it_would_change(line: Line) -> None:
     page = line.page
+    line.show("good", "pass")
     line.show("bad", "fail")
     page.keyboard.press("t")
     page.wait_for_selector("#histogram svg")

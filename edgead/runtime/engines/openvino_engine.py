@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,14 +46,30 @@ def _open(bundle: Bundle, arithmetic: str, name: str, hint: str, batch: int) -> 
 
 
 @cache
-def the_core() -> Any:
-    """Return the only Core of this process, which is never released.
+def _first_core() -> tuple[Any, int]:
+    """Make the only Core; also return the number of the process that has made it.
 
-    OpenVINO's CPU plugin installs a signal handler stack in the thread that loads it and unmaps that stack with the
-    last Core, in any thread. The next signal, Ctrl-C or the end of a child, would then cause a segmentation fault (seen
-    with 2026.4).
+    It is never released. OpenVINO's CPU plugin installs a signal handler stack in the thread that loads it and unmaps
+    that stack with the last Core, in any thread. The next signal, Ctrl-C or the end of a child, would then cause a
+    segmentation fault (seen with 2026.4).
     """
-    return require("openvino", "cpu").Core()
+    return require("openvino", "cpu").Core(), os.getpid()
+
+
+def the_core() -> Any:
+    """Return the only Core of this process.
+
+    Raises:
+        DeviceError: the process was forked from one that had used OpenVINO. Its threads are not in the copy, so that a
+            call may wait for them for ever.
+    """
+    core, process = _first_core()
+    if process != os.getpid():
+        raise DeviceError(
+            "OpenVINO was used before this process was forked, and may hang in the copy.\n"
+            "Start processes with multiprocessing's 'spawn', or use the engine onnxruntime."
+        )
+    return core
 
 
 class OpenVinoEngine:
@@ -80,8 +97,8 @@ class OpenVinoEngine:
         self.name, self.exact = name, arithmetic == "f32"
         openvino = require("openvino", "cpu")
         settings = {"PERFORMANCE_HINT": hint.upper(), "INFERENCE_PRECISION_HINT": arithmetic}
+        core = the_core()
         try:
-            core = the_core()
             self._compiled = core.compile_model(core.read_model(content or str(model)), "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for everything
             version = openvino.__version__.partition("-")[0]

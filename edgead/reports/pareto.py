@@ -13,8 +13,8 @@ WIDE, NARROW = (960, 520), (390, 420)
 """Width and height of the plot on a screen and on a phone, pixels."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 46
 RADIUS = 6.0
-LETTER = 6.3
-"""Width of a letter of a label, pixels."""
+LETTER = 6.9
+"""Width of a letter of a label in the widest usual fonts, pixels."""
 SHAPES = {"fp32": "circle", "fp16": "triangle", "bf16": "triangle", "int8": "square", "int8-fp16": "square"}
 """Precision ↦ shape of its mark; any other one is a diamond."""
 PLACES = (
@@ -158,7 +158,7 @@ def _label(marks: Sequence[Mark], visible: set[int], best: set[int], width: int)
             length = LETTER * len(text)
             left = mark.x + dx - {"start": 0, "middle": length / 2, "end": length}[anchor]
             box = (left, mark.y + dy - 10, left + length, mark.y + dy + 3)
-            if box[0] < LEFT or box[2] > width or box[1] < 0:
+            if box[0] < LEFT or box[2] > width - 2 or box[1] < 0:
                 continue
             if not any(_overlap(box, other) for other in taken if other != own):
                 taken.append(box)

@@ -25,7 +25,7 @@ def test_every_extra_has_a_place() -> None:
     assert {extra for extra, _ in WITHOUT} <= set(BESIDE_IT)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("jetpack", JETPACKS, ids=lambda jetpack: jetpack.name)
 def test_the_line_has_wheels_and_leaves_the_systems_packages_alone(jetpack: JetPack) -> None:
     packages, why = for_the_line(jetpack)
@@ -37,7 +37,7 @@ def test_the_line_has_wheels_and_leaves_the_systems_packages_alone(jetpack: JetP
     assert not any("opencv" in name for name in names)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_package_without_a_wheel_is_found() -> None:
     packages, why = resolve(["pycuda"], JETPACKS[0])
     require_index(why)

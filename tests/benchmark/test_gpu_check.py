@@ -35,7 +35,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return results
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc for a CUDA on the host")
 def test_every_step_ends_by_itself_with_all_results_ok(checked: Results) -> None:
     assert {name: step["ended"] for name, step in checked["steps"].items()} == dict.fromkeys(STEPS, "by itself")
@@ -46,7 +46,7 @@ def test_every_step_ends_by_itself_with_all_results_ok(checked: Results) -> None
     assert checked["cpu_test"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc for a CUDA on the host")
 def test_the_table_has_a_column_for_a_device_and_none_for_a_test(checked: Results, tmp_path: Path) -> None:
     page = shutil.copy(PAGE, tmp_path / "page.md")

@@ -40,7 +40,7 @@ def export(machine: tuple[Path, Path], run: Path, out: Path, *options: str, **va
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_builds_are_announced_and_the_bundle_s_own_can_be_done_by_hand(
     machine: tuple[Path, Path], trained: Path, tmp_path: Path
 ) -> None:
@@ -65,7 +65,7 @@ def test_builds_are_announced_and_the_bundle_s_own_can_be_done_by_hand(
     assert "does not run correctly on tensorrt" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_int8_that_the_gpu_does_not_run_is_said_and_recorded(
     machine: tuple[Path, Path], trained: Path, tmp_path: Path
 ) -> None:

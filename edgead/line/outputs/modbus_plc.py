@@ -29,8 +29,11 @@ class PollingPlc:
 
     def read(self) -> Snapshot:
         """Return what edgead shows."""
-        done = self._ask("read_holding_registers", self._base, count=ACKNOWLEDGE.address)
-        return from_registers(done.registers)
+        count = ACKNOWLEDGE.address
+        words = self._ask("read_holding_registers", self._base, count=count).registers
+        if len(words) < count:
+            raise SinkError(f"{self._where} answers with {len(words)} registers instead of {count}. Is it edgead?")
+        return from_registers(words)
 
     def acknowledge(self, sequence: int) -> None:
         """Write the number of the result that was handled."""

@@ -17,6 +17,7 @@ from plc_parts import Writing, closing, make_result, wait_until
 from edgead.cli import cli
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
+from edgead.line.outputs.modbus_plc import PollingPlc
 from edgead.line.outputs.register_map import REGISTERS, Snapshot
 from edgead.line.outputs.simulate import SILENT_AFTER, PlcProgram, open_plc, simulate
 from edgead.runtime.sinks import open_sink
@@ -154,3 +155,16 @@ def test_a_wrong_call_is_told(arguments: list[str], error: str) -> None:
 def test_an_output_without_plc_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no PLC to simulate for 'jsonl:x'"):
         open_plc("jsonl:x")
+
+
+def test_a_server_with_too_few_registers_is_told_from_edgead() -> None:
+    def answer(link: socket.socket) -> None:
+        with link.accept()[0] as client:
+            request = client.recv(260)
+            client.sendall(request[:4] + b"\0\5" + request[6:8] + b"\2\0\7")  # one register, whatever is asked for
+
+    with socket.create_server(("127.0.0.1", 0)) as link:
+        threading.Thread(target=answer, args=(link,), daemon=True).start()
+        told = pytest.raises(SinkError, match=r"answers with 1 registers instead of \d+\. Is it edgead\?")
+        with closing(PollingPlc("127.0.0.1", link.getsockname()[1])) as plc, told:
+            plc.read()

@@ -154,7 +154,7 @@ def measure_command(runs: tuple[Path, ...], out: Path) -> None:
             rows = measure(folder, Path(scratch))
         record["rows"] = [row for row in record["rows"] if row["run"] != folder.name] + rows
         record["measured"][folder.name] = {
-            "command": ["python", "benchmarks/gate_prediction.py", *sys.argv[1:]],
+            "command": ["python", "benchmarks/gate_prediction.py", *(Path(word).name for word in sys.argv[1:])],
             "machine": asdict(describe_machine()),
             "versions": {**versions(), "torch": torch.__version__},
         }

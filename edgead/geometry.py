@@ -23,7 +23,7 @@ MOST_OVERLAP = 0.5
 MOST_PIXELS = 1 << 26
 """Of a canvas: 8192 × 8192. A frame and its map take 7 bytes a pixel (8 with depth), 450 MiB at most."""
 MAX_SHIFT, MOST_SHIFT, MAX_ROTATION = 0.2, 0.5, 30.0
-"""How far parts may be shifted, as a share of the frame's longer side, if nothing is said, and at most; and turned."""
+"""Default and largest shift of a part, as a share of the frame's longer side; default rotation in degrees."""
 LOW, HIGH = 1, 64
 """Rows or columns of tiles."""
 

@@ -25,8 +25,8 @@ from edgead.tiling import Tiling
 from edgead.train import resume, train
 from edgead.train.canvas import busiest_tile, describe_shrink, fix_geometry, tile_masks
 from edgead.train.foreground import load_foreground_masks
+from edgead.train.new_run import check_same
 from edgead.train.run_config import load_run_config
-from edgead.train.training import _check_same
 
 SMALL = ("size=32", *TINY[1:])
 
@@ -138,10 +138,11 @@ def test_lower_precisions_are_judged_on_canvases(run: Path, parts: Path, tmp_pat
 
 def test_a_repeated_command_must_have_the_same_geometry(run: Path) -> None:
     stored = load_run_config(run)
-    same = {"donors": (), "config": stored.config, "seed": 0}
-    _check_same(stored, run, **same, stored_geometry=stored.geometry)
-    with pytest.raises(ConfigError, match="holds a run with another geometry"):
-        _check_same(stored, run, **same, stored_geometry=None)
+    check_same(stored, dataclasses.replace(stored, normals=()), False, run)
+    with pytest.raises(ConfigError, match=r"another geometry\.\n"):
+        check_same(stored, dataclasses.replace(stored, stored_geometry=None), False, run)
+    with pytest.raises(ConfigError, match=r"another seed, donors\.\n"):
+        check_same(stored, dataclasses.replace(stored, seed=1), True, run)
 
 
 def test_crops_in_pixels_need_pictures_of_one_size(write_image: Callable[..., Path], tmp_path: Path) -> None:

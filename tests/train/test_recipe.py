@@ -242,7 +242,7 @@ def test_a_chosen_preset_is_told_kept_and_taken_again(
     shutil.copytree(parts, data / "washer")
     options = {"category": "all", "settings": (*TWO_EPOCHS, "batch_size=2"), "out": tmp_path / "runs"}
     chosen = mock.Mock(return_value=("nano", "paper takes about 9 days here"))
-    monkeypatch.setattr("edgead.train.training.choose_preset", chosen)
+    monkeypatch.setattr("edgead.train.request.choose_preset", chosen)
     console = Recorder()
     [folder] = train("draem", data, console=console, **options)  # type: ignore[arg-type]
     assert console.lines[0] == "Preset 'nano': paper takes about 9 days here."

@@ -19,8 +19,8 @@ from edgead.train.fit import is_main
 from edgead.train.marked import find_marked
 from edgead.train.method_config import MethodConfig
 from edgead.train.request import Request
-from edgead.train.run import relative_names
 from edgead.train.run_config import RunConfig
+from edgead.train.run_images import relative_names
 from edgead.train.split import split
 
 GIVEN = (

@@ -59,7 +59,9 @@ class Request:
         if self.budget is not None:
             self._check_budget(self.budget)
         if self.scale is not None and not 0 < self.scale < math.inf:
-            raise ConfigError(f"--scale is the number of pixels per millimetre and must be above 0, not {self.scale:g}.")
+            raise ConfigError(
+                f"--scale is the number of pixels per millimetre and must be above 0, not {self.scale:g}."
+            )
         if not 0 < self.holdout < 1:
             raise ConfigError(f"--holdout must be a share between 0 and 1, not {self.holdout}.")
         if self.textures and not kind.takes_textures:

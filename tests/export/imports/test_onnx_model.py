@@ -42,9 +42,10 @@ from edgead.export import import_model
 from edgead.export.graph.opset import OPSET, downgrade, opset_of
 from edgead.export.options import Budget, Calibration, OnnxOptions, PrecisionOptions
 from edgead.folders import list_images
+from edgead.gate_record import describe_sensitivity
 from edgead.images import cv2, fit_frame, read_frame
 from edgead.interpolation import interpolation_matrix
-from edgead.manifest import HeadRecord, describe_sensitivity
+from edgead.provenance import HeadRecord
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import load

@@ -21,7 +21,7 @@ from edgead.errors import ConfigError
 from edgead.export import PrecisionOptions, export
 from edgead.export.options import Budget, Calibration
 from edgead.export.quantization.selection import FASTER_RATIO, _fastest
-from edgead.manifest import BudgetRecord
+from edgead.gate_record import BudgetRecord
 from edgead.runtime.engines import CPU_MODEL
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden

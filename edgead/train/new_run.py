@@ -14,8 +14,8 @@ from edgead.errors import ConfigError
 from edgead.geometry import Geometry
 from edgead.images import PixelFormat
 from edgead.train import checkpoint, run_config, training_state
+from edgead.train.accelerator import is_main
 from edgead.train.donors import find_donors
-from edgead.train.fit import is_main
 from edgead.train.marked import find_marked
 from edgead.train.method_config import MethodConfig
 from edgead.train.request import Request

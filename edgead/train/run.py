@@ -16,12 +16,13 @@ from edgead.console import Console
 from edgead.errors import DeviceError, TrainingError
 from edgead.files import new_folder
 from edgead.train import checkpoint, plots, run_config, training_state
+from edgead.train.accelerator import is_main
 from edgead.train.budget import scale_run
 from edgead.train.configuration import published_schedule
 from edgead.train.donors import copy_transferred, pretrain
 from edgead.train.estimate import NIGHT, Estimate, Work, measure
 from edgead.train.feature_cache import FOLDER, remove_caches
-from edgead.train.fit import fit, is_main
+from edgead.train.fit import fit
 from edgead.train.materials import check_visible, draw_some
 from edgead.train.method import Arrays, Donor, Method, TrainingData
 from edgead.train.recipe import choose_precisions

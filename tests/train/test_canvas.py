@@ -21,7 +21,8 @@ from edgead.decision import conformal_threshold
 from edgead.errors import ConfigError, DataError
 from edgead.export import export
 from edgead.geometry import STRETCH, Geometry, GeometryRequest
-from edgead.images import COLOUR, encode_png, fit_frame, place_mask, read_frame
+from edgead.images import COLOUR, encode_png, fit_frame, read_frame
+from edgead.masks import place_mask
 from edgead.tiling import Tiling
 from edgead.train import resume, train
 from edgead.train.canvas import busiest_tile, describe_shrink, fix_geometry, tile_masks

@@ -21,7 +21,8 @@ from edgead.errors import ConfigError, DataError
 from edgead.export import export
 from edgead.export.quantization.gate import read_labelled
 from edgead.geometry import STRETCH, Geometry, GeometryRequest
-from edgead.images import COLOUR, encode_png, place_mask, read_frame
+from edgead.images import COLOUR, encode_png, read_frame
+from edgead.masks import place_mask
 from edgead.pose import Pose
 from edgead.train import resume, train
 from edgead.train.canvas import fix_geometry

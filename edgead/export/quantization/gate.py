@@ -22,7 +22,8 @@ from edgead.export.options import Budget
 from edgead.export.quantization.perturb import perturb
 from edgead.gate_record import VariantRecord
 from edgead.geometry import STRETCH, Geometry
-from edgead.images import Mask, PixelFormat, fit_frame, read_frame, spread_map
+from edgead.images import Mask, PixelFormat, fit_frame, read_frame
+from edgead.masks import spread_map
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.tiled import with_tiles
 from edgead.tiling import Tiling

@@ -26,6 +26,7 @@ from small_bundles import make_bundles  # noqa: E402
 from edgead import schema  # noqa: E402
 from edgead.files import write_json  # noqa: E402
 from edgead.machine import describe_machine  # noqa: E402
+from edgead.train.methods import METHODS  # noqa: E402
 
 ON_ARM = Path(__file__).with_name("on_arm.py")
 THERE = "/repository/tests"
@@ -79,6 +80,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", nargs="*", default=[*emulation.PYTHONS], help="versions")
     parser.add_argument("--cpu", nargs="*", default=[*emulation.CPUS], help="processors, as qemu names them")
+    parser.add_argument("--method", nargs="*", default=[*METHODS], help="methods whose bundles are used")
     parser.add_argument("--folder", type=Path, default=ROOT.parent / "build" / "aarch64", help="for the bundles")
     parser.add_argument("--out", type=Path, help="results file; what was found before and is not repeated stays")
     given = parser.parse_args()
@@ -94,7 +96,7 @@ def main() -> int:
     given.folder.mkdir(parents=True, exist_ok=True)
     emulation.install(given.folder)
     machines = [(python, cpu) for python in given.python for cpu in given.cpu]
-    for bundle in make_bundles(given.folder):
+    for bundle in make_bundles(given.folder, given.method):
         here = use_here(bundle)
         for python, cpu in machines:
             found = use_there(bundle, here, python, cpu)

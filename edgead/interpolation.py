@@ -36,5 +36,6 @@ def area_matrix(side: int, cells: int) -> NDArray[np.float64]:
     edges = np.arange(side + 1) * (cells / side)
     first, last = edges[:-1, None], edges[1:, None]
     cell = np.arange(cells)
-    covered = np.clip(np.minimum(last, cell + 1) - np.maximum(first, cell), 0, None)
-    return covered / covered.sum(axis=1, keepdims=True)
+    matrix: NDArray[np.float64] = np.clip(np.minimum(last, cell + 1) - np.maximum(first, cell), 0, None)
+    matrix /= matrix.sum(axis=1, keepdims=True)
+    return matrix

@@ -13,7 +13,7 @@ T = TypeVar("T", bound=np.generic)
 
 
 def halvings(image: tuple[int, int], size: tuple[int, int]) -> int:
-    """Return how often both sides of a picture of (height, width) are halved: while they are even and not below `size`."""
+    """Return how often both sides of a picture are halved: while they are even and stay at or above (height, width)."""
     count, (h, w) = 0, image
     while h % 2 == 0 and w % 2 == 0 and h >= 2 * size[0] and w >= 2 * size[1]:
         count, h, w = count + 1, h // 2, w // 2

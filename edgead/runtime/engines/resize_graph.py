@@ -105,7 +105,9 @@ class _Graph:
         self._last = output or f"step_{len(self._nodes)}"
         named = [(1, name) for name in inputs]
         stated = [(5, _attribute(name, value)) for name, value in attributes.items()]
-        self._nodes.append(message(*named, (2, self._last), (3, f"/resize/{operator}_{len(self._nodes)}"), (4, operator), *stated))
+        self._nodes.append(
+            message(*named, (2, self._last), (3, f"/resize/{operator}_{len(self._nodes)}"), (4, operator), *stated)
+        )
 
     def serialise(self, frame: Sequence[int], fitted: Sequence[int]) -> bytes:
         """Return the model, of any number of frames."""

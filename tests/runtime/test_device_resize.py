@@ -52,9 +52,7 @@ def noise(count: int, frame: tuple[int, int]) -> NDArray[np.uint8]:
 
 def differences(frame: tuple[int, int], size: tuple[int, int], geometry: Geometry) -> NDArray[np.int16]:
     """Grey levels between what the graph makes of two frames and what `fit_frame` does."""
-    session = onnxruntime.InferenceSession(
-        resize_graph(frame, size, geometry), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(resize_graph(frame, size, geometry), providers=["CPUExecutionProvider"])
     frames = noise(2, frame)
     [fitted] = session.run([FITTED], {FRAMES: frames})
     wanted = np.stack([fit_frame(each, size, geometry=geometry) for each in frames])

@@ -201,7 +201,8 @@ class Trt:
         if name == "get_tensor_dtype":
             return real.uint8 if given[0] == "frames" else real.float32
         if name == "get_tensor_shape":
-            return SHAPES[given[0]] if owner.kind is real.ICudaEngine else (number, *SHAPES[given[0]][1:])
+            frames = 1 if given[0] == "fitted" else number
+            return SHAPES[given[0]] if owner.kind is real.ICudaEngine else (frames, *SHAPES[given[0]][1:])
         if name == "get_tensor_profile_shape":
             return [(1 + 3 * given[1], *SHAPES["frames"][1:])] * 3
         if name == "create_execution_context":

@@ -199,7 +199,7 @@ def test_an_engine_that_sums_in_float16_is_accepted_and_a_wrong_one_is_not(
 def test_golden_frames_of_int8_accept_what_is_right_and_refuse_what_is_not(
     traced: tuple[onnx.ModelProto, Ranges, Golden], tmp_path: Path
 ) -> None:
-    """Right: the form for CPUs, not fused to integers. Of each kind of fault in TensorRT's form at least one is refused."""
+    """Right: the form for CPUs without integers. Of each kind of fault in TensorRT's form at least one is refused."""
     model, ranges, reference = traced
     forms = {name: make([]) for name, make in GraphVariants(model, ranges, "int8").judged().items()}
 

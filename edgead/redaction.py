@@ -29,7 +29,9 @@ _NAMES = (
     r"(?:passw(?:or)?d|passwort|passphrase|pwd|secret|token|credentials?|signature|api[-_]?key|access[-_]?key|"
     r"(?<![a-z])(?:auth|sig))"
 )
-_NAMED = re.compile(rf"(?i)({_NAMES}\s?=\s?[\"']?)[^\s&\"',;)}}]+")
+_REFERENCE = r"\$\{\w{1,64}\}"
+"""Stands for a secret and is none: `edgead.runtime.sources.uri` replaces it by a variable or the content of a file."""
+_NAMED = re.compile(rf"(?i)({_NAMES}\s?=\s?[\"']?)(?!{_REFERENCE}(?:[\s&\"',;)]|$))[^\s&\"',;)}}]+")
 _NAMED_IN_JSON = re.compile(rf"(?i)({_NAMES}[\"']\s*:\s*[\"'])[^\"'\n]*")
 
 _CLOSING = "'\")]}:,.;…"
@@ -94,6 +96,8 @@ def _without_value(part: str) -> str:
     name, equals, value = part.partition("=")
     if not equals:
         name, value = "", name
+    if re.fullmatch(rf"{_REFERENCE}[{re.escape(_CLOSING)}]*", value):
+        return part
     closing = value[len(value.rstrip(_CLOSING)) :]  # belongs to the sentence
     return name + equals + "…" * bool(value) + closing.removeprefix("…")
 

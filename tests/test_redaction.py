@@ -45,6 +45,8 @@ SECRET = "geheim123"
         (f"{{'Authorization': 'Basic {SECRET}=='}}", "{'Authorization': '…'}"),
         (f'Authorization: Digest username="u", response="{SECRET}"\nmore', "Authorization: …\nmore"),
         (f"curl -H Bearer {SECRET}", "curl -H Bearer …"),
+        (f"http://host/x?token=${{A}}{SECRET}", "http://host/x?token=…"),
+        (f"token=${{A}}{SECRET} http://host/x?${{A}}={SECRET}", "token=… http://host/x?${A}=…"),
         (f"api_key={SECRET} password='{SECRET}'", "api_key=… password='…'"),
         (f'{{"password": "{SECRET}"}}', '{"password": "…"}'),
     ],
@@ -72,6 +74,8 @@ def test_credentials_are_not_shown(text: str, shown: str) -> None:
         "[rtsp @ 0x55d1] method DESCRIBE failed: 401",
         "author=me epoch=3 tokens: 5",
         "late: decided after 20 ms, allowed 10 ms",
+        "Set one:  --trigger 'http://0.0.0.0:8090/part?token=${TRIGGER_TOKEN}'",
+        "token=${A_TOKEN}, password='${B}'; https://host/x?a=${A}&b=${B}.",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:

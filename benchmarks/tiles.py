@@ -3,7 +3,7 @@
     python benchmarks/tiles.py benchmarks/data/mvtec_screw benchmarks/data/mtd --out benchmarks/results/tiles.json
     python benchmarks/tiles.py --memory BUNDLE
 
-What is published (`results/tiles.json`) was fixed before the first of these trainings ran:
+What is published (`results/tiles-METHOD.json`) was fixed before the first of these trainings ran:
 
 * The sets at hand have no large pictures: 448×448 (the screws, reduced from 1024×1024), up to 632×403 (magnetic tiles),
   512×384 (cookies). So the network's input is small instead: 129² and 160² squeeze a screw by 3.5 and 2.8, as 4096×3000
@@ -11,7 +11,7 @@ What is published (`results/tiles.json`) was fixed before the first of these tra
 * AAND `nano` has 600 steps for each kind: the same network and as many pictures in training, so the same time.
 * PatchCore `nano` reads every tile once, so its training takes longer with tiles. Its memory has the same size.
 * One seed. All other settings are the defaults. DATA are the three sets; each command is run from the root, with
-  `--weights benchmarks/data/weights/squeezenet1_1_imagenet.pth --out benchmarks/results/tiles.json`:
+  `--weights benchmarks/data/weights/squeezenet1_1_imagenet.pth --out benchmarks/results/tiles-METHOD.json`:
 
     python benchmarks/tiles.py DATA… --method patchcore --preset nano --set size=160 --budget ''
     python benchmarks/tiles.py DATA… --method aand --preset nano --set steps=600 --budget '' --tiles 3x3

@@ -2,6 +2,7 @@
 
     python benchmarks/tiles.py benchmarks/data/mvtec_screw benchmarks/data/mtd --out benchmarks/results/tiles.json
     python benchmarks/tiles.py --memory BUNDLE
+    python benchmarks/tiles.py --cost BUNDLE --out benchmarks/results/tiles-cost.json
 
 What is published (`results/tiles-METHOD.json`) was fixed before the first of these trainings ran:
 
@@ -19,7 +20,8 @@ What is published (`results/tiles-METHOD.json`) was fixed before the first of th
 Latencies are measured in turn, one decision of each kind after the other, and so are the graph and the whole decision.
 On a machine that does other work, read their ratios only.
 
-The second form inspects a few pictures of 4096×3000 with one bundle and prints the memory of the process.
+The second form inspects a few pictures of 4096×3000 with one bundle and prints the memory of the process. The third one
+writes what a decision on such a picture costs beside its tiles alone.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from numpy.typing import NDArray
 
 import edgead
 from edgead.benchmark.accuracy import measure_accuracy
-from edgead.bundle import Bundle
+from edgead.bundle import Bundle, read_bundle
 from edgead.cli.output import terminal
 from edgead.console import Console
 from edgead.datasets import Category, open_category
@@ -152,6 +154,17 @@ def print_memory(path: Path, engine: str) -> None:
     click.echo(f"MiB: {before:.0f} with one picture of 4096×3000, {opened:.0f} with the bundle, peak {peak:.0f}")
 
 
+def measure_cost(paths: Sequence[Path], engine: str, rounds: int) -> list[dict[str, Any]]:
+    """Return what a decision of each bundle on a picture of 4096×3000 costs."""
+    frame = np.random.default_rng(0).integers(0, 256, (*LARGE, 3), dtype=np.uint8)
+    bundles = [read_bundle(path) for path in paths]
+    return [
+        {"method": f"{each.manifest.method} {each.manifest.preset}", "geometry": each.manifest.geometry.describe()}
+        | {"input": each.manifest.size, "canvas": each.manifest.canvas, "load": round(os.getloadavg()[0], 1), **cost}
+        for each, cost in zip(bundles, costs(bundles, frame, engine, rounds))
+    ]
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the figures as a Markdown table."""
     lines = [
@@ -221,8 +234,8 @@ class Plan:
             own = read_frame(category.normals[0])
             large = np.asarray(cv2().resize(own, LARGE[::-1]), np.uint8)
             for name, frame in (("own", own), ("4096x3000", large)):
-                for row, cost in zip(rows, costs(bundles, frame, self.engine, self.rounds)):
-                    row.setdefault("cost_ms", {})[name] = cost
+                for row, found in zip(rows, costs(bundles, frame, self.engine, self.rounds)):
+                    row.setdefault("cost_ms", {})[name] = found
         return rows
 
 
@@ -244,6 +257,7 @@ def _cpu_seconds() -> float:
 @click.option("--engine", default="onnxruntime", show_default=True)
 @click.option("--rounds", default=30, show_default=True)
 @click.option("--memory", is_flag=True, help="DATA is a bundle: measure its memory instead.")
+@click.option("--cost", is_flag=True, help="DATA are bundles: measure what a large picture costs instead.")
 @click.option("--out", type=click.Path(path_type=Path))
 def main(
     data: tuple[Path, ...],
@@ -257,6 +271,7 @@ def main(
     engine: str,
     rounds: int,
     memory: bool,
+    cost: bool,
     out: Path | None,
 ) -> None:
     """Train, export and measure every data set squeezed and in tiles. What --out has already is not repeated."""
@@ -268,6 +283,12 @@ def main(
     record: dict[str, Any] = json.loads(out.read_text()) if out and out.exists() else {"rows": [], "commands": []}
     record |= {"machine": asdict(describe_machine()), "versions": versions()}
     record["commands"].append(shlex.join(["python", "benchmarks/tiles.py", *sys.argv[1:]]))
+    if cost:
+        record["rows"] += measure_cost(data, engine, rounds)
+        if out:
+            write_json(out, record)
+        click.echo(json.dumps(record["rows"], indent=1))
+        return
     for folder in data:
         for seed in range(seeds):
             key = {"method": f"{method} {preset}", "data": open_category(folder).name, "seed": seed}

@@ -31,9 +31,7 @@ _NAMES = (
 )
 _REFERENCE = r"\$\{\w{1,64}\}"
 """Stands for a secret and is none: `edgead.runtime.sources.uri` replaces it by a variable or the content of a file."""
-_NAMED = re.compile(
-    rf"(?i)({_NAMES}\s?=\s?[\"']?)(?!{_REFERENCE}(?:[\s&\"',;)]|$))(?:{_REFERENCE})*[^\s&\"',;)}}]+"
-)
+_NAMED = re.compile(rf"(?i)({_NAMES}\s?=\s?[\"']?)(?!{_REFERENCE}(?:[\s&\"',;)]|$))(?:{_REFERENCE})*[^\s&\"',;)}}]+")
 _NAMED_IN_JSON = re.compile(rf"(?i)({_NAMES}[\"']\s*:\s*[\"'])[^\"'\n]*")
 
 _CLOSING = "'\")]}:,.;…"

@@ -84,7 +84,8 @@ def _without_query(found: re.Match[str]) -> str:
     head = found[0][: found.start("rest") - found.start()]
     whole = found["host"].rstrip(_CLOSING)
     host, colon, port = whole.rpartition(":")
-    if colon and not port.isdecimal() and "@" not in host + port and not host.startswith("["):
+    is_port = port.isdecimal() or port == "PORT"  # as our own messages write it
+    if colon and not is_port and "@" not in host + port and not host.startswith("["):
         head = head.replace(f"{host}:{port}", f"{host}:…")  # USER:PASSWORD without a host
     rest, _, _ = found["rest"].partition("#")
     path, mark, query = rest.partition("?")

@@ -61,7 +61,6 @@ def damaged(folder: Path, run: RunConfig, method: Method, reference: Path, scrat
             path = scratch / f"{steps}.onnx"
             write_onnx(fewer.export_model(), method.config.size, path, channels=method.config.channels)
             yield f"{steps} steps", path
-        return
     model = with_names_and_constants(onnx.load(reference))
     frames = load_frames(run.training_images(Path(run.data))[:CALIBRATED], method.config.size, run.pixels).frames
     graphs = {"int8": to_int8(model, measure_ranges(reference, frames, "minmax", iter), (), "cpu")}

@@ -55,12 +55,13 @@ def unlabelled(run: RunConfig, method: Method, held_out: Frames) -> dict[str, ND
 
 def damaged(folder: Path, run: RunConfig, method: Method, reference: Path, scratch: Path) -> Iterator[tuple[str, Path]]:
     """Yield damaged graphs with their names."""
-    if method.name == "transfusion":
+    if getattr(method.config, "reverse_steps", 0) == FULL_STEPS:
         for steps in STEPS:
             _, fewer = load_method(folder, [f"reverse_steps={steps}"])
             path = scratch / f"{steps}.onnx"
             write_onnx(fewer.export_model(), method.config.size, path, channels=method.config.channels)
             yield f"{steps} steps", path
+        return
     model = with_names_and_constants(onnx.load(reference))
     frames = load_frames(run.training_images(Path(run.data))[:CALIBRATED], method.config.size, run.pixels).frames
     graphs = {"int8": to_int8(model, measure_ranges(reference, frames, "minmax", iter), (), "cpu")}

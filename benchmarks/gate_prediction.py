@@ -4,10 +4,10 @@
     python benchmarks/gate_prediction.py table FILE… --out TABLE
 
 `measure` takes finished runs whose data has labelled test images. It damages each run's graph in steps that no gate has
-limited: INT8 of all layers, weights rounded to fewer bits, and for TransFusion with 18 reverse steps fewer of them (then
-nothing else, which would take hours; its precisions are measured with `--set reverse_steps=1`). For each damaged
-graph it writes what can be measured without labels, and what became of image AUROC, AUPRO and verdicts on the test
-images. Those are looked at here and chosen by nowhere. `table` reads such files and the older results of this folder,
+limited: INT8 of all layers and weights rounded to fewer bits. A TransFusion with 18 reverse steps gets fewer of them
+and nothing else, which would take hours; `--set reverse_steps=1` measures its precisions. For each damaged graph it
+writes what can be measured without labels, and what became of image AUROC, AUPRO and verdicts on the test images. Those
+are looked at here and chosen by nowhere. `table` reads such files and the older results of this folder,
 and writes rank correlations with intervals from resampled runs.
 """
 

@@ -51,7 +51,7 @@ RUNS = 3
 ABOVE, SHARE = 1.3, 0.02
 """A kind of node is worth a look above this multiple of its floor, if it takes this share of the time."""
 CONVOLUTION, PRODUCT = "convolution", "matrix product"
-LARGE = 1 << 20
+LARGE = 1 << 16
 """Values of a tensor that is stored in 16 bits."""
 
 

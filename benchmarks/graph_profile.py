@@ -235,13 +235,14 @@ def main(out: Path, only: str) -> None:
     command = ["python", "benchmarks/graph_profile.py", "--out", out.name, *(["--only", only] if only else [])]
     engines = ("onnxruntime", "openvino")
     peaks = {precision: {name: peak_per_second(name, precision) for name in engines} for precision in ("fp32", "int8")}
-    conditions = {
+    bandwidth = bandwidth_per_second()
+    conditions: dict[str, Any] = {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(command),
         "machine": asdict(describe_machine()),
         "versions": versions(),
         "peak_per_second": peaks,
-        "bandwidth_per_second": bandwidth_per_second(),
+        "bandwidth_per_second": bandwidth,
     }
     click.echo("| graph | engine | ms | nodes | ms | % | times the floor |\n|---|---|---|---|---|---|---|")
     for name in (*PROFILED, FLOW):
@@ -259,7 +260,7 @@ def main(out: Path, only: str) -> None:
                     "openvino": profile_openvino(path, frames),
                 }
                 found = {
-                    engine: summarise(nodes, operations, peaks[precision][engine], conditions["bandwidth_per_second"])
+                    engine: summarise(nodes, operations, peaks[precision][engine], bandwidth)
                     for engine, nodes in profiles.items()
                 }
                 size = round(path.stat().st_size / 1e6, 3)

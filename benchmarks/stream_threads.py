@@ -62,7 +62,7 @@ def make_video(folder: Path) -> Path:
     path = folder / "line.avi"
     [image, *_] = sorted((folder / "parts").rglob("*.png"))
     part = cv2.resize(read_frame(image), (WIDTH, HEIGHT))
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (WIDTH, HEIGHT))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (WIDTH, HEIGHT))
     for number in range(FRAMES):
         writer.write(np.roll(part, 3 * number, axis=1))
     writer.release()

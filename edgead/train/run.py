@@ -30,7 +30,7 @@ from edgead.train.estimate import NIGHT, Estimate, Work, measure
 from edgead.train.feature_cache import FOLDER, remove_caches
 from edgead.train.fit import fit, is_main
 from edgead.train.foreground import count_without_part, load_foreground_masks, masks_fingerprint
-from edgead.train.materials import check_visible, draw_some, load_textures, report_skipped
+from edgead.train.materials import check_visible, draw_some, load_textures, report_dark, report_skipped
 from edgead.train.method import Arrays, Donor, Method, TrainingData
 from edgead.train.recipe import choose_precisions, departures
 from edgead.train.report import HeldOut, start_watch, write_report
@@ -75,15 +75,15 @@ def train_run(
         )
     if len(frames.frames) < FEW_IMAGES:
         console.say(f"Warning: only {len(frames.frames)} good images to train on; {FEW_IMAGES} or more are advisable.")
-    if run.bit_depth == 16 and frames.frames[..., :3].max() < 16:
-        console.say(
-            "Warning: the images are almost black. If they hold 10 or 12 bits in 16, add --bit-depth 10 (or 12)."
-        )
+    report_dark(frames, "image", run.bit_depth, console)
+    if shapes := frames.describe_odd_shapes():
+        console.say(shapes)
     textures = load_textures(run, console)
     opened = [open_donor(donor, folder, run, console) for donor in run.donors]
     unseen_paths = [Path(run.data, name) for name in run.held_out]
     held_out = load_frames(unseen_paths, tiling.canvas, run.pixels, geometry=geometry)
     report_skipped(held_out, "held-out image", console)
+    report_dark(held_out, "held-out image", run.bit_depth, console)
     if not len(held_out.frames):
         raise DataError(
             f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from level_bundle import make_level_bundle
 
+import edgead
 from edgead.errors import ConfigError
 from edgead.folders import DRAWN, list_folder
 from edgead.images import encode_png
@@ -26,6 +28,13 @@ PICTURE = encode_png(np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtyp
 REJECT = "20261128T120713785-watch_fb_feafdfd7-00000000"
 DRAWINGS = ("a.overlay.png", "a.reconstruction.png", f"{REJECT}.overlay.png", f"{REJECT}.depth.png")
 IMAGES = ("a.png", f"{REJECT}.png", "a.depth.png", "overlay.png")
+
+
+@pytest.fixture(scope="module")
+def inspector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inspector]:
+    bundle = make_level_bundle(tmp_path_factory.mktemp("own") / "level.edgead")
+    with edgead.load(bundle.path, engine="onnxruntime") as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -242,8 +242,8 @@ def refuse_own_pictures(sources: Iterable[object], sinks: Iterable[object]) -> N
     """
     folders = [folder for sink in sinks if isinstance(folder := getattr(sink, "folder", None), Path)]
     for source in sources:
-        for folder in folders if isinstance(source, WatchedFolder) else ():
-            if source.sees(folder):
+        for folder in folders:
+            if isinstance(source, WatchedFolder) and source.sees(folder):
                 raise ConfigError(
                     f"The frames saved in {folder} would be inspected again and again: {source.name} watches that "
                     "folder.\nSave them elsewhere."

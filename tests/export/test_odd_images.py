@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from listener import Listener
 
-from edgead.console import Console
 from edgead.datasets import Frames
 from edgead.decision import conformal_threshold
 from edgead.export.odd_images import stand_apart, warn_of_odd_images
@@ -17,17 +17,6 @@ GOOD = np.linspace(0.2, 0.3, 24)
 NAMES = tuple(Path(f"{number:02}.png") for number in range(24))
 
 
-class Heard(Console):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 def frames_with_black(*numbers: int) -> Frames:
     pictures = np.full((24, 8, 8, 3), 120, np.uint8)
     pictures[list(numbers)] = 2
@@ -35,9 +24,9 @@ def frames_with_black(*numbers: int) -> Frames:
 
 
 def warnings_of(scores: np.ndarray, bound: float = 0.01, black: tuple[int, ...] = ()) -> list[str]:
-    heard = Heard()
+    heard = Listener()
     warn_of_odd_images(frames_with_black(*black), scores, conformal_threshold(scores, bound).value, heard)
-    return heard.lines
+    return heard.said
 
 
 @pytest.mark.parametrize(
@@ -95,10 +84,10 @@ def test_a_black_image_among_others_is_named() -> None:
     ],
 )
 def test_dark_images_do_not_hide_among_others(black: tuple[int, ...], bit_depth: int, said: str) -> None:
-    heard = Heard()
+    heard = Listener()
     report_dark(frames_with_black(*black), "image", bit_depth, heard)
-    assert bool(heard.lines) == bool(said)
-    assert said in "".join(heard.lines)
+    assert bool(heard.said) == bool(said)
+    assert said in "".join(heard.said)
 
 
 def shaped(*sizes: tuple[int, int]) -> str:

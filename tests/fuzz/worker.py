@@ -23,7 +23,8 @@ def fuzz(reader: Reader, folder: Path, options: list[str]) -> None:
         folder: gets ``corpus/`` and ``findings/``, where libFuzzer also leaves what ended the process.
         options: of libFuzzer.
     """
-    scratch = Path(tempfile.mkdtemp(prefix=f"fuzz-{reader.name}-"))
+    memory_disk = Path("/dev/shm")
+    scratch = Path(tempfile.mkdtemp(prefix=f"fuzz-{reader.name}-", dir=memory_disk if memory_disk.is_dir() else None))
     os.environ["XDG_CACHE_HOME"] = str(scratch)
     corpus, findings = folder / "corpus", folder / "findings"
     for each in (corpus, findings):

@@ -183,7 +183,7 @@ def check(options: Any, place: str = "") -> None:
     Raises:
         ConfigError: with the first wrong field.
     """
-    for name, hint in typing.get_type_hints(type(options), include_extras=True).items():
+    for name, hint in _hints(type(options)).items():
         if "Annotated" in str(hint):
             try:
                 _read(hint, getattr(options, name), place + name)

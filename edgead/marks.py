@@ -142,6 +142,8 @@ def read_marks(path: Path) -> dict[str, Mark]:
     """Read ``marks.jsonl``; the last mark of a result counts. Damaged lines are left out."""
     marks: dict[str, Mark] = {}
     with contextlib.suppress(OSError):
+        if not path.is_file():  # a pipe would never end
+            return {}
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 values = parse_json(line)

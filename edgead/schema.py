@@ -120,8 +120,10 @@ def read_json_file(path: Path) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        SchemaError: it is larger than `LARGEST_JSON`.
+        SchemaError: it is larger than `LARGEST_JSON`, or no file but a pipe or a device, which may never end.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise SchemaError("it is a pipe or a device, not a file")
     with path.open("rb") as stream:
         text = stream.read(LARGEST_JSON + 1)
     if len(text) > LARGEST_JSON:

@@ -119,20 +119,21 @@ class Memory:
     """The growth of this process since its beginning or the last `restart`, MiB at its peak."""
 
     def __init__(self) -> None:
-        try:
+        self._status, self._peaks = -1, -1
+        with suppress(OSError):  # opened once: it is asked after every execution
             self._status = os.open("/proc/self/status", os.O_RDONLY)
-        except OSError:
-            self._status = -1
+            self._peaks = os.open("/proc/self/clear_refs", os.O_WRONLY)
         self.restart()
 
     def __del__(self) -> None:
-        if self._status >= 0:
-            os.close(self._status)
+        for number in (self._status, self._peaks):
+            if number >= 0:
+                os.close(number)
 
     def restart(self) -> None:
         """Forget earlier peaks, where the system can."""
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+            os.pwrite(self._peaks, b"5", 0)
         self._before = self._peak()
 
     @property

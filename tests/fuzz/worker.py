@@ -44,10 +44,10 @@ def fuzz(reader: Reader, folder: Path, options: list[str]) -> None:
             (findings / f"{stem}.txt").write_text(f"{finding}\n", errors="backslashreplace")
 
     def once(data: bytes) -> None:
+        memory.restart()  # what the change took is not the reader's
         finding = attempt(reader, data, scratch)
         if finding is None and memory.grown > reader.memory:
             finding = Finding(f"the process grew by more than {reader.memory} MiB")
-            memory.restart()
         if finding is not None:
             keep(finding, data)
 

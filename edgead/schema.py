@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import types
 import typing
 from pathlib import Path
@@ -125,7 +126,8 @@ def read_json_file(path: Path) -> bytes:
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise SchemaError("it is a pipe or a device, not a file")
     with path.open("rb") as stream:
-        text = stream.read(LARGEST_JSON + 1)
+        size = os.fstat(stream.fileno()).st_size
+        text = stream.read(min(size, LARGEST_JSON) + 1)  # Python takes the memory for all that is asked for
     if len(text) > LARGEST_JSON:
         raise SchemaError(f"it is larger than {LARGEST_JSON >> 20} MB")
     return text

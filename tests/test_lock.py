@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / ".ci"))
 
-import lock
-from ends import requirements
+import lock  # noqa: E402
+from ends import requirements  # noqa: E402
 
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 

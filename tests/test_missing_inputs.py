@@ -60,7 +60,7 @@ def inputs(call: list[str], folder: Path) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("instead", ["absent", "empty-folder", "empty-file", "pipe"])
-def test_an_input_that_is_missing_or_empty_or_never_ends_is_an_error(
+def test_an_input_that_is_missing_empty_or_a_pipe_is_an_error(
     every_call: tuple[Path, list[list[str]]], instead: str
 ) -> None:
     folder, found = every_call

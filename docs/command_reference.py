@@ -1,4 +1,4 @@
-"""The commands for docs/cli.md, in a form that mkdocs-click shows well: examples as code, and only defaults that are set."""
+"""The commands for docs/cli.md, for mkdocs-click: examples are code, and only defaults that are set are shown."""
 
 from __future__ import annotations
 

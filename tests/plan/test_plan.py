@@ -166,7 +166,7 @@ def test_advice_in_words() -> None:
 def stored(level: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A profile that was measured here, once."""
     path = tmp_path_factory.mktemp("profile") / "profile.json"
-    numbers = {"cameras": 2, "fps": 5.0, "deadline": 200.0, "frame_size": (72, 128)}
+    numbers = {"cameras": 2, "fps": 0.2, "deadline": 60_000.0, "frame_size": (72, 128)}  # met on a busy machine too
     found = plan([level.path], engines=["onnxruntime"], save_profile=path, **numbers)
     assert found.met
     with pytest.raises(ConfigError, match="--force"):

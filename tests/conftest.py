@@ -26,8 +26,6 @@ from edgead.bundle import Bundle
 from edgead.demo import make_parts
 from edgead.images import encode_png
 
-"""Settings of a DRAEM that trains in seconds: right in form, useless in accuracy."""
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from listener import Listener
 
-from edgead.console import Console
 from edgead.datasets import Category, open_category
 from edgead.datasets.copies import find_copies, keep_distinct, look_at
 from edgead.errors import DataError
@@ -18,14 +18,6 @@ from edgead.images import COLOUR
 from edgead.train.split import split, split_normals
 
 Write = Callable[..., Path]
-
-
-class Said(Console):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def part(seed: int, noise: float = 0, light: int = 0) -> np.ndarray:
@@ -48,48 +40,48 @@ def test_copies_stay_on_one_side(tmp_path: Path) -> None:
         first = write(tmp_path / f"{number}.png", part(number))
         shutil.copy(first, tmp_path / f"Copy of {number}.png")
         write(tmp_path / f"{number}.bmp", part(number))  # other bytes, the same pixels
-    said = Said()
+    said = Listener()
     made = split(open_category(tmp_path), 0.2, 0, COLOUR, said)
     assert (len(made.normals), len(made.held_out), made.copies, made.near) == (24, 6, 20, 0)
     numbers = [{path.stem.removeprefix("Copy of ") for path in side} for side in (made.normals, made.held_out)]
     assert not numbers[0] & numbers[1]
-    assert said.lines == ["20 good images have the same pixels as others: copies stay on one side of the split"]
+    assert said.said == ["20 good images have the same pixels as others: copies stay on one side of the split"]
 
 
 def test_without_copies_a_split_is_what_it_always_was(tmp_path: Path) -> None:
     paths = tuple(write(tmp_path / f"{number:02}.png", part(number)) for number in range(10))
     category = Category("x", tmp_path, "plain", paths)
     order = np.random.default_rng((7, 0xED6EAD)).permutation(10)
-    assert {int(path.stem) for path in split(category, 0.3, 7, COLOUR, Said()).held_out} == set(order[:3])
-    assert split_normals(category, 0.3, 7)[1] == split(category, 0.3, 7, COLOUR, Said()).held_out
+    assert {int(path.stem) for path in split(category, 0.3, 7, COLOUR, Listener()).held_out} == set(order[:3])
+    assert split_normals(category, 0.3, 7)[1] == split(category, 0.3, 7, COLOUR, Listener()).held_out
 
 
 def test_copies_of_validation_images_are_not_trained_on(tmp_path: Path) -> None:
     for number in range(4):
         write(tmp_path / f"train/good/{number}.png", part(number))
     write(tmp_path / "validation/good/9.png", part(2))
-    said = Said()
+    said = Listener()
     made = split(open_category(tmp_path), 0.2, 0, COLOUR, said)
     assert [path.name for path in made.normals] == ["0.png", "1.png", "3.png"]
-    assert "1 of the images to train on are left out" in said.lines[0]
+    assert "1 of the images to train on are left out" in said.said[0]
 
 
 def test_one_picture_many_times_is_refused(tmp_path: Path) -> None:
     for number in range(5):
         write(tmp_path / f"{number}.png", part(0))
     with pytest.raises(DataError, match="one good image, 5 times"):
-        split(open_category(tmp_path), 0.2, 0, COLOUR, Said())
+        split(open_category(tmp_path), 0.2, 0, COLOUR, Listener())
 
 
 def test_near_copies_of_one_recording_are_told(tmp_path: Path) -> None:
     for number in range(10):  # each part in three consecutive frames, the lamp flickers
         for frame in range(3):
             write(tmp_path / f"{number}-{frame}.png", part(number, noise=3 + frame / 10, light=frame))
-    said = Said()
+    said = Listener()
     made = split(open_category(tmp_path), 0.2, 0, COLOUR, said)
     assert made.copies == 0
     assert made.near >= 4
-    assert f"{made.near} of 6 held-out images look almost like a training image" in said.lines[0]
+    assert f"{made.near} of 6 held-out images look almost like a training image" in said.said[0]
 
 
 def test_different_parts_are_no_near_copies(tmp_path: Path) -> None:

@@ -16,23 +16,15 @@ import pytest
 from command_line import inside
 from https_folder import ENDLESS, HttpsFolder, make_certificate, send
 from level_bundle import make_level_bundle
+from listener import Listener
 
 from edgead.bundle import manifest_digest, read_bundle
-from edgead.console import Console
 from edgead.errors import BundleError, ConfigError, DeviceError, EdgeadError, PullError
 from edgead.keys import new_key, read_private_key
 from edgead.pull import Pulled, download, pull
 from edgead.signing import sign
 
 Answer = Callable[[BaseHTTPRequestHandler, str, bytes], bool]
-
-
-class Said(Console):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +93,7 @@ def refused(go: Callable[..., Pulled], link: Path, error: type[EdgeadError], sai
 def test_a_bundle_is_fetched_verified_and_put_in_place(
     go: Callable[..., Pulled], link: Path, shared: Path, server: HttpsFolder
 ) -> None:
-    console = Said()
+    console = Listener()
     done = go(console=console, token="the-servers-token")
     assert (done.bundle, done.switched, done.resumed, done.engine) == ("second", True, 0, "onnxruntime-cpu")
     assert read_bundle(link, [shared / "ours.pub"]).manifest.digest == done.digest

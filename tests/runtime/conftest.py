@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import listener
 import numpy as np
 import pytest
 from level_bundle import make_level_bundle
 
 from edgead.bundle import Bundle
-from edgead.console import Console
 from edgead.demo import make_parts
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.sources import Captured, FrameSource
@@ -106,15 +106,12 @@ class Camera(FrameSource):
             self.given += 1
 
 
-class Listener(Console):
-    """Keeps the messages."""
+class Listener(listener.Listener):
+    """Keeps the messages, and what the clock shows."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        super().__init__()
         self.shown: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
     @contextmanager
     def clock(self, label: str) -> Iterator[Callable[[str], None]]:

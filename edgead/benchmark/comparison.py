@@ -134,7 +134,7 @@ def benchmark(
         exit_code=failures.exit_code,
         folder=Path(out) if out else new_folder(Path("runs", "benchmark", f"{datetime.now():%Y%m%d-%H%M%S}")),
     )
-    titles = [f"{row.bundle} on {row.category}" for row in rows]
+    titles = [f"{row.bundle} · {row.engine} on {row.category}" for row in rows]
     write_report(report, [(title, candidate.accuracy.misses) for title, (candidate, _) in zip(titles, timed)])
     return report
 

@@ -15,7 +15,7 @@ SECONDS ?= 20
 MINUTES ?= 5
 SEED ?= 1
 
-.PHONY: demo test test-long test-all quick check fuzz soak ends aarch64 aarch64-wheels audit format docs release clean
+.PHONY: demo test test-long test-all quick check fuzz soak lock locked ends aarch64 aarch64-wheels audit format docs release clean
 
 demo: $(INSTALLED)  ## the whole path on sample parts
 	$(BIN)/edgead demo
@@ -23,7 +23,7 @@ demo: $(INSTALLED)  ## the whole path on sample parts
 test: $(INSTALLED)  ## every test but a few long ones
 	$(PYTEST) -m "not long"
 
-test-long: $(INSTALLED)  ## the long ones: a cluster that loses a node, the release, every extra alone, no network, 64-bit Arm, GPU scripts
+test-long: $(INSTALLED)  ## the long ones: a cluster that loses a node, the release, every extra alone, no network, 64-bit Arm, GPU scripts, a few trainings
 	$(PYTEST) -m long
 
 test-all: test test-long
@@ -43,6 +43,16 @@ fuzz: $(INSTALLED)  ## every reader of files, guided by coverage: make fuzz SECO
 
 soak: $(INSTALLED)  ## the line among faults from a seed: make soak MINUTES=30 SEED=1 OUT=FILE
 	$(BIN)/python benchmarks/soak/soak.py --minutes $(MINUTES) --seed $(SEED) $(if $(OUT),--out $(OUT))
+
+lock: $(INSTALLED)  ## write requirements.lock anew: after a change of setup.py or constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/lock.py
+
+locked:  ## install into .venv only files with the hashes of requirements.lock; CPython 3.11.5 to 3.13, Linux, x86-64
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[cpu,train,benchmark,ray,dev]'
+	@touch $(INSTALLED)
 
 ends: $(INSTALLED)  ## the lowest and the newest versions that setup.py allows, each in an environment of its own
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

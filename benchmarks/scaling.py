@@ -47,7 +47,7 @@ from edgead.train.methods import get_method
 
 ENGINES: dict[str, Callable[[Path], Engine]] = {
     "onnxruntime": OnnxRuntimeEngine,
-    "openvino": lambda path: OpenVinoEngine(path, "f32", "openvino-cpu"),
+    "openvino": lambda path: OpenVinoEngine(path, "f32", "openvino-cpu", batch=8),
 }
 ROUNDS, QUICK_ROUNDS = 15, 3
 SIDES, BATCHES, CAMERAS, VIEWS = (64, 96, 128, 192, 256), (1, 2, 4, 8), (1, 2, 4, 8), (1, 2, 4, 8)

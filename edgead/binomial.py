@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 CONFIDENCE = 0.95
 """Confidence of every interval and limit that is reported."""
@@ -53,12 +54,21 @@ def at_least_as_many(count: int, new: int, above: int, held_out: int) -> float:
 
 
 def _at_most(failures: int, trials: int, rate: float) -> float:
-    """Return the probability of `failures` or fewer; `rate` is between 0 and 1, both excluded."""
-    log_rate, log_rest = math.log(rate), math.log1p(-rate)
-    return math.fsum(
-        math.exp(_log_choose(trials, found) + found * log_rate + (trials - found) * log_rest)
-        for found in range(failures + 1)
-    )
+    """Return the probability of `failures` or fewer; `rate` is between 0 and 1, both excluded.
+
+    The terms are added from the largest on, away from the mean, until the rest cannot count: their number grows with
+    the square root of `trials`.
+    """
+    if failures > trials * rate:
+        return 1 - _at_most(trials - failures - 1, trials, 1 - rate)
+    log_term = _log_choose(trials, failures) + failures * math.log(rate) + (trials - failures) * math.log1p(-rate)
+    total = term = math.exp(log_term)
+    for found in range(failures, 0, -1):
+        term *= found * (1 - rate) / ((trials - found + 1) * rate)
+        total += term
+        if term < total * sys.float_info.epsilon:
+            break
+    return total
 
 
 def _log_choose(trials: int, found: int) -> float:

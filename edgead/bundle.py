@@ -296,6 +296,8 @@ def read_manifest_file(path: Path) -> bytes:
     """
     if not path.is_dir():
         raise BundleError(f"{path} is not a bundle: " + ("it is a file." if path.exists() else "it does not exist."))
+    if (path / MANIFEST).is_symlink() and (path / MANIFEST).resolve().parent != path.resolve():
+        raise BundleError(f"{path / MANIFEST} is a link to a file outside the bundle. {EXPORT_AGAIN}")
     try:
         return schema.read_json_file(path / MANIFEST)
     except FileNotFoundError as error:

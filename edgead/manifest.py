@@ -76,7 +76,7 @@ class StoredThreshold:
     """
 
     value: Float32
-    normals: Count
+    normals: Annotated[int, Within(0, 1_000_000)]
     false_reject_bound: Share
     requested_bound: Annotated[float, Within(1e-12, 1)]
     false_reject_limit: Share | None = left_out()

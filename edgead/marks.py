@@ -119,14 +119,22 @@ def check_mark(mark: str) -> None:
         raise ConfigError(f"A mark must be one of {', '.join(FOLDERS)}.")
 
 
-def marks_folder(folder: Path) -> Path:
+def marks_folder(folder: Path, named: Path | None = None) -> Path:
     """Return where the marks of a folder of rejects are: in the folder itself, if it is one of marks, or in ``marks``.
 
+    Args:
+        folder: of a ``rejects:`` sink, or of marks.
+        named: folder of the marks, if it is another one.
+
     Raises:
-        ConfigError: there is no such folder.
+        ConfigError: one of the folders is not there.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder. Name the folder of the sink rejects:DIR, or the one of the marks.")
+    if named is not None and not named.is_dir():
+        raise ConfigError(f"--marks {named} is no folder. The first mark makes it: edgead review PICTURE --as unsure")
+    if named is not None:
+        return named
     return folder if (folder / FILE).is_file() else folder / "marks"
 
 
@@ -134,6 +142,8 @@ def read_marks(path: Path) -> dict[str, Mark]:
     """Read ``marks.jsonl``; the last mark of a result counts. Damaged lines are left out."""
     marks: dict[str, Mark] = {}
     with contextlib.suppress(OSError):
+        if not path.is_file():  # a pipe would never end
+            return {}
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 values = parse_json(line)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from mmap import mmap
 from typing import IO, Any
 
 import numpy as np
@@ -18,6 +20,8 @@ LARGEST = 1 << 30
 """Most bytes of all arrays in a file."""
 MOST = 32
 """Most arrays in a file."""
+MOST_MENTIONED = 1000
+"""Members before the archive is opened; beyond `MOST`, because the mark of one may occur in the arrays too."""
 LONGEST_HEADER = 10_000
 """Bytes of an array's header."""
 _HEADER = re.compile(
@@ -66,11 +70,18 @@ def read_arrays(data: bytes) -> Mapping[str, NDArray[Any]]:
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[zipfile.ZipFile]:
+    if has_many_members(data, MOST_MENTIONED):
+        raise ValueError(f"it holds more than {MOST} arrays")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             yield archive
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError) as error:
         raise ValueError(f"it is not an archive of arrays: {error}") from error
+
+
+def has_many_members(data: bytes | mmap, most: int) -> bool:
+    """Tell whether a ZIP archive may have more than so many members. Its reader keeps an object for each, at once."""
+    return next(itertools.islice(re.finditer(b"PK\x01\x02", data), most, None), None) is not None
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import types
 import typing
 from pathlib import Path
@@ -125,10 +126,13 @@ def read_json_file(path: Path) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        SchemaError: it is larger than `LARGEST_JSON`.
+        SchemaError: it is larger than `LARGEST_JSON`, or no file but a pipe or a device, which may never end.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise SchemaError("it is a pipe or a device, not a file")
     with path.open("rb") as stream:
-        text = stream.read(LARGEST_JSON + 1)
+        size = os.fstat(stream.fileno()).st_size
+        text = stream.read(min(size, LARGEST_JSON) + 1)  # Python takes the memory for all that is asked for
     if len(text) > LARGEST_JSON:
         raise SchemaError(f"it is larger than {LARGEST_JSON >> 20} MB")
     return text
@@ -188,7 +192,7 @@ def check(options: Any, place: str = "") -> None:
     Raises:
         ConfigError: with the first wrong field.
     """
-    for name, hint in typing.get_type_hints(type(options), include_extras=True).items():
+    for name, hint in _hints(typing.cast(type, type(options))).items():
         if "Annotated" in str(hint):
             try:
                 _read(hint, getattr(options, name), place + name)

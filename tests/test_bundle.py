@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +91,7 @@ def test_a_newer_format_says_upgrade(copy: Path) -> None:
         ({"parity": {}}, "damaged"),
         ({"parity": {"score_error": 0, "map_error": 0}}, "tolerance"),
         ({"threshold": {"value": "high"}}, "damaged"),
+        ({"threshold": {"value": 1, "normals": 10**9, "false_reject_bound": 0.5}}, "normals is 1000000000"),
         ({"files": {"model.onnx": "0"}}, "damaged"),
         ({"files": {}}, "does not list"),
         ({"files": {"../outside": "0"}}, "missing"),
@@ -248,14 +252,38 @@ def test_graphs_inside_graphs_do_not_exhaust_the_stack() -> None:
         check_graph(message(7, graph))
 
 
-def test_links_out_of_the_bundle_are_refused(copy: Path, tmp_path: Path) -> None:
-    (copy / "model.onnx").rename(tmp_path / "model.onnx")
-    (copy / "model.onnx").symlink_to(tmp_path / "model.onnx")
+def test_an_archive_of_millions_of_members_does_not_take_much_memory(copy: Path) -> None:
+    """Python's reader keeps an object for each member before anybody can count them: here 46 bytes become 500."""
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", *([0] * 18))
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, len(entry) * 200_000, 0, 0)
+    (copy / "golden.npz").write_bytes(entry * 200_000 + end)
+    hash_again(copy)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BundleError, match="more than 32 arrays"):
+            read_bundle(copy)
+        assert tracemalloc.get_traced_memory()[1] < 30e6  # the file itself has 9 MB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "golden.npz", "model.onnx"])
+def test_a_pipe_in_a_bundle_is_refused_at_once(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    with pytest.raises(BundleError, match=r"is a pipe or a device|is missing"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
+def test_links_out_of_the_bundle_are_refused(copy: Path, tmp_path: Path, name: str) -> None:
+    (copy / name).rename(tmp_path / name)
+    (copy / name).symlink_to(tmp_path / name)
     with pytest.raises(BundleError, match="a link to a file outside the bundle"):
         read_bundle(copy)
     (tmp_path / "linked.edgead").symlink_to(copy)
-    (copy / "model.onnx").unlink()
-    (tmp_path / "model.onnx").rename(copy / "model.onnx")
+    (copy / name).unlink()
+    (tmp_path / name).rename(copy / name)
     assert read_bundle(tmp_path / "linked.edgead").manifest.name  # the bundle itself may be a link
 
 

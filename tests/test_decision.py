@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from edgead import schema
 from edgead.binomial import at_least_as_many, interval, upper_limit
@@ -72,6 +73,13 @@ def test_limits_and_intervals_are_clopper_and_pearsons() -> None:
     rng = np.random.default_rng(2)
     covered = [low <= 0.3 <= high for low, high in (interval(int(rng.binomial(40, 0.3)), 40) for _ in range(2000))]
     assert 0.95 <= np.mean(covered) < 0.98
+
+
+def test_limits_of_any_size_are_quick() -> None:
+    """A manifest may claim a million images: with a term for each, this test would take minutes."""
+    assert upper_limit(500_000, 1_000_000) == pytest.approx(stats.beta.ppf(0.95, 500_001, 500_000), abs=1e-9)
+    assert upper_limit(999_999, 1_000_000) == pytest.approx(stats.beta.ppf(0.95, 1_000_000, 1), abs=1e-12)
+    assert upper_limit(10, 1_000_000) == pytest.approx(stats.beta.ppf(0.95, 11, 999_990), rel=1e-6)
 
 
 def test_counts_above_a_limit_that_other_images_set() -> None:

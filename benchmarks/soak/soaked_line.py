@@ -162,6 +162,13 @@ class SoakedLine:
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
 
+    def has_ended(self, within: float) -> bool:
+        """Return whether the process is gone, or goes within so many seconds."""
+        try:
+            return self._process is None or self._process.wait(within) is not None
+        except subprocess.TimeoutExpired:
+            return False
+
     def sample(self) -> Sample:
         """Look at it.
 

@@ -26,6 +26,8 @@ STILL = 60.0
 """Seconds in which a source or sink must make progress, without a fault of its own meanwhile or shortly before."""
 RECOVERY = 25.0
 """Seconds after a fault in which a source or sink may still be away: cameras are opened again every 10 s at most."""
+DIES_WITHIN = 5.0
+"""Seconds after a line's socket is closed, in which its process goes: else it did not crash, but stands still."""
 JUDGED = 120.0
 """Seconds of a life from which on memory and files are judged."""
 WARM_UP = 30.0
@@ -154,7 +156,8 @@ class Soaking:
         try:
             sample = world.line.sample()
         except OSError as error:
-            raise Stuck(f"it does not answer: {error}") from error
+            reason = "it has ended by itself" if world.line.has_ended(DIES_WITHIN) else f"it does not answer: {error}"
+            raise Stuck(reason) from error
         self._note_if_busy(now)
         self._auditor.check_sample(sample, self._samples[-1] if self._samples else None)
         self._samples.append(sample)

@@ -86,7 +86,7 @@ def _list(folder: Path, marks: Path | None, as_json: bool) -> None:
     from edgead.marks import FOLDERS, Marks, marks_folder
     from edgead.review.saved import saved_rejects
 
-    kept = Marks(marks or marks_folder(folder))
+    kept = Marks(marks_folder(folder, marks))
     rejects, known = saved_rejects(folder, kept), list(kept.all().values())
     counts = {mark: sum(one.mark == mark for one in known) for mark in FOLDERS}
     open_ones = [one for one in rejects if one.mark is None]
@@ -135,7 +135,7 @@ def _review(
             found.bundle,
             out,
             found.proposed,
-            marks=marks or marks_folder(folder),
+            marks=marks_folder(folder, marks),
             marked=found.marked,
             by=who,
             why=why,

@@ -104,10 +104,10 @@ def review(
         console: shows the progress.
 
     Raises:
-        ConfigError: nothing is marked, or a bundle with depth, which marked pictures do not have.
+        ConfigError: a folder is missing, nothing is marked, or a bundle with depth, which marked pictures do not have.
         EdgeadError: see `edgead.load`.
     """
-    kept = Marks(marks or marks_folder(folder))
+    kept = Marks(marks_folder(folder, marks))
     known = [each for each in kept.all().values() if (kept.folder / each.picture).is_file()]
     if not known:
         raise ConfigError(

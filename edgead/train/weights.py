@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import pickle
 import re
 import warnings
@@ -16,7 +17,10 @@ from torch import Tensor
 
 from edgead.errors import CheckpointError
 from edgead.files import atomic_file
+from edgead.npz import has_many_members
 
+MOST_MEMBERS = 100_000
+"""Files in an archive: PyTorch writes one for each tensor."""
 DEEPEST = 50
 """Tables inside tables; one that holds itself has no end."""
 SHOWN = 3
@@ -31,6 +35,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: not there, damaged, or a pickled object, which is never loaded.
     """
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is not a file.")
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
@@ -61,6 +67,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _refuse_compressed(path: Path) -> None:
     """PyTorch stores its archives as they are. A compressed one may unpack to any size."""
     if zipfile.is_zipfile(path):
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if has_many_members(content, MOST_MEMBERS):
+                raise CheckpointError(f"{path} is an archive of more than {MOST_MEMBERS} files. It is refused.")
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
         if unpacked > path.stat().st_size:

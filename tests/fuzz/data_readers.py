@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import cv2
 import numpy as np
@@ -71,11 +70,13 @@ def _graphs(folder: Path) -> list[bytes]:
 
 
 def _read_arrays(data: bytes, _folder: Path) -> object:
-    with mock.patch.object(npz, "LARGEST", ARRAYS):
-        try:
-            return {name: each.sum() for name, each in npz.read_arrays(data).items() if each.dtype.kind in "iuf"}
-        except ValueError as error:  # what `edgead.bundle` turns into its own
-            raise BundleError(str(error)) from error
+    before, npz.LARGEST = npz.LARGEST, ARRAYS
+    try:
+        return {name: each.sum() for name, each in npz.read_arrays(data).items() if each.dtype.kind in "iuf"}
+    except ValueError as error:  # what `edgead.bundle` turns into its own
+        raise BundleError(str(error)) from error
+    finally:
+        npz.LARGEST = before
 
 
 def _arrays(_folder: Path) -> list[bytes]:
@@ -190,9 +191,15 @@ def _foreign(_folder: Path) -> list[bytes]:
 
 
 def _read_image(data: bytes, _folder: Path) -> object:
-    with mock.patch.dict(os.environ, {limits.VARIABLE: str(IMAGE_MIB)}):
+    before = os.environ.get(limits.VARIABLE)
+    os.environ[limits.VARIABLE] = str(IMAGE_MIB)
+    try:
         shape = decode_image(data).shape
         return shape, decode_image(data, cv2.IMREAD_UNCHANGED).shape
+    finally:
+        os.environ.pop(limits.VARIABLE)
+        if before is not None:
+            os.environ[limits.VARIABLE] = before
 
 
 def _encoded(suffix: str, *parameters: list[int]) -> list[bytes]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from edgead.line.triggers.http import read_id
 from edgead.machine import describe_machine
 from edgead.marks import read_marks
 from edgead.plan.profile import read_profile
+from edgead.redaction import redact, shown
+from edgead.reports import page
 from edgead.reports.build import build_report
 from edgead.reports.comparison import compare
 from edgead.runtime.engines import auto
@@ -46,8 +50,11 @@ def _stored(*patterns: str) -> list[bytes]:
 
 def _put(folder: Path, name: str, data: bytes) -> Path:
     path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    try:
+        path.write_bytes(data)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
     return path
 
 
@@ -160,6 +167,32 @@ VISA = (
     "image,label,mask\ncandle/Data/Images/Normal/0.JPG,normal,\n"
     "candle/Data/Images/Anomaly/1.JPG,melt,candle/Data/Masks/1.png\n"
 )
+
+
+# Texts that are shown
+
+
+def _read_text(data: bytes, _folder: Path) -> object:
+    """What any error, log or page does with a text of others."""
+    text = data.decode("utf-8", "replace")
+    return redact(text), shown(text)
+
+
+TEXTS = (
+    "rtsp://user:a/word1@cam-3:554/line?token=word1 failed\nAuthorization: Digest username='u', response='word1'\n",
+    "{'Authorization': 'Basic word1=='} api_key=word1 //user:two words@nas/share https://h/x/T0/abcdefghijklmnopqrst1",
+    '{"password": "word1", "url": "http://u:word1@[::1]:8080/?a=1&b=word1#word1"} user:a b@host C:\\x\\y:z \x1b[31m',
+)
+
+
+@contextlib.contextmanager
+def _unredacted() -> Iterator[None]:
+    """Pages as they are: to look for secrets in them takes longer than all else, and is read as ``text``."""
+    before, page.redact = page.redact, str  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        page.redact = before  # type: ignore[attr-defined]
 
 
 # Files of the line
@@ -280,7 +313,8 @@ def _read_metrics(data: bytes, folder: Path) -> object:
     _put(folder, "config.json", b'{"method": "draem", "config": {"steps": 3}}')
     _put(folder, "metrics.jsonl", data)
     found = [entry.to_line() for entry in read_metrics(folder)]
-    build_report(folder)
+    with _unredacted():
+        build_report(folder)
     trim_metrics(folder, ["train", "x"], State(0, 2, {}))
     return found
 
@@ -296,7 +330,8 @@ def _read_results(data: bytes, folder: Path) -> object:
     for name in ("config.json", "metrics.jsonl"):
         (folder / name).unlink(missing_ok=True)
     _put(folder, "results.json", data)
-    build_report(folder)
+    with _unredacted():
+        build_report(folder)
     return compare([folder / "results.json"]).page()
 
 
@@ -306,7 +341,8 @@ def _read_run_results(data: bytes, folder: Path) -> object:
     _put(folder, "metrics.jsonl", METRICS.encode())
     for name, line in zip(("config.json", "results.json", "pictures.json"), lines):
         _put(folder, name, line)
-    return build_report(folder)
+    with _unredacted():
+        return build_report(folder)
 
 
 def _run_results(_folder: Path) -> list[bytes]:
@@ -368,4 +404,5 @@ FILES = (
     Reader("metrics", _read_metrics, _always(METRICS), change_lines),
     Reader("results", _read_results, _benchmarks, change_json),
     Reader("report", _read_run_results, _run_results, change_lines),
+    Reader("text", _read_text, _always(*TEXTS), change_bytes),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import signal
@@ -60,7 +61,11 @@ def _touch(event: str, arguments: tuple[Any, ...]) -> str:
     path = arguments[0]
     if not isinstance(path, (str, bytes, os.PathLike)):
         return ""  # a number of a file that is open already
-    place = os.path.realpath(os.fsdecode(path))
+    name = os.fsdecode(path)
+    above, _, last = name.rpartition(os.sep)
+    if above == _watch.folder and last not in ("", ".", "..") and not os.path.islink(name):
+        return ""  # what `realpath` would find too, in one step
+    place = os.path.realpath(name)
     if place == _watch.folder or place.startswith(_watch.folder + os.sep):
         return ""
     flags = arguments[2] if event == "open" else os.O_WRONLY
@@ -73,6 +78,11 @@ def _touch(event: str, arguments: tuple[Any, ...]) -> str:
 def _hang(_number: int, _frame: object) -> None:
     _watch.noticed = _watch.noticed or f"takes longer than {SECONDS:g} CPU seconds"
     raise Finding(_watch.noticed)
+
+
+@functools.cache
+def _resolved(folder: Path) -> str:
+    return str(folder.resolve())
 
 
 def install() -> None:
@@ -89,7 +99,7 @@ def watched(folder: Path) -> Iterator[None]:
     Call it in the main thread, after `install`.
     """
     before = signal.signal(signal.SIGPROF, _hang)
-    _watch.folder, _watch.noticed = str(folder.resolve()), ""
+    _watch.folder, _watch.noticed = _resolved(folder), ""
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
@@ -109,12 +119,21 @@ class Memory:
     """The growth of this process since its beginning or the last `restart`, MiB at its peak."""
 
     def __init__(self) -> None:
+        self._status, self._peaks = -1, -1
+        with suppress(OSError):  # opened once: it is asked after every execution
+            self._status = os.open("/proc/self/status", os.O_RDONLY)
+            self._peaks = os.open("/proc/self/clear_refs", os.O_WRONLY)
         self.restart()
+
+    def __del__(self) -> None:
+        for number in (self._status, self._peaks):
+            if number >= 0:
+                os.close(number)
 
     def restart(self) -> None:
         """Forget earlier peaks, where the system can."""
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+            os.pwrite(self._peaks, b"5", 0)
         self._before = self._peak()
 
     @property
@@ -124,8 +143,7 @@ class Memory:
 
     def _peak(self) -> float:
         try:
-            with open("/proc/self/status", "rb") as status:
-                line = next(line for line in status if line.startswith(b"VmHWM"))
-            return int(line.split()[1]) / 1024
-        except (OSError, StopIteration):
+            text = os.pread(self._status, 4096, 0)
+            return int(text[text.index(b"VmHWM:") + 6 :].split(None, 1)[0]) / 1024
+        except (OSError, ValueError):
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

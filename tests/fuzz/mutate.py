@@ -92,26 +92,31 @@ def dump_json(value: Any, rng: random.Random) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield path
-    if isinstance(value, dict):
-        inner: Any = value.items()
-    elif isinstance(value, list):
-        inner = enumerate(value[:50])
-    else:
-        return
-    for key, each in inner:
-        yield from _places(each, (*path, key))
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    """Return each part of a JSON value as what it is in, and its name or number there."""
+    found: list[tuple[Any, Any]] = []
+    open_ones = [value]
+    while open_ones:
+        inner = open_ones.pop()
+        if isinstance(inner, dict):
+            keys: Any = inner
+        elif isinstance(inner, list):
+            keys = range(min(len(inner), 50))
+        else:
+            continue
+        for key in keys:
+            found.append((inner, key))
+            if isinstance(inner[key], (dict, list)):
+                open_ones.append(inner[key])
+    return found
 
 
 def _change_value(value: Any, rng: random.Random) -> Any:
-    place = rng.choice([*_places(value)])
-    if not place:
+    places = _places(value)
+    at = rng.randrange(len(places) + 1)
+    if at == len(places):
         return copy.deepcopy(rng.choice(VALUES)) if rng.random() < 0.1 else value
-    inner = value
-    for key in place[:-1]:
-        inner = inner[key]
-    key, kind = place[-1], rng.randrange(10)
+    (inner, key), kind = places[at], rng.randrange(10)
     if kind < 5:
         inner[key] = copy.deepcopy(rng.choice(VALUES))
     elif kind == 5:

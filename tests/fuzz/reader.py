@@ -25,7 +25,7 @@ class Reader:
         read: takes a file's bytes and an empty or used folder of its own; raises `EdgeadError` for what it refuses.
         seeds: returns whole files; the argument is a folder for its work.
         change: makes a new file of one.
-        memory: MiB that an execution, or a campaign with coverage, may add to the process.
+        memory: MiB that an execution may add to the process.
     """
 
     name: str

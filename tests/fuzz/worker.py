@@ -23,7 +23,8 @@ def fuzz(reader: Reader, folder: Path, options: list[str]) -> None:
         folder: gets ``corpus/`` and ``findings/``, where libFuzzer also leaves what ended the process.
         options: of libFuzzer.
     """
-    scratch = Path(tempfile.mkdtemp(prefix=f"fuzz-{reader.name}-"))
+    memory_disk = Path("/dev/shm")
+    scratch = Path(tempfile.mkdtemp(prefix=f"fuzz-{reader.name}-", dir=memory_disk if memory_disk.is_dir() else None))
     os.environ["XDG_CACHE_HOME"] = str(scratch)
     corpus, findings = folder / "corpus", folder / "findings"
     for each in (corpus, findings):
@@ -43,10 +44,10 @@ def fuzz(reader: Reader, folder: Path, options: list[str]) -> None:
             (findings / f"{stem}.txt").write_text(f"{finding}\n", errors="backslashreplace")
 
     def once(data: bytes) -> None:
+        memory.restart()  # what the change took is not the reader's
         finding = attempt(reader, data, scratch)
         if finding is None and memory.grown > reader.memory:
             finding = Finding(f"the process grew by more than {reader.memory} MiB")
-            memory.restart()
         if finding is not None:
             keep(finding, data)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +103,79 @@ def test_what_is_taken_away_repeated_or_changed_is_named(tmp_path: Path) -> None
     assert "sqlite" not in notes
     assert not world.broker or "lost: life 0: mqtt" in notes
     assert list((tmp_path / "logs").iterdir())
+
+
+def once(act: Callable[[], object]) -> Callable[[], bool]:
+    """Return what never ends a life, and acts when it is first asked."""
+    left = [act]
+
+    def done() -> bool:
+        if left:
+            left.pop()()
+        return False
+
+    return done
+
+
+@pytest.mark.slow
+def test_a_line_that_dies_stands_still_or_shows_an_error_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("soaked_line.ANSWER_WITHIN", 2.0)
+    world = World(tmp_path, 25.0)
+    line, auditor = world.line, Auditor(world.troubles)
+    soaking = Soaking(world, auditor, tmp_path / "logs", lambda text: None)
+
+    def write_error() -> None:
+        with line.log.open("a") as log:
+            log.write("\n" * 10_000 + "Traceback (most recent call last):\n")  # beyond what the line itself writes
+
+    acts = [lambda: line.signal(signal.SIGKILL), lambda: line.signal(signal.SIGSTOP), write_error]
+    found = []
+    try:
+        for number, act in enumerate(acts):
+            before, noted = auditor.counts.copy(), len(auditor.notes)
+            soaking.run(Life(number, 2.0, 1, (), "term"), 25.0, time.monotonic() + 60, once(act))
+            found.append((dict(auditor.counts - before), auditor.notes[noted:]))
+    finally:
+        world.close()
+    (died, (died_note,)), (stood, (stood_note,)), (erred, (error_note,)) = found
+    assert (died, stood, erred) == ({"crash": 1}, {"deadlock": 1}, {"crash": 1})
+    assert "it has ended by itself" in died_note
+    assert "it does not answer" in stood_note
+    assert "its log has an error" in error_note
+    assert soaking.ends == {"violation": 2, "term": 1}
+    assert "most recent call first" in (tmp_path / "logs" / "log-1.txt").read_text()  # where its threads were
+
+
+@pytest.mark.parametrize(
+    ("code", "failed_sources", "crashes"), [(0, [], 0), (2, [], 0), (1, [], 1), (-11, [], 1), (0, ["rtsp"], 1)]
+)
+def test_a_wrong_end_is_a_crash(tmp_path: Path, code: int, failed_sources: list[str], crashes: int) -> None:
+    """Of the line only its end is played."""
+    (tmp_path / "log.txt").touch()
+    end = {**summary(), "failed_sources": failed_sources}
+    line = SimpleNamespace(log=tmp_path / "log.txt", signal=lambda number: None, end=lambda number: (code, end))
+    world = SimpleNamespace(troubles=Troubles(), line=line)
+    auditor = Auditor(world.troubles)
+    Soaking(world, auditor, tmp_path, lambda text: None)._end(Life(0, 1.0, 1, (), "term"))  # type: ignore[arg-type]
+    assert auditor.counts == ({"crash": 1} if crashes else {})
+
+
+def test_a_source_or_sink_that_stands_still_is_a_deadlock_unless_a_fault_explains_it(tmp_path: Path) -> None:
+    troubles = Troubles()
+    auditor, world = Auditor(troubles), SimpleNamespace(troubles=troubles)
+    soaking = Soaking(world, auditor, tmp_path, lambda text: None)  # type: ignore[arg-type]
+    now = time.monotonic()
+    for second in range(0, 200, 2):
+        soaking._check_progress("loop", second, ("video",), now + second)  # moves
+        soaking._check_progress("webhook", min(second, 10), ("webhook",), now + second)
+    assert auditor.counts == {"deadlock": 3}  # once for each minute
+    assert "webhook has stood still at 10 for 62 s" in auditor.notes[0]
+    troubles.begin("webhook is slow")
+    for second in range(0, 100, 2):
+        soaking._check_progress("other", 7, ("webhook",), now + second)
+    assert auditor.counts == {"deadlock": 3}
 
 
 def test_the_same_seed_gives_the_same_faults() -> None:

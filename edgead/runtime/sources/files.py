@@ -29,6 +29,8 @@ def open_path(uri: str, forms: str, pixels: PixelFormat) -> Source:
     path = Path(uri)
     if path.is_file():
         return ImageSource(uri, [path], pixels) if is_image_file(path) else VideoSource(path)
+    if path.exists() and not path.is_dir():
+        raise SourceError(f"The source {uri} is a pipe or a device, not a file. Available: {forms}.")
     listing = list_folder(path, recursive=True) if path.is_dir() else expand(uri)
     entries, remark = listing.entries(), listing.describe()
     if not entries:

@@ -44,7 +44,8 @@ name = "tritonclient"
 requires-dist = []
 """
 HEAD = """\
-# Every package that the tests need but PyTorch, with the hashes of its files: `make locked` installs them, `make lock` writes this.
+# Every package that the tests need but PyTorch, with the hashes of its files. `make locked` installs them, and
+# `make lock` writes this file.
 # For CPython 3.11.5 to 3.13 on Linux on x86-64.
 """
 

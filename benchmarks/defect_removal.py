@@ -37,8 +37,8 @@ from edgead.console import Console
 from edgead.datasets import load_frames, open_category
 from edgead.export.inference import run_reference
 from edgead.files import write_json
-from edgead.images import fit_mask, read_mask
 from edgead.machine import describe_machine, versions
+from edgead.masks import fit_mask, read_mask
 from edgead.train.checkpoint import WEIGHTS
 from edgead.train.fit import fit
 from edgead.train.method import Donor, TrainingData

@@ -55,7 +55,7 @@ def unlabelled(run: RunConfig, method: Method, held_out: Frames) -> dict[str, ND
 
 def damaged(folder: Path, run: RunConfig, method: Method, reference: Path, scratch: Path) -> Iterator[tuple[str, Path]]:
     """Yield damaged graphs with their names."""
-    if method.name == "transfusion":
+    if getattr(method.config, "reverse_steps", 0) == FULL_STEPS:
         for steps in STEPS:
             _, fewer = load_method(folder, [f"reverse_steps={steps}"])
             path = scratch / f"{steps}.onnx"

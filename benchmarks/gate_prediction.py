@@ -4,9 +4,10 @@
     python benchmarks/gate_prediction.py table FILE… --out TABLE
 
 `measure` takes finished runs whose data has labelled test images. It damages each run's graph in steps that no gate has
-limited: INT8 of all layers, weights rounded to fewer bits, and for TransFusion fewer reverse steps. For each damaged
-graph it writes what can be measured without labels, and what became of image AUROC, AUPRO and verdicts on the test
-images. Those are looked at here and chosen by nowhere. `table` reads such files and the older results of this folder,
+limited: INT8 of all layers and weights rounded to fewer bits. A TransFusion with 18 reverse steps gets fewer of them
+and nothing else, which would take hours; `--set reverse_steps=1` measures its precisions. For each damaged graph it
+writes what can be measured without labels, and what became of image AUROC, AUPRO and verdicts on the test images. Those
+are looked at here and chosen by nowhere. `table` reads such files and the older results of this folder,
 and writes rank correlations with intervals from resampled runs.
 """
 
@@ -95,9 +96,10 @@ def _joined(*outputs: Any) -> Any:
     return tuple(np.concatenate(each) for each in zip(*outputs))
 
 
-def measure(folder: Path, scratch: Path) -> list[dict[str, Any]]:
-    """Measure all damaged graphs of a run."""
-    run, method = load_method(folder)
+def measure(folder: Path, scratch: Path, settings: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Measure all damaged graphs of a run, with settings that are open at export."""
+    run, method = load_method(folder, settings)
+    name_of_run = "-".join((folder.name, *settings))
     held_out = load_frames([Path(run.data, name) for name in run.held_out], method.config.size, run.pixels)
     labelled = read_labelled(open_category(run.data), method.config.size, run.pixels, Console())
     if labelled is None:
@@ -119,7 +121,7 @@ def measure(folder: Path, scratch: Path) -> list[dict[str, Any]]:
         judged = asdict(gate.measure(_joined(after["good"], after["gate"]), limits[1]))
         spread = float(before["good"][1].std())
         row = {
-            "run": folder.name,
+            "run": name_of_run,
             "method": method.name,
             "category": run.category,
             "variant": name,
@@ -146,14 +148,16 @@ def main() -> None:
 @main.command("measure")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def measure_command(runs: tuple[Path, ...], out: Path) -> None:
+@click.option("--set", "settings", multiple=True, help="NAME=VALUE, a setting that is open at export. Repeatable.")
+def measure_command(runs: tuple[Path, ...], out: Path, settings: tuple[str, ...]) -> None:
     """Measure runs and add them to the results file; rows of the same runs are replaced."""
     record = json.loads(out.read_text()) if out.exists() else {"measured": {}, "rows": []}
     for folder in runs:
         with tempfile.TemporaryDirectory() as scratch:
-            rows = measure(folder, Path(scratch))
-        record["rows"] = [row for row in record["rows"] if row["run"] != folder.name] + rows
-        record["measured"][folder.name] = {
+            rows = measure(folder, Path(scratch), settings)
+        name = "-".join((folder.name, *settings))
+        record["rows"] = [row for row in record["rows"] if row["run"] != name] + rows
+        record["measured"][name] = {
             "command": ["python", "benchmarks/gate_prediction.py", *(Path(word).name for word in sys.argv[1:])],
             "machine": asdict(describe_machine()),
             "versions": {**versions(), "torch": torch.__version__},

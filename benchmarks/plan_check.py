@@ -3,7 +3,9 @@
     python benchmarks/plan_check.py BUNDLE --out benchmarks/results/plan-check-NAME.json
 
 Each load is a share of what the engine can take. Forecast and stream are compared at the same cameras, frame rate and
-frame size. The machine should be idle; about two minutes.
+frame size. The times are measured again before each load, and for both it is recorded what other processes and the
+hypervisor took of the processors (`measured_while`, `streamed_while`): a difference between forecast and stream counts
+only where these are alike. The machine should be idle; about three minutes.
 """
 
 from __future__ import annotations
@@ -20,43 +22,46 @@ import click
 import numpy as np
 
 from edgead import schema
+from edgead.benchmark.disturbance import judge, processor_times
+from edgead.benchmark.figures import Stability
 from edgead.bundle import read_bundle
 from edgead.files import write_json
 from edgead.machine import describe_machine, versions
-from edgead.plan.measure import PacedCamera, frames_of, measure_times
+from edgead.plan.measure import PacedCamera, drifting_periods, frames_of, measure_times
 from edgead.plan.simulate import Load, simulate
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.stream import Policy, Stream
 
 LOADS = (0.4, 0.8, 1.5)
-DRIFT = 0.02
-"""Largest difference of a camera's period: real cameras drift, and meet in every phase."""
 
 
-def observe(inspector: Inspector, frames: list[np.ndarray], asked: Load, seconds: float) -> dict[str, float]:
-    """Run the real stream; return the figures that were forecast."""
+def observe(
+    inspector: Inspector, frames: list[np.ndarray], asked: Load, seconds: float
+) -> tuple[dict[str, float], Stability]:
+    """Run the real stream; return the figures that were forecast, and whether the machine was quiet."""
     rng, start, period = np.random.default_rng(1), time.monotonic() + 0.1, 1 / asked.fps
-    spread = np.linspace(1 - DRIFT, 1 + DRIFT, asked.cameras)
     sources = [
-        PacedCamera(frames, period * part, f"camera {number}", start + rng.uniform(0, period), int(seconds * asked.fps))
-        for number, part in enumerate(spread)
+        PacedCamera(frames, each, f"camera {number}", start + rng.uniform(0, period), int(seconds * asked.fps))
+        for number, each in enumerate(drifting_periods(period, asked.cameras))
     ]
-    ledger, latencies, busy = Ledger(), [], 0.0
+    ledger, latencies, services, before = Ledger(), [], [], processor_times()
     with Stream(inspector, sources, Policy(), ledger, say=lambda text: None) as stream:
         for result in stream:
             latencies.append(result.latency_ms["total"])
-            busy += result.latency_ms.get("infer", 0.0) + result.latency_ms.get("post", 0.0)
+            services.append(result.latency_ms.get("infer", 0.0) + result.latency_ms.get("post", 0.0))
+    quiet = judge(services, before, processor_times())
     p50, p99 = np.percentile(latencies, [50, 99])
     snapshot = ledger.snapshot()
-    return {
-        "utilisation": asked.cameras * asked.fps * busy / len(latencies) / 1e3,
+    figures = {
+        "utilisation": asked.cameras * asked.fps * float(np.mean(services)) / 1e3,
         "p50": float(p50),
         "p99": float(p99),
         "dropped": snapshot["dropped"] / snapshot["captured"],
         "frames": float(snapshot["captured"]),
         "unknown": float(snapshot["unknown"]),
     }
+    return figures, quiet
 
 
 @click.command()
@@ -70,14 +75,17 @@ def main(bundle: Path, out: Path, engine: str, cameras: int, seconds: float) -> 
     machine, opened = describe_machine(), read_bundle(bundle)
     frames = frames_of(opened, (720, 1280))
     with closing(load(bundle, engine=engine)) as inspector:
-        times = measure_times(inspector, cameras, frames)
         rows = []
         for share in LOADS:
+            before = processor_times()
+            times = measure_times(inspector, cameras, frames)
+            quiet = judge(times.disturbed, before, processor_times())
             fps = share * 1e3 / float(np.mean(times.disturbed)) / cameras
             asked = Load(cameras, round(fps, 2), 1e3)
             said = dataclasses.asdict(simulate(times, asked))
-            seen = observe(inspector, frames, asked, seconds)
-            rows.append({"load": share, "fps": asked.fps, "forecast": said, "stream": seen})
+            seen, then = observe(inspector, frames, asked, seconds)
+            while_ = {"measured_while": schema.write(quiet), "streamed_while": schema.write(then)}
+            rows.append({"load": share, "fps": asked.fps, "forecast": said, "stream": seen, **while_})
             click.echo(f"load {share}: " + ", ".join(f"{name} {said[name]:.3g} / {seen[name]:.3g}" for name in PRINTED))
         name = inspector.engine.name
     value = {

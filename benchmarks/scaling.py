@@ -1,4 +1,4 @@
-"""Cost against input side, batch, cameras, views (DifferNet) and reverse steps (TransFusion), with fitted exponents.
+"""Cost against input side, batch, cameras, tiles, views (DifferNet) and steps (TransFusion), with fitted exponents.
 
     python benchmarks/scaling.py --out benchmarks/results/scaling.json
     python benchmarks/scaling.py --out scaling.json --quick
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import click
@@ -34,7 +35,7 @@ from edgead.reports.page import write_page
 from edgead.reports.power_law import fit_power_law
 from edgead.reports.scaling_page import Scaling, ScalingResults, Series, scaling_page
 from edgead.runtime.engines import Engine
-from edgead.runtime.engines.auto import take_turn
+from edgead.runtime.engines.auto import REST, take_turn
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import OpenVinoEngine
 from edgead.runtime.inspector import Inspector, load
@@ -46,11 +47,13 @@ from edgead.train.methods import get_method
 
 ENGINES: dict[str, Callable[[Path], Engine]] = {
     "onnxruntime": OnnxRuntimeEngine,
-    "openvino": lambda path: OpenVinoEngine(path, "f32", "openvino-cpu"),
+    "openvino": lambda path: OpenVinoEngine(path, "f32", "openvino-cpu", batch=8),
 }
 ROUNDS, QUICK_ROUNDS = 15, 3
 SIDES, BATCHES, CAMERAS, VIEWS = (64, 96, 128, 192, 256), (1, 2, 4, 8), (1, 2, 4, 8), (1, 2, 4, 8)
 STEPS = (1, 2, 4, 9, 18)
+TILES = (1, 2, 3, 4)
+"""Rows of tiles, and columns."""
 FRAMES = 16
 """Frames of each camera in a round."""
 
@@ -111,12 +114,34 @@ def scale_graphs(title: str, unit: str, cost: str, graphs: Graphs, rounds: int) 
     return Scaling(title, unit, cost, found)
 
 
-def scale_cameras(counts: Sequence[int], rounds: int, folder: Path) -> Scaling:
-    """Time one frame of every camera through the stream, with resizing and decisions."""
-    parts = make_parts(folder / "parts", train=8, good=1, bad=1)
-    [run] = train("draem", parts, preset="nano", settings=("steps=1", "size=64", "batch_size=2"), out=folder / "run")
-    bundle, frames = export(run, out=folder / "b.edgead").path, noise(FRAMES, 256, 256, 3)
+def make_bundle(folder: Path, tiles: str) -> Path:
+    """Train a network for one step with so many tiles, like "2x2"; return its bundle's file."""
+    parts = make_parts(folder / f"parts-{tiles}", train=8, good=1, bad=1)
+    settings = ("steps=1", "size=64", "batch_size=2")
+    [run] = train("draem", parts, preset="nano", settings=settings, tiles=tiles, out=folder / f"run-{tiles}")
+    return export(run, out=folder / f"{tiles}.edgead").path
+
+
+def scale_tiles(bundles: Mapping[float, Path], rounds: int) -> Scaling:
+    """Time a decision on a large frame, with resizing, cutting and stitching."""
+    [frame] = noise(1, 1024, 1024, 3)
     found = {}
+    for name in ENGINES:
+        with ExitStack() as stack:
+            inspectors = {size: stack.enter_context(load(bundle, engine=name)) for size, bundle in bundles.items()}
+            calls = {size: partial(inspector.inspect, frame) for size, inspector in inspectors.items()}
+
+            def prepare(size: float, calls: Mapping[float, Call] = calls) -> None:
+                time.sleep(REST)
+                calls[size]()
+
+            found[name] = make_series(time_in_turn(calls, rounds, prepare))
+    return Scaling("DRAEM nano 64², tiles of a frame of 1024²", "tiles", "one frame", found)
+
+
+def scale_cameras(bundle: Path, counts: Sequence[int], rounds: int) -> Scaling:
+    """Time one frame of every camera through the stream, with resizing and decisions."""
+    frames, found = noise(FRAMES, 256, 256, 3), {}
     for name in ENGINES:
         with ExitStack() as stack:
             inspector = stack.enter_context(load(bundle, engine=name))
@@ -148,10 +173,12 @@ def measure(rounds: int, quick: bool, folder: Path) -> list[Scaling]:
     batches: Graphs = {count: (sides[SIDES[0]][0], noise(count, 64, 64, 3)) for count in some(BATCHES)}
     views = graphs("differnet", "views", VIEWS, "size=64")
     steps = graphs("transfusion", "reverse_steps", STEPS, "size=64")
+    tiled = {float(count**2): make_bundle(folder, f"{count}x{count}") for count in some(TILES)}
     return [
         scale_graphs("DRAEM nano, side of the input", "side, pixels", "one frame", sides, rounds),
         scale_graphs("DRAEM nano 64², frames in one inference", "frames", "one inference", batches, rounds),
-        scale_cameras(some(CAMERAS), rounds, folder),
+        scale_cameras(tiled[1], some(CAMERAS), rounds),
+        scale_tiles(tiled, rounds),
         scale_graphs("DifferNet nano 64², views", "views", "one frame", views, rounds),
         scale_graphs("TransFusion nano 64², reverse steps", "steps", "one frame", steps, rounds),
     ]

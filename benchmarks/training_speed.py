@@ -29,9 +29,10 @@ import torch
 from accelerate import Accelerator
 
 from edgead.machine import describe_machine, versions
+from edgead.train.accelerator import make_accelerator
 from edgead.train.configuration import configure
 from edgead.train.estimate import Steps, Work, few_images
-from edgead.train.fit import StageLoop, make_accelerator
+from edgead.train.fit import StageLoop
 from edgead.train.method import Method, Stage
 from edgead.train.methods import METHODS, get_method
 from edgead.train.mixed_precision import AGREEMENT, FASTER, has_bfloat16

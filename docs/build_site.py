@@ -112,7 +112,8 @@ def main() -> None:
         "--config-file",
         ROOT / "zensical.toml",
     ]
-    done = subprocess.run(command, cwd=ROOT, check=False)
+    paths = [str(ROOT / "docs"), *filter(None, [os.environ.get("PYTHONPATH")])]  # command_reference.py, of cli.md
+    done = subprocess.run(command, cwd=ROOT, check=False, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
     if done.returncode:
         sys.exit(done.returncode)
     for page in (BUILD / "site").rglob("*.html"):

@@ -11,22 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import numpy as np
-
 from edgead import schema
 from edgead.binomial import CONFIDENCE
 from edgead.decision import CONDITION, Threshold
+from edgead.gate_record import CalibrationRecord, GateRecord
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import PixelFormat
-from edgead.schema import OneOf, SchemaError, Share, Within, left_out, section, stored_as
+from edgead.provenance import Origin, TrainingRecord
+from edgead.schema import Count, Float32, NonNegative, OneOf, SchemaError, Share, Within, left_out, section, stored_as
 
-SHOWN_LAYERS = 5
-"""Layers in the one-line summary of a sensitivity table."""
-
-LARGEST_FLOAT = float(np.finfo(np.float32).max)
-Number = Annotated[float, Within(-LARGEST_FLOAT, LARGEST_FLOAT)]
-Error = Annotated[float, Within(0, LARGEST_FLOAT)]
-Count = Annotated[int, Within(0)]
 Side = Annotated[int, Within(1, 1 << 14)]
 
 
@@ -47,7 +40,7 @@ class InputRecord:
     bit_depth: Annotated[int, Within(9, 16)]
     batch: Annotated[int, Within(1, 1)] | None = left_out()
     channels: Annotated[int, Within(3, 4)] | None = left_out()
-    depth_range: tuple[Error, Error] | None = left_out()
+    depth_range: tuple[NonNegative, NonNegative] | None = left_out()
 
     @classmethod
     def of(cls, size: tuple[int, int], pixels: PixelFormat, batch: int | None = None) -> InputRecord:
@@ -82,15 +75,15 @@ class StoredThreshold:
         scores, map_maxima: sorted scores and map maxima of the held-out good images, or empty.
     """
 
-    value: Number
+    value: Float32
     normals: Annotated[int, Within(0, 1_000_000)]
     false_reject_bound: Share
     requested_bound: Annotated[float, Within(1e-12, 1)]
     false_reject_limit: Share | None = left_out()
     confidence: Share | None = left_out()
     condition: str | None = left_out()
-    scores: tuple[Number, ...] = ()
-    map_maxima: tuple[Number, ...] = stored_as("peaks", ())
+    scores: tuple[Float32, ...] = ()
+    map_maxima: tuple[Float32, ...] = stored_as("peaks", ())
 
     @classmethod
     def of(cls, rule: Threshold, scores: Sequence[float] = (), map_maxima: Sequence[float] = ()) -> StoredThreshold:
@@ -122,10 +115,10 @@ class ParityRecord:
     """
 
     frames: Count = 0
-    score_error: Error
-    map_error: Error
-    tolerance: Number
-    map_tolerance: Number | None = left_out()
+    score_error: NonNegative
+    map_error: NonNegative
+    tolerance: Float32
+    map_tolerance: Float32 | None = left_out()
 
 
 @dataclass(frozen=True)
@@ -150,9 +143,9 @@ class DataRecord:
 class ImageSizes:
     """Smallest and largest height and width in pixels, and width / height, of the training images."""
 
-    heights: tuple[Error, Error]
-    widths: tuple[Error, Error]
-    aspects: tuple[Error, Error]
+    heights: tuple[NonNegative, NonNegative]
+    widths: tuple[NonNegative, NonNegative]
+    aspects: tuple[NonNegative, NonNegative]
 
 
 @dataclass(frozen=True)
@@ -164,9 +157,9 @@ class HeldOutRecord:
         dark: one is almost black (`edgead.runtime.health.is_black`).
     """
 
-    brightness: tuple[Error, ...]
-    sharpness: tuple[Error, ...]
-    aspects: tuple[Error, ...]
+    brightness: tuple[NonNegative, ...]
+    sharpness: tuple[NonNegative, ...]
+    aspects: tuple[NonNegative, ...]
     dark: bool
 
 
@@ -183,8 +176,8 @@ class ReconstructionRecord:
     """
 
     tensor: str
-    black: Number
-    white: Number
+    black: Float32
+    white: Float32
 
     def check(self) -> None:
         """Refuse equal values of black and white.
@@ -194,204 +187,6 @@ class ReconstructionRecord:
         """
         if self.black == self.white:
             raise SchemaError(f"reconstruction.white is {self.white:g}; it must differ from reconstruction.black")
-
-
-@dataclass(frozen=True)
-class LearnedSource:
-    """A donor: another product with real defects that were used in training."""
-
-    name: str
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """How the network was trained; empty for an imported model.
-
-    Attributes:
-        sources, protocol: donors, and how to read the figures because of them.
-        changes: settings that changed when the run was resumed.
-        departures: differences from the published training.
-        devices: that the run was trained on.
-        copies, near_copies: good images that are copies of another one, and held-out images that look almost like a
-            training image.
-        marked: of the `images`, good parts that people had marked as false rejects.
-        epoch_images: good images in an epoch.
-        textures: of synthetic anomalies: ``pictures``, ``procedural`` or ``none``.
-        weights: file of the backbone's weights; ``download`` if downloaded; None without a backbone.
-        seed, steps, images, precision, created, versions: of the training.
-    """
-
-    sources: tuple[LearnedSource, ...] | None = left_out()
-    protocol: str | None = left_out()
-    changes: tuple[str, ...] | None = left_out()
-    departures: tuple[str, ...] | None = left_out()
-    devices: tuple[str, ...] | None = left_out()
-    copies: Count | None = left_out()
-    near_copies: Count | None = left_out()
-    seed: int | None = left_out()
-    steps: int | None = left_out()
-    images: int | None = left_out()
-    marked: Count | None = left_out()
-    epoch_images: int | None = left_out()
-    textures: str | None = left_out()
-    weights: str | None = left_out()
-    precision: str | None = left_out()
-    created: str | None = left_out()
-    versions: dict[str, str] | None = left_out()
-
-
-@dataclass(frozen=True)
-class ResizeRecord:
-    """Change of good images' scores because `fit_frame` resizes them instead of the published code."""
-
-    published: str
-    images: Count
-    same_pixels: bool
-    mean_change: float | None = left_out()
-    largest_change: float | None = left_out()
-    published_mean: float | None = left_out()
-    published_deviation: float | None = left_out()
-
-
-@dataclass(frozen=True)
-class HeadRecord:
-    """One output of an anomalib export, see `edgead.export.imports.anomalib.AnomalibHead`."""
-
-    raw: str
-    threshold: float | None = None
-    spread: float | None = None
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Origin of an imported model: its kind, its files with their SHA-256, and how it was read."""
-
-    what: str
-    files: dict[str, str]
-    inference: str | None = left_out()
-    resize: ResizeRecord | None = left_out()
-    versions: dict[str, str] | None = left_out()
-    opset: dict[str, int] | None = left_out()
-    edgead: str | None = left_out()
-    anomalib: dict[str, HeadRecord] | None = left_out()
-    notes: tuple[str, ...] | None = left_out()
-
-    def describe(self) -> str:
-        """Describe it in one line."""
-        files = ", ".join(f"{name} (SHA-256 {digest[:12]}…)" for name, digest in self.files.items())
-        maker = (self.versions or {}).get("maker")
-        return f"{self.what}{f' by {maker}' if maker else ''}: {files}"
-
-
-@dataclass(frozen=True)
-class CalibrationRecord:
-    """Calibration of a lower precision. `source` of the images: ``training``, ``folder`` or ``threshold``."""
-
-    method: str
-    images: Count
-    source: str
-    fingerprint: str
-
-    def describe(self) -> str:
-        """Describe it in half a line."""
-        return f"{self.method} on {self.images} good images ({self.source})"
-
-
-@dataclass(frozen=True)
-class BudgetRecord:
-    """Limits of the gate, see `edgead.export.options.Budget`."""
-
-    auroc_drop: float
-    flips: float
-
-
-@dataclass(frozen=True)
-class VariantRecord:
-    """Measurements of one variant of the graph in the gate, see docs/precision.md. None: not finite.
-
-    Attributes:
-        score_error, map_error: largest absolute difference from float32.
-        map_rms_error: root mean square of the map's differences.
-        frames, settled: number of frames, and of frames with a settled verdict.
-        flips: share of frames with a settled verdict that changed; counts by kind in `flips_of_normals` and
-            `flips_of_synthetic_anomalies`.
-        borderline_flips: number of changed borderline verdicts.
-        synthetic_auroc_drop, image_auroc_drop, aupro_drop: losses against float32; the last two on labelled images.
-        image_auroc, aupro: on labelled images.
-        rank_loss: by how much the rank correlation with float32 is below 1, over scores of perturbed good images.
-    """
-
-    score_error: float | None
-    map_error: float | None
-    map_rms_error: float | None
-    frames: Count
-    settled: Count
-    flips: float | None
-    flips_of_normals: Count
-    flips_of_synthetic_anomalies: Count
-    borderline_flips: Count
-    synthetic_auroc_drop: float | None
-    image_auroc: float | None = left_out()
-    aupro: float | None = left_out()
-    image_auroc_drop: float | None = left_out()
-    aupro_drop: float | None = left_out()
-    rank_loss: float | None = left_out()
-
-
-@dataclass(frozen=True)
-class LayerRecord:
-    """Errors of scores and maps with only this layer lowered. None: not finite."""
-
-    layer: str
-    score_error: float | None
-    map_error: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttemptRecord:
-    """One attempt at the gate, with the number of layers kept in float32."""
-
-    kept_in_float32: Count = stored_as("handed_back")
-    failures: tuple[str, ...]
-    variants: dict[str, VariantRecord] = stored_as("forms")
-
-
-@dataclass(frozen=True)
-class GateRecord:
-    """Result of the gate for a lower precision, and its speed.
-
-    If ``auto`` selected float32, which needs no gate, all fields but the last two are None.
-    """
-
-    budget: BudgetRecord | None = left_out()
-    held_out_normals: Count | None = left_out()
-    synthetic_anomalies: Count | None = left_out()
-    labelled_images: Count | None = left_out()
-    variants: dict[str, VariantRecord] | None = left_out("forms")
-    layers: Count | None = left_out()
-    kept_in_float32: tuple[str, ...] | None = left_out("handed_back")
-    sensitivity: tuple[LayerRecord, ...] | None = left_out()
-    attempts: tuple[AttemptRecord, ...] | None = left_out()
-    milliseconds_here: dict[str, dict[str, float]] | None = left_out()
-    failed_here: dict[str, dict[str, str]] | None = left_out()
-
-    def describe(self) -> str:
-        """Describe the result of the worst variant in one line; empty if no gate ran."""
-        if not self.variants:
-            return ""
-        variants = self.variants.values()
-        frames, settled = min(each.frames for each in variants), min(each.settled for each in variants)
-        flips = max(each.flips_of_normals + each.flips_of_synthetic_anomalies for each in variants)
-        borderline = max(each.borderline_flips for each in variants)
-        drops = [each.image_auroc_drop for each in variants if each.image_auroc_drop is not None]
-        labelled = (
-            f"AUROC drops by {max(drops):.4f} on {self.labelled_images} labelled images" if drops else "no labels"
-        )
-        return (
-            f"passed with {len(self.kept_in_float32 or ())} of {self.layers} layers in float32; of {settled} settled "
-            f"verdicts {flips} change, of {frames - settled} borderline ones {borderline}; {labelled}"
-        )
 
 
 @dataclass(frozen=True)
@@ -405,8 +200,8 @@ class ThresholdChange:
         marked: rejects that people had marked by then, by mark.
     """
 
-    before: Number
-    after: Number
+    before: Float32
+    after: Float32
     base: str
     by: str
     at: str
@@ -418,17 +213,6 @@ class ThresholdChange:
         counts = ", ".join(f"{count} marked {mark}" for mark, count in self.marked.items())
         reason = f": {self.why}" if self.why else ""
         return f"{self.before:.6g} to {self.after:.6g} by {self.by or 'unknown'} at {self.at}{reason} ({counts})"
-
-
-def describe_sensitivity(table: Sequence[LayerRecord]) -> str:
-    """List the most sensitive layers in one line, with the errors of score and map."""
-
-    def figure(error: float | None) -> str:
-        return "not finite" if error is None or not np.isfinite(error) else f"{error:.2g}"
-
-    rows = table[:SHOWN_LAYERS]
-    worst = ", ".join(f"{row.layer} {figure(row.score_error)} / {figure(row.map_error)}" for row in rows)
-    return f"{worst} (error of score / map, each layer lowered alone; {len(table)} layers in the manifest)"
 
 
 @dataclass(frozen=True)
@@ -470,7 +254,7 @@ class Manifest:
     input: InputRecord
     precision: Annotated[str, OneOf(("fp32", "fp16", "int8", "int8-fp16"))]
     threshold: StoredThreshold
-    mask_threshold: Number
+    mask_threshold: Float32
     parity: ParityRecord
     data: DataRecord
     training: TrainingRecord

@@ -76,6 +76,11 @@ class OneOf:
 
 
 Share = typing.Annotated[float, Within(0, 1)]
+Count = typing.Annotated[int, Within(0)]
+LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
+"""Largest finite number in float32."""
+Float32 = typing.Annotated[float, Within(-LARGEST_FLOAT32, LARGEST_FLOAT32)]
+NonNegative = typing.Annotated[float, Within(0, LARGEST_FLOAT32)]
 
 
 def stored_as(key: str, default: Any = dataclasses.MISSING) -> Any:

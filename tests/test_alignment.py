@@ -15,7 +15,8 @@ from edgead import schema
 from edgead.alignment import find_pose, locate, reference_of
 from edgead.errors import ConfigError, MisplacedError
 from edgead.geometry import STRETCH, Geometry, GeometryRequest
-from edgead.images import fit_frame, place_mask, spread_map
+from edgead.images import fit_frame
+from edgead.masks import place_mask, spread_map
 from edgead.pose import LEAST_SIDE, SIDE, Pose
 from edgead.runtime.defects import boxes_of, mark_in_frame
 from edgead.schema import SchemaError
@@ -45,6 +46,16 @@ def test_a_part_that_lies_anywhere_looks_as_the_reference(base: Geometry, depth:
     if not depth:
         assert np.quantile(away, 0.97) < 25, "only edges differ"
     assert np.abs(fit_frame(frame, size, geometry=base).astype(int) - wanted).mean() > 3 * away.mean()
+
+
+@pytest.mark.parametrize("noise", range(8))
+def test_the_reference_picture_itself_is_found(noise: int) -> None:
+    """Its correlation is 1, which rounding may exceed, and no other place can be as good."""
+    frame = np.asarray(cv2.resize(part_frame(noise), (448, 448)), np.uint8)
+    pose, correlation = find_pose(frame, aligning(frame))
+    assert 0.999 < correlation <= 1
+    assert abs(pose.angle) < 0.1
+    assert max(abs(pose.x), abs(pose.y)) < 0.001
 
 
 @pytest.mark.parametrize("base", GEOMETRIES, ids=Geometry.describe)

@@ -9,23 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from listener import Listener
 
-from edgead.console import Console
 from edgead.datasets import Category, open_category
 from edgead.datasets.copies import find_copies, keep_distinct, look_at
+from edgead.datasets.repeats import check_repeats
 from edgead.errors import DataError
 from edgead.images import COLOUR
 from edgead.train.split import split, split_normals
 
 Write = Callable[..., Path]
-
-
-class Said(Console):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def part(seed: int, noise: float = 0, light: int = 0) -> np.ndarray:
@@ -48,48 +41,48 @@ def test_copies_stay_on_one_side(tmp_path: Path) -> None:
         first = write(tmp_path / f"{number}.png", part(number))
         shutil.copy(first, tmp_path / f"Copy of {number}.png")
         write(tmp_path / f"{number}.bmp", part(number))  # other bytes, the same pixels
-    said = Said()
+    said = Listener()
     made = split(open_category(tmp_path), 0.2, 0, COLOUR, said)
     assert (len(made.normals), len(made.held_out), made.copies, made.near) == (24, 6, 20, 0)
     numbers = [{path.stem.removeprefix("Copy of ") for path in side} for side in (made.normals, made.held_out)]
     assert not numbers[0] & numbers[1]
-    assert said.lines == ["20 good images have the same pixels as others: copies stay on one side of the split"]
+    assert said.said == ["20 good images have the same pixels as others: copies stay on one side of the split"]
 
 
 def test_without_copies_a_split_is_what_it_always_was(tmp_path: Path) -> None:
     paths = tuple(write(tmp_path / f"{number:02}.png", part(number)) for number in range(10))
     category = Category("x", tmp_path, "plain", paths)
     order = np.random.default_rng((7, 0xED6EAD)).permutation(10)
-    assert {int(path.stem) for path in split(category, 0.3, 7, COLOUR, Said()).held_out} == set(order[:3])
-    assert split_normals(category, 0.3, 7)[1] == split(category, 0.3, 7, COLOUR, Said()).held_out
+    assert {int(path.stem) for path in split(category, 0.3, 7, COLOUR, Listener()).held_out} == set(order[:3])
+    assert split_normals(category, 0.3, 7)[1] == split(category, 0.3, 7, COLOUR, Listener()).held_out
 
 
 def test_copies_of_validation_images_are_not_trained_on(tmp_path: Path) -> None:
     for number in range(4):
         write(tmp_path / f"train/good/{number}.png", part(number))
     write(tmp_path / "validation/good/9.png", part(2))
-    said = Said()
+    said = Listener()
     made = split(open_category(tmp_path), 0.2, 0, COLOUR, said)
     assert [path.name for path in made.normals] == ["0.png", "1.png", "3.png"]
-    assert "1 of the images to train on are left out" in said.lines[0]
+    assert "1 of the images to train on are left out" in said.said[0]
 
 
 def test_one_picture_many_times_is_refused(tmp_path: Path) -> None:
     for number in range(5):
         write(tmp_path / f"{number}.png", part(0))
     with pytest.raises(DataError, match="one good image, 5 times"):
-        split(open_category(tmp_path), 0.2, 0, COLOUR, Said())
+        split(open_category(tmp_path), 0.2, 0, COLOUR, Listener())
 
 
 def test_near_copies_of_one_recording_are_told(tmp_path: Path) -> None:
     for number in range(10):  # each part in three consecutive frames, the lamp flickers
         for frame in range(3):
             write(tmp_path / f"{number}-{frame}.png", part(number, noise=3 + frame / 10, light=frame))
-    said = Said()
+    said = Listener()
     made = split(open_category(tmp_path), 0.2, 0, COLOUR, said)
     assert made.copies == 0
     assert made.near >= 4
-    assert f"{made.near} of 6 held-out images look almost like a training image" in said.lines[0]
+    assert f"{made.near} of 6 held-out images look almost like a training image" in said.said[0]
 
 
 def test_different_parts_are_no_near_copies(tmp_path: Path) -> None:
@@ -126,3 +119,28 @@ def test_test_images_that_were_trained_on_are_found(tmp_path: Path) -> None:
 def test_equal_frames_count_once() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     assert keep_distinct(np.concatenate([frames, frames[1:2], frames[:1]])) == [0, 1, 2]
+
+
+def test_labelled_images_that_are_there_twice_are_named(tmp_path: Path, write_image: Write) -> None:
+    for name in ("train/good/0", "test/good/0", "test/good/1", "test/dent/0"):
+        write_image(tmp_path / f"{name}.png")
+    first = tmp_path / "test/good/0.png"
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(path.read_bytes() + str(path).encode())  # behind the end of the picture: all files differ
+    said = Listener()
+    check_repeats(open_category(tmp_path), said)
+    assert said.said == []
+    shutil.copy(first, tmp_path / "test/good/again.png")
+    shutil.copy(first, tmp_path / "test/good/more.png")
+    check_repeats(open_category(tmp_path), said)
+    [line] = said.said
+    assert "2 of 5 labelled images" in line
+    assert "again.png of 0.png" in line
+
+
+def test_a_picture_that_is_labelled_good_and_defective_is_refused(tmp_path: Path, write_image: Write) -> None:
+    write_image(tmp_path / "train/good/0.png")
+    for kind in ("good", "dent"):
+        shutil.copy(tmp_path / "train/good/0.png", write_image(tmp_path / "test" / kind / "9.png"))
+    with pytest.raises(DataError, match=r"labelled good and defective: .*test/good/9.png and .*test/dent/9.png"):
+        check_repeats(open_category(tmp_path), Listener())

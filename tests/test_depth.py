@@ -15,7 +15,8 @@ from edgead.datasets import find_depth_range, load_frames, open_category
 from edgead.depth import as_depth, encode, find_depth_file, find_ends, measure_range
 from edgead.errors import DataError
 from edgead.folders import list_images
-from edgead.images import PixelFormat, draw_overlay, fit_depth, fit_frame, read_depth, read_frame, to_frame
+from edgead.images import PixelFormat, fit_depth, fit_frame, read_depth, read_frame, to_frame
+from edgead.masks import draw_overlay
 
 POINTS = np.random.default_rng(0).uniform(0.3, 0.6, (20, 30, 3)).astype(np.float32)
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from edgead.errors import ConfigError
 from edgead.geometry import STRETCH, Geometry, GeometryRequest
-from edgead.images import draw_overlay, fit_frame, fit_mask, place_mask, spread_map
+from edgead.images import fit_frame
+from edgead.masks import draw_overlay, fit_mask, place_mask, spread_map
 from edgead.runtime.defects import boxes_of, mark_in_frame
 from edgead.schema import SchemaError
 from edgead.tiling import AT_ONCE, Tiling, at_once

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edgead.errors import DataError
-from edgead.images import PixelFormat, draw_overlay, fit_frame, read_frame, read_mask, to_frame
+from edgead.images import PixelFormat, fit_frame, read_frame, to_frame
+from edgead.masks import draw_overlay, read_mask
 
 RNG = np.random.default_rng(0)
 COLOUR = cv2.GaussianBlur(RNG.integers(0, 256, (60, 80, 3), dtype=np.uint8), (0, 0), 2)

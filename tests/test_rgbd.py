@@ -20,7 +20,8 @@ from edgead.console import Console
 from edgead.errors import BundleError, ConfigError, DataError, SourceError
 from edgead.export import PrecisionOptions, export
 from edgead.export.options import Budget, Calibration
-from edgead.images import draw_overlay, read_depth, read_frame
+from edgead.images import read_depth, read_frame
+from edgead.masks import draw_overlay
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import Inspector, load

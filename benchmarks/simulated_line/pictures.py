@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgead.bundle import FORMAT, MODEL, Golden, write_bundle
 from edgead.images import Frame
-from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold, TrainingRecord
+from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold
+from edgead.provenance import TrainingRecord
 
 SIDE = 16
 BUNDLES = 3

@@ -20,7 +20,8 @@ from edgead.datasets import Category, Sample, read_labelled_mask
 from edgead.datasets.category import GOOD
 from edgead.decision import Threshold, Verdict
 from edgead.errors import DataError
-from edgead.images import Frame, Mask, read_frame, spread_map
+from edgead.images import Frame, Mask, read_frame
+from edgead.masks import spread_map
 from edgead.runtime.inspector import Inspector
 
 FPR_LIMIT = 0.3

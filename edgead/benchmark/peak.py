@@ -19,14 +19,8 @@ from numpy.typing import NDArray
 
 from edgead.bundle import FORMAT, MODEL, Bundle, Golden, write_bundle
 from edgead.machine import usable_cores
-from edgead.manifest import (
-    DataRecord,
-    InputRecord,
-    Manifest,
-    ParityRecord,
-    StoredThreshold,
-    TrainingRecord,
-)
+from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold
+from edgead.provenance import TrainingRecord
 from edgead.runtime.engines import CPU_MODEL
 from edgead.runtime.engines.opening import open_engine, runs_on_gpu
 

@@ -23,6 +23,7 @@ from edgead.benchmark.figures import (
 )
 from edgead.errors import DataError
 from edgead.machine import Machine
+from edgead.reports.benchmark_page import METRICS
 from edgead.schema import SchemaError, Within, left_out
 
 VERSION = 1
@@ -31,16 +32,6 @@ FILES = ("results.json", "results.csv", "report.html")
 """Files in a report's folder."""
 FLAT = ("metrics", "decisions", "latency")
 """Sections of a row or average that results.json stores flat, in the row itself."""
-METRICS = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image AP",
-    "image_f1_max": "image F1-max",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "pixel AP",
-    "pixel_f1_max": "pixel F1-max",
-    "aupro": "AUPRO 30 %",
-}
-"""Field of `Metrics` ↦ title, in the order of the tables."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,6 +32,10 @@ from edgead.runtime.sources import VideoSource
 from edgead.runtime.sources.python import IterableSource
 from edgead.runtime.stream import Policy, Stream
 
+Times = dict[str, list[float]]
+"""Milliseconds of every frame: ``total`` and its stages."""
+STREAMED, BARE = ("total", "queue", "fit", "infer", "post"), ("total", "fit", "infer")
+
 
 @dataclass(frozen=True)
 class StreamLatency:
@@ -40,12 +44,16 @@ class StreamLatency:
     Attributes:
         stream_ms, fit_and_engine_ms: percentiles of both.
         stream_over_bare: their ratios.
+        stages_ms: of the stream: ``queue`` (mainly the change of threads), ``fit``, ``infer`` and ``post``.
+        bare_stages_ms: ``fit`` and ``infer`` of the bare calls.
         frames: number of frames behind each.
     """
 
     stream_ms: Percentiles
     fit_and_engine_ms: Percentiles
     stream_over_bare: Percentiles
+    stages_ms: dict[str, Percentiles]
+    bare_stages_ms: dict[str, Percentiles]
     frames: int
 
 
@@ -109,29 +117,37 @@ class StreamReport:
     bundle: StreamedBundle
 
 
-def measure_stream(inspector: Inspector, video: Path, rounds: int, pause: float) -> StreamLatency:
-    """Compare a stream on a video, paced like a camera, with resizing and inferring the same frames one by one.
+def measure_streams(
+    inspectors: Mapping[str, Inspector], video: Path, rounds: int, pause: float
+) -> dict[str, StreamLatency]:
+    """Compare streams on a video, paced like a camera, with resizing and inferring the same frames one by one.
 
     Args:
-        inspector: runs the bundle.
-        video: is read again in every round.
-        rounds: each with one stream pass and one bare pass.
+        inspectors: take turns.
+        video: is read again in every pass.
+        rounds: each with one stream pass and one bare pass of every inspector; the first one warms up.
         pause: seconds before each frame, in both passes.
 
-    Returns:
-        Percentiles of both, and their ratios.
+    Raises:
+        DeviceError: an engine fails.
     """
-    streamed: list[float] = []
-    bare: list[float] = []
+    streamed: dict[str, Times] = {name: {stage: [] for stage in STREAMED} for name in inspectors}
+    bare: dict[str, Times] = {name: {stage: [] for stage in BARE} for name in inspectors}
     for number in range(rounds):
-        passes = (_stream_pass, _bare_pass) if number % 2 else (_bare_pass, _stream_pass)
-        for one in passes:
-            times = one(inspector, video, pause)
-            if number:  # the first round warms up
-                (streamed if one is _stream_pass else bare).extend(times)
-    stream_ms, bare_ms = percentiles(streamed), percentiles(bare)
-    ratios = Percentiles(*(round(one / other, 4) for one, other in zip(stream_ms.values(), bare_ms.values())))
-    return StreamLatency(stream_ms, bare_ms, ratios, len(streamed))
+        passes = [(_stream_pass, streamed), (_bare_pass, bare)]
+        for name, inspector in inspectors.items():
+            for one, kept in passes if number % 2 else reversed(passes):
+                for times in one(inspector, video, pause):
+                    for stage, found in kept[name].items() if number else ():
+                        found.append(times[stage])
+    return {name: _compared(streamed[name], bare[name]) for name in inspectors}
+
+
+def _compared(streamed: Times, bare: Times) -> StreamLatency:
+    stream_ms, bare_ms = ({stage: percentiles(found) for stage, found in each.items()} for each in (streamed, bare))
+    stream, alone = stream_ms.pop("total"), bare_ms.pop("total")
+    ratios = Percentiles(*(round(one / other, 4) for one, other in zip(stream.values(), alone.values())))
+    return StreamLatency(stream, alone, ratios, stream_ms, bare_ms, len(streamed["total"]))
 
 
 def _paced(video: Path, pause: float) -> Iterator[Frame]:
@@ -146,9 +162,9 @@ def _paced(video: Path, pause: float) -> Iterator[Frame]:
             yield captured.image
 
 
-def _stream_pass(inspector: Inspector, video: Path, pause: float) -> list[float]:
+def _stream_pass(inspector: Inspector, video: Path, pause: float) -> list[dict[str, float]]:
     with Stream(inspector, [IterableSource(_paced(video, pause), live=True)], Policy(health="off")) as stream:
-        return [result.latency_ms["total"] for result in decided(stream)]
+        return [result.latency_ms for result in decided(stream)]
 
 
 def decided(results: Iterable[Result]) -> Iterator[Result]:
@@ -163,12 +179,16 @@ def decided(results: Iterable[Result]) -> Iterator[Result]:
         yield result
 
 
-def _bare_pass(inspector: Inspector, video: Path, pause: float) -> list[float]:
+def _bare_pass(inspector: Inspector, video: Path, pause: float) -> list[dict[str, float]]:
     times = []
     for frame in _paced(video, pause):
         start = time.perf_counter()
-        inspector.engine.infer(fit_frame(frame, inspector.size, geometry=inspector.geometry)[None])
-        times.append((time.perf_counter() - start) * 1e3)
+        fitted = fit_frame(frame, inspector.size, geometry=inspector.geometry)[None]
+        fitted_at = time.perf_counter()
+        inspector.engine.infer(fitted)
+        done = time.perf_counter()
+        spans = {"total": done - start, "fit": fitted_at - start, "infer": done - fitted_at}
+        times.append({stage: seconds * 1e3 for stage, seconds in spans.items()})
     return times
 
 
@@ -219,12 +239,12 @@ def main() -> None:
             bundle = StreamedBundle(inspector.bundle.manifest.name, inspector.size)
             engines[inspector.engine.name] = EngineFigures(
                 load_seconds=round(time.perf_counter() - start, 3),
-                latency=measure_stream(inspector, options.video, options.rounds, options.pause),
+                latency=measure_streams({engine: inspector}, options.video, options.rounds, options.pause)[engine],
                 throughput=measure_throughput(inspector, frames, 4, options.rounds),
                 memory=measure_memory(inspector, frames[0], options.memory_frames),
             )
     report = StreamReport(
-        schema=2,
+        schema=3,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=shlex.join(["python", "-m", "edgead.benchmark.stream", *map(os.path.basename, sys.argv[1:])]),
         machine=machine,

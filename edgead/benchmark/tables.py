@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from edgead.benchmark.figures import FailedRow, Range
 from edgead.benchmark.operating import ALLOWED
-from edgead.benchmark.report import METRICS, Average, Row
+from edgead.benchmark.report import Average, Row
+from edgead.reports.benchmark_page import METRICS
 
 DASH = "–"
 """Shown for a missing figure."""

@@ -28,7 +28,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     Checks the hashes of its files, re-runs its golden frames and compares the outputs.
     """
     from edgead.bundle import read_bundle
-    from edgead.manifest import describe_sensitivity
+    from edgead.gate_record import describe_sensitivity
     from edgead.runtime.engines.opening import open_engine
     from edgead.runtime.frame_inspector import FrameInspector
     from edgead.runtime.golden import check_golden, require_agreement

@@ -202,7 +202,11 @@ _PRECISION: Sequence[Callable[[F], F]] = (
     ),
     click.option("--calib-samples", default=128, show_default=True, help="Number of good images for INT8 calibration."),
     click.option("--calib-method", default="minmax", show_default=True, help="minmax, entropy or percentile."),
-    click.option("--calib-data", type=PATH, help="Good images for INT8 calibration. [default: the training images]"),
+    click.option(
+        "--calib-data",
+        type=PATH,
+        help="Good images for INT8 calibration. [default: the training images; import: those of --threshold-data]",
+    ),
     click.option(
         "--max-auroc-drop", default=0.005, show_default=True, help="Largest loss of AUROC and AUPRO that is allowed."
     ),

@@ -219,14 +219,14 @@ def _predict_archive(
     type=float,
     default=1.0,
     show_default=True,
-    help="False alarms about drift in a million compared frames, at most and on average over bundles.",
+    help="Largest number of false drift alarms in a million compared frames, on average over bundles.",
 )
 @click.option(
     "--drift-every",
     type=float,
     default=1.0,
     show_default=True,
-    help="Compare at most one frame of a camera in this many seconds, because neighbouring frames show the same part.",
+    help="Seconds between two compared frames of a camera, at least: neighbouring frames show the same part.",
 )
 @click.option("--record", type=PATH, help="Folder to record frames and results in, for --source replay:DIR.")
 @click.option(

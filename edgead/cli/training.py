@@ -53,33 +53,37 @@ from edgead.cli.output import emit, terminal
 @click.option(
     "--crop",
     metavar="X,Y,W,H",
-    help="Part of each image that is seen, as shares of it (0.1,0,0.8,1) or in pixels. Kept in the bundle.",
+    help="Part of each image to inspect, as shares (0.1,0,0.8,1) or in pixels. Stored in the bundle.",
 )
 @click.option(
     "--fit",
     type=click.Choice(["stretch", "letterbox"]),
     default="stretch",
     show_default=True,
-    help="stretch images to the network's input, or keep their aspect. Kept in the bundle.",
+    help="Stretch images to the network's input, or keep their aspect ratio. Stored in the bundle.",
 )
 @click.option(
     "--tiles",
     metavar="RxC",
-    help="Cut each image to rows x columns of the network's input (3x4), or to tiles of so many of its pixels (512px).",
+    help="Cut each image into rows x columns (3x4), or into tiles of this many of its pixels (512px).",
 )
-@click.option("--overlap", type=float, help="Of neighbouring tiles, as a share of a tile, up to 0.5. [default: 0.125]")
 @click.option(
-    "--scale", type=float, help="Pixels of the images for a millimetre: says what is left of a defect of 1 mm."
+    "--overlap", type=float, help="Overlap of neighbouring tiles, as a share of a tile, up to 0.5. [default: 0.125]"
+)
+@click.option(
+    "--scale", type=float, help="Pixels per millimetre: edgead then says how many pixels of a defect of 1 mm are left."
 )
 @click.option(
     "--align",
     metavar="FILE|auto",
-    help="Shift and turn each image so that its part lies as on this picture; auto: on one of the good images.",
+    help="Shift and turn each image so that the part lies as on this image. auto: as on one of the good images.",
 )
 @click.option(
-    "--max-shift", type=float, help="With --align: farthest shift, as a share of the longer side. [default: 0.2]"
+    "--max-shift", type=float, help="With --align: largest shift, as a share of the longer side. [default: 0.2]"
 )
-@click.option("--max-rotation", type=float, help="With --align: largest angle in degrees, 180 for any. [default: 30]")
+@click.option(
+    "--max-rotation", type=float, help="With --align: largest angle in degrees; 180 allows any. [default: 30]"
+)
 @training_options
 @click.option("--budget", metavar="TIME", help="Shorten or lengthen the published schedule to this time: 90s, 30m, 2h.")
 @click.option(

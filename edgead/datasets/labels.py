@@ -10,7 +10,8 @@ import numpy as np
 from edgead.datasets.category import Category, Sample
 from edgead.errors import DataError
 from edgead.folders import list_folder
-from edgead.images import Mask, fit_mask, read_frame, read_mask
+from edgead.images import Mask, read_frame
+from edgead.masks import fit_mask, read_mask
 
 
 def match_masks(images: Sequence[Path], inside: Path, folder: Path, kind: str) -> tuple[list[Sample], list[str]]:

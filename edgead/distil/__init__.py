@@ -103,7 +103,7 @@ def distil(
     if not target_ms > 0:
         raise ConfigError(f"--target takes milliseconds above 0, not {target_ms:g}.")
     if category == "all":
-        raise ConfigError("A teacher knows one product: distil one category at a time, with --category NAME.")
+        raise ConfigError("A teacher covers one product: distil one category at a time, with --category NAME.")
     if find_spec(engine.partition(":")[0]).chooses:
         raise ConfigError(f"The target is for one engine: name it with --engine, not {engine}. See:  edgead doctor")
     path = Path(bundle).resolve()

@@ -20,8 +20,9 @@ from edgead.distil.architecture import time_in_turn
 from edgead.errors import EdgeadError
 from edgead.export.inference import run_singly
 from edgead.files import write_json
-from edgead.images import Frame, cv2, draw_overlay, fit_frame, read_frame
+from edgead.images import Frame, cv2, fit_frame, read_frame
 from edgead.machine import describe_machine, versions
+from edgead.masks import draw_overlay
 from edgead.metrics import rank_correlation
 from edgead.reports.build import build_report
 from edgead.reports.distillation_page import Agreement, DistillationResults, Labelled, Time

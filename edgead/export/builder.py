@@ -29,16 +29,8 @@ from edgead.export.settings_gate import check_settings
 from edgead.export.target import choose_target
 from edgead.files import atomic_folder, scratch_folder
 from edgead.geometry import STRETCH, Geometry
-from edgead.manifest import (
-    DataRecord,
-    ImageSizes,
-    InputRecord,
-    Manifest,
-    Origin,
-    ParityRecord,
-    ReconstructionRecord,
-    TrainingRecord,
-)
+from edgead.manifest import DataRecord, ImageSizes, InputRecord, Manifest, ParityRecord, ReconstructionRecord
+from edgead.provenance import Origin, TrainingRecord
 from edgead.reports.build import build_report
 from edgead.reports.export_page import write_export_results
 from edgead.runtime.engines import Engine

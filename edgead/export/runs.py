@@ -18,7 +18,8 @@ from edgead.export.builder import GATE_ANOMALIES, ModelSource, SourceImages, bui
 from edgead.export.graph.to_onnx import reconstruction_record, write_network
 from edgead.export.inference import run_reference
 from edgead.export.options import BuildOptions, PrecisionOptions
-from edgead.manifest import DataRecord, InputRecord, LearnedSource, TrainingRecord, sizes_of
+from edgead.manifest import DataRecord, InputRecord, sizes_of
+from edgead.provenance import LearnedSource, TrainingRecord
 from edgead.train import checkpoint, run_config
 from edgead.train.canvas import busiest_tile, draw_on_tiles, tile_masks
 from edgead.train.configuration import read_settings

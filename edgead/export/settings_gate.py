@@ -43,7 +43,7 @@ def check_settings(
         judgement = gate.judge({"the graph of these settings": chosen})
     if not judgement.passed:
         raise GateError(
-            "The settings of --set decide otherwise than the published ones:\n  "
+            "With these --set values the graph decides otherwise than with the published ones:\n  "
             + "\n  ".join(judgement.failures)
             + "\nNo bundle was written. Leave out --set, or allow more with --max-auroc-drop and --max-flips."
         )

@@ -32,6 +32,8 @@ LEAST = 20
 WARM_UP = 5
 LOAD = 0.9
 """Share of the engine's time that the sources of the second pass ask for."""
+DRIFT = 0.02
+"""Largest difference of a camera's period: real cameras drift, so that they meet in every phase."""
 
 
 class PacedCamera(FrameSource):
@@ -149,7 +151,8 @@ def run_pass(
     """
     rng, start = np.random.default_rng(0), time.monotonic() + 0.05
     sources = [
-        PacedCamera(frames, period, f"camera {number}", start + rng.uniform(0, period)) for number in range(cameras)
+        PacedCamera(frames, each, f"camera {number}", start + rng.uniform(0, each))
+        for number, each in enumerate(drifting_periods(period, cameras))
     ]
     results: list[Result] = []
     with Stream(inspector, sources, Policy(silence=60.0), say=lambda text: None) as stream:
@@ -161,6 +164,12 @@ def run_pass(
             if len(results) >= FRAMES + WARM_UP or (time.monotonic() > start + seconds and len(results) > 2 * WARM_UP):
                 break
     return results[WARM_UP:]
+
+
+def drifting_periods(period: float, cameras: int) -> list[float]:
+    """Return the periods of cameras that differ by up to `DRIFT`; that of one camera is exact."""
+    shares = np.linspace(-DRIFT, DRIFT, cameras) if cameras > 1 else np.zeros(1)
+    return [period * (1 + float(share)) for share in shares]
 
 
 def split_by_disturbance(results: Sequence[Result]) -> tuple[list[float], list[float]]:

@@ -133,7 +133,7 @@ def plan(
     load = Load(cameras, fps, deadline, synchronous)
     if profile is not None:
         if save_profile is not None:
-            raise ConfigError("--save-profile stores what is measured, and with --profile nothing is.")
+            raise ConfigError("Nothing is measured with --profile. Leave out --save-profile.")
         found = _only(read_profile(Path(profile)), bundles, engines)
     else:
         if not bundles:

@@ -80,7 +80,7 @@ def pull(
             f"watch_minutes must be above 0, not {watch_minutes:g}, and max_change from 0 to 1, not {max_change:g}."
         )
     if bool(pid) != bool(metrics):
-        raise ConfigError("--pid and --metrics go together: a line that is told is watched.")
+        raise ConfigError("--pid and --metrics go together: pull watches the line that it signals.")
     line = RunningLine(pid, metrics, metrics_token) if pid else None
     if line and line.look() is None:
         raise PullError(f"No line answers on {metrics}. Start it with --metrics {metrics}, or leave out --pid.")

@@ -22,7 +22,7 @@ METRICS = {
     "pixel_f1_max": "pixel F1-max",
     "aupro": "AUPRO 30 %",
 }
-"""Field of a row ↦ title."""
+"""Field of a row ↦ title, in the order of the tables."""
 
 
 def is_benchmark(stored: Mapping[str, Any]) -> bool:

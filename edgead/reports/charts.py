@@ -24,7 +24,6 @@ class Line:
     name: str
     number: int
     points: str
-    dashed: bool = False
 
 
 @dataclass(frozen=True)

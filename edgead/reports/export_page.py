@@ -14,9 +14,10 @@ from edgead import schema
 from edgead.bundle import Bundle
 from edgead.decision import decide
 from edgead.files import write_json
-from edgead.images import draw_overlay, fit_mask
+from edgead.gate_record import AttemptRecord, GateRecord, VariantRecord
 from edgead.machine import Machine, describe_machine, versions
-from edgead.manifest import AttemptRecord, GateRecord, Manifest, VariantRecord
+from edgead.manifest import Manifest
+from edgead.masks import draw_overlay, fit_mask
 from edgead.reports.charts import Chart, histogram
 from edgead.reports.page import DASH, RESULTS, describe_device, milliseconds, percent, read_page_results, render, when
 from edgead.reports.pictures import Group, picture, write_pictures
@@ -24,6 +25,15 @@ from edgead.schema import OneOf, Within, left_out
 
 VERSION = 1
 SHOWN_LAYERS = 25
+COMPARED = (
+    "The exported graph and the trained network ran on the same frames. The largest differences are in units of the "
+    "score. An engine may differ from the graph's reference outputs by as much as the last column says."
+)
+COMPARED_LOWERED = (
+    "The exported graphs and the float32 graph ran on the same frames. The largest differences are in units of the "
+    "score: they are what the lower precision costs, and the gate below has judged them. The last column is another "
+    "limit: by how much an engine may differ from the reference outputs of one of these graphs."
+)
 """Rows of the layer table; the manifest has all."""
 
 
@@ -106,6 +116,7 @@ def export_page(folder: Path, pictures: Sequence[Group]) -> str:
         title=results.bundle,
         key=_key(results),
         parity=_parity(manifest),
+        compared=COMPARED if manifest.precision == "fp32" else COMPARED_LOWERED,
         threshold=manifest.threshold.describe(manifest.data.unseen),
         scores=_scores(manifest),
         trace=gate_in_words(gate, manifest.precision) if gate else [],
@@ -139,7 +150,7 @@ def _parity(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
         ["score", f"{record.score_error:.3g}", f"{record.tolerance:.3g}"],
         ["map", f"{record.map_error:.3g}", f"{allowed:.3g}"],
     ]
-    return ["output", "largest difference", "allowed on an engine"], rows
+    return ["output", "largest difference", "allowed for an engine"], rows
 
 
 def _scores(manifest: Manifest) -> Chart | None:
@@ -180,7 +191,15 @@ def _outcome(attempt: AttemptRecord) -> str:
 
 
 def _variants(gate: GateRecord | None) -> tuple[list[str], list[list[str]]]:
-    header = ["graph", "score error", "map error", "settled verdicts changed", "borderline changed", "AUROC", "drop"]
+    header = [
+        "graph",
+        "score error",
+        "map error",
+        "settled verdicts changed",
+        "borderline changed",
+        "image AUROC, %",
+        "loss, points",
+    ]
     rows = []
     for name, each in ((gate and gate.variants) or {}).items():
         flips = each.flips_of_normals + each.flips_of_synthetic_anomalies

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from edgead.reports.axes import Axis, fit_axis
 from edgead.reports.page import milliseconds, percent, when
@@ -18,14 +20,16 @@ LETTER = 6.9
 SHAPES = {"fp32": "circle", "fp16": "triangle", "bf16": "triangle", "int8": "square", "int8-fp16": "square"}
 """Precision ↦ shape of its mark; any other one is a diamond."""
 PLACES = (
+    (9, -8, "start"),
+    (9, 17, "start"),
+    (-9, -8, "end"),
+    (-9, 17, "end"),
     (10, 4, "start"),
+    (-10, 4, "end"),
     (0, -11, "middle"),
     (0, 20, "middle"),
-    (-10, 4, "end"),
-    (10, -8, "start"),
-    (10, 16, "start"),
 )
-"""Places of a label beside its mark: offset in pixels and SVG's `text-anchor`, best first."""
+"""Places of a label beside its mark: offset in pixels and SVG's `text-anchor`. First those that no whisker crosses."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,10 @@ def draw(points: Sequence[Point], size: tuple[int, int] = WIDE, *, shown: Sequen
     visible = {id(point) for point in (points if shown is None else shown)}
     best = front([mark.point for mark in marks if id(mark.point) in visible])
     corners = [(x.place(each.p50 or 0), y.place(100 * (each.auroc or 0))) for each in best]
-    labelled = _label(marks, visible, {id(point) for point in best}, width)
-    return Plot(width, height, x, y, tuple(labelled), _staircase(corners, width - RIGHT))
+    steps = _staircase(corners, width - RIGHT)
+    labelled = _label(marks, visible, {id(point) for point in best}, steps, width)
+    line = " ".join(f"{px},{py}" for px, py in steps)
+    return Plot(width, height, x, y, tuple(labelled), line)
 
 
 def _mark(number: int, point: Point, x: Axis, y: Axis, colour: int) -> Mark:
@@ -132,7 +138,7 @@ def _mark(number: int, point: Point, x: Axis, y: Axis, colour: int) -> Mark:
     )
 
 
-def _staircase(corners: Sequence[tuple[float, float]], right: float) -> str:
+def _staircase(corners: Sequence[tuple[float, float]], right: float) -> list[tuple[float, float]]:
     """Return the border of what the front beats, up to the right edge."""
     steps: list[tuple[float, float]] = []
     for px, py in corners:
@@ -141,18 +147,22 @@ def _staircase(corners: Sequence[tuple[float, float]], right: float) -> str:
         steps.append((px, py))
     if steps:
         steps.append((right, steps[-1][1]))
-    return " ".join(f"{px},{py}" for px, py in steps)
+    return steps
 
 
-def _label(marks: Sequence[Mark], visible: set[int], best: set[int], width: int) -> list[Mark]:
-    """Put labels where they overlap neither marks nor each other; the front's come first."""
+def _label(
+    marks: Sequence[Mark], visible: set[int], best: set[int], steps: Sequence[tuple[float, float]], width: int
+) -> list[Mark]:
+    """Put labels where they overlap neither marks, nor the front, nor each other; the front's come first."""
     taken = [(mark.x - 8, mark.y - 8, mark.x + 8, mark.y + 8) for mark in marks if id(mark.point) in visible]
+    taken += [(x1, min(y1, y2) - 1, x2, max(y1, y2) + 1) for (x1, y1), (x2, y2) in pairwise(steps)]
     found = {mark.number: mark for mark in marks}
+    names = short_names([mark.point for mark in marks if id(mark.point) in visible])
     order = sorted(marks, key=lambda mark: (id(mark.point) not in best, mark.point.kind != PUBLISHED, mark.x))
     for mark in order:
         if id(mark.point) not in visible:
             continue
-        text = short_name(mark.point)
+        text = names[id(mark.point)]
         own = (mark.x - 8, mark.y - 8, mark.x + 8, mark.y + 8)
         for dx, dy, anchor in PLACES:
             length = LETTER * len(text)
@@ -172,11 +182,20 @@ def _overlap(one: tuple[float, float, float, float], two: tuple[float, float, fl
     return one[0] < two[2] and two[0] < one[2] and one[1] < two[3] and two[1] < one[3]
 
 
-def short_name(point: Point) -> str:
-    """Return the text beside a mark."""
+def short_names(points: Sequence[Point]) -> dict[int, str]:
+    """Return the texts beside the marks, by `id`; with the engine where two points would have the same one."""
+    names = {id(point): _short_name(point) for point in points}
+    often = Counter(names.values())
+    for point in points:
+        name = names[id(point)]
+        text = f"{name}, {point.engine}" if often[name] > 1 and point.engine else name
+        names[id(point)] = text if len(text) <= 34 else text[:33] + "…"
+    return names
+
+
+def _short_name(point: Point) -> str:
     parts = [point.method or point.name, point.preset, point.precision if point.precision != "fp32" else ""]
-    text = " ".join(part for part in parts if part)
-    return text if len(text) <= 34 else text[:33] + "…"
+    return " ".join(part for part in parts if part)
 
 
 def facts(point: Point) -> list[tuple[str, str]]:

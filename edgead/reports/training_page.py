@@ -170,6 +170,15 @@ def _highest(results: TrainingResults | None) -> list[list[str]]:
     return [[name, f"{score:.6g}"] for score, name in ranked]
 
 
+def _precision(run: Mapping[str, Any]) -> str:
+    """Return the precision of a run, or that of each stage where they differ."""
+    stages = run.get("stage_precisions") or run.get("precision")
+    if not isinstance(stages, Mapping):
+        return str(stages or "")
+    each = set(stages.values())
+    return each.pop() if len(each) == 1 else ", ".join(f"{name}: {value}" for name, value in stages.items())
+
+
 def _facts(run: Mapping[str, Any], results: TrainingResults | None) -> list[tuple[str, str]]:
     texts = {
         "data": run.get("data"),
@@ -177,7 +186,7 @@ def _facts(run: Mapping[str, Any], results: TrainingResults | None) -> list[tupl
         "textures": run.get("textures"),
         "seed": run.get("seed"),
         "trained on": ", ".join(run.get("devices") or ()),
-        "precision": json.dumps(run.get("stage_precisions") or run.get("precision")),
+        "precision": _precision(run),
         "preset chosen because": run.get("choice"),
         "budget": run.get("budget"),
         "machine": describe_device(schema.write(results.machine)) if results else None,

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.geometry import STRETCH, Geometry
-from edgead.images import Mask, cv2, fit_mask, fit_region
+from edgead.images import Mask, cv2
+from edgead.masks import fit_mask, fit_region
 from edgead.turning import turn_mask_back
 
 SAMPLES_A_SIDE = 64

@@ -16,7 +16,8 @@ from edgead.decision import Verdict
 from edgead.errors import ConfigError
 from edgead.files import atomic_file
 from edgead.geometry import STRETCH, Geometry
-from edgead.images import Frame, Mask, draw_overlay, encode_image, encode_png, spread_map
+from edgead.images import Frame, Mask, encode_image, encode_png
+from edgead.masks import draw_overlay, spread_map
 from edgead.redaction import redact
 from edgead.runtime.defects import boxes_of, contours_of, is_finite, mark_in_frame
 from edgead.text import valid

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from edgead.decision import Verdict, conformal_threshold, decide
 from edgead.errors import BundleError, ConfigError
 from edgead.geometry import STRETCH, Geometry
-from edgead.images import Mask, fit_region, read_mask
+from edgead.images import Mask
 from edgead.manifest import Manifest
+from edgead.masks import fit_region, read_mask
 from edgead.runtime.defects import boxes_of, is_finite, mark, mark_in_frame, seen_part
 
 SHAPES = ("boxes", "contours")

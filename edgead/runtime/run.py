@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -107,12 +108,9 @@ def run(
     say = console.say
     address = None if metrics is None else parse_address(metrics)
     refuse_twice(sinks)
-
-    digests = set[str]()
-
-    def open_inspector(path: Path) -> FrameInspector:
-        opened = load(
-            path,
+    open_bundle = _Opener(
+        partial(
+            load,
             engine=engine,
             batch=rules.batch,
             threshold=threshold,
@@ -121,30 +119,21 @@ def run(
             min_area=min_area,
             shapes=tuple(shapes),
             console=console,
-        )
-        manifest = opened.bundle.manifest
-        if promise := describe_threshold(manifest, threshold):
-            say(f"{manifest.name}: {promise}")
-        elif threshold is not None and digests and manifest.digest not in digests:
-            say(
-                f"Warning: {manifest.name} is decided by --threshold {opened.threshold:.6g} instead of its own, "
-                f"{manifest.threshold.value:.6g}. Scores of another bundle may have another scale."
-            )
-        digests.add(manifest.digest)
-        return opened
-
+        ),
+        threshold,
+        say,
+    )
     workers: list[SinkWorker] = []
     given = bundle if isinstance(bundle, FrameInspector) else None
     path = bundle.bundle.path if isinstance(bundle, FrameInspector) else bundle
     if given and shadow:
         raise ConfigError("A shadow needs a single bundle that decides, but this run has several products.")
-    control = Control(None if given else open_inspector, say)
+    control = Control(None if given else open_bundle, say)
     told = threading.Lock()
 
     def finish() -> None:
         if told.acquire(blocking=False):
-            extra = gate.summary() if gate else {}
-            on_end(cast(RunSummary, {**_summarise(path, ledger, workers, control), **extra}))
+            on_end(_summarise(path, ledger, workers, control, gate))
 
     control.finish = finish
 
@@ -172,7 +161,7 @@ def run(
         if gate:
             stack.callback(gate.close)
         stack.enter_context(control.signals())
-        inspector = given or stack.enter_context(open_inspector(path))
+        inspector = given or stack.enter_context(open_bundle(path))
         opened = open_all(sources, inspector.pixels, need_all_cameras)
         unused = stack.enter_context(ExitStack())  # closes the sources if a later step fails
         for source in opened:
@@ -187,24 +176,11 @@ def run(
         if record:
             workers.append(SinkWorker(Recorder(record, inspector)))
         if shadow:
-            awaited = shadow.parent.is_dir() and not shadow.exists()
-            beside = None if awaited else stack.enter_context(open_inspector(shadow))
-            if beside:
-                refuse_other_depth(beside, inspector)
-            else:
-                say(f"{shadow} does not exist yet; it becomes the shadow when it is written.")
-            control.shadow, control.shadow_path = Shadow(beside, say, shadow.stem), shadow
+            control.shadow, control.shadow_path = _open_shadow(shadow, inspector, open_bundle, stack, say), shadow
             workers.append(SinkWorker(control.shadow, capacity=1))
         stack.callback(control.close)
         if address:
-
-            def render() -> str:
-                own = gate.to_prometheus() if gate else ""
-                decides = (control.inspector or inspector).bundle.manifest
-                which = bundle_to_prometheus(decides, control.reloads)
-                seen = watch.to_prometheus() if watch else ""
-                return ledger.to_prometheus() + which + own + seen + sinks_to_prometheus(workers)
-
+            render = partial(_render_metrics, inspector, ledger, control, gate, watch, workers)
             server = MetricsServer(address[1], render, address[0], fill_secrets(metrics_token), on_time.why_not)
             stack.callback(server.close)
         unused.pop_all()  # from here on `run_stream` closes them
@@ -232,7 +208,73 @@ def run(
         raise SourceError(f"The source {', '.join(source.name for source in opened)} delivered no frame.")
 
 
-def _summarise(bundle: Path, ledger: Ledger, workers: Sequence[SinkWorker], control: Control) -> RunSummary:
+class _Opener:
+    """Opens the bundle of a run and those that replace it, and says what their thresholds promise."""
+
+    def __init__(
+        self, load_bundle: Callable[[Path], FrameInspector], threshold: float | str | None, say: Callable[[str], None]
+    ) -> None:
+        self._load, self._threshold, self._say = load_bundle, threshold, say
+        self._digests: set[str] = set()
+
+    def __call__(self, path: Path) -> FrameInspector:
+        """Return the inspector of a bundle.
+
+        Raises:
+            EdgeadError: see `edgead.load`.
+        """
+        opened = self._load(path)
+        manifest = opened.bundle.manifest
+        if promise := describe_threshold(manifest, self._threshold):
+            self._say(f"{manifest.name}: {promise}")
+        elif self._threshold is not None and self._digests and manifest.digest not in self._digests:
+            self._say(
+                f"Warning: {manifest.name} is decided by --threshold {opened.threshold:.6g} instead of its own, "
+                f"{manifest.threshold.value:.6g}. Scores of another bundle may have another scale."
+            )
+        self._digests.add(manifest.digest)
+        return opened
+
+
+def _open_shadow(
+    path: Path,
+    inspector: FrameInspector,
+    open_bundle: Callable[[Path], FrameInspector],
+    stack: ExitStack,
+    say: Callable[[str], None],
+) -> Shadow:
+    """Return the shadow of an inspector; without a bundle where it has yet to be written into an existing folder."""
+    if path.parent.is_dir() and not path.exists():
+        say(f"{path} does not exist yet; it becomes the shadow when it is written.")
+        return Shadow(None, say, path.stem)
+    opened = stack.enter_context(open_bundle(path))
+    refuse_other_depth(opened, inspector)
+    return Shadow(opened, say, path.stem)
+
+
+def _render_metrics(
+    inspector: FrameInspector,
+    ledger: Ledger,
+    control: Control,
+    gate: Gate | None,
+    watch: Watch | None,
+    workers: Sequence[SinkWorker],
+) -> str:
+    """Return the run's metrics in Prometheus' text format; `inspector` decides until the stream runs."""
+    decides = (control.inspector or inspector).bundle.manifest
+    parts = (
+        ledger.to_prometheus(),
+        bundle_to_prometheus(decides, control.reloads),
+        gate.to_prometheus() if gate else "",
+        watch.to_prometheus() if watch else "",
+        sinks_to_prometheus(workers),
+    )
+    return "".join(parts)
+
+
+def _summarise(
+    bundle: Path, ledger: Ledger, workers: Sequence[SinkWorker], control: Control, gate: Gate | None
+) -> RunSummary:
     summary = {
         "bundle": str(bundle),
         **ledger.snapshot(),
@@ -240,5 +282,6 @@ def _summarise(bundle: Path, ledger: Ledger, workers: Sequence[SinkWorker], cont
         "sinks": [worker.account() for worker in workers],
         "speed_ms": ledger.speed_ms(),
         **({"shadow": control.shadow.account()} if control.shadow else {}),
+        **(gate.summary() if gate else {}),
     }
     return cast(RunSummary, summary)

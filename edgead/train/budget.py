@@ -19,8 +19,6 @@ from edgead.train.run_config import RunConfig
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 RESERVE = 0.03
 """Share of a budget that is left for saving, curves, and an estimate that was too short."""
-TOLERANCE = 0.1
-"""By how much of its budget a training may take longer on a quiet machine."""
 FEWEST = 2
 """Steps that every stage must have."""
 

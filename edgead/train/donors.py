@@ -24,8 +24,8 @@ from edgead.datasets.copies import find_contents
 from edgead.errors import CheckpointError, DataError
 from edgead.files import atomic_file
 from edgead.train import plots
+from edgead.train.accelerator import is_main
 from edgead.train.checkpoint import WEIGHTS, load_weights
-from edgead.train.fit import is_main
 from edgead.train.method import Arrays, Donor, Method, Stage, Trainable
 from edgead.train.run_config import CONFIG, DonorConfig, RunConfig, load_run_config
 

@@ -26,8 +26,9 @@ from torch.utils.data import default_collate
 from edgead.console import Console
 from edgead.datasets import Category
 from edgead.errors import TrainingError
+from edgead.train.accelerator import make_accelerator
 from edgead.train.configuration import configure, published_schedule
-from edgead.train.fit import StageLoop, make_accelerator, precision_of
+from edgead.train.fit import StageLoop, precision_of
 from edgead.train.method import Batch, Donor, Method, Stage, Trainable, TrainingData
 from edgead.train.method_config import steps_in_epoch
 from edgead.train.mixed_precision import Comparison, compare, has_bfloat16

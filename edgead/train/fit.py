@@ -6,13 +6,7 @@ and resumed, or read by any number of workers, sees exactly the same examples.
 
 from __future__ import annotations
 
-import atexit
-import functools
-import gc
-import importlib
 import math
-import os
-import re
 import signal
 import sys
 import threading
@@ -24,12 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
 from torch.utils.data import DataLoader, Dataset
 
 from edgead.console import Console
-from edgead.errors import ConfigError, DeviceError, TrainingError, unknown
+from edgead.errors import ConfigError, TrainingError
+from edgead.train.accelerator import make_accelerator
 from edgead.train.checkpoint import save_weights
 from edgead.train.method import Arrays, Batch, Stage, Trainable
 from edgead.train.step_metrics import METRICS, StepMetrics, trim_metrics
@@ -130,68 +123,6 @@ def fit(
 def precision_of(stage: Stage, mixed_precision: str | Mapping[str, str]) -> str:
     """Return the precision of one stage."""
     return mixed_precision if isinstance(mixed_precision, str) else mixed_precision.get(stage.name, "no")
-
-
-def make_accelerator(device: str, mixed_precision: str | Mapping[str, str], alternating: bool = False) -> Accelerator:
-    """Make the Accelerator for a device; processes started by ``accelerate launch`` get theirs from it.
-
-    It scales the losses for fp16; autocast for bf16 is `StageLoop.step`'s. With `alternating` optimisers a loss
-    reaches only some of the weights, and a second forward must not overwrite buffers that the first one's backward
-    still needs.
-    """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ConfigError(unknown("device", device, ("auto", "cpu", "cuda", "cuda:N")))
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    if processes > 1 and device.startswith("cuda:"):
-        raise ConfigError(f"With several processes, each needs a GPU: pass --device cuda, not {device}.")
-    if device.startswith("cuda"):
-        index = int(device.partition(":")[2] or 0)
-        if index >= (found := torch.cuda.device_count()):
-            raise DeviceError(
-                f"{device} does not exist: torch {torch.__version__} sees {found} CUDA devices here.\n"
-                "Use --device cpu, or install a torch build with CUDA and check nvidia-smi."
-            )
-        if processes == 1:
-            os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{index}"
-    if processes > 1:
-        # Its functions take the group of processes for a default value where there is one at their import: they would
-        # hold it past its end, and a thread of it that asks for Python while the process ends aborts that process.
-        importlib.import_module("torch.distributed.nn.functional")
-    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps the first choice of a process forever
-    try:
-        shared = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-        handlers = [shared] if alternating else []
-        scaled = "fp16" if mixed_precision == "fp16" else "no"
-        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=scaled, kwargs_handlers=handlers)
-    except (ValueError, RuntimeError) as error:
-        raise DeviceError(f"Cannot train with mixed precision '{mixed_precision}' on '{device}': {error}") from error
-    finally:
-        os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
-    if accelerator.num_processes > 1:
-        _leave_group_at_exit()
-    elif processes > 1:
-        raise DeviceError(
-            f"{processes} processes were started, and each would train alone: torch sees no GPU for them here.\n"
-            "Pass --device cpu."
-        )
-    return accelerator
-
-
-@functools.cache
-def _leave_group_at_exit() -> None:
-    """Several trainings share the group of processes: once left, it cannot be entered again."""
-
-    def leave() -> None:
-        if torch.distributed.is_initialized():
-            gc.collect()  # what was trained holds the group, in a cycle
-            torch.distributed.destroy_process_group()
-
-    atexit.register(leave)
-
-
-def is_main() -> bool:
-    """Tell whether this process, of those that accelerate launch started, owns the folder."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 class _Examples(Dataset[Arrays]):

@@ -13,7 +13,8 @@ from edgead.alignment import locate
 from edgead.errors import ConfigError, DataError
 from edgead.folders import list_images
 from edgead.geometry import STRETCH, Geometry
-from edgead.images import Frame, Mask, cv2, place_mask, read_frame, read_mask
+from edgead.images import Frame, Mask, cv2, read_frame
+from edgead.masks import place_mask, read_mask
 from edgead.train.method import TrainingData
 
 FOREGROUNDS = ("auto", "all", "bright", "dark", "disc")

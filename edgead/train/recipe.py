@@ -59,7 +59,9 @@ def _settings(method: Method) -> list[str]:
     for name, value in dataclasses.asdict(method.config).items():
         if value != published[name]:
             usual = (
-                "as the epochs say" if name == "steps" and not published[name] else as_setting(name, published[name])
+                "computed from the epochs"
+                if name == "steps" and not published[name]
+                else as_setting(name, published[name])
             )
             found.append(f"{name} is {as_setting(name, value)} (published: {usual})")
     return found

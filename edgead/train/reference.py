@@ -113,8 +113,8 @@ def _choose(
             best = (*rank, name, frame)
     if best is None:
         raise ConfigError(
-            "--align: none of the good pictures shows enough to be a reference picture.\n"
-            "Each is of one brightness inside the crop. Leave out --align, or change --crop."
+            "--align: no good picture has enough structure to be a reference picture.\n"
+            "Inside the crop, each has only one brightness. Leave out --align, or change --crop."
         )
     return best[2], best[3]
 

@@ -17,8 +17,9 @@ from edgead.console import Console
 from edgead.decision import conformal_threshold
 from edgead.errors import describe
 from edgead.files import write_json
-from edgead.images import Frame, Mask, cv2, draw_overlay
+from edgead.images import Frame, Mask, cv2
 from edgead.machine import describe_machine
+from edgead.masks import draw_overlay
 from edgead.reports.build import build_report
 from edgead.reports.page import RESULTS
 from edgead.reports.pictures import Group, picture, write_pictures

@@ -1,4 +1,4 @@
-"""One run: its data is read, checked and kept; then it is trained, or resumed, to the end."""
+"""One run, trained or resumed to its end."""
 
 from __future__ import annotations
 
@@ -13,29 +13,22 @@ from pathlib import Path
 from accelerate.utils.memory import should_reduce_batch_size
 
 from edgead.console import Console
-from edgead.datasets import (
-    cut_tiles,
-    find_depth_range,
-    load_frames,
-)
-from edgead.errors import CheckpointError, DataError, DeviceError, TrainingError
+from edgead.errors import DeviceError, TrainingError
 from edgead.files import new_folder
-from edgead.manifest import sizes_of
 from edgead.train import checkpoint, plots, run_config, training_state
+from edgead.train.accelerator import is_main
 from edgead.train.budget import scale_run
-from edgead.train.canvas import tile_masks
 from edgead.train.configuration import published_schedule
-from edgead.train.donors import copy_transferred, open_donor, pretrain
+from edgead.train.donors import copy_transferred, pretrain
 from edgead.train.estimate import NIGHT, Estimate, Work, measure
 from edgead.train.feature_cache import FOLDER, remove_caches
-from edgead.train.fit import fit, is_main
-from edgead.train.foreground import count_without_part, load_foreground_masks, masks_fingerprint
-from edgead.train.materials import check_visible, draw_some, load_textures, report_skipped
+from edgead.train.fit import fit
+from edgead.train.materials import check_visible, draw_some
 from edgead.train.method import Arrays, Donor, Method, TrainingData
-from edgead.train.recipe import choose_precisions, departures
+from edgead.train.recipe import choose_precisions
 from edgead.train.report import HeldOut, start_watch, write_report
-from edgead.train.run_config import DonorConfig, MarkedConfig, RunConfig
-from edgead.train.split import FEW_IMAGES
+from edgead.train.run_config import DonorConfig, RunConfig
+from edgead.train.run_images import check_unchanged, read_images, with_depth_range, with_fingerprints
 from edgead.train.tracking import Tracking
 
 SYNTHETIC = "synthetic.png"
@@ -51,104 +44,45 @@ def train_run(
     since: float | None = None,
     track: Sequence[str] = (),
 ) -> Path:
+    """Train a run to its end, from its first step or from the last saved state.
+
+    Args:
+        run: its configuration; without fingerprints for a new run.
+        folder: of the run. A new run takes another one beside it if it exists and `named` is false.
+        device, workers: see `edgead.train.fit.fit`; `workers` is chosen by the machine when None.
+        console: shows progress.
+        named: whether the user chose the folder.
+        since: of `time.monotonic`, when the training was asked for; now where None.
+        track: names of experiment trackers.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        EdgeadError: see `edgead.errors`.
+    """
     method = checkpoint.build_method(run)
     if run.budget and not run.published_steps:
         method.config = published_schedule(method)
     if not (folder / training_state.STATE).is_file():  # a saved state holds the backbone too
         method.load_pretrained(Path(run.weights) if run.weights else None)
-    tiling, geometry = run.tiling, run.geometry
-    paths = run.training_images(Path(run.data))
     if run.config.reads_depth and run.depth_range is None:
-        (low, high), odd = find_depth_range(paths, console.track("measuring depth"))
-        console.say(f"depth from {low:g} to {high:g}, in the files' unit")
-        for path, (near, far) in odd.items():
-            console.say(
-                f"Warning: the depth of {path} is {near:g} to {far:g}, far from that of the others, and makes the "
-                "range wider. Is it in the same unit? If not, remove it and start a new run."
-            )
-        run = dataclasses.replace(run, depth_range=(low, high))
-    frames = load_frames(paths, tiling.canvas, run.pixels, console.track("reading images"), geometry)
-    report_skipped(frames, "image", console)
-    if not len(frames.frames):
-        raise DataError(
-            f"None of the {run.trained_on} good images in {run.data} can be read; the first error:\n{frames.skipped[0]}"
-        )
-    if len(frames.frames) < FEW_IMAGES:
-        console.say(f"Warning: only {len(frames.frames)} good images to train on; {FEW_IMAGES} or more are advisable.")
-    if run.bit_depth == 16 and frames.frames[..., :3].max() < 16:
-        console.say(
-            "Warning: the images are almost black. If they hold 10 or 12 bits in 16, add --bit-depth 10 (or 12)."
-        )
-    textures = load_textures(run, console)
-    opened = [open_donor(donor, folder, run, console) for donor in run.donors]
-    unseen_paths = [Path(run.data, name) for name in run.held_out]
-    held_out = load_frames(unseen_paths, tiling.canvas, run.pixels, geometry=geometry)
-    report_skipped(held_out, "held-out image", console)
-    if not len(held_out.frames):
-        raise DataError(
-            f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"
-        )
-    how = run.config.foreground
-    masks = load_foreground_masks(how, [*frames.paths, *held_out.paths], tiling.canvas, geometry)
-    part_masks = None if masks is None else masks[: len(frames.paths)]
-    held_out_masks = masks_fingerprint(None if masks is None else masks[len(frames.paths) :])  # for the export
-    if not run.fingerprint:
-        also_held_out = run.epoch_images > run.trained_on  # not where the data set has images for validation
-        marked = set(run.marked.paths if run.marked else ())
-        own = [path for path in frames.paths if path not in marked]
-        run = dataclasses.replace(
-            run,
-            normals=tuple(relative_names(own, Path(run.data))),
-            marked=_only(run.marked, frames.paths),
-            held_out=tuple(relative_names(held_out.paths, Path(run.data))),
-            fingerprint=frames.fingerprint,
-            image_sizes=sizes_of(frames.size_ranges()),
-            held_out_fingerprint=held_out.fingerprint,
-            donors=tuple(config for config, _ in opened),
-            masks_fingerprint=masks_fingerprint(part_masks),
-            held_out_masks_fingerprint=held_out_masks,
-            textures_fingerprint=textures.fingerprint if textures.paths else "",
-            epoch_images=len(frames.paths) + also_held_out * len(held_out.paths),
-        )
-        unfound = count_without_part(frames.frames, run.config.foreground)
-        run = dataclasses.replace(run, departures=tuple(departures(run, method, len(textures.paths), unfound)))
+        run = with_depth_range(run, console)
+    images = read_images(run, folder, console)
+    if run.fingerprint:
+        check_unchanged(run, images, folder)
+    else:
+        run = with_fingerprints(run, method, images)
         if is_main() and not named:
             folder = new_folder(folder)
-    elif run.fingerprint != frames.fingerprint:
-        also = f", or the marked ones in {run.marked.folder}," if run.marked else ""
-        raise CheckpointError(
-            f"The training images in {run.data}{also} differ from those that {folder} was started with."
-        )
-    elif run.masks_fingerprint != masks_fingerprint(part_masks) or not run.fits_held_out_masks(held_out_masks):
-        raise CheckpointError(
-            f"The masks in {run.config.foreground} differ from those that {folder} was started with.\n"
-            "Restore the right ones, or start a new run."
-        )
-    elif run.textures_fingerprint not in ("", textures.fingerprint):
-        raise CheckpointError(
-            f"The textures in {run.textures} differ from those that {folder} was started with.\n"
-            "Restore the right ones, or start a new run."
-        )
-    others = None if masks is None else masks[len(frames.paths) :]
-    data = TrainingData(
-        cut_tiles(frames.frames, tiling),
-        textures.frames,
-        foreground_masks=tile_masks(frames.frames, part_masks, how, tiling),
-        epoch=run.steps_in_epoch,
-    )
-    del frames  # with tiles, canvases are no longer needed
-    unseen_data = dataclasses.replace(
-        data,
-        normals=cut_tiles(held_out.frames, tiling),
-        foreground_masks=tile_masks(held_out.frames, others, how, tiling),
-    )
-    unseen = HeldOut(relative_names(held_out.paths, Path(run.data)), unseen_data, held_out.frames, tiling)
+    (data, held_out), donors = images.cut(run), images.donors
+    del images  # with tiles, canvases are no longer needed
     with training_state.sole_trainer(folder) if is_main() else nullcontext():
         if checkpoint.is_finished(folder):
             console.say(f"{folder} was finished by another process.")
         else:
             with closing(Tracking(track, folder)) as tracking:
-                _learn_and_train(method, run, folder, data, unseen, opened, device, workers, console, since, tracking)
+                _learn_and_train(method, run, folder, data, held_out, donors, device, workers, console, since, tracking)
     return folder
 
 
@@ -172,24 +106,7 @@ def _learn_and_train(
         console.say(method.card.reporting_note if opened else method.card.without_donors)
     _introduce(run, method, console)
     with _telling_how_to_resume(run, folder, console):
-        work = Work(
-            len(data.normals),
-            run.steps_in_epoch,
-            tuple(len(donor.anomalies) for _, donor in opened if isinstance(donor, Donor)),
-            bool(len(data.textures)),
-        )
-        position = training_state.load_position(folder)
-        estimate = measure(method, work, device, run.precisions, workers, console, position, data.normals, since)
-        if run.budget and not run.published_steps:
-            run, estimate = scale_run(run, method, estimate, bool(work.defects))
-            console.say(
-                f"--budget {run.budget}: {method.config.schedule(run.steps_in_epoch)} of {run.published_steps:,}"
-            )
-        console.say(f"On {estimate.device}: {estimate.describe()}{_remedy(run, method, estimate)}")
-        if run.precisions == "auto":
-            run = choose_precisions(run, estimate, console)
-        if estimate.device not in run.devices[-1:]:
-            run = dataclasses.replace(run, devices=(*run.devices, estimate.device))
+        run = _estimate(method, run, folder, data, opened, device, workers, console, since)
         if is_main():
             run_config.save_run_config(folder, run)  # before the first step: a resumed run keeps the precision
         optimise = partial(
@@ -225,12 +142,38 @@ def _learn_and_train(
         console.say(f"Trained: {folder}")
 
 
-def _only(marked: MarkedConfig | None, paths: Sequence[Path]) -> MarkedConfig | None:
-    """Return what is left of marked pictures when only some images could be read."""
-    if marked is None:
-        return None
-    names = tuple(name for name, path in zip(marked.names, marked.paths) if path in paths)
-    return dataclasses.replace(marked, names=names)
+def _estimate(
+    method: Method,
+    run: RunConfig,
+    folder: Path,
+    data: TrainingData,
+    opened: Sequence[tuple[DonorConfig, Donor | Arrays]],
+    device: str,
+    workers: int,
+    console: Console,
+    since: float | None,
+) -> RunConfig:
+    """Measure a few steps, say how long the training takes, and return the run as it follows from them.
+
+    A schedule with a budget is scaled to it, and the precision ``"auto"`` is chosen.
+    """
+    work = Work(
+        len(data.normals),
+        run.steps_in_epoch,
+        tuple(len(donor.anomalies) for _, donor in opened if isinstance(donor, Donor)),
+        bool(len(data.textures)),
+    )
+    position = training_state.load_position(folder)
+    estimate = measure(method, work, device, run.precisions, workers, console, position, data.normals, since)
+    if run.budget and not run.published_steps:
+        run, estimate = scale_run(run, method, estimate, bool(work.defects))
+        console.say(f"--budget {run.budget}: {method.config.schedule(run.steps_in_epoch)} of {run.published_steps:,}")
+    console.say(f"On {estimate.device}: {estimate.describe()}{_remedy(run, method, estimate)}")
+    if run.precisions == "auto":
+        run = choose_precisions(run, estimate, console)
+    if estimate.device not in run.devices[-1:]:
+        run = dataclasses.replace(run, devices=(*run.devices, estimate.device))
+    return run
 
 
 def _introduce(run: RunConfig, method: Method, console: Console) -> None:
@@ -284,11 +227,7 @@ def _telling_how_to_resume(run: RunConfig, folder: Path, console: Console) -> It
         ) from error
 
 
-def relative_names(paths: Sequence[Path], root: Path) -> list[str]:
-    return [path.relative_to(root).as_posix() for path in paths]
-
-
 def choose_workers(wanted: int | None) -> int:
-    """Return how many processes prepare examples; chosen by the machine where None."""
+    """Return how many processes prepare examples; chosen by the machine where `wanted` is None."""
     cores = os.cpu_count() or 1
     return wanted if wanted is not None else 0 if cores <= 2 else min(8, cores - 1)

@@ -1,4 +1,4 @@
-"""What an operator is told about an UNKNOWN: what happened, and what to check. Mirrors docs/live-page.md."""
+"""What an operator is told about an UNKNOWN: what happened, and what to check. docs/operate.md has the same words."""
 
 from __future__ import annotations
 

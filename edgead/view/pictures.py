@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edgead.decision import Verdict
 from edgead.geometry import STRETCH
-from edgead.images import Frame, cv2, fit_frame, spread_map
+from edgead.images import Frame, cv2, fit_frame
+from edgead.masks import spread_map
 from edgead.runtime.defects import is_finite, mark_in_frame
 from edgead.runtime.result import Result
 

@@ -11,7 +11,8 @@ import pytest
 
 from edgead.datasets import load_frames
 from edgead.errors import DataError
-from edgead.images import read_frame, read_mask
+from edgead.images import read_frame
+from edgead.masks import read_mask
 from edgead.runtime.sources import Captured, open_source
 
 PART = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8), (0, 0), 2)

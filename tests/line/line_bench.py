@@ -11,7 +11,6 @@ from typing import Any
 
 from level_bundle import frame_of
 
-from edgead.console import Console
 from edgead.line.parts import Parts
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.ledger import Ledger
@@ -99,16 +98,6 @@ def running(inspector: FrameInspector, parts: Parts, cameras: Sequence[Any], **o
             bench.stream.stop()
         thread.join(20)
         assert not thread.is_alive()
-
-
-class Listener(Console):
-    """Keeps the messages."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def is_balanced(figures: Any) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from level_bundle import make_level_bundle
-from line_bench import BAD, GOOD, Hand, Listener, is_balanced, running
+from line_bench import BAD, GOOD, Hand, is_balanced, running
+from listener import Listener
 from test_triggers import BROKER, Broker, free_port, post, wait_until
 
 from edgead.decision import Verdict

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgead.bundle import Bundle
 from edgead.cli import cli
 from edgead.errors import ConfigError, DataError
-from edgead.plan import plan
+from edgead.plan import measure, plan
 from edgead.plan.advise import Advice, advise, meets
 from edgead.plan.measure import PacedCamera, measure_times, run_pass
 from edgead.plan.profile import Times, read_profile
@@ -166,7 +166,7 @@ def test_advice_in_words() -> None:
 def stored(level: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A profile that was measured here, once."""
     path = tmp_path_factory.mktemp("profile") / "profile.json"
-    numbers = {"cameras": 2, "fps": 5.0, "deadline": 200.0, "frame_size": (72, 128)}
+    numbers = {"cameras": 2, "fps": 0.2, "deadline": 60_000.0, "frame_size": (72, 128)}  # met on a busy machine too
     found = plan([level.path], engines=["onnxruntime"], save_profile=path, **numbers)
     assert found.met
     with pytest.raises(ConfigError, match="--force"):
@@ -174,20 +174,19 @@ def stored(level: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_stored_profile_plans_without_measuring(stored: Path) -> None:
+def test_a_stored_profile_plans_without_measuring(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "measure", None)  # a measurement would fail
     profile = read_profile(stored)
     assert profile.frame_size == (72, 128)
     assert [each.title for each in profile.candidates] == ["level on onnxruntime-cpu"]
     numbers = {"cameras": 4, "fps": 30.0, "deadline": 100.0}
-    started = time.monotonic()
     first, second = (plan(profile=stored, **numbers).to_dict() for _ in range(2))
     assert first == second  # the same draws
-    assert time.monotonic() - started < 5
     assert plan(["other/level.edgead"], engines=["onnxruntime"], profile=stored, **numbers).to_dict() == first
     for wrong, why in (
         ({"bundles": ["levle"]}, "Did you mean 'level'"),
         ({"engines": ["tensorrt"]}, "Available: onnxruntime-cpu"),
-        ({"save_profile": "x.json"}, "nothing is"),
+        ({"save_profile": "x.json"}, "Nothing is measured"),
     ):
         with pytest.raises(ConfigError, match=why):
             plan(profile=stored, **numbers, **wrong)

@@ -11,7 +11,8 @@ from settings import many, some
 
 from edgead.depth import FARTHEST, NEAREST
 from edgead.formats.decoding import decode_image
-from edgead.images import PixelFormat, encode_png, fit_depth, fit_frame, fit_mask, to_frame
+from edgead.images import PixelFormat, encode_png, fit_depth, fit_frame, to_frame
+from edgead.masks import fit_mask
 
 SIDES, TARGETS = st.integers(1, 70), st.tuples(st.integers(1, 40), st.integers(1, 40))
 

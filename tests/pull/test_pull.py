@@ -6,6 +6,8 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -16,23 +18,15 @@ import pytest
 from command_line import inside
 from https_folder import ENDLESS, HttpsFolder, make_certificate, send
 from level_bundle import make_level_bundle
+from listener import Listener
 
 from edgead.bundle import manifest_digest, read_bundle
-from edgead.console import Console
 from edgead.errors import BundleError, ConfigError, DeviceError, EdgeadError, PullError
 from edgead.keys import new_key, read_private_key
 from edgead.pull import Pulled, download, pull
 from edgead.signing import sign
 
 Answer = Callable[[BaseHTTPRequestHandler, str, bytes], bool]
-
-
-class Said(Console):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +95,7 @@ def refused(go: Callable[..., Pulled], link: Path, error: type[EdgeadError], sai
 def test_a_bundle_is_fetched_verified_and_put_in_place(
     go: Callable[..., Pulled], link: Path, shared: Path, server: HttpsFolder
 ) -> None:
-    console = Said()
+    console = Listener()
     done = go(console=console, token="the-servers-token")
     assert (done.bundle, done.switched, done.resumed, done.engine) == ("second", True, 0, "onnxruntime-cpu")
     assert read_bundle(link, [shared / "ours.pub"]).manifest.digest == done.digest
@@ -377,7 +371,8 @@ def test_what_must_be_known_before(
     refused(go, link, PullError, "cannot be read", ca=tmp_path / "absent.pem")
     refused(go, link, ConfigError, "on another machine", pid=str(os.getpid()), metrics="192.0.2.1:80")
     refused(go, link, ConfigError, "takes the number of a process", pid="self", metrics="9100")
-    refused(go, link, ConfigError, "is not an edgead run", pid=str(os.getppid()), metrics="9100")
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as other:
+        refused(go, link, ConfigError, "is not an edgead run", pid=str(other.pid), metrics="9100")
     assert server.asked == []
     folder = tmp_path / "folder.edgead"
     shutil.copytree(shared / "first.edgead", folder)

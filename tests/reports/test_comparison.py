@@ -108,6 +108,19 @@ def test_marks_are_where_the_figures_say(tmp_path: Path) -> None:
     assert [tuple(map(float, each.split(","))) for each in plot.front.split()][::2] == [(ax, ay), (bx, by), (cx, cy)]
 
 
+def test_labels_name_the_engine_where_it_makes_the_difference_and_avoid_the_front() -> None:
+    both = [
+        Point(name, "draem", "nano", engine=name, p50=p50, auroc=0.9) for name, p50 in (("openvino", 2), ("ort", 20))
+    ]
+    other = Point("c", "aand", "nano", engine="ort", p50=60, auroc=0.8)
+    plot = draw([*both, other])
+    assert [mark.label for mark in plot.marks] == ["draem nano, openvino", "draem nano, ort", "aand nano"]
+    front_y = float(plot.front.split()[0].split(",")[1])
+    on_front = [mark for mark in plot.marks if mark.y == front_y]
+    assert len(on_front) == 2
+    assert all(mark.label_y <= front_y - 3 or mark.label_y >= front_y + 10 for mark in on_front)
+
+
 def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     for content, message in (
         ("[]", "JSON object"),

@@ -13,7 +13,7 @@ from page_reader import HOSTILE, check_alone
 from edgead.bundle import Bundle, is_bundle
 from edgead.errors import DataError
 from edgead.export import export
-from edgead.manifest import AttemptRecord, GateRecord
+from edgead.gate_record import AttemptRecord, GateRecord
 from edgead.reports.build import report
 from edgead.reports.export_page import gate_in_words, report_folder
 from edgead.reports.pictures import read_pictures

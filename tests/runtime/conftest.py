@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import listener
 import numpy as np
 import pytest
 from level_bundle import make_level_bundle
 
 from edgead.bundle import Bundle
-from edgead.console import Console
 from edgead.demo import make_parts
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.sources import Captured, FrameSource
@@ -28,7 +29,12 @@ def line_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def line_bundle(line_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of 64×64 pixels whose network is as good as untrained: its decisions mean nothing, its form is right."""
+    """A bundle of 64×64 pixels whose network is as good as untrained: its decisions mean nothing, its form is right.
+
+    ``EDGEAD_TEST_BUNDLE`` is the path of such a bundle that was made elsewhere, for machines without PyTorch.
+    """
+    if made := os.environ.get("EDGEAD_TEST_BUNDLE"):
+        return Path(made)
     from edgead.export import export
     from edgead.train import train
 
@@ -106,15 +112,12 @@ class Camera(FrameSource):
             self.given += 1
 
 
-class Listener(Console):
-    """Keeps the messages."""
+class Listener(listener.Listener):
+    """Keeps the messages, and what the clock shows."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        super().__init__()
         self.shown: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
     @contextmanager
     def clock(self, label: str) -> Iterator[Callable[[str], None]]:

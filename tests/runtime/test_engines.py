@@ -228,6 +228,20 @@ def test_openvinos_requests_give_each_frame_its_own_outputs(opened: Bundle) -> N
         open_engine("openvino:hint=fast", opened)
 
 
+@needs_openvino
+@pytest.mark.parametrize(("batch", "fixed"), [(1, True), (3, False)])
+def test_openvino_compiles_for_one_frame_where_none_are_batched(opened: Bundle, batch: int, fixed: bool) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    engine, other = open_engine("openvino", opened, batch=batch), open_engine("onnxruntime", opened)
+    assert engine.inner._compiled.input(0).partial_shape.is_static == fixed  # type: ignore[attr-defined]
+    for count in (1, 3):
+        found, wanted = engine.infer(frames[:count]), other.infer(frames[:count])
+        for array, expected in zip(found, wanted):
+            np.testing.assert_allclose(array, expected, rtol=1e-3, atol=1e-4)
+    engine.close()
+    other.close()
+
+
 class FailsOnce:
     """An OpenVINO request that fails at its first start."""
 

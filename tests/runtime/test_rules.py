@@ -15,8 +15,9 @@ import edgead
 from edgead.bundle import Bundle, read_bundle
 from edgead.decision import Verdict, conformal_threshold
 from edgead.errors import BundleError, ConfigError
-from edgead.images import encode_png, fit_region
+from edgead.images import encode_png
 from edgead.manifest import StoredThreshold
+from edgead.masks import fit_region
 from edgead.runtime.defects import boxes_of, contours_of
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.rules import choose_threshold, describe_threshold, read_region

@@ -32,6 +32,8 @@ def test_results_file(line_bundle: Path, tmp_path: Path, monkeypatch: pytest.Mon
     results = report["engines"]["onnxruntime-cpu"]
     assert results["latency"]["frames"] > 0
     assert results["latency"]["stream_over_bare"].keys() == {"p50", "p90", "p99"}
+    assert results["latency"]["stages_ms"].keys() == {"queue", "fit", "infer", "post"}
+    assert results["latency"]["bare_stages_ms"].keys() == {"fit", "infer"}
     assert results["throughput"]["sources"] == 4
     assert results["memory"]["frames"] == 50
     assert len(results["memory"]["rss_mib"]) >= 20

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from listener import Listener
 from tiny import TINY
 
 import edgead
@@ -20,35 +21,26 @@ from edgead.decision import conformal_threshold
 from edgead.errors import ConfigError, DataError
 from edgead.export import export
 from edgead.geometry import STRETCH, Geometry, GeometryRequest
-from edgead.images import COLOUR, encode_png, fit_frame, place_mask, read_frame
+from edgead.images import COLOUR, encode_png, fit_frame, read_frame
+from edgead.masks import place_mask
 from edgead.tiling import Tiling
 from edgead.train import resume, train
 from edgead.train.canvas import busiest_tile, describe_shrink, fix_geometry, tile_masks
 from edgead.train.foreground import load_foreground_masks
+from edgead.train.methods import get_method
+from edgead.train.new_run import check_same
 from edgead.train.run_config import load_run_config
-from edgead.train.training import _check_same
 
 SMALL = ("size=32", *TINY[1:])
 
 
-class Lines(Console):
-    """A console that keeps its lines."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
+@pytest.fixture(scope="module")
+def said() -> Listener:
+    return Listener()
 
 
 @pytest.fixture(scope="module")
-def said() -> Lines:
-    return Lines()
-
-
-@pytest.fixture(scope="module")
-def run(parts: Path, tmp_path_factory: pytest.TempPathFactory, said: Lines) -> Path:
+def run(parts: Path, tmp_path_factory: pytest.TempPathFactory, said: Listener) -> Path:
     """A run on the right part of the sample parts, in 2×2 tiles."""
     [made] = train(
         "draem",
@@ -72,13 +64,13 @@ def cut(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export(run, out=tmp_path_factory.mktemp("tiles") / "cut.edgead")
 
 
-def test_run_and_bundle_keep_the_geometry(run: Path, cut: Bundle, said: Lines) -> None:
+def test_run_and_bundle_keep_the_geometry(run: Path, cut: Bundle, said: Listener) -> None:
     geometry = Geometry((0.1, 0, 0.9, 1), "letterbox", (2, 2), 0.25)
     assert load_run_config(run).geometry == cut.manifest.geometry == geometry
     assert (cut.manifest.size, cut.manifest.canvas, cut.manifest.format) == ((32, 32), (56, 56), 2)
     assert cut.manifest.images is not None
     assert cut.golden().frames.shape[1:] == (32, 32, 3)
-    text = "\n".join(said.lines)
+    text = "\n".join(said.said)
     assert "Tiles: 2×2 of 32×32 from a canvas of 56×56 pixels; 48 tiles of 12 pictures take" in text
     assert "of a defect of 1 mm (10 pixels)" in text
     assert resume(run) == run
@@ -138,10 +130,15 @@ def test_lower_precisions_are_judged_on_canvases(run: Path, parts: Path, tmp_pat
 
 def test_a_repeated_command_must_have_the_same_geometry(run: Path) -> None:
     stored = load_run_config(run)
-    same = {"donors": (), "config": stored.config, "seed": 0}
-    _check_same(stored, run, **same, stored_geometry=stored.geometry)
-    with pytest.raises(ConfigError, match="holds a run with another geometry"):
-        _check_same(stored, run, **same, stored_geometry=None)
+    check_same(stored, dataclasses.replace(stored, normals=()), False, run)
+    with pytest.raises(ConfigError, match=r"another geometry\.\n"):
+        check_same(stored, dataclasses.replace(stored, stored_geometry=None), False, run)
+    with pytest.raises(ConfigError, match=r"another seed, donors\.\n"):
+        check_same(stored, dataclasses.replace(stored, seed=1), True, run)
+    slower = dataclasses.replace(stored, changes=("learning_rate 0.1 -> 0.01",))
+    other = dataclasses.replace(stored, method="patchcore", config=get_method("patchcore").Config())
+    with pytest.raises(ConfigError, match=r"another method, config\.\n"):
+        check_same(slower, other, False, run)
 
 
 def test_crops_in_pixels_need_pictures_of_one_size(write_image: Callable[..., Path], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from listener import Listener
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -39,16 +40,6 @@ QUICK = (
     *("size=64", "width=2", "source_width=2", "components=3", "batch_size=2"),
     *("removal_steps=3", "defect_steps=2", "steps=2"),
 )
-
-
-class Recorder(Console):
-    """Keeps the lines that a run prints."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +88,12 @@ def test_other_targets_take_it_up(transferred: Path, donor: Path, parts: Path, t
     """Whatever of it is named, the result is that of learning from the images again."""
     folder = transferred / "sources" / "tile"
     path = {"the run": transferred, "its folder": folder, "the file": folder / TRANSFERRED}[given]
-    recorder = Recorder()
+    recorder = Listener()
     [run] = train("drept", parts, settings=QUICK, preset="nano", donors=[path], out=tmp_path / "run", console=recorder)
     assert weights(run) == weights(transferred)
     assert {path.name for path in (run / "sources" / "tile").iterdir()} == {TRANSFERRED}
-    assert any(line.startswith("Copied: ") for line in recorder.lines)
-    assert not any(line.startswith("Learning") for line in recorder.lines)
+    assert any(line.startswith("Copied: ") for line in recorder.said)
+    assert not any(line.startswith("Learning") for line in recorder.said)
     [recorded] = run_config.load_run_config(run).donors
     assert recorded.fingerprint == run_config.load_run_config(transferred).donors[0].fingerprint
 
@@ -125,16 +116,16 @@ def test_a_run_that_was_stopped_in_a_pretraining_goes_on(transferred: Path, tmp_
         assert all(np.array_equal(kept[name], made[name]) for name in kept)
 
 
-class Stopper(Recorder):
-    """Interrupts the run when a stage begins, or when a line contains `said`."""
+class Stopper(Listener):
+    """Interrupts the run when a stage begins, or when a line begins with `cue`."""
 
-    def __init__(self, stage: str, said: str = "never") -> None:
+    def __init__(self, stage: str, cue: str = "never") -> None:
         super().__init__()
-        self.stage, self.said = stage, said
+        self.stage, self.cue = stage, cue
 
     def say(self, text: str) -> None:
         super().say(text)
-        if text.startswith(self.said):
+        if text.startswith(self.cue):
             raise KeyboardInterrupt
 
     @contextmanager
@@ -148,7 +139,7 @@ def test_whoever_stops_a_run_hears_how_to_go_on(parts: Path, donor: Path, tmp_pa
     stopper = Stopper("remove")
     with pytest.raises(KeyboardInterrupt):
         train("drept", parts, preset="nano", settings=QUICK, donors=[donor], out=tmp_path / "run", console=stopper)
-    assert stopper.lines[-1] == f"Stopped. Resume with:  edgead train --resume --out {tmp_path / 'run'}"
+    assert stopper.said[-1] == f"Stopped. Resume with:  edgead train --resume --out {tmp_path / 'run'}"
     assert checkpoint.is_finished(resume(tmp_path / "run", device="cpu"))
 
 
@@ -207,10 +198,10 @@ def test_a_training_that_diverged_goes_on_with_a_lower_rate(parts: Path, donor: 
 
     with pytest.raises(ConfigError, match=r"steps was fixed when the run was started\. Settings of drept that may"):
         resume(run, settings=("removal_steps=9",))
-    recorder = Recorder()
+    recorder = Listener()
     resume(run, settings=("learning_rate=1e-3",), device="cpu", console=recorder)
-    assert recorder.lines[0] == "Changed: learning_rate 1e+20 -> 0.001"
-    assert "No saved state: 'remove' starts from its first step" in recorder.lines
+    assert recorder.said[0] == "Changed: learning_rate 1e+20 -> 0.001"
+    assert "No saved state: 'remove' starts from its first step" in recorder.said
     kept = run_config.load_run_config(run)
     assert kept.config.learning_rate == 1e-3
     assert kept.changes == ("learning_rate 1e+20 -> 0.001",)
@@ -241,7 +232,7 @@ def test_several_categories_and_the_target_among_them(parts: Path, donor: Path, 
     shutil.copytree(parts, root / "washer")
     shutil.copytree(donor, root / "tile")
     shutil.copytree(donor / "train", root / "flawless" / "train")
-    recorder = Recorder()
+    recorder = Listener()
     [run] = train(
         "drept",
         root,
@@ -253,7 +244,7 @@ def test_several_categories_and_the_target_among_them(parts: Path, donor: Path, 
         console=recorder,
     )
     assert [each.name for each in run_config.load_run_config(run).donors] == ["tile"]
-    refused = [line for line in recorder.lines if line.startswith("Not a donor")]
+    refused = [line for line in recorder.said if line.startswith("Not a donor")]
     assert len(refused) == 2
     assert any("flawless has no defective images" in line for line in refused)
     assert any("washer shares images with --data" in line for line in refused)
@@ -263,7 +254,7 @@ def test_categories_share_what_they_learned(parts: Path, donor: Path, tmp_path: 
     root = tmp_path / "data"
     for name in ("one", "two"):
         shutil.copytree(parts, root / name)
-    recorder = Recorder()
+    recorder = Listener()
     runs = train(
         "drept",
         root,
@@ -275,8 +266,8 @@ def test_categories_share_what_they_learned(parts: Path, donor: Path, tmp_path: 
         console=recorder,
     )
     assert [run.name for run in runs] == ["one", "two"]
-    assert sum(line.startswith("Learning from 'tile'") for line in recorder.lines) == 1
-    assert sum(line.startswith("Copied: ") for line in recorder.lines) == 1
+    assert sum(line.startswith("Learning from 'tile'") for line in recorder.said) == 1
+    assert sum(line.startswith("Copied: ") for line in recorder.said) == 1
 
 
 @pytest.mark.parametrize("stage", ["remove", "segment", ""])
@@ -286,17 +277,17 @@ def test_categories_share_what_they_learned_after_a_stop(parts: Path, donor: Pat
     for name in ("one", "two"):
         shutil.copytree(parts, root / name)
 
-    def attempt(console: Recorder) -> list[Path]:
+    def attempt(console: Listener) -> list[Path]:
         options = {"category": "all", "donors": [donor], "out": tmp_path / "runs", "console": console}
         return train("drept", root, preset="nano", settings=QUICK, **options)  # type: ignore[arg-type]
 
-    stopper, recorder = Stopper(stage, "two:" if not stage else "never"), Recorder()
+    stopper, recorder = Stopper(stage, "two:" if not stage else "never"), Listener()
     with pytest.raises(KeyboardInterrupt):
         attempt(stopper)
     runs = attempt(recorder)
-    said = stopper.lines + recorder.lines
+    said = stopper.said + recorder.said
     assert all(checkpoint.is_finished(run) for run in runs)
-    assert sum(line.startswith("Learning from 'tile'") for line in recorder.lines) == (stage == "remove")
+    assert sum(line.startswith("Learning from 'tile'") for line in recorder.said) == (stage == "remove")
     assert sum(line.startswith("Copied: ") and str(runs[0]) in line for line in said) == 1
 
 
@@ -484,9 +475,9 @@ def test_the_export_compares_on_the_defects_that_were_learned(
 
 
 def test_without_sources_it_learns_from_good_images_alone(parts: Path, tmp_path: Path) -> None:
-    recorder = Recorder()
+    recorder = Listener()
     [run] = train("drept", parts, preset="nano", settings=QUICK, out=tmp_path / "run", console=recorder)
-    assert any("random mixtures" in line for line in recorder.lines)
+    assert any("random mixtures" in line for line in recorder.said)
     assert run_config.load_run_config(run).donors == ()
     assert not (run / "sources").exists()
     bundle = export(run, out=tmp_path / "random.edgead")
@@ -579,12 +570,12 @@ def test_defects_that_cannot_be_seen_stop_training_before_it_begins(
 
 
 def test_few_defects_that_can_be_seen_are_said(transferred: Path, parts: Path, tmp_path: Path) -> None:
-    recorder, given = Recorder(), faint(transferred, tmp_path / "faint", 0.2)
+    recorder, given = Listener(), faint(transferred, tmp_path / "faint", 0.2)
     train("drept", parts, preset="nano", settings=QUICK, donors=[given], out=tmp_path / "run", console=recorder)
-    assert any(re.match(r"Warning: only \d+% of the defects in .*tile can be seen", line) for line in recorder.lines)
-    recorder.lines.clear()
+    assert any(re.match(r"Warning: only \d+% of the defects in .*tile can be seen", line) for line in recorder.said)
+    recorder.said.clear()
     train("drept", parts, preset="nano", settings=QUICK, out=tmp_path / "random", console=recorder)
-    assert not any("can be seen" in line for line in recorder.lines)
+    assert not any("can be seen" in line for line in recorder.said)
     hidden = (*QUICK, "seen_change=2")
     with pytest.raises(DataError, match="Only 0% of the synthetic anomalies can be seen"):
         train("drept", parts, preset="nano", settings=hidden, out=tmp_path / "hidden", console=recorder)

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from edgead.console import Console
 from edgead.errors import CheckpointError, ConfigError, DeviceError, TrainingError
 from edgead.train import checkpoint, run_config, step_metrics, training_state
+from edgead.train.accelerator import make_accelerator
 from edgead.train.configuration import configure
-from edgead.train.fit import fit, make_accelerator
+from edgead.train.fit import fit
 from edgead.train.method import Stage, TrainingData
 from edgead.train.methods import get_method
 from edgead.train.methods.draem.config import DraemConfig
@@ -346,7 +347,7 @@ print("processes", Accelerator(cpu=True).num_processes)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_share_each_batch_and_save_together(parts: Path, tmp_path: Path) -> None:
     """Saving after every step is a meeting of both; were it each one's own decision, they would wait for ever."""
     script = tmp_path / "shared.py"
@@ -369,7 +370,7 @@ def test_two_processes_share_each_batch_and_save_together(parts: Path, tmp_path:
 
 def test_processes_that_would_each_train_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun sets it, which does not say that it is for CPUs
-    monkeypatch.setattr("edgead.train.fit.Accelerator", lambda **_: SimpleNamespace(num_processes=1))
+    monkeypatch.setattr("edgead.train.accelerator.Accelerator", lambda **_: SimpleNamespace(num_processes=1))
     with pytest.raises(DeviceError, match=r"2 processes .* each would train alone.*\n.*--device cpu"):
         make_accelerator("auto", "no")
     with pytest.raises(ConfigError, match=r"each needs a GPU: pass --device cuda, not cuda:1"):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from level_bundle import teaching
+from listener import Listener
 
 from edgead.console import Console
 from edgead.datasets import open_category
@@ -43,16 +44,6 @@ PUBLISHED = {
 TWO_EPOCHS = ("size=32", "reconstructive_width=2", "discriminative_width=2", "steps=0", "epochs=2")
 
 
-class Recorder(Console):
-    """A console that keeps its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_paper_takes_the_published_steps_and_is_the_published_configuration(name: str) -> None:
     kind = get_method(name)
@@ -74,21 +65,21 @@ def test_decay_comes_at_the_published_epochs_whatever_the_number_of_images() -> 
 
 
 def test_an_epoch_counts_all_good_images_and_the_run_says_what_departs(parts: Path, tmp_path: Path) -> None:
-    console = Recorder()
+    console = Listener()
     [folder] = train("draem", parts, preset="nano", settings=TWO_EPOCHS, out=tmp_path / "run", console=console)
     run = run_config.load_run_config(folder)
     assert (len(run.normals), len(run.held_out), run.epoch_images) == (10, 2, 12)
     assert len(step_metrics.read_metrics(folder)) == 2 * 2  # of 12 images in batches of 8
-    text = "\n".join(console.lines)
+    text = "\n".join(console.said)
     assert "4 steps = 2 epochs of 2; an epoch counts all 12 good images" in text
     for words in ("2 of 12 good images are held out", "procedural textures", "size is 32x32 (published: 256x256)"):
         assert sum(words in line for line in run.departures) == 1, words
         assert words in text
     assert "steps is" not in text  # as published
     assert run.devices == ("cpu",)
-    told = next(line for line in console.lines if line.startswith("On cpu: about "))
+    told = next(line for line in console.said if line.startswith("On cpu: about "))
     assert datetime.strptime(told.rpartition("until ")[2], "%Y-%m-%d %H:%M")
-    assert console.lines.index(told) < console.lines.index(f"Trained: {folder}")
+    assert console.said.index(told) < console.said.index(f"Trained: {folder}")
 
 
 def test_images_for_validation_leave_all_good_ones_to_training(parts: Path, tmp_path: Path) -> None:
@@ -121,10 +112,10 @@ def test_a_run_from_before_keeps_its_own_number_of_steps(
         del values[name]
     path.write_text(json.dumps(values))
     assert run_config.load_run_config(tmp_path / "run").steps_in_epoch == Fraction(10, 8)
-    console = Recorder()
+    console = Listener()
     resume(tmp_path / "run", console=console)
     assert len(step_metrics.read_metrics(tmp_path / "run")) == 3  # ceil(2 · 10 / 8)
-    assert "an epoch counts the 10 that it trains on" in "\n".join(console.lines)
+    assert "an epoch counts the 10 that it trains on" in "\n".join(console.said)
 
 
 @pytest.mark.parametrize("images", [1, 9, 10, 33, 167])
@@ -225,14 +216,14 @@ def test_without_a_preset_the_largest_is_taken_that_trains_in_a_night(
 
 
 def test_what_is_quick_is_trained_as_published_without_being_asked_for(parts: Path, tmp_path: Path) -> None:
-    console = Recorder()
+    console = Listener()
     [folder] = train(
         "draem", parts, settings=(*TWO_EPOCHS, "batch_size=2"), out=tmp_path / "run", device="cpu", console=console
     )
     run = run_config.load_run_config(folder)
     assert run.preset == "paper"
     assert "paper takes about" in run.choice
-    assert any(run.choice in line for line in console.lines)
+    assert any(run.choice in line for line in console.said)
 
 
 def test_a_chosen_preset_is_told_kept_and_taken_again(
@@ -242,10 +233,10 @@ def test_a_chosen_preset_is_told_kept_and_taken_again(
     shutil.copytree(parts, data / "washer")
     options = {"category": "all", "settings": (*TWO_EPOCHS, "batch_size=2"), "out": tmp_path / "runs"}
     chosen = mock.Mock(return_value=("nano", "paper takes about 9 days here"))
-    monkeypatch.setattr("edgead.train.training.choose_preset", chosen)
-    console = Recorder()
+    monkeypatch.setattr("edgead.train.request.choose_preset", chosen)
+    console = Listener()
     [folder] = train("draem", data, console=console, **options)  # type: ignore[arg-type]
-    assert console.lines[0] == "Preset 'nano': paper takes about 9 days here."
+    assert console.said[0] == "Preset 'nano': paper takes about 9 days here."
     run = run_config.load_run_config(folder)
     assert (run.preset, run.choice) == ("nano", "paper takes about 9 days here")
     assert train("draem", data, console=console, **options) == [folder]  # type: ignore[arg-type]
@@ -256,10 +247,10 @@ def test_what_takes_longer_than_a_night_names_what_is_shorter(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgead.train.run.measure", lambda *others: Estimate(30 * 86400.0, 4, "cpu"))
-    console = Recorder()
+    console = Listener()
     settings = (*TWO_EPOCHS, "batch_size=2")
     train("draem", parts, preset="paper", settings=settings, out=tmp_path / "run", console=console)
-    told = next(line for line in console.lines if line.startswith("On cpu: about 30 days"))
+    told = next(line for line in console.said if line.startswith("On cpu: about 30 days"))
     assert "--preset edge, --preset nano" in told
     assert (tmp_path / "run" / checkpoint.WEIGHTS).is_file()  # it goes on by itself
 

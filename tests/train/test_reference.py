@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from aligned_parts import SIZE, aligning, lying, part_frame
 from command_line import inside
+from listener import Listener
 from numpy.typing import NDArray
 from tiny import TINY
 
@@ -20,7 +21,8 @@ from edgead.errors import ConfigError, DataError
 from edgead.export import export
 from edgead.export.quantization.gate import read_labelled
 from edgead.geometry import STRETCH, Geometry, GeometryRequest
-from edgead.images import COLOUR, encode_png, place_mask, read_frame
+from edgead.images import COLOUR, encode_png, read_frame
+from edgead.masks import place_mask
 from edgead.pose import Pose
 from edgead.train import resume, train
 from edgead.train.canvas import fix_geometry
@@ -28,17 +30,6 @@ from edgead.train.foreground import load_foreground_masks
 from edgead.train.run_config import load_run_config
 
 SMALL = ("size=32", *TINY[1:])
-
-
-class Lines(Console):
-    """A console that keeps its lines."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def write(folder: Path, frames: list[NDArray[np.uint8]]) -> list[Path]:
@@ -66,12 +57,12 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said() -> Lines:
-    return Lines()
+def said() -> Listener:
+    return Listener()
 
 
 @pytest.fixture(scope="module")
-def run(good: Path, tmp_path_factory: pytest.TempPathFactory, said: Lines) -> Path:
+def run(good: Path, tmp_path_factory: pytest.TempPathFactory, said: Listener) -> Path:
     [made] = train(
         "draem",
         good,
@@ -85,14 +76,12 @@ def run(good: Path, tmp_path_factory: pytest.TempPathFactory, said: Lines) -> Pa
     return made
 
 
-def test_run_bundle_and_line_have_one_alignment(run: Path, said: Lines, tmp_path: Path) -> None:
+def test_run_bundle_and_line_have_one_alignment(run: Path, said: Listener, tmp_path: Path) -> None:
     align = load_run_config(run).geometry.align
     assert align is not None
     assert (align.frame, align.found, align.checked, align.max_rotation) == (SIZE, 11, 11, 180)
     assert align.least == 0.8, "these pictures are more alike than any defect leaves them"
-    assert any(
-        f"Aligned to {align.picture}: the part is found on 11 of 11 good pictures" in line for line in said.lines
-    )
+    assert any(f"Aligned to {align.picture}: the part is found on 11 of 11 good pictures" in line for line in said.said)
     made = export(run, out=tmp_path / "aligned.edgead")
     assert (made.manifest.geometry.align, made.manifest.format) == (align, 3)
     config, stored = load_run_config(run), made.manifest.threshold
@@ -110,12 +99,12 @@ def test_run_bundle_and_line_have_one_alignment(run: Path, said: Lines, tmp_path
 def test_labelled_pictures_without_the_part_are_skipped(good: Path) -> None:
     from edgead.datasets import open_category
 
-    geometry, said = aligning(part_frame()), Lines()
+    geometry, said = aligning(part_frame()), Listener()
     labelled = read_labelled(open_category(good), (64, 80), COLOUR, said, geometry)
     assert labelled is not None
     assert len(labelled.frames) == 6
     assert all(each.pose is not None for each in labelled.geometries)
-    assert any("Warning: skipped:" in line and "03.png: misplaced:" in line for line in said.lines)
+    assert any("Warning: skipped:" in line and "03.png: misplaced:" in line for line in said.said)
 
 
 @pytest.mark.slow
@@ -124,14 +113,14 @@ def test_accuracy_leaves_out_what_is_misplaced(run: Path, good: Path, tmp_path: 
     from edgead.datasets import open_category
     from edgead.runtime.predict import collect_images, predict
 
-    said, made = Lines(), export(run, out=tmp_path / "aligned.edgead")
+    said, made = Listener(), export(run, out=tmp_path / "aligned.edgead")
     with edgead.load(made.path, engine="onnxruntime") as inspector:
         measured = measure_accuracy(inspector, open_category(good), 64, said)
         assert (measured.images.good, measured.images.skipped) == (3, 1)
         results = list(predict(inspector, collect_images([good / "test" / "good"]), tmp_path / "saved"))
     assert [each.cause for each in results] == ["", "", "", "misplaced"]
     assert len(list((tmp_path / "saved").glob("*.reconstruction.png"))) == 3
-    assert any("03.png: misplaced:" in line for line in said.lines)
+    assert any("03.png: misplaced:" in line for line in said.said)
 
 
 def test_triton_is_refused_before_the_export(run: Path, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from unittest import mock
 import cv2
 import numpy as np
 import pytest
+from listener import Listener
 
-from edgead.console import Console
 from edgead.datasets import Category, open_category
 from edgead.errors import CheckpointError, ConfigError, DataError, DeviceError
 from edgead.export import export
@@ -29,16 +29,6 @@ from edgead.train.training import find_unfinished, resume, train
 
 Write = Callable[..., Path]
 QUICK = ("size=32", "reconstructive_width=2", "discriminative_width=2", "steps=1", "batch_size=2")
-
-
-class Recorder(Console):
-    """A console that keeps its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def fill(folder: Path, write: Write, count: int = 4) -> Path:
@@ -119,13 +109,13 @@ def test_bad_test_data_is_a_warning_when_training(tmp_path: Path, write_image: W
     write_image(tmp_path / "x" / "test" / "dent" / "0.png")
     for name in ("0_mask.png", "9_mask.png"):
         write_image(tmp_path / "x" / "ground_truth" / "dent" / name, size=(9, 30))
-    console = Recorder()
+    console = Listener()
     [run] = train("draem", tmp_path / "x", preset="nano", settings=QUICK, out=tmp_path / "run", console=console)
     assert checkpoint.is_finished(run)
-    warnings = "\n".join(line for line in console.lines if line.startswith("Warning"))
+    warnings = "\n".join(line for line in console.said if line.startswith("Warning"))
     assert "belong to no image, for instance 9_mask.png" in warnings
     assert "0_mask.png is 30×9 pixels" in warnings
-    assert any("edgead benchmark would refuse" in line for line in console.lines)
+    assert any("edgead benchmark would refuse" in line for line in console.said)
 
 
 def test_plain_folder_of_mixed_images(tmp_path: Path, write_image: Write) -> None:
@@ -168,15 +158,15 @@ def test_a_stopped_command_names_the_categories_that_it_has_not_begun(
         fill(tmp_path / "data" / name / "train" / "good", write_image)
     monkeypatch.setattr("edgead.train.run.fit", mock.Mock(wraps=fit, side_effect=[mock.DEFAULT, KeyboardInterrupt]))
     monkeypatch.chdir(tmp_path)
-    console, options = Recorder(), {"category": "all", "preset": "nano", "settings": QUICK}
+    console, options = Listener(), {"category": "all", "preset": "nano", "settings": QUICK}
     with pytest.raises(KeyboardInterrupt):
         train("draem", tmp_path / "data", out=tmp_path / "runs", console=console, **options)  # type: ignore[arg-type]
-    assert "nut" in console.lines[-2]  # how its run goes on
-    assert console.lines[-1] == "Not started: washer; repeat the command to resume and train them."
+    assert "nut" in console.said[-2]  # how its run goes on
+    assert console.said[-1] == "Not started: washer; repeat the command to resume and train them."
     monkeypatch.setattr("edgead.train.run.fit", mock.Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train("draem", tmp_path / "data", console=console, **options)  # type: ignore[arg-type]
-    assert console.lines[-1] == "Not started: nut, washer; train each with --category NAME."
+    assert console.said[-1] == "Not started: nut, washer; train each with --category NAME."
 
 
 def test_a_folder_where_another_process_trains_is_refused(parts: Path, tmp_path: Path) -> None:
@@ -209,9 +199,9 @@ def test_damaged_images_are_named_and_counted(tmp_path: Path, write_image: Write
     for path in folder.iterdir():
         cut = path.with_name(f"cut-{path.name}")
         cut.write_bytes(path.read_bytes()[:60])
-    recorder = Recorder()
+    recorder = Listener()
     train("draem", folder, preset="nano", settings=QUICK, out=tmp_path / "run", console=recorder)
-    said = "\n".join(recorder.lines)
+    said = "\n".join(recorder.said)
     assert re.search(r"\d+ of 10 images skipped:", said)
     assert re.search(r"\d of 2 held-out images skipped:", said)
     assert said.count("cut-") == 6
@@ -219,11 +209,11 @@ def test_damaged_images_are_named_and_counted(tmp_path: Path, write_image: Write
 
 
 def test_one_damaged_image_is_one_image(tmp_path: Path, write_image: Write) -> None:
-    folder, recorder = fill(tmp_path / "photos", write_image, 6), Recorder()
+    folder, recorder = fill(tmp_path / "photos", write_image, 6), Listener()
     [run] = train("draem", folder, preset="nano", settings=QUICK, out=tmp_path / "run")
     Path(folder, run_config.load_run_config(run).normals[0]).write_bytes(b"damaged")
     train("draem", folder, preset="nano", settings=QUICK, out=tmp_path / "again", console=recorder)
-    assert "Warning: 1 of 5 images skipped:" in recorder.lines
+    assert "Warning: 1 of 5 images skipped:" in recorder.said
 
 
 def test_images_that_are_all_damaged(tmp_path: Path) -> None:
@@ -244,12 +234,12 @@ def test_dark_16_bit_images_suggest_the_bit_depth(tmp_path: Path) -> None:
     for index in range(4):
         image = np.random.default_rng(index).integers(0, 4096, (32, 32), dtype=np.uint16)
         cv2.imwrite(str(tmp_path / f"{index}.png"), image)
-    recorder = Recorder()
+    recorder = Listener()
     train("draem", tmp_path, preset="nano", settings=QUICK, out=tmp_path / "a", console=recorder)
-    assert any("--bit-depth" in line for line in recorder.lines)
-    recorder.lines.clear()
+    assert any("--bit-depth" in line for line in recorder.said)
+    recorder.said.clear()
     train("draem", tmp_path, preset="nano", settings=QUICK, out=tmp_path / "b", bit_depth=12, console=recorder)
-    assert not any("--bit-depth" in line for line in recorder.lines)
+    assert not any("--bit-depth" in line for line in recorder.said)
 
 
 def test_textures(tmp_path: Path, parts: Path, write_image: Write) -> None:

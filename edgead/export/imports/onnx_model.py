@@ -34,7 +34,8 @@ from edgead.export.imports.third_party_onnx import (
 from edgead.export.imports.threshold_data import ThresholdData, load_threshold_data
 from edgead.export.options import SOURCES, BuildOptions, OnnxOptions
 from edgead.images import COLOUR
-from edgead.manifest import HeadRecord, InputRecord, Origin
+from edgead.manifest import InputRecord
+from edgead.provenance import HeadRecord, Origin
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,8 @@ from edgead.export.imports.threshold_data import ThresholdData, load_threshold_d
 from edgead.export.inference import run_reference, run_singly
 from edgead.export.options import BuildOptions
 from edgead.images import COLOUR, Frame, PixelFormat, cv2, fit_frame, read_frame
-from edgead.manifest import InputRecord, Origin, ResizeRecord
+from edgead.manifest import InputRecord
+from edgead.provenance import Origin, ResizeRecord
 from edgead.runtime.engines import Engine
 from edgead.train.method import Method
 from edgead.train.methods import get_method

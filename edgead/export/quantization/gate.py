@@ -20,9 +20,10 @@ from edgead.errors import DataError, MisplacedError
 from edgead.export.inference import run_singly
 from edgead.export.options import Budget
 from edgead.export.quantization.perturb import perturb
+from edgead.gate_record import VariantRecord
 from edgead.geometry import STRETCH, Geometry
-from edgead.images import Mask, PixelFormat, fit_frame, read_frame, spread_map
-from edgead.manifest import VariantRecord
+from edgead.images import Mask, PixelFormat, fit_frame, read_frame
+from edgead.masks import spread_map
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.tiled import with_tiles
 from edgead.tiling import Tiling

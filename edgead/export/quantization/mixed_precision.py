@@ -24,7 +24,7 @@ from edgead.export.quantization.accumulation import with_half_sums
 from edgead.export.quantization.float16 import overflowing, to_float16
 from edgead.export.quantization.gate import Gate, Judgement
 from edgead.export.quantization.int8 import Ranges, quantizable, to_int8
-from edgead.manifest import AttemptRecord, LayerRecord, VariantRecord, describe_sensitivity
+from edgead.gate_record import AttemptRecord, LayerRecord, VariantRecord, describe_sensitivity
 from edgead.runtime.engines import CPU_MODEL
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 

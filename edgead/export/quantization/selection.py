@@ -28,7 +28,8 @@ from edgead.export.quantization.mixed_precision import (
     finite,
     search_mixed_precision,
 )
-from edgead.manifest import AttemptRecord, BudgetRecord, CalibrationRecord, GateRecord, ParityRecord
+from edgead.gate_record import AttemptRecord, BudgetRecord, CalibrationRecord, GateRecord
+from edgead.manifest import ParityRecord
 from edgead.runtime.engines import Engine, first_line
 from edgead.runtime.engines.auto import time_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine

@@ -38,11 +38,13 @@ def open_session(
     *,
     as_written: bool = False,
     content: bytes | None = None,
+    entries: Mapping[str, str] | None = None,
 ) -> Any:
     """Return ONNX Runtime's session of a graph on exactly one provider.
 
     If `content` is given, it is the checked content of the file, which is not read again. Q/DQ nodes are fused into
-    INT8 operators, or with `as_written` computed as they are, in float32.
+    INT8 operators, or with `as_written` computed as they are, in float32. `entries` of its session configuration are
+    added last.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
@@ -57,6 +59,8 @@ def open_session(
     options.intra_op_num_threads = physical_cores()
     if as_written:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    for key, value in (entries or {}).items():
+        options.add_session_config_entry(key, value)
     try:
         session = ort.InferenceSession(
             content or str(model),
@@ -102,12 +106,19 @@ class OnnxRuntimeEngine:
 
     Args:
         model: the graph.
-        as_written, content: see `open_session`.
+        as_written, content, entries: see `open_session`.
     """
 
-    def __init__(self, model: Path, *, as_written: bool = False, content: bytes | None = None) -> None:
+    def __init__(
+        self,
+        model: Path,
+        *,
+        as_written: bool = False,
+        content: bytes | None = None,
+        entries: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = "onnxruntime-cpu"
-        self._session: Any = open_session(model, CPU, {}, as_written=as_written, content=content)
+        self._session: Any = open_session(model, CPU, {}, as_written=as_written, content=content, entries=entries)
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         try:

@@ -81,7 +81,9 @@ class OpenVinoEngine:
             far more than the bundle's tolerance.
         name: of the engine.
         hint: see `OpenVinoSettings`.
-        batch: maximum frames per call; with ``throughput`` the number of requests.
+        batch: frames that one inference may take. With 1 the graph is compiled for exactly one frame, which is faster
+            (docs/adr/0063); a call with several then infers them one after the other. With ``throughput`` it is the
+            number of requests of one frame each.
         content: of `model`, if it is already read and checked.
     """
 
@@ -98,8 +100,12 @@ class OpenVinoEngine:
         openvino = require("openvino", "cpu")
         settings = {"PERFORMANCE_HINT": hint.upper(), "INFERENCE_PRECISION_HINT": arithmetic}
         core = the_core()
+        self._singly = batch == 1 or hint == "throughput"
         try:
-            self._compiled = core.compile_model(core.read_model(content or str(model)), "CPU", settings)
+            graph = core.read_model(content or str(model))
+            if self._singly:
+                graph.reshape([1, *graph.input(0).partial_shape[1:]])
+            self._compiled = core.compile_model(graph, "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for everything
             version = openvino.__version__.partition("-")[0]
             raise BundleError(describe_refusal("OpenVINO", version, model, str(error))) from error
@@ -109,7 +115,7 @@ class OpenVinoEngine:
 
     def infer(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         try:
-            if len(self._requests) == 1:
+            if len(frames) == 1 or not self._singly:
                 outputs = self._requests[0].infer({"frames": frames}, share_inputs=True, share_outputs=True)
                 # The next frame overwrites the request's buffers.
                 return outputs[self._scores].copy(), outputs[self._maps].copy()

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from listener import Listener
 from onnx import TensorProto, helper, numpy_helper
 
-from edgead.console import Console
 from edgead.export.graph.tensorrt_rules import find_refusals, warn_of_refusals
 
 FLOAT, INT8 = np.float32, np.int8
@@ -96,15 +96,10 @@ def test_a_constant_node_is_a_constant(tmp_path: Path) -> None:
 
 
 def test_export_says_what_would_be_refused(tmp_path: Path) -> None:
-    said: list[str] = []
-
-    class Listener(Console):
-        def say(self, text: str) -> None:
-            said.append(text)
-
+    console = Listener()
     onnx.save(graph(node("Gelu", "x"), node("Gelu", "x"), opset=20), tmp_path / "model.onnx")
-    warn_of_refusals(tmp_path / "model.onnx", Listener())
-    assert said == [
+    warn_of_refusals(tmp_path / "model.onnx", console)
+    assert console.said == [
         "TensorRT 8.6 would refuse this graph: it reads operator sets up to 17: this one is of 20",
         "TensorRT 8.x would refuse this graph: it does not know the operator: "
         "operator Gelu (node '/part/inner/Gelu', in part.inner) and 1 more",

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from listener import Listener
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -35,16 +36,16 @@ from third_party_models import (
 )
 
 from edgead.bundle import Bundle, read_bundle
-from edgead.console import Console
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError, GateError, ModelError
 from edgead.export import import_model
 from edgead.export.graph.opset import OPSET, downgrade, opset_of
 from edgead.export.options import Budget, Calibration, OnnxOptions, PrecisionOptions
 from edgead.folders import list_images
+from edgead.gate_record import describe_sensitivity
 from edgead.images import cv2, fit_frame, read_frame
 from edgead.interpolation import interpolation_matrix
-from edgead.manifest import HeadRecord, describe_sensitivity
+from edgead.provenance import HeadRecord
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import load
@@ -230,16 +231,6 @@ def test_text_and_outputs_that_are_not_finite_are_refused(parts: Path, tmp_path:
     assert not (tmp_path / "b.edgead").exists()
 
 
-class Noting(Console):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 def test_a_model_with_one_score_for_all_frames_is_reported(parts: Path, tmp_path: Path) -> None:
     """It lets every part pass."""
     text = """
@@ -249,7 +240,7 @@ def test_a_model_with_one_score_for_all_frames_is_reported(parts: Path, tmp_path
         means = ReduceMean <axes = [3], keepdims = 0> (values)
         heat = Mul(means, zero)
     }"""
-    console = Noting()
+    console = Listener()
     path = save(build(text, {"zero": np.float32(0)}), tmp_path / "m.onnx")
     import_model(path, threshold_data=parts, out=tmp_path / "b.edgead", console=console)
     assert any("have the same score, 0" in line for line in console.said)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from listener import Listener
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -24,14 +25,6 @@ from edgead.export.quantization.entropy import BINS, best_size, narrowed
 from edgead.images import encode_png
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train import run_config
-
-
-class Said(Console):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 class Mean(nn.Module):
@@ -99,10 +92,10 @@ def load(run: run_config.RunConfig, console: Console, **options: Any) -> Frames:
 
 def test_training_images_are_the_default_and_are_drawn_with_the_seed(trained: Path) -> None:
     run = run_config.load_run_config(trained)
-    console = Said()
+    console = Listener()
     frames = load(run, console)
     assert len(frames.frames) == len(run.normals)
-    assert console.lines == [f"calibrating on all {len(run.normals)} images (--calib-samples 128)"]
+    assert console.said == [f"calibrating on all {len(run.normals)} images (--calib-samples 128)"]
     few, again = (load(run, Console(), samples=8) for _ in range(2))
     assert len(few.frames) == 8
     assert few.fingerprint == again.fingerprint != frames.fingerprint
@@ -121,9 +114,9 @@ def test_too_few_images_say_how_many_are_needed(trained: Path, parts: Path, tmp_
         shutil.copy(image, tmp_path)
     assert len(load(run, Console(), data=tmp_path).frames) == len(images)
     (tmp_path / "broken.png").write_bytes(b"not an image")
-    console = Said()
+    console = Listener()
     load(run, console, data=tmp_path)
-    assert "broken.png" in console.lines[0]
+    assert "broken.png" in console.said[0]
 
 
 @pytest.mark.parametrize(
@@ -144,15 +137,15 @@ def test_images_that_score_like_defects_are_named(
         frame = np.full((16, 16, 3), 240 if index in (4, 7, 9, 11, 13) else 80 + index, np.uint8)
         paths.append(tmp_path / f"{index:02}.png")
         paths[-1].write_bytes(encode_png(frame))
-    frames, engine, console = load_frames(paths, (16, 16)), OnnxRuntimeEngine(model), Said()
+    frames, engine, console = load_frames(paths, (16, 16)), OnnxRuntimeEngine(model), Listener()
     fitted = Threshold(threshold, 19, bound, bound)
     warn_of_anomalies(frames, engine, fitted, np.full(3, anomalies, np.float32), console)
     if named:
-        [line] = console.lines
+        [line] = console.said
         assert f"5 of 20 calibration images score like defects (threshold {threshold})" in line
         assert "04.png (0.691176)" in line
     else:
-        assert console.lines == []
+        assert console.said == []
 
 
 def test_the_entropy_rule_leaves_ranges_alone_that_have_no_histogram() -> None:

@@ -10,34 +10,23 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from listener import Listener
 from numpy.typing import NDArray
 from tensorrt_on_cpu import make_shim
 
 from edgead.bundle import MANIFEST, Bundle, manifest_digest, read_bundle
 from edgead.cli import main
-from edgead.console import Console
 from edgead.datasets import open_category
 from edgead.errors import ConfigError
 from edgead.export import PrecisionOptions, export
 from edgead.export.options import Budget, Calibration
 from edgead.export.quantization.selection import FASTER_RATIO, _fastest
-from edgead.manifest import BudgetRecord
+from edgead.gate_record import BudgetRecord
 from edgead.runtime.engines import CPU_MODEL
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import load
 from edgead.runtime.reconstruction import Reconstructor
-
-
-class Said(Console):
-    """Keeps the messages."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
 
 ANYTHING = Budget(auroc_drop=1, flips=1)
 """The shared run is trained for twelve steps: its scores differ by less than INT8 resolves."""
@@ -139,7 +128,7 @@ def test_int8_beside_float16(trained: Path, tmp_path: Path) -> None:
 def test_auto_takes_the_fastest_that_passes(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if find_spec("tensorrt") is None:  # installed and without a driver it changes nothing
         monkeypatch.syspath_prepend(str(make_shim(tmp_path / "shim")))
-    console = Said()
+    console = Listener()
     bundle = export(
         trained, out=tmp_path / "auto.edgead", console=console, precision=PrecisionOptions("auto", budget=ANYTHING)
     )
@@ -148,8 +137,8 @@ def test_auto_takes_the_fastest_that_passes(trained: Path, tmp_path: Path, monke
     assert set(best) == {"fp32", "fp16", "int8"}
     assert bundle.manifest.precision == _fastest(speed)
     assert best[bundle.manifest.precision] * FASTER_RATIO <= min(best.values())
-    assert f"auto selects {bundle.manifest.precision}" in console.lines
-    assert not [line for line in console.lines if "slower" in line or "tensorrt" in line]
+    assert f"auto selects {bundle.manifest.precision}" in console.said
+    assert not [line for line in console.said if "slower" in line or "tensorrt" in line]
     assert read_bundle(bundle.path).manifest == bundle.manifest
 
 
@@ -169,9 +158,9 @@ def test_a_slower_precision_is_said(trained: Path, tmp_path: Path, monkeypatch: 
         return {key: value + 1e3 * (key[0] == "fp16") for key, value in honest(engines, frames, *others).items()}
 
     monkeypatch.setattr(selection, "time_engines", slow)
-    console = Said()
+    console = Listener()
     export(trained, precision="fp16", out=tmp_path / "slow.edgead", console=console)
-    assert "Warning: fp16 is slower than fp32 on this machine; --precision auto selects the fastest." in console.lines
+    assert "Warning: fp16 is slower than fp32 on this machine; --precision auto selects the fastest." in console.said
 
 
 @pytest.mark.slow

@@ -182,7 +182,7 @@ class Drept(Method):
     def render(self, frame: NDArray[np.uint8], learned: Arrays, number: int) -> Arrays:
         defects = pool([learned])
         if not 0 <= number < len(defects["opacity"]):
-            raise ConfigError(f"The defects of this donor are 0 to {len(defects['opacity']) - 1}; {number} is none.")
+            raise ConfigError(f"This donor's defects are numbered 0 to {len(defects['opacity']) - 1}, not {number}.")
         return self._put(frame, pick(defects, number))
 
     def visible(self, data: TrainingData, rng: np.random.Generator) -> float:

@@ -1,0 +1,124 @@
+"""Masks and maps of frames: read, fitted as the frame is, brought back over it, and drawn on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgead.formats import identify
+from edgead.geometry import STRETCH, Geometry
+from edgead.images import Frame, Mask, cv2, read_image
+from edgead.turning import align_mask, turn_back
+
+
+def read_mask(path: Path, background: tuple[int, int, int] | None = None) -> Mask:
+    """Read a ground-truth mask: every value above zero is defect (above half the highest in JPEG, which blurs edges).
+
+    Args:
+        path: of the mask.
+        background: BGR colour of the pixels without a defect; every other colour is defect.
+
+    Returns:
+        ``(H, W) bool``.
+
+    Raises:
+        DataError: the file cannot be read as an image.
+    """
+    image = read_image(path)
+    if background is not None:
+        colours = image[:, :, :3] if image.ndim == 3 else image[:, :, None]
+        return np.asarray((colours != background).any(axis=2))
+    if image.ndim == 3:
+        image = image[:, :, :3].max(axis=2)
+    lossy = path.suffix.lower() in identify.JPEG
+    return np.asarray(image > (image.max() / 2 if lossy else 0))
+
+
+def place_mask(mask: Mask, size: tuple[int, int], geometry: Geometry) -> Mask:
+    """Fit a mask of a whole frame to a canvas of (height, width), as `fit_frame` fits the frame.
+
+    Returns:
+        ``(height, width) bool``; False beside a letterboxed frame.
+    """
+    if geometry == STRETCH:
+        return fit_mask(mask, size)
+    whole = (mask.shape[0], mask.shape[1])
+    mask = align_mask(mask, geometry)
+    place = geometry.place(whole, size)
+    placed = np.zeros(size, np.bool_)
+    placed[place.inner] = fit_mask(mask[place.window], place.inner_size)
+    return placed
+
+
+def spread_map(
+    anomaly_map: NDArray[np.float32],
+    geometry: Geometry,
+    frame_size: tuple[int, int],
+    size: tuple[int, int],
+    outside: float | None = None,
+) -> NDArray[np.float32]:
+    """Bring a canvas's map back over its whole frame.
+
+    Args:
+        anomaly_map: ``(h, w) float32`` of the canvas.
+        geometry: that fitted the frame, with its pose.
+        frame_size: (height, width) of the frame.
+        size: (height, width) of the returned map, which shows the whole frame.
+        outside: value where the frame was cropped away; None for the lowest one inside.
+
+    Returns:
+        ``(height, width) float32``: the values between the map's are linear.
+    """
+    lib = cv2()
+    if geometry.is_whole:
+        return np.asarray(lib.resize(anomaly_map, size[::-1], interpolation=lib.INTER_LINEAR))
+    canvas = (anomaly_map.shape[0], anomaly_map.shape[1])
+    place = geometry.place(frame_size, canvas)
+    inner = anomaly_map[place.inner]
+    window = geometry.place(size, canvas).window
+    beyond = float(inner.min()) if outside is None else outside
+    spread = np.full(size, beyond, np.float32)
+    target = spread[window]
+    target[:] = lib.resize(inner, target.shape[::-1], interpolation=lib.INTER_LINEAR)
+    return turn_back(spread, geometry, beyond)
+
+
+def fit_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+    """Resize a mask to (height, width) with nearest neighbour, as the field's evaluation codes do."""
+    fitted = cv2().resize(mask.astype(np.uint8), size[::-1], interpolation=cv2().INTER_NEAREST)
+    return np.asarray(fitted, dtype=np.bool_)
+
+
+def fit_region(region: Mask, size: tuple[int, int]) -> Mask:
+    """Resize an inspected region to (height, width): a pixel is inspected if any under it is, so that none is lost."""
+    lib, (height, width) = cv2(), size
+    shrunk = min(width, region.shape[1]), min(height, region.shape[0])
+    share = lib.resize(region.astype(np.float32), shrunk, interpolation=lib.INTER_AREA)
+    return fit_mask(np.asarray(share > 0), size)
+
+
+def draw_overlay(frame: Frame, anomaly_map: NDArray[np.float32], mask: Mask, scale: float) -> Frame:
+    """Blend an anomaly map over a frame and outline its mask.
+
+    Args:
+        frame: ``(H, W, 3) uint8 BGR``; depth is left out.
+        anomaly_map: ``(h, w) float32`` of the whole frame, see `spread_map`; resized to the frame.
+        mask: ``(H, W) bool``; outlined in red.
+        scale: the map's value that is drawn at full heat, typically twice the pixel threshold.
+
+    Returns:
+        A new ``(H, W, 3) uint8 BGR`` picture.
+    """
+    lib = cv2()
+    height, width = frame.shape[:2]
+    heat = np.clip(np.nan_to_num(anomaly_map) / max(scale, 1e-12), 0.0, 1.0).astype(np.float32)
+    heat = lib.resize(heat, (width, height), interpolation=lib.INTER_LINEAR)[:, :, None]
+    colours = lib.applyColorMap((heat * 255).astype(np.uint8), lib.COLORMAP_TURBO)
+    mixed = frame[:, :, :3] * (1 - 0.6 * heat) + colours * (0.6 * heat)
+    picture = np.ascontiguousarray(mixed, np.uint8)  # a frame of planes, (3, H, W) transposed, is not
+    contours, _ = lib.findContours(mask.astype(np.uint8), lib.RETR_EXTERNAL, lib.CHAIN_APPROX_NONE)
+    thickness = max(1, round(min(height, width) / 256))
+    lib.drawContours(picture, contours, -1, (0, 0, 255), thickness)
+    return np.asarray(picture)

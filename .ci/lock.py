@@ -1,8 +1,8 @@
 """Write requirements.lock: every package that the tests need, with its hashes. `make lock`; it asks the package index.
 
-It holds for CPython from 3.11.5 to 3.13 on Linux on x86-64, and keeps the versions of constraints.txt. PyPI and
-PyTorch's own index have different builds of torch under one number: the hashes of both are listed. The CUDA libraries
-of PyPI's build are left out, because the other one does not need them.
+It holds for CPython from 3.11.5 to 3.13 on Linux on x86-64, and keeps the versions of constraints.txt. torch,
+torchvision and the CUDA libraries are left out: PyPI and PyTorch's own index have different builds of torch under one
+number, and with hashes pip takes that of PyPI, which brings gigabytes of CUDA libraries to a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ LOCK = ROOT / "requirements.lock"
 EXTRAS = (*TESTED, "docs", "fuzz")
 TOOLS = ("setuptools", "wheel", "pip-audit", "nvidia-pytriton", "tritonclient", "python-rapidjson")
 """What `make` installs beside the extras."""
-OTHER_BUILDS = {
-    "torch": ["6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"],  # 2.13.0+cpu for CPython 3.11
-}
-"""SHA-256 of wheels that PyPI does not have."""
+BY_VERSION = ("torch", "torchvision")
+"""Left out: `constraints.txt` alone holds them."""
 PYTHON = "python_full_version >= '3.11.5' and python_full_version < '3.14'"
 MACHINE = "implementation_name == 'cpython' and platform_machine == 'x86_64' and sys_platform == 'linux'"
 PROJECT = f"""
@@ -46,7 +44,8 @@ name = "tritonclient"
 requires-dist = []
 """
 HEAD = """\
-# Every package that the tests need, with the hashes of its files: `make locked` installs them, `make lock` writes this.
+# Every package that the tests need but PyTorch, with the hashes of its files. `make locked` installs them, and
+# `make lock` writes this file.
 # For CPython 3.11.5 to 3.13 on Linux on x86-64.
 """
 
@@ -64,15 +63,15 @@ def main() -> None:
 
 
 def finish(text: str) -> str:
-    """Leave out what all lines say of the machine, and add the other builds."""
-    lines = []
+    """Leave out what all lines say of the machine, and the packages that are held by version alone."""
+    lines, is_left_out = [], False
     for line in text.splitlines():
-        name, _, rest = line.partition("==")
+        if not line.startswith(" "):
+            is_left_out = line.partition("==")[0] in BY_VERSION
         for said in (f" and {MACHINE}", " ; python_full_version < '3.14'"):
             line = line.removesuffix(" \\").removesuffix(said) + " \\" * line.endswith(" \\")
-        lines.append(line)
-        if rest and name in OTHER_BUILDS:
-            lines += [f"    --hash=sha256:{each} \\" for each in OTHER_BUILDS[name]]
+        if not is_left_out:
+            lines.append(line)
     return "\n".join(lines) + "\n"
 
 

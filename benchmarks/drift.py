@@ -1,6 +1,6 @@
 """Time what drift costs a compared frame, and count its false alarms in simulated lines without drift.
 
-python benchmarks/drift.py benchmarks/results/drift-MACHINE.json
+python benchmarks/drift.py benchmarks/results/drift.json
 """
 
 from __future__ import annotations

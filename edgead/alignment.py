@@ -122,14 +122,14 @@ def find_pose(frame: NDArray[np.uint8], geometry: Geometry) -> tuple[Pose, float
         )
     places = _search(frame, geometry, align)
     best = places[0].correlation if places else 0.0
-    if best < align.least:
+    if not places or best < align.least:
         raise MisplacedError(
             f"misplaced: the part is not found (correlation with the reference picture {best:.2f}, at least "
             f"{align.least:.2f} is needed)",
             "not found",
         )
     # Places beyond the limits are looked at too: a part that lies there must not be taken for one that lies inside.
-    alike = [place for place in places if 1 - place.correlation < CLEARER * (1 - best)]
+    alike = places[:1] + [place for place in places[1:] if 1 - place.correlation < CLEARER * (1 - best)]
     inside = [place for place in alike if not _why_too_far(place.pose, geometry, size)]
     if not inside:
         pose = places[0].pose
@@ -243,7 +243,7 @@ def _refine(search: _Search, template: Grey, place: _Place, turns: bool) -> _Pla
     at = moved @ np.array([across, down, 1.0])
     angle = math.degrees(math.atan2(moved[1, 0], moved[0, 0]))
     pose = Pose(angle, float(at[0] - across) / search.frame[1], float(at[1] - down) / search.frame[0])
-    return _Place(pose, float(correlation))
+    return _Place(pose, min(float(correlation), 1.0))  # rounding: the reference picture itself may exceed it
 
 
 def _distinct(places: Sequence[_Place], geometry: Geometry, size: Size) -> list[_Place]:

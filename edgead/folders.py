@@ -1,7 +1,7 @@
 """The content of a folder: images, unreadable entries, skipped entries. An error never looks like an empty folder.
 
 Hidden files and folders, and files that file systems, camera storage and notebooks leave behind (`LITTER`), are not
-data.
+data. Nor are the pictures that edgead itself draws of images.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import fnmatch
 import functools
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,10 @@ LITTER = frozenset(
     }
 )
 """Folders of copies, thumbnails and deleted files, in lower case; those that begin with a dot need no entry."""
+OVERLAY, RECONSTRUCTION = ".overlay.png", ".reconstruction.png"
+"""Endings of pictures that edgead draws of images (`predict --save`, a sink `rejects:`): nothing to decide on."""
+DRAWN = "picture that edgead has drawn"
+_DEPTH_OF_REJECT = re.compile(r"\d{8}T\d{6,}-.*\.depth\.png")
 NOT_REGULAR = "not a regular file"
 BROKEN_LINK = "the link is broken"
 
@@ -42,6 +47,11 @@ BROKEN_LINK = "the link is broken"
 def is_litter(name: str) -> bool:
     """Tell by its name whether a file or folder is hidden or left behind by a system."""
     return name.startswith(".") or name.lower() in LITTER
+
+
+def is_drawn(name: str) -> bool:
+    """Tell by its name whether a file is an overlay, a reconstruction, or the depth codes of a reject."""
+    return name.endswith((OVERLAY, RECONSTRUCTION)) or _DEPTH_OF_REJECT.fullmatch(name) is not None
 
 
 @dataclass
@@ -153,6 +163,8 @@ def _list_one(path: str, listing: Listing, visited: set[tuple[int, int]]) -> lis
             folders.append(entry.path)
         elif why := _why_not_opened(entry):
             listing.unreadable[Path(entry.path)] = why
+        elif is_drawn(entry.name):
+            listing.left_out[DRAWN] += 1
         elif _is_image_name(entry.name):
             listing.images.append(Path(entry.path))
         else:

@@ -1,4 +1,4 @@
-"""Linear interpolation along one axis, as a matrix: exact, and no engine rounds its size."""
+"""Resizing along one axis, as a matrix: exact, and no engine rounds its size."""
 
 from __future__ import annotations
 
@@ -23,4 +23,19 @@ def interpolation_matrix(side: int, cells: int, *, corners: bool = False) -> NDA
     matrix = np.zeros((side, cells))
     matrix[np.arange(side), first] = 1 - (places - first)
     matrix[np.arange(side), np.minimum(first + 1, cells - 1)] += places - first
+    return matrix
+
+
+def area_matrix(side: int, cells: int) -> NDArray[np.float64]:
+    """Return ``[side, cells]``, whose product with `cells` values is `side` means, each of the cells that it covers.
+
+    Args:
+        side: pixels of the result, at most `cells`.
+        cells: values that are averaged; one that two pixels cover counts for both, by its shares.
+    """
+    edges = np.arange(side + 1) * (cells / side)
+    first, last = edges[:-1, None], edges[1:, None]
+    cell = np.arange(cells)
+    matrix: NDArray[np.float64] = np.clip(np.minimum(last, cell + 1) - np.maximum(first, cell), 0, None)
+    matrix /= matrix.sum(axis=1, keepdims=True)
     return matrix

@@ -37,6 +37,26 @@ def every_field(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
             raise ValueError(f"wire type {kind}")
 
 
+def message(*content: tuple[int, int | bytes | str]) -> bytes:
+    """Return a message with these fields: number and value. Whole numbers must not be negative."""
+    parts = []
+    for number, value in content:
+        if isinstance(value, int):
+            parts.append(_number(number << 3 | _VARINT) + _number(value))
+        else:
+            data = value.encode() if isinstance(value, str) else value
+            parts.append(_number(number << 3 | _BYTES) + _number(len(data)) + data)
+    return b"".join(parts)
+
+
+def _number(value: int) -> bytes:
+    digits = bytearray()
+    while value > 127:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*digits, value))
+
+
 def _varint(data: memoryview, place: int) -> tuple[int, int]:
     value = shift = 0
     while shift < 70:

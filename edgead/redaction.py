@@ -29,7 +29,9 @@ _NAMES = (
     r"(?:passw(?:or)?d|passwort|passphrase|pwd|secret|token|credentials?|signature|api[-_]?key|access[-_]?key|"
     r"(?<![a-z])(?:auth|sig))"
 )
-_NAMED = re.compile(rf"(?i)({_NAMES}\s?=\s?[\"']?)[^\s&\"',;)}}]+")
+_REFERENCE = r"\$\{\w{1,64}\}"
+"""Stands for a secret and is none: `edgead.runtime.sources.uri` replaces it by a variable or the content of a file."""
+_NAMED = re.compile(rf"(?i)({_NAMES}\s?=\s?[\"']?)(?!{_REFERENCE}(?:[\s&\"',;)]|$))(?:{_REFERENCE})*[^\s&\"',;)}}]+")
 _NAMED_IN_JSON = re.compile(rf"(?i)({_NAMES}[\"']\s*:\s*[\"'])[^\"'\n]*")
 
 _CLOSING = "'\")]}:,.;…"
@@ -82,7 +84,8 @@ def _without_query(found: re.Match[str]) -> str:
     head = found[0][: found.start("rest") - found.start()]
     whole = found["host"].rstrip(_CLOSING)
     host, colon, port = whole.rpartition(":")
-    if colon and not port.isdecimal() and "@" not in host + port and not host.startswith("["):
+    is_port = port.isdecimal() or port == "PORT"  # as our own messages write it
+    if colon and not is_port and "@" not in host + port and not host.startswith("["):
         head = head.replace(f"{host}:{port}", f"{host}:…")  # USER:PASSWORD without a host
     rest, _, _ = found["rest"].partition("#")
     path, mark, query = rest.partition("?")
@@ -94,6 +97,8 @@ def _without_value(part: str) -> str:
     name, equals, value = part.partition("=")
     if not equals:
         name, value = "", name
+    if re.fullmatch(rf"{_REFERENCE}[{re.escape(_CLOSING)}]*", value):
+        return part
     closing = value[len(value.rstrip(_CLOSING)) :]  # belongs to the sentence
     return name + equals + "…" * bool(value) + closing.removeprefix("…")
 

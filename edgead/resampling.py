@@ -12,17 +12,24 @@ from edgead.errors import require
 T = TypeVar("T", bound=np.generic)
 
 
+def halvings(image: tuple[int, int], size: tuple[int, int]) -> int:
+    """Return how often both sides of a picture are halved: while they are even and stay at or above (height, width)."""
+    count, (h, w) = 0, image
+    while h % 2 == 0 and w % 2 == 0 and h >= 2 * size[0] and w >= 2 * size[1]:
+        count, h, w = count + 1, h // 2, w // 2
+    return count
+
+
 def halve(image: NDArray[T], size: tuple[int, int]) -> NDArray[T]:
-    """Halve both sides of a picture while they are even and stay at or above (height, width).
+    """Halve both sides of a picture as often as `halvings` says.
 
     OpenCV averages 2×2 pixels several times faster than areas of any other size.
     """
-    lib, (height, width) = require("cv2", "cpu"), size
-    while True:
+    lib = require("cv2", "cpu")
+    for _ in range(halvings(image.shape[:2], size)):
         h, w = image.shape[:2]
-        if h % 2 or w % 2 or h < 2 * height or w < 2 * width:
-            return image
         image = lib.resize(image, (w // 2, h // 2), interpolation=lib.INTER_AREA)
+    return image
 
 
 def warp(

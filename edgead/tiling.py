@@ -51,6 +51,8 @@ class Tiling:
         self._weights = [
             kept.setdefault((y.tobytes(), x.tobytes()), np.outer(y, x)) for y in vertical for x in horizontal
         ]
+        whole = [(_whole(y), _whole(x)) for y in vertical for x in horizontal]
+        self._whole, self._edges = whole, [_around(rows, columns) for rows, columns in whole]
 
     def tile(self, canvas: NDArray[T], number: int) -> NDArray[T]:
         """Return a view of a tile ``[h, w, …]`` of a canvas ``[H, W, …]``; they are counted row by row."""
@@ -74,9 +76,12 @@ class Tiling:
 
     def add(self, canvas: NDArray[np.float32], number: int, tile: NDArray[np.float32]) -> None:
         """Add the map ``[h, w]`` (or ``[h, w, C]``) of a tile to a canvas ``[H, W]`` that began with zeros."""
-        weights = self._weights[number]
+        weights, place = self._weights[number], canvas[self._boxes[number]]
+        weights = weights if tile.ndim == 2 else weights[:, :, None]
         with np.errstate(invalid="ignore"):  # what is not finite becomes NaN, which is UNKNOWN
-            canvas[self._boxes[number]] += tile * (weights if tile.ndim == 2 else weights[:, :, None])
+            place[self._whole[number]] += tile[self._whole[number]]  # most of a tile, without a product
+            for edge in self._edges[number]:
+                place[edge] += tile[edge] * weights[edge]
 
     def stitch(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the maps ``[N, H, W, …]`` of tiles' maps ``[N · count, h, w, …]``."""
@@ -90,6 +95,18 @@ class Tiling:
     def score(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the scores ``[N]`` of tiles' scores ``[N · count]``: the highest tile decides; NaN if any is NaN."""
         return scores if self.count == 1 else scores.reshape(-1, self.count).max(axis=1)
+
+
+def _whole(weights: NDArray[np.float32]) -> slice:
+    """Return where the weights along one side are 1: one stretch of it."""
+    ones = np.flatnonzero(weights == 1)
+    return slice(int(ones[0]), int(ones[-1]) + 1) if len(ones) else slice(0, 0)
+
+
+def _around(rows: slice, columns: slice) -> list[tuple[slice, slice]]:
+    """Return the parts of a tile above, below, left and right of a box, which together with it are all of it."""
+    parts = [(slice(0, rows.start), slice(None)), (slice(rows.stop, None), slice(None))]
+    return [*parts, (rows, slice(0, columns.start)), (rows, slice(columns.stop, None))]
 
 
 def _weights(number: int, side: int, stride: int) -> list[NDArray[np.float32]]:

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from tiny import TINY
 
-from edgead.bundle import Bundle
+from edgead.bundle import Bundle, read_bundle
 from edgead.demo import make_parts
 from edgead.images import encode_png
 
@@ -51,10 +51,13 @@ def trained(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundle(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The bundle of that run."""
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle of that run; or the one of another machine in ``EDGEAD_TEST_BUNDLE``, see `runtime/conftest.py`."""
+    if made := os.environ.get("EDGEAD_TEST_BUNDLE"):
+        return read_bundle(made)
     from edgead.export import export
 
+    trained: Path = request.getfixturevalue("trained")
     return export(trained, out=tmp_path_factory.mktemp("bundle") / "tiny.edgead")
 
 

@@ -125,6 +125,8 @@ OFFSETS = {"first": 0.0, "second": 1000.0}
 class HostMemory:
     """A GPU's memory in that of the host, in the place of `edgead.runtime.engines.cuda.Cuda`; copies end at once."""
 
+    handle = 0
+
     def __init__(self) -> None:
         self._kept: list[NDArray[np.uint8]] = []
 
@@ -142,8 +144,16 @@ class HostMemory:
     def download(self, host: NDArray[Any], device: int) -> None:
         ctypes.memmove(host.ctypes.data, device, host.nbytes)
 
+    def move(self, target: int, source: int, size: int) -> None:
+        ctypes.memmove(target, source, size)
+
     def used(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def refuse_foreign(self, address: int) -> None:
+        """All memory is its own."""
+
+    follow = refuse_foreign
 
     def synchronize(self) -> None:
         """Nothing is pending."""

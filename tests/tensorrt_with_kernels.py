@@ -56,13 +56,16 @@ class Runtime:
         self.logger = logger
 
     def deserialize_cuda_engine(self, plan: bytes) -> Any:
-        from tensorrt_by_onnxruntime import Model
+        from tensorrt_by_onnxruntime import Model, Resize
 
         if "EDGEAD_TEST_NO_MEMORY" in os.environ:
             for text in NO_MEMORY:
                 self.logger.log(tensorrt_rtx.ILogger.Severity.ERROR, text)
             return None
         graph = plan.partition(MARK)[2]
+        resize = Resize(graph)
+        if resize.session.get_outputs()[0].name == "fitted":
+            return resize
         trt = tensorrt_rtx
         model = Model(graph, (0, 0), (1,), kinds={"frames": trt.uint8, "scores": trt.float32, "maps": trt.float32})
         model.size = tuple(model.session.get_inputs()[0].shape[1:3])

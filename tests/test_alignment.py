@@ -48,6 +48,16 @@ def test_a_part_that_lies_anywhere_looks_as_the_reference(base: Geometry, depth:
     assert np.abs(fit_frame(frame, size, geometry=base).astype(int) - wanted).mean() > 3 * away.mean()
 
 
+@pytest.mark.parametrize("noise", range(8))
+def test_the_reference_picture_itself_is_found(noise: int) -> None:
+    """Its correlation is 1, which rounding may exceed, and no other place can be as good."""
+    frame = np.asarray(cv2.resize(part_frame(noise), (448, 448)), np.uint8)
+    pose, correlation = find_pose(frame, aligning(frame))
+    assert 0.999 < correlation <= 1
+    assert abs(pose.angle) < 0.1
+    assert max(abs(pose.x), abs(pose.y)) < 0.001
+
+
 @pytest.mark.parametrize("base", GEOMETRIES, ids=Geometry.describe)
 def test_a_defect_comes_back_to_where_it_is_on_the_frame(base: Geometry) -> None:
     frame = lying(part_frame(defect=True), POSE, base.centre)

@@ -13,6 +13,7 @@ from listener import Listener
 
 from edgead.datasets import Category, open_category
 from edgead.datasets.copies import find_copies, keep_distinct, look_at
+from edgead.datasets.repeats import check_repeats
 from edgead.errors import DataError
 from edgead.images import COLOUR
 from edgead.train.split import split, split_normals
@@ -118,3 +119,28 @@ def test_test_images_that_were_trained_on_are_found(tmp_path: Path) -> None:
 def test_equal_frames_count_once() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     assert keep_distinct(np.concatenate([frames, frames[1:2], frames[:1]])) == [0, 1, 2]
+
+
+def test_labelled_images_that_are_there_twice_are_named(tmp_path: Path, write_image: Write) -> None:
+    for name in ("train/good/0", "test/good/0", "test/good/1", "test/dent/0"):
+        write_image(tmp_path / f"{name}.png")
+    first = tmp_path / "test/good/0.png"
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(path.read_bytes() + str(path).encode())  # behind the end of the picture: all files differ
+    said = Listener()
+    check_repeats(open_category(tmp_path), said)
+    assert said.said == []
+    shutil.copy(first, tmp_path / "test/good/again.png")
+    shutil.copy(first, tmp_path / "test/good/more.png")
+    check_repeats(open_category(tmp_path), said)
+    [line] = said.said
+    assert "2 of 5 labelled images" in line
+    assert "again.png of 0.png" in line
+
+
+def test_a_picture_that_is_labelled_good_and_defective_is_refused(tmp_path: Path, write_image: Write) -> None:
+    write_image(tmp_path / "train/good/0.png")
+    for kind in ("good", "dent"):
+        shutil.copy(tmp_path / "train/good/0.png", write_image(tmp_path / "test" / kind / "9.png"))
+    with pytest.raises(DataError, match=r"labelled good and defective: .*test/good/9.png and .*test/dent/9.png"):
+        check_repeats(open_category(tmp_path), Listener())

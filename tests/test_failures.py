@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
+from command_line import inside
 from level_bundle import make_level_bundle
 
 from edgead import cli, doctor, failures
@@ -255,18 +256,18 @@ def test_a_closed_standard_output_is_no_traceback(bundle: Bundle, parts: Path) -
         assert done.returncode in (0, 1, 2), (closing, done.stderr)
 
 
-def test_a_home_that_is_not_there_or_not_writable(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
-    image = parts / "test" / "good" / "000.png"
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o555)
-    for home in (
-        {},
-        {"HOME": str(tmp_path / "absent")},
-        {"HOME": "/proc/1/nothing"},
-        {"HOME": str(locked)},
-        {"HOME": "/dev/null"},
-    ):
-        done = edgead("predict", bundle.path, image, **home)
+def test_a_home_that_is_not_there_or_not_writable(
+    bundle: Bundle, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = ("predict", bundle.path, parts / "test" / "good" / "000.png")
+    without = edgead(*call)
+    assert without.returncode == 0, without.stderr
+    (tmp_path / "locked").mkdir(mode=0o555)
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for home in (tmp_path / "absent", Path("/proc/1/nothing"), tmp_path / "locked", Path("/dev/null")):
+        monkeypatch.setenv("HOME", str(home))
+        done = inside(*call)
         assert done.returncode == 0, (home, done.stderr)
 
 

@@ -90,7 +90,7 @@ def test_json_names_runs_and_bundles(
     assert read_bundle(Path(found["bundles"][0])).manifest.threshold.normals == 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("offline")
 def test_without_weights_it_says_what_to_fetch_and_trains_what_needs_none(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

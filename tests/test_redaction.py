@@ -45,6 +45,8 @@ SECRET = "geheim123"
         (f"{{'Authorization': 'Basic {SECRET}=='}}", "{'Authorization': '…'}"),
         (f'Authorization: Digest username="u", response="{SECRET}"\nmore', "Authorization: …\nmore"),
         (f"curl -H Bearer {SECRET}", "curl -H Bearer …"),
+        (f"http://host/x?token=${{A}}{SECRET}", "http://host/x?token=…"),
+        (f"token=${{A}}{SECRET} http://host/x?${{A}}={SECRET}", "token=… http://host/x?${A}=…"),
         (f"api_key={SECRET} password='{SECRET}'", "api_key=… password='…'"),
         (f'{{"password": "{SECRET}"}}', '{"password": "…"}'),
     ],
@@ -72,6 +74,9 @@ def test_credentials_are_not_shown(text: str, shown: str) -> None:
         "[rtsp @ 0x55d1] method DESCRIBE failed: 401",
         "author=me epoch=3 tokens: 5",
         "late: decided after 20 ms, allowed 10 ms",
+        "Set one:  --trigger 'http://0.0.0.0:8090/part?token=${TRIGGER_TOKEN}'",
+        "Pass the --sink of edgead:  modbus-server:HOST:PORT, modbus://HOST:PORT, opcua:HOST:PORT",
+        "token=${A_TOKEN}, password='${B}'; https://host/x?a=${A}&b=${B}.",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
@@ -87,9 +92,9 @@ def test_known_secrets_are_replaced_everywhere() -> None:
 
 @pytest.mark.parametrize("piece", ["a:b,", "a-", "//a:", "http://", "Authorization:", "://a:b ", "a://b:c", "x/"])
 def test_long_text_takes_no_time(piece: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # of this process, whatever others do meanwhile
     redact(piece * 20_000 + ":=")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_text_for_a_line_is_one_line_without_codes() -> None:

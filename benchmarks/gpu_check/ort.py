@@ -13,7 +13,10 @@ import numpy as np
 from common import Options, attempt, milliseconds, report
 from graphs import differences, frames_of, graphs_made
 
+from edgead.geometry import STRETCH
+from edgead.images import fit_frame
 from edgead.runtime.engines.cuda import Cuda
+from edgead.runtime.engines.device_frames import DeviceFrames
 from edgead.runtime.engines.onnxruntime_cuda import PROVIDER, OnnxRuntimeCudaEngine, Target, load_libraries
 
 EXACT = {"use_tf32": "0"}
@@ -44,6 +47,7 @@ def ort(options: Options) -> None:
     name, _, path = made[0]
     checks = GraphChecks(name, path, options)
     attempt("batches of every size", checks.batches)
+    attempt("a frame on the GPU, resized there", checks.resized)
     attempt("inference in another thread", checks.other_thread)
     attempt("engines opened during inference", checks.opened_meanwhile)
 
@@ -76,6 +80,25 @@ class GraphChecks:
             sizes = range(1, len(frames) + 1)
             difference = max(float(np.abs(engine.infer(frames[:n])[0] - alone[:n]).max()) for n in sizes)
         return {"ok": difference < 1e-3 * (1 + float(np.abs(alone).max())), "difference": difference}
+
+    def resized(self) -> dict[str, Any]:
+        """A whole frame in the GPU's memory is fitted there as on the host."""
+        shape, size = (1080, 1920, 3), self._frames.shape[1:3]
+        with closing(self._open(EXACT)) as engine:
+            cuda = engine._cuda
+            frame, _ = cuda.allocate_host(shape, np.uint8)
+            frame[:] = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+            given = DeviceFrames(cuda.allocate(frame.nbytes), (1, *shape), cuda.handle, None)
+            found, _ = cuda.allocate_host((*size, 3), np.uint8)
+            cuda.upload(given.address, frame)
+
+            def fit() -> None:
+                cuda.download(found, engine.fit(given, size, STRETCH).address)
+                cuda.synchronize()
+
+            ms = milliseconds(fit, 30)
+            levels = int(np.abs(found.astype(np.int16) - fit_frame(frame, size)).max())
+        return {"ok": levels <= 1, "levels": levels, "ms": ms}
 
     def other_thread(self) -> dict[str, Any]:
         """ONNX Runtime keeps a CUDA graph for each thread: how long do the first frames of a new thread take?"""

@@ -104,7 +104,10 @@ class Scorer:
         count = len(table)
         paths = table["path"] if "path" in table else itertools.repeat("", count)
         contents = table["bytes"] if "bytes" in table else itertools.repeat(None, count)
-        images = list(zip(map(str, paths), contents))
+        images = [
+            ("" if _is_missing(path) else str(path), None if _is_missing(content) else content)
+            for path, content in zip(paths, contents)
+        ]
         rows: list[ScoredRow] = []
         for start in range(0, count, self.batch):
             rows += map(self._row, self._decide(images[start : start + self.batch]))
@@ -125,7 +128,7 @@ class Scorer:
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_inspector": None}
 
-    def _decide(self, images: list[tuple[str, bytes | None]]) -> list[Result]:
+    def _decide(self, images: list[tuple[str, object]]) -> list[Result]:
         if self._inspector is None:
             self._inspector = self._load()
         inspector = self._inspector
@@ -139,14 +142,25 @@ class Scorer:
         return {**found, "path": result.path, "score": score, "threshold": result.threshold, "boxes": boxes}
 
 
-def _capture(path: str, content: bytes | None, number: int, inspector: Inspector) -> Captured:
+def _is_missing(value: object) -> bool:
+    """Tell whether a cell is empty: None, NaN, or pandas' NA."""
+    return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and math.isnan(value))
+
+
+def _capture(path: str, content: object, number: int, inspector: Inspector) -> Captured:
     """Read a file, or decode its content; on failure the captured frame holds the reason."""
-    if content is None:
+    if content is None and path:
         return capture_file(Path(path), "archive", number, inspector.pixels)
     try:
+        if content is None:
+            raise DataError("the row has neither path nor bytes")
+        try:
+            data = bytes(memoryview(content))  # type: ignore[arg-type]  # bytes() of a number are so many zeros
+        except TypeError:
+            raise DataError(f"the row's bytes are of type {type(content).__name__}") from None
         if inspector.depth_range is not None:
             raise DataError("a bundle with depth reads files, not bytes")
-        return Captured(decode_image(bytes(content)), "", "archive", number, time.monotonic(), path)
+        return Captured(decode_image(data), "", "archive", number, time.monotonic(), path)
     except DataError as error:
         reason = f"{path}: {error}" if path else str(error)
         return Captured(None, reason, "archive", number, time.monotonic(), path, "unreadable")

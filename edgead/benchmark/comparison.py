@@ -28,6 +28,7 @@ from edgead.benchmark.throughput import measure_throughput
 from edgead.console import Console
 from edgead.datasets import Category, open_categories
 from edgead.datasets.copies import find_copies
+from edgead.datasets.repeats import check_repeats
 from edgead.errors import DataError, EdgeadError, first_line, require
 from edgead.files import new_folder, refuse_existing, write_json, write_text
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
@@ -271,6 +272,7 @@ def _check_data(inspector: Inspector, category: Category, console: Console) -> i
         )
     for note in category.notes:
         console.say(f"{name}: {note}")
+    check_repeats(category, console)
     images = [sample.path for sample in category.labelled()]
     copies = len(find_copies(images, (*category.normals, *category.validation)))
     if copies:

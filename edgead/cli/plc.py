@@ -50,7 +50,7 @@ def plc(action: str, uri: str | None, acknowledge: bool, delay: float, results: 
         return
     if not uri:
         raise click.UsageError("simulate needs the URI of the sink, for instance modbus-server:127.0.0.1:5020.")
-    from edgead.line.outputs.simulate import open_plc, simulate
+    from edgead.line.outputs.simulate import PlcProgram, open_plc, simulate
 
     def show(snapshot: Snapshot) -> None:
         told = register_map.describe(snapshot)
@@ -62,13 +62,21 @@ def plc(action: str, uri: str | None, acknowledge: bool, delay: float, results: 
         line = f"{snapshot.sequence:<7}{snapshot.part_id}  {snapshot.recipe}  score {snapshot.score:.6g}{cause}"
         click.echo(click.style(f"{verdict:<8}", COLOURS[verdict]) + printable(line))
 
-    console, opened = terminal(), open_plc(uri)
+    console, program, opened = terminal(), PlcProgram(), open_plc(uri)
     try:
-        program = simulate(opened, show, acknowledge=acknowledge, delay=delay / 1e3, results=results, say=console.say)
-        console.say(f"{program.missed} results were missed.")
+        simulate(
+            opened,
+            show,
+            acknowledge=acknowledge,
+            delay=delay / 1e3,
+            results=results,
+            say=console.say,
+            program=program,
+        )
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:
+        console.say(f"{program.missed} results were missed.")
         opened.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -100,13 +100,16 @@ def find_contents(images: Iterable[Path], sizes: Container[int] | None = None) -
 
     What cannot be read is left out.
     """
-    found = {}
+    return {content: image for image, content in contents_of(images, sizes)}
+
+
+def contents_of(images: Iterable[Path], sizes: Container[int] | None = None) -> Iterator[tuple[Path, str]]:
+    """Yield each image file with its ``BYTES-HASH``; see `find_contents`."""
     for image in images:
         with suppress(OSError):
             facts = image.stat()
             if sizes is None or facts.st_size in sizes:
-                found[f"{facts.st_size}-{_hash(image.resolve(), facts.st_size, facts.st_mtime_ns)}"] = image
-    return found
+                yield image, f"{facts.st_size}-{_hash(image.resolve(), facts.st_size, facts.st_mtime_ns)}"
 
 
 def find_copies(images: Sequence[Path], others: Iterable[Path]) -> list[Path]:

@@ -14,10 +14,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgead.datasets.category import some
 from edgead.depth import DepthRange, find_depth_file, find_ends, measure_range
 from edgead.errors import DataError, MisplacedError
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import COLOUR, PixelFormat, fit_frame, read_depth, read_frame
+from edgead.pose import SAME_ASPECT
 from edgead.tiling import Tiling
 
 T = TypeVar("T", bound=np.generic)
@@ -51,6 +53,23 @@ class Frames:
         aspects = [width / height for height, width in self.sizes]
         named = {"heights": heights, "widths": widths, "aspects": aspects}
         return {name: [min(values), max(values)] for name, values in named.items()}
+
+    def describe_odd_shapes(self) -> str:
+        """Return a warning of the few images, up to a tenth, whose aspect ratio the others do not have; else nothing.
+
+        The range of the aspect ratios is what `edgead.runtime.health` compares frames with.
+        """
+        if not self.sizes:
+            return ""
+        aspects = np.array([width / height for height, width in self.sizes])
+        odd = np.flatnonzero(np.abs(aspects / np.median(aspects) - 1) > SAME_ASPECT)
+        if not 0 < len(odd) <= max(1, len(aspects) // 10) or len(aspects) < 3:
+            return ""
+        return (
+            f"Warning: {len(odd)} of {len(aspects)} images differ from the others in their aspect ratio: "
+            f"{some([self.paths[number] for number in odd])}. They are stretched, and frames of any aspect ratio from "
+            f"{aspects.min():.3g} to {aspects.max():.3g} count as trained. Remove them if they show another view."
+        )
 
     def only(self, numbers: Sequence[int]) -> Frames:
         """Return some of them; the fingerprint stays that of all."""

@@ -17,6 +17,7 @@ from edgead.decision import Threshold, conformal_threshold
 from edgead.export.graph.subgraph import computes
 from edgead.export.graph.tensorrt_rules import warn_of_refusals
 from edgead.export.inference import infer_singly
+from edgead.export.odd_images import warn_of_odd_images
 from edgead.manifest import HeldOutRecord, Manifest, StoredThreshold
 from edgead.runtime.engines import Engine
 from edgead.runtime.health import is_black
@@ -82,7 +83,9 @@ def measure_limits(
     times: list[float] = []
     outputs = infer_singly(engine, normals.frames, console.track("scoring"), times)
     scores, maxima = zip(*((score, found.max()) for score, found in outputs))
-    return fit_limits(normals, np.array(scores, np.float32), np.array(maxima, np.float32), false_reject), times
+    limits = fit_limits(normals, np.array(scores, np.float32), np.array(maxima, np.float32), false_reject)
+    warn_of_odd_images(normals, scores, limits.threshold.value, console)
+    return limits, times
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ def read_file(path: Path) -> bytes:
         DataError: it cannot be read, is too large, has a hole, or was changed in the meantime.
     """
     try:
-        with path.open("rb", buffering=0) as stream:
+        with open(path, "rb", buffering=0, opener=_open_at_once) as stream:
             before = os.fstat(stream.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise DataError("it is not a file")
@@ -28,11 +28,18 @@ def read_file(path: Path) -> bytes:
             after = os.fstat(stream.fileno())
     except OSError as error:
         raise DataError(error.strerror or str(error)) from error
+    except ValueError as error:  # its name holds a null character
+        raise DataError(str(error)) from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
         raise DataError("it changed while it was read")
     if hole < len(data):
         raise DataError(f"it has a hole at byte {hole}: it was not written completely, or it is a sparse file")
     return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting: a pipe would wait for its writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _find_hole(file: int, size: int) -> int:

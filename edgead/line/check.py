@@ -14,7 +14,7 @@ from edgead.images import COLOUR, PixelFormat
 from edgead.line.channels import open_channels
 from edgead.line.products import Product, load_product
 from edgead.line.triggers import BaseTrigger, CameraTrigger, Trigger, open_trigger
-from edgead.redaction import printable, redact
+from edgead.redaction import printable, redact, shown
 from edgead.runtime.sinks import open_sink
 from edgead.runtime.sources.opening import as_source
 from edgead.runtime.sources.source import Captured, Source
@@ -66,7 +66,7 @@ def check_line(
         try:
             found = Finding(kind, printable(redact(name)), True, printable(look()))
         except (EdgeadError, OSError) as error:
-            found = Finding(kind, printable(redact(name)), False, printable(redact(describe(error))))
+            found = Finding(kind, printable(redact(name)), False, shown(describe(error)))
         findings.append(found)
 
     def look_at_product(product: Product) -> str:

@@ -202,12 +202,21 @@ class Control:
             shadow = self.shadow
             beside = shadow.inspector if shadow else None
             if not shadow or not beside or not beside.bundle.path == path != stream.inspector.bundle.path:
+                self._keep_threshold(stream.inspector, new)
                 return stream.take_over(new)
             refuse_other_depth(new, stream.inspector)
             old, shadow.inspector = shadow.inspector, new
             return old
 
         self._say(f"Bundle reloaded: {self._bring_in(stream, path, put)}")
+
+    def _keep_threshold(self, old: FrameInspector, new: FrameInspector) -> None:
+        """Let the same bundle, read again, decide by the threshold that was set during the run."""
+        if old.bundle.manifest.digest == new.bundle.manifest.digest and old.threshold != new.threshold:
+            new.threshold = old.threshold
+            self._say(
+                f"{new.bundle.manifest.name} is unchanged and keeps the threshold of this run, {old.threshold:.6g}"
+            )
 
     def change_over(self, stream: Stream, path: Path) -> None:
         """Let another bundle decide. It is opened and validated first; this returns when it decides. Thread-safe.

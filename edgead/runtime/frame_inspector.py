@@ -22,6 +22,7 @@ from edgead.errors import ConfigError, DataError, DeviceError, MisplacedError
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import Frame, Mask, fit_frame, to_frame
 from edgead.runtime.engines import Engine
+from edgead.runtime.engines.device_frames import find_device_frames
 from edgead.runtime.engines.tiled import check_canvases
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
@@ -159,9 +160,11 @@ class FrameInspector(LiveRules):
         """Decide on frames that are in the GPU's memory already: only scores and maps leave it.
 
         Args:
-            frames: ``[N, h, w, C] uint8 BGR`` at the model's size (`size`), cropped and fitted, C-contiguous, with
-                `__cuda_array_interface__` or DLPack, in the GPU's primary context. They may be written again when this
-                returns. docs/tensorrt.md shows how.
+            frames: ``[N, H, W, C] uint8 BGR``, C-contiguous, with `__cuda_array_interface__` or DLPack, in the GPU's
+                primary context. Frames of the model's size (`size`) are taken as they are: cropped and fitted. Those of
+                another size are whole, and are fitted on the GPU; the first one of a size prepares this, which takes
+                seconds, with TensorRT once on a device longer. They may be written again when this returns.
+                docs/tensorrt.md shows how.
             source_id, t_capture: see `inspect`.
             frame_id: of the first frame; the others count on.
 
@@ -169,8 +172,9 @@ class FrameInspector(LiveRules):
             One result for each frame, without `Result.frame`.
 
         Raises:
-            DataError: another shape, type or context, an engine that does not run on a GPU, a bundle that aligns frames
-                or cuts them to tiles, or a region with a bundle that crops or letterboxes.
+            DataError: another shape, type or context, an engine that does not run on a GPU, frames with depth of
+                another size, a bundle that aligns frames or cuts them to tiles, or a region with fitted frames of a
+                bundle that crops or letterboxes.
             DeviceError: the engine failed, or the inspector is closed.
         """
         if self.geometry.count > 1 or self.geometry.align:
@@ -179,18 +183,20 @@ class FrameInspector(LiveRules):
                 f"The bundle {self.bundle.manifest.name} {does}, which is done in the host's memory.\n"
                 f"Pass the frames to inspect(), or export a run without {option}."
             )
-        start, rules = time.monotonic(), self.rules
-        if rules.region is not None and self.geometry != STRETCH:
+        start, rules, found = time.monotonic(), self.rules, find_device_frames(frames)
+        whole = found is not None and found.ndim == 4 and found.shape[1:3] != self.size
+        geometry, size = (self.geometry, found.shape[1:3]) if found and whole else (STRETCH, self.size)
+        if rules.region is not None and not whole and self.geometry != STRETCH:
             raise DataError(
                 "The region is a part of the whole frame, and these frames are cropped or letterboxed already.\n"
-                "Pass whole frames to inspect(), or set  inspector.region = None"
+                "Pass whole frames, or set  inspector.region = None"
             )
         arrived = start if t_capture is None else t_capture
-        scores, maps = self.engine.infer(frames)
+        scores, maps = self.engine.infer(frames if found is None else found, self.geometry)
         inferred_at, results = time.monotonic(), []
         for index, (score, anomaly_map) in enumerate(zip(scores, maps)):
             captured = Captured(None, "", source_id, frame_id + index, arrived)
-            prepared = Prepared(captured, None, self.size, "", "", start, start)
+            prepared = Prepared(captured, None, (size[0], size[1]), "", "", start, start, geometry=geometry)
             results.append(self._decide(prepared, rules, float(score), anomaly_map, start, inferred_at))
         return results
 

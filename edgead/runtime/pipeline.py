@@ -15,6 +15,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.sink_worker import SinkWorker, close_all, hurry_all, raise_for
 from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import Captured
+from edgead.runtime.sources.watch import refuse_own_pictures
 from edgead.runtime.stream import Stream
 from edgead.runtime.watch import Watch
 
@@ -56,6 +57,7 @@ def run_stream(
         The workers of the sinks with their accounts. Their queues are empty.
 
     Raises:
+        ConfigError: a sink saves frames in a folder that a source watches.
         SourceError: a source cannot be opened; or, at the end, a source has failed.
         SinkError: at the end, if a sink did not take some results.
     """
@@ -90,6 +92,7 @@ def run_stream(
             watch=watch,
             say=say,
         )
+        refuse_own_pictures(stream.sources, [worker.sink for worker in workers])
         # A slow sink may make sources wait only if all of them can wait.
         wait = not any(opened.live for opened in stream.sources)
         if gate:

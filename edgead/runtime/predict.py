@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgead.errors import ConfigError, SourceError
 from edgead.files import atomic_file
-from edgead.folders import describe_left_out, list_folder
+from edgead.folders import OVERLAY, RECONSTRUCTION, describe_left_out, list_folder
 from edgead.images import Frame, encode_png, fit_frame, read_frame, to_frame
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.reconstruction import open_reconstructor
@@ -23,9 +23,6 @@ from edgead.runtime.sink_worker import SinkWorker, open_workers
 from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import ImageSource
 from edgead.tiling import Tiling
-
-OVERLAY, RECONSTRUCTION = ".overlay.png", ".reconstruction.png"
-"""Endings of the pictures that are saved."""
 
 
 @dataclass(frozen=True)

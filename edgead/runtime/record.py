@@ -84,7 +84,7 @@ class Recorder(BaseSink):
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"{folder} is not empty; a recording needs an empty folder.")
         super().__init__(f"record:{folder}")
-        self._folder, self._line = folder, 0
+        self._folder, self.folder, self._line = folder, folder / "frames", 0
         (folder / "frames").mkdir(parents=True, exist_ok=True)
         manifest = inspector.bundle.manifest
         model, depth_range = manifest.files[MODEL], inspector.depth_range

@@ -133,8 +133,7 @@ def run(
 
     def finish() -> None:
         if told.acquire(blocking=False):
-            extra = gate.summary() if gate else {}
-            on_end(cast(RunSummary, {**_summarise(path, ledger, workers, control), **extra}))
+            on_end(_summarise(path, ledger, workers, control, gate))
 
     control.finish = finish
 
@@ -181,18 +180,7 @@ def run(
             workers.append(SinkWorker(control.shadow, capacity=1))
         stack.callback(control.close)
         if address:
-
-            def render() -> str:
-                decides = (control.inspector or inspector).bundle.manifest
-                parts = (
-                    ledger.to_prometheus(),
-                    bundle_to_prometheus(decides, control.reloads),
-                    gate.to_prometheus() if gate else "",
-                    watch.to_prometheus() if watch else "",
-                    sinks_to_prometheus(workers),
-                )
-                return "".join(parts)
-
+            render = partial(_render_metrics, inspector, ledger, control, gate, watch, workers)
             server = MetricsServer(address[1], render, address[0], fill_secrets(metrics_token), on_time.why_not)
             stack.callback(server.close)
         unused.pop_all()  # from here on `run_stream` closes them
@@ -264,7 +252,29 @@ def _open_shadow(
     return Shadow(opened, say, path.stem)
 
 
-def _summarise(bundle: Path, ledger: Ledger, workers: Sequence[SinkWorker], control: Control) -> RunSummary:
+def _render_metrics(
+    inspector: FrameInspector,
+    ledger: Ledger,
+    control: Control,
+    gate: Gate | None,
+    watch: Watch | None,
+    workers: Sequence[SinkWorker],
+) -> str:
+    """Return the run's metrics in Prometheus' text format; `inspector` decides until the stream runs."""
+    decides = (control.inspector or inspector).bundle.manifest
+    parts = (
+        ledger.to_prometheus(),
+        bundle_to_prometheus(decides, control.reloads),
+        gate.to_prometheus() if gate else "",
+        watch.to_prometheus() if watch else "",
+        sinks_to_prometheus(workers),
+    )
+    return "".join(parts)
+
+
+def _summarise(
+    bundle: Path, ledger: Ledger, workers: Sequence[SinkWorker], control: Control, gate: Gate | None
+) -> RunSummary:
     summary = {
         "bundle": str(bundle),
         **ledger.snapshot(),
@@ -272,5 +282,6 @@ def _summarise(bundle: Path, ledger: Ledger, workers: Sequence[SinkWorker], cont
         "sinks": [worker.account() for worker in workers],
         "speed_ms": ledger.speed_ms(),
         **({"shadow": control.shadow.account()} if control.shadow else {}),
+        **(gate.summary() if gate else {}),
     }
     return cast(RunSummary, summary)

@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.console import Console
-from edgead.datasets import (
-    Frames,
-    load_frames,
-)
+from edgead.datasets import Frames, load_frames
+from edgead.datasets.category import some
 from edgead.errors import DataError
 from edgead.folders import list_images
 from edgead.images import Frame
@@ -21,8 +19,8 @@ from edgead.train.run_config import RunConfig
 
 MOST_TEXTURES = 2000
 """Texture pictures kept in memory: 393 MB at 256×256."""
-
-
+DARK = 16
+"""Grey level below which all of an almost black image lies."""
 FEWEST_VISIBLE, FEW_VISIBLE = 0.05, 0.25
 """Share of the drawn anomalies that can be seen: below the first nothing can be learned, below the second little."""
 
@@ -54,6 +52,27 @@ def report_skipped(frames: Frames, what: str, console: Console) -> None:
             console.say(f"  {line}")
         if len(frames.skipped) > 10:
             console.say(f"  … and {len(frames.skipped) - 10} more")
+
+
+def report_dark(frames: Frames, what: str, bit_depth: int, console: Console) -> None:
+    """Warn of images that are almost black: with 10 or 12 bits in 16, or with a closed lens.
+
+    Args:
+        frames: good images.
+        what: they are, for the message.
+        bit_depth: as which those of 16 bits were read.
+        console: shows the warning.
+    """
+    dark = [number for number, frame in enumerate(frames.frames) if frame[..., :3].max() < DARK]
+    more_bits = " If they hold 10 or 12 bits in 16, add --bit-depth 10 (or 12)." if bit_depth == 16 else ""
+    if dark and len(dark) == len(frames.frames):
+        if more_bits:
+            console.say(f"Warning: the {what}s are almost black.{more_bits}")
+    elif dark:
+        console.say(
+            f"Warning: {len(dark)} of {len(frames.frames)} {what}s are almost black, the others are not: "
+            f"{some([frames.paths[number] for number in dark])}. Remove them, or convert all to the same bits."
+        )
 
 
 def check_visible(method: Method, data: TrainingData, run: RunConfig, folder: Path, console: Console) -> None:

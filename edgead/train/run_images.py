@@ -17,7 +17,7 @@ from edgead.manifest import sizes_of
 from edgead.train.canvas import tile_masks
 from edgead.train.donors import open_donor
 from edgead.train.foreground import count_without_part, load_foreground_masks, masks_fingerprint
-from edgead.train.materials import load_textures, report_skipped
+from edgead.train.materials import load_textures, report_dark, report_skipped
 from edgead.train.method import Arrays, Donor, Method, TrainingData
 from edgead.train.recipe import departures
 from edgead.train.report import HeldOut
@@ -79,14 +79,14 @@ def read_images(run: RunConfig, folder: Path, console: Console) -> RunImages:
         )
     if len(normals.frames) < FEW_IMAGES:
         console.say(f"Warning: only {len(normals.frames)} good images to train on; {FEW_IMAGES} or more are advisable.")
-    if run.bit_depth == 16 and normals.frames[..., :3].max() < 16:
-        console.say(
-            "Warning: the images are almost black. If they hold 10 or 12 bits in 16, add --bit-depth 10 (or 12)."
-        )
+    report_dark(normals, "image", run.bit_depth, console)
+    if shapes := normals.describe_odd_shapes():
+        console.say(shapes)
     textures = load_textures(run, console)
     donors = [open_donor(donor, folder, run, console) for donor in run.donors]
     held_out = load_frames([Path(run.data, name) for name in run.held_out], canvas, run.pixels, geometry=geometry)
     report_skipped(held_out, "held-out image", console)
+    report_dark(held_out, "held-out image", run.bit_depth, console)
     if not len(held_out.frames):
         raise DataError(
             f"None of the {len(run.held_out)} images held out for the threshold can be read:\n{held_out.skipped[0]}"

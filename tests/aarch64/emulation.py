@@ -112,7 +112,12 @@ def requirements() -> list[str]:
 
 
 def run(
-    python: str, *arguments: str, work: Path, cpu: str = CPUS[0], timeout: float = 600
+    python: str,
+    *arguments: str,
+    work: Path,
+    cpu: str = CPUS[0],
+    timeout: float = 600,
+    more: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Call a Python of the prepared machine; return its exit code and what it wrote.
 
@@ -122,6 +127,7 @@ def run(
         work: a folder of this machine, the current folder over there. Its ``installed`` comes first on the path.
         cpu: the processor, as qemu names it.
         timeout: s.
+        more: variables of the environment.
     """
     root, qemu = CACHE / "root", shutil.which("qemu-aarch64-static")
     processors = CACHE / "cpuinfo"
@@ -136,7 +142,7 @@ def run(
         "QEMU_CPU": cpu,
         "OMP_NUM_THREADS": "1",
     }
-    words = [f"{name}={value}" for name, value in environment.items()]
+    words = [f"{name}={value}" for name, value in {**environment, **(more or {})}.items()]
     given = {
         "GUEST": str(root),
         "REPOSITORY": str(REPOSITORY),

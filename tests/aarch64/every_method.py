@@ -26,11 +26,24 @@ from small_bundles import make_bundles  # noqa: E402
 from edgead import schema  # noqa: E402
 from edgead.files import write_json  # noqa: E402
 from edgead.machine import describe_machine  # noqa: E402
+from edgead.train.methods import METHODS  # noqa: E402
 
 ON_ARM = Path(__file__).with_name("on_arm.py")
 THERE = "/repository/tests"
-TESTS = ("runtime/test_golden.py", "runtime/test_result.py", "test_decision.py")
-"""Tests of the runtime that train nothing."""
+TESTS = (
+    "runtime/test_golden.py",
+    "runtime/test_result.py",
+    "runtime/test_rules.py",
+    "runtime/test_inspector.py",
+    "runtime/test_tiles.py",
+    "runtime/test_device_resize.py",
+    "test_decision.py",
+    "test_geometry.py",
+    "test_images.py",
+)
+"""The runtime's tests that need no PyTorch, but for those marked slow."""
+GIVEN = "draem-fp32.edgead"
+"""The bundle that they use, because they cannot train one there."""
 
 
 def use_here(bundle: Path) -> dict[str, Any]:
@@ -66,8 +79,9 @@ def use_there(bundle: Path, here: dict[str, Any], python: str, cpu: str) -> dict
 def run_tests(work: Path, python: str, cpu: str) -> dict[str, Any]:
     """Run the runtime's tests on an emulated machine."""
     started, files = time.monotonic(), [f"{THERE}/{name}" for name in TESTS]
-    options = ("-p", "no:cacheprovider", "-q", "--tb=short")
-    done = emulation.run(python, "-m", "pytest", *options, *files, work=work, cpu=cpu, timeout=7200)
+    options = ("-p", "no:cacheprovider", "-q", "--tb=short", "-m", "not slow and not long")
+    given = {"EDGEAD_TEST_BUNDLE": f"/work/{GIVEN}"}
+    done = emulation.run(python, "-m", "pytest", *options, *files, work=work, cpu=cpu, timeout=7200, more=given)
     counts = {
         word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout[-300:])
     }
@@ -79,6 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", nargs="*", default=[*emulation.PYTHONS], help="versions")
     parser.add_argument("--cpu", nargs="*", default=[*emulation.CPUS], help="processors, as qemu names them")
+    parser.add_argument("--method", nargs="*", default=[*METHODS], help="methods whose bundles are used")
     parser.add_argument("--folder", type=Path, default=ROOT.parent / "build" / "aarch64", help="for the bundles")
     parser.add_argument("--out", type=Path, help="results file; what was found before and is not repeated stays")
     given = parser.parse_args()
@@ -94,7 +109,7 @@ def main() -> int:
     given.folder.mkdir(parents=True, exist_ok=True)
     emulation.install(given.folder)
     machines = [(python, cpu) for python in given.python for cpu in given.cpu]
-    for bundle in make_bundles(given.folder):
+    for bundle in make_bundles(given.folder, given.method):
         here = use_here(bundle)
         for python, cpu in machines:
             found = use_there(bundle, here, python, cpu)

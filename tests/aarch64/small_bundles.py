@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ PRECISIONS: dict[str, str | PrecisionOptions] = {
 }
 
 
-def make_bundles(folder: Path) -> Iterator[Path]:
+def make_bundles(folder: Path, methods: Sequence[str] = (*METHODS,)) -> Iterator[Path]:
     """Write three sample parts and noise to ``pictures``, and yield each bundle beside it; those that exist are kept.
 
     Backbones keep their random weights, so that none is downloaded.
@@ -37,7 +37,7 @@ def make_bundles(folder: Path) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         for name in METHODS:
             patch.setattr(get_method(name), "load_pretrained", lambda self, weights: None)
-        for name in METHODS:
+        for name in methods:
             for precision, options in PRECISIONS.items():
                 path, run = folder / f"{name}-{precision}.edgead", folder / "runs" / name
                 if not is_bundle(path):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
+from level_bundle import frame_of, make_level_bundle
 
 import edgead
 from edgead.archive import COLUMNS, SPARK_SCHEMA, Scorer
 from edgead.bundle import Bundle
 from edgead.errors import ConfigError
+from edgead.images import encode_png
 
 pandas = pytest.importorskip("pandas", reason="pandas is not installed")
 
@@ -98,3 +102,38 @@ def test_the_schema_names_the_columns() -> None:
 def test_a_table_without_images_is_refused(bundle: Bundle) -> None:
     with pytest.raises(ConfigError, match=r"no column 'path' or 'bytes'\. Available: image"):
         Scorer(bundle.path)(pandas.DataFrame({"image": ["a"]}))
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    made = make_level_bundle(tmp_path_factory.mktemp("scorer") / "level.edgead")
+    return Scorer(made.path, engine="onnxruntime", batch=2)
+
+
+GOOD = encode_png(frame_of(100))
+
+
+@pytest.mark.parametrize("content", [None, math.nan, pandas.NA, "text", 5, 2.5, b"", []])
+def test_a_row_without_bytes_is_unknown_and_costs_no_other_row(scorer: Scorer, content: object) -> None:
+    table = pandas.DataFrame({"bytes": pandas.Series([GOOD, content, np.frombuffer(GOOD, np.uint8)], dtype=object)})
+    rows = scorer(table)
+    assert rows["verdict"].tolist() == ["PASS", "UNKNOWN", "PASS"]
+    assert rows["cause"][1] == "unreadable"
+
+
+@pytest.mark.parametrize("path", [None, math.nan, "", 5, "a\0b.png", "pipe.png"])
+def test_a_row_without_a_readable_path_is_unknown_and_costs_no_other_row(
+    scorer: Scorer, path: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.png")  # a writer would be waited for
+    Path("a.png").write_bytes(GOOD)
+    rows = scorer(pandas.DataFrame({"path": pandas.Series(["a.png", path], dtype=object)}))
+    assert rows["verdict"].tolist() == ["PASS", "UNKNOWN"]
+    assert rows["cause"][1] == "unreadable"
+
+
+def test_a_row_without_bytes_is_read_by_its_path(scorer: Scorer, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(GOOD)
+    table = pandas.DataFrame({"path": [str(tmp_path / "a.png"), "b"], "bytes": [math.nan, GOOD]})
+    assert scorer(table)["verdict"].tolist() == ["PASS", "PASS"]

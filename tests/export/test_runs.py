@@ -162,7 +162,7 @@ def test_a_bundle_is_replaced_and_nothing_else(trained: Path, tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_settings_that_are_open_at_export(trained: Path, parts: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"fixed when the run was started\. Settings of draem that may change at export: none\."

@@ -169,6 +169,8 @@ def test_a_check_opens_everything_and_names_what_fails(folder: Path) -> None:
         ("trigger", "bell:"): False,
         ("sink", "csv:x"): False,
     }
+    done = edgead(folder, "--check", "--trigger", "http://0.0.0.0:8090/part")
+    assert "needs a token.\n  Set one:  --trigger 'http://0.0.0.0:8090/part?token=${TRIGGER_TOKEN}'" in done.stdout
 
 
 def test_a_check_asks_the_plc(folder: Path) -> None:

@@ -303,6 +303,32 @@ def test_sinks_find_the_part(inspector: Inspector, tmp_path: Any) -> None:
     sink.close()
 
 
+@pytest.mark.parametrize(("distance", "causes"), [(0, {"no_frame", "late"}), (50, {"no_frame", "late", "too_close"})])
+def test_a_storm_of_triggers_leaves_no_part_without_an_answer(
+    inspector: Inspector, distance: float, causes: set[str]
+) -> None:
+    """A contact that chatters: hundreds of triggers at once, and one frame. The part after the storm is a usual one."""
+    camera, count = Hand(), 900  # a sink takes 1,024
+    rules = PartRules(within=400, min_distance=distance)
+    with running(inspector, Parts(rules), [camera]) as bench:
+        ids = [bench.parts.trigger() for _ in range(count)]
+        camera.show(BAD)
+        assert is_balanced(bench.parts.ledger.snapshot())
+        answered = bench.wait(count, 30)
+        figures = bench.parts.ledger.snapshot()
+        assert is_balanced(figures)
+        assert (figures["triggered"], figures["in_flight"]) == (count, 0)
+        time.sleep(distance / 1e3)
+        last = bench.parts.trigger("after")
+        camera.show(GOOD)
+        after = bench.wait(count + 1)[-1]
+    assert [one.part_id for one in answered] == ids  # each once, in order
+    assert {one.cause for one in answered if one.verdict is Verdict.UNKNOWN} <= causes
+    assert sum(one.verdict is Verdict.FAIL for one in answered) <= 1  # the frame's part, if it was not given up before
+    assert not any(one.verdict is Verdict.PASS for one in answered)
+    assert (after.part_id, after.verdict) == (last, Verdict.PASS)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_ledger_balances_at_every_instant(inspector: Inspector, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Triggers from several threads, cameras that stall, damaged frames, a slow engine, and a stop in the middle."""

@@ -163,6 +163,17 @@ def test_http_refuses_what_is_no_trigger(
     assert not taken.parts
 
 
+@pytest.mark.parametrize("body", [b"", b'{"part_id": "A-1"}'])
+def test_http_opens_no_part_for_a_body_that_is_cut_short(begin: Callable[[Any], Any], body: bytes) -> None:
+    trigger, taken = begin(f"http://127.0.0.1:{free_port()}/part")
+    head = f"POST /part HTTP/1.1\r\nHost: 127.0.0.1:{trigger.port}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", trigger.port), timeout=5) as client:
+        client.sendall(f"{head}Content-Length: 40\r\n\r\n".encode() + body)
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(4096).split()[1] == b"400"
+    assert not taken.parts
+
+
 def test_http_on_a_network_wants_its_token(begin: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIGGER_TOKEN", "correct-horse")
     trigger, taken = begin(f"http://0.0.0.0:{free_port()}/part?token=${{TRIGGER_TOKEN}}")
@@ -278,6 +289,21 @@ def test_modbus_opens_a_part_for_each_step_of_a_counter(begin: Callable[[Any], A
         polled(trigger)
         assert len(taken.parts) == parts
     assert any("3 parts came between two polls" in text for text in taken.said)
+
+
+def test_modbus_opens_a_part_whose_id_cannot_be_read(begin: Callable[[Any], Any], plc: Any) -> None:
+    """The PLC has signalled it, and waits for its answer."""
+    plc.set("co", 12, 0)
+    trigger, taken = begin(f"modbus://127.0.0.1:{plc.port}/coil/12?poll_ms=2&id=40000")
+    polled(trigger)
+    for count in (1, 2):
+        plc.set("co", 12, 1)
+        wait_until(lambda count=count: len(taken.parts) == count)
+        plc.set("co", 12, 0)
+        polled(trigger)
+    assert taken.ids == ["", ""]
+    assert all("the id of a part cannot be read" in text and "with exception 2" in text for text in taken.said)
+    assert len(taken.said) == 2
 
 
 def test_modbus_says_what_the_plc_refuses(begin: Callable[[Any], Any], plc: Any) -> None:

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -369,7 +371,8 @@ def test_what_must_be_known_before(
     refused(go, link, PullError, "cannot be read", ca=tmp_path / "absent.pem")
     refused(go, link, ConfigError, "on another machine", pid=str(os.getpid()), metrics="192.0.2.1:80")
     refused(go, link, ConfigError, "takes the number of a process", pid="self", metrics="9100")
-    refused(go, link, ConfigError, "is not an edgead run", pid=str(os.getppid()), metrics="9100")
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as other:
+        refused(go, link, ConfigError, "is not an edgead run", pid=str(other.pid), metrics="9100")
     assert server.asked == []
     folder = tmp_path / "folder.edgead"
     shutil.copytree(shared / "first.edgead", folder)

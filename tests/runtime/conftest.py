@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,12 @@ def line_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def line_bundle(line_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of 64×64 pixels whose network is as good as untrained: its decisions mean nothing, its form is right."""
+    """A bundle of 64×64 pixels whose network is as good as untrained: its decisions mean nothing, its form is right.
+
+    ``EDGEAD_TEST_BUNDLE`` is the path of such a bundle that was made elsewhere, for machines without PyTorch.
+    """
+    if made := os.environ.get("EDGEAD_TEST_BUNDLE"):
+        return Path(made)
     from edgead.export import export
     from edgead.train import train
 

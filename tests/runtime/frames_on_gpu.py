@@ -10,13 +10,15 @@ import ctypes
 import json
 import runpy
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from host_kernel import HostKernel
+from level_bundle import make_level_bundle
 from pycuda_on_host import GPUArray, _cuda, install, to_gpu
-from tensorrt_by_onnxruntime import Model, fake_trt
+from tensorrt_by_onnxruntime import Model, fake_trt, plans_of_resizes
 
 from edgead.bundle import read_bundle
 from edgead.errors import DataError
@@ -66,7 +68,8 @@ def main(path: str) -> None:
 
     def start(**settings: Any) -> Any:
         runs = Model(str(bundle.model), size, (1, 4))
-        return check(TensorRtEngine(b"plan", size, fake_trt(runs), Cuda(), TensorRtSettings(**settings)), bundle)
+        given = (b"plan", size, fake_trt(runs), Cuda(), TensorRtSettings(**settings))
+        return check(TensorRtEngine(*given, resizes=plans_of_resizes), bundle)
 
     def difference(engine: Any, given: Any, count: int = 5) -> float:
         pairs = zip(engine.infer(given), plain.infer(frames[:count]))
@@ -89,10 +92,31 @@ def main(path: str) -> None:
         [result.score, result.verdict.value, result.frame_id] for result in inspector.inspect_on_gpu(other, frame_id=7)
     ]
     found["on the host"] = [inspector.inspect(frame).score for frame in frames]
+    found["whole"] = whole_frames()
     found["refused"] = refusals(engine, frames, on_gpu, check(plain, bundle))
     found["contexts"] = contexts(engine, frames)
     engine.close()
     print(json.dumps(found))
+
+
+def whole_frames() -> dict[str, Any]:
+    """Frames of other sizes, written late by a stream that is named: as many as a batch holds, fewer and more."""
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = make_level_bundle(Path(folder) / "level.edgead")
+        runs = Model(str(bundle.model), bundle.manifest.size, (1, 4))
+        given = (b"plan", bundle.manifest.size, fake_trt(runs), Cuda(), TensorRtSettings())
+        inspector = Inspector(bundle, TensorRtEngine(*given, resizes=plans_of_resizes))
+    cuda, found, wanted = Cuda(), [], []
+    for count, sides in ((4, (100, 140)), (1, (100, 140)), (6, (100, 140)), (2, (256, 256)), (2, inspector.size)):
+        frames = np.random.default_rng(count).integers(0, 256, (count, *sides, 3), dtype=np.uint8)
+        array = GPUArray(frames.shape, np.uint8)
+        kernel = HostKernel(lambda to=array, of=frames: ctypes.memmove(to.gpudata, of.ctypes.data, of.nbytes) and None)
+        assert kernel.launch(cuda.handle)
+        results = inspector.inspect_on_gpu(facts_of(array, stream=cuda.handle))
+        found += [[result.score, *result.frame_size] for result in results]
+        wanted += [[inspector.inspect(frame).score, *sides] for frame in frames]
+    inspector.close()
+    return {"found": found, "on the host": wanted}
 
 
 def written_late(engine: Any, frames: Any, plain: Any) -> float:

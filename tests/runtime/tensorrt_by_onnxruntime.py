@@ -20,7 +20,9 @@ from host_kernel import HostKernel
 from edgead.bundle import read_bundle
 from edgead.errors import BundleError, DeviceError
 from edgead.runtime.engines.cuda import Cuda
+from edgead.runtime.engines.device_resize import ResizeBuffers
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgead.runtime.engines.resize_graph import FITTED, FRAMES
 from edgead.runtime.engines.tensorrt_engine import TensorRtEngine, TensorRtSettings
 
 TYPES = {"frames": np.uint8, "scores": np.float32, "maps": np.float32}
@@ -96,6 +98,47 @@ class Model:
         return Context(self)
 
 
+class Resize:
+    """The engine of a resize, and its execution context."""
+
+    def __init__(self, graph: bytes) -> None:
+        self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        self.shape, self.addresses, self.kernel = (), {}, HostKernel(self.work)
+
+    def create_execution_context(self) -> Resize:
+        return self
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shape = shape
+        return name == FRAMES
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (self.shape[0], *self.session.get_outputs()[0].shape[1:])
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def array(self, name: str, shape: tuple[int, ...]) -> Any:
+        return np.frombuffer((ctypes.c_uint8 * int(np.prod(shape))).from_address(self.addresses[name]), np.uint8)
+
+    def execute_async_v3(self, stream: int) -> bool:
+        return self.kernel.launch(stream)
+
+    def work(self) -> None:
+        frame = self.array(FRAMES, self.shape).reshape(self.shape)
+        [fitted] = self.session.run([FITTED], {FRAMES: frame})
+        self.array(FITTED, fitted.shape)[:] = fitted.ravel()
+
+
+RESIZE, STALE = b"resize", b"a plan of another TensorRT"
+
+
+def plans_of_resizes(buffers: ResizeBuffers, refused: bytes = b"") -> bytes:
+    """The plan of a resize; the first one does not load, as after an update of TensorRT."""
+    return RESIZE + buffers.graph if refused else STALE
+
+
 def fake_trt(engine: Model | None) -> Any:
     class ILogger:
         Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1)
@@ -106,7 +149,9 @@ def fake_trt(engine: Model | None) -> Any:
         def __init__(self, logger: Any) -> None:
             self.logger = logger
 
-        def deserialize_cuda_engine(self, plan: bytes) -> Model | None:
+        def deserialize_cuda_engine(self, plan: bytes) -> Model | Resize | None:
+            if plan.startswith(RESIZE) or plan == STALE:
+                return None if plan == STALE else Resize(plan[len(RESIZE) :])
             if not registered:
                 self.logger.log(ILogger.Severity.ERROR, "could not find plugin InstanceNormalization_TRT version 1")
                 return None

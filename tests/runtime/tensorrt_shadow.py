@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType, SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ did: set[str] = set()
 SIZE = (16, 24)
 LAYERS = (("QUANTIZE", "q"), ("CAST", "single"), ("CONVOLUTION", "half"), ("SHUFFLE", ""), ("CONVOLUTION", "single"))
 """The network's layers: type, and the tensor of the graph that each makes."""
-SHAPES = {"frames": (-1, *SIZE, 3), "scores": (-1,), "maps": (-1, *SIZE)}
+SHAPES = {"frames": (-1, *SIZE, 3), "scores": (-1,), "maps": (-1, *SIZE), "fitted": (-1, *SIZE, 3)}
 
 
 class Accesses:
@@ -200,7 +201,8 @@ class Trt:
         if name == "get_tensor_dtype":
             return real.uint8 if given[0] == "frames" else real.float32
         if name == "get_tensor_shape":
-            return SHAPES[given[0]] if owner.kind is real.ICudaEngine else (number, *SHAPES[given[0]][1:])
+            frames = 1 if given[0] == "fitted" else number
+            return SHAPES[given[0]] if owner.kind is real.ICudaEngine else (frames, *SHAPES[given[0]][1:])
         if name == "get_tensor_profile_shape":
             return [(1 + 3 * given[1], *SHAPES["frames"][1:])] * 3
         if name == "create_execution_context":
@@ -284,11 +286,16 @@ def refusals_of_builder(model: str, timing: str, trt: Any) -> dict[str, str]:
 
 def infer(trt: Any) -> None:
     """Run six frames through an engine of two profiles, with CUDA graphs and without, copied and mapped."""
+    from edgead.geometry import STRETCH
     from edgead.runtime.engines.cuda import Cuda
+    from edgead.runtime.engines.device_frames import DeviceFrames
     from edgead.runtime.engines.tensorrt_engine import TensorRtEngine, TensorRtSettings
 
     for settings in (TensorRtSettings(dla=1), TensorRtSettings(mapped="on", cuda_graph=False)):
-        engine = TensorRtEngine(b"plan", SIZE, Trt(trt), Cuda(), settings)  # type: ignore[arg-type]
+        cuda = Cuda()
+        engine = TensorRtEngine(b"plan", SIZE, Trt(trt), cuda, settings, 3, lambda *_: b"plan")  # type: ignore[arg-type]
+        frame = DeviceFrames(cuda.allocate(40 * 50 * 3), (1, 40, 50, 3), cuda.handle, None)
+        assert "differs by" in refused(partial(engine.fit, frame, SIZE, STRETCH))  # no kernel has run
         scores, maps = engine.infer(np.zeros((6, *SIZE, 3), np.uint8))
         assert (scores.shape, maps.shape) == ((6,), (6, *SIZE))
         assert engine.recorded is settings.cuda_graph

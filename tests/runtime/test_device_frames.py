@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tensorrt_on_cpu import environment, make_cuda, make_shim, needs_compiler, needs_rtx
 
+from edgead.bundle import Bundle
 from edgead.runtime.inspector import load
 
 pytestmark = needs_compiler
@@ -55,6 +56,13 @@ def test_results_are_those_of_frames_of_the_host(found: dict[str, Any]) -> None:
     assert numbers == (7, 8, 9, 10, 11)
 
 
+def test_whole_frames_are_fitted_on_the_gpu(found: dict[str, Any]) -> None:
+    """After a plan that does not load, and in batches that are full, filled up and cut."""
+    scores = found["whole"]["found"]
+    np.testing.assert_allclose(scores, found["whole"]["on the host"], atol=1e-3)
+    assert np.ptp(scores, axis=0)[0] > 1
+
+
 def test_what_cannot_be_taken_is_refused_with_the_reason(found: dict[str, Any]) -> None:
     refused = found["refused"]
     assert refused.pop("another engine") == (
@@ -79,14 +87,15 @@ def test_another_context_is_refused_with_the_way_out_and_stays_current(found: di
 
 
 @needs_rtx
-def test_the_example_decides_as_on_the_host(cuda: Path, line_bundle: Path, line_parts: Path, tmp_path: Path) -> None:
-    """A real build, the example's own kernel compiled for the host, and a resize that differs by rounding only."""
+def test_the_example_decides_as_on_the_host(cuda: Path, first: Bundle, line_parts: Path, tmp_path: Path) -> None:
+    """Real builds of the model and of the resize."""
     images = line_parts / "test" / "good"
-    printed = run(cuda, [make_shim(tmp_path / "shim", "tensorrt_with_kernels")], line_bundle, images)
+    printed = run(cuda, [make_shim(tmp_path / "shim", "tensorrt_with_kernels")], first.path, images)
     lines = [line.split() for line in printed.splitlines()]
     import cv2
 
-    with load(line_bundle, engine="onnxruntime") as inspector:
+    with load(first.path, engine="onnxruntime") as inspector:
         expected = {str(path): inspector.inspect(cv2.imread(str(path))).score for path in sorted(images.iterdir())}
     assert [line[0] for line in lines] == list(expected)
-    np.testing.assert_allclose([float(line[2]) for line in lines], list(expected.values()), atol=0.01)
+    np.testing.assert_allclose([float(line[2]) for line in lines], list(expected.values()), atol=1e-3)
+    assert np.ptp(list(expected.values())) > 0.1

@@ -220,6 +220,22 @@ def test_whatever_a_new_bundle_is_like_the_next_one_is_still_read(first: Bundle,
     assert new.closed
 
 
+def test_the_same_bundle_keeps_the_threshold_that_was_set_during_the_run(first: Bundle, second: Bundle) -> None:
+    """Somebody has set it on the live page; a signal to read the bundle again does not undo that."""
+    opened = [edgead.load(bundle.path, engine="onnxruntime") for bundle in (first, first, second)]
+    old, again, other = opened
+    outcomes = [again, other]
+    with Reloading(old, None, lambda path: outcomes.pop(0)) as running:
+        old.threshold = 77.0
+        running.control._want_reload(0, None)
+        running.hear("keeps the threshold of this run, 77")
+        running.hear("Bundle reloaded: first")
+        assert (running.stream.inspector, again.threshold) == (again, 77.0)
+        running.control._want_reload(0, None)
+        running.hear("Bundle reloaded: second")
+        assert other.threshold == second.manifest.threshold.value
+
+
 def test_a_successor_that_cannot_take_over_is_closed_and_said(first: Bundle, tmp_path: Path) -> None:
     """Its 16-bit images have 12 significant bits; a running camera's frames would mean something else to it."""
     twelve = make_level_bundle(tmp_path / "first.edgead", bit_depth=12)

@@ -198,7 +198,7 @@ def _waits(pipe: IO[str]) -> int:
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_term_ends_a_run_whatever_a_sink_waits_for(line_bundle: Path) -> None:
     receivers = [Receiver(_is_silent), Receiver(_is_silent), Receiver(_trickles)]
     sinks = [f"{scheme}://127.0.0.1:{one.port}/" for scheme, one in zip(("http", "https", "http"), receivers)]

@@ -61,6 +61,7 @@ NO_TENSORRT = {
     "tensorrt_process._failure",
     "tensorrt_process.build_in_process",
     "tensorrt_process.disk_error",
+    "tensorrt_resize.CachedResizes.__call__",
     "tensorrt_trtexec.trtexec_line",
 }
 """Functions whose attribute accesses are not run over the bindings: they ask nothing of a TensorRT object."""

@@ -27,6 +27,7 @@ from edgead.tiling import Tiling
 from edgead.train import resume, train
 from edgead.train.canvas import busiest_tile, describe_shrink, fix_geometry, tile_masks
 from edgead.train.foreground import load_foreground_masks
+from edgead.train.methods import get_method
 from edgead.train.new_run import check_same
 from edgead.train.run_config import load_run_config
 
@@ -134,6 +135,10 @@ def test_a_repeated_command_must_have_the_same_geometry(run: Path) -> None:
         check_same(stored, dataclasses.replace(stored, stored_geometry=None), False, run)
     with pytest.raises(ConfigError, match=r"another seed, donors\.\n"):
         check_same(stored, dataclasses.replace(stored, seed=1), True, run)
+    slower = dataclasses.replace(stored, changes=("learning_rate 0.1 -> 0.01",))
+    other = dataclasses.replace(stored, method="patchcore", config=get_method("patchcore").Config())
+    with pytest.raises(ConfigError, match=r"another method, config\.\n"):
+        check_same(slower, other, False, run)
 
 
 def test_crops_in_pixels_need_pictures_of_one_size(write_image: Callable[..., Path], tmp_path: Path) -> None:

@@ -347,7 +347,7 @@ print("processes", Accelerator(cpu=True).num_processes)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_share_each_batch_and_save_together(parts: Path, tmp_path: Path) -> None:
     """Saving after every step is a meeting of both; were it each one's own decision, they would wait for ever."""
     script = tmp_path / "shared.py"

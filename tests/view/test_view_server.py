@@ -436,13 +436,17 @@ def test_marks_are_a_data_set(page: Page) -> None:
     page.show("bad")
     page.state(lambda state: len(state["cameras"][0]["rejects"]) > 1)
     page.camera.show("none")  # so that these rejects stay on the page
-    state = page.state(lambda state: state["cameras"][0]["per_second"] == 0)
+    state = page.state(lambda state: _is_at_rest(state["ledger"], page.camera))
     for reject, mark in zip(state["cameras"][0]["rejects"], ("real defect", "false reject")):
         assert page.change("mark", id=reject["id"], mark=mark)[0] == 200
     category = open_category(page.folder / "images")
     assert category.layout == "good and bad"
     assert category.normals
     assert {sample.kind for sample in category.labelled() if sample.anomalous} == {"bad"}
+
+
+def _is_at_rest(ledger: dict[str, Any], camera: Hand) -> bool:
+    return ledger["captured"] == camera.delivered and not ledger["in_flight"]
 
 
 def test_a_changeover_does_not_hold_up_the_end(bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,8 @@ def load_threshold_data(
     frames = load_frames(paths, size, pixels, console.track("reading good images"))
     for line in frames.skipped[:3]:
         console.say(f"skipped: {line}")
+    if odd := frames.describe_odd_shapes():
+        console.say(odd)
     if not len(frames.frames):
         raise DataError(f"No readable image of a good part in {data}; the threshold needs them.")
     distinct = keep_distinct(frames.frames)

@@ -108,6 +108,7 @@ def simulate(
     results: int = 0,
     say: Callable[[str], None] = lambda text: None,
     stopped: threading.Event | None = None,
+    program: PlcProgram | None = None,
 ) -> PlcProgram:
     """Run a PLC's program.
 
@@ -119,11 +120,12 @@ def simulate(
         results: end after that many; 0 for no limit.
         say: shows a line when edgead begins or stops to be alive.
         stopped: ends it when set.
+        program: to run, for a caller that wants its figures if it is interrupted.
 
     Returns:
         The program at its end.
     """
-    program, stopped = PlcProgram(), stopped or threading.Event()
+    program, stopped = program or PlcProgram(), stopped or threading.Event()
     seen, told = 0, None
     while not stopped.wait(POLL):
         try:

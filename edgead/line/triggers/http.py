@@ -138,8 +138,11 @@ class _Handler(LimitedHandler):
             return self._answer(411, {"error": "Content-Length is missing."})
         if len(length) > 9 or int(length) > LARGEST:
             return self._answer(413, {"error": f"The body may have {LARGEST} bytes."})
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):  # without an id, the part would be counted twice when the client repeats it
+            return self._answer(400, {"error": "The body is cut short."})
         try:
-            part_id = read_id(self.rfile.read(int(length)) or b"{}", trigger.field)
+            part_id = read_id(body or b"{}", trigger.field)
         except ValueError as error:
             return self._answer(400, {"error": f"The body is no trigger: {error}"})
         try:

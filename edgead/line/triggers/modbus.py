@@ -71,7 +71,8 @@ class ModbusTrigger(BaseTrigger):
     """Polls a PLC. A bit that was 0 and is 1 opens a part; a register opens one for each step that it has counted.
 
     A part that only a counter knows of, because two came between two polls, is opened too and gets its answer. What
-    the first poll finds, also after an outage, is where counting begins.
+    the first poll finds, also after an outage, is where counting begins. A part whose id cannot be read is opened
+    without one.
 
     Args:
         host, port: of the PLC, which may still be unreachable.
@@ -117,7 +118,6 @@ class ModbusTrigger(BaseTrigger):
                 at = time.monotonic()
                 steps = 0 if last is None else self._steps(last, value)
                 last = value
-                part_id = self._read_id() if steps else ""
             except ConnectionError as error:
                 self._note(str(error))
                 last = None
@@ -125,7 +125,7 @@ class ModbusTrigger(BaseTrigger):
                 self.stopped.wait(AGAIN_AFTER)
                 continue
             self._note("")
-            self._fire(steps, part_id, at)
+            self._fire(steps, self._read_id() if steps else "", at)
             self.stopped.wait(self._options.poll_ms / 1e3)
         self._client.close()
 
@@ -147,7 +147,11 @@ class ModbusTrigger(BaseTrigger):
     def _read_id(self) -> str:
         if self._options.id < 0:
             return ""
-        words = self._ask("read_holding_registers", self._options.id, self._options.id_registers)
+        try:
+            words = self._ask("read_holding_registers", self._options.id, self._options.id_registers)
+        except ConnectionError as error:  # the part is there all the same, and the PLC waits for its answer
+            self.say(f"{self.name}: the id of a part cannot be read; it gets one of our own: {error}")
+            return ""
         text = b"".join(word.to_bytes(2, "big") for word in words).partition(b"\0")[0]
         return text.decode("latin-1").strip()
 

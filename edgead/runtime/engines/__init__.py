@@ -30,7 +30,8 @@ class Engine(Protocol):
 
         Args:
             frames: ``[N, H, W, C] uint8``, C-contiguous, of the graph's size and channels. An engine whose attribute
-                `on_device` is true also takes `edgead.runtime.engines.device_frames.DeviceFrames`.
+                `on_device` is true also takes `edgead.runtime.engines.device_frames.DeviceFrames`; if it has a method
+                `fit`, as `edgead.runtime.engines.device_resize.DeviceResize`, they may have another size.
 
         Returns:
             scores ``[N]`` and maps ``[N, H, W]``, both float32, new arrays owned by the caller.

@@ -12,8 +12,9 @@ import numpy as np
 
 from edgead.bundle import Bundle, Outputs
 from edgead.errors import DataError, DeviceError, EdgeadError
+from edgead.geometry import Geometry
 from edgead.runtime.engines import Engine, first_line
-from edgead.runtime.engines.device_frames import find_device_frames
+from edgead.runtime.engines.device_frames import DeviceFrames, find_device_frames
 
 LONGEST_CALL = 10.0
 """Seconds that `CheckedEngine.close` waits for a running call. An engine that hangs is not released."""
@@ -42,12 +43,13 @@ class CheckedEngine:
         self._lock, self._released, self._process = threading.Lock(), False, os.getpid()
         _open.add(self)
 
-    def infer(self, frames: Any) -> Outputs:
+    def infer(self, frames: Any, geometry: Geometry | None = None) -> Outputs:
         """Run the graph. Calls from several threads wait for each other.
 
         Args:
             frames: ``[N, H, W, C] uint8`` of the graph's size and channels, N at least 1. A NumPy array, or for the
                 engines on a GPU also an array in its memory, see `edgead.runtime.engines.device_frames`.
+            geometry: by which frames in a GPU's memory that have another size are fitted there; None to refuse them.
 
         Returns:
             scores ``[N]`` and maps ``[N, H, W]``, both float32, new arrays owned by the caller. Any value is possible,
@@ -69,7 +71,10 @@ class CheckedEngine:
                     "Use the engine tensorrt or onnxruntime-cuda, or copy them:  frames.get(), frames.cpu().numpy()"
                 )
             frames = on_device
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._shape or not len(frames):
+        fits = geometry is not None and on_device is not None and self._can_fit(on_device)
+        if not fits and (
+            frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._shape or not len(frames)
+        ):
             raise DataError(
                 f"The engine takes uint8 frames [N, {', '.join(map(str, self._shape))}], not {_kind(frames)}."
             )
@@ -79,6 +84,8 @@ class CheckedEngine:
             if self.closed:
                 raise DeviceError(f"The engine {self.name} is closed. Load the bundle again.")
             try:
+                if fits:
+                    frames = self.inner.fit(frames, self._shape[:2], geometry)  # type: ignore[attr-defined]
                 if not self._singly or len(frames) == 1:
                     return check_outputs(self.name, self.inner.infer(frames), frames)
                 ones = [frames[index : index + 1] for index in range(len(frames))]
@@ -89,6 +96,11 @@ class CheckedEngine:
                 raise DeviceError(f"The engine {self.name} failed: {first_line(error)}") from error
         scores, maps = zip(*each)
         return np.concatenate(scores), np.concatenate(maps)
+
+    def _can_fit(self, frames: DeviceFrames) -> bool:
+        """Whether frames differ from the model's in size alone, and the engine has a resize."""
+        differs = frames.ndim == 4 and frames.shape[1:3] != self._shape[:2] and frames.shape[3] == self._shape[2] == 3
+        return differs and frames.nbytes > 0 and hasattr(self.inner, "fit")
 
     def close(self) -> None:
         """Release the device after the running call. Waiting and later calls raise a DeviceError."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,12 +20,15 @@ from numpy.typing import NDArray
 
 from edgead.bundle import MODEL, Bundle
 from edgead.errors import DeviceError, EdgeadError, require
+from edgead.geometry import Geometry, Size
 from edgead.machine import find_gpu
 from edgead.runtime.engines import EngineSpec, Opening, first_line, split_batch
 from edgead.runtime.engines.cuda import Cuda
 from edgead.runtime.engines.device_buffers import OUTPUTS, TYPES, DeviceBuffers
-from edgead.runtime.engines.device_frames import Frames
+from edgead.runtime.engines.device_frames import DeviceFrames, Frames
+from edgead.runtime.engines.device_resize import DeviceResize, ResizeBuffers
 from edgead.runtime.engines.onnxruntime_engine import ProviderError, open_session
+from edgead.runtime.engines.resize_graph import FITTED, FRAMES
 
 PROVIDER = "CUDAExecutionProvider"
 
@@ -160,7 +164,8 @@ class OnnxRuntimeCudaEngine:
         content: bytes | None = None,
     ) -> None:
         self.name, self.exact = f"onnxruntime-{target.device}", target.options.get("use_tf32") != "1"
-        self.recorded, self._cuda = target.records, target.cuda
+        self.recorded, self._cuda, self._target = target.records, target.cuda, target
+        self._resize = DeviceResize(self._cuda, self._open_resize)
         self.on_device = not self.recorded  # frames of a thread's own stream must be waited for in that thread
         self._lanes: dict[int, _Lane] = {}
         self._thread = ThreadPoolExecutor(1, "cuda graph") if self.recorded else None
@@ -207,7 +212,21 @@ class OnnxRuntimeCudaEngine:
             for start, stop, size in split_batch(len(frames), list(self._lanes)):
                 self._lanes[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
 
+    def fit(self, frames: DeviceFrames, size: Size, geometry: Geometry) -> DeviceFrames:
+        """Fit frames on the device to the model, see `DeviceResize.fit`. Only where `on_device` is true."""
+        with self._cuda.used():
+            return self._resize.fit(frames, size, geometry)
+
+    def _open_resize(self, buffers: ResizeBuffers) -> Callable[[], None]:
+        target = self._target
+        session = open_session(Path("the resize"), target.provider, target.options, content=buffers.graph)
+        binding = session.io_binding()
+        binding.bind_input(FRAMES, target.device, 0, np.uint8, [1, *buffers.frame], buffers.source)
+        binding.bind_output(FITTED, target.device, 0, np.uint8, [1, *buffers.fitted], buffers.target)
+        return partial(_run_bound, session, binding, _unsynchronised())
+
     def close(self) -> None:
+        self._resize = DeviceResize(self._cuda, self._open_resize)
         self._run(self._lanes.clear)  # the session ends where its CUDA graphs are
         if self._thread:
             self._thread.shutdown()
@@ -220,10 +239,8 @@ class _Lane:
 
     def __init__(self, session: Any, buffers: DeviceBuffers, cuda: Cuda, device: str) -> None:
         self._session, self._buffers = session, buffers
-        self._options = require("onnxruntime", "gpu").RunOptions()
+        self._options = _unsynchronised()
         self._options.add_run_config_entry("gpu_graph_id", str(buffers.shapes["scores"][0]))
-        # Everything is on one stream, so only the outputs must be waited for.
-        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._binding = session.io_binding()
         for name, shape in buffers.shapes.items():
             bind = self._binding.bind_output if name in OUTPUTS else self._binding.bind_input
@@ -232,10 +249,7 @@ class _Lane:
         cuda.synchronize()
 
     def _compute(self) -> None:
-        try:
-            self._session.run_with_iobinding(self._binding, self._options)
-        except Exception as error:  # ONNX Runtime's errors have no common base but this
-            raise DeviceError(f"ONNX Runtime failed: {first_line(error)}") from error
+        _run_bound(self._session, self._binding, self._options)
 
     def run(self, frames: Frames, scores: NDArray[np.float32], maps: NDArray[np.float32]) -> None:
         """Infer on at most as many frames as the buffers hold; write scores and maps."""
@@ -243,6 +257,20 @@ class _Lane:
         self._compute()
         self._buffers.fetch()
         self._buffers.take(scores, maps)
+
+
+def _unsynchronised() -> Any:
+    """Return options of a run. Everything is on one stream, so only the outputs must be waited for."""
+    options = require("onnxruntime", "gpu").RunOptions()
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    return options
+
+
+def _run_bound(session: Any, binding: Any, options: Any) -> None:
+    try:
+        session.run_with_iobinding(binding, options)
+    except Exception as error:  # ONNX Runtime's errors have no common base but this
+        raise DeviceError(f"ONNX Runtime failed: {first_line(error)}") from error
 
 
 SPEC = EngineSpec(

@@ -3,6 +3,7 @@
 KEY.plan   the plan
 KEY.json   its inputs, device, SHA-256 and seal, and the trtexec command that builds it in the bundle's folder
 KEY.lock   held by the process that builds the plan; the system releases it when that process ends
+resize-*.onnx   the graph of a resize on the device; its plan is another KEY.plan
 
 A plan is code: it is loaded only if this user has built it (`edgead.seal`). Another one is built again.
 """
@@ -179,6 +180,25 @@ class CachedPlan:
         return trtexec_line(request, self.facts.tensorrt, strong, precision)
 
 
+@dataclasses.dataclass(frozen=True)
+class GraphFile:
+    """A graph to build a plan of.
+
+    Attributes:
+        path: of the ONNX file.
+        sha256: of its content.
+        size: (height, width) of its frames in pixels.
+        channels: of a frame.
+        precision: for messages.
+    """
+
+    path: Path
+    sha256: str
+    size: tuple[int, int]
+    channels: int
+    precision: str
+
+
 def find_plan(
     bundle: Bundle, trt: Any, gpu: Gpu, settings: BuildSettings, batches: tuple[int, ...] = (1,)
 ) -> CachedPlan:
@@ -187,9 +207,19 @@ def find_plan(
     Raises:
         ConfigError: a setting that this version of TensorRT does not have.
     """
+    manifest = bundle.manifest
+    digest, channels = manifest.files[MODEL], manifest.pixels.channels
+    graph = GraphFile(bundle.model, digest, manifest.size, channels, manifest.precision)
+    return find_plan_of(graph, trt, gpu, settings, batches)
+
+
+def find_plan_of(
+    graph: GraphFile, trt: Any, gpu: Gpu, settings: BuildSettings, batches: tuple[int, ...] = (1,)
+) -> CachedPlan:
+    """Locate the plan of a graph, as `find_plan` does."""
     resolved = dataclasses.replace(settings, typing="strong" if is_strong(trt, settings.typing) else "weak")
     facts = PlanFacts(
-        model=bundle.manifest.files[MODEL],
+        model=graph.sha256,
         tensorrt=str(trt.__version__),
         gpu=gpu.name,
         capability=gpu.capability,
@@ -201,16 +231,16 @@ def find_plan(
     path = folder / f"{_digest(dataclasses.asdict(facts))}.plan"
     device = [facts.tensorrt, facts.gpu, facts.capability, facts.driver]
     request = BuildRequest(
-        model=str(bundle.model),
-        size=bundle.manifest.size,
+        model=str(graph.path),
+        size=graph.size,
         batches=batches,
         plan=str(path.with_suffix(".part")),
         timing_cache=str(folder / f"{_digest(device)}.timing"),
         settings=resolved,
-        channels=bundle.manifest.pixels.channels,
-        sha256=bundle.manifest.files[MODEL],
+        channels=graph.channels,
+        sha256=graph.sha256,
     )
-    return CachedPlan(path, request, facts, bundle.manifest.precision)
+    return CachedPlan(path, request, facts, graph.precision)
 
 
 def _digest(facts: object) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ from numpy.typing import NDArray
 
 from edgead.bundle import Bundle
 from edgead.errors import BundleError, ConfigError, DeviceError, MissingDependencyError, is_installed, require
+from edgead.geometry import Geometry, Size
 from edgead.machine import Gpu, find_gpu
 from edgead.runtime.engines import EngineSpec, Opening, split_batch
 from edgead.runtime.engines.cuda import Cuda
 from edgead.runtime.engines.device_buffers import DeviceBuffers
-from edgead.runtime.engines.device_frames import Frames
+from edgead.runtime.engines.device_frames import DeviceFrames, Frames
+from edgead.runtime.engines.device_resize import DeviceResize, ResizeBuffers
 from edgead.runtime.engines.tensorrt_build import BuildSettings
 from edgead.runtime.engines.tensorrt_cache import find_plan
 from edgead.runtime.engines.tensorrt_logger import last_error, make_logger, memory_error, open_runtime
+from edgead.runtime.engines.tensorrt_resize import CachedResizes, Plans, load_resize
 
 
 @dataclass(frozen=True)
@@ -67,21 +71,22 @@ def open_tensorrt(bundle: Bundle, opening: Opening) -> TensorRtEngine:
     """
     settings: TensorRtSettings = opening.settings
     gpu, trt = find_tensorrt()
+    resizes = CachedResizes(trt, gpu, settings.build(), opening.console)
     if settings.plan:
         if bundle.signer:
             raise ConfigError(
                 f"tensorrt:plan={settings.plan} has no signature, and only signed bundles are loaded here.\n"
                 "Leave it out: the engine is then built from the signed bundle."
             )
-        return _start(_read_plan(Path(settings.plan)), bundle, settings, trt)
+        return _start(_read_plan(Path(settings.plan)), bundle, settings, trt, resizes)
     batches = (1,) if opening.batch == 1 else (1, opening.batch)
     cached = find_plan(bundle, trt, gpu, settings.build(), batches)
     plan = cached.read(opening.console)
     try:
-        opened = _start(plan, bundle, settings, trt)
+        opened = _start(plan, bundle, settings, trt, resizes)
     except _UnloadableError:  # complete on disk, but this TensorRT does not load it
         opening.console.say("The cached engine cannot be loaded. It is built again.")
-        opened = _start(cached.read(opening.console, refused=plan), bundle, settings, trt)
+        opened = _start(cached.read(opening.console, refused=plan), bundle, settings, trt, resizes)
     opened.build_command = cached.build_command()
     return opened
 
@@ -113,11 +118,11 @@ def _read_plan(path: Path) -> bytes:
         raise BundleError(f"The engine file {path} cannot be read: {error.strerror}.") from error
 
 
-def _start(plan: bytes, bundle: Bundle, settings: TensorRtSettings, trt: Any) -> TensorRtEngine:
-    cuda = Cuda(sleeps=settings.sleep)
+def _start(plan: bytes, bundle: Bundle, settings: TensorRtSettings, trt: Any, resizes: Plans) -> TensorRtEngine:
+    cuda, manifest = Cuda(sleeps=settings.sleep), bundle.manifest
     try:
         with cuda.used():
-            return TensorRtEngine(plan, bundle.manifest.size, trt, cuda, settings, bundle.manifest.pixels.channels)
+            return TensorRtEngine(plan, manifest.size, trt, cuda, settings, manifest.pixels.channels, resizes)
     except BaseException:
         cuda.close()
         raise
@@ -136,6 +141,7 @@ class TensorRtEngine:
         cuda: the device; closed with the engine.
         settings: how it runs.
         channels: of a frame.
+        resizes: the plans of resizes on the device; None for an engine that takes frames of the model's size alone.
     """
 
     on_device = True
@@ -150,9 +156,10 @@ class TensorRtEngine:
         cuda: Cuda,
         settings: TensorRtSettings,
         channels: int = 3,
+        resizes: Plans | None = None,
     ) -> None:
         self.name = f"tensorrt-{trt.__version__}"
-        self._cuda = cuda
+        self._cuda, self._resizes, self._resize = cuda, resizes, DeviceResize(cuda, self._open_resize)
         # Each of these must outlive the next one.
         self._logger = make_logger(trt)
         try:
@@ -195,9 +202,20 @@ class TensorRtEngine:
                 self._lanes[size].run(frames[start:stop], scores[start:stop], maps[start:stop])
         return scores, maps
 
+    def fit(self, frames: DeviceFrames, size: Size, geometry: Geometry) -> DeviceFrames:
+        """Fit frames on the device to the model, see `DeviceResize.fit`."""
+        with self._cuda.used():
+            return self._resize.fit(frames, size, geometry)
+
+    def _open_resize(self, buffers: ResizeBuffers) -> Callable[[], None]:
+        if self._resizes is None:
+            raise DeviceError("This engine has no resize on the GPU. Pass frames of the model's size.")
+        version = self.name.partition("-")[2]
+        return load_resize(self._runtime, self._logger, self._cuda, self._resizes, buffers, version)
+
     def close(self) -> None:
         with self._cuda.used():
-            self._lanes = {}
+            self._lanes, self._resize = {}, DeviceResize(self._cuda, self._open_resize)
             self._engine = self._runtime = None
         self._cuda.close()
 

@@ -18,6 +18,7 @@ import numpy as np
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
 from edgead.files import atomic_file
+from edgead.folders import OVERLAY
 from edgead.images import encode_png
 from edgead.redaction import redact
 from edgead.runtime.result import Result
@@ -177,5 +178,5 @@ def _files_of(result: Result) -> dict[str, bytes]:
         if result.frame.shape[2] == 4:
             files[".depth.png"] = encode_png(result.frame[:, :, 3])
         if result.anomaly_map is not None:
-            files[".overlay.png"] = encode_png(result.overlay())
+            files[OVERLAY] = encode_png(result.overlay())
     return {**files, ".json": json.dumps(result.to_dict(), indent=2).encode()}

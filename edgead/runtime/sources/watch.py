@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgead.errors import SourceError
-from edgead.folders import is_litter, list_folder, list_subfolders
+from edgead.errors import ConfigError, SourceError
+from edgead.folders import is_drawn, is_litter, list_folder, list_subfolders
 from edgead.images import COLOUR, PixelFormat, is_image
 from edgead.runtime.sources.files import cannot_read, capture_file
 from edgead.runtime.sources.notify import open_notifier
@@ -118,6 +118,11 @@ class WatchedFolder(FrameSource):
                 if self.stopped.is_set():
                     return
 
+    def sees(self, folder: Path) -> bool:
+        """Return whether images in a folder are delivered."""
+        own, other = self.folder.resolve(), folder.resolve()
+        return own == other or (self.subfolders and other.is_relative_to(own))
+
     def close(self) -> None:
         if self._notifier:
             self._notifier.close()
@@ -161,7 +166,9 @@ class WatchedFolder(FrameSource):
 
     def _is_wanted(self, path: str) -> bool:
         inside = Path(path).relative_to(self.folder).parts
-        return (len(inside) == 1 or self.subfolders) and is_image(Path(path)) and not any(map(is_litter, inside))
+        if is_drawn(inside[-1]) or not is_image(Path(path)):
+            return False
+        return (len(inside) == 1 or self.subfolders) and not any(map(is_litter, inside))
 
     def _look_at_everything(self) -> tuple[dict[str, _Stamp], dict[Path, str]]:
         """Return the stamps of all images, and the folders that cannot be read, with the reason."""
@@ -221,6 +228,26 @@ class WatchedFolder(FrameSource):
             gone = [path for path in self._given if path not in stamps]
             for path in gone[:excess]:
                 del self._given[path]
+
+
+def refuse_own_pictures(sources: Iterable[object], sinks: Iterable[object]) -> None:
+    """Refuse a sink that saves frames where a source finds them: one part would be inspected again and again.
+
+    Args:
+        sources: of a run.
+        sinks: of it. Those with a `folder` save pictures there.
+
+    Raises:
+        ConfigError: with the folder and the source.
+    """
+    folders = [folder for sink in sinks if isinstance(folder := getattr(sink, "folder", None), Path)]
+    for source in sources:
+        for folder in folders:
+            if isinstance(source, WatchedFolder) and source.sees(folder):
+                raise ConfigError(
+                    f"The frames saved in {folder} would be inspected again and again: {source.name} watches that "
+                    "folder.\nSave them elsewhere."
+                )
 
 
 def _stamp(path: str | Path) -> _Stamp:

@@ -11,10 +11,14 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 from tensorrt_on_cpu import needs_rtx
+from wrong_int8 import FAULTS, wrong_int8_graphs
 
+from edgead.bundle import CPU_MODEL, Golden, Outputs
 from edgead.export.quantization.calibration import measure_ranges
 from edgead.export.quantization.int8 import to_int8
 from edgead.export.quantization.mixed_precision import open_variant
+from edgead.export.quantization.selection import engine_tolerance
+from edgead.runtime.golden import compare
 
 HEAD = """
     <ir_version: 8, opset_import: ["": 17]>
@@ -107,7 +111,10 @@ class Quantised:
         return self.makers[last.input[0]].input[0], float(self.constants[last.input[1]])
 
     def run(self, graph: onnx.ModelProto) -> Any:
-        return open_variant("graph", graph, self.folder).infer(self.frames)[1]
+        return self.outputs(graph)[1]
+
+    def outputs(self, graph: onnx.ModelProto, variant: str = "graph") -> Outputs:
+        return open_variant(variant, graph, self.folder).infer(self.frames)
 
 
 @pytest.fixture
@@ -167,6 +174,23 @@ def test_every_pattern_gives_what_float32_gives(quantised: Quantised) -> None:
     assert np.sqrt(np.square(found - exact).mean()) < 0.08 * exact.std()
     compact = quantised.run(to_int8(quantised.model, quantised.ranges, (), "compact"))
     assert np.allclose(found, compact, atol=1e-4 * exact.std())
+
+
+@pytest.mark.parametrize("quantised", list(PATTERNS), indirect=True)
+def test_golden_frames_refuse_every_wrong_fusion_of_a_pattern(quantised: Quantised) -> None:
+    forms = {name: to_int8(quantised.model, quantised.ranges, (), name) for name in ("tensorrt", "cpu")}
+    exact = quantised.outputs(quantised.model)
+    judged = [quantised.outputs(forms["tensorrt"]), quantised.outputs(forms["cpu"], CPU_MODEL)]
+    errors = [max(float(np.abs(form[index] - exact[index]).max()) for form in judged) for index in (0, 1)]
+    limits = [engine_tolerance([form[index] for form in judged], errors[index]) + 1e-4 for index in (0, 1)]
+    golden = Golden(quantised.frames, *exact, tuple(judged))
+    fused = compare(golden, *quantised.outputs(forms["tensorrt"], CPU_MODEL), *limits)
+    assert fused.good, fused.describe()
+    tried = set()
+    for fault, graph in wrong_int8_graphs(forms["tensorrt"], places=99):
+        tried.add(fault)
+        assert not compare(golden, *quantised.outputs(graph), *limits).good, fault
+    assert tried == set(FAULTS)
 
 
 @pytest.mark.parametrize("quantised", list(PATTERNS), indirect=True)

@@ -16,7 +16,7 @@ from plc_parts import Writing, closing, make_result, wait_until
 
 from edgead.cli import cli
 from edgead.decision import Verdict
-from edgead.errors import ConfigError, SinkError
+from edgead.errors import INTERRUPTED, ConfigError, SinkError
 from edgead.line.outputs.modbus_plc import PollingPlc
 from edgead.line.outputs.register_map import REGISTERS, Snapshot
 from edgead.line.outputs.simulate import SILENT_AFTER, PlcProgram, open_plc, simulate
@@ -96,6 +96,27 @@ def test_the_command_prints_each_result() -> None:
         text = CliRunner().invoke(cli, ["plc", "simulate", uri, "--results", "1"])
         assert text.stdout.startswith("UNKNOWN ")
         assert "bottle 3  score nan  (silent)" in text.stdout
+
+
+def test_the_missed_results_are_told_when_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = [SHOWN, replace(SHOWN, heartbeat=2, sequence=2)]
+
+    class Plc:
+        def read(self) -> Snapshot:
+            if not shown:
+                raise KeyboardInterrupt
+            return shown.pop(0)
+
+        def acknowledge(self, sequence: int) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("edgead.line.outputs.simulate.open_plc", lambda uri: Plc())
+    done = CliRunner().invoke(cli, ["plc", "simulate", "modbus://127.0.0.1"])
+    assert done.exit_code == INTERRUPTED
+    assert "2 results were missed." in done.stderr
 
 
 def test_an_acknowledgement_can_be_left_out_or_late() -> None:

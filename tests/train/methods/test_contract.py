@@ -16,8 +16,9 @@ from level_bundle import teaching
 from numpy.typing import NDArray
 from tiny import SMALL
 from torch import nn
+from wrong_int8 import wrong_int8_graphs
 
-from edgead.bundle import Golden, Outputs
+from edgead.bundle import CPU_MODEL, Golden, Outputs
 from edgead.errors import ConfigError
 from edgead.export.graph.normal_form import with_names_and_constants
 from edgead.export.graph.to_onnx import OPSET, write_onnx
@@ -159,6 +160,14 @@ def test_lower_precisions_are_the_network_up_to_their_rounding(
             assert error < allowed, (name, what)
 
 
+def golden_of(reference: Golden, forms: list[Outputs]) -> tuple[Golden, list[float]]:
+    """Return golden frames with what the judged graphs give, and the limits of scores and maps, as an export does."""
+    exact = (reference.scores, reference.maps)
+    errors = [max(float(np.abs(form[index] - exact[index]).max()) for form in forms) for index in (0, 1)]
+    limits = [engine_tolerance([form[index] for form in forms], errors[index]) + 1e-4 for index in (0, 1)]
+    return Golden(reference.frames, *exact, tuple(forms)), limits
+
+
 FAULTS = {"transposed weights", "no bias", "wrong scale"}
 
 
@@ -174,10 +183,8 @@ def test_an_engine_that_sums_in_float16_is_accepted_and_a_wrong_one_is_not(
         return run_singly(OnnxRuntimeEngine(tmp_path / "graph.onnx"), frames)
 
     variants = GraphVariants(model, traced[1], "fp16")
-    exact, forms = run(model), tuple(run(make([])) for make in variants.judged().values())
-    errors = [max(float(np.abs(form[index] - exact[index]).max()) for form in forms) for index in (0, 1)]
-    limits = [engine_tolerance([form[index] for form in forms], errors[index]) + 1e-4 for index in (0, 1)]
-    golden = Golden(frames, *exact, forms)
+    forms = [run(make([])) for make in variants.judged().values()]
+    golden, limits = golden_of(Golden(frames, *run(model)), forms)
     device = run_in_half(to_float16(model, variants.too_large, emulate=True), frames)
     agreement = compare(golden, *device, *limits)
     assert agreement.good, agreement.describe()
@@ -186,6 +193,29 @@ def test_an_engine_that_sums_in_float16_is_accepted_and_a_wrong_one_is_not(
         refused.setdefault(fault, []).append(not compare(golden, *run(graph), *limits).good)
     hidden = {"no bias"} if "[transfusion" in request.node.name else set()
     assert {fault for fault, found in refused.items() if any(found)} >= FAULTS - hidden, refused
+
+
+@pytest.mark.slow
+def test_golden_frames_of_int8_accept_what_is_right_and_refuse_what_is_not(
+    traced: tuple[onnx.ModelProto, Ranges, Golden], tmp_path: Path
+) -> None:
+    """Right: the form for CPUs without integers. Of each kind of fault in TensorRT's form at least one is refused."""
+    model, ranges, reference = traced
+    forms = {name: make([]) for name, make in GraphVariants(model, ranges, "int8").judged().items()}
+
+    def run(graph: onnx.ModelProto, *, as_written: bool = False) -> Outputs:
+        onnx.save(graph, tmp_path / "graph.onnx")
+        return run_singly(OnnxRuntimeEngine(tmp_path / "graph.onnx", as_written=as_written), reference.frames)
+
+    judged = [run(graph, as_written=name != CPU_MODEL) for name, graph in forms.items()]
+    golden, limits = golden_of(reference, judged)
+    agreement = compare(golden, *run(forms[CPU_MODEL], as_written=True), *limits)
+    assert agreement.good, agreement.describe()
+    refused: dict[str, list[bool]] = {}
+    for fault, graph in wrong_int8_graphs(forms["model.onnx"], places=4):
+        refused.setdefault(fault, []).append(not compare(golden, *run(graph, as_written=True), *limits).good)
+    assert refused
+    assert all(any(found) for found in refused.values()), refused
 
 
 def test_the_graph_has_the_one_signature_and_no_leftovers(

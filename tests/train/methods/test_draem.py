@@ -171,7 +171,7 @@ def test_examples_follow_the_configured_shares() -> None:
     assert all(np.array_equal(again[name], drawn[7][name]) for name in again)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_overfits_a_toy_set(tmp_path: Path) -> None:
     """Eight striped images, a few hundred small steps: it must tell fresh anomalies on them from the rest."""
     rng = np.random.default_rng(0)

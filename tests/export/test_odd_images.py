@@ -1,0 +1,105 @@
+"""One image among the good ones that is none must not set a limit without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from listener import Listener
+
+from edgead.datasets import Frames
+from edgead.decision import conformal_threshold
+from edgead.export.odd_images import stand_apart, warn_of_odd_images
+from edgead.train.materials import report_dark
+
+GOOD = np.linspace(0.2, 0.3, 24)
+NAMES = tuple(Path(f"{number:02}.png") for number in range(24))
+
+
+def frames_with_black(*numbers: int) -> Frames:
+    pictures = np.full((24, 8, 8, 3), 120, np.uint8)
+    pictures[list(numbers)] = 2
+    return Frames(pictures, NAMES, (), "", ((8, 8),) * 24)
+
+
+def warnings_of(scores: np.ndarray, bound: float = 0.01, black: tuple[int, ...] = ()) -> list[str]:
+    heard = Listener()
+    warn_of_odd_images(frames_with_black(*black), scores, conformal_threshold(scores, bound).value, heard)
+    return heard.said
+
+
+@pytest.mark.parametrize(
+    ("scores", "apart"),
+    [
+        (GOOD, 0),
+        ([*GOOD, 0.9], 1),
+        ([*GOOD, 0.9, 1.4], 2),
+        ([*GOOD, 0.39], 0),
+        ([*-GOOD, 3.0], 1),
+        ([*GOOD, 0.9, 0.9, 0.9, 0.9], 0),
+        ([0.5] * 20 + [0.5000001], 0),
+        ([0.0] * 20 + [0.7], 1),
+        ([0.1, 0.2, 9.0], 0),
+    ],
+)
+def test_scores_that_stand_apart(scores: list[float], apart: int) -> None:
+    assert stand_apart(scores) == apart
+
+
+def test_normal_scores_do_not_stand_apart() -> None:
+    rng = np.random.default_rng(0)
+    assert sum(stand_apart(rng.normal(size=20)) > 0 for _ in range(300)) <= 3
+
+
+def test_an_image_that_sets_the_threshold_alone_is_named() -> None:
+    scores = GOOD.copy()
+    scores[7] = 0.9
+    [line] = warnings_of(scores)
+    assert "1 of 24 held-out good images: 07.png." in line
+    assert "score 0.2 to 0.3." in line
+    assert warnings_of(GOOD) == []
+
+
+def test_an_odd_image_above_the_threshold_is_harmless() -> None:
+    scores = GOOD.copy()
+    scores[7] = 0.9
+    assert warnings_of(scores, bound=0.1) == []
+
+
+def test_a_black_image_among_others_is_named() -> None:
+    [line] = warnings_of(GOOD, black=(3,))
+    assert "1 of 24 held-out good images are black: 03.png." in line
+    assert warnings_of(GOOD, black=tuple(range(24))) == []  # parts that look like this
+
+
+@pytest.mark.parametrize(
+    ("black", "bit_depth", "said"),
+    [
+        ((), 16, ""),
+        ((3, 5), 16, "2 of 24 images are almost black, the others are not: 03.png, 05.png."),
+        ((3, 5), 12, "2 of 24 images are almost black"),
+        (tuple(range(24)), 16, "the images are almost black. If they hold 10 or 12 bits in 16, add --bit-depth"),
+        (tuple(range(24)), 12, ""),
+    ],
+)
+def test_dark_images_do_not_hide_among_others(black: tuple[int, ...], bit_depth: int, said: str) -> None:
+    heard = Listener()
+    report_dark(frames_with_black(*black), "image", bit_depth, heard)
+    assert bool(heard.said) == bool(said)
+    assert said in "".join(heard.said)
+
+
+def shaped(*sizes: tuple[int, int]) -> str:
+    names = tuple(Path(f"{number}.png") for number in range(len(sizes)))
+    pictures = np.zeros((len(sizes), 4, 4, 3), np.uint8)
+    return Frames(pictures, names, (), "", sizes).describe_odd_shapes()
+
+
+def test_an_image_of_another_shape_is_named() -> None:
+    said = shaped(*[(96, 128)] * 9, (128, 96))
+    assert "1 of 10 images differ from the others in their aspect ratio: 9.png." in said
+    assert "from 0.75 to 1.33" in said
+    assert shaped(*[(96, 128)] * 9, (192, 256)) == ""  # another resolution
+    assert shaped(*[(96, 128)] * 5, *[(128, 96)] * 5) == ""  # two views
+    assert shaped((96, 128), (128, 96)) == ""

@@ -192,7 +192,7 @@ def check(options: Any, place: str = "") -> None:
     Raises:
         ConfigError: with the first wrong field.
     """
-    for name, hint in _hints(type(options)).items():
+    for name, hint in _hints(typing.cast(type, type(options))).items():
         if "Annotated" in str(hint):
             try:
                 _read(hint, getattr(options, name), place + name)

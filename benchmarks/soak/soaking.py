@@ -104,7 +104,7 @@ class Soaking:
             world.troubles.end("line starts")
             began = time.monotonic()
             self._live(life, min(began + life.seconds, until), done)
-            self._take_sample(time.monotonic())
+            self._take_sample()
             summary = self._end(life)
             end = life.end
         except Stuck as reason:
@@ -135,8 +135,8 @@ class Soaking:
             while events and now - began >= events[0].at:
                 event = events.pop(0)
                 self.faults[event.kind] += world.strike(event)
-            if now - sampled >= SAMPLE_EVERY and not world.troubles.excuse(("line is",), now, now, slack=0.0):
-                self._take_sample(now)
+            if now - sampled >= SAMPLE_EVERY:
+                self._take_sample()
                 sampled = now
             asleep = time.monotonic()
             time.sleep(TICK)
@@ -147,8 +147,8 @@ class Soaking:
             self.faults[BUSY] += 1
             self._world.troubles.note(BUSY, began)
 
-    def _take_sample(self, now: float) -> None:
-        world = self._world
+    def _take_sample(self) -> None:
+        world, now = self._world, time.monotonic()  # not of the tick's begin: the line may have been stopped since
         if not world.line.runs:
             raise Stuck("it has ended by itself")
         if world.troubles.excuse(("line is",), now, now, slack=0.0):

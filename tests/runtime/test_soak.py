@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "simulated_line")
 from arrived import read_lines, rows_of_lines
 from auditor import NAMES, REPEATED, Account, Auditor
 from latency import Latencies
-from lives import KINDS, Life, plan_life
+from lives import KINDS, Event, Life, plan_life
 from pictures import score_of
 from receivers import Again, Inbox
 from soak_report import Growth, SoakReport, add, next_life, read_report
@@ -176,6 +176,22 @@ def test_a_source_or_sink_that_stands_still_is_a_deadlock_unless_a_fault_explain
     for second in range(0, 100, 2):
         soaking._check_progress("other", 7, ("webhook",), now + second)
     assert auditor.counts == {"deadlock": 3}
+
+
+def test_a_line_that_is_stopped_in_the_tick_of_a_sample_is_not_asked(tmp_path: Path) -> None:
+    troubles, asked = Troubles(), []
+    line = SimpleNamespace(runs=True, sample=lambda: asked.append(1))
+
+    def strike(event: Event) -> bool:
+        troubles.begin(event.kind)
+        return True
+
+    world = SimpleNamespace(troubles=troubles, line=line, work=lambda: None, strike=strike)
+    soaking = Soaking(world, Auditor(troubles), tmp_path, lambda text: None)  # type: ignore[arg-type]
+    life = Life(0, 0.2, 1, (Event(0.0, "line is stopped", 5.0, 0.0),), "term")
+    soaking._live(life, time.monotonic() + 0.2, lambda: False)
+    assert soaking.faults["line is stopped"] == 1
+    assert not asked
 
 
 def test_the_same_seed_gives_the_same_faults() -> None:

@@ -22,6 +22,8 @@ from edgead.train.reference import fix_alignment
 
 MOST_SHRINK = 4.0
 """Pictures that shrink by more are warned of: a defect of four pixels is left with one."""
+MOST_GROWTH = 8.0
+"""Pictures that grow by more are warned of: mostly a crop in shares where pixels were meant."""
 LEAST_PART = 0.01
 """Share of a tile that shows the part; with less of it, anomalies go everywhere on the tile."""
 
@@ -65,7 +67,7 @@ def fix_geometry(
 
 
 def describe_shrink(geometry: Geometry, picture: Size, size: Size, scale: float | None) -> list[str]:
-    """Say in a few lines what is left of a defect's pixels: a warning where pictures shrink by more than `MOST_SHRINK`.
+    """Say in a few lines what is left of a defect's pixels: a warning beyond `MOST_SHRINK` and `MOST_GROWTH`.
 
     Args:
         geometry: of the run.
@@ -76,14 +78,19 @@ def describe_shrink(geometry: Geometry, picture: Size, size: Size, scale: float 
     place = geometry.place(picture, geometry.canvas(size))
     shrink = place.shrink
     lines = []
+    height, width = place.window_size
     kept = "" if scale is None else f": of a defect of 1 mm ({scale:.3g} pixels) {scale / shrink:.2g} pixels are left"
     if shrink > MOST_SHRINK:
-        height, width = place.window_size
         rows, columns = (max(1, math.ceil(length / side / 2)) for length, side in zip((height, width), size))
         lines.append(
             f"Warning: pictures of {width}×{height} pixels shrink by {shrink:.1f}{kept or ': small defects vanish'}.\n"
             f"Keep more of them with tiles, for instance --tiles {rows}x{columns}, a --crop, or a larger input "
             "(--set size=…)." + ("" if scale else " --scale tells what is left of a defect of 1 mm.")
+        )
+    elif shrink < 1 / MOST_GROWTH:
+        lines.append(
+            f"Warning: the network sees only {width}×{height} pixels of the pictures, which grow by {1 / shrink:.0f}: "
+            "there is less detail than it can see." + (" Is --crop right?" if geometry.crop else "")
         )
     elif scale is not None:
         lines.append(f"Pictures shrink by {shrink:.2g}{kept}" if shrink > 1 else f"Pictures do not shrink{kept}")

@@ -176,6 +176,14 @@ def test_what_is_left_of_a_defect(geometry: Geometry, scale: float | None, says:
     assert not says or re.search(says, lines[0], re.S), lines
 
 
+def test_a_crop_of_few_pixels_is_warned_of() -> None:
+    tiny, usual = Geometry(crop=(0.4, 0.4, 0.01, 0.01)), Geometry(crop=(0.1, 0.1, 0.8, 0.8))
+    [line] = describe_shrink(tiny, (480, 640), (256, 256), None)
+    assert "sees only 7×5 pixels" in line or "sees only 6×5 pixels" in line
+    assert "Is --crop right?" in line
+    assert not describe_shrink(usual, (480, 640), (256, 256), None)
+
+
 def test_masks_of_the_part_are_cut_as_pictures_are(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     image = write_image(tmp_path / "train" / "a.png", (60, 100))
     mask = np.zeros((60, 100), np.uint8)

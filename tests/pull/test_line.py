@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from https_folder import HttpsFolder, make_certificate
 from level_bundle import make_level_bundle
-from test_pull import Said, change
+from listener import Listener
+from test_pull import change
 
 import edgead
 from edgead.errors import PullError, RolledBackError
@@ -129,7 +130,7 @@ def test_a_line_takes_good_bundles_and_goes_back_from_bad_ones(cell: Cell) -> No
     good = cell.deciding()
     assert good == done.digest == digest_of(cell.link) != first
 
-    console = Said()
+    console = Listener()
     with pytest.raises(RolledBackError, match=r"(?s)bad failed on the line: \d+ of \d+ results are FAIL.*in its place"):
         cell.pull("bad", watch_minutes=10.0, console=console)
     assert cell.deciding() == good == digest_of(cell.link)
@@ -166,7 +167,7 @@ def test_a_line_that_ends_under_the_new_bundle(cell: Cell, monkeypatch: pytest.M
             cell.process.kill()
             cell.process.wait()
 
-    console = Said()
+    console = Listener()
     monkeypatch.setattr(console, "say", kill)
     with pytest.raises(RolledBackError, match="does not answer any more"):
         cell.pull("good", watch_minutes=1.0, console=console)

@@ -111,7 +111,7 @@ def test_a_link_in_place_of_a_file_is_refused(signed: Path, public: Path, name: 
     elsewhere = signed.parent / "elsewhere" if place == "outside" else signed / "copy"
     (signed / name).rename(elsewhere)
     (signed / name).symlink_to(elsewhere)
-    with pytest.raises(BundleError, match=f"{name} is not a file|copy is not part"):
+    with pytest.raises(BundleError, match=f"{name} is (not a file|a link to a file outside)|copy is not part"):
         read_bundle(signed, [public])
 
 

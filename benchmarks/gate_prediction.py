@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -96,10 +96,14 @@ def _joined(*outputs: Any) -> Any:
     return tuple(np.concatenate(each) for each in zip(*outputs))
 
 
+def run_name(folder: Path, settings: Sequence[str]) -> str:
+    """Return what a run with settings is called in the results."""
+    return "-".join((folder.name, *settings))
+
+
 def measure(folder: Path, scratch: Path, settings: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Measure all damaged graphs of a run, with settings that are open at export."""
     run, method = load_method(folder, settings)
-    name_of_run = "-".join((folder.name, *settings))
     held_out = load_frames([Path(run.data, name) for name in run.held_out], method.config.size, run.pixels)
     labelled = read_labelled(open_category(run.data), method.config.size, run.pixels, Console())
     if labelled is None:
@@ -121,7 +125,7 @@ def measure(folder: Path, scratch: Path, settings: tuple[str, ...] = ()) -> list
         judged = asdict(gate.measure(_joined(after["good"], after["gate"]), limits[1]))
         spread = float(before["good"][1].std())
         row = {
-            "run": name_of_run,
+            "run": run_name(folder, settings),
             "method": method.name,
             "category": run.category,
             "variant": name,
@@ -155,7 +159,7 @@ def measure_command(runs: tuple[Path, ...], out: Path, settings: tuple[str, ...]
     for folder in runs:
         with tempfile.TemporaryDirectory() as scratch:
             rows = measure(folder, Path(scratch), settings)
-        name = "-".join((folder.name, *settings))
+        name = run_name(folder, settings)
         record["rows"] = [row for row in record["rows"] if row["run"] != name] + rows
         record["measured"][name] = {
             "command": ["python", "benchmarks/gate_prediction.py", *(Path(word).name for word in sys.argv[1:])],

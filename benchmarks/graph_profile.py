@@ -29,6 +29,7 @@ from export_cost import NETWORKS, make
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edgead.benchmark.floor import operations_by_operator
 from edgead.benchmark.peak import bandwidth_per_second, peak_per_second
 from edgead.export.graph.to_onnx import write_onnx
 from edgead.export.quantization.calibration import measure_ranges
@@ -123,23 +124,13 @@ def _tensor_bytes(op: Any) -> float:
     return moved
 
 
-def count(path: Path, frames: NDArray[Any], folder: Path) -> dict[str, int]:
+def count(path: Path, frames: NDArray[Any]) -> dict[str, int]:
     """Return the multiply-adds of convolutions and of matrix products, of the graph as it is written."""
-    import onnxruntime
-
-    from edgead.benchmark.floor import _operations
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.enable_profiling = 3, True
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.profile_file_prefix = str(folder / "shapes")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    session.run(None, {session.get_inputs()[0].name: frames})
-    found: dict[str, int] = defaultdict(int)
-    for event in json.loads(Path(session.end_profiling()).read_text()):
-        if "output_type_shape" in event.get("args", ()):
-            found[kind_of(event["args"]["op_name"])] += _operations(event["args"])
-    return {kind: found[kind] for kind in (CONVOLUTION, PRODUCT)}
+    found = {CONVOLUTION: 0, PRODUCT: 0}
+    for operator, operations in operations_by_operator(path.read_bytes(), frames).items():
+        if operations:
+            found[kind_of(operator)] += operations
+    return found
 
 
 def summarise(nodes: list[Node], operations: dict[str, int], peak: float, bandwidth: float) -> dict[str, Any]:
@@ -254,7 +245,7 @@ def main(out: Path, only: str) -> None:
             for form, path, frames in graphs:
                 label = f"{name}, {form}" if form else name
                 precision = "int8" if name.endswith(INT8) else "fp32"
-                operations = count(path, frames, folder)
+                operations = count(path, frames)
                 profiles = {
                     "onnxruntime": profile_onnxruntime(path, frames, folder),
                     "openvino": profile_openvino(path, frames),

@@ -9,6 +9,7 @@ affects all. Use an idle machine.
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import tempfile
@@ -104,7 +105,7 @@ def main(out: Path, rounds: int, pause: float, names: tuple[str, ...]) -> None:
         found = measure_streams(inspectors, make_video(folder), rounds, pause)
     record = {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "benchmarks/stream_threads.py", "--out", out.name, *sys.argv[3:]]),
+        "command": shlex.join(["python", "benchmarks/stream_threads.py", *map(os.path.basename, sys.argv[1:])]),
         "machine": asdict(machine),
         "versions": versions(),
         "pause_seconds": pause,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgead.benchmark.figures import Floor
 from edgead.benchmark.peak import bandwidth_per_second, peak_per_second
@@ -61,26 +63,42 @@ _bandwidth = cache(bandwidth_per_second)
 
 
 def count_operations(bundle: Bundle) -> int:
-    """Return the multiply-adds of one frame, or tile, in convolutions and matrix products. Others are not counted.
+    """Return the multiply-adds of one frame, or tile, in convolutions and matrix products. Others are not counted."""
+    frame = np.zeros((1, *bundle.manifest.shape), np.uint8)
+    return sum(operations_by_operator(bundle.content(MODEL), frame).values())
+
+
+def operations_by_operator(model: bytes, value: NDArray[Any]) -> dict[str, int]:
+    """Return the multiply-adds of one inference, by ONNX operator: those of convolutions and matrix products.
 
     ONNX Runtime runs the graph once as it is written and records the shapes of every operator.
+
+    Args:
+        model: the ONNX file's content.
+        value: the graph's only input.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime is not installed.
+        DeviceError: the disk is full.
     """
     ort = require("onnxruntime", "cpu")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_profiling = True
-    frame = np.zeros((1, *bundle.manifest.shape), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder, "shapes"))
-        session = ort.InferenceSession(bundle.content(MODEL), options, providers=["CPUExecutionProvider"])
-        session.run(None, {"frames": frame})
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session.run(None, {session.get_inputs()[0].name: value})
         profile = Path(session.end_profiling())
         try:
             events = json.loads(profile.read_text(encoding="utf-8"))
         except ValueError as error:  # ONNX Runtime does not report a full disk
             raise DeviceError(f"ONNX Runtime's profile {profile} is incomplete: is the disk full?") from error
-    return sum(_operations(event["args"]) for event in events if "output_type_shape" in event.get("args", ()))
+    found: Counter[str] = Counter()
+    for node in (event["args"] for event in events if "output_type_shape" in event.get("args", ())):
+        found[node["op_name"]] += _operations(node)
+    return dict(found)
 
 
 def _operations(node: dict[str, Any]) -> int:

@@ -25,6 +25,7 @@ from edgead.schema import OneOf, Within, left_out
 
 VERSION = 1
 SHOWN_LAYERS = 25
+"""Rows of the layer table; the manifest has all."""
 COMPARED = (
     "The exported graph and the trained network ran on the same frames. The largest differences are in units of the "
     "score. An engine may differ from the graph's reference outputs by as much as the last column says."
@@ -34,7 +35,6 @@ COMPARED_LOWERED = (
     "score: they are what the lower precision costs, and the gate below has judged them. The last column is another "
     "limit: by how much an engine may differ from the reference outputs of one of these graphs."
 )
-"""Rows of the layer table; the manifest has all."""
 
 
 @dataclass(frozen=True, kw_only=True)

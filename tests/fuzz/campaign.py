@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import sys
 import tempfile
 import time
@@ -120,7 +121,7 @@ def _describe(facts: dict[str, Any]) -> str:
 def _write(record: dict[str, Any], path: Path) -> None:
     record |= {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": f"tests/fuzz/campaign.py {' '.join(sys.argv[1:])}",
+        "command": shlex.join(["python", "tests/fuzz/campaign.py", *map(os.path.basename, sys.argv[1:])]),
         "machine": write(describe_machine()),
         "versions": {"python": platform.python_version(), **_versions()},
     }

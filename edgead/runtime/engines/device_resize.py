@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from edgead.errors import DeviceError
+from edgead.errors import DeviceError, EdgeadError
 from edgead.geometry import Geometry, Size
 from edgead.images import fit_frame
 from edgead.runtime.engines.cuda import Cuda
@@ -47,13 +47,15 @@ class OpenResize(Protocol):
         """Return a function that queues one run in the engine's stream.
 
         Raises:
-            DeviceError, BundleError: the engine cannot run it here.
+            BundleError, ConfigError, DeviceError: the engine cannot run it here.
         """
         ...
 
 
 class DeviceResize:
     """Resizes of an engine, one for each size of frames that it was given. Not thread-safe.
+
+    A size that failed is not tried again: a try takes memory that only `Cuda.close` frees, and with TensorRT minutes.
 
     Args:
         cuda: the engine's device, which frees the memory.
@@ -62,7 +64,7 @@ class DeviceResize:
 
     def __init__(self, cuda: Cuda, start: OpenResize) -> None:
         self._cuda, self._start = cuda, start
-        self._kept: dict[tuple[tuple[int, ...], Size, Geometry], _OneSize] = {}
+        self._kept: dict[tuple[tuple[int, ...], Size, Geometry], _OneSize | EdgeadError] = {}
 
     def fit(self, frames: DeviceFrames, size: Size, geometry: Geometry) -> DeviceFrames:
         """Fit frames to a canvas; the returned ones are valid until the next call.
@@ -74,12 +76,18 @@ class DeviceResize:
 
         Raises:
             DataError: frames that this device cannot read.
-            DeviceError: the engine cannot resize, or does it wrongly.
+            BundleError, ConfigError, DeviceError: the engine cannot resize, or does it wrongly.
         """
         key = (frames.shape[1:], size, geometry)
         if key not in self._kept:
-            self._kept[key] = _OneSize(self._cuda, self._start, frames.shape[1:], size, geometry)
-        return self._kept[key].fit(frames)
+            try:
+                self._kept[key] = _OneSize(self._cuda, self._start, frames.shape[1:], size, geometry)
+            except EdgeadError as error:
+                self._kept[key] = error
+        found = self._kept[key]
+        if isinstance(found, EdgeadError):
+            raise found.with_traceback(None)  # else it grows with each call
+        return found.fit(frames)
 
 
 class _OneSize:

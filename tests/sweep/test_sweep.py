@@ -168,7 +168,7 @@ def test_tables_of_one_label_may_differ_in_their_seeds_only(parts: Path, tmp_pat
         return make_cells(read_sweep_file(path))
 
     assert len(tables()) == len(tables(holdout=0.4, label="more held out")) == 2
-    with pytest.raises(ConfigError, match="'draem nano' for .* differ in holdout: .*averaged.*\n.*label ="):
+    with pytest.raises(ConfigError, match=r"'draem nano' for .* differ in holdout: .*averaged.*\n.*label ="):
         tables(holdout=0.4)
     with pytest.raises(ConfigError, match="differ in rounds"):
         tables(rounds=5)

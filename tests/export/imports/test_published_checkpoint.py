@@ -379,7 +379,7 @@ def test_names_of_a_network_with_shapes_of_none_are_refused(name: str, shape: tu
     assert kind.official
     path = tmp_path / "odd.pth"
     torch.save({mark: torch.zeros(shape) for mark in kind.official.marks}, path)
-    with pytest.raises(CheckpointError, match="odd.pth (has|does not hold the) weights of"):
+    with pytest.raises(CheckpointError, match=r"odd\.pth (has|does not hold the) weights of"):
         load_official(kind, [path])
 
 

@@ -292,7 +292,7 @@ def test_modbus_opens_a_part_for_each_step_of_a_counter(begin: Callable[[Any], A
 
 
 def test_modbus_changes_over_to_the_last_of_two_products(begin: Callable[[Any], Any], plc: Any) -> None:
-    """Of the first of two changeovers between two polls only the counter tells, and a product without a name is none."""
+    """Of the first of two changeovers between two polls only the counter tells; it has no name."""
     plc.set("hr", 100, int.from_bytes(b"nu", "big"), int.from_bytes(b"t\0", "big"))
     trigger, _ = begin(f"modbus://127.0.0.1:{plc.port}/input/5?poll_ms=2&id=100&id_registers=2")
     chosen: list[str] = []

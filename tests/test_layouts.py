@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgead.datasets import Category, check_masks, open_categories, open_category, read_labelled_mask
+from edgead.datasets import Category, check_masks, open_again, open_categories, open_category, read_labelled_mask
 from edgead.errors import DataError
 
 Write = Callable[..., Path]
@@ -115,6 +115,19 @@ def test_meta_json_says_what_is_trained_on(tmp_path: Path, write_image: Write) -
     (root / "candle/Data/Images/Normal/1.JPG").unlink()
     with pytest.raises(DataError, match="lists 1 files that do not exist"):
         open_category(root)
+
+
+def test_a_run_finds_its_category_among_those_of_a_shared_folder(tmp_path: Path, write_image: Write) -> None:
+    rows = {name: [{"img_path": f"images/{name}{n}.png", "anomaly": 0} for n in range(2)] for name in ("nut", "bolt")}
+    for row in (*rows["nut"], *rows["bolt"]):
+        write_image(tmp_path / str(row["img_path"]))
+    (tmp_path / "meta.json").write_text(json.dumps({"train": rows, "test": {}}))
+    root = open_category(tmp_path, "bolt").root
+    assert root == tmp_path
+    with pytest.raises(DataError, match="several categories"):
+        open_category(root)
+    assert open_again(root, "bolt").name == "bolt"
+    assert open_again(tmp_path / "images", "bolt").name == "images"  # the only one, whose folder was renamed
 
 
 @pytest.mark.parametrize("train", [[], {"candle": {}}, {"candle": ["x.png"]}, {"candle": [{"img_path": 3}]}])

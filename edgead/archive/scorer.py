@@ -52,6 +52,9 @@ class Scorer:
         boxes: fill the column ``boxes``.
         batch: most images per inference.
         trust: see `edgead.load`; the keys lie under these paths on every machine that scores.
+
+    Raises:
+        ConfigError: a batch that is not a whole number of at least 1.
     """
 
     def __init__(
@@ -67,8 +70,8 @@ class Scorer:
         batch: int = 1,
         trust: Sequence[str | Path] | None = None,
     ) -> None:
-        if batch < 1:
-            raise ConfigError(f"batch must be at least 1, not {batch}.")
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise ConfigError(f"batch must be a whole number of at least 1, not {batch}.")
         self.bundle, self.boxes, self.batch = bundle, boxes, batch
         self._load = partial(
             load,

@@ -63,6 +63,8 @@ def export(
 
     The graph is compared with the trained network; a lower precision must pass the gate (docs/precision.md).
     """
+    if checkpoint:
+        refuse_given("with --checkpoint, which is one run", "category")
     if category == "all" and out:
         raise click.UsageError("--category all writes several bundles; leave out --out.")
     if format == "engine":

@@ -199,7 +199,7 @@ def _predict_archive(
     type=click.Choice(["report", "unknown"]),
     default="report",
     show_default=True,
-    help="Frames with an aspect ratio that no training image had: report it once, or return UNKNOWN.",
+    help="Frames with an aspect ratio that no training image had, or far fewer pixels: report once, or return UNKNOWN.",
 )
 @click.option(
     "--keep-warm",

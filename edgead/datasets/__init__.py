@@ -8,7 +8,7 @@ folder of several such categories. Ambiguous folders are refused.
 from edgead.datasets.category import GOOD, Category, Sample
 from edgead.datasets.frames import Frames, cut_tiles, find_depth_range, load_frames
 from edgead.datasets.labels import check_masks, read_labelled_mask
-from edgead.datasets.layouts import open_categories, open_category
+from edgead.datasets.layouts import open_again, open_categories, open_category
 
 __all__ = [
     "GOOD",
@@ -19,6 +19,7 @@ __all__ = [
     "cut_tiles",
     "find_depth_range",
     "load_frames",
+    "open_again",
     "open_categories",
     "open_category",
     "read_labelled_mask",

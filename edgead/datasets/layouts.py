@@ -38,6 +38,15 @@ def open_category(root: str | Path, name: str | None = None) -> Category:
     return categories[0]
 
 
+def open_again(root: str | Path, name: str) -> Category:
+    """Open the category `name` of a run's data, or the only one, whose folder may have another name by now.
+
+    Raises:
+        DataError: see `open_category`.
+    """
+    return open_category(root, name if name in (each.name for each in open_categories(root)) else None)
+
+
 def open_categories(root: str | Path) -> list[Category]:
     """Open every category in `root`, sorted by name. A folder of one category gives a list of one.
 

@@ -15,7 +15,7 @@ from edgead import metrics, schema
 from edgead.benchmark.accuracy import measure_accuracy
 from edgead.bundle import Bundle, Outputs
 from edgead.console import Console
-from edgead.datasets import Category, load_frames, open_category
+from edgead.datasets import Category, load_frames, open_again
 from edgead.distil.architecture import time_in_turn
 from edgead.errors import EdgeadError
 from edgead.export.inference import run_singly
@@ -82,7 +82,7 @@ def compare(
     """
     run, method = checkpoint.load_method(run_folder)
     assert isinstance(method, Student)
-    category = open_category(run.data)
+    category = open_again(run.data, run.category)
     held_out = load_frames([Path(run.data, name) for name in run.held_out], run.config.size, run.pixels).frames
     rng = np.random.default_rng((run.seed, 0xD157))
     material = TrainingData(held_out)

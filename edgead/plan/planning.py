@@ -158,10 +158,11 @@ def _only(profile: Profile, bundles: Sequence[str | Path], engines: Sequence[str
         if name not in known:
             raise ConfigError(unknown("bundle", name, sorted(known), "the profile"))
     kept = [each for each in profile.candidates if not names or each.bundle in names]
+    available = dict.fromkeys(each.engine for each in kept)
+    for name in engines:
+        if not any(_is_engine(measured, name) for measured in available):
+            raise ConfigError(unknown("engine", name, available, "the profile"))
     chosen = [each for each in kept if not engines or any(_is_engine(each.engine, name) for name in engines)]
-    if not chosen:
-        available = dict.fromkeys(each.engine for each in kept)
-        raise ConfigError(unknown("engine", engines[0], available, "the profile"))
     return Profile(**{**vars(profile), "candidates": tuple(chosen)})
 
 

@@ -165,16 +165,16 @@ class Control:
 
     def _follow(self, stream: Stream, path: Path) -> None:
         """Look at the shadow's folder until the run ends, and take a bundle that comes there."""
-        before = None
+        before: object = None
+        tried: object = None
         while not self._ended.wait(LOOK_AGAIN):
-            try:
-                facts = (path / MANIFEST).stat()
-            except OSError:  # none yet, or it is being replaced
+            seen = _files_of(path)
+            if seen != before:  # it may still be copied
+                before = seen
                 continue
-            seen = facts.st_mtime_ns, facts.st_size, facts.st_ino
-            if seen == before:
+            if seen is None or seen == tried:
                 continue
-            before = seen
+            tried = seen
             try:
                 self._take_shadow(stream, path)
             except Exception as error:  # the run and its present shadow go on
@@ -293,3 +293,14 @@ class Control:
         self._say(
             f"The shadow {promoted.bundle.manifest.name} now decides; the bundle that decided before is now the shadow."
         )
+
+
+def _files_of(bundle: Path) -> object:
+    """Return what changes with any file of a bundle; None where there is none yet, or it is being replaced."""
+    try:
+        if not (bundle / MANIFEST).is_file():
+            return None
+        facts = {file.name: file.stat() for file in bundle.iterdir()}
+    except OSError:
+        return None
+    return {name: (each.st_mtime_ns, each.st_size, each.st_ino) for name, each in facts.items()}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgead.images import Frame
+from edgead.manifest import Manifest
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.health import HealthLimits, limits_from
 from edgead.runtime.policy import Policy
@@ -36,12 +37,25 @@ def activate(inspector: FrameInspector, policy: Policy) -> Active:
     limits = dataclasses.replace(
         limits_from(bundle.golden().frames, policy.blurred_below, policy.frozen_after),
         aspects=bundle.manifest.aspects,
+        least=_least_size(bundle.manifest),
         refuse_untrained=policy.untrained_aspect == "unknown",
     )
     held_out = bundle.manifest.held_out
     if bundle.manifest.geometry.count > 1 and held_out:  # the golden frames are single tiles
         limits = dataclasses.replace(limits, sharpness=min(held_out.sharpness), dark=held_out.dark)
     return Active(inspector, limits, np.empty((policy.batch, *inspector.shape), np.uint8))
+
+
+def _least_size(manifest: Manifest) -> tuple[float, float] | None:
+    """Return half of what the network saw of the smallest training image: its own pixels, or those of the canvas."""
+    if manifest.images is None:
+        return None
+    (height, _), (width, _), (most_high, most_wide) = (
+        manifest.images.heights,
+        manifest.images.widths,
+        manifest.region_size,
+    )
+    return min(height, most_high) / 2, min(width, most_wide) / 2
 
 
 class Requests:

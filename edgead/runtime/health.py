@@ -29,7 +29,9 @@ class HealthLimits:
         blurred_below: share of `sharpness` below which a frame is blurred; 0 turns the check off.
         frozen_after: seconds in which not one sampled pixel changes; 0 turns the check off.
         aspects: lowest and highest width / height of the training images; None if unknown.
-        refuse_untrained: a frame of another aspect ratio must not be judged.
+        least: (height, width) in pixels; a frame with less of either is too coarse to show what the network saw in
+            training; None if unknown.
+        refuse_untrained: a frame of another aspect ratio, or a coarse one, must not be judged.
     """
 
     sharpness: float = 0.0
@@ -37,6 +39,7 @@ class HealthLimits:
     blurred_below: float = 0.1
     frozen_after: float = 5.0
     aspects: tuple[float, float] | None = None
+    least: tuple[float, float] | None = None
     refuse_untrained: bool = False
 
     def has_trained(self, size: tuple[int, int]) -> bool | None:
@@ -45,6 +48,17 @@ class HealthLimits:
             return None
         low, high = self.aspects
         return low * (1 - SAME_ASPECT) <= size[1] / size[0] <= high * (1 + SAME_ASPECT)
+
+    def why_untrained(self, size: tuple[int, int]) -> tuple[str, str]:
+        """Return how a frame (height, width) differs from the training images: headline and details; or nothing."""
+        if self.has_trained(size) is False and self.aspects:
+            low, high = self.aspects
+            text = f"{_words(size)} is an aspect ratio of {size[1] / size[0]:.2f}; the training images had {low:.2f}"
+            return "frames have another shape", text + (f" to {high:.2f}" if high - low > 0.01 else "")
+        if self.least and (size[0] < self.least[0] or size[1] < self.least[1]):
+            text = f"{_words(size)} is less than half of what the network saw of each side in training"
+            return "frames are too coarse", f"{text}; small defects do not show"
+        return "", ""
 
 
 def limits_from(frames: NDArray[np.uint8], blurred_below: float = 0.1, frozen_after: float = 5.0) -> HealthLimits:
@@ -78,7 +92,7 @@ class Health:
     Args:
         limits: limits of a healthy frame; may be replaced at any time.
         notice: called with a cause and a line if the size of the frames changes (``resized``), and if no training image
-            had their aspect ratio (``untrained``).
+            had their aspect ratio, or if they are too coarse (``untrained``).
         picky: unhealthy frames must not be judged; otherwise only their size is checked.
     """
 
@@ -122,16 +136,13 @@ class Health:
         first = self._first_size = self._first_size or size
         if before and before[0] != size:
             self._notice("resized", f"frames are now {_words(size)}, before {_words(before[0])}")
-        trained = limits.has_trained(size)
-        if trained is False:
-            low, high = limits.aspects or (0.0, 0.0)
-            text = f"{_words(size)} is an aspect ratio of {size[1] / size[0]:.2f}; the training images had {low:.2f}"
-            text += f" to {high:.2f}" if high - low > 0.01 else ""
-            self._notice("untrained", f"frames have another shape: {text}")
+        headline, text = limits.why_untrained(size)
+        if headline:
+            self._notice("untrained", f"{headline}: {text}")
         self._shape_answer = "", ""
-        if limits.refuse_untrained and trained is False:
+        if limits.refuse_untrained and headline:
             self._shape_answer = "untrained", f"untrained: {text}"
-        elif not trained and not _same_aspect(size, first):
+        elif not limits.has_trained(size) and not _same_aspect(size, first):
             text = f"{_words(size)} has another aspect ratio than {_words(first)}, this source's first frame size"
             self._shape_answer = "resized", f"resized: {text}"
         return self._shape_answer

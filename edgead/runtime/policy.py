@@ -29,8 +29,9 @@ class Policy:
         health: which sources' frames are checked: ``"live"``, ``"all"`` or ``"off"``.
         blurred_below, frozen_after: see `edgead.runtime.health.HealthLimits`.
         keep_warm: idle seconds after which the engine runs on a blank frame to stay warm; 0 for never.
-        untrained_aspect: whether frames with an aspect ratio that no training image had are only reported, once
-            (``"report"``), or also UNKNOWN (``"unknown"``).
+        untrained_aspect: whether frames with an aspect ratio that no training image had, or with less than half of the
+            pixels that the network saw of each side, are only reported, once (``"report"``), or also UNKNOWN
+            (``"unknown"``).
 
     Raises:
         ConfigError: a value that makes no sense.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -104,7 +104,7 @@ def run(
         SinkError: a sink did not take every result.
         KeyboardInterrupt: after a clean end by Ctrl-C.
     """
-    ledger, rules, console = Ledger(), Policy(**policy), console or Console()
+    rules, console = Policy(**policy), console or Console()
     say = console.say
     address = None if metrics is None else parse_address(metrics)
     refuse_twice(sinks)
@@ -123,41 +123,15 @@ def run(
         threshold,
         say,
     )
-    workers: list[SinkWorker] = []
     given = bundle if isinstance(bundle, FrameInspector) else None
     path = bundle.bundle.path if isinstance(bundle, FrameInspector) else bundle
     if given and shadow:
         raise ConfigError("A shadow needs a single bundle that decides, but this run has several products.")
     control = Control(None if given else open_bundle, say)
-    told = threading.Lock()
-
-    def finish() -> None:
-        if told.acquire(blocking=False):
-            on_end(_summarise(path, ledger, workers, control, gate))
-
-    control.finish = finish
-
-    on_time = OnTime()
-    systemd = Systemd(lambda: on_time.decides)
-
-    def see(result: Result) -> None:
-        on_time.see(result)
-        if on_result:
-            on_result(result)
-        if observer:
-            observer.see(result)
-
-    def start(stream: Stream) -> None:
-        control.take(stream)
-        on_time.begin(stream)
-        systemd.ready()
-        if observer:
-            observer.begin(Line(stream, control, ledger, workers, watch))
-
+    reporter = _Reporter(path, control, gate, watch, observer, on_result, on_end)
+    ledger, workers = reporter.ledger, reporter.workers
     with ExitStack() as stack:
-        stack.callback(systemd.close)
-        if observer:
-            stack.callback(observer.close)
+        stack.callback(reporter.close)
         if gate:
             stack.callback(gate.close)
         stack.enter_context(control.signals())
@@ -180,9 +154,8 @@ def run(
             workers.append(SinkWorker(control.shadow, capacity=1))
         stack.callback(control.close)
         if address:
-            render = partial(_render_metrics, inspector, ledger, control, gate, watch, workers)
-            server = MetricsServer(address[1], render, address[0], fill_secrets(metrics_token), on_time.why_not)
-            stack.callback(server.close)
+            render, token = partial(reporter.to_prometheus, inspector), fill_secrets(metrics_token)
+            stack.callback(MetricsServer(address[1], render, address[0], token, reporter.on_time.why_not).close)
         unused.pop_all()  # from here on `run_stream` closes them
         try:
             run_stream(
@@ -193,19 +166,102 @@ def run(
                 policy=rules,
                 max_frames=max_frames or 0,
                 keep_frames=observer is not None,
-                on_result=see,
-                on_start=start,
+                on_result=reporter.see,
+                on_start=reporter.begin,
                 gate=gate,
                 watch=watch,
                 say=lambda text: say(f"Warning: {text}"),
             )
         finally:
-            on_time.end()
-            finish()
+            reporter.end()
     if control.interrupted:
         raise KeyboardInterrupt
     if not ledger.captured and not control.asked_to_end:
         raise SourceError(f"The source {', '.join(source.name for source in opened)} delivered no frame.")
+
+
+class _Reporter:
+    """Tells the caller, the observer, systemd and Prometheus what becomes of a run.
+
+    Attributes:
+        ledger: of its frames.
+        workers: of its sinks, as they are opened.
+        on_time: whether its decisions are.
+    """
+
+    def __init__(
+        self,
+        bundle: Path,
+        control: Control,
+        gate: Gate | None,
+        watch: Watch | None,
+        observer: Observer | None,
+        on_result: Callable[[Result], None] | None,
+        on_end: Callable[[RunSummary], None],
+    ) -> None:
+        self.ledger, self.on_time = Ledger(), OnTime()
+        self.workers: list[SinkWorker] = []
+        self._bundle, self._control, self._gate, self._watch = bundle, control, gate, watch
+        self._observer, self._on_result, self._on_end = observer, on_result, on_end
+        self._systemd = Systemd(lambda: self.on_time.decides)
+        self._told = threading.Lock()
+        control.finish = self._finish
+
+    def begin(self, stream: Stream) -> None:
+        """Tell that the stream runs."""
+        self._control.take(stream)
+        self.on_time.begin(stream)
+        self._systemd.ready()
+        if self._observer:
+            self._observer.begin(Line(stream, self._control, self.ledger, self.workers, self._watch))
+
+    def see(self, result: Result) -> None:
+        """Tell a result."""
+        self.on_time.see(result)
+        if self._on_result:
+            self._on_result(result)
+        if self._observer:
+            self._observer.see(result)
+
+    def end(self) -> None:
+        """Tell the summary, once."""
+        self.on_time.end()
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._told.acquire(blocking=False):  # `Control` may have told it already, from another thread
+            self._on_end(self._summarise())
+
+    def close(self) -> None:
+        """Close the observer and the connection to systemd."""
+        with closing(self._systemd):
+            if self._observer:
+                self._observer.close()
+
+    def to_prometheus(self, inspector: FrameInspector) -> str:
+        """Return the run's metrics in Prometheus' text format; `inspector` decides until the stream runs."""
+        decides = (self._control.inspector or inspector).bundle.manifest
+        parts = (
+            self.ledger.to_prometheus(),
+            bundle_to_prometheus(decides, self._control.reloads),
+            self._gate.to_prometheus() if self._gate else "",
+            self._watch.to_prometheus() if self._watch else "",
+            sinks_to_prometheus(self.workers),
+        )
+        return "".join(parts)
+
+    def _summarise(self) -> RunSummary:
+        shadow = self._control.shadow
+        summary = {
+            "bundle": str(self._bundle),
+            **self.ledger.snapshot(),
+            "failed_sources": self._control.failed_sources,
+            "sinks": [worker.account() for worker in self.workers],
+            "speed_ms": self.ledger.speed_ms(),
+            **({"shadow": shadow.account()} if shadow else {}),
+            **(self._gate.summary() if self._gate else {}),
+        }
+        return cast(RunSummary, summary)
 
 
 class _Opener:
@@ -250,38 +306,3 @@ def _open_shadow(
     opened = stack.enter_context(open_bundle(path))
     refuse_other_depth(opened, inspector)
     return Shadow(opened, say, path.stem)
-
-
-def _render_metrics(
-    inspector: FrameInspector,
-    ledger: Ledger,
-    control: Control,
-    gate: Gate | None,
-    watch: Watch | None,
-    workers: Sequence[SinkWorker],
-) -> str:
-    """Return the run's metrics in Prometheus' text format; `inspector` decides until the stream runs."""
-    decides = (control.inspector or inspector).bundle.manifest
-    parts = (
-        ledger.to_prometheus(),
-        bundle_to_prometheus(decides, control.reloads),
-        gate.to_prometheus() if gate else "",
-        watch.to_prometheus() if watch else "",
-        sinks_to_prometheus(workers),
-    )
-    return "".join(parts)
-
-
-def _summarise(
-    bundle: Path, ledger: Ledger, workers: Sequence[SinkWorker], control: Control, gate: Gate | None
-) -> RunSummary:
-    summary = {
-        "bundle": str(bundle),
-        **ledger.snapshot(),
-        "failed_sources": control.failed_sources,
-        "sinks": [worker.account() for worker in workers],
-        "speed_ms": ledger.speed_ms(),
-        **({"shadow": control.shadow.account()} if control.shadow else {}),
-        **(gate.summary() if gate else {}),
-    }
-    return cast(RunSummary, summary)

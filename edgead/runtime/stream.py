@@ -75,7 +75,7 @@ class Stream:
             Any thread may set it.
 
     Raises:
-        ConfigError: two sources have the same name.
+        ConfigError: two sources have the same name, or `max_frames` is below 0.
         SourceError: a source cannot be opened.
     """
 
@@ -96,6 +96,8 @@ class Stream:
         say: Callable[[str], None] = _log.warning,
     ) -> None:
         refuse_closed(inspector)
+        if isinstance(max_frames, bool) or not isinstance(max_frames, int) or max_frames < 0:
+            raise ConfigError(f"max_frames must be a whole number of at least 0 (no limit), not {max_frames}.")
         self._on_stop = on_stop
         self.policy = policy or Policy()
         self._active = activate(inspector, self.policy)

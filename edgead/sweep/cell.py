@@ -113,10 +113,11 @@ def make_cells(entries: list[Entry]) -> list[Cell]:
     """Return the cells of a sweep file, in its order.
 
     Raises:
-        ConfigError: two entries describe the same training.
+        ConfigError: two entries describe the same training, or different ones under one label.
         DataError: a data set is unreadable.
     """
     cells: dict[str, Cell] = {}
+    averaged: dict[tuple[str, str], Cell] = {}
     for entry in entries:
         for category in _categories(entry):
             for seed in entry.seeds:
@@ -124,7 +125,25 @@ def make_cells(entries: list[Entry]) -> list[Cell]:
                 if cell.key in cells:
                     raise ConfigError(f"Two [[methods]] tables or seeds describe the same training, {cell.name}.")
                 cells[cell.key] = cell
+                _refuse_mixed(cell, averaged.setdefault((cell.label, cell.training.category), cell))
     return list(cells.values())
+
+
+def _refuse_mixed(cell: Cell, first: Cell) -> None:
+    """Refuse cells of one label and category that differ in more than the seed: results would be averaged over them."""
+    one, other = (dataclasses.replace(each.training, seed=0) for each in (first, cell))
+    names = [
+        field.name
+        for pair in ((one, other), (first.measuring, cell.measuring))
+        for field in dataclasses.fields(pair[0])
+        if getattr(pair[0], field.name) != getattr(pair[1], field.name)
+    ]
+    if names:
+        raise ConfigError(
+            f"Two [[methods]] tables have the label '{cell.label}' for {cell.training.category} and differ in "
+            f"{', '.join(names)}: their figures would be averaged as if they were seeds.\n"
+            'Give each table a label of its own:  label = "NAME"'
+        )
 
 
 def _categories(entry: Entry) -> list[Category]:

@@ -45,7 +45,7 @@ def load_official(method_class: type[Method], files: Sequence[Path], settings: I
         weights.update(read_weights(file))
     named = " and ".join(str(file) for file in files)
     _check_marks(method_class, weights, named)
-    method = method_class(configure(method_class, "paper", [*official.settings(weights), *settings]))
+    method = _build(method_class, weights, settings, named)
     own = method.network.state_dict()
     renamed = {name: value for key, value in weights.items() if (name := official.rename(key)) is not None}
     counters = {name for name in own if name.endswith("num_batches_tracked")}
@@ -57,6 +57,19 @@ def load_official(method_class: type[Method], files: Sequence[Path], settings: I
     )
     method.network.load_state_dict(renamed, strict=False)
     return method
+
+
+def _build(method_class: type[Method], weights: Mapping[str, Tensor], settings: Iterable[str], named: str) -> Method:
+    """Make a method with the network that the shapes of some weights describe."""
+    try:
+        found = _official(method_class).settings(weights)
+        return method_class(configure(method_class, "paper", [*found, *settings]))
+    except (LookupError, ArithmeticError, ValueError, RuntimeError, MemoryError) as error:  # shapes of another network
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{named} has weights of {method_class.card.title} by their names, but their shapes fit no such network: "
+            f"{reason}."
+        ) from error
 
 
 def _official(method_class: type[Method]) -> Official:

@@ -138,12 +138,17 @@ def check_unchanged(run: RunConfig, images: RunImages, folder: Path) -> None:
     """Check that a resumed run has the images that it was started with.
 
     Raises:
-        CheckpointError: the training images, the masks or the textures differ.
+        CheckpointError: the training images, those held out, the masks or the textures differ.
     """
     if run.fingerprint != images.normals.fingerprint:
         also = f", or the marked ones in {run.marked.folder}," if run.marked else ""
         raise CheckpointError(
             f"The training images in {run.data}{also} differ from those that {folder} was started with."
+        )
+    if run.held_out_fingerprint != images.held_out.fingerprint:  # the export, after the training, would refuse them
+        raise CheckpointError(
+            f"The images in {run.data} that are held out for the threshold differ from those that {folder} was started "
+            "with.\nRestore the original ones, or start a new run."
         )
     others = {
         f"masks in {run.config.foreground}": run.masks_fingerprint == masks_fingerprint(images.masks)

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from edgead.console import Console
-from edgead.datasets import Category, open_categories, open_category
+from edgead.datasets import Category, open_again, open_categories, open_category
 from edgead.errors import CheckpointError, ConfigError
 from edgead.geometry import GeometryRequest
 from edgead.text import file_name
@@ -189,7 +189,7 @@ def resume(
         console.say(f"{folder} is finished already.")
         return folder
     if data is not None:
-        run = dataclasses.replace(run, data=str(open_category(data, _named_in(data, run.category)).root.resolve()))
+        run = dataclasses.replace(run, data=str(open_again(data, run.category).root.resolve()))
     before, after = vars(run.config), vars(changed)
     changes = [f"{name} {before[name]:g} -> {value:g}" for name, value in after.items() if value != before[name]]
     if changes:
@@ -224,10 +224,6 @@ def _naming_the_rest(
             how = "repeat the command to resume and train them" if out else "train each with --category NAME"
             console.say(f"Not started: {', '.join(rest)}; {how}.")
         raise
-
-
-def _named_in(data: str | Path, category: str) -> str | None:
-    return category if category in (each.name for each in open_categories(data)) else None
 
 
 def find_unfinished(method: str, root: Path = Path("runs/train")) -> Path:

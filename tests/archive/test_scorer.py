@@ -100,6 +100,8 @@ def test_the_schema_names_the_columns() -> None:
 
 
 def test_a_table_without_images_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match="batch must be a whole number"):
+        Scorer("any.edgead", batch="4")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"no column 'path' or 'bytes'\. Available: image"):
         Scorer(bundle.path)(pandas.DataFrame({"image": ["a"]}))
 

@@ -291,6 +291,25 @@ def test_modbus_opens_a_part_for_each_step_of_a_counter(begin: Callable[[Any], A
     assert any("3 parts came between two polls" in text for text in taken.said)
 
 
+def test_modbus_changes_over_to_the_last_of_two_products(begin: Callable[[Any], Any], plc: Any) -> None:
+    """Of the first of two changeovers between two polls only the counter tells; it has no name."""
+    plc.set("hr", 100, int.from_bytes(b"nu", "big"), int.from_bytes(b"t\0", "big"))
+    trigger, _ = begin(f"modbus://127.0.0.1:{plc.port}/input/5?poll_ms=2&id=100&id_registers=2")
+    chosen: list[str] = []
+
+    def choose(name: str, _at: float | None) -> str:
+        if name != "nut":
+            raise ConfigError(f"Unknown product '{name}'.")
+        chosen.append(name)
+        return name
+
+    trigger._open_part = choose
+    polled(trigger)
+    plc.set("ir", 5, 2)
+    polled(trigger)
+    wait_until(lambda: chosen == ["nut"])
+
+
 def test_modbus_opens_a_part_whose_id_cannot_be_read(begin: Callable[[Any], Any], plc: Any) -> None:
     """The PLC has signalled it, and waits for its answer."""
     plc.set("co", 12, 0)

@@ -186,6 +186,7 @@ def test_a_stored_profile_plans_without_measuring(stored: Path, monkeypatch: pyt
     for wrong, why in (
         ({"bundles": ["levle"]}, "Did you mean 'level'"),
         ({"engines": ["tensorrt"]}, "Available: onnxruntime-cpu"),
+        ({"engines": ["onnxruntime", "tensorrt"]}, "Unknown engine 'tensorrt'"),
         ({"save_profile": "x.json"}, "Nothing is measured"),
     ):
         with pytest.raises(ConfigError, match=why):

@@ -277,6 +277,26 @@ def test_a_reload_replaces_what_it_read_wherever_that_is_by_then(first: Bundle, 
     assert all(inspector.closed for inspector in opened)
 
 
+def test_a_shadow_that_is_copied_file_by_file_is_taken_when_it_is_whole(
+    first: Bundle, second: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest comes first, as where a folder is copied over a slow network."""
+    monkeypatch.setattr("edgead.runtime.control.LOOK_AGAIN", 0.02)
+    place, shadow = tmp_path / "second.edgead", Shadow(None)
+    running = Reloading(edgead.load(first.path, engine="onnxruntime"), shadow, edgead.load)
+    running.control.shadow_path = place
+    with running:
+        place.mkdir()
+        shutil.copy(second.path / "manifest.json", place)
+        running.hear("cannot become the shadow")
+        for file in second.path.iterdir():
+            shutil.copy2(file, place)
+        running.hear("second is the shadow now")
+        assert shadow.inspector
+        assert shadow.inspector.bundle.manifest.digest == second.manifest.digest
+        running.control._ended.set()
+
+
 def test_what_is_wanted_before_the_stream_is_done_when_there_is_one(first: Bundle, second: Bundle) -> None:
     champion, challenger = (edgead.load(bundle.path, engine="onnxruntime") for bundle in (first, second))
     running = Reloading(champion, Shadow(challenger), lambda path: edgead.load(path, engine="onnxruntime"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from importlib import metadata
@@ -12,10 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
+import edgead
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SourceError
+from edgead.geometry import Geometry
 from edgead.images import PixelFormat, encode_png
 from edgead.manifest import ImageSizes
+from edgead.runtime.handover import activate
 from edgead.runtime.health import Health, HealthLimits, limits_from
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.sources import Captured, LiveSource, Source, open_source, redact
@@ -24,6 +28,7 @@ from edgead.runtime.sources.csi import csi_pipeline
 from edgead.runtime.sources.opening import as_source
 from edgead.runtime.sources.python import IterableSource, SyntheticSource
 from edgead.runtime.stream import Policy, Stream
+from tests.level_bundle import make_level_bundle
 
 NOISE = np.random.default_rng(1).integers(0, 256, (8, 48, 64, 3), dtype=np.uint8)
 
@@ -250,6 +255,32 @@ def test_manifest_knows_the_shape_of_training_images_and_the_stream_says_what_di
     camera = IterableSource(list(NOISE[:2]), live=True)
     asked = Stream(inspector, [camera], Policy(on_full="wait", untrained_aspect="unknown"))
     assert [result.cause for result in asked] == ["untrained", "untrained"]
+
+
+def test_coarse_frames_are_reported_and_asked_for_not_judged(inspector: Inspector) -> None:
+    limits = activate(inspector, Policy()).limits
+    assert limits.least == (32, 32)  # training images had 256×256 pixels, of which the network sees 64×64
+    square = [np.ascontiguousarray(frame[:side, :side]) for frame in NOISE[:2] for side in (48, 24)]
+    said: list[str] = []
+    stream = Stream(inspector, [square], say=said.append)
+    assert Verdict.UNKNOWN not in {result.verdict for result in stream}
+    assert [line for line in said if "coarse" in line] == [
+        "iterable: frames are too coarse: 24×24 is less than half of what the network saw of each side in training; "
+        "small defects do not show"
+    ]
+    asked = Stream(inspector, [IterableSource(square, live=True)], Policy(on_full="wait", untrained_aspect="unknown"))
+    assert [result.cause for result in asked] == ["", "untrained"] * 2
+
+
+def test_least_size_of_frames_is_that_of_the_whole_frame_with_a_crop(tmp_path: Path) -> None:
+    crop = Geometry(crop=(0.25, 0.25, 0.5, 0.5))
+    bundle = make_level_bundle(tmp_path / "level.edgead", geometry=crop)
+    with edgead.load(bundle.path, engine="onnxruntime") as level:
+        assert activate(level, Policy()).limits.least is None
+        for side, least in ((1000, 64.0), (100, 50.0)):  # the canvas shows 64 pixels of 128
+            sizes = ImageSizes((side, 2000), (side, 2000), (1.0, 1.0))
+            level.bundle = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, images=sizes))
+            assert activate(level, Policy()).limits.least == (least, least)
 
 
 def test_camera_that_comes_back_with_another_aspect_is_unknown(inspector: Inspector) -> None:

@@ -159,6 +159,12 @@ def test_stop_drains_what_was_captured(inspector: Inspector) -> None:
     assert ledger.dropped == 0
 
 
+@pytest.mark.parametrize("wrong", [-1, 1.5, "2", True])
+def test_max_frames_that_make_no_sense_are_refused(inspector: Inspector, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="max_frames must be"):
+        Stream(inspector, [list(NOISE)], max_frames=wrong)  # -1 gave no results, and no error
+
+
 def test_max_frames_captures_no_more_of_a_file(inspector: Inspector) -> None:
     ledger = Ledger()
     with Stream(inspector, [list(NOISE)], ledger=ledger, max_frames=3) as stream:

@@ -157,6 +157,23 @@ def test_the_same_training_twice_is_refused(parts: Path, tmp_path: Path) -> None
         cells_of(tmp_path, parts, seeds=[3, 3])
 
 
+def test_tables_of_one_label_may_differ_in_their_seeds_only(parts: Path, tmp_path: Path) -> None:
+    def tables(**second: object) -> list[Cell]:
+        path = tmp_path / "two.toml"
+        table = {"method": "draem", "preset": "nano", "code": "1"}
+        lines = [f"data = {str(parts)!r}"]
+        for each in (table, {**table, "seeds": [1], **second}):
+            lines += ["[[methods]]", *(f"{name} = {value!r}" for name, value in each.items())]
+        path.write_text("\n".join(lines))
+        return make_cells(read_sweep_file(path))
+
+    assert len(tables()) == len(tables(holdout=0.4, label="more held out")) == 2
+    with pytest.raises(ConfigError, match=r"'draem nano' for .* differ in holdout: .*averaged.*\n.*label ="):
+        tables(holdout=0.4)
+    with pytest.raises(ConfigError, match="differ in rounds"):
+        tables(rounds=5)
+
+
 # ---- the store and the worker
 
 

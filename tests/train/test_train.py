@@ -279,7 +279,12 @@ def test_resume_refuses_changed_images(trained: Path, tmp_path: Path, parts: Pat
     values = json.loads((folder / run_config.CONFIG).read_text())
     values["data"] = str(data)
     (folder / run_config.CONFIG).write_text(json.dumps(values))
-    changed = data / values["normals"][0]
+    changed, held_out = data / values["normals"][0], data / values["held_out"][0]
+    original = held_out.read_bytes()
+    shutil.copy(data / values["normals"][1], held_out)
+    with pytest.raises(CheckpointError, match="held out for the threshold differ from those"):
+        resume(folder, data=data)  # the export would only refuse them after the training
+    held_out.write_bytes(original)
     shutil.copy(data / values["normals"][1], changed)
     before = (folder / run_config.CONFIG).read_bytes()
     with pytest.raises(CheckpointError, match="differ from those"):

@@ -141,8 +141,8 @@ class ModbusTrigger(BaseTrigger):
         for left in reversed(range(steps)):
             try:
                 self.fire("" if left else part_id, at)
-            except ConfigError:  # the run has ended
-                return
+            except ConfigError:  # the run has ended; or this is a changeover, and only its last name is known
+                continue
 
     def _read_id(self) -> str:
         if self._options.id < 0:

@@ -24,6 +24,7 @@ from edgead.folders import list_images
 from edgead.images import fit_frame, read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.backbones import MEAN, STD
+from edgead.train.methods import get_method
 from edgead.train.methods.aand.config import AandConfig
 from edgead.train.methods.aand.method import Aand
 from edgead.train.methods.differnet.config import DiffernetConfig
@@ -369,6 +370,17 @@ def test_what_does_not_fit_is_named(
         load_official(Draem, [wide, second])
     with pytest.raises(CheckpointError, match="one part of a checkpoint of DRAEM; the other part is missing"):
         load_official(Draem, [second])
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (3, 4)])
+@pytest.mark.parametrize("name", ["draem", "differnet", "aand", "drept", "transfusion"])
+def test_names_of_a_network_with_shapes_of_none_are_refused(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    kind = get_method(name)
+    assert kind.official
+    path = tmp_path / "odd.pth"
+    torch.save({mark: torch.zeros(shape) for mark in kind.official.marks}, path)
+    with pytest.raises(CheckpointError, match=r"odd\.pth (has|does not hold the) weights of"):
+        load_official(kind, [path])
 
 
 def test_the_wrong_method_is_guessed(

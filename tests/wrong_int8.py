@@ -8,7 +8,18 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from edgead.bundle import Golden, Outputs
+from edgead.export.quantization.selection import engine_tolerance
+
 FAULTS = ("no activation", "another scale", "an offset")
+
+
+def golden_of(reference: Golden, forms: list[Outputs]) -> tuple[Golden, list[float]]:
+    """Return golden frames with what the judged graphs give, and the limits of scores and maps, as an export does."""
+    exact = (reference.scores, reference.maps)
+    errors = [max(float(np.abs(form[index] - exact[index]).max()) for form in forms) for index in (0, 1)]
+    limits = [engine_tolerance([form[index] for form in forms], errors[index]) + 1e-4 for index in (0, 1)]
+    return Golden(reference.frames, *exact, tuple(forms)), limits
 
 
 def wrong_int8_graphs(model: onnx.ModelProto, places: int) -> Iterator[tuple[str, onnx.ModelProto]]:

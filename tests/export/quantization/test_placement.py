@@ -11,13 +11,12 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 from tensorrt_on_cpu import needs_rtx
-from wrong_int8 import FAULTS, wrong_int8_graphs
+from wrong_int8 import FAULTS, golden_of, wrong_int8_graphs
 
 from edgead.bundle import CPU_MODEL, Golden, Outputs
 from edgead.export.quantization.calibration import measure_ranges
 from edgead.export.quantization.int8 import to_int8
 from edgead.export.quantization.mixed_precision import open_variant
-from edgead.export.quantization.selection import engine_tolerance
 from edgead.runtime.golden import compare
 
 HEAD = """
@@ -179,11 +178,9 @@ def test_every_pattern_gives_what_float32_gives(quantised: Quantised) -> None:
 @pytest.mark.parametrize("quantised", list(PATTERNS), indirect=True)
 def test_golden_frames_refuse_every_wrong_fusion_of_a_pattern(quantised: Quantised) -> None:
     forms = {name: to_int8(quantised.model, quantised.ranges, (), name) for name in ("tensorrt", "cpu")}
-    exact = quantised.outputs(quantised.model)
+    reference = Golden(quantised.frames, *quantised.outputs(quantised.model))
     judged = [quantised.outputs(forms["tensorrt"]), quantised.outputs(forms["cpu"], CPU_MODEL)]
-    errors = [max(float(np.abs(form[index] - exact[index]).max()) for form in judged) for index in (0, 1)]
-    limits = [engine_tolerance([form[index] for form in judged], errors[index]) + 1e-4 for index in (0, 1)]
-    golden = Golden(quantised.frames, *exact, tuple(judged))
+    golden, limits = golden_of(reference, judged)
     fused = compare(golden, *quantised.outputs(forms["tensorrt"], CPU_MODEL), *limits)
     assert fused.good, fused.describe()
     tried = set()

@@ -16,7 +16,7 @@ from level_bundle import teaching
 from numpy.typing import NDArray
 from tiny import SMALL
 from torch import nn
-from wrong_int8 import wrong_int8_graphs
+from wrong_int8 import golden_of, wrong_int8_graphs
 
 from edgead.bundle import CPU_MODEL, Golden, Outputs
 from edgead.errors import ConfigError
@@ -28,7 +28,6 @@ from edgead.export.quantization.calibration import measure_ranges
 from edgead.export.quantization.float16 import to_float16
 from edgead.export.quantization.int8 import Ranges
 from edgead.export.quantization.mixed_precision import GraphVariants
-from edgead.export.quantization.selection import engine_tolerance
 from edgead.images import read_frame
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import the_core
@@ -158,14 +157,6 @@ def test_lower_precisions_are_the_network_up_to_their_rounding(
         for what, ours, exact in zip(("scores", "maps"), outputs, (reference.scores, reference.maps)):
             error = np.sqrt(np.square(ours - exact).mean()) / exact.std()
             assert error < allowed, (name, what)
-
-
-def golden_of(reference: Golden, forms: list[Outputs]) -> tuple[Golden, list[float]]:
-    """Return golden frames with what the judged graphs give, and the limits of scores and maps, as an export does."""
-    exact = (reference.scores, reference.maps)
-    errors = [max(float(np.abs(form[index] - exact[index]).max()) for form in forms) for index in (0, 1)]
-    limits = [engine_tolerance([form[index] for form in forms], errors[index]) + 1e-4 for index in (0, 1)]
-    return Golden(reference.frames, *exact, tuple(forms)), limits
 
 
 FAULTS = {"transposed weights", "no bias", "wrong scale"}

@@ -47,7 +47,7 @@ PROFILED = {
     "patchcore-nano-int8": ("nano",),
 }
 INT8, FLOW = "-int8", "differnet-paper-flow"
-RUNS = 3
+RUNS = 9
 """Profiled inferences; one more before them warms up."""
 ABOVE, SHARE = 1.3, 0.02
 """A kind of node is worth a look above this multiple of its floor, if it takes this share of the time."""

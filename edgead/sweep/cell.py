@@ -116,6 +116,7 @@ def make_cells(entries: list[Entry]) -> list[Cell]:
         ConfigError: two entries describe the same training, or different ones under one label.
         DataError: a data set is unreadable.
     """
+    fingerprint.files_fingerprint.cache_clear()  # the data may have changed since the last sweep of this process
     cells: dict[str, Cell] = {}
     averaged: dict[tuple[str, str], Cell] = {}
     for entry in entries:

@@ -157,6 +157,17 @@ def test_the_same_training_twice_is_refused(parts: Path, tmp_path: Path) -> None
         cells_of(tmp_path, parts, seeds=[3, 3])
 
 
+def test_data_that_changed_since_the_last_sweep_of_a_program_are_other_data(parts: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(parts, tmp_path / "washer"))
+    [before] = cells_of(tmp_path, data)
+    [again] = cells_of(tmp_path, data)
+    assert again.key == before.key
+    images = sorted((data / "train" / "good").iterdir())
+    images[0].write_bytes(images[1].read_bytes())
+    [after] = cells_of(tmp_path, data)
+    assert after.key != before.key
+
+
 def test_tables_of_one_label_may_differ_in_their_seeds_only(parts: Path, tmp_path: Path) -> None:
     def tables(**second: object) -> list[Cell]:
         path = tmp_path / "two.toml"

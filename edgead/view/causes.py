@@ -27,7 +27,9 @@ ADVICE = {
     "drift": Advice("Good parts look different from before", "Check lamp, lens and focus. Send the reference parts."),
     "frozen": Advice("The camera repeats one picture", "Restart the camera."),
     "resized": Advice("The picture has another shape", "Restore the camera's settings, then restart the run."),
-    "untrained": Advice("The picture has a shape or size the model never saw", "Restore the camera's settings or its crop."),
+    "untrained": Advice(
+        "The picture has a shape or size the model never saw", "Restore the camera's settings or its crop."
+    ),
     "misplaced": Advice("The part is not where it should be", "Check that it lies right and that nothing covers it."),
     "paused": Advice("The inspection is paused", "No part is inspected. Resume on this page."),
     "failed": Advice("The inspection engine failed", "Call the engineer. The log has the reason."),

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from edgead.line.outputs.modbus_server import free_port, open_modbus_server
 from edgead.line.outputs.opcua.server import open_opcua
 from edgead.line.triggers.http import HttpTrigger
 from edgead.runtime import metrics_server
-from edgead.runtime.connections import ConnectionLimits, LimitedLoop
+from edgead.runtime.connections import ConnectionLimits, LimitedLoop, _Connection
 from edgead.runtime.metrics_server import MetricsServer
 from edgead.runtime.run import run
 from edgead.view.access import Access
@@ -297,10 +298,27 @@ def test_a_client_that_asks_too_fast_waits(opened: dict[str, Any]) -> None:
         client, began = Client(port), time.monotonic()
         for _ in range(50):
             assert client.ask(GET_REGISTERS, 17)[:2] == GET_REGISTERS[:2]
-        assert time.monotonic() - began > 1.0  # 20 in the first second, and at most 21 in the next
+        assert time.monotonic() - began > 1.0  # 20 at once, then 20 a second
         client.link.close()
     finally:
         loop.limits = kept
+
+
+def test_a_client_that_polls_without_a_pause_waits_evenly() -> None:
+    """Not until a second is over, which would make a verdict late."""
+    clock, until = [100.0], []
+    loop = SimpleNamespace(
+        time=lambda: clock[0], limits=ConnectionLimits(rate=12_000), call_at=lambda at, call: until.append(at)
+    )
+    connection = _Connection(lambda: None, loop)  # type: ignore[arg-type]
+    connection._transport = SimpleNamespace(pause_reading=lambda: None)
+    for _ in range(5000):
+        waits = len(until)
+        connection._slow_down(12)
+        if len(until) > waits:
+            assert until[-1] - clock[0] <= 0.0011
+            clock[0] = until[-1]
+    assert 3.9 < clock[0] - 100.0 < 4.1  # the first thousand at once
 
 
 @pytest.mark.slow

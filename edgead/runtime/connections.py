@@ -25,7 +25,8 @@ class ConnectionLimits:
             closed.
         silence: seconds without an answer after which a connection is closed.
         unanswered: bytes that may arrive without an answer; with more, the connection is closed.
-        rate: bytes per second and connection that are read. The rest waits in the client.
+        rate: bytes per second and connection that are read, evenly after those of the first second. The rest waits in
+            the client.
     """
 
     connections: int = 16
@@ -97,7 +98,7 @@ class _Connection(asyncio.Protocol):
         self._transport: Any = None
         self.answers, self.working, self.progress = 0, 0, loop.time()
         self.peer: object = None
-        self._unanswered, self._second, self._read = 0, 0.0, 0
+        self._unanswered, self._due = 0, 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -138,13 +139,12 @@ class _Connection(asyncio.Protocol):
         self._inner.data_received(data)
 
     def _slow_down(self, size: int) -> None:
+        """Read a second's worth at once, then evenly: a PLC that polls without a pause must not wait for long."""
         now = self._loop.time()
-        if now - self._second >= 1:
-            self._second, self._read = now, 0
-        self._read += size
-        if self._read > self._loop.limits.rate:
+        self._due = max(self._due, now - 1) + size / self._loop.limits.rate
+        if self._due > now:
             self._transport.pause_reading()
-            self._loop.call_at(self._second + 1, self._go_on)
+            self._loop.call_at(self._due, self._go_on)
 
     def _go_on(self) -> None:
         if not self._transport.is_closing():

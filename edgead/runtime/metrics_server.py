@@ -20,6 +20,8 @@ LONGEST_REQUEST = 10.0
 """Seconds after which a connection is closed, even if it is active."""
 MOST_CONNECTIONS = 16
 """Simultaneous connections; one more closes the oldest."""
+ENDING = 1.0
+"""Seconds in which the thread of a connection that was cut must end; then a new connection is refused."""
 
 
 def parse_address(text: str, option: str = "--metrics") -> tuple[str, int]:
@@ -118,9 +120,12 @@ class LimitedServer(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if len(self._open) >= 2 * MOST_CONNECTIONS:  # of which half are closed already, and their threads about to end
-            self.shutdown_request(request)
-            return
+        until = time.monotonic() + ENDING
+        while len(self._open) >= 2 * MOST_CONNECTIONS:  # half of them are cut already, and their threads about to end
+            if time.monotonic() > until:
+                self.shutdown_request(request)
+                return
+            time.sleep(0.001)
         for oldest in list(self._open)[: max(0, len(self._open) - MOST_CONNECTIONS + 1)]:
             _cut(oldest)  # so that idle connections do not keep others out
         self._open[request] = time.monotonic()

@@ -117,7 +117,7 @@ def once(act: Callable[[], object]) -> Callable[[], bool]:
     return done
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_line_that_dies_stands_still_or_shows_an_error_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,10 @@ class Part:
         self._lacks[camera] -= 1
         self._awaited += 1
 
+    def leave_out(self, camera: str) -> None:
+        """Note that a frame of a camera came after the answer."""
+        self._lacks[camera] -= 1
+
     def lose(self, camera: str, cause: str) -> None:
         """Note that a frame it took has no result."""
         self._awaited -= 1

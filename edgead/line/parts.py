@@ -72,7 +72,7 @@ class Parts:
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self._open: deque[Part] = deque()
-        self._newest: Part | None = None
+        self._latest: deque[Part] = deque(maxlen=CAPACITY)  # also those that are answered
         self._ids: dict[str, None] = {}  # of the latest parts, in order
         self._frames: dict[tuple[str, int | None], tuple[Part, str]] = {}
         self._leaving: deque[Result] = deque()
@@ -177,7 +177,7 @@ class Parts:
 
     def _open_part(self, part_id: str, at: float) -> Part:
         """Open a part. Triggers of several threads may come in another order than they fired; parts have one order."""
-        last = self._newest
+        last = self._latest[-1] if self._latest else None
         at = max(at, last.at) if last else at
         assert self._stream is not None
         inspector = self._products.current if self._products else self._stream.inspector
@@ -185,7 +185,7 @@ class Parts:
         self.ledger.trigger()
         self._remember(part_id)
         self._open.append(part)
-        self._newest = part
+        self._latest.append(part)
         if last and self.rules.min_distance and (at - last.at) * 1e3 < self.rules.min_distance:
             reason = f"two triggers within {self.rules.min_distance:g} ms: the parts cannot be told apart"
             for each in (last, part):
@@ -215,12 +215,16 @@ class Parts:
         is_past = self.rules.window and made > found.at + delay + self.rules.window / 1e3
         return None if is_past else found
 
-    def _joined(self, source: str, made: float, tolerance: float) -> Part:
-        """Return the newest part if a frame was made together with its first one, or a new part."""
-        newest = self._newest
-        if newest is not None and newest.lacks(source) and abs(made - newest.at) <= tolerance:
-            return newest
-        return self._open_part("", made)
+    def _joined(self, source: str, made: float, tolerance: float) -> Part | None:
+        """Return the part that a frame was made together with, or a new part; None where that part is answered."""
+        together = [part for part in self._latest if not part.owes_nothing(source) and abs(made - part.at) <= tolerance]
+        if not together:
+            return self._open_part("", made)
+        part = min(together, key=lambda each: abs(made - each.at))
+        if part.lacks(source):
+            return part
+        part.leave_out(source)
+        return None
 
     def _conclude(self, part: Part) -> None:
         """Answer a part whose answer is certain, or cannot become certain any more."""

@@ -269,6 +269,24 @@ def test_each_picture_of_a_camera_that_the_line_fires_is_a_part(inspector: Inspe
     assert len({one.part_id for one in bench.results}) == 5
 
 
+def test_a_picture_that_comes_after_the_answer_or_the_next_part_opens_none(inspector: Inspector) -> None:
+    front, side = Hand("front"), Hand("side")
+    with running(inspector, Parts(PartRules(within=4000), ["camera:?tolerance=20"]), [front, side]) as bench:
+        start = time.monotonic()
+        side.show(BAD, start)
+        bench.wait(1)  # answered by one camera
+        front.show(GOOD, start + 0.005)
+        side.show(GOOD, start + 0.1)
+        side.show(GOOD, start + 0.2)  # the next part, before the other camera's picture of this one
+        while bench.parts.ledger.snapshot()["triggered"] < 3:
+            time.sleep(0.002)
+        front.show(GOOD, start + 0.105)
+        front.show(BAD, start + 0.205)
+        bench.wait(3)
+    assert [one.verdict for one in bench.results] == [FAIL, PASS, FAIL]
+    assert bench.ledger.snapshot()["dropped_by_cause"] == {"untriggered": 1}
+
+
 @pytest.mark.parametrize(
     ("rules", "message"),
     [

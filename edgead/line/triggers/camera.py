@@ -29,7 +29,9 @@ def open_camera(uri: str) -> CameraTrigger:
 
 
 class CameraTrigger(BaseTrigger):
-    """A frame opens a part, or joins the newest one if that lacks a frame of its camera and was made with it.
+    """A frame opens a part, or joins the one that it was made with and that has no frame of its camera yet.
+
+    Where that part is answered already, the frame is dropped.
 
     Args:
         tolerance: seconds between the pictures that several cameras make of one part.

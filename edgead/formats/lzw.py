@@ -10,8 +10,8 @@ _WIDTHS = np.repeat(np.array([9, 10, 11, 12], np.int32), [254, 512, 1024, 2048])
 """Bits of each code after the table was cleared; TIFF widens one code early."""
 _STARTS = np.cumsum(_WIDTHS, dtype=np.int32) - _WIDTHS
 _ENDS = _STARTS + _WIDTHS
-_PIECE = int(_ENDS[-1]) // 8 + 2
-"""Bytes that hold all codes between two clears."""
+_FEW = 64
+"""Codes that are looked at first: a hostile file clears the table after each."""
 _FREE = _FIRST + np.arange(len(_WIDTHS), dtype=np.int32)
 """Before each code: the lowest number that no entry of the table has."""
 
@@ -26,11 +26,9 @@ def decoded_size(data: bytes) -> int:
     if int.from_bytes(data[:2].ljust(2, b"\0"), "big") >> 7 != _CLEAR:
         raise ValueError("no clear code at the beginning")
     while True:
-        count = int(np.searchsorted(_ENDS, 8 * len(data) - at, side="right"))
-        places, widths = (at & 7) + _STARTS[:count], _WIDTHS[:count]
-        window = _windows(data[at >> 3 : (at >> 3) + _PIECE])
-        codes = (window[places >> 3] >> (24 - (places & 7) - widths)) & ((1 << widths) - 1)
-        ends = np.flatnonzero((codes == _CLEAR) | (codes == _END))
+        codes, ends = _codes(data, at, _FEW)
+        if len(ends) == 0:
+            codes, ends = _codes(data, at, len(_WIDTHS))
         if len(ends) == 0:
             raise ValueError("no end code")
         last = int(ends[0])
@@ -40,10 +38,15 @@ def decoded_size(data: bytes) -> int:
         at += int(_ENDS[last])
 
 
-def _windows(data: bytes) -> NDArray[np.int32]:
-    """Return 24 bits from each byte on."""
-    octets = np.frombuffer(data + bytes(2), np.uint8).astype(np.int32)
-    return octets[:-2] << 16 | octets[1:-1] << 8 | octets[2:]
+def _codes(data: bytes, at: int, most: int) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    """Return the codes from a bit on, at most so many, and the places of those that clear the table or are the end."""
+    count = int(np.searchsorted(_ENDS[:most], 8 * len(data) - at, side="right"))
+    octets = np.frombuffer(data[at >> 3 : (at >> 3) + int(_ENDS[most - 1]) // 8 + 2] + bytes(2), np.uint8)
+    octets = octets.astype(np.int32)
+    window = octets[:-2] << 16 | octets[1:-1] << 8 | octets[2:]  # 24 bits from each byte on
+    places, widths = (at & 7) + _STARTS[:count], _WIDTHS[:count]
+    codes = (window[places >> 3] >> (24 - (places & 7) - widths)) & ((1 << widths) - 1)
+    return codes, np.flatnonzero((codes == _CLEAR) | (codes == _END))
 
 
 def _expanded(codes: NDArray[np.int32]) -> int:

@@ -76,6 +76,9 @@ class OneOf:
 
 
 Share = typing.Annotated[float, Within(0, 1)]
+Computed = typing.Annotated[float, Within(0, 1 + 1e-9)]
+"""A share that was computed, which rounding may lift a little above 1."""
+Milliseconds = typing.Annotated[float, Within(0, 1e12)]
 Count = typing.Annotated[int, Within(0)]
 LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 """Largest finite number in float32."""

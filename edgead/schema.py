@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union
 
 from edgead.errors import ConfigError
+from edgead.files import is_path, stays_below
 
 T = TypeVar("T")
 LARGEST_NUMBER = 1 << 64
@@ -75,6 +76,26 @@ class OneOf:
         return f"one of {', '.join(self.values)}"
 
 
+@dataclasses.dataclass(frozen=True)
+class PathText:
+    """The texts that can be a path here.
+
+    Attributes:
+        one_name: of a file or folder, without those above it.
+    """
+
+    one_name: bool = False
+
+    def allows(self, value: str) -> bool:
+        """Tell whether a text is allowed."""
+        return is_path(value) and (not self.one_name or (Path(value).name == value and stays_below(value)))
+
+    def __str__(self) -> str:
+        return "the name of a folder" if self.one_name else "a path: without null characters, and not too long"
+
+
+FilePath = typing.Annotated[str, PathText()]
+FolderName = typing.Annotated[str, PathText(one_name=True)]
 Share = typing.Annotated[float, Within(0, 1)]
 Computed = typing.Annotated[float, Within(0, 1 + 1e-9)]
 """A share that was computed, which rounding may lift a little above 1."""

@@ -28,8 +28,8 @@ LARGEST_JSON = 64 << 20
 """Bytes of a JSON file."""
 DEEPEST = 100
 """Deepest nesting of tables and lists."""
-SHOWN_CHARACTERS = 40
-"""Characters of a wrong value in an error."""
+SHOWN_CHARACTERS, SHOWN_PLACE = 40, 200
+"""Characters of a wrong value in an error, and of its place: names in a file may be of any length."""
 
 
 class SchemaError(ValueError):
@@ -294,7 +294,7 @@ def _read_dataclass(kind: type, value: Any, place: str) -> Any:
         if key in value:
             found[field.name] = _read(hints[field.name], value[key], inner)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise SchemaError(f"it has no {inner}", place)
+            raise SchemaError(f"it has no {_shorten(ascii(inner)[1:-1], SHOWN_PLACE)}", place)
     return kind(**found)
 
 
@@ -369,5 +369,9 @@ def _refuse(place: str, value: Any, allowed: str) -> typing.NoReturn:
         shown = json.dumps(value, default=str)  # TOML has dates
     except ValueError:  # a whole number of thousands of digits
         shown = type(value).__name__
-    shown = shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "…"
-    raise SchemaError(f"{ascii(place)[1:-1] or 'it'} is {shown}; it must be {allowed}", place)
+    where = _shorten(ascii(place)[1:-1], SHOWN_PLACE) or "it"
+    raise SchemaError(f"{where} is {_shorten(shown, SHOWN_CHARACTERS)}; it must be {allowed}", place)
+
+
+def _shorten(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "…"

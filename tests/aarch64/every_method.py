@@ -114,6 +114,8 @@ def main() -> int:
         for python, cpu in machines:
             found = use_there(bundle, here, python, cpu)
             keep(record, given.out, "bundles", f"{bundle.stem}, Python {python}, {cpu}", found, here)
+    if not (given.folder / GIVEN).exists():
+        list(make_bundles(given.folder, [GIVEN.partition("-")[0]]))
     for python, cpu in machines:
         found = run_tests(given.folder, python, cpu)
         keep(record, given.out, "tests", f"Python {python}, {cpu}", found, {})

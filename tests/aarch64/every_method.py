@@ -79,7 +79,7 @@ def use_there(bundle: Path, here: dict[str, Any], python: str, cpu: str) -> dict
 def run_tests(work: Path, python: str, cpu: str) -> dict[str, Any]:
     """Run the runtime's tests on an emulated machine."""
     started, files = time.monotonic(), [f"{THERE}/{name}" for name in TESTS]
-    options = ("-p", "no:cacheprovider", "-q", "--tb=short", "-m", "not slow and not long")
+    options = ("-p", "no:cacheprovider", "--tb=short", "-m", "not slow and not long")
     given = {"EDGEAD_TEST_BUNDLE": f"/work/{GIVEN}"}
     done = emulation.run(python, "-m", "pytest", *options, *files, work=work, cpu=cpu, timeout=7200, more=given)
     counts = {

@@ -29,8 +29,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -52,7 +50,7 @@ from edgead.errors import EdgeadError
 from edgead.export import export
 from edgead.files import write_json
 from edgead.images import Frame, cv2, fit_frame, read_frame
-from edgead.machine import describe_machine, resident_mib, versions
+from edgead.machine import describe_measurement, resident_mib
 from edgead.runtime.engines.opening import open_validated
 from edgead.runtime.engines.tiled import batch_for
 from edgead.tiling import Tiling, at_once
@@ -281,8 +279,9 @@ def main(
         return
     plan = Plan(method, preset, settings, budget or None, weights, engine, rounds)
     record: dict[str, Any] = json.loads(out.read_text()) if out and out.exists() else {"rows": [], "commands": []}
-    record |= {"machine": asdict(describe_machine()), "versions": versions()}
-    record["commands"].append(shlex.join(["python", "benchmarks/tiles.py", *sys.argv[1:]]))
+    head = describe_measurement("benchmarks/tiles.py")
+    record |= {"machine": asdict(head.machine), "versions": head.versions}
+    record["commands"].append(head.command)
     if cost:
         record["rows"] += measure_cost(data, engine, rounds)
         if out:

@@ -27,8 +27,64 @@ ELSEWHERE = {
 """Pages that need a test of their own ↦ its file."""
 GPU = "needs a GPU"
 HOURS = "takes hours"
-WAY: dict[str, Page] = {}
-TRAINING: dict[str, Page] = {}
+SHELL = "changes the reader's shell; tests/test_terminal.py completes commands"
+ADDRESS = "needs a server at this address"
+ON_GPU = {"--engine tensorrt": "--engine onnxruntime"}
+WAY = {
+    "anomalib-on-jetson.md": Page(
+        {**ON_GPU, "mqtt://broker/line3": "jsonl:line3.jsonl", "edgead benchmark": "edgead benchmark --force"},
+        printed=(),
+    ),
+    "bundle.md": Page({"plant.pub --source": "keys/plant.pub --source", "-inkey plant.pub": "-inkey keys/plant.pub"}),
+    "command-line.md": Page(not_run={"_EDGEAD_COMPLETE": SHELL}),
+    "jetson.md": Page(ON_GPU, {"edgead doctor --build": GPU}),
+    "line.md": Page(
+        {'"9100"': '"0"', "engine = \"openvino\"": "engine = \"onnxruntime\"", "rtsp://${CAMERA_USER}:${CAMERA_PASSWORD}@cam-2/line": "images"},
+        {
+            "curl": "run by test_the_path_at_a_desk",
+            "edgead run bottle.edgead --source 'synthetic": "run by test_the_path_at_a_desk",
+            "edgead plc simulate": "run by test_the_path_at_a_desk",
+            "python benchmarks/simulated_line": HOURS,
+        },
+        files=("line.toml",),
+    ),
+    "plc.md": Page(not_run={"edgead run": "run by test_a_plc_is_simulated", "edgead plc": "run by test_a_plc_is_simulated"}),
+    "quickstart.md": Page(),
+    "runtime.md": Page({"mqtt://broker/cell-7": "jsonl:cell-7.jsonl"}),
+    "secrets.md": Page(not_run={"edgead run": ADDRESS}),
+    "service.md": Page(
+        {
+            "/srv/edgead/": "",
+            "/var/lib/edgead-line3/": "",
+            "--metrics 9100": "--metrics 0",
+        },
+        {"edgead pull": "tests/pull fetch from a server of their own"},
+    ),
+    "sweep.md": Page(
+        {},
+        {
+            "edgead sweep sweep.toml --ray HOST": "needs a cluster; tests/sweep have one",
+            "edgead predict bottle.edgead /archive --ray": "needs a cluster; tests/archive have one",
+            "import ray": "needs Spark and an object store",
+        },
+        files=("sweep.toml",),
+    ),
+    "tensorrt.md": Page(
+        {**ON_GPU},
+        {
+            "edgead doctor --build": GPU,
+            "~/edgead/bin/edgead doctor --build": GPU,
+            "results = inspector": GPU,
+            "python examples/pycuda_camera.py": GPU,
+            "python examples/triton_client.py": ADDRESS,
+            "edgead export --method draem --format engine": GPU,
+        },
+    ),
+    "README.md": Page({"line.mp4": "images"}, given="from level_bundle import frame_of\n\nframe = frame_of(100)\n"),
+}
+"""Pages that need more than `shelf` ↦ how a test does what they say."""
+TRAINING = ("defect-transfer.md", "depth.md", "geometry.md", "precision.md", "quickstart.md", "thresholds.md", "train.md", "training.md", "tensorrt.md", "README.md", "benchmarks/README.md", "sweep.md")
+"""Pages that train."""
 
 
 @pytest.fixture(scope="module")

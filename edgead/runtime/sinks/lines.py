@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from edgead.text import utc_now
 
 
 class LineFile:
@@ -50,7 +51,7 @@ class LineFile:
 
 def append_configuration(path: Path, configuration: Mapping[str, Any]) -> None:
     """Append the settings of a run that begins now to a file, as a line of JSON."""
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    now = utc_now("milliseconds")
     lines = LineFile(path)
     try:
         lines.write(json.dumps({"started_at": now, "configuration": configuration}).encode())

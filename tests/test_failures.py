@@ -256,6 +256,27 @@ def test_a_closed_standard_output_is_no_traceback(bundle: Bundle, parts: Path) -
         assert done.returncode in (0, 1, 2), (closing, done.stderr)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_run_whose_messages_cannot_be_written_loses_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log on a full disk: the sink that fails is reported there, and every result has its fate all the same."""
+    sinks = ["--sink", "jsonl:/dev/full", "--sink", f"jsonl:{tmp_path / 'r.jsonl'}"]
+    made = make_level_bundle(tmp_path / "level.edgead")
+    source = "synthetic:?width=64&height=64&frames=20"
+    call = ["run", str(made.path), "--source", source, "--engine", "onnxruntime", "--json", *sinks]
+    with open("/dev/full", "w", buffering=1) as full, contextlib.redirect_stderr(full):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(call)
+        sys.stderr = full  # it cannot be closed either
+        with contextlib.suppress(OSError):
+            full.close()
+    summary = json.loads(capsys.readouterr().out)
+    assert ended.value.code == 2
+    fates = [(sink["taken"], sink["failed"], sink["waiting"]) for sink in summary["sinks"]]
+    assert fates == [(0, summary["captured"], 0), (summary["captured"], 0, 0)]
+
+
 def test_a_home_that_is_not_there_or_not_writable(
     bundle: Bundle, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -231,7 +231,7 @@ class SinkWorker:
             for cause, count in fates.items():
                 self._count_dropped(cause, count)
             self._busy = 0
-            self._tell(accepted, failed)
+        self._tell(accepted, failed)
 
     def _give(self, item: Result | tuple[Captured, str]) -> str:
         """Pass one item to the sink and return ``taken``, ``failed``, or why it was dropped."""

@@ -108,7 +108,7 @@ class Stream:
         self._may_wait = not any(source.live for source in self.sources)
         self._freshness = Freshness(self.policy)
         self._max_frames, self._keep_frames = max_frames, keep_frames
-        self._on_drop, self._say, self._said = on_drop, _harmless(say), set[object]()
+        self._on_drop, self._say, self._said = on_drop, harmless(say), set[object]()
         self._admit, self._choose = admit, choose
         self._watch, self._noted = watch, deque[Result]()
         self._warm: dict[FrameInspector, Active] = {}
@@ -465,7 +465,7 @@ class Stream:
             self._say(text)
 
 
-def _harmless(say: Callable[[str], None]) -> Callable[[str], None]:
+def harmless(say: Callable[[str], None]) -> Callable[[str], None]:
     """Return a function that says the same, and logs what raises: threads of sources call it."""
 
     def say_it(text: str) -> None:

@@ -226,6 +226,67 @@ def make_large_results(count: int) -> list[Result]:
     return results
 
 
+def numbers_in(path: Path) -> list[int]:
+    """Return the frames of a sink's file."""
+    if path.suffix == ".jsonl":
+        return [json.loads(line)["frame_id"] for line in path.read_text().splitlines()]
+    return rows_of(path)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "sqlite"])
+def test_what_is_taken_is_in_a_file_that_has_a_name(ending: str, tmp_path: Path) -> None:
+    """A file is rotated, deleted, replaced by another one; its folder is deleted, and comes back."""
+    path, rotated = tmp_path / "out" / f"r.{ending}", tmp_path / "out" / f"r.1.{ending}"
+    worker = SinkWorker(open_sink(f"{ending}:{path}"))
+
+    def offer(number: int) -> None:
+        worker.offer(make_result(number))
+        wait_until(lambda: not worker.account()["waiting"])
+
+    for number in (0, 1):
+        offer(number)
+    path.rename(rotated)
+    offer(2)
+    assert (numbers_in(rotated), numbers_in(path)) == ([0, 1], [2])
+    rotated.replace(path)  # as a backup that is put back
+    offer(3)
+    assert numbers_in(path) == [0, 1, 3]
+    for file in path.parent.glob("r.*"):
+        file.unlink()
+    offer(4)
+    assert numbers_in(path) == [4]
+    shutil.rmtree(path.parent)
+    offer(5)
+    assert worker.account()["failed"] == 1
+    path.parent.mkdir()
+    offer(6)
+    worker.close()
+    assert numbers_in(path) == [6]
+    assert worker.account()["taken"] == 6
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "sqlite"])
+def test_a_file_that_is_deleted_while_a_result_is_written(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"r.{ending}"
+    sink: Any = open_sink(f"{ending}:{path}")
+    owner, name = (sink._lines, "_append") if ending == "jsonl" else (sink._transactions, "run")
+    write = getattr(owner, name)
+
+    def delete_first(given: Any) -> None:
+        path.unlink(missing_ok=True)
+        monkeypatch.undo()
+        write(given)
+
+    monkeypatch.setattr(owner, name, delete_first)
+    worker = SinkWorker(sink)
+    worker.offer(make_result(0))
+    worker.close()
+    assert worker.account()["taken"] == 1
+    assert numbers_in(path) == [0]
+
+
 def test_sqlite_takes_a_batch_when_the_full_disk_has_room_again(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     worker = SinkWorker(open_sink(f"sqlite:{path}"))

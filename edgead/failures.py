@@ -6,14 +6,17 @@ An unexpected error is an internal error of edgead. Its traceback goes into a fi
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import os
 import sys
 import tempfile
+import threading
 import traceback
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -58,6 +61,22 @@ def flush(code: int) -> int:
             with contextlib.suppress(OSError, ValueError):  # not a stream of the system
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return code
+
+
+def leave(code: object) -> NoReturn:
+    """End the process, also while daemon threads are busy in the code of a library.
+
+    The interpreter ends such threads in the middle of C++ code that does not expect it, and the process aborts: a run
+    that has ended well would look like a crash. So where there are any, the interpreter's end is left out.
+
+    Args:
+        code: exit code, see `sys.exit`.
+    """
+    if not isinstance(code, int) or not any(thread.daemon for thread in threading.enumerate()):
+        sys.exit(code)  # type: ignore[arg-type]
+    threading._shutdown()  # type: ignore[attr-defined]  # the other threads, as the interpreter would
+    atexit._run_exitfuncs()
+    os._exit(flush(code))
 
 
 def report(error: BaseException) -> int:

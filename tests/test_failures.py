@@ -302,6 +302,34 @@ def test_mqtt_without_a_home_says_what_to_name(monkeypatch: pytest.MonkeyPatch) 
     assert home.cache_folder().is_dir()
 
 
+IN_A_LIBRARY = """
+import itertools, sys, threading
+import onnxruntime
+model, sys.argv = sys.argv[1], ["edgead", *sys.argv[2:]]
+opened = threading.Event()
+def open_forever():
+    for number in itertools.count():
+        onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        if number:
+            opened.set()
+threading.Thread(target=open_forever, daemon=True).start()
+opened.wait()
+from edgead.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["methods", "nothing"], 2)])
+def test_a_thread_that_is_busy_in_a_library_does_not_abort_the_end(
+    arguments: list[str], code: int, tmp_path: Path
+) -> None:
+    """As one that opens a bundle, or waits for a camera, while the run ends."""
+    model = make_level_bundle(tmp_path / "level.edgead").path / "model.onnx"
+    done = python("-c", IN_A_LIBRARY, model, *arguments)
+    assert done.returncode == code, done.stderr
+    assert done.stdout or done.stderr
+
+
 def test_ctrl_c_while_the_command_line_is_imported() -> None:
     program = (
         "import sys\n"

@@ -348,6 +348,18 @@ def test_messages_that_cannot_be_shown_change_nothing(tmp_path: Path) -> None:
     assert summaries[0]["captured"] < 2000
 
 
+def test_no_bundle_is_opened_any_more_when_a_run_has_ended(tmp_path: Path) -> None:
+    """A library's code would abort the process if it ended now."""
+    bundle = make_level_bundle(tmp_path / "level.edgead")
+    run(
+        bundle.path,
+        sources=["synthetic:?fps=50&width=64&height=64&frames=10"],
+        engine="onnxruntime",
+        on_result=lambda result: os.kill(os.getpid(), signal.SIGHUP),
+    )
+    assert not [thread for thread in threading.enumerate() if thread.name == "reload"]
+
+
 def test_process_drains_on_term_and_swaps_on_hup(line_bundle: Path, tmp_path: Path) -> None:
     bundle, results = tmp_path / "line.edgead", tmp_path / "results.jsonl"
     shutil.copytree(line_bundle, bundle)

@@ -24,7 +24,7 @@ from edgead import __version__
 from edgead.errors import INTERRUPTED, EdgeadError, was_interrupted
 from edgead.home import state_folder
 from edgead.redaction import redact, shown
-from edgead.terminal import echo
+from edgead.terminal import CLOSED, echo
 
 UNFORESEEN = 70
 DEBUG = "EDGEAD_DEBUG"
@@ -42,6 +42,7 @@ def prepare_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         name = ("stdin", "stdout", "stderr")[number]
         setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
+        CLOSED.add(name)
     os.close(number)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):  # closed, or not a text stream of Python's own

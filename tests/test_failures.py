@@ -302,6 +302,20 @@ def test_mqtt_without_a_home_says_what_to_name(monkeypatch: pytest.MonkeyPatch) 
     assert home.cache_folder().is_dir()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no HUP")
+@pytest.mark.parametrize(("before", "code"), [(signal.SIG_DFL, 130), (signal.SIG_IGN, 0)])
+def test_a_terminal_that_is_closed_ends_a_verb_as_ctrl_c_does(
+    before: signal.Handlers, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not under nohup."""
+    monkeypatch.setattr(doctor, "diagnose", lambda: signal.raise_signal(signal.SIGHUP) or [])
+    kept = signal.signal(signal.SIGHUP, before)
+    try:
+        assert run(["doctor"], capsys)[0] == code
+    finally:
+        signal.signal(signal.SIGHUP, kept)
+
+
 IN_A_LIBRARY = """
 import itertools, sys, threading
 import onnxruntime

@@ -156,6 +156,24 @@ def test_a_line_takes_good_bundles_and_goes_back_from_bad_ones(cell: Cell) -> No
 
 
 @pytest.mark.slow
+def test_a_bundle_that_is_in_place_and_not_on_the_line_is_handed_over(cell: Cell) -> None:
+    """An earlier pull was killed after it had changed the link, or did not know of the line."""
+    first, console = cell.deciding(), Listener()
+    cell.pull("good", pid="", metrics="", metrics_token="")
+    assert cell.deciding() == first != digest_of(cell.link)
+    done = cell.pull("good", console=console)
+    assert (done.switched, cell.deciding()) == (True, digest_of(cell.link))
+    assert "The line does not decide by good yet." in console.said
+    good = cell.deciding()
+    assert not cell.pull("good").switched
+    cell.pull("bad", pid="", metrics="", metrics_token="")
+    assert digest_of(cell.link) != good
+    with pytest.raises(RolledBackError, match=r"(?s)results are FAIL.*in its place"):
+        cell.pull("bad", watch_minutes=10.0)
+    assert cell.deciding() == good == digest_of(cell.link)
+
+
+@pytest.mark.slow
 def test_a_line_that_ends_under_the_new_bundle(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     """The link is back before a service manager starts the line again."""
     monkeypatch.setattr(watch, "GONE", 0.5)

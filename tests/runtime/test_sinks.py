@@ -162,6 +162,15 @@ def test_full_disk_is_named(inspector: Inspector) -> None:
     assert ledger.inferred == 3
 
 
+def test_a_closed_standard_output_takes_nothing() -> None:
+    """A service manager may start a process without it."""
+    program = "from edgead.failures import prepare_streams; from edgead.runtime.sinks import JsonLines\n"
+    for first in ("", "prepare_streams(); "):
+        command = f"exec '{sys.executable}' -c '{program}{first}JsonLines(\"-\")' >&-"
+        done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
+        assert "ConfigError: jsonl:- writes to standard output, which is closed." in done.stderr
+
+
 FILLS_DISK = """
 import resource, signal, sys
 from edgead.runtime.sink_worker import SinkWorker

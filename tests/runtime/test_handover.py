@@ -27,7 +27,9 @@ import edgead
 from edgead.bundle import Bundle
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DeviceError
+from edgead.runtime import handover
 from edgead.runtime.control import Control
+from edgead.runtime.health import HealthLimits
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.result import Result
 from edgead.runtime.shadow import Shadow
@@ -134,6 +136,29 @@ def test_a_successor_needs_nothing_from_its_folder_any_more(first: Bundle, tmp_p
         stream.swap(successor)
         assert {result.bundle for result in stream} == {"second"}
     successor.close()
+
+
+def test_no_frame_is_decided_that_the_new_bundle_holds_for_unhealthy(
+    first: Bundle, second: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a product of dark parts a frame waits, prepared, while the one of light parts takes over."""
+    dark = {True}
+    monkeypatch.setattr(handover, "limits_from", lambda frames, *_: HealthLimits(dark=dark.pop()))
+    policy = Policy(health="all", frozen_after=0)
+    results: list[Result] = []
+    with (
+        edgead.load(first.path, engine="onnxruntime") as inspector,
+        edgead.load(second.path, engine="onnxruntime") as successor,
+        Stream(inspector, [IterableSource([frame_of(0)] * 8)], policy) as stream,
+    ):
+        dark.add(False)
+        for result in stream:
+            results.append(result)
+            if len(results) == 2:
+                wait_until(lambda: stream._queue._sources[0].frames > 0)
+                stream.swap(successor)
+    decided = [(result.bundle, result.cause) for result in results]
+    assert decided == [("first", "")] * 2 + [("second", "black")] * 6
 
 
 def test_a_retire_that_raises_does_not_end_the_stream(

@@ -18,6 +18,7 @@ import pytest
 from https_folder import HttpsFolder, make_certificate
 from level_bundle import make_level_bundle
 from listener import Listener
+from ports import free_port
 from test_pull import change
 
 import edgead
@@ -97,14 +98,6 @@ class Cell:
         self.process.kill()
         self.process.communicate()
         self.server.close()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return int(opened.getsockname()[1])
 
 
 @pytest.fixture

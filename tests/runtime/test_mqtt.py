@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import limited_files, wait_until
+from ports import free_port
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
@@ -38,9 +39,7 @@ class Broker:
     """A mosquitto on a free port that can be stopped and started again, and then still knows its listeners."""
 
     def __init__(self, folder: Path, *lines: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.config = folder / "mosquitto.conf"
         sessions = ["persistence true", f"persistence_location {folder}/"]
         text = [f"listener {self.port} 127.0.0.1", "user root", *sessions, *lines]

@@ -214,6 +214,17 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     made.stop()
 
 
+def test_a_broker_that_was_never_there_is_said(begin: Callable[[Any], Any]) -> None:
+    """Otherwise a wrong address is a line without parts."""
+    pytest.importorskip("paho.mqtt.client", reason="no paho-mqtt")
+    port = free_port()
+    _, taken = begin(f"mqtt://127.0.0.1:{port}/part")
+    wait_until(lambda: taken.said)
+    assert taken.said == [
+        f"mqtt://127.0.0.1:{port}/part: no connection (Connection refused); its triggers are lost until there is one"
+    ]
+
+
 def test_mqtt_opens_a_part_for_each_message(begin: Callable[[Any], Any], broker: Broker) -> None:
     publish = pytest.importorskip("paho.mqtt.publish", reason="no paho-mqtt")
 

@@ -45,6 +45,7 @@ from edgead.runtime.sinks import Callback, JsonLines, open_sink
 from edgead.runtime.sinks import sqlite as sqlite_module
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sinks.webhook import Webhook
+from edgead.runtime.sources.python import CallableSource
 
 FRAME = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
@@ -152,6 +153,35 @@ def test_broken_sink_is_counted_and_named_at_the_end(inspector: Inspector) -> No
     with pytest.raises(SinkError, match="breaks did not take 2 of 4 results: odd"):
         run_stream(inspector, iter([FRAME] * 4), [Callback(breaks), Callback(good.append)], ledger)
     assert ledger.inferred == len(good) == 4
+
+
+@pytest.mark.parametrize("kind", ["generator", "function"])
+def test_a_sink_gets_the_frame_that_was_decided_also_if_the_source_fills_one_array(kind: str, tmp_path: Path) -> None:
+    """As cameras' libraries do: ``camera.read(frame)``."""
+    bundle = make_level_bundle(tmp_path / "level.edgead")
+    levels, array = list(range(0, 240, 20)), np.empty_like(frame_of(0))
+
+    def grab() -> Any:
+        if not levels:
+            return None
+        array[:] = levels.pop(0)
+        return array
+
+    pairs: list[tuple[float, int]] = []
+
+    def look(result: Result) -> None:
+        time.sleep(0.01)
+        assert result.frame is not None
+        pairs.append((result.score, int(result.frame[0, 0, 0])))
+
+    def frames() -> Iterator[Any]:
+        while (frame := grab()) is not None:
+            yield frame
+
+    source = frames() if kind == "generator" else CallableSource(grab, live=False)
+    with edgead.load(bundle.path, engine="onnxruntime") as inspector:
+        run_stream(inspector, source, [Callback(look, wants_frames=True)], Ledger())
+    assert pairs == [(level, level) for level in range(0, 240, 20)]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

@@ -19,8 +19,8 @@ from edgead.runtime.sources.uri import split_options
 class IterableSource(FrameSource):
     """All frames of an iterable.
 
-    Arrays that are made on the way, as by a generator, are copied: it may fill one array again and again, and a frame is
-    looked at until its result is with the sinks. Those of a list, a tuple or an array are there already.
+    Arrays that are made on the way, as by a generator, are copied: it may fill one array again and again, and a frame
+    is looked at until its result is with the sinks. Those of a list, a tuple or an array are there already.
 
     Args:
         frames: arrays that `edgead.images.to_frame` takes, or `Captured`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 import re
 import shutil
 import signal
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
@@ -41,7 +42,7 @@ from edgead.runtime.prometheus import sinks_to_prometheus
 from edgead.runtime.result import SCHEMA, Result
 from edgead.runtime.run import run
 from edgead.runtime.sink_worker import SinkWorker, raise_for
-from edgead.runtime.sinks import Callback, JsonLines, open_sink
+from edgead.runtime.sinks import Callback, JsonLines, open_sink, refuse_twice
 from edgead.runtime.sinks import sqlite as sqlite_module
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sinks.webhook import Webhook
@@ -104,6 +105,43 @@ def test_a_sink_that_is_given_twice_is_refused(tmp_path: Path) -> None:
     with edgead.load(bundle.path, engine="onnxruntime") as inspector, pytest.raises(ConfigError, match="given twice"):
         list(predict(inspector, collect_images([tmp_path / "part.png"]), sinks=twice))
     assert not (tmp_path / "results.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("jsonl:r.jsonl", "jsonl:./r.jsonl", True),
+        ("jsonl:r.jsonl", "jsonl:link.jsonl", True),
+        ("rejects:r?max_mb=1", "rejects:r/", True),
+        ("sqlite:r.db", "sqlite:sub/../r.db", True),
+        ("jsonl:-", "jsonl:-", True),
+        ("jsonl:r.jsonl", "jsonl:s.jsonl", False),
+        ("http://host/a", "http://host/a?b", False),
+    ],
+)
+def test_a_sink_is_the_same_however_it_is_written(
+    one: str, other: str, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.jsonl").symlink_to("r.jsonl")
+    with pytest.raises(ConfigError, match="is given twice") if same else nullcontext():
+        refuse_twice([one, other])
+
+
+def test_a_pipe_that_nobody_reads_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    workers: list[SinkWorker] = []
+    thread = threading.Thread(target=lambda: workers.append(SinkWorker(open_sink(f"jsonl:{pipe}"))))
+    thread.start()
+    wait_until(lambda: caplog.messages)
+    assert caplog.messages == [f"{pipe}: waiting for a program that reads this pipe"]
+    with pipe.open() as reader:
+        thread.join()
+        workers[0].offer(make_result(3))
+        workers[0].close()
+        assert json.loads(reader.readline())["frame_id"] == 3
+    assert workers[0].account()["taken"] == 1
 
 
 def test_sinks_come_from_plugins_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+_log = logging.getLogger("edgead")
 
 
 class LineFile:
@@ -51,6 +54,8 @@ class LineFile:
             self._cut = written < len(data) and (written > 0 or self._cut)
 
     def _open(self, path: Path) -> None:
+        if path.is_fifo() and not _is_read(path):
+            _log.warning("%s: waiting for a program that reads this pipe", path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
         self.close()
         self._descriptor, self._cut = descriptor, _ends_in_mid_line(path)
@@ -72,6 +77,14 @@ def was_moved(path: Path, opened: os.stat_result) -> bool:
         return True
     except OSError:  # for instance a share that is away: what is written will tell
         return False
+
+
+def _is_read(pipe: Path) -> bool:
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
 
 
 def append_configuration(path: Path, configuration: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import select
@@ -47,6 +48,12 @@ def guard_stderr() -> None:
         root.addHandler(_LogHandler(logging.WARNING))
 
 
+def _is_ascii(stream: TextIO) -> bool:
+    with suppress(LookupError):
+        return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name == "ascii"
+    return False
+
+
 class _Guarded:
     """A stream for messages: writing to it never raises, because no message is worth the work that it is about.
 
@@ -64,6 +71,7 @@ class _Guarded:
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._left_out, self._lock = stream, 0, threading.RLock()
         self._cut = False  # in mid-line
+        self._bytes = getattr(stream, "buffer", None) if _is_ascii(stream) else None
 
     def _put(self, text: str) -> None:
         with self._lock if self.patience is not None else nullcontext(), suppress(OSError, ValueError):
@@ -74,8 +82,16 @@ class _Guarded:
                 if self._left_out:
                     notice = self._form(f"Warning: {self._left_out} messages were left out: nobody read them.\n")
                     self._left_out, before, self._cut = 0, "\n" * self._cut, False
-                    self._stream.write(before + notice)
-                self._stream.write(text[start : start + _AT_ONCE])
+                    self._write(before + notice)
+                self._write(text[start : start + _AT_ONCE])
+
+    def _write(self, text: str) -> None:
+        """Write a text as UTF-8 where Python would write ASCII, as click does."""
+        if self._bytes is None:
+            self._stream.write(text)
+        else:
+            self._bytes.write(text.encode(errors="backslashreplace"))
+            self._bytes.flush()
 
     def _form(self, message: str) -> str:
         return message

@@ -203,12 +203,12 @@ def test_the_form_of_messages_does_not_depend_on_the_encoding(form: list[str]) -
             "from edgead.console import guard_stderr, log_as_json",
             "guard_stderr()",
             *form,
-            "click.echo('Error: rtsp://me:geheim@cam/line', err=True)",
+            "click.echo('Error: \\u2713 rtsp://me:geheim@cam/line', err=True)",
         ]
     )
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, env=environment)
-    if form:
-        assert json.loads(done.stderr)["message"] == "rtsp://cam/line"
-    else:
-        assert done.stderr == "Error: rtsp://cam/line\n"
+    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, env=environment)
+    said = done.stderr.decode()
+    assert (json.loads(said)["message"] if form else said) == (
+        "\u2713 rtsp://cam/line" if form else "Error: \u2713 rtsp://cam/line\n"
+    )

@@ -231,9 +231,9 @@ class MqttSink(BaseSink):
                 if self._connected:
                     self._publish_more()
                 failing = False
-            except sqlite3.Error as error:  # for instance a full disk: the next turn tries again
+            except Exception as error:  # for instance a full disk: the next turn tries again
                 if not failing and not self._closing:
-                    _log.warning("%s: the store cannot be used: %s", self.name, error)
+                    _log.warning("%s: the stored results cannot be sent: %s", self.name, error)
                 failing = True
 
     def _publish_more(self) -> None:

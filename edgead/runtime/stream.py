@@ -346,7 +346,7 @@ class Stream:
             return
         try:
             text = self._watch.see(inspector, result, prepared.fitted, self.sources[number].live)
-        except Exception as error:  # the decision is made; nothing may change it
+        except (Exception, SystemExit) as error:  # the decision is made; nothing may change it
             self._say_once(f"The watch for drift failed: {error}", ("watch", type(error)))
             return
         if text:
@@ -402,30 +402,30 @@ class Stream:
         self._heard[number] = math.inf
         if not self._queue.enter(number, captured):
             return False
-        if cause := self._why_not(number, captured):
-            self._queue.turn_away(number, captured, cause)
-            self._heard[number] = time.monotonic()
-            return True
-        prepared = _without_image(captured, "failed", "the frame could not be prepared")
-        inspector = None
+        prepared: Prepared | None = _without_image(captured, "failed", "the frame could not be prepared")
         try:
-            inspector = self._choose(captured) if self._choose else None
-            prepared = self._prepare(number, captured, self._warm[inspector] if inspector else self._active)
-        except Exception as error:  # for instance of `choose`: the frame is UNKNOWN, and the source continues
+            if cause := self._why_not(number, captured):
+                prepared = None
+                self._queue.turn_away(number, captured, cause)
+            else:
+                inspector = self._choose(captured) if self._choose else None
+                prepared = self._prepare(number, captured, self._warm[inspector] if inspector else self._active)
+                prepared.inspector = inspector
+        except (Exception, SystemExit) as error:  # for instance of `choose`: UNKNOWN, and the source continues
             self._say_once(
                 f"{captured.source_id}: a frame could not be prepared: {type(error).__name__}: {error}",
                 ("prepare", type(error)),
             )
         finally:  # every frame that has entered must be counted
-            prepared.inspector = inspector
-            self._queue.put(number, prepared)
+            if prepared is not None:
+                self._queue.put(number, prepared)
         self._heard[number] = time.monotonic()
         return True
 
     def _why_not(self, number: int, captured: Captured) -> str:
         try:
             return self._admit(self.sources[number].name, captured) if self._admit else ""
-        except Exception as error:  # the caller's code; the frame must be counted, and the source must continue
+        except (Exception, SystemExit) as error:  # the caller's code, and the source must continue
             self._say_once(f"admit raised {type(error).__name__}: {error}", ("admit", type(error)))
             return "refused"
 
@@ -501,7 +501,7 @@ def harmless(say: Callable[[str], None]) -> Callable[[str], None]:
     def say_it(text: str) -> None:
         try:
             say(text)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _log.warning("%s (not shown: %s: %s)", text, type(error).__name__, error)
 
     return say_it

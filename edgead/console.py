@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
 
 import click
 
 from edgead.redaction import printable, redact, shown
 from edgead.terminal import is_screen, open_screen
+from edgead.text import utc_now
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -163,7 +164,7 @@ class _JsonLog(_Guarded):
     def _form(self, message: str) -> str:
         message = redact(click.unstyle(message).strip())
         start = next((start for start in LEVELS if message.startswith(start)), "")
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        now = utc_now("milliseconds")
         value = {"time": now, "level": LEVELS.get(start, "info"), "message": message.removeprefix(start)}
         return json.dumps(value) + "\n" if message else ""
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgead.audit import append_line, now
+from edgead.audit import append_line
 from edgead.errors import ConfigError
 from edgead.files import atomic_file, file_lock, stays_below
 from edgead.schema import parse_json
+from edgead.text import utc_now
 
 FOLDERS = {"false reject": "good", "real defect": "bad", "unsure": "unsure"}
 """Mark ↦ folder of the picture. ``good`` and ``bad`` together are a data set for ``edgead benchmark --data``."""
@@ -103,7 +104,7 @@ class Marks:
             with atomic_file(path) as stream:
                 stream.write(picture())
             name = path.relative_to(self.folder).as_posix()
-            made = Mark(str(result["id"]), mark, by, now(), name, dict(result), why)
+            made = Mark(str(result["id"]), mark, by, utc_now("milliseconds"), name, dict(result), why)
             line = dataclasses.asdict(made)
             append_line(self._path, line if why else {key: value for key, value in line.items() if key != "why"})
             if before and before != mark:

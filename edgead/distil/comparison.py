@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from edgead.reports.page import RESULTS
 from edgead.reports.pictures import Group, Picture, picture, write_pictures
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.inspector import load
+from edgead.text import utc_now
 from edgead.train import checkpoint
 from edgead.train.method import TrainingData
 from edgead.train.methods.student.examples import draw_jittered
@@ -98,7 +98,7 @@ def compare(
 
     labelled, shown = _labelled(teacher, student, category, engine, console)
     results = DistillationResults(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=utc_now(),
         category=run.category,
         teacher=f"{teacher.manifest.name} ({teacher.manifest.method}, {teacher.manifest.precision})",
         student=f"{student.manifest.name} ({student.manifest.precision})",

@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edgead.bundle import MANIFEST, parse_manifest, read_bundle, read_manifest
+from edgead.bundle import MANIFEST, Bundle, parse_manifest, read_bundle, read_manifest
 from edgead.console import Console
 from edgead.errors import BundleError, ConfigError, PullError, RolledBackError, first_line
 from edgead.files import file_lock, sha256
@@ -138,24 +139,9 @@ def _bring(
         _fetch(source, manifest, part, console)
         (part / MANIFEST).write_bytes(content)
         (part / SIGNATURE).write_bytes(signature)
-        try:
-            read_bundle(part, trust)
-        except BundleError:
-            shutil.rmtree(part)
-            raise
-        to_disk(part)
-        if target.exists():  # damaged; only an empty folder can be replaced in one step
-            os.replace(target, versions / f".{target.stem}.damaged.part")  # removed below
-        os.replace(part, target)
-    opened = read_bundle(target, trust)
-    runner = open_engine(engine, opened, console=console)
-    try:
-        agreement = check_golden(opened, runner)
-        require_agreement(agreement, runner.name)
-        name = runner.name
-    finally:
-        runner.close()
-    console.say(f"{manifest.name}: golden frames on {name}: {agreement.describe()}")
+        _keep_verified(part, target, trust)
+    name, agreement = _run_golden_frames(read_bundle(target, trust), engine, console)
+    console.say(f"{manifest.name}: golden frames on {name}: {agreement}")
     point(link, target)
     remove_older(versions, {target, before})
     return dataclasses.replace(
@@ -163,9 +149,34 @@ def _bring(
         received=source.received,
         resumed=source.resumed,
         engine=name,
-        agreement=agreement.describe(),
+        agreement=agreement,
         switched=True,
     )
+
+
+def _keep_verified(part: Path, target: Path, trust: Sequence[str | Path] | None) -> None:
+    """Move a fetched bundle to its place, or delete it if it is damaged."""
+    try:
+        read_bundle(part, trust)
+    except BundleError:
+        shutil.rmtree(part)
+        raise
+    to_disk(part)
+    if target.exists():  # damaged; only an empty folder can be replaced in one step
+        os.replace(target, target.with_name(f".{target.stem}.damaged.part"))  # `remove_older` removes it
+    os.replace(part, target)
+
+
+def _run_golden_frames(bundle: Bundle, engine: str, console: Console) -> tuple[str, str]:
+    """Return the engine, and in words how the golden frames agree on it.
+
+    Raises:
+        DeviceError: they do not agree.
+    """
+    with closing(open_engine(engine, bundle, console=console)) as runner:
+        agreement = check_golden(bundle, runner)
+        require_agreement(agreement, runner.name)
+        return runner.name, agreement.describe()
 
 
 def _is_whole(bundle: Path, trust: Sequence[str | Path] | None, console: Console) -> bool:

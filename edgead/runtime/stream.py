@@ -39,6 +39,7 @@ from edgead.runtime.sources import Captured, Source
 from edgead.runtime.sources.opening import open_all
 from edgead.runtime.sources.source import check_captured
 from edgead.runtime.watch import Watch
+from edgead.settings import check_count
 
 __all__ = ["Ledger", "Policy", "Stream"]
 
@@ -98,8 +99,7 @@ class Stream:
         say: Callable[[str], None] = _log.warning,
     ) -> None:
         refuse_closed(inspector)
-        if isinstance(max_frames, bool) or not isinstance(max_frames, int) or max_frames < 0:
-            raise ConfigError(f"max_frames must be a whole number of at least 0 (no limit), not {max_frames}.")
+        check_count("max_frames", max_frames, 0, " (no limit)")
         self._on_stop = on_stop
         self.policy = policy or Policy()
         self._active = activate(inspector, self.policy)

@@ -6,9 +6,10 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from edgead.text import utc_now
 
 _log = logging.getLogger("edgead")
 
@@ -89,7 +90,7 @@ def _is_read(pipe: Path) -> bool:
 
 def append_configuration(path: Path, configuration: Mapping[str, Any]) -> None:
     """Append the settings of a run that begins now to a file, as a line of JSON."""
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    now = utc_now("milliseconds")
     lines = LineFile(path)
     try:
         lines.write(json.dumps({"started_at": now, "configuration": configuration}).encode())

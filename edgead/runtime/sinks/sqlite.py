@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import was_moved
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.uri import NoOptions, split_options
+from edgead.text import utc_now
 
 RETRY_FOR = 10.0
 """Seconds of retries for a database that is locked or on a full disk."""
@@ -157,7 +157,7 @@ class SqliteSink(BaseSink):
 
     def configure(self, configuration: Mapping[str, Any]) -> None:
         """Add a row to a table ``configurations``."""
-        row = datetime.now(timezone.utc).isoformat(timespec="milliseconds"), json.dumps(configuration)
+        row = utc_now("milliseconds"), json.dumps(configuration)
 
         def store() -> None:
             self._connection.execute(_CONFIGURATIONS)

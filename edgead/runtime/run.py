@@ -31,7 +31,7 @@ from edgead.runtime.sinks import open_sink, refuse_twice
 from edgead.runtime.sources.opening import open_all
 from edgead.runtime.sources.uri import fill_secrets
 from edgead.runtime.speed import Percentiles
-from edgead.runtime.stream import Stream
+from edgead.runtime.stream import Stream, harmless
 from edgead.runtime.systemd import Systemd
 from edgead.runtime.watch import Watch
 
@@ -105,7 +105,7 @@ def run(
         KeyboardInterrupt: after a clean end by Ctrl-C.
     """
     rules, console = Policy(**policy), console or Console()
-    say = console.say
+    say = harmless(console.say)
     address = None if metrics is None else parse_address(metrics)
     refuse_twice(sinks)
     open_bundle = _Opener(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import threading
@@ -231,7 +232,7 @@ class SinkWorker:
             for cause, count in fates.items():
                 self._count_dropped(cause, count)
             self._busy = 0
-            self._tell(accepted, failed)
+        self._tell(accepted, failed)
 
     def _give(self, item: Result | tuple[Captured, str]) -> str:
         """Pass one item to the sink and return ``taken``, ``failed``, or why it was dropped."""
@@ -305,6 +306,16 @@ def close_all(workers: Sequence[SinkWorker]) -> None:
         worker._abandon(until)
 
 
+def tell_apart(workers: Sequence[SinkWorker]) -> None:
+    """Give sinks of one name different ones: without credentials, addresses may be equal that are not."""
+    names = set[str]()
+    for worker in workers:
+        name, numbers = worker.name, itertools.count(2)
+        while worker.name in names:
+            worker.name = f"{name} ({next(numbers)})"
+        names.add(worker.name)
+
+
 @contextmanager
 def open_workers(sinks: Sequence[str | Sink | SinkWorker]) -> Iterator[list[SinkWorker]]:
     """Open several sinks with their workers; close all at the end, also if one of them cannot be opened.
@@ -319,6 +330,7 @@ def open_workers(sinks: Sequence[str | Sink | SinkWorker]) -> Iterator[list[Sink
         for sink in sinks:
             opened = open_sink(sink) if isinstance(sink, str) else sink
             workers.append(opened if isinstance(opened, SinkWorker) else SinkWorker(opened))
+        tell_apart(workers)
         yield workers
     finally:
         close_all(workers)

@@ -108,7 +108,7 @@ class Stream:
         self._may_wait = not any(source.live for source in self.sources)
         self._freshness = Freshness(self.policy)
         self._max_frames, self._keep_frames = max_frames, keep_frames
-        self._on_drop, self._say, self._said = on_drop, _harmless(say), set[object]()
+        self._on_drop, self._say, self._said = on_drop, harmless(say), set[object]()
         self._admit, self._choose = admit, choose
         self._watch, self._noted = watch, deque[Result]()
         self._warm: dict[FrameInspector, Active] = {}
@@ -321,6 +321,8 @@ class Stream:
                 self._buffers.append(prepared.fitted)
                 cause = ("stale", reason) if reason else ("paused", "the inspection is paused")
                 prepared.fitted, (prepared.cause, prepared.error) = None, cause
+            else:
+                self._check_again(number, prepared)
         results: list[Result] = []
         for inspector, group in itertools.groupby(batch, lambda item: item[1].inspector):
             active = self._warm[inspector] if inspector else self._active
@@ -421,7 +423,19 @@ class Stream:
             health = Health(active.limits, notice, self._is_checked(self.sources[number]))
             self._health[number, captured.source_id] = health
         health.limits = active.limits
-        return active.inspector.try_to_prepare(captured, self._buffer(active.inspector.shape), health.check)
+        prepared = active.inspector.try_to_prepare(captured, self._buffer(active.inspector.shape), health.check)
+        prepared.limits = active.limits
+        return prepared
+
+    def _check_again(self, number: int, prepared: Prepared) -> None:
+        """Check a frame by the limits of the bundle that decides now, if others have let it pass before a swap."""
+        limits, health = self._active.limits, self._health.get((number, prepared.captured.source_id))
+        if prepared.inspector or health is None or prepared.limits is None or prepared.limits == limits:
+            return
+        health.limits = limits
+        again = self.inspector.try_to_prepare(prepared.captured, None, health.check_again)
+        prepared.fitted, prepared.error, prepared.cause = again.fitted, again.error, again.cause
+        prepared.geometry, prepared.limits = again.geometry, limits
 
     def _report(self, number: int, captured: Captured) -> None:
         self._queue.report(number, _without_image(captured, captured.cause, captured.error))
@@ -465,7 +479,7 @@ class Stream:
             self._say(text)
 
 
-def _harmless(say: Callable[[str], None]) -> Callable[[str], None]:
+def harmless(say: Callable[[str], None]) -> Callable[[str], None]:
     """Return a function that says the same, and logs what raises: threads of sources call it."""
 
     def say_it(text: str) -> None:

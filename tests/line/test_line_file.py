@@ -14,7 +14,7 @@ import cv2
 import pytest
 from level_bundle import frame_of, make_level_bundle
 from line_bench import BAD, GOOD
-from test_triggers import free_port
+from ports import free_port
 
 from edgead.errors import ConfigError
 from edgead.line.line_file import read_line_file

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import sqlite3
+import sys
 import threading
 import time
 from collections import deque
@@ -87,6 +88,13 @@ def make_client(name: str, user: str, password: str, tls: dict[str, str | None] 
     return client
 
 
+def why_no_connection() -> str:
+    """Return why a client could not connect; to be called by its `on_connect_fail`, which is not told."""
+    error = sys.exc_info()[1]
+    reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or error or "no answer"
+    return printable(str(reason))
+
+
 def default_store(host: str, port: int, topic: str) -> Path:
     """Return the store for a broker and topic, in the user's state folder.
 
@@ -154,7 +162,7 @@ class MqttSink(BaseSink):
         self._client = make_client(self.name, user, password, tls)
         self._client.will_set(f"{self.topic}/status", "offline", qos=1, retain=True)
         self._client.on_connect, self._client.on_disconnect = self._on_connect, self._on_disconnect
-        self._client.on_publish = self._on_publish
+        self._client.on_publish, self._client.on_connect_fail = self._on_publish, self._on_connect_fail
         self._store = _open_store(store or default_store(host, port, topic))
         self._store.execute("CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, payload TEXT)")
         self._transactions = Transactions(self._store, self.stopped, self._lock)
@@ -166,7 +174,7 @@ class MqttSink(BaseSink):
         self._delivered: list[int] = []
         self._sent_up_to = 0
         self._wake = threading.Event()
-        self._connected = self._closing = False
+        self._connected = self._closing = self._told = False
         self._client.connect_async(host, port, keepalive=15)
         self._client.loop_start()
         self._thread = threading.Thread(target=self._forward, name="mqtt-forward", daemon=True)
@@ -223,9 +231,9 @@ class MqttSink(BaseSink):
                 if self._connected:
                     self._publish_more()
                 failing = False
-            except sqlite3.Error as error:  # for instance a full disk: the next turn tries again
+            except Exception as error:  # for instance a full disk: the next turn tries again
                 if not failing and not self._closing:
-                    _log.warning("%s: the store cannot be used: %s", self.name, error)
+                    _log.warning("%s: the stored results cannot be sent: %s", self.name, error)
                 failing = True
 
     def _publish_more(self) -> None:
@@ -253,11 +261,17 @@ class MqttSink(BaseSink):
         if reason.is_failure:
             _log.warning("%s: the broker refuses the connection: %s", self.name, printable(str(reason)))
             return
+        self._told = False
         client.publish(f"{self.topic}/status", "online", qos=1, retain=True)
         self._wake.set()
 
+    def _on_connect_fail(self, _client: Any, _data: Any) -> None:
+        if not self._told and not self._closing:
+            _log.warning("%s: no connection (%s); results are kept on disk", self.name, why_no_connection())
+        self._told = True
+
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self._connected = False
+        self._connected, self._told = False, True
         if not self._closing:
             _log.warning("%s: the broker is unreachable (%s); results are kept on disk", self.name, reason)
 
@@ -279,3 +293,5 @@ class MqttSink(BaseSink):
         self._client.disconnect()
         self._client.loop_stop()
         self._store.close()
+        if self._stored:
+            _log.warning("%s: %d results are not delivered yet; the next run sends them", self.name, self._stored)

@@ -226,7 +226,7 @@ class FrameInspector(LiveRules):
         frame = to_frame(captured.image, self.pixels)
         geometry, misplaced = _find(frame, self.geometry)
         fitted: Frame | None = fit_frame(frame, self.size, out, geometry)
-        cause, error = captured.cause, captured.error
+        cause, error = captured.cause or ("unreadable" if captured.error else ""), captured.error
         if check and fitted is not None and not error:  # also of a misplaced frame: it may be black
             cause, error = check(frame, fitted, captured.t_capture)
             fitted = None if error else fitted

@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from edgead.runtime.policy import Policy
 from edgead.runtime.result import Result
 from edgead.runtime.sources import Captured, Source
 from edgead.runtime.sources.opening import open_all
+from edgead.runtime.sources.source import check_captured
 from edgead.runtime.watch import Watch
 from edgead.settings import check_count
 
@@ -118,6 +120,7 @@ class Stream:
         )
         self._health: dict[tuple[int, str], Health] = {}  # a replay has the frames of several cameras
         self._heard = [math.inf] * len(self.sources)  # last frame of each; infinity while none is awaited
+        self._next, self._ahead = [0] * len(self.sources), [0] * len(self.sources)  # of frame numbers
         self._buffers: deque[Frame] = deque()
         self._requests = Requests(self._say)
         self._patience = min(TICK, self.policy.silence / 2, self.policy.keep_warm / 2 or TICK)
@@ -363,8 +366,9 @@ class Stream:
         lost = ""
         try:
             with source as frames:
-                for captured in frames:
-                    own = captured.source_id == source.name  # a replay repeats reports of other sources
+                for captured in map(check_captured, frames):
+                    own = captured.source_id == source.name  # a replay repeats reports and frames of other sources
+                    captured = self._numbered(number, captured) if own else captured
                     lost = captured.error if own and captured.cause == "lost" else ""
                     if captured.about_source:
                         self._report(number, captured)
@@ -381,6 +385,18 @@ class Stream:
         finally:
             self._heard[number] = math.inf
             self._queue.close_source(number)
+
+    def _numbered(self, number: int, captured: Captured) -> Captured:
+        """Count on where a source begins again: results, and the frames of parts, are told apart by their numbers."""
+        if captured.frame_id is None:
+            return captured
+        given, least = captured.frame_id + self._ahead[number], self._next[number]
+        if given < least:
+            self._ahead[number] += least - given
+            self._say_once(f"{captured.source_id}: frame numbers come again; they are counted on", ("number", number))
+        self._next[number] = captured.frame_id + self._ahead[number] + 1
+        ahead = self._ahead[number]
+        return replace(captured, frame_id=captured.frame_id + ahead) if ahead else captured
 
     def _enter(self, number: int, captured: Captured) -> bool:
         self._heard[number] = math.inf

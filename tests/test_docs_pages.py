@@ -106,7 +106,6 @@ def test_plan(level: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_live_page(level: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line is a folder of parts; one of them is marked, as an operator would, and is data afterwards."""
     monkeypatch.setenv("VIEW_TOKEN", "twelve-or-more-characters")
-    (level / "bottle.edgead").rename(level / "line.edgead")
     (level / "bundles").mkdir()
     for name, grey in (("good", 100), ("bad", 200)):
         for folder in (level / "parts", level / "marks" / "images" / name):

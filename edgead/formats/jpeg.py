@@ -26,6 +26,7 @@ HOLE = bytes(16)
 _EOI, _SOS, _DHT, _DQT, _APP1 = b"\xd9\xda\xc4\xdb\xe1"
 _SOF = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, 0xCC}
 _MARKER_AFTER_CODE = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_FILL = re.compile(rb"\xff+")
 _CUT = "the file is cut short"
 
 
@@ -123,8 +124,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """
     at, scans = 2, 0
     while True:
-        while data[at : at + 2] == b"\xff\xff":  # fill bytes
-            at += 1
+        if data[at : at + 2] == b"\xff\xff":
+            at = _last_fill_byte(data, at)
         if at + 4 > len(data):
             if data[at : at + 2] == bytes((0xFF, _EOI)):
                 return
@@ -145,6 +146,11 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
                 raise DataError(f"it holds more than {MAX_SCANS} scans")
             found = _MARKER_AFTER_CODE.search(data, at)
             at = found.start() if found else len(data)
+
+
+def _last_fill_byte(data: bytes, at: int) -> int:
+    found = _FILL.match(data, at)
+    return found.end() - 1 if found else at
 
 
 def _read_frame_header(body: bytes, header: _Header) -> None:

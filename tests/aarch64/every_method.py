@@ -78,7 +78,7 @@ def use_there(bundle: Path, here: dict[str, Any], python: str, cpu: str) -> dict
 def run_tests(work: Path, python: str, cpu: str) -> dict[str, Any]:
     """Run the runtime's tests on an emulated machine."""
     started, files = time.monotonic(), [f"{THERE}/{name}" for name in TESTS]
-    options = ("-p", "no:cacheprovider", "-q", "--tb=short", "-m", "not slow and not long")
+    options = ("-p", "no:cacheprovider", "--tb=short", "-m", "not slow and not long")
     given = {"EDGEAD_TEST_BUNDLE": f"/work/{GIVEN}"}
     done = emulation.run(python, "-m", "pytest", *options, *files, work=work, cpu=cpu, timeout=7200, more=given)
     counts = {
@@ -113,6 +113,8 @@ def main() -> int:
         for python, cpu in machines:
             found = use_there(bundle, here, python, cpu)
             keep(record, given.out, "bundles", f"{bundle.stem}, Python {python}, {cpu}", found)
+    if not (given.folder / GIVEN).exists():
+        list(make_bundles(given.folder, [GIVEN.partition("-")[0]]))
     for python, cpu in machines:
         found = run_tests(given.folder, python, cpu)
         keep(record, given.out, "tests", f"Python {python}, {cpu}", found)

@@ -1,0 +1,125 @@
+"""Every command and program of the documentation runs, page by page; what cannot is listed with its reason."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from command_line import inside
+from level_bundle import frame_of, make_level_bundle
+from page_steps import OURS, OUTSIDE, PAGES, ROOT, Page, absent, check_unrun, follow, name_of, steps
+
+from edgead.images import encode_png
+
+ELSEWHERE = {
+    "contribute.md": "test_docs_pages.py",
+    "live-page.md": "test_docs_pages.py",
+    "lookout.md": "test_docs_pages.py",
+    "plan.md": "test_docs_pages.py",
+    "python.md": "test_docs_python.py",
+    "reports.md": "test_docs_pages.py",
+    "tutorial.md": "test_docs_pages.py",
+}
+"""Pages that need a test of their own ↦ its file."""
+GPU = "needs a GPU"
+HOURS = "takes hours"
+SHELL = "changes the reader's shell; tests/test_terminal.py completes commands"
+ADDRESS = "needs a server at this address"
+ON_GPU = {"--engine tensorrt": "--engine onnxruntime"}
+WAY = {
+    "anomalib-on-jetson.md": Page(
+        {**ON_GPU, "mqtt://broker/line3": "jsonl:line3.jsonl", "edgead benchmark": "edgead benchmark --force"},
+        printed=(),
+    ),
+    "bundle.md": Page({"plant.pub --source": "keys/plant.pub --source", "-inkey plant.pub": "-inkey keys/plant.pub"}),
+    "command-line.md": Page(not_run={"_EDGEAD_COMPLETE": SHELL}),
+    "jetson.md": Page(ON_GPU, {"edgead doctor --build": GPU}),
+    "line.md": Page(
+        {'"9100"': '"0"', "engine = \"openvino\"": "engine = \"onnxruntime\"", "rtsp://${CAMERA_USER}:${CAMERA_PASSWORD}@cam-2/line": "images"},
+        {
+            "curl": "run by test_the_path_at_a_desk",
+            "edgead run bottle.edgead --source 'synthetic": "run by test_the_path_at_a_desk",
+            "edgead plc simulate": "run by test_the_path_at_a_desk",
+            "python benchmarks/simulated_line": HOURS,
+        },
+        files=("line.toml",),
+    ),
+    "plc.md": Page(not_run={"edgead run": "run by test_a_plc_is_simulated", "edgead plc": "run by test_a_plc_is_simulated"}),
+    "quickstart.md": Page(),
+    "runtime.md": Page({"mqtt://broker/cell-7": "jsonl:cell-7.jsonl"}),
+    "secrets.md": Page(not_run={"edgead run": ADDRESS}),
+    "service.md": Page(
+        {
+            "/srv/edgead/": "",
+            "/var/lib/edgead-line3/": "",
+            "--metrics 9100": "--metrics 0",
+        },
+        {"edgead pull": "tests/pull fetch from a server of their own"},
+    ),
+    "sweep.md": Page(
+        {},
+        {
+            "edgead sweep sweep.toml --ray HOST": "needs a cluster; tests/sweep have one",
+            "edgead predict bottle.edgead /archive --ray": "needs a cluster; tests/archive have one",
+            "import ray": "needs Spark and an object store",
+        },
+        files=("sweep.toml",),
+    ),
+    "tensorrt.md": Page(
+        {**ON_GPU},
+        {
+            "edgead doctor --build": GPU,
+            "~/edgead/bin/edgead doctor --build": GPU,
+            "results = inspector": GPU,
+            "python examples/pycuda_camera.py": GPU,
+            "python examples/triton_client.py": ADDRESS,
+            "edgead export --method draem --format engine": GPU,
+        },
+    ),
+    "README.md": Page({"line.mp4": "images"}, given="from level_bundle import frame_of\n\nframe = frame_of(100)\n"),
+}
+"""Pages that need more than `shelf` ↦ how a test does what they say."""
+TRAINING = ("defect-transfer.md", "depth.md", "geometry.md", "precision.md", "quickstart.md", "thresholds.md", "train.md", "training.md", "tensorrt.md", "README.md", "benchmarks/README.md", "sweep.md")
+"""Pages that train."""
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory, parts: Path) -> Path:
+    """A folder with what readers have, under the names of the pages: bundles, pictures and rejects."""
+    folder = tmp_path_factory.mktemp("shelf")
+    for name in ("bottle", "bottle-int8", "other", "new", "bundles/bottle", "bundles/cap"):
+        make_level_bundle(folder / f"{name}.edgead")
+    for name, grey in (("a", 100), ("b", 200), ("c", 120)):
+        (folder / "images").mkdir(exist_ok=True)
+        (folder / "images" / f"{name}.png").write_bytes(encode_png(frame_of(grey)))
+    shutil.copytree(parts, folder / "labelled")
+    shutil.copytree(parts / "train" / "good", folder / "photos")
+    done = inside("run", "bottle.edgead", "--source", "images", "--sink", "rejects:rejects", folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def of_page(name: str) -> tuple[str, str]:
+    path = next(each for each in PAGES if str(each.relative_to(ROOT)) == name or each.name == name)
+    return name, path.read_text(encoding="utf-8")
+
+
+def pages_with_steps() -> list[str]:
+    texts = {str(path.relative_to(ROOT)).removeprefix("docs/"): path.read_text(encoding="utf-8") for path in PAGES}
+    return [name for name, text in texts.items() if any(kind != "shown" for kind, _ in steps(text))]
+
+
+@pytest.mark.parametrize("name", [name for name in pages_with_steps() if name not in {*ELSEWHERE, *TRAINING}])
+def test_a_page_says_what_works(name: str, shelf: Path, tmp_path: Path) -> None:
+    shutil.copytree(shelf, tmp_path / "work")
+    _, text = of_page(name)
+    follow(text, tmp_path / "work", WAY.get(name, Page()))

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import limited_files, wait_until
 from level_bundle import frame_of, make_level_bundle
 from made_result import FRAME, adds_up, make_result, rows_of
+from running import limited_files
+from waiting import wait_until
 
 import edgead
 from edgead.decision import Verdict

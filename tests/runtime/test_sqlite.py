@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import limited_files, wait_until
 from made_result import adds_up, make_result, rows_of
+from running import limited_files
+from waiting import wait_until
 
 from edgead.errors import ConfigError
 from edgead.runtime import sink_worker

@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from conftest import wait_until
 from made_result import adds_up, make_result
+from waiting import wait_until
 
 from edgead.errors import SinkError
 from edgead.runtime.sink_worker import SinkWorker

@@ -157,30 +157,30 @@ class Capture:
         self.heard = math.inf
         if not shared.queue.enter(self._number, captured):
             return False
-        if cause := self._why_not(captured):
-            shared.queue.turn_away(self._number, captured, cause)
-            self.heard = time.monotonic()
-            return True
-        prepared = _without_image(captured, "failed", "the frame could not be prepared")
-        inspector = None
+        prepared: Prepared | None = _without_image(captured, "failed", "the frame could not be prepared")
         try:
-            inspector = shared.choose(captured) if shared.choose else None
-            prepared = self._prepare(captured, shared.deciding.find(inspector))
-        except Exception as error:  # for instance of `choose`: the frame is UNKNOWN, and the source continues
+            if cause := self._why_not(captured):
+                prepared = None
+                shared.queue.turn_away(self._number, captured, cause)
+            else:
+                inspector = shared.choose(captured) if shared.choose else None
+                prepared = self._prepare(captured, shared.deciding.find(inspector))
+                prepared.inspector = inspector
+        except (Exception, SystemExit) as error:  # for instance of `choose`: UNKNOWN, and the source continues
             shared.say_once(
                 f"{captured.source_id}: a frame could not be prepared: {type(error).__name__}: {error}",
                 ("prepare", type(error)),
             )
         finally:  # every frame that has entered must be counted
-            prepared.inspector = inspector
-            shared.queue.put(self._number, prepared)
+            if prepared is not None:
+                shared.queue.put(self._number, prepared)
         self.heard = time.monotonic()
         return True
 
     def _why_not(self, captured: Captured) -> str:
         try:
             return self._shared.admit(self.source.name, captured) if self._shared.admit else ""
-        except Exception as error:  # the caller's code; the frame must be counted, and the source must continue
+        except (Exception, SystemExit) as error:  # the caller's code, and the source must continue
             self._shared.say_once(f"admit raised {type(error).__name__}: {error}", ("admit", type(error)))
             return "refused"
 

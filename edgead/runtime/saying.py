@@ -14,7 +14,7 @@ def harmless(say: Callable[[str], None]) -> Callable[[str], None]:
     def say_it(text: str) -> None:
         try:
             say(text)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _log.warning("%s (not shown: %s: %s)", text, type(error).__name__, error)
 
     return say_it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import math
 import threading
@@ -66,7 +67,7 @@ class SinkWorker:
 
     def __init__(self, sink: Sink, name: str = "", capacity: int = 0, patience: float = PATIENCE) -> None:
         self.sink = sink
-        self.name = printable(redact(name or getattr(sink, "name", type(sink).__name__)))
+        self.name = printable(redact(str(name or getattr(sink, "name", None) or type(sink).__name__)))
         self.wants_frames: bool = getattr(sink, "wants_frames", False)
         self._may_miss: bool = getattr(sink, "may_miss", False)
         self._wants = _method(sink, "wants", lambda result: True)
@@ -96,7 +97,7 @@ class SinkWorker:
         try:
             if not self._wants(result):
                 return
-        except Exception as error:  # as in _give: the sink must not stop the line
+        except (Exception, SystemExit) as error:  # as in _give: the sink must not stop the line
             self._note(error)
         with self._changed:
             self._offered += 1
@@ -125,8 +126,9 @@ class SinkWorker:
     def account(self) -> SinkAccount:
         """Return what became of the results at one moment."""
         try:
-            details = self._details()
-        except Exception as error:  # a plug-in sink may raise anything, and its account must not be lost
+            details = dict(self._details())
+            json.dumps(details)
+        except (Exception, SystemExit) as error:  # a plug-in sink may do anything, and its account must not be lost
             details = {"details": f"{type(error).__name__}: {error}"}
         with self._changed:
             lost = getattr(self.sink, "lost", None)
@@ -142,7 +144,7 @@ class SinkWorker:
                 "dropped_by_cause": dict(dropped),
                 "last_error": self._last_error or None,
             }
-        return cast(SinkAccount, {**account, **details})
+        return cast(SinkAccount, {**account, **{name: value for name, value in details.items() if name not in account}})
 
     @property
     def accepted(self) -> int:
@@ -207,7 +209,7 @@ class SinkWorker:
     def _work(self) -> None:
         while items := self._take():
             self._write(items)
-        self._try(self.sink.close)
+        self._try(_method(self.sink, "close", lambda: None))
 
     def _take(self) -> list[Result | tuple[Captured, str]]:
         """Wait for items. Without a flush take one at a time."""

@@ -350,7 +350,7 @@ class Stream:
             return
         try:
             text = self._watch.see(inspector, result, prepared.fitted, self.sources[number].live)
-        except Exception as error:  # the decision is made; nothing may change it
+        except (Exception, SystemExit) as error:  # the decision is made; nothing may change it
             self._say_once(f"The watch for drift failed: {error}", ("watch", type(error)))
             return
         if text:

@@ -145,6 +145,16 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     assert isinstance(done.exception, DataError)
 
 
+def test_a_page_replaces_only_a_page(tmp_path: Path) -> None:
+    results = [write(tmp_path / f"{name}.json", row(name, 10, 0.9)) for name in "ab"]
+    before = results[0].read_bytes()
+    with pytest.raises(ConfigError, match=r"a\.json exists already, is no page and was kept"):
+        report(results, out=results[0])
+    assert results[0].read_bytes() == before
+    page = report(results, out=tmp_path / "x.html")
+    assert report(results[:1], out=page) == page
+
+
 def test_a_damaged_row_is_an_error_with_the_files_name(tmp_path: Path) -> None:
     path = write(tmp_path / "bad.json", row("a", 10, 0.9, latency_ms=[1]))
     with pytest.raises(DataError, match=r"bad\.json"):

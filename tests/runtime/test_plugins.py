@@ -207,6 +207,44 @@ def test_a_source_that_breaks_its_contract_ends_alone(wrong: dict[str, Any], sai
     assert (ledger.captured, ledger.inferred, ledger.in_flight) == (4, 4, 0)
 
 
+def exits(*arguments: object) -> Any:
+    raise SystemExit(0)
+
+
+def interrupts(*arguments: object) -> Any:
+    raise KeyboardInterrupt
+
+
+class ExitingWatch:
+    """A watch for drift that ends the process, or would."""
+
+    see = alarms = to_prometheus = staticmethod(exits)
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "inferred", "causes"),
+    [
+        ({"admit": exits}, 0, set()),
+        ({"admit": interrupts}, 1, {"failed", "lost"}),
+        ({"choose": exits}, 4, {"failed"}),
+        ({"choose": lambda captured: captured}, 4, {"failed"}),  # none that `warm` was called with
+        ({"choose": exits, "say": exits}, 4, {"failed"}),
+        ({"watch": ExitingWatch()}, 4, {""}),
+    ],
+    ids=str,
+)
+def test_a_callback_that_exits_neither_ends_a_stream_nor_makes_it_hang(
+    callbacks: dict[str, Any], inferred: int, causes: set[str], first: Bundle
+) -> None:
+    """Each frame that has entered is counted, whatever is raised; one that was not made the stream wait for ever."""
+    ledger = Ledger()
+    with edgead.load(first.path, engine="onnxruntime") as inspector:
+        results = list(Stream(inspector, [IterableSource([frame_of(50)] * 4)], ledger=ledger, **callbacks))
+    assert {result.cause for result in results} == causes
+    assert (ledger.inferred, ledger.in_flight) == (inferred, 0)
+    assert ledger.captured == ledger.inferred + ledger.dropped
+
+
 def test_frame_numbers_are_unique_and_json(first: Bundle) -> None:
     """A plug-in begins again at 0 when its camera is back, or has numbers of NumPy."""
     numbers = [np.int64(0), np.int64(1), 0, 1, 5, 0, 0]

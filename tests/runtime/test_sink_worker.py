@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import random
 import sys
@@ -212,6 +213,50 @@ def test_foreign_sink_cannot_break_the_account() -> None:
     assert sink.seen == [0, 3, 4]
     assert (worker.account()["taken"], worker.account()["failed"]) == (3, 2)
     assert worker.account()["last_error"] == "BrokenError"
+
+
+class Odd:
+    """A foreign sink in every way that `edgead.runtime.sink_worker` asks."""
+
+    name: Any = None
+    details: Any = dict
+    wants: Any = staticmethod(lambda result: True)
+
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+    def write(self, result: Result) -> None:
+        pass
+
+
+def exits(*arguments: object) -> Any:
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"name": 5},
+        {"wants": exits},
+        {"details": exits},
+        {"details": lambda: 7},
+        {"details": lambda: {"taken": 99}},
+        {"details": lambda: {"seen": object()}},
+        {"lost": {"a": "b"}},
+        {},
+    ],
+    ids=str,
+)
+def test_an_odd_sink_neither_ends_a_run_nor_spoils_its_summary(attributes: dict[str, Any]) -> None:
+    """One that calls ``sys.exit()`` ended a run with exit code 0."""
+    worker = SinkWorker(Odd(**attributes))
+    for number in range(3):
+        worker.offer(make_result(number))
+    worker.close()
+    account = json.loads(json.dumps(worker.account()))
+    assert isinstance(account["sink"], str)
+    assert (account["offered"], account["taken"], account["waiting"]) == (3, 3, 0)
+    assert account["last_error"] == ("SystemExit: 0" if "wants" in attributes else None)
 
 
 def test_what_a_sink_does_not_want_does_not_count() -> None:

@@ -97,6 +97,19 @@ def test_a_sink_is_the_same_however_it_is_written(
         refuse_twice([one, other])
 
 
+@pytest.mark.parametrize("uri", ["jsonl:~/r.jsonl", "sqlite:~/r.sqlite", "rejects:~/r"])
+def test_a_path_at_home_is_there(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves ~ alone inside a word; results went into a folder of that name."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for folder in (home, elsewhere):
+        folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(elsewhere)
+    open_sink(uri).close()
+    assert (home / uri.rpartition("/")[2]).exists()
+    assert not list(elsewhere.iterdir())
+
+
 def test_a_pipe_that_nobody_reads_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

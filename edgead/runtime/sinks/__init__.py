@@ -14,7 +14,7 @@ from edgead.errors import ConfigError
 from edgead.runtime.sinks.callback import Callback
 from edgead.runtime.sinks.jsonl import JsonLines
 from edgead.runtime.sinks.sink import BaseSink, LeftOut, Sink
-from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
+from edgead.runtime.sources.uri import at_home, complete, redact, refuse_bare_address, scheme_of
 
 FORMS = "jsonl:FILE (or jsonl:- for standard output), sqlite:FILE, rejects:DIR, http://HOST/PATH, mqtt://HOST/TOPIC"
 _SCHEMES = {
@@ -76,4 +76,4 @@ def _place_of(uri: str) -> str:
     scheme, _, rest = uri.partition(":")
     if scheme not in ("jsonl", "sqlite", "rejects") or rest == "-":
         return uri
-    return f"{scheme}:{os.path.realpath(rest.removeprefix('//').partition('?')[0])}"
+    return f"{scheme}:{os.path.realpath(at_home(rest.removeprefix('//').partition('?')[0]))}"

@@ -22,7 +22,7 @@ from edgead.redaction import printable, redact
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sinks.sqlite import Transactions, connect
-from edgead.runtime.sources.uri import parse_options
+from edgead.runtime.sources.uri import at_home, parse_options
 
 WINDOW = 20
 """Messages in flight to the broker without acknowledgement."""
@@ -59,7 +59,7 @@ def open_mqtt(uri: str) -> MqttSink:
         user=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
         tls={"ca": options.ca, "cert": options.cert, "key": options.key} if parts.scheme == "mqtts" else None,
-        store=Path(options.store) if options.store else None,
+        store=Path(at_home(options.store)) if options.store else None,
     )
 
 

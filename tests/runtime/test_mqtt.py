@@ -119,6 +119,7 @@ def test_results_arrive_in_order_and_the_end_is_told(make_broker: Callable[..., 
     listener = Listener(broker.port)
     store = tmp_path / "store.sqlite"
     worker = SinkWorker(open_sink(f"mqtt://127.0.0.1:{broker.port}/line/results?store={store}"))
+    assert worker.sink.look() == "the broker answers"  # type: ignore[attr-defined]
     for number in range(100):
         worker.offer(make_result(number))
     wait_until(lambda: len(listener.numbers()) == 100)
@@ -268,6 +269,8 @@ def test_a_broker_that_was_never_there_is_said_once(tmp_path: Path, caplog: pyte
     for number in range(2):
         worker.offer(make_result(number))
     wait_until(lambda: caplog.messages)
+    with pytest.raises(SinkError, match="no connection"):
+        worker.sink.look()  # type: ignore[attr-defined]
     time.sleep(1.2)  # the second attempt is after a second
     worker.close()
     assert caplog.messages == [

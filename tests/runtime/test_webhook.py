@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 import pytest
 from made_result import adds_up, make_result
+from ports import free_port
 from waiting import wait_until
 
 from edgead.errors import SinkError
@@ -59,6 +60,18 @@ def test_webhook_tries_again_and_keeps_its_password(hook: Any) -> None:
     assert [code for code, *_ in hook.got] == [503, 429, 204]
     assert hook.got[-1] == (204, 7, "Basic bWU6c2VjcmV0", "/in?key=secret")
     assert "secret" not in sink.name
+
+
+def test_webhook_looks_for_its_server_before_a_run(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = Webhook(f"http://127.0.0.1:{hook.server_port}/in")
+    assert sink.look() == "the server answers (HTTP 501)"  # it knows no OPTIONS
+    for code, said in ((401, "HTTP 401"), (503, "HTTP 503"), (308, "redirects")):
+        monkeypatch.setattr(Hook, "do_OPTIONS", lambda self, code=code: self.send_error(code), raising=False)
+        with pytest.raises(SinkError, match=said):
+            sink.look()
+    assert not hook.got
+    with pytest.raises(SinkError, match="refused"):
+        Webhook(f"http://127.0.0.1:{free_port()}/in").look()
 
 
 def test_webhook_gives_up_by_name(hook: Any) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from edgead.errors import ConfigError, require
+from edgead.errors import ConfigError, SinkError, require
 from edgead.home import state_folder
 from edgead.redaction import printable, redact
 from edgead.runtime.result import Result
@@ -28,6 +28,8 @@ WINDOW = 20
 """Messages in flight to the broker without acknowledgement."""
 MOST_STORED = 100_000
 """Results kept while the broker is unreachable; beyond that the oldest are discarded."""
+LOOK_WITHIN = 5.0
+"""Seconds for the first answer of a broker, in a check before a run."""
 _log = logging.getLogger("edgead")
 
 
@@ -175,6 +177,7 @@ class MqttSink(BaseSink):
         self._sent_up_to = 0
         self._wake = threading.Event()
         self._connected = self._closing = self._told = False
+        self._trouble = ""  # why there is no connection
         self._client.connect_async(host, port, keepalive=15)
         self._client.loop_start()
         self._thread = threading.Thread(target=self._forward, name="mqtt-forward", daemon=True)
@@ -259,15 +262,17 @@ class MqttSink(BaseSink):
     def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._connected = not reason.is_failure
         if reason.is_failure:
-            _log.warning("%s: the broker refuses the connection: %s", self.name, printable(str(reason)))
+            self._trouble = f"the broker refuses the connection: {printable(str(reason))}"
+            _log.warning("%s: %s", self.name, self._trouble)
             return
         self._told = False
         client.publish(f"{self.topic}/status", "online", qos=1, retain=True)
         self._wake.set()
 
     def _on_connect_fail(self, _client: Any, _data: Any) -> None:
+        self._trouble = f"no connection ({why_no_connection()})"
         if not self._told and not self._closing:
-            _log.warning("%s: no connection (%s); results are kept on disk", self.name, why_no_connection())
+            _log.warning("%s: %s; results are kept on disk", self.name, self._trouble)
         self._told = True
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
@@ -278,6 +283,19 @@ class MqttSink(BaseSink):
     def _on_publish(self, _client: Any, _data: Any, message: int, _reason: Any, _properties: Any) -> None:
         self._acknowledged.append(message)
         self._wake.set()
+
+    def look(self) -> str:
+        """Wait for the first answer of the broker and return what came of it.
+
+        Raises:
+            SinkError: it cannot be reached, or refuses the connection.
+        """
+        until = time.monotonic() + LOOK_WITHIN
+        while not self._connected and not self._trouble and time.monotonic() < until:
+            self.stopped.wait(0.02)
+        if not self._connected:
+            raise SinkError(self._trouble or f"the broker does not answer within {LOOK_WITHIN:g} s")
+        return "the broker answers"
 
     def close(self) -> None:
         until = time.monotonic() + self.patience

@@ -72,15 +72,6 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return turn(image, header.orientation)
 
 
-def find_flaw(data: bytes) -> str:
-    """Return why a JPEG must not be decided on, or an empty text where it is whole. It takes one decoding."""
-    try:
-        decode(data)
-    except DataError as flaw:
-        return str(flaw)
-    return ""
-
-
 def _explain(warning: str) -> str:
     """Return libjpeg-turbo's words, with what they mean where that is known."""
     known = {"premature end": "the file is cut short or has a hole", "extraneous bytes": "it holds foreign bytes"}

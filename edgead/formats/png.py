@@ -58,8 +58,8 @@ def keep_pixels(data: bytes) -> bytes:
 
     Decoders unpack text and colour profiles too: 8 MB of each chunk of 8 KB. What follows the last chunk is removed.
     """
-    at, kind, parts = 8, b"", list[bytes | memoryview]([data[:8]])
-    view = memoryview(data)
+    at, kind, view = 8, b"", memoryview(data)
+    parts = [view[:8]]
     while kind != b"IEND":
         end, kind = at + 12 + int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         if kind in _PIXELS:

@@ -68,9 +68,7 @@ def steps(text: str) -> Iterator[tuple[str, str]]:
         lines = [line.strip() for line in block.replace("\\\n", " ").splitlines() if line.strip()]
         if language == "ini":
             lines = [line.removeprefix("ExecStart=").replace("$$", "$") for line in lines if "ExecStart=" in line]
-        if language in ("sh", "ini") or (
-            language is None and any(name_of(line) in {*OURS, *OUTSIDE} for line in lines)
-        ):
+        if language in ("sh", "ini") or (language is None and any(name_of(line) in {*OURS, *OUTSIDE} for line in lines)):
             yield from (("sh", line) for line in lines)
         else:
             yield (language if language not in (None, "", "text") else "shown"), block

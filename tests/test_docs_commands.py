@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import inside
 from level_bundle import frame_of, make_level_bundle
-from page_steps import PAGES, ROOT, Page, follow, steps
+from page_steps import OURS, OUTSIDE, PAGES, ROOT, Page, absent, check_unrun, follow, name_of, steps
 
 from edgead.images import encode_png
 
@@ -37,11 +39,7 @@ WAY = {
     "command-line.md": Page(not_run={"_EDGEAD_COMPLETE": SHELL}),
     "jetson.md": Page(ON_GPU, {"edgead doctor --build": GPU}),
     "line.md": Page(
-        {
-            '"9100"': '"0"',
-            'engine = "openvino"': 'engine = "onnxruntime"',
-            "rtsp://${CAMERA_USER}:${CAMERA_PASSWORD}@cam-2/line": "images",
-        },
+        {'"9100"': '"0"', "engine = \"openvino\"": "engine = \"onnxruntime\"", "rtsp://${CAMERA_USER}:${CAMERA_PASSWORD}@cam-2/line": "images"},
         {
             "curl": "run by test_the_path_at_a_desk",
             "edgead run bottle.edgead --source 'synthetic": "run by test_the_path_at_a_desk",
@@ -50,9 +48,7 @@ WAY = {
         },
         files=("line.toml",),
     ),
-    "plc.md": Page(
-        not_run={"edgead run": "run by test_a_plc_is_simulated", "edgead plc": "run by test_a_plc_is_simulated"}
-    ),
+    "plc.md": Page(not_run={"edgead run": "run by test_a_plc_is_simulated", "edgead plc": "run by test_a_plc_is_simulated"}),
     "quickstart.md": Page(),
     "runtime.md": Page({"mqtt://broker/cell-7": "jsonl:cell-7.jsonl"}),
     "secrets.md": Page(not_run={"edgead run": ADDRESS}),
@@ -87,20 +83,7 @@ WAY = {
     "README.md": Page({"line.mp4": "images"}, given="from level_bundle import frame_of\n\nframe = frame_of(100)\n"),
 }
 """Pages that need more than `shelf` ↦ how a test does what they say."""
-TRAINING = (
-    "defect-transfer.md",
-    "depth.md",
-    "geometry.md",
-    "precision.md",
-    "quickstart.md",
-    "thresholds.md",
-    "train.md",
-    "training.md",
-    "tensorrt.md",
-    "README.md",
-    "benchmarks/README.md",
-    "sweep.md",
-)
+TRAINING = ("defect-transfer.md", "depth.md", "geometry.md", "precision.md", "quickstart.md", "thresholds.md", "train.md", "training.md", "tensorrt.md", "README.md", "benchmarks/README.md", "sweep.md")
 """Pages that train."""
 
 

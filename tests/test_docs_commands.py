@@ -8,11 +8,13 @@ import shutil
 import socket
 from pathlib import Path
 
+import onnx
 import pytest
 from command_line import inside
 from level_bundle import frame_of, make_level_bundle
 from page_steps import OURS, OUTSIDE, PAGES, ROOT, Page, absent, check_unrun, follow, name_of, steps
 
+from edgead import doctor
 from edgead.images import encode_png
 
 ELSEWHERE = {
@@ -32,14 +34,15 @@ ADDRESS = "needs a server at this address"
 ON_GPU = {"--engine tensorrt": "--engine onnxruntime"}
 WAY = {
     "anomalib-on-jetson.md": Page(
-        {**ON_GPU, "mqtt://broker/line3": "jsonl:line3.jsonl", "edgead benchmark": "edgead benchmark --force"},
-        printed=(),
+        {**ON_GPU, "mqtt://broker/line3": "jsonl:line3.jsonl"},
+        makes=("bottle.edgead",),
     ),
     "bundle.md": Page({"plant.pub --source": "keys/plant.pub --source", "-inkey plant.pub": "-inkey keys/plant.pub"}),
     "command-line.md": Page(not_run={"_EDGEAD_COMPLETE": SHELL}),
     "jetson.md": Page(ON_GPU, {"edgead doctor --build": GPU}),
+    "import.md": Page({"model.onnx --input image": "other.onnx --input image", "--map heat": "--map heat"}),
     "line.md": Page(
-        {'"9100"': '"0"', "engine = \"openvino\"": "engine = \"onnxruntime\"", "rtsp://${CAMERA_USER}:${CAMERA_PASSWORD}@cam-2/line": "images"},
+        {'"9100"': '"0"', '"fpr:0.001"': '"140"', "engine = \"openvino\"": "engine = \"onnxruntime\"", "rtsp://${CAMERA_USER}:${CAMERA_PASSWORD}@cam-2/line": "images"},
         {
             "curl": "run by test_the_path_at_a_desk",
             "edgead run bottle.edgead --source 'synthetic": "run by test_the_path_at_a_desk",
@@ -49,7 +52,12 @@ WAY = {
         files=("line.toml",),
     ),
     "plc.md": Page(not_run={"edgead run": "run by test_a_plc_is_simulated", "edgead plc": "run by test_a_plc_is_simulated"}),
-    "quickstart.md": Page(),
+    "operate.md": Page({"rejects/20260714T081502123-front_1a2b3c4d-00000042.png": "rejects/*-00000001.png"}),
+    "quickstart.md": Page(makes=("bottle.edgead", "photos")),
+    "train.md": Page(makes=("bottle.edgead",)),
+    "depth.md": Page({"edgead export --method transfusion": "edgead export --method transfusion"}, given="import numpy as np\n\nframe, depth = np.full((64, 80, 3), 100, np.uint8), np.full((64, 80), 0.5, np.float32)\n"),
+    "thresholds.md": Page({"rejects/PICTURE.png": "rejects/*-00000001.png"}),
+    "defect-transfer.md": Page({"runs/train/drept-TARGET-…": "runs/train/drept-TARGET-*"}),
     "runtime.md": Page({"mqtt://broker/cell-7": "jsonl:cell-7.jsonl"}),
     "secrets.md": Page(not_run={"edgead run": ADDRESS}),
     "service.md": Page(
@@ -97,15 +105,37 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, parts: Path) -> Path:
         (folder / "images").mkdir(exist_ok=True)
         (folder / "images" / f"{name}.png").write_bytes(encode_png(frame_of(grey)))
     shutil.copytree(parts, folder / "labelled")
-    shutil.copytree(parts / "train" / "good", folder / "photos")
+    for name in ("photos", "good-parts"):
+        shutil.copytree(parts / "train" / "good", folder / name)
+    for name in ("TILES", "LEATHER", "TARGET", "OTHER"):
+        shutil.copytree(parts, folder / name)
+    shutil.copy(folder / "images" / "b.png", folder / "part.png")
+    (folder / "current.edgead").symlink_to("bottle.edgead")
+    monkeymodels(folder)
     done = inside("run", "bottle.edgead", "--source", "images", "--sink", "rejects:rejects", folder=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+def monkeymodels(folder: Path) -> None:
+    """Write ``export/weights/onnx/model.onnx`` and ``model.onnx``, in the form of those that anomalib exports."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "tests" / "export" / "imports")
+        from third_party_models import anomalib_model
+    for place in (folder / "export" / "weights" / "onnx", folder):
+        place.mkdir(parents=True, exist_ok=True)
+        onnx.save(anomalib_model(), place / "model.onnx")
+    other = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        main (float[N, 3, H, W] image) => (float[N, 1] score, float[N, 1, H, W] heat)
+        <float[1, 3, 1, 1] w = {0.2, 0.3, 0.5}>
+        { heat = Conv (image, w)
+          score = ReduceMax <axes = [2, 3], keepdims = 0> (heat) }""")
+    onnx.save(other, folder / "other.onnx")
+
+
+@pytest.fixture(autouse=True)
+def _doctor_looks_at_one_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PURPOSES", dict(list(doctor.PURPOSES.items())[:1]))
 
 
 def of_page(name: str) -> tuple[str, str]:
@@ -120,6 +150,21 @@ def pages_with_steps() -> list[str]:
 
 @pytest.mark.parametrize("name", [name for name in pages_with_steps() if name not in {*ELSEWHERE, *TRAINING}])
 def test_a_page_says_what_works(name: str, shelf: Path, tmp_path: Path) -> None:
-    shutil.copytree(shelf, tmp_path / "work")
+    shutil.copytree(shelf, tmp_path / "work", symlinks=True)
     _, text = of_page(name)
     follow(text, tmp_path / "work", WAY.get(name, Page()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINING)
+def test_a_page_that_trains_says_what_works(name: str, shelf: Path, rgbd_parts: Path, tmp_path: Path) -> None:
+    from torch import save
+
+    from edgead.train.backbones import torchvision
+
+    folder = tmp_path / "work"
+    shutil.copytree(shelf, folder, symlinks=True)
+    shutil.copytree(rgbd_parts, folder / "mvtec3d" / "bagel")
+    save(torchvision().models.get_model("squeezenet1_1", weights=None).state_dict(), folder / "squeezenet1_1.pth")
+    _, text = of_page(name)
+    follow(text, folder, WAY.get(name, Page()))

@@ -8,6 +8,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from command_line import inside
@@ -15,7 +16,7 @@ from level_bundle import frame_of, make_level_bundle
 from page_steps import OURS, OUTSIDE, PAGES, ROOT, Page, absent, check_unrun, follow, name_of, steps
 
 from edgead import doctor
-from edgead.images import encode_png
+from edgead.images import encode_png, read_image
 
 ELSEWHERE = {
     "contribute.md": "test_docs_pages.py",
@@ -53,11 +54,34 @@ WAY = {
     ),
     "plc.md": Page(not_run={"edgead run": "run by test_a_plc_is_simulated", "edgead plc": "run by test_a_plc_is_simulated"}),
     "operate.md": Page({"rejects/20260714T081502123-front_1a2b3c4d-00000042.png": "rejects/*-00000001.png"}),
-    "quickstart.md": Page(makes=("bottle.edgead", "photos")),
+    "quickstart.md": Page(
+        {"collect_photographs.py 0 photos/ 150": "collect_photographs.py labelled/train/good photos/ 12 0"},
+        makes=("bottle.edgead", "photos"),
+    ),
     "train.md": Page(makes=("bottle.edgead",)),
-    "depth.md": Page({"edgead export --method transfusion": "edgead export --method transfusion"}, given="import numpy as np\n\nframe, depth = np.full((64, 80, 3), 100, np.uint8), np.full((64, 80), 0.5, np.float32)\n"),
+    "training.md": Page(
+        {"--target 10ms --budget 20m": "--target 9999ms"},
+        {"edgead train --data photos/ --track mlflow": "tests/train/test_tracking.py calls mlflow where it is installed"},
+    ),
+    "depth.md": Page(
+        {"test/hole": "test/dent"},
+        given="import numpy as np\n\nframe, depth = np.full((64, 80, 3), 100, np.uint8), np.full((64, 80), 0.5, np.float32)\n",
+    ),
+    "geometry.md": Page({"400,300,3200,2400": "40,30,160,120"}),
     "thresholds.md": Page({"rejects/PICTURE.png": "rejects/*-00000001.png"}),
     "defect-transfer.md": Page({"runs/train/drept-TARGET-…": "runs/train/drept-TARGET-*"}),
+    "benchmarks/README.md": Page(
+        {},
+        {
+            "python benchmarks/": HOURS,
+            "edgead train --method draem --preset paper": HOURS,
+            "edgead export --checkpoint draem_paper": HOURS,
+            "python -m venv peers": "installs packages",
+            "peers/bin/python": HOURS,
+            ".venv/bin/python": HOURS,
+            "MALLOC_MMAP_THRESHOLD_": HOURS,
+        },
+    ),
     "runtime.md": Page({"mqtt://broker/cell-7": "jsonl:cell-7.jsonl"}),
     "secrets.md": Page(not_run={"edgead run": ADDRESS}),
     "service.md": Page(
@@ -72,6 +96,8 @@ WAY = {
         {},
         {
             "edgead sweep sweep.toml --ray HOST": "needs a cluster; tests/sweep have one",
+            "edgead sweep sweep.toml    ": HOURS,
+            "edgead sweep sweep.toml --retry-failed": HOURS,
             "edgead predict bottle.edgead /archive --ray": "needs a cluster; tests/archive have one",
             "import ray": "needs Spark and an object store",
         },
@@ -101,19 +127,25 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, parts: Path) -> Path:
     folder = tmp_path_factory.mktemp("shelf")
     for name in ("bottle", "bottle-int8", "other", "new", "bundles/bottle", "bundles/cap"):
         make_level_bundle(folder / f"{name}.edgead")
-    for name, grey in (("a", 100), ("b", 200), ("c", 120)):
+    for name, grey in (("a", 100), ("b", 200), ("c", 120), ("d", 240)):
         (folder / "images").mkdir(exist_ok=True)
         (folder / "images" / f"{name}.png").write_bytes(encode_png(frame_of(grey)))
     shutil.copytree(parts, folder / "labelled")
-    for name in ("photos", "good-parts"):
+    for name in ("photos", "good-parts", "dtd"):
         shutil.copytree(parts / "train" / "good", folder / name)
-    for name in ("TILES", "LEATHER", "TARGET", "OTHER"):
+    for name in ("data/screw", "data/tiles"):
         shutil.copytree(parts, folder / name)
+    for number, name in enumerate(("TARGET", "TILES", "LEATHER", "OTHER")):
+        shutil.copytree(parts, folder / name)
+        for path in [*(folder / name / "train").rglob("*.png"), *(folder / name / "test").rglob("*.png")]:
+            path.write_bytes(encode_png(np.roll(read_image(path), number, axis=1)))
     shutil.copy(folder / "images" / "b.png", folder / "part.png")
     (folder / "current.edgead").symlink_to("bottle.edgead")
     monkeymodels(folder)
     done = inside("run", "bottle.edgead", "--source", "images", "--sink", "rejects:rejects", folder=folder)
     assert done.returncode == 0, done.stderr
+    [defect] = (each for each in (folder / "rejects").glob("*-00000003.png"))
+    assert inside("review", defect, "--as", "real-defect").returncode == 0
     return folder
 
 
@@ -157,13 +189,16 @@ def test_a_page_says_what_works(name: str, shelf: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINING)
-def test_a_page_that_trains_says_what_works(name: str, shelf: Path, rgbd_parts: Path, tmp_path: Path) -> None:
+def test_a_page_that_trains_says_what_works(
+    name: str, shelf: Path, trained: Path, rgbd_parts: Path, tmp_path: Path
+) -> None:
     from torch import save
 
     from edgead.train.backbones import torchvision
 
     folder = tmp_path / "work"
     shutil.copytree(shelf, folder, symlinks=True)
+    shutil.copytree(trained, folder / "runs" / "train" / "draem-washer")
     shutil.copytree(rgbd_parts, folder / "mvtec3d" / "bagel")
     save(torchvision().models.get_model("squeezenet1_1", weights=None).state_dict(), folder / "squeezenet1_1.pth")
     _, text = of_page(name)

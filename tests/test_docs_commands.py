@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
+import shlex
 import shutil
-import socket
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import numpy as np
 import onnx
 import pytest
 from command_line import inside
 from level_bundle import frame_of, make_level_bundle
-from page_steps import OURS, OUTSIDE, PAGES, ROOT, Page, absent, check_unrun, follow, name_of, steps
+from page_steps import PAGES, ROOT, Page, absent, check_unrun, follow, free_port, name_of, steps
+from tiny import TINY
 
 from edgead import doctor
+from edgead.console import Console
 from edgead.images import encode_png, read_image
 
 ELSEWHERE = {
@@ -43,7 +52,12 @@ WAY = {
     "jetson.md": Page(ON_GPU, {"edgead doctor --build": GPU}),
     "import.md": Page({"model.onnx --input image": "other.onnx --input image", "--map heat": "--map heat"}),
     "line.md": Page(
-        {'"9100"': '"0"', '"fpr:0.001"': '"140"', "engine = \"openvino\"": "engine = \"onnxruntime\"", "rtsp://${CAMERA_USER}:${CAMERA_PASSWORD}@cam-2/line": "images"},
+        {
+            '"9100"': '"0"',
+            '"fpr:0.001"': '"140"',
+            'engine = "openvino"': 'engine = "onnxruntime"',
+            "rtsp://${CAMERA_USER}:${CAMERA_PASSWORD}@cam-2/line": "images",
+        },
         {
             "curl": "run by test_the_path_at_a_desk",
             "edgead run bottle.edgead --source 'synthetic": "run by test_the_path_at_a_desk",
@@ -52,7 +66,9 @@ WAY = {
         },
         files=("line.toml",),
     ),
-    "plc.md": Page(not_run={"edgead run": "run by test_a_plc_is_simulated", "edgead plc": "run by test_a_plc_is_simulated"}),
+    "plc.md": Page(
+        not_run={"edgead run": "run by test_the_path_at_a_desk", "edgead plc": "run by test_the_path_at_a_desk"}
+    ),
     "operate.md": Page({"rejects/20260714T081502123-front_1a2b3c4d-00000042.png": "rejects/*-00000001.png"}),
     "quickstart.md": Page(
         {"collect_photographs.py 0 photos/ 150": "collect_photographs.py labelled/train/good photos/ 12 0"},
@@ -61,7 +77,9 @@ WAY = {
     "train.md": Page(makes=("bottle.edgead",)),
     "training.md": Page(
         {"--target 10ms --budget 20m": "--target 9999ms"},
-        {"edgead train --data photos/ --track mlflow": "tests/train/test_tracking.py calls mlflow where it is installed"},
+        {
+            "edgead train --data photos/ --track mlflow": "tests/train/test_tracking.py calls mlflow where it is installed"
+        },
     ),
     "depth.md": Page(
         {"test/hole": "test/dent"},
@@ -69,9 +87,16 @@ WAY = {
     ),
     "geometry.md": Page({"400,300,3200,2400": "40,30,160,120"}),
     "thresholds.md": Page({"rejects/PICTURE.png": "rejects/*-00000001.png"}),
-    "defect-transfer.md": Page({"runs/train/drept-TARGET-…": "runs/train/drept-TARGET-*"}),
+    "defect-transfer.md": Page(
+        {
+            "--method drept": "--method drept --set removal_steps=5 --set defect_steps=5",
+            "runs/train/drept-TARGET-…": "runs/train/drept-TARGET-*",
+            "--defect 3": "--defect 0",
+            "synthesise RUN": "synthesise runs/train/drept-OTHER-*",
+        }
+    ),
     "benchmarks/README.md": Page(
-        {},
+        {"benchmarks/results/": f"{ROOT}/benchmarks/results/"},
         {
             "python benchmarks/": HOURS,
             "edgead train --method draem --preset paper": HOURS,
@@ -117,8 +142,25 @@ WAY = {
     "README.md": Page({"line.mp4": "images"}, given="from level_bundle import frame_of\n\nframe = frame_of(100)\n"),
 }
 """Pages that need more than `shelf` ↦ how a test does what they say."""
-TRAINING = ("defect-transfer.md", "depth.md", "geometry.md", "precision.md", "quickstart.md", "thresholds.md", "train.md", "training.md", "tensorrt.md", "README.md", "benchmarks/README.md", "sweep.md")
+TRAINING = (
+    "defect-transfer.md",
+    "depth.md",
+    "geometry.md",
+    "precision.md",
+    "quickstart.md",
+    "thresholds.md",
+    "train.md",
+    "training.md",
+    "tensorrt.md",
+    "README.md",
+    "benchmarks/README.md",
+    "sweep.md",
+)
 """Pages that train."""
+
+
+TEXTS = {str(path.relative_to(ROOT)).removeprefix("docs/"): path.read_text(encoding="utf-8") for path in PAGES}
+WITH_STEPS = [name for name, text in TEXTS.items() if any(kind != "shown" for kind, _ in steps(text))]
 
 
 @pytest.fixture(scope="module")
@@ -170,21 +212,10 @@ def _doctor_looks_at_one_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "PURPOSES", dict(list(doctor.PURPOSES.items())[:1]))
 
 
-def of_page(name: str) -> tuple[str, str]:
-    path = next(each for each in PAGES if str(each.relative_to(ROOT)) == name or each.name == name)
-    return name, path.read_text(encoding="utf-8")
-
-
-def pages_with_steps() -> list[str]:
-    texts = {str(path.relative_to(ROOT)).removeprefix("docs/"): path.read_text(encoding="utf-8") for path in PAGES}
-    return [name for name, text in texts.items() if any(kind != "shown" for kind, _ in steps(text))]
-
-
-@pytest.mark.parametrize("name", [name for name in pages_with_steps() if name not in {*ELSEWHERE, *TRAINING}])
+@pytest.mark.parametrize("name", [name for name in WITH_STEPS if name not in {*ELSEWHERE, *TRAINING}])
 def test_a_page_says_what_works(name: str, shelf: Path, tmp_path: Path) -> None:
     shutil.copytree(shelf, tmp_path / "work", symlinks=True)
-    _, text = of_page(name)
-    follow(text, tmp_path / "work", WAY.get(name, Page()))
+    follow(TEXTS[name], tmp_path / "work", WAY.get(name, Page()))
 
 
 @pytest.mark.slow
@@ -201,5 +232,108 @@ def test_a_page_that_trains_says_what_works(
     shutil.copytree(trained, folder / "runs" / "train" / "draem-washer")
     shutil.copytree(rgbd_parts, folder / "mvtec3d" / "bagel")
     save(torchvision().models.get_model("squeezenet1_1", weights=None).state_dict(), folder / "squeezenet1_1.pth")
-    _, text = of_page(name)
-    follow(text, folder, WAY.get(name, Page()))
+    if name == "training.md":
+        for number in range(2):
+            stop_a_training(folder, number)
+    follow(TEXTS[name], folder, WAY.get(name, Page()))
+
+
+class CtrlC(Console):
+    """Presses Ctrl-C in the second step of a training."""
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
+        steps = iter(range(total))
+        yield lambda text: signal.raise_signal(signal.SIGINT) if (label, next(steps)) == ("train", 1) else None
+
+
+def stop_a_training(folder: Path, number: int) -> None:
+    """Leave a run that ``--resume`` goes on with."""
+    from edgead.train import train
+
+    out = folder / "runs" / "train" / f"draem-photos-{number}"
+    with pytest.raises(KeyboardInterrupt):
+        train("draem", folder / "photos", preset="nano", settings=TINY, out=out, console=CtrlC())
+    assert out.is_dir()
+
+
+def start(command: str, folder: Path, said: Path) -> subprocess.Popen[bytes]:
+    """Start a command of a page in a terminal of its own; `said` gets what it prints."""
+    words = [sys.executable, "-m", "edgead", *shlex.split(command, comments=True)[1:]]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with said.open("wb") as out:
+        return subprocess.Popen(words, cwd=folder, env=variables, stdout=out, stderr=subprocess.STDOUT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["line.md", "plc.md"])
+def test_the_path_at_a_desk(name: str, shelf: Path, tmp_path: Path) -> None:
+    """Two terminals, with `curl` three: the simulated PLC prints what the line decides."""
+    pytest.importorskip("pymodbus", reason="no pymodbus (pip install 'edgead[modbus]')")
+    found = [step.replace("5020", str(port)) for port in [free_port()] for _, step in steps(TEXTS[name])]
+    found = [step.replace("8090", str(port)) for port in [free_port()] for step in found]
+    [line] = [step for step in found if "synthetic:" in step]
+    [plc] = [step for step in found if step.startswith("edgead plc simulate")]
+    curls = [step for step in found if step.startswith("curl")]
+    started = [start(command, shelf, tmp_path / name) for command, name in ((line, "line"), (plc, "plc"))]
+    try:
+        until = time.monotonic() + 60
+        while not re.search(r"(FAIL|UNKNOWN).*A-17" if curls else "PASS|FAIL", (tmp_path / "plc").read_text()):
+            for curl in curls[-1:]:
+                subprocess.run(shlex.split(curl), capture_output=True, check=False)
+            assert time.monotonic() < until, [(tmp_path / each).read_text() for each in ("line", "plc")]
+            time.sleep(0.2)
+    finally:
+        for process in started:
+            process.terminate()
+            process.wait(20)
+
+
+def test_every_page_with_something_to_type_is_followed() -> None:
+    assert {*ELSEWHERE, *TRAINING, *WAY} <= set(WITH_STEPS)
+    assert not {*ELSEWHERE} & {*TRAINING, *WAY}
+    for name, file in ELSEWHERE.items():
+        assert name in (ROOT / "tests" / file).read_text(encoding="utf-8"), name
+
+
+def test_the_steps_of_a_page_are_found() -> None:
+    text = "Text.\n\n    edgead a \\\n      --b c    # d\n    pip e\n\n    a formula\n"
+    text += "\n1. A list:\n\n       edgead f\n\n```sh\nA=1 x/python g\n```\n\n```python\nf()\n\n    edgead h\n```\n"
+    text += "\n```ini\nA=b\nExecStart=/x/edgead run $${C}\n```\n\n```text\nshown\n```\n"
+    assert [(kind, " ".join(step.split())) for kind, step in steps(text)] == [
+        ("sh", "edgead a --b c # d"),
+        ("sh", "pip e"),
+        ("sh", "a formula"),
+        ("sh", "edgead f"),
+        ("sh", "A=1 x/python g"),
+        ("python", "f() edgead h"),
+        ("sh", "/x/edgead run ${C}"),
+        ("shown", "shown"),
+    ]
+    assert name_of("A=1 x/python g") == "python"
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("wget x", "neither run nor in OUTSIDE"),
+        ("edgead inspect none.edgead", "none.edgead is not a bundle"),
+        ("make nothing", "make nothing"),
+        ("pip install 'edgead[nothing]'", "edgead.nothing."),
+    ],
+)
+def test_a_page_that_says_what_does_not_work_is_noticed(step: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=message):
+        follow(f"```sh\n{step}\n```\n", tmp_path, Page())
+    with pytest.raises(AssertionError, match="rust"):
+        follow("```rust\nx\n```\n", tmp_path, Page())
+    with pytest.raises(click.BadParameter):
+        check_unrun("sh", "edgead run bottle.edgead --source 0 --batch 0")
+    with pytest.raises(AssertionError):
+        follow("```sh\nmake test\n```\n", tmp_path, Page(not_run={"edgead": "is not there"}))
+
+
+def test_what_is_shown_is_compared_but_for_numbers() -> None:
+    said = "Warning: 3 of 10 pictures\n  at 2.5 ms"
+    assert not absent("Warning: 1 of 25 … at 0.3 ms", said)
+    assert absent("Warning: 1 of 25 images", said) == ["Warning: # of # images"]

@@ -71,9 +71,8 @@ def steps(text: str) -> Iterator[tuple[str, str]]:
         lines = [line.strip() for line in block.replace("\\\n", " ").splitlines() if line.strip()]
         if language == "ini":
             lines = [line.removeprefix("ExecStart=").replace("$$", "$") for line in lines if "ExecStart=" in line]
-        if language in ("sh", "ini") or (
-            language is None and any(name_of(line) in {*OURS, *OUTSIDE} for line in lines)
-        ):
+        typed = language is None and any(name_of(line) in {*OURS, *OUTSIDE} for line in lines)
+        if typed or language in ("sh", "ini"):
             yield from (("sh", line) for line in lines)
         else:
             yield (language if language not in (None, "", "text") else "shown"), block
@@ -181,12 +180,8 @@ def _quicker(words: list[str]) -> list[str]:
     more = shlex.split(QUICKER.get(verb, ""))
     if verb in ("export", "import") and "--precision" in rest:
         more += ["--max-flips", "1", "--max-auroc-drop", "1"]
-    if (
-        verb in ON_ENGINE
-        and (verb != "review" or "--bundle" in rest)
-        and "--engine" not in rest
-        and "--config" not in rest
-    ):
+    chosen = "--engine" in rest or "--config" in rest or (verb == "review" and "--bundle" not in rest)
+    if verb in ON_ENGINE and not chosen:
         more += ["--engine", "onnxruntime"]
     if verb == "train" and "--resume" not in rest:
         quick = "--quick" in rest
@@ -220,7 +215,7 @@ def check_unrun(kind: str, step: str) -> None:
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert {word for word in words[1:] if "=" not in word} <= set(targets), step
     elif name == "pip":
-        extras = set(re.findall(r'^    "([\w-]+)": \[', (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE))
+        extras = set(re.findall(r'^    "([\w-]+)": ', (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE))
         used = {each for named in re.findall(r"(?:edgead|\.)\[([\w,-]+)\]", step) for each in named.split(",")}
         assert used <= extras, step
     else:

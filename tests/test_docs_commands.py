@@ -21,143 +21,12 @@ import pytest
 from command_line import inside
 from level_bundle import frame_of, make_level_bundle
 from page_steps import PAGES, ROOT, Page, absent, check_unrun, follow, free_port, name_of, steps
+from page_ways import ELSEWHERE, LONG, TRAINING, WAYS
 from tiny import TINY
 
 from edgead import doctor
 from edgead.console import Console
 from edgead.images import encode_png, read_image
-
-ELSEWHERE = {
-    "contribute.md": "test_docs_pages.py",
-    "live-page.md": "test_docs_pages.py",
-    "lookout.md": "test_docs_pages.py",
-    "plan.md": "test_docs_pages.py",
-    "python.md": "test_docs_python.py",
-    "reports.md": "test_docs_pages.py",
-    "tutorial.md": "test_docs_pages.py",
-}
-"""Pages that need a test of their own ↦ its file."""
-GPU = "needs a GPU"
-HOURS = "takes hours"
-SHELL = "changes the reader's shell; tests/test_terminal.py completes commands"
-ADDRESS = "needs a server at this address"
-ON_GPU = {"--engine tensorrt": "--engine onnxruntime"}
-WAY = {
-    "anomalib-on-jetson.md": Page(
-        {**ON_GPU, "mqtt://broker/line3": "jsonl:line3.jsonl"},
-        makes=("bottle.edgead",),
-    ),
-    "bundle.md": Page({"plant.pub --source": "keys/plant.pub --source", "-inkey plant.pub": "-inkey keys/plant.pub"}),
-    "command-line.md": Page(not_run={"_EDGEAD_COMPLETE": SHELL}),
-    "jetson.md": Page(ON_GPU, {"edgead doctor --build": GPU}),
-    "import.md": Page({"model.onnx --input image": "other.onnx --input image", "--map heat": "--map heat"}),
-    "line.md": Page(
-        {
-            '"9100"': '"0"',
-            '"fpr:0.001"': '"140"',
-            'engine = "openvino"': 'engine = "onnxruntime"',
-            "rtsp://${CAMERA_USER}:${CAMERA_PASSWORD}@cam-2/line": "images",
-        },
-        {
-            "curl": "run by test_the_path_at_a_desk",
-            "edgead run bottle.edgead --source 'synthetic": "run by test_the_path_at_a_desk",
-            "edgead plc simulate": "run by test_the_path_at_a_desk",
-            "python benchmarks/simulated_line": HOURS,
-        },
-        files=("line.toml",),
-    ),
-    "plc.md": Page(
-        not_run={"edgead run": "run by test_the_path_at_a_desk", "edgead plc": "run by test_the_path_at_a_desk"}
-    ),
-    "operate.md": Page({"rejects/20260714T081502123-front_1a2b3c4d-00000042.png": "rejects/*-00000001.png"}),
-    "quickstart.md": Page(
-        {"collect_photographs.py 0 photos/ 150": "collect_photographs.py labelled/train/good photos/ 12 0"},
-        makes=("bottle.edgead", "photos"),
-    ),
-    "train.md": Page(makes=("bottle.edgead",)),
-    "training.md": Page(
-        {"--target 10ms --budget 20m": "--target 9999ms"},
-        {
-            "edgead train --data photos/ --track mlflow": "tests/train/test_tracking.py calls mlflow where it is installed"
-        },
-    ),
-    "depth.md": Page(
-        {"test/hole": "test/dent"},
-        given="import numpy as np\n\nframe, depth = np.full((64, 80, 3), 100, np.uint8), np.full((64, 80), 0.5, np.float32)\n",
-    ),
-    "geometry.md": Page({"400,300,3200,2400": "40,30,160,120"}),
-    "thresholds.md": Page({"rejects/PICTURE.png": "rejects/*-00000001.png"}),
-    "defect-transfer.md": Page(
-        {
-            "--method drept": "--method drept --set removal_steps=5 --set defect_steps=5",
-            "runs/train/drept-TARGET-…": "runs/train/drept-TARGET-*",
-            "--defect 3": "--defect 0",
-            "synthesise RUN": "synthesise runs/train/drept-OTHER-*",
-        }
-    ),
-    "benchmarks/README.md": Page(
-        {"benchmarks/results/": f"{ROOT}/benchmarks/results/"},
-        {
-            "python benchmarks/": HOURS,
-            "edgead train --method draem --preset paper": HOURS,
-            "edgead export --checkpoint draem_paper": HOURS,
-            "python -m venv peers": "installs packages",
-            "peers/bin/python": HOURS,
-            ".venv/bin/python": HOURS,
-            "MALLOC_MMAP_THRESHOLD_": HOURS,
-        },
-    ),
-    "runtime.md": Page({"mqtt://broker/cell-7": "jsonl:cell-7.jsonl"}),
-    "secrets.md": Page(not_run={"edgead run": ADDRESS}),
-    "service.md": Page(
-        {
-            "/srv/edgead/": "",
-            "/var/lib/edgead-line3/": "",
-            "--metrics 9100": "--metrics 0",
-        },
-        {"edgead pull": "tests/pull fetch from a server of their own"},
-    ),
-    "sweep.md": Page(
-        {},
-        {
-            "edgead sweep sweep.toml --ray HOST": "needs a cluster; tests/sweep have one",
-            "edgead sweep sweep.toml    ": HOURS,
-            "edgead sweep sweep.toml --retry-failed": HOURS,
-            "edgead predict bottle.edgead /archive --ray": "needs a cluster; tests/archive have one",
-            "import ray": "needs Spark and an object store",
-        },
-        files=("sweep.toml",),
-    ),
-    "tensorrt.md": Page(
-        {**ON_GPU},
-        {
-            "edgead doctor --build": GPU,
-            "~/edgead/bin/edgead doctor --build": GPU,
-            "results = inspector": GPU,
-            "python examples/pycuda_camera.py": GPU,
-            "python examples/triton_client.py": ADDRESS,
-            "edgead export --method draem --format engine": GPU,
-        },
-    ),
-    "README.md": Page({"line.mp4": "images"}, given="from level_bundle import frame_of\n\nframe = frame_of(100)\n"),
-}
-"""Pages that need more than `shelf` ↦ how a test does what they say."""
-TRAINING = (
-    "defect-transfer.md",
-    "depth.md",
-    "geometry.md",
-    "precision.md",
-    "quickstart.md",
-    "thresholds.md",
-    "train.md",
-    "training.md",
-    "tensorrt.md",
-    "README.md",
-    "benchmarks/README.md",
-    "sweep.md",
-)
-"""Pages that train."""
-
 
 TEXTS = {str(path.relative_to(ROOT)).removeprefix("docs/"): path.read_text(encoding="utf-8") for path in PAGES}
 WITH_STEPS = [name for name, text in TEXTS.items() if any(kind != "shown" for kind, _ in steps(text))]
@@ -215,11 +84,13 @@ def _doctor_looks_at_one_package(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", [name for name in WITH_STEPS if name not in {*ELSEWHERE, *TRAINING}])
 def test_a_page_says_what_works(name: str, shelf: Path, tmp_path: Path) -> None:
     shutil.copytree(shelf, tmp_path / "work", symlinks=True)
-    follow(TEXTS[name], tmp_path / "work", WAY.get(name, Page()))
+    follow(TEXTS[name], tmp_path / "work", WAYS.get(name, Page()))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in TRAINING]
+)
 def test_a_page_that_trains_says_what_works(
     name: str, shelf: Path, trained: Path, rgbd_parts: Path, tmp_path: Path
 ) -> None:
@@ -235,7 +106,7 @@ def test_a_page_that_trains_says_what_works(
     if name == "training.md":
         for number in range(2):
             stop_a_training(folder, number)
-    follow(TEXTS[name], folder, WAY.get(name, Page()))
+    follow(TEXTS[name], folder, WAYS.get(name, Page()))
 
 
 class CtrlC(Console):
@@ -290,8 +161,8 @@ def test_the_path_at_a_desk(name: str, shelf: Path, tmp_path: Path) -> None:
 
 
 def test_every_page_with_something_to_type_is_followed() -> None:
-    assert {*ELSEWHERE, *TRAINING, *WAY} <= set(WITH_STEPS)
-    assert not {*ELSEWHERE} & {*TRAINING, *WAY}
+    assert {*ELSEWHERE, *TRAINING, *WAYS} <= set(WITH_STEPS)
+    assert not {*ELSEWHERE} & {*TRAINING, *WAYS}
     for name, file in ELSEWHERE.items():
         assert name in (ROOT / "tests" / file).read_text(encoding="utf-8"), name
 

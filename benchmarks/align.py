@@ -14,8 +14,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shlex
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -36,7 +34,7 @@ from edgead.errors import MisplacedError
 from edgead.files import write_json
 from edgead.geometry import Geometry, GeometryRequest, Size
 from edgead.images import COLOUR, Frame, cv2, fit_frame, read_frame
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.pose import Alignment, Matrix, Pose, points_of
 from edgead.resampling import warp
 from edgead.train.canvas import fix_geometry
@@ -182,13 +180,14 @@ def main(
     out: Path | None,
 ) -> None:
     """Measure alignment on the good pictures of DATA."""
+    head = describe_measurement("benchmarks/align.py")
     cv2().setNumThreads(1)
     category = open_category(data)
     requested = GeometryRequest.parse(crop, "stretch", None, None, reference, max_shift, max_rotation)
     geometry, _ = fix_geometry(requested, category.normals, CANVAS, COLOUR, terminal())
     step = max(1, math.ceil(len(category.normals) / pictures))
     row: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/align.py", *sys.argv[1:]]),
+        "command": head.command,
         "data": category.name,
         "geometry": geometry.describe(),
         **search(geometry, category.normals[::step], 0),
@@ -199,7 +198,7 @@ def main(
     if bundles:
         row["accuracy"] = [accuracy(bundle, data, engine) for bundle in bundles]
     record: dict[str, Any] = json.loads(out.read_text()) if out and out.exists() else {"rows": []}
-    record |= {"machine": asdict(describe_machine()), "versions": versions()}
+    record |= {"machine": asdict(head.machine), "versions": head.versions}
     record["rows"] = [each for each in record["rows"] if each["data"] != category.name] + [row]
     if out:
         write_json(out, record)

@@ -21,7 +21,7 @@ import click
 import numpy as np
 
 from edgead.files import write_json
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.runtime.sources.decoding import Decoder, Picture
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "runtime"))
@@ -55,17 +55,15 @@ def count_invisible(name: str, kind: str, seeds: int) -> int:
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--seeds", default=60, show_default=True)
 def main(out: Path, seeds: int) -> None:
+    head = describe_measurement("benchmarks/damaged_video.py", "av")
     invisible = {
         name: {kind: count_invisible(name, kind, seeds) for kind in KINDS} for name in (*videos.H264, *videos.HEVC)
     }
-    command = f"python benchmarks/damaged_video.py --out {out.name} --seeds {seeds}"
     write_json(
         out,
         {
             "schema": 1,
-            "command": command,
-            "machine": asdict(describe_machine()),
-            "versions": {**versions(), "av": av.__version__},
+            **asdict(head),
             "damages": seeds,
             "with_a_wrong_picture_decided": invisible,
         },

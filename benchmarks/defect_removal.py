@@ -17,7 +17,6 @@ is the mean difference outside the mask and ring; and the opacity of the mixture
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +36,7 @@ from edgead.console import Console
 from edgead.datasets import load_frames, open_category
 from edgead.export.inference import run_reference
 from edgead.files import write_json
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.masks import fit_mask, read_mask
 from edgead.train.checkpoint import WEIGHTS
 from edgead.train.fit import fit
@@ -184,12 +183,7 @@ def _one_defect(before: NDArray[np.uint8], after: NDArray[np.uint8], mask: NDArr
 
 
 def _record(**found: Any) -> dict[str, Any]:
-    return {
-        "command": ["python", "benchmarks/defect_removal.py", *sys.argv[1:]],
-        "machine": asdict(describe_machine()),
-        "versions": {**versions(), "torch": torch.__version__},
-        **found,
-    }
+    return {**asdict(describe_measurement("benchmarks/defect_removal.py", "torch")), **found}
 
 
 OUT = click.option("--out", type=click.Path(path_type=Path), required=True, help="The results file.")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 
 import click
@@ -18,7 +17,7 @@ from edgead.console import Terminal
 from edgead.files import write_json
 from edgead.line.drift import MEASURES, DriftSettings, Windows
 from edgead.line.two_samples import smallest_significant
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.runtime.look import look_at
 
 SIDES = (256, 448)
@@ -33,14 +32,13 @@ FRAMES_A_LINE = 20_000
 @click.option("--alarms", default=1.0, show_default=True, help="Stated false alarms in a million frames.")
 def main(out: Path, rounds: int, frames: int, alarms: float) -> None:
     """Write medians in milliseconds, and what was counted, to OUT."""
+    head = describe_measurement("benchmarks/drift.py")
     settings, rng = DriftSettings(alarms=alarms), np.random.default_rng(0)
     costs = {f"look_at_{side}_ms": time_look(side, rounds, rng) for side in SIDES}
     costs |= {f"window_of_{n}_images_ms": time_window(n, settings, rounds, rng) for n in HELD_OUT}
     costs |= {f"limit_of_{n}_images_ms": time_limit(n, settings) for n in HELD_OUT}
     rates = [simulate(n, settings, frames, rng) for n in HELD_OUT]
-    machine, created = asdict(describe_machine()), datetime.now(timezone.utc).isoformat(timespec="seconds")
-    result = {"created": created, "machine": machine, "versions": versions(), "settings": vars(settings)}
-    write_json(out, {**result, "costs": costs, "rates": rates})
+    write_json(out, {**asdict(head), "settings": vars(settings), "costs": costs, "rates": rates})
     click.echo("\n".join(map(str, [costs, *rates])))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,7 +22,7 @@ import onnx
 import torch
 
 from edgead.export.graph.to_onnx import trace, write_onnx
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.auto import time_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -109,8 +108,7 @@ def measure(paths: dict[str, Path], size: tuple[int, int], rounds: int) -> dict[
 def main(rounds: int, only: str, out: Path) -> None:
     """Measure and write JSON, after every network."""
     record = json.loads(out.read_text()) if out.exists() else {"networks": {}}
-    command = shlex.join(["python", "benchmarks/export_cost.py", "--rounds", str(rounds), "--out", out.name])
-    record |= {"command": command, "machine": asdict(describe_machine()), "versions": versions()}
+    record |= asdict(describe_measurement("benchmarks/export_cost.py"))
     for label in (*NETWORKS, "differnet-views"):
         if not label.startswith(only):
             continue

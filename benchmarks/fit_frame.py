@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from edgead.files import write_json
 from edgead.images import fit_frame
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 
 CASES = {"1920x1080": (1080, 1920), "2448x2048": (2048, 2448), "1280x720": (720, 1280), "1023x767": (767, 1023)}
 TARGET = (256, 256)
@@ -28,7 +27,7 @@ TARGET = (256, 256)
 @click.option("--rounds", default=200)
 def main(out: Path, rounds: int) -> None:
     """Write the medians and their ratio to OUT."""
-    rng = np.random.default_rng(0)
+    head, rng = describe_measurement("benchmarks/fit_frame.py"), np.random.default_rng(0)
     rows = []
     for name, shape in CASES.items():
         frame = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
@@ -45,11 +44,8 @@ def main(out: Path, rounds: int) -> None:
         medians = {key: float(np.median(values)) for key, values in times.items()}
         rows.append({"frame": name, **{f"{key}_ms": round(value, 3) for key, value in medians.items()}})
         rows[-1]["speedup"] = round(medians["inter_area"] / medians["fit_frame"], 2)
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     conditions = {"target": "256x256", "rounds": rounds, "order": "interleaved, medians"}
-    machine = asdict(describe_machine())
-    result = {"created": created, "machine": machine, "versions": versions(), "conditions": conditions}
-    write_json(out, {**result, "rows": rows})
+    write_json(out, {**asdict(head), "conditions": conditions, "rows": rows})
     click.echo("\n".join(str(row) for row in rows))
 
 

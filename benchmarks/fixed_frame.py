@@ -8,13 +8,11 @@ fixed) take turns. Processor time is what counts on a busy machine: run it there
 
 from __future__ import annotations
 
-import shlex
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from graph_profile import PROFILED, write_graph
 from numpy.typing import NDArray
 
 from edgead.files import write_json
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.runtime.engines.auto import take_turn
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.openvino_engine import OpenVinoEngine
@@ -93,13 +91,8 @@ def summary(spans: list[tuple[float, float]]) -> dict[str, float]:
 @click.option("--network", "names", multiple=True, type=click.Choice(list(PROFILED)), help="Repeatable.")
 def main(out: Path, rounds: int, names: tuple[str, ...]) -> None:
     """Measure networks and write the results."""
-    words = ["python", "benchmarks/fixed_frame.py", "--out", out.name, "--rounds", str(rounds)]
-    words += [word for name in names for word in ("--network", name)]
     record: dict[str, Any] = {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(words),
-        "machine": asdict(describe_machine()),
-        "versions": versions(),
+        **asdict(describe_measurement("benchmarks/fixed_frame.py")),
         "rounds": rounds,
         "networks": {},
     }

@@ -14,7 +14,6 @@ and writes rank correlations with intervals from resampled runs.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -23,7 +22,6 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 from gate_damage import FULL_STEPS, damaged, unlabelled
 from numpy.typing import NDArray
 
@@ -35,7 +33,7 @@ from edgead.export.graph.to_onnx import write_onnx
 from edgead.export.inference import run_singly
 from edgead.export.options import Budget
 from edgead.export.quantization.gate import Gate, Labelled, read_labelled, score_labelled
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.checkpoint import load_method
 
@@ -161,11 +159,7 @@ def measure_command(runs: tuple[Path, ...], out: Path, settings: tuple[str, ...]
             rows = measure(folder, Path(scratch), settings)
         name = run_name(folder, settings)
         record["rows"] = [row for row in record["rows"] if row["run"] != name] + rows
-        record["measured"][name] = {
-            "command": ["python", "benchmarks/gate_prediction.py", *(Path(word).name for word in sys.argv[1:])],
-            "machine": asdict(describe_machine()),
-            "versions": {**versions(), "torch": torch.__version__},
-        }
+        record["measured"][name] = asdict(describe_measurement("benchmarks/gate_prediction.py", "torch"))
         out.write_text(json.dumps(record, indent=2) + "\n")
 
 

@@ -13,12 +13,10 @@ idle machine.
 from __future__ import annotations
 
 import json
-import shlex
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ from edgead.export.graph.to_onnx import write_onnx
 from edgead.export.quantization.calibration import measure_ranges
 from edgead.export.quantization.int8 import to_int8
 from edgead.files import write_json
-from edgead.machine import describe_machine, physical_cores, versions
+from edgead.machine import describe_measurement, physical_cores
 from edgead.runtime.engines.openvino_engine import the_core
 
 PROFILED = {
@@ -223,15 +221,12 @@ def notable(name: str, engine: str, found: dict[str, Any]) -> Iterator[str]:
 def main(out: Path, only: str) -> None:
     """Profile all graphs and write the results, after every graph."""
     record = json.loads(out.read_text()) if out.exists() else {"graphs": {}}
-    command = ["python", "benchmarks/graph_profile.py", "--out", out.name, *(["--only", only] if only else [])]
+    head = describe_measurement("benchmarks/graph_profile.py")
     engines = ("onnxruntime", "openvino")
     peaks = {precision: {name: peak_per_second(name, precision) for name in engines} for precision in ("fp32", "int8")}
     bandwidth = bandwidth_per_second()
     conditions: dict[str, Any] = {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(command),
-        "machine": asdict(describe_machine()),
-        "versions": versions(),
+        **asdict(head),
         "peak_per_second": peaks,
         "bandwidth_per_second": bandwidth,
     }

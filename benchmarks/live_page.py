@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -21,7 +19,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 from edgead import schema
@@ -31,7 +28,7 @@ from edgead.datasets import open_category
 from edgead.decision import Verdict
 from edgead.files import write_json
 from edgead.images import Frame, cv2, read_frame
-from edgead.machine import Machine, describe_machine, versions
+from edgead.machine import Machine, describe_measurement
 from edgead.runtime.control import Control
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger
@@ -201,7 +198,7 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.02, help="seconds between two frames")
     parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT of the camera's frames")
     options = parser.parse_args()
-    load_average = os.getloadavg()[0]
+    head = describe_measurement("benchmarks/live_page.py")
     width, height = map(int, options.size.split("x"))
     labelled = open_category(options.images).labelled()
     samples = labelled[:: max(1, len(labelled) // MOST_IMAGES)]
@@ -219,14 +216,11 @@ def main() -> None:
             seconds_a_window=options.seconds,
             rounds=options.rounds,
             failed_share=round(sum(one.failed for one in every) / sum(len(one.times) for one in every), 3),
-            load_average=round(load_average, 2),
+            load_average=head.machine.load_before,
         )
     report = LivePageReport(
         schema=1,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["python", "benchmarks/live_page.py", *map(os.path.basename, sys.argv[1:])]),
-        machine=describe_machine(),
-        versions=versions(),
+        **vars(head),
         conditions=conditions,
         variants={name: _variant(name, windows) for name in VARIANTS},
     )

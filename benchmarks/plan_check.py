@@ -11,11 +11,8 @@ only where these are alike. The machine should be idle; about three minutes.
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 import time
 from contextlib import closing
-from datetime import datetime, timezone
 from pathlib import Path
 
 import click
@@ -26,7 +23,7 @@ from edgead.benchmark.disturbance import judge, processor_times
 from edgead.benchmark.figures import Stability
 from edgead.bundle import read_bundle
 from edgead.files import write_json
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.plan.measure import PacedCamera, drifting_periods, frames_of, measure_times
 from edgead.plan.simulate import Load, simulate
 from edgead.runtime.inspector import Inspector, load
@@ -72,7 +69,7 @@ def observe(
 @click.option("--seconds", default=30.0, show_default=True, help="Length of each run of the real stream.")
 def main(bundle: Path, out: Path, engine: str, cameras: int, seconds: float) -> None:
     """Measure BUNDLE, forecast three loads, run them, and write both."""
-    machine, opened = describe_machine(), read_bundle(bundle)
+    head, opened = describe_measurement("benchmarks/plan_check.py"), read_bundle(bundle)
     frames = frames_of(opened, (720, 1280))
     with closing(load(bundle, engine=engine)) as inspector:
         rows = []
@@ -90,10 +87,7 @@ def main(bundle: Path, out: Path, engine: str, cameras: int, seconds: float) -> 
         name = inspector.engine.name
     value = {
         "schema": 1,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "benchmarks/plan_check.py", *(Path(each).name for each in sys.argv[1:])]),
-        "machine": schema.write(machine),
-        "versions": versions(),
+        **dataclasses.asdict(head),
         "bundle": opened.manifest.name,
         "engine": name,
         "cameras": cameras,

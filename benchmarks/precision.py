@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -44,7 +43,7 @@ from edgead.export.quantization.calibration import measure_ranges
 from edgead.export.quantization.gate import read_labelled, score_labelled
 from edgead.export.quantization.int8 import to_int8
 from edgead.files import write_json
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.auto import time_engines
 from edgead.runtime.engines.checked import check
@@ -247,9 +246,7 @@ class Results:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.conditions = {
-            "command": ["python", "benchmarks/precision.py", *sys.argv[1:]],
-            "machine": asdict(describe_machine()),
-            "versions": versions(),
+            **asdict(describe_measurement("benchmarks/precision.py")),
             "load_before": os.getloadavg(),
         }
 

@@ -9,13 +9,11 @@ plots is written beside the results.
 
 from __future__ import annotations
 
-import shlex
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +28,7 @@ from edgead.demo import make_parts
 from edgead.export import export
 from edgead.export.graph.to_onnx import write_network
 from edgead.files import write_json
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.reports.page import write_page
 from edgead.reports.power_law import fit_power_law
 from edgead.reports.scaling_page import Scaling, ScalingResults, Series, scaling_page
@@ -191,26 +189,10 @@ def measure(rounds: int, quick: bool, folder: Path) -> list[Scaling]:
 def main(out: Path, rounds: int, quick: bool) -> None:
     """Measure how the cost grows, and write results and page."""
     rounds = QUICK_ROUNDS if quick else rounds
-    words = [
-        "python",
-        "benchmarks/scaling.py",
-        "--out",
-        out.name,
-        "--rounds",
-        str(rounds),
-        *(["--quick"] if quick else []),
-    ]
-    machine = describe_machine()
+    head = describe_measurement("benchmarks/scaling.py")
     with tempfile.TemporaryDirectory() as folder:
         scalings = measure(rounds, quick, Path(folder))
-    results = ScalingResults(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(words),
-        machine=machine,
-        versions=versions(),
-        rounds=rounds,
-        scalings=tuple(scalings),
-    )
+    results = ScalingResults(**vars(head), rounds=rounds, scalings=tuple(scalings))
     write_json(out, schema.write(results))
     page = write_page(out.with_suffix(".html"), scaling_page(results))
     for scaling in scalings:

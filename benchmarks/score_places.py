@@ -9,7 +9,6 @@ image AUROC is that of the map's highest value on the part alone. Nothing is cho
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from edgead import metrics
 from edgead.datasets import Sample, open_category, read_labelled_mask
 from edgead.files import write_json
 from edgead.images import Mask, fit_frame, read_frame
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.runtime.inspector import Inspector
 from edgead.train.foreground import foreground_mask
 
@@ -78,14 +77,13 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(bundle: Path, data: Path, out: Path) -> None:
     """Look at all labelled pictures and write the results."""
+    head = describe_measurement("benchmarks/score_places.py")
     with edgead.load(bundle, engine="onnxruntime") as inspector:
         rows = [look(inspector, sample) for sample in open_category(data).test]
         config = inspector.bundle.manifest.config
     summary = summarise(rows)
     record = {
-        "command": shlex.join(["python", "benchmarks/score_places.py", bundle.name, data.name, "--out", out.name]),
-        "machine": asdict(describe_machine()),
-        "versions": versions(),
+        **asdict(head),
         "config": config,
         **summary,
         "pictures": sorted(rows, key=lambda row: -float(row["score"])),

@@ -9,13 +9,9 @@ affects all. Use an idle machine.
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 
 import click
@@ -28,7 +24,7 @@ from edgead.demo import make_parts
 from edgead.export import export
 from edgead.files import write_json
 from edgead.images import read_frame
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.checked import check
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -95,7 +91,7 @@ def describe(name: str, found: StreamLatency) -> str:
 @click.option("--variant", "names", multiple=True, type=click.Choice(list(VARIANTS)), help="Repeatable; default: all.")
 def main(out: Path, rounds: int, pause: float, names: tuple[str, ...]) -> None:
     """Measure all variants in turn and write the results."""
-    machine = describe_machine()
+    head = describe_measurement("benchmarks/stream_threads.py")
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
         bundle = make_bundle(folder)
@@ -104,10 +100,7 @@ def main(out: Path, rounds: int, pause: float, names: tuple[str, ...]) -> None:
         }
         found = measure_streams(inspectors, make_video(folder), rounds, pause)
     record = {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "benchmarks/stream_threads.py", *map(os.path.basename, sys.argv[1:])]),
-        "machine": asdict(machine),
-        "versions": versions(),
+        **asdict(head),
         "pause_seconds": pause,
         "variants": {name: {"entries": VARIANTS[name], **asdict(each)} for name, each in found.items()},
     }

@@ -16,7 +16,6 @@ import gc
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from fractions import Fraction
@@ -28,7 +27,7 @@ import click
 import torch
 from accelerate import Accelerator
 
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.train.accelerator import make_accelerator
 from edgead.train.configuration import configure
 from edgead.train.estimate import Steps, Work, few_images
@@ -134,14 +133,9 @@ def main(out: Path, minutes: float, only: tuple[str, ...]) -> None:
     record = json.loads(out.read_text()) if out.exists() else {}
     table, end = record.get("steps", {}), time.monotonic() + 60 * minutes
     record |= {
-        "command": " ".join(["python", "benchmarks/training_speed.py", *sys.argv[1:]]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": {
-            **dataclasses.asdict(describe_machine()),
-            "bfloat16": has_bfloat16(),
-            "threads": torch.get_num_threads(),
-        },
-        "versions": versions() | {"torch": torch.__version__},
+        **dataclasses.asdict(describe_measurement("benchmarks/training_speed.py", "torch")),
+        "bfloat16": has_bfloat16(),
+        "threads": torch.get_num_threads(),
     }
     for done, (name, preset) in enumerate(presets):
         left = end - time.monotonic()

@@ -11,7 +11,6 @@ too, to be looked at and not to choose by. Processor time is of ONNX Runtime on 
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import time
 from dataclasses import asdict
@@ -21,14 +20,13 @@ from typing import Any
 import click
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 
 from edgead import metrics
 from edgead.console import Console
 from edgead.datasets import load_frames, open_category
 from edgead.export.graph.to_onnx import write_onnx
-from edgead.machine import describe_machine, versions
+from edgead.machine import describe_measurement
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.train.checkpoint import load_method
 from edgead.train.foreground import load_foreground_masks
@@ -135,11 +133,7 @@ def main(runs: tuple[Path, ...], anomalies: int, test: bool, out: Path) -> None:
     """Measure and add to the results file; entries of the same runs are replaced."""
     record = json.loads(out.read_text()) if out.exists() else {"measured": {}, "rows": []}
     for folder in runs:
-        record["measured"][folder.name] = {
-            "command": ["python", "benchmarks/transfusion_steps.py", *sys.argv[1:]],
-            "machine": asdict(describe_machine()),
-            "versions": {**versions(), "torch": torch.__version__},
-        }
+        record["measured"][folder.name] = asdict(describe_measurement("benchmarks/transfusion_steps.py", "torch"))
         with tempfile.TemporaryDirectory() as scratch:
             rows = measure(folder, anomalies, test, Path(scratch))
         record["rows"] = [row for row in record["rows"] if row["run"] != folder.name] + rows

@@ -9,10 +9,14 @@ def main() -> None:
     """Run the command line. Ctrl-C while it is imported ends it without a traceback, too."""
     try:
         from edgead.cli import main as run
+        from edgead.failures import leave
     except KeyboardInterrupt:
         print("Error: interrupted.", file=sys.stderr)
         sys.exit(130)
-    run()
+    try:
+        run()
+    except SystemExit as end:
+        leave(end.code)
 
 
 if __name__ == "__main__":

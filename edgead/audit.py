@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from datetime import datetime, timezone
 from pathlib import Path
 
 from edgead.files import file_lock
+from edgead.text import utc_now
 
 FILE = "audit.jsonl"
 
@@ -29,7 +29,9 @@ class Audit:
         Raises:
             OSError: it cannot be written.
         """
-        append_line(self.path, {"at": now(), "who": who, "address": address, "action": action, **values})
+        append_line(
+            self.path, {"at": utc_now("milliseconds"), "who": who, "address": address, "action": action, **values}
+        )
 
 
 def append_line(path: Path, values: dict[str, object]) -> None:
@@ -63,8 +65,3 @@ def _append(descriptor: int, line: bytes) -> None:
         with contextlib.suppress(OSError):  # not a file, but a device
             os.ftruncate(descriptor, before)
         raise
-
-
-def now() -> str:
-    """Return the time as UTC in ISO 8601, with milliseconds."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

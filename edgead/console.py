@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
+import select
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
 
 import click
 
 from edgead.redaction import printable, redact, shown
 from edgead.terminal import is_screen, open_screen
+from edgead.text import utc_now
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -25,6 +28,10 @@ LEVELS = {"Error: ": "error", "Warning: ": "warning"}
 """Levels of messages in a JSON log, by their beginning; the others are ``info``."""
 ON_SCREEN, IN_LOG = 10.0, 60.0
 """Seconds between two lines about the progress of a task."""
+STDERR_WITHIN = 1.0
+"""Seconds that a message may wait for a reader of stderr, see `limit_waiting`."""
+_AT_ONCE = 1000
+"""Characters of a message that are written at once: a pipe that is ready takes 4096 bytes."""
 
 
 class Track(Protocol):
@@ -35,25 +42,88 @@ class Track(Protocol):
 
 def guard_stderr() -> None:
     """Hide secrets in everything that Python writes to stderr from now on: errors, warnings, log lines, tracebacks."""
-    if not isinstance(sys.stderr, _Redacting | _JsonLog):
+    if not isinstance(sys.stderr, _Guarded):
         sys.stderr = _Redacting(sys.stderr)
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(_LogHandler(logging.WARNING))
 
 
-class _Redacting:
-    """A stream that hides credentials in what is written to it."""
+def _is_ascii(stream: TextIO) -> bool:
+    with suppress(LookupError):
+        return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name == "ascii"
+    return False
+
+
+class _Guarded:
+    """A stream for messages: writing to it never raises, because no message is worth the work that it is about.
+
+    What a full disk or a reader that has gone does not take is lost. After `limit_waiting`, it never waits long either.
+
+    Args:
+        stream: to write to.
+
+    Attributes:
+        patience: seconds to wait for a reader that does not read; None for as long as it takes.
+    """
+
+    patience: float | None = None
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream, self._left_out, self._lock = stream, 0, threading.RLock()
+        self._cut = False  # in mid-line
+        self._bytes = getattr(stream, "buffer", None) if _is_ascii(stream) else None
 
-    def write(self, text: str) -> int:
-        self._stream.write(redact(text))
-        return len(text)
+    def _put(self, text: str) -> None:
+        with self._lock if self.patience is not None else nullcontext(), suppress(OSError, ValueError):
+            for start in range(0, len(text), _AT_ONCE):
+                if not self._has_room():
+                    self._left_out, self._cut = self._left_out + 1, self._cut or start > 0
+                    return
+                if self._left_out:
+                    notice = self._form(f"Warning: {self._left_out} messages were left out: nobody read them.\n")
+                    self._left_out, before, self._cut = 0, "\n" * self._cut, False
+                    self._write(before + notice)
+                self._write(text[start : start + _AT_ONCE])
+
+    def _write(self, text: str) -> None:
+        """Write a text as UTF-8 where Python would write ASCII, as click does."""
+        if self._bytes is None:
+            self._stream.write(text)
+        else:
+            self._bytes.write(text.encode(errors="backslashreplace"))
+            self._bytes.flush()
+
+    def _form(self, message: str) -> str:
+        return message
+
+    def _has_room(self) -> bool:
+        """Return whether a part of a message can be written without waiting. Only pipes and terminals can be full."""
+        if self.patience is None or sys.platform == "win32":
+            return True
+        patience = 0.0 if self._left_out else self.patience  # once is enough
+        try:
+            return bool(select.select([], [self._stream.fileno()], [], patience)[1])
+        except (OSError, ValueError):  # no stream of the system
+            return True
+
+    def flush(self) -> None:
+        """Flush the stream, if it can be."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
+        if name == "buffer":  # click would write to it instead of here if the encoding is ASCII
+            raise AttributeError(name)
         return getattr(self._stream, name)
+
+
+class _Redacting(_Guarded):
+    """Hides credentials in what is written."""
+
+    def write(self, text: str) -> int:
+        self._put(redact(text))
+        return len(text)
 
 
 def log_as_json() -> None:
@@ -62,8 +132,17 @@ def log_as_json() -> None:
         sys.stderr = _JsonLog(sys.stderr._stream if isinstance(sys.stderr, _Redacting) else sys.stderr)
 
 
-class _JsonLog:
-    """A stream that writes each message, without credentials, as a JSON object on a line of its own.
+def limit_waiting() -> None:
+    """Let no message to stderr wait longer than `STDERR_WITHIN` from now on. Those that would are left out, by number.
+
+    For work that must not stand still because nobody reads its messages, for instance a pager that is not scrolled.
+    """
+    if isinstance(sys.stderr, _Guarded):
+        sys.stderr.patience = STDERR_WITHIN
+
+
+class _JsonLog(_Guarded):
+    """Writes each message, without credentials, as a JSON object on a line of its own.
 
     Everything that Python writes to stderr comes through it, so no message is forgotten. A message ends where what is
     written ends with a line's end: several lines that were written at once are one message. Its beginning tells its
@@ -71,28 +150,27 @@ class _JsonLog:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._begun, self._lock = stream, "", threading.Lock()
+        super().__init__(stream)
+        self._begun, self._joining = "", threading.Lock()
 
     def write(self, text: str) -> int:
-        with self._lock:
+        with self._joining:
             self._begun += text
             if self._begun.endswith("\n"):
                 message, self._begun = self._begun, ""
-                self._stream.write(self._line(redact(click.unstyle(message).strip())))
+                self._put(self._form(message))
         return len(text)
 
-    def _line(self, message: str) -> str:
+    def _form(self, message: str) -> str:
+        message = redact(click.unstyle(message).strip())
         start = next((start for start in LEVELS if message.startswith(start)), "")
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        now = utc_now("milliseconds")
         value = {"time": now, "level": LEVELS.get(start, "info"), "message": message.removeprefix(start)}
         return json.dumps(value) + "\n" if message else ""
 
     def isatty(self) -> bool:
         """Nothing is drawn here."""
         return False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 class _LogHandler(logging.Handler):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from edgead.binomial import CONFIDENCE, upper_limit
 from edgead.errors import DataError
+from edgead.schema import Share, Within
 
 
 class Verdict(str, enum.Enum):
@@ -30,6 +32,9 @@ class Verdict(str, enum.Enum):
     UNKNOWN = "UNKNOWN"
 
 
+Normals = Annotated[int, Within(0, 1_000_000)]
+"""Number of held-out images."""
+RequestedBound = Annotated[float, Within(1e-12, 1)]
 CONDITION = "the same part, camera and light as those images"
 """The condition of every promise about good parts."""
 
@@ -47,9 +52,9 @@ class Threshold:
     """
 
     value: float
-    normals: int
-    false_reject_bound: float
-    requested_bound: float
+    normals: Normals
+    false_reject_bound: Share
+    requested_bound: RequestedBound
 
     @property
     def above(self) -> int:

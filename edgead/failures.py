@@ -6,14 +6,17 @@ An unexpected error is an internal error of edgead. Its traceback goes into a fi
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import os
 import sys
 import tempfile
+import threading
 import traceback
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -21,7 +24,7 @@ from edgead import __version__
 from edgead.errors import INTERRUPTED, EdgeadError, was_interrupted
 from edgead.home import state_folder
 from edgead.redaction import redact, shown
-from edgead.terminal import echo
+from edgead.terminal import CLOSED, echo
 
 UNFORESEEN = 70
 DEBUG = "EDGEAD_DEBUG"
@@ -39,6 +42,7 @@ def prepare_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         name = ("stdin", "stdout", "stderr")[number]
         setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
+        CLOSED.add(name)
     os.close(number)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):  # closed, or not a text stream of Python's own
@@ -58,6 +62,22 @@ def flush(code: int) -> int:
             with contextlib.suppress(OSError, ValueError):  # not a stream of the system
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return code
+
+
+def leave(code: object) -> NoReturn:
+    """End the process, also while daemon threads are busy in the code of a library.
+
+    The interpreter ends such threads in the middle of C++ code that does not expect it, and the process aborts: a run
+    that has ended well would look like a crash. So where there are any, the interpreter's end is left out.
+
+    Args:
+        code: exit code, see `sys.exit`.
+    """
+    if not isinstance(code, int) or not any(thread.daemon for thread in threading.enumerate()):
+        sys.exit(code)  # type: ignore[arg-type]
+    threading._shutdown()  # type: ignore[attr-defined]  # the other threads, as the interpreter would
+    atexit._run_exitfuncs()
+    os._exit(flush(code))
 
 
 def report(error: BaseException) -> int:

@@ -22,6 +22,8 @@ from edgead.errors import ConfigError
 if sys.platform != "win32":
     import fcntl
 
+LONGEST_NAME, LONGEST_PATH = 255, 3000
+"""Bytes of a name, and of a path that a file names; Linux takes 4095 with the folder before it."""
 _thread_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -162,10 +164,19 @@ def _neighbour(path: Path, suffix: str) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.{suffix}")
 
 
+def is_path(text: str) -> bool:
+    """Tell whether the system can take a text for a path: it holds no null character, and no name is too long."""
+    try:
+        parts = os.fsencode(text).split(os.fsencode(os.sep))
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text and max(map(len, parts)) <= LONGEST_NAME and sum(map(len, parts)) <= LONGEST_PATH
+
+
 def stays_below(path: str) -> bool:
-    """Tell whether a path that a file names is relative and does not leave the folder by ``..``."""
+    """Tell whether a path that a file names can be one, is relative and does not leave the folder by ``..``."""
     pure = PurePath(path)
-    return not pure.is_absolute() and ".." not in pure.parts
+    return is_path(path) and not pure.is_absolute() and ".." not in pure.parts
 
 
 def write_json(path: Path, value: Any) -> None:

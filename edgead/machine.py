@@ -6,13 +6,16 @@ import ctypes
 import functools
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from edgead.errors import DeviceError
+from edgead.text import utc_now
 
 PACKAGES = (
     "edgead",
@@ -111,15 +114,42 @@ def load_average() -> float:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the installed packages that matter."""
+def versions(*more: str) -> dict[str, str]:
+    """Return the versions of Python and of the installed packages that matter, and those of `more` packages."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *more):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """When, with which command and on which machine something was measured: the head of a results file.
+
+    Attributes:
+        created: UTC in ISO 8601.
+        command: without the folders of its arguments.
+        versions: see `versions`.
+    """
+
+    created: str
+    command: str
+    machine: Machine
+    versions: dict[str, str]
+
+
+def describe_measurement(script: str, *packages: str) -> Measurement:
+    """Describe the measurement that this process begins.
+
+    Args:
+        script: what follows ``python`` in the command: ``benchmarks/drift.py``.
+        packages: more packages whose versions matter.
+    """
+    words = ["python", *script.split(), *(os.path.basename(word) or word for word in sys.argv[1:])]
+    return Measurement(utc_now(), shlex.join(words), describe_machine(), versions(*packages))
 
 
 @functools.cache

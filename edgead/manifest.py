@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from edgead import schema
 from edgead.binomial import CONFIDENCE
-from edgead.decision import CONDITION, Threshold
+from edgead.decision import CONDITION, Normals, RequestedBound, Threshold
 from edgead.gate_record import CalibrationRecord, GateRecord
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import PixelFormat
@@ -76,9 +76,9 @@ class StoredThreshold:
     """
 
     value: Float32
-    normals: Annotated[int, Within(0, 1_000_000)]
+    normals: Normals
     false_reject_bound: Share
-    requested_bound: Annotated[float, Within(1e-12, 1)]
+    requested_bound: RequestedBound
     false_reject_limit: Share | None = left_out()
     confidence: Share | None = left_out()
     condition: str | None = left_out()

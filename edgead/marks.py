@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgead.audit import append_line, now
+from edgead.audit import append_line
 from edgead.errors import ConfigError
 from edgead.files import atomic_file, file_lock, stays_below
 from edgead.schema import parse_json
+from edgead.text import utc_now
 
 FOLDERS = {"false reject": "good", "real defect": "bad", "unsure": "unsure"}
 """Mark ↦ folder of the picture. ``good`` and ``bad`` together are a data set for ``edgead benchmark --data``."""
@@ -49,6 +50,9 @@ class Marks:
 
     Args:
         folder: for both.
+
+    Attributes:
+        damaged: lines that `all` has left out, because nothing can be read from them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,6 +60,7 @@ class Marks:
         self._lock = threading.Lock()
         self._seen: tuple[int, int] | None = None
         self._marks: dict[str, Mark] = {}
+        self.damaged = 0
 
     def of(self, result_id: str) -> str:
         """Return the mark of a result; empty if there is none."""
@@ -70,7 +75,8 @@ class Marks:
             except OSError:
                 return {}
             if self._seen != (facts.st_mtime_ns, facts.st_size):
-                self._seen, self._marks = (facts.st_mtime_ns, facts.st_size), read_marks(self._path)
+                self._seen = facts.st_mtime_ns, facts.st_size
+                self._marks, self.damaged = _read(self._path)
             return self._marks
 
     def set(
@@ -98,7 +104,7 @@ class Marks:
             with atomic_file(path) as stream:
                 stream.write(picture())
             name = path.relative_to(self.folder).as_posix()
-            made = Mark(str(result["id"]), mark, by, now(), name, dict(result), why)
+            made = Mark(str(result["id"]), mark, by, utc_now("milliseconds"), name, dict(result), why)
             line = dataclasses.asdict(made)
             append_line(self._path, line if why else {key: value for key, value in line.items() if key != "why"})
             if before and before != mark:
@@ -140,17 +146,29 @@ def marks_folder(folder: Path, named: Path | None = None) -> Path:
 
 def read_marks(path: Path) -> dict[str, Mark]:
     """Read ``marks.jsonl``; the last mark of a result counts. Damaged lines are left out."""
-    marks: dict[str, Mark] = {}
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Mark], int]:
+    """Return the marks, and how many lines are damaged."""
+    marks, damaged = dict[str, Mark](), 0
     with contextlib.suppress(OSError):
         if not path.is_file():  # a pipe would never end
-            return {}
+            return {}, 0
         for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-                values = parse_json(line)
-                made = Mark(**{name: values[name] for name in ("id", "mark", "by", "at", "picture", "result")})
-                texts = (made.id, made.mark, made.by, made.at, made.picture)
-                if not all(isinstance(each, str) for each in texts) or not isinstance(made.result, dict):
-                    continue
-                if made.mark in FOLDERS and stays_below(made.picture):
-                    marks[made.id] = dataclasses.replace(made, why=str(values.get("why", "")))
-    return marks
+            made = _mark_in(line)
+            damaged += made is None and bool(line.strip())
+            if made is not None:
+                marks[made.id] = made
+    return marks, damaged
+
+
+def _mark_in(line: bytes) -> Mark | None:
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        values = parse_json(line)
+        made = Mark(**{name: values[name] for name in ("id", "mark", "by", "at", "picture", "result")})
+        texts = (made.id, made.mark, made.by, made.at, made.picture)
+        whole = all(isinstance(each, str) for each in texts) and isinstance(made.result, dict)
+        if whole and made.mark in FOLDERS and stays_below(made.picture):
+            return dataclasses.replace(made, why=str(values.get("why", "")))
+    return None

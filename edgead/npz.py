@@ -44,6 +44,8 @@ def read_headers(data: bytes) -> Headers:
         if len(members) > MOST or not all(member.filename.endswith(".npy") for member in members):
             raise ValueError(f"it holds files that are not arrays, or more than {MOST}")
         for info in members:
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # LZMA takes what memory it claims
+                raise ValueError(f"{info.filename} is compressed in a way that NumPy does not write")
             with archive.open(info) as stream:
                 shape, kind = _read_header(stream)
                 length = math.prod(shape) * kind.itemsize

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union
 
 from edgead.errors import ConfigError
+from edgead.files import is_path, stays_below
 
 T = TypeVar("T")
 LARGEST_NUMBER = 1 << 64
@@ -27,8 +28,8 @@ LARGEST_JSON = 64 << 20
 """Bytes of a JSON file."""
 DEEPEST = 100
 """Deepest nesting of tables and lists."""
-SHOWN_CHARACTERS = 40
-"""Characters of a wrong value in an error."""
+SHOWN_CHARACTERS, SHOWN_PLACE = 40, 200
+"""Characters of a wrong value in an error, and of its place: names in a file may be of any length."""
 
 
 class SchemaError(ValueError):
@@ -75,7 +76,30 @@ class OneOf:
         return f"one of {', '.join(self.values)}"
 
 
+@dataclasses.dataclass(frozen=True)
+class PathText:
+    """The texts that can be a path here.
+
+    Attributes:
+        one_name: of a file or folder, without those above it.
+    """
+
+    one_name: bool = False
+
+    def allows(self, value: str) -> bool:
+        """Tell whether a text is allowed."""
+        return is_path(value) and (not self.one_name or (Path(value).name == value and stays_below(value)))
+
+    def __str__(self) -> str:
+        return "the name of a folder" if self.one_name else "a path: without null characters, and not too long"
+
+
+FilePath = typing.Annotated[str, PathText()]
+FolderName = typing.Annotated[str, PathText(one_name=True)]
 Share = typing.Annotated[float, Within(0, 1)]
+Computed = typing.Annotated[float, Within(0, 1 + 1e-9)]
+"""A share that was computed, which rounding may lift a little above 1."""
+Milliseconds = typing.Annotated[float, Within(0, 1e12)]
 Count = typing.Annotated[int, Within(0)]
 LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 """Largest finite number in float32."""
@@ -270,7 +294,7 @@ def _read_dataclass(kind: type, value: Any, place: str) -> Any:
         if key in value:
             found[field.name] = _read(hints[field.name], value[key], inner)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise SchemaError(f"it has no {inner}", place)
+            raise SchemaError(f"it has no {_shorten(ascii(inner)[1:-1], SHOWN_PLACE)}", place)
     return kind(**found)
 
 
@@ -345,5 +369,9 @@ def _refuse(place: str, value: Any, allowed: str) -> typing.NoReturn:
         shown = json.dumps(value, default=str)  # TOML has dates
     except ValueError:  # a whole number of thousands of digits
         shown = type(value).__name__
-    shown = shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "…"
-    raise SchemaError(f"{ascii(place)[1:-1] or 'it'} is {shown}; it must be {allowed}", place)
+    where = _shorten(ascii(place)[1:-1], SHOWN_PLACE) or "it"
+    raise SchemaError(f"{where} is {_shorten(shown, SHOWN_CHARACTERS)}; it must be {allowed}", place)
+
+
+def _shorten(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "…"

@@ -19,6 +19,16 @@ SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0"
 _KINDS = {int: "a whole number", float: "a number", bool: "on or off", str: "text"}
 
 
+def check_count(name: str, value: object, least: int = 1, note: str = "") -> None:
+    """Refuse what is not a whole number of at least `least`; `note` follows that number in the error.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} must be a whole number of at least {least}{note}, not {value}.")
+
+
 def split_settings(texts: Iterable[str], usage: str) -> dict[str, str]:
     """Split ``NAME=VALUE`` texts; the last one of a name counts.
 

@@ -13,6 +13,9 @@ from edgead.errors import is_installed
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
+CLOSED: set[str] = set()
+"""Standard streams, as ``"stdout"``, that were closed when the process began. What is written to them is lost."""
+
 
 def is_screen(stream: TextIO | Any) -> bool:
     """Tell whether a stream is a terminal on which lines can be drawn again."""

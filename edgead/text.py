@@ -1,6 +1,8 @@
-"""Text that every receiver accepts."""
+"""Text that every receiver accepts, and the time as text."""
 
 from __future__ import annotations
+
+from datetime import datetime, timezone
 
 
 def valid(text: str) -> str:
@@ -20,3 +22,8 @@ def valid(text: str) -> str:
 def file_name(text: str) -> str:
     """Return a name that every file system and library accepts: other characters become ``_``."""
     return "".join(each if each.isprintable() and each not in '/\\:*?"<>|' else "_" for each in text)
+
+
+def utc_now(timespec: str = "seconds") -> str:
+    """Return the time as UTC in ISO 8601, in ``seconds`` or ``milliseconds``."""
+    return datetime.now(timezone.utc).isoformat(timespec=timespec)

@@ -17,7 +17,7 @@ T = TypeVar("T", bound=np.generic)
 
 
 def align_window(frame: NDArray[np.uint8], geometry: Geometry, place: Placement) -> NDArray[np.uint8]:
-    """Return the window of the aligned frame. Beyond the frame, its edge pixels go on.
+    """Return the window of the aligned frame. Beyond the frame, its edge goes on without narrow details.
 
     A frame that the canvas shows much smaller is halved first. Depth is not, because it may be missing.
 
@@ -37,10 +37,10 @@ def align_window(frame: NDArray[np.uint8], geometry: Geometry, place: Placement)
     matrix = pose_matrix(geometry, size) @ points_of(*box, (height, width))
     matrix = np.linalg.inv(_pixels(size, (image.shape[0], image.shape[1]))) @ matrix
     if frame.shape[2] == 3:
-        return warp(image, matrix, (height, width))
+        return warp(image, matrix, (height, width), "smooth edge")
     lib = require("cv2", "cpu")
-    colours = warp(lib.cvtColor(image, lib.COLOR_BGRA2BGR), matrix, (height, width))
-    depth = warp(np.ascontiguousarray(image[:, :, 3]), matrix, (height, width), nearest=True)
+    colours = warp(lib.cvtColor(image, lib.COLOR_BGRA2BGR), matrix, (height, width), "smooth edge")
+    depth = warp(np.ascontiguousarray(image[:, :, 3]), matrix, (height, width), "smooth edge", nearest=True)
     return np.asarray(lib.merge([*lib.split(colours), depth]))
 
 

@@ -29,7 +29,8 @@ def calls(bundle: Bundle, parts: Path, trained: Path, folder: Path) -> dict[str,
     save_model(model, folder / "m.onnx")
     (folder / "rejects").mkdir()
     shutil.copytree(bundle.path, folder / "copy.edgead")
-    (folder / "sweep.toml").write_text(f'data = "{parts}"\n[[methods]]\nmethod = "draem"\npreset = "nano"\n')
+    sweep = f'data = "{parts}"\nsettings = {list(TINY)}\n[[methods]]\nmethod = "draem"\npreset = "nano"\n'
+    (folder / "sweep.toml").write_text(sweep)
     images = str(parts / "test" / "chip")
     lowered = ["--precision", "int8", "--max-flips", "1", "--max-auroc-drop", "1"]
     distil = [str(bundle.path), "--data", str(parts), "--target", "9999ms", "--precision", "fp32"]

@@ -48,6 +48,14 @@ def test_a_part_that_lies_anywhere_looks_as_the_reference(base: Geometry, depth:
     assert np.abs(fit_frame(frame, size, geometry=base).astype(int) - wanted).mean() > 3 * away.mean()
 
 
+def test_a_hair_at_the_edge_of_the_frame_does_not_become_a_streak() -> None:
+    """A turned frame shows a corner beyond itself. What is seen there is no longer than what it continues."""
+    frame, upright = lying(part_frame(), Pose(-40.0, 0.0, 0.0)), part_frame()
+    frame[:6, 200:203] = 255
+    fitted = fit_frame(frame, SIZE, geometry=aligning(upright))
+    assert 0 < (fitted[:, :, 0] > 200).sum() < 3 * (6 * 3)
+
+
 @pytest.mark.parametrize("noise", range(8))
 def test_the_reference_picture_itself_is_found(noise: int) -> None:
     """Its correlation is 1, which rounding may exceed, and no other place can be as good."""

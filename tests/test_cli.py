@@ -328,6 +328,7 @@ def has_child(pid: int) -> bool:
         *((verb, signal.SIGINT) for verb in ("demo", "train", "export", "predict", "run", "benchmark")),
         *((verb, signal.SIGINT) for verb in ("inspect", "methods", "doctor")),
         ("export", signal.SIGTERM),
+        ("predict", signal.SIGHUP),
     ],
 )
 def test_ctrl_c_ends_every_verb_cleanly(

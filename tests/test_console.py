@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +116,99 @@ def test_every_message_is_a_json_object_on_a_line_of_its_own() -> None:
     assert told[3] == ("error", "two\nlines")
     assert told[4] == ("info", "printed rtsp://cam/line")
     assert "ZeroDivisionError" in told[-1][1]
+
+
+FULL_DISK = """
+import logging, sys, threading
+from edgead.console import Terminal, guard_stderr
+guard_stderr()
+Terminal().say("a message")
+logging.getLogger("edgead").warning("another one")
+print("a third one", file=sys.stderr)
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+print("goes on")
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("where", ["/dev/full", "closed pipe"])
+def test_a_message_that_cannot_be_written_stops_nothing(where: str) -> None:
+    if where == "closed pipe":
+        reader, descriptor = os.pipe()
+        os.close(reader)
+    else:
+        descriptor = os.open(where, os.O_WRONLY)
+    with open(descriptor, "w") as stderr:
+        done = subprocess.run([sys.executable, "-c", FULL_DISK], stdout=subprocess.PIPE, stderr=stderr, text=True)
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
+
+
+UNREAD = """
+import sys
+from edgead import console
+console.STDERR_WITHIN = 0.05
+console.guard_stderr()
+if sys.argv[1:]:
+    console.log_as_json()
+console.limit_waiting()
+console.Terminal().say("left out one")
+console.Terminal().say("left out two")
+print("goes on", flush=True)
+sys.stdin.readline()
+console.Terminal().say("is read")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of Windows cannot be asked for room")
+@pytest.mark.parametrize("form", [[], ["json"]])
+def test_a_message_that_nobody_reads_is_left_out_and_counted(form: list[str]) -> None:
+    """A pager that is not scrolled, a `tee` that was stopped: the pipe is full."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    filled = 0
+    for size in (4096, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += os.write(writer, b"x" * size)
+    os.set_blocking(writer, True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (
+        subprocess.Popen([sys.executable, "-c", UNREAD, *form], stderr=writer, **pipes) as process,
+        open(reader) as stderr,
+    ):
+        os.close(writer)
+        assert process.stdout
+        assert process.stdin
+        assert process.stdout.readline() == "goes on\n"
+        assert stderr.read(filled) == "x" * filled
+        process.stdin.write("\n")
+        process.stdin.close()
+        lines = stderr.read().splitlines()
+    if form:
+        lines = [json.loads(line)["message"] for line in lines]
+    assert [line.removeprefix("Warning: ") for line in lines] == [
+        "2 messages were left out: nobody read them.",
+        "is read",
+    ]
+
+
+@pytest.mark.parametrize("form", [[], ["log_as_json()"]])
+def test_the_form_of_messages_does_not_depend_on_the_encoding(form: list[str]) -> None:
+    """click goes round a stream whose encoding is ASCII."""
+    program = "; ".join(
+        [
+            "import click",
+            "from edgead.console import guard_stderr, log_as_json",
+            "guard_stderr()",
+            *form,
+            "click.echo('Error: \\u2713 rtsp://me:geheim@cam/line', err=True)",
+        ]
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, env=environment)
+    said = done.stderr.decode()
+    assert (json.loads(said)["message"] if form else said) == (
+        "\u2713 rtsp://cam/line" if form else "Error: \u2713 rtsp://cam/line\n"
+    )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from command_line import program
+from ports import free_port
 
 from edgead.bundle import Bundle
 
@@ -72,8 +72,7 @@ def test_each_part_has_one_answer(bundle: Bundle) -> None:
 def test_a_plc_takes_each_result(bundle: Bundle, parts: Path) -> None:
     pytest.importorskip("pymodbus", reason="no pymodbus (pip install 'edgead[modbus]')")
     images = parts / "test" / "good"
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "edgead", "run", str(bundle.path), "--source", str(images)]
     line = subprocess.Popen([*command, "--sink", f"modbus-server:127.0.0.1:{port}?hold_ms=10000"])
     printed = run("plc.py", "127.0.0.1", port, len(list(images.iterdir()))).splitlines()

@@ -256,6 +256,27 @@ def test_a_closed_standard_output_is_no_traceback(bundle: Bundle, parts: Path) -
         assert done.returncode in (0, 1, 2), (closing, done.stderr)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_run_whose_messages_cannot_be_written_loses_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log on a full disk: the sink that fails is reported there, and every result has its fate all the same."""
+    sinks = ["--sink", "jsonl:/dev/full", "--sink", f"jsonl:{tmp_path / 'r.jsonl'}"]
+    made = make_level_bundle(tmp_path / "level.edgead")
+    source = "synthetic:?width=64&height=64&frames=20"
+    call = ["run", str(made.path), "--source", source, "--engine", "onnxruntime", "--json", *sinks]
+    with open("/dev/full", "w", buffering=1) as full, contextlib.redirect_stderr(full):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(call)
+        sys.stderr = full  # it cannot be closed either
+        with contextlib.suppress(OSError):
+            full.close()
+    summary = json.loads(capsys.readouterr().out)
+    assert ended.value.code == 2
+    fates = [(sink["taken"], sink["failed"], sink["waiting"]) for sink in summary["sinks"]]
+    assert fates == [(0, summary["captured"], 0), (summary["captured"], 0, 0)]
+
+
 def test_a_home_that_is_not_there_or_not_writable(
     bundle: Bundle, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,6 +300,48 @@ def test_mqtt_without_a_home_says_what_to_name(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ConfigError, match=r"(?s)no home folder.*store=FILE"):
         default_store("h", 1883, "t")
     assert home.cache_folder().is_dir()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no HUP")
+@pytest.mark.parametrize(("before", "code"), [(signal.SIG_DFL, 130), (signal.SIG_IGN, 0)])
+def test_a_terminal_that_is_closed_ends_a_verb_as_ctrl_c_does(
+    before: signal.Handlers, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not under nohup."""
+    monkeypatch.setattr(doctor, "diagnose", lambda: signal.raise_signal(signal.SIGHUP) or [])
+    kept = signal.signal(signal.SIGHUP, before)
+    try:
+        assert run(["doctor"], capsys)[0] == code
+    finally:
+        signal.signal(signal.SIGHUP, kept)
+
+
+IN_A_LIBRARY = """
+import itertools, sys, threading
+import onnxruntime
+model, sys.argv = sys.argv[1], ["edgead", *sys.argv[2:]]
+opened = threading.Event()
+def open_forever():
+    for number in itertools.count():
+        onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        if number:
+            opened.set()
+threading.Thread(target=open_forever, daemon=True).start()
+opened.wait()
+from edgead.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["methods", "nothing"], 2)])
+def test_a_thread_that_is_busy_in_a_library_does_not_abort_the_end(
+    arguments: list[str], code: int, tmp_path: Path
+) -> None:
+    """As one that opens a bundle, or waits for a camera, while the run ends."""
+    model = make_level_bundle(tmp_path / "level.edgead").path / "model.onnx"
+    done = python("-c", IN_A_LIBRARY, model, *arguments)
+    assert done.returncode == code, done.stderr
+    assert done.stdout or done.stderr
 
 
 def test_ctrl_c_while_the_command_line_is_imported() -> None:

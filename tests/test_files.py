@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgead.files import atomic_file, atomic_folder, file_lock, write_json
+from edgead.files import atomic_file, atomic_folder, file_lock, is_path, stays_below, write_json
 
 LIMITED = """
 # The system refuses to let a file grow further, as a full disk does.
@@ -155,3 +155,19 @@ def test_a_busy_lock_may_be_refused(tmp_path: Path) -> None:
         pass
     with file_lock(path, refuse):
         pass
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "x" * 256, "é" * 128, "x/" * 3000 + "y"])
+def test_what_cannot_be_a_path_is_known_before_the_system_is_asked(tmp_path: Path, text: str) -> None:
+    assert not is_path(text)
+    assert not stays_below(text)
+    with pytest.raises((OSError, ValueError)):
+        (tmp_path / text).stat()
+
+
+@pytest.mark.parametrize("text", ["a", "a/b.png", "x" * 255, "\udcff", "", "é"])
+def test_other_names_can(text: str) -> None:
+    """Also one that is not UTF-8, as Python stores it."""
+    assert is_path(text)
+    assert stays_below(text)
+    assert not stays_below(f"../{text}")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from packaging.markers import Marker
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / ".ci"))
@@ -90,3 +94,21 @@ def test_a_file_with_another_hash_is_refused(tmp_path: Path) -> None:
 def test_make_installs_by_hash() -> None:
     recipe = (ROOT / "Makefile").read_text().partition("\nlocked:")[2].partition("\n\n")[0]
     assert "--require-hashes --no-deps -r requirements.lock" in recipe
+
+
+@pytest.mark.parametrize(
+    ("version", "holds"), [((3, 10, 13), False), ((3, 11, 4), False), ((3, 12, 1), True), ((3, 14, 0), False)]
+)
+def test_another_python_gets_no_hashes_and_a_line_that_says_so(
+    version: tuple[int, ...], holds: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = ".".join(map(str, version))
+    environment = {"python_full_version": text, "implementation_name": "cpython", "platform_machine": "x86_64"}
+    assert Marker(f"{lock.PYTHON} and {lock.MACHINE}").evaluate({**environment, "sys_platform": "linux"}) == holds
+    monkeypatch.setattr("sys.version_info", (*version, "final", 0))
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / ".ci" / "holds.py"))
+    assert (not ended.value.code) == holds
+    assert capsys.readouterr().out.startswith("without hashes: ") == (not holds)

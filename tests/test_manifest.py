@@ -94,6 +94,7 @@ def test_a_wrong_value_is_refused_with_its_place_or_makes_no_difference(kind: st
             "mask_threshold is 1000000000000000000000000000000000000000…; it must be a finite number",
         ),
         (("config",), {"a": [1, float("nan")]}, "config.a[1] is NaN; it must be a finite number"),
+        (("config",), {"é" * 5000: float("nan")}, "config." + "\\xe9" * 48 + "\\… is NaN; it must be a finite number"),
     ],
 )
 def test_what_was_found_and_what_is_allowed_is_said(path: tuple[str, ...], wrong: Any, said: str) -> None:

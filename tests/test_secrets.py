@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from urllib.parse import quote
 import pytest
 from command_line import inside
 from level_bundle import frame_of, make_level_bundle
+from ports import free_port
 
 import edgead
 from edgead.bundle import Bundle
@@ -41,12 +41,6 @@ def forms(secret: str) -> list[bytes]:
 
 def leaks(content: bytes) -> list[str]:
     return [name for name, secret in SECRETS.items() if any(form in content for form in forms(secret))]
-
-
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return int(opened.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from processes import Process, measure
 
-from edgead import metrics, schema
+from edgead import metrics
 from edgead.benchmark.accuracy import FPR_LIMIT
 from edgead.benchmark.disturbance import describe_state
 from edgead.benchmark.uncertainty import auroc_interval
@@ -33,7 +31,7 @@ from edgead.bundle import read_bundle
 from edgead.datasets import Category, open_category, read_labelled_mask
 from edgead.files import write_json
 from edgead.images import read_frame
-from edgead.machine import describe_machine
+from edgead.machine import describe_measurement
 
 SIZE = (256, 256)
 """Size of masks and maps for the pixel metrics."""
@@ -117,7 +115,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     given.engine = given.engine or ["onnxruntime"]
-    category = open_category(given.data)
+    head, category = describe_measurement("benchmarks/peers/pareto.py"), open_category(given.data)
     images, before, chosen = [sample.path for sample in category.test], describe_state(), contenders(given)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -139,11 +137,7 @@ def main() -> None:
         given.out,
         {
             "schema": 1,
-            "command": shlex.join(
-                ["python", "benchmarks/peers/pareto.py", *(Path(each).name for each in sys.argv[1:])]
-            ),
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "machine": schema.write(describe_machine()),
+            **asdict(head),
             "state_before": asdict(before),
             "conditions": {"rounds": given.rounds, "calls": given.calls, "images": len(images)},
             "rows": rows,

@@ -11,14 +11,12 @@ machine affects all of them.
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from processes import Process, measure
 from edgead.benchmark.disturbance import describe_state
 from edgead.benchmark.uncertainty import ratio_interval
 from edgead.files import write_json
-from edgead.machine import describe_machine
+from edgead.machine import describe_measurement
 
 FRAME = (480, 640, 3)
 REFERENCE = "edgead openvino int8"
@@ -72,7 +70,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--calls", type=int, default=3, help="Calls in one turn.")
     given = parser.parse_args()
-    before = describe_state()
+    head, before = describe_measurement("benchmarks/peers/run.py"), describe_state()
     with ExitStack() as stack:
         frame = Path(stack.enter_context(tempfile.TemporaryDirectory()), "frame.npy")
         np.save(frame, np.random.default_rng(0).integers(0, 256, FRAME, dtype=np.uint8))
@@ -87,9 +85,7 @@ def main() -> None:
     write_json(
         given.out,
         {
-            "command": shlex.join(["python", "benchmarks/peers/run.py", *(Path(each).name for each in sys.argv[1:])]),
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "machine": asdict(describe_machine()),
+            **asdict(head),
             "state_before": asdict(before),
             "frame": FRAME,
             "reference": REFERENCE,

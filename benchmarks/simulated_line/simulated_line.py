@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import shlex
 import sys
 import tempfile
 import time
@@ -23,7 +21,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 
 from conveyor import IN_FLIGHT, Conveyor
@@ -42,7 +39,7 @@ from edgead.files import write_json
 from edgead.line.outputs.modbus_plc import PollingPlc
 from edgead.line.outputs.register_map import VERDICTS
 from edgead.line.outputs.simulate import Plc
-from edgead.machine import Machine, describe_machine, versions
+from edgead.machine import Machine, describe_measurement
 
 QUIET_PARTS = 2000
 SAMPLES = 100_000
@@ -183,7 +180,7 @@ def simulate_line(
     Raises:
         EdgeadError: the line does not start, answer or end.
     """
-    began, load = time.monotonic(), os.getloadavg()[0]
+    began, head = time.monotonic(), describe_measurement("benchmarks/simulated_line/simulated_line.py")
     judge, lives = Judge(), plan_lives(parts) if parts else []
     quiet, busy, records, done = Times(), Times(), Counter[str](), list[int]()
     with ExitStack() as stack:
@@ -208,12 +205,9 @@ def simulate_line(
         seen, polls = conveyor.seen, plc.polls
     return SimulatedLineReport(
         schema=1,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["python", "benchmarks/simulated_line/simulated_line.py", *sys.argv[1:]]),
-        machine=describe_machine(),
-        versions=versions(),
+        **vars(head),
         conditions=Conditions(
-            sum(done), parts, seed, len(done), IN_FLIGHT, RULES, TIMING, OFTEN, FAULTS_A_LIFE, round(load, 2)
+            sum(done), parts, seed, len(done), IN_FLIGHT, RULES, TIMING, OFTEN, FAULTS_A_LIFE, head.machine.load_before
         ),
         violations={name: judge.counts[name] for name in NAMES},
         announced=judge.counts["announced"],

@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -34,7 +33,7 @@ from soaking import Say, Soaking  # noqa: E402
 from world import PRIVATE, World  # noqa: E402
 
 from edgead.errors import EdgeadError  # noqa: E402
-from edgead.machine import describe_machine, load_average, versions  # noqa: E402
+from edgead.machine import Measurement, describe_measurement  # noqa: E402
 
 FPS, VIDEO_FPS = 400.0, 25.0
 
@@ -66,24 +65,24 @@ def soak(
         say: shows progress.
         keep: called with the report so far after each life.
     """
-    began, load = time.monotonic(), load_average()
+    began, head = time.monotonic(), describe_measurement("benchmarks/soak/soak.py")
     world = World(folder, VIDEO_FPS)
     auditor = Auditor(world.troubles)
     soaking = Soaking(world, auditor, logs, say)
 
     def report(done: int) -> SoakReport:
         sitting = Sitting(
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            command=shlex.join(["python", "benchmarks/soak/soak.py", *sys.argv[1:]]),
+            created=head.created,
+            command=head.command,
             seed=seed,
             first=first,
             lives=done,
             frames=soaking.frames,
             seconds=round(time.monotonic() - began, 1),
-            load_average=round(load, 2),
+            load_average=head.machine.load_before,
             notes=list(auditor.notes),
         )
-        return _report(sitting, world, auditor, soaking, fps)
+        return _report(head, sitting, world, auditor, soaking, fps)
 
     number = first
     try:
@@ -99,11 +98,13 @@ def soak(
     return report(number - first)
 
 
-def _report(sitting: Sitting, world: World, auditor: Auditor, soaking: Soaking, fps: float) -> SoakReport:
+def _report(
+    head: Measurement, sitting: Sitting, world: World, auditor: Auditor, soaking: Soaking, fps: float
+) -> SoakReport:
     return SoakReport(
         created=sitting.created,
-        machine=describe_machine(),
-        versions=versions(),
+        machine=head.machine,
+        versions=head.versions,
         fps={"synthetic": fps, "loop": VIDEO_FPS, "rtsp": 25.0},
         violations={name: auditor.counts[name] for name in NAMES},
         checks=dict(auditor.checks),

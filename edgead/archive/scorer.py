@@ -17,6 +17,7 @@ from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.result import Result
 from edgead.runtime.sources.files import capture_file
 from edgead.runtime.sources.source import Captured
+from edgead.settings import check_count
 from edgead.trust import trusted_places
 
 if TYPE_CHECKING:
@@ -70,8 +71,7 @@ class Scorer:
         batch: int = 1,
         trust: Sequence[str | Path] | None = None,
     ) -> None:
-        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-            raise ConfigError(f"batch must be a whole number of at least 1, not {batch}.")
+        check_count("batch", batch)
         self.bundle, self.boxes, self.batch = bundle, boxes, batch
         self._load = partial(
             load,

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime
 from itertools import product
 from pathlib import Path
 from typing import TypeVar
@@ -36,6 +36,7 @@ from edgead.machine import describe_machine, versions
 from edgead.reports.build import build_report
 from edgead.reports.pictures import Group, Picture, picture, write_pictures
 from edgead.runtime.inspector import Inspector, load
+from edgead.text import utc_now
 
 T = TypeVar("T")
 TIMED_FRAMES = 32
@@ -113,7 +114,7 @@ def benchmark(
         if row.decisions.warning:
             console.say(f"Warning: {row.bundle}: {row.decisions.warning}")
     report = Report(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=utc_now(),
         command=shlex.join(command),
         machine=machine,
         versions=versions(),

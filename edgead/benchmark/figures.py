@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgead.schema import left_out
+from edgead.schema import Computed, Milliseconds, left_out
 
 Range = tuple[float, float]
 """A 95 % interval: (low, high)."""
+Shares = tuple[Computed, Computed]
+"""A 95 % interval of a share."""
+Times = tuple[Milliseconds, Milliseconds]
+"""A 95 % interval of a latency."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,12 @@ class OperatingPoint:
         detection_rate, detection_interval: defective test images that fail.
     """
 
-    allowed: float
+    allowed: Computed
     threshold: float
-    false_reject_rate: float
-    false_reject_interval: Range
-    detection_rate: float
-    detection_interval: Range
+    false_reject_rate: Computed
+    false_reject_interval: Shares
+    detection_rate: Computed
+    detection_interval: Shares
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,11 @@ class KindFigures:
 
     kind: str
     images: int
-    image_auroc: float
-    image_auroc_interval: Range
-    detection_rate: float
-    detection_interval: Range
-    at: dict[str, float]
+    image_auroc: Computed
+    image_auroc_interval: Shares
+    detection_rate: Computed
+    detection_interval: Shares
+    at: dict[str, Computed]
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,10 @@ class Comparison:
 class LatencyIntervals:
     """95 % intervals of the whole call's percentiles, milliseconds. A percentile with too few calls has none."""
 
-    p50: Range
-    p90: Range
-    p99: Range | None = left_out()
-    p999: Range | None = left_out("p99.9")
+    p50: Times
+    p90: Times
+    p99: Times | None = left_out()
+    p999: Times | None = left_out("p99.9")
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Start:
 
     first_result_seconds: float
     load_seconds: float
-    first_call_ms: float
+    first_call_ms: Milliseconds
     peak_rss_mib: float
 
 
@@ -141,7 +145,7 @@ class SingleStream:
 
     queries: int
     seconds: float
-    p90_ms: float
+    p90_ms: Milliseconds
 
 
 @dataclass(frozen=True)

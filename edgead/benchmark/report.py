@@ -15,7 +15,7 @@ from edgead.benchmark.figures import (
     LatencyIntervals,
     MachineState,
     OperatingPoint,
-    Range,
+    Shares,
     SingleStream,
     Stability,
     Start,
@@ -24,7 +24,7 @@ from edgead.benchmark.figures import (
 from edgead.errors import DataError
 from edgead.machine import Machine
 from edgead.reports.benchmark_page import METRICS
-from edgead.schema import SchemaError, Within, left_out
+from edgead.schema import Computed, Milliseconds, SchemaError, Within, left_out
 
 VERSION = 1
 """Version of results.json, its field ``schema``."""
@@ -38,14 +38,14 @@ FLAT = ("metrics", "decisions", "latency")
 class Metrics:
     """Threshold-free figures from 0 to 1. Pixel metrics are None for data without masks; averages have no interval."""
 
-    image_auroc: float
-    image_ap: float
-    image_f1_max: float
-    pixel_auroc: float | None
-    pixel_ap: float | None
-    pixel_f1_max: float | None
-    aupro: float | None
-    image_auroc_interval: Range | None = left_out()
+    image_auroc: Computed
+    image_ap: Computed
+    image_f1_max: Computed
+    pixel_auroc: Computed | None
+    pixel_ap: Computed | None
+    pixel_f1_max: Computed | None
+    aupro: Computed | None
+    image_auroc_interval: Shares | None = left_out()
 
     def values(self) -> list[float | None]:
         """Return the figures in the order of `METRICS`."""
@@ -63,10 +63,10 @@ class Promise:
         warning: the contradiction; empty if there is none.
     """
 
-    average: float
-    limit: float
+    average: Computed
+    limit: Computed
     held_out: int
-    probability: float
+    probability: Computed
     warning: str
 
 
@@ -81,10 +81,10 @@ class Decisions:
         operating_points: decisions at other thresholds, see `OperatingPoint`.
     """
 
-    false_reject_rate: float
-    false_reject_interval: Range
-    detection_rate: float
-    detection_interval: Range
+    false_reject_rate: Computed
+    false_reject_interval: Shares
+    detection_rate: Computed
+    detection_interval: Shares
     promise: Promise | None
     operating_points: tuple[OperatingPoint, ...] | None = left_out()
 
@@ -108,10 +108,10 @@ class ImageCounts:
 class Percentiles:
     """Milliseconds (or ratios of them) at 50, 90 and 99 %; at 99.9 % only of a thousand calls or more."""
 
-    p50: float
-    p90: float
-    p99: float
-    p999: float | None = left_out("p99.9")
+    p50: Milliseconds
+    p90: Milliseconds
+    p99: Milliseconds
+    p999: Milliseconds | None = left_out("p99.9")
 
     def values(self) -> tuple[float, float, float]:
         """Return the first three."""

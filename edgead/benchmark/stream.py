@@ -6,13 +6,9 @@ The stream and the bare calls alternate in short blocks, so that a disturbance o
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +20,7 @@ from edgead.decision import Verdict
 from edgead.errors import DeviceError
 from edgead.files import write_json
 from edgead.images import Frame, fit_frame
-from edgead.machine import Machine, describe_machine, resident_mib, versions
+from edgead.machine import Machine, describe_measurement, resident_mib
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.result import Result
@@ -229,7 +225,7 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.03, help="seconds between two frames")
     parser.add_argument("--memory-frames", type=int, default=100_000)
     options = parser.parse_args()
-    machine = describe_machine()
+    head = describe_measurement("-m edgead.benchmark.stream")
     with VideoSource(options.video) as captured:
         frames = [one.image for one in captured if one.image is not None]
     engines = {}
@@ -245,10 +241,7 @@ def main() -> None:
             )
     report = StreamReport(
         schema=3,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["python", "-m", "edgead.benchmark.stream", *map(os.path.basename, sys.argv[1:])]),
-        machine=machine,
-        versions=versions(),
+        **vars(head),
         engines=engines,
         video=Video(len(frames), frames[0].shape[0], frames[0].shape[1]),
         bundle=bundle,

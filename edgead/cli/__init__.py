@@ -43,8 +43,10 @@ def main(arguments: list[str] | None = None) -> None:
     if "--log=json" in given or ("--log", "json") in itertools.pairwise(given):  # also if the command line is wrong
         log_as_json()
     with contextlib.suppress(ValueError):  # not in the main thread
-        # TERM ends a verb as Ctrl-C does, with nothing half-written
+        # TERM ends a verb as Ctrl-C does, with nothing half-written; so does HUP, of a terminal that is closed
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+            signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         code = cli.main(args=arguments, prog_name="edgead", standalone_mode=False) or 0
     except (Exception, KeyboardInterrupt) as error:

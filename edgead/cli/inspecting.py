@@ -28,7 +28,6 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
     Checks the hashes of its files, re-runs its golden frames and compares the outputs.
     """
     from edgead.bundle import read_bundle
-    from edgead.gate_record import describe_sensitivity
     from edgead.runtime.engines.opening import open_engine
     from edgead.runtime.frame_inspector import FrameInspector
     from edgead.runtime.golden import check_golden, require_agreement
@@ -43,6 +42,21 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         for frame in opened.golden().frames:
             speed.count(inspector.inspect(frame).latency_ms)
     facts = {
+        **_facts(opened),
+        "golden": f"{check.frames} frames on {name}: {check.describe()}",
+        **_facts_of_precision(manifest),
+    }
+    golden = {**dataclasses.asdict(check), "good": check.good}
+    value = {"manifest": manifest.to_dict(), "signer": opened.signer, "golden": golden, "speed_ms": speed.percentiles()}
+    emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
+    require_agreement(check, name)
+    terminal().say(describe_speed(speed.percentiles()))
+
+
+def _facts(bundle: Bundle) -> dict[str, str]:
+    """Return what a bundle is and how it came about, in words."""
+    manifest = bundle.manifest
+    return {
         "bundle": manifest.name,
         "method": f"{manifest.method} ({manifest.preset})",
         "category": manifest.category,
@@ -58,9 +72,15 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
         "made": f"{manifest.created} by edgead {manifest.edgead}",
         **({"changed": "; ".join(each.describe() for each in manifest.changes)} if manifest.changes else {}),
         "files": f"{len(manifest.files)}, hashes correct",
-        "signature": _signature_words(opened),
-        "golden": f"{check.frames} frames on {name}: {check.describe()}",
+        "signature": _signature_words(bundle),
     }
+
+
+def _facts_of_precision(manifest: Manifest) -> dict[str, str]:
+    """Return what a lower precision changed, in words; nothing for float32."""
+    from edgead.gate_record import describe_sensitivity
+
+    facts = {}
     if manifest.gate:
         if judged := manifest.gate.describe():
             facts["gate"] = judged
@@ -72,11 +92,7 @@ def inspect(bundle: Path, engine: str, as_json: bool) -> None:
             facts["not on"] = "; ".join(f"{engine}, where it was made: {why}" for engine, why in failed.items())
     if manifest.calibration:
         facts["calibrated"] = manifest.calibration.describe()
-    golden = {**dataclasses.asdict(check), "good": check.good}
-    value = {"manifest": manifest.to_dict(), "signer": opened.signer, "golden": golden, "speed_ms": speed.percentiles()}
-    emit(value, as_json, "\n".join(f"{key:<10} {text}" for key, text in facts.items()))
-    require_agreement(check, name)
-    terminal().say(describe_speed(speed.percentiles()))
+    return facts
 
 
 def _signature_words(bundle: Bundle) -> str:

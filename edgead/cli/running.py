@@ -14,7 +14,7 @@ from edgead.cli.line import open_line, read_config, set_log
 from edgead.cli.options import PATH, decision_options, force_option, json_option, refuse_given
 from edgead.cli.output import emit, ledger_line, parts_line, show_result, terminal
 from edgead.cli.visible import check_visible_secrets
-from edgead.console import Console
+from edgead.console import Console, limit_waiting
 from edgead.errors import INTERRUPTED
 from edgead.terminal import is_screen
 
@@ -308,6 +308,7 @@ def run(
         _show_check(look(bundle, product, triggers, part_rules, control, options, console), as_json)
         return
     ignore_early()
+    limit_waiting()
     from edgead.line.drift import Drift, DriftSettings
     from edgead.runtime.run import RunSummary
     from edgead.runtime.run import run as go

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from edgead.reports.page import RESULTS
 from edgead.reports.pictures import Group, Picture, picture, write_pictures
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.inspector import load
+from edgead.text import utc_now
 from edgead.train import checkpoint
 from edgead.train.method import TrainingData
 from edgead.train.methods.student.examples import draw_jittered
@@ -84,11 +84,7 @@ def compare(
     assert isinstance(method, Student)
     category = open_again(run.data, run.category)
     held_out = load_frames([Path(run.data, name) for name in run.held_out], run.config.size, run.pixels).frames
-    rng = np.random.default_rng((run.seed, 0xD157))
-    material = TrainingData(held_out)
-    jittered = np.stack([draw_jittered(rng, material, method.config) for _ in range(JITTERED)])
-    anomalies = np.stack([method.example(material, rng)["frame"] for _ in range(ANOMALIES)])
-    images = {"good": held_out, "jittered": jittered, "synthetic": anomalies}
+    images = _draw_unlabelled(method, held_out, run.seed)
     unlabelled, time = _run_both(teacher, student, images, engine, console)
     labels = np.arange(len(unlabelled.frames)) >= len(held_out) + JITTERED
     scale = method.network.map_scale.numpy()
@@ -98,7 +94,7 @@ def compare(
 
     labelled, shown = _labelled(teacher, student, category, engine, console)
     results = DistillationResults(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=utc_now(),
         category=run.category,
         teacher=f"{teacher.manifest.name} ({teacher.manifest.method}, {teacher.manifest.precision})",
         student=f"{student.manifest.name} ({student.manifest.precision})",
@@ -131,6 +127,14 @@ def compare(
         console.say(line)
     console.say(f"Report: {page}")
     return page
+
+
+def _draw_unlabelled(method: Student, held_out: NDArray[np.uint8], seed: int) -> dict[str, NDArray[np.uint8]]:
+    """Return the held-out images, and what is made of them, by kind."""
+    rng, material = np.random.default_rng((seed, 0xD157)), TrainingData(held_out)
+    jittered = np.stack([draw_jittered(rng, material, method.config) for _ in range(JITTERED)])
+    anomalies = np.stack([method.example(material, rng)["frame"] for _ in range(ANOMALIES)])
+    return {"good": held_out, "jittered": jittered, "synthetic": anomalies}
 
 
 def _run_both(

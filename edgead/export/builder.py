@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +35,7 @@ from edgead.reports.export_page import write_export_results
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.tiled import with_tiles
+from edgead.text import utc_now
 from edgead.tiling import Tiling
 
 GATE_ANOMALIES = 40
@@ -237,7 +237,7 @@ def _draft(source: ModelSource, folder: Path, false_reject: float, console: Cons
         parity=ParityRecord(**dataclasses.asdict(parity)),
         data=source.images.data,
         training=source.training,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=utc_now(),
         edgead=edgead.__version__,
         origin=origin,
         images=source.images.sizes,

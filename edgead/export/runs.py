@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import edgead.train  # noqa: F401  first: it reports what to install if PyTorch is missing
 from edgead.bundle import Bundle
@@ -83,37 +84,11 @@ def _source_of(
     options: BuildOptions,
     undoing: Sequence[str],
 ) -> ModelSource:
-    precision, console = options.precision, options.console
-    root = _find_data(run, data or Path(run.data))
-    held_out = _load_held_out(run, root, console)
-    how, tiling = run.config.foreground, run.tiling
-    masks = load_foreground_masks(how, held_out.paths, tiling.canvas, run.geometry)
-    if not run.fits_held_out_masks(masks_fingerprint(masks)):
-        raise DataError(
-            f"The masks in {run.config.foreground} differ from those that this run was started with.\n"
-            "Restore the original masks, or start a new run."
-        )
-    distinct = keep_distinct(held_out.frames)
-    if len(distinct) < len(held_out.frames):
-        console.say(f"{len(distinct)} of {len(held_out.frames)} held-out images are distinct: copies count once")
-        held_out, masks = held_out.only(distinct), None if masks is None else masks[distinct]
-    rng = np.random.default_rng((run.seed, 0x60D))
-    count = min(len(held_out.frames), PARITY_FRAMES)
-    drawn_from = TrainingData(held_out.frames, donors=load_transferred(run_folder, run), foreground_masks=masks)
-    number = GATE_ANOMALIES if precision.lowers or undoing else count
+    images = _source_images(run_folder, run, method, data, options, bool(undoing))
 
     def write_published(path: Path) -> None:
         write_network(checkpoint.load_method(run_folder, undoing)[1], path, Console())
 
-    if tiling.count == 1:
-        anomalies = np.stack([method.example(drawn_from, rng)["frame"] for _ in range(number)])
-        probes = np.concatenate([held_out.frames[:count], anomalies[:count]])
-    else:
-        parts = tile_masks(held_out.frames, masks, how, tiling)
-        drawn_from = dataclasses.replace(drawn_from, foreground_masks=parts)
-        anomalies, tiles = draw_on_tiles(method, drawn_from, tiling, number, rng)
-        busiest = [busiest_tile(canvas, tiling) for canvas in held_out.frames[:count]]
-        probes = np.concatenate([np.stack(busiest), tiles[:count]])
     return ModelSource(
         verb="export",
         name=run_folder.resolve().name,
@@ -124,23 +99,68 @@ def _source_of(
         geometry=run.geometry,
         training=_training(run, method),
         reconstruction=reconstruction_record(method),
-        write_graph=lambda path: write_network(method, path, console),
+        write_graph=lambda path: write_network(method, path, options.console),
         write_published=write_published if undoing else None,
         reference=lambda frames: run_reference(method.reference_model(), frames),
-        images=SourceImages(
-            category=run.category,
-            data=DataRecord(run.fingerprint, held_out.fingerprint),
-            sizes=run.image_sizes or sizes_of(held_out.size_ranges()),
-            normals=held_out,
-            probes=probes,
-            golden=[0, min(1, count - 1), count, min(count + 1, 2 * count - 1)],
-            anomalies=anomalies,
-            calibration=run.training_images(root),
-            calibration_source="training",
-            labelled=_labelled(run, root, data, precision),
-            seed=run.seed,
-        ),
+        images=images,
     )
+
+
+def _source_images(
+    run_folder: Path, run: RunConfig, method: Method, data: Path | None, options: BuildOptions, open_settings: bool
+) -> SourceImages:
+    """Return the run's images and synthetic anomalies; enough of these for the gate, if it will be asked."""
+    root = _find_data(run, data or Path(run.data))
+    held_out, masks = _read_distinct(run, root, options.console)
+    drawn_from = TrainingData(held_out.frames, donors=load_transferred(run_folder, run), foreground_masks=masks)
+    count = min(len(held_out.frames), PARITY_FRAMES)
+    number = GATE_ANOMALIES if options.precision.lowers or open_settings else count
+    anomalies, probes = _draw_anomalies(run, method, drawn_from, number, count)
+    return SourceImages(
+        category=run.category,
+        data=DataRecord(run.fingerprint, held_out.fingerprint),
+        sizes=run.image_sizes or sizes_of(held_out.size_ranges()),
+        normals=held_out,
+        probes=probes,
+        golden=[0, min(1, count - 1), count, min(count + 1, 2 * count - 1)],
+        anomalies=anomalies,
+        calibration=run.training_images(root),
+        calibration_source="training",
+        labelled=_labelled(run, root, data, options.precision),
+        seed=run.seed,
+    )
+
+
+def _read_distinct(run: RunConfig, root: Path, console: Console) -> tuple[Frames, NDArray[np.bool_] | None]:
+    """Return the held-out images without copies, and their foreground masks."""
+    held_out = _load_held_out(run, root, console)
+    masks = load_foreground_masks(run.config.foreground, held_out.paths, run.tiling.canvas, run.geometry)
+    if not run.fits_held_out_masks(masks_fingerprint(masks)):
+        raise DataError(
+            f"The masks in {run.config.foreground} differ from those that this run was started with.\n"
+            "Restore the original masks, or start a new run."
+        )
+    distinct = keep_distinct(held_out.frames)
+    if len(distinct) == len(held_out.frames):
+        return held_out, masks
+    console.say(f"{len(distinct)} of {len(held_out.frames)} held-out images are distinct: copies count once")
+    return held_out.only(distinct), None if masks is None else masks[distinct]
+
+
+def _draw_anomalies(
+    run: RunConfig, method: Method, drawn_from: TrainingData, number: int, count: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return `number` synthetic anomalies, and the network's inputs of `count` good images and `count` anomalies."""
+    rng, tiling, frames = np.random.default_rng((run.seed, 0x60D)), run.tiling, drawn_from.normals
+    if tiling.count == 1:
+        anomalies = np.stack([method.example(drawn_from, rng)["frame"] for _ in range(number)])
+        return anomalies, np.concatenate([frames[:count], anomalies[:count]])
+    parts = tile_masks(frames, drawn_from.foreground_masks, run.config.foreground, tiling)
+    anomalies, tiles = draw_on_tiles(
+        method, dataclasses.replace(drawn_from, foreground_masks=parts), tiling, number, rng
+    )
+    busiest = [busiest_tile(canvas, tiling) for canvas in frames[:count]]
+    return anomalies, np.concatenate([np.stack(busiest), tiles[:count]])
 
 
 def _labelled(run: RunConfig, root: Path, data: Path | None, precision: PrecisionOptions) -> Category | None:

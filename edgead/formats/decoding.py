@@ -27,7 +27,7 @@ def decode_image(data: bytes, flags: int | None = None) -> NDArray[Any]:
     """
     if data.startswith(identify.JPEG_START):
         return jpeg.decode(data)
-    orientation, lib = identify.check(data), require("cv2", "cpu")
+    (data, orientation), lib = identify.check(data), require("cv2", "cpu")
     if flags is None:
         identify.refuse_numbers(data)
         flags = lib.IMREAD_COLOR | lib.IMREAD_ANYDEPTH | lib.IMREAD_IGNORE_ORIENTATION

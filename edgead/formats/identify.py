@@ -27,15 +27,22 @@ JPEG_START = b"\xff\xd8"
 
 
 class _Format(NamedTuple):
-    """`check` raises DataError where a file must not be decoded, and may return its EXIF orientation."""
+    """A format.
+
+    Attributes:
+        starts: first bytes of its files.
+        check: raises DataError where a file must not be decoded, and may return its EXIF orientation.
+        keep_pixels: returns a checked file without what a decoder does not need, but would unpack.
+    """
 
     starts: tuple[bytes, ...]
     check: Callable[[bytes], int | None]
+    keep_pixels: Callable[[bytes], bytes] = bytes
 
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _FORMATS = (
-    _Format((b"\x89PNG\r\n\x1a\n",), png.check),
+    _Format((b"\x89PNG\r\n\x1a\n",), png.check, png.keep_pixels),
     _Format(_TIFF_STARTS, tiff.check),
     _Format((b"RIFF",), webp.check),
     _Format((b"BM",), plain.check_bmp),
@@ -66,11 +73,11 @@ def is_image(start: bytes) -> bool:
     return start.startswith(JPEG_START) or _find_format(start) is not None or _find_refused(start) is not None
 
 
-def check(data: bytes) -> int:
+def check(data: bytes) -> tuple[bytes, int]:
     """Refuse a file that is not whole, or not an image that is read; JPEGs are checked by decoding them.
 
     Returns:
-        The EXIF orientation, 1 to 8, that the decoder does not apply.
+        What to decode, and the EXIF orientation, 1 to 8, that the decoder does not apply.
 
     Raises:
         DataError: what is wrong.
@@ -79,7 +86,8 @@ def check(data: bytes) -> int:
         raise DataError("the file is empty")
     known = _find_format(data)
     if known is not None:
-        return known.check(data) or 1
+        orientation = known.check(data) or 1
+        return known.keep_pixels(data), orientation
     name = _find_refused(data)
     if name is not None:
         raise _refusal(name)

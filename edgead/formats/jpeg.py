@@ -26,6 +26,7 @@ HOLE = bytes(16)
 _EOI, _SOS, _DHT, _DQT, _APP1 = b"\xd9\xda\xc4\xdb\xe1"
 _SOF = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, 0xCC}
 _MARKER_AFTER_CODE = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_FILL = re.compile(rb"\xff+")
 _CUT = "the file is cut short"
 
 
@@ -71,15 +72,6 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return turn(image, header.orientation)
 
 
-def find_flaw(data: bytes) -> str:
-    """Return why a JPEG must not be decided on, or an empty text where it is whole. It takes one decoding."""
-    try:
-        decode(data)
-    except DataError as flaw:
-        return str(flaw)
-    return ""
-
-
 def _explain(warning: str) -> str:
     """Return libjpeg-turbo's words, with what they mean where that is known."""
     known = {"premature end": "the file is cut short or has a hole", "extraneous bytes": "it holds foreign bytes"}
@@ -123,8 +115,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """
     at, scans = 2, 0
     while True:
-        while data[at : at + 2] == b"\xff\xff":  # fill bytes
-            at += 1
+        if data[at : at + 2] == b"\xff\xff":
+            at = _last_fill_byte(data, at)
         if at + 4 > len(data):
             if data[at : at + 2] == bytes((0xFF, _EOI)):
                 return
@@ -145,6 +137,11 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
                 raise DataError(f"it holds more than {MAX_SCANS} scans")
             found = _MARKER_AFTER_CODE.search(data, at)
             at = found.start() if found else len(data)
+
+
+def _last_fill_byte(data: bytes, at: int) -> int:
+    found = _FILL.match(data, at)
+    return found.end() - 1 if found else at
 
 
 def _read_frame_header(body: bytes, header: _Header) -> None:

@@ -18,7 +18,7 @@ _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
 def read_orientation(exif: bytes) -> int:
     """Return the orientation, 1 to 8, of EXIF data; 1 if it is missing or invalid."""
     try:
-        values = next(read_tables(exif.removeprefix(_PREFIX), 1), {}).get(_ORIENTATION, ())
+        values = next(read_tables(exif.removeprefix(_PREFIX), 1, (_ORIENTATION,)), {}).get(_ORIENTATION, ())
     except ValueError:
         return 1
     return values[0] if values and 1 <= values[0] <= 8 else 1

@@ -7,7 +7,9 @@ import re
 from edgead.errors import DataError
 from edgead.formats.limits import refuse_pages, refuse_size
 
-_PNM_FIELD = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*(\d+)")
+_PNM_FIELD = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*(\d{1,10})(?!\d)")
+_LONGEST_PNM_HEADER = 1 << 16
+"""Bytes of the header with its comments."""
 _CHANNELS = {b"P4": 1, b"P5": 1, b"P6": 3}
 
 
@@ -44,9 +46,9 @@ def check_pnm(data: bytes) -> None:
     if magic not in _CHANNELS:
         raise DataError("PNM with numbers as text is not supported. Save it as binary PNM or PNG")
     for _ in range(2 if magic == b"P4" else 3):
-        found = _PNM_FIELD.match(data, at)
+        found = _PNM_FIELD.match(data, at, _LONGEST_PNM_HEADER)
         if found is None:
-            raise DataError("the file is cut short")
+            raise DataError("the file is cut short, or its header is damaged")
         fields.append(int(found[1]))
         at = found.end()
     width, height, most = fields if len(fields) == 3 else (*fields, 255)

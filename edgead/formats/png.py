@@ -11,6 +11,8 @@ from edgead.formats.orientation import read_orientation
 _HEADER_BYTES = 13
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Channels, by colour type."""
+_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+"""The chunks that a decoder needs."""
 
 
 def check(data: bytes) -> int:
@@ -22,7 +24,7 @@ def check(data: bytes) -> int:
     Raises:
         DataError: what is wrong.
     """
-    at, view, kind, orientation = 8, memoryview(data), b"", 1
+    at, view, kind, orientation, has_pixels = 8, memoryview(data), b"", 1, False
     while kind != b"IEND":
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         end = at + 12 + length
@@ -44,5 +46,23 @@ def check(data: bytes) -> int:
             refuse_pages(int.from_bytes(body[:4], "big"), "frames")
         elif kind == b"eXIf":
             orientation = read_orientation(bytes(body))
+        has_pixels |= kind == b"IDAT"
         at = end
+    if not has_pixels:  # OpenCV would go on behind the end, to what was not checked
+        raise DataError("the file is damaged (it holds no pixels)")
     return orientation
+
+
+def keep_pixels(data: bytes) -> bytes:
+    """Return a PNG that was checked, with the chunks of its pixels alone.
+
+    Decoders unpack text and colour profiles too: 8 MB of each chunk of 8 KB. What follows the last chunk is removed.
+    """
+    at, kind, view = 8, b"", memoryview(data)
+    parts = [view[:8]]
+    while kind != b"IEND":
+        end, kind = at + 12 + int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if kind in _PIXELS:
+            parts.append(view[at:end])
+        at = end
+    return data if at == len(data) == sum(map(len, parts)) else b"".join(parts)

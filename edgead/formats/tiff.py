@@ -10,17 +10,23 @@ import zlib
 from edgead.errors import DataError
 from edgead.formats import lzw
 from edgead.formats.limits import refuse_pages, refuse_size
-from edgead.formats.tags import Tags, read_tables
+from edgead.formats.tags import Tags, claimed_bytes, read_tables
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _STRIPS, _STRIP_SIZES, _ROWS, _SAMPLES, _PLANAR = 273, 279, 278, 277, 284
 _TILES, _TILE_SIZES, _TILE_WIDTH, _TILE_HEIGHT, _FORMAT = 324, 325, 322, 323, 339
+_WANTED = {
+    *(_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _STRIP_SIZES, _ROWS, _SAMPLES, _PLANAR),
+    *(_TILES, _TILE_SIZES, _TILE_WIDTH, _TILE_HEIGHT, _FORMAT),
+}
 _NONE = 1
 _COMPRESSIONS = {_NONE: "not", 5: "LZW", 8: "Deflate", 32946: "Deflate", 32773: "PackBits"}
 _YCBCR = 6
 _REDUCED, _MASK = 1, 4
 _FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floating-point numbers"}
 _MAX_PAGES = 1000
+_PIECE = 1 << 16
+"""Bytes that are inflated at a time: to 64 MB at most."""
 _PLAIN = "Save it as an uncompressed TIFF or a PNG"
 
 
@@ -33,7 +39,9 @@ def check(data: bytes) -> None:
     if data[2:4] in (b"+\0", b"\0+"):
         raise DataError(f"BigTIFF is not supported. {_PLAIN}")
     try:
-        pages = list(read_tables(data, _MAX_PAGES))
+        pages = list(read_tables(data, _MAX_PAGES, _WANTED))
+        if claimed_bytes(data) > len(data):
+            raise ValueError("its values are not inside the file, or lie on each other")
     except ValueError as error:
         raise DataError(f"the file is cut short or damaged ({error})") from None
     whole = [page for page in pages if not _first(page, _SUBFILE, 0) & (_REDUCED | _MASK)]
@@ -52,7 +60,7 @@ def refuse_numbers(data: bytes) -> None:
     Raises:
         DataError: what they are.
     """
-    page = next(read_tables(data, 1))
+    page = next(read_tables(data, 1, _WANTED))
     bits, kind = max(page.get(_BITS, (1,))), _first(page, _FORMAT, 1)
     if bits > 16 or kind in (2, 3):
         raise DataError(f"its pixels are {bits}-bit {_FORMATS.get(kind, 'values')}. Scale them to 8 or 16 bits")
@@ -65,15 +73,18 @@ def _first(page: Tags, tag: int, default: int) -> int:
 def _check_page(data: bytes, page: Tags) -> None:
     width, height, bits = page[_WIDTH][0], page[_HEIGHT][0], max(page.get(_BITS, (1,)))
     samples, compression = _first(page, _SAMPLES, 1), _first(page, _COMPRESSION, 1)
-    refuse_size(width, height, max(3, samples) * max(1, bits // 8))
+    pixel = max(3, samples) * max(1, bits // 8)
+    refuse_size(width, height, pixel)
     if samples > 1 and _first(page, _PLANAR, 1) == 2:  # https://github.com/opencv/opencv/pull/29567
         raise DataError("its channels are stored separately. Save it with interleaved channels")
     if compression not in _COMPRESSIONS or _first(page, _PHOTOMETRIC, 1) == _YCBCR:
         raise DataError(f"a TIFF with this compression (number {compression}) is not supported. {_PLAIN}")
     starts, sizes = page.get(_TILES) or page[_STRIPS], page.get(_TILE_SIZES) or page[_STRIP_SIZES]
-    count, rows = _chunks(page, width, height)
+    count, rows = _chunks(page, width, height, pixel)
     if not len(starts) == len(sizes) == count:
         raise DataError("the file is damaged (wrong number of strips)")
+    if compression != _NONE and sum(sizes) > len(data):
+        raise DataError("the file is damaged (its strips lie on each other)")
     row = -(-(_first(page, _TILE_WIDTH, width) * samples * bits) // 8)
     for number, (start, size) in enumerate(zip(starts, sizes)):
         wanted = row * (rows if _TILES in page else min(rows, height - number * rows))
@@ -84,11 +95,11 @@ def _check_page(data: bytes, page: Tags) -> None:
             raise DataError(f"the file is damaged or has a hole ({_COMPRESSIONS[compression]}-coded strip)")
 
 
-def _chunks(page: Tags, width: int, height: int) -> tuple[int, int]:
+def _chunks(page: Tags, width: int, height: int, pixel: int) -> tuple[int, int]:
     """Return how many strips or tiles there must be, and the rows of each; the last strip may have fewer."""
     if _TILES in page:
         across, rows = page[_TILE_WIDTH][0], page[_TILE_HEIGHT][0]
-        refuse_size(across, rows, 1)
+        refuse_size(across, rows, pixel)
         return -(-width // across) * -(-height // rows), rows
     rows = min(_first(page, _ROWS, height), height)
     return -(-height // rows), rows
@@ -112,7 +123,10 @@ def _inflated_size(data: bytes, limit: int) -> int:
         zlib.error: damaged.
     """
     inflater = zlib.decompressobj()
-    size = len(inflater.decompress(data, limit + 1))
+    size = at = 0
+    while at < len(data) and size <= limit and not inflater.eof:
+        size += len(inflater.decompress(data[at : at + _PIECE], limit + 1 - size))
+        at += _PIECE
     if not inflater.eof:
         raise ValueError("no end")
     return size

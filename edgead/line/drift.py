@@ -183,7 +183,9 @@ class Drift:
         Their limit takes up to some tenths of a second: for a live source another thread computes it.
         """
         key = result.source_id, manifest.digest, result.threshold
-        if key not in self._windows and self._has_room_for(result.source_id):
+        if key not in self._windows and not self._has_room_for(result.source_id):
+            self._tell(f"Drift is watched for {MOST_SOURCES} sources at most; that of the others is not.")
+        elif key not in self._windows:
             self._windows[key] = None
             if live:
                 threading.Thread(target=self._open, args=(key, manifest), name="drift", daemon=True).start()

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 from edgead import schema
 from edgead.errors import ConfigError, unknown
+from edgead.files import is_path
 from edgead.line.part import PartRules
 from edgead.line.products import Product
 from edgead.redaction import redact
 from edgead.runtime.frame_queue import ON_FULL
 from edgead.runtime.policy import HEALTH, UNTRAINED_ASPECT
-from edgead.schema import OneOf, SchemaError, Within
+from edgead.schema import FilePath, OneOf, SchemaError, Within
 from edgead.toml import line_of, read_toml
 
 LOGS = ("text", "json")
@@ -56,15 +57,15 @@ class RunTable:
     drift_every: Annotated[float, Within(0)] | None = None
     boxes: bool = False
     contours: bool = False
-    record: str | None = None
+    record: FilePath | None = None
     metrics: str | None = None
     metrics_token: str | None = None
     view: str | None = None
     view_token: str | None = None
-    view_folder: str | None = None
+    view_folder: FilePath | None = None
     need_all_cameras: bool | None = None
     log: Annotated[str, OneOf(LOGS)] | None = None
-    trust: tuple[str, ...] | None = None
+    trust: tuple[FilePath, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _plain(value: Any) -> Any:
 
 def _from_folder(product: Product, folder: Path) -> Product:
     def masks(texts: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(str(folder / text) if (folder / text).is_file() else text for text in texts)
+        return tuple(str(folder / text) if is_path(text) and (folder / text).is_file() else text for text in texts)
 
     return dataclasses.replace(
         product, bundle=str(folder / product.bundle), roi=masks(product.roi), ignore=masks(product.ignore)

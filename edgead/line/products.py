@@ -21,7 +21,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.rules import describe_threshold
 from edgead.runtime.sources.source import Captured
 from edgead.runtime.stream import Stream
-from edgead.schema import Within
+from edgead.schema import FilePath, Within
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Product:
         threshold, roi, ignore, min_area: see `edgead.load`.
     """
 
-    bundle: str
+    bundle: FilePath
     version: str = ""
     threshold: Any = None
     roi: tuple[str, ...] = ()

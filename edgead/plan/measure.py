@@ -6,7 +6,6 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from edgead.runtime.inspector import load
 from edgead.runtime.result import Result
 from edgead.runtime.sources.source import Captured, FrameSource
 from edgead.runtime.stream import Policy, Stream
+from edgead.text import utc_now
 
 FRAMES, SECONDS = 2000, 5.0
 """A pass of a measurement ends after so many results, or so many seconds."""
@@ -98,7 +98,7 @@ def measure_profile(
         console.say(f"Left out: {reason}")
     if not found:
         raise DeviceError("No bundle could be measured here.\n" + "\n".join(reasons[:2]))
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    created = utc_now()
     return Profile(FORMAT, created, machine, versions(), frame_size, streams, tuple(found))
 
 

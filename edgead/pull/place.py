@@ -7,12 +7,12 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from edgead.errors import PullError
 from edgead.pull.watch import Report
+from edgead.text import utc_now
 
 VERSIONS = ".versions"
 """Suffix of the folder beside the link, with the bundles that it has pointed to."""
@@ -107,6 +107,6 @@ def remove_older(versions: Path, kept: set[Path | None]) -> None:
 
 def write_log(versions: Path, done: Pulled) -> None:
     """Add a report to the log."""
-    line = {"at": datetime.now(timezone.utc).isoformat(timespec="seconds"), **done.to_dict()}
+    line = {"at": utc_now(), **done.to_dict()}
     with (versions / LOG).open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")

@@ -8,12 +8,13 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edgead.bundle import MANIFEST, parse_manifest, read_bundle, read_manifest
+from edgead.bundle import MANIFEST, Bundle, parse_manifest, read_bundle, read_manifest
 from edgead.console import Console
-from edgead.errors import BundleError, ConfigError, PullError, RolledBackError
+from edgead.errors import BundleError, ConfigError, PullError, RolledBackError, first_line
 from edgead.files import file_lock, sha256
 from edgead.manifest import Manifest
 from edgead.pull.download import Folder
@@ -91,6 +92,8 @@ def pull(
         versions.mkdir(parents=True, exist_ok=True)
         with file_lock(versions / ".lock", lambda: console.say("Another pull is running. Waiting for it.")):
             done = _bring(source, link, versions, trusted, trust, engine, force, console)
+            if line and not done.switched:
+                done = _begin_again(done, line, versions, console)
             if done.switched and line:
                 done = hand_over(done, line, link, watch_minutes * 60, max_change, console)
             elif not line and done.switched:
@@ -125,32 +128,20 @@ def _bring(
     target = versions / f"{manifest.digest[:16]}.edgead"
     before = link.resolve() if link.exists() else None
     done = Pulled(manifest.name, manifest.digest, signer, str(link), str(target), str(before or ""))
-    if before == target.resolve() and target.exists():
+    there = target.exists() and _is_whole(target, trust, console)
+    if there and before == target.resolve():
         console.say(f"{manifest.name} is in place already.")
         return done
     if before and not force:
         _refuse_unlike(manifest, before)
-    if not target.exists():
+    if not there:
         part = versions / f".{manifest.digest[:16]}.part"
         _fetch(source, manifest, part, console)
         (part / MANIFEST).write_bytes(content)
         (part / SIGNATURE).write_bytes(signature)
-        try:
-            read_bundle(part, trust)
-        except BundleError:
-            shutil.rmtree(part)
-            raise
-        to_disk(part)
-        os.replace(part, target)
-    opened = read_bundle(target, trust)
-    runner = open_engine(engine, opened, console=console)
-    try:
-        agreement = check_golden(opened, runner)
-        require_agreement(agreement, runner.name)
-        name = runner.name
-    finally:
-        runner.close()
-    console.say(f"{manifest.name}: golden frames on {name}: {agreement.describe()}")
+        _keep_verified(part, target, trust)
+    name, agreement = _run_golden_frames(read_bundle(target, trust), engine, console)
+    console.say(f"{manifest.name}: golden frames on {name}: {agreement}")
     point(link, target)
     remove_older(versions, {target, before})
     return dataclasses.replace(
@@ -158,9 +149,61 @@ def _bring(
         received=source.received,
         resumed=source.resumed,
         engine=name,
-        agreement=agreement.describe(),
+        agreement=agreement,
         switched=True,
     )
+
+
+def _keep_verified(part: Path, target: Path, trust: Sequence[str | Path] | None) -> None:
+    """Move a fetched bundle to its place, or delete it if it is damaged."""
+    try:
+        read_bundle(part, trust)
+    except BundleError:
+        shutil.rmtree(part)
+        raise
+    to_disk(part)
+    if target.exists():  # damaged; only an empty folder can be replaced in one step
+        os.replace(target, target.with_name(f".{target.stem}.damaged.part"))  # `remove_older` removes it
+    os.replace(part, target)
+
+
+def _run_golden_frames(bundle: Bundle, engine: str, console: Console) -> tuple[str, str]:
+    """Return the engine, and in words how the golden frames agree on it.
+
+    Raises:
+        DeviceError: they do not agree.
+    """
+    with closing(open_engine(engine, bundle, console=console)) as runner:
+        agreement = check_golden(bundle, runner)
+        require_agreement(agreement, runner.name)
+        return runner.name, agreement.describe()
+
+
+def _is_whole(bundle: Path, trust: Sequence[str | Path] | None, console: Console) -> bool:
+    """Tell whether a stored bundle still is what was signed; if not, say why."""
+    try:
+        read_bundle(bundle, trust)
+    except BundleError as error:
+        console.say(f"{bundle} is fetched again: {first_line(error)}")
+        return False
+    return True
+
+
+def _begin_again(done: Pulled, line: RunningLine, versions: Path, console: Console) -> Pulled:
+    """Hand a bundle over that is in place and that the line has not taken: an earlier pull was killed before it did."""
+    seen = line.look()
+    if seen is None or seen.digest == done.digest:
+        return done
+    console.say(f"The line does not decide by {done.bundle} yet.")
+    before = next((path for path in versions.glob("*.edgead") if _digest_of(path) == seen.digest), Path(done.path))
+    return dataclasses.replace(done, before=str(before), switched=True)
+
+
+def _digest_of(bundle: Path) -> str:
+    try:
+        return read_manifest(bundle).digest
+    except BundleError:
+        return ""
 
 
 def _refuse_unlike(manifest: Manifest, before: Path) -> None:

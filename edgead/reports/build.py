@@ -84,7 +84,7 @@ def report(paths: Sequence[str | Path], *, out: str | Path | None = None, open_p
         open_page: show the page in the browser.
 
     Raises:
-        ConfigError: `out` for the page of one folder, or no path.
+        ConfigError: `out` for the page of one folder, or a file that is no page, such as the results themselves.
         DataError: a path is not one of these, or a file is damaged.
         MissingDependencyError: jinja2 is not installed.
     """
@@ -97,10 +97,20 @@ def report(paths: Sequence[str | Path], *, out: str | Path | None = None, open_p
             raise ConfigError("--out is for a comparison of several results. The page of one folder is kept in it.")
         page = build_report(chosen[0])
     else:
-        page = write_comparison(compare(chosen), Path(out or PAGE))
+        page = Path(out or PAGE)
+        _refuse_other_file(page)
+        write_comparison(compare(chosen), page)
     if open_page:
         webbrowser.open(page.resolve().as_uri())
     return page
+
+
+def _refuse_other_file(page: Path) -> None:
+    if page.is_file():
+        with page.open("rb") as stream:
+            is_page = stream.read(15).lower() == b"<!doctype html>"
+        if not is_page:
+            raise ConfigError(f"{page} exists already, is no page and was kept. Choose another file with --out.")
 
 
 def write_comparison(comparison: Comparison, page: Path) -> Path:

@@ -11,12 +11,12 @@ from edgead import schema
 from edgead.machine import Machine
 from edgead.reports.page import RESULTS, describe_device, milliseconds, percent, read_page_results, render, when
 from edgead.reports.pictures import Group
-from edgead.schema import OneOf, Within, left_out
+from edgead.schema import Computed, Milliseconds, OneOf, Within, left_out
 
 VERSION = 1
 BUSY = 1.5
 """Load for each core from which times are not to be trusted."""
-Pair = tuple[float, float]
+Pair = tuple[Computed, Computed]
 """Of teacher and student."""
 
 
@@ -29,8 +29,8 @@ class Time:
         undisturbed: the fastest tenth's slowest.
     """
 
-    median: float
-    undisturbed: float
+    median: Milliseconds
+    undisturbed: Milliseconds
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Agreement:
 
     scores: float
     maps: float
-    verdicts: float
+    verdicts: Computed
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class DistillationResults:
     teacher_digest: str
     student_digest: str
     engine: str
-    target_ms: float
+    target_ms: Milliseconds
     time: dict[str, Time]
     agreement: Agreement
     held_out: int

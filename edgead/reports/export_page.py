@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +21,7 @@ from edgead.reports.charts import Chart, histogram
 from edgead.reports.page import DASH, RESULTS, describe_device, milliseconds, percent, read_page_results, render, when
 from edgead.reports.pictures import Group, picture, write_pictures
 from edgead.schema import OneOf, Within, left_out
+from edgead.text import utc_now
 
 VERSION = 1
 SHOWN_LAYERS = 25
@@ -77,7 +77,7 @@ def write_export_results(bundle: Bundle, scoring_ms: Mapping[str, float] | None 
     folder.mkdir(exist_ok=True)
     here = scoring_ms is not None
     results = ExportResults(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=utc_now(),
         bundle=bundle.path.name,
         bytes=sum(path.stat().st_size for path in bundle.path.iterdir()),
         manifest=bundle.manifest,

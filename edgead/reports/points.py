@@ -6,16 +6,16 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from edgead import schema
 from edgead.errors import DataError
 from edgead.files import stays_below
 from edgead.reports.page import RESULTS, describe_device, read_results
+from edgead.schema import Computed, SchemaError, Within, section
 
 MEASURED, PEER, PUBLISHED = "measured", "peer", "published"
 """Kinds of points: measured by edgead's benchmark, another library measured with it, quoted from a publication."""
-SMALLEST, LARGEST = 1e-9, 1e12
-"""Figures outside make no sense, and no axis holds them."""
 ALL = "all"
 """Category of means over several categories."""
 
@@ -87,6 +87,40 @@ EFFICIENTAD = Point(
 """Published elsewhere, and not measured here."""
 
 
+Time = Annotated[float, Within(1e-9, 1e12)]
+"""Milliseconds that an axis of ratios can hold."""
+
+
+@dataclass(frozen=True)
+class _Latency:
+    p50: Time | None = None
+    p90: Time | None = None
+    p99: Time | None = None
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """The numbers of a row; None for those that it lacks."""
+
+    latency_ms: _Latency | None = section()
+    image_auroc: Computed | None = None
+    image_auroc_interval: tuple[Computed, Computed] | None = None
+    aupro: Computed | None = None
+
+
+@dataclass(frozen=True)
+class _Row(_Figures):
+    figures: _Figures | None = section()
+
+
+@dataclass(frozen=True)
+class _File:
+    """What is checked before points are made: a file may be of others, as those of peers are."""
+
+    rows: tuple[_Row, ...]
+    failed: tuple[_Figures, ...] = ()
+
+
 def read_points(paths: Iterable[Path]) -> list[Point]:
     """Read all points of results files, or of folders with `RESULTS`; copies of a row count once.
 
@@ -122,6 +156,10 @@ def points_of(stored: Mapping[str, Any], path: Path) -> list[Point]:
             "Give results.json of `edgead benchmark` or `edgead sweep`, or their folders."
         )
     try:
+        schema.read(_File, {"rows": rows, "failed": stored.get("failed") or []})
+    except SchemaError as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    try:
         if "file" in stored:  # a sweep
             return _average_seeds([_sweep_point(row, path.parent) for row in rows])
         failed = stored.get("failed") or []
@@ -132,7 +170,8 @@ def points_of(stored: Mapping[str, Any], path: Path) -> list[Point]:
 
 def _point(row: Mapping[str, Any], file: Mapping[str, Any]) -> Point:
     """Read a row of a benchmark, or of a peer, which has a `name` in place of a bundle."""
-    latency = row.get("latency_ms") or {}
+    found = schema.read(_Figures, row)
+    latency = found.latency_ms or _Latency()
     machine = row.get("machine") or file.get("machine")
     own = "bundle" in row
     general = file.get("conditions") or {}
@@ -147,12 +186,12 @@ def _point(row: Mapping[str, Any], file: Mapping[str, Any]) -> Point:
         engine=str(row.get("engine") or ""),
         device=str(row.get("device") or describe_device(machine)),
         category=str(row.get("category") or ""),
-        p50=_number(latency.get("p50")),
-        p90=_number(latency.get("p90")),
-        p99=_number(latency.get("p99")),
-        auroc=_number(row.get("image_auroc")),
-        interval=_interval(row.get("image_auroc_interval")),
-        aupro=_number(row.get("aupro")),
+        p50=latency.p50,
+        p90=latency.p90,
+        p99=latency.p99,
+        auroc=found.image_auroc,
+        interval=found.image_auroc_interval,
+        aupro=found.aupro,
         kind=MEASURED if own else PEER,
         created=str(row.get("created") or file.get("created") or ""),
         where=describe_device(machine),
@@ -256,18 +295,6 @@ def _size(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "×".join(str(int(side)) for side in value)
     return f"{value}×{value}" if isinstance(value, int) else str(value or "")
-
-
-def _number(value: Any) -> float | None:
-    plausible = isinstance(value, (int, float)) and (value == 0 or SMALLEST <= abs(value) <= LARGEST)
-    return float(value) if plausible else None
-
-
-def _interval(value: Any) -> tuple[float, float] | None:
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        return None
-    low, high = _number(value[0]), _number(value[1])
-    return None if low is None or high is None else (low, high)
 
 
 def _text(value: Any) -> str:

@@ -16,7 +16,7 @@ from edgead.decision import Threshold, conformal_threshold
 from edgead.errors import ConfigError, DataError
 from edgead.images import read_image
 from edgead.manifest import Manifest, StoredThreshold
-from edgead.marks import FOLDERS, Mark, Marks, marks_folder
+from edgead.marks import FILE, FOLDERS, Mark, Marks, marks_folder
 from edgead.review.saved import saved_rejects
 from edgead.runtime.inspector import load
 from edgead.runtime.rules import choose_threshold
@@ -108,7 +108,15 @@ def review(
         EdgeadError: see `edgead.load`.
     """
     kept = Marks(marks_folder(folder, marks))
-    known = [each for each in kept.all().values() if (kept.folder / each.picture).is_file()]
+    marked, known, unread = list(kept.all().values()), [], []
+    for each in marked:
+        if (kept.folder / each.picture).is_file():
+            known.append(each)
+        else:
+            unread.append(f"{each.picture} is not there any more")
+    unread += [f"{kept.damaged} damaged lines of {FILE}"] * bool(kept.damaged)
+    if marked and not known:
+        raise ConfigError(f"{kept.folder} has none of the {len(marked)} marked pictures any more.")
     if not known:
         raise ConfigError(
             f"Nothing is marked in {kept.folder}.\nMark rejects on the live page, or with:  "
@@ -118,7 +126,7 @@ def review(
         opened = inspector.bundle
         if inspector.depth_range is not None:
             raise ConfigError(f"{bundle} reads depth; marked pictures hold colours only.")
-        scored, unread = [], []
+        scored = []
         for each in (console or Console()).track("scoring marked rejects")(known):
             try:
                 result = inspector.inspect(read_image(kept.folder / each.picture))
@@ -131,6 +139,10 @@ def review(
                 unread.append(f"{each.picture}: {result.reason or 'its score is not finite'}")
     manifest = opened.manifest
     proposed, reason = propose(scored, manifest.threshold.value, manifest.parity.tolerance)
+    defects = sum(each.mark == "real defect" for each in marked) - sum(one.mark.mark == "real defect" for one in scored)
+    if proposed is not None and (defects or kept.damaged):
+        what = f"{defects} marked real defects" if defects else "damaged marks"
+        proposed, reason = None, f"{what} cannot be scored: nothing says how high the threshold may be"
     if threshold is not None:
         proposed, reason = choose_threshold(manifest, threshold), "named by you"
     counts = Counter(one.mark.mark for one in scored)

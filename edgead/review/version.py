@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgead.audit import Audit, now
+from edgead.audit import Audit
 from edgead.bundle import Bundle, is_bundle, write_manifest
 from edgead.errors import ConfigError, describe
 from edgead.files import atomic_folder, refuse_existing
 from edgead.manifest import Manifest, ThresholdChange
 from edgead.review.proposal import moved
 from edgead.review.saved import COMMAND_LINE
+from edgead.text import utc_now
 
 
 def write_version(
@@ -53,7 +54,7 @@ def write_version(
     if out.exists() and not is_bundle(out):
         raise ConfigError(f"{out} exists and is not a bundle, or holds other files. Choose another folder.")
     old = bundle.manifest
-    change = ThresholdChange(old.threshold.value, threshold, old.digest, by, now(), why, dict(marked))
+    change = ThresholdChange(old.threshold.value, threshold, old.digest, by, utc_now("milliseconds"), why, dict(marked))
     made = dataclasses.replace(
         old,
         name=out.name.removesuffix(".edgead"),

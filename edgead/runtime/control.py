@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ END_WITHIN = 15.0
 """Seconds after the first INT or TERM in which a run ends, whatever a source, sink, callback or engine does."""
 LOOK_AGAIN = 1.0
 """Seconds between two looks at the folder of the shadow."""
+LEAVE_WITHIN = 2.0
+"""Seconds at the end of a run for a bundle that is being opened; then its thread is left behind."""
 ENDED_LATE = 2
 """Exit code if `END_WITHIN` was not enough."""
 
@@ -54,7 +57,8 @@ class Control:
         self._early: list[Callable[[], None]] = []
         self._opened: set[FrameInspector] = set()
         self._ends = 0
-        self._ended = threading.Event()
+        self._ended, self._closing = threading.Event(), threading.Event()
+        self._helpers: list[threading.Thread] = []
         self._changing = threading.Lock()
         self.interrupted = self.asked_to_end = False
         self.reloads = {"done": 0, "refused": 0}
@@ -74,13 +78,20 @@ class Control:
         self._stream = stream
         for action in self._early:
             stream.call_soon(action)
-        threading.Thread(target=self._reload, args=(stream,), name="reload", daemon=True).start()
+        self._helpers.append(threading.Thread(target=self._reload, args=(stream,), name="reload", daemon=True))
         if self.shadow_path:
             arguments = stream, self.shadow_path
-            threading.Thread(target=self._follow, args=arguments, name="shadow", daemon=True).start()
+            self._helpers.append(threading.Thread(target=self._follow, args=arguments, name="shadow", daemon=True))
+        for thread in self._helpers:
+            thread.start()
 
     def close(self) -> None:
-        """Release the inspectors that were opened for the stream and are still open."""
+        """End what is being opened, and release the inspectors that were opened for the stream and are still open."""
+        self._closing.set()
+        self._reloads.put(None)
+        until = time.monotonic() + LEAVE_WITHIN
+        for thread in self._helpers:
+            thread.join(max(0.0, until - time.monotonic()))
         for inspector in list(self._opened):
             inspector.close()
 
@@ -98,6 +109,7 @@ class Control:
                 yield
         finally:
             self._ended.set()
+            self._closing.set()
             self._reloads.put(None)
 
     def _end(self, number: int, _frame: object) -> None:
@@ -155,7 +167,7 @@ class Control:
 
     def _reload(self, stream: Stream) -> None:
         """Reload a bundle for each request, in a separate thread, until the run ends."""
-        while path := self._reloads.get():
+        while (path := self._reloads.get()) and not self._closing.is_set():
             try:
                 self._replace(stream, path)
                 self.reloads["done"] += 1
@@ -167,7 +179,7 @@ class Control:
         """Look at the shadow's folder until the run ends, and take a bundle that comes there."""
         before: object = None
         tried: object = None
-        while not self._ended.wait(LOOK_AGAIN):
+        while not self._closing.wait(LOOK_AGAIN):
             seen = _files_of(path)
             if seen != before:  # it may still be copied
                 before = seen
@@ -268,7 +280,7 @@ class Control:
         self, done: queue.SimpleQueue[FrameInspector | Exception | None]
     ) -> FrameInspector | Exception | None:
         """Wait for an exchange. A stream that has ended makes no more exchanges."""
-        while not self._ended.is_set():
+        while not self._closing.is_set():
             with suppress(queue.Empty):
                 return done.get(timeout=0.2)
         return ConfigError("The run has ended.")

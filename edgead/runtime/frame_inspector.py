@@ -24,6 +24,7 @@ from edgead.images import Frame, Mask, fit_frame, to_frame
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.device_frames import find_device_frames
 from edgead.runtime.engines.tiled import check_canvases
+from edgead.runtime.health import HealthLimits
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
 from edgead.runtime.rules import LiveRules, Rules
@@ -44,6 +45,7 @@ class Prepared:
         began, fitted_at: when fitting began and ended, `time.monotonic` seconds.
         inspector: that was chosen for it; None for the stream's.
         geometry: by which it was fitted, with where the part lies.
+        limits: of a healthy frame, by which it was checked; None for none.
     """
 
     captured: Captured
@@ -55,6 +57,7 @@ class Prepared:
     fitted_at: float
     inspector: FrameInspector | None = None
     geometry: Geometry = STRETCH
+    limits: HealthLimits | None = None
 
 
 class FrameInspector(LiveRules):
@@ -223,7 +226,7 @@ class FrameInspector(LiveRules):
         frame = to_frame(captured.image, self.pixels)
         geometry, misplaced = _find(frame, self.geometry)
         fitted: Frame | None = fit_frame(frame, self.size, out, geometry)
-        cause, error = captured.cause, captured.error
+        cause, error = captured.cause or ("unreadable" if captured.error else ""), captured.error
         if check and fitted is not None and not error:  # also of a misplaced frame: it may be black
             cause, error = check(frame, fitted, captured.t_capture)
             fitted = None if error else fitted

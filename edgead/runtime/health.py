@@ -60,6 +60,16 @@ class HealthLimits:
             return "frames are too coarse", f"{text}; small defects do not show"
         return "", ""
 
+    def why_unclear(self, fitted: Frame) -> tuple[str, str]:
+        """Return cause and reason if a frame at the model's size is black or blurred; both empty if not."""
+        if not self.dark and is_black(fitted):
+            return "black", "black: the frame shows nothing"
+        if self.sharpness and self.blurred_below:
+            share = measure_sharpness(fitted) / self.sharpness
+            if share < self.blurred_below:
+                return "blurred", f"blurred: {share:.0%} of the sharpness of good parts"
+        return "", ""
+
 
 def limits_from(frames: NDArray[np.uint8], blurred_below: float = 0.1, frozen_after: float = 5.0) -> HealthLimits:
     """Derive limits from frames ``[K, H, W, 3]`` at the model's size, for instance a bundle's golden frames."""
@@ -120,13 +130,14 @@ class Health:
         still = self._seconds_without_change(frame, now)
         if 0 < self.limits.frozen_after <= still:
             return "frozen", f"frozen: no pixel has changed for {still:.1f} s"
-        if not self.limits.dark and is_black(fitted):
-            return "black", "black: the frame shows nothing"
-        if self.limits.sharpness and self.limits.blurred_below:
-            share = measure_sharpness(fitted) / self.limits.sharpness
-            if share < self.limits.blurred_below:
-                return "blurred", f"blurred: {share:.0%} of the sharpness of good parts"
-        return "", ""
+        return self.limits.why_unclear(fitted)
+
+    def check_again(self, frame: Frame, fitted: Frame, now: float) -> tuple[str, str]:
+        """Check by `limits` a frame that other limits have let pass. What changes over time was looked at then."""
+        text = self.limits.why_untrained((frame.shape[0], frame.shape[1]))[1] if self.limits.refuse_untrained else ""
+        if text:
+            return "untrained", f"untrained: {text}"
+        return self.limits.why_unclear(fitted) if self._picky else ("", "")
 
     def _check_size(self, size: tuple[int, int]) -> tuple[str, str]:
         limits, before = self.limits, self._judged

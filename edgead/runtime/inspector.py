@@ -19,6 +19,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.rules import read_region
 from edgead.runtime.sources.source import Source
 from edgead.runtime.stream import Stream
+from edgead.settings import check_count
 
 
 def load(
@@ -57,8 +58,7 @@ def load(
         MissingDependencyError: the engine's package is not installed.
         DeviceError: this machine cannot run the engine, or its output differs from the reference outputs.
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise ConfigError(f"batch must be a whole number of at least 1, not {batch}.")
+    check_count("batch", batch)
     opened = read_bundle(bundle, trust)
     if roi or ignore:
         if region is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from edgead.errors import ConfigError
 from edgead.runtime.control import Control
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.ledger import Ledger, Snapshot
@@ -15,6 +18,9 @@ from edgead.runtime.sink_worker import SinkAccount, SinkWorker
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.stream import Stream
 from edgead.runtime.watch import Watch
+
+ANSWER_WITHIN = 5.0
+"""Seconds for a change between two frames."""
 
 
 class Line:
@@ -80,6 +86,43 @@ class Line:
     def resume(self) -> None:
         """Infer again."""
         self._stream.paused = False
+
+    def set_threshold(self, digest: str, threshold: float) -> None:
+        """Let a bundle decide by another threshold from the next frame on. It returns when it does.
+
+        It is set between two frames, as bundles are exchanged, so that none that leaves at the same moment takes the
+        threshold with it.
+
+        Args:
+            digest: of the bundle.
+            threshold: of its scores.
+
+        Raises:
+            ConfigError: another bundle decides, the threshold is invalid, or nothing is decided now.
+        """
+        done: queue.SimpleQueue[ConfigError | None] = queue.SimpleQueue()
+        given_up = threading.Event()
+
+        def put() -> None:
+            try:
+                if given_up.is_set():
+                    return
+                if self.inspector.bundle.manifest.digest != digest:
+                    raise ConfigError("Another bundle decides now. Look at its scores before you set a threshold.")
+                self.inspector.threshold = threshold
+            except ConfigError as error:
+                done.put(error)
+            else:
+                done.put(None)
+
+        self._stream.call_soon(put)
+        try:
+            error = done.get(timeout=ANSWER_WITHIN)
+        except queue.Empty:
+            given_up.set()
+            error = ConfigError("The line decides nothing now, and the threshold is as it was.")
+        if error is not None:
+            raise error
 
     def change_over(self, bundle: Path) -> None:
         """Let another bundle decide; see `Control.change_over`. It returns when it does.

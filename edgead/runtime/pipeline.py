@@ -12,7 +12,7 @@ from edgead.runtime.gate import Gate
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.policy import Policy
 from edgead.runtime.result import Result
-from edgead.runtime.sink_worker import SinkWorker, close_all, hurry_all, raise_for
+from edgead.runtime.sink_worker import SinkWorker, close_all, hurry_all, raise_for, tell_apart
 from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import Captured
 from edgead.runtime.sources.watch import refuse_own_pictures
@@ -65,6 +65,7 @@ def run_stream(
         isinstance(source, list | tuple) and all(isinstance(one, str) or hasattr(one, "live") for one in source)
     )
     workers = [sink if isinstance(sink, SinkWorker) else SinkWorker(sink) for sink in sinks]
+    tell_apart(workers)
 
     def drop(captured: Captured, cause: str) -> None:
         _tell_all(workers, captured, cause)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgead.errors import ConfigError
 from edgead.runtime.frame_queue import ON_FULL
+from edgead.settings import check_count
 
 HEALTH = ("live", "all", "off")
 UNTRAINED_ASPECT = ("report", "unknown")
@@ -54,9 +55,7 @@ class Policy:
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)}.")
         for name in ("capacity", "batch"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a whole number of at least 1, not {value}.")
+            check_count(name, getattr(self, name))
         for name in ("max_staleness", "deadline", "silence"):
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and value > 0):

@@ -27,7 +27,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import LineFile
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.source import Captured, FrameSource, Source
-from edgead.schema import OneOf, SchemaError, left_out, parse_json
+from edgead.schema import FilePath, OneOf, SchemaError, left_out, parse_json
 
 FORMAT = 1
 LONGEST_LINE = 16 << 20
@@ -54,7 +54,7 @@ class RecordedResult:
     verdict: Annotated[str, OneOf(tuple(verdict.value for verdict in Verdict))]
     reason: str = ""
     cause: str | None = None
-    frame: str | None = None
+    frame: FilePath | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgead.decision import Verdict, conformal_threshold, decide
 from edgead.errors import BundleError, ConfigError
+from edgead.files import is_path
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import Mask
 from edgead.manifest import Manifest
@@ -248,7 +249,7 @@ def read_region(roi: Sequence[str], ignore: Sequence[str], size: tuple[int, int]
 
 def _read_mask(text: str, size: tuple[int, int], inverse: bool = False) -> Mask:
     """Return the pixels of which any part is in a region, or with `inverse` outside it."""
-    if Path(text).is_file():
+    if is_path(text) and Path(text).is_file():
         return fit_region(read_mask(Path(text)) != inverse, size)
     try:
         x, y, width, height = (float(part) for part in text.split(","))

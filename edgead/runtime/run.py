@@ -31,7 +31,7 @@ from edgead.runtime.sinks import open_sink, refuse_twice
 from edgead.runtime.sources.opening import open_all
 from edgead.runtime.sources.uri import fill_secrets
 from edgead.runtime.speed import Percentiles
-from edgead.runtime.stream import Stream
+from edgead.runtime.stream import Stream, harmless
 from edgead.runtime.systemd import Systemd
 from edgead.runtime.watch import Watch
 
@@ -105,7 +105,7 @@ def run(
         KeyboardInterrupt: after a clean end by Ctrl-C.
     """
     rules, console = Policy(**policy), console or Console()
-    say = console.say
+    say = harmless(console.say)
     address = None if metrics is None else parse_address(metrics)
     refuse_twice(sinks)
     open_bundle = _Opener(
@@ -143,10 +143,7 @@ def run(
             if remark := getattr(source, "remark", ""):
                 say(f"{source.name}: {remark}")
         unused.callback(close_all, workers)
-        for sink in sinks:
-            workers.append(SinkWorker(open_sink(sink)))
-            if configuration is not None:
-                workers[-1].configure(configuration)
+        _open_sinks(workers, sinks, configuration)
         if record:
             workers.append(SinkWorker(Recorder(record, inspector)))
         if shadow:
@@ -290,6 +287,14 @@ class _Opener:
             )
         self._digests.add(manifest.digest)
         return opened
+
+
+def _open_sinks(workers: list[SinkWorker], sinks: Sequence[str], configuration: Mapping[str, Any] | None) -> None:
+    """Open sinks, each into `workers` at once: who closes these also closes them if a later one cannot be opened."""
+    for sink in sinks:
+        workers.append(SinkWorker(open_sink(sink)))
+        if configuration is not None:
+            workers[-1].configure(configuration)
 
 
 def _open_shadow(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 import math
 import threading
@@ -65,7 +67,7 @@ class SinkWorker:
 
     def __init__(self, sink: Sink, name: str = "", capacity: int = 0, patience: float = PATIENCE) -> None:
         self.sink = sink
-        self.name = printable(redact(name or getattr(sink, "name", type(sink).__name__)))
+        self.name = printable(redact(str(name or getattr(sink, "name", None) or type(sink).__name__)))
         self.wants_frames: bool = getattr(sink, "wants_frames", False)
         self._may_miss: bool = getattr(sink, "may_miss", False)
         self._wants = _method(sink, "wants", lambda result: True)
@@ -95,7 +97,7 @@ class SinkWorker:
         try:
             if not self._wants(result):
                 return
-        except Exception as error:  # as in _give: the sink must not stop the line
+        except (Exception, SystemExit) as error:  # as in _give: the sink must not stop the line
             self._note(error)
         with self._changed:
             self._offered += 1
@@ -124,8 +126,9 @@ class SinkWorker:
     def account(self) -> SinkAccount:
         """Return what became of the results at one moment."""
         try:
-            details = self._details()
-        except Exception as error:  # a plug-in sink may raise anything, and its account must not be lost
+            details = dict(self._details())
+            json.dumps(details)
+        except (Exception, SystemExit) as error:  # a plug-in sink may do anything, and its account must not be lost
             details = {"details": f"{type(error).__name__}: {error}"}
         with self._changed:
             lost = getattr(self.sink, "lost", None)
@@ -141,7 +144,7 @@ class SinkWorker:
                 "dropped_by_cause": dict(dropped),
                 "last_error": self._last_error or None,
             }
-        return cast(SinkAccount, {**account, **details})
+        return cast(SinkAccount, {**account, **{name: value for name, value in details.items() if name not in account}})
 
     @property
     def accepted(self) -> int:
@@ -206,7 +209,7 @@ class SinkWorker:
     def _work(self) -> None:
         while items := self._take():
             self._write(items)
-        self._try(self.sink.close)
+        self._try(_method(self.sink, "close", lambda: None))
 
     def _take(self) -> list[Result | tuple[Captured, str]]:
         """Wait for items. Without a flush take one at a time."""
@@ -231,7 +234,7 @@ class SinkWorker:
             for cause, count in fates.items():
                 self._count_dropped(cause, count)
             self._busy = 0
-            self._tell(accepted, failed)
+        self._tell(accepted, failed)
 
     def _give(self, item: Result | tuple[Captured, str]) -> str:
         """Pass one item to the sink and return ``taken``, ``failed``, or why it was dropped."""
@@ -305,6 +308,16 @@ def close_all(workers: Sequence[SinkWorker]) -> None:
         worker._abandon(until)
 
 
+def tell_apart(workers: Sequence[SinkWorker]) -> None:
+    """Give sinks of one name different ones: without credentials, addresses may be equal that are not."""
+    names = set[str]()
+    for worker in workers:
+        name, numbers = worker.name, itertools.count(2)
+        while worker.name in names:
+            worker.name = f"{name} ({next(numbers)})"
+        names.add(worker.name)
+
+
 @contextmanager
 def open_workers(sinks: Sequence[str | Sink | SinkWorker]) -> Iterator[list[SinkWorker]]:
     """Open several sinks with their workers; close all at the end, also if one of them cannot be opened.
@@ -319,6 +332,7 @@ def open_workers(sinks: Sequence[str | Sink | SinkWorker]) -> Iterator[list[Sink
         for sink in sinks:
             opened = open_sink(sink) if isinstance(sink, str) else sink
             workers.append(opened if isinstance(opened, SinkWorker) else SinkWorker(opened))
+        tell_apart(workers)
         yield workers
     finally:
         close_all(workers)

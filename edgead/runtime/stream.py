@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,9 @@ from edgead.runtime.policy import Policy
 from edgead.runtime.result import Result
 from edgead.runtime.sources import Captured, Source
 from edgead.runtime.sources.opening import open_all
+from edgead.runtime.sources.source import check_captured
 from edgead.runtime.watch import Watch
+from edgead.settings import check_count
 
 __all__ = ["Ledger", "Policy", "Stream"]
 
@@ -96,8 +99,7 @@ class Stream:
         say: Callable[[str], None] = _log.warning,
     ) -> None:
         refuse_closed(inspector)
-        if isinstance(max_frames, bool) or not isinstance(max_frames, int) or max_frames < 0:
-            raise ConfigError(f"max_frames must be a whole number of at least 0 (no limit), not {max_frames}.")
+        check_count("max_frames", max_frames, 0, " (no limit)")
         self._on_stop = on_stop
         self.policy = policy or Policy()
         self._active = activate(inspector, self.policy)
@@ -108,7 +110,7 @@ class Stream:
         self._may_wait = not any(source.live for source in self.sources)
         self._freshness = Freshness(self.policy)
         self._max_frames, self._keep_frames = max_frames, keep_frames
-        self._on_drop, self._say, self._said = on_drop, _harmless(say), set[object]()
+        self._on_drop, self._say, self._said = on_drop, harmless(say), set[object]()
         self._admit, self._choose = admit, choose
         self._watch, self._noted = watch, deque[Result]()
         self._warm: dict[FrameInspector, Active] = {}
@@ -118,6 +120,7 @@ class Stream:
         )
         self._health: dict[tuple[int, str], Health] = {}  # a replay has the frames of several cameras
         self._heard = [math.inf] * len(self.sources)  # last frame of each; infinity while none is awaited
+        self._next, self._ahead = [0] * len(self.sources), [0] * len(self.sources)  # of frame numbers
         self._buffers: deque[Frame] = deque()
         self._requests = Requests(self._say)
         self._patience = min(TICK, self.policy.silence / 2, self.policy.keep_warm / 2 or TICK)
@@ -321,6 +324,8 @@ class Stream:
                 self._buffers.append(prepared.fitted)
                 cause = ("stale", reason) if reason else ("paused", "the inspection is paused")
                 prepared.fitted, (prepared.cause, prepared.error) = None, cause
+            else:
+                self._check_again(number, prepared)
         results: list[Result] = []
         for inspector, group in itertools.groupby(batch, lambda item: item[1].inspector):
             active = self._warm[inspector] if inspector else self._active
@@ -341,7 +346,7 @@ class Stream:
             return
         try:
             text = self._watch.see(inspector, result, prepared.fitted, self.sources[number].live)
-        except Exception as error:  # the decision is made; nothing may change it
+        except (Exception, SystemExit) as error:  # the decision is made; nothing may change it
             self._say_once(f"The watch for drift failed: {error}", ("watch", type(error)))
             return
         if text:
@@ -361,8 +366,9 @@ class Stream:
         lost = ""
         try:
             with source as frames:
-                for captured in frames:
-                    own = captured.source_id == source.name  # a replay repeats reports of other sources
+                for captured in map(check_captured, frames):
+                    own = captured.source_id == source.name  # a replay repeats reports and frames of other sources
+                    captured = self._numbered(number, captured) if own else captured
                     lost = captured.error if own and captured.cause == "lost" else ""
                     if captured.about_source:
                         self._report(number, captured)
@@ -380,34 +386,46 @@ class Stream:
             self._heard[number] = math.inf
             self._queue.close_source(number)
 
+    def _numbered(self, number: int, captured: Captured) -> Captured:
+        """Count on where a source begins again: results, and the frames of parts, are told apart by their numbers."""
+        if captured.frame_id is None:
+            return captured
+        given, least = captured.frame_id + self._ahead[number], self._next[number]
+        if given < least:
+            self._ahead[number] += least - given
+            self._say_once(f"{captured.source_id}: frame numbers come again; they are counted on", ("number", number))
+        self._next[number] = captured.frame_id + self._ahead[number] + 1
+        ahead = self._ahead[number]
+        return replace(captured, frame_id=captured.frame_id + ahead) if ahead else captured
+
     def _enter(self, number: int, captured: Captured) -> bool:
         self._heard[number] = math.inf
         if not self._queue.enter(number, captured):
             return False
-        if cause := self._why_not(number, captured):
-            self._queue.turn_away(number, captured, cause)
-            self._heard[number] = time.monotonic()
-            return True
-        prepared = _without_image(captured, "failed", "the frame could not be prepared")
-        inspector = None
+        prepared: Prepared | None = _without_image(captured, "failed", "the frame could not be prepared")
         try:
-            inspector = self._choose(captured) if self._choose else None
-            prepared = self._prepare(number, captured, self._warm[inspector] if inspector else self._active)
-        except Exception as error:  # for instance of `choose`: the frame is UNKNOWN, and the source continues
+            if cause := self._why_not(number, captured):
+                prepared = None
+                self._queue.turn_away(number, captured, cause)
+            else:
+                inspector = self._choose(captured) if self._choose else None
+                prepared = self._prepare(number, captured, self._warm[inspector] if inspector else self._active)
+                prepared.inspector = inspector
+        except (Exception, SystemExit) as error:  # for instance of `choose`: UNKNOWN, and the source continues
             self._say_once(
                 f"{captured.source_id}: a frame could not be prepared: {type(error).__name__}: {error}",
                 ("prepare", type(error)),
             )
         finally:  # every frame that has entered must be counted
-            prepared.inspector = inspector
-            self._queue.put(number, prepared)
+            if prepared is not None:
+                self._queue.put(number, prepared)
         self._heard[number] = time.monotonic()
         return True
 
     def _why_not(self, number: int, captured: Captured) -> str:
         try:
             return self._admit(self.sources[number].name, captured) if self._admit else ""
-        except Exception as error:  # the caller's code; the frame must be counted, and the source must continue
+        except (Exception, SystemExit) as error:  # the caller's code, and the source must continue
             self._say_once(f"admit raised {type(error).__name__}: {error}", ("admit", type(error)))
             return "refused"
 
@@ -421,7 +439,19 @@ class Stream:
             health = Health(active.limits, notice, self._is_checked(self.sources[number]))
             self._health[number, captured.source_id] = health
         health.limits = active.limits
-        return active.inspector.try_to_prepare(captured, self._buffer(active.inspector.shape), health.check)
+        prepared = active.inspector.try_to_prepare(captured, self._buffer(active.inspector.shape), health.check)
+        prepared.limits = active.limits
+        return prepared
+
+    def _check_again(self, number: int, prepared: Prepared) -> None:
+        """Check a frame by the limits of the bundle that decides now, if others have let it pass before a swap."""
+        limits, health = self._active.limits, self._health.get((number, prepared.captured.source_id))
+        if prepared.inspector or health is None or prepared.limits is None or prepared.limits == limits:
+            return
+        health.limits = limits
+        again = self.inspector.try_to_prepare(prepared.captured, None, health.check_again)
+        prepared.fitted, prepared.error, prepared.cause = again.fitted, again.error, again.cause
+        prepared.geometry, prepared.limits = again.geometry, limits
 
     def _report(self, number: int, captured: Captured) -> None:
         self._queue.report(number, _without_image(captured, captured.cause, captured.error))
@@ -465,13 +495,13 @@ class Stream:
             self._say(text)
 
 
-def _harmless(say: Callable[[str], None]) -> Callable[[str], None]:
+def harmless(say: Callable[[str], None]) -> Callable[[str], None]:
     """Return a function that says the same, and logs what raises: threads of sources call it."""
 
     def say_it(text: str) -> None:
         try:
             say(text)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _log.warning("%s (not shown: %s: %s)", text, type(error).__name__, error)
 
     return say_it

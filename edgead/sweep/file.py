@@ -10,7 +10,7 @@ from typing import Annotated
 
 from edgead import schema
 from edgead.errors import ConfigError
-from edgead.schema import SchemaError, Within
+from edgead.schema import FilePath, SchemaError, Within
 from edgead.toml import read_toml
 
 TABLES = "methods"
@@ -39,14 +39,14 @@ class Entry:
 
     method: str
     preset: str
-    data: str
+    data: FilePath
     settings: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     seeds: tuple[Annotated[int, Within(0)], ...] = (0,)
     precisions: tuple[str, ...] = ("fp32",)
-    textures: str | None = None
-    weights: str | None = None
-    donors: tuple[str, ...] = ()
+    textures: FilePath | None = None
+    weights: FilePath | None = None
+    donors: tuple[FilePath, ...] = ()
     holdout: float = 0.2
     bit_depth: Annotated[int, Within(9, 16)] = 16
     mixed_precision: str = "auto"

@@ -6,7 +6,6 @@ import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 from edgead import schema
@@ -16,6 +15,7 @@ from edgead.machine import Machine, versions
 from edgead.schema import SchemaError, left_out
 from edgead.sweep.cell import Cell
 from edgead.sweep.store import CellState, Store
+from edgead.text import utc_now
 
 RESULTS, TABLE = "results.json", "table.txt"
 RESULTS_VERSION = 1
@@ -202,7 +202,7 @@ def write_results(store: Store, file: Path, rows: Sequence[SweepRow]) -> str:
     table = format_table(rows, averages)
     value = {
         "schema": RESULTS_VERSION,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": utc_now(),
         "file": file.name,
         "versions": versions(),
         "rows": schema.write(list(rows)),

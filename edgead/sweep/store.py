@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from edgead.files import file_lock, write_json
 from edgead.redaction import shown
 from edgead.schema import SchemaError
 from edgead.sweep.cell import Cell, Training
+from edgead.text import utc_now
 
 CELL, LOG, LOCK = "cell.json", "log.txt", ".lock"
 PROGRESS_EVERY = 10.0
@@ -112,7 +113,7 @@ class Store:
         try:
             return schema.read(Record, schema.load_json(path))
         except FileNotFoundError:
-            created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            created = utc_now()
             return Record(cell.name, cell.training, str(cell.root), created)
         except SchemaError as error:
             raise DataError(f"{path} is damaged: {error}.\nDelete it to run the cell again.") from error

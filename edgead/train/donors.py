@@ -23,6 +23,7 @@ from edgead.datasets import Category, load_frames, open_categories
 from edgead.datasets.copies import find_contents
 from edgead.errors import CheckpointError, DataError
 from edgead.files import atomic_file
+from edgead.schema import PathText
 from edgead.train import plots
 from edgead.train.accelerator import is_main
 from edgead.train.checkpoint import WEIGHTS, load_weights
@@ -168,8 +169,8 @@ def _read_facts(path: Path, method: str) -> dict[str, str]:
         raise CheckpointError(f"{path} does not hold defects transferred from a donor: no {', '.join(sorted(absent))}.")
     if facts["method"] != method:
         raise CheckpointError(f"{path} was learned by {facts['method']}, not by {method}; leave it out.")
-    if (name := facts["source"]) in ("", "..") or Path(name).name != name:  # it becomes a folder's name
-        raise CheckpointError(f"{path} names its donor '{name}', which cannot be the name of a folder.")
+    if not PathText(one_name=True).allows(name := facts["source"]):
+        raise CheckpointError(f"{path} names its donor {name[:100]!a}, which cannot be the name of a folder.")
     return facts
 
 

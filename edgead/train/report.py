@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from edgead.reports.build import build_report
 from edgead.reports.page import RESULTS
 from edgead.reports.pictures import Group, picture, write_pictures
 from edgead.reports.training_page import TrainingResults
+from edgead.text import utc_now
 from edgead.tiling import Tiling
 from edgead.train.method import Method, Stage, TrainingData
 from edgead.train.watching import FOLDER, SHARE, Watch, infer, shrink
@@ -99,7 +99,7 @@ def write_report(
         groups.append(_examples(examples(), method.learns_anomalies))
         write_pictures(folder, groups)
         results = TrainingResults(
-            finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            finished=utc_now(),
             seconds=round(seconds, 1),
             report_seconds=round(time.monotonic() - begin + (watch.spent if watch else 0.0), 2),
             machine=describe_machine(),

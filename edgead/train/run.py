@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -34,26 +35,33 @@ from edgead.train.tracking import Tracking
 SYNTHETIC = "synthetic.png"
 
 
-def train_run(
-    run: RunConfig,
-    folder: Path,
-    device: str,
-    workers: int | None,
-    console: Console,
-    named: bool,
-    since: float | None = None,
-    track: Sequence[str] = (),
-) -> Path:
+@dataclass(frozen=True)
+class Execution:
+    """Where a run is trained, and who sees its progress.
+
+    Attributes:
+        device: see `edgead.train.fit.fit`.
+        workers: processes that prepare examples; chosen by the machine where None.
+        console: shows progress.
+        track: names of experiment trackers.
+        since: of `time.monotonic`, when the training was asked for; when its steps are measured where None.
+    """
+
+    device: str
+    workers: int | None
+    console: Console
+    track: Sequence[str] = ()
+    since: float | None = None
+
+
+def train_run(run: RunConfig, folder: Path, execution: Execution, named: bool) -> Path:
     """Train a run to its end, from its first step or from the last saved state.
 
     Args:
         run: its configuration; without fingerprints for a new run.
         folder: of the run. A new run takes another one beside it if it exists and `named` is false.
-        device, workers: see `edgead.train.fit.fit`; `workers` is chosen by the machine when None.
-        console: shows progress.
+        execution: where it is trained.
         named: whether the user chose the folder.
-        since: of `time.monotonic`, when the training was asked for; now where None.
-        track: names of experiment trackers.
 
     Returns:
         The folder of the run.
@@ -61,7 +69,7 @@ def train_run(
     Raises:
         EdgeadError: see `edgead.errors`.
     """
-    method = checkpoint.build_method(run)
+    method, console = checkpoint.build_method(run), execution.console
     if run.budget and not run.published_steps:
         method.config = published_schedule(method)
     if not (folder / training_state.STATE).is_file():  # a saved state holds the backbone too
@@ -81,8 +89,8 @@ def train_run(
         if checkpoint.is_finished(folder):
             console.say(f"{folder} was finished by another process.")
         else:
-            with closing(Tracking(track, folder)) as tracking:
-                _learn_and_train(method, run, folder, data, held_out, donors, device, workers, console, since, tracking)
+            with closing(Tracking(execution.track, folder)) as tracking:
+                _learn_and_train(method, run, folder, data, held_out, donors, execution, tracking)
     return folder
 
 
@@ -93,28 +101,25 @@ def _learn_and_train(
     data: TrainingData,
     held_out: HeldOut,
     opened: Sequence[tuple[DonorConfig, Donor | Arrays]],
-    device: str,
-    workers: int | None,
-    console: Console,
-    since: float | None,
+    execution: Execution,
     tracking: Tracking,
 ) -> None:
+    console = execution.console
     if is_main():
         run_config.save_run_config(folder, run)  # also of a resumed run: data that moved, a new learning rate
-    workers = choose_workers(workers)
     if method.takes_donors:
         console.say(method.card.reporting_note if opened else method.card.without_donors)
     _introduce(run, method, console)
     with _telling_how_to_resume(run, folder, console):
-        run = _estimate(method, run, folder, data, opened, device, workers, console, since)
+        run = _estimate(method, run, folder, data, opened, execution)
         if is_main():
             run_config.save_run_config(folder, run)  # before the first step: a resumed run keeps the precision
         optimise = partial(
             fit,
             seed=run.seed,
-            device=device,
+            device=execution.device,
             mixed_precision=run.precisions,
-            workers=workers,
+            workers=choose_workers(execution.workers),
             console=console,
             tracking=tracking,
         )
@@ -148,10 +153,7 @@ def _estimate(
     folder: Path,
     data: TrainingData,
     opened: Sequence[tuple[DonorConfig, Donor | Arrays]],
-    device: str,
-    workers: int,
-    console: Console,
-    since: float | None,
+    execution: Execution,
 ) -> RunConfig:
     """Measure a few steps, say how long the training takes, and return the run as it follows from them.
 
@@ -163,8 +165,9 @@ def _estimate(
         tuple(len(donor.anomalies) for _, donor in opened if isinstance(donor, Donor)),
         bool(len(data.textures)),
     )
-    position = training_state.load_position(folder)
-    estimate = measure(method, work, device, run.precisions, workers, console, position, data.normals, since)
+    position, console = training_state.load_position(folder), execution.console
+    workers, since = choose_workers(execution.workers), execution.since
+    estimate = measure(method, work, execution.device, run.precisions, workers, console, position, data.normals, since)
     if run.budget and not run.published_steps:
         run, estimate = scale_run(run, method, estimate, bool(work.defects))
         console.say(f"--budget {run.budget}: {method.config.schedule(run.steps_in_epoch)} of {run.published_steps:,}")

@@ -15,7 +15,7 @@ from edgead.files import write_json
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import PixelFormat
 from edgead.manifest import ImageSizes
-from edgead.schema import SchemaError, Within, left_out, stored_as
+from edgead.schema import FilePath, FolderName, SchemaError, Within, left_out, stored_as
 from edgead.tiling import Tiling
 from edgead.train.configuration import read_config
 from edgead.train.method_config import MethodConfig, steps_in_epoch
@@ -36,11 +36,11 @@ class DonorConfig:
         fingerprint: SHA-256 over good and over defective images.
     """
 
-    name: str
-    path: str
-    root: str
-    normals: tuple[str, ...] = ()
-    anomalies: tuple[str, ...] = ()
+    name: FolderName
+    path: FilePath
+    root: FilePath
+    normals: tuple[FilePath, ...] = ()
+    anomalies: tuple[FilePath, ...] = ()
     fingerprint: str = ""
 
 
@@ -54,8 +54,8 @@ class MarkedConfig:
         left_out: marked ones that show held-out or labelled images.
     """
 
-    folder: str
-    names: tuple[str, ...]
+    folder: FilePath
+    names: tuple[FilePath, ...]
     left_out: int = 0
 
     @property
@@ -110,18 +110,18 @@ class RunConfig:
     preset: str
     config: MethodConfig
     category: str
-    data: str
-    normals: tuple[str, ...]
-    held_out: tuple[str, ...]
+    data: FilePath
+    normals: tuple[FilePath, ...]
+    held_out: tuple[FilePath, ...]
     fingerprint: str
     held_out_fingerprint: str
-    textures: str | None
+    textures: FilePath | None
     bit_depth: Annotated[int, Within(9, 16)]
     seed: int
     mixed_precision: str = stored_as("precision")
     created: str
     versions: dict[str, str]
-    weights: str | None = None
+    weights: FilePath | None = None
     donors: tuple[DonorConfig, ...] = stored_as("sources", ())
     masks_fingerprint: str = stored_as("parts_fingerprint", "")
     depth_range: DepthRange | None = None

@@ -21,7 +21,7 @@ from edgead.train.donors import find_transferred
 from edgead.train.methods import get_method
 from edgead.train.new_run import check_same, choose_images, refuse_run, run_without_images
 from edgead.train.request import Request, take_at_most
-from edgead.train.run import train_run
+from edgead.train.run import Execution, train_run
 from edgead.train.split import split_normals
 from edgead.train.tracking import check_trackers
 
@@ -150,7 +150,8 @@ def train(
             else:
                 refuse_run(folder)
                 run = choose_images(run, each, request, learned, console)
-                folders.append(train_run(run, folder, device, workers, console, out is not None, started, track))
+                execution = Execution(device, workers, console, track, started)
+                folders.append(train_run(run, folder, execution, named=out is not None))
                 started = time.monotonic()
             learned |= find_transferred(folders[-1])
     return folders
@@ -195,7 +196,7 @@ def resume(
     if changes:
         run = dataclasses.replace(run, config=changed, changes=(*run.changes, *changes))
         console.say(f"Changed: {', '.join(changes)}")
-    return train_run(run, folder, device, workers, console, named=True, track=track)
+    return train_run(run, folder, Execution(device, workers, console, track), named=True)
 
 
 def _choose_preset(

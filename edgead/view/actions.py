@@ -91,14 +91,11 @@ class Actions:
         if isinstance(wanted, bool) or not isinstance(wanted, int | float) or not math.isfinite(wanted):
             raise ConfigError("The threshold must be a finite number.")
         inspector = self._line.inspector
-        if values.get("digest") != inspector.bundle.manifest.digest:
+        digest = inspector.bundle.manifest.digest
+        if values.get("digest") != digest:
             raise ConfigError("Another bundle decides now. Look at its scores before you set a threshold.")
         noted: dict[str, object] = {"from": inspector.threshold, "to": wanted, "bundle": inspector.bundle.manifest.name}
-
-        def do() -> None:
-            inspector.threshold = wanted
-
-        return noted, do
+        return noted, lambda: self._line.set_threshold(digest, wanted)
 
     def _pause(self, _values: dict[str, Any], _who: str) -> tuple[dict[str, object], Do]:
         return {}, self._line.pause

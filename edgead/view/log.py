@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from datetime import datetime, timezone
 from typing import cast
 
 from edgead import __version__
@@ -13,6 +12,7 @@ from edgead.runtime.ledger import Snapshot
 from edgead.runtime.observer import Line
 from edgead.runtime.result import Result
 from edgead.runtime.sink_worker import SinkAccount
+from edgead.text import utc_now
 from edgead.view.banner import banner_of
 from edgead.view.bundles import Bundles
 from edgead.view.curves import Curves, Hours, Rate, Samples
@@ -80,7 +80,7 @@ class Log:
         """
         failures = self._line.failed_sources
         return State(
-            at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            at=utc_now("milliseconds"),
             version=__version__,
             paused=self._line.paused,
             may_change=self._may_change,

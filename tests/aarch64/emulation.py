@@ -35,9 +35,11 @@ TOOLS = {
 LIBRARIES = ("libc6", "libstdc++6", "dash", "coreutils", "python3")
 PACKAGES = ("cpu", "line", "mqtt", "sign", "view")
 """Extras that are installed there."""
-FOR_TESTS = ("pytest", "onnx", "hypothesis")
+FOR_TESTS = ("pytest", "onnx", "hypothesis", "scipy")
 LAUNCHER = "cx_Freeze==7.2.10"
 """Its wheels hold CPython 3.10 and 3.12 for aarch64, the extension modules included, which Debian does not have."""
+BUILD_FACTS = "_sysconfigdata__linux_aarch64-linux-gnu.py"
+"""What `sysconfig` reads of how a Python was built; the wheels leave it out, and hypothesis asks for it."""
 GLIBC = "aarch64-manylinux_2_36"  # bookworm's
 HOME = "/opt/python{}"
 ENTER = """
@@ -219,6 +221,7 @@ def _launcher(python: str, folder: Path) -> None:
     )
     for compiled in (folder / "wheel").rglob("*.so*"):
         shutil.copy(compiled, folder / "lib" / compiled.name)
+    (folder / "lib" / BUILD_FACTS).write_text("build_time_vars = {}\n")
     found.rename(folder / "python")
     shutil.copy(Path(__file__).with_name("launcher_startup.py"), folder / "lib" / "__startup__.py")
     shutil.rmtree(folder / "wheel")

@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from datetime import datetime, timezone
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ sys.path[:0] = [str(ROOT.parent), str(ROOT)]
 import emulation  # noqa: E402
 from small_bundles import make_bundles  # noqa: E402
 
-from edgead import schema  # noqa: E402
 from edgead.files import write_json  # noqa: E402
-from edgead.machine import describe_machine  # noqa: E402
+from edgead.machine import describe_measurement  # noqa: E402
 from edgead.train.methods import METHODS  # noqa: E402
 
 ON_ARM = Path(__file__).with_name("on_arm.py")
@@ -79,7 +78,7 @@ def use_there(bundle: Path, here: dict[str, Any], python: str, cpu: str) -> dict
 def run_tests(work: Path, python: str, cpu: str) -> dict[str, Any]:
     """Run the runtime's tests on an emulated machine."""
     started, files = time.monotonic(), [f"{THERE}/{name}" for name in TESTS]
-    options = ("-p", "no:cacheprovider", "-q", "--tb=short", "-m", "not slow and not long")
+    options = ("-p", "no:cacheprovider", "--tb=short", "-m", "not slow and not long")
     given = {"EDGEAD_TEST_BUNDLE": f"/work/{GIVEN}"}
     done = emulation.run(python, "-m", "pytest", *options, *files, work=work, cpu=cpu, timeout=7200, more=given)
     counts = {
@@ -113,27 +112,21 @@ def main() -> int:
         here = use_here(bundle)
         for python, cpu in machines:
             found = use_there(bundle, here, python, cpu)
-            keep(record, given.out, "bundles", f"{bundle.stem}, Python {python}, {cpu}", found, here)
+            keep(record, given.out, "bundles", f"{bundle.stem}, Python {python}, {cpu}", found)
+    if not (given.folder / GIVEN).exists():
+        list(make_bundles(given.folder, [GIVEN.partition("-")[0]]))
     for python, cpu in machines:
         found = run_tests(given.folder, python, cpu)
-        keep(record, given.out, "tests", f"Python {python}, {cpu}", found, {})
+        keep(record, given.out, "tests", f"Python {python}, {cpu}", found)
     return int(not all(each["good"] for kind in ("bundles", "tests") for each in record[kind].values()))
 
 
-def keep(
-    record: dict[str, Any], out: Path | None, kind: str, name: str, found: dict[str, Any], here: dict[str, Any]
-) -> None:
+def keep(record: dict[str, Any], out: Path | None, kind: str, name: str, found: dict[str, Any]) -> None:
     """Print one result and write the results file."""
     print(f"{'ok  ' if found['good'] else 'FAIL'} {name}  {found['seconds']} s  {found.get('why', '')}", flush=True)
     record[kind][name] = found
     if out:
-        record |= {
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "command": "make aarch64",
-            "machine": schema.write(describe_machine()),
-            "versions_here": here.get("versions") or record.get("versions_here"),
-        }
-        write_json(out, record)
+        write_json(out, {**record, **asdict(describe_measurement("tests/aarch64/every_method.py"))})
 
 
 if __name__ == "__main__":

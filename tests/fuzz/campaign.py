@@ -9,14 +9,12 @@ import argparse
 import gc
 import json
 import os
-import platform
 import re
-import shlex
 import sys
 import tempfile
 import time
 import traceback
-from datetime import datetime, timezone
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +31,14 @@ with atheris.instrument_imports(include=["edgead", "zipfile"]):
     import edgead.export.imports.third_party_onnx
     import edgead.train.donors
     import edgead.train.step_metrics  # noqa: F401  readers import these late
-    from edgead.machine import describe_machine, module_versions
-    from edgead.schema import write
+    from edgead.machine import describe_measurement
 
 import worker  # noqa: E402
 
 MEMORY_MIB, TIMEOUT, LARGEST = 3000, 10, 1 << 16
 """libFuzzer's own limits, for what the readers' guards cannot see: a crash or a hang in compiled code."""
 RESTARTS = 20
+PACKAGES = ("atheris", "onnx", "torch", "av")
 
 
 def fuzz(name: str, folder: Path, seconds: float) -> dict[str, Any]:
@@ -119,22 +117,8 @@ def _describe(facts: dict[str, Any]) -> str:
 
 
 def _write(record: dict[str, Any], path: Path) -> None:
-    record |= {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "tests/fuzz/campaign.py", *map(os.path.basename, sys.argv[1:])]),
-        "machine": write(describe_machine()),
-        "versions": {"python": platform.python_version(), **_versions()},
-    }
+    record |= asdict(describe_measurement("tests/fuzz/campaign.py", *PACKAGES))
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-
-
-def _versions() -> dict[str, str]:
-    pairs = (
-        line.partition(" ")
-        for name in ("atheris", "numpy", "onnx", "torch", "cv2", "av")
-        for line in module_versions(name)
-    )
-    return {name: version for name, _, version in pairs}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import functools
 import io
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from edgead.formats.decoding import decode_image
 from edgead.graph_file import GraphError, check_graph
 from edgead.runtime.engines.onnx_nodes import read_nodes
 from edgead.runtime.engines.onnx_types import float_types
+from edgead.runtime.sources import pyav, video
 from edgead.runtime.sources.h264 import FrameCount
 from edgead.runtime.sources.multipart import Parts, StreamEndError
 from edgead.runtime.sources.nal import Units
@@ -242,8 +243,22 @@ def _read_video(data: bytes, folder: Path) -> object:
     """The first pictures of a video, as a stream takes them."""
     path = folder / "v.mp4"
     path.write_bytes(data)
-    with VideoSource(path) as frames:
+    with _asked_once(), VideoSource(path) as frames:
         return [frame.error for frame, _ in zip(frames, range(4))]
+
+
+@contextlib.contextmanager
+def _asked_once() -> Iterator[None]:
+    """Without the search for PyAV's version, a third of the time of each execution."""
+    before = pyav.has_pyav
+    pyav.has_pyav = video.has_pyav = _has_pyav  # type: ignore[assignment,attr-defined]
+    try:
+        yield
+    finally:
+        pyav.has_pyav = video.has_pyav = before  # type: ignore[attr-defined]
+
+
+_has_pyav = functools.cache(pyav.has_pyav)
 
 
 def _videos(folder: Path) -> list[bytes]:

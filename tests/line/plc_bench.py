@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from typing import Any
 
+from ports import free_port
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
@@ -19,8 +19,7 @@ class Plc:
     """Serves coils, discrete inputs, holding and input registers 0 to 207 on a free port of loopback."""
 
     def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self._values = {name: [0] * SIZE for name in BLOCKS.values()}
         self._loop = asyncio.new_event_loop()
         self._server: Any = None

@@ -169,7 +169,8 @@ def test_a_line_that_changes_for_months_is_still_watched(watched: Bundle, monkey
     """Each threshold and each bundle has windows of its own; the oldest ones make room."""
     monkeypatch.setattr("edgead.line.drift.MOST_OF_A_SOURCE", 3)
     monkeypatch.setattr("edgead.line.drift.MOST_SOURCES", 2)
-    drift, picture = Drift(DriftSettings()), part(np.random.default_rng(0))
+    said: list[str] = []
+    drift, picture = Drift(DriftSettings(), said.append), part(np.random.default_rng(0))
     with load(watched.path, engine="onnxruntime") as inspector:
         for number in range(9):
             inspector.threshold = watched.manifest.threshold.value + number * 1e-3
@@ -179,6 +180,7 @@ def test_a_line_that_changes_for_months_is_still_watched(watched: Bundle, monkey
                 key = source, watched.manifest.digest, result.threshold
                 assert (drift._windows.get(key) is not None) == (source != "third")
     assert len(drift._windows) == 6
+    assert said == ["Drift is watched for 2 sources at most; that of the others is not."]
 
 
 def test_too_few_images_are_named(watched: Bundle) -> None:

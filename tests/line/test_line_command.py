@@ -16,7 +16,8 @@ import cv2
 import pytest
 from level_bundle import frame_of
 from line_bench import BAD, GOOD
-from test_triggers import free_port, post, wait_until
+from ports import free_port
+from test_triggers import post, wait_until
 
 from edgead.bundle import Bundle
 

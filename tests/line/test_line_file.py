@@ -14,7 +14,7 @@ import cv2
 import pytest
 from level_bundle import frame_of, make_level_bundle
 from line_bench import BAD, GOOD
-from test_triggers import free_port
+from ports import free_port
 
 from edgead.errors import ConfigError
 from edgead.line.line_file import read_line_file
@@ -114,6 +114,8 @@ def test_options_win_over_the_file(folder: Path) -> None:
         ('health = "off"', 'health = "of"', "line 21: run.health is .*one of live, all, off"),
         ('product = "cap"', 'product = "cup"', "line 1: Unknown product 'cup'. Did you mean 'cap'"),
         ("cap.edgead", "cup.edgead", "line 13: the bundle .*cup.edgead does not exist"),
+        ("cap.edgead", "c" * 300, "line 13: products.cap.bundle is .*it must be a path"),
+        ("cap.edgead", "cap\\u0000", "line 13: products.cap.bundle is .*it must be a path"),
         ("[run]", "[run", "is not valid TOML"),
         ("[cameras.front]", '[cameras."fr=ont"]', "line 5: the camera's name 'fr=ont' may hold letters"),
     ],

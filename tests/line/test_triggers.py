@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from edgead.errors import ConfigError
 from edgead.line.triggers import BaseTrigger, open_trigger, open_triggers
@@ -44,11 +45,6 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < until, "did not happen"
         time.sleep(0.005)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -216,6 +212,17 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     made = Broker(tmp_path)
     yield made
     made.stop()
+
+
+def test_a_broker_that_was_never_there_is_said(begin: Callable[[Any], Any]) -> None:
+    """Otherwise a wrong address is a line without parts."""
+    pytest.importorskip("paho.mqtt.client", reason="no paho-mqtt")
+    port = free_port()
+    _, taken = begin(f"mqtt://127.0.0.1:{port}/part")
+    wait_until(lambda: taken.said)
+    assert taken.said == [
+        f"mqtt://127.0.0.1:{port}/part: no connection (Connection refused); its triggers are lost until there is one"
+    ]
 
 
 def test_mqtt_opens_a_part_for_each_message(begin: Callable[[Any], Any], broker: Broker) -> None:

@@ -18,6 +18,7 @@ import pytest
 from https_folder import HttpsFolder, make_certificate
 from level_bundle import make_level_bundle
 from listener import Listener
+from ports import free_port
 from test_pull import change
 
 import edgead
@@ -99,14 +100,6 @@ class Cell:
         self.server.close()
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return int(opened.getsockname()[1])
-
-
 @pytest.fixture
 def cell(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cell]:
     monkeypatch.setattr(watch, "POLL", 0.1)
@@ -153,6 +146,24 @@ def test_a_line_takes_good_bundles_and_goes_back_from_bad_ones(cell: Cell) -> No
     assert numbers == sorted(set(numbers))
     assert {line["bundle"] for line in lines} == {"first", "good", "bad"}
     assert not [line for line in lines if line["verdict"] == "UNKNOWN"]
+
+
+@pytest.mark.slow
+def test_a_bundle_that_is_in_place_and_not_on_the_line_is_handed_over(cell: Cell) -> None:
+    """An earlier pull was killed after it had changed the link, or did not know of the line."""
+    first, console = cell.deciding(), Listener()
+    cell.pull("good", pid="", metrics="", metrics_token="")
+    assert cell.deciding() == first != digest_of(cell.link)
+    done = cell.pull("good", console=console)
+    assert (done.switched, cell.deciding()) == (True, digest_of(cell.link))
+    assert "The line does not decide by good yet." in console.said
+    good = cell.deciding()
+    assert not cell.pull("good").switched
+    cell.pull("bad", pid="", metrics="", metrics_token="")
+    assert digest_of(cell.link) != good
+    with pytest.raises(RolledBackError, match=r"(?s)results are FAIL.*in its place"):
+        cell.pull("bad", watch_minutes=10.0)
+    assert cell.deciding() == good == digest_of(cell.link)
 
 
 @pytest.mark.slow

@@ -113,6 +113,23 @@ def test_a_bundle_is_fetched_verified_and_put_in_place(
     assert (again.switched, len(server.asked)) == (False, 4 + 2)
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
+def test_a_stored_bundle_that_was_damaged_is_fetched_again(
+    in_place: bool, name: str, go: Callable[..., Pulled], link: Path, shared: Path
+) -> None:
+    done, console = go(), Listener()
+    if not in_place:
+        link.unlink()
+        link.symlink_to("current.edgead.versions/first.edgead")
+    (Path(done.path) / name).write_bytes(b"damaged")
+    again = go(console=console)
+    assert again.switched
+    assert read_bundle(link, [shared / "ours.pub"]).manifest.digest == done.digest
+    assert any("is fetched again: " in text for text in console.said)
+    assert not list(link.with_name("current.edgead.versions").glob("*.part"))
+
+
 def test_where_nothing_is_yet(go: Callable[..., Pulled], tmp_path: Path) -> None:
     done = go(to=tmp_path / "new" / "x.edgead")
     assert (done.before, done.switched) == ("", True)

@@ -11,12 +11,15 @@ import pytest
 from click.testing import CliRunner
 from page_reader import HOSTILE, check_alone
 
+from edgead import schema
 from edgead.cli import cli
+from edgead.decision import Threshold
 from edgead.errors import ConfigError, DataError
 from edgead.reports.build import report
 from edgead.reports.comparison import compare
 from edgead.reports.pareto import draw
 from edgead.reports.points import ALL, PEER, PUBLISHED, Point, front, read_points
+from edgead.schema import SchemaError
 
 RECORDED = Path(__file__).parents[1] / "benchmark" / "recorded"
 
@@ -142,10 +145,58 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     assert isinstance(done.exception, DataError)
 
 
+def test_a_page_replaces_only_a_page(tmp_path: Path) -> None:
+    results = [write(tmp_path / f"{name}.json", row(name, 10, 0.9)) for name in "ab"]
+    before = results[0].read_bytes()
+    with pytest.raises(ConfigError, match=r"a\.json exists already, is no page and was kept"):
+        report(results, out=results[0])
+    assert results[0].read_bytes() == before
+    page = report(results, out=tmp_path / "x.html")
+    assert report(results[:1], out=page) == page
+
+
 def test_a_damaged_row_is_an_error_with_the_files_name(tmp_path: Path) -> None:
     path = write(tmp_path / "bad.json", row("a", 10, 0.9, latency_ms=[1]))
     with pytest.raises(DataError, match=r"bad\.json"):
         report([path])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "place"),
+    [
+        ("latency_ms", {"p50": 1e308}, "latency_ms.p50 is 1e+308"),
+        ("latency_ms", {"p50": 3.0, "p99": -1}, "latency_ms.p99 is -1"),
+        ("latency_ms", {"p50": 0}, "latency_ms.p50 is 0"),
+        ("image_auroc", 1.2, "image_auroc is 1.2; it must be from 0 to 1"),
+        ("image_auroc_interval", [-0.5, 1], r"image_auroc_interval\[0\] is -0.5"),
+        ("aupro", "high", 'aupro is "high"'),
+    ],
+)
+def test_figures_that_cannot_be_are_refused_by_name(tmp_path: Path, field: str, value: Any, place: str) -> None:
+    wrong = row("b", 5, 0.8, **{field: value})
+    path = write(tmp_path / "bad.json", row("a", 10, 0.9), wrong)
+    with pytest.raises(DataError, match=r"bad\.json cannot be read: rows\[1\]\." + place.replace("+", r"\+")):
+        report([path])
+    cell = {"label": "b", "figures": {"latency_ms": {"p50": 3.0}, "image_auroc": 0.9, field: value}}
+    sweep = write(tmp_path / "sweep.json", cell, file="s.toml")
+    with pytest.raises(DataError, match=r"rows\[0\]\.figures\." + place.replace("+", r"\+")):
+        report([sweep])
+
+
+def test_figures_at_the_ends_are_drawn(tmp_path: Path) -> None:
+    """From a nanosecond to years, and what rounding makes of 1."""
+    path = write(tmp_path / "ends.json", row("a", 1e-6, 1 + 1e-12), row("b", 1e11, 0.0))
+    plot = draw(read_points([path]))
+    assert len(plot.marks) == 2
+    assert report([path], out=tmp_path / "ends.html").is_file()
+
+
+def test_a_threshold_of_too_many_images_is_refused_at_once() -> None:
+    """Its promise would be computed for minutes."""
+    values = {"value": 0.2, "normals": 1 << 31, "false_reject_bound": 0.5, "requested_bound": 0.01}
+    with pytest.raises(SchemaError, match="normals is 2147483648; it must be from 0 to 1e"):
+        schema.read(Threshold, values)
+    assert schema.read(Threshold, {**values, "normals": 1_000_000}).false_reject_limit < 0.0102
 
 
 def test_a_recorded_benchmark_is_rebuilt(tmp_path: Path) -> None:

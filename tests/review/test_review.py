@@ -167,6 +167,36 @@ def test_a_threshold_is_proposed_and_written_as_a_version(rejects: Path, bundle:
     assert (line["action"], line["who"], line["to"], line["out"]) == ("version", "Ada", value["proposed"], str(new))
 
 
+def test_no_threshold_is_proposed_without_all_marked_defects(rejects: Path, bundle: Bundle) -> None:
+    """A picture was moved away, or a line was damaged: the defect may be the one that the threshold lets pass."""
+    mark_all(rejects)
+    asked = ["review", rejects, "--bundle", bundle.path, "--engine", "onnxruntime"]
+    kept = Marks(rejects / "marks")
+    lowest = next(one for one in kept.all().values() if one.mark == "real defect")
+    unsure = next(one for one in kept.all().values() if one.mark == "unsure")
+    (kept.folder / unsure.picture).unlink()
+    value = json.loads(inside(*asked, "--json").stdout)
+    assert value["unread"] == [f"{unsure.picture} is not there any more"]
+    assert value["proposed"] is not None
+    (kept.folder / lowest.picture).unlink()
+    said = inside(*asked, "--write", rejects / "new.edgead")
+    assert said.returncode == 2
+    assert "Nothing to write: 1 marked real defects cannot be scored" in said.stderr
+    assert "proposed" in inside(*asked, "--threshold", "150").stdout
+    for one in kept.all().values():
+        (kept.folder / one.picture).unlink(missing_ok=True)
+    assert "has none of the 8 marked pictures any more" in inside(*asked).stderr
+
+
+def test_a_damaged_mark_may_be_that_of_a_defect(rejects: Path, bundle: Bundle) -> None:
+    mark_all(rejects)
+    file = rejects / "marks" / "marks.jsonl"
+    file.write_bytes(file.read_bytes().replace(b'"real defect"', b'"real d\xff\xffect"', 1))
+    value = json.loads(inside("review", rejects, "--bundle", bundle.path, "--engine", "onnxruntime", "--json").stdout)
+    assert "1 damaged lines of marks.jsonl" in value["unread"]
+    assert (value["proposed"], value["reason"].split(":")[0]) == (None, "damaged marks cannot be scored")
+
+
 def test_a_version_replaces_only_another_bundle(bundle: Bundle, tmp_path: Path) -> None:
     def write(out: Path, force: bool = False) -> None:
         write_version(bundle, out, 150.0, marks=tmp_path, marked={}, force=force)

@@ -27,8 +27,11 @@ import edgead
 from edgead.bundle import Bundle
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DeviceError
+from edgead.runtime import handover, observer
 from edgead.runtime.control import Control
+from edgead.runtime.health import HealthLimits
 from edgead.runtime.inspector import Inspector
+from edgead.runtime.observer import Line
 from edgead.runtime.result import Result
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.sources.python import IterableSource
@@ -134,6 +137,66 @@ def test_a_successor_needs_nothing_from_its_folder_any_more(first: Bundle, tmp_p
         stream.swap(successor)
         assert {result.bundle for result in stream} == {"second"}
     successor.close()
+
+
+def test_no_frame_is_decided_that_the_new_bundle_holds_for_unhealthy(
+    first: Bundle, second: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a product of dark parts a frame waits, prepared, while the one of light parts takes over."""
+    dark = {True}
+    monkeypatch.setattr(handover, "limits_from", lambda frames, *_: HealthLimits(dark=dark.pop()))
+    policy = Policy(health="all", frozen_after=0)
+    results: list[Result] = []
+    with (
+        edgead.load(first.path, engine="onnxruntime") as inspector,
+        edgead.load(second.path, engine="onnxruntime") as successor,
+        Stream(inspector, [IterableSource([frame_of(0)] * 8)], policy) as stream,
+    ):
+        dark.add(False)
+        for result in stream:
+            results.append(result)
+            if len(results) == 2:
+                wait_until(lambda: stream._queue._sources[0].frames > 0)
+                stream.swap(successor)
+    decided = [(result.bundle, result.cause) for result in results]
+    assert decided == [("first", "")] * 2 + [("second", "black")] * 6
+
+
+def test_a_threshold_is_never_set_on_a_bundle_that_leaves(
+    first: Bundle, second: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The live page would say that it is set. Another bundle comes in at the same moment; or nobody decides."""
+    said: list[str] = []
+    with (
+        edgead.load(first.path, engine="onnxruntime", threshold=500.0) as inspector,
+        edgead.load(second.path, engine="onnxruntime", threshold=500.0) as successor,
+        Stream(inspector, [IterableSource(numbered(8))]) as stream,
+    ):
+        line = Line(stream, Control(None, said.append), stream.ledger, [])
+
+        def set_threshold(value: float) -> None:
+            try:
+                line.set_threshold(first.manifest.digest, value)
+            except ConfigError as error:
+                said.append(str(error))
+
+        monkeypatch.setattr(observer, "ANSWER_WITHIN", 0.01)
+        set_threshold(7.0)
+        assert said == ["The line decides nothing now, and the threshold is as it was."]
+        monkeypatch.undo()
+        results = iter(stream)
+        asks = threading.Thread(target=set_threshold, args=(400.0,))
+        asks.start()
+        wait_until(lambda: len(stream._requests._actions) == 2)  # with the one that was given up
+        assert next(results).threshold == 400.0
+        asks.join()
+        stream.swap(successor)
+        asks = threading.Thread(target=set_threshold, args=(300.0,))
+        asks.start()
+        wait_until(lambda: len(stream._requests._actions) == 2)
+        assert {result.threshold for result in results} == {500.0}
+        asks.join()
+        assert said[1:] == ["Another bundle decides now. Look at its scores before you set a threshold."]
 
 
 def test_a_retire_that_raises_does_not_end_the_stream(

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import limited_files, wait_until
+from ports import free_port
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
@@ -38,9 +39,7 @@ class Broker:
     """A mosquitto on a free port that can be stopped and started again, and then still knows its listeners."""
 
     def __init__(self, folder: Path, *lines: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.config = folder / "mosquitto.conf"
         sessions = ["persistence true", f"persistence_location {folder}/"]
         text = [f"listener {self.port} 127.0.0.1", "user root", *sessions, *lines]
@@ -119,6 +118,7 @@ def test_results_arrive_in_order_and_the_end_is_told(make_broker: Callable[..., 
     listener = Listener(broker.port)
     store = tmp_path / "store.sqlite"
     worker = SinkWorker(open_sink(f"mqtt://127.0.0.1:{broker.port}/line/results?store={store}"))
+    assert worker.sink.look() == "the broker answers"  # type: ignore[attr-defined]
     for number in range(100):
         worker.offer(make_result(number))
     wait_until(lambda: len(listener.numbers()) == 100)
@@ -259,6 +259,23 @@ def test_full_disk_of_the_store_is_retried(make_broker: Callable[..., Broker], t
     listener.close()
     assert worker.account()["taken"] == 300
     assert list(dict.fromkeys(listener.numbers())) == list(range(300))
+
+
+def test_a_broker_that_was_never_there_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And so is, at the end, what it did not get."""
+    uri = f"mqtt://127.0.0.1:{free_port()}/line/results"
+    worker = SinkWorker(open_sink(f"{uri}?store={tmp_path / 'store.sqlite'}"))
+    for number in range(2):
+        worker.offer(make_result(number))
+    wait_until(lambda: caplog.messages)
+    with pytest.raises(SinkError, match="no connection"):
+        worker.sink.look()  # type: ignore[attr-defined]
+    time.sleep(1.2)  # the second attempt is after a second
+    worker.close()
+    assert caplog.messages == [
+        f"{uri}: no connection (Connection refused); results are kept on disk",
+        f"{uri}: 2 results are not delivered yet; the next run sends them",
+    ]
 
 
 def test_store_is_limited_oldest_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

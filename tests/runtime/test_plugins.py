@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import start_process
+from level_bundle import frame_of
 
+import edgead
 from edgead.bundle import Bundle
 from edgead.errors import ConfigError, SourceError
 from edgead.images import PixelFormat, encode_png
 from edgead.runtime import sinks, sources
+from edgead.runtime.ledger import Ledger
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import BaseSink, open_sink
 from edgead.runtime.sinks.jsonl import JsonLines
@@ -26,6 +32,9 @@ from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sinks.sqlite import SqliteSink
 from edgead.runtime.sinks.webhook import Webhook
 from edgead.runtime.sources import open_source
+from edgead.runtime.sources.python import IterableSource
+from edgead.runtime.sources.source import Captured
+from edgead.runtime.stream import Policy, Stream
 
 SINKS: dict[str, tuple[str, type[BaseSink]]] = {
     "jsonl": ("jsonl:{}/results.jsonl", JsonLines),
@@ -144,6 +153,107 @@ def test_a_plugin_of_the_table_s_name_does_not_replace_it(tmp_path: Path, monkey
     opened = open_sink(f"jsonl:{tmp_path}/results")
     opened.close()
     assert type(opened) is JsonLines
+
+
+def frames_as(*changes: dict[str, Any]) -> Iterator[Captured]:
+    for number, change in enumerate(changes):
+        fields = {"image": frame_of(50), "error": "", "source_id": "mine", "frame_id": number, "t_capture": 0.0}
+        yield Captured(**{**fields, **change})
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"t_capture": math.nan},
+        {"t_capture": time.time() + 1e9},
+        {"t_capture": "now"},
+        {"t_made": math.inf},
+        {"t_made": -math.inf},
+        {"t_made": time.monotonic() + 1e6},
+    ],
+    ids=str,
+)
+def test_a_frame_of_an_impossible_time_is_unknown_and_the_stream_goes_on(
+    wrong: dict[str, Any], live: bool, first: Bundle
+) -> None:
+    """Seconds of another clock, as of `time.time`, would never be too old."""
+    source = IterableSource(frames_as(wrong, {}), "mine", live)
+    with edgead.load(first.path, engine="onnxruntime") as inspector:
+        ledger, policy = Ledger(), Policy(on_full="wait", max_staleness=math.inf)
+        results = list(Stream(inspector, [source], policy, ledger))
+    assert [(result.verdict.value, result.cause) for result in results] == [("UNKNOWN", "stale"), ("PASS", "")]
+    assert "must be seconds of time.monotonic" in results[0].reason
+    assert (ledger.captured, ledger.inferred, ledger.in_flight) == (2, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"frame_id": None}, "only a report about a source has no frame_id"),
+        ({"frame_id": "7"}, "interpreted as an integer"),
+        ({"source_id": None}, "source_id must be text, not None"),
+    ],
+    ids=str,
+)
+def test_a_source_that_breaks_its_contract_ends_alone(wrong: dict[str, Any], said: str, first: Bundle) -> None:
+    ledger = Ledger()
+    sources = [IterableSource(frames_as({}, wrong), "mine"), IterableSource([frame_of(60)] * 3, "other")]
+    with edgead.load(first.path, engine="onnxruntime") as inspector:
+        stream = Stream(inspector, sources, ledger=ledger)
+        results = list(stream)
+    assert said in stream.failed["mine"]
+    assert sum(result.source_id == "other" for result in results) == 3
+    assert (ledger.captured, ledger.inferred, ledger.in_flight) == (4, 4, 0)
+
+
+def exits(*arguments: object) -> Any:
+    raise SystemExit(0)
+
+
+def interrupts(*arguments: object) -> Any:
+    raise KeyboardInterrupt
+
+
+class ExitingWatch:
+    """A watch for drift that ends the process, or would."""
+
+    see = alarms = to_prometheus = staticmethod(exits)
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "inferred", "causes"),
+    [
+        ({"admit": exits}, 0, set()),
+        ({"admit": interrupts}, 1, {"failed", "lost"}),
+        ({"choose": exits}, 4, {"failed"}),
+        ({"choose": lambda captured: captured}, 4, {"failed"}),  # none that `warm` was called with
+        ({"choose": exits, "say": exits}, 4, {"failed"}),
+        ({"watch": ExitingWatch()}, 4, {""}),
+    ],
+    ids=str,
+)
+def test_a_callback_that_exits_neither_ends_a_stream_nor_makes_it_hang(
+    callbacks: dict[str, Any], inferred: int, causes: set[str], first: Bundle
+) -> None:
+    """Each frame that has entered is counted, whatever is raised; one that was not made the stream wait for ever."""
+    ledger = Ledger()
+    with edgead.load(first.path, engine="onnxruntime") as inspector:
+        results = list(Stream(inspector, [IterableSource([frame_of(50)] * 4)], ledger=ledger, **callbacks))
+    assert {result.cause for result in results} == causes
+    assert (ledger.inferred, ledger.in_flight) == (inferred, 0)
+    assert ledger.captured == ledger.inferred + ledger.dropped
+
+
+def test_frame_numbers_are_unique_and_json(first: Bundle) -> None:
+    """A plug-in begins again at 0 when its camera is back, or has numbers of NumPy."""
+    numbers = [np.int64(0), np.int64(1), 0, 1, 5, 0, 0]
+    source = IterableSource(frames_as(*({"frame_id": number} for number in numbers)), "mine")
+    said: list[str] = []
+    with edgead.load(first.path, engine="onnxruntime") as inspector:
+        results = list(Stream(inspector, [source], say=said.append))
+    assert json.loads(json.dumps([result.frame_id for result in results])) == [0, 1, 2, 3, 7, 8, 9]
+    assert said == ["mine: frame numbers come again; they are counted on"]
 
 
 def test_a_base_sink_needs_only_write(tmp_path: Path) -> None:

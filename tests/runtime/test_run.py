@@ -317,6 +317,49 @@ def test_several_sources_regions_and_a_chosen_false_reject_share(line_bundle: Pa
     assert all("boxes" in result.to_dict() for result in seen)
 
 
+def test_messages_that_cannot_be_shown_change_nothing(tmp_path: Path) -> None:
+    """A console that raises, as on a full disk: each HUP is still followed, and the run ends as asked."""
+    bundle = make_level_bundle(tmp_path / "level.edgead")
+
+    class Full(Listener):
+        def say(self, text: str) -> None:
+            super().say(text)
+            raise OSError(28, "No space left on device")
+
+    console, summaries, asked = Full(), list[Any](), list[int]()
+
+    def step(result: Result) -> None:
+        reloaded = sum(text.startswith("Bundle reloaded") for text in console.said)
+        if reloaded == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif len(asked) == reloaded:
+            asked.append(result.frame_id or 0)
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    run(
+        bundle.path,
+        sources=["synthetic:?fps=50&width=64&height=64&frames=2000"],
+        engine="onnxruntime",
+        on_result=step,
+        on_end=summaries.append,
+        console=console,
+    )
+    assert len(asked) == 2
+    assert summaries[0]["captured"] < 2000
+
+
+def test_no_bundle_is_opened_any_more_when_a_run_has_ended(tmp_path: Path) -> None:
+    """A library's code would abort the process if it ended now."""
+    bundle = make_level_bundle(tmp_path / "level.edgead")
+    run(
+        bundle.path,
+        sources=["synthetic:?fps=50&width=64&height=64&frames=10"],
+        engine="onnxruntime",
+        on_result=lambda result: os.kill(os.getpid(), signal.SIGHUP),
+    )
+    assert not [thread for thread in threading.enumerate() if thread.name == "reload"]
+
+
 def test_process_drains_on_term_and_swaps_on_hup(line_bundle: Path, tmp_path: Path) -> None:
     bundle, results = tmp_path / "line.edgead", tmp_path / "results.jsonl"
     shutil.copytree(line_bundle, bundle)

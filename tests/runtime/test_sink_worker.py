@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import random
 import sys
@@ -19,8 +20,8 @@ from edgead.errors import SinkError
 from edgead.runtime import sink_worker
 from edgead.runtime.prometheus import sinks_to_prometheus
 from edgead.runtime.result import Result
-from edgead.runtime.sink_worker import SinkWorker, close_all, hurry_all, raise_for
-from edgead.runtime.sinks import BaseSink, Callback, LeftOut
+from edgead.runtime.sink_worker import SinkWorker, close_all, hurry_all, raise_for, tell_apart
+from edgead.runtime.sinks import BaseSink, Callback, LeftOut, open_sink
 
 
 def make_result(number: int = 0) -> Result:
@@ -214,6 +215,50 @@ def test_foreign_sink_cannot_break_the_account() -> None:
     assert worker.account()["last_error"] == "BrokenError"
 
 
+class Odd:
+    """A foreign sink in every way that `edgead.runtime.sink_worker` asks."""
+
+    name: Any = None
+    details: Any = dict
+    wants: Any = staticmethod(lambda result: True)
+
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+    def write(self, result: Result) -> None:
+        pass
+
+
+def exits(*arguments: object) -> Any:
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"name": 5},
+        {"wants": exits},
+        {"details": exits},
+        {"details": lambda: 7},
+        {"details": lambda: {"taken": 99}},
+        {"details": lambda: {"seen": object()}},
+        {"lost": {"a": "b"}},
+        {},
+    ],
+    ids=str,
+)
+def test_an_odd_sink_neither_ends_a_run_nor_spoils_its_summary(attributes: dict[str, Any]) -> None:
+    """One that calls ``sys.exit()`` ended a run with exit code 0."""
+    worker = SinkWorker(Odd(**attributes))
+    for number in range(3):
+        worker.offer(make_result(number))
+    worker.close()
+    account = json.loads(json.dumps(worker.account()))
+    assert isinstance(account["sink"], str)
+    assert (account["offered"], account["taken"], account["waiting"]) == (3, 3, 0)
+    assert account["last_error"] == ("SystemExit: 0" if "wants" in attributes else None)
+
+
 def test_what_a_sink_does_not_want_does_not_count() -> None:
     class Picky(Callback):
         def wants(self, result: Result) -> bool:
@@ -226,6 +271,19 @@ def test_what_a_sink_does_not_want_does_not_count() -> None:
     worker.close()
     assert [result.frame_id for result in seen] == [1, 3, 5, 7, 9]
     assert worker.account()["offered"] == worker.account()["taken"] == 5
+
+
+def test_sinks_whose_addresses_look_the_same_have_names_of_their_own() -> None:
+    """Their queries differ, which may hold secrets. Prometheus drops all but one series of a name."""
+    workers = [SinkWorker(open_sink(f"http://127.0.0.1:9/in?line={number}")) for number in (1, 2, 3)]
+    tell_apart(workers)
+    name = "http://127.0.0.1:9/in?line=…"
+    assert [worker.account()["sink"] for worker in workers] == [name, f"{name} (2)", f"{name} (3)"]
+    lines = [line.rpartition(" ")[0] for line in sinks_to_prometheus(workers).splitlines() if line[0] != "#"]
+    assert len(lines) == len(set(lines))
+    tell_apart(workers)
+    assert workers[2].name == f"{name} (3)"
+    close_all(workers)
 
 
 def test_metrics_never_fall_and_name_causes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 import re
 import shutil
 import signal
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +28,7 @@ import numpy as np
 import pytest
 from conftest import limited_files, wait_until
 from level_bundle import frame_of, make_level_bundle
+from ports import free_port
 
 import edgead
 from edgead.decision import Verdict
@@ -41,10 +43,11 @@ from edgead.runtime.prometheus import sinks_to_prometheus
 from edgead.runtime.result import SCHEMA, Result
 from edgead.runtime.run import run
 from edgead.runtime.sink_worker import SinkWorker, raise_for
-from edgead.runtime.sinks import Callback, JsonLines, open_sink
+from edgead.runtime.sinks import Callback, JsonLines, open_sink, refuse_twice
 from edgead.runtime.sinks import sqlite as sqlite_module
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sinks.webhook import Webhook
+from edgead.runtime.sources.python import CallableSource
 
 FRAME = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
@@ -105,6 +108,56 @@ def test_a_sink_that_is_given_twice_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "results.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("jsonl:r.jsonl", "jsonl:./r.jsonl", True),
+        ("jsonl:r.jsonl", "jsonl:link.jsonl", True),
+        ("rejects:r?max_mb=1", "rejects:r/", True),
+        ("sqlite:r.db", "sqlite:sub/../r.db", True),
+        ("jsonl:-", "jsonl:-", True),
+        ("jsonl:r.jsonl", "jsonl:s.jsonl", False),
+        ("http://host/a", "http://host/a?b", False),
+    ],
+)
+def test_a_sink_is_the_same_however_it_is_written(
+    one: str, other: str, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.jsonl").symlink_to("r.jsonl")
+    with pytest.raises(ConfigError, match="is given twice") if same else nullcontext():
+        refuse_twice([one, other])
+
+
+@pytest.mark.parametrize("uri", ["jsonl:~/r.jsonl", "sqlite:~/r.sqlite", "rejects:~/r"])
+def test_a_path_at_home_is_there(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves ~ alone inside a word; results went into a folder of that name."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for folder in (home, elsewhere):
+        folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(elsewhere)
+    open_sink(uri).close()
+    assert (home / uri.rpartition("/")[2]).exists()
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_pipe_that_nobody_reads_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    workers: list[SinkWorker] = []
+    thread = threading.Thread(target=lambda: workers.append(SinkWorker(open_sink(f"jsonl:{pipe}"))))
+    thread.start()
+    wait_until(lambda: caplog.messages)
+    assert caplog.messages == [f"{pipe}: waiting for a program that reads this pipe"]
+    with pipe.open() as reader:
+        thread.join()
+        workers[0].offer(make_result(3))
+        workers[0].close()
+        assert json.loads(reader.readline())["frame_id"] == 3
+    assert workers[0].account()["taken"] == 1
+
+
 def test_sinks_come_from_plugins_too(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = metadata.EntryPoint("press", "collections:deque", "edgead.sinks")
     monkeypatch.setattr(metadata, "entry_points", lambda group: [entry] if group == "edgead.sinks" else [])
@@ -154,12 +207,50 @@ def test_broken_sink_is_counted_and_named_at_the_end(inspector: Inspector) -> No
     assert ledger.inferred == len(good) == 4
 
 
+@pytest.mark.parametrize("kind", ["generator", "function"])
+def test_a_sink_gets_the_frame_that_was_decided_also_if_the_source_fills_one_array(kind: str, tmp_path: Path) -> None:
+    """As cameras' libraries do: ``camera.read(frame)``."""
+    bundle = make_level_bundle(tmp_path / "level.edgead")
+    levels, array = list(range(0, 240, 20)), np.empty_like(frame_of(0))
+
+    def grab() -> Any:
+        if not levels:
+            return None
+        array[:] = levels.pop(0)
+        return array
+
+    pairs: list[tuple[float, int]] = []
+
+    def look(result: Result) -> None:
+        time.sleep(0.01)
+        assert result.frame is not None
+        pairs.append((result.score, int(result.frame[0, 0, 0])))
+
+    def frames() -> Iterator[Any]:
+        while (frame := grab()) is not None:
+            yield frame
+
+    source = frames() if kind == "generator" else CallableSource(grab, live=False)
+    with edgead.load(bundle.path, engine="onnxruntime") as inspector:
+        run_stream(inspector, source, [Callback(look, wants_frames=True)], Ledger())
+    assert pairs == [(level, level) for level in range(0, 240, 20)]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_full_disk_is_named(inspector: Inspector) -> None:
     ledger = Ledger()
     with pytest.raises(SinkError, match="did not take 3 of 3 results: No space left on device"):
         run_stream(inspector, iter([FRAME] * 3), [JsonLines("/dev/full")], ledger)
     assert ledger.inferred == 3
+
+
+def test_a_closed_standard_output_takes_nothing() -> None:
+    """A service manager may start a process without it."""
+    program = "from edgead.failures import prepare_streams; from edgead.runtime.sinks import JsonLines\n"
+    for first in ("", "prepare_streams(); "):
+        command = f"exec '{sys.executable}' -c '{program}{first}JsonLines(\"-\")' >&-"
+        done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
+        assert "ConfigError: jsonl:- writes to standard output, which is closed." in done.stderr
 
 
 FILLS_DISK = """
@@ -224,6 +315,67 @@ def make_large_results(count: int) -> list[Result]:
     for result in results:
         result.reason = "r" * 50_000
     return results
+
+
+def numbers_in(path: Path) -> list[int]:
+    """Return the frames of a sink's file."""
+    if path.suffix == ".jsonl":
+        return [json.loads(line)["frame_id"] for line in path.read_text().splitlines()]
+    return rows_of(path)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "sqlite"])
+def test_what_is_taken_is_in_a_file_that_has_a_name(ending: str, tmp_path: Path) -> None:
+    """A file is rotated, deleted, replaced by another one; its folder is deleted, and comes back."""
+    path, rotated = tmp_path / "out" / f"r.{ending}", tmp_path / "out" / f"r.1.{ending}"
+    worker = SinkWorker(open_sink(f"{ending}:{path}"))
+
+    def offer(number: int) -> None:
+        worker.offer(make_result(number))
+        wait_until(lambda: not worker.account()["waiting"])
+
+    for number in (0, 1):
+        offer(number)
+    path.rename(rotated)
+    offer(2)
+    assert (numbers_in(rotated), numbers_in(path)) == ([0, 1], [2])
+    rotated.replace(path)  # as a backup that is put back
+    offer(3)
+    assert numbers_in(path) == [0, 1, 3]
+    for file in path.parent.glob("r.*"):
+        file.unlink()
+    offer(4)
+    assert numbers_in(path) == [4]
+    shutil.rmtree(path.parent)
+    offer(5)
+    assert worker.account()["failed"] == 1
+    path.parent.mkdir()
+    offer(6)
+    worker.close()
+    assert numbers_in(path) == [6]
+    assert worker.account()["taken"] == 6
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "sqlite"])
+def test_a_file_that_is_deleted_while_a_result_is_written(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"r.{ending}"
+    sink: Any = open_sink(f"{ending}:{path}")
+    owner, name = (sink._lines, "_append") if ending == "jsonl" else (sink._transactions, "run")
+    write = getattr(owner, name)
+
+    def delete_first(given: Any) -> None:
+        path.unlink(missing_ok=True)
+        monkeypatch.undo()
+        write(given)
+
+    monkeypatch.setattr(owner, name, delete_first)
+    worker = SinkWorker(sink)
+    worker.offer(make_result(0))
+    worker.close()
+    assert worker.account()["taken"] == 1
+    assert numbers_in(path) == [0]
 
 
 def test_sqlite_takes_a_batch_when_the_full_disk_has_room_again(tmp_path: Path) -> None:
@@ -505,6 +657,18 @@ def test_webhook_tries_again_and_keeps_its_password(hook: Any) -> None:
     assert [code for code, *_ in hook.got] == [503, 429, 204]
     assert hook.got[-1] == (204, 7, "Basic bWU6c2VjcmV0", "/in?key=secret")
     assert "secret" not in sink.name
+
+
+def test_webhook_looks_for_its_server_before_a_run(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = Webhook(f"http://127.0.0.1:{hook.server_port}/in")
+    assert sink.look() == "the server answers (HTTP 501)"  # it knows no OPTIONS
+    for code, said in ((401, "HTTP 401"), (503, "HTTP 503"), (308, "redirects")):
+        monkeypatch.setattr(Hook, "do_OPTIONS", lambda self, code=code: self.send_error(code), raising=False)
+        with pytest.raises(SinkError, match=said):
+            sink.look()
+    assert not hook.got
+    with pytest.raises(SinkError, match="refused"):
+        Webhook(f"http://127.0.0.1:{free_port()}/in").look()
 
 
 def test_webhook_gives_up_by_name(hook: Any) -> None:

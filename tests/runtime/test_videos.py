@@ -199,3 +199,14 @@ def test_ffmpeg_is_told_the_formats_that_hold_pictures(monkeypatch: pytest.Monke
     (tmp_path / "line.mp4").write_text("ffconcat version 1.0\nfile other.ts\n")
     with pytest.raises(SourceError, match="neither an image nor a readable video"):
         read(tmp_path / "line.mp4")
+
+
+def test_damaged_parameters_are_an_error(tmp_path: Path) -> None:
+    """A file whose first parameter set ends too soon: lost pictures could not be counted."""
+    path = make(tmp_path / "line.mkv", count=3)
+    with av.open(str(path)) as container:
+        record = bytes(container.streams.video[0].codec_context.extradata or b"")
+    cut = record[:6] + b"\0\x02" + record[8:]  # the length of the first set
+    path.write_bytes(path.read_bytes().replace(record, cut))
+    with pytest.raises(SourceError, match="neither an image nor a readable video"):
+        read(path)

@@ -357,8 +357,19 @@ def test_a_source_counts_once(transferred: Path, donor: Path, parts: Path, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["../escaped", "a/b", "..", "", "a\0b"])
+def test_a_run_of_others_writes_into_no_other_folder(transferred: Path, tmp_path: Path, name: str) -> None:
+    """A run that is resumed copies what was learned into the folder of its donor's name."""
+    run = unfinished(transferred, tmp_path / "half")
+    values = json.loads((run / run_config.CONFIG).read_text())
+    values["sources"][0]["name"] = name
+    (run / run_config.CONFIG).write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"sources\[0\]\.name is .*it must be the name of a folder"):
+        run_config.load_run_config(run)
+
+
 def test_what_was_learned_elsewhere_is_not_trusted(transferred: Path, parts: Path, tmp_path: Path) -> None:
-    for name in ("../escaped", "..", "", "a/b"):
+    for name in ("../escaped", "..", "", "a/b", "a\0b", "x" * 300):
         given = relearned(transferred, tmp_path / "named.safetensors", {"source": name})
         with pytest.raises(CheckpointError, match="cannot be the name of a folder"):
             train("drept", parts, preset="nano", donors=[given], out=tmp_path / "run")

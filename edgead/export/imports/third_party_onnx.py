@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -12,6 +12,7 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from edgead.errors import ModelError
 from edgead.export.graph.opset import is_standard, opset_of
+from edgead.files import stays_below
 from edgead.graph_file import ENDLESS
 
 OLDEST_OPSET = 13
@@ -82,11 +83,11 @@ def _read_weights(model: onnx.ModelProto, path: Path) -> None:
     for tensor in external:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
-        parts = (*PurePosixPath(location).parts, *PureWindowsPath(location).parts)
-        absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute()
-        if not location or absolute or ".." in parts or not (folder / location).resolve().is_relative_to(folder):
+        on_windows = PureWindowsPath(location)
+        outside = not stays_below(location) or on_windows.is_absolute() or ".." in on_windows.parts
+        if not location or outside or not (folder / location).resolve().is_relative_to(folder):
             raise ModelError(
-                f"{path} refers to weights in '{location}'. Weights outside the model's folder are refused."
+                f"{path} refers to weights in {location[:100]!a}. Weights outside the model's folder are refused."
             )
         file = folder / location
         if not file.is_file():

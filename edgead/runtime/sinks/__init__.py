@@ -6,6 +6,7 @@ Only one thread calls a sink, that of its `edgead.runtime.sink_worker.SinkWorker
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterable
 from importlib import metadata
 
@@ -13,7 +14,7 @@ from edgead.errors import ConfigError
 from edgead.runtime.sinks.callback import Callback
 from edgead.runtime.sinks.jsonl import JsonLines
 from edgead.runtime.sinks.sink import BaseSink, LeftOut, Sink
-from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
+from edgead.runtime.sources.uri import at_home, complete, redact, refuse_bare_address, scheme_of
 
 FORMS = "jsonl:FILE (or jsonl:- for standard output), sqlite:FILE, rejects:DIR, http://HOST/PATH, mqtt://HOST/TOPIC"
 _SCHEMES = {
@@ -62,6 +63,17 @@ def refuse_twice(sinks: Iterable[object]) -> None:
     Raises:
         ConfigError: with its URI.
     """
-    given = [sink.strip() for sink in sinks if isinstance(sink, str)]
-    if twice := next((uri for number, uri in enumerate(given) if uri in given[:number]), None):
-        raise ConfigError(f"The sink {redact(twice)} is given twice, and would get every result twice.")
+    places = set[str]()
+    for uri in (sink.strip() for sink in sinks if isinstance(sink, str)):
+        place = _place_of(uri)
+        if place in places:
+            raise ConfigError(f"The sink {redact(uri)} is given twice, and would get every result twice.")
+        places.add(place)
+
+
+def _place_of(uri: str) -> str:
+    """Return the same text for two URIs of one file or folder, however they are written."""
+    scheme, _, rest = uri.partition(":")
+    if scheme not in ("jsonl", "sqlite", "rejects") or rest == "-":
+        return uri
+    return f"{scheme}:{os.path.realpath(at_home(rest.removeprefix('//').partition('?')[0]))}"

@@ -9,10 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from edgead.errors import ConfigError
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import LineFile, append_configuration
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.uri import NoOptions, split_options
+from edgead.terminal import CLOSED
 
 
 def open_jsonl(uri: str) -> JsonLines:
@@ -26,12 +28,17 @@ class JsonLines(BaseSink):
 
     Args:
         name: path of the file; ``-`` for standard output.
+
+    Raises:
+        ConfigError: standard output is closed.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(f"jsonl:{name}")
         self._path = None if name == "-" else Path(name)
         if name == "-":
+            if sys.stdout is None or "stdout" in CLOSED:
+                raise ConfigError("jsonl:- writes to standard output, which is closed. Write to a file:  jsonl:FILE")
             sys.stdout.flush()
             self._lines = LineFile(None, sys.stdout.fileno())
         else:

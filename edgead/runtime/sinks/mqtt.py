@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import sqlite3
+import sys
 import threading
 import time
 from collections import deque
@@ -15,18 +16,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from edgead.errors import ConfigError, require
+from edgead.errors import ConfigError, SinkError, require
 from edgead.home import state_folder
 from edgead.redaction import printable, redact
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sinks.sqlite import Transactions, connect
-from edgead.runtime.sources.uri import parse_options
+from edgead.runtime.sources.uri import at_home, parse_options
 
 WINDOW = 20
 """Messages in flight to the broker without acknowledgement."""
 MOST_STORED = 100_000
 """Results kept while the broker is unreachable; beyond that the oldest are discarded."""
+LOOK_WITHIN = 5.0
+"""Seconds for the first answer of a broker, in a check before a run."""
 _log = logging.getLogger("edgead")
 
 
@@ -58,7 +61,7 @@ def open_mqtt(uri: str) -> MqttSink:
         user=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
         tls={"ca": options.ca, "cert": options.cert, "key": options.key} if parts.scheme == "mqtts" else None,
-        store=Path(options.store) if options.store else None,
+        store=Path(at_home(options.store)) if options.store else None,
     )
 
 
@@ -85,6 +88,13 @@ def make_client(name: str, user: str, password: str, tls: dict[str, str | None] 
             raise ConfigError(f"{name}: the TLS files cannot be used: {error}.") from error
     client.reconnect_delay_set(1, 30)
     return client
+
+
+def why_no_connection() -> str:
+    """Return why a client could not connect; to be called by its `on_connect_fail`, which is not told."""
+    error = sys.exc_info()[1]
+    reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or error or "no answer"
+    return printable(str(reason))
 
 
 def default_store(host: str, port: int, topic: str) -> Path:
@@ -154,7 +164,7 @@ class MqttSink(BaseSink):
         self._client = make_client(self.name, user, password, tls)
         self._client.will_set(f"{self.topic}/status", "offline", qos=1, retain=True)
         self._client.on_connect, self._client.on_disconnect = self._on_connect, self._on_disconnect
-        self._client.on_publish = self._on_publish
+        self._client.on_publish, self._client.on_connect_fail = self._on_publish, self._on_connect_fail
         self._store = _open_store(store or default_store(host, port, topic))
         self._store.execute("CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, payload TEXT)")
         self._transactions = Transactions(self._store, self.stopped, self._lock)
@@ -166,7 +176,8 @@ class MqttSink(BaseSink):
         self._delivered: list[int] = []
         self._sent_up_to = 0
         self._wake = threading.Event()
-        self._connected = self._closing = False
+        self._connected = self._closing = self._told = False
+        self._trouble = ""  # why there is no connection
         self._client.connect_async(host, port, keepalive=15)
         self._client.loop_start()
         self._thread = threading.Thread(target=self._forward, name="mqtt-forward", daemon=True)
@@ -223,9 +234,9 @@ class MqttSink(BaseSink):
                 if self._connected:
                     self._publish_more()
                 failing = False
-            except sqlite3.Error as error:  # for instance a full disk: the next turn tries again
+            except Exception as error:  # for instance a full disk: the next turn tries again
                 if not failing and not self._closing:
-                    _log.warning("%s: the store cannot be used: %s", self.name, error)
+                    _log.warning("%s: the stored results cannot be sent: %s", self.name, error)
                 failing = True
 
     def _publish_more(self) -> None:
@@ -251,19 +262,40 @@ class MqttSink(BaseSink):
     def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._connected = not reason.is_failure
         if reason.is_failure:
-            _log.warning("%s: the broker refuses the connection: %s", self.name, printable(str(reason)))
+            self._trouble = f"the broker refuses the connection: {printable(str(reason))}"
+            _log.warning("%s: %s", self.name, self._trouble)
             return
+        self._told = False
         client.publish(f"{self.topic}/status", "online", qos=1, retain=True)
         self._wake.set()
 
+    def _on_connect_fail(self, _client: Any, _data: Any) -> None:
+        self._trouble = f"no connection ({why_no_connection()})"
+        if not self._told and not self._closing:
+            _log.warning("%s: %s; results are kept on disk", self.name, self._trouble)
+        self._told = True
+
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self._connected = False
+        self._connected, self._told = False, True
         if not self._closing:
             _log.warning("%s: the broker is unreachable (%s); results are kept on disk", self.name, reason)
 
     def _on_publish(self, _client: Any, _data: Any, message: int, _reason: Any, _properties: Any) -> None:
         self._acknowledged.append(message)
         self._wake.set()
+
+    def look(self) -> str:
+        """Wait for the first answer of the broker and return what came of it.
+
+        Raises:
+            SinkError: it cannot be reached, or refuses the connection.
+        """
+        until = time.monotonic() + LOOK_WITHIN
+        while not self._connected and not self._trouble and time.monotonic() < until:
+            self.stopped.wait(0.02)
+        if not self._connected:
+            raise SinkError(self._trouble or f"the broker does not answer within {LOOK_WITHIN:g} s")
+        return "the broker answers"
 
     def close(self) -> None:
         until = time.monotonic() + self.patience
@@ -279,3 +311,5 @@ class MqttSink(BaseSink):
         self._client.disconnect()
         self._client.loop_stop()
         self._store.close()
+        if self._stored:
+            _log.warning("%s: %d results are not delivered yet; the next run sends them", self.name, self._stored)

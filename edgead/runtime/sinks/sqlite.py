@@ -7,15 +7,16 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from datetime import datetime, timezone
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, SinkError
 from edgead.runtime.result import Result
+from edgead.runtime.sinks.lines import was_moved
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.uri import NoOptions, split_options
+from edgead.text import utc_now
 
 RETRY_FOR = 10.0
 """Seconds of retries for a database that is locked or on a full disk."""
@@ -123,7 +124,7 @@ class SqliteSink(BaseSink):
     """Writes rows of a table ``results``: some columns for searches, and the complete result as JSON.
 
     `flush` commits all results since the last one, or none. ``result_id`` is unique, so a repeated commit adds no row
-    twice.
+    twice. If the file is renamed, replaced or deleted, the next ones go into a new database under its name.
 
     Raises:
         ConfigError: the file cannot be written, or has another table of that name.
@@ -131,14 +132,19 @@ class SqliteSink(BaseSink):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"sqlite:{path}")
+        self._path = path
+        self._rows: list[tuple[object, ...]] = []
+        self._open(path)
+
+    def _open(self, path: Path) -> None:
         self._connection = connect(path)
         self._transactions = Transactions(self._connection, self.stopped)
-        self._rows: list[tuple[object, ...]] = []
         try:
             self._transactions.try_once(self._make_table)
         except sqlite3.Error as error:
             self._connection.close()
             raise ConfigError(f"{path}: its table 'results' cannot be used: {error}.") from error
+        self._opened = path.stat()
 
     def _make_table(self) -> None:
         self._connection.execute(_TABLE)
@@ -151,7 +157,7 @@ class SqliteSink(BaseSink):
 
     def configure(self, configuration: Mapping[str, Any]) -> None:
         """Add a row to a table ``configurations``."""
-        row = datetime.now(timezone.utc).isoformat(timespec="milliseconds"), json.dumps(configuration)
+        row = utc_now("milliseconds"), json.dumps(configuration)
 
         def store() -> None:
             self._connection.execute(_CONFIGURATIONS)
@@ -170,7 +176,22 @@ class SqliteSink(BaseSink):
         rows, self._rows = self._rows, []
         marks = ", ".join("?" * len(_COLUMNS))
         insert = f"INSERT INTO results ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT (result_id) DO NOTHING"
+        self._follow()
         self._transactions.run(lambda: self._connection.executemany(insert, rows))
+        if self._follow():  # it was deleted meanwhile
+            self._transactions.run(lambda: self._connection.executemany(insert, rows))
+
+    def _follow(self) -> bool:
+        """Open a new database if ours is not under its name any more: rows would vanish in a file without a name."""
+        if not was_moved(self._path, self._opened):
+            return False
+        if not self._path.parent.is_dir():
+            raise SinkError(f"the folder {self._path.parent} is not there any more")
+        with suppress(sqlite3.Error):  # a renamed file is to have all its rows, and no journal may meet another file
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connection.close()
+        self._open(self._path)
+        return True
 
     def close(self) -> None:
         self._connection.close()

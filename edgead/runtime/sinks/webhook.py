@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from edgead.errors import SinkError
 from edgead.redaction import redact
 from edgead.runtime.result import Result
-from edgead.runtime.sinks.exchange import Exchange
+from edgead.runtime.sinks.exchange import Answer, Exchange
 from edgead.runtime.sinks.sink import BaseSink
 
 ATTEMPTS = 4
@@ -55,6 +55,20 @@ class Webhook(BaseSink):
         self._attempts, self._first_delay, self._timeout = attempts, first_delay, timeout
         self._away = False
 
+    def look(self) -> str:
+        """Ask the server for its options, which changes nothing there, and return that it answers.
+
+        Raises:
+            SinkError: it does not, or its certificate is rejected.
+        """
+        answer = Exchange(urllib.request.Request(self._url, headers=self._headers, method="OPTIONS")).run(self._timeout)
+        if answer.error:
+            raise SinkError(redact(answer.error))
+        _refuse_redirect(answer)
+        if answer.status in (401, 403, 502, 503, 504):
+            raise SinkError(f"the server would take no result now: HTTP {answer.status} {answer.reason}")
+        return f"the server answers (HTTP {answer.status})"
+
     def write(self, result: Result) -> None:
         attempts, delay = 1 if self._away else self._attempts, self._first_delay
         for attempt in range(attempts):
@@ -78,10 +92,14 @@ class Webhook(BaseSink):
             return redact(answer.error)
         if 200 <= answer.status < 300:
             return ""
-        if 300 <= answer.status < 400:
-            target = redact(answer.location) or "nowhere"
-            raise SinkError(f"the server redirects (HTTP {answer.status}) to {target}; use that address")
+        _refuse_redirect(answer)
         reason = f"HTTP {answer.status} {answer.reason}"
         if 400 <= answer.status < 500 and answer.status not in _AGAIN:
             raise SinkError(f"the server refuses the result: {reason}")
         return reason
+
+
+def _refuse_redirect(answer: Answer) -> None:
+    if 300 <= answer.status < 400:
+        target = redact(answer.location) or "nowhere"
+        raise SinkError(f"the server redirects (HTTP {answer.status}) to {target}; use that address")

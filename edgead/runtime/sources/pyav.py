@@ -88,7 +88,10 @@ class PyAvCapture:
             return
         self._loss = find_loss(messages)
         self._packets = self._container.demux(self._video)
-        self._decoder = Decoder(self._video, before_key)
+        try:
+            self._decoder = Decoder(self._video, before_key)
+        except ValueError:  # the parameters in its header are damaged
+            self.release()
 
     def isOpened(self) -> bool:  # noqa: N802
         return self._container is not None

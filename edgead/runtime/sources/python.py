@@ -19,6 +19,9 @@ from edgead.runtime.sources.uri import split_options
 class IterableSource(FrameSource):
     """All frames of an iterable.
 
+    Arrays that are made on the way, as by a generator, are copied: it may fill one array again and again, and a frame
+    is looked at until its result is with the sinks. Those of a list, a tuple or an array are there already.
+
     Args:
         frames: arrays that `edgead.images.to_frame` takes, or `Captured`.
         name: its name in results.
@@ -30,14 +33,23 @@ class IterableSource(FrameSource):
         self.frames, self.live = frames, live
 
     def read(self) -> Iterator[Captured]:
+        are_there = isinstance(self.frames, list | tuple | np.ndarray)
         for frame_id, frame in enumerate(self.frames):
             if self.stopped.is_set():
                 return
-            yield frame if isinstance(frame, Captured) else Captured(frame, "", self.name, frame_id, time.monotonic())
+            if isinstance(frame, Captured):
+                yield frame
+                continue
+            now = time.monotonic()
+            image = frame if are_there or not isinstance(frame, np.ndarray) else frame.copy()
+            yield Captured(image, "", self.name, frame_id, now)
 
 
 class CallableSource(IterableSource):
-    """Frames that a function returns, one per call, until it returns None. It is called without pauses."""
+    """Frames that a function returns, one per call, until it returns None. It is called without pauses.
+
+    They are copied, as those of an iterable are.
+    """
 
     def __init__(self, grab: Callable[[], NDArray[Any] | None], name: str = "callable", live: bool = True) -> None:
         super().__init__(_call(grab), name, live)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
+AHEAD = 1.0
+"""Seconds by which a frame's time may lie in the future: clocks of cameras differ a little."""
 REPORTS = frozenset({"lost", "silent", "drift"})
 """Causes of reports about a source. They are counted apart from frames and displace none."""
 
@@ -21,7 +27,8 @@ class Captured:
         image: ``(H, W, 3) uint8 BGR`` or what `edgead.images.to_frame` takes, owned by the receiver; or None.
         error: why there is no image, or why the image must not be judged; empty if there is no error.
         source_id: name of the source, without credentials.
-        frame_id: number of the frame at its source, from 0; None for a report about the source (`about_source`).
+        frame_id: number of the frame at its source, from 0; None for a report about the source (`about_source`). A
+            stream counts on where numbers come again.
         t_capture: when it arrived, `time.monotonic` seconds.
         path: of the image file, if it comes from one.
         cause: the error as a word of `edgead.runtime.result.CAUSES`; empty if there is no error.
@@ -47,6 +54,32 @@ class Captured:
     def about_source(self) -> bool:
         """Whether this is a report about the source, not a frame or an error in place of one."""
         return self.cause in REPORTS
+
+
+def check_captured(captured: object) -> Captured:
+    """Return what a source delivered, if a stream can use it: sources may be anybody's.
+
+    A frame whose time cannot be is an error, cause ``stale``: nobody knows how old it is.
+
+    Raises:
+        TypeError: it is no `Captured`, or its name or number is of another type.
+    """
+    if not isinstance(captured, Captured):
+        raise TypeError(f"a source must deliver Captured, not {type(captured).__name__}")
+    if not isinstance(captured.source_id, str):
+        raise TypeError(f"source_id must be text, not {captured.source_id!r}")
+    number = None if captured.frame_id is None else operator.index(captured.frame_id)  # also of NumPy
+    if number is None and not captured.about_source:
+        raise TypeError("only a report about a source has no frame_id")
+    if type(captured.frame_id) is not type(number):
+        captured = replace(captured, frame_id=number)
+    now = time.monotonic()
+    for name, moment in (("t_capture", captured.t_capture), ("t_made", captured.made)):
+        if not isinstance(moment, int | float | np.floating) or not -math.inf < moment <= now + AHEAD:
+            why = f"{name} is {moment!r}, and must be seconds of time.monotonic (now {now:.1f}) that are over"
+            cause = captured.cause or "stale"
+            return replace(captured, image=None, error=captured.error or why, t_capture=now, t_made=now, cause=cause)
+    return captured
 
 
 class Source(Protocol):

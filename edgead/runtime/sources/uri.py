@@ -159,7 +159,12 @@ def split_options(uri: str, kind: type[T]) -> tuple[str, T]:
         ConfigError: an unknown option, or a value of the wrong type. The error shows nothing that may be a password.
     """
     rest, _, query = uri.partition(":")[2].removeprefix("//").partition("?")
-    return rest, parse_options(uri, query, kind)
+    return at_home(rest), parse_options(uri, query, kind)
+
+
+def at_home(path: str) -> str:
+    """Replace a leading ``~/`` by the home folder: shells do so only at the beginning of a word."""
+    return os.path.expanduser(path) if path.startswith("~/") else path
 
 
 def parse_options(uri: str, query: str, kind: type[T]) -> T:

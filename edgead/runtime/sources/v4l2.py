@@ -78,8 +78,8 @@ def open_v4l2(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """
     device, options = split_options(uri, V4l2Options)
     target: int | str = int(device) if device.isdecimal() else device
-    if isinstance(target, int) and target >= MOST_CAMERAS:
-        raise SourceError(f"Camera {device} does not exist: numbers are 0 to {MOST_CAMERAS - 1}.")
+    if isinstance(target, int):
+        _refuse_impossible(target)
     wishes, reasons = read_wishes(uri, options), [f"{uri} cannot be opened. {_SEE}"]
 
     def opener() -> Capture:
@@ -92,14 +92,18 @@ MOST_CAMERAS = 256
 """Maximum number of Video4Linux devices."""
 
 
+def _refuse_impossible(number: int) -> None:
+    if number >= MOST_CAMERAS:
+        raise SourceError(f"Camera {number} does not exist: numbers are 0 to {MOST_CAMERAS - 1}.")
+
+
 def open_number(number: int) -> Source:
     """Open a camera by OpenCV's number, with unchanged settings.
 
     Raises:
         SourceError: it cannot be opened, or no camera has such a number.
     """
-    if number >= MOST_CAMERAS:
-        raise SourceError(f"Camera {number} does not exist: numbers are 0 to {MOST_CAMERAS - 1}.")
+    _refuse_impossible(number)
     lib = cv2()
     if not lib.videoio_registry.hasBackend(lib.CAP_V4L2):
         return CameraSource(number, reconnect=True)

@@ -408,6 +408,8 @@ def spoilt(tmp_path: Path) -> Path:
         ("absolute", str(tmp_path / "secret.bin")),
         ("linked", "link.bin"),
         ("windows", "..\\secret.bin"),
+        ("null", "weights\0.bin"),
+        ("long", "w" * 300),
     ):
         write(folder / f"{name}.onnx", with_location(plain_model(), location).SerializeToString())
     short = with_location(plain_model(), "short.bin")
@@ -447,6 +449,8 @@ def spoilt(tmp_path: Path) -> Path:
         ("above", "Weights outside the model's folder are refused"),
         ("absolute", "Weights outside the model's folder are refused"),
         ("linked", "Weights outside the model's folder are refused"),
+        ("null", "Weights outside the model's folder are refused"),
+        ("long", "Weights outside the model's folder are refused"),
         ("windows", "Weights outside the model's folder are refused"),
         ("short", "is truncated: 'kernel' of short.onnx is beyond its end"),
         ("custom", "not part of ONNX: com.acme.Special"),

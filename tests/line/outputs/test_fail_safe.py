@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 from level_bundle import make_level_bundle
 from plc_parts import closing, wait_until
+from ports import free_port
 
 from edgead.bundle import Bundle
 from edgead.errors import SinkError
@@ -37,12 +37,7 @@ def level(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def ports() -> list[int]:
-    """Free ports."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    found = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return found
+    return [free_port() for _ in range(3)]
 
 
 @pytest.fixture

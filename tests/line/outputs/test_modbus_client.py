@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from plc_parts import Writing, closing, make_result, wait_until
+from ports import free_port
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
@@ -87,8 +88,7 @@ def test_without_handshake_a_result_is_taken_when_it_is_written(plc: ServingPlc)
 
 def test_a_plc_that_comes_later_and_goes_is_found_again(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with closing(open_modbus_client(f"modbus://127.0.0.1:{port}?hold_ms=50&timeout_ms=100")) as output:
         assert "the PLC cannot be reached: no connection to 127.0.0.1" in Writing(output.write, make_result()).end()
         with closing(ServingPlc("127.0.0.1", port)) as plc:

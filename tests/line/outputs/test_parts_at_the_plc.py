@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from level_bundle import make_level_bundle
 from plc_parts import closing, wait_until
+from ports import free_port
 
 from edgead.line.outputs.register_map import Snapshot
 from edgead.line.outputs.simulate import open_plc, simulate
@@ -23,10 +23,7 @@ pytest.importorskip("pymodbus.client", reason="no pymodbus (pip install 'edgead[
 
 
 def test_each_part_has_one_answer_at_the_plc(tmp_path: Path) -> None:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    modbus, http = (probe.getsockname()[1] for probe in probes)
-    for probe in probes:
-        probe.close()
+    modbus, http = free_port(), free_port()
     bundle = make_level_bundle(tmp_path / "level.edgead").path
     uri = f"modbus-server:127.0.0.1:{modbus}"
     command = [sys.executable, "-m", "edgead", "run", str(bundle), "--engine", "onnxruntime", "--health", "off"]

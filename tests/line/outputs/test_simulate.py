@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from plc_parts import Writing, closing, make_result, wait_until
+from ports import free_port
 
 from edgead.cli import cli
 from edgead.decision import Verdict
@@ -28,8 +29,7 @@ SHOWN = Snapshot(session=7, heartbeat=1, valid=1, sequence=65534, verdict=1)
 
 
 def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def test_a_program_takes_each_result_once_and_counts_those_it_missed() -> None:

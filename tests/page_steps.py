@@ -218,6 +218,8 @@ def check_unrun(kind: str, step: str) -> None:
         extras = set(re.findall(r'^    "([\w-]+)": ', (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE))
         used = {each for named in re.findall(r"(?:edgead|\.)\[([\w,-]+)\]", step) for each in named.split(",")}
         assert used <= extras, step
+    elif name == "python3":
+        assert words[1:3] == ["-m", "venv"], f"neither run nor in OUTSIDE: {step}"
     else:
         assert name in {*OURS, *OUTSIDE}, f"neither run nor in OUTSIDE: {step}"
 

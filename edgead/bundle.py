@@ -31,7 +31,7 @@ from edgead.geometry import STRETCH, Geometry
 from edgead.graph_file import GraphError, check_graph
 from edgead.manifest import Manifest
 from edgead.npz import Headers, read_arrays, read_headers
-from edgead.schema import SchemaError
+from edgead.schema import PathText, SchemaError
 from edgead.trust import SIGNATURE, SIGNATURE_BYTES, read_trust
 
 FORMAT, FORMAT_OF_GEOMETRY, FORMAT_OF_STRETCH = 3, 2, 1
@@ -234,8 +234,8 @@ def _read_signature(path: Path) -> bytes:
 def _read_checked(path: Path, name: str, expected: str) -> bytes:
     """Read a file of a bundle once, so that the checked bytes are the used ones."""
     file = path / name
-    if Path(name).name != name or not file.is_file():
-        raise BundleError(f"{path} is incomplete: {ascii(name)[1:-1]} is missing. {EXPORT_AGAIN}")
+    if not PathText(one_name=True).allows(name) or not file.is_file():
+        raise BundleError(f"{path} is incomplete: {ascii(name[:100])[1:-1]} is missing. {EXPORT_AGAIN}")
     if file.resolve().parent != path.resolve():
         raise BundleError(f"{file} is a link to a file outside the bundle. {EXPORT_AGAIN}")
     if file.stat().st_size > LARGEST_FILE:

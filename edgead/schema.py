@@ -88,7 +88,7 @@ class PathText:
 
     def allows(self, value: str) -> bool:
         """Tell whether a text is allowed."""
-        return is_path(value) and (not self.one_name or (Path(value).name == value and stays_below(value)))
+        return stays_below(value) and value == Path(value).name != "" if self.one_name else is_path(value)
 
     def __str__(self) -> str:
         return "the name of a folder" if self.one_name else "a path: without null characters, and not too long"

@@ -75,6 +75,14 @@ def test_a_missing_file_is_found(copy: Path) -> None:
         read_bundle(copy)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "", "..", "a/b"])
+def test_a_name_that_no_file_can_have(copy: Path, name: str) -> None:
+    files = json.loads((copy / "manifest.json").read_text())["files"]
+    change_manifest(copy, files={name: "0", **files})
+    with pytest.raises(BundleError, match=r"is incomplete: .* is missing"):
+        read_bundle(copy)
+
+
 def test_a_newer_format_says_upgrade(copy: Path) -> None:
     change_manifest(copy, format=FORMAT + 1)
     with pytest.raises(BundleError, match=r"(?s)has format 4; this edgead reads up to 3.*pip install --upgrade"):

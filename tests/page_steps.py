@@ -6,7 +6,10 @@ import glob
 import json
 import re
 import shlex
+import shutil
+import socket
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,14 +45,14 @@ OURS = ("edgead", "python", "cp", "curl", "ln", "mkdir", "openssl")
 QUICKER = {
     "benchmark": "--quick --rounds 1 --pixel-size 32",
     "distil": "--set stem=4 --set widths=16,16 --set pictures=8 --set rounds=1 --set batch_size=2 --set steps=2",
-    "import": "--max-flips 1 --max-auroc-drop 1",
-    "export": "--max-flips 1 --max-auroc-drop 1",
 }
 """Verbs ↦ what is added, so that they take no longer than they must."""
 ON_ENGINE = ("benchmark", "inspect", "plan", "predict", "review", "run")
 """Verbs that time every engine unless one is named."""
 CAMERA = re.compile(r"(?<=[ =\"'])(?:rtsp://[^\s'\"]+|csi://[^\s'\"]+|(?<=source )0|(?<=line=)0)(?=['\"\s]|$)")
 """Cameras, in whose place tests have the pictures of the folder ``images``."""
+PORT = re.compile(r"127\.0\.0\.1:(\d{4})")
+"""Ports of this machine; tests take free ones."""
 _BLOCK = re.compile(
     r"^ *```(?P<language>\w*)\n(?P<fenced>.*?)^ *```$"
     r"|(?<=\n\n)(?P<indented> {4,}\S[^\n]*\n(?:\n? {4,}[^\n]*(?:\n|\Z))*)",
@@ -68,7 +71,8 @@ def steps(text: str) -> Iterator[tuple[str, str]]:
         lines = [line.strip() for line in block.replace("\\\n", " ").splitlines() if line.strip()]
         if language == "ini":
             lines = [line.removeprefix("ExecStart=").replace("$$", "$") for line in lines if "ExecStart=" in line]
-        if language in ("sh", "ini") or (language is None and any(name_of(line) in {*OURS, *OUTSIDE} for line in lines)):
+        typed = language is None and any(name_of(line) in {*OURS, *OUTSIDE} for line in lines)
+        if typed or language in ("sh", "ini"):
             yield from (("sh", line) for line in lines)
         else:
             yield (language if language not in (None, "", "text") else "shown"), block
@@ -89,6 +93,7 @@ class Page:
         not_run: beginning of a step ↦ why it is not run; `check_unrun` looks at it instead.
         codes: beginning of a command ↦ exit codes that are right; 0 for all others.
         variables: environment.
+        makes: folders that the page makes, so they are not there before.
         files: names of the page's TOML files, in order.
         given: Python that a reader has before the programs of the page.
         printed: first words of blocks that must be what the steps printed, but for numbers.
@@ -98,9 +103,15 @@ class Page:
     not_run: dict[str, str] = field(default_factory=dict)
     codes: dict[str, set[int]] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
+    makes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     given: str = ""
     printed: tuple[str, ...] = ()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def follow(text: str, folder: Path, page: Page) -> list[str]:
@@ -112,11 +123,13 @@ def follow(text: str, folder: Path, page: Page) -> list[str]:
         page: how.
     """
     found = list(steps(text))
-    assert not [old for old in page.replaced if not any(old in step for _, step in found)]
+    assert not [old for old in page.replaced if not any(old in CAMERA.sub("images", step) for _, step in found)]
     assert not [old for old in page.not_run if not any(step.startswith(old) for _, step in found)]
-    said, files = [], list(page.files)
+    said, files, ports = [], list(page.files), defaultdict(free_port)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        for name in page.makes:
+            shutil.rmtree(name)
         for name, value in page.variables.items():
             patch.setenv(name, value)
         for kind, step in found:
@@ -125,7 +138,7 @@ def follow(text: str, folder: Path, page: Page) -> list[str]:
             if any(step.startswith(start) for start in page.not_run) or (kind == "sh" and name_of(step) in OUTSIDE):
                 check_unrun(kind, step)
                 continue
-            step = CAMERA.sub("images", step)
+            step = PORT.sub(lambda found: f"127.0.0.1:{ports[found[1]]}", CAMERA.sub("images", step))
             for old, new in page.replaced.items():
                 step = step.replace(old, new)
             if kind == "toml":
@@ -165,7 +178,10 @@ def _quicker(words: list[str]) -> list[str]:
     """Return a call of edgead with the smallest network and one engine."""
     verb, *rest = words
     more = shlex.split(QUICKER.get(verb, ""))
-    if verb in ON_ENGINE and "--engine" not in rest and "--config" not in rest:
+    if verb in ("export", "import") and "--precision" in rest:
+        more += ["--max-flips", "1", "--max-auroc-drop", "1"]
+    chosen = "--engine" in rest or "--config" in rest or (verb == "review" and "--bundle" not in rest)
+    if verb in ON_ENGINE and not chosen:
         more += ["--engine", "onnxruntime"]
     if verb == "train" and "--resume" not in rest:
         quick = "--quick" in rest
@@ -199,11 +215,13 @@ def check_unrun(kind: str, step: str) -> None:
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert {word for word in words[1:] if "=" not in word} <= set(targets), step
     elif name == "pip":
-        extras = set(re.findall(r'^    "([\w-]+)": \[', (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE))
+        extras = set(re.findall(r'^    "([\w-]+)": ', (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE))
         used = {each for named in re.findall(r"(?:edgead|\.)\[([\w,-]+)\]", step) for each in named.split(",")}
         assert used <= extras, step
+    elif name == "python3":
+        assert words[1:3] == ["-m", "venv"], f"neither run nor in OUTSIDE: {step}"
     else:
-        assert name in OUTSIDE, f"neither run nor in OUTSIDE: {step}"
+        assert name in {*OURS, *OUTSIDE}, f"neither run nor in OUTSIDE: {step}"
 
 
 def absent(block: str, said: str) -> list[str]:

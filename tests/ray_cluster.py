@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,12 +38,3 @@ def add_second(cluster: Any) -> None:
 def kill_second(cluster: Any) -> None:
     """Kill a node as a power cut does."""
     cluster.remove_node(cluster.list_all_nodes()[1], allow_graceful=False)
-
-
-def wait_until(reached: Callable[[], bool], running: Any = None, seconds: float = 90) -> None:
-    """Wait for something to happen while a process runs."""
-    end = time.monotonic() + seconds
-    while not reached():
-        assert running is None or running.poll() is None, running.communicate()
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.1)

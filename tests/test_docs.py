@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 from pathlib import Path
 
@@ -54,7 +55,23 @@ def wrong_command(command: str) -> str:
     parameters = cli.commands[verb].params
     exist = {name for each in parameters for name in (*each.opts, *each.secondary_opts)} | {"--help"}
     used = re.findall(r"(?<!\S)\[?(--[a-z][a-z-]*)", command)
-    return ", ".join(name for name in used if name not in exist)
+    return ", ".join([*(name for name in used if name not in exist), *wrong_values(command)])
+
+
+def wrong_values(command: str) -> list[str]:
+    """Return the values that their options do not take. In capitals, or with “…”, a value stands for others."""
+    verb, words = command.split()[1], command.split()
+    kinds = {name: each for each in cli.commands[verb].params for name in each.opts}
+    wrong = []
+    for name, value in itertools.pairwise(words):
+        option = kinds.get(name)
+        if not isinstance(option, click.Option) or option.is_flag or re.search(r"^[^a-z0-9]|[A-Z…|$`']", value):
+            continue
+        try:
+            option.type.convert(value.rstrip(",.])"), option, None)
+        except click.BadParameter:
+            wrong.append(f"{name} {value}")
+    return wrong
 
 
 def options() -> set[str]:
@@ -84,6 +101,7 @@ def test_the_checks_notice_what_is_wrong() -> None:
     assert broken_links(page, text) == ["none.md", "#none", "data.md#none"]
     found = commands("Type `edgead train --date D`.\n\n    .venv/bin/edgead expert --out O   # a comment --no\n")
     assert [wrong_command(command) for command in found] == ["expert", "--date"]
+    assert wrong_command("edgead run B --batch 0 --health some --engine E") == "--batch 0, --health some"
     assert len(commands((ROOT / "README.md").read_text(encoding="utf-8"))) > 10
 
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
-import subprocess
 import sys
 import webbrowser
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from command_line import inside, program
+from command_line import inside
 from level_bundle import SIDE, frame_of, make_level_bundle
-from tiny import TINY
+from page_steps import Page, follow, steps
 
 from edgead.bundle import Bundle
 from edgead.images import encode_png, read_image
@@ -25,60 +22,10 @@ from edgead.plan import measure
 from edgead.runtime.engines import Opening
 
 ROOT = Path(__file__).parents[1]
-SMALL = " ".join(f"--set {each}" for each in TINY)
-QUICK = "--quick --rounds 1 --pixel-size 32 --engine onnxruntime"
-TRAINED_QUICKLY = {"--preset nano": f"--preset nano {SMALL}"}
 
 
 def page(name: str) -> str:
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
-
-
-def steps(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the commands (``sh``) and programs (``python``) of a page, in order; a command may continue on a line."""
-    form = r"^```(sh|python)\n(.*?)^```$|^((?: {4}\S[^\n]*\n)(?: {4}[^\n]*\n)*)"
-    for match in re.finditer(form, text, re.MULTILINE | re.DOTALL):
-        if match.group(1) == "python":
-            yield "python", match.group(2)
-            continue
-        block = (match.group(2) or match.group(3)).replace("\\\n", " ")
-        for line in block.splitlines():
-            if re.match(r"(edgead|python|mkdir|cp) ", line.strip()):
-                yield "sh", line.strip()
-
-
-def follow(text: str, folder: Path, replaced: dict[str, str], codes: dict[str, set[int]] | None = None) -> list[str]:
-    """Do what a page says; return what each step printed.
-
-    Args:
-        text: of the page.
-        folder: to do it in.
-        replaced: text of the page ↦ what a test has in its place. All of it must be there.
-        codes: beginning of a command ↦ exit codes that are right; 0 for all others.
-    """
-    assert not [old for old in replaced if old not in text]
-    said = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for kind, step in steps(text):
-            for old, new in replaced.items():
-                step = step.replace(old, new)
-            if kind == "python":
-                (folder / "step.py").write_text(step, encoding="utf-8")
-                said.append(program(folder / "step.py"))
-                continue
-            name, *words = shlex.split(step, comments=True)
-            if name == "python":
-                said.append(program(ROOT / words[0], *words[1:]))
-                continue
-            if name in ("mkdir", "cp"):
-                subprocess.run([name, *words], check=True)
-                continue
-            done = inside(*words)
-            allowed = next((each for start, each in (codes or {}).items() if step.startswith(start)), {0})
-            assert done.returncode in allowed, (step, done.stderr)
-            said.append(done.stdout + done.stderr)
-    return said
 
 
 @pytest.fixture
@@ -88,16 +35,10 @@ def level(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_steps_of_a_page_are_found() -> None:
-    text = "Text.\n\n    edgead a \\\n      --b c    # d\n    other\n"
-    text += "\n```sh\npip install x\nedgead e\n```\n\n```python\nf()\n```\n"
-    assert list(steps(text)) == [("sh", "edgead a        --b c    # d"), ("sh", "edgead e"), ("python", "f()\n")]
-
-
 def test_plan(level: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "FRAMES", 20)
     shutil.copytree(level / "bottle.edgead", level / "bottle-int8.edgead")
-    [said] = follow(page("plan.md"), level, {"--deadline 20ms": "--deadline 20ms --engine onnxruntime"}, {"": {0, 5}})
+    [said] = follow(page("plan.md"), level, Page(codes={"": {0, 5}}))
     head = next(line for line in page("plan.md").splitlines() if "engine in use" in line)
     assert said.splitlines()[0].split() == head.split()
     assert "4 cameras with 30 frames per second and a verdict within 20 ms" in said
@@ -111,9 +52,8 @@ def test_the_live_page(level: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for folder in (level / "parts", level / "marks" / "images" / name):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{name}.png").write_bytes(encode_png(frame_of(grey)))
-    replaced = {"rtsp://cam-3/line": "parts", "0.0.0.0:8080": "127.0.0.1:0", "--view  ": "--view 0  "}
-    replaced["--out marked-report/"] = f"{QUICK} --out marked-report/"
-    first, second, third = follow(page("live-page.md"), level, replaced)
+    replaced = {"front=images": "front=parts", "0.0.0.0:8080": "127.0.0.1:0", "--view  ": "--view 0  "}
+    first, second, _, _, third = follow(page("live-page.md"), level, Page(replaced))
     assert "Live page: http://127.0.0.1:" in first
     assert "captured 2 = passed 1 + failed 1" in second
     assert len(list((level / "rejects").glob("*.png"))) > 0
@@ -133,7 +73,7 @@ def test_reports(level: Path, trained: Path, bundle: Bundle, monkeypatch: pytest
     for name in ("runs/benchmark/TIME", "runs/sweep/NAME", "a", "b"):
         (level / name).mkdir(parents=True)
         shutil.copy(recorded / "results.json", level / name)
-    said = follow(page("reports.md"), level, {})
+    said = follow(page("reports.md"), level, Page())
     pages = [level / each.strip() for each in said]
     assert [each.name for each in pages] == ["report.html"] * 4 + ["all.html"]
     assert all("<html" in each.read_text(encoding="utf-8") for each in pages)
@@ -178,7 +118,7 @@ def write_lookout(folder: Path, parts: Path) -> None:
 @pytest.mark.slow
 def test_from_lookout(parts: Path, tmp_path: Path) -> None:
     write_lookout(tmp_path / "lookout", parts)
-    said = follow(page("lookout.md"), tmp_path, {**TRAINED_QUICKLY, "--rounds 10": QUICK})
+    said = follow(page("lookout.md"), tmp_path, Page())
     assert "lookout: lookout layout, 10 good images to train on, 2 held out" in said[0]
     results = json.loads((tmp_path / "lookout-report" / "results.json").read_text())
     [row] = results["rows"]
@@ -191,17 +131,15 @@ def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = follow(
         page("tutorial.md"),
         tmp_path,
-        {
-            **TRAINED_QUICKLY,
-            "draw_parts.py washer/": "draw_parts.py washer/ 12 4 2",
-            "--out report/": f"{QUICK} --out report/",
-            "--out both/": f"{QUICK} --out both/",
-            "--engine onnxruntime --engine openvino": "",
-            "--precision int8": "--precision int8 --max-flips 1 --max-auroc-drop 1",
-            "--deadline 100ms": "--deadline 100ms --engine onnxruntime",
-            "?existing=1&subfolders=1' --view": "?existing=1&subfolders=1' --view 0 --max-frames 3",
-        },
-        {"edgead plan": {0, 5}},
+        Page(
+            {
+                "draw_parts.py washer/": "draw_parts.py washer/ 12 4 2",
+                "--engine onnxruntime --engine openvino": "",
+                "?existing=1&subfolders=1' --view": "?existing=1&subfolders=1' --view 0 --max-frames 3",
+            },
+            codes={"edgead plan": {0, 5}},
+            printed=("threshold 0.255631", "captured 80"),
+        ),
     )
     assert "12 good parts to train on, 4 good and 8 defective ones" in said[0]
     assert sum("captured 12 = passed" in each for each in said) == 1

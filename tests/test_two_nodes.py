@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_cluster import add_second, kill_second, two_nodes, wait_until
+from ray_cluster import add_second, kill_second, two_nodes
+from waiting import wait_until
 
 from edgead.bundle import Bundle
 from edgead.sweep.cell import make_cells
@@ -66,7 +67,7 @@ def test_a_sweep_outlives_a_node(cluster: Any, parts: Path, tmp_path: Path) -> N
     cells = make_cells(read_sweep_file(file))
     running = edgead("sweep", file, "--out", store.root, "--ray", cluster.address, "--json")
     metrics = [store.run(cell) / "metrics.jsonl" for cell in cells]
-    wait_until(lambda: all(len(steps_in(path)) >= 5 for path in metrics), running)  # one on each node
+    wait_until(lambda: all(len(steps_in(path)) >= 5 for path in metrics), 90, running)  # one on each node
     kill_second(cluster)
     assert [len(steps_in(path)) for path in metrics] != [STEPS, STEPS]
     said, errors = running.communicate(timeout=120)
@@ -93,7 +94,7 @@ def test_an_archive_outlives_a_node(cluster: Any, parts: Path, bundle: Bundle, t
     running = edgead(
         "predict", bundle.path, images, "--ray", cluster.address, "--out", out, "--engine", "onnxruntime", "--json"
     )
-    wait_until(lambda: deciding() >= 2, running)  # one process on each node
+    wait_until(lambda: deciding() >= 2, 90, running)  # one process on each node
     kill_second(cluster)
     assert running.poll() is None
     said, errors = running.communicate(timeout=120)

@@ -28,6 +28,7 @@ from edgead.cli.sweeping import sweep
 from edgead.cli.training import synthesise, train
 from edgead.console import guard_stderr, log_as_json
 from edgead.failures import flush, prepare_streams, report
+from edgead.runtime.signals import ignore_early
 
 QUIET = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
 """Silence OpenCV and FFmpeg about what they cannot open: our error reports it. Set a variable to see their messages."""
@@ -45,7 +46,9 @@ def main(arguments: list[str] | None = None) -> None:
     with contextlib.suppress(ValueError):  # not in the main thread
         # TERM ends a verb as Ctrl-C does, with nothing half-written; so does HUP, of a terminal that is closed
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+        if next((word for word in given if not word.startswith("-")), "") == "run":
+            ignore_early()  # there, HUP reloads the bundle
+        elif sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
             signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         code = cli.main(args=arguments, prog_name="edgead", standalone_mode=False) or 0

@@ -300,14 +300,11 @@ def run(
     elsewhere. Ctrl-C or signal TERM ends the run within 15 s, after captured frames are decided and written; a second
     one ends it at once. Signal HUP reloads the bundle.
     """
-    from edgead.runtime.signals import ignore_early
-
     console, ended = terminal(), list[bool]()
     check_visible_secrets(console)
     if check:
         _show_check(look(bundle, product, triggers, part_rules, control, options, console), as_json)
         return
-    ignore_early()
     limit_waiting()
     from edgead.line.drift import Drift, DriftSettings
     from edgead.runtime.run import RunSummary

@@ -25,13 +25,14 @@ from edgead.runtime.prometheus import bundle_to_prometheus, sinks_to_prometheus
 from edgead.runtime.record import Recorder
 from edgead.runtime.result import Result
 from edgead.runtime.rules import describe_threshold
+from edgead.runtime.saying import harmless
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.sink_worker import SinkAccount, SinkWorker, close_all
 from edgead.runtime.sinks import open_sink, refuse_twice
 from edgead.runtime.sources.opening import open_all
 from edgead.runtime.sources.uri import fill_secrets
 from edgead.runtime.speed import Percentiles
-from edgead.runtime.stream import Stream, harmless
+from edgead.runtime.stream import Stream
 from edgead.runtime.systemd import Systemd
 from edgead.runtime.watch import Watch
 

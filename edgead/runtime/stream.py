@@ -1,14 +1,13 @@
 """Decides on the frames of sources: capture and inference overlap, and the ledger counts every frame.
 
-One thread per source captures and fits, so that a frame changes threads only once before the engine. The thread that
-iterates over the `Stream` infers: the engine has one owner, and errors and interrupts arrive in the caller's thread.
-`edgead.runtime.pipeline` adds sinks.
+One thread per source captures and fits (`edgead.runtime.capture`), so that a frame changes threads only once before the
+engine. The thread that iterates over the `Stream` infers: the engine has one owner, and errors and interrupts arrive in
+the caller's thread. `edgead.runtime.pipeline` adds sinks.
 """
 
 from __future__ import annotations
 
 import atexit
-import functools
 import itertools
 import logging
 import math
@@ -19,25 +18,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from edgead.errors import ConfigError
 from edgead.images import Frame, to_frame
+from edgead.runtime.capture import Admit, Buffers, Capture, Choose, Deciding, Shared
 from edgead.runtime.clock import standstill
 from edgead.runtime.frame_inspector import FrameInspector, Prepared, refuse_closed, refuse_other_depth
 from edgead.runtime.frame_queue import FrameQueue
 from edgead.runtime.freshness import Freshness
 from edgead.runtime.handover import Active, Requests, activate
-from edgead.runtime.health import Health
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.policy import Policy
 from edgead.runtime.result import Result
+from edgead.runtime.saying import SayOnce, harmless
 from edgead.runtime.sources import Captured, Source
 from edgead.runtime.sources.opening import open_all
-from edgead.runtime.sources.source import check_captured
 from edgead.runtime.watch import Watch
 from edgead.settings import check_count
 
@@ -73,7 +69,6 @@ class Stream:
         say: shows a line, for instance about a changed frame size or a callback that raises.
 
     Attributes:
-        failed: sources that ended because of an error, with the error.
         paused: nothing is inferred. Frames of cameras become UNKNOWN, cause ``paused``; without a camera, frames wait.
             Any thread may set it.
 
@@ -92,8 +87,8 @@ class Stream:
         max_frames: int = 0,
         keep_frames: bool = False,
         on_drop: Callable[[Captured, str], None] | None = None,
-        admit: Callable[[str, Captured], str] | None = None,
-        choose: Callable[[Captured], FrameInspector | None] | None = None,
+        admit: Admit | None = None,
+        choose: Choose | None = None,
         on_stop: Callable[[], None] = lambda: None,
         watch: Watch | None = None,
         say: Callable[[str], None] = _log.warning,
@@ -102,40 +97,49 @@ class Stream:
         check_count("max_frames", max_frames, 0, " (no limit)")
         self._on_stop = on_stop
         self.policy = policy or Policy()
-        self._active = activate(inspector, self.policy)
+        self._deciding = Deciding(activate(inspector, self.policy))
         self.ledger = ledger or Ledger()
         self.sources = open_all(sources, inspector.pixels)
-        self.failed: dict[str, str] = {}
         self.paused = False
         self._may_wait = not any(source.live for source in self.sources)
         self._freshness = Freshness(self.policy)
         self._max_frames, self._keep_frames = max_frames, keep_frames
-        self._on_drop, self._say, self._said = on_drop, harmless(say), set[object]()
-        self._admit, self._choose = admit, choose
+        self._on_drop, self._say = on_drop, harmless(say)
+        self._say_once = SayOnce(self._say)
         self._watch, self._noted = watch, deque[Result]()
-        self._warm: dict[FrameInspector, Active] = {}
         live = [source.live for source in self.sources]
         self._queue = FrameQueue(
             self.ledger, live, self.policy.on_full, self.policy.capacity, max_frames, self._tell_drop
         )
-        self._health: dict[tuple[int, str], Health] = {}  # a replay has the frames of several cameras
-        self._heard = [math.inf] * len(self.sources)  # last frame of each; infinity while none is awaited
-        self._next, self._ahead = [0] * len(self.sources), [0] * len(self.sources)  # of frame numbers
-        self._buffers: deque[Frame] = deque()
+        self._buffers = Buffers()
+        shared = Shared(
+            deciding=self._deciding,
+            queue=self._queue,
+            ledger=self.ledger,
+            freshness=self._freshness,
+            buffers=self._buffers,
+            admit=admit,
+            choose=choose,
+            say_once=self._say_once,
+        )
+        self._captures = [
+            Capture(number, source, self._is_checked(source), shared) for number, source in enumerate(self.sources)
+        ]
         self._requests = Requests(self._say)
         self._patience = min(TICK, self.policy.silence / 2, self.policy.keep_warm / 2 or TICK)
         self._turned_at = time.monotonic()
         self._running: ExitStack | None = None
         self._iterated, self._process = False, os.getpid()
-        self._threads = [
-            threading.Thread(target=self._capture, args=(number,), name=f"capture-{number}", daemon=True)
-            for number in range(len(self.sources))
-        ]
 
     @property
     def inspector(self) -> FrameInspector:
         """The inspector that decides now."""
-        return self._active.inspector
+        return self._deciding.active.inspector
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Sources that ended because of an error, with the error."""
+        return {capture.source.name: capture.failed for capture in self._captures if capture.failed}
 
     def __enter__(self) -> Stream:
         if self._running is not None:
@@ -144,8 +148,8 @@ class Stream:
         atexit.register(self.__exit__)  # an iterator that is still held would end when threads can no longer start
         if any(source.live for source in self.sources):
             self._running.enter_context(standstill.watch())
-        for thread in self._threads:
-            thread.start()
+        for capture in self._captures:
+            capture.thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -156,7 +160,7 @@ class Stream:
         self._queue.cut()
         self._stop_sources()
         until = time.monotonic() + LEAVE_WITHIN
-        for thread in set(self._threads) - {threading.current_thread()}:
+        for thread in {capture.thread for capture in self._captures} - {threading.current_thread()}:
             thread.join(max(0.0, until - time.monotonic()))
         self._running.close()
 
@@ -221,7 +225,7 @@ class Stream:
         Raises:
             ConfigError: see `swap`.
         """
-        self._warm[inspector] = self._successor(inspector)
+        self._deciding.warm[inspector] = self._successor(inspector)
 
     def call_soon(self, action: Callable[[], object]) -> None:
         """Run an action between two frames, in the thread that iterates, while nothing is being inferred.
@@ -244,9 +248,9 @@ class Stream:
 
     def _exchange(self, successor: Active) -> FrameInspector:
         """Make the successor active and return the old inspector. Nothing here can fail."""
-        old, self._active = self._active, successor
-        for health in list(self._health.values()):
-            health.limits = successor.limits
+        old, self._deciding.active = self._deciding.active, successor
+        for capture in self._captures:
+            capture.set_limits(successor.limits)
         return old.inspector
 
     def __iter__(self) -> Iterator[Result]:
@@ -321,14 +325,14 @@ class Stream:
                 continue
             reason = self._freshness.why_stale(prepared.captured, self.sources[number].live)
             if reason or self.paused:
-                self._buffers.append(prepared.fitted)
+                self._buffers.give(prepared.fitted)
                 cause = ("stale", reason) if reason else ("paused", "the inspection is paused")
                 prepared.fitted, (prepared.cause, prepared.error) = None, cause
             else:
-                self._check_again(number, prepared)
+                self._captures[number].check_again(prepared)
         results: list[Result] = []
         for inspector, group in itertools.groupby(batch, lambda item: item[1].inspector):
-            active = self._warm[inspector] if inspector else self._active
+            active = self._deciding.find(inspector)
             results += active.inspector.try_to_infer([prepared for _, prepared in group], active.batch)
         for (number, prepared), result in zip(batch, results):
             self._freshness.mark(result, prepared.captured, self.sources[number].live)
@@ -336,7 +340,7 @@ class Stream:
                 result.frame = self._frame_of(prepared)
             if prepared.fitted is not None:
                 self._look(number, prepared, result)
-                self._buffers.append(prepared.fitted)
+                self._buffers.give(prepared.fitted)
         return results
 
     def _look(self, number: int, prepared: Prepared, result: Result) -> None:
@@ -359,116 +363,11 @@ class Stream:
         image = prepared.captured.image
         return None if image is None or prepared.frame_size == (0, 0) else to_frame(image, self.inspector.pixels)
 
-    def _capture(self, number: int) -> None:
-        """Read one source until it ends, in its own thread."""
-        source = self.sources[number]
-        self._heard[number] = time.monotonic()
-        lost = ""
-        try:
-            with source as frames:
-                for captured in map(check_captured, frames):
-                    own = captured.source_id == source.name  # a replay repeats reports and frames of other sources
-                    captured = self._numbered(number, captured) if own else captured
-                    lost = captured.error if own and captured.cause == "lost" else ""
-                    if captured.about_source:
-                        self._report(number, captured)
-                    elif not self._enter(number, captured):
-                        return
-            if lost and not self._queue.closed:
-                self.failed[source.name] = lost
-        except BaseException as error:  # a plug-in source may raise anything; its end must be reported
-            reason = str(error) or type(error).__name__
-            text = f"the source failed: {reason}"
-            if not self._queue.closed:
-                self.failed[source.name] = reason
-            self._report(number, Captured(None, text, source.name, None, time.monotonic(), cause="lost"))
-        finally:
-            self._heard[number] = math.inf
-            self._queue.close_source(number)
-
-    def _numbered(self, number: int, captured: Captured) -> Captured:
-        """Count on where a source begins again: results, and the frames of parts, are told apart by their numbers."""
-        if captured.frame_id is None:
-            return captured
-        given, least = captured.frame_id + self._ahead[number], self._next[number]
-        if given < least:
-            self._ahead[number] += least - given
-            self._say_once(f"{captured.source_id}: frame numbers come again; they are counted on", ("number", number))
-        self._next[number] = captured.frame_id + self._ahead[number] + 1
-        ahead = self._ahead[number]
-        return replace(captured, frame_id=captured.frame_id + ahead) if ahead else captured
-
-    def _enter(self, number: int, captured: Captured) -> bool:
-        self._heard[number] = math.inf
-        if not self._queue.enter(number, captured):
-            return False
-        prepared: Prepared | None = _without_image(captured, "failed", "the frame could not be prepared")
-        try:
-            if cause := self._why_not(number, captured):
-                prepared = None
-                self._queue.turn_away(number, captured, cause)
-            else:
-                inspector = self._choose(captured) if self._choose else None
-                prepared = self._prepare(number, captured, self._warm[inspector] if inspector else self._active)
-                prepared.inspector = inspector
-        except (Exception, SystemExit) as error:  # for instance of `choose`: UNKNOWN, and the source continues
-            self._say_once(
-                f"{captured.source_id}: a frame could not be prepared: {type(error).__name__}: {error}",
-                ("prepare", type(error)),
-            )
-        finally:  # every frame that has entered must be counted
-            if prepared is not None:
-                self._queue.put(number, prepared)
-        self._heard[number] = time.monotonic()
-        return True
-
-    def _why_not(self, number: int, captured: Captured) -> str:
-        try:
-            return self._admit(self.sources[number].name, captured) if self._admit else ""
-        except (Exception, SystemExit) as error:  # the caller's code, and the source must continue
-            self._say_once(f"admit raised {type(error).__name__}: {error}", ("admit", type(error)))
-            return "refused"
-
-    def _prepare(self, number: int, captured: Captured, active: Active) -> Prepared:
-        reason = self._freshness.why_stale(captured, self.sources[number].live)
-        if reason:  # not worth fitting: a backlog must be processed quickly
-            return _without_image(captured, "stale", reason)
-        health = self._health.get((number, captured.source_id))
-        if health is None:
-            notice = functools.partial(self._notice, captured.source_id)
-            health = Health(active.limits, notice, self._is_checked(self.sources[number]))
-            self._health[number, captured.source_id] = health
-        health.limits = active.limits
-        prepared = active.inspector.try_to_prepare(captured, self._buffer(active.inspector.shape), health.check)
-        prepared.limits = active.limits
-        return prepared
-
-    def _check_again(self, number: int, prepared: Prepared) -> None:
-        """Check a frame by the limits of the bundle that decides now, if others have let it pass before a swap."""
-        limits, health = self._active.limits, self._health.get((number, prepared.captured.source_id))
-        if prepared.inspector or health is None or prepared.limits is None or prepared.limits == limits:
-            return
-        health.limits = limits
-        again = self.inspector.try_to_prepare(prepared.captured, None, health.check_again)
-        prepared.fitted, prepared.error, prepared.cause = again.fitted, again.error, again.cause
-        prepared.geometry, prepared.limits = again.geometry, limits
-
-    def _report(self, number: int, captured: Captured) -> None:
-        self._queue.report(number, _without_image(captured, captured.cause, captured.error))
-
-    def _buffer(self, shape: tuple[int, int, int]) -> Frame:
-        """Return an array for a fitted frame, a used one if available."""
-        try:
-            buffer = self._buffers.pop()
-        except IndexError:
-            return np.empty(shape, np.uint8)
-        return buffer if buffer.shape == shape else np.empty(shape, np.uint8)
-
     def _report_silence(self, reported: list[float]) -> Iterator[Result]:
         """Yield a result for each live source without a frame or report within `Policy.silence`."""
         now = time.monotonic()
-        for number, source in enumerate(self.sources):
-            silent = now - max(self._heard[number], reported[number]) >= self.policy.silence
+        for number, (source, capture) in enumerate(zip(self.sources, self._captures)):
+            silent = now - max(capture.heard, reported[number]) >= self.policy.silence
             if source.live and silent and self._queue.is_empty(number):
                 reported[number] = now
                 text = f"camera {source.name} delivered no frame for {self.policy.silence:g} s"
@@ -476,37 +375,9 @@ class Stream:
                 self.ledger.report(source.name, "silent")
                 yield self.inspector.judge(captured)
 
-    def _notice(self, source_id: str, name: str, text: str) -> None:
-        """Report something about a source's frames, in its thread."""
-        self.ledger.report(source_id, name)
-        self._say_once(f"{source_id}: {text}", (source_id, name))
-
     def _tell_drop(self, captured: Captured, cause: str) -> None:
         try:
             if self._on_drop:
                 self._on_drop(captured, cause)
         except (Exception, SystemExit) as error:  # the caller's code, in the thread of a source that must continue
             self._say_once(f"on_drop raised {type(error).__name__}: {error}", ("on_drop", type(error)))
-
-    def _say_once(self, text: str, about: object) -> None:
-        """Say only the first line about a subject."""
-        if about not in self._said:
-            self._said.add(about)
-            self._say(text)
-
-
-def harmless(say: Callable[[str], None]) -> Callable[[str], None]:
-    """Return a function that says the same, and logs what raises: threads of sources call it."""
-
-    def say_it(text: str) -> None:
-        try:
-            say(text)
-        except (Exception, SystemExit) as error:
-            _log.warning("%s (not shown: %s: %s)", text, type(error).__name__, error)
-
-    return say_it
-
-
-def _without_image(captured: Captured, cause: str, reason: str) -> Prepared:
-    now = time.monotonic()
-    return Prepared(captured, None, (0, 0), captured.error or reason, captured.cause or cause, now, now)

@@ -17,7 +17,8 @@ import pytest
 from level_bundle import frame_of
 from line_bench import BAD, GOOD
 from ports import free_port
-from test_triggers import post, wait_until
+from test_triggers import post
+from waiting import wait_until
 
 from edgead.bundle import Bundle
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from line_bench import BAD, GOOD, Hand, is_balanced, running
-from test_triggers import wait_until
+from waiting import wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError

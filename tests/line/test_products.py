@@ -14,7 +14,8 @@ import pytest
 from level_bundle import make_level_bundle
 from line_bench import BAD, GOOD, Hand, is_balanced, running
 from listener import Listener
-from test_triggers import BROKER, Broker, free_port, post, wait_until
+from test_triggers import BROKER, Broker, free_port, post
+from waiting import wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError

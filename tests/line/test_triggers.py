@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from ports import free_port
+from waiting import wait_until
 
 from edgead.errors import ConfigError
 from edgead.line.triggers import BaseTrigger, open_trigger, open_triggers
@@ -38,13 +39,6 @@ class Opened:
     @property
     def ids(self) -> list[str]:
         return [part_id for part_id, _ in self.parts]
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < until, "did not happen"
-        time.sleep(0.005)
 
 
 @pytest.fixture

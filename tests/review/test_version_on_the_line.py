@@ -7,25 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import inside
 from level_bundle import frame_of, make_level_bundle
+from waiting import wait_until
 
 import edgead
 from edgead.files import atomic_file
 from edgead.images import encode_png
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until, "did not happen"
-        time.sleep(0.05)
 
 
 class Line:

@@ -1,24 +1,18 @@
-"""A small bundle, made once, and helpers that several test files of the runtime share."""
+"""A small bundle, made once, and two whose scores are grey levels."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import listener
-import numpy as np
 import pytest
 from level_bundle import make_level_bundle
+from running import end_processes
 
 from edgead.bundle import Bundle
 from edgead.demo import make_parts
 from edgead.runtime.inspector import Inspector, load
-from edgead.runtime.sources import Captured, FrameSource
 
 
 @pytest.fixture(scope="session")
@@ -63,23 +57,10 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_level_bundle(tmp_path_factory.mktemp("level") / "second.edgead", offset=1000.0)
 
 
-_started: list[subprocess.Popen[str]] = []
-
-
-def start_process(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-    """Start a process with pipes for its output. It is killed with its test, also one that failed half-way."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-    _started.append(process)
-    return process
-
-
 @pytest.fixture(autouse=True)
 def _end_processes() -> Iterator[None]:
     yield
-    while _started:
-        process = _started.pop()
-        process.kill()
-        process.communicate()
+    end_processes()
 
 
 @pytest.fixture(autouse=True)
@@ -87,58 +68,3 @@ def _own_folders_of_each_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-
-class Camera(FrameSource):
-    """A live source that gives noise as fast as asked, so that tests need no clock.
-
-    Args:
-        frames: how many; 0 for no end.
-        pause: seconds between two.
-        name: of the source.
-    """
-
-    live = True
-
-    def __init__(self, frames: int = 0, pause: float = 0.001, name: str = "camera") -> None:
-        super().__init__(name)
-        self.frames, self.pause = frames, pause
-        self.given = 0
-
-    def read(self) -> Iterator[Captured]:
-        noise = np.random.default_rng(0).integers(0, 256, (8, 48, 64, 3), dtype=np.uint8)
-        while not self.stopped.wait(self.pause) and (not self.frames or self.given < self.frames):
-            yield Captured(noise[self.given % 8], "", self.name, self.given, time.monotonic())
-            self.given += 1
-
-
-class Listener(listener.Listener):
-    """Keeps the messages, and what the clock shows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shown: list[str] = []
-
-    @contextmanager
-    def clock(self, label: str) -> Iterator[Callable[[str], None]]:
-        yield self.shown.append
-
-
-@contextmanager
-def limited_files(size: int) -> Iterator[None]:
-    """Let no file of this process grow above a size in bytes, as on a full disk."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait for something that happens soon on any machine; fail where it never does."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "did not happen"
-        time.sleep(0.01)

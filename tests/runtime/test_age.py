@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import wait_until
+from waiting import wait_until
 
 from edgead.decision import Verdict
 from edgead.runtime import clock as clock_module

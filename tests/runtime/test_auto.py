@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Listener
+from running import Listener
 
 import edgead
 from edgead.bundle import Bundle, read_bundle

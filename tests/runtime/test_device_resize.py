@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import Listener
 from level_bundle import SIDE, HostMemory, make_level_bundle
 from numpy.typing import NDArray
+from running import Listener
 from tensorrt_on_cpu import make_shim, needs_rtx
 
 from edgead.bundle import Bundle

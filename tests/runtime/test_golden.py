@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Listener
 from level_bundle import (
     make_level_bundle,
     needs_openvino,
 )
+from running import Listener
 
 import edgead
 from edgead.bundle import Bundle, Golden

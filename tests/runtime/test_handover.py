@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import wait_until
 from level_bundle import (
     ENGINES,
     LEVELS,
@@ -22,6 +21,7 @@ from level_bundle import (
     numbered,
     open_any,
 )
+from waiting import wait_until
 
 import edgead
 from edgead.bundle import Bundle

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from conftest import wait_until
+from waiting import wait_until
 
 from edgead.errors import ConfigError
 from edgead.runtime import metrics_server

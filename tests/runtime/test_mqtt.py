@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import limited_files, wait_until
 from ports import free_port
+from running import limited_files
+from waiting import wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError

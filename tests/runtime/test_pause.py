@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from conftest import Camera
+from running import Camera
 
 from edgead.decision import Verdict
 from edgead.runtime.inspector import Inspector

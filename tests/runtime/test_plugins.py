@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import start_process
 from level_bundle import frame_of
+from running import start_process
 
 import edgead
 from edgead.bundle import Bundle

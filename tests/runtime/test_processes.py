@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Camera, start_process
 from level_bundle import LEVELS, frame_of, needs_openvino, open_any, scores_of
+from running import Camera, start_process
 
 import edgead
 from edgead.bundle import Bundle

@@ -23,8 +23,9 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
-from conftest import Camera, Listener, limited_files, start_process, wait_until
 from level_bundle import frame_of, make_level_bundle
+from running import Camera, Listener, limited_files, start_process
+from waiting import wait_until
 
 import edgead
 from edgead.decision import Verdict

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import start_process, wait_until
+from running import start_process
+from waiting import wait_until
 
 import edgead
 from edgead.errors import ConfigError

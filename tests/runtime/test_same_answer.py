@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aligned_parts import lying, part_frame
-from conftest import start_process
 from level_bundle import LEVELS, frame_of, needs_openvino, open_any
 from numpy.typing import NDArray
+from running import start_process
 
 import edgead
 from edgead.bundle import FORMAT, Bundle, manifest_digest, read_bundle

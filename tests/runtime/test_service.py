@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import start_process, wait_until
+from running import start_process
+from waiting import wait_until
 
 from edgead.bundle import Bundle
 from edgead.decision import Verdict

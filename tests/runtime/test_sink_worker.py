@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import wait_until
+from waiting import wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import SinkError

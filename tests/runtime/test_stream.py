@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Camera, wait_until
+from running import Camera
+from waiting import wait_until
 
 import edgead
 from edgead.decision import Verdict

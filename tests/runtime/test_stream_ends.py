@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Camera, wait_until
+from running import Camera
 from test_stream import NOISE, is_balanced
+from waiting import wait_until
 
 from edgead.errors import ConfigError, DeviceError, SourceError
 from edgead.runtime import stream as stream_module

@@ -17,9 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import Listener, wait_until
+from running import Listener
 from tensorrt_on_cpu import environment, make_shim, needs_rtx
 from test_engines import odd_graph
+from waiting import wait_until
 
 from edgead.bundle import Bundle, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import wait_until
 from tensorrt_on_cpu import environment, make_cuda, make_shim, needs_compiler, needs_rtx
 from test_tensorrt_build import is_running
+from waiting import wait_until
 
 pytestmark = needs_compiler
 

@@ -12,7 +12,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from conftest import wait_until
+from waiting import wait_until
 
 from edgead.errors import SourceError
 from edgead.images import encode_png

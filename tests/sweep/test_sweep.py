@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tiny import TINY
+from waiting import wait_until
 
 from edgead import schema
 from edgead.console import Console
@@ -357,7 +358,7 @@ def test_a_sweep_is_stopped_and_resumed(parts: Path, tmp_path: Path) -> None:
     store = Store(folder)
     running = subprocess.Popen(command(file, folder), stderr=subprocess.PIPE, text=True)
     metrics = store.run(cell) / "metrics.jsonl"
-    wait_until(lambda: metrics.is_file() and len(metrics.read_text().splitlines()) >= 5, running)
+    wait_until(lambda: metrics.is_file() and len(metrics.read_text().splitlines()) >= 5, 90, running)
     stopped_at = time.monotonic()
     running.send_signal(signal.SIGTERM)
     _, said = running.communicate(timeout=30)
@@ -378,12 +379,3 @@ def test_a_sweep_is_stopped_and_resumed(parts: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in store.folder(cell).rglob("*")}
     subprocess.run(command(file, folder), capture_output=True, check=True)
     assert {path: path.stat().st_mtime_ns for path in store.folder(cell).rglob("*")} == before  # never run twice
-
-
-def wait_until(reached: object, running: subprocess.Popen[str], seconds: float = 90) -> None:
-    assert callable(reached)
-    end = time.monotonic() + seconds
-    while not reached():
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.1)

@@ -17,6 +17,7 @@ import pytest
 from fading import Fading, make_watched_bundle
 from level_bundle import make_level_bundle
 from view_line import TOKEN, Hand, running
+from waiting import wait_until
 
 from edgead.datasets import open_category
 from edgead.errors import ConfigError
@@ -37,13 +38,6 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_level_bundle(folder / "second.edgead", offset=1000.0)
     make_level_bundle(folder / "wrong.edgead", golden_error=5.0)
     return folder
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < until, "did not happen"
-        time.sleep(0.01)
 
 
 class Page:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,14 +15,6 @@ from edgead.runtime.result import Result
 def make_result(verdict: Verdict = Verdict.PASS, part: str = "part-1", **fields: Any) -> Result:
     """A result of a part."""
     return Result(fields.pop("score", 1.5), verdict, "made for a test", 2.5, part_id=part, recipe="bottle 3", **fields)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    """Wait for a condition; fail if it does not come true."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come true in time"
-        time.sleep(0.005)
 
 
 class Writing:

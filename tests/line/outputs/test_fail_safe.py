@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 from level_bundle import make_level_bundle
-from plc_parts import closing, wait_until
+from plc_parts import closing
 from ports import free_port
+from waiting import wait_until
 
 from edgead.bundle import Bundle
 from edgead.errors import SinkError

@@ -6,7 +6,8 @@ import threading
 import time
 
 import pytest
-from plc_parts import Writing, make_result, wait_until
+from plc_parts import Writing, make_result
+from waiting import wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from plc_parts import Writing, closing, make_result, wait_until
+from plc_parts import Writing, closing, make_result
 from ports import free_port
+from waiting import wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plc_parts import Writing, closing, make_result, wait_until
+from plc_parts import Writing, closing, make_result
+from waiting import wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError

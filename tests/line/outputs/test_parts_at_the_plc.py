@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from level_bundle import make_level_bundle
-from plc_parts import closing, wait_until
+from plc_parts import closing
 from ports import free_port
+from waiting import wait_until
 
 from edgead.line.outputs.register_map import Snapshot
 from edgead.line.outputs.simulate import open_plc, simulate

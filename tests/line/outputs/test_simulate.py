@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from plc_parts import Writing, closing, make_result, wait_until
+from plc_parts import Writing, closing, make_result
 from ports import free_port
+from waiting import wait_until
 
 from edgead.cli import cli
 from edgead.decision import Verdict

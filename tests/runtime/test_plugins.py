@@ -172,7 +172,7 @@ def frames_as(*changes: dict[str, Any]) -> Iterator[Captured]:
         {"t_made": -math.inf},
         {"t_made": time.monotonic() + 1e6},
     ],
-    ids=str,
+    ids=["never taken", "taken later", "taken in words", "made in the end", "made before all", "made later"],
 )
 def test_a_frame_of_an_impossible_time_is_unknown_and_the_stream_goes_on(
     wrong: dict[str, Any], live: bool, first: Bundle
@@ -231,7 +231,7 @@ class ExitingWatch:
         ({"choose": exits, "say": exits}, 4, {"failed"}),
         ({"watch": ExitingWatch()}, 4, {""}),
     ],
-    ids=str,
+    ids=["admit exits", "admit interrupts", "choose exits", "choose returns a frame", "choose and say", "watch exits"],
 )
 def test_a_callback_that_exits_neither_ends_a_stream_nor_makes_it_hang(
     callbacks: dict[str, Any], inferred: int, causes: set[str], first: Bundle

@@ -245,7 +245,7 @@ def exits(*arguments: object) -> Any:
         {"lost": {"a": "b"}},
         {},
     ],
-    ids=str,
+    ids=["number as name", "wants exits", "details exit", "a number", "own figure", "no JSON", "words as loss", "none"],
 )
 def test_an_odd_sink_neither_ends_a_run_nor_spoils_its_summary(attributes: dict[str, Any]) -> None:
     """One that calls ``sys.exit()`` ended a run with exit code 0."""

@@ -20,7 +20,7 @@ from edgead.manifest import Manifest
 from edgead.plan.profile import Profile
 from edgead.reports.pictures import Pictures
 from edgead.runtime.record import RecordedDrop, RecordedResult, RecordingFacts
-from edgead.schema import OneOf, Within
+from edgead.schema import OneOf, PathText, Within
 from edgead.sweep.store import Record
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -53,6 +53,8 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
 def _limited(kind: Any, limit: Any) -> st.SearchStrategy[Any]:
     if isinstance(limit, OneOf):
         return st.sampled_from(limit.values)
+    if isinstance(limit, PathText):
+        return TEXT.filter(limit.allows)
     assert isinstance(limit, Within)
     low, high = (None if math.isinf(each) else each for each in (limit.low, limit.high))
     if kind is int:

@@ -94,15 +94,20 @@ def main() -> int:
     if given.out and given.out.exists():
         record = json.loads(given.out.read_text())
     readers: dict[str, Any] = record["readers"]
-    due = list(given.readers)
+    due, stuck = list(given.readers), set[str]()
     while due:
         for name in due:
-            readers[name] = _add(readers.get(name, {}), fuzz(name, given.folder, given.seconds))
+            found = fuzz(name, given.folder, given.seconds)
+            if not found["executions"]:
+                stuck.add(name)
+            readers[name] = _add(readers.get(name, {}), found)
             print(f"{name:12} {_describe(readers[name])}", flush=True)
             if given.out:
                 _write(record, given.out)
-        due = [name for name in due if readers[name]["executions"] < given.executions]
-    return int(any(readers[name]["findings"] or readers[name]["ended_by"] for name in given.readers))
+        due = [name for name in due if name not in stuck and readers[name]["executions"] < given.executions]
+    for name in sorted(stuck):
+        print(f"{name}: not one execution in {given.seconds:g} s", file=sys.stderr)
+    return int(bool(stuck) or any(readers[name]["findings"] or readers[name]["ended_by"] for name in given.readers))
 
 
 def _add(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

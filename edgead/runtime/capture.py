@@ -143,7 +143,7 @@ class Capture:
         if given < self._next:
             self._ahead += self._next - given
             self._shared.say_once(
-                f"{captured.source_id}: frame numbers come again; they are counted on", ("number", self._number)
+                f"{captured.source_id}: the source repeats frame numbers; the count continues", ("number", self._number)
             )
         self._next = captured.frame_id + self._ahead + 1
         return replace(captured, frame_id=captured.frame_id + self._ahead) if self._ahead else captured

@@ -99,7 +99,7 @@ REFUSED = {
     "PNM, number": (b"P5 " + b"9" * 5000 + b" 1 255\n", "header is damaged"),
     "PNM, space": (b"P6" + b" " * (4 << 20) + PPM[2:], "header is damaged"),
 }
-"""Bombs ↦ what is said of them."""
+"""Bombs ↦ the error they cause."""
 
 
 @pytest.mark.parametrize("name", HARMLESS)

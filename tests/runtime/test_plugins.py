@@ -253,7 +253,7 @@ def test_frame_numbers_are_unique_and_json(first: Bundle) -> None:
     with edgead.load(first.path, engine="onnxruntime") as inspector:
         results = list(Stream(inspector, [source], say=said.append))
     assert json.loads(json.dumps([result.frame_id for result in results])) == [0, 1, 2, 3, 7, 8, 9]
-    assert said == ["mine: frame numbers come again; they are counted on"]
+    assert said == ["mine: the source repeats frame numbers; the count continues"]
 
 
 def test_a_base_sink_needs_only_write(tmp_path: Path) -> None:

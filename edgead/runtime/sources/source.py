@@ -28,7 +28,7 @@ class Captured:
         error: why there is no image, or why the image must not be judged; empty if there is no error.
         source_id: name of the source, without credentials.
         frame_id: number of the frame at its source, from 0; None for a report about the source (`about_source`). A
-            stream counts on where numbers come again.
+            stream continues its own count where a source repeats numbers.
         t_capture: when it arrived, `time.monotonic` seconds.
         path: of the image file, if it comes from one.
         cause: the error as a word of `edgead.runtime.result.CAUSES`; empty if there is no error.

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from ports import free_port
 from running import limited_files
+from self_signed import make_certificate
 from waiting import wait_until
 
 from edgead.decision import Verdict
@@ -196,12 +197,7 @@ def test_refused_password_is_said_and_results_are_kept(
 
 
 def test_tls(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
-    if not shutil.which("openssl"):
-        pytest.skip("no openssl")
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*command, *names], check=True, capture_output=True)
+    key, certificate = make_certificate(tmp_path)
     broker = make_broker(f"certfile {certificate}", f"keyfile {key}")
     broker.start()
     listener = Listener(broker.port, lambda client: client.tls_set(str(certificate)))

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -111,16 +112,20 @@ def test_sqlite_waits_for_a_lock(tmp_path: Path) -> None:
     assert rows_of(path) == [1]
 
 
+def make_older(path: Path, columns: str, *frames: int) -> None:
+    """Write a database as an earlier version did, with these further columns and results of these frames."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "CREATE TABLE results (id INTEGER PRIMARY KEY, captured_at TEXT, source_id TEXT, frame_id INTEGER, "
+            f"verdict TEXT, cause TEXT, score REAL, result TEXT NOT NULL{columns})"
+        )
+        database.executemany("INSERT INTO results (frame_id, result) VALUES (?, '{}')", [(frame,) for frame in frames])
+        database.commit()
+
+
 def test_sqlite_goes_on_in_a_database_of_an_earlier_version(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
-    database = sqlite3.connect(path)
-    database.execute(
-        "CREATE TABLE results (id INTEGER PRIMARY KEY, captured_at TEXT, source_id TEXT, frame_id INTEGER, "
-        "verdict TEXT, cause TEXT, score REAL, result TEXT NOT NULL)"
-    )
-    database.executemany("INSERT INTO results (frame_id, result) VALUES (?, '{}')", [(1,), (2,)])
-    database.commit()
-    database.close()
+    make_older(path, "", 1, 2)
     worker = SinkWorker(open_sink(f"sqlite:{path}"))
     for number, key in ((3, "a"), (3, "a"), (4, "b")):  # the same result, written again
         result = make_result(number)
@@ -132,17 +137,12 @@ def test_sqlite_goes_on_in_a_database_of_an_earlier_version(tmp_path: Path) -> N
 
 def test_sqlite_finds_the_result_of_a_part_also_in_a_database_from_before_there_were_parts(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
-    database = sqlite3.connect(path)
-    database.execute(
-        "CREATE TABLE results (id INTEGER PRIMARY KEY, captured_at TEXT, source_id TEXT, frame_id INTEGER, "
-        "verdict TEXT, cause TEXT, score REAL, result TEXT NOT NULL, result_id TEXT)"
-    )
-    database.execute("INSERT INTO results (frame_id, result) VALUES (1, '{}')")
-    database.commit()
+    make_older(path, ", result_id TEXT", 1)
     worker = SinkWorker(open_sink(f"sqlite:{path}"))
     worker.offer(dataclasses.replace(make_result(2), part_id="A-17", recipe="bottle 3"))
     worker.offer(make_result(3))
     worker.close()
+    database = sqlite3.connect(path)
     rows = database.execute("SELECT frame_id, part_id, recipe FROM results ORDER BY id").fetchall()
     database.close()
     assert rows == [(1, None, None), (2, "A-17", "bottle 3"), (3, None, None)]

@@ -1,65 +1,70 @@
 """edgead on 64-bit Arm, under emulation: the installed package gives the reference outputs, in float32 and in INT8.
 
-`every_method.py` does the same with every method and more processors.
+`every_method.py` does the same with more Pythons and processors.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import emulation
 import every_method
 import pytest
-from small_bundles import PRECISIONS, make_pictures
+from small_bundles import make_bundles
 
-from edgead.bundle import Bundle
-from edgead.demo import make_parts
-from edgead.export import export
+from edgead.train.methods import METHODS
 
 pytestmark = pytest.mark.long
+CPU, JETPACK_7 = emulation.CPUS[0], "3.12"
 
 
 @pytest.fixture(scope="module")
-def work(trained: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for the emulated machine: edgead as a wheel, two bundles of one run, pictures."""
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the emulated machine, with edgead as a wheel."""
     folder = tmp_path_factory.mktemp("arm")
     try:
         emulation.require_tools()
     except emulation.NotHereError as error:
         pytest.skip(str(error))
     emulation.install(folder)
-    make_pictures(make_parts(folder / "parts", train=1, good=1, bad=1), folder / "pictures")
-    shutil.copytree(bundle.path, folder / "tiny.edgead")
-    export(trained, out=folder / "tiny-int8.edgead", precision=PRECISIONS["int8"])
     return folder
 
 
-@pytest.fixture(params=["3.10", "3.12"])
-def python(request: pytest.FixtureRequest) -> str:
-    """The Python of a JetPack, prepared for the emulated machine."""
+def prepare(python: str) -> None:
+    """Prepare the emulated machine, or skip with the reason why that cannot be."""
     try:
-        emulation.prepare(request.param)
+        emulation.prepare(python)
     except emulation.NotHereError as error:
         pytest.skip(str(error))
-    return str(request.param)
 
 
-@pytest.mark.parametrize("name", ["tiny.edgead", "tiny-int8.edgead"])
-def test_a_bundle_gives_the_same_scores_on_64_bit_arm(work: Path, python: str, name: str) -> None:
-    here = every_method.use_here(work / name)
-    there = every_method.use_there(work / name, here, python, emulation.CPUS[0])
-    assert there["good"], there
-    assert there["golden"]["frames"] >= 2
-    assert there["spread"] > there["golden"]["tolerance"]  # the pictures' scores are not all one
-    assert there["versions"]["edgead"] == here["versions"]["edgead"]
-    assert there["versions"]["python"].startswith(python)
+@pytest.mark.parametrize(("python", "method"), [("3.10", "draem"), *((JETPACK_7, method) for method in METHODS)])
+def test_bundles_give_the_same_scores_on_64_bit_arm(work: Path, python: str, method: str) -> None:
+    prepare(python)
+    for bundle in make_bundles(work, [method]):
+        here = every_method.use_here(bundle)
+        there = every_method.use_there(bundle, here, python, CPU)
+        assert there["good"], (bundle.name, there)
+        assert there["golden"]["frames"] >= 2
+        assert there["spread"] > there["golden"]["tolerance"]  # the pictures' scores are not all one
+        assert there["versions"]["edgead"] == here["versions"]["edgead"]
+        assert there["versions"]["python"].startswith(python)
 
 
-def test_another_score_is_found(work: Path, python: str) -> None:
-    here = every_method.use_here(work / "tiny.edgead")
+def test_the_runtimes_tests_pass_on_64_bit_arm(work: Path) -> None:
+    prepare(JETPACK_7)
+    list(make_bundles(work, ["draem"]))
+    found = every_method.run_tests(work, JETPACK_7, CPU)
+    assert found["good"], found["why"]
+    assert found["passed"] > 300
+
+
+def test_another_score_is_found(work: Path) -> None:
+    prepare(JETPACK_7)
+    bundle = next(make_bundles(work, ["draem"]))
+    here = every_method.use_here(bundle)
     wrong = {**here, "scores": [score + 0.01 for score in here["scores"]]}
-    there = every_method.use_there(work / "tiny.edgead", wrong, python, emulation.CPUS[0])
+    there = every_method.use_there(bundle, wrong, JETPACK_7, CPU)
     assert not there["good"]
     assert there["score_difference"] == pytest.approx(0.01, abs=1e-3)
 

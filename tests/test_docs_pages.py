@@ -144,8 +144,11 @@ def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "12 good parts to train on, 4 good and 8 defective ones" in said[0]
     assert sum("captured 12 = passed" in each for each in said) == 1
     assert sum("captured 3 = " in each and "Live page: http://127" in each for each in said) == 1
-    passed = next(each for each in said if "passed," in each)
-    assert f"{12 - int(passed.split()[0])} of 12 parts are not PASS" in said[-1]
+    # So brief a training gives every picture one score, that of the threshold: two engines may decide differently.
+    [counts] = [re.findall(r"\d+", each) for each in said if "passed," in each]
+    assert sum(map(int, counts)) == 12
+    verdicts = [json.loads(line)["verdict"] for line in (tmp_path / "decisions.jsonl").read_text().splitlines()]
+    assert f"{12 - verdicts.count('PASS')} of 12 parts are not PASS" in said[-1]
     assert (tmp_path / "pin").read_text() == "0"
     assert len(list((tmp_path / "overlays").rglob("*.overlay.png"))) == 12
     assert len(json.loads((tmp_path / "both" / "results.json").read_text())["rows"]) == 2

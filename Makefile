@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Three workers on two cores: many tests wait for a camera, a broker or a process. Each begins with a share of its own,
-# so that tests of one file share what they set up, and takes over from others when it is done.
 # The server and the client of the Triton tests, without what they ask for: NumPy 1, and an older protobuf than installed.
 TRITON := nvidia-pytriton tritonclient python-rapidjson
+# Three workers on two cores: many tests wait for a camera, a broker or a process. Each begins with a share of its own,
+# so that tests of one file share what they set up, and takes over from others when it is done.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
 INSTALLED := $(VENV)/installed
 

@@ -13,7 +13,7 @@ from edgead.train.methods.patchcore.reference_model import PixelMap
 
 
 class ExportModel(nn.Module):
-    """The memory is a 1×1 convolution: |x − m|² = |x|² − 2 x·m + |m|², its smallest over all m.
+    """The memory is a linear layer: |x − m|² = |x|² − 2 x·m + |m|², its smallest over all m.
 
     ImageNet's normalisation is in the first convolution where the backbone begins with one.
     """
@@ -38,17 +38,17 @@ class _Scoring(nn.Module):
         super().__init__()
         middle = network.memory.mean(dim=0)  # seen from there, squares are small, and so is what their difference loses
         memory = network.memory - middle
-        self.register_buffer("middle", middle[:, None, None], persistent=False)
-        self.match = nn.Conv2d(memory.shape[1], len(memory), 1)
-        self.match.weight = nn.Parameter(-2 * memory[:, :, None, None])
+        self.register_buffer("middle", middle, persistent=False)
+        self.match = nn.Linear(memory.shape[1], len(memory))
+        self.match.weight = nn.Parameter(-2 * memory)
         self.match.bias = nn.Parameter(memory.square().sum(dim=1))
-        self.squares = nn.Conv2d(memory.shape[1], 1, 1, bias=False)
-        nn.init.ones_(self.squares.weight)
+        self.grid = network.places.grid
         self.least = network.least()
         self.to_pixels = PixelMap(network.places.grid, config)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        away = features - self.middle
-        nearest = self.match(away).amin(dim=1, keepdim=True) + self.squares(away * away)
-        distances = nearest.clamp(min=self.least)[:, 0].sqrt()
+        # A row for each place: the smallest of a row is found faster than that of a column.
+        away = features.permute(0, 2, 3, 1).flatten(0, 2) - self.middle
+        nearest = self.match(away).amin(dim=1) + away.square().sum(dim=1)
+        distances = nearest.clamp(min=self.least).sqrt().reshape(-1, *self.grid)
         return distances.amax(dim=(1, 2)), self.to_pixels(distances)

@@ -35,18 +35,18 @@ with atheris.instrument_imports(include=["edgead", "zipfile"]):
 
 import worker  # noqa: E402
 
-MEMORY_MIB, TIMEOUT, LARGEST = 3000, 10, 1 << 16
+MEMORY_MIB, TIMEOUT = 3000, 10
 """libFuzzer's own limits, for what the readers' guards cannot see: a crash or a hang in compiled code."""
 RESTARTS = 20
 PACKAGES = ("atheris", "onnx", "torch", "av")
 
 
-def fuzz(name: str, folder: Path, seconds: float) -> dict[str, Any]:
-    """Fuzz one reader; start again after what ended the process. Return the facts."""
+def fuzz(name: str, folder: Path, seconds: float, largest: int) -> dict[str, Any]:
+    """Fuzz a reader with files of up to `largest` bytes; start again after what ended the process. Return the facts."""
     until, executions, coverage, ends, started = time.monotonic() + seconds, 0, 0, [], time.monotonic()
     while (left := until - time.monotonic()) > 1 and len(ends) < RESTARTS:
         options = [f"-max_total_time={max(1, round(left))}", f"-timeout={TIMEOUT}", f"-rss_limit_mb={MEMORY_MIB}"]
-        options += [f"-max_len={LARGEST}", "-print_final_stats=1", "-verbosity=1", "-reload=0"]
+        options += [f"-max_len={largest}", "-print_final_stats=1", "-verbosity=1", "-reload=0"]
         with tempfile.TemporaryFile() as log:
             code = _in_a_child(name, folder / name, options, log.fileno())
             log.seek(0)
@@ -87,6 +87,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="for each reader (20)")
     parser.add_argument("--executions", type=int, default=0, help="of each reader: more rounds until --out has so many")
     parser.add_argument("--readers", nargs="*", choices=[*READERS], default=[*READERS], metavar="READER")
+    parser.add_argument("--largest", type=int, default=1 << 16, help="bytes of a file; 4096 is several times as fast")
     parser.add_argument("--folder", type=Path, default=ROOT.parent / "build" / "fuzz", help="for corpus and findings")
     parser.add_argument("--out", type=Path, help="results file; executions are added up where it is there")
     given = parser.parse_args()
@@ -97,7 +98,7 @@ def main() -> int:
     due, stuck = list(given.readers), set[str]()
     while due:
         for name in due:
-            found = fuzz(name, given.folder, given.seconds)
+            found = fuzz(name, given.folder, given.seconds, given.largest)
             if not found["executions"]:
                 stuck.add(name)
             readers[name] = _add(readers.get(name, {}), found)

@@ -35,15 +35,16 @@ def train_quick(
 ) -> list[tuple[Path, Bundle]]:
     """Train a first model and export it.
 
-    Without ImageNet weights of the backbone it says what to fetch, and trains a small DRAEM for 20 s instead.
+    It trains PatchCore. Without the ImageNet weights of the backbone it says which file to fetch, and trains a small
+    DRAEM for 20 s instead.
 
     Args:
         data: as for `edgead.train.train`.
         settings: ``"name=value"`` overrides of PatchCore's configuration.
-        weights: file of the backbone's weights; without one they are downloaded.
-        holdout: share of the good images that is kept for the threshold.
-        console: what shows progress.
-        **options: all other parameters of `edgead.train.train`, but not `preset`, `budget` and `most_images`.
+        weights: file of the backbone's weights. None: they are downloaded.
+        holdout: share of the good images that is held out for the threshold.
+        console: shows progress.
+        **options: other parameters of `edgead.train.train`, but not `preset`, `budget` and `most_images`.
 
     Returns:
         The folder of each finished run, and its bundle in ``runs/export``.

@@ -5,9 +5,8 @@ The method is PatchCore on a small backbone, which learns in one pass. Reasons: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgead.console import Console
 from edgead.errors import CheckpointError
@@ -28,37 +27,24 @@ threshold needs many."""
 def train_quick(
     data: str | Path,
     *,
-    category: str | None = None,
     settings: tuple[str, ...] = (),
-    out: str | Path | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    mixed_precision: str = "auto",
-    workers: int | None = None,
-    holdout: float = HOLDOUT,
     weights: str | Path | None = None,
-    bit_depth: int = 16,
-    crop: str | None = None,
-    fit: str = "stretch",
-    tiles: str | None = None,
-    overlap: float | None = None,
-    scale: float | None = None,
-    align: str | Path | None = None,
-    max_shift: float | None = None,
-    max_rotation: float | None = None,
-    track: Sequence[str] = (),
-    marked: str | Path | None = None,
+    holdout: float = HOLDOUT,
     console: Console | None = None,
+    **options: Any,
 ) -> list[tuple[Path, Bundle]]:
     """Train a first model and export it.
 
-    Without ImageNet weights of the backbone it says what to fetch, and trains a small DRAEM for 20 s instead.
+    It trains PatchCore. Without the ImageNet weights of the backbone it says which file to fetch, and trains a small
+    DRAEM for 20 s instead.
 
     Args:
+        data: as for `edgead.train.train`.
         settings: ``"name=value"`` overrides of PatchCore's configuration.
-        holdout: share of the good images that is kept for the threshold.
-        data, category, out, seed, device, mixed_precision, workers, weights, bit_depth, crop, fit, tiles, overlap,
-            scale, align, max_shift, max_rotation, track, marked, console: as for `edgead.train.train`.
+        weights: file of the backbone's weights. None: they are downloaded.
+        holdout: share of the good images that is held out for the threshold.
+        console: shows progress.
+        **options: other parameters of `edgead.train.train`, but not `preset`, `budget` and `most_images`.
 
     Returns:
         The folder of each finished run, and its bundle in ``runs/export``.
@@ -81,30 +67,14 @@ def train_quick(
     runs = train(
         method,
         data,
-        category=category,
         preset=PRESET,
         settings=settings,
-        out=out,
-        seed=seed,
-        device=device,
-        mixed_precision=mixed_precision,
         budget=budget,
-        workers=workers,
-        holdout=holdout,
         weights=weights,
-        bit_depth=bit_depth,
-        crop=crop,
-        fit=fit,
-        tiles=tiles,
-        overlap=overlap,
-        scale=scale,
-        align=align,
-        max_shift=max_shift,
-        max_rotation=max_rotation,
-        track=track,
+        holdout=holdout,
         most_images=MOST_IMAGES,
-        marked=marked,
         console=console,
+        **options,
     )
     return [(run, export(run, console=console)) for run in runs]
 

@@ -106,7 +106,6 @@ WAYS = {
         ON_CPU,
         {
             "edgead doctor --build": GPU,
-            "~/edgead/bin/edgead doctor --build": GPU,
             "edgead export --method draem --format engine": GPU,
             "results = inspector": GPU,
             "python examples/pycuda_camera.py": GPU,

@@ -82,6 +82,12 @@ def test_every_verb_has_help_and_json(verb: str) -> None:
     assert "--json" in done.stdout
 
 
+def test_the_list_of_verbs_cuts_no_sentence() -> None:
+    listed = inside("--help").stdout.partition("Commands:")[2]
+    assert [line.split()[0] for line in listed.splitlines()[1:]] == sorted(cli.commands)
+    assert "..." not in listed
+
+
 PRECISION = {"calib_samples", "calib_method", "calib_data", "max_auroc_drop", "max_flips"}
 """Gathered in a `PrecisionOptions`."""
 VIEW = {"view", "view_token", "view_bundles", "view_folder"}

@@ -68,10 +68,10 @@ def benchmark(
         bundles: folders of bundles.
         data: folder of one or several categories with labelled test images.
         engine: inference engine, see `edgead.load`, or several: each bundle is measured on each of them.
-        rounds: most timed calls per bundle.
+        rounds: largest number of timed calls per bundle.
         seconds: limit of the timing of all bundles together.
         pixel_size: side of maps and masks in pixel metrics, in pixels.
-        quick: leave out what needs further time: floor, time to the first result, memory.
+        quick: leave out what takes more time: floor, time to the first result, memory.
         throughput: measure frames per second with several sources, and several frames per inference.
         mlperf: measure each bundle for a minute by the rule of MLPerf's single-stream scenario.
         out: folder of the report; by default a new folder in ``runs/benchmark``.

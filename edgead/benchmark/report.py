@@ -167,7 +167,7 @@ class Row:
 
     Attributes:
         bundle, method, preset, config, category, precision: from the manifest; `category` is the one measured on.
-        engine: that ran it.
+        engine: the engine that was measured.
         size: (height, width) of the model's input, pixels.
         protocol: a note for reading the figures; empty for methods that train on good images only.
         metrics, decisions, latency: the figures.
@@ -175,7 +175,7 @@ class Row:
         copies_of_training: test images that are copies of training images, byte for byte.
         kinds: figures by kind of defect.
         comparison: with the row of the highest image AUROC on the same images.
-        floor, start: see there.
+        floor, start: see `Floor` and `Start`.
         bundle_bytes: of all files of the bundle.
     """
 
@@ -221,7 +221,7 @@ class Conditions:
     """How it was measured.
 
     Attributes:
-        rounds: most timed calls of each bundle.
+        rounds: largest number of timed calls of each bundle.
         pixel_size: side at which pixel metrics are computed, pixels.
         fpr_limit: false-positive rate at which AUPRO stops integrating.
         timed_frames: different frames that were timed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -52,20 +53,7 @@ from edgead.runtime.engine_table import ENGINES
 )
 @trust_option
 @json_option
-def benchmark(
-    bundles: tuple[Path, ...],
-    data: Path,
-    rounds: int,
-    seconds: float | None,
-    throughput: bool,
-    mlperf: bool,
-    quick: bool,
-    pixel_size: int,
-    out: Path | None,
-    force: bool,
-    engine: tuple[str, ...],
-    as_json: bool,
-) -> None:
+def benchmark(bundles: tuple[Path, ...], data: Path, as_json: bool, **options: Any) -> None:
     """Measure latency and accuracy of bundles on labelled images.
 
     Prints tables and writes results.json, results.csv and report.html. If a bundle or engine fails, its row
@@ -74,21 +62,7 @@ def benchmark(
     from edgead.benchmark import benchmark as measure
     from edgead.benchmark import to_table
 
-    report = measure(
-        bundles,
-        data,
-        engine=engine,
-        rounds=rounds,
-        seconds=seconds,
-        throughput=throughput,
-        mlperf=mlperf,
-        quick=quick,
-        pixel_size=pixel_size,
-        out=out,
-        force=force,
-        command=["edgead", *map(redact, sys.argv[1:])],
-        console=terminal(),
-    )
+    report = measure(bundles, data, command=["edgead", *map(redact, sys.argv[1:])], console=terminal(), **options)
     table = to_table(report.table, report.failed or ())
     emit(report.to_dict(), as_json, f"{table}\n\nReport: {report.page}")
     click.get_current_context().exit(report.exit_code)

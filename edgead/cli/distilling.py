@@ -47,12 +47,13 @@ def _read_target(context: click.Context, parameter: click.Parameter, text: str) 
 @click.option("--bundle-out", type=PATH, help="Folder of the bundle. [default: runs/export/RUN-PRECISION.edgead]")
 @json_option
 def distil(bundle: Path, data: Path, target_ms: float, as_json: bool, **options: Any) -> None:
-    """Train a small, fast network to decide like a bundle, and export it.
+    """Train a small, fast network that decides like a bundle.
 
     \b
     edgead distil bottle.edgead --data photos/ --target 10ms --budget 20m
 
-    The bundle may come from `edgead export` or `edgead import`. The report compares both (docs/training.md).
+    The bundle may come from `edgead export` or `edgead import`. The network is exported, too, and a report compares it
+    with the bundle (docs/training.md).
     """
     from edgead.distil import distil as make
 

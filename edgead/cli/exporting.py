@@ -53,11 +53,7 @@ def export(
     out: Path | None,
     format: str,
     as_json: bool,
-    data: Path | None,
-    settings: tuple[str, ...],
-    false_reject: float,
-    force: bool,
-    precision: PrecisionOptions,
+    **options: Any,
 ) -> None:
     """Export a finished run as a bundle.
 
@@ -85,19 +81,7 @@ def export(
 
         for run in runs:
             refuse_alignment(run, load_run_config(run).geometry)
-    bundles = [
-        make(
-            run,
-            data=data,
-            out=out,
-            false_reject=false_reject,
-            settings=settings,
-            precision=precision,
-            force=force,
-            console=terminal(),
-        )
-        for run in runs
-    ]
+    bundles = [make(run, out=out, console=terminal(), **options) for run in runs]
     for bundle in bundles if format == "engine" else ():
         if why := bundle.manifest.failed_engines.get("tensorrt"):  # reported by the export, without a second build
             raise DeviceError(f"{bundle.path} was written, but TensorRT cannot run it on this machine: {why}")

@@ -205,13 +205,11 @@ _PRECISION: Sequence[Callable[[F], F]] = (
     click.option(
         "--calib-data",
         type=PATH,
-        help="Good images for INT8 calibration. [default: the training images; import: those of --threshold-data]",
+        help="Good images for INT8 calibration. [default: the training images, or those of --threshold-data]",
     ),
+    click.option("--max-auroc-drop", default=0.005, show_default=True, help="Largest loss of AUROC and AUPRO."),
     click.option(
-        "--max-auroc-drop", default=0.005, show_default=True, help="Largest loss of AUROC and AUPRO that is allowed."
-    ),
-    click.option(
-        "--max-flips", default=0.001, show_default=True, help="Largest share of changed verdicts that is allowed."
+        "--max-flips", default=0.001, show_default=True, help="Largest share of settled verdicts that may change."
     ),
 )
 

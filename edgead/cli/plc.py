@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--results", type=click.IntRange(0), default=0, help="End after this number of results. [default: never]")
 @json_option
 def plc(action: str, uri: str | None, acknowledge: bool, delay: float, results: int, as_json: bool) -> None:
-    """Simulate the PLC of an output (simulate URI), or print the register map (registers).
+    """Simulate a PLC, or print the register map.
 
     URI is the URI of the sink, as in `edgead run --sink URI`. See docs/plc.md.
 

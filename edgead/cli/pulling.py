@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edgead.cli.options import PATH, NumberRange, engine_option, force_option, json_option, trust_option
+from edgead.cli.options import PATH, NumberRange, engine_option, json_option, trust_option
 from edgead.cli.output import emit, terminal
 
 
@@ -24,7 +24,7 @@ from edgead.cli.output import emit, terminal
     help="Largest size of all files, in MB.",
 )
 @engine_option
-@force_option
+@click.option("--force", is_flag=True, help="Take the bundle even if it is older, or for another category.")
 @click.option("--pid", default="", help="Process of the running line, or a file with its number; needs --metrics.")
 @click.option("--metrics", default="", metavar="PORT", help="Port of that line's metrics, through which it is watched.")
 @click.option("--metrics-token", default="", help="Token of these metrics: '${NAME}' or '${file:PATH}'.")
@@ -45,13 +45,13 @@ from edgead.cli.output import emit, terminal
 )
 @json_option
 def pull(url: str, as_json: bool, token: str, metrics_token: str, **options: Any) -> None:
-    """Fetch a signed bundle by HTTPS, check it here, and put it in place; return to the old one if the line fails.
+    """Fetch a signed bundle, check it and put it in place.
 
-    URL is a folder with the files of the bundle. Exit code 3: the line failed with the bundle, and the old one decides
-    again.
+    URL is a folder on an HTTPS server with the files of the bundle. With --pid and --metrics, the running line takes
+    the bundle and is watched. If the line fails, the old bundle returns, and the exit code is 3.
 
     \b
-    edgead pull https://server/bottle.edgead --trust ours.pub --to current.edgead
+    edgead pull https://server/bottle.edgead --trust plant.pub --to current.edgead
     """
     from edgead.pull import pull as fetch
     from edgead.runtime.sources.uri import read_secret

@@ -17,7 +17,9 @@ from edgead.cli.output import emit
 @trust_option
 @json_option
 def report(paths: tuple[Path, ...], out: Path | None, open_page: bool, as_json: bool) -> None:
-    """Build the HTML page of a run, bundle, benchmark or sweep, or compare several results.
+    """Build an HTML page of results, or compare several.
+
+    PATHS is a run, a bundle, a benchmark or a sweep, or several files results.json.
 
     \b
     edgead report runs/train/bottle               losses, threshold, pictures

@@ -128,8 +128,7 @@ def _predict_archive(
     expose_value=False,
     callback=read_config,
     help="TOML file of a line: cameras, triggers, products, sinks and options. Options on the command line "
-    "override it. "
-    "See docs/line.md.",
+    "override it. See docs/line.md.",
 )
 @click.option("--check", is_flag=True, help="Open every camera, bundle, trigger and sink, print the result, and end.")
 @click.option(
@@ -138,7 +137,7 @@ def _predict_archive(
     multiple=True,
     required=True,
     metavar="[NAME=]URI",
-    help="Camera, video, folder …; see docs/sources.md. NAME appears in the results. Repeatable.",
+    help="Camera, video, folder …, here or in --config; see docs/sources.md. NAME appears in the results. Repeatable.",
 )
 @click.option(
     "--trigger",
@@ -185,7 +184,7 @@ def _predict_archive(
     type=float,
     default=5.0,
     show_default=True,
-    help="Report a source without frames for this many seconds.",
+    help="Report a camera as silent after this many seconds without a frame.",
 )
 @click.option(
     "--health",
@@ -240,7 +239,7 @@ def _predict_archive(
 @click.option(
     "--metrics-token",
     default="",
-    help="Bearer token for metrics requests; '${NAME}' reads an environment variable.",
+    help="Bearer token for metrics requests: '${NAME}' or '${file:PATH}'.",
 )
 @click.option(
     "--view",

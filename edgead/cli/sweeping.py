@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @json_option
 def sweep(file: Path, out: Path | None, ray: str, only_list: bool, retry_failed: bool, as_json: bool) -> None:
-    """Train, export and benchmark methods × categories × seeds × precisions from a TOML file.
+    """Train, export and benchmark all combinations in a file.
 
-    A finished cell is never run again. Stop any time; the same command resumes. See docs/sweep.md.
+    FILE is a TOML file with methods, categories, seeds and precisions. A finished cell is never run again. Stop any
+    time; the same command resumes. See docs/sweep.md.
     """
     from edgead.sweep.run_sweep import plan
     from edgead.sweep.run_sweep import sweep as run

@@ -173,7 +173,10 @@ def _refuse_others(*allowed: str) -> None:
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
 @json_option
 def synthesise(run_folder: Path, out: Path, as_json: bool, **options: Any) -> None:
-    """Write synthetic anomalies, as the run trains on them, with their masks."""
+    """Write synthetic anomalies of a run, with their masks.
+
+    They are drawn as for the training of the run.
+    """
     from edgead.train.synthesise import synthesise as draw
 
     paths = draw(run_folder, out, console=terminal(), **options)

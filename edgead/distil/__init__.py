@@ -1,4 +1,4 @@
-"""`edgead distil`: any bundle becomes a smaller one that decides alike and takes a given time.
+"""`edgead distil`: make a small bundle that decides like a given one, within a given time.
 
     from edgead.distil import distil
 
@@ -67,20 +67,20 @@ def distil(
     track: Sequence[str] = (),
     console: Console | None = None,
 ) -> Distilled:
-    """Train a small network to give what a bundle gives, and export it.
+    """Train a small network, the student, that decides like a bundle, and export it.
 
-    The labelled images of the data are scored once, at the end: nothing is chosen by them.
+    Labelled images in the data are scored once, at the end. Nothing is chosen by them.
 
     Args:
-        bundle: the teacher, trained here or imported; it must read colour images.
+        bundle: the teacher, trained here or imported. It must read colour images.
         data: the good images, as for `edgead.train.train`.
-        target_ms: milliseconds that an inference may take; the largest network of a family that meets it is taken.
-        engine: that the networks are measured on, in `precision`.
+        target_ms: largest time of one inference, in milliseconds. The largest network that meets it is trained.
+        engine: engine on which the networks are measured, in `precision`.
         budget: time for the training, the teacher's inferences included, as ``20m``.
         settings: ``"name=value"`` overrides of the student's configuration. With one of `SHAPE` nothing is measured.
         out: folder of the run.
         bundle_out: folder of the bundle; by default below ``runs/export``.
-        precision: of the student: ``"int8"``, ``"fp32"``, ``"fp16"`` or ``"auto"``.
+        precision: precision of the student: ``"int8"``, ``"fp32"``, ``"fp16"`` or ``"auto"``.
         category, textures, seed, device, mixed_precision, workers, holdout, track: as for `edgead.train.train`.
         false_reject: as for `edgead.export.export`.
         console: shows progress.

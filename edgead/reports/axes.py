@@ -9,6 +9,7 @@ from dataclasses import dataclass
 MARGIN = 0.06
 """Free share of an axis at each end."""
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+WHOLE_STEPS = (1.0, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Axis:
         start, end: pixels of its ends.
         log: equal ratios are equally long.
         most: about how many ticks fit.
+        whole: ticks are whole numbers, for counts.
     """
 
     label: str
@@ -30,6 +32,7 @@ class Axis:
     end: float
     log: bool = False
     most: int = 6
+    whole: bool = False
 
     def place(self, value: float) -> float:
         """Return the pixel of a value."""
@@ -39,7 +42,10 @@ class Axis:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Pixels and texts of the ticks."""
-        values = _log_ticks(self.low, self.high, self.most) if self.log else _ticks(self.low, self.high, self.most)
+        if self.log:
+            values = _log_ticks(self.low, self.high, self.most)
+        else:
+            values = _ticks(self.low, self.high, self.most, self.whole)
         return [(self.place(value), f"{value:,g}" if abs(value) < 1e6 else f"{value:g}") for value in values]
 
 
@@ -53,6 +59,7 @@ def fit_axis(
     most: int = 6,
     low: float | None = None,
     high: float | None = None,
+    whole: bool = False,
 ) -> Axis:
     """Return an axis that holds all finite values (with `log`, all above 0), with a margin.
 
@@ -60,8 +67,7 @@ def fit_axis(
         label: what it shows.
         values: to hold.
         start, end: pixels of its ends.
-        log: see `Axis`.
-        most: see `Axis`.
+        log, most, whole: see `Axis`.
         low, high: fixed ends.
     """
     found = [value for value in values if math.isfinite(value) and (value > 0 or not log)] or [1.0]
@@ -78,13 +84,15 @@ def fit_axis(
         end,
         False,
         most,
+        whole,
     )
 
 
-def _ticks(low: float, high: float, most: int) -> list[float]:
-    rough = (high - low) / most
+def _ticks(low: float, high: float, most: int, whole: bool = False) -> list[float]:
+    rough = max((high - low) / most, 1.0 if whole else 0.0)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(step * power for step in STEPS if step * power >= rough * (1 - 1e-9))
+    steps = WHOLE_STEPS if whole else STEPS
+    step = next(step * power for step in steps if step * power >= rough * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
     return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
 

@@ -107,7 +107,7 @@ def histogram(title: str, groups: Mapping[str, Sequence[float]], x_label: str, r
             if math.isfinite(value):
                 counts[name][min(int((value - x.low) / step), bins - 1)] += 1
     most = max((count for each in counts.values() for count in each), default=1)
-    y = fit_axis("images", [0, most], HEIGHT - BOTTOM, TOP, low=0, high=max(most, 1) * 1.08, most=min(5, max(most, 1)))
+    y = fit_axis("images", [0, most], HEIGHT - BOTTOM, TOP, low=0, high=max(most, 1) * 1.08, most=5, whole=True)
     bars = []
     for number, (name, each) in enumerate(counts.items()):
         for index, count in enumerate(each):

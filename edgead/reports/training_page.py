@@ -170,11 +170,16 @@ def _highest(results: TrainingResults | None) -> list[list[str]]:
     return [[name, f"{score:.6g}"] for score, name in ranked]
 
 
+def _word_of(precision: object) -> str:
+    return "float32" if precision == "no" else str(precision or "")  # "no" answers --mixed-precision
+
+
 def _precision(run: Mapping[str, Any]) -> str:
     """Return the precision of a run, or that of each stage where they differ."""
-    stages = run.get("stage_precisions") or run.get("precision")
-    if not isinstance(stages, Mapping):
-        return str(stages or "")
+    given = run.get("stage_precisions") or run.get("precision")
+    if not isinstance(given, Mapping):
+        return _word_of(given)
+    stages = {name: _word_of(value) for name, value in given.items()}
     each = set(stages.values())
     return each.pop() if len(each) == 1 else ", ".join(f"{name}: {value}" for name, value in stages.items())
 

@@ -203,7 +203,7 @@ class Result:
         """Write the overlay to a file; one that exists is replaced.
 
         Args:
-            path: ends with one of `edgead.images.WRITTEN`, for instance ``.png`` or ``.jpg``.
+            path: has one of the suffixes `edgead.images.WRITTEN`, for instance ``.png`` or ``.jpg``.
             frame: see `overlay`.
 
         Returns:
@@ -211,7 +211,7 @@ class Result:
 
         Raises:
             ConfigError: see `overlay`.
-            DataError: another ending.
+            DataError: another suffix.
             OSError: the file cannot be written.
         """
         path = Path(path)

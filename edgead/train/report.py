@@ -141,7 +141,7 @@ def _highest(held_out: HeldOut, scores: NDArray[np.float32], maps: NDArray[np.fl
     order = np.argsort(-scores, kind="stable")[:SHOWN]
     pictures = (
         picture(
-            f"{held_out.names[index]}, score {scores[index]:.4g}",
+            f"score {scores[index]:.4g}, {held_out.names[index]}",
             _overlay(held_out.frames[index], maps[index], heat),
         )
         for index in order

@@ -62,39 +62,37 @@ def train(
     Args:
         method: name, for instance ``"draem"``.
         data: folder in a layout of `edgead.datasets`.
-        category: one of several categories, or ``"all"`` for a run each.
-        preset: ``"paper"``, ``"edge"`` or ``"nano"``; where None, the largest that trains here in a night.
+        category: one of several categories, or ``"all"`` for one run per category.
+        preset: ``"paper"``, ``"edge"`` or ``"nano"``. None: the largest that trains on this machine within 12 hours.
         settings: ``"name=value"`` overrides of the method's configuration.
-        out: the run's folder (with several categories: the folder of their runs); a new one below ``runs/train``
-            by default.
-        seed: of the weights, the split and every example.
-        device, workers: see `edgead.train.fit.fit`; `workers` is chosen by the machine when None.
-        mixed_precision: ``"no"`` (float32), ``"bf16"``, ``"fp16"``, or ``"auto"``: for each stage bf16 where this
-            processor has the instructions and a few steps show that it is faster and that the losses agree.
-        budget: time for each run, as ``90s``, ``30m`` or ``2h``: the published schedule is scaled to it.
-        holdout: share of the good images that is kept for the threshold and never trained on; 200 at most.
-        textures: folder of pictures that fill synthetic anomalies.
-        weights: file of a backbone's weights; without one they are downloaded where the method needs any.
-        donors: other products with real defects, for a method that learns from them: data sets, or runs or
-            ``learned.safetensors`` of runs that have learned from them already.
+        out: folder of the run (with several categories: of all their runs). Default: a new one below ``runs/train``.
+        seed: random seed of the weights, the split and every example.
+        device, workers: see `edgead.train.fit.fit`. With None, the number of workers follows from the machine.
+        mixed_precision: ``"no"`` (float32), ``"bf16"``, ``"fp16"``, or ``"auto"``: bf16 for each stage in which the
+            processor supports it, a few steps show that it is faster, and the losses agree.
+        budget: time for each run, as ``90s``, ``30m`` or ``2h``. The published schedule is scaled to it.
+        holdout: share of the good images, at most 200, that is held out for the threshold and not trained on.
+        textures: folder of texture images that fill synthetic anomalies.
+        weights: file of the backbone's weights. None: they are downloaded if the method needs any.
+        donors: other products with real defects, for a method that learns from them: data sets, finished runs that
+            have learned from them, or the file ``learned.safetensors`` of such a run.
         bit_depth: significant bits of 16-bit images.
-        crop: ``"x,y,width,height"`` of the part of each image that is seen, as shares of it or in pixels.
-        fit: ``"stretch"`` to the network's input, or ``"letterbox"``, which keeps the aspect.
-        tiles: ``"ROWSxCOLUMNS"`` of the network's input that an image is cut to, or the size of a tile in pixels of the
-            image, ``"512px"`` or ``"HEIGHTxWIDTHpx"``.
-        overlap: of neighbouring tiles, as a share of a tile; `edgead.geometry.OVERLAP` where None.
-        scale: pixels of the images for a millimetre, to say what is left of a defect of 1 mm.
-        align: reference picture that images are shifted and turned to, so that their part lies as on it; ``"auto"``
-            for one of the good images.
-        max_shift: farthest shift of a part, as a share of an image's longer side; `edgead.geometry.MAX_SHIFT` where
-            None.
-        max_rotation: largest angle of a part in degrees; `edgead.geometry.MAX_ROTATION` where None.
-        most_images: good images of a category that are used at most, drawn by the seed; all where None.
-        marked: folder of a ``rejects:`` sink or of its marks: good parts that are marked as false rejects are trained
-            on too, and never held out.
+        crop: ``"x,y,width,height"`` of the part of each image that is used, as shares of the image or in pixels.
+        fit: ``"stretch"`` to the network's input, or ``"letterbox"``, which keeps the aspect ratio.
+        tiles: ``"ROWSxCOLUMNS"``: the number of tiles of the network's size. Or the size of a tile in pixels of the
+            image: ``"512px"``, ``"HEIGHTxWIDTHpx"``.
+        overlap: overlap of neighbouring tiles, as a share of a tile. None: `edgead.geometry.OVERLAP`.
+        scale: pixels of the images per millimetre. A message then says how many pixels of a defect of 1 mm are left.
+        align: image of a good part. All images are shifted and turned so that their part lies as on it. ``"auto"``:
+            one of the good images.
+        max_shift: largest shift of a part, as a share of the image's longer side. None: `edgead.geometry.MAX_SHIFT`.
+        max_rotation: largest angle of a part, in degrees. None: `edgead.geometry.MAX_ROTATION`.
+        most_images: largest number of good images per category; more are left out at random. None: no limit.
+        marked: folder of a ``rejects:`` sink or of its marks. Good parts that are marked as false rejects are trained
+            on, too, and never held out.
         track: experiment trackers that get losses, learning rates and held-out figures: ``"tensorboard"``,
             ``"mlflow"``.
-        console: what shows progress.
+        console: shows progress.
 
     Returns:
         The folder of each finished run.
@@ -170,10 +168,10 @@ def resume(
     """Resume a stopped run; on a CPU the result is that of a run that was never stopped.
 
     Args:
-        folder: of the run.
-        data: where the category's folder is now, if it has moved.
-        settings: ``"name=value"`` overrides of what the method leaves open, `Method.resume_settings`, from the last
-            saved state on: a lower learning rate after a training that diverged.
+        folder: folder of the run.
+        data: the category's folder, if it has moved.
+        settings: ``"name=value"`` overrides from the last saved state on, of settings that may change
+            (`Method.resume_settings`): for instance a lower learning rate after a training that diverged.
         device, workers, track, console: as for `train`.
 
     Raises:

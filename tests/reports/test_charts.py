@@ -29,6 +29,12 @@ def test_a_histogram_counts_every_value() -> None:
     assert chart.rules[0].x > max(bar.x for bar in chart.bars)
 
 
+@pytest.mark.parametrize(("most", "ticks"), [(1, "0 1"), (3, "0 1 2 3"), (11, "0 5 10"), (60, "0 20 40 60")])
+def test_a_histogram_counts_in_whole_numbers(most: int, ticks: str) -> None:
+    chart = histogram("t", {"good": [0.1] * most + [0.9]}, "score", {})
+    assert [text for _, text in chart.y.ticks] == ticks.split()
+
+
 def test_curves_have_a_line_for_each_loss_and_few_points() -> None:
     series = {name: [(float(n), factor / n) for n in range(1, 5001)] for name, factor in (("total", 2), ("l2", 1))}
     chart = curves("t", series, "step", "loss")

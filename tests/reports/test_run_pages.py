@@ -53,13 +53,15 @@ def test_a_page_is_rebuilt_from_its_folder_alone(trained: Path, tmp_path: Path) 
     assert report([tmp_path / "run"]) == page
     assert page.read_text() == before
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"category": HOSTILE, "departures": [HOSTILE]}))
+    changed = {"category": HOSTILE, "departures": [HOSTILE], "precision": "no", "stage_precisions": {}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config | changed))
     for name in ("results.json", "pictures.json"):  # as of a run that is not finished
         (tmp_path / "run" / name).unlink()
     text = report([tmp_path / "run"]).read_text()
     check_alone(text)
     assert HOSTILE not in text
     assert "not finished" in text
+    assert "<dd>float32</dd>" in text  # and not the word of --mixed-precision
     (tmp_path / "run" / "pictures.json").write_text('{"schema": 1, "groups": [{"title": "x"}]}')
     with pytest.raises(DataError, match=r"pictures\.json is damaged"):
         report([tmp_path / "run"])

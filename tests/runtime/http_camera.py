@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 from collections.abc import Callable
+
+from camera_server import CameraServer
 
 Send = Callable[[Callable[[bytes], None]], None]
 MULTIPART = b"Content-Type: multipart/x-mixed-replace; boundary=frame\r\n"
 
 
-class HttpCamera:
+class HttpCamera(CameraServer):
     """Answers each request with a head and whatever `send` sends.
 
     Args:
@@ -25,48 +26,25 @@ class HttpCamera:
         self,
         send: Send,
         head: bytes = b"HTTP/1.0 200 OK\r\n" + MULTIPART,
-        check: object = None,
+        check: Callable[[str], bytes | None] | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        self._context, self._send, self._head, self._check = context, send, head, check
+        self._send, self._head, self._check = send, head, check
         self.requests: list[str] = []
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
+        super().__init__(context)
         self.address = f"http{'s' if context else ''}://127.0.0.1:{self.port}/line?size=1"
-        threading.Thread(target=self._accept, daemon=True).start()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        if self._context:
-            try:
-                connection = self._context.wrap_socket(connection, server_side=True)
-            except OSError:
-                connection.close()
-                return
-        with connection:
-            request = connection.recv(65536).decode()
-            self.requests.append(request)
-            try:
-                if self._check and (refusal := self._check(request)):
-                    connection.sendall(refusal)
-                    return
-                connection.sendall(self._head + b"\r\n")
-                self._send(connection.sendall)
-            except OSError:
-                pass
+    def talk(self, connection: socket.socket) -> None:
+        request = connection.recv(65536).decode()
+        self.requests.append(request)
+        if self._check and (refusal := self._check(request)):
+            connection.sendall(refusal)
+            return
+        connection.sendall(self._head + b"\r\n")
+        self._send(connection.sendall)
 
     def __enter__(self) -> HttpCamera:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def close(self) -> None:
-        self._socket.close()

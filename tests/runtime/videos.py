@@ -6,7 +6,6 @@ import base64
 import random
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from camera_server import CameraServer
 
 H264 = {
     "CAVLC": {"preset": "ultrafast", "x264-params": "keyint=12:bframes=0"},
@@ -97,7 +97,7 @@ def damage(packets: list[Data], kind: str, rng: random.Random) -> list[Data]:
     return packets
 
 
-class LossyRtsp:
+class LossyRtsp(CameraServer):
     """An RTSP server on loopback that sends one video over TCP, and leaves out some of its RTP packets.
 
     Args:
@@ -117,35 +117,13 @@ class LossyRtsp:
         context: ssl.SSLContext | None = None,
     ) -> None:
         self.packets, self.codec, self.lost, self.pause = packets, codec, set(lost), pause
-        self._context = context
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.address = f"rtsp{'s' if context else ''}://127.0.0.1:{self._socket.getsockname()[1]}/line"
         self.count = sum(len(list(self._payloads(each.data))) for each in packets)
-        threading.Thread(target=self._serve, daemon=True).start()
+        super().__init__(context)
+        self.address = f"rtsp{'s' if context else ''}://127.0.0.1:{self.port}/line"
 
-    def close(self) -> None:
-        self._socket.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
-
-    def _talk(self, connection: socket.socket) -> None:
-        if self._context:
-            try:
-                connection = self._context.wrap_socket(connection, server_side=True)
-            except OSError:
-                connection.close()
-                return
-        with connection, connection.makefile("rb") as lines:
-            try:
-                while self._answer(connection, lines):
-                    pass
-            except OSError:
+    def talk(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines:
+            while self._answer(connection, lines):
                 pass
 
     def _answer(self, connection: socket.socket, lines: Any) -> bool:

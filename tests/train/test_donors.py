@@ -1,69 +1,33 @@
-"""Learning from other products: which are taken, what is kept of it, and that it goes on where it stopped."""
+"""Learning from other products: which are taken, what is kept of it, and what may be taken up."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from learned_defects import QUICK, relearned, unfinished, weights
 from listener import Listener
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from edgead.benchmark import benchmark
 from edgead.cli import cli
 from edgead.console import Console
 from edgead.datasets import open_category
-from edgead.errors import CheckpointError, ConfigError, DataError, TrainingError
+from edgead.errors import CheckpointError, ConfigError, DataError
 from edgead.export import export
 from edgead.files import sha256
-from edgead.train import checkpoint, resume, run_config, step_metrics, train, training_state
-from edgead.train.donors import TRANSFERRED, find_donors, load_transferred
+from edgead.train import checkpoint, run_config, step_metrics, train
+from edgead.train.donors import TRANSFERRED, find_donors
 from edgead.train.method import Arrays, TrainingData
 from edgead.train.methods.drept.method import Drept
-from edgead.train.synthesise import synthesise
 
 Write = Callable[..., Path]
-QUICK = (
-    *("size=64", "width=2", "source_width=2", "components=3", "batch_size=2"),
-    *("removal_steps=3", "defect_steps=2", "steps=2"),
-)
-
-
-@pytest.fixture(scope="module")
-def donor(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another product in MVTec AD form: 3 good images to train, 1 to test, 4 defective ones."""
-    root = tmp_path_factory.mktemp("sources") / "tile"
-    rng = np.random.default_rng(0)
-    counts = {"train/good": 3, "test/good": 1, "test/crack": 2, "test/hole": 2}
-    for folder, count in counts.items():
-        (root / folder).mkdir(parents=True)
-        for index in range(count):
-            cv2.imwrite(str(root / folder / f"{index}.png"), rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
-    return root
-
-
-@pytest.fixture(scope="module")
-def transferred(parts: Path, donor: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("transferred") / "run"
-    [run] = train("drept", parts, preset="nano", settings=QUICK, donors=[donor], out=out)
-    return run
-
-
-def weights(run: Path) -> bytes:
-    return (run / checkpoint.WEIGHTS).read_bytes()
 
 
 def test_what_was_learned_is_kept_beside_the_run(transferred: Path, donor: Path) -> None:
@@ -96,134 +60,6 @@ def test_other_targets_take_it_up(transferred: Path, donor: Path, parts: Path, t
     assert not any(line.startswith("Learning") for line in recorder.said)
     [recorded] = run_config.load_run_config(run).donors
     assert recorded.fingerprint == run_config.load_run_config(transferred).donors[0].fingerprint
-
-
-def unfinished(transferred: Path, folder: Path) -> Path:
-    run = Path(shutil.copytree(transferred, folder))
-    (run / checkpoint.WEIGHTS).unlink()
-    return run
-
-
-def test_a_run_that_was_stopped_in_a_pretraining_goes_on(transferred: Path, tmp_path: Path) -> None:
-    """At its start; after the training and before what was learned was written; and after the pretraining."""
-    for index, absent in enumerate([["weights.safetensors", TRANSFERRED], [TRANSFERRED], []]):
-        run = unfinished(transferred, tmp_path / str(index))
-        for name in absent:
-            (run / "sources" / "tile" / name).unlink()
-        resume(run)
-        assert weights(run) == weights(transferred)
-        kept, made = (load_file(each / "sources" / "tile" / TRANSFERRED) for each in (transferred, run))
-        assert all(np.array_equal(kept[name], made[name]) for name in kept)
-
-
-class Stopper(Listener):
-    """Interrupts the run when a stage begins, or when a line begins with `cue`."""
-
-    def __init__(self, stage: str, cue: str = "never") -> None:
-        super().__init__()
-        self.stage, self.cue = stage, cue
-
-    def say(self, text: str) -> None:
-        super().say(text)
-        if text.startswith(self.cue):
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
-        if label == self.stage:
-            raise KeyboardInterrupt
-        yield lambda text: None
-
-
-def test_whoever_stops_a_run_hears_how_to_go_on(parts: Path, donor: Path, tmp_path: Path) -> None:
-    stopper = Stopper("remove")
-    with pytest.raises(KeyboardInterrupt):
-        train("drept", parts, preset="nano", settings=QUICK, donors=[donor], out=tmp_path / "run", console=stopper)
-    assert stopper.said[-1] == f"Stopped. Resume with:  edgead train --resume --out {tmp_path / 'run'}"
-    assert checkpoint.is_finished(resume(tmp_path / "run", device="cpu"))
-
-
-class Interrupter(Console):
-    """Presses Ctrl-C in the second step of a stage."""
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-
-    @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
-        steps = iter(range(1, total + 1))
-        yield lambda text: signal.raise_signal(signal.SIGINT) if (label, next(steps)) == (self.stage, 2) else None
-
-
-def test_a_pretraining_that_was_stopped_within_a_stage_goes_on_to_the_same_result(
-    parts: Path, donor: Path, tmp_path: Path
-) -> None:
-    settings = (*QUICK, "removal_steps=5", "defect_steps=5")
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train("drept", parts, preset="nano", settings=settings, donors=[donor], out=whole, device="cpu")
-    with pytest.raises(KeyboardInterrupt):
-        train(
-            "drept",
-            parts,
-            preset="nano",
-            settings=settings,
-            donors=[donor],
-            out=cut,
-            device="cpu",
-            console=Interrupter("remove"),
-        )
-    assert run_config.load_run_config(cut).donors == run_config.load_run_config(whole).donors
-    for number, stop in enumerate(("describe", None)):
-        with safe_open(cut / "sources" / "tile" / training_state.STATE, framework="numpy") as state:
-            assert (state.metadata()["stage"], state.metadata()["step"]) == (str(number), "3")
-        if stop:
-            with pytest.raises(KeyboardInterrupt):
-                resume(cut, device="cpu", console=Interrupter(stop))
-    resume(cut, device="cpu")
-    assert weights(cut) == weights(whole)
-    for name in (checkpoint.WEIGHTS, step_metrics.METRICS, "learned.png"):
-        assert (cut / "sources" / "tile" / name).read_bytes() == (whole / "sources" / "tile" / name).read_bytes()
-    kept, made = (load_file(run / "sources" / "tile" / TRANSFERRED) for run in (whole, cut))
-    assert all(np.array_equal(kept[name], made[name]) for name in kept)
-
-
-def test_a_training_that_diverged_goes_on_with_a_lower_rate(parts: Path, donor: Path, tmp_path: Path) -> None:
-    run, settings = tmp_path / "run", (*QUICK, "learning_rate=1e20")
-    with pytest.raises(TrainingError) as caught:
-        train("drept", parts, preset="nano", settings=settings, donors=[donor], out=run, device="cpu")
-    message = str(caught.value)
-    assert "stage 'remove'" in message
-    assert "a learning_rate that is too high" in message
-    assert message.endswith(f"edgead train --resume --out {run} --set learning_rate=…")
-
-    with pytest.raises(ConfigError, match=r"steps was fixed when the run was started\. Settings of drept that may"):
-        resume(run, settings=("removal_steps=9",))
-    recorder = Listener()
-    resume(run, settings=("learning_rate=1e-3",), device="cpu", console=recorder)
-    assert recorder.said[0] == "Changed: learning_rate 1e+20 -> 0.001"
-    assert "No saved state: 'remove' starts from its first step" in recorder.said
-    kept = run_config.load_run_config(run)
-    assert kept.config.learning_rate == 1e-3
-    assert kept.changes == ("learning_rate 1e+20 -> 0.001",)
-    assert {line.values["learning_rate"] for line in step_metrics.read_metrics(run)} == {1e-3}
-    with pytest.raises(ConfigError, match="is finished: --set learning_rate=1 has no effect"):
-        resume(run, settings=("learning_rate=1",))
-    assert export(run, out=tmp_path / "x.edgead").manifest.training.changes == kept.changes
-
-
-def test_changed_sources_are_noticed(transferred: Path, donor: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(donor, tmp_path / "tile"))
-    run = unfinished(transferred, tmp_path / "run")
-    values = json.loads((run / run_config.CONFIG).read_text())
-    values["sources"][0].update(root=str(copy), path=str(copy))
-    (run / run_config.CONFIG).write_text(json.dumps(values))
-    for name in ("weights.safetensors", TRANSFERRED):
-        (run / "sources" / "tile" / name).unlink()
-    shutil.copy(copy / "test/crack/0.png", copy / "test/crack/1.png")
-    with pytest.raises(CheckpointError, match=r"'tile'.* differs from the one that"):
-        resume(run)
-    with pytest.raises(CheckpointError, match="has not learned from its donor 'tile' yet"):
-        load_transferred(run, run_config.load_run_config(run))
 
 
 def test_several_categories_and_the_target_among_them(parts: Path, donor: Path, tmp_path: Path) -> None:
@@ -268,27 +104,6 @@ def test_categories_share_what_they_learned(parts: Path, donor: Path, tmp_path: 
     assert [run.name for run in runs] == ["one", "two"]
     assert sum(line.startswith("Learning from 'tile'") for line in recorder.said) == 1
     assert sum(line.startswith("Copied: ") for line in recorder.said) == 1
-
-
-@pytest.mark.parametrize("stage", ["remove", "segment", ""])
-def test_categories_share_what_they_learned_after_a_stop(parts: Path, donor: Path, tmp_path: Path, stage: str) -> None:
-    """Stopped in the pretraining of the first, after it, and between the first category and the second."""
-    root = tmp_path / "data"
-    for name in ("one", "two"):
-        shutil.copytree(parts, root / name)
-
-    def attempt(console: Listener) -> list[Path]:
-        options = {"category": "all", "donors": [donor], "out": tmp_path / "runs", "console": console}
-        return train("drept", root, preset="nano", settings=QUICK, **options)  # type: ignore[arg-type]
-
-    stopper, recorder = Stopper(stage, "two:" if not stage else "never"), Listener()
-    with pytest.raises(KeyboardInterrupt):
-        attempt(stopper)
-    runs = attempt(recorder)
-    said = stopper.said + recorder.said
-    assert all(checkpoint.is_finished(run) for run in runs)
-    assert sum(line.startswith("Learning from 'tile'") for line in recorder.said) == (stage == "remove")
-    assert sum(line.startswith("Copied: ") and str(runs[0]) in line for line in said) == 1
 
 
 def test_sources_that_cannot_be_used(
@@ -336,14 +151,6 @@ def test_sources_that_cannot_be_used(
         attempt(tmp_path / "broken")
 
 
-def relearned(transferred: Path, path: Path, facts: dict[str, str], **arrays: Any) -> Path:
-    """Write the learned file again, with other facts or arrays."""
-    file = transferred / "sources" / "tile" / TRANSFERRED
-    with safe_open(file, framework="numpy") as learned:
-        save_file({**load_file(file), **arrays}, path, {**learned.metadata(), **facts})
-    return path
-
-
 def test_a_source_counts_once(transferred: Path, donor: Path, parts: Path, tmp_path: Path) -> None:
     for given in ([donor, donor], [donor, transferred]):
         with pytest.raises(DataError, match="is given twice"):
@@ -384,31 +191,6 @@ def test_what_was_learned_elsewhere_is_not_trusted(transferred: Path, parts: Pat
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         with pytest.raises(CheckpointError, match=r"must hold mixtures; its '\w+' is float"):
             train("drept", parts, preset="nano", settings=QUICK, donors=[given], out=tmp_path / "run")
-
-
-def test_what_is_taken_up_is_there_from_the_start(transferred: Path, donor: Path, parts: Path, tmp_path: Path) -> None:
-    """Another donor's long pretraining comes before it."""
-    given = relearned(transferred, tmp_path / "given.safetensors", {"source": "other", "root": "/elsewhere"})
-    run = tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt):
-        train("drept", parts, preset="nano", settings=QUICK, donors=[donor, given], out=run, console=Stopper("remove"))
-    given.unlink()
-    resume(run)
-    assert checkpoint.is_finished(run)
-    (run / checkpoint.WEIGHTS).unlink()
-    (run / "sources" / "other" / TRANSFERRED).unlink()
-    with pytest.raises(
-        CheckpointError, match=r"The defects transferred from 'other' are missing: .*given\.safetensors"
-    ):
-        resume(run)
-
-
-def test_a_pretrainings_damaged_weights_are_named(transferred: Path, tmp_path: Path) -> None:
-    run = unfinished(transferred, tmp_path / "run")
-    (run / "sources" / "tile" / TRANSFERRED).unlink()
-    (run / "sources" / "tile" / checkpoint.WEIGHTS).write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match=r"tile/weights\.safetensors does not hold the weights"):
-        resume(run)
 
 
 def test_a_copy_of_the_target_is_no_source(donor: Path, transferred: Path, parts: Path, tmp_path: Path) -> None:
@@ -495,139 +277,8 @@ def test_without_sources_it_learns_from_good_images_alone(parts: Path, tmp_path:
     assert bundle.manifest.training.protocol is None
 
 
-def test_a_chosen_defect_is_rendered_on_a_chosen_image(transferred: Path, donor: Path, tmp_path: Path) -> None:
-    part = tmp_path / "part.png"
-    cv2.imwrite(str(part), np.full((64, 64, 3), 120, np.uint8))
-    learned = load_file(transferred / "sources" / donor.name / TRANSFERRED)
-    learned = {name: values[:2].copy() for name, values in learned.items()}
-    for name, value in (("mean", 0.0), ("sigma", 0.2), ("correlation", 0.0), ("weight", 1.0), ("opacity", 1.0)):
-        learned[name][:] = value
-    learned["colour"][0], learned["colour"][1] = 1.0, -1.0  # a white one, a black one
-    run = Path(shutil.copytree(transferred, tmp_path / "run"))
-    with safe_open(run / "sources" / donor.name / TRANSFERRED, framework="numpy") as file:
-        facts = file.metadata()
-    save_file(learned, run / "sources" / donor.name / TRANSFERRED, facts)
-    pictures = [synthesise(run, tmp_path / str(number), image=part, defect=number) for number in (0, 1)]
-    assert [len(paths) for paths in pictures] == [1, 1]
-    white, black = (cv2.imread(str(paths[0])) for paths in pictures)
-    assert (white[32, 32] > 250).all()
-    assert (black[32, 32] < 5).all()
-    assert (white[0, 0] == 120).all()  # neither turned nor shifted: it is in the middle, as it was learned
-    mask = cv2.imread(str(tmp_path / "0" / "0000_mask.png"), cv2.IMREAD_GRAYSCALE)
-    assert mask[32, 32] == 255
-    assert mask[0, 0] == 0
-    assert len(synthesise(run, tmp_path / "three", defect=1, donor=donor.name, count=3)) == 3
-    with pytest.raises(ConfigError, match="numbered 0 to 1, not 2"):
-        synthesise(run, tmp_path / "two", defect=2)
-    with pytest.raises(ConfigError, match=f"donors of this run: {donor.name}"):
-        synthesise(run, tmp_path / "two", defect=0, donor="leather")
-
-
-def test_any_method_draws_on_a_chosen_image(trained: Path, tmp_path: Path) -> None:
-    part = tmp_path / "part.png"
-    cv2.imwrite(str(part), np.full((64, 64, 3), 120, np.uint8))
-    for path in synthesise(trained, tmp_path / "out", image=part, count=2):
-        frame, mask = (cv2.imread(str(path.with_name(f"{path.stem}{end}.png"))) for end in ("", "_mask"))
-        assert (frame[(mask == 0).all(axis=2)] == 120).mean() > 0.8  # but where a turned picture is black
-    with pytest.raises(ConfigError, match="has learned from no donor"):
-        synthesise(trained, tmp_path / "none", image=part, defect=0)
-    with pytest.raises(DataError, match="can be read"):
-        synthesise(trained, tmp_path / "none", image=tmp_path / "absent.png")
-
-
-def test_synthetic_anomalies_as_pictures(transferred: Path, trained: Path, tmp_path: Path) -> None:
-    for run in (transferred, trained):
-        config = run_config.load_run_config(run)
-        out = tmp_path / config.method
-        paths = synthesise(run, out, count=3, seed=1)
-        assert [path.name for path in paths] == ["0000.png", "0001.png", "0002.png"]
-        for path in paths:
-            frame = cv2.imread(str(path))
-            mask = cv2.imread(str(path.with_name(f"{path.stem}_mask.png")), cv2.IMREAD_GRAYSCALE)
-            assert frame.shape == (*config.config.size, 3)
-            assert set(np.unique(mask)) <= {0, 255}
-            assert mask.any()
-        with pytest.raises(DataError, match="already holds images"):
-            synthesise(run, out)
-        again = synthesise(run, tmp_path / f"{config.method}-again", count=1, seed=1)
-        assert again[0].read_bytes() == paths[0].read_bytes()
-
-
-def faint(transferred: Path, folder: Path, share: float) -> Path:
-    """A copy of what was learned, in which all but a share of the defects are as good as transparent."""
-    file = transferred / "sources" / "tile" / TRANSFERRED
-    with safe_open(file, framework="numpy") as opened:
-        facts = opened.metadata()
-    values = load_file(file)
-    values = {name: np.repeat(value, 5, axis=0) for name, value in values.items()}
-    values["opacity"][:] = 0.01
-    values["opacity"][: round(share * len(values["opacity"]))] = 1.0
-    folder.mkdir()
-    save_file(values, folder / TRANSFERRED, {**facts, "root": str(folder)})
-    return folder
-
-
-def test_defects_that_cannot_be_seen_stop_training_before_it_begins(
-    transferred: Path, parts: Path, tmp_path: Path
-) -> None:
-    given = [transferred, faint(transferred, tmp_path / "faint", 0)]  # the first has enough that can be seen
-    message = r"Only 0% of the defects in .*sources/tile-2 can be seen(?s:.*)removal_steps"
-    with pytest.raises(DataError, match=message):
-        train("drept", parts, preset="nano", settings=QUICK, donors=given, out=tmp_path / "run")
-    with pytest.raises(DataError, match=message):
-        resume(tmp_path / "run")
-    assert not (tmp_path / "run" / step_metrics.METRICS).exists()
-    assert not (tmp_path / "run" / "synthetic.png").exists()
-
-
-def test_few_defects_that_can_be_seen_are_said(transferred: Path, parts: Path, tmp_path: Path) -> None:
-    recorder, given = Listener(), faint(transferred, tmp_path / "faint", 0.2)
-    train("drept", parts, preset="nano", settings=QUICK, donors=[given], out=tmp_path / "run", console=recorder)
-    assert any(re.match(r"Warning: only \d+% of the defects in .*tile can be seen", line) for line in recorder.said)
-    recorder.said.clear()
-    train("drept", parts, preset="nano", settings=QUICK, out=tmp_path / "random", console=recorder)
-    assert not any("can be seen" in line for line in recorder.said)
-    hidden = (*QUICK, "seen_change=2")
-    with pytest.raises(DataError, match="Only 0% of the synthetic anomalies can be seen"):
-        train("drept", parts, preset="nano", settings=hidden, out=tmp_path / "hidden", console=recorder)
-
-
 def test_old_runs_without_sources_are_read(trained: Path, tmp_path: Path) -> None:
     values = json.loads((trained / run_config.CONFIG).read_text())
     del values["sources"]
     (tmp_path / run_config.CONFIG).write_text(json.dumps(values))
     assert run_config.load_run_config(tmp_path).donors == ()
-
-
-SHARED = """
-import atexit
-import sys
-from pathlib import Path
-
-def count() -> None:
-    print("threads", sum("gloo" in name.read_text() for name in Path("/proc/self/task").glob("*/comm")), flush=True)
-
-atexit.register(count)
-from edgead.train import train
-
-train("drept", sys.argv[1], preset="nano", settings=sys.argv[4:], donors=[sys.argv[2]], out=sys.argv[3], device="cpu")
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_learn_from_a_source_and_then_from_the_target(parts: Path, donor: Path, tmp_path: Path) -> None:
-    """Turns and two trainings in one command: the group must outlive the first, and end before its processes do."""
-    script, out = tmp_path / "shared.py", tmp_path / "run"
-    script.write_text(SHARED)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, str(script), str(parts), str(donor), str(out), *QUICK],
-        **{"capture_output": True, "text": True, "check": False, "timeout": 240},
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("threads 0") == 2, done.stdout
-    stages = [entry.stage for entry in step_metrics.read_metrics(out / "sources" / "tile")]
-    assert stages == ["remove"] * 3 + ["describe"] * 2
-    assert len(step_metrics.read_metrics(out)) == 2
-    checkpoint.load_method(out)

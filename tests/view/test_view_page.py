@@ -193,6 +193,9 @@ def test_a_phone_needs_no_sideways_scrolling(line: Line) -> None:
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             word = page.locator(".word").bounding_box()
             assert word["x"] + word["width"] <= width, (width, what)
+            if width == 390:  # the last column is the share of rejects
+                hours = page.locator("#hours .scroll")
+                assert hours.evaluate("node => node.scrollWidth <= node.clientWidth")
     page.set_viewport_size({"width": 1280, "height": 900})
 
 

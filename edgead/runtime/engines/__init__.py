@@ -73,7 +73,7 @@ class EngineSpec:
     """The description of an engine.
 
     Attributes:
-        open: opens a bundle's graph. Any error that is no `EdgeadError` becomes a `DeviceError`.
+        open: opens a bundle's graph. Any error other than an `EdgeadError` becomes a `DeviceError`.
         purpose: a few words for help texts.
         module: the Python package that it needs; empty for none.
         extra: the extra of edgead that installs the package.

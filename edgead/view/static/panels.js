@@ -45,9 +45,9 @@ function showLedger(ledger) {
   table(byId("ledger"), ["", "frames", "cause"], [
     row("Captured", ledger.captured),
     row("= decided", ledger.inferred, { PASS: ledger.passed, FAIL: ledger.failed, UNKNOWN: ledger.unknown }),
+    ...(ledger.unknown ? [row("of these UNKNOWN", ledger.unknown, ledger.unknown_by_cause)] : []),
     row("+ dropped", ledger.dropped, ledger.dropped_by_cause),
     row("+ in flight", ledger.in_flight),
-    row("UNKNOWN", ledger.unknown, ledger.unknown_by_cause),
     ...(Object.keys(ledger.reported_by_cause).length ? [["Reports", "", byCause(ledger.reported_by_cause)]] : []),
   ]);
 }

@@ -127,9 +127,7 @@ def test_a_swap_that_cannot_be_leaves_the_old_one_deciding(
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_swap_after_the_end_is_an_error_and_one_before_it_is_made(
-    first: Bundle, second: Bundle, begun: bool
-) -> None:
+def test_a_swap_after_the_end_is_an_error_and_one_before_it_is_made(first: Bundle, second: Bundle, begun: bool) -> None:
     """It was taken without a word, and never made: nobody released the old inspector."""
     one, other = (Inspector(bundle, open_any("onnxruntime", bundle)) for bundle in (first, second))
     retired: list[Inspector] = []
@@ -158,7 +156,12 @@ def test_actions_that_come_while_the_stream_ends_are_run_or_refused(first: Bundl
             stream = Stream(inspector, [IterableSource(numbered(1))])
             begin = threading.Event()
 
-            def add(stream: Stream = stream, ran: list[int] = ran, taken: list[int] = taken) -> None:
+            def add(
+                stream: Stream = stream,
+                ran: list[int] = ran,
+                taken: list[int] = taken,
+                begin: threading.Event = begin,
+            ) -> None:
                 begin.wait()
                 for number in range(200):
                     if stream.call_soon(lambda number=number: ran.append(number)):

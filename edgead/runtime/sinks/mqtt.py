@@ -138,8 +138,10 @@ class MqttSink(BaseSink):
 
     A result counts as taken when it is committed to the store, and as dropped, cause ``store_full``, when it is
     discarded there. If the file of the store is renamed, replaced or deleted, what is in it goes on in a new one under
-    its name; if that cannot be made, what is unsent at the end is dropped, cause ``store_gone``. ``TOPIC/status`` holds ``online``, and ``offline`` after the end or, as the last will, after a
-    crash; both are retained.
+    its name; if that cannot be made, what is unsent at the end is dropped, cause ``store_gone``.
+
+    ``TOPIC/status`` holds ``online``, and ``offline`` after the end or, as the last will, after a crash; both are
+    retained.
 
     Args:
         host, port: of the broker, which may still be unreachable.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -71,6 +72,24 @@ def test_a_part_without_a_frame_is_unknown_in_time(inspector: Inspector) -> None
     assert (answer.source_id, answer.bundle) == ("front", "level")
     assert 0.06 <= took < 5
     assert bench.ledger.captured == 0
+
+
+@pytest.mark.parametrize(
+    "at",
+    [time.time(), math.nan, math.inf, -math.inf, -1e12, "now"],
+    ids=["time.time", *["NaN", "inf", "-inf", "old", "text"]],
+)
+def test_a_trigger_of_an_impossible_time_is_refused_and_holds_nothing_up(inspector: Inspector, at: Any) -> None:
+    """Its part was never due, and all later parts waited for it without a word; NaN ended the thread that answers."""
+    with running(inspector, Parts(SOON), [Hand()]) as bench:
+        with pytest.raises(ConfigError, match=r"at is .*, and must be seconds of time.monotonic"):
+            bench.parts.trigger("A", at)
+        with pytest.raises(ConfigError, match="id must be text, not 5"):
+            bench.parts.trigger(5)  # type: ignore[arg-type]
+        bench.parts.trigger("B", time.monotonic() - 0.01)
+        [answer] = bench.wait(1)
+    assert (answer.part_id, answer.cause) == ("B", "no_frame")
+    assert bench.parts.ledger.snapshot()["triggered"] == 1
 
 
 def test_a_part_is_answered_in_time_while_the_engine_hangs(

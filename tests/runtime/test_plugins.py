@@ -217,6 +217,15 @@ def test_a_source_that_breaks_its_contract_ends_alone(wrong: dict[str, Any], sai
     assert (ledger.captured, ledger.inferred, ledger.in_flight) == (4, 4, 0)
 
 
+def test_an_inspector_refuses_the_time_of_another_clock(first: Bundle) -> None:
+    """The frame was 50 years younger than its decision."""
+    with edgead.load(first.path, engine="onnxruntime") as inspector:
+        for moment in (time.time(), math.nan, math.inf):
+            with pytest.raises(ConfigError, match=r"t_capture is .*, and must be seconds of time.monotonic"):
+                inspector.inspect(frame_of(50), t_capture=moment)
+        assert inspector.inspect(frame_of(50), t_capture=time.monotonic() - 1).latency_ms["total"] > 999
+
+
 def test_what_a_source_says_about_a_frame_reaches_every_sink(first: Bundle, tmp_path: Path) -> None:
     """A frame with a cause and no error passed. A path of pathlib, or a number above 64 bits, failed in the sinks."""
     frames = frames_as({"path": Path("a.png")}, {"cause": "stale"}, {"frame_id": LAST_NUMBER})

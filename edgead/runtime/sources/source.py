@@ -85,11 +85,23 @@ def check_captured(captured: object) -> Captured:
         captured = replace(captured, frame_id=number, path=os.fsdecode(path), error=error)
     now = time.monotonic()
     for name, moment in (("t_capture", captured.t_capture), ("t_made", captured.made)):
-        if not isinstance(moment, int | float | np.floating) or not now - LONG_AGO < moment <= now + AHEAD:
-            why = f"{name} is {moment!r}, and must be seconds of time.monotonic (now {now:.1f}) that are over"
+        if why := why_no_moment(name, moment, now):
             cause = captured.cause or "stale"
             return replace(captured, image=None, error=captured.error or why, t_capture=now, t_made=now, cause=cause)
     return captured
+
+
+def why_no_moment(name: str, moment: object, now: float) -> str:
+    """Return why a value is no moment that is over, as `time.monotonic` gives it; empty if it is one.
+
+    Args:
+        name: of the value.
+        moment: the value.
+        now: the present moment.
+    """
+    if isinstance(moment, int | float | np.floating) and now - LONG_AGO < moment <= now + AHEAD:
+        return ""
+    return f"{name} is {moment!r}, and must be seconds of time.monotonic (now {now:.1f}) that are over"
 
 
 class Source(Protocol):

@@ -22,7 +22,7 @@ from typing import Any
 
 from edgead.errors import ConfigError
 from edgead.images import Frame, to_frame
-from edgead.runtime.capture import Admit, Buffers, Capture, Choose, Deciding, Shared
+from edgead.runtime.capture import Admit, Buffers, Capture, Choose, Deciding, Numbering, Shared
 from edgead.runtime.clock import standstill
 from edgead.runtime.frame_inspector import FrameInspector, Prepared, refuse_closed, refuse_other_depth
 from edgead.runtime.frame_queue import FrameQueue
@@ -121,6 +121,7 @@ class Stream:
             admit=admit,
             choose=choose,
             say_once=self._say_once,
+            numbering=Numbering(self._say_once),
         )
         self._captures = [
             Capture(number, source, self._is_checked(source), shared) for number, source in enumerate(self.sources)

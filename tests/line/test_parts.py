@@ -6,6 +6,8 @@ import math
 import random
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from edgead.line.parts import UNTRIGGERED, Parts
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.policy import Policy
 from edgead.runtime.sinks.sqlite import SqliteSink
+from edgead.runtime.sources.source import Captured
 
 pytest.importorskip("onnxruntime")
 SOON = PartRules(within=60)
@@ -90,6 +93,36 @@ def test_a_trigger_of_an_impossible_time_is_refused_and_holds_nothing_up(inspect
         [answer] = bench.wait(1)
     assert (answer.part_id, answer.cause) == ("B", "no_frame")
     assert bench.parts.ledger.snapshot()["triggered"] == 1
+
+
+class Unnumbered(Hand):
+    """A camera of somebody else's: its frames have a name of their own, and all the same number."""
+
+    def read(self) -> Iterator[Captured]:
+        return (replace(captured, source_id="cam0", frame_id=0) for captured in super().read())
+
+
+def test_frames_of_one_name_and_number_stay_with_their_parts(
+    inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While two of them waited for the engine, the second part got the verdict of the first one, a PASS."""
+    cameras, gate, infer = [Unnumbered("left"), Unnumbered("right")], threading.Event(), inspector.engine.infer
+    monkeypatch.setattr(inspector.engine, "infer", lambda frames: (gate.wait(10), infer(frames))[1])
+    said: list[str] = []
+    with running(inspector, Parts(PartRules(within=20_000)), cameras, say=said.append) as bench:
+        for name, shown in (("A", GOOD), ("B", BAD), ("C", GOOD)):
+            bench.parts.trigger(name)
+            for camera in cameras:
+                camera.show(shown)
+            wait_until(lambda name=name: bench.ledger.captured == 2 * (ord(name) - ord("A") + 1))
+        gate.set()
+        answers = bench.wait(3)
+    assert [(answer.part_id, answer.verdict.value) for answer in answers] == [
+        ("A", "PASS"),
+        ("B", "FAIL"),
+        ("C", "PASS"),
+    ]
+    assert said == ["cam0: the source repeats frame numbers; the count continues"]
 
 
 def test_a_part_is_answered_in_time_while_the_engine_hangs(

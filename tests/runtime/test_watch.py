@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from waiting import wait_until
 
-from edgead.errors import SourceError
+from edgead.errors import ConfigError, SourceError
 from edgead.images import encode_png
 from edgead.runtime.sources import Captured, notify, open_source, rewritten, watch
 from edgead.runtime.sources.notify import Notifier, file_system, open_notifier
@@ -299,6 +299,13 @@ def test_network_drives_are_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert why == "its file system (cifs) does not report changes"
     monkeypatch.setattr(notify, "is_installed", lambda module: False)
     assert "edgead[watch]" in open_notifier(tmp_path / "local", False)[1]
+
+
+@pytest.mark.parametrize("poll", ["0", "inf"])
+def test_a_folder_is_not_watched_without_a_pause(tmp_path: Path, poll: str) -> None:
+    """It took a core from the engine."""
+    with pytest.raises(ConfigError, match="poll must be"):
+        open_source(f"watch:{tmp_path}?poll={poll}")
 
 
 def test_a_folder_that_cannot_be_read_at_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -66,11 +67,12 @@ class WatchedFolder(FrameSource):
     Args:
         folder: the folder.
         existing: also deliver the images that are there at the beginning.
-        poll: seconds between two checks for changes.
+        poll: seconds between two checks for changes, above 0.
         pixels: of the images. A depth picture must exist before its colour image.
         subfolders: watch them too.
 
     Raises:
+        ConfigError: `poll` makes no sense.
         SourceError: the folder cannot be read.
     """
 
@@ -83,6 +85,8 @@ class WatchedFolder(FrameSource):
         subfolders: bool = False,
     ) -> None:
         super().__init__(f"watch:{folder}")
+        if not 0 < poll < math.inf:
+            raise ConfigError(f"{self.name}: poll must be a number of seconds above 0, not {poll}.")
         self.folder, self.poll, self.pixels, self.subfolders = folder, poll, pixels, subfolders
         self._given: dict[str, _Stamp] = {}
         self._unsettled: dict[str, _Stamp] = {}

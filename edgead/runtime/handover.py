@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,23 +69,23 @@ class Requests:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._actions: deque[Callable[[], object]] = deque()
-        self._closed = False
+        self._closed = threading.Event()
 
     def add(self, action: Callable[[], object]) -> bool:
         """Add an action; return False if it is too late. A deque needs no lock, which a signal handler could not take.
 
         Nothing is inferred any more after `close`, so that an action that met it may run in this thread.
         """
-        if self._closed:
+        if self._closed.is_set():
             return False
         self._actions.append(action)
-        if self._closed:
+        if self._closed.is_set():
             self.run()
         return True
 
     def close(self) -> None:
         """Run what waits, and take nothing more: the stream has ended."""
-        self._closed = True
+        self._closed.set()
         self.run()
 
     def run(self) -> None:

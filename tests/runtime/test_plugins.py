@@ -291,6 +291,22 @@ def test_frame_numbers_are_unique_and_json(first: Bundle) -> None:
     assert said == ["mine: the source repeats frame numbers; the count continues"]
 
 
+def test_what_is_no_sink_or_no_source_is_refused_at_the_start(first: Bundle, tmp_path: Path) -> None:
+    """Each result failed, and no camera was an end without a result."""
+    written = open_sink(f"jsonl:{tmp_path / 'lines'}")
+    with edgead.load(first.path, engine="onnxruntime") as inspector:
+        with pytest.raises(ConfigError, match=r"needs a method write.*\n.*Callback\(function\)"):
+            run_stream(inspector, iter([frame_of(50)]), [written, print], Ledger())  # type: ignore[list-item]
+        with pytest.raises(OSError, match="Bad file descriptor"):  # it was closed
+            written.write(inspector.inspect(frame_of(50)))
+        for none in ([], {}):
+            with pytest.raises(ConfigError, match="There is no source"):
+                Stream(inspector, none)
+        with pytest.raises(ConfigError, match="The name of a source must be text, not 0"):
+            Stream(inspector, {0: [frame_of(50)]})  # type: ignore[dict-item]
+        assert list(inspector.stream([])) == []  # a source without a frame
+
+
 def test_a_base_sink_needs_only_write(tmp_path: Path) -> None:
     class Bare(BaseSink):
         def write(self, result: Result) -> None:

@@ -188,6 +188,8 @@ def to_frame(image: NDArray[Any], pixels: PixelFormat = COLOUR) -> Frame:
     """
     if not isinstance(image, np.ndarray):
         raise DataError(f"A frame must be a NumPy array, not {type(image).__name__}.")
+    if np.ma.is_masked(image):
+        raise DataError("A frame must be whole, and pixels of this one are masked. Fill them if they may be judged.")
     if pixels.depth_range is not None:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 4 or 0 in image.shape:
             raise DataError(

@@ -72,6 +72,7 @@ def test_to_frame_converts_at_the_door() -> None:
         np.zeros((4, 4, 2), np.uint8),
         np.zeros((0, 4, 3), np.uint8),
         np.zeros(4, np.uint8),
+        np.ma.masked_equal(COLOUR, COLOUR[0, 0, 0]),
         "x",
     ],
 )

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,7 @@ def test_names_of_sources_parts_and_recipes(name: str, tmp_path: Path) -> None:
         verdict=Verdict.UNKNOWN, score=np.nan, threshold=1.0, source_id=name, part_id=name, reason=f"no: {name}"
     )
     assert result_line(result).isprintable()
+    assert "(no: " in result_line(replace(result, score=0.5))  # late: it was inferred, and is UNKNOWN all the same
     assert re.fullmatch(r"[\w-]+", stem_of(result))
     ledger = Ledger()
     ledger.enter(name)

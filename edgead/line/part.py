@@ -44,6 +44,8 @@ class PartRules:
 
     def __post_init__(self) -> None:
         check(self)
+        if not isinstance(self.fails, str):
+            raise ConfigError(f"fails must be text: any, all or a number of frames, not {self.fails!r}.")
         if self.fails not in ("any", "all") and not (self.fails.isascii() and self.fails.isdecimal()):
             raise ConfigError(f"fails must be any, all or a number of frames, not '{self.fails}'.")
         if self.delay >= self.within:

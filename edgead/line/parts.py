@@ -18,7 +18,7 @@ from edgead.line.triggers import CameraTrigger, Trigger, open_triggers
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
-from edgead.runtime.sources.source import Captured
+from edgead.runtime.sources.source import Captured, why_no_moment
 from edgead.runtime.stream import Stream
 
 UNTRIGGERED = "untriggered"
@@ -109,15 +109,20 @@ class Parts:
             The part's id. One that a recent part has opens none: its trigger bounced, or was sent again.
 
         Raises:
-            ConfigError: the run has not begun, or has ended.
+            ConfigError: the run has not begun, or has ended; or the id is no text, or the time cannot be.
         """
+        now = time.monotonic()
+        if not isinstance(part_id, str):
+            raise ConfigError(f"A part's id must be text, not {part_id!r}.")
+        if at is not None and (why := why_no_moment("at", at, now)):  # its answer would never be due
+            raise ConfigError(f"No part can be triggered: {why}.")
         with self._changed:
             if part_id in self._ids:
                 self.ledger.bounce()
                 return part_id
             if self._stream is None or self._ended:
                 raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be triggered.")
-            return self._open_part(part_id, time.monotonic() if at is None else at).id
+            return self._open_part(part_id, now if at is None else at).id
 
     def admit(self, source: str, captured: Captured) -> str:
         with self._changed:

@@ -57,6 +57,36 @@ class Buffers:
         return buffer if buffer.shape == shape else np.empty(shape, np.uint8)
 
 
+class Numbering:
+    """The numbers of a stream's frames: a source name and a number stand for one frame. Thread-safe.
+
+    Results, and the frames of parts, are told apart by them. So a count continues where a source begins again, and
+    where two sources give their frames the same name.
+
+    Args:
+        say_once: shows a line.
+    """
+
+    def __init__(self, say_once: SayOnce) -> None:
+        self._say_once, self._lock = say_once, threading.Lock()
+        self._next: dict[str, int] = {}
+        self._ahead: dict[str, int] = {}  # how far the count is ahead of the source's own
+
+    def number(self, captured: Captured) -> Captured:
+        """Return what was captured with its number in the stream."""
+        name, own = captured.source_id, captured.frame_id
+        if own is None:
+            return captured
+        with self._lock:
+            ahead, following = self._ahead.get(name, 0), self._next.get(name, 0)
+            repeats = own + ahead < following
+            self._ahead[name] = ahead = following - own if repeats else ahead
+            self._next[name] = own + ahead + 1
+        if repeats:
+            self._say_once(f"{name}: the source repeats frame numbers; the count continues", ("number", name))
+        return replace(captured, frame_id=own + ahead) if ahead else captured
+
+
 @dataclass(frozen=True)
 class Shared:
     """What the threads of the sources share with the one that decides; `admit` and `choose` as for `Stream`."""
@@ -69,6 +99,7 @@ class Shared:
     admit: Admit | None
     choose: Choose | None
     say_once: SayOnce
+    numbering: Numbering
 
 
 class Capture:
@@ -91,7 +122,6 @@ class Capture:
         self.thread = threading.Thread(target=self._run, name=f"capture-{number}", daemon=True)
         self._number, self._checked, self._shared = number, checked, shared
         self._health: dict[str, Health] = {}  # a replay has the frames of several cameras
-        self._next = self._ahead = 0  # number of the next frame, and how far it is ahead of the source's own
 
     def set_limits(self, limits: HealthLimits) -> None:
         """Check frames by the limits of another bundle from now on."""
@@ -115,9 +145,8 @@ class Capture:
         lost = ""
         try:
             with source as frames:
-                for captured in map(check_captured, frames):
+                for captured in map(self._shared.numbering.number, map(check_captured, frames)):
                     own = captured.source_id == source.name  # a replay repeats reports and frames of other sources
-                    captured = self._numbered(captured) if own else captured
                     lost = captured.error if own and captured.cause == "lost" else ""
                     if captured.about_source:
                         self._report(captured)
@@ -134,19 +163,6 @@ class Capture:
         finally:
             self.heard = math.inf
             queue.close_source(self._number)
-
-    def _numbered(self, captured: Captured) -> Captured:
-        """Count on where a source begins again: results, and the frames of parts, are told apart by their numbers."""
-        if captured.frame_id is None:
-            return captured
-        given = captured.frame_id + self._ahead
-        if given < self._next:
-            self._ahead += self._next - given
-            self._shared.say_once(
-                f"{captured.source_id}: the source repeats frame numbers; the count continues", ("number", self._number)
-            )
-        self._next = captured.frame_id + self._ahead + 1
-        return replace(captured, frame_id=captured.frame_id + self._ahead) if self._ahead else captured
 
     def _report(self, captured: Captured) -> None:
         self._shared.queue.report(self._number, _without_image(captured, captured.cause, captured.error))

@@ -267,8 +267,7 @@ class Control:
             except Exception as error:
                 done.put(error)
 
-        stream.call_soon(exchange)
-        outcome = self._wait_for(done)
+        outcome = self._wait_for(done) if stream.call_soon(exchange) else ConfigError("The run has ended.")
         if isinstance(outcome, Exception):
             self._retire(new)
             raise outcome

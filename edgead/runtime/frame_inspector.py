@@ -28,7 +28,7 @@ from edgead.runtime.health import HealthLimits
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
 from edgead.runtime.rules import LiveRules, Rules
-from edgead.runtime.sources.source import Captured
+from edgead.runtime.sources.source import Captured, why_no_moment
 
 T = TypeVar("T", bound="FrameInspector")
 
@@ -148,11 +148,11 @@ class FrameInspector(LiveRules):
             t_capture: when the frame arrived, `time.monotonic` seconds; now where None.
 
         Raises:
+            ConfigError: a time that cannot be.
             DataError: not a frame.
             DeviceError: the engine failed, or the inspector is closed.
         """
-        now = time.monotonic()
-        captured = Captured(frame, "", source_id, frame_id, now if t_capture is None else t_capture)
+        captured = Captured(frame, "", source_id, frame_id, _arrival(t_capture, time.monotonic()))
         result = self.infer([self.prepare(captured)])[0]
         result.frame = to_frame(frame, self.pixels)
         return result
@@ -175,6 +175,7 @@ class FrameInspector(LiveRules):
             One result for each frame, without `Result.frame`.
 
         Raises:
+            ConfigError: a time that cannot be.
             DataError: another shape, type or context, an engine that does not run on a GPU, frames with depth of
                 another size, a bundle that aligns frames or cuts them to tiles, or a region with fitted frames of a
                 bundle that crops or letterboxes.
@@ -194,7 +195,7 @@ class FrameInspector(LiveRules):
                 "The region is a part of the whole frame, and these frames are cropped or letterboxed already.\n"
                 "Pass whole frames, or set  inspector.region = None"
             )
-        arrived = start if t_capture is None else t_capture
+        arrived = _arrival(t_capture, start)
         scores, maps = self.engine.infer(frames if found is None else found, self.geometry)
         inferred_at, results = time.monotonic(), []
         for index, (score, anomaly_map) in enumerate(zip(scores, maps)):
@@ -407,6 +408,19 @@ def refuse_other_depth(successor: FrameInspector, inspector: FrameInspector) -> 
             f"{each.bundle.manifest.name} reads {each.pixels.bit_depth} bits" for each in (successor, inspector)
         )
         raise ConfigError(f"{one} of 16-bit images, {other}: they cannot share frames.")
+
+
+def _arrival(t_capture: float | None, now: float) -> float:
+    """Return when a frame arrived. Ages count from it, so that another clock is an error.
+
+    Raises:
+        ConfigError: a time that cannot be.
+    """
+    if t_capture is None:
+        return now
+    if why := why_no_moment("t_capture", t_capture, now):
+        raise ConfigError(f"{why}.")
+    return t_capture
 
 
 def _words(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,15 +69,32 @@ class Requests:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._actions: deque[Callable[[], object]] = deque()
+        self._closed = threading.Event()
 
-    def add(self, action: Callable[[], object]) -> None:
-        """Add an action. Appending to a deque needs no lock, which a signal handler could not take."""
+    def add(self, action: Callable[[], object]) -> bool:
+        """Add an action; return False if it is too late. A deque needs no lock, which a signal handler could not take.
+
+        Nothing is inferred any more after `close`, so that an action that met it may run in this thread.
+        """
+        if self._closed.is_set():
+            return False
         self._actions.append(action)
+        if self._closed.is_set():
+            self.run()
+        return True
+
+    def close(self) -> None:
+        """Run what waits, and take nothing more: the stream has ended."""
+        self._closed.set()
+        self.run()
 
     def run(self) -> None:
         """Run the waiting actions in order, in the thread that infers. Errors are shown, not raised."""
-        while self._actions:
-            action = self._actions.popleft()
+        while True:
+            try:
+                action = self._actions.popleft()
+            except IndexError:
+                return
             try:
                 action()
             except Exception as error:  # an action is the caller's code and must not end the stream

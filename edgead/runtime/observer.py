@@ -115,7 +115,8 @@ class Line:
             else:
                 done.put(None)
 
-        self._stream.call_soon(put)
+        if not self._stream.call_soon(put):
+            raise ConfigError("The run has ended.")
         try:
             error = done.get(timeout=ANSWER_WITHIN)
         except queue.Empty:

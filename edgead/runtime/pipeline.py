@@ -57,15 +57,14 @@ def run_stream(
         The workers of the sinks with their accounts. Their queues are empty.
 
     Raises:
-        ConfigError: a sink saves frames in a folder that a source watches.
+        ConfigError: a sink saves frames in a folder that a source watches, or is none.
         SourceError: a source cannot be opened; or, at the end, a source has failed.
         SinkError: at the end, if a sink did not take some results.
     """
     several = isinstance(source, Mapping) or (
         isinstance(source, list | tuple) and all(isinstance(one, str) or hasattr(one, "live") for one in source)
     )
-    workers = [sink if isinstance(sink, SinkWorker) else SinkWorker(sink) for sink in sinks]
-    tell_apart(workers)
+    workers: list[SinkWorker] = []
 
     def drop(captured: Captured, cause: str) -> None:
         _tell_all(workers, captured, cause)
@@ -79,6 +78,9 @@ def run_stream(
             on_result(result)
 
     try:
+        for sink in sinks:
+            workers.append(sink if isinstance(sink, SinkWorker) else SinkWorker(sink))
+        tell_apart(workers)
         stream = Stream(
             inspector,
             source if several else [source],

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypedDict, cast
 
-from edgead.errors import SinkError
+from edgead.errors import ConfigError, SinkError
 from edgead.redaction import printable, redact
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import open_sink, refuse_twice
@@ -63,9 +63,17 @@ class SinkWorker:
             a sink that needs none, results that wait behind `LARGEST_WAITING` bytes are without map and frame; verdict,
             score and the requested shapes are as always.
         patience: seconds that `close` waits for the queue to empty.
+
+    Raises:
+        ConfigError: it is no sink.
     """
 
     def __init__(self, sink: Sink, name: str = "", capacity: int = 0, patience: float = PATIENCE) -> None:
+        if not callable(getattr(sink, "write", None)):
+            raise ConfigError(
+                f"A sink needs a method write, and {type(sink).__name__} has none.\n"
+                "Make one of a function:  edgead.runtime.sinks.Callback(function)"
+            )
         self.sink = sink
         self.name = printable(redact(str(name or getattr(sink, "name", None) or type(sink).__name__)))
         self.wants_frames: bool = getattr(sink, "wants_frames", False)

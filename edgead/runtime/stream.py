@@ -22,7 +22,7 @@ from typing import Any
 
 from edgead.errors import ConfigError
 from edgead.images import Frame, to_frame
-from edgead.runtime.capture import Admit, Buffers, Capture, Choose, Deciding, Shared
+from edgead.runtime.capture import Admit, Buffers, Capture, Choose, Deciding, Numbering, Shared
 from edgead.runtime.clock import standstill
 from edgead.runtime.frame_inspector import FrameInspector, Prepared, refuse_closed, refuse_other_depth
 from edgead.runtime.frame_queue import FrameQueue
@@ -121,6 +121,7 @@ class Stream:
             admit=admit,
             choose=choose,
             say_once=self._say_once,
+            numbering=Numbering(self._say_once),
         )
         self._captures = [
             Capture(number, source, self._is_checked(source), shared) for number, source in enumerate(self.sources)
@@ -158,6 +159,7 @@ class Stream:
         if os.getpid() != self._process or sys.is_finalizing():  # no threads are left
             return
         self._queue.cut()
+        self._requests.close()
         self._stop_sources()
         until = time.monotonic() + LEAVE_WITHIN
         for thread in {capture.thread for capture in self._captures} - {threading.current_thread()}:
@@ -208,7 +210,7 @@ class Stream:
 
         Raises:
             ConfigError: it is closed, or reads depth or 16-bit images differently, so that the sources' frames would
-                have another meaning.
+                have another meaning; or the stream has ended.
         """
         successor = self._successor(inspector)
 
@@ -217,7 +219,8 @@ class Stream:
             if retire:
                 retire(old)
 
-        self.call_soon(exchange)
+        if not self.call_soon(exchange):
+            raise ConfigError("The stream has ended: nothing is decided any more, and the old inspector stays.")
 
     def warm(self, inspector: FrameInspector) -> None:
         """Prepare an inspector that `choose` may return. Call it before the stream runs. It is not closed.
@@ -227,12 +230,16 @@ class Stream:
         """
         self._deciding.warm[inspector] = self._successor(inspector)
 
-    def call_soon(self, action: Callable[[], object]) -> None:
+    def call_soon(self, action: Callable[[], object]) -> bool:
         """Run an action between two frames, in the thread that iterates, while nothing is being inferred.
 
-        Any thread and any signal handler may call it. Actions run in order; their errors are logged.
+        Any thread and any signal handler may call it. Actions run in order, and before the stream ends; their errors
+        are logged.
+
+        Returns:
+            False if the stream has ended: the action is not run.
         """
-        self._requests.add(action)
+        return self._requests.add(action)
 
     def take_over(self, inspector: FrameInspector) -> FrameInspector:
         """Let another inspector decide at once, and return the old one. Only for actions of `call_soon`.
@@ -263,6 +270,7 @@ class Stream:
         with ExitStack() as stack:
             if self._running is None:
                 stack.enter_context(self)
+            stack.callback(self._requests.close)
             yield from self._decide()
 
     def _decide(self) -> Iterator[Result]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -132,6 +133,24 @@ def test_lzw_codes_longer_than_the_first_look() -> None:
         assert np.array_equal(decode_image(data, cv2.IMREAD_UNCHANGED), picture)
     with pytest.raises(ValueError, match="no clear code"):
         lzw.decoded_size(b"")
+
+
+def coded(codes: list[int]) -> bytes:
+    """Codes of tables so short that all have 9 bits."""
+    bits = "".join(f"{code:09b}" for code in codes)
+    return int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+
+
+@pytest.mark.parametrize("table", [[], [65], [65, 258, 259], list(range(253))], ids=len)
+def test_lzw_tables_that_are_cleared_all_the_time(table: list[int]) -> None:
+    """Each table took as long as one of 4,000 codes: a quarter of a megabyte of them five seconds."""
+    stands_for = 6 if 258 in table else len(table)  # A, AA, AAA
+    count = 200_000 // (len(table) + 1)
+    began = time.process_time()
+    assert lzw.decoded_size(coded([*[256, *table] * count, 257])) == count * stands_for
+    assert time.process_time() - began < 2
+    with pytest.raises(ValueError, match="not in the table"):
+        lzw.decoded_size(coded([*[256, *table] * 5, 256, 258, *[256, *table] * 5, 257]))
 
 
 MEASURE = """

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from edgead.line.parts import UNTRIGGERED, Parts
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.policy import Policy
 from edgead.runtime.sinks.sqlite import SqliteSink
+from edgead.runtime.sources.source import Captured
 
 pytest.importorskip("onnxruntime")
 SOON = PartRules(within=60)
@@ -71,6 +75,54 @@ def test_a_part_without_a_frame_is_unknown_in_time(inspector: Inspector) -> None
     assert (answer.source_id, answer.bundle) == ("front", "level")
     assert 0.06 <= took < 5
     assert bench.ledger.captured == 0
+
+
+@pytest.mark.parametrize(
+    "at",
+    [time.time(), math.nan, math.inf, -math.inf, -1e12, "now"],
+    ids=["time.time", *["NaN", "inf", "-inf", "old", "text"]],
+)
+def test_a_trigger_of_an_impossible_time_is_refused_and_holds_nothing_up(inspector: Inspector, at: Any) -> None:
+    """Its part was never due, and all later parts waited for it without a word; NaN ended the thread that answers."""
+    with running(inspector, Parts(SOON), [Hand()]) as bench:
+        with pytest.raises(ConfigError, match=r"at is .*, and must be seconds of time.monotonic"):
+            bench.parts.trigger("A", at)
+        with pytest.raises(ConfigError, match="id must be text, not 5"):
+            bench.parts.trigger(5)  # type: ignore[arg-type]
+        bench.parts.trigger("B", time.monotonic() - 0.01)
+        [answer] = bench.wait(1)
+    assert (answer.part_id, answer.cause) == ("B", "no_frame")
+    assert bench.parts.ledger.snapshot()["triggered"] == 1
+
+
+class Unnumbered(Hand):
+    """A camera of somebody else's: its frames have a name of their own, and all the same number."""
+
+    def read(self) -> Iterator[Captured]:
+        return (replace(captured, source_id="cam0", frame_id=0) for captured in super().read())
+
+
+def test_frames_of_one_name_and_number_stay_with_their_parts(
+    inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While two of them waited for the engine, the second part got the verdict of the first one, a PASS."""
+    cameras, gate, infer = [Unnumbered("left"), Unnumbered("right")], threading.Event(), inspector.engine.infer
+    monkeypatch.setattr(inspector.engine, "infer", lambda frames: (gate.wait(10), infer(frames))[1])
+    said: list[str] = []
+    with running(inspector, Parts(PartRules(within=20_000)), cameras, say=said.append) as bench:
+        for name, shown in (("A", GOOD), ("B", BAD), ("C", GOOD)):
+            bench.parts.trigger(name)
+            for camera in cameras:
+                camera.show(shown)
+            wait_until(lambda name=name: bench.ledger.captured == 2 * (ord(name) - ord("A") + 1))
+        gate.set()
+        answers = bench.wait(3)
+    assert [(answer.part_id, answer.verdict.value) for answer in answers] == [
+        ("A", "PASS"),
+        ("B", "FAIL"),
+        ("C", "PASS"),
+    ]
+    assert said == ["cam0: the source repeats frame numbers; the count continues"]
 
 
 def test_a_part_is_answered_in_time_while_the_engine_hangs(

@@ -70,6 +70,8 @@ def begin() -> Iterator[Callable[[Any], tuple[Any, Opened]]]:
         ("mqtt://host", "a topic"),
         ("modbus://host/lamp/1", "Kinds: coil, discrete, holding, input"),
         ("modbus://host/coil/x", "a kind and a number"),
+        ("modbus://host/coil/65536", "a number to 65535"),
+        ("modbus://host/coil/1?id=65530", "at most register 65535"),
         ("modbus://host/coil/1?unit=300", "unit must be"),
         ("modbus://host/coil/1?id=100&id_registers=0", "id_registers"),
         ("gpio:17", "a chip and a line"),

@@ -6,6 +6,7 @@ import logging
 import random
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,55 @@ def test_a_swap_that_cannot_be_leaves_the_old_one_deciding(
     assert "the stream continues: " in caplog.text
     with pytest.raises(ConfigError, match="first is closed"):
         Stream(closed, [IterableSource(numbered(8))])
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_swap_after_the_end_is_an_error_and_one_before_it_is_made(first: Bundle, second: Bundle, begun: bool) -> None:
+    """It was taken without a word, and never made: nobody released the old inspector."""
+    one, other = (Inspector(bundle, open_any("onnxruntime", bundle)) for bundle in (first, second))
+    retired: list[Inspector] = []
+    with Stream(one, [IterableSource(numbered(2))], max_frames=2) as stream:
+        for result in stream if begun else ():
+            if result.frame_id == 1:  # the last one
+                stream.swap(other, retired.append)
+        if not begun:
+            stream.swap(other, retired.append)
+    assert (stream.inspector, retired) == (other, [one])
+    with pytest.raises(ConfigError, match="The stream has ended"):
+        stream.swap(one, retired.append)
+    assert not stream.call_soon(lambda: retired.append(one))
+    assert (stream.inspector, retired) == (other, [one])
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="The run has ended"):
+        Line(stream, Control(None, print), stream.ledger, []).set_threshold(second.manifest.digest, 1.0)
+    assert time.monotonic() - began < observer.ANSWER_WITHIN
+
+
+def test_actions_that_come_while_the_stream_ends_are_run_or_refused(first: Bundle) -> None:
+    with edgead.load(first.path, engine="onnxruntime") as inspector:
+        for _ in range(20):
+            ran: list[int] = []
+            taken: list[int] = []
+            stream = Stream(inspector, [IterableSource(numbered(1))])
+            begin = threading.Event()
+
+            def add(
+                stream: Stream = stream,
+                ran: list[int] = ran,
+                taken: list[int] = taken,
+                begin: threading.Event = begin,
+            ) -> None:
+                begin.wait()
+                for number in range(200):
+                    if stream.call_soon(lambda number=number: ran.append(number)):
+                        taken.append(number)
+
+            thread = threading.Thread(target=add)
+            thread.start()
+            for _result in stream:
+                begin.set()
+            thread.join()
+            assert sorted(ran) == taken
 
 
 def test_a_successor_needs_nothing_from_its_folder_any_more(first: Bundle, tmp_path: Path) -> None:

@@ -258,6 +258,70 @@ def test_full_disk_of_the_store_is_retried(make_broker: Callable[..., Broker], t
     assert list(dict.fromkeys(listener.numbers())) == list(range(300))
 
 
+def keep(sink: Any, *numbers: int) -> None:
+    for number in numbers:
+        sink.write(make_result(number))
+    sink.flush()
+
+
+@pytest.mark.parametrize("how", ["deleted", "renamed", "replaced"])
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_store_that_is_gone_is_made_again_with_what_was_in_it(
+    make_broker: Callable[..., Broker], tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str, connected: bool
+) -> None:
+    """Results counted as taken and vanished, with the process, in a file without a name."""
+    broker = make_broker()
+    if connected:
+        broker.start()
+    folder = tmp_path / "stores"
+    store, other = folder / "store.sqlite", folder / "other.sqlite"
+    uri = f"mqtt://127.0.0.1:{broker.port}/line/results?store="
+    sink, spare = open_sink(f"{uri}{store}"), open_sink(f"mqtt://127.0.0.1:9/line/results?store={other}")
+    keep(spare, 100, 101)  # another store that has results, in the place of the first one
+    spare.close()
+    keep(sink, 0, 1)
+    if connected:
+        wait_until(lambda: not sink.stored)
+        broker.stop()
+    if how == "deleted":
+        for file in folder.glob("store*"):
+            file.unlink()
+    elif how == "renamed":
+        store.rename(folder / "backup.sqlite")
+    else:
+        other.replace(store)
+    wait_until(lambda: "goes on in a new file" in caplog.text)
+    keep(sink, 2)
+    sink.close()
+    assert sink.lost.total() == 0
+    rest = [*([100, 101] if how == "replaced" else []), *([] if connected else [0, 1]), 2]
+    assert stored(store) == len(rest)
+    broker.start()
+    listener = Listener(broker.port)
+    following = open_sink(f"{uri}{store}")
+    wait_until(lambda: listener.numbers()[-len(rest) :] == rest)
+    following.close()
+    listener.close()
+
+
+def test_a_store_whose_folder_is_gone_is_said_and_its_results_are_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "share"
+    worker = SinkWorker(open_sink(f"mqtt://127.0.0.1:9/line/results?store={folder / 'store.sqlite'}"))
+    worker.offer(make_result(0))
+    wait_until(lambda: worker.account()["taken"] == 1)
+    shutil.rmtree(folder)
+    wait_until(lambda: "share is not there any more" in caplog.text)
+    worker.offer(make_result(1))
+    worker.close()
+    assert "2 results are not delivered and lost" in caplog.text
+    assert worker.account()["dropped_by_cause"] == {"store_gone": 2}
+    assert not folder.exists()
+    with pytest.raises(SinkError, match=r"did not take 2 of 2 results \(2 store_gone\)"):
+        raise_for([worker])
+
+
 def test_a_broker_that_was_never_there_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """And so is, at the end, what it did not get."""
     uri = f"mqtt://127.0.0.1:{free_port()}/line/results"

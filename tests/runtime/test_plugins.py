@@ -24,6 +24,7 @@ from edgead.errors import ConfigError, SourceError
 from edgead.images import PixelFormat, encode_png
 from edgead.runtime import sinks, sources
 from edgead.runtime.ledger import Ledger
+from edgead.runtime.pipeline import run_stream
 from edgead.runtime.result import Result
 from edgead.runtime.sinks import BaseSink, open_sink
 from edgead.runtime.sinks.jsonl import JsonLines
@@ -33,7 +34,7 @@ from edgead.runtime.sinks.sqlite import SqliteSink
 from edgead.runtime.sinks.webhook import Webhook
 from edgead.runtime.sources import open_source
 from edgead.runtime.sources.python import IterableSource
-from edgead.runtime.sources.source import Captured
+from edgead.runtime.sources.source import LAST_NUMBER, Captured
 from edgead.runtime.stream import Policy, Stream
 
 SINKS: dict[str, tuple[str, type[BaseSink]]] = {
@@ -171,8 +172,13 @@ def frames_as(*changes: dict[str, Any]) -> Iterator[Captured]:
         {"t_made": math.inf},
         {"t_made": -math.inf},
         {"t_made": time.monotonic() + 1e6},
+        {"t_made": -1e12},
+        {"t_capture": -1e300},
     ],
-    ids=["never taken", "taken later", "taken in words", "made in the end", "made before all", "made later"],
+    ids=[
+        *("never taken", "taken later", "taken in words", "made in the end", "made before all", "made later"),
+        *("made before there were years", "taken before there was time"),
+    ],
 )
 def test_a_frame_of_an_impossible_time_is_unknown_and_the_stream_goes_on(
     wrong: dict[str, Any], live: bool, first: Bundle
@@ -193,6 +199,10 @@ def test_a_frame_of_an_impossible_time_is_unknown_and_the_stream_goes_on(
         ({"frame_id": None}, "only a report about a source has no frame_id"),
         ({"frame_id": "7"}, "interpreted as an integer"),
         ({"source_id": None}, "source_id must be text, not None"),
+        ({"error": ValueError("torn")}, "error must be text, not ValueError('torn')"),
+        ({"cause": 4, "error": "torn"}, "cause must be text, not 4"),
+        ({"path": 4}, "expected str, bytes or os.PathLike object, not int"),
+        ({"frame_id": 2**70}, "frame_id may have 62 bits, not 71"),
     ],
     ids=str,
 )
@@ -205,6 +215,31 @@ def test_a_source_that_breaks_its_contract_ends_alone(wrong: dict[str, Any], sai
     assert said in stream.failed["mine"]
     assert sum(result.source_id == "other" for result in results) == 3
     assert (ledger.captured, ledger.inferred, ledger.in_flight) == (4, 4, 0)
+
+
+def test_an_inspector_refuses_the_time_of_another_clock(first: Bundle) -> None:
+    """The frame was 50 years younger than its decision."""
+    with edgead.load(first.path, engine="onnxruntime") as inspector:
+        for moment in (time.time(), math.nan, math.inf):
+            with pytest.raises(ConfigError, match=r"t_capture is .*, and must be seconds of time.monotonic"):
+                inspector.inspect(frame_of(50), t_capture=moment)
+        assert inspector.inspect(frame_of(50), t_capture=time.monotonic() - 1).latency_ms["total"] > 999
+
+
+def test_what_a_source_says_about_a_frame_reaches_every_sink(first: Bundle, tmp_path: Path) -> None:
+    """A frame with a cause and no error passed. A path of pathlib, or a number above 64 bits, failed in the sinks."""
+    frames = frames_as({"path": Path("a.png")}, {"cause": "stale"}, {"frame_id": LAST_NUMBER})
+    with edgead.load(first.path, engine="onnxruntime") as inspector:
+        sinks = [open_sink(f"{kind}:{tmp_path / kind}") for kind in ("jsonl", "sqlite")]
+        workers = run_stream(inspector, IterableSource(frames, "mine"), sinks, Ledger())
+    assert [worker.account()["taken"] for worker in workers] == [3, 3]
+    lines = [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()]
+    facts = [(line["verdict"], line["cause"], line["path"], line["frame_id"]) for line in lines]
+    assert facts == [
+        ("PASS", None, "a.png", 0),
+        ("UNKNOWN", "stale", None, 1),
+        ("PASS", None, None, LAST_NUMBER),
+    ]
 
 
 def exits(*arguments: object) -> Any:
@@ -254,6 +289,22 @@ def test_frame_numbers_are_unique_and_json(first: Bundle) -> None:
         results = list(Stream(inspector, [source], say=said.append))
     assert json.loads(json.dumps([result.frame_id for result in results])) == [0, 1, 2, 3, 7, 8, 9]
     assert said == ["mine: the source repeats frame numbers; the count continues"]
+
+
+def test_what_is_no_sink_or_no_source_is_refused_at_the_start(first: Bundle, tmp_path: Path) -> None:
+    """Each result failed, and no camera was an end without a result."""
+    written = open_sink(f"jsonl:{tmp_path / 'lines'}")
+    with edgead.load(first.path, engine="onnxruntime") as inspector:
+        with pytest.raises(ConfigError, match=r"needs a method write.*\n.*Callback\(function\)"):
+            run_stream(inspector, iter([frame_of(50)]), [written, print], Ledger())  # type: ignore[list-item]
+        with pytest.raises(OSError, match="Bad file descriptor"):  # it was closed
+            written.write(inspector.inspect(frame_of(50)))
+        for none in ([], {}):
+            with pytest.raises(ConfigError, match="There is no source"):
+                Stream(inspector, none)
+        with pytest.raises(ConfigError, match="The name of a source must be text, not 0"):
+            Stream(inspector, {0: [frame_of(50)]})  # type: ignore[dict-item]
+        assert list(inspector.stream([])) == []  # a source without a frame
 
 
 def test_a_base_sink_needs_only_write(tmp_path: Path) -> None:

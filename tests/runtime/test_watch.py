@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 
+import cv2
 import numpy as np
 import pytest
 from waiting import wait_until
 
-from edgead.errors import SourceError
+from edgead.errors import ConfigError, SourceError
 from edgead.images import encode_png
-from edgead.runtime.sources import Captured, notify, open_source, watch
+from edgead.runtime.sources import Captured, notify, open_source, rewritten, watch
 from edgead.runtime.sources.notify import Notifier, file_system, open_notifier
 
 PICTURE = encode_png(np.random.default_rng(1).integers(0, 256, (24, 32, 3), dtype=np.uint8))
@@ -140,6 +141,45 @@ def test_replaced_files_come_again_and_unchanged_ones_do_not(tmp_path: Path, lis
     wait_until(lambda: listener.count()["a.png"] >= 3)
 
 
+@pytest.mark.parametrize("how", ["in its place", "renamed", "deleted before"])
+@pytest.mark.parametrize("second", [1_700_000_000, None], ids=["coarse", "kept"])
+def test_another_picture_of_the_same_name_size_and_time(
+    tmp_path: Path, listen: Listen, how: str, second: int | None
+) -> None:
+    """As from a clock of whole seconds, or a copy that keeps the time of the original."""
+    listener = listen(f"watch:{tmp_path}?poll={POLL}")
+    path = tmp_path / "latest.bmp"
+    for number in range(4):
+        data = cv2.imencode(".bmp", np.full((24, 32, 3), 50 * number + 40, np.uint8))[1].tobytes()
+        before = path.stat().st_mtime_ns if number else time.time_ns() - 10**9
+        moment = second * 10**9 if second else before
+        other = path if how == "in its place" else tmp_path / "latest.part"
+        if how == "deleted before":
+            path.unlink(missing_ok=True)
+        other.write_bytes(data)
+        os.utime(other, ns=(moment, moment))
+        other.replace(path)
+        wait_until(lambda number=number: len(listener.captured) == number + 1)
+    path.chmod(0o600)
+    os.utime(path, ns=(moment, moment))
+    put(tmp_path / "end.png")
+    listener.wait_for("end.png")
+    assert [int(each.image[0, 0, 0]) for each in listener.captured[:4] if each.image is not None] == [40, 90, 140, 190]
+    assert listener.count() == {"latest.bmp": 4, "end.png": 1}
+    assert listener.causes() == []
+
+
+def test_only_the_latest_files_are_read_again(tmp_path: Path) -> None:
+    folder = watch.WatchedFolder(tmp_path, poll=POLL)
+    for number in range(2 * rewritten.LATEST):
+        put(tmp_path / f"{number}.png")
+        for _ in range(2):
+            folder._next_check = 0
+            list(folder._captured(0))
+    folder.close()
+    assert len(folder._latest._files) == rewritten.LATEST
+
+
 @pytest.mark.parametrize("subfolders", [0, 1])
 def test_subfolders(tmp_path: Path, listen: Listen, subfolders: int) -> None:
     put(tmp_path / "2026-11-27" / "old.png")
@@ -259,6 +299,13 @@ def test_network_drives_are_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert why == "its file system (cifs) does not report changes"
     monkeypatch.setattr(notify, "is_installed", lambda module: False)
     assert "edgead[watch]" in open_notifier(tmp_path / "local", False)[1]
+
+
+@pytest.mark.parametrize("poll", ["0", "inf"])
+def test_a_folder_is_not_watched_without_a_pause(tmp_path: Path, poll: str) -> None:
+    """It took a core from the engine."""
+    with pytest.raises(ConfigError, match="poll must be"):
+        open_source(f"watch:{tmp_path}?poll={poll}")
 
 
 def test_a_folder_that_cannot_be_read_at_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

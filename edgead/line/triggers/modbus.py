@@ -19,6 +19,8 @@ AGAIN_AFTER = 0.5
 """Seconds before the next attempt after an error."""
 MOST_AT_ONCE = 100
 """Parts that a counter may have counted between two polls; a larger step is a new start of the counter."""
+LAST = 65535
+"""The highest number of a bit or register."""
 LONGEST_ID = 120
 """Registers of an id: what one request can read."""
 _BITS = {"coil": "read_coils", "discrete": "read_discrete_inputs"}
@@ -42,8 +44,10 @@ class ModbusOptions:
             raise ConfigError(f"unit must be from 0 to 255, not {self.unit}.")
         if self.poll_ms < 1 or self.timeout_ms < 10:
             raise ConfigError("poll_ms must be at least 1, and timeout_ms at least 10.")
-        if self.id > 65535 or not 1 <= self.id_registers <= LONGEST_ID:
-            raise ConfigError(f"id must be a register from 0 to 65535, and id_registers from 1 to {LONGEST_ID}.")
+        if not 1 <= self.id_registers <= LONGEST_ID or self.id + self.id_registers > LAST + 1:
+            raise ConfigError(
+                f"id_registers must be from 1 to {LONGEST_ID}, and all of them, from id on, at most register {LAST}."
+            )
 
 
 def open_modbus(uri: str) -> ModbusTrigger:
@@ -55,9 +59,9 @@ def open_modbus(uri: str) -> ModbusTrigger:
     """
     parts = urlsplit(uri)
     kind, _, number = unquote(parts.path).strip("/").partition("/")
-    if not parts.hostname or kind not in _READ or not (number.isascii() and number.isdecimal()) or len(number) > 5:
+    if not parts.hostname or kind not in _READ or not _is_number(number):
         raise ConfigError(
-            f"{redact(uri)} must name a host, a kind and a number, as in modbus://HOST/coil/12.\n"
+            f"{redact(uri)} must name a host, a kind and a number to {LAST}, as in modbus://HOST/coil/12.\n"
             f"Kinds: {', '.join(_READ)}."
         )
     try:
@@ -65,6 +69,10 @@ def open_modbus(uri: str) -> ModbusTrigger:
     except ValueError:
         raise ConfigError(f"{redact(uri)}: the port must be from 1 to 65535.") from None
     return ModbusTrigger(parts.hostname, port, kind, int(number), parse_options(uri, parts.query, ModbusOptions))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= LAST
 
 
 class ModbusTrigger(BaseTrigger):

@@ -20,6 +20,7 @@ from edgead.errors import ConfigError, SinkError, require
 from edgead.home import state_folder
 from edgead.redaction import printable, redact
 from edgead.runtime.result import Result
+from edgead.runtime.sinks.lines import was_moved
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sinks.sqlite import Transactions, connect
 from edgead.runtime.sources.uri import at_home, parse_options
@@ -115,7 +116,9 @@ def default_store(host: str, port: int, topic: str) -> Path:
 
 def _open_store(path: Path) -> sqlite3.Connection:
     try:
-        return connect(path, exclusive=True)
+        store = connect(path, exclusive=True)
+        store.execute("CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, payload TEXT)")
+        return store
     except ConfigError as error:
         if "locked" not in str(error):
             raise
@@ -124,12 +127,21 @@ def _open_store(path: Path) -> sqlite3.Connection:
         ) from error
 
 
+def _size_and_end(store: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many results a store has, and the number of the last one."""
+    count, last = store.execute("SELECT COUNT(*), COALESCE(MAX(id), 0) FROM waiting").fetchone()
+    return int(count), int(last)
+
+
 class MqttSink(BaseSink):
     """Publishes each result on a topic with QoS 1: at least once, in order, also after an outage of broker or process.
 
     A result counts as taken when it is committed to the store, and as dropped, cause ``store_full``, when it is
-    discarded there. ``TOPIC/status`` holds ``online``, and ``offline`` after the end or, as the last will, after a
-    crash; both are retained.
+    discarded there. If the file of the store is renamed, replaced or deleted, what is in it goes on in a new one under
+    its name; if that cannot be made, what is unsent at the end is dropped, cause ``store_gone``.
+
+    ``TOPIC/status`` holds ``online``, and ``offline`` after the end or, as the last will, after a crash; both are
+    retained.
 
     Args:
         host, port: of the broker, which may still be unreachable.
@@ -165,12 +177,12 @@ class MqttSink(BaseSink):
         self._client.will_set(f"{self.topic}/status", "offline", qos=1, retain=True)
         self._client.on_connect, self._client.on_disconnect = self._on_connect, self._on_disconnect
         self._client.on_publish, self._client.on_connect_fail = self._on_publish, self._on_connect_fail
-        self._store = _open_store(store or default_store(host, port, topic))
-        self._store.execute("CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, payload TEXT)")
+        self._path = store or default_store(host, port, topic)
+        self._store = _open_store(self._path)
+        self._opened = self._path.stat()
         self._transactions = Transactions(self._store, self.stopped, self._lock)
         self._payloads: list[tuple[str]] = []
-        count, last = self._store.execute("SELECT COUNT(*), COALESCE(MAX(id), 0) FROM waiting").fetchone()
-        self._stored, self._from_before = int(count), int(last)
+        self._stored, self._from_before = _size_and_end(self._store)
         self._acknowledged: deque[int] = deque()
         self._on_the_way: dict[int, int] = {}
         self._delivered: list[int] = []
@@ -233,10 +245,11 @@ class MqttSink(BaseSink):
                 self._forget_acknowledged()
                 if self._connected:
                     self._publish_more()
+                self._follow()
                 failing = False
             except Exception as error:  # for instance a full disk: the next turn tries again
                 if not failing and not self._closing:
-                    _log.warning("%s: the stored results cannot be sent: %s", self.name, error)
+                    _log.warning("%s: the stored results cannot be kept or sent: %s", self.name, error)
                 failing = True
 
     def _publish_more(self) -> None:
@@ -258,6 +271,46 @@ class MqttSink(BaseSink):
                 self._stored -= len(self._delivered)
             self._delivered = []
             self._wake.set()
+
+    def _follow(self) -> None:
+        """Go on in a new store if ours is not under its name any more: results would vanish with this process.
+
+        Only by the thread that sends, or after it. What is on its way comes a second time.
+
+        Raises:
+            SinkError: its folder is gone, and is not made again: it may be a share.
+            ConfigError: there is something else in its place.
+        """
+        if not was_moved(self._path, self._opened):
+            return
+        if not self._path.parent.is_dir():
+            raise SinkError(f"the folder {self._path.parent} is not there any more")
+        with self._lock:
+            self._store.execute("PRAGMA journal_mode = MEMORY")  # no journal of ours may meet another file
+            new = _open_store(self._path)
+            try:
+                there = self._copy_into(new)
+            except BaseException:
+                new.close()
+                raise
+            self._store.close()
+            self._store = self._transactions.connection = new
+            self._stored, _ = _size_and_end(new)
+            self._from_before += there
+            self._sent_up_to, self._on_the_way, self._delivered = 0, {}, []
+            self._opened = self._path.stat()
+        _log.warning("%s: the store %s was moved or deleted; it goes on in a new file", self.name, self._path)
+        self._wake.set()
+
+    def _copy_into(self, new: sqlite3.Connection) -> int:
+        """Copy what is not delivered behind what a store has already; return the number of the last one there."""
+        _, there = _size_and_end(new)
+        known = set(self._delivered)
+        old = self._store.execute("SELECT id, payload FROM waiting ORDER BY id")
+        rows = ((there + row, payload) for row, payload in old if row not in known)
+        insert = "INSERT INTO waiting (id, payload) VALUES (?, ?)"
+        Transactions(new, self.stopped).try_once(lambda: new.executemany(insert, rows))
+        return there
 
     def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._connected = not reason.is_failure
@@ -310,6 +363,13 @@ class MqttSink(BaseSink):
                 farewell.wait_for_publish(1.0)
         self._client.disconnect()
         self._client.loop_stop()
+        with contextlib.suppress(Exception):  # as above
+            self._follow()
+        gone = was_moved(self._path, self._opened)
+        if gone:
+            query = "SELECT COUNT(*) FROM waiting WHERE id > ?"
+            self.lost["store_gone"] += self._store.execute(query, (self._from_before,)).fetchone()[0]
         self._store.close()
         if self._stored:
-            _log.warning("%s: %d results are not delivered yet; the next run sends them", self.name, self._stored)
+            what = f"and lost: {self._path} is gone" if gone else "yet; the next run sends them"
+            _log.warning("%s: %d results are not delivered %s", self.name, self._stored, what)

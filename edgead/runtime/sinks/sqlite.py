@@ -73,10 +73,13 @@ class Transactions:
         connection: as `connect` returns it.
         stopped: ends the retries when set.
         lock: held during each attempt, so that no other thread's statement enters the transaction.
+
+    Attributes:
+        connection: who holds the lock may replace it.
     """
 
     def __init__(self, connection: sqlite3.Connection, stopped: threading.Event, lock: Lock = _NO_LOCK) -> None:
-        self._connection, self._stopped, self._lock = connection, stopped, lock
+        self.connection, self._stopped, self._lock = connection, stopped, lock
         self._failing = False
 
     def run(self, work: Callable[[], object]) -> None:
@@ -105,12 +108,12 @@ class Transactions:
         """Run `work` in one transaction, with one attempt."""
         with self._lock:
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
+                self.connection.execute("BEGIN IMMEDIATE")
                 work()
-                self._connection.execute("COMMIT")
+                self.connection.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:  # a full disk rolls it back itself
-                    self._connection.execute("ROLLBACK")
+                if self.connection.in_transaction:  # a full disk rolls it back itself
+                    self.connection.execute("ROLLBACK")
                 raise
 
 

@@ -66,15 +66,19 @@ def open_all(
         need_all: every camera must open now.
 
     Raises:
-        ConfigError: two sources have the same name.
+        ConfigError: there is no source, two have the same name, or a name is no text.
         SourceError: a source that is no camera cannot be opened; or no camera can be opened, or not all that must.
     """
     named = sources.items() if isinstance(sources, Mapping) else [("", source) for source in sources]
+    if not named:
+        raise ConfigError("There is no source. Name one or more.")
     opened: list[Source] = []
     ours: list[Source] = []
     dead: list[CameraError] = []
     try:
         for name, source in named:
+            if not isinstance(name, str):
+                raise ConfigError(f"The name of a source must be text, not {name!r}.")
             try:
                 opened.append(_call(as_source(source, pixels), name))
             except CameraError as error:

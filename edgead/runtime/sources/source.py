@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import operator
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 
 AHEAD = 1.0
 """Seconds by which a frame's time may lie in the future: clocks of cameras differ a little."""
+LONG_AGO = 1e9
+"""Seconds before now that are no time of a frame: 30 years."""
+LAST_NUMBER = (1 << 62) - 1
+"""Of a frame: what a database and most programs can hold."""
 REPORTS = frozenset({"lost", "silent", "drift"})
 """Causes of reports about a source. They are counted apart from frames and displace none."""
 
@@ -59,27 +63,45 @@ class Captured:
 def check_captured(captured: object) -> Captured:
     """Return what a source delivered, if a stream can use it: sources may be anybody's.
 
-    A frame whose time cannot be is an error, cause ``stale``: nobody knows how old it is.
+    A frame whose time cannot be is an error, cause ``stale``: nobody knows how old it is. One with a cause and without
+    an error must not be judged either.
 
     Raises:
-        TypeError: it is no `Captured`, or its name or number is of another type.
+        TypeError: it is no `Captured`, or its name, number, error or cause is of another type.
+        ValueError: a number that has more than 62 bits.
     """
     if not isinstance(captured, Captured):
         raise TypeError(f"a source must deliver Captured, not {type(captured).__name__}")
-    if not isinstance(captured.source_id, str):
-        raise TypeError(f"source_id must be text, not {captured.source_id!r}")
+    for name in ("source_id", "error", "cause"):
+        if not isinstance(getattr(captured, name), str):
+            raise TypeError(f"{name} must be text, not {getattr(captured, name)!r}")
     number = None if captured.frame_id is None else operator.index(captured.frame_id)  # also of NumPy
     if number is None and not captured.about_source:
         raise TypeError("only a report about a source has no frame_id")
-    if type(captured.frame_id) is not type(number):
-        captured = replace(captured, frame_id=number)
+    if number is not None and number > LAST_NUMBER:
+        raise ValueError(f"frame_id may have 62 bits, not {number.bit_length()}")
+    path, error = os.fspath(captured.path), captured.error or captured.cause
+    if (type(captured.frame_id), captured.path, captured.error) != (type(number), path, error):
+        captured = replace(captured, frame_id=number, path=os.fsdecode(path), error=error)
     now = time.monotonic()
     for name, moment in (("t_capture", captured.t_capture), ("t_made", captured.made)):
-        if not isinstance(moment, int | float | np.floating) or not -math.inf < moment <= now + AHEAD:
-            why = f"{name} is {moment!r}, and must be seconds of time.monotonic (now {now:.1f}) that are over"
+        if why := why_no_moment(name, moment, now):
             cause = captured.cause or "stale"
             return replace(captured, image=None, error=captured.error or why, t_capture=now, t_made=now, cause=cause)
     return captured
+
+
+def why_no_moment(name: str, moment: object, now: float) -> str:
+    """Return why a value is no moment that is over, as `time.monotonic` gives it; empty if it is one.
+
+    Args:
+        name: of the value.
+        moment: the value.
+        now: the present moment.
+    """
+    if isinstance(moment, int | float | np.floating) and now - LONG_AGO < moment <= now + AHEAD:
+        return ""
+    return f"{name} is {moment!r}, and must be seconds of time.monotonic (now {now:.1f}) that are over"
 
 
 class Source(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from edgead.folders import is_drawn, is_litter, list_folder, list_subfolders
 from edgead.images import COLOUR, PixelFormat, is_image
 from edgead.runtime.sources.files import cannot_read, capture_file
 from edgead.runtime.sources.notify import open_notifier
+from edgead.runtime.sources.rewritten import LatestFiles
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.runtime.sources.uri import split_options
 
@@ -25,8 +27,8 @@ LOOK_SHARE = 0.05
 REMEMBERED = 50_000
 """Deleted images that are remembered, at least twice as many as ever were there at once: about 15 MB."""
 
-_Stamp = tuple[int, int]
-"""Time of the last change in nanoseconds, and size in bytes."""
+_Stamp = tuple[int, ...]
+"""Time of the last change in nanoseconds, and size in bytes; of a rewritten file also the checksum."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,18 @@ class WatchedFolder(FrameSource):
     """Delivers every image that appears or changes in a folder, each once, until stopped.
 
     An image is complete when its size and time are unchanged between two checks. Delivered images are remembered by
-    path, time and size, so neither a failed listing nor a temporarily missing folder delivers them again.
+    path, time and size, so neither a failed listing nor a temporarily missing folder delivers them again; the latest
+    ones also by their content, see `edgead.runtime.sources.rewritten`.
 
     Args:
         folder: the folder.
         existing: also deliver the images that are there at the beginning.
-        poll: seconds between two checks for changes.
+        poll: seconds between two checks for changes, above 0.
         pixels: of the images. A depth picture must exist before its colour image.
         subfolders: watch them too.
 
     Raises:
+        ConfigError: `poll` makes no sense.
         SourceError: the folder cannot be read.
     """
 
@@ -81,9 +85,12 @@ class WatchedFolder(FrameSource):
         subfolders: bool = False,
     ) -> None:
         super().__init__(f"watch:{folder}")
+        if not 0 < poll < math.inf:
+            raise ConfigError(f"{self.name}: poll must be a number of seconds above 0, not {poll}.")
         self.folder, self.poll, self.pixels, self.subfolders = folder, poll, pixels, subfolders
         self._given: dict[str, _Stamp] = {}
         self._unsettled: dict[str, _Stamp] = {}
+        self._latest = LatestFiles()
         self._told: dict[Path, str] = {}
         self._most_at_once = 0
         self._notifier, self._polled_because = open_notifier(folder, subfolders)
@@ -142,6 +149,7 @@ class WatchedFolder(FrameSource):
         else:
             stamps = {path: stamp for path in changed if (stamp := _stamp_or_none(path))}
         for path in self._settled(stamps):
+            self._latest.note(path)
             yield capture_file(Path(path), self.name, frame_id, self.pixels)
             frame_id += 1
 
@@ -154,9 +162,11 @@ class WatchedFolder(FrameSource):
     def _settled(self, stamps: dict[str, _Stamp]) -> list[str]:
         """Return the new images that have not changed since the last check, oldest first."""
         new = {path: stamp for path, stamp in stamps.items() if self._given.get(path) != stamp}
+        rewritten = self._latest.rewritten(stamps.keys() - new.keys(), self._unsettled)
+        new |= {path: (*stamps[path], checksum) for path, checksum in rewritten.items()}
         settled = [path for path, stamp in new.items() if self._unsettled.get(path) == stamp]
         self._unsettled = {path: stamp for path, stamp in new.items() if self._unsettled.get(path) != stamp}
-        self._given |= {path: new[path] for path in settled}
+        self._given |= {path: stamps[path] for path in settled}
         return sorted(settled, key=lambda path: new[path])
 
     def _take_changes(self) -> set[str] | None:

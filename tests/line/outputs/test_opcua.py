@@ -185,6 +185,22 @@ def test_a_continuous_job_tells_each_result_and_keeps_it(server: OpcuaServer) ->
     with_client(server, work)
 
 
+def test_a_result_that_cannot_be_published_holds_no_other_up(
+    server: OpcuaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread that publishes ended, and clients saw the last verdict for ever."""
+
+    async def work(client: Client) -> None:
+        await client.listen("ResultReadyEventType")
+        for part, took in (("first", 1e300), ("second", 1.0)):
+            await asyncio.to_thread(server.write, make_result(Verdict.FAIL, part, latency_ms={"total": took}))
+        await client.has(f"Result {server.details()['sequence']}: FAIL")
+        assert [event.PartId.Id for event in client.events] == ["second"]
+
+    with_client(server, work)
+    assert caplog.text.count("cannot be published") == 1
+
+
 def test_a_single_job_takes_one_result(server: OpcuaServer) -> None:
     async def work(client: Client) -> None:
         await client.become_ready()

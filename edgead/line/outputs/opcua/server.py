@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -26,6 +27,7 @@ from edgead.runtime.connections import ConnectionLimits
 from edgead.runtime.metrics_server import is_local
 from edgead.runtime.result import Result
 
+_log = logging.getLogger("edgead")
 PORT = 4840
 PERIOD = 0.02
 """Seconds between two looks at what has changed."""
@@ -221,11 +223,18 @@ class OpcuaServer(PlcSink):
         self._job_began = time.monotonic() if self._options.start == "client" else 0.0
 
     async def _publish_for_ever(self) -> None:
+        failing = False
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), PERIOD)
             self._wake.clear()
-            await self._publish()
+            try:
+                await self._publish()
+                failing = False
+            except Exception as error:  # else clients would see the last verdict for ever
+                if not failing:
+                    _log.warning("%s: a result or state cannot be published: %s", self.name, describe(error))
+                failing = True
 
     async def _publish(self) -> None:
         """Bring the address space up to date: results and their events, then variables and states."""

@@ -1,0 +1,82 @@
+"""Notices that a delivered file holds another picture, although its time and size are the same."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgead.errors import DataError
+from edgead.formats.reading import read_file
+
+LATEST = 16
+"""Files that are watched for this: a camera that overwrites uses one name, or a few in turn."""
+COARSE, CLEAR_AFTER = 1_000_000_000, 3.0
+"""A clock of whole seconds, in nanoseconds, and the seconds after which a change shows in it: some count every two."""
+
+
+@dataclass
+class _Delivered:
+    """A file as it was delivered: checksum, what the system changes with every write, and when."""
+
+    checksum: int
+    facts: tuple[int, int]
+    at: float
+
+
+class LatestFiles:
+    """The files that were delivered last.
+
+    A file system may count time in seconds, and a copy may keep the time of its original. Then content decides. It is
+    read again only if the system says that something about the file has changed, or if its time cannot tell.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, _Delivered] = {}
+
+    def note(self, path: str) -> None:
+        """Remember a file that is delivered now."""
+        self._files.pop(path, None)
+        try:
+            facts = _facts(path)[1]
+            self._files[path] = _Delivered(_checksum(path), facts, time.monotonic())
+        except (OSError, DataError):  # what is delivered is an error
+            return
+        if len(self._files) > LATEST:
+            del self._files[next(iter(self._files))]
+
+    def rewritten(self, paths: Iterable[str], unsettled: Container[str]) -> dict[str, int]:
+        """Return those of some files that hold other pictures than were delivered, with the checksums of these.
+
+        Args:
+            paths: files with the time and size with which they were delivered.
+            unsettled: files that looked rewritten at the last look.
+        """
+        found = {}
+        for path in self._files.keys() & set(paths):
+            delivered = self._files[path]
+            try:
+                modified, facts = _facts(path)
+                blurred = modified % COARSE == 0 and time.monotonic() - delivered.at < CLEAR_AFTER
+                if facts == delivered.facts and not blurred and path not in unsettled:
+                    continue
+                checksum = _checksum(path)
+            except (OSError, DataError):  # deleted or written at this moment
+                continue
+            if checksum == delivered.checksum:
+                delivered.facts = facts
+            else:
+                found[path] = checksum
+        return found
+
+
+def _facts(path: str) -> tuple[int, tuple[int, int]]:
+    status = os.stat(path)
+    return status.st_mtime_ns, (status.st_ctime_ns, status.st_ino)
+
+
+def _checksum(path: str) -> int:
+    return zlib.crc32(read_file(Path(path)))

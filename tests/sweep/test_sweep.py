@@ -146,6 +146,15 @@ def test_a_changed_image_changes_the_key(parts: Path, tmp_path: Path) -> None:
     assert changed.key != cell.key
 
 
+def test_a_link_that_leads_back_is_not_followed(parts: Path, tmp_path: Path) -> None:
+    """Two of them in a folder doubled what was read, at each of forty levels."""
+    copy = shutil.copytree(parts, tmp_path / parts.name)
+    [cell] = cells_of(tmp_path, copy)
+    (copy / "train" / "good" / "back").symlink_to("..")
+    fingerprint.files_fingerprint.cache_clear()
+    assert cells_of(tmp_path, copy)[0].key == cell.key
+
+
 def test_the_program_of_a_training_is_not_that_of_a_measurement() -> None:
     training = fingerprint.code_fingerprint(fingerprint.NOT_IN_TRAINING)
     assert training != fingerprint.code_fingerprint(fingerprint.NOT_IN_MEASURING)

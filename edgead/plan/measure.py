@@ -197,7 +197,7 @@ def _rounded(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def frames_of(bundle: Bundle, frame_size: tuple[int, int]) -> list[Frame]:
-    """Return golden frames, `LARGEST_BYTES` at most, at a camera's size. Repeated pixels keep them as sharp as they are."""
+    """Return golden frames at a camera's size, `LARGEST_BYTES` at most. Repeated pixels keep them sharp."""
     (height, width), frames = frame_size, bundle.golden().frames
     lib, most = cv2(), max(1, LARGEST_BYTES // (height * width * frames.shape[3]))
     return [lib.resize(frame, (width, height), interpolation=lib.INTER_NEAREST) for frame in frames[:most]]

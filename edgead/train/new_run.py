@@ -37,7 +37,7 @@ GIVEN = (
     "weights",
     "data",
 )
-"""Fields of `RunConfig` that a repeated command must give again, as `holdout`. Of donors, only whether there are any."""
+"""Fields of `RunConfig` that a repeated command must give again, like `holdout`. Of donors, only whether it has any."""
 
 
 def run_without_images(

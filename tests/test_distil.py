@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from edgead.cli import cli
 from edgead.console import Console
 from edgead.distil import architecture, distil
 from edgead.distil.architecture import FAMILY, Timing, choose, measure_family
-from edgead.errors import CheckpointError, ConfigError, DataError
+from edgead.errors import CheckpointError, ConfigError, DataError, EdgeadError
 from edgead.files import write_json
 from edgead.geometry import Geometry
 from edgead.reports.build import build_report
@@ -139,6 +140,20 @@ def test_one_product_and_one_engine(teacher: Bundle, grey: Path) -> None:
         distil(teacher.path, grey, target_ms=5, engine="onnxruntim")
     with pytest.raises(ConfigError, match="above 0"):
         distil(teacher.path, grey, target_ms=0)
+
+
+def test_what_the_export_would_refuse_is_refused_before_the_training(
+    teacher: Bundle, grey: Path, tmp_path: Path
+) -> None:
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"false_reject": 2.0}, "must lie between 0 and 1"),
+        ({"precision": "int3"}, "precision is"),
+        ({"bundle_out": teacher.path}, "exists already and was kept. Choose another --bundle-out"),
+    )
+    for options, words in wrong:
+        with pytest.raises(EdgeadError, match=words):
+            distil(teacher.path, grey, target_ms=5, settings=("widths=8,8,8",), out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_student_without_a_teacher_says_how_to_get_one(grey: Path, tmp_path: Path) -> None:

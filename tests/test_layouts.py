@@ -117,6 +117,35 @@ def test_meta_json_says_what_is_trained_on(tmp_path: Path, write_image: Write) -
         open_category(root)
 
 
+def test_a_defect_that_meta_json_calls_good_is_a_defect(tmp_path: Path, write_image: Write) -> None:
+    row = {"img_path": "candle/Data/Images/Anomaly/9.JPG", "specie_name": "good", "anomaly": 1}
+    category = open_category(meta(tmp_path, write_image, test={"candle": [row]}))
+    assert [(sample.kind, sample.anomalous) for sample in category.test] == [("defect", True)]
+
+
+def test_a_table_that_lists_an_image_twice(tmp_path: Path, write_image: Write) -> None:
+    """Its two labels may differ: then it would count as good and as defective."""
+    row = {"img_path": "candle/Data/Images/Normal/0.JPG", "anomaly": 0}
+    root = meta(tmp_path, write_image, test={"candle": [row, {**row, "anomaly": 1}]})
+    assert len(open_category(root).normals) == 3  # training needs no labelled images
+    with pytest.raises(DataError, match=r"meta\.json lists 1 images twice, for instance .*0\.JPG"):
+        open_category(root).labelled()
+    with pytest.raises(DataError, match=r"meta\.json lists 1 images twice"):
+        open_category(meta(tmp_path, write_image, train={"candle": [row, {**row, "anomaly": 1}]}))
+
+
+def test_a_table_of_visa_that_lists_an_image_twice_or_without_label(tmp_path: Path, write_image: Write) -> None:
+    write_image(tmp_path / "nut/Data/Images/Normal/0.JPG")
+    table = tmp_path / "nut/image_anno.csv"
+    for rows, words in (
+        ("nut/Data/Images/Normal/0.JPG,normal,\nnut/Data/Images/Normal/0.JPG,scratch,", "lists 1 images twice"),
+        ("nut/Data/Images/Normal/0.JPG,,", "without a label"),
+    ):
+        table.write_text(f"image,label,mask\n{rows}\n")
+        with pytest.raises(DataError, match=words):
+            open_category(tmp_path / "nut")
+
+
 def test_a_run_finds_its_category_among_those_of_a_shared_folder(tmp_path: Path, write_image: Write) -> None:
     rows = {name: [{"img_path": f"images/{name}{n}.png", "anomaly": 0} for n in range(2)] for name in ("nut", "bolt")}
     for row in (*rows["nut"], *rows["bolt"]):

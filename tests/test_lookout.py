@@ -95,6 +95,7 @@ def test_another_file_of_that_name_is_not_a_manifest(tmp_path: Path, write_image
         ([line("a.png", "normal"), {"source-ref": "s3://bucket/b.png"}], "line 2: cannot read it .0 labels"),
         ([line("a.png", "normal"), line("a.png", "normal") | {"source-ref": 3}], "line 2: .*not an address"),
         ([line("a.png", "normal"), line("a.png", "normal") | {"x-metadata": 3}], "line 2: cannot read it"),
+        ([line("a.png", "normal"), line("a.png", "anomaly")], r"train\.manifest lists 1 images twice, .*a\.png"),
     ],
 )
 def test_what_cannot_be_read_is_refused(

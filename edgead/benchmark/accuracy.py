@@ -26,6 +26,8 @@ from edgead.runtime.inspector import Inspector
 
 FPR_LIMIT = 0.3
 """False-positive rate up to which AUPRO integrates."""
+MOST_DEFECT = 0.5
+"""Share of the pixels that half of the masks may mark, before they look inverted."""
 SHOWN_MISSES = 4
 """Overlays of misses of each kind in the report."""
 
@@ -105,7 +107,7 @@ def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, 
 
 def _inspect(inspector: Inspector, category: Category, pixel_size: int, console: Console) -> _Inspected:
     found, size = _Inspected(), (pixel_size, pixel_size)
-    unreadable = []
+    unreadable, shares = [], []
     for sample in console.track(f"inspecting {category.name}")(category.test):
         try:
             frame = read_frame(sample.path, inspector.pixels)
@@ -113,6 +115,8 @@ def _inspect(inspector: Inspector, category: Category, pixel_size: int, console:
             unreadable.append(str(error))
             continue
         mask = read_labelled_mask(sample, (frame.shape[0], frame.shape[1]), size)
+        if mask is not None and sample.anomalous:
+            shares.append(float(mask.mean()))
         result = inspector.inspect(frame)
         if result.cause == "misplaced":  # it has no score
             unreadable.append(f"{sample.path}: {result.reason}")
@@ -126,7 +130,29 @@ def _inspect(inspector: Inspector, category: Category, pixel_size: int, console:
     found.skipped = len(unreadable)
     for line in unreadable:
         console.say(f"Warning: skipped: {line}")
+    _doubt_masks(shares, category.name, pixel_size, console)
     return found
+
+
+def _doubt_masks(shares: Sequence[float], name: str, pixel_size: int, console: Console) -> None:
+    """Warn of masks without a defect, and of those that say good and defective the other way round.
+
+    Args:
+        shares: of the pixels that the mask of each defective image marks.
+        name: of the category.
+        pixel_size: of the masks.
+        console: shows the warnings.
+    """
+    if empty := sum(not share for share in shares):
+        console.say(
+            f"Warning: the masks of {empty} defective images of {name} are empty at --pixel-size {pixel_size}; these "
+            "images count for the image metrics only."
+        )
+    if shares and np.median(shares) > MOST_DEFECT:
+        console.say(
+            f"Warning: the masks of {name} mark {np.median(shares):.0%} of the pixels as defective. Zero must mean "
+            "good in them; otherwise the pixel metrics are wrong."
+        )
 
 
 def _compute_metrics(found: _Inspected) -> Metrics:

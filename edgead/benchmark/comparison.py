@@ -6,14 +6,15 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import product
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 
+from edgead import schema
 from edgead.alignment import locate
 from edgead.benchmark.accuracy import FPR_LIMIT, Miss, measure_accuracy
 from edgead.benchmark.disturbance import describe_state
@@ -29,18 +30,39 @@ from edgead.console import Console
 from edgead.datasets import Category, open_categories
 from edgead.datasets.copies import find_copies
 from edgead.datasets.repeats import check_repeats
-from edgead.errors import DataError, EdgeadError, first_line, require
+from edgead.errors import ConfigError, DataError, EdgeadError, first_line, require
 from edgead.files import new_folder, refuse_existing, write_json, write_text
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
 from edgead.machine import describe_machine, versions
 from edgead.reports.build import build_report
 from edgead.reports.pictures import Group, Picture, picture, write_pictures
 from edgead.runtime.inspector import Inspector, load
+from edgead.schema import Within
 from edgead.text import utc_now
 
 T = TypeVar("T")
 TIMED_FRAMES = 32
 """Different images for timing; more would only need memory."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured; see `benchmark`.
+
+    Raises:
+        ConfigError: a number is wrong, or there is nothing to measure.
+    """
+
+    bundles: Sequence[str | Path]
+    engines: Sequence[str]
+    rounds: Annotated[int, Within(1, 100_000)]
+    seconds: Annotated[float, Within(0, above=True)] | None
+    pixel_size: Annotated[int, Within(32, 4096)]
+
+    def __post_init__(self) -> None:
+        schema.check(self)
+        if isinstance(self.bundles, (str, Path)) or not self.bundles or not self.engines:
+            raise ConfigError("bundles must be a list of one or more bundles, and engine one or more engines.")
 
 
 def benchmark(
@@ -83,16 +105,17 @@ def benchmark(
         The report; its files are in `Report.folder`.
 
     Raises:
-        ConfigError: `out` holds a report of another command.
+        ConfigError: `out` holds a report of another command, or a number is wrong.
         DataError: no bundle's category is in the data set, or it has no labelled images.
         MissingDependencyError: jinja2, which writes the page, is not installed.
         EdgeadError: of the first bundle, if none can be measured.
     """
+    engines = [engine] if isinstance(engine, str) else [*dict.fromkeys(engine)]
+    Effort(bundles, engines, rounds, seconds, pixel_size)
     require("jinja2", "benchmark")
     if out and not _is_repeated(Path(out), command):
         refuse_existing((Path(out, name) for name in FILES), force)
     console, machine, before = console or Console(), describe_machine(), describe_state()
-    engines = [engine] if isinstance(engine, str) else [*dict.fromkeys(engine)]
     failures = _Failures(console)
     with ExitStack() as stack:
         found = _open_all(bundles, engines, open_categories(data), pixel_size, stack, failures, console)

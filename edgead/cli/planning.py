@@ -35,10 +35,8 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, tuple):
             return value
         found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", str(value))
-        if found is None or min(int(found[1]), int(found[2])) < 16:
-            self.fail(
-                f"'{value}' is not a size, for instance 1280x720 (width x height, at least 16).", parameter, context
-            )
+        if found is None:
+            self.fail(f"'{value}' is not a size, for instance 1280x720 (width x height).", parameter, context)
         return int(found[2]), int(found[1])
 
 
@@ -64,9 +62,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--profile", type=PATH, help="Plan from this stored profile, for instance of another machine.")
 @click.option("--save-profile", type=PATH, help="Store the measurements in this file.")
-@click.option(
-    "--frame-size", type=_Size(), default="1280x720", show_default=True, help="Size of the cameras' frames, in pixels."
-)
+@click.option("--frame-size", type=_Size(), help="Size of the cameras' frames, in pixels. [default: 1280x720]")
 @click.option("--synchronous", is_flag=True, help="All cameras are triggered at the same moment.")
 @force_option
 @trust_option

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,11 @@ def is_good(name: str) -> bool:
 def is_bad(name: str) -> bool:
     """Tell by a folder's name whether its images are defective."""
     return name.lower() in BAD_NAMES
+
+
+def defect_of(name: str, else_called: str = "defect") -> str:
+    """Return the kind of an image that a table calls defective: `name`, unless that says nothing or says good."""
+    return else_called if not name or is_good(name) else name
 
 
 def is_date(name: str) -> bool:
@@ -101,6 +107,12 @@ class Category:
             more = f"\n({len(self.problems) - 1} more such problems)" if len(self.problems) > 1 else ""
             raise DataError(self.problems[0] + more)
         return self.test
+
+
+def find_twice(paths: Iterable[Path], table: Path) -> str:
+    """Return a line on the images that a table lists more than once; empty if there are none."""
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    return f"{table} lists {len(twice)} images twice, for instance {twice[0]}. Keep one line of each." if twice else ""
 
 
 def name_of(root: Path) -> str:

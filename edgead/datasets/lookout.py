@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgead.datasets.category import GOOD, Category, Sample, is_good, name_of, some
+from edgead.datasets.category import GOOD, Category, Sample, defect_of, find_twice, is_good, name_of, some
 from edgead.errors import DataError
 from edgead.folders import list_folder
 from edgead.schema import parse_json
@@ -52,7 +52,8 @@ def open_lookout(root: Path, manifests: list[Path]) -> Category:
     Raises:
         DataError: a damaged line, a file that is missing or cannot be told apart, several manifests for one part.
     """
-    table = {part: _read(path) for part, path in _by_part(manifests).items()}
+    parts = _by_part(manifests)
+    table = {part: _read(path) for part, path in parts.items()}
     files = _Files(root)
     train, test = table.get("train", []), table.get("test", [])
     normals = sorted({files.find(entry.image) for entry in train if entry.kind == GOOD})
@@ -68,6 +69,9 @@ def open_lookout(root: Path, manifests: list[Path]) -> Category:
         for entry in test
     ]
     files.refuse_missing(manifests[0])
+    for part, entries in table.items():
+        if twice := find_twice((files.find(entry.image) for entry in entries), parts[part]):
+            raise DataError(twice)
     ordered = tuple(sorted(samples, key=lambda sample: sample.path))
     return Category(name_of(root), root, "lookout", tuple(normals), (), ordered, notes=tuple(notes))
 
@@ -192,4 +196,4 @@ def _masked(mask: str, label: str, colours: dict[str, Any]) -> tuple[str, str, t
         else:
             kinds.append(str(entry["class-name"]))
     red, green, blue = bytes.fromhex(background.removeprefix("#"))
-    return kinds[0] if len(kinds) == 1 else label, mask, (blue, green, red)
+    return defect_of(kinds[0] if len(kinds) == 1 else label, label), mask, (blue, green, red)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from edgead.datasets.category import GOOD, Category, Sample, name_of
+from edgead.datasets.category import GOOD, Category, Sample, defect_of, find_twice, is_good, name_of
 from edgead.errors import DataError
 from edgead.files import stays_below
 from edgead.folders import list_images
@@ -41,14 +41,18 @@ def open_visa(root: Path) -> Category:
 
     table = root / "image_anno.csv"
     rows = _read_table(table, ("image", "label", "mask"))
+    if not all(row["label"] for row in rows):
+        raise DataError(f"{table} has images without a label.")
     samples = [
         Sample(
             locate(row["image"]),
-            GOOD if row["label"].lower() == "normal" else row["label"],
+            GOOD if is_good(row["label"]) else row["label"],
             (locate(row["mask"]),) if row["mask"] else (),
         )
         for row in rows
     ]
+    if twice := find_twice((sample.path for sample in samples), table):  # on both sides of the split, with two labels
+        raise DataError(twice)
     good = sorted(sample.path for sample in samples if not sample.anomalous)
     published = root.parent / "split_csv" / "1cls.csv"
     if published.is_file():
@@ -113,6 +117,8 @@ def open_meta(root: Path, name: str, rows: Rows) -> Category:
     for row in (*rows["train"], *rows["test"]):
         _refuse_outside(table, row["img_path"])
         _refuse_outside(table, row.get("mask_path") or "")
+    if twice := find_twice((root / row["img_path"] for row in rows["train"]), table):
+        raise DataError(twice)
     normals = sorted(root / row["img_path"] for row in rows["train"] if not row["anomaly"])
     defective = sum(row["anomaly"] for row in rows["train"])
     notes = (f"left out: {defective} defective images that {META} lists for training",) if defective else ()
@@ -121,7 +127,8 @@ def open_meta(root: Path, name: str, rows: Rows) -> Category:
     own = root / name
     paths = [*normals, *(sample.path for sample in test)]
     below = own if all(path.is_relative_to(own) for path in paths) else root
-    return Category(name, below, META, tuple(normals), (), tuple(test), _absent(test, table), notes)
+    problems = (find_twice((sample.path for sample in test), table), *_absent(test, table))
+    return Category(name, below, META, tuple(normals), (), tuple(test), tuple(filter(None, problems)), notes)
 
 
 def _meta_sample(root: Path, row: MetaEntry) -> Sample:
@@ -129,7 +136,7 @@ def _meta_sample(root: Path, row: MetaEntry) -> Sample:
         return Sample(root / row["img_path"], GOOD)
     mask = row.get("mask_path")
     masks = (root / mask,) if mask else ()
-    return Sample(root / row["img_path"], str(row.get("specie_name") or "defect"), masks)
+    return Sample(root / row["img_path"], defect_of(str(row.get("specie_name") or "")), masks)
 
 
 def _refuse_absent(paths: Iterable[Path], table: Path) -> None:

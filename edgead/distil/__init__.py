@@ -93,10 +93,12 @@ def distil(
     from edgead.distil.architecture import choose
     from edgead.distil.comparison import compare
     from edgead.export import export
+    from edgead.export.options import BuildOptions, to_precision_options
     from edgead.runtime.engines.opening import find_spec
     from edgead.train import train
     from edgead.train.configuration import configure
     from edgead.train.methods import get_method
+    from edgead.train.new_run import refuse_run
     from edgead.train.teacher import Teacher
 
     console = console or Console()
@@ -114,6 +116,11 @@ def distil(
     height, width = teacher.size
     fixed = (f"teacher={path}", f"teacher_digest={teacher.digest}", f"size={height}x{width}")
     configure(get_method(METHOD), "paper", (*fixed, *settings))  # errors are reported before any work
+    BuildOptions(bundle_out, false_reject, to_precision_options(precision))
+    if bundle_out and Path(bundle_out).exists():
+        raise ConfigError(f"{bundle_out} exists already and was kept. Choose another --bundle-out.")
+    if out:
+        refuse_run(Path(out))
     chosen: tuple[str, ...] = ()
     if not named & {*SHAPE}:
         chosen = choose(read_bundle(path), target_ms, engine, precision, console).settings

@@ -101,12 +101,13 @@ class BuildOptions:
     """Options that every kind of model shares, see `edgead.export.export`."""
 
     out: str | Path | None = None
-    false_reject: float = 0.01
+    false_reject: Annotated[float, Within()] = 0.01
     precision: PrecisionOptions = field(default_factory=PrecisionOptions)
     force: bool = False
     console: Console = field(default_factory=Console)
 
     def __post_init__(self) -> None:
+        schema.check(self)
         check_false_reject(self.false_reject)
 
 

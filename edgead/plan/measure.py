@@ -27,6 +27,8 @@ from edgead.text import utc_now
 
 FRAMES, SECONDS = 2000, 5.0
 """A pass of a measurement ends after so many results, or so many seconds."""
+LARGEST_BYTES = 1 << 30
+"""Of the frames that are measured with."""
 LEAST = 20
 """Fewest disturbed inferences; with fewer, the undisturbed ones stand for both."""
 WARM_UP = 5
@@ -195,7 +197,7 @@ def _rounded(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def frames_of(bundle: Bundle, frame_size: tuple[int, int]) -> list[Frame]:
-    """Return the bundle's golden frames at a camera's size. Repeated pixels keep them as sharp as they are."""
-    height, width = frame_size
-    lib = cv2()
-    return [lib.resize(frame, (width, height), interpolation=lib.INTER_NEAREST) for frame in bundle.golden().frames]
+    """Return golden frames at a camera's size, `LARGEST_BYTES` at most. Repeated pixels keep them sharp."""
+    (height, width), frames = frame_size, bundle.golden().frames
+    lib, most = cv2(), max(1, LARGEST_BYTES // (height * width * frames.shape[3]))
+    return [lib.resize(frame, (width, height), interpolation=lib.INTER_NEAREST) for frame in frames[:most]]

@@ -17,6 +17,8 @@ from edgead.plan.simulate import Forecast, Load, simulate
 from edgead.table import Table
 
 FRAME_SIZE = (720, 1280)
+SMALLEST_SIDE, LARGEST_SIDE = 16, 16_384
+"""Pixels of a side of a frame."""
 PROVEN = 0.5
 """Share of the engine's time up to which forecasts agreed with the real stream; above it they were too good."""
 DOUBT = (
@@ -106,7 +108,7 @@ def plan(
     engines: Sequence[str] = (),
     profile: str | Path | None = None,
     save_profile: str | Path | None = None,
-    frame_size: tuple[int, int] = FRAME_SIZE,
+    frame_size: tuple[int, int] | None = None,
     synchronous: bool = False,
     force: bool = False,
     console: Console | None = None,
@@ -119,7 +121,7 @@ def plan(
         engines: names; by default all that this machine can run, or all in `profile`.
         profile: a stored profile, for instance of another machine. Nothing is measured.
         save_profile: file for the measured profile.
-        frame_size: (height, width) of the cameras' frames, pixels.
+        frame_size: (height, width) of the cameras' frames, pixels; `FRAME_SIZE` where None. A profile has its own.
         force: replace `save_profile`.
         console: shows progress.
 
@@ -134,12 +136,19 @@ def plan(
     if profile is not None:
         if save_profile is not None:
             raise ConfigError("Nothing is measured with --profile. Leave out --save-profile.")
+        if frame_size is not None:
+            raise ConfigError("Nothing is measured with --profile, which has a frame size. Leave out --frame-size.")
         found = _only(read_profile(Path(profile)), bundles, engines)
     else:
         if not bundles:
             raise ConfigError("Pass a bundle to measure (--bundle), or a stored profile (--profile).")
         refuse_existing([Path(save_profile)] if save_profile else (), force)
-        found = measure_profile(bundles, engines, cameras, frame_size, console or Console())
+        height, width = frame_size or FRAME_SIZE
+        if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in (height, width)):
+            raise ConfigError(
+                f"The sides of a frame are {SMALLEST_SIDE} to {LARGEST_SIDE:,} pixels, not {width}x{height}."
+            )
+        found = measure_profile(bundles, engines, cameras, (height, width), console or Console())
         if save_profile:
             write_json(Path(save_profile), schema.write(found))
     rows = sorted((_row(each, load) for each in found.candidates), key=_rank)

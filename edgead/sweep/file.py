@@ -10,7 +10,7 @@ from typing import Annotated
 
 from edgead import schema
 from edgead.errors import ConfigError
-from edgead.schema import FilePath, SchemaError, Within
+from edgead.schema import FilePath, SchemaError, Share, Within
 from edgead.toml import read_toml
 
 TABLES = "methods"
@@ -47,13 +47,13 @@ class Entry:
     textures: FilePath | None = None
     weights: FilePath | None = None
     donors: tuple[FilePath, ...] = ()
-    holdout: float = 0.2
+    holdout: Share = 0.2
     bit_depth: Annotated[int, Within(9, 16)] = 16
     mixed_precision: str = "auto"
     budget: str = ""
-    false_reject: float = 0.01
+    false_reject: Share = 0.01
     engine: str = "auto"
-    rounds: Annotated[int, Within(1)] = 100
+    rounds: Annotated[int, Within(1, 100_000)] = 100
     pixel_size: Annotated[int, Within(32, 4096)] = 256
     device: str = "auto"
     workers: Annotated[int, Within(0)] | None = None
@@ -103,9 +103,11 @@ def _read_entry(path: Path, number: int, table: Mapping[str, object]) -> Entry:
         entry = schema.read(Entry, dict(table))
     except SchemaError as error:
         raise ConfigError(f"{path}, [[{TABLES}]] number {number}: {error}.") from error
-    for name in ("seeds", "precisions"):
-        if not getattr(entry, name):
+    for name in ("seeds", "precisions", "categories"):
+        if table.get(name) == []:
             raise ConfigError(f"{path}, [[{TABLES}]] number {number}: {name} is an empty list.")
+    if len({*entry.precisions}) < len(entry.precisions):
+        raise ConfigError(f"{path}, [[{TABLES}]] number {number}: precisions names one twice.")
     folder = path.resolve().parent
     paths = {name: str(folder / value) for name in PATHS if (value := getattr(entry, name)) is not None}
     donors = tuple(str(folder / donor) for donor in entry.donors)

@@ -56,14 +56,21 @@ def files_fingerprint(path: Path) -> str:
         return sha256(path)
     if not path.is_dir():
         raise ConfigError(f"{path} does not exist.")
-    digest = hashlib.sha256()
+    digest, visited = hashlib.sha256(), {_identity(path)}
     for folder, inside, names in os.walk(path, followlinks=True):
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        found = {name: _identity(Path(folder, name)) for name in sorted(inside) if not name.startswith(".")}
+        inside[:] = [name for name, identity in found.items() if identity not in visited]  # a link may lead back
+        visited.update(found.values())
         for name in sorted(name for name in names if not name.startswith(".")):
             file = Path(folder, name)
             if file.is_file():
                 digest.update(os.fsencode(file.relative_to(path)) + b"\0" + sha256(file).encode())
     return digest.hexdigest()
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 @functools.cache

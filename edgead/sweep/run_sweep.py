@@ -62,7 +62,7 @@ def plan(file: Path, out: Path | None = None) -> list[Planned]:
     Raises:
         EdgeadError: the file or one of its data sets is wrong.
     """
-    store, cells = Store(_folder(file, out)), make_cells(read_sweep_file(file))
+    store, cells = Store(_folder(file, out)), _read_cells(file)
     known = _durations(store, cells)
     return [
         Planned(cell, precision, store.state(cell, precision)[0], known.get(_kind(cell)))
@@ -93,11 +93,9 @@ def sweep(
         KeyboardInterrupt: after Ctrl-C. The same call resumes.
     """
     console = console or Console()
-    store, cells = Store(_folder(file, out)), make_cells(read_sweep_file(file))
-    for cell in cells:
-        stages.check_cell(cell)
-        if retry_failed:
-            store.forget_failures(cell)
+    store, cells = Store(_folder(file, out)), _read_cells(file)
+    for cell in cells if retry_failed else ():
+        store.forget_failures(cell)
     left = [cell for cell in cells if not store.is_settled(cell)]
     console.say(f"{len(cells)} cells, {len(cells) - len(left)} of them done or failed; results in {store.root}")
     crashed = _work_on(left, store, cells, ray, console) if left else {}
@@ -109,6 +107,13 @@ def sweep(
     except EdgeadError as error:
         console.say(f"Warning: the sweep is complete, but its report could not be written: {error}")
     return Sweep(store.root, tuple(rows), table)
+
+
+def _read_cells(file: Path) -> list[Cell]:
+    cells = make_cells(read_sweep_file(file))
+    for cell in cells:
+        stages.check_cell(cell)
+    return cells
 
 
 def _folder(file: Path, out: Path | None) -> Path:

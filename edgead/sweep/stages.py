@@ -7,21 +7,43 @@ from pathlib import Path
 from edgead.benchmark import benchmark
 from edgead.console import Console
 from edgead.export import PrecisionOptions, export
+from edgead.export.options import BuildOptions
+from edgead.geometry import GeometryRequest
+from edgead.runtime.engines.opening import find_spec
 from edgead.sweep.cell import Cell
 from edgead.train import resume, run_config, train
-from edgead.train.configuration import configure
 from edgead.train.methods import get_method
+from edgead.train.request import Request
 
 
 def check_cell(cell: Cell) -> None:
-    """Refuse a cell that cannot run.
+    """Refuse a cell that cannot run, before hours of training.
 
     Raises:
-        ConfigError: unknown method, preset, setting or precision.
+        EdgeadError: what training, export or benchmark would refuse, apart from the images.
     """
-    configure(get_method(cell.training.method), cell.training.preset, cell.training.settings)
+    entry = cell.entry
+    Request(
+        method=get_method(entry.method),
+        preset=entry.preset,
+        settings=entry.settings,
+        seed=cell.training.seed,
+        device=entry.device,
+        mixed_precision=entry.mixed_precision,
+        budget=entry.budget or None,
+        workers=entry.workers,
+        holdout=entry.holdout,
+        textures=entry.textures,
+        weights=entry.weights,
+        donors=entry.donors,
+        bit_depth=entry.bit_depth,
+        geometry=GeometryRequest(),
+        scale=None,
+        marked=None,
+    ).check()
     for precision in cell.precisions:
-        PrecisionOptions(precision)  # refuses an unknown one
+        BuildOptions(false_reject=entry.false_reject, precision=PrecisionOptions(precision))
+    find_spec(entry.engine.partition(":")[0])
 
 
 def is_started(run: Path) -> bool:

@@ -33,20 +33,10 @@ def make_accelerator(device: str, mixed_precision: str | Mapping[str, str], alte
         ConfigError: a device of another form, or one GPU for several processes.
         DeviceError: the device is not there, or does not take the precision.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ConfigError(unknown("device", device, ("auto", "cpu", "cuda", "cuda:N")))
+    check_device(device)
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    if processes > 1 and device.startswith("cuda:"):
-        raise ConfigError(f"With several processes, each needs a GPU: pass --device cuda, not {device}.")
-    if device.startswith("cuda"):
-        index = int(device.partition(":")[2] or 0)
-        if index >= (found := torch.cuda.device_count()):
-            raise DeviceError(
-                f"{device} does not exist: torch {torch.__version__} sees {found} CUDA devices here.\n"
-                "Use --device cpu, or install a torch build with CUDA and check nvidia-smi."
-            )
-        if processes == 1:
-            os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{index}"
+    if device.startswith("cuda") and processes == 1:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{_index_of(device)}"
     if processes > 1:
         # Its functions take the group of processes for a default value where there is one at their import: they would
         # hold it past its end, and a thread of it that asks for Python while the process ends aborts that process.
@@ -69,6 +59,28 @@ def make_accelerator(device: str, mixed_precision: str | Mapping[str, str], alte
             "Pass --device cpu."
         )
     return accelerator
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that cannot be trained on.
+
+    Raises:
+        ConfigError: a device of another form, or one GPU for several processes.
+        DeviceError: the device is not there.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ConfigError(unknown("device", device, ("auto", "cpu", "cuda", "cuda:N")))
+    if device.startswith("cuda:") and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError(f"With several processes, each needs a GPU: pass --device cuda, not {device}.")
+    if device.startswith("cuda") and _index_of(device) >= (found := torch.cuda.device_count()):
+        raise DeviceError(
+            f"{device} does not exist: torch {torch.__version__} sees {found} CUDA devices here.\n"
+            "Use --device cpu, or install a torch build with CUDA and check nvidia-smi."
+        )
+
+
+def _index_of(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
 
 
 @functools.cache

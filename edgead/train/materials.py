@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from edgead.console import Console
 from edgead.datasets import Frames, load_frames
 from edgead.datasets.category import some
+from edgead.datasets.copies import find_copies
 from edgead.errors import DataError
 from edgead.folders import list_images
 from edgead.images import Frame
@@ -41,6 +43,24 @@ def load_textures(run: RunConfig, console: Console) -> Frames:
     frames = load_frames(paths, size, progress=console.track("reading textures"))
     report_skipped(frames, "texture", console)
     return frames
+
+
+def refuse_seen(unseen: Sequence[Path], textures: str | Path | None) -> None:
+    """Refuse texture pictures that training must not see: they would be in its anomalies.
+
+    Args:
+        unseen: held-out and labelled images.
+        textures: folder of pictures, or None.
+
+    Raises:
+        DataError: one of those pictures is one of those images, or a copy of its file.
+    """
+    pictures = list_images(Path(textures), recursive=True) if textures and Path(textures).is_dir() else []
+    if seen := find_copies(pictures, unseen):
+        raise DataError(
+            f"--textures {textures} holds {len(seen)} held-out or labelled images of --data, for instance {seen[0]}.\n"
+            "Training must not see them. Pass pictures of something else, for instance of the DTD."
+        )
 
 
 def report_skipped(frames: Frames, what: str, console: Console) -> None:

@@ -17,6 +17,7 @@ from edgead.train import checkpoint, run_config, training_state
 from edgead.train.accelerator import is_main
 from edgead.train.donors import find_donors
 from edgead.train.marked import find_marked
+from edgead.train.materials import refuse_seen
 from edgead.train.method_config import MethodConfig
 from edgead.train.request import Request
 from edgead.train.run_config import RunConfig
@@ -34,8 +35,9 @@ GIVEN = (
     "stored_geometry",
     "textures",
     "weights",
+    "data",
 )
-"""Fields of `RunConfig` that a repeated command must give again. Of donors, only whether there are any."""
+"""Fields of `RunConfig` that a repeated command must give again, like `holdout`. Of donors, only whether it has any."""
 
 
 def run_without_images(
@@ -65,6 +67,7 @@ def run_without_images(
         seed=request.seed,
         mixed_precision=request.mixed_precision,
         budget=request.budget,
+        holdout=request.holdout,
         created=created.isoformat(timespec="microseconds"),
         versions=_versions(),
         choice=choice,
@@ -84,11 +87,12 @@ def choose_images(
         console: shows what was found.
 
     Raises:
-        DataError: fewer than two different good images.
+        DataError: fewer than two different good images, or textures that are held-out or labelled images.
     """
     _report_data(category, console)
     pixels = PixelFormat(request.bit_depth)
     parted = split(category, request.holdout, request.seed, pixels, console)
+    refuse_seen([*parted.held_out, *(sample.path for sample in category.test)], request.textures)
     folder = request.marked
     marked = None if folder is None else find_marked(Path(folder), category, parted, pixels, console)
     images = len(parted.normals) + (len(marked.names) if marked else 0)
@@ -105,6 +109,8 @@ def choose_images(
     console.say(
         f"{category.name}: {category.layout} layout, {images} good images to train on, "
         f"{len(parted.held_out)} held out for the threshold"
+        + ", its validation images (--holdout has no effect)"
+        * bool(category.validation)
     )
     return run
 
@@ -128,6 +134,8 @@ def check_same(stored: RunConfig, asked: RunConfig, has_donors: bool, folder: Pa
         kept = {name: value for name, value in vars(stored.config).items() if name in changed}
         asked = dataclasses.replace(asked, config=asked.config.replaced(**kept))
     differing = [name.removeprefix("stored_") for name in GIVEN if getattr(stored, name) != getattr(asked, name)]
+    if stored.holdout not in (None, asked.holdout):
+        differing.append("holdout")
     if bool(stored.donors) != has_donors:
         differing.append("donors")
     if differing:

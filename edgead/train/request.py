@@ -8,14 +8,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
+from edgead import schema
 from edgead.console import Console
 from edgead.datasets import Category
 from edgead.errors import ConfigError, DataError
 from edgead.geometry import STRETCH, Geometry, GeometryRequest
 from edgead.images import PixelFormat
+from edgead.schema import OneOf, Within
 from edgead.train.budget import read_budget
 from edgead.train.canvas import describe_shrink, describe_tiles, fix_geometry
 from edgead.train.configuration import configure
@@ -25,6 +28,9 @@ from edgead.train.foreground import is_masks_folder
 from edgead.train.method import Method
 from edgead.train.method_config import MethodConfig
 from edgead.train.run import choose_workers
+from edgead.train.run_config import BitDepth, Seed
+
+MIXED_PRECISIONS = ("auto", "no", "bf16", "fp16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +40,18 @@ class Request:
     method: type[Method]
     preset: str | None
     settings: tuple[str, ...]
-    seed: int
+    seed: Seed
     device: str
-    mixed_precision: str
+    mixed_precision: Annotated[str, OneOf(MIXED_PRECISIONS)]
     budget: str | None
-    workers: int | None
-    holdout: float
+    workers: Annotated[int, Within(0)] | None
+    holdout: Annotated[float, Within()]
     textures: str | Path | None
     weights: str | Path | None
     donors: Sequence[str | Path]
-    bit_depth: int
+    bit_depth: BitDepth
     geometry: GeometryRequest
-    scale: float | None
+    scale: Annotated[float, Within()] | None
     marked: str | Path | None
 
     def check(self) -> None:
@@ -55,6 +61,7 @@ class Request:
             ConfigError: with the option.
         """
         kind, name = self.method, self.method.name
+        schema.check(self)
         configure(kind, self.preset or next(iter(kind.presets)), self.settings)
         if self.budget is not None:
             self._check_budget(self.budget)

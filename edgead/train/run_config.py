@@ -15,13 +15,16 @@ from edgead.files import write_json
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import PixelFormat
 from edgead.manifest import ImageSizes
-from edgead.schema import FilePath, FolderName, SchemaError, Within, left_out, stored_as
+from edgead.schema import FilePath, FolderName, SchemaError, Share, Within, left_out, stored_as
 from edgead.tiling import Tiling
 from edgead.train.configuration import read_config
 from edgead.train.method_config import MethodConfig, steps_in_epoch
 from edgead.train.methods import get_method
 
 CONFIG = "config.json"
+Seed = Annotated[int, Within(0, 2**63 - 1)]
+BitDepth = Annotated[int, Within(9, 16)]
+"""Significant bits of 16-bit images."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class RunConfig:
         image_sizes: of the training images; None in older runs.
         copies: good images that show, pixel for pixel, what another one shows: they are on its side of the split.
         near_copies: held-out images that look almost like one that is trained on. Both are None in older runs.
+        holdout: share of the good images that was asked for to be held out; None in older runs.
         marked: good parts that are trained on besides `normals`; None where there are none.
         stored_geometry: how pictures are brought to the network; None where they are stretched to its input.
         unstored: settings of the method that `config.json` lacks, because it is older than they are. They have their
@@ -116,8 +120,8 @@ class RunConfig:
     fingerprint: str
     held_out_fingerprint: str
     textures: FilePath | None
-    bit_depth: Annotated[int, Within(9, 16)]
-    seed: int
+    bit_depth: BitDepth
+    seed: Seed
     mixed_precision: str = stored_as("precision")
     created: str
     versions: dict[str, str]
@@ -139,6 +143,7 @@ class RunConfig:
     published_steps: int | None = left_out()
     copies: int | None = left_out()
     near_copies: int | None = left_out()
+    holdout: Share | None = left_out()
     marked: MarkedConfig | None = left_out()
     stored_geometry: Geometry | None = left_out("geometry")
     unstored: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from edgead.errors import CheckpointError, ConfigError
 from edgead.geometry import GeometryRequest
 from edgead.text import file_name
 from edgead.train import checkpoint, run_config
+from edgead.train.accelerator import check_device
 from edgead.train.configuration import reconfigure
 from edgead.train.donors import find_transferred
 from edgead.train.methods import get_method
@@ -126,6 +127,7 @@ def train(
         marked=marked,
     )
     request.check()
+    check_device(device)
     categories = open_categories(data) if category == "all" else [open_category(data, category)]
     if most_images is not None:
         categories = [take_at_most(most_images, each, seed, console) for each in categories]

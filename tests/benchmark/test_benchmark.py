@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from listener import Listener
 from sklearn.metrics import roc_auc_score
 
 import edgead
@@ -154,6 +156,38 @@ def test_labelled_images_alone_are_enough(bundle: Bundle, parts: Path, tmp_path:
         shutil.copytree(parts / folder, tmp_path / "washer" / folder)
     report = benchmark([bundle.path], tmp_path / "washer", **QUICK, out=tmp_path / "out")
     assert report.rows[0].images.defective == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rounds": 0}, "rounds is 0"),
+        ({"rounds": "5"}, "rounds is .5.; it must be a whole number"),
+        ({"seconds": 0}, "seconds is 0; it must be above 0"),
+        ({"seconds": float("nan")}, "seconds is NaN"),
+        ({"pixel_size": 0}, "pixel_size is 0; it must be from 32"),
+        ({"engine": []}, "one or more engines"),
+        ({"bundles": []}, "a list of one or more bundles"),
+        ({"bundles": "bottle.edgead"}, "a list of one or more bundles"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_any_work(
+    bundle: Bundle, parts: Path, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        benchmark(**{"bundles": [bundle.path], "data": parts, **options})
+
+
+def test_masks_that_are_empty_or_inverted_are_warned_of(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
+    for mark, words in ((0, "are empty at --pixel-size 64"), (255, "Zero must mean good")):
+        data, listener = shutil.copytree(parts, tmp_path / str(mark) / parts.name), Listener()
+        for path in (data / "ground_truth").rglob("*.png"):
+            mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            mask[:] = (mask == 0) * np.uint8(mark)
+            cv2.imwrite(str(path), mask)
+        out = tmp_path / str(mark) / "report"
+        benchmark([bundle.path], data, rounds=1, pixel_size=64, quick=True, out=out, console=listener)
+        assert any(words in line for line in listener.said)
 
 
 def test_unlabelled_data_is_refused(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

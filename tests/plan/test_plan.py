@@ -18,7 +18,7 @@ from edgead.cli import cli
 from edgead.errors import ConfigError, DataError
 from edgead.plan import measure, plan
 from edgead.plan.advise import Advice, advise, meets
-from edgead.plan.measure import PacedCamera, measure_times, run_pass
+from edgead.plan.measure import PacedCamera, frames_of, measure_times, run_pass
 from edgead.plan.profile import Times, read_profile
 from edgead.plan.simulate import Forecast, Load, simulate
 from edgead.runtime.frame_inspector import FrameInspector
@@ -188,9 +188,23 @@ def test_a_stored_profile_plans_without_measuring(stored: Path, monkeypatch: pyt
         ({"engines": ["tensorrt"]}, "Available: onnxruntime-cpu"),
         ({"engines": ["onnxruntime", "tensorrt"]}, "Unknown engine 'tensorrt'"),
         ({"save_profile": "x.json"}, "Nothing is measured"),
+        ({"frame_size": (72, 128)}, "Leave out --frame-size"),
     ):
         with pytest.raises(ConfigError, match=why):
             plan(profile=stored, **numbers, **wrong)
+
+
+@pytest.mark.parametrize("size", [(99_999, 99_999), (720, 8)])
+def test_a_frame_of_an_impossible_size(level: Bundle, size: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match=f"16 to 16,384 pixels, not {size[1]}x{size[0]}"):
+        plan([level.path], cameras=1, fps=1.0, deadline=100.0, frame_size=size)
+
+
+def test_large_frames_take_little_memory(level: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(frames_of(level, (8, 8))) == len(level.golden().frames) > 2
+    monkeypatch.setattr("edgead.plan.measure.LARGEST_BYTES", 2 * 8 * 8 * 3)
+    assert len(frames_of(level, (8, 8))) == 2
+    assert len(frames_of(level, (80, 80))) == 1
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": 2}'])

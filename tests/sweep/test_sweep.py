@@ -18,11 +18,12 @@ from waiting import wait_until
 
 from edgead import schema
 from edgead.console import Console
-from edgead.errors import ConfigError, GateError
+from edgead.errors import ConfigError, EdgeadError, GateError
 from edgead.sweep import fingerprint, worker
 from edgead.sweep.cell import Cell, make_cells
 from edgead.sweep.file import Entry, read_sweep_file
 from edgead.sweep.results import BundleFigures, SeedAverage, SweepRow, average, collect, format_table, write_results
+from edgead.sweep.run_sweep import plan, sweep
 from edgead.sweep.store import LOG, CellState, Outcome, Store
 
 
@@ -82,12 +83,38 @@ def test_relative_paths_start_at_the_file(parts: Path, tmp_path: Path, monkeypat
         ({"seeds": "all"}, 'seeds is "all"; it must be a list'),
         ({"seeds": []}, "seeds is an empty list"),
         ({"seeds": [-1]}, "at least 0"),
+        ({"categories": []}, "categories is an empty list"),
+        ({"precisions": ["fp32", "fp32"]}, "precisions names one twice"),
+        ({"holdout": 2.0}, "holdout is 2.0; it must be from 0 to 1"),
+        ({"false_reject": 2.0}, "false_reject is 2.0; it must be from 0 to 1"),
     ],
 )
 def test_a_wrong_field_is_named(parts: Path, tmp_path: Path, fields: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=r"sweep\.toml") as caught:
         read_sweep_file(make_file(tmp_path, parts, **fields))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"mixed_precision": "fp8"}, "mixed_precision is"),
+        ({"engine": "onnxruntim"}, "Did you mean 'onnxruntime'"),
+        ({"budget": "soon"}, "--budget takes a time"),
+        ({"precisions": ["int3"]}, "precision is"),
+        ({"holdout": 1.0}, "--holdout must be a share"),
+        ({"false_reject": 0.0}, "must lie between 0 and 1"),
+        ({"settings": ["stepz=1"]}, "stepz"),
+    ],
+)
+def test_what_a_cell_would_refuse_is_refused_before_any_training(
+    parts: Path, tmp_path: Path, fields: dict[str, object], words: str
+) -> None:
+    file = make_file(tmp_path, parts, **fields)
+    for attempt in (plan, sweep):
+        with pytest.raises(EdgeadError, match=words):
+            attempt(file, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 LIST = '[[methods]]\nmethod = ["x"]\npreset = "nano"\ndata = "d"\n'
@@ -144,6 +171,15 @@ def test_a_changed_image_changes_the_key(parts: Path, tmp_path: Path) -> None:
     fingerprint.files_fingerprint.cache_clear()
     [changed] = cells_of(tmp_path, copy)
     assert changed.key != cell.key
+
+
+def test_a_link_that_leads_back_is_not_followed(parts: Path, tmp_path: Path) -> None:
+    """Two of them in a folder doubled what was read, at each of forty levels."""
+    copy = shutil.copytree(parts, tmp_path / parts.name)
+    [cell] = cells_of(tmp_path, copy)
+    (copy / "train" / "good" / "back").symlink_to("..")
+    fingerprint.files_fingerprint.cache_clear()
+    assert cells_of(tmp_path, copy)[0].key == cell.key
 
 
 def test_the_program_of_a_training_is_not_that_of_a_measurement() -> None:

@@ -145,10 +145,31 @@ def test_all_categories_get_a_run_each(tmp_path: Path, write_image: Write) -> No
         ({"seed": 7}, "seed"),
         ({"settings": (*QUICK[:-1], "batch_size=1")}, "config"),
         ({"textures": tmp_path}, "textures"),
+        ({"data": shutil.copytree(tmp_path / "data", tmp_path / "other")}, "data"),
+        ({"holdout": 0.5}, "holdout"),
     ):
-        options: dict[str, Any] = {"method": "draem", "preset": "nano", "settings": QUICK, **changed}
+        options: dict[str, Any] = {"method": "draem", "preset": "nano", "settings": QUICK, "data": tmp_path / "data"}
         with pytest.raises(ConfigError, match=f"bolt holds a run with another {differing}\\."):
-            train(data=tmp_path / "data", category="all", out=tmp_path / "runs", **options)
+            train(category="all", out=tmp_path / "runs", **{**options, **changed})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seed": -1}, "seed is -1; it must be from 0"),
+        ({"workers": -1}, "workers is -1; it must be at least 0"),
+        ({"bit_depth": 7}, "bit_depth is 7; it must be from 9 to 16"),
+        ({"mixed_precision": "fp8"}, "mixed_precision is .fp8.; it must be one of auto, no, bf16, fp16"),
+        ({"holdout": "0.2"}, "holdout is .0.2.; it must be a finite number"),
+        ({"scale": "3"}, "scale is .3.; it must be a finite number"),
+        ({"device": "tpu"}, "Unknown device 'tpu'"),
+    ],
+)
+def test_a_wrong_argument_leaves_no_run(parts: Path, tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    """The next command would be told to resume it."""
+    with pytest.raises(ConfigError, match=words):
+        train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_stopped_command_names_the_categories_that_it_has_not_begun(
@@ -248,6 +269,9 @@ def test_textures(tmp_path: Path, parts: Path, write_image: Write) -> None:
     assert run_config.load_run_config(run).textures == str(textures)
     with pytest.raises(DataError, match="holds no images"):
         train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "other", textures=tmp_path / "absent")
+    for seen in (parts / "test", parts):
+        with pytest.raises(DataError, match="held-out or labelled images of --data"):
+            train("draem", parts, preset="nano", settings=QUICK, out=tmp_path / "other", textures=seen)
     with pytest.raises(ConfigError, match="drept uses no textures; leave out --textures"):
         train("drept", parts, textures=textures)
     (run / checkpoint.WEIGHTS).unlink()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgead.console import Console
-from edgead.errors import CheckpointError
+from edgead.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -54,6 +54,7 @@ def train_quick(
     """
     from edgead.export import export
     from edgead.train import train
+    from edgead.train.budget import BudgetError
 
     console = console or Console()
     method, budget = METHOD, None
@@ -64,18 +65,25 @@ def train_quick(
             raise
         console.say(f"{error}\nWithout them: DRAEM, trained for {BUDGET}. It finds fewer defects than PatchCore.")
         method, budget = WITHOUT_WEIGHTS, BUDGET
-    runs = train(
-        method,
-        data,
-        preset=PRESET,
-        settings=settings,
-        budget=budget,
-        weights=weights,
-        holdout=holdout,
-        most_images=MOST_IMAGES,
-        console=console,
-        **options,
-    )
+    try:
+        runs = train(
+            method,
+            data,
+            preset=PRESET,
+            settings=settings,
+            budget=budget,
+            weights=weights,
+            holdout=holdout,
+            most_images=MOST_IMAGES,
+            console=console,
+            **options,
+        )
+    except BudgetError as error:
+        raise ConfigError(
+            f"In {BUDGET} this machine trains no DRAEM: it is too slow or too busy. Fetch the weights of PatchCore "
+            f"(--weights FILE), or allow more time:\n"
+            f"  edgead train --method {method} --preset {PRESET} --data {data} --budget 5m"
+        ) from error
     return [(run, export(run, console=console)) for run in runs]
 
 

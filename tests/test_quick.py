@@ -105,6 +105,16 @@ def test_without_weights_it_says_what_to_fetch_and_trains_what_needs_none(
 
 
 @pytest.mark.usefixtures("offline")
+def test_a_machine_that_is_too_slow_gets_no_advice_about_an_option_that_nobody_gave(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick, "BUDGET", "0.1s")
+    done = train(tmp_path / "first", "--data", photos)
+    assert "it is too slow or too busy. Fetch the weights of PatchCore (--weights FILE)" in str(done.exception)
+    assert f"edgead train --method draem --preset nano --data {photos} --budget 5m" in str(done.exception)
+
+
+@pytest.mark.usefixtures("offline")
 def test_settings_are_not_dropped_in_silence(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be downloaded"):
         quick.train_quick(photos, settings=("memory=100",), out=tmp_path / "run", console=Console())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,19 @@ FILE = "edgead.line"
 """Key in the context's `meta`: the file of the line."""
 RULES = ("threshold", "roi", "ignore", "min_area")
 """Options that hold for every product when they are given on the command line."""
+NOT_KEPT = ("as_json", "check", "part_rules")
+"""What a run's configuration does not hold: how the summary is printed, and rules that it holds as `part`."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the command line says about products and parts; each as the option of its name."""
+
+    bundle: Path | None
+    product: str
+    triggers: Sequence[str]
+    part_rules: Sequence[str]
+    control: Sequence[str]
 
 
 def read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
@@ -44,7 +58,7 @@ def line_of_run() -> LineFile:
     return found
 
 
-def products_of_run(bundle: Path | None, product: str, options: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def products_of_run(given: Arguments, options: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Return the products by name, and the name of the first one. BUNDLE replaces those of the file.
 
     Raises:
@@ -55,32 +69,26 @@ def products_of_run(bundle: Path | None, product: str, options: dict[str, Any]) 
     from edgead.line.products import Product
 
     line = line_of_run()
-    if bundle is not None:
-        if product:
+    if given.bundle is not None:
+        if given.product:
             raise click.UsageError("--product selects a product of --config. With BUNDLE there is nothing to select.")
         rules = {name: options[name] for name in RULES}
-        return {bundle.stem: Product(str(bundle), **rules)}, ""
+        return {given.bundle.stem: Product(str(given.bundle), **rules)}, ""
     if not line.products:
         raise click.UsageError("Missing argument 'BUNDLE', or products in the file of --config.")
     context = click.get_current_context()
-    given = {
+    typed = {
         name: options[name]
         for name in RULES
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
-    changed = {name: dataclasses.replace(one, **given) for name, one in line.products.items()}
-    return changed, product or line.product
+    changed = {name: dataclasses.replace(one, **typed) for name, one in line.products.items()}
+    return changed, given.product or line.product
 
 
 @contextmanager
 def open_line(
-    bundle: Path | None,
-    product: str,
-    triggers: Sequence[str],
-    part_rules: Sequence[str],
-    control: Sequence[str],
-    options: dict[str, Any],
-    console: Console,
+    given: Arguments, options: dict[str, Any], console: Console
 ) -> Iterator[tuple[Any, Gate | None, dict[str, Any] | None]]:
     """Open products, channels and triggers, and close them at the end.
 
@@ -94,24 +102,27 @@ def open_line(
     from edgead.line.parts import Parts
     from edgead.line.products import FreeRun, Products
 
-    line, rules = line_of_run(), read_rules(part_rules)
+    line, rules, triggers = line_of_run(), read_rules(given.part_rules), given.triggers
     named = {source.partition("=")[0] for source in options["sources"]}
     delays = {name: delay for name, delay in line.delays.items() if name in named}
+
+    every = {**click.get_current_context().params, **options}
+    kept = {name: value for name, value in every.items() if name not in NOT_KEPT}
 
     def warn(text: str) -> None:
         console.say(f"Warning: {text}")
 
-    found, first = products_of_run(bundle, product, options)
-    if bundle is not None:
-        if control:
+    found, kept["product"] = products_of_run(given, options)
+    if given.bundle is not None:
+        if given.control:
             raise click.UsageError("--control changes over between the products of --config; BUNDLE is the only one.")
         gate = Parts(rules, triggers, delays=delays, say=warn) if triggers else None
-        yield bundle, gate, describe(options, rules, delays, {}) if line.products or line.cameras else None
+        yield given.bundle, gate, describe(kept, rules, delays, {}) if line.products or line.cameras else None
         return
-    shapes, channels = tuple(options["shapes"]), open_channels(control, warn)
+    shapes, channels = tuple(options["shapes"]), open_channels(given.control, warn)
     settings: dict[str, Any] = {"engine": options["engine"], "batch": options["batch"], "shapes": shapes}
     try:
-        products = Products(found, first, channels=channels, console=console, **settings)
+        products = Products(found, kept["product"], channels=channels, console=console, **settings)
     except BaseException:
         for channel in channels:
             channel.close()
@@ -120,24 +131,15 @@ def open_line(
         own: Gate = FreeRun(products)
         if triggers:
             own = Parts(rules, triggers, delays=delays, products=products, say=warn)
-        listed = {**options, "triggers": triggers, "control": control}
-        yield products.current, own, describe(listed, rules, delays, products.recipes)
+        yield products.current, own, describe(kept, rules, delays, products.recipes)
 
 
-def check(
-    bundle: Path | None,
-    product: str,
-    triggers: Sequence[str],
-    part_rules: Sequence[str],
-    control: Sequence[str],
-    options: dict[str, Any],
-    console: Console,
-) -> list[Any]:
+def check(given: Arguments, options: dict[str, Any], console: Console) -> list[Any]:
     """Open all that a run would open, and return what was found. See `edgead.line.check.check_line`."""
     from edgead.line.check import check_line
     from edgead.line.part import read_rules
 
-    read_rules(part_rules)
-    products, _ = products_of_run(bundle, product, options)
+    read_rules(given.part_rules)
+    products, _ = products_of_run(given, options)
     names = {name: options[name] for name in ("sources", "sinks", "engine", "batch")}
-    return check_line(products, triggers=triggers, control=control, console=console, **names)
+    return check_line(products, triggers=given.triggers, control=given.control, console=console, **names)

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from edgead.cli.line import Arguments, open_line, read_config, set_log
 from edgead.cli.line import check as look
-from edgead.cli.line import open_line, read_config, set_log
 from edgead.cli.options import PATH, decision_options, force_option, json_option, refuse_given
 from edgead.cli.output import emit, ledger_line, parts_line, show_result, terminal
 from edgead.cli.visible import check_visible_secrets
@@ -300,9 +300,10 @@ def run(
     one ends it at once. Signal HUP reloads the bundle.
     """
     console, ended = terminal(), list[bool]()
+    given = Arguments(bundle, product, triggers, part_rules, control)
     check_visible_secrets(console)
     if check:
-        _show_check(look(bundle, product, triggers, part_rules, control, options, console), as_json)
+        _show_check(look(given, options, console), as_json)
         return
     limit_waiting()
     from edgead.line.drift import Drift, DriftSettings
@@ -338,7 +339,7 @@ def run(
     else:
         refuse_given("without --trigger", "part_rules")
     try:
-        with open_line(bundle, product, triggers, part_rules, control, options, console) as (decides, gate, settings):
+        with open_line(given, options, console) as (decides, gate, settings):
             go(
                 decides,
                 on_result=show,

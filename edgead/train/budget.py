@@ -36,6 +36,10 @@ def read_budget(text: str) -> float:
     return seconds
 
 
+class BudgetError(ConfigError):
+    """A budget in which this machine trains next to nothing."""
+
+
 def scale_schedule(config: MethodConfig, epoch: Fraction, share: float, learning: bool) -> MethodConfig:
     """Scale the steps of all stages; a `share` of 1 or more changes nothing.
 
@@ -46,7 +50,7 @@ def scale_schedule(config: MethodConfig, epoch: Fraction, share: float, learning
         learning: whether defects of other products are learned first; those stages are scaled, too.
 
     Raises:
-        ConfigError: not even two steps of each stage fit.
+        BudgetError: not even two steps of each stage fit.
     """
     if share >= 1:
         return config
@@ -54,7 +58,7 @@ def scale_schedule(config: MethodConfig, epoch: Fraction, share: float, learning
     steps: dict[str, int] = {name: int(getattr(config, name) * share) for name in names}
     steps["steps"] = int(config.total_steps(epoch) * share)
     if min(steps.values()) < FEWEST:
-        raise ConfigError(
+        raise BudgetError(
             "This --budget is too short for even a few steps. Allow more time, or choose a smaller --preset."
         )
     return config.replaced(**steps)

@@ -16,6 +16,8 @@ from level_bundle import frame_of, make_level_bundle
 from line_bench import BAD, GOOD
 from ports import free_port
 
+from edgead.cli.line import NOT_KEPT
+from edgead.cli.running import run
 from edgead.errors import ConfigError
 from edgead.line.line_file import read_line_file
 from edgead.toml import line_of
@@ -79,6 +81,7 @@ def test_a_file_runs_a_line_and_its_configuration_is_kept_with_the_results(folde
     kept = json.loads((folder / "results.jsonl.configurations").read_text())["configuration"]
     assert kept["recipes"][recipe]["threshold_value"] == 1130
     assert (kept["part"]["within"], kept["health"], kept["silence"]) == (500, "off", 5.0)
+    assert (kept["product"], kept["triggers"], kept["drift_window"]) == ("cap", ["camera:"], 200)
     with sqlite3.connect(folder / "results.sqlite") as database:
         [(text,)] = database.execute("SELECT configuration FROM configurations").fetchall()
     database.close()
@@ -100,6 +103,16 @@ def test_options_win_over_the_file(folder: Path) -> None:
     done = edgead(folder, "bottle.edgead", "--product", "cap")
     assert done.returncode == 2
     assert "--product selects" in done.stderr
+
+
+def test_the_configuration_is_complete_also_with_a_bundle_on_the_command_line(folder: Path) -> None:
+    (folder / "line.toml").write_text(TEXT.replace('product = "cap"\n', ""))
+    done = edgead(folder, "bottle.edgead", "--drift-window", 0)
+    assert done.returncode == 0, done.stderr
+    kept = json.loads((folder / "results.jsonl.configurations").read_text())["configuration"]
+    assert (kept["bundle"], kept["triggers"], kept["drift_window"]) == ("bottle.edgead", ["camera:"], 0)
+    options = {str(option.name) for option in run.params if option.expose_value}
+    assert kept.keys() >= options - {*NOT_KEPT, "metrics_token", "view_token"}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import time
@@ -263,7 +264,9 @@ def refuse_own_pictures(sources: Iterable[object], sinks: Iterable[object]) -> N
 def _stamp(path: str | Path) -> _Stamp:
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
         status = os.lstat(path)  # a broken link is delivered, and reading it explains the error
     return status.st_mtime_ns, status.st_size
 

@@ -243,6 +243,7 @@ def test_mqtt_opens_a_part_for_each_message(begin: Callable[[Any], Any], broker:
     send(b'{"part_id": "back"}')
     wait_until(lambda: len(taken.parts) == 5)
     assert taken.ids[-1] == "back"
+    assert [text.endswith("the broker is back") for text in taken.said].count(True) == 1
 
 
 @pytest.fixture

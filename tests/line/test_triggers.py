@@ -92,6 +92,8 @@ def test_a_taken_port_is_named_and_what_was_open_is_closed() -> None:
         with pytest.raises(ConfigError, match=f"cannot listen on port {port}"):
             open_triggers([first, f"http://127.0.0.1:{port}/part"], lambda: None, print)
         assert first.stopped.is_set()
+    with pytest.raises(ConfigError, match=r"needs the methods begin and close; .*function"):
+        open_triggers([print], lambda: None, print)  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="the only trigger"):
         open_triggers(["camera:", HttpTrigger("127.0.0.1", 0, "/part")], lambda: None, print)
 

@@ -35,7 +35,7 @@ def read_toml(path: Path, what: str, extra: str) -> tuple[dict[str, Any], str]:
             data = stream.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise ConfigError(f"The {what} {path} is larger than {LARGEST >> 20} MB.")
-        text = data.decode()
+        text = data.decode("utf-8-sig")  # some editors of Windows put a mark in front
         found = toml.loads(text)
         refuse_deep(found)
         return found, text

@@ -81,7 +81,7 @@ def result_line(result: Result) -> str:
     score = f"{result.score:.6g}" if scored else "-"
     where = click.format_filename(result.path) if result.path else place_of(result.source_id, result.frame_id)
     where = f"{result.part_id}  {where}" if result.part_id else where
-    reason = f"  ({redact(result.reason)})" if result.verdict.value == "UNKNOWN" else ""
+    reason = f"  ({redact(result.reason)})".replace("\n", " ") if result.verdict.value == "UNKNOWN" else ""
     return printable(f"{result.verdict.value:<8}{score:<12}{where}{reason}")
 
 

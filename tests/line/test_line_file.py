@@ -142,6 +142,14 @@ def test_what_is_wrong_is_named_with_its_line(folder: Path, old: str, new: str, 
         read_line_file(folder / "none.toml")
 
 
+def test_a_file_may_begin_with_the_mark_of_utf_8(folder: Path) -> None:
+    """As Windows' Notepad writes it."""
+    path = folder / "line.toml"
+    plain = read_line_file(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_line_file(path) == plain
+
+
 def test_the_file_in_the_guide_is_right(tmp_path: Path) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "line.md").read_text(encoding="utf-8")
     [text] = re.findall(r"^```toml\n(.*?)^```", guide, re.M | re.S)

@@ -92,6 +92,8 @@ def test_a_taken_port_is_named_and_what_was_open_is_closed() -> None:
         with pytest.raises(ConfigError, match=f"cannot listen on port {port}"):
             open_triggers([first, f"http://127.0.0.1:{port}/part"], lambda: None, print)
         assert first.stopped.is_set()
+    with pytest.raises(ConfigError, match=r"needs the methods begin and close; .*function"):
+        open_triggers([print], lambda: None, print)  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="the only trigger"):
         open_triggers(["camera:", HttpTrigger("127.0.0.1", 0, "/part")], lambda: None, print)
 
@@ -243,6 +245,7 @@ def test_mqtt_opens_a_part_for_each_message(begin: Callable[[Any], Any], broker:
     send(b'{"part_id": "back"}')
     wait_until(lambda: len(taken.parts) == 5)
     assert taken.ids[-1] == "back"
+    assert [text.endswith("the broker is back") for text in taken.said].count(True) == 1
 
 
 @pytest.fixture

@@ -132,7 +132,9 @@ def test_results_arrive_in_order_and_the_end_is_told(make_broker: Callable[..., 
     assert stored(store) == 0
 
 
-def test_what_the_broker_missed_arrives_when_it_is_back(make_broker: Callable[..., Broker], tmp_path: Path) -> None:
+def test_what_the_broker_missed_arrives_when_it_is_back(
+    make_broker: Callable[..., Broker], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     broker = make_broker()
     store = tmp_path / "store.sqlite"
     uri = f"mqtt://127.0.0.1:{broker.port}/line/results?store={store}"
@@ -158,6 +160,7 @@ def test_what_the_broker_missed_arrives_when_it_is_back(make_broker: Callable[..
     listener.close()
     firsts = list(dict.fromkeys(listener.numbers()))
     assert firsts == list(range(60))
+    assert caplog.text.count("the broker is back") == 1
 
 
 def test_password_and_last_will(

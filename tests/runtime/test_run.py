@@ -270,6 +270,15 @@ def test_a_threshold_that_is_given_for_several_bundles_is_pointed_out(threshold:
     assert not any(line.startswith("Warning: a is") for line in console.said)
 
 
+def test_a_shadow_that_is_the_bundle_itself_is_pointed_out(tmp_path: Path) -> None:
+    """It compares nothing; no disagreement was all that there was to see."""
+    first = make_level_bundle(tmp_path / "a.edgead")
+    (tmp_path / "1.png").write_bytes(encode_png(frame_of(50)))
+    console = Listener()
+    run(first.path, sources=[str(tmp_path / "1.png")], engine="onnxruntime", shadow=first.path, console=console)
+    assert any("is the bundle that decides. Nothing is compared" in line for line in console.said)
+
+
 def test_metrics_are_served_on_this_machine_only(inspector: Inspector) -> None:
     ledger = Ledger()
     run_stream(inspector, iter(NOISE[:2]), [], ledger)

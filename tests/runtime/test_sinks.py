@@ -356,6 +356,22 @@ def test_rejects_are_limited_in_rate_and_in_bytes_oldest_first(tmp_path: Path) -
         open_sink(f"rejects:{tmp_path}?max_mb=0")
 
 
+def test_folders_and_links_that_are_named_like_rejects_are_left_alone(tmp_path: Path) -> None:
+    """A run did not start because of a link to nothing, and results failed because of a folder."""
+    RejectFolder(tmp_path).write(make_result())
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    name = "20200101T000000000-cam_12345678-00000000"
+    (tmp_path / f"{name}.png").mkdir()
+    (tmp_path / f"{name}.json").symlink_to("nowhere")
+    worker = SinkWorker(RejectFolder(tmp_path, max_bytes=2 * size + 100))
+    for number in range(4):
+        worker.offer(make_result(number))
+    worker.close()
+    assert (worker.account()["taken"], worker.account()["failed"]) == (4, 0)
+    assert (tmp_path / f"{name}.png").is_dir()
+    assert (tmp_path / f"{name}.json").is_symlink()
+
+
 def test_reject_that_is_larger_than_the_folder_may_be_is_dropped_by_name(tmp_path: Path) -> None:
     worker = SinkWorker(RejectFolder(tmp_path, max_bytes=1000))
     worker.offer(make_result())

@@ -59,6 +59,8 @@ def open_triggers(
     opened: list[Trigger] = []
     try:
         for each in triggers:
+            if not isinstance(each, str) and not (hasattr(each, "begin") and hasattr(each, "close")):
+                raise ConfigError(f"A trigger needs the methods begin and close; {type(each).__name__} has not both.")
             opened.append(open_trigger(each) if isinstance(each, str) else each)
             if isinstance(opened[-1], BaseTrigger):
                 opened[-1].bounced, opened[-1].say = bounced, say

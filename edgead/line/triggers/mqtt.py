@@ -99,7 +99,6 @@ class MqttTrigger(BaseTrigger):
         if reason.is_failure:
             self.say(f"{self.name}: the broker refuses the connection: {printable(str(reason))}")
         else:
-            self._told = False
             client.subscribe(self.topic, qos=2)
 
     def _on_connect_fail(self, _client: Any, _data: Any) -> None:
@@ -111,6 +110,10 @@ class MqttTrigger(BaseTrigger):
         self.ready = not any(reason.is_failure for reason in reasons)
         if not self.ready:
             self.say(f"{self.name}: the broker refuses the subscription: {printable(str(reasons[0]))}")
+            return
+        if self._told:
+            self.say(f"{self.name}: the broker is back")
+        self._told = False
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self.ready, self._told = False, True

@@ -318,6 +318,8 @@ class MqttSink(BaseSink):
             self._trouble = f"the broker refuses the connection: {printable(str(reason))}"
             _log.warning("%s: %s", self.name, self._trouble)
             return
+        if self._told:
+            _log.warning("%s: the broker is back", self.name)
         self._told = False
         client.publish(f"{self.topic}/status", "online", qos=1, retain=True)
         self._wake.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import stat
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -91,8 +92,8 @@ class RejectFolder(BaseSink):
         # Names begin with the time and so sort by age. Other files in the folder are never touched.
         self._rejects: dict[str, dict[Path, int]] = {}
         for path in sorted(folder.iterdir()):
-            if stem := stem_in(path.name):
-                self._rejects.setdefault(stem, {})[path] = path.stat().st_size
+            if (stem := stem_in(path.name)) and (size := _size_of(path)) is not None:
+                self._rejects.setdefault(stem, {})[path] = size
         self._bytes = sum(sum(sizes.values()) for sizes in self._rejects.values())
 
     def configure(self, configuration: Mapping[str, Any]) -> None:
@@ -163,6 +164,15 @@ def stem_in(name: str) -> str | None:
     """Return the stem of a file that belongs to a reject; None for any other file."""
     found = _OURS.fullmatch(name)
     return found[1] if found else None
+
+
+def _size_of(path: Path) -> int | None:
+    """Return the bytes of a file; None for what we have not made: a folder, a link, what is deleted meanwhile."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _plain(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,16 +48,17 @@ class LatestFiles:
         if len(self._files) > LATEST:
             del self._files[next(iter(self._files))]
 
-    def rewritten(self, paths: Iterable[str], unsettled: Container[str]) -> dict[str, int]:
-        """Return those of some files that hold other pictures than were delivered, with the checksums of these.
+    def rewritten(self, unchanged: Callable[[str], bool], unsettled: Container[str]) -> dict[str, int]:
+        """Return the files that hold other pictures than were delivered, with the checksums of these.
 
         Args:
-            paths: files with the time and size with which they were delivered.
+            unchanged: tells whether a file was looked at, and has the time and size with which it was delivered.
             unsettled: files that looked rewritten at the last look.
         """
         found = {}
-        for path in self._files.keys() & set(paths):
-            delivered = self._files[path]
+        for path, delivered in self._files.items():
+            if not unchanged(path):
+                continue
             try:
                 modified, facts = _facts(path)
                 blurred = modified % COARSE == 0 and time.monotonic() - delivered.at < CLEAR_AFTER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import time
@@ -162,7 +163,7 @@ class WatchedFolder(FrameSource):
     def _settled(self, stamps: dict[str, _Stamp]) -> list[str]:
         """Return the new images that have not changed since the last check, oldest first."""
         new = {path: stamp for path, stamp in stamps.items() if self._given.get(path) != stamp}
-        rewritten = self._latest.rewritten(stamps.keys() - new.keys(), self._unsettled)
+        rewritten = self._latest.rewritten(lambda path: path in stamps and path not in new, self._unsettled)
         new |= {path: (*stamps[path], checksum) for path, checksum in rewritten.items()}
         settled = [path for path, stamp in new.items() if self._unsettled.get(path) == stamp]
         self._unsettled = {path: stamp for path, stamp in new.items() if self._unsettled.get(path) != stamp}
@@ -263,7 +264,9 @@ def refuse_own_pictures(sources: Iterable[object], sinks: Iterable[object]) -> N
 def _stamp(path: str | Path) -> _Stamp:
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
         status = os.lstat(path)  # a broken link is delivered, and reading it explains the error
     return status.st_mtime_ns, status.st_size
 

@@ -10,12 +10,14 @@ from typing import Annotated, Any, ClassVar
 
 from edgead import schema
 from edgead.errors import ConfigError
+from edgead.manifest import LARGEST_SIDE
 from edgead.schema import Within
 
 LARGEST = 1e30
 """No setting makes sense beyond it, and a few steps beyond it float32 ends."""
 
 Count = Annotated[int, Within(1)]
+Side = Annotated[int, Within(1, LARGEST_SIDE)]
 Positive = Annotated[float, Within(0, above=True)]
 NotNegative = Annotated[float, Within(0)]
 Share = Annotated[float, Within(0, 1)]
@@ -36,7 +38,7 @@ class MethodConfig:
     """Settings that are numbers of optimiser steps: first that of the method's own training, then its pretraining's.
     Empty where nothing is optimised."""
 
-    size: tuple[Count, Count] = (256, 256)
+    size: tuple[Side, Side] = (256, 256)
     """Input height and width, pixels."""
     batch_size: Count = 8
     """Images in one optimiser step, over all processes."""

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead import schema
-from edgead.errors import BundleError
+from edgead.errors import BundleError, ConfigError
 from edgead.files import atomic_file, sha256, write_json
 from edgead.geometry import STRETCH, Geometry
 from edgead.graph_file import GraphError, check_graph
@@ -141,10 +141,17 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
     Returns:
         The manifest with the hashes of the files.
+
+    Raises:
+        ConfigError: no program could read the bundle: a value is outside its range.
     """
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     manifest = dataclasses.replace(manifest, files=files)
     manifest = dataclasses.replace(manifest, digest=manifest_digest(manifest.to_dict()))
+    try:
+        schema.read(Manifest, manifest.to_dict()).check()
+    except SchemaError as error:
+        raise ConfigError(f"No bundle was written, because none could read it: {error}.") from error
     write_json(folder / MANIFEST, manifest.to_dict())
     return manifest
 

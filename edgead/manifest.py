@@ -20,7 +20,9 @@ from edgead.images import PixelFormat
 from edgead.provenance import Origin, TrainingRecord
 from edgead.schema import Count, Float32, NonNegative, OneOf, SchemaError, Share, Within, left_out, section, stored_as
 
-Side = Annotated[int, Within(1, 1 << 14)]
+LARGEST_SIDE = 1 << 14
+Side = Annotated[int, Within(1, LARGEST_SIDE)]
+"""Of an input or a picture, pixels."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from edgead.turning import align_mask, turn_back
 def read_mask(path: Path, background: tuple[int, int, int] | None = None) -> Mask:
     """Read a ground-truth mask: every value above zero is defect (above half the highest in JPEG, which blurs edges).
 
+    What is transparent is none.
+
     Args:
         path: of the mask.
         background: BGR colour of the pixels without a defect; every other colour is defect.
@@ -31,7 +33,8 @@ def read_mask(path: Path, background: tuple[int, int, int] | None = None) -> Mas
         colours = image[:, :, :3] if image.ndim == 3 else image[:, :, None]
         return np.asarray((colours != background).any(axis=2))
     if image.ndim == 3:
-        image = image[:, :, :3].max(axis=2)
+        drawn = image[:, :, 3] > 0 if image.shape[2] == 4 else True  # editors leave white where nothing is drawn
+        image = image[:, :, :3].max(axis=2) * drawn
     lossy = path.suffix.lower() in identify.JPEG
     return np.asarray(image > (image.max() / 2 if lossy else 0))
 

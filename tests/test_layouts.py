@@ -12,6 +12,7 @@ import pytest
 
 from edgead.datasets import Category, check_masks, open_again, open_categories, open_category, read_labelled_mask
 from edgead.errors import DataError
+from edgead.masks import read_mask
 
 Write = Callable[..., Path]
 
@@ -73,6 +74,14 @@ def test_masks_of_zero_and_one(tmp_path: Path, write_image: Write) -> None:
         mask = read_labelled_mask(sample, (32, 40), (32, 40))
         assert mask is not None
         assert mask.sum() == 6 * 8
+
+
+def test_a_mask_may_be_drawn_on_a_transparent_layer(tmp_path: Path) -> None:
+    layer = np.full((32, 40, 4), 255, np.uint8)
+    layer[:, :, 3] = 0
+    layer[4:10, :8, 3] = 128
+    assert cv2.imwrite(str(tmp_path / "layer.png"), layer)
+    assert read_mask(tmp_path / "layer.png").sum() == 6 * 8
 
 
 def test_date_folders_among_good_images(tmp_path: Path, write_image: Write) -> None:

@@ -73,8 +73,10 @@ def export(
     if checkpoint:
         check_method(checkpoint, method)
         runs = [checkpoint]
+    elif category == "all":
+        runs = find_runs_of_all(method, console=terminal())
     else:
-        runs = find_runs_of_all(method) if category == "all" else [find_run(method, category)]
+        runs = [find_run(method, category, console=terminal())]
     if format == "triton":
         from edgead.export.triton import refuse_alignment
         from edgead.train.run_config import load_run_config

@@ -10,6 +10,7 @@ from edgead import schema
 from edgead.console import Console
 from edgead.decision import check_false_reject
 from edgead.errors import ConfigError
+from edgead.manifest import LARGEST_SIDE
 from edgead.schema import OneOf, Share, Within
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
@@ -111,6 +112,9 @@ class BuildOptions:
         check_false_reject(self.false_reject)
 
 
+InputSide = Annotated[int, Within(8, LARGEST_SIDE)]
+
+
 @dataclass(frozen=True)
 class OnnxOptions:
     """What the user states about a third-party ONNX model. None: read from the file, or the default.
@@ -128,7 +132,7 @@ class OnnxOptions:
     input: str | None = None
     score: str | None = None
     map: str | None = None
-    size: tuple[Annotated[int, Within(8)], Annotated[int, Within(8)]] | None = None
+    size: tuple[InputSide, InputSide] | None = None
     rgb: bool | None = None
     scale: Positive | None = None
     mean: tuple[Finite, ...] | None = None

@@ -33,8 +33,13 @@ PARITY_FRAMES = 12
 """Held-out images, and as many synthetic anomalies, on which graph and network are compared."""
 
 
-def find_run(method: str, category: str | None = None, root: Path = Path("runs/train")) -> Path:
-    """Return the newest finished run of a method.
+def find_run(
+    method: str,
+    category: str | None = None,
+    root: Path = Path("runs/train"),
+    console: Console | None = None,
+) -> Path:
+    """Return the newest finished run of a method, and say if a newer one is not finished.
 
     Raises:
         CheckpointError: there is none.
@@ -46,20 +51,29 @@ def find_run(method: str, category: str | None = None, root: Path = Path("runs/t
             f"No finished run of {what} in {root}.\n"
             f"Train one with:  edgead train --method {method} --data DIR   (or select one with --checkpoint)"
         )
+    stopped = checkpoint.find_runs(root, method, finished=False, category=category)
+    if stopped and _created(stopped[0]) > _created(found[0]):
+        (console or Console()).say(
+            f"Warning: {stopped[0]} is newer, and not finished. {found[0]} is exported. To finish the newer one:  "
+            f"edgead train --resume --out {stopped[0]}"
+        )
     return found[0]
 
 
-def find_runs_of_all(method: str, root: Path = Path("runs/train")) -> list[Path]:
-    """Return the newest finished run of a method on each category, sorted by category.
+def _created(folder: Path) -> str:
+    return run_config.load_run_config(folder).created
+
+
+def find_runs_of_all(method: str, root: Path = Path("runs/train"), console: Console | None = None) -> list[Path]:
+    """Return what `find_run` returns for each category, sorted by category.
 
     Raises:
         CheckpointError: there is none.
     """
     find_run(method, None, root)
-    newest: dict[str, Path] = {}
-    for folder in checkpoint.find_runs(root, method, finished=True):
-        newest.setdefault(run_config.load_run_config(folder).category, folder)
-    return [newest[category] for category in sorted(newest)]
+    found = checkpoint.find_runs(root, method, finished=True)
+    names = {run_config.load_run_config(folder).category for folder in found}
+    return [find_run(method, name, root, console) for name in sorted(names)]
 
 
 def export_run(run_folder: Path, data: Path | None, settings: Sequence[str], options: BuildOptions) -> Bundle:

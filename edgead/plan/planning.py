@@ -10,6 +10,7 @@ from edgead import schema
 from edgead.console import Console
 from edgead.errors import ConfigError, unknown
 from edgead.files import refuse_existing, write_json
+from edgead.manifest import LARGEST_SIDE
 from edgead.plan.advise import Advice, advise, meets
 from edgead.plan.measure import measure_profile
 from edgead.plan.profile import Candidate, Profile, read_profile
@@ -17,7 +18,7 @@ from edgead.plan.simulate import Forecast, Load, simulate
 from edgead.table import Table
 
 FRAME_SIZE = (720, 1280)
-SMALLEST_SIDE, LARGEST_SIDE = 16, 16_384
+SMALLEST_SIDE = 16
 """Pixels of a side of a frame."""
 PROVEN = 0.5
 """Share of the engine's time up to which forecasts agreed with the real stream; above it they were too good."""

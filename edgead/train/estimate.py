@@ -90,9 +90,12 @@ class Estimate:
 
     def describe(self, now: datetime | None = None) -> str:
         """Describe how long, for how many steps, and until when."""
-        end = (now or datetime.now()) + timedelta(seconds=self.seconds)
+        try:
+            end = f"{(now or datetime.now()) + timedelta(seconds=self.seconds):%Y-%m-%d %H:%M}"
+        except OverflowError:
+            end = "after the year 9999"
         steps = f" ({self.steps:,} steps, {self.seconds / self.steps:.2g} s each)" if self.steps else ""
-        return f"about {describe_seconds(self.seconds)}{steps}, until {end:%Y-%m-%d %H:%M}"
+        return f"about {describe_seconds(self.seconds)}{steps}, until {end}"
 
 
 def describe_seconds(seconds: float) -> str:

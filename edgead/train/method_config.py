@@ -10,12 +10,15 @@ from typing import Annotated, Any, ClassVar
 
 from edgead import schema
 from edgead.errors import ConfigError
+from edgead.manifest import LARGEST_SIDE
 from edgead.schema import Within
 
 LARGEST = 1e30
 """No setting makes sense beyond it, and a few steps beyond it float32 ends."""
 
-Count = Annotated[int, Within(1)]
+MOST_STEPS = 1_000_000_000
+Count = Annotated[int, Within(1, MOST_STEPS)]
+Side = Annotated[int, Within(1, LARGEST_SIDE)]
 Positive = Annotated[float, Within(0, above=True)]
 NotNegative = Annotated[float, Within(0)]
 Share = Annotated[float, Within(0, 1)]
@@ -36,7 +39,7 @@ class MethodConfig:
     """Settings that are numbers of optimiser steps: first that of the method's own training, then its pretraining's.
     Empty where nothing is optimised."""
 
-    size: tuple[Count, Count] = (256, 256)
+    size: tuple[Side, Side] = (256, 256)
     """Input height and width, pixels."""
     batch_size: Count = 8
     """Images in one optimiser step, over all processes."""
@@ -92,7 +95,7 @@ class OptimisedConfig(MethodConfig):
     epochs: Count = 700
     """Passes over the good images, as published: an epoch is N / batch_size steps, rounded up, where N are all good
     images, those held out for the threshold too."""
-    steps: Annotated[int, Within(0)] = 0
+    steps: Annotated[int, Within(0, MOST_STEPS)] = 0
     """Optimiser steps; 0 means that `epochs` decides. The learning rate's decay is scaled with them."""
     learning_rate: Positive = 1e-4
     """The optimiser's step size before any decay."""

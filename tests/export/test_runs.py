@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from listener import Listener
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -22,7 +24,7 @@ from edgead.export.inference import run_reference
 from edgead.export.options import Budget
 from edgead.export.parity import check_parity
 from edgead.export.runs import find_run, find_runs_of_all
-from edgead.files import sha256
+from edgead.files import sha256, write_json
 from edgead.images import fit_frame, read_frame
 from edgead.runtime.inspector import load
 from edgead.train import checkpoint, run_config, train
@@ -205,7 +207,13 @@ def test_the_newest_finished_run_is_found(trained: Path, tmp_path: Path) -> None
         (folder / run_config.CONFIG).write_text(json.dumps(values))
     (tmp_path / "unfinished").mkdir()
     shutil.copy(tmp_path / "b" / run_config.CONFIG, tmp_path / "unfinished")
-    assert find_run("draem", root=tmp_path).name == "b"
+    listener = Listener()
+    assert find_run("draem", root=tmp_path, console=listener).name == "b"
+    assert listener.said == []
+    values = json.loads((tmp_path / "unfinished" / run_config.CONFIG).read_text())
+    write_json(tmp_path / "unfinished" / run_config.CONFIG, {**values, "created": "2026-01-04"})
+    assert find_run("draem", root=tmp_path, console=listener).name == "b"
+    assert re.search(r"unfinished is newer, and not finished\. .*b is exported", listener.said[0])
     assert find_run("draem", "bolt", root=tmp_path).name == "c"
     assert [run.name for run in find_runs_of_all("draem", tmp_path)] == ["c", "b"]
     with pytest.raises(CheckpointError, match="is not finished"):

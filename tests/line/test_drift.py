@@ -16,8 +16,9 @@ from command_line import inside
 from fading import Fading, make_watched_bundle, part
 from level_bundle import frame_of, make_level_bundle
 
-from edgead.bundle import Bundle, read_bundle, write_manifest
+from edgead.bundle import Bundle, manifest_digest, read_bundle, write_manifest
 from edgead.errors import BundleError, ConfigError
+from edgead.files import write_json
 from edgead.images import encode_png
 from edgead.line.drift import MEASURES, Drift, DriftSettings, Windows
 from edgead.line.two_samples import distance, probability_of_reaching, smallest_significant
@@ -239,7 +240,10 @@ def test_an_export_records_its_held_out_images(bundle: Bundle, tmp_path: Path) -
     folder.mkdir()
     for name in manifest.files:
         (folder / name).write_bytes(bundle.content(name))
-    cut = dataclasses.replace(seen, brightness=seen.brightness[1:])
-    write_manifest(folder, dataclasses.replace(manifest, held_out=cut))
+    cut = dataclasses.replace(manifest, held_out=dataclasses.replace(seen, brightness=seen.brightness[1:]))
+    with pytest.raises(ConfigError, match=r"none could read it: held_out\.brightness has"):
+        write_manifest(folder, cut)
+    assert not (folder / "manifest.json").exists()
+    write_json(folder / "manifest.json", {**cut.to_dict(), "digest": manifest_digest(cut.to_dict())})
     with pytest.raises(BundleError, match=r"held_out\.brightness has"):
         read_bundle(folder)

@@ -19,6 +19,7 @@ from listener import Listener
 
 from edgead.console import Console
 from edgead.datasets import open_category
+from edgead.errors import ConfigError
 from edgead.export import export
 from edgead.train import checkpoint, estimate, resume, run_config, step_metrics, train
 from edgead.train.configuration import configure
@@ -184,6 +185,10 @@ def test_the_estimate_is_about_what_it_takes(tmp_path: Path) -> None:
 def test_durations_are_told_with_their_end() -> None:
     found = Estimate(50 * 3600.0, 1000, "cpu").describe(datetime(2026, 1, 1, 12))
     assert found == "about 50 hours (1,000 steps, 1.8e+02 s each), until 2026-01-03 14:00"
+    assert Estimate(1e15, 1, "cpu").describe().endswith("until after the year 9999")
+    for method in ("draem", "aand", "student", "drept"):
+        with pytest.raises(ConfigError, match="it must be from 0 to 1e"):
+            configure(get_method(method), "nano", ("steps=10000000000",))
     assert [describe_seconds(each) for each in (59, 150, 2 * 3600, 4 * 86400)] == [
         "59 seconds",
         "2 minutes",

@@ -508,6 +508,16 @@ def test_other_models_are_not_anomalibs(tmp_path: Path) -> None:
         import_model(path, source="anomalib", out=tmp_path / "b.edgead")
 
 
+def test_a_size_that_no_bundle_may_have_is_refused(parts: Path, tmp_path: Path) -> None:
+    """The bundle was written, and could not be read."""
+    path = save(plain_model(size=("H", "W")), tmp_path / "m.onnx")
+    with pytest.raises(ConfigError, match=r"size\[0\] is 17000; it must be from 8 to 16384"):
+        import_model(
+            path, score="score", map="heat", size=(17_000, 64), threshold_data=parts, out=tmp_path / "m.edgead"
+        )
+    assert not (tmp_path / "m.edgead").exists()
+
+
 def test_a_dynamic_model_takes_the_size_it_is_told(parts: Path, tmp_path: Path) -> None:
     path = save(plain_model(size=("H", "W")), tmp_path / "m.onnx")
     options = OnnxOptions(score="score", map="heat", size=(40, 48))

@@ -10,7 +10,7 @@ from typing import Annotated
 from edgead.schema import OneOf, Within
 from edgead.train.backbones import LEVELS
 from edgead.train.foreground import check_foreground
-from edgead.train.method_config import Count, NotNegative, OptimisedConfig, Positive, Share
+from edgead.train.method_config import MOST_STEPS, Count, NotNegative, OptimisedConfig, Positive, Share
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class AandConfig(OptimisedConfig):
     """Passes over the training images in stage II, the distillation."""
     amplify_epochs: Count = 100
     """Passes over the training images in stage I, the amplification."""
-    steps: Annotated[int, Within(0)] = 0
+    steps: Annotated[int, Within(0, MOST_STEPS)] = 0
     """Optimiser steps of both stages together, shared out as the epochs are; 0 means that the epochs decide."""
     learning_rate: Positive = 5e-3
     """Adam's step size before decay, in both stages."""

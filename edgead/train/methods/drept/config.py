@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from edgead.errors import ConfigError
 from edgead.schema import Within
-from edgead.train.method_config import Count, NotNegative, OptimisedConfig, Positive, Share
+from edgead.train.method_config import MOST_STEPS, Count, NotNegative, OptimisedConfig, Positive, Share
 from edgead.train.methods.drept.network import check_size
 
 
@@ -22,7 +22,7 @@ class DreptConfig(OptimisedConfig):
     256 on, of 64 from 512 on."""
     batch_size: Count = 16
     """Target images in a step; and good and defective images each in a step of the defect removal."""
-    steps: Annotated[int, Within(0)] = 10_000
+    steps: Annotated[int, Within(0, MOST_STEPS)] = 10_000
     """Optimiser steps of the segmentation network."""
     learning_rate: Positive = 2e-4
     """Adam's step size for the networks, constant."""

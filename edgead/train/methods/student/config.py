@@ -9,7 +9,7 @@ from typing import Annotated
 
 from edgead.errors import ConfigError
 from edgead.schema import Within
-from edgead.train.method_config import Count, NotNegative, OptimisedConfig, Share
+from edgead.train.method_config import MOST_STEPS, Count, NotNegative, OptimisedConfig, Share
 
 COARSEST = 4
 """Pixels to a cell of the finest level that the map is decoded at, unless the stem is coarser."""
@@ -23,7 +23,7 @@ class StudentConfig(OptimisedConfig):
     """Images in one optimiser step, over all processes."""
     epochs: Count = 1
     """Not used: `steps` says how long it learns, whatever the number of good images."""
-    steps: Annotated[int, Within(0)] = 4000
+    steps: Annotated[int, Within(0, MOST_STEPS)] = 4000
     """Optimiser steps, over all rounds."""
     learning_rate: Annotated[float, Within(0, above=True)] = 2e-3
     """Adam's step size at the start; it falls to 0 as a cosine over all rounds."""

@@ -19,6 +19,7 @@ from edgead.errors import ConfigError, SourceError
 from edgead.images import encode_png
 from edgead.runtime.sources import Captured, notify, open_source, rewritten, watch
 from edgead.runtime.sources.notify import Notifier, file_system, open_notifier
+from edgead.runtime.sources.opening import open_all
 
 PICTURE = encode_png(np.random.default_rng(1).integers(0, 256, (24, 32, 3), dtype=np.uint8))
 POLL = 0.02
@@ -305,6 +306,17 @@ def test_network_drives_are_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert why == "its file system (cifs) does not report changes"
     monkeypatch.setattr(notify, "is_installed", lambda module: False)
     assert "edgead[watch]" in open_notifier(tmp_path / "local", False)[1]
+
+
+@pytest.mark.parametrize(("other", "options"), [("in", ""), ("in/../in", ""), (".", "?subfolders=1")])
+def test_a_folder_is_not_watched_twice(tmp_path: Path, other: str, options: str) -> None:
+    """Each image had two results."""
+    (tmp_path / "in" / "night").mkdir(parents=True)
+    uris = {"one": f"watch:{tmp_path / 'in'}", "other": f"watch:{tmp_path}/{other}{options}"}
+    with pytest.raises(ConfigError, match="watch one folder: each of its images would have two results"):
+        open_all(uris)
+    for source in open_all({"day": f"watch:{tmp_path / 'in'}", "night": f"watch:{tmp_path / 'in' / 'night'}"}):
+        source.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("poll", ["0", "inf"])

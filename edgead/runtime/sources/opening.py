@@ -18,6 +18,7 @@ from edgead.runtime.sources import open_source, redact, refuse_without_depth
 from edgead.runtime.sources.live import FIRST_DELAY, LONGEST_DELAY, CameraError
 from edgead.runtime.sources.python import CallableSource, IterableSource
 from edgead.runtime.sources.source import Captured, FrameSource, Source
+from edgead.runtime.sources.watch import refuse_watched_twice
 
 _NAMED = re.compile(r"(\w[\w.-]*)=(.+)", re.DOTALL)
 
@@ -66,7 +67,7 @@ def open_all(
         need_all: every camera must open now.
 
     Raises:
-        ConfigError: there is no source, two have the same name, or a name is no text.
+        ConfigError: there is no source, two have the same name or watch the same folder, or a name is no text.
         SourceError: a source that is no camera cannot be opened; or no camera can be opened, or not all that must.
     """
     named = sources.items() if isinstance(sources, Mapping) else [("", source) for source in sources]
@@ -89,6 +90,7 @@ def open_all(
         if dead and (need_all or len(dead) == len(opened)):
             raise dead[0]
         _refuse_equal_names(opened)
+        refuse_watched_twice(opened)
     except BaseException:
         for each in ours:
             each.__exit__(None, None, None)

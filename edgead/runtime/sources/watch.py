@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 import os
 import time
@@ -239,6 +240,20 @@ class WatchedFolder(FrameSource):
             gone = [path for path in self._given if path not in stamps]
             for path in gone[:excess]:
                 del self._given[path]
+
+
+def refuse_watched_twice(sources: Iterable[object]) -> None:
+    """Refuse two sources that watch one folder: each of its images would have two results.
+
+    Raises:
+        ConfigError: with both.
+    """
+    watched = [source for source in sources if isinstance(source, WatchedFolder)]
+    for one, other in itertools.permutations(watched, 2):
+        if one.sees(other.folder):
+            raise ConfigError(
+                f"{one.name} and {other.name} watch one folder: each of its images would have two results."
+            )
 
 
 def refuse_own_pictures(sources: Iterable[object], sinks: Iterable[object]) -> None:

@@ -186,7 +186,7 @@ def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
         (["export", "--method", "aand", "--checkpoint", "RUN"], "is a run of draem, not of aand"),
         (["export", "--checkpoint", "RUN", "--category", "nut"], "--category has no effect with --checkpoint"),
         (["train", "--resume", "--method", "drept", "--out", "RUN"], "is a run of draem, not of drept"),
-        (["export", "--checkpoint", "RUN", "--false-reject", "nan"], "must lie between 0 and 1"),
+        (["export", "--checkpoint", "RUN", "--false-reject", "nan"], "must be a finite number"),
         (["doctor", "--batch", "3"], "--batch has no effect without --build"),
         (["import", "absent.onnx"], "absent.onnx does not exist"),
         (["import", "a.onnx", "--method", "draem", "--bgr"], "--rgb has no effect with --method"),

@@ -194,7 +194,7 @@ def test_a_stored_profile_plans_without_measuring(stored: Path, monkeypatch: pyt
             plan(profile=stored, **numbers, **wrong)
 
 
-@pytest.mark.parametrize("size", [(99_999, 99_999), (720, 8)])
+@pytest.mark.parametrize("size", [(99_999, 99_999), (720, 8), (0, 0)])
 def test_a_frame_of_an_impossible_size(level: Bundle, size: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match=f"16 to 16,384 pixels, not {size[1]}x{size[0]}"):
         plan([level.path], cameras=1, fps=1.0, deadline=100.0, frame_size=size)
@@ -262,7 +262,7 @@ def test_times_need_their_unit(time_text: str, stored: Path) -> None:
     assert "for instance 20ms or 0.02s" in out
 
 
-@pytest.mark.parametrize("size", ["720", "1280*720", "0x0", "x", "1280x720x3"])
+@pytest.mark.parametrize("size", ["720", "1280*720", "x", "1280x720x3"])
 def test_sizes(size: str, stored: Path) -> None:
     assert verb("--profile", str(stored), "--deadline", "20ms", "--frame-size", size)[0] == 2
 

@@ -57,9 +57,10 @@ class Within:
         return self.low <= value <= self.high and not (self.above and value == self.low)
 
     def __str__(self) -> str:
+        low, high = (f"{limit}" if isinstance(limit, int) else f"{limit:g}" for limit in (self.low, self.high))
         if self.above:
-            return f"above {self.low:g}" + (f" and at most {self.high:g}" if self.high < LARGEST_NUMBER else "")
-        return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
+            return f"above {low}" + (f" and at most {high}" if self.high < LARGEST_NUMBER else "")
+        return f"at least {low}" if self.high == math.inf else f"from {low} to {high}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,14 @@
 /* The calls of the CUDA driver and runtime that edgead makes, on the host, as strict as the real ones.
 
-   Memory is malloc's, but every address, handle and size is looked up, so that one that is wrong, freed or cut to 32
-   bits is an error. A stream does its work when it is waited for and not before: what is read without waiting is old.
+   Every address, handle and size is looked up, so that one that is wrong, freed or cut to 32 bits is an error. Their
+   memory is mapped, because malloc's may lie below 4 GB, where cutting changes nothing. A stream does its work when it is waited for and not before: what is read without waiting is old.
    Recording follows the rules of stream capture: its thread modes, what is not permitted meanwhile, and what makes a
    recording invalid. With EDGEAD_TEST_EAGER set a stream works at once, for kernels that do not use streams. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum {
     INVALID = 1, MEMORY = 2, OLD_DRIVER = 35, NO_DEVICE = 101, HANDLE = 400, STATE = 401,
@@ -43,8 +44,10 @@ __attribute__((constructor)) static void start(void) {
 static int leave(int code) { if (code) last_error = code; pthread_mutex_unlock(&lock); return code; }
 #define ENTER pthread_mutex_lock(&lock)
 
+static void *map(size_t size) { return mmap(NULL, size + !size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); }
+static void unmap(void *address, size_t size) { munmap(address, size + !size); }
 static struct object *make(enum kind kind) {
-    struct object *each = calloc(1, sizeof *each);
+    struct object *each = map(sizeof *each);
     each->kind = kind, each->context = context(), each->next = objects, objects = each;
     return each;
 }
@@ -65,7 +68,7 @@ static void forget(struct object *old) {
     for (struct object **each = &objects; *each; each = &(*each)->next)
         if (*each == old) { *each = old->next; break; }
     while (old->first) { struct op *gone = old->first; old->first = gone->next; free(gone); }
-    free(old);
+    unmap(old, sizeof *old);
 }
 
 /* Recording */
@@ -233,7 +236,7 @@ static int allocate(void **pointer, size_t size, enum kind kind) {
     if (refused) return refused;
     if (size > (size_t)1 << 40) return MEMORY;
     struct object *each = make(kind);
-    each->size = size, each->address = malloc(size), allocated++;
+    each->size = size, each->address = map(size), allocated++;
     memset(each->address, 0xA5, size); /* nothing is cleared */
     *pointer = each->address;
     return 0;
@@ -246,7 +249,7 @@ static int release(void *pointer, enum kind kind) {
     if (!each || each->kind != kind || each->address != pointer) return INVALID;
     for (struct object *stream = objects; stream; stream = stream->next)
         if (stream->kind == STREAM) run(stream, stream->given); /* it waits for the device */
-    free(each->address), allocated--;
+    unmap(each->address, each->size), allocated--;
     forget(each);
     return 0;
 }

@@ -58,6 +58,8 @@ def pip(python: Path | str, arguments: Sequence[str | Path]) -> None:
     """Call this environment's pip for another Python; skip where no packages are to be had."""
     command = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "install", "-q"]
     done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
+    if "ImpImporter" in done.stderr:
+        pytest.skip(f"this environment's pip is too old for {python}")
     if "No matching distribution" in done.stderr or "Could not fetch" in done.stderr:
         pytest.skip(f"packages are not to be had: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr

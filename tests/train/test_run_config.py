@@ -73,7 +73,7 @@ def test_configurations_are_typed(tmp_path: Path) -> None:
     ("setting", "value", "message"),
     [
         ("batch_size", "many", 'batch_size is "many"; it must be a whole number'),
-        ("batch_size", 0, "batch_size is 0; it must be at least 1"),
+        ("batch_size", 0, "batch_size is 0; it must be from 1 to 1000000000"),
         ("widht", 64, "Unknown setting 'widht' of transfusion. Did you mean 'width'"),
     ],
 )

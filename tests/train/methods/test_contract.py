@@ -295,7 +295,7 @@ def test_presets_and_configuration_survive_json(name: str) -> None:
         ("size=big", "size must be HEIGHTxWIDTH"),
         ("learning_rat=1", "Did you mean 'learning_rate'"),
         ("steps", "NAME=VALUE"),
-        ("batch_size=0", "batch_size is 0; it must be at least 1"),
+        ("batch_size=0", "batch_size is 0; it must be from 1 to"),
     ],
 )
 def test_bad_settings_say_what_would_be_right(setting: str, message: str) -> None:

@@ -315,7 +315,7 @@ def test_a_flow_separates_shifted_vectors() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("views=0", "views is 0; it must be at least 1"),
+        ("views=0", "views is 0; it must be from 1 to"),
         ("rotate_degrees=0", "--set views=1"),
         ("rotate_degrees=200", "from 0 to 180"),
         ("size=450x447", "multiples of 2"),

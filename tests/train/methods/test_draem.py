@@ -140,7 +140,7 @@ def test_the_input_is_bgr_in_0_to_1() -> None:
     [
         ({"size": (100, 64)}, "multiples of 32"),
         ({"anomaly_share": 1.5}, "from 0 to 1"),
-        ({"reconstructive_width": 0}, "at least 1"),
+        ({"reconstructive_width": 0}, "from 1 to"),
         ({"learning_rate": -1.0}, "above 0"),
     ],
 )

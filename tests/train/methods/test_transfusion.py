@@ -455,7 +455,7 @@ def test_what_is_sensitive_is_there() -> None:
         ({"foreground": "left"}, "foreground is one of"),
         ({"structural_share": 2.0}, "from 0 to 1"),
         ({"depth_shift": -0.1}, "from 0 to 1"),
-        ({"blocks": 0}, "at least 1"),
+        ({"blocks": 0}, "from 1 to"),
     ],
 )
 def test_configurations_that_make_no_sense(values: dict[str, object], message: str) -> None:

@@ -194,7 +194,7 @@ def test_figures_at_the_ends_are_drawn(tmp_path: Path) -> None:
 def test_a_threshold_of_too_many_images_is_refused_at_once() -> None:
     """Its promise would be computed for minutes."""
     values = {"value": 0.2, "normals": 1 << 31, "false_reject_bound": 0.5, "requested_bound": 0.01}
-    with pytest.raises(SchemaError, match="normals is 2147483648; it must be from 0 to 1e"):
+    with pytest.raises(SchemaError, match="normals is 2147483648; it must be from 0 to 1000000"):
         schema.read(Threshold, values)
     assert schema.read(Threshold, {**values, "normals": 1_000_000}).false_reject_limit < 0.0102
 

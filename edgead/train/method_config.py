@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from edgead import schema
 from edgead.errors import ConfigError
-from edgead.manifest import LARGEST_SIDE
+from edgead.manifest import Side
 from edgead.schema import Within
 
 LARGEST = 1e30
@@ -18,7 +18,6 @@ LARGEST = 1e30
 
 MOST_STEPS = 1_000_000_000
 Count = Annotated[int, Within(1, MOST_STEPS)]
-Side = Annotated[int, Within(1, LARGEST_SIDE)]
 Positive = Annotated[float, Within(0, above=True)]
 NotNegative = Annotated[float, Within(0)]
 Share = Annotated[float, Within(0, 1)]

@@ -59,7 +59,7 @@ def open_modbus(uri: str) -> ModbusTrigger:
     """
     parts = urlsplit(uri)
     kind, _, number = unquote(parts.path).strip("/").partition("/")
-    if not parts.hostname or kind not in _READ or not _is_number(number):
+    if not parts.hostname or kind not in _READ or not _is_address(number):
         raise ConfigError(
             f"{redact(uri)} must name a host, a kind and a number to {LAST}, as in modbus://HOST/coil/12.\n"
             f"Kinds: {', '.join(_READ)}."
@@ -71,7 +71,7 @@ def open_modbus(uri: str) -> ModbusTrigger:
     return ModbusTrigger(parts.hostname, port, kind, int(number), parse_options(uri, parts.query, ModbusOptions))
 
 
-def _is_number(text: str) -> bool:
+def _is_address(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= LAST
 
 

@@ -286,7 +286,7 @@ class MqttSink(BaseSink):
         if not self._path.parent.is_dir():
             raise SinkError(f"the folder {self._path.parent} is not there any more")
         with self._lock:
-            self._store.execute("PRAGMA journal_mode = MEMORY")  # no journal of ours may meet another file
+            self._store.execute("PRAGMA journal_mode = MEMORY")  # its journal must not lie beside another store
             new = _open_store(self._path)
             try:
                 there = self._copy_into(new)

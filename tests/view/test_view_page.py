@@ -72,7 +72,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
         with playwright.sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             page = browser.new_page(viewport={"width": 1280, "height": 900})
-            page.set_default_timeout(10_000)
+            page.set_default_timeout(30_000)
             page.complaints = []
             page.on("console", lambda message: page.complaints.append(message.text))
             page.on("pageerror", lambda error: page.complaints.append(str(error)))

@@ -36,6 +36,7 @@ FORMS: dict[str, tuple[Callable[[Graph, dict[str, tuple[float, float]]], Graph],
     ),
 }
 """Precision ↦ how its graph is made, and which TensorRT is known to refuse that form."""
+builds = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the bindings warn, as in the process that builds
 
 
 @pytest.fixture(scope="module", params=list(SMALL))
@@ -52,6 +53,7 @@ def exported(
 
 @pytest.mark.slow
 @needs_rtx
+@builds
 @pytest.mark.parametrize("precision", FORMS)
 def test_every_method_keeps_the_rules_and_builds(
     exported: tuple[Path, tuple[int, int], int, dict[str, tuple[float, float]]], precision: str, tmp_path: Path
@@ -108,6 +110,7 @@ def test_what_the_file_has_in_float32_is_what_nvidias_parser_has(
 
 @pytest.mark.slow
 @needs_rtx
+@builds
 @pytest.mark.parametrize("exported", ["draem", "drept"], indirect=True)
 @pytest.mark.parametrize("precision", ["int8", "int8-fp16"])
 def test_with_layers_handed_back_a_graph_keeps_the_rules_and_builds(

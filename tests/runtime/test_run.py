@@ -207,7 +207,7 @@ def test_term_ends_a_run_whatever_a_sink_waits_for(line_bundle: Path, tmp_path: 
     def wait() -> bool:
         """Whether each sink has more results than it may be given at once, and a pipe holds."""
         return all(one.connections for one in receivers) and all(
-            file.exists() and file.read_bytes().count(b"\n") > 600 for file in beside
+            file.exists() and file.read_bytes().count(b"\n") > 300 for file in beside
         )
 
     wait_until(wait, 120)

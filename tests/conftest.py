@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # The same kernels on every CPU: what torch and OpenVINO take by themselves depends on the machine (AMX, AVX-512), and
@@ -14,17 +16,44 @@ os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 # One core for each of several workers: engines and torch take as many threads as there are cores, and those of one
 # worker spin while the other's wait.
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+    cores, number = sorted(os.sched_getaffinity(0)), int(worker.removeprefix("gw"))
+    os.sched_setaffinity(0, {cores[number % len(cores)]})
 
 import cv2
 import numpy as np
 import pytest
+from once import copy_of, once
 from tiny import TINY
 
 from edgead.bundle import Bundle, read_bundle
 from edgead.demo import make_parts
 from edgead.images import encode_png
+
+
+def _turns() -> Iterator[int] | None:
+    """Return the cores that this worker's tests take in turn; None where it has one of its own.
+
+    That is for workers that are left over where each core has as many: else the third of three would share one core
+    with the first, and the other core would rest whenever the second waits.
+    """
+    if worker is None or not hasattr(os, "sched_setaffinity"):
+        return None
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    return itertools.cycle(cores) if number >= workers - workers % len(cores) else None
+
+
+_cores_in_turn = _turns()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported is no garbage: else each collection, as after a training, looks through all of it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    if _cores_in_turn:
+        os.sched_setaffinity(0, {next(_cores_in_turn)})
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,16 +67,19 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set of sample parts in MVTec AD form."""
-    return make_parts(tmp_path_factory.mktemp("data") / "washer", train=12, good=4, bad=2)
+    return once(tmp_path_factory, "data", lambda to: make_parts(to / "washer", train=12, good=4, bad=2)) / "washer"
 
 
 @pytest.fixture(scope="session")
 def trained(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the tiny DRAEM."""
-    from edgead.train import train
 
-    [run] = train("draem", parts, preset="nano", settings=TINY, out=tmp_path_factory.mktemp("run") / "tiny")
-    return run
+    def make(folder: Path) -> None:
+        from edgead.train import train
+
+        train("draem", parts, preset="nano", settings=TINY, out=folder / "tiny")
+
+    return copy_of(tmp_path_factory, "run", make) / "tiny"
 
 
 @pytest.fixture(scope="session")
@@ -55,10 +87,14 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """The bundle of that run; or the one of another machine in ``EDGEAD_TEST_BUNDLE``, see `runtime/conftest.py`."""
     if made := os.environ.get("EDGEAD_TEST_BUNDLE"):
         return read_bundle(made)
-    from edgead.export import export
-
     trained: Path = request.getfixturevalue("trained")
-    return export(trained, out=tmp_path_factory.mktemp("bundle") / "tiny.edgead")
+
+    def make(folder: Path) -> None:
+        from edgead.export import export
+
+        export(trained, out=folder / "tiny.edgead")
+
+    return read_bundle(copy_of(tmp_path_factory, "bundle", make) / "tiny.edgead")
 
 
 def make_rgbd(root: Path, train: int = 10, validation: int = 4, good: int = 3, bad: int = 3) -> Path:
@@ -102,19 +138,22 @@ def make_rgbd(root: Path, train: int = 10, validation: int = 4, good: int = 3, b
 @pytest.fixture(scope="session")
 def rgbd_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set with depth, in MVTec 3D-AD form."""
-    return make_rgbd(tmp_path_factory.mktemp("data") / "dome")
+    return once(tmp_path_factory, "rgbd-data", lambda folder: make_rgbd(folder / "dome")) / "dome"
 
 
 @pytest.fixture(scope="session")
 def rgbd_bundle(rgbd_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle with depth whose network is as good as untrained: its decisions mean nothing, its form is right."""
-    from edgead.export import export
-    from edgead.train import train
-
-    folder = tmp_path_factory.mktemp("rgbd")
     settings = ("depth=true", "size=32x48", "multipliers=1", "steps=3", "batch_size=2", "reverse_steps=1")
-    [run] = train("transfusion", rgbd_parts, preset="nano", settings=settings, out=folder / "run")
-    return export(run, out=folder / "dome.edgead")
+
+    def make(folder: Path) -> None:
+        from edgead.export import export
+        from edgead.train import train
+
+        [run] = train("transfusion", rgbd_parts, preset="nano", settings=settings, out=folder / "run")
+        export(run, out=folder / "dome.edgead")
+
+    return read_bundle(copy_of(tmp_path_factory, "rgbd", make) / "dome.edgead")
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,7 @@ def with_value(parameter: click.Parameter, arguments: list[str], value: str) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["predict", "run", "inspect", "doctor"])
+@pytest.mark.parametrize("verb", ["predict", pytest.param("run", marks=pytest.mark.long), "inspect", "doctor"])
 def test_no_value_ends_in_a_traceback(
     verb: str,
     parts: Path,

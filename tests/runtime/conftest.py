@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from level_bundle import make_level_bundle
+from once import copy_of, once
 from running import end_processes
 
 from edgead.bundle import Bundle
@@ -18,7 +19,7 @@ from edgead.runtime.inspector import Inspector, load
 @pytest.fixture(scope="session")
 def line_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sample parts, MVTec layout."""
-    return make_parts(tmp_path_factory.mktemp("line") / "washer", train=12, good=3, bad=1)
+    return once(tmp_path_factory, "line", lambda to: make_parts(to / "washer", train=12, good=3, bad=1)) / "washer"
 
 
 @pytest.fixture(scope="session")
@@ -29,13 +30,16 @@ def line_bundle(line_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """
     if made := os.environ.get("EDGEAD_TEST_BUNDLE"):
         return Path(made)
-    from edgead.export import export
-    from edgead.train import train
-
-    folder = tmp_path_factory.mktemp("line-bundle")
     settings = ("size=64", "reconstructive_width=2", "discriminative_width=2", "steps=2", "batch_size=2")
-    [run] = train("draem", line_parts, preset="nano", settings=settings, out=folder / "run")
-    return export(run, out=folder / "line.edgead").path
+
+    def make(folder: Path) -> None:
+        from edgead.export import export
+        from edgead.train import train
+
+        [run] = train("draem", line_parts, preset="nano", settings=settings, out=folder / "run")
+        export(run, out=folder / "line.edgead")
+
+    return copy_of(tmp_path_factory, "line-bundle", make) / "line.edgead"
 
 
 @pytest.fixture

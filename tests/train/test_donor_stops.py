@@ -190,7 +190,7 @@ train("drept", sys.argv[1], preset="nano", settings=sys.argv[4:], donors=[sys.ar
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_learn_from_a_source_and_then_from_the_target(parts: Path, donor: Path, tmp_path: Path) -> None:
     """Turns and two trainings in one command: the group must outlive the first, and end before its processes do."""
     script, out = tmp_path / "shared.py", tmp_path / "run"

@@ -36,10 +36,11 @@ DATA = TrainingData(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dt
 CONFIG = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
 
 DIE_AT_STEP = """
-import os, signal, sys
+import json, os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np, torch
+import torch._dynamo  # as the first step does
 from edgead.console import Console
 from edgead.train.fit import fit
 from edgead.train.method import TrainingData
@@ -47,23 +48,42 @@ from edgead.train.methods.draem.config import DraemConfig
 from edgead.train.methods.draem.method import Draem
 
 class Killer(Console):
+    def __init__(self, step, number):
+        self.step, self.number = step, number
+
     @contextmanager
     def bar(self, label, total):
         done = []
         def step(text):
             done.append(text)
-            if len(done) == int(sys.argv[2]):
-                os.killpg(0, getattr(signal, sys.argv[3]))  # the workers too
+            if len(done) == self.step:
+                os.killpg(0, getattr(signal, self.number))  # the workers too
         yield step
 
-normals = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-torch.manual_seed(3)
-config = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
-method = Draem(config)
-stages = method.stages(TrainingData(normals))
-options = {"save_seconds": float(sys.argv[4]), "workers": int(sys.argv[5])}
-fit(method, stages, Path(sys.argv[1]), seed=3, device="cpu", console=Killer(), **options)
+def train(folder, number, save_seconds, workers, step):
+    normals = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    torch.manual_seed(3)
+    config = DraemConfig(size=(32, 32), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2)
+    method = Draem(config)
+    options = {"save_seconds": save_seconds, "workers": workers, "console": Killer(step, number)}
+    fit(method, method.stages(TrainingData(normals)), Path(folder), seed=3, device="cpu", **options)
+
+codes = []
+for case in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        os.setsid()
+        train(*case)
+        sys.exit()  # it was not stopped
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(codes))
 """
+"""Trains in a process for each case: copies of one that has imported torch, which takes longer than the training."""
+STOPS = [
+    *[("SIGKILL", 0.0, 0, 5), ("SIGKILL", 1e9, 0, 5), ("SIGINT", 1e9, 0, 5), ("SIGTERM", 1e9, 0, 5)],
+    *[("SIGTERM", 1e9, 2, 5), ("SIGTERM", 1e9, 0, 8)],  # with workers; in the last step
+]
+"""Signal, seconds between two saved states, workers and step."""
 
 
 def run(folder: Path, workers: int = 0) -> dict[str, Tensor]:
@@ -89,29 +109,29 @@ def assert_same(
     assert not (folder / training_state.STATE).exists()
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, int]]:
+    """The folder and the exit code of each of `STOPS`."""
+    folders = [tmp_path_factory.mktemp("stopped") for _ in STOPS]
+    cases = json.dumps([[str(folder), *stop] for folder, stop in zip(folders, STOPS)])
+    done = subprocess.run([sys.executable, "-c", DIE_AT_STEP, cases], capture_output=True, text=True, check=True)
+    return list(zip(folders, json.loads(done.stdout.splitlines()[-1])))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "save_seconds", "workers", "step"),
-    [
-        *[("SIGKILL", 0.0, 0, 5), ("SIGKILL", 1e9, 0, 5), ("SIGINT", 1e9, 0, 5), ("SIGTERM", 1e9, 0, 5)],
-        *[("SIGTERM", 1e9, 2, 5), ("SIGTERM", 1e9, 0, 8)],  # with workers; in the last step
-    ],
-)
+@pytest.mark.parametrize("stop", STOPS, ids=str)
 def test_a_stopped_run_goes_on_to_the_same_result(
-    tmp_path: Path,
+    stop: tuple[str, float, int, int],
+    stopped: list[tuple[Path, int]],
     undisturbed: tuple[dict[str, Tensor], list[dict[str, object]]],
-    number: str,
-    save_seconds: float,
-    workers: int,
-    step: int,
 ) -> None:
     """Killed with and without a saved state; asked to stop, where the state is saved in any case."""
-    command = [sys.executable, "-c", DIE_AT_STEP, tmp_path, step, number, save_seconds, workers]
-    done = subprocess.run([*map(str, command)], capture_output=True, check=False, start_new_session=True)
-    assert done.returncode in ((-signal.SIGKILL,) if number == "SIGKILL" else (1, -signal.SIGINT))
-    assert (tmp_path / training_state.STATE).exists() == (number != "SIGKILL" or save_seconds == 0)
-    assert not (tmp_path / checkpoint.WEIGHTS).exists()
-    assert_same(tmp_path, run(tmp_path), undisturbed)
+    number, save_seconds, _, _ = stop
+    folder, code = stopped[STOPS.index(stop)]
+    assert code in ((-signal.SIGKILL,) if number == "SIGKILL" else (1, -signal.SIGINT))
+    assert (folder / training_state.STATE).exists() == (number != "SIGKILL" or save_seconds == 0)
+    assert not (folder / checkpoint.WEIGHTS).exists()
+    assert_same(folder, run(folder), undisturbed)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than there are cores

@@ -80,7 +80,8 @@ def main() -> None:
     bundle, folder = map(Path, sys.argv[1:])
     camera = Hand("<b>front</b>")  # a name is text, whatever is in it
     page = View("0", token="${VIEW_TOKEN}", folder=folder)
-    with running(bundle, page, camera):
+    # A browser may take long to start: meanwhile the camera waits, and is not silent.
+    with running(bundle, page, camera, silence=120.0):
         print(page.url, flush=True)
         for line in sys.stdin:
             camera.show(line.strip())

@@ -418,7 +418,7 @@ def test_mixtures_lie_where_the_defect_is() -> None:
     assert metrics.rank(masks, opacity.numpy()).auroc() > 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_removal_takes_scratches_away(tmp_path: Path) -> None:
     """The clean pictures are known: inside the scratches the error falls, outside it stays small."""
     rng = np.random.default_rng(0)
@@ -435,7 +435,7 @@ def test_removal_takes_scratches_away(tmp_path: Path) -> None:
     assert np.abs(removed - clean)[~masks].mean() < 0.06 * before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_learns_from_random_mixtures_and_finds_scratches(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     config = DreptConfig(**{**TOY.__dict__, "width": 4, "steps": 250, "batch_size": 8, "random_extent": 0.05})

@@ -468,7 +468,7 @@ def test_the_schedule_of_the_published_code() -> None:
     assert factors == pytest.approx([1, 1, 0.1, 0.1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_overfits_a_toy_set(tmp_path: Path) -> None:
     """Eight striped images: after a few small steps it must find opaque anomalies on them."""
     rng = np.random.default_rng(0)

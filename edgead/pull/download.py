@@ -47,7 +47,7 @@ class _TimedHandler(urllib.request.HTTPSHandler):
             connection.response_class = TimedAnswer
             return connection
 
-        return super().do_open(connect, req, **options)  # type: ignore[arg-type]
+        return super().do_open(connect, req, **options)
 
 
 class _Broken(Exception):  # noqa: N818

@@ -20,7 +20,7 @@ from edgead.manifest import StoredThreshold
 from edgead.masks import fit_region
 from edgead.runtime.defects import boxes_of, contours_of
 from edgead.runtime.inspector import Inspector
-from edgead.runtime.rules import choose_threshold, describe_threshold, read_region
+from edgead.runtime.rules import Rules, choose_threshold, describe_threshold, read_region
 
 FRAME = np.random.default_rng(0).integers(0, 256, (128, 64, 3), dtype=np.uint8)
 
@@ -131,17 +131,16 @@ def test_smallest_defect_that_fails(marked: Bundle) -> None:
     assert (results[8_000].boxes, results[8_000].contours) == ([], [])
 
 
-def test_a_least_area_that_no_defect_can_have_lets_nothing_pass(marked: Bundle) -> None:
+def test_a_least_area_that_no_defect_can_have_lets_nothing_pass() -> None:
     """Every frame passed."""
-    half = np.zeros((64, 64), np.bool_)
+    anomaly_map, half = np.zeros((64, 64), np.float32), np.zeros((64, 64), np.bool_)
+    anomaly_map[:8, :8] = 1.0
     half[:, :32] = True
     for region, most in ((None, 128 * 64), (half, 64 * 64)):
-        inspector = Inspector(marked, FixedEngine(), threshold=0.5, region=region, min_area=most)
-        assert inspector.inspect(FRAME).verdict is Verdict.PASS
-        inspector.min_area = most + 1
-        result = inspector.inspect(FRAME)
-        assert result.verdict is Verdict.FAIL
-        assert result.reason == f"min_area, {most + 1} pixels, is more than is inspected of the frame"
+        assert Rules(0.5, 0.5, region, most).decide(1.0, anomaly_map, (128, 64))[0] is Verdict.PASS
+        verdict, reason = Rules(0.5, 0.5, region, most + 1).decide(1.0, anomaly_map, (128, 64))
+        assert verdict is Verdict.FAIL
+        assert reason == f"min_area, {most + 1} pixels, is more than is inspected of the frame"
 
 
 def test_where_the_map_stays_below_its_limit_its_highest_part_is_the_defect(marked: Bundle) -> None:

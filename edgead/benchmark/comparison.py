@@ -29,11 +29,13 @@ from edgead.benchmark.throughput import measure_throughput
 from edgead.console import Console
 from edgead.datasets import Category, open_categories
 from edgead.datasets.copies import find_copies
+from edgead.datasets.frames import fingerprint_of
 from edgead.datasets.repeats import check_repeats
 from edgead.errors import ConfigError, DataError, EdgeadError, first_line, require
 from edgead.files import new_folder, refuse_existing, write_json, write_text
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
 from edgead.machine import describe_machine, versions
+from edgead.manifest import DataRecord
 from edgead.reports.build import build_report
 from edgead.reports.pictures import Group, Picture, picture, write_pictures
 from edgead.runtime.inspector import Inspector, load
@@ -289,7 +291,7 @@ def _check_data(inspector: Inspector, category: Category, console: Console) -> i
             f"Warning: {category.without_mask} defective images of {name} have no mask; "
             "they count for the image metrics only."
         )
-    if manifest.data.held_out_part == "test":
+    if manifest.data.held_out_part == "test" or _is_threshold_data(manifest.data, category):
         console.say(
             f"Warning: the threshold of {manifest.name} was set on good test images. "
             "If they are measured here, the share of rejected good parts is not valid."
@@ -305,6 +307,15 @@ def _check_data(inspector: Inspector, category: Category, console: Console) -> i
             "the figures are too optimistic."
         )
     return copies
+
+
+def _is_threshold_data(data: DataRecord, category: Category) -> bool:
+    """Return whether the threshold was set on the good test images, named as a folder of its own."""
+    good = [sample.path for sample in category.test if not sample.anomalous]
+    try:
+        return data.held_out_part is not None and fingerprint_of(good) == data.held_out_fingerprint
+    except OSError:  # an unreadable image has its own place in the report
+        return False
 
 
 def _frames_to_time(found: Sequence[Candidate], console: Console) -> list[Frame]:

@@ -124,10 +124,22 @@ def load_frames(
             skipped.append(f"{path}: {error}" if isinstance(error, MisplacedError) else str(error))
             continue
         for file in [path] if pixels.depth_range is None else [path, find_depth_file(path)]:
-            digest.update(os.fsencode(file.name) + b"\0" + file.read_bytes())
+            digest.update(_name_and_bytes(file))
         kept.append(path)
         sizes.append((frame.shape[0], frame.shape[1]))
     return Frames(frames[: len(kept)], tuple(kept), tuple(skipped), digest.hexdigest(), tuple(sizes))
+
+
+def fingerprint_of(paths: Iterable[Path]) -> str:
+    """Return `Frames.fingerprint` of colour images that can all be read."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(_name_and_bytes(path))
+    return digest.hexdigest()
+
+
+def _name_and_bytes(file: Path) -> bytes:
+    return os.fsencode(file.name) + b"\0" + file.read_bytes()
 
 
 def find_depth_range(

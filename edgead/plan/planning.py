@@ -89,9 +89,19 @@ class Plan:
         )
         if best.meets:
             doubt = "" if best.forecast.utilisation <= PROVEN else f"\n{DOUBT}"
-            return f"{best.candidate.title} meets {asked}.{doubt}"
+            return f"{best.candidate.title} meets {asked}.{doubt}{self._beyond()}"
         assert best.advice
-        return f"Nothing meets {asked}.\nNearest: {best.candidate.title}. {best.advice.describe()}"
+        return f"Nothing meets {asked}.\nNearest: {best.candidate.title}. {best.advice.describe()}{self._beyond()}"
+
+    def _beyond(self) -> str:
+        """Say if the profile was measured with fewer cameras: each disturbs the inferences of the others."""
+        measured = self.profile.streams
+        if self.load.cameras <= measured:
+            return ""
+        return (
+            f"\nThe profile was measured with {measured} camera{'s' * (measured > 1)}; with more, inferences may take "
+            f"longer. Measure it again:  edgead plan --cameras {self.load.cameras} … --save-profile FILE"
+        )
 
     def to_dict(self) -> dict[str, object]:
         """Return JSON values."""

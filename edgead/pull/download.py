@@ -12,12 +12,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from edgead.bundle import LARGEST_FILE
 from edgead.errors import PullError
 from edgead.redaction import redact
+from edgead.timed_answer import TimedAnswer
 
 BLOCK = 1 << 16
 SILENCE = 20.0
@@ -35,6 +36,18 @@ class _RefuseRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
+
+
+class _TimedHandler(urllib.request.HTTPSHandler):
+    """Answers have to come within the timeout, however slowly their headers trickle."""
+
+    def do_open(self, http_class: Any, req: urllib.request.Request, **options: Any) -> http.client.HTTPResponse:
+        def connect(host: str, **more: Any) -> http.client.HTTPConnection:
+            connection: http.client.HTTPConnection = http_class(host, **more)
+            connection.response_class = TimedAnswer
+            return connection
+
+        return super().do_open(connect, req, **options)
 
 
 class _Broken(Exception):  # noqa: N818
@@ -71,7 +84,7 @@ class Folder:
             context = ssl.create_default_context(cafile=None if ca is None else str(ca))
         except (OSError, ssl.SSLError) as error:
             raise PullError(f"The certificates in {ca} cannot be read: {error.strerror or error}.") from error
-        self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _RefuseRedirects())
+        self._opener = urllib.request.build_opener(_TimedHandler(context=context), _RefuseRedirects())
         self.received = self.resumed = 0
 
     def read(self, name: str, most: int) -> bytes:
@@ -183,12 +196,12 @@ class Folder:
             yield answer
 
     def _blocks(self, answer: Any) -> Iterator[bytes]:
-        stream: IO[bytes] = answer
         while True:
             if time.monotonic() > self._until:
                 raise PullError(f"The pull took more than {LONGEST / 60:g} minutes. Pull again: it resumes.")
+            answer.allow(SILENCE)
             try:
-                block = answer.read1(BLOCK) if hasattr(answer, "read1") else stream.read(BLOCK)
+                block = answer.read1(BLOCK)
             except (OSError, http.client.HTTPException) as error:
                 raise _Broken(f"the connection broke off ({type(error).__name__})") from error
             if not block:

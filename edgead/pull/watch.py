@@ -16,6 +16,7 @@ from typing import Any
 from edgead.binomial import upper_limit
 from edgead.errors import ConfigError, PullError
 from edgead.runtime.metrics_server import is_local, parse_address
+from edgead.timed_answer import TimedAnswer
 
 POLL = 1.0
 """Seconds between two looks."""
@@ -153,6 +154,7 @@ class RunningLine:
 
     def _get(self, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=5)
+        connection.response_class = TimedAnswer
         try:
             headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
             connection.request("GET", path, headers=headers)

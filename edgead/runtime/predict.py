@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import ImageSource
 from edgead.tiling import Tiling
 
+REPEATED = "image that was named before"
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -32,7 +35,7 @@ class Collected:
     Attributes:
         images: every image and every unreadable file or folder, each with a unique name for its overlay.
         unreadable: those that are not opened, with the reason.
-        left_out: one line about the files that are not images; empty if there are none.
+        left_out: one line about the files that are not images or are named twice; empty if there are none.
     """
 
     images: Sequence[tuple[Path, Path]]
@@ -44,15 +47,16 @@ class Collected:
 
 
 def collect_images(paths: Sequence[Path]) -> Collected:
-    """Find every image among files and folders (with subfolders).
+    """Find every image among files and folders (with subfolders), each once.
 
     Raises:
         SourceError: a path does not exist, or there is no image.
     """
     found: list[tuple[Path, Path]] = []
     unreadable: dict[Path, str] = {}
-    left_out = Counter[str]()
+    left_out, known = Counter[str](), set[str]()
     for root in paths:
+        before = len(found)
         if root.is_dir():
             prefix = Path(root.resolve().name) if len(paths) > 1 else Path()
             listing = list_folder(root, recursive=True)
@@ -63,7 +67,12 @@ def collect_images(paths: Sequence[Path]) -> Collected:
             found.append((root, Path(root.name)))
         else:
             raise SourceError(f"{root} does not exist.")
-    described = describe_left_out(left_out)
+        if len(paths) > 1:
+            own = [(os.path.realpath(path), (path, name)) for path, name in found[before:]]
+            found[before:] = [each for real, each in own if real not in known]
+            left_out[REPEATED] += sum(real in known for real, _ in own)
+            known.update(real for real, _ in own)
+    described = describe_left_out(+left_out)
     if not found:
         raise SourceError(f"No images in {', '.join(map(str, paths))}." + (f" ({described})" if described else ""))
     return Collected(_name_overlays(found), unreadable, described)

@@ -27,6 +27,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import LineFile
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.source import Captured, FrameSource, Source
+from edgead.runtime.sources.uri import at_home
 from edgead.schema import FilePath, OneOf, SchemaError, left_out, parse_json
 
 FORMAT = 1
@@ -131,7 +132,7 @@ def open_replay(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     Raises:
         SourceError: not a recording, of a newer format, or with another depth range than the model's.
     """
-    folder = Path(uri.partition(":")[2])
+    folder = Path(at_home(uri.partition(":")[2]))
     try:
         values = schema.load_json(folder / "recording.json")
         version = values.get("format") if isinstance(values, dict) else None
@@ -165,6 +166,7 @@ class Replay(FrameSource):
         self.folder = folder
         self.dropped: list[RecordedDrop] = []
         self._events = folder / "events.jsonl"
+        self.paths = [self._events]
         self._last = _cut_line(self._events)
         if self._last is not None:
             self.remark = f"the recording was killed while it wrote line {self._last}; that line is skipped"

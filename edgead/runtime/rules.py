@@ -54,6 +54,10 @@ class Rules:
         if self.region is not None and not self._marks_region(anomaly_map, frame_size, geometry):
             return Verdict.PASS, "score above threshold, but the defect lies outside the region"
         if self.min_area:
+            height, width = frame_size
+            inspected = height * width * (1.0 if self.region is None else float(self.region.mean()))
+            if self.min_area > math.ceil(inspected):
+                return verdict, f"min_area, {self.min_area} pixels, is more than is inspected of the frame"
             mask = mark_in_frame(anomaly_map, self.mask_threshold, self.region, frame_size, geometry)
             area = boxes_of(mask)[0]["area"]
             if area < self.min_area:
@@ -257,6 +261,8 @@ def _read_mask(text: str, size: tuple[int, int], inverse: bool = False) -> Mask:
         raise ConfigError(f"The region '{text}' is neither a mask image nor x,y,width,height.") from None
     if not (0 <= x <= x + width <= 1 + 1e-9 and 0 <= y <= y + height <= 1 + 1e-9):
         raise ConfigError(f"The region '{text}' must be inside the frame: fractions from 0 to 1.")
+    if not width or not height:
+        raise ConfigError(f"The region '{text}' has no area.")
     outward = (math.ceil, math.floor) if inverse else (math.floor, math.ceil)
     rows, columns = (
         [rounded(round(end * side, 6)) for rounded, end in zip(outward, (low, low + length))]

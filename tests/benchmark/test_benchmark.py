@@ -21,6 +21,7 @@ from edgead.benchmark.report import ImageCounts
 from edgead.bundle import Bundle, manifest_digest
 from edgead.console import Console
 from edgead.datasets import open_category
+from edgead.datasets.frames import fingerprint_of
 from edgead.errors import ConfigError, DataError
 from edgead.images import read_frame
 
@@ -133,12 +134,14 @@ def test_a_threshold_set_on_test_images_is_warned_of(bundle: Bundle, parts: Path
     said: list[str] = []
     console = Console()
     console.say = said.append  # type: ignore[method-assign]
-    for part in ("validation", "test"):
-        manifest["data"]["held_out_part"] = part
+    good = fingerprint_of(open_category(parts / "test" / "good").normals)  # as `edgead import` is given them
+    for part, fingerprint in (("validation", ""), ("test", ""), ("folder", good)):
+        said.clear()
+        manifest["data"] |= {"held_out_part": part, "held_out_fingerprint": fingerprint}
         manifest["digest"] = manifest_digest(manifest)
         (copy / "manifest.json").write_text(json.dumps(manifest))
         benchmark([copy], parts, **QUICK, out=tmp_path / part, console=console)
-        assert sum("was set on good test images" in text for text in said) == (part == "test")
+        assert sum("was set on good test images" in text for text in said) == (part != "validation")
 
 
 def test_without_masks_there_are_no_pixel_metrics(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

@@ -290,7 +290,8 @@ def test_modbus_opens_a_part_for_each_step_of_a_counter(begin: Callable[[Any], A
     plc.set("ir", 5, 65534)
     trigger, taken = begin(f"modbus://127.0.0.1:{plc.port}/input/5?poll_ms=2")
     polled(trigger)
-    for value, parts in ((65535, 1), (2, 4), (2, 4), (9000, 5)):  # one; three at once; none; a new start
+    # One; three at once; none; another start; one; set to 0, which is no part; one; set to 0 and counted twice.
+    for value, parts in ((65535, 1), (2, 4), (2, 4), (9000, 5), (9001, 6), (0, 6), (1, 7), (500, 8), (2, 10)):
         plc.set("ir", 5, value)
         polled(trigger)
         assert len(taken.parts) == parts

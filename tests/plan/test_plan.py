@@ -255,6 +255,12 @@ def test_the_exit_code_says_whether_something_meets_the_numbers(stored: Path, tm
     assert (code == 0) == json.loads(out)["meets"]
 
 
+def test_more_cameras_than_the_profile_was_measured_with_are_told(stored: Path) -> None:
+    numbers = {"fps": 1.0, "deadline": 60_000.0}
+    assert "The profile was measured with 2 cameras" in plan(profile=stored, cameras=3, **numbers).describe()
+    assert "The profile was measured" not in plan(profile=stored, cameras=2, **numbers).describe()
+
+
 @pytest.mark.parametrize("time_text", ["20", "20 ms", "ms", "-5ms", "0ms", "1e3ms", "20MS", "nan", "infs", "20µs", ""])
 def test_times_need_their_unit(time_text: str, stored: Path) -> None:
     code, out = verb("--profile", str(stored), f"--deadline={time_text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -296,6 +298,27 @@ def test_a_server_that_says_nothing(
     monkeypatch.setattr(download, "SILENCE", 0.05)
     refused(go, link, PullError, r"manifest\.json could not be fetched")
     free.set()
+
+
+def test_a_server_whose_header_trickles(
+    go: Callable[..., Pulled], server: HttpsFolder, link: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte began the wait anew, so that a pull did not end."""
+
+    def answer(handler: Any, *_: Any) -> bool:
+        with contextlib.suppress(OSError):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            for _each in range(200):
+                handler.wfile.write(b"x")
+                time.sleep(0.05)
+        return True
+
+    server.answer = answer
+    monkeypatch.setattr(download, "SILENCE", 0.3)
+    monkeypatch.setattr(download, "TRIES", 1)
+    start = time.monotonic()
+    refused(go, link, PullError, r"manifest\.json could not be fetched")
+    assert time.monotonic() - start < 8
 
 
 def test_only_so_long(

@@ -250,6 +250,37 @@ def test_a_camera_that_dribbles_is_lost_in_time(monkeypatch: pytest.MonkeyPatch)
         capture.release()
 
 
+def trickle(send: Callable[[bytes], None]) -> None:
+    for _ in range(400):
+        send(b"x")
+        time.sleep(0.05)
+
+
+def test_a_camera_whose_header_trickles_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It held the opening, and with it the start of a run, for as long as it liked."""
+    monkeypatch.setattr(network, "READ_S", 0.3)
+    with HttpCamera(trickle, b"HTTP/1.0 200 OK") as camera:
+        start = time.monotonic()
+        with pytest.raises(SourceError, match="cannot be opened: timed out"):
+            open_source(camera.address)
+        assert time.monotonic() - start < 5
+
+
+def test_a_camera_whose_chunks_trickle_is_lost_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "READ_S", 0.3)
+
+    def send_one(send: Callable[[bytes], None]) -> None:
+        send(chunked(part(JPEGS[0])[:1000], 1000) + b"1;")
+        trickle(send)
+
+    with HttpCamera(send_one, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + MULTIPART) as camera:
+        capture = network._open_http(camera.address, network.Tls(), [])
+        start = time.monotonic()
+        assert capture.read() == (False, None)
+        assert time.monotonic() - start < 5
+        capture.release()
+
+
 def test_a_camera_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgead.runtime.sources import live
 

@@ -35,6 +35,15 @@ def images(tmp_path: Path) -> Collected:
     return collect_images([folder])
 
 
+def test_an_image_that_is_named_twice_has_one_result(images: Collected, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "latest.png").symlink_to("0.png")  # a second name in one folder is an image of its own
+    found = collect_images([folder, tmp_path / "link", folder / "0.png", tmp_path / "images" / ".." / "images"])
+    assert [path for path, _ in found.images] == [path for path, _ in collect_images([folder]).images]
+    assert found.left_out == "left out: 15 × image that was named before"
+
+
 class Frames(BaseSink):
     """Keeps the size of each frame it gets."""
 

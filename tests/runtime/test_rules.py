@@ -20,7 +20,7 @@ from edgead.manifest import StoredThreshold
 from edgead.masks import fit_region
 from edgead.runtime.defects import boxes_of, contours_of
 from edgead.runtime.inspector import Inspector
-from edgead.runtime.rules import choose_threshold, describe_threshold, read_region
+from edgead.runtime.rules import Rules, choose_threshold, describe_threshold, read_region
 
 FRAME = np.random.default_rng(0).integers(0, 256, (128, 64, 3), dtype=np.uint8)
 
@@ -109,6 +109,8 @@ def test_region_from_a_mask_image(marked: Bundle, tmp_path: Path) -> None:
     [
         (["1,2,3"], [], "neither a mask image nor"),
         (["0.5,0,0.6,1"], [], "must be inside the frame"),
+        (["0.1,0.1,0,0"], [], "has no area"),
+        ([], ["0.5,0.5,0.1,0"], "has no area"),
         ([], ["0,0,1,1"], "exclude the whole frame"),
     ],
 )
@@ -120,13 +122,25 @@ def test_region_that_makes_no_sense(roi: list[str], ignore: list[str], says: str
 def test_smallest_defect_that_fails(marked: Bundle) -> None:
     results = {
         least: Inspector(marked, FixedEngine(), threshold=0.5, min_area=least).inspect(FRAME)
-        for least in (0, 100, 128, 10_000)
+        for least in (0, 100, 128, 8_000)
     }
     area = results[0].boxes[0]["area"]
     assert 128 <= area < 200  # 8×8 of the map, twice as high in the frame, and its interpolated edge
     assert [result.verdict for result in results.values()] == [Verdict.FAIL] * 3 + [Verdict.PASS]
-    assert results[10_000].reason == f"largest defect of {area} pixels is below 10000"
-    assert (results[10_000].boxes, results[10_000].contours) == ([], [])
+    assert results[8_000].reason == f"largest defect of {area} pixels is below 8000"
+    assert (results[8_000].boxes, results[8_000].contours) == ([], [])
+
+
+def test_a_least_area_that_no_defect_can_have_lets_nothing_pass() -> None:
+    """Every frame passed."""
+    anomaly_map, half = np.zeros((64, 64), np.float32), np.zeros((64, 64), np.bool_)
+    anomaly_map[:8, :8] = 1.0
+    half[:, :32] = True
+    for region, most in ((None, 128 * 64), (half, 64 * 64)):
+        assert Rules(0.5, 0.5, region, most).decide(1.0, anomaly_map, (128, 64))[0] is Verdict.PASS
+        verdict, reason = Rules(0.5, 0.5, region, most + 1).decide(1.0, anomaly_map, (128, 64))
+        assert verdict is Verdict.FAIL
+        assert reason == f"min_area, {most + 1} pixels, is more than is inspected of the frame"
 
 
 def test_where_the_map_stays_below_its_limit_its_highest_part_is_the_defect(marked: Bundle) -> None:

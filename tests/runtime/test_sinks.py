@@ -37,6 +37,7 @@ from edgead.runtime.result import SCHEMA, Result
 from edgead.runtime.run import run
 from edgead.runtime.sink_worker import SinkWorker, raise_for
 from edgead.runtime.sinks import Callback, JsonLines, open_sink, refuse_twice
+from edgead.runtime.sinks.mqtt import topic_of
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.runtime.sources.python import CallableSource
 
@@ -55,6 +56,14 @@ from edgead.runtime.sources.python import CallableSource
 def test_unknown_sink_is_refused(uri: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         open_sink(uri)
+
+
+@pytest.mark.parametrize(
+    ("path", "topic"), [("/a/b", "a/b"), ("//a/b", "/a/b"), ("/%2Fa", "/a"), ("/a/", "a"), ("//", ""), ("", "")]
+)
+def test_a_topic_may_begin_with_a_slash(path: str, topic: str) -> None:
+    """MQTT tells ``/a`` from ``a``: nobody who listened to the first got a result."""
+    assert topic_of(f"mqtt://host:1883{path}?store=x") == topic
 
 
 @pytest.mark.parametrize("uri", ["jsonl:{}/x", "sqlite:{}/x", "rejects:{}/x", "mqtt://127.0.0.1:9/t"])
@@ -95,6 +104,24 @@ def test_a_sink_is_the_same_however_it_is_written(
     (tmp_path / "link.jsonl").symlink_to("r.jsonl")
     with pytest.raises(ConfigError, match="is given twice") if same else nullcontext():
         refuse_twice([one, other])
+
+
+@pytest.mark.parametrize("other", ["sqlite:r.db", "sqlite:./r.db?", "rejects:link"])
+def test_two_kinds_of_sinks_do_not_share_a_file(other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of JSON were appended to the database, and both sinks had taken every result."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("r.db")
+    with pytest.raises(ConfigError, match=r"The sinks jsonl: and .* would write to one file"):
+        refuse_twice(["jsonl:r.db", other])
+
+
+def test_lines_are_not_appended_to_what_holds_something_else(tmp_path: Path) -> None:
+    """A picture got lines of JSON, and was refused from then on."""
+    picture = tmp_path / "part.png"
+    picture.write_bytes(encode_png(frame_of(50)))
+    with pytest.raises(ConfigError, match="holds something else than results"):
+        open_sink(f"jsonl:{picture}")
+    assert picture.read_bytes() == encode_png(frame_of(50))
 
 
 @pytest.mark.parametrize("uri", ["jsonl:~/r.jsonl", "sqlite:~/r.sqlite", "rejects:~/r"])

@@ -7,8 +7,10 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from running import Camera
@@ -16,6 +18,7 @@ from test_stream import NOISE, is_balanced
 from waiting import wait_until
 
 from edgead.errors import ConfigError, DeviceError, SourceError
+from edgead.images import encode_png
 from edgead.runtime import stream as stream_module
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
@@ -266,6 +269,32 @@ def test_path_with_an_equals_sign_is_a_path(tmp_path: Any, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     (tmp_path / "date=2026").mkdir()
     assert split_name("date=2026") == ("", "date=2026")
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [("in", "./in"), ("in", "link"), ("in", Path("in/day")), ("in/*.png", "in/a.png"), ("a.avi", "b.avi")],
+    ids=str,
+)
+def test_a_file_that_two_sources_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: tuple[Any, Any]
+) -> None:
+    """It had two results. Who names both sources wants that."""
+    monkeypatch.chdir(tmp_path)
+    Path("in/day").mkdir(parents=True)
+    for path in ("in/a.png", "in/day/b.png"):
+        Path(path).write_bytes(encode_png(NOISE[0]))
+    Path("link").symlink_to("in")
+    writer = cv2.VideoWriter("a.avi", cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    Path("b.avi").symlink_to("a.avi")
+    with pytest.raises(ConfigError, match=r"both read .*, which would have two results.\nName both"):
+        open_all(sources)
+    opened = [*open_all(dict(zip("LR", sources))), *open_all(["in/a.png", "in/day"])]
+    opened += open_all([f"{name}={source}" for name, source in zip("LR", sources)])
+    for source in opened:
+        source.__exit__(None, None, None)
 
 
 def test_one_dead_camera_of_several_is_reported_and_tried_again(inspector: Inspector) -> None:

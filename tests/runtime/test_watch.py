@@ -170,6 +170,78 @@ def test_another_picture_of_the_same_name_size_and_time(
     assert listener.causes() == []
 
 
+def test_a_picture_that_is_replaced_before_it_is_inspected_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was lost without a word: of a camera that writes one name ten times a second, nearly all."""
+    monkeypatch.setattr(watch, "CHECK_SECONDS", 3600.0)
+    folder = watch.WatchedFolder(tmp_path, poll=POLL)
+    path = tmp_path / "latest.png"
+
+    def look() -> list[Captured]:
+        folder._next_check = 0
+        return list(folder._captured(0))
+
+    put(path)
+    assert look() == []
+    put(path)
+    [replaced] = look()
+    assert (replaced.image, replaced.cause, replaced.path) == (None, "unreadable", str(path))
+    assert "was replaced or changed before it could be inspected" in replaced.error
+    assert [each.cause for each in look()] == [""]
+    assert look() == []
+    with path.open("ab") as file:  # one that is written slowly is the same file
+        for _ in range(3):
+            file.write(b"more")
+            file.flush()
+            assert look() == []
+    assert [each.path for each in look()] == [str(path)]
+    folder.close()
+
+
+def test_a_picture_that_is_replaced_while_it_waits_for_its_turn_is_told_and_comes_again(tmp_path: Path) -> None:
+    """The new picture was inspected in the place of the old one, and then again."""
+    folder = watch.WatchedFolder(tmp_path, poll=POLL)
+    put(tmp_path / "a.png")
+    put(tmp_path / "b.png")
+    found = []
+    for _ in range(5):
+        folder._next_check = 0
+        for captured in folder._captured(0):
+            if not found:
+                put(tmp_path / "b.png", PICTURE + b"longer")
+            found.append((Path(captured.path).name, captured.cause))
+    folder.close()
+    assert found == [("a.png", ""), ("b.png", "unreadable"), ("b.png", "")]
+
+
+@pytest.mark.parametrize("subfolders", [0, 1])
+def test_images_behind_a_link_come_at_once(tmp_path: Path, listen: Listen, subfolders: int) -> None:
+    """The system reported changes of the link itself: they came with the next look at everything, 10 s later."""
+    (tmp_path / "day").mkdir()
+    (tmp_path / "current").symlink_to("day")
+    listener = listen(f"watch:{tmp_path / 'current'}?poll={POLL}&subfolders={subfolders}")
+    put(tmp_path / "day" / "a.png")
+    listener.wait_for("a.png")
+    assert Path(listener.captured[0].path) == tmp_path / "current" / "a.png"
+    (tmp_path / "next-day").mkdir()
+    (tmp_path / "link").symlink_to("next-day")
+    (tmp_path / "link").replace(tmp_path / "current")
+    put(tmp_path / "next-day" / "b.png")
+    listener.wait_for("b.png")
+    put(tmp_path / "next-day" / "c.png")
+    listener.wait_for("c.png")
+
+
+def test_folders_with_linked_ones_are_polled(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in" / "camera").symlink_to(tmp_path / "elsewhere")
+    notifier, why = open_notifier(tmp_path / "in", True)
+    assert notifier is None
+    assert why == f"{tmp_path}/in/camera is a link, and changes behind it are not reported"
+
+
 def test_only_the_latest_files_are_read_again(tmp_path: Path) -> None:
     folder = watch.WatchedFolder(tmp_path, poll=POLL)
     for number in range(2 * rewritten.LATEST):

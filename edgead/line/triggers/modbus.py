@@ -141,7 +141,10 @@ class ModbusTrigger(BaseTrigger):
         if self._kind in _BITS:
             return int(value > last)
         steps = (value - last) % 65536
-        return steps if steps <= MOST_AT_ONCE else 1
+        if steps <= MOST_AT_ONCE:
+            return steps
+        # It has begun anew: a value that was set to 0 is no part, and what it has counted since are parts.
+        return value if value <= MOST_AT_ONCE else 1
 
     def _fire(self, steps: int, part_id: str, at: float) -> None:
         if steps > 1:

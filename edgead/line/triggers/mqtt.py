@@ -10,7 +10,7 @@ from edgead.errors import ConfigError
 from edgead.line.triggers.http import LARGEST, read_id
 from edgead.line.triggers.trigger import BaseTrigger, OpenPart
 from edgead.redaction import printable, redact
-from edgead.runtime.sinks.mqtt import make_client, why_no_connection
+from edgead.runtime.sinks.mqtt import make_client, topic_of, why_no_connection
 from edgead.runtime.sources.uri import parse_options
 
 
@@ -32,7 +32,7 @@ def open_mqtt(uri: str) -> MqttTrigger:
         ConfigError: no topic, or an unknown option.
     """
     parts = urlsplit(uri)
-    topic = unquote(parts.path).strip("/")
+    topic = topic_of(uri)
     if not parts.hostname or not topic or "#" in uri or not topic.isprintable():
         raise ConfigError(f"{redact(uri)} needs a host and a topic without #, as in mqtt://HOST/TOPIC.")
     options = parse_options(uri, parts.query, MqttOptions)

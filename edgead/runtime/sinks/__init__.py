@@ -58,17 +58,19 @@ def open_sink(uri: str) -> Sink:
 
 
 def refuse_twice(sinks: Iterable[object]) -> None:
-    """Refuse a sink that is given twice: it would get every result twice.
+    """Refuse a sink that is given twice, and would get every result twice; and two that write to one file.
 
     Raises:
         ConfigError: with its URI.
     """
-    places = set[str]()
+    places: dict[str, str] = {}
     for uri in (sink.strip() for sink in sinks if isinstance(sink, str)):
-        place = _place_of(uri)
-        if place in places:
+        place, scheme = _place_of(uri), scheme_of(uri)
+        if (other := places.get(place)) == scheme:
             raise ConfigError(f"The sink {redact(uri)} is given twice, and would get every result twice.")
-        places.add(place)
+        if other is not None:
+            raise ConfigError(f"The sinks {other}: and {redact(uri)} would write to one file. Name another for one.")
+        places[place] = scheme
 
 
 def _place_of(uri: str) -> str:
@@ -76,4 +78,4 @@ def _place_of(uri: str) -> str:
     scheme, _, rest = uri.partition(":")
     if scheme not in ("jsonl", "sqlite", "rejects") or rest == "-":
         return uri
-    return f"{scheme}:{os.path.realpath(at_home(rest.removeprefix('//').partition('?')[0]))}"
+    return os.path.realpath(at_home(rest.removeprefix("//").partition("?")[0]))

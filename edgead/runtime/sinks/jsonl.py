@@ -30,7 +30,7 @@ class JsonLines(BaseSink):
         name: path of the file; ``-`` for standard output.
 
     Raises:
-        ConfigError: standard output is closed.
+        ConfigError: standard output is closed, or the file holds something else.
     """
 
     def __init__(self, name: str) -> None:
@@ -42,6 +42,7 @@ class JsonLines(BaseSink):
             sys.stdout.flush()
             self._lines = LineFile(None, sys.stdout.fileno())
         else:
+            _refuse_others(Path(name))
             self._lines = LineFile(Path(name))
 
     def configure(self, configuration: Mapping[str, Any]) -> None:
@@ -62,3 +63,11 @@ class JsonLines(BaseSink):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse a file that does not begin as results do, for instance a picture. A damaged disk leaves zeros."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(1) not in (b"", b"{", b"\n", b"\0"):
+                raise ConfigError(f"{path} holds something else than results as JSON. Name another file.")

@@ -51,7 +51,7 @@ def open_mqtt(uri: str) -> MqttSink:
         ConfigError: no topic, an unknown option, or a store in use by another process.
     """
     parts = urlsplit(uri)
-    topic = unquote(parts.path).strip("/")
+    topic = topic_of(uri)
     if not parts.hostname or not topic or "#" in uri or "#" in topic or "+" in topic or not topic.isprintable():
         raise ConfigError(f"{redact(uri)} needs a host and a topic without + and #, as in mqtt://HOST/TOPIC.")
     options = parse_options(uri, parts.query, MqttOptions)
@@ -64,6 +64,12 @@ def open_mqtt(uri: str) -> MqttSink:
         tls={"ca": options.ca, "cert": options.cert, "key": options.key} if parts.scheme == "mqtts" else None,
         store=Path(at_home(options.store)) if options.store else None,
     )
+
+
+def topic_of(uri: str) -> str:
+    """Return the topic in an address; ``mqtt://HOST//line`` names ``/line``, which MQTT tells from ``line``."""
+    topic = unquote(urlsplit(uri).path).removeprefix("/").rstrip("/")
+    return topic if topic.strip("/") else ""
 
 
 def make_client(name: str, user: str, password: str, tls: dict[str, str | None] | None) -> Any:

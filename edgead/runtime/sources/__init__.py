@@ -16,7 +16,7 @@ from edgead.images import COLOUR, PixelFormat
 from edgead.runtime.sources.files import ImageSource, open_path
 from edgead.runtime.sources.live import CameraSource, LiveSource
 from edgead.runtime.sources.source import Captured, FrameSource, Source
-from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
+from edgead.runtime.sources.uri import at_home, complete, redact, refuse_bare_address, scheme_of
 from edgead.runtime.sources.v4l2 import open_number
 from edgead.runtime.sources.video import VideoSource
 
@@ -86,6 +86,7 @@ def refuse_without_depth(source: Source, pixels: PixelFormat) -> Source:
 
 
 def _open(uri: str, pixels: PixelFormat) -> Source:
+    uri = at_home(uri)
     if uri.isdecimal() and not Path(uri).exists():
         return open_number(int(uri))
     if Path(uri).exists():

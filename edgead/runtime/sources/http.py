@@ -6,11 +6,13 @@ import hashlib
 import http.client
 import os
 from base64 import b64encode
+from typing import cast
 from urllib.parse import unquote, urlsplit
 from urllib.request import parse_http_list, parse_keqv_list
 
 from edgead.runtime.sources.tls import PORTS, Tls, explain_connection
 from edgead.runtime.sources.uri import redact
+from edgead.timed_answer import TimedAnswer
 
 _DIGESTS = {"MD5": "md5", "SHA-256": "sha256"}
 
@@ -19,13 +21,13 @@ class RefusedError(Exception):
     """The camera cannot be opened; the text says why."""
 
 
-def get(address: str, tls: Tls, timeout: float) -> http.client.HTTPResponse:
+def get(address: str, tls: Tls, timeout: float) -> TimedAnswer:
     """Request a camera's stream.
 
     Args:
         address: ``http://user:password@host:port/path?query``. The password is sent only on request.
         tls: how an ``https://`` camera is verified.
-        timeout: seconds for each answer.
+        timeout: seconds for each answer, up to its body.
 
     Returns:
         The answer, with its body not yet read.
@@ -54,7 +56,7 @@ def get(address: str, tls: Tls, timeout: float) -> http.client.HTTPResponse:
     raise RefusedError(f"{shown}: {explain_status(response.status, response.reason, address)}")
 
 
-def _ask(address: str, tls: Tls, timeout: float, target: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+def _ask(address: str, tls: Tls, timeout: float, target: str, headers: dict[str, str]) -> TimedAnswer:
     parts = urlsplit(address)
     host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
     if parts.scheme == "https":
@@ -63,9 +65,10 @@ def _ask(address: str, tls: Tls, timeout: float, target: str, headers: dict[str,
         )
     else:
         connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    connection.response_class = TimedAnswer
     try:
         connection.request("GET", target, headers={"User-Agent": "edgead", **headers})
-        response = connection.getresponse()
+        response = cast(TimedAnswer, connection.getresponse())
     except BaseException:
         connection.close()
         raise

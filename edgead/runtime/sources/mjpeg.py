@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 
 from edgead.errors import DataError, require
 from edgead.formats.jpeg import decode
 from edgead.images import Frame
 from edgead.runtime.sources.multipart import Part, Parts, StreamEndError
+from edgead.timed_answer import TimedAnswer
 
 
 class MjpegCapture:
@@ -16,12 +17,13 @@ class MjpegCapture:
     Args:
         response: a camera's answer of type ``multipart/…``.
         boundary: between its parts.
-        patience: seconds to wait for a frame.
+        patience: seconds to wait for a picture.
     """
 
-    def __init__(self, response: HTTPResponse, boundary: str, patience: float) -> None:
+    def __init__(self, response: TimedAnswer, boundary: str, patience: float) -> None:
         require("simplejpeg", "jpeg")  # fails now, not at the first frame
-        self._response: HTTPResponse | None = response
+        self._response: TimedAnswer | None = response
+        self._patience = patience
         self._parts = Parts(response, boundary, patience)
         self.stamp: float | None = None
         self.flaw = ""
@@ -39,6 +41,9 @@ class MjpegCapture:
 
     def _next_picture(self) -> Part | None:
         """Return the next picture: some cameras send texts and sound in between."""
+        if self._response is None:
+            return None
+        self._response.allow(self._patience)
         try:
             while True:
                 part = self._parts.next()

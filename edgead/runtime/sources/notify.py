@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 from pathlib import Path
@@ -41,6 +42,8 @@ class Notifier:
         from watchdog.observers import Observer
 
         self._lock = threading.Lock()
+        # A link is watched where it leads to: watchdog would watch the link itself, in which nothing ever changes.
+        self._shown, self._real = str(folder), os.path.realpath(folder)
         self._changed: set[str] = set()
         self._all = False
         handler = events.FileSystemEventHandler()
@@ -49,7 +52,7 @@ class Notifier:
         wanted = [events.FileCreatedEvent, events.FileMovedEvent, events.FileModifiedEvent, events.FileClosedEvent]
         folders = [events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent]
         self._observer = Observer()
-        self._observer.schedule(handler, str(folder), recursive=recursive, event_filter=[*wanted, *folders])
+        self._observer.schedule(handler, self._real, recursive=recursive, event_filter=[*wanted, *folders])
         self._observer.daemon = True
         self._observer.start()
 
@@ -57,7 +60,11 @@ class Notifier:
         with self._lock:
             self._all = self._all or event.is_directory or len(self._changed) >= MOST_WAITING
             if not self._all:
-                self._changed |= {str(path) for path in (event.src_path, event.dest_path) if path}
+                self._changed |= {self._show(str(path)) for path in (event.src_path, event.dest_path) if path}
+
+    def _show(self, path: str) -> str:
+        """Return a path as it is below the folder that was given."""
+        return os.path.join(self._shown, os.path.relpath(path, self._real))
 
     @property
     def alive(self) -> bool:
@@ -85,10 +92,21 @@ def open_notifier(folder: Path, recursive: bool) -> tuple[Notifier | None, str]:
     kind = file_system(folder)
     if kind not in LOCAL:
         return None, f"its file system ({kind or 'unknown'}) does not report changes"
+    if recursive and (link := _find_link(folder)):
+        return None, f"{link} is a link, and changes behind it are not reported"
     try:
         return Notifier(folder, recursive), ""
     except OSError as error:
         return None, f"the system does not report changes: {error.strerror or error}"
+
+
+def _find_link(folder: Path) -> str:
+    """Return a folder inside that is a link; empty if there is none."""
+    for inside, folders, _ in os.walk(folder):
+        for name in folders:
+            if os.path.islink(path := os.path.join(inside, name)):
+                return path
+    return ""
 
 
 def file_system(path: Path) -> str:

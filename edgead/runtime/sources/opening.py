@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import time
 from collections import Counter
@@ -67,7 +68,8 @@ def open_all(
         need_all: every camera must open now.
 
     Raises:
-        ConfigError: there is no source, two have the same name or watch the same folder, or a name is no text.
+        ConfigError: there is no source, two have the same name, watch the same folder or, unnamed, read the same
+            file, or a name is no text.
         SourceError: a source that is no camera cannot be opened; or no camera can be opened, or not all that must.
     """
     named = sources.items() if isinstance(sources, Mapping) else [("", source) for source in sources]
@@ -91,6 +93,7 @@ def open_all(
             raise dead[0]
         _refuse_equal_names(opened)
         refuse_watched_twice(opened)
+        _refuse_equal_files([source for source, unnamed in zip(opened, map(_is_unnamed, named)) if unnamed])
     except BaseException:
         for each in ours:
             each.__exit__(None, None, None)
@@ -111,6 +114,26 @@ def _refuse_equal_names(sources: Sequence[Source]) -> None:
             f"{count} sources have the name {name}; their results could not be told apart.\n"
             "Name each:  --source left=URI --source right=URI  (in Python a dict from name to source)"
         )
+
+
+def _is_unnamed(given: tuple[str, Any]) -> bool:
+    name, source = given
+    return not name and isinstance(source, str | Path) and not split_name(str(source))[0]
+
+
+def _refuse_equal_files(sources: Sequence[Source]) -> None:
+    """Refuse a file that two sources read, for instance as ``in`` and ``./in``: it would have two results."""
+    readers = [(source.name, paths) for source in sources if (paths := getattr(source, "paths", ()))]
+    known: dict[str, str] = {}
+    for name, paths in readers if len(readers) > 1 else []:
+        own = {os.path.realpath(path): name for path in paths}
+        if both := own.keys() & known.keys():
+            file = min(both)
+            raise ConfigError(
+                f"{known[file]} and {name} both read {file}, which would have two results.\n"
+                "Name both if you want that:  --source left=PATH --source right=PATH"
+            )
+        known |= own
 
 
 class AwaitedCamera(FrameSource):

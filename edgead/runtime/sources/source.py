@@ -6,8 +6,9 @@ import operator
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -129,10 +130,12 @@ class FrameSource:
     Attributes:
         colour_only: it never delivers depth, so a model with depth refuses it at once.
         remark: one line for the user, for instance about skipped files; empty for none.
+        paths: the files that it reads; none for a camera.
     """
 
     live = colour_only = False
     remark = ""
+    paths: Sequence[Path] = ()
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -43,7 +43,7 @@ class VideoSource(FrameSource):
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        self._path = str(path)  # the caller may rename the source
+        self._path, self.paths = str(path), [path]  # the caller may rename the source
         try:
             self._cut, is_playlist = find_cut(path), _is_playlist(path)
         except OSError as error:

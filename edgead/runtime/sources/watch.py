@@ -29,6 +29,8 @@ LOOK_SHARE = 0.05
 REMEMBERED = 50_000
 """Deleted images that are remembered, at least twice as many as ever were there at once: about 15 MB."""
 
+REPLACED = "it was replaced or changed before it could be inspected; give each image a name of its own"
+
 _Stamp = tuple[int, ...]
 """Time of the last change in nanoseconds, and size in bytes; of a rewritten file also the checksum."""
 
@@ -92,6 +94,7 @@ class WatchedFolder(FrameSource):
         self.folder, self.poll, self.pixels, self.subfolders = folder, poll, pixels, subfolders
         self._given: dict[str, _Stamp] = {}
         self._unsettled: dict[str, _Stamp] = {}
+        self._inodes: dict[str, int] = {}  # of the unsettled ones
         self._latest = LatestFiles()
         self._told: dict[Path, str] = {}
         self._most_at_once = 0
@@ -150,9 +153,16 @@ class WatchedFolder(FrameSource):
                 frame_id += not complaint.about_source
         else:
             stamps = {path: stamp for path in changed if (stamp := _stamp_or_none(path))}
-        for path in self._settled(stamps):
-            self._latest.note(path)
-            yield capture_file(Path(path), self.name, frame_id, self.pixels)
+        settled, lost = self._settled(stamps)
+        for path in lost:
+            yield cannot_read(Path(path), REPLACED, self.name, frame_id)
+            frame_id += 1
+        for path in settled:
+            if _stamp_or_none(path) not in (stamps[path], None):  # while it waited for its turn: it comes again
+                yield cannot_read(Path(path), REPLACED, self.name, frame_id)
+            else:
+                self._latest.note(path)
+                yield capture_file(Path(path), self.name, frame_id, self.pixels)
             frame_id += 1
 
     def _complain(self, path: Path, why: str, frame_id: int) -> Captured:
@@ -161,15 +171,26 @@ class WatchedFolder(FrameSource):
         error = f"the watched folder {path} cannot be read: {why}; watching continues as soon as it is back"
         return Captured(None, error, self.name, None, time.monotonic(), cause="lost")
 
-    def _settled(self, stamps: dict[str, _Stamp]) -> list[str]:
-        """Return the new images that have not changed since the last check, oldest first."""
+    def _settled(self, stamps: dict[str, _Stamp]) -> tuple[list[str], list[str]]:
+        """Return the new images that have not changed since the last check, oldest first, and replaced ones."""
         new = {path: stamp for path, stamp in stamps.items() if self._given.get(path) != stamp}
         rewritten = self._latest.rewritten(lambda path: path in stamps and path not in new, self._unsettled)
         new |= {path: (*stamps[path], checksum) for path, checksum in rewritten.items()}
         settled = [path for path, stamp in new.items() if self._unsettled.get(path) == stamp]
+        lost = self._replaced(new)
         self._unsettled = {path: stamp for path, stamp in new.items() if self._unsettled.get(path) != stamp}
         self._given |= {path: stamps[path] for path in settled}
-        return sorted(settled, key=lambda path: new[path])
+        return sorted(settled, key=lambda path: new[path]), lost
+
+    def _replaced(self, new: dict[str, _Stamp]) -> list[str]:
+        """Return the images that another file has replaced since the last check, before they were inspected.
+
+        A file that is still being written is the same file; so is any of a network drive, where the inode may change.
+        """
+        inodes = {path: inode for path in new if (inode := _inode_or_none(path))} if self._notifier else {}
+        lost = [path for path, inode in inodes.items() if self._inodes.get(path, inode) != inode]
+        self._inodes = {path: inode for path, inode in inodes.items() if self._unsettled.get(path) != new[path]}
+        return lost
 
     def _take_changes(self) -> set[str] | None:
         """Return the changed images according to notifications; None if the whole folder must be listed."""
@@ -284,6 +305,13 @@ def _stamp(path: str | Path) -> _Stamp:
             raise
         status = os.lstat(path)  # a broken link is delivered, and reading it explains the error
     return status.st_mtime_ns, status.st_size
+
+
+def _inode_or_none(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
 
 
 def _stamp_or_none(path: str) -> _Stamp | None:

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from edgead.errors import ConfigError
@@ -80,7 +81,7 @@ class Stream:
     def __init__(
         self,
         inspector: FrameInspector,
-        sources: Sequence[Any] | Mapping[str, Any],
+        sources: str | Path | Sequence[Any] | Mapping[str, Any],
         policy: Policy | None = None,
         ledger: Ledger | None = None,
         *,

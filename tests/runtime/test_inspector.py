@@ -259,7 +259,7 @@ def test_a_place_that_no_sink_could_write_is_refused(
 def test_a_matrix_is_a_grey_frame(inspector: Inspector, frame: NDArray[np.uint8]) -> None:
     """It always has two sides: the process ended with a stack overflow."""
     grey = np.ascontiguousarray(frame[:, :, 0])
-    assert inspector.inspect(np.asmatrix(grey)).score == inspector.inspect(grey).score
+    assert inspector.inspect(grey.view(np.matrix)).score == inspector.inspect(grey).score
 
 
 def test_a_path_in_place_of_a_frame_names_the_way_to_read_it(inspector: Inspector, tmp_path: Path) -> None:

@@ -296,8 +296,7 @@ def test_one_address_is_one_source(first: Bundle, tmp_path: Path) -> None:
     for name in ("1.png", "2.png"):
         (tmp_path / name).write_bytes(encode_png(frame_of(50)))
     with edgead.load(first.path, engine="onnxruntime") as inspector:
-        for source in (str(tmp_path), tmp_path):
-            assert len(list(Stream(inspector, source))) == 2
+        assert len(list(Stream(inspector, str(tmp_path)))) == len(list(Stream(inspector, tmp_path))) == 2
         ledger = Ledger()
         run_stream(inspector, [tmp_path / "1.png", tmp_path / "2.png"], [], ledger)
         assert (ledger.captured, ledger.unknown) == (2, 0)

@@ -54,8 +54,8 @@ class Stream:
 
     Args:
         inspector: the inspector. It is not closed.
-        sources: what `edgead.runtime.sources.opening.as_source` takes; a mapping names them. Opening a camera is
-            retried while another source runs.
+        sources: each is what `edgead.runtime.sources.opening.as_source` takes; a mapping names them. A single URI or
+            path is one source. Opening a camera is retried while another source runs.
         policy: the settings.
         ledger: counts the frames; its equation holds at any moment.
         max_frames: end after that many results; 0 for no limit.

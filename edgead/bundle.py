@@ -32,6 +32,7 @@ from edgead.graph_file import GraphError, check_graph
 from edgead.manifest import Manifest
 from edgead.npz import Headers, read_arrays, read_headers
 from edgead.schema import PathText, SchemaError
+from edgead.text import typed
 from edgead.trust import SIGNATURE, SIGNATURE_BYTES, read_trust
 
 FORMAT, FORMAT_OF_GEOMETRY, FORMAT_OF_STRETCH = 3, 2, 1
@@ -227,7 +228,7 @@ def _read_signature(path: Path) -> bytes:
     if not os.path.lexists(file):
         raise BundleError(
             f"{path} is not signed, and only signed bundles are loaded here.\n"
-            f"Sign it where it was made:  edgead sign {path.name} --key FILE"
+            f"Sign it where it was made:  edgead sign {typed(path.name)} --key FILE"
         )
     if file.is_symlink() or not file.is_file():
         raise BundleError(f"{file} is not a file. {EXPORT_AGAIN}")

@@ -187,9 +187,11 @@ def to_frame(image: NDArray[Any], pixels: PixelFormat = COLOUR) -> Frame:
         DataError: another type or shape. Floating-point images are refused because their range is a guess.
     """
     if not isinstance(image, np.ndarray):
-        raise DataError(f"A frame must be a NumPy array, not {type(image).__name__}.")
+        read = " Read a file with  edgead.images.read_frame(PATH)" if isinstance(image, str | Path) else ""
+        raise DataError(f"A frame must be a NumPy array, not {type(image).__name__}.{read}")
     if np.ma.is_masked(image):
         raise DataError("A frame must be whole, and pixels of this one are masked. Fill them if they may be judged.")
+    image = np.asarray(image)  # a matrix always has two sides, and would be turned for ever
     if pixels.depth_range is not None:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 4 or 0 in image.shape:
             raise DataError(
@@ -200,7 +202,7 @@ def to_frame(image: NDArray[Any], pixels: PixelFormat = COLOUR) -> Frame:
     if image.dtype == np.uint16:
         image = np.minimum(image >> (pixels.bit_depth - 8), 255).astype(np.uint8)
     if image.dtype != np.uint8:
-        raise DataError(f"A frame must hold uint8 or uint16 values, not {image.dtype}. Scale it to 0..255 first.")
+        raise DataError(f"A frame must hold uint8 or uint16 values, not {image.dtype}. Convert it to 0..255.")
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or 0 in image.shape:

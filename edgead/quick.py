@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgead.console import Console
 from edgead.errors import CheckpointError, ConfigError
+from edgead.text import typed
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -82,7 +83,7 @@ def train_quick(
         raise ConfigError(
             f"In {BUDGET} this machine trains no DRAEM: it is too slow or too busy. Fetch the weights of PatchCore "
             f"(--weights FILE), or allow more time:\n"
-            f"  edgead train --method {method} --preset {PRESET} --data {data} --budget 5m"
+            f"  edgead train --method {method} --preset {PRESET} --data {typed(data)} --budget 5m"
         ) from error
     return [(run, export(run, console=console)) for run in runs]
 

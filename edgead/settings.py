@@ -19,6 +19,16 @@ SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0"
 _KINDS = {int: "a whole number", float: "a number", bool: "on or off", str: "text"}
 
 
+def refuse_text(name: str, values: object) -> None:
+    """Refuse a text in place of a list of texts: each of its characters would be one.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if isinstance(values, str):
+        raise ConfigError(f"{name} must be a list, not a text. Write  {name}=[{values!r}]")
+
+
 def check_count(name: str, value: object, least: int = 1, note: str = "") -> None:
     """Refuse what is not a whole number of at least `least`; `note` follows that number in the error.
 
@@ -26,7 +36,7 @@ def check_count(name: str, value: object, least: int = 1, note: str = "") -> Non
         ConfigError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} must be a whole number of at least {least}{note}, not {value}.")
+        raise ConfigError(f"{name} must be a whole number of at least {least}{note}, not {value!r}.")
 
 
 def split_settings(texts: Iterable[str], usage: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime, timezone
 
 
@@ -22,6 +23,11 @@ def valid(text: str) -> str:
 def file_name(text: str) -> str:
     """Return a name that every file system and library accepts: other characters become ``_``."""
     return "".join(each if each.isprintable() and each not in '/\\:*?"<>|' else "_" for each in text)
+
+
+def typed(path: object) -> str:
+    """Return a path as it is typed in a shell: in quotes where it holds a space, for instance."""
+    return shlex.quote(str(path))
 
 
 def utc_now(timespec: str = "seconds") -> str:

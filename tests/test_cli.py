@@ -6,7 +6,9 @@ import importlib
 import inspect
 import json
 import os
+import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -133,7 +135,7 @@ def test_text_for_people(bundle: Bundle, parts: Path) -> None:
     assert "hashes correct" in inspected.stdout
     predicted = inside("predict", bundle.path, parts / "test" / "chip")
     assert len(predicted.stdout.splitlines()) == 2
-    assert predicted.stderr.splitlines()[-2].endswith("0 UNKNOWN")
+    assert f"0 UNKNOWN; threshold {bundle.manifest.threshold.value:.6g}" in predicted.stderr.splitlines()[-2]
     assert "draem: DRAEM" in inside("methods").stdout
     assert json.loads(inside("methods", "--json").stdout)[0]["settings"]["batch_size"]["presets"]["paper"] == 8
     settings = inside("methods", "transfusion").stdout
@@ -391,6 +393,24 @@ def test_ctrl_c_ends_every_verb_cleanly(
         assert code == 130
         steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
         assert steps == list(range(1, len(steps) + 1))
+
+
+def test_paths_in_commands_are_quoted(bundle: Bundle, parts: Path, tmp_path: Path) -> None:
+    """Who types the next command has no folder of the first word of its name."""
+    out = tmp_path / "the bottle.edgead"
+    model = ("import", bundle.model, "--bgr", "--scale", 1, "--threshold-data", parts / "test" / "good", "--out", out)
+    done = inside(*map(str, model))
+    assert done.returncode == 0, done.stderr
+    [command] = [line.removeprefix("Next:") for line in done.stdout.splitlines() if line.startswith("Next:")]
+    assert shlex.split(command) == ["edgead", "predict", str(out), "IMAGES"]
+
+
+def test_no_command_holds_a_path_as_it_is() -> None:
+    verbs = "|".join(cli.commands)
+    bare = re.compile(rf"""edgead (?:{verbs})\b[^"'\n:]*? \{{(?!typed\(|method\}}|PRESET\}})([^}}]*)\}}""")
+    package = Path(__file__).parents[1] / "edgead"
+    texts = {path: path.read_text() for path in package.rglob("*.py") if path.name != "demo.py"}
+    assert {(path.name, each) for path, text in texts.items() for each in bare.findall(text)} == set()
 
 
 def test_no_number_is_nan() -> None:

@@ -39,8 +39,6 @@ def score_archive(
     out: Path,
     *,
     ray: str = LOCAL,
-    cpus: int | None = None,
-    gpus: float | None = None,
     console: Console | None = None,
 ) -> Scored:
     """Score every image in some files and folders and write one row per image to a Parquet file.
@@ -52,7 +50,6 @@ def score_archive(
         paths: files and folders, the same on all machines.
         out: the Parquet file, which appears when it is complete.
         ray: ``"local"``, or a cluster's ``HOST:PORT``.
-        cpus, gpus: of each scoring process, see `edgead.cluster.resources`.
         console: shows progress.
 
     Raises:
@@ -72,7 +69,7 @@ def score_archive(
         connected(ray) as module,
         console.bar("inspecting", total) as step,
     ):
-        asked = resources(module, cpus, gpus)
+        asked = resources(module, None, None)
         for rows in _rows(module, scorer, collected, asked):
             verdicts.update(str(row["verdict"]) for row in rows)
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))

@@ -28,22 +28,21 @@ SHORTEST = 1.0
 """Seconds of processor time, busy or idle, below which the system's ticks are too coarse to tell who took it."""
 SENSORS = 16
 """Most temperature sensors in a report."""
-ROOT = Path("/")
 
 
-def describe_state(root: Path = ROOT) -> MachineState:
+def describe_state() -> MachineState:
     """Describe load, clocks, temperatures and power mode now."""
-    cpus = root / "sys/devices/system/cpu"
+    cpus = Path("/sys/devices/system/cpu")
     governors = {text for text in _texts(cpus, "cpu[0-9]*/cpufreq/scaling_governor").values() if text}
     clocks = [number / 1e3 for number in _numbers(cpus, "cpu[0-9]*/cpufreq/scaling_cur_freq").values()]
     devices = {
-        path.parent.name: number / 1e6 for path, number in _numbers(root / "sys/class/devfreq", "*/cur_freq").items()
+        path.parent.name: number / 1e6 for path, number in _numbers(Path("/sys/class/devfreq"), "*/cur_freq").items()
     }
     return MachineState(
         load=round(load_average(), 2),
         governor=", ".join(sorted(governors)) or None,
         clocks_mhz=(min(clocks), max(clocks)) if clocks else None,
-        temperatures=_temperatures(root) or None,
+        temperatures=_temperatures() or None,
         power_mode=_power_mode(),
         accelerator_clocks_mhz=devices or None,
     )
@@ -63,8 +62,8 @@ def _numbers(folder: Path, pattern: str) -> dict[Path, float]:
     return {path: float(text) for path, text in _texts(folder, pattern).items() if text.lstrip("-").isdigit()}
 
 
-def _temperatures(root: Path) -> dict[str, float]:
-    folder = root / "sys/class/thermal"
+def _temperatures() -> dict[str, float]:
+    folder = Path("/sys/class/thermal")
     kinds = {path.parent: text for path, text in _texts(folder, "thermal_zone*/type").items()}
     found = {
         f"{kinds.get(path.parent, '?')} ({path.parent.name})": number / 1e3
@@ -94,10 +93,10 @@ class ProcessorTimes:
     own: float
 
 
-def processor_times(root: Path = ROOT) -> ProcessorTimes | None:
+def processor_times() -> ProcessorTimes | None:
     """Read the processors' times; None if the system does not tell."""
     try:
-        fields = (root / "proc/stat").read_text().splitlines()[0].split()[1:9]
+        fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
         ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in fields]
     except (OSError, ValueError, IndexError):
         return None

@@ -92,13 +92,7 @@ def _measure(inspector: Inspector, frame: Frame, engine_first: bool, in_turn: bo
     return {**{name: result.latency_ms[name] for name in STAGES}, "engine": engine, "mask": _time(_make_mask, result)}
 
 
-def measure_single_stream(
-    inspector: Inspector,
-    frames: Sequence[Frame],
-    console: Console,
-    queries: int = MLPERF_QUERIES,
-    seconds: float = MLPERF_SECONDS,
-) -> SingleStream:
+def measure_single_stream(inspector: Inspector, frames: Sequence[Frame], console: Console) -> SingleStream:
     """Send one frame after the other, drawn at random, until both minima are reached; return the 90th percentile."""
     order = np.random.default_rng(0).integers(0, len(frames), 4096)
     for _ in range(WARM_UP_ROUNDS):
@@ -106,7 +100,7 @@ def measure_single_stream(
     times: list[float] = []
     start = time.monotonic()
     with console.clock("single stream") as tell:
-        while len(times) < queries or time.monotonic() - start < seconds:
+        while len(times) < MLPERF_QUERIES or time.monotonic() - start < MLPERF_SECONDS:
             times.append(_time(inspector.inspect, frames[order[len(times) % len(order)]]))
             tell(f"{len(times)} queries")
     return SingleStream(len(times), round(time.monotonic() - start, 3), round(float(np.percentile(times, 90)), 4))

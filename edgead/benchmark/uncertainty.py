@@ -88,7 +88,7 @@ def _placements(scores: NDArray[np.float64], wrong: NDArray[np.bool_]) -> tuple[
     return below(bad, good), 1 - below(good, bad)
 
 
-def latency_interval(times: Sequence[float], share: float, seed: int = 0) -> tuple[float, float]:
+def latency_interval(times: Sequence[float], share: float) -> tuple[float, float]:
     """Return the 95 % interval of a percentile of latencies: a bootstrap of blocks.
 
     Consecutive latencies resemble each other. Blocks of √n of them are drawn (moving blocks, Künsch 1989), so that the
@@ -97,29 +97,27 @@ def latency_interval(times: Sequence[float], share: float, seed: int = 0) -> tup
     Args:
         times: in the order in which they were measured.
         share: percentile, 0 to 100.
-        seed: of the resampling.
     """
     values = np.asarray(times, np.float64)
-    return _middle(np.percentile(values[_blocks(len(values), seed)], share, axis=1))
+    return _middle(np.percentile(values[_blocks(len(values))], share, axis=1))
 
 
-def ratio_interval(times: Sequence[float], reference: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
+def ratio_interval(times: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
     """Return the ratio of the medians of two interleaved series, and its 95 % interval by a bootstrap of blocks.
 
     Args:
         times, reference: of the same rounds, in their order.
-        seed: of the resampling.
     """
     one, other = np.asarray(times, np.float64), np.asarray(reference, np.float64)
-    drawn = _blocks(len(one), seed)
+    drawn = _blocks(len(one))
     ratios = np.median(one[drawn], axis=1) / np.median(other[drawn], axis=1)
     return float(np.median(one) / np.median(other)), *_middle(ratios)
 
 
-def _blocks(count: int, seed: int) -> NDArray[np.intp]:
+def _blocks(count: int) -> NDArray[np.intp]:
     """Return the places of the values of each resample, ``[RESAMPLES, count]``."""
     length = max(1, round(math.sqrt(count)))
-    starts = np.random.default_rng(seed).integers(0, count - length + 1, (RESAMPLES, -(-count // length)))
+    starts = np.random.default_rng(0).integers(0, count - length + 1, (RESAMPLES, -(-count // length)))
     return np.asarray((starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :count])
 
 

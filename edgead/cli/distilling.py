@@ -10,6 +10,7 @@ import click
 
 from edgead.cli.options import PATH, json_option, training_options
 from edgead.cli.output import emit, terminal
+from edgead.text import typed
 
 
 def _read_target(context: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -61,6 +62,6 @@ def distil(bundle: Path, data: Path, target_ms: float, as_json: bool, **options:
     text = (
         f"{made.bundle.path}\n"
         f"Compare:  {made.report}\n"
-        f"Next:  edgead run {bundle} --source 0 --shadow {made.bundle.path}"
+        f"Next:  edgead run {typed(bundle)} --source 0 --shadow {typed(made.bundle.path)}"
     )
     emit({"run": str(made.run), "bundle": str(made.bundle.path), "report": str(made.report)}, as_json, text)

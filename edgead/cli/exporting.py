@@ -18,6 +18,7 @@ from edgead.cli.options import (
 )
 from edgead.cli.output import emit, terminal, validate_here
 from edgead.errors import DeviceError
+from edgead.text import typed
 
 if TYPE_CHECKING:
     from edgead.export.options import PrecisionOptions
@@ -88,7 +89,7 @@ def export(
         if why := bundle.manifest.failed_engines.get("tensorrt"):  # reported by the export, without a second build
             raise DeviceError(f"{bundle.path} was written, but TensorRT cannot run it on this machine: {why}")
         validate_here(bundle, "tensorrt")
-    text = "\n".join(f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES" for bundle in bundles)
+    text = "\n".join(f"{bundle.path}\nNext:  edgead predict {typed(bundle.path)} IMAGES" for bundle in bundles)
     value = [{"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()} for bundle in bundles]
     if format == "triton":
         from edgead.export.triton import write_triton_model
@@ -98,7 +99,7 @@ def export(
         for entry, model in zip(value, models):
             entry["triton"] = str(model)
         repository = models[0].parent.resolve()
-        text = "\n".join([*map(str, models), f"Next:  tritonserver --model-repository={repository}"])
+        text = "\n".join([*map(str, models), f"Next:  tritonserver --model-repository={typed(repository)}"])
     emit({"bundles": value}, as_json, text)
 
 
@@ -162,7 +163,7 @@ def import_model(
     from edgead.export import import_model as make
 
     bundle = make(files, method=method, source=source, precision=precision, console=terminal(), **options)
-    text = f"{bundle.path}\nNext:  edgead predict {bundle.path} IMAGES"
+    text = f"{bundle.path}\nNext:  edgead predict {typed(bundle.path)} IMAGES"
     emit({"bundle": str(bundle.path), "manifest": bundle.manifest.to_dict()}, as_json, text)
 
 

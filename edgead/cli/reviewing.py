@@ -12,6 +12,7 @@ import click
 from edgead.cli.options import PATH, engine_option, force_option, json_option, refuse_given
 from edgead.cli.output import emit, terminal
 from edgead.table import Table
+from edgead.text import typed
 
 if TYPE_CHECKING:
     from edgead.review.proposal import Review
@@ -167,7 +168,8 @@ def _texts(found: Review, out: Path | None) -> list[Any]:
     lines.append(found.bias)
     if out is not None:
         lines.append(
-            f"Written: {out}\nNext:  edgead run {found.bundle.path} --shadow {out} …   (signal USR1 swaps them)"
+            f"Written: {out}\n"
+            f"Next:  edgead run {typed(found.bundle.path)} --shadow {typed(out)} …   (signal USR1 swaps them)"
         )
     return [Table(head, rows), "\n".join(lines)]
 

@@ -88,7 +88,8 @@ def predict(
     if as_json:
         emit({**summary, "left_out": images.left_out, "results": results}, True, "")
     else:
-        console.say(f"{ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN")
+        counts = f"{ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN"
+        console.say(f"{counts}; threshold {inspector.threshold:.6g}")
     console.say(describe_speed(ledger.speed_ms()))
 
 

@@ -8,6 +8,7 @@ import click
 
 from edgead.cli.options import PATH, json_option
 from edgead.cli.output import emit
+from edgead.text import typed
 
 passphrase_option = click.option(
     "--passphrase", default="", help="Passphrase of the private key: '${NAME}' or '${file:PATH}'. [default: none]"
@@ -34,7 +35,7 @@ def keys(action: str, file: Path, passphrase: str, as_json: bool) -> None:
         emit({"public": str(file), "key": name}, as_json, f"{name}  {file}")
         return
     public, name = new_key(file, read_secret(passphrase, "--passphrase"))
-    text = f"Private key: {file}\nPublic key:  {public} ({name})\nNext:  edgead sign BUNDLE --key {file}"
+    text = f"Private key: {file}\nPublic key:  {public} ({name})\nNext:  edgead sign BUNDLE --key {typed(file)}"
     emit({"private": str(file), "public": str(public), "key": name}, as_json, text)
 
 

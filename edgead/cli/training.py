@@ -9,6 +9,7 @@ import click
 
 from edgead.cli.options import PATH, check_method, json_option, refuse_given, training_options
 from edgead.cli.output import emit, terminal
+from edgead.text import typed
 
 
 @click.command()
@@ -124,7 +125,7 @@ def train(
         folders = [resume(folder, data=data, console=terminal(), **{name: options[name] for name in kept})]
     else:
         folders = start(method, _required(data), out=out, console=terminal(), **options)
-    text = "\n".join(f"{folder}\nNext:  edgead export --checkpoint {folder}" for folder in folders)
+    text = "\n".join(f"{folder}\nNext:  edgead export --checkpoint {typed(folder)}" for folder in folders)
     emit({"runs": [str(folder) for folder in folders]}, as_json, text)
 
 
@@ -137,9 +138,9 @@ def _train_quick(data: Path, out: Path | None, as_json: bool, options: dict[str,
     text = "\n".join(
         f"{bundle.path}\n"
         f"Promise: {bundle.manifest.threshold.describe(bundle.manifest.data.unseen)}\n"
-        f"Next:  edgead predict {bundle.path} IMAGES\n"
-        f"       edgead run {bundle.path} --source 0 --view\n"
-        f"Later: edgead train --method aand --data {data}, then export; compare both on the line with --shadow"
+        f"Next:  edgead predict {typed(bundle.path)} IMAGES\n"
+        f"       edgead run {typed(bundle.path)} --source 0 --view\n"
+        f"Later: edgead train --method aand --data {typed(data)}, then export; compare both on the line with --shadow"
         for _, bundle in made
     )
     value = {"runs": [str(run) for run, _ in made], "bundles": [str(bundle.path) for _, bundle in made]}

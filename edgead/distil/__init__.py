@@ -18,6 +18,7 @@ import edgead.train  # noqa: F401  first: it reports what to install if PyTorch 
 from edgead.bundle import read_bundle
 from edgead.console import Console
 from edgead.errors import ConfigError, GateError
+from edgead.text import typed
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -146,7 +147,7 @@ def distil(
     except GateError as error:
         first = str(error).splitlines()[0]
         raise GateError(
-            f"{first}\nThe student is kept: export it with  edgead export --checkpoint {run} --precision auto\n"
+            f"{first}\nThe student is kept: export it with  edgead export --checkpoint {typed(run)} --precision auto\n"
             "or distil again with a longer --budget, or with more good images (--holdout)."
         ) from error
     return Distilled(run, student, compare(read_bundle(path), student, run, engine, target_ms, console))

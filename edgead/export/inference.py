@@ -19,22 +19,19 @@ if TYPE_CHECKING:  # ONNX files are imported without torch
     from torch import nn
 
 
-def run_singly(
-    engine: Engine, frames: NDArray[np.uint8], track: Track = iter, times: list[float] | None = None
-) -> Outputs:
+def run_singly(engine: Engine, frames: NDArray[np.uint8], track: Track = iter) -> Outputs:
     """Run frames one by one: scores ``[N]`` and maps ``[N, H, W]``.
 
     Args:
         engine: of the graph.
         frames: ``[N, H, W, C] uint8``.
         track: shows progress.
-        times: gets the milliseconds of each inference.
 
     Raises:
         DeviceError: outputs of another shape or type.
     """
     scores, maps = np.empty(len(frames), np.float32), allocate(frames.shape[:3], np.float32)
-    for index, (score, found) in enumerate(infer_singly(engine, frames, track, times)):
+    for index, (score, found) in enumerate(infer_singly(engine, frames, track)):
         scores[index], maps[index] = score, found
     return scores, maps
 
@@ -42,7 +39,7 @@ def run_singly(
 def infer_singly(
     engine: Engine, frames: NDArray[np.uint8], track: Track = iter, times: list[float] | None = None
 ) -> Iterator[tuple[float, NDArray[np.float32]]]:
-    """Run frames one by one and yield score and map ``[H, W]`` of each; see `run_singly`."""
+    """Run frames one by one and yield score and map ``[H, W]`` of each; `times` gets the milliseconds of each."""
     for index in track(range(len(frames))):
         frame, start = frames[index : index + 1], time.perf_counter()
         found = engine.infer(frame)

@@ -21,6 +21,7 @@ from edgead.export.inference import run_reference
 from edgead.export.options import BuildOptions, PrecisionOptions
 from edgead.manifest import DataRecord, InputRecord, sizes_of
 from edgead.provenance import LearnedSource, TrainingRecord
+from edgead.text import typed
 from edgead.train import checkpoint, run_config
 from edgead.train.canvas import busiest_tile, draw_on_tiles, tile_masks
 from edgead.train.configuration import read_settings
@@ -55,7 +56,7 @@ def find_run(
     if stopped and _created(stopped[0]) > _created(found[0]):
         (console or Console()).say(
             f"Warning: {stopped[0]} is newer, and not finished. {found[0]} is exported. To finish the newer one:  "
-            f"edgead train --resume --out {stopped[0]}"
+            f"edgead train --resume --out {typed(stopped[0])}"
         )
     return found[0]
 

@@ -20,6 +20,7 @@ from edgead.marks import FILE, FOLDERS, Mark, Marks, marks_folder
 from edgead.review.saved import saved_rejects
 from edgead.runtime.inspector import load
 from edgead.runtime.rules import choose_threshold
+from edgead.text import typed
 
 BOUNDS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 """False-reject bounds whose thresholds are shown."""
@@ -120,7 +121,7 @@ def review(
     if not known:
         raise ConfigError(
             f"Nothing is marked in {kept.folder}.\nMark rejects on the live page, or with:  "
-            f"edgead review {folder}/PICTURE.png --as false-reject"
+            f"edgead review {typed(folder)}/PICTURE.png --as false-reject"
         )
     with load(bundle, engine=engine, console=console) as inspector:
         opened = inspector.bundle

@@ -29,6 +29,7 @@ from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
 from edgead.runtime.rules import LiveRules, Rules
 from edgead.runtime.sources.source import Captured, why_no_moment
+from edgead.settings import check_count
 
 T = TypeVar("T", bound="FrameInspector")
 
@@ -144,14 +145,15 @@ class FrameInspector(LiveRules):
             frame: ``(H, W, 3) uint8 BGR``, or anything that `edgead.images.to_frame` takes. It is not changed. A model
                 with depth takes what ``edgead.with_depth(frame, depth, inspector.depth_range)`` returns. The result
                 refers to it; to let it go, set ``result.frame = None``.
-            source_id, frame_id: copied to the result.
+            source_id, frame_id: copied to the result. The number is at least 0.
             t_capture: when the frame arrived, `time.monotonic` seconds; now where None.
 
         Raises:
-            ConfigError: a time that cannot be.
+            ConfigError: a time that cannot be, or another `source_id` or `frame_id`.
             DataError: not a frame.
             DeviceError: the engine failed, or the inspector is closed.
         """
+        _check_place(source_id, frame_id)
         captured = Captured(frame, "", source_id, frame_id, _arrival(t_capture, time.monotonic()))
         result = self.infer([self.prepare(captured)])[0]
         result.frame = to_frame(frame, self.pixels)
@@ -175,7 +177,7 @@ class FrameInspector(LiveRules):
             One result for each frame, without `Result.frame`.
 
         Raises:
-            ConfigError: a time that cannot be.
+            ConfigError: see `inspect`.
             DataError: another shape, type or context, an engine that does not run on a GPU, frames with depth of
                 another size, a bundle that aligns frames or cuts them to tiles, or a region with fitted frames of a
                 bundle that crops or letterboxes.
@@ -187,6 +189,7 @@ class FrameInspector(LiveRules):
                 f"The bundle {self.bundle.manifest.name} {does}, which is done in the host's memory.\n"
                 f"Pass the frames to inspect(), or export a run without {option}."
             )
+        _check_place(source_id, frame_id)
         start, rules, found = time.monotonic(), self.rules, find_device_frames(frames)
         whole = found is not None and found.ndim == 4 and found.shape[1:3] != self.size
         geometry, size = (self.geometry, found.shape[1:3]) if found and whole else (STRETCH, self.size)
@@ -381,11 +384,13 @@ class FrameInspector(LiveRules):
 
 
 def refuse_closed(inspector: FrameInspector) -> None:
-    """Refuse a closed inspector.
+    """Refuse a closed inspector, and what is none, such as the path of a bundle.
 
     Raises:
-        ConfigError: it is closed.
+        ConfigError: it is closed, or none.
     """
+    if not isinstance(inspector, FrameInspector):
+        raise ConfigError(f"An inspector is needed, not {inspector!r}. Load the bundle:  edgead.load(BUNDLE)")
     if inspector.closed:
         raise ConfigError(f"The inspector of {inspector.bundle.manifest.name} is closed. Load the bundle again.")
 
@@ -408,6 +413,17 @@ def refuse_other_depth(successor: FrameInspector, inspector: FrameInspector) -> 
             f"{each.bundle.manifest.name} reads {each.pixels.bit_depth} bits" for each in (successor, inspector)
         )
         raise ConfigError(f"{one} of 16-bit images, {other}: they cannot share frames.")
+
+
+def _check_place(source_id: object, frame_id: object) -> None:
+    """Refuse what sinks could not write.
+
+    Raises:
+        ConfigError: no text, or no number of a frame.
+    """
+    if not isinstance(source_id, str):
+        raise ConfigError(f"source_id must be text, not {source_id!r}.")
+    check_count("frame_id", frame_id, 0)
 
 
 def _arrival(t_capture: float | None, now: float) -> float:

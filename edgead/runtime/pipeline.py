@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgead.errors import SourceError
@@ -41,7 +42,7 @@ def run_stream(
 
     Args:
         inspector: the inspector.
-        source: what `as_source` takes, a list of URIs and open sources, or a mapping from names to sources.
+        source: what `as_source` takes, a list of URIs, paths and open sources, or a mapping from names to sources.
         sinks: the sinks; closed at the end, also after an error.
         ledger: counts the frames; its equation holds at any moment.
         policy: the settings.
@@ -62,7 +63,7 @@ def run_stream(
         SinkError: at the end, if a sink did not take some results.
     """
     several = isinstance(source, Mapping) or (
-        isinstance(source, list | tuple) and all(isinstance(one, str) or hasattr(one, "live") for one in source)
+        isinstance(source, list | tuple) and all(isinstance(one, str | Path) or hasattr(one, "live") for one in source)
     )
     workers: list[SinkWorker] = []
 

@@ -58,7 +58,7 @@ class Policy:
             check_count(name, getattr(self, name))
         for name in ("max_staleness", "deadline", "silence"):
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and value > 0):
+            if (value is not None or name == "silence") and not (_is_number(value) and value > 0):
                 raise ConfigError(f"{name} must be positive, not {value}.")
         for name in ("blurred_below", "frozen_after", "keep_warm"):
             value = getattr(self, name)

@@ -16,7 +16,7 @@ from edgead.decision import Verdict
 from edgead.errors import ConfigError
 from edgead.files import atomic_file
 from edgead.geometry import STRETCH, Geometry
-from edgead.images import Frame, Mask, encode_image, encode_png
+from edgead.images import Frame, Mask, encode_image, encode_png, to_frame
 from edgead.masks import draw_overlay, spread_map
 from edgead.redaction import redact
 from edgead.runtime.defects import boxes_of, contours_of, is_finite, mark_in_frame
@@ -175,13 +175,15 @@ class Result:
         """Draw the map as heat over the frame, and the mask's outline in red.
 
         Args:
-            frame: ``(H, W, 3 or 4) uint8``, the inspected one; None for the kept one.
+            frame: the inspected one, with or without depth, or anything else that `edgead.images.to_frame` takes; None
+                for the kept one.
 
         Returns:
             A new ``(H, W, 3) uint8 BGR`` picture; of a result without a map, the frame alone.
 
         Raises:
             ConfigError: no frame was kept and none is given, or it has another size than the inspected one.
+            DataError: not a frame.
         """
         frame = self.frame if frame is None else frame
         if frame is None:
@@ -189,8 +191,9 @@ class Result:
                 "This result holds no frame to draw on.\n"
                 "Pass it:  result.overlay(frame), or keep frames:  inspector.stream(source, keep_frames=True)"
             )
+        frame = to_frame(frame)
         if self.anomaly_map is None:
-            return frame[:, :, :3].copy()
+            return frame.copy()
         if frame.shape[:2] != self.frame_size:
             (height, width), (h, w) = self.frame_size, frame.shape[:2]
             raise ConfigError(f"The inspected frame has {width}×{height} pixels, the given one {w}×{h}.")
@@ -211,7 +214,7 @@ class Result:
 
         Raises:
             ConfigError: see `overlay`.
-            DataError: another suffix.
+            DataError: another suffix, or not a frame.
             OSError: the file cannot be written.
         """
         path = Path(path)

@@ -18,6 +18,7 @@ from edgead.images import Mask
 from edgead.manifest import Manifest
 from edgead.masks import fit_region, read_mask
 from edgead.runtime.defects import boxes_of, is_finite, mark, mark_in_frame, seen_part
+from edgead.settings import refuse_text
 
 SHAPES = ("boxes", "contours")
 
@@ -222,7 +223,7 @@ def check_shapes(shapes: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
-def read_region(roi: Sequence[str], ignore: Sequence[str], size: tuple[int, int]) -> Mask | None:
+def read_region(roi: Sequence[str | Path], ignore: Sequence[str | Path], size: tuple[int, int]) -> Mask | None:
     """Combine regions of interest and regions to ignore into the mask of the inspected part.
 
     Args:
@@ -239,6 +240,8 @@ def read_region(roi: Sequence[str], ignore: Sequence[str], size: tuple[int, int]
         ConfigError: not a region, or nothing is left to inspect.
         DataError: the image cannot be read.
     """
+    refuse_text("roi", roi)
+    refuse_text("ignore", ignore)
     if not roi and not ignore:
         return None
     counts = np.zeros(size, np.bool_) if roi else np.ones(size, np.bool_)
@@ -251,8 +254,9 @@ def read_region(roi: Sequence[str], ignore: Sequence[str], size: tuple[int, int]
     return counts
 
 
-def _read_mask(text: str, size: tuple[int, int], inverse: bool = False) -> Mask:
+def _read_mask(region: str | Path, size: tuple[int, int], inverse: bool = False) -> Mask:
     """Return the pixels of which any part is in a region, or with `inverse` outside it."""
+    text = str(region)
     if is_path(text) and Path(text).is_file():
         return fit_region(read_mask(Path(text)) != inverse, size)
     try:

@@ -72,7 +72,7 @@ class SinkWorker:
         if not callable(getattr(sink, "write", None)):
             raise ConfigError(
                 f"A sink needs a method write, and {type(sink).__name__} has none.\n"
-                "Make one of a function:  edgead.runtime.sinks.Callback(function)"
+                "Make one, in edgead.runtime.sinks:  open_sink(URI)  or  Callback(function)"
             )
         self.sink = sink
         self.name = printable(redact(str(name or getattr(sink, "name", None) or type(sink).__name__)))

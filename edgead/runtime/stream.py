@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from edgead.errors import ConfigError
@@ -53,8 +54,8 @@ class Stream:
 
     Args:
         inspector: the inspector. It is not closed.
-        sources: what `edgead.runtime.sources.opening.as_source` takes; a mapping names them. Opening a camera is
-            retried while another source runs.
+        sources: each is what `edgead.runtime.sources.opening.as_source` takes; a mapping names them. A single URI or
+            path is one source. Opening a camera is retried while another source runs.
         policy: the settings.
         ledger: counts the frames; its equation holds at any moment.
         max_frames: end after that many results; 0 for no limit.
@@ -80,7 +81,7 @@ class Stream:
     def __init__(
         self,
         inspector: FrameInspector,
-        sources: Sequence[Any] | Mapping[str, Any],
+        sources: str | Path | Sequence[Any] | Mapping[str, Any],
         policy: Policy | None = None,
         ledger: Ledger | None = None,
         *,

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from edgead.errors import CheckpointError
+from edgead.text import typed
 from edgead.train.configuration import reconfigure
 from edgead.train.method import Method, Trainable
 from edgead.train.methods import get_method
@@ -81,7 +82,7 @@ def load_method(folder: Path, settings: Iterable[str] = ()) -> tuple[RunConfig, 
     run = dataclasses.replace(run, config=reconfigure(get_method(run.method), run.config, settings, "export"))
     if not is_finished(folder):
         raise CheckpointError(
-            f"The run in {folder} is not finished. Resume with:  edgead train --resume --out {folder}"
+            f"The run in {folder} is not finished. Resume with:  edgead train --resume --out {typed(folder)}"
         )
     method = build_method(run)
     load_weights(method.network, folder, run.weights_sha256)

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 from edgead import schema
 from edgead.errors import ConfigError, unknown
-from edgead.settings import parse_settings, split_settings
+from edgead.settings import parse_settings, refuse_text, split_settings
 from edgead.train.method import Method
 from edgead.train.method_config import MethodConfig, Setting
 
@@ -69,6 +69,7 @@ def read_settings(method: type[Method], settings: Iterable[str]) -> dict[str, Se
     Raises:
         ConfigError: no such setting, or a value of the wrong type.
     """
+    refuse_text("settings", settings)
     texts = split_settings(settings, "NAME=VALUE")
     return cast("dict[str, Setting]", parse_settings(method.Config, texts, method.name, {"size": _parse_size}))
 

@@ -24,6 +24,7 @@ from edgead.datasets.copies import find_contents
 from edgead.errors import CheckpointError, DataError
 from edgead.files import atomic_file
 from edgead.schema import PathText
+from edgead.text import typed
 from edgead.train import plots
 from edgead.train.accelerator import is_main
 from edgead.train.checkpoint import WEIGHTS, load_weights
@@ -62,8 +63,8 @@ def find_donors(
             if done != parts:
                 raise DataError(
                     f"The run in {path} has learned from {len(done)} of its {len(parts)} donors.\n"
-                    f"Resume it first:  edgead train --resume --out {path}\n"
-                    f"Or use what it has learned: --donor {done[0]}"
+                    f"Resume it first:  edgead train --resume --out {typed(path)}\n"
+                    f"Or use what it has learned: --donor {typed(done[0])}"
                 )
             found += [_transferred_donor(part, method, target) for part in parts]
         else:
@@ -296,7 +297,7 @@ def load_transferred(run_folder: Path, run: RunConfig) -> tuple[Arrays, ...]:
         if not path.is_file():
             raise CheckpointError(
                 f"The run in {run_folder} has not learned from its donor '{config.name}' yet.\n"
-                f"Resume with:  edgead train --resume --out {run_folder}"
+                f"Resume with:  edgead train --resume --out {typed(run_folder)}"
             )
         _check(config, _read_facts(path, run.method)["fingerprint"], run_folder)
         transferred.append(load_file(path))

@@ -193,12 +193,10 @@ def measure(
     with console.clock("measuring a few steps"), torch.random.fork_rng(devices=[]):
         start = "no" if mixed_precision == "auto" else mixed_precision
         accelerator = make_accelerator(device, start, alternating=bool(work.defects))
-        if reason := _no_choice(method, accelerator) if mixed_precision == "auto" else "":
-            estimate = _Measurement(method, work, accelerator, workers, "no", pictures).run(done)
-            estimate = dataclasses.replace(estimate, why=reason)
-        else:
-            estimate = _Measurement(method, work, accelerator, workers, mixed_precision, pictures).run(done)
-        estimate = dataclasses.replace(estimate, elapsed=time.monotonic() - since)
+        reason = _no_choice(method, accelerator) if mixed_precision == "auto" else ""
+        chosen = "no" if reason else mixed_precision
+        estimate = _Measurement(method, work, accelerator, workers, chosen, pictures).run(done)
+        estimate = dataclasses.replace(estimate, why=reason or estimate.why, elapsed=time.monotonic() - since)
         if accelerator.num_processes > 1:
             [estimate] = broadcast_object_list([estimate])  # what is chosen must be the same in all
     accelerator.free_memory()

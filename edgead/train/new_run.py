@@ -13,6 +13,7 @@ from edgead.datasets import Category, check_masks
 from edgead.errors import ConfigError
 from edgead.geometry import Geometry
 from edgead.images import PixelFormat
+from edgead.text import typed
 from edgead.train import checkpoint, run_config, training_state
 from edgead.train.accelerator import is_main
 from edgead.train.donors import find_donors
@@ -141,7 +142,7 @@ def check_same(stored: RunConfig, asked: RunConfig, has_donors: bool, folder: Pa
     if differing:
         raise ConfigError(
             f"{folder} holds a run with another {', '.join(differing)}.\n"
-            f"Resume it (edgead train --resume --out {folder}), or choose another --out."
+            f"Resume it (edgead train --resume --out {typed(folder)}), or choose another --out."
         )
 
 

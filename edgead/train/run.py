@@ -16,6 +16,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from edgead.console import Console
 from edgead.errors import DeviceError, TrainingError
 from edgead.files import new_folder
+from edgead.text import typed
 from edgead.train import checkpoint, plots, run_config, training_state
 from edgead.train.accelerator import is_main
 from edgead.train.budget import scale_run
@@ -206,7 +207,7 @@ def _remedy(run: RunConfig, method: Method, estimate: Estimate) -> str:
 @contextmanager
 def _telling_how_to_resume(run: RunConfig, folder: Path, console: Console) -> Iterator[None]:
     """Say how to resume a training, whatever ended it."""
-    go_on = f"edgead train --resume --out {folder}"
+    go_on = f"edgead train --resume --out {typed(folder)}"
     try:
         yield
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from edgead.bundle import MODEL, Bundle
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError, DeviceError
 from edgead.files import sha256
-from edgead.images import fit_frame, read_frame
+from edgead.images import encode_png, fit_frame, read_frame
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.sources import Captured
@@ -221,6 +221,60 @@ def test_what_makes_sense_is_taken_as_at_load(bundle: Bundle) -> None:
     assert second.region.all()
     with pytest.raises(ValueError, match="read-only"):
         second.region[:] = False
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "another name than a text": ({"engine": None}, "Unknown engine 'None'"),
+    "a text for a list of regions": ({"roi": "0,0,1,1"}, r"roi must be a list, not a text. Write  roi=\['0,0,1,1'\]"),
+    "a text for a list to ignore": ({"ignore": "0,0,1,0.1"}, "ignore must be a list"),
+    "numbers for a region": ({"roi": [(0, 0, 1, 1)]}, "neither a mask image nor x,y,width,height"),
+    "a number of text": ({"batch": "2"}, "batch must be a whole number of at least 1, not '2'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_not_as_documented_is_refused_and_not_a_traceback(bundle: Bundle, name: str) -> None:
+    arguments, words = WRONG[name]
+    with pytest.raises(ConfigError, match=words):
+        edgead.load(bundle.path, **{"engine": "onnxruntime", **arguments})
+
+
+def test_a_region_may_be_the_path_of_a_mask(bundle: Bundle, tmp_path: Path) -> None:
+    white = np.full((64, 64), 255, np.uint8)
+    (tmp_path / "white.png").write_bytes(encode_png(white))
+    with edgead.load(bundle.path, engine="onnxruntime", roi=[tmp_path / "white.png"]) as inspector:
+        assert inspector.region is not None
+        assert inspector.region.all()
+
+
+@pytest.mark.parametrize("given", [{"source_id": None}, {"source_id": Path("a")}, {"frame_id": "7"}, {"frame_id": -1}])
+def test_a_place_that_no_sink_could_write_is_refused(
+    inspector: Inspector, frame: NDArray[np.uint8], given: dict[str, Any]
+) -> None:
+    """The result itself failed, in each sink."""
+    with pytest.raises(ConfigError, match=f"{next(iter(given))} must be"):
+        inspector.inspect(frame, **given)
+
+
+def test_a_matrix_is_a_grey_frame(inspector: Inspector, frame: NDArray[np.uint8]) -> None:
+    """It always has two sides: the process ended with a stack overflow."""
+    grey = np.ascontiguousarray(frame[:, :, 0])
+    assert inspector.inspect(grey.view(np.matrix)).score == inspector.inspect(grey).score
+
+
+def test_a_path_in_place_of_a_frame_names_the_way_to_read_it(inspector: Inspector, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"not PosixPath\. Read a file with  edgead\.images\.read_frame"):
+        inspector.inspect(tmp_path)  # type: ignore[arg-type]
+
+
+def test_an_overlay_is_drawn_on_frames_only(inspector: Inspector, frame: NDArray[np.uint8]) -> None:
+    """Shares of white became an almost black picture."""
+    result = inspector.inspect(frame)
+    for wrong in (frame / 255, "part.png"):
+        with pytest.raises(DataError, match="A frame must"):
+            result.overlay(wrong)  # type: ignore[arg-type]
+    grey = np.ascontiguousarray(frame[:, :, 0])
+    assert (result.overlay(grey) == result.overlay(np.dstack([grey] * 3))).all()
 
 
 def test_a_closed_inspector_says_so(bundle: Bundle, frame: NDArray[np.uint8]) -> None:

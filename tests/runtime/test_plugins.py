@@ -26,7 +26,7 @@ from edgead.runtime import sinks, sources
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.pipeline import run_stream
 from edgead.runtime.result import Result
-from edgead.runtime.sinks import BaseSink, open_sink
+from edgead.runtime.sinks import BaseSink, Callback, open_sink
 from edgead.runtime.sinks.jsonl import JsonLines
 from edgead.runtime.sinks.mqtt import MqttSink
 from edgead.runtime.sinks.rejects import RejectFolder
@@ -291,12 +291,35 @@ def test_frame_numbers_are_unique_and_json(first: Bundle) -> None:
     assert said == ["mine: the source repeats frame numbers; the count continues"]
 
 
+def test_one_address_is_one_source(first: Bundle, tmp_path: Path) -> None:
+    """Each of its letters was one."""
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(encode_png(frame_of(50)))
+    with edgead.load(first.path, engine="onnxruntime") as inspector:
+        assert len(list(Stream(inspector, str(tmp_path)))) == len(list(Stream(inspector, tmp_path))) == 2
+        ledger = Ledger()
+        run_stream(inspector, [tmp_path / "1.png", tmp_path / "2.png"], [], ledger)
+        assert (ledger.captured, ledger.unknown) == (2, 0)
+
+
 def test_what_is_no_sink_or_no_source_is_refused_at_the_start(first: Bundle, tmp_path: Path) -> None:
     """Each result failed, and no camera was an end without a result."""
     written = open_sink(f"jsonl:{tmp_path / 'lines'}")
     with edgead.load(first.path, engine="onnxruntime") as inspector:
         with pytest.raises(ConfigError, match=r"needs a method write.*\n.*Callback\(function\)"):
             run_stream(inspector, iter([frame_of(50)]), [written, print], Ledger())  # type: ignore[list-item]
+        with pytest.raises(ConfigError, match=r"str has none\.\n.*open_sink\(URI\)"):
+            run_stream(inspector, iter([frame_of(50)]), ["jsonl:lines"], Ledger())  # type: ignore[list-item]
+        with pytest.raises(ConfigError, match="A function is needed, not None"):
+            Callback(None)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=r"An inspector is needed, not 'bottle\.edgead'"):
+            Stream("bottle.edgead", [iter([frame_of(50)])])  # type: ignore[arg-type]
+        for several in (["a.png", "b.png"], {"left": "a.png"}, [Path("a.png")]):
+            with pytest.raises(ConfigError, match="These are several sources"):
+                next(inspector.stream(several))  # type: ignore[arg-type]
+        for no_source in (b"a.png", None):
+            with pytest.raises(ConfigError, match=r"must be a URI|must be a list"):
+                Stream(inspector, no_source)  # type: ignore[arg-type]
         with pytest.raises(OSError, match="Bad file descriptor"):  # it was closed
             written.write(inspector.inspect(frame_of(50)))
         for none in ([], {}):

@@ -79,7 +79,7 @@ def open_engine(name: str, bundle: Bundle, *, batch: int = 1, console: Console |
         BundleError: it cannot read the graph.
         DeviceError: this machine cannot run it.
     """
-    kind, _, text = name.partition(":")
+    kind, _, text = str(name).partition(":")
     spec = find_spec(kind)
     usage = f"{kind}:NAME=VALUE,NAME=VALUE"
     given = split_settings((part for part in text.split(",") if part), usage)

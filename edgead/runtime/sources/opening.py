@@ -33,10 +33,10 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
-    """Return the source for a URI, ``NAME=URI``, a path, an iterable, a function or an open source.
+    """Return the source for a URI, ``NAME=URI``, a path, an iterable of frames, a function or an open source.
 
     Raises:
-        ConfigError: none of these.
+        ConfigError: none of these, or several sources.
         SourceError: it cannot be opened, or lacks the required depth.
     """
     if isinstance(source, str):
@@ -50,7 +50,11 @@ def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
         raise ConfigError("This source is a single frame, and its rows are no frames. Pass [frame], or inspect(frame).")
     if hasattr(source, "__enter__") and hasattr(source, "live"):
         return refuse_without_depth(source, pixels)
-    if isinstance(source, Iterable):
+    if isinstance(source, Mapping) or (isinstance(source, list | tuple) and any(_is_uri(one) for one in source)):
+        raise ConfigError(
+            "These are several sources, and one is needed. Take  edgead.runtime.stream.Stream(inspector, sources)"
+        )
+    if isinstance(source, Iterable) and not isinstance(source, bytes):
         return IterableSource(source)
     if callable(source):
         return CallableSource(source)
@@ -58,12 +62,12 @@ def as_source(source: Any, pixels: PixelFormat = COLOUR) -> Source:
 
 
 def open_all(
-    sources: Sequence[Any] | Mapping[str, Any], pixels: PixelFormat = COLOUR, need_all: bool = False
+    sources: str | Path | Sequence[Any] | Mapping[str, Any], pixels: PixelFormat = COLOUR, need_all: bool = False
 ) -> list[Source]:
     """Open all sources. Opening a camera is retried while another one runs.
 
     Args:
-        sources: what `as_source` takes; in a mapping by name.
+        sources: each is what `as_source` takes; in a mapping by name. A single URI or path is one source.
         pixels: of image files, and whether frames need depth.
         need_all: every camera must open now.
 
@@ -72,6 +76,10 @@ def open_all(
             file, or a name is no text.
         SourceError: a source that is no camera cannot be opened; or no camera can be opened, or not all that must.
     """
+    if _is_uri(sources):
+        sources = [sources]
+    if not isinstance(sources, Iterable):
+        raise ConfigError(f"Sources must be a list, or a dict from name to source, not {type(sources).__name__}.")
     named = sources.items() if isinstance(sources, Mapping) else [("", source) for source in sources]
     if not named:
         raise ConfigError("There is no source. Name one or more.")
@@ -87,7 +95,7 @@ def open_all(
             except CameraError as error:
                 dead.append(error)
                 opened.append(_call(AwaitedCamera(str(source), pixels, error), name))
-            if isinstance(source, str | Path):
+            if _is_uri(source):
                 ours.append(opened[-1])
         if dead and (need_all or len(dead) == len(opened)):
             raise dead[0]
@@ -99,6 +107,10 @@ def open_all(
             each.__exit__(None, None, None)
         raise
     return opened
+
+
+def _is_uri(source: object) -> bool:
+    return isinstance(source, str | Path)
 
 
 def _call(source: Source, name: str) -> Source:

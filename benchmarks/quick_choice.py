@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 
 from edgead import metrics
-from edgead.console import Console
 from edgead.datasets import load_frames, open_category
 from edgead.files import write_json
 from edgead.images import Frame, fit_frame
@@ -32,7 +31,7 @@ from edgead.train.methods import get_method
 from edgead.train.methods.student.examples import KINDS, to_bytes
 
 CANVAS = (448, 448)
-MOST, SPLITS = 60, 3
+MOST, SPLITS = 40, 3
 OPACITY = (0.1, 0.5)
 """Least and most opacity of an anomaly: opaque ones are found by everything."""
 DEEP = ("backbone=resnet50v2", "size=320", "memory=2048")
@@ -70,11 +69,11 @@ def scores(settings: tuple[str, ...], weights: Path, good: NDArray[np.uint8], se
     for stage in method.stages(TrainingData(fit(good))):
         if stage.prepare is not None:
             stage.prepare(torch.device("cpu"), iter)
-    model = method.reference_model()
+    model = method.export_model()
     return np.array([[float(model(torch.from_numpy(fit(frame[None])))[0]) for frame in each] for each in sets])
 
 
-def compare(data: Path, weights: Path, console: Console) -> dict[str, list[dict[str, float]]]:
+def compare(data: Path, weights: Path) -> dict[str, list[dict[str, float]]]:
     """Return for each candidate the AUROC of each kind, a dict for each split."""
     paths = open_category(data).normals
     found: dict[str, list[dict[str, float]]] = {name: [] for name in CANDIDATES}
@@ -92,7 +91,7 @@ def compare(data: Path, weights: Path, console: Console) -> dict[str, list[dict[
             aurocs = [metrics.rank(labels, np.concatenate([normal, each])).auroc() for each in anomalous]
             row = {kind.__name__.strip("_"): round(float(each), 4) for kind, each in zip(KINDS, aurocs)}
             found[name].append(row)
-            console.say(f"{data.name}, split {split}, {name}: {100 * np.mean(aurocs):.1f}")
+            click.echo(f"{data.name}, split {split}, {name}: {100 * np.mean(aurocs):.1f}")
     return found
 
 
@@ -103,9 +102,11 @@ def compare(data: Path, weights: Path, console: Console) -> dict[str, list[dict[
 def main(data: tuple[Path, ...], weights: Path, out: Path) -> None:
     """Compare all candidates on all data sets and write the results."""
     head = describe_measurement("benchmarks/quick_choice.py")
-    found = {folder.name: compare(folder, weights, Console()) for folder in data}
+    found = {folder.name: compare(folder, weights) for folder in data}
     means = {
-        name: {folder: round(float(np.mean([[*row.values()] for row in rows[name]])), 4) for folder, rows in found.items()}
+        name: {
+            folder: round(float(np.mean([[*row.values()] for row in rows[name]])), 4) for folder, rows in found.items()
+        }
         for name in CANDIDATES
     }
     write_json(out, {**asdict(head), "mean_image_auroc": means, "image_auroc": found})

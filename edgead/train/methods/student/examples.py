@@ -47,7 +47,7 @@ def jitter(rng: Rng, frame: Frame, config: StudentConfig) -> Frame:
     matrix[:, 2] += rng.uniform(-config.shift, config.shift, 2) * (width, height)
     moved = cv2().warpAffine(frame, matrix, (width, height), borderMode=cv2().BORDER_REFLECT_101)
     gain = 1 + rng.uniform(-config.light, config.light) + rng.uniform(-config.light, config.light, 3) / 3
-    return _to_bytes(moved * gain)
+    return to_bytes(moved * gain)
 
 
 def draw_good(rng: Rng, data: TrainingData, config: StudentConfig) -> Frame:
@@ -66,7 +66,7 @@ def join(rng: Rng, frame: Frame, other: Frame) -> Frame:
     cells = 2 ** int(rng.integers(0, FINEST_JOIN + 1))
     noise = perlin_noise(rng, (frame.shape[0], frame.shape[1]), (cells, cells))
     opacity = 1 / (1 + np.exp(-noise * np.float32(rng.uniform(3, 30))))
-    return _to_bytes(frame + opacity[:, :, None] * (other.astype(np.float32) - frame))
+    return to_bytes(frame + opacity[:, :, None] * (other.astype(np.float32) - frame))
 
 
 def draw_anomalous(rng: Rng, data: TrainingData, config: StudentConfig) -> tuple[Frame, Mask]:
@@ -89,7 +89,7 @@ def draw_anomalous(rng: Rng, data: TrainingData, config: StudentConfig) -> tuple
 
 def fade(rng: Rng, good: Frame, anomalous: Frame) -> Frame:
     """Blend an anomalous image ``[H, W, 3] uint8`` with the good one that it was made of."""
-    return _to_bytes(good + rng.uniform(FAINTEST, 1) * (anomalous.astype(np.float32) - good))
+    return to_bytes(good + rng.uniform(FAINTEST, 1) * (anomalous.astype(np.float32) - good))
 
 
 def vary(rng: Rng, frame: Frame, data: TrainingData, config: StudentConfig) -> Frame:
@@ -102,14 +102,14 @@ def _changed(before: Frame, after: Frame) -> Mask:
     return np.asarray(np.abs(after.astype(np.int16) - before).max(axis=2) >= SEEN)
 
 
-def _to_bytes(image: NDArray[Any]) -> Frame:
+def to_bytes(image: NDArray[Any]) -> Frame:
     return np.clip(np.round(image), 0, 255).astype(np.uint8)
 
 
 def _texture(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
     """Perlin-shaped, filled with a texture or the frame's own shuffled patches (DRAEM)."""
     image, _ = make_anomaly(rng, frame, data.textures)
-    return _to_bytes(image * 255)
+    return to_bytes(image * 255)
 
 
 def _patch(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
@@ -128,7 +128,7 @@ def _paste(rng: Rng, frame: Frame, data: TrainingData, height: float, width: flo
     turned = cv2().getRotationMatrix2D((columns / 2, rows / 2), rng.uniform(0, 360), rng.uniform(0.7, 1.4))
     turned[:, 2] += rng.uniform(-0.3, 0.3, 2) * (columns, rows)
     lit = cv2().warpAffine(source, turned, (columns, rows), borderMode=cv2().BORDER_REFLECT_101)
-    lit = _to_bytes(lit * rng.uniform(0.6, 1.4) + rng.uniform(-20, 20, 3))
+    lit = to_bytes(lit * rng.uniform(0.6, 1.4) + rng.uniform(-20, 20, 3))
     centre = (rng.uniform(0, columns), rng.uniform(0, rows))
     box = cv2().boxPoints((centre, (width * columns, height * rows), rng.uniform(0, 180)))
     return _through(rng, frame, lit, _filled(frame, box))
@@ -146,7 +146,7 @@ def _mixture(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
     mixture = to_tensors({name: value[None] for name, value in drawn.items()})
     image = torch.from_numpy(frame[:, :, ::-1].astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
     mixed = composite(image, opacities(mixture, (frame.shape[0], frame.shape[1])), mixture.colour)
-    return _to_bytes((mixed[0].permute(1, 2, 0).numpy()[:, :, ::-1] + 1) * 127.5)
+    return to_bytes((mixed[0].permute(1, 2, 0).numpy()[:, :, ::-1] + 1) * 127.5)
 
 
 def _blur(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
@@ -181,7 +181,7 @@ def _scratch(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
     cv2().polylines(line, [np.round(points).astype(np.int32)], False, 255, thick, cv2().LINE_AA)
     opacity = rng.uniform(0.2, 1) * line[:, :, None] / 255
     colour = rng.uniform(0, 255, 3)
-    return _to_bytes(frame * (1 - opacity) + colour * opacity)
+    return to_bytes(frame * (1 - opacity) + colour * opacity)
 
 
 def _spot(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
@@ -195,7 +195,7 @@ def _spot(rng: Rng, frame: Frame, data: TrainingData) -> Frame:
     if rng.random() < 0.5:  # a colour of the part itself
         tone = frame[rng.integers(rows), rng.integers(columns)].astype(np.float64)
     noise = rng.normal(0, rng.uniform(0, 12), frame.shape)
-    return _through(rng, frame, _to_bytes(tone + noise), mask > 0)
+    return _through(rng, frame, to_bytes(tone + noise), mask > 0)
 
 
 def _through(rng: Rng, frame: Frame, other: Frame, mask: Mask) -> Frame:
@@ -203,7 +203,7 @@ def _through(rng: Rng, frame: Frame, other: Frame, mask: Mask) -> Frame:
     opacity = mask.astype(np.float32) * np.float32(rng.uniform(0.25, 1))
     if rng.random() < 0.5:
         opacity = cv2().GaussianBlur(opacity, (0, 0), rng.uniform(0.5, 2.5))
-    return _to_bytes(frame + opacity[:, :, None] * (other.astype(np.float32) - frame))
+    return to_bytes(frame + opacity[:, :, None] * (other.astype(np.float32) - frame))
 
 
 KINDS: tuple[Callable[[Rng, Frame, TrainingData], Frame], ...] = (

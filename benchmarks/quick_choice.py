@@ -1,4 +1,4 @@
-"""Compare settings for `train --quick` without labels: how well PatchCore tells faint synthetic anomalies from good parts.
+"""Compare settings for `train --quick` without labels: how well PatchCore tells faint anomalies from good parts.
 
     python benchmarks/quick_choice.py --weights FOLDER --out FILE DATA…
 
@@ -61,7 +61,7 @@ def scores(settings: tuple[str, ...], weights: Path, good: NDArray[np.uint8], se
     kind = get_method("patchcore")
     config = configure(kind, "nano", settings)
     method = kind(config)
-    method.load_pretrained(weights / WEIGHTS[config.backbone])  # type: ignore[attr-defined]
+    method.load_pretrained(weights / WEIGHTS[config.backbone])
 
     def fit(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.stack([fit_frame(frame, config.size) for frame in frames])

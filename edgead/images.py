@@ -187,8 +187,10 @@ def to_frame(image: NDArray[Any], pixels: PixelFormat = COLOUR) -> Frame:
         DataError: another type or shape. Floating-point images are refused because their range is a guess.
     """
     if not isinstance(image, np.ndarray):
-        read = " Read a file with  edgead.images.read_frame(PATH)" if isinstance(image, str | Path) else ""
-        raise DataError(f"A frame must be a NumPy array, not {type(image).__name__}.{read}")
+        raise DataError(
+            f"A frame must be a NumPy array, not {type(image).__name__}. "
+            "A file is read with  edgead.images.read_frame(PATH)"
+        )
     if np.ma.is_masked(image):
         raise DataError("A frame must be whole, and pixels of this one are masked. Fill them if they may be judged.")
     image = np.asarray(image)  # a matrix always has two sides, and would be turned for ever

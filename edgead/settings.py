@@ -15,6 +15,8 @@ from typing import Any, Literal, Union
 
 from edgead.errors import ConfigError, unknown
 
+BATCH_LIMIT = 1024
+"""Frames for one inference at most: memory is reserved for all of them."""
 SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 _KINDS = {int: "a whole number", float: "a number", bool: "on or off", str: "text"}
 
@@ -37,6 +39,17 @@ def check_count(name: str, value: object, least: int = 1, note: str = "") -> Non
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name} must be a whole number of at least {least}{note}, not {value!r}.")
+
+
+def check_batch(batch: object) -> None:
+    """Refuse what is not a number of frames for one inference, 1 to `BATCH_LIMIT`.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    check_count("batch", batch)
+    if isinstance(batch, int) and batch > BATCH_LIMIT:
+        raise ConfigError(f"batch must be {BATCH_LIMIT:,} at most, not {batch}.")
 
 
 def split_settings(texts: Iterable[str], usage: str) -> dict[str, str]:

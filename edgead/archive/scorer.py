@@ -17,7 +17,7 @@ from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.result import Result
 from edgead.runtime.sources.files import capture_file
 from edgead.runtime.sources.source import Captured
-from edgead.settings import check_count
+from edgead.settings import check_batch
 from edgead.trust import trusted_places
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Scorer:
         trust: see `edgead.load`; the keys lie under these paths on every machine that scores.
 
     Raises:
-        ConfigError: a batch that is not a whole number of at least 1.
+        ConfigError: a batch that is not a whole number from 1 to 1,024.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Scorer:
         batch: int = 1,
         trust: Sequence[str | Path] | None = None,
     ) -> None:
-        check_count("batch", batch)
+        check_batch(batch)
         self.bundle, self.boxes, self.batch = bundle, boxes, batch
         self._load = partial(
             load,

@@ -11,6 +11,7 @@ import click
 
 from edgead.cli.options import PATH, engine_option, json_option, refuse_given, trust_option
 from edgead.cli.output import emit, terminal, validate_here
+from edgead.settings import BATCH_LIMIT
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
@@ -135,7 +136,10 @@ def methods(name: str | None, as_json: bool) -> None:
     "--engine", default="tensorrt", show_default=True, help="With --build: inference engine and its settings."
 )
 @click.option(
-    "--batch", type=click.IntRange(1, 1024), default=1, help="With --build: largest number of frames per inference."
+    "--batch",
+    type=click.IntRange(1, BATCH_LIMIT),
+    default=1,
+    help="With --build: largest number of frames per inference.",
 )
 @trust_option
 @json_option

@@ -13,6 +13,7 @@ import click
 
 from edgead.cli.output import QUIET
 from edgead.runtime.engine_table import ENGINES
+from edgead.settings import BATCH_LIMIT
 from edgead.trust import TRUST
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -118,7 +119,7 @@ decision_options = _all_of(
         trust_option,
         click.option(
             "--batch",
-            type=click.IntRange(1, 1024),
+            type=click.IntRange(1, BATCH_LIMIT),
             default=1,
             show_default=True,
             help="Largest number of frames per inference.",

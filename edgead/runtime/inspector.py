@@ -19,7 +19,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.rules import read_region
 from edgead.runtime.sources.source import Source
 from edgead.runtime.stream import Stream
-from edgead.settings import check_count
+from edgead.settings import check_batch
 
 
 def load(
@@ -58,7 +58,7 @@ def load(
         MissingDependencyError: the engine's package is not installed.
         DeviceError: this machine cannot run the engine, or its output differs from the reference outputs.
     """
-    check_count("batch", batch)
+    check_batch(batch)
     opened = read_bundle(bundle, trust)
     if roi or ignore:
         if region is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgead.errors import ConfigError
 from edgead.runtime.frame_queue import ON_FULL
-from edgead.settings import check_count
+from edgead.settings import check_batch, check_count
 
 HEALTH = ("live", "all", "off")
 UNTRAINED_ASPECT = ("report", "unknown")
@@ -54,8 +54,8 @@ class Policy:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)}.")
-        for name in ("capacity", "batch"):
-            check_count(name, getattr(self, name))
+        check_count("capacity", self.capacity)
+        check_batch(self.batch)
         for name in ("max_staleness", "deadline", "silence"):
             value = getattr(self, name)
             if (value is not None or name == "silence") and not (_is_number(value) and value > 0):

@@ -229,6 +229,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a text for a list to ignore": ({"ignore": "0,0,1,0.1"}, "ignore must be a list"),
     "numbers for a region": ({"roi": [(0, 0, 1, 1)]}, "neither a mask image nor x,y,width,height"),
     "a number of text": ({"batch": "2"}, "batch must be a whole number of at least 1, not '2'"),
+    "more frames than memory": ({"batch": 10**9}, "batch must be 1,024 at most, not 1000000000"),
 }
 
 

@@ -17,7 +17,7 @@ from edgead.machine import (
     distributions,
     find_gpu,
     module_versions,
-    processor_flags,
+    overflows_int8,
     usable_cores,
 )
 from edgead.runtime.engines.opening import all_specs
@@ -123,8 +123,7 @@ def _tensorrt() -> Finding:
 
 def _int8() -> list[Finding]:
     """Warn of an x86 processor without VNNI: it adds products of 8-bit numbers in 16 bits, which may overflow."""
-    flags = processor_flags()
-    if "sse2" not in flags or {"avx512_vnni", "avx_vnni"} & flags:
+    if not overflows_int8():
         return []
     text = "this processor has no VNNI: its INT8 is slow, and may overflow; prefer fp32 bundles (docs/precision.md)"
     return [Finding("int8", None, text)]

@@ -81,6 +81,12 @@ def processor_flags() -> set[str]:
     return {*PROCESSOR.read_text().split()} if PROCESSOR.exists() else set()
 
 
+def overflows_int8() -> bool:
+    """Return whether the processor adds products of 8 bits with and without sign in 16 bits: x86 without VNNI."""
+    flags = processor_flags()
+    return "sse2" in flags and not {"avx512_vnni", "avx_vnni"} & flags
+
+
 def usable_cores() -> int | None:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

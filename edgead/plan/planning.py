@@ -100,7 +100,7 @@ class Plan:
             return ""
         return (
             f"\nThe profile was measured with {measured} camera{'s' * (measured > 1)}; with more, inferences may take "
-            f"longer. Measure it again:  edgead plan --cameras {self.load.cameras} … --save-profile FILE"
+            "longer. Measure again with as many cameras:  edgead plan … --save-profile FILE"
         )
 
     def to_dict(self) -> dict[str, object]:

@@ -14,6 +14,7 @@ from edgead.bundle import Bundle
 from edgead.errors import BundleError, DeviceError, MissingDependencyError, require
 from edgead.images import Frame
 from edgead.runtime.engines import cpu_model, first_line
+from edgead.runtime.engines.onnxruntime_engine import new_session
 
 GRAPH, OUTPUT, NAME = 7, 12, 1
 """Fields of ONNX's ModelProto, GraphProto and ValueInfoProto."""
@@ -44,11 +45,9 @@ class Reconstructor:
         self.tensor, self.black, self.white = facts.tensor, facts.black, facts.white
         name = cpu_model(bundle)
         ort = require("onnxruntime", "cpu")
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
         graph = bundle.content(name) + _one_more_output(self.tensor)
         try:
-            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self._session = new_session(ort, graph)
         except Exception as error:  # ONNX Runtime's errors have no common base but this
             raise BundleError(f"{bundle.path / name} has no tensor '{self.tensor}': {first_line(error)}") from error
 

@@ -12,7 +12,7 @@ from edgead.bundle import Outputs, cpu_model, read_bundle
 from edgead.errors import CheckpointError, ConfigError, require
 from edgead.geometry import STRETCH
 from edgead.images import COLOUR, fit_frame
-from edgead.machine import physical_cores
+from edgead.runtime.engines.onnxruntime_engine import new_session
 
 BATCH = 8
 """Frames in one inference."""
@@ -50,10 +50,7 @@ class Teacher:
         self.batch = manifest.input.batch or BATCH
         name = cpu_model(bundle)
         ort = require("onnxruntime", "train")
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = physical_cores()
-        self._session: Any = ort.InferenceSession(bundle.content(name), options, providers=["CPUExecutionProvider"])
+        self._session: Any = new_session(ort, bundle.content(name))
 
     def outputs(self, frames: NDArray[np.uint8]) -> Outputs:
         """Return scores ``[N]`` and maps ``[N, h, w]`` at the teacher's own size of frames ``[N, H, W, 3] uint8``."""

@@ -264,7 +264,7 @@ def test_a_matrix_is_a_grey_frame(inspector: Inspector, frame: NDArray[np.uint8]
 
 
 def test_a_path_in_place_of_a_frame_names_the_way_to_read_it(inspector: Inspector, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"not PosixPath\. Read a file with  edgead\.images\.read_frame"):
+    with pytest.raises(DataError, match=r"not PosixPath\. A file is read with  edgead\.images\.read_frame"):
         inspector.inspect(tmp_path)  # type: ignore[arg-type]
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edgead.bundle import Bundle
 from edgead.errors import BundleError, DeviceError, MissingDependencyError, require
 from edgead.images import Frame
+from edgead.onnx_session import new_session
 from edgead.runtime.engines import cpu_model, first_line
-from edgead.runtime.engines.onnxruntime_engine import new_session
 
 GRAPH, OUTPUT, NAME = 7, 12, 1
 """Fields of ONNX's ModelProto, GraphProto and ValueInfoProto."""

@@ -12,7 +12,7 @@ from edgead.bundle import Outputs, cpu_model, read_bundle
 from edgead.errors import CheckpointError, ConfigError, require
 from edgead.geometry import STRETCH
 from edgead.images import COLOUR, fit_frame
-from edgead.runtime.engines.onnxruntime_engine import new_session
+from edgead.onnx_session import new_session
 
 BATCH = 8
 """Frames in one inference."""

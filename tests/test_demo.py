@@ -20,6 +20,7 @@ from edgead.cli import cli
 from edgead.console import Console
 from edgead.errors import GateError
 from edgead.export import Budget, PrecisionOptions
+from edgead.machine import overflows_int8
 from edgead.runtime.engines.opening import usable_engines
 
 
@@ -50,7 +51,9 @@ def test_the_demo_compares_precisions_and_names_the_next_commands(
         *["times", "AUROC", "found", "rejected", "gate"],
     ]
     assert [line.split()[-1] for line in lines if " fp32 " in line].count("reference") == len(engines)
-    assert [line.split()[-1] for line in lines if " int8 " in line].count("passed") == len(engines)
+    overflown = [failed.engine for failed in outcome.report.failed or ()]
+    assert [line.split()[-1] for line in lines if " int8 " in line].count("passed") == len(engines) - len(overflown)
+    assert set(overflown) <= ({"openvino"} if overflows_int8() else set())
     assert f"{lines[2].split()[4]}" == "1.0"  # the slowest one
     assert "layers in float32" in outcome.gate
     refused = dataclasses.replace(

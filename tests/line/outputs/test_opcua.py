@@ -114,7 +114,7 @@ class Client:
 
     async def has(self, *messages: str) -> None:
         """Wait for events with these messages."""
-        until = time.monotonic() + 5.0
+        until = time.monotonic() + 30.0
         while not set(messages) <= {event.Message.Text for event in self.events}:
             assert time.monotonic() < until, [event.Message.Text for event in self.events]
             await asyncio.sleep(0.01)
@@ -192,8 +192,8 @@ def test_a_result_that_cannot_be_published_holds_no_other_up(
 
     async def work(client: Client) -> None:
         await client.listen("ResultReadyEventType")
-        for part, took in (("first", 1e300), ("second", 1.0)):
-            await asyncio.to_thread(server.write, make_result(Verdict.FAIL, part, latency_ms={"total": took}))
+        for part, took in (("first", 1e300), ("second", 1.0)):  # at once: they are published together
+            server.write(make_result(Verdict.FAIL, part, latency_ms={"total": took}))
         await client.has(f"Result {server.details()['sequence']}: FAIL")
         assert [event.PartId.Id for event in client.events] == ["second"]
 

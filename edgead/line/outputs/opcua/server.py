@@ -245,12 +245,12 @@ class OpcuaServer(PlcSink):
                 self._take("OperationalToErrorAuto")
             elif not stalled and self._machine.main == "Error":
                 self._take("ErrorToOperationalAuto")
-            shown = [self._shown.popleft() for _ in range(len(self._shown))]
+        await self._space.write(snapshot)
+        while self._shown:  # one at a time: a result that cannot be published takes no other along
+            await self._space.add(*self._shown.popleft())
+        with self._lock:
             transitions = [self._transitions.popleft() for _ in range(len(self._transitions))]
             state, job = (self._machine.main, self._machine.automatic), self._job
-        await self._space.write(snapshot)
-        for result, seen, of_job in shown:
-            await self._space.add(result, seen, of_job)
         await self._space.move(transitions, state, job)
 
     def details(self) -> dict[str, Any]:

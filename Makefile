@@ -44,7 +44,7 @@ fuzz: $(INSTALLED)  ## every reader of files, guided by coverage: make fuzz SECO
 soak: $(INSTALLED)  ## the line among faults from a seed: make soak MINUTES=30 SEED=1 OUT=FILE
 	$(BIN)/python benchmarks/soak/soak.py --minutes $(MINUTES) --seed $(SEED) $(if $(OUT),--out $(OUT))
 
-lock: $(INSTALLED)  ## write requirements.lock anew: after a change of setup.py or constraints.txt
+lock: $(INSTALLED)  ## write requirements.lock again: after a change of setup.py or constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/lock.py
 

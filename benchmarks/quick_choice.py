@@ -45,7 +45,7 @@ WEIGHTS = {"squeezenet1_1": "squeezenet1_1_imagenet.pth", "resnet50v2": "resnet5
 
 
 def with_anomalies(held_out: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return ``[kinds, N, H, W, 3]``: each image with a faint anomaly of each kind."""
+    """Return ``[kinds, N, H, W, 3] uint8``: each of ``[N, H, W, 3] uint8`` with a faint anomaly of each kind."""
     data = TrainingData(held_out)
 
     def draw(kind: Any, frame: Frame) -> Frame:
@@ -57,7 +57,14 @@ def with_anomalies(held_out: NDArray[np.uint8], rng: np.random.Generator) -> NDA
 
 @torch.inference_mode()
 def scores(settings: tuple[str, ...], weights: Path, good: NDArray[np.uint8], sets: NDArray[np.uint8]) -> NDArray[Any]:
-    """Return the scores ``[sets, N]`` of a PatchCore that is filled with good images."""
+    """Return the scores ``[sets, N]`` of a PatchCore that is filled with good images.
+
+    Args:
+        settings: ``name=value`` of PatchCore's configuration.
+        weights: folder of the backbones' weights.
+        good: ``[M, H, W, 3] uint8``.
+        sets: ``[sets, N, H, W, 3] uint8``.
+    """
     kind = get_method("patchcore")
     config = configure(kind, "nano", settings)
     method = kind(config)

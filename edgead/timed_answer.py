@@ -1,4 +1,4 @@
-"""An HTTP answer that a server cannot draw out."""
+"""An HTTP response that must arrive before a deadline."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class TimedAnswer(http.client.HTTPResponse):
-    """An answer all of whose bytes have to come before a moment. Use it as `HTTPConnection.response_class`.
+    """A response that must arrive before a deadline. Set it as `HTTPConnection.response_class`.
 
-    Python's timeouts apply to each system call: a server that sends one byte of a header now and then could take for
-    ever. At first, the timeout of the connection is the time for status and header together.
+    Python's timeouts apply to each system call: a server that sends single bytes of a header could delay it
+    without limit. At first, status and header together must arrive within the timeout of the connection.
     """
 
     def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
@@ -24,7 +24,7 @@ class TimedAnswer(http.client.HTTPResponse):
         self.allow(sock.gettimeout() or 0.0)
 
     def allow(self, seconds: float) -> None:
-        """Let what is read from now on take so long in total."""
+        """Set the deadline of all that is read from now on, in seconds from now."""
         self._bytes.until = time.monotonic() + seconds
 
 

@@ -1,4 +1,4 @@
-"""What one worker of a test run makes, all get whole; what failed half-way is made anew."""
+"""All workers of a test run get what one of them has made completely; after a failure it is made again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_one_of_several_workers_makes_it(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "gw1" / "thing" / "half").exists()
 
 
-def test_what_failed_half_way_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_failed_half_way_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     factory = worker(tmp_path / "base")
 

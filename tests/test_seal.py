@@ -37,7 +37,7 @@ def test_several_processes_make_one_key(folders: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["read by others", "short", "link", "another user's"])
-def test_a_key_that_others_know_is_made_anew(folders: Path, damage: str) -> None:
+def test_a_key_that_others_know_is_replaced(folders: Path, damage: str) -> None:
     before, key = mac("x"), folders / "config" / "edgead" / KEY
     if damage == "read by others":
         key.chmod(0o640)

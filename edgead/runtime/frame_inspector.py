@@ -153,7 +153,7 @@ class FrameInspector(LiveRules):
             DataError: not a frame.
             DeviceError: the engine failed, or the inspector is closed.
         """
-        _check_place(source_id, frame_id)
+        frame_id = _check_place(source_id, frame_id)
         captured = Captured(frame, "", source_id, frame_id, _arrival(t_capture, time.monotonic()))
         result = self.infer([self.prepare(captured)])[0]
         result.frame = to_frame(frame, self.pixels)
@@ -189,7 +189,7 @@ class FrameInspector(LiveRules):
                 f"The bundle {self.bundle.manifest.name} {does}, which is done in the host's memory.\n"
                 f"Pass the frames to inspect(), or export a run without {option}."
             )
-        _check_place(source_id, frame_id)
+        frame_id = _check_place(source_id, frame_id)
         start, rules, found = time.monotonic(), self.rules, find_device_frames(frames)
         whole = found is not None and found.ndim == 4 and found.shape[1:3] != self.size
         geometry, size = (self.geometry, found.shape[1:3]) if found and whole else (STRETCH, self.size)
@@ -415,15 +415,17 @@ def refuse_other_depth(successor: FrameInspector, inspector: FrameInspector) -> 
         raise ConfigError(f"{one} of 16-bit images, {other}: they cannot share frames.")
 
 
-def _check_place(source_id: object, frame_id: object) -> None:
-    """Refuse what sinks could not write.
+def _check_place(source_id: object, frame_id: Any) -> int:
+    """Return the number of a frame, which may be one of NumPy's; refuse what sinks could not write.
 
     Raises:
         ConfigError: no text, or no number of a frame.
     """
     if not isinstance(source_id, str):
         raise ConfigError(f"source_id must be text, not {source_id!r}.")
-    check_count("frame_id", frame_id, 0)
+    number = int(frame_id) if isinstance(frame_id, np.integer) else frame_id
+    check_count("frame_id", number, 0)
+    return int(number)
 
 
 def _arrival(t_capture: float | None, now: float) -> float:

@@ -55,15 +55,19 @@ class Rules:
         if self.region is not None and not self._marks_region(anomaly_map, frame_size, geometry):
             return Verdict.PASS, "score above threshold, but the defect lies outside the region"
         if self.min_area:
-            height, width = frame_size
-            inspected = height * width * (1.0 if self.region is None else float(self.region.mean()))
-            if self.min_area > math.ceil(inspected):
-                return verdict, f"min_area, {self.min_area} pixels, is more than is inspected of the frame"
-            mask = mark_in_frame(anomaly_map, self.mask_threshold, self.region, frame_size, geometry)
-            area = boxes_of(mask)[0]["area"]
+            area = self._largest_area(anomaly_map, self.mask_threshold, frame_size, geometry)
             if area < self.min_area:
+                largest = self._largest_area(anomaly_map, -math.inf, frame_size, geometry)
+                if self.min_area > largest:
+                    return verdict, f"min_area is {self.min_area} pixels, and a defect can have {largest} at most"
                 return Verdict.PASS, f"largest defect of {area} pixels is below {self.min_area}"
         return verdict, reason
+
+    def _largest_area(
+        self, anomaly_map: NDArray[np.float32], limit: float, frame_size: tuple[int, int], geometry: Geometry
+    ) -> int:
+        """Return the pixels of the frame in the largest connected place above a limit of map values."""
+        return int(boxes_of(mark_in_frame(anomaly_map, limit, self.region, frame_size, geometry))[0]["area"])
 
     def _marks_region(self, anomaly_map: NDArray[np.float32], frame_size: tuple[int, int], geometry: Geometry) -> bool:
         seen, region = seen_part(anomaly_map, self.region, frame_size, geometry)

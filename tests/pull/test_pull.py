@@ -303,7 +303,7 @@ def test_a_server_that_says_nothing(
 def test_a_server_whose_header_trickles(
     go: Callable[..., Pulled], server: HttpsFolder, link: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each byte began the wait anew, so that a pull did not end."""
+    """Each byte restarted the timeout, so that a pull did not end."""
 
     def answer(handler: Any, *_: Any) -> bool:
         with contextlib.suppress(OSError):

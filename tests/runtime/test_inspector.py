@@ -248,6 +248,11 @@ def test_a_region_may_be_the_path_of_a_mask(bundle: Bundle, tmp_path: Path) -> N
         assert inspector.region.all()
 
 
+def test_a_number_of_numpy_numbers_a_frame(inspector: Inspector, frame: NDArray[np.uint8]) -> None:
+    result = inspector.inspect(frame, frame_id=np.int64(7))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(result.to_dict()))["frame_id"] == 7
+
+
 @pytest.mark.parametrize("given", [{"source_id": None}, {"source_id": Path("a")}, {"frame_id": "7"}, {"frame_id": -1}])
 def test_a_place_that_no_sink_could_write_is_refused(
     inspector: Inspector, frame: NDArray[np.uint8], given: dict[str, Any]

@@ -15,6 +15,7 @@ import edgead
 from edgead.bundle import Bundle, read_bundle
 from edgead.decision import Verdict, conformal_threshold
 from edgead.errors import BundleError, ConfigError
+from edgead.geometry import Geometry
 from edgead.images import encode_png
 from edgead.manifest import StoredThreshold
 from edgead.masks import fit_region
@@ -140,7 +141,9 @@ def test_a_least_area_that_no_defect_can_have_lets_nothing_pass() -> None:
         assert Rules(0.5, 0.5, region, most).decide(1.0, anomaly_map, (128, 64))[0] is Verdict.PASS
         verdict, reason = Rules(0.5, 0.5, region, most + 1).decide(1.0, anomaly_map, (128, 64))
         assert verdict is Verdict.FAIL
-        assert reason == f"min_area, {most + 1} pixels, is more than is inspected of the frame"
+        assert reason == f"min_area is {most + 1} pixels, and a defect can have {most} at most"
+    crop = Geometry((0.0, 0.0, 0.5, 1.0))
+    assert Rules(0.5, 0.5, None, 64 * 64 + 1).decide(1.0, anomaly_map, (128, 64), crop)[0] is Verdict.FAIL
 
 
 def test_where_the_map_stays_below_its_limit_its_highest_part_is_the_defect(marked: Bundle) -> None:

@@ -143,7 +143,7 @@ class ModbusTrigger(BaseTrigger):
         steps = (value - last) % 65536
         if steps <= MOST_AT_ONCE:
             return steps
-        # It has begun anew: a value that was set to 0 is no part, and what it has counted since are parts.
+        # The PLC has reset the counter: the reset itself is no part, and what it has counted since is.
         return value if value <= MOST_AT_ONCE else 1
 
     def _fire(self, steps: int, part_id: str, at: float) -> None:

@@ -54,7 +54,7 @@ def open_session(
     settings = {"session.disable_quant_qdq": "1"} if as_written else {}
     try:
         session = new_session(ort, content or str(model), provider, provider_options, {**settings, **(entries or {})})
-    except Exception as error:  # as above
+    except Exception as error:  # ONNX Runtime's errors have no common base but this
         if provider != CPU and _CUDA_FAILED.search(str(error)):
             raise _refused(ort, provider, first_line(error)) from error
         raise BundleError(describe_refusal("ONNX Runtime", ort.__version__, model, str(error))) from error

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from edgead.export.quantization.channel_padding import pad_channels
 from edgead.export.quantization.int8 import to_int8
+from edgead.onnx_session import EXACT_INT8
 
 GRAPH = """
     <ir_version: 8, opset_import: ["": 17]>
@@ -39,7 +40,7 @@ def model() -> onnx.ModelProto:
 
 def run(model: onnx.ModelProto) -> NDArray[np.float32]:
     options = ort.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")  # as edgead's engine does
+    options.add_session_config_entry(EXACT_INT8, "1")  # as edgead's engine does
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     x = np.random.default_rng(1).random((1, 3, 8, 8), np.float32)
     [values] = session.run(None, {"x": x})

@@ -116,7 +116,7 @@ def test_the_same_graph_passes(reference: OnnxRuntimeEngine) -> None:
     assert judgement.threshold == gate.threshold
 
 
-def test_the_threshold_is_fitted_anew_so_that_a_shift_alone_costs_nothing(reference: OnnxRuntimeEngine) -> None:
+def test_the_threshold_is_fitted_again_so_that_a_shift_alone_costs_nothing(reference: OnnxRuntimeEngine) -> None:
     judgement = judge(make_gate(reference), Engine(reference, factor=2, offset=3))
     assert judgement.passed
     assert judgement.variants["form"].score_error > 3

@@ -13,7 +13,7 @@ from edgead.reports.points import ALL, PUBLISHED, Point, front
 
 WIDE, NARROW = (960, 520), (390, 420)
 """Width and height of the plot on a screen and on a phone, pixels."""
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 46
 RADIUS = 6.0
 LETTER = 6.9
 """Width of a letter of a label in the widest usual fonts, pixels."""

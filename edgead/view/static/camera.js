@@ -17,6 +17,15 @@ function typical(scores, heldOut) {
   return heldOut === null ? median : `${median} (held-out images ${number(heldOut, 3)})`;
 }
 
+// Tab stops once in a strip: where every part fails, new rejects come faster than a person presses Tab past old ones.
+function stepThroughStrip(event) {
+  const node = event.target.closest("li");
+  const next = { ArrowLeft: node?.previousElementSibling, ArrowRight: node?.nextElementSibling }[event.key];
+  if (!next) return;
+  event.preventDefault();
+  next.firstChild.focus();
+}
+
 export class Camera {
   constructor(name, rejects) {
     this.name = name;
@@ -31,6 +40,7 @@ export class Camera {
     this.held.empty("No reject in this run");
     this.heldReject = null;
     find(".held .stage").addEventListener("click", () => this.heldReject && rejects.open(this.heldReject));
+    find(".strip").addEventListener("keydown", stepThroughStrip);
     this.thumbnails = new Map();
     this.strip = []; // sent with its pictures at most once a second, also while every part fails
     this.marks = new Map();
@@ -92,6 +102,7 @@ export class Camera {
     this.find(".no-rejects").hidden = this.strip.length > 0;
     const strip = this.find(".strip");
     const ids = this.strip.map((one) => one.id);
+    const focused = strip.contains(document.activeElement);
     for (const [id, node] of this.thumbnails) {
       if (!ids.includes(id)) {
         node.remove();
@@ -105,6 +116,8 @@ export class Camera {
       if (strip.children[place] !== node) strip.insertBefore(node, strip.children[place] ?? null);
       setText(node.querySelector(".mark"), markText(this.marks.get(reject.id)));
     });
+    [...strip.children].forEach((node, place) => { node.firstChild.tabIndex = place === 0 ? 0 : -1; });
+    if (focused && !strip.contains(document.activeElement)) strip.querySelector("button")?.focus({ preventScroll: true });
     if (atStart) strip.scrollLeft = 0;
   }
 

@@ -14,6 +14,11 @@ import tempfile
 from pathlib import Path
 
 
+def at_home(path: str) -> str:
+    """Replace a leading ``~/`` by the home folder: shells do so only at the beginning of a word."""
+    return os.path.expanduser(path) if path.startswith("~/") else path
+
+
 def cache_folder() -> Path:
     """Return the cache folder: ``$XDG_CACHE_HOME/edgead`` or ``~/.cache/edgead``.
 

@@ -43,10 +43,17 @@ class PixelFormat:
     Attributes:
         bit_depth: significant bits of 16-bit images, 9 to 16 (12 for a camera that stores 12 bits in 16).
         depth_range: frames have depth, coded over this range; None for colour alone.
+
+    Raises:
+        DataError: a `bit_depth` that is not a whole number from 9 to 16.
     """
 
     bit_depth: int = 16
     depth_range: DepthRange | None = None
+
+    def __post_init__(self) -> None:
+        if self.bit_depth not in range(9, 17):  # more would darken the frame, fewer would saturate it
+            raise DataError(f"bit_depth must be a whole number from 9 to 16, not {self.bit_depth!r}.")
 
     @property
     def channels(self) -> int:
@@ -159,7 +166,8 @@ def with_depth(frame: NDArray[Any], depth: NDArray[Any], depth_range: DepthRange
         ``(H, W, 4) uint8``: B, G, R and the depth's code, see `edgead.depth`. A new array.
 
     Raises:
-        DataError: one of them is no image, their sizes differ, nothing was measured, or nothing inside the range.
+        DataError: one of them is no image, their sizes differ, nothing was measured, or nothing inside the range; a
+            `bit_depth` outside 9 to 16.
     """
     if depth_range is None:
         raise DataError("The model takes no depth (its depth range is None). Pass the colour image only.")

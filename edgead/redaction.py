@@ -7,7 +7,7 @@ import re
 _LOCAL = "jsonl|sqlite|rejects|record|shadow|watch|replay|synthetic"
 """Schemes of files, the names of which may contain @. They take no user or password, but may be given one."""
 
-_AUTHORIZATION = re.compile(r"(?i)(\bauthorization[\"']?\s*[:=]\s*[\"']?)(?:Digest\b[^\n]*|[^\n\"'},]*)")
+_AUTHORIZATION = re.compile(r"(?i)(\b(?:authorization|cookie)[\"']?\s*[:=]\s*[\"']?)(?:Digest\b[^\n]*|[^\n\"'},]*)")
 _HEADER_VALUE = re.compile(r"\b(Basic|Bearer)\s+(?=\S*(?:\d|=|[a-z][A-Z]))[\w+/=.~-]{6,}")
 _START = r"(?<![^\s'\"(<=,\[{])"
 _USER = re.compile(

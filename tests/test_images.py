@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,12 @@ from edgead.masks import draw_overlay, read_mask
 
 RNG = np.random.default_rng(0)
 COLOUR = cv2.GaussianBlur(RNG.integers(0, 256, (60, 80, 3), dtype=np.uint8), (0, 0), 2)
+
+
+@pytest.mark.parametrize("bits", [8, 17, 0, 12.5, None])
+def test_a_number_of_bits_that_no_image_has_is_refused(bits: Any) -> None:
+    with pytest.raises(DataError, match="a whole number from 9 to 16"):
+        PixelFormat(bit_depth=bits)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".jfif", ".tiff", ".webp", ".bmp", ".ppm"])

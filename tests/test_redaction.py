@@ -16,6 +16,8 @@ SECRET = "geheim123"
     [
         (f"rtsp://user:{SECRET}@cam-3:554/line?token={SECRET}", "rtsp://cam-3:554/line?token=…"),
         (f"RTSP://user:{SECRET}@cam-3/line", "RTSP://cam-3/line"),
+        (f"Cookie: session={SECRET}; id={SECRET}", "Cookie: …"),
+        (f"got {{'set-cookie': 'session={SECRET}; path=/', 'a': 1}}", "got {'set-cookie': '…', 'a': 1}"),
         (f" rtsp://user:{SECRET}@cam-3/line", " rtsp://cam-3/line"),
         (f"rtsp:user:{SECRET}@cam-3/line", "rtsp:cam-3/line"),
         (f"rtsp:/user:{SECRET}@cam-3/line", "rtsp:/cam-3/line"),

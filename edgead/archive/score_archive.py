@@ -16,6 +16,7 @@ from edgead.console import Console
 from edgead.errors import DeviceError, require
 from edgead.files import atomic_file
 from edgead.runtime.predict import Collected, collect_images
+from edgead.runtime.rules import describe_threshold
 
 BLOCK = 64
 """Images per table; a process scores one table at a time, and repeats it after a failure."""
@@ -58,7 +59,9 @@ def score_archive(
     """
     console = console or Console()
     arrow, parquet = require("pyarrow", "ray"), require("pyarrow.parquet", "ray")
-    read_bundle(scorer.bundle)  # reports a damaged bundle before Ray starts
+    manifest = read_bundle(scorer.bundle).manifest  # reports a damaged bundle before Ray starts
+    if meaning := describe_threshold(manifest, scorer.threshold):
+        console.say(f"{manifest.name}: {meaning}")
     collected = collect_images([Path(path).resolve() for path in paths])
     kinds = {"string": arrow.string(), "double": arrow.float64()}
     schema = arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])

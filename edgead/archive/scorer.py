@@ -72,7 +72,7 @@ class Scorer:
         trust: Sequence[str | Path] | None = None,
     ) -> None:
         check_batch(batch)
-        self.bundle, self.boxes, self.batch = bundle, boxes, batch
+        self.bundle, self.threshold, self.boxes, self.batch = bundle, threshold, boxes, batch
         self._load = partial(
             load,
             bundle,

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from edgead.cli.output import QUIET
+from edgead.home import at_home
 from edgead.runtime.engine_table import ENGINES
 from edgead.settings import BATCH_LIMIT
 from edgead.trust import TRUST
@@ -20,13 +21,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _GivenPath(click.Path):
-    """A path. Empty text, of a variable that is not set, would be the current folder."""
+    """A path. Empty text, of a variable that is not set, would be the current folder.
+
+    A leading ``~/`` that no shell replaced, because of quotes or in a file, is the home folder.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path; empty text is refused."""
         if not value:
             self.fail("the path is empty. Is the variable that it comes from set?", param, ctx)
-        return super().convert(value, param, ctx)
+        return super().convert(at_home(os.fspath(value)), param, ctx)
 
 
 PATH = _GivenPath(path_type=Path)

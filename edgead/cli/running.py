@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,18 @@ def predict(
         drawn.bar("inspecting", len(images)) as step,
     ):
         results = []
-        for result in decide(inspector, images, save, batch=batch, sinks=sinks):
+        odd: defaultdict[str, list[str]] = defaultdict(list)
+        for result in decide(
+            inspector, images, save, batch=batch, sinks=sinks, notice=lambda headline, line: odd[headline].append(line)
+        ):
             ledger.enter(result.source_id)
             ledger.count(result)
             results.append(result.to_dict())
             step("")
             if printed:
                 show_result(result)
+    for headline, lines in odd.items():
+        console.say(f"Warning: {headline}: {len(lines)} of {len(images)} images, first {lines[0]}")
     summary = {"bundle": str(bundle), **ledger.snapshot(), "speed_ms": ledger.speed_ms()}
     if as_json:
         emit({**summary, "left_out": images.left_out, "results": results}, True, "")

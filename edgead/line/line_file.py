@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from edgead import schema
 from edgead.errors import ConfigError, unknown
 from edgead.files import is_path
+from edgead.home import at_home
 from edgead.line.part import PartRules
 from edgead.line.products import Product
 from edgead.redaction import redact
@@ -140,7 +141,7 @@ def read_line_file(path: Path) -> LineFile:
             raise ConfigError(f"{where}: the bundle {product.bundle} does not exist.")
     run = line.run
     if run.trust is not None:
-        run = dataclasses.replace(run, trust=tuple(str(folder / place) for place in run.trust))
+        run = dataclasses.replace(run, trust=tuple(str(folder / at_home(place)) for place in run.trust))
     return dataclasses.replace(line, products=products, run=run)
 
 
@@ -165,11 +166,15 @@ def _plain(value: Any) -> Any:
 
 
 def _from_folder(product: Product, folder: Path) -> Product:
-    def masks(texts: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(str(folder / text) if is_path(text) and (folder / text).is_file() else text for text in texts)
+    def mask(text: str) -> str:
+        path = folder / at_home(text)
+        return str(path) if is_path(text) and path.is_file() else text
 
     return dataclasses.replace(
-        product, bundle=str(folder / product.bundle), roi=masks(product.roi), ignore=masks(product.ignore)
+        product,
+        bundle=str(folder / at_home(product.bundle)),
+        roi=tuple(map(mask, product.roi)),
+        ignore=tuple(map(mask, product.ignore)),
     )
 
 

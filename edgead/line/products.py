@@ -18,7 +18,6 @@ from edgead.machine import resident_mib
 from edgead.runtime.frame_inspector import FrameInspector, refuse_other_depth
 from edgead.runtime.inspector import load
 from edgead.runtime.result import Result
-from edgead.runtime.rules import describe_threshold
 from edgead.runtime.sources.source import Captured
 from edgead.runtime.stream import Stream
 from edgead.schema import FilePath, Within
@@ -93,8 +92,6 @@ class Products:
                     f"Product {opened.recipe}: {manifest.name} on {opened.engine.name}, threshold "
                     f"{opened.threshold:.6g}, {grown:.0f} MiB"
                 )
-                if promise := describe_threshold(manifest, product.threshold):
-                    console.say(f"{name}: {promise}")
             self._current = self._find(first or next(iter(self._inspectors), ""))
             self._open = stack.pop_all()
 

@@ -35,16 +35,22 @@ class Active:
 def activate(inspector: FrameInspector, policy: Policy) -> Active:
     """Prepare everything that a stream needs for an inspector, so that the exchange itself cannot fail."""
     bundle = inspector.bundle
+    trained = trained_limits(bundle.manifest)
     limits = dataclasses.replace(
         limits_from(bundle.golden().frames, policy.blurred_below, policy.frozen_after),
-        aspects=bundle.manifest.aspects,
-        least=_least_size(bundle.manifest),
+        aspects=trained.aspects,
+        least=trained.least,
         refuse_untrained=policy.untrained_aspect == "unknown",
     )
     held_out = bundle.manifest.held_out
     if bundle.manifest.geometry.count > 1 and held_out:  # the golden frames are single tiles
         limits = dataclasses.replace(limits, sharpness=min(held_out.sharpness), dark=held_out.dark)
     return Active(inspector, limits, np.empty((policy.batch, *inspector.shape), np.uint8))
+
+
+def trained_limits(manifest: Manifest) -> HealthLimits:
+    """Return what frames have to be like the training images in: aspect ratio and size."""
+    return HealthLimits(aspects=manifest.aspects, least=_least_size(manifest))
 
 
 def _least_size(manifest: Manifest) -> tuple[float, float] | None:

@@ -16,7 +16,7 @@ from edgead.runtime.engines.opening import open_validated
 from edgead.runtime.engines.tiled import batch_for
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.result import Result
-from edgead.runtime.rules import read_region
+from edgead.runtime.rules import describe_threshold, read_region
 from edgead.runtime.sources.source import Source
 from edgead.runtime.stream import Stream
 from edgead.settings import check_batch
@@ -50,7 +50,8 @@ def load(
             `edgead.runtime.rules.read_region`.
         trust: public keys, and folders of them: a bundle that none of them has signed is refused. None for those of
             the environment variable ``EDGEAD_TRUST``, an empty sequence for any bundle.
-        console: shows long steps: TensorRT builds its engine at the first start on a device.
+        console: shows long steps (TensorRT builds its engine at the first start on a device), and what a threshold
+            in place of the bundle's own means for good parts.
 
     Raises:
         BundleError: missing, damaged, of a newer format, or not signed by a trusted key.
@@ -66,10 +67,13 @@ def load(
         region = read_region(roi, ignore, opened.manifest.region_size)
     runner = open_validated(engine, opened, batch=batch_for(opened.manifest, batch), console=console)
     try:
-        return Inspector(opened, runner, threshold=threshold, region=region, min_area=min_area, shapes=shapes)
+        inspector = Inspector(opened, runner, threshold=threshold, region=region, min_area=min_area, shapes=shapes)
     except BaseException:
         runner.close()
         raise
+    if console and (meaning := describe_threshold(opened.manifest, threshold)):
+        console.say(f"{opened.manifest.name}: {meaning}")
+    return inspector
 
 
 class Inspector(FrameInspector):

@@ -18,6 +18,7 @@ from edgead.files import atomic_file
 from edgead.folders import OVERLAY, RECONSTRUCTION, describe_left_out, list_folder
 from edgead.images import Frame, encode_png, fit_frame, read_frame, to_frame
 from edgead.runtime.frame_inspector import FrameInspector
+from edgead.runtime.handover import trained_limits
 from edgead.runtime.reconstruction import open_reconstructor
 from edgead.runtime.result import Result
 from edgead.runtime.sink_worker import SinkWorker, open_workers
@@ -102,6 +103,7 @@ def predict(
     *,
     batch: int = 1,
     sinks: Sequence[str | Sink | SinkWorker] = (),
+    notice: Callable[[str, str], None] | None = None,
 ) -> Iterator[Result]:
     """Decide on image files, in order.
 
@@ -117,6 +119,8 @@ def predict(
         batch: maximum images per inference, at least 1. The latencies of a result are those of its batch.
         sinks: URIs, sinks or their workers. Each gets every result and is closed at the end; a slow sink makes
             `predict` wait.
+        notice: called with a headline and a line for each image of another shape than the training images, or of too
+            few pixels. It is decided all the same.
 
     Yields:
         One result per file, with its `path`; UNKNOWN with the reason for an unreadable file or folder.
@@ -132,11 +136,15 @@ def predict(
         reconstruct = open_reconstructor(inspector.bundle) if save else None
         paths = [path for path, _ in collected.images]
         names = (name for _, name in collected.images)
+        limits = trained_limits(inspector.bundle.manifest)
         with ImageSource("files", paths, inspector.pixels, collected.unreadable) as frames:
             while prepared := [inspector.try_to_prepare(captured) for captured in itertools.islice(frames, batch)]:
                 for one, result, name in zip(prepared, inspector.try_to_infer(prepared), names):
                     image = one.captured.image
                     if image is not None and result.anomaly_map is not None:
+                        headline, why = limits.why_untrained(image.shape[:2])
+                        if headline and notice:
+                            notice(headline, f"{result.path}: {why}")
                         if keep:
                             result.frame = to_frame(image, inspector.pixels)
                         if save:

@@ -21,13 +21,13 @@ from edgead.decision import Verdict
 from edgead.depth import DepthRange
 from edgead.errors import ConfigError, DataError, SourceError
 from edgead.files import write_json
+from edgead.home import at_home
 from edgead.images import COLOUR, PixelFormat, cv2, read_image
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import LineFile
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.source import Captured, FrameSource, Source
-from edgead.runtime.sources.uri import at_home
 from edgead.schema import FilePath, OneOf, SchemaError, left_out, parse_json
 
 FORMAT = 1

@@ -14,6 +14,7 @@ from edgead.decision import Verdict, conformal_threshold, decide
 from edgead.errors import BundleError, ConfigError
 from edgead.files import is_path
 from edgead.geometry import STRETCH, Geometry
+from edgead.home import at_home
 from edgead.images import Mask
 from edgead.manifest import Manifest
 from edgead.masks import fit_region, read_mask
@@ -173,10 +174,33 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None) -> float:
 
 
 def describe_threshold(manifest: Manifest, wanted: float | str | None) -> str:
-    """Return the guarantee of an ``fpr:`` threshold with this many held-out parts; empty for any other threshold."""
-    if not str(wanted).startswith("fpr:"):
+    """Return what a threshold in place of the bundle's own means for its held-out good images.
+
+    Args:
+        manifest: of the bundle.
+        wanted: as `choose_threshold` takes it.
+
+    Returns:
+        The promise of an ``fpr:`` threshold; for a number, how many of the images would fail, and a warning where the
+        number is above them by more than they differ. Empty for None, and for a number if the bundle has no scores.
+    """
+    scores = manifest.threshold.scores
+    if str(wanted).startswith("fpr:"):
+        return conformal_threshold(scores, float(str(wanted).removeprefix("fpr:"))).describe()
+    if wanted is None or not scores:
         return ""
-    return conformal_threshold(manifest.threshold.scores, float(str(wanted).removeprefix("fpr:"))).describe()
+    value, lowest, highest = choose_threshold(manifest, wanted), min(scores), max(scores)
+    failing = sum(score > value for score in scores)
+    line = (
+        f"threshold {value:.6g} instead of the bundle's own {manifest.threshold.value:.6g}: {failing} of {len(scores)} "
+        "held-out good images would fail"
+    )
+    if value <= max(highest, manifest.threshold.value) + (highest - lowest):
+        return line
+    return (
+        f"Warning: {line}. It is far above their scores, {lowest:.6g} to {highest:.6g}. Defective parts with a score "
+        "up to it pass. Look at the scores of defective parts first."
+    )
 
 
 def check_region(region: Mask | None, manifest: Manifest) -> Mask | None:
@@ -260,7 +284,7 @@ def read_region(roi: Sequence[str | Path], ignore: Sequence[str | Path], size: t
 
 def _read_mask(region: str | Path, size: tuple[int, int], inverse: bool = False) -> Mask:
     """Return the pixels of which any part is in a region, or with `inverse` outside it."""
-    text = str(region)
+    text = at_home(str(region))
     if is_path(text) and Path(text).is_file():
         return fit_region(read_mask(Path(text)) != inverse, size)
     try:

@@ -24,7 +24,6 @@ from edgead.runtime.policy import Policy
 from edgead.runtime.prometheus import bundle_to_prometheus, sinks_to_prometheus
 from edgead.runtime.record import Recorder
 from edgead.runtime.result import Result
-from edgead.runtime.rules import describe_threshold
 from edgead.runtime.saying import harmless
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.sink_worker import SinkAccount, SinkWorker, close_all
@@ -263,7 +262,7 @@ class _Reporter:
 
 
 class _Opener:
-    """Opens the bundle of a run and those that replace it, and says what their thresholds promise."""
+    """Opens the bundle of a run and those that replace it, and warns of a threshold that was given for another."""
 
     def __init__(
         self, load_bundle: Callable[[Path], FrameInspector], threshold: float | str | None, say: Callable[[str], None]
@@ -279,9 +278,8 @@ class _Opener:
         """
         opened = self._load(path)
         manifest = opened.bundle.manifest
-        if promise := describe_threshold(manifest, self._threshold):
-            self._say(f"{manifest.name}: {promise}")
-        elif self._threshold is not None and self._digests and manifest.digest not in self._digests:
+        given = self._threshold is not None and not str(self._threshold).startswith("fpr:")
+        if given and self._digests and manifest.digest not in self._digests:
             self._say(
                 f"Warning: {manifest.name} is decided by --threshold {opened.threshold:.6g} instead of its own, "
                 f"{manifest.threshold.value:.6g}. Scores of another bundle may have another scale."

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from edgead import schema
 from edgead.errors import ConfigError
+from edgead.home import at_home
 from edgead.schema import FilePath, SchemaError, Share, Within
 from edgead.toml import read_toml
 
@@ -109,6 +110,6 @@ def _read_entry(path: Path, number: int, table: Mapping[str, object]) -> Entry:
     if len({*entry.precisions}) < len(entry.precisions):
         raise ConfigError(f"{path}, [[{TABLES}]] number {number}: precisions names one twice.")
     folder = path.resolve().parent
-    paths = {name: str(folder / value) for name in PATHS if (value := getattr(entry, name)) is not None}
-    donors = tuple(str(folder / donor) for donor in entry.donors)
+    paths = {name: str(folder / at_home(value)) for name in PATHS if (value := getattr(entry, name)) is not None}
+    donors = tuple(str(folder / at_home(donor)) for donor in entry.donors)
     return dataclasses.replace(entry, donors=donors, **paths)  # type: ignore[arg-type]

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
+from click.testing import CliRunner
 from level_bundle import frame_of, make_level_bundle
 from line_bench import BAD, GOOD
 from ports import free_port
@@ -237,3 +239,26 @@ def test_messages_are_json_lines_where_the_file_or_the_command_line_asks_for_it(
     [error] = [json.loads(line) for line in done.stderr.splitlines()]
     assert (done.returncode, error["level"]) == (2, "error")
     assert "withn" in error["message"]
+
+
+def test_a_path_at_home_is_there(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell replaces ~ in a file or inside quotes; a bundle was not found, and a recording lay in a folder ~."""
+    home, away = tmp_path / "home", tmp_path / "away"
+    home.mkdir()
+    away.mkdir()
+    (folder / "bottle.edgead").rename(home / "bottle.edgead")
+    cv2.imwrite(str(home / "mask.png"), np.full((64, 64), 255, np.uint8))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(away)
+    file = away / "line.toml"
+    file.write_text(
+        f"[cameras.front]\nsource = '{folder / 'pictures'}'\n\n"
+        "[products.bottle]\nbundle = '~/bottle.edgead'\nroi = ['~/mask.png']\n\n"
+        "[run]\nengine = 'onnxruntime'\nhealth = 'off'\nrecord = '~/recorded'\n"
+    )
+    product = read_line_file(file).products["bottle"]
+    assert (product.bundle, product.roi) == (str(home / "bottle.edgead"), (str(home / "mask.png"),))
+    done = CliRunner().invoke(run, ["--config", "line.toml", "--sink", "jsonl:~/results.jsonl"])
+    assert done.exit_code == 0, done.output
+    assert (home / "recorded").is_dir()
+    assert [path.name for path in away.iterdir()] == ["line.toml"]

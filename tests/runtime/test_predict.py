@@ -6,10 +6,13 @@ import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 from level_bundle import frame_of, make_level_bundle
 
 import edgead
+from edgead.cli import cli
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SinkError
 from edgead.images import encode_png
@@ -42,6 +45,20 @@ def test_an_image_that_is_named_twice_has_one_result(images: Collected, tmp_path
     found = collect_images([folder, tmp_path / "link", folder / "0.png", tmp_path / "images" / ".." / "images"])
     assert [path for path, _ in found.images] == [path for path, _ in collect_images([folder]).images]
     assert found.left_out == "left out: 15 × image that was named before"
+
+
+def test_images_that_show_too_little_are_named(line_bundle: Path, tmp_path: Path) -> None:
+    for name, size in (("good", (256, 256)), ("point", (1, 1)), ("wide", (64, 256))):
+        (tmp_path / f"{name}.png").write_bytes(encode_png(np.full((*size, 3), 90, np.uint8)))
+    said: list[tuple[str, str]] = []
+    with edgead.load(line_bundle, engine="onnxruntime") as inspector:
+        results = list(predict(inspector, collect_images([tmp_path]), notice=lambda *line: said.append(line)))
+    assert Verdict.UNKNOWN not in {result.verdict for result in results}
+    assert [headline for headline, _ in said] == ["frames are too coarse", "frames have another shape"]
+    assert said[0][1].startswith(f"{tmp_path / 'point.png'}: 1×1 is less than half")
+    ran = CliRunner().invoke(cli, ["predict", str(line_bundle), str(tmp_path), "--engine", "onnxruntime"])
+    assert ran.exit_code == 0
+    assert f"Warning: frames are too coarse: 1 of 3 images, first {tmp_path / 'point.png'}: 1×1 is" in ran.stderr
 
 
 class Frames(BaseSink):

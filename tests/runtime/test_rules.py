@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from level_bundle import frame_of, make_level_bundle
+from listener import Listener
 from numpy.typing import NDArray
 
 import edgead
@@ -57,7 +58,29 @@ def test_fpr_chooses_from_the_held_out_scores(line_bundle: Path) -> None:
         assert inspector.threshold == wanted
     assert choose_threshold(manifest, "0.25") == 0.25
     assert "Requested: 1, which needs at least 999 held-out images" in describe_threshold(manifest, "fpr:0.001")
-    assert describe_threshold(manifest, 0.3) == ""
+
+
+def test_a_threshold_far_above_the_good_parts_is_pointed_out(line_bundle: Path) -> None:
+    """It passes everything; the verdicts alone would not show that."""
+    manifest = read_bundle(line_bundle).manifest
+
+    def meaning(wanted: float | str | None, scores: tuple[float, ...] = (0.25, 0.5, 0.75)) -> str:
+        own = dataclasses.replace(manifest.threshold, value=0.75, scores=scores)
+        return describe_threshold(dataclasses.replace(manifest, threshold=own), wanted)
+
+    for wanted, failing in ((0.3, 2), ("0.75", 0), (1.25, 0), (-1, 3)):
+        assert meaning(wanted) == (
+            f"threshold {float(wanted):g} instead of the bundle's own 0.75: {failing} of 3 held-out "
+            "good images would fail"
+        )
+    for wanted in (1.26, "1e9"):
+        assert meaning(wanted).startswith(f"Warning: threshold {float(wanted):.6g} instead of")
+        assert "far above their scores, 0.25 to 0.75. Defective parts with a score up to it pass" in meaning(wanted)
+    assert meaning(None) == meaning(1e9, ()) == ""
+
+    console = Listener()
+    edgead.load(line_bundle, engine="onnxruntime", threshold=1e9, console=console).close()
+    assert sum("far above their scores" in line for line in console.said) == 1
 
 
 @pytest.mark.parametrize("wanted", ["fpr:", "fpr:2", "fpr:0", "high", "nan", float("inf")])

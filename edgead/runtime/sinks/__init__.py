@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from importlib import metadata
 
 from edgead.errors import ConfigError
+from edgead.home import at_home
 from edgead.runtime.sinks.callback import Callback
 from edgead.runtime.sinks.jsonl import JsonLines
 from edgead.runtime.sinks.sink import BaseSink, LeftOut, Sink
-from edgead.runtime.sources.uri import at_home, complete, redact, refuse_bare_address, scheme_of
+from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
 
 FORMS = "jsonl:FILE (or jsonl:- for standard output), sqlite:FILE, rejects:DIR, http://HOST/PATH, mqtt://HOST/TOPIC"
 _SCHEMES = {

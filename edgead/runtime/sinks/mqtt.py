@@ -17,13 +17,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edgead.errors import ConfigError, SinkError, require
-from edgead.home import state_folder
+from edgead.home import at_home, state_folder
 from edgead.redaction import printable, redact
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import was_moved
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sinks.sqlite import Transactions, connect
-from edgead.runtime.sources.uri import at_home, parse_options
+from edgead.runtime.sources.uri import parse_options
 
 WINDOW = 20
 """Messages in flight to the broker without acknowledgement."""

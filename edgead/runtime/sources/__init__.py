@@ -12,11 +12,12 @@ from importlib import metadata
 from pathlib import Path
 
 from edgead.errors import SourceError
+from edgead.home import at_home
 from edgead.images import COLOUR, PixelFormat
 from edgead.runtime.sources.files import ImageSource, open_path
 from edgead.runtime.sources.live import CameraSource, LiveSource
 from edgead.runtime.sources.source import Captured, FrameSource, Source
-from edgead.runtime.sources.uri import at_home, complete, redact, refuse_bare_address, scheme_of
+from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
 from edgead.runtime.sources.v4l2 import open_number
 from edgead.runtime.sources.video import VideoSource
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from edgead.errors import ConfigError
+from edgead.home import at_home
 from edgead.redaction import printable, redact, remember_secret
 from edgead.settings import parse_settings
 
@@ -135,7 +136,7 @@ def _read_secret(found: re.Match[str]) -> str:
         if not os.environ.get(found["name"]):
             raise ConfigError(f"The environment variable {found['name']}, used as {found[0]}, is not set or empty.")
         return os.environ[found["name"]]
-    path = Path(found["file"].removeprefix("file:"))
+    path = Path(at_home(found["file"].removeprefix("file:")))
     try:
         return path.read_text(encoding="utf-8").strip("\r\n")
     except (OSError, ValueError) as error:
@@ -160,11 +161,6 @@ def split_options(uri: str, kind: type[T]) -> tuple[str, T]:
     """
     rest, _, query = uri.partition(":")[2].removeprefix("//").partition("?")
     return at_home(rest), parse_options(uri, query, kind)
-
-
-def at_home(path: str) -> str:
-    """Replace a leading ``~/`` by the home folder: shells do so only at the beginning of a word."""
-    return os.path.expanduser(path) if path.startswith("~/") else path
 
 
 def parse_options(uri: str, query: str, kind: type[T]) -> T:

@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +19,12 @@ from typing import Any
 
 import pytest
 from level_bundle import frame_of, make_level_bundle
+from ports import free_port
 
 import edgead
 from edgead.errors import ConfigError
 from edgead.line.outputs.modbus_plc import ServingPlc
-from edgead.line.outputs.modbus_server import free_port, open_modbus_server
+from edgead.line.outputs.modbus_server import held_port, open_modbus_server
 from edgead.line.outputs.opcua.server import open_opcua
 from edgead.line.triggers.http import HttpTrigger
 from edgead.runtime import metrics_server
@@ -321,13 +323,26 @@ def test_a_client_that_polls_without_a_pause_waits_evenly() -> None:
     assert 3.9 < clock[0] - 100.0 < 4.1  # the first thousand at once
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a port that nobody listens on")
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1"])
+def test_a_free_port_stays_free_until_the_server_listens(host: str) -> None:
+    """OPC UA takes a while to begin; meanwhile another program took the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with held_port(host, 0) as port:
+        with socket.socket(family) as other, pytest.raises(OSError, match="in use"):
+            other.bind((host, port))
+        socket.create_server((host, port), family=family).close()
+    with held_port(host, 5020) as port:
+        assert port == 5020
+
+
 @pytest.mark.slow
 def test_the_stream_goes_on(tmp_path: Path) -> None:
     """A flood on every socket of a run costs no frame; a client of each reads all the while."""
     pytest.importorskip("asyncua")
     bundle = make_level_bundle(tmp_path / "level.edgead").path
     done, read, ends = threading.Event(), {"modbus": 0, "opcua": 0}, []
-    ports = [free_port("127.0.0.1") for _ in read]
+    ports = [free_port() for _ in read]
     sinks = [f"modbus-server:127.0.0.1:{ports[0]}?ack=off&hold_ms=10", f"opcua:127.0.0.1:{ports[1]}"]
 
     def flood() -> None:

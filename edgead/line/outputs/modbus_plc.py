@@ -9,7 +9,7 @@ from typing import Any
 from edgead.errors import ConfigError, SinkError, require
 from edgead.line.outputs.event_loop import EventLoop
 from edgead.line.outputs.library_logs import quiet
-from edgead.line.outputs.modbus_server import free_port, why_no_listening
+from edgead.line.outputs.modbus_server import held_port, why_no_listening
 from edgead.line.outputs.register_map import ACKNOWLEDGE, SIZE, Snapshot, from_registers
 
 
@@ -77,7 +77,6 @@ class ServingPlc:
         server: Any = require("pymodbus.server", "modbus")
         simulator: Any = require("pymodbus.simulator", "modbus")
         quiet("pymodbus")
-        self.port = port or free_port(host)
         self._words, self._lock = [0] * SIZE, threading.Lock()
         kind = simulator.DataType.REGISTERS
 
@@ -99,12 +98,13 @@ class ServingPlc:
             return opened
 
         self._loop = EventLoop("modbus-plc")
-        try:
-            self._server = self._loop.run(listen(), 5.0)
-        except Exception as error:
-            self._loop.close()
-            why = why_no_listening(host, self.port)
-            raise ConfigError(f"The simulated PLC cannot listen on {host}:{self.port}: {why}.") from error
+        with held_port(host, port) as self.port:
+            try:
+                self._server = self._loop.run(listen(), 5.0)
+            except Exception as error:
+                self._loop.close()
+                why = why_no_listening(host, self.port)
+                raise ConfigError(f"The simulated PLC cannot listen on {host}:{self.port}: {why}.") from error
 
     def read(self) -> Snapshot:
         """Return what edgead shows."""

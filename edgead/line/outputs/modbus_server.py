@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +77,7 @@ class ModbusServer(PlcSink):
         quiet("pymodbus")
         options = options or ServerOptions()
         super().__init__(f"modbus-server:{at(host, port)}", options)
-        self.port, base = port or free_port(host), options.base
-        registers = simulator.DataType.REGISTERS
+        base, registers = options.base, simulator.DataType.REGISTERS
 
         async def access(
             function: int, start: int, address: int, count: int, words: list[int], given: list[int] | None
@@ -100,11 +102,12 @@ class ModbusServer(PlcSink):
             return opened
 
         self._loop = EventLoop("modbus-server")
-        try:
-            self._server = self._loop.run(listen(), 5.0)
-        except Exception as error:
-            self._loop.close()
-            raise ConfigError(f"{self.name} cannot be opened: {why_no_listening(host, self.port)}.") from error
+        with held_port(host, port) as self.port:
+            try:
+                self._server = self._loop.run(listen(), 5.0)
+            except Exception as error:
+                self._loop.close()
+                raise ConfigError(f"{self.name} cannot be opened: {why_no_listening(host, self.port)}.") from error
         self.name = f"modbus-server:{at(host, self.port)}"
         self.handshake.name = self.name
 
@@ -113,13 +116,25 @@ class ModbusServer(PlcSink):
         self._loop.close(self._server.shutdown)
 
 
-def free_port(host: str) -> int:
-    """Return a port that nothing listens on."""
-    try:
-        with socket.create_server((host, 0), family=_family(host)) as probe:
-            return int(probe.getsockname()[1])
-    except OSError:
-        return PORT  # opening then fails with the reason
+@contextlib.contextmanager
+def held_port(host: str, port: int) -> Iterator[int]:
+    """Yield the port to listen on: for 0 a free one, which no other program gets until the server listens.
+
+    On Linux, a socket that is bound and does not listen keeps the port, and a server that sets SO_REUSEADDR, as those
+    of asyncio do, can listen on it all the same.
+    """
+    with contextlib.ExitStack() as stack:
+        if port == 0:
+            try:
+                probe = stack.enter_context(socket.socket(_family(host)))
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, 0))
+                port = int(probe.getsockname()[1])
+            except OSError:
+                port = PORT  # opening then fails with the reason
+            if sys.platform != "linux":
+                stack.close()
+        yield port
 
 
 def why_no_listening(host: str, port: int) -> str:

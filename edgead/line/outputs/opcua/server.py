@@ -18,7 +18,7 @@ from edgead.line.outputs.address import at, split_address
 from edgead.line.outputs.event_loop import EventLoop
 from edgead.line.outputs.handshake import PlcSink, Timing
 from edgead.line.outputs.library_logs import quiet
-from edgead.line.outputs.modbus_server import free_port, why_no_listening
+from edgead.line.outputs.modbus_server import held_port, why_no_listening
 from edgead.line.outputs.opcua.address_space import AddressSpace
 from edgead.line.outputs.opcua.methods import Methods
 from edgead.line.outputs.opcua.state_machine import VisionStateMachine
@@ -104,7 +104,6 @@ class OpcuaServer(PlcSink):
                 "Give it certificates, ?cert=FILE&key=FILE&trust=DIR; or ?open=on in a network of this line alone."
             )
         super().__init__(f"opcua:{at(host, port)}", options)
-        self.port = port or free_port(host)
         self._names: list[str] = []
         self._choose: Callable[[str], object] | None = None
         self._options, self._recipe, self._begun = options, "", False
@@ -116,15 +115,16 @@ class OpcuaServer(PlcSink):
         self.handshake.on_show = self._on_show
         self._loop = EventLoop("opcua-server", LIMITS)
         self._wake = asyncio.Event()
-        try:
-            self._loop.run(self._open(host), 60.0)
-        except ConfigError:
-            self._loop.close()
-            raise
-        except Exception as error:
-            self._loop.close()
-            why = why_no_listening(host, self.port) if isinstance(error, OSError) else describe(error)
-            raise ConfigError(f"opcua:{at(host, self.port)} cannot be opened: {why}.") from error
+        with held_port(host, port) as self.port:
+            try:
+                self._loop.run(self._open(host), 60.0)
+            except ConfigError:
+                self._loop.close()
+                raise
+            except Exception as error:
+                self._loop.close()
+                why = why_no_listening(host, self.port) if isinstance(error, OSError) else describe(error)
+                raise ConfigError(f"opcua:{at(host, self.port)} cannot be opened: {why}.") from error
         self.name = self.handshake.name = f"opcua:{at(host, self.port)}"
 
     async def _open(self, host: str) -> None:

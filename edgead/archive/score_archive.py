@@ -24,9 +24,10 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class Scored:
-    """Number of images per verdict, and a note on files that are not images."""
+    """Number of images per verdict, of those that are unlike the training images, and a note on other files."""
 
     verdicts: dict[str, int]
+    untrained: int
     left_out: str
 
     @property
@@ -65,7 +66,7 @@ def score_archive(
     collected = collect_images([Path(path).resolve() for path in paths])
     kinds = {"string": arrow.string(), "double": arrow.float64()}
     schema = arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
-    verdicts, total = Counter[str](), len(collected)
+    verdicts, untrained, total = Counter[str](), 0, len(collected)
     with (
         atomic_file(out) as stream,
         parquet.ParquetWriter(stream, schema) as writer,
@@ -75,10 +76,11 @@ def score_archive(
         asked = resources(module, None, None)
         for rows in _rows(module, scorer, collected, asked):
             verdicts.update(str(row["verdict"]) for row in rows)
+            untrained += sum(row["untrained"] is not None for row in rows)
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
             for _ in rows:
                 step("")
-    return Scored(dict(verdicts), collected.left_out)
+    return Scored(dict(verdicts), untrained, collected.left_out)
 
 
 def _rows(ray: Any, scorer: Scorer, collected: Collected, asked: dict[str, float]) -> Iterator[list[ScoredRow]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgead.errors import ConfigError, DataError, require
 from edgead.formats.decoding import decode_image
+from edgead.runtime.handover import trained_limits
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.result import Result
 from edgead.runtime.sources.files import capture_file
@@ -28,6 +29,7 @@ COLUMNS = {
     "verdict": "string",
     "reason": "string",
     "cause": "string",
+    "untrained": "string",
     "score": "double",
     "threshold": "double",
     "boxes": "string",
@@ -113,7 +115,7 @@ class Scorer:
         ]
         rows: list[ScoredRow] = []
         for start in range(0, count, self.batch):
-            rows += map(self._row, self._decide(images[start : start + self.batch]))
+            rows += self._decide(images[start : start + self.batch])
         answer = pandas.DataFrame(rows, columns=list(COLUMNS), index=table.index, dtype=object)
         return answer.astype({name: "float64" for name, kind in COLUMNS.items() if kind == "double"})
 
@@ -131,15 +133,21 @@ class Scorer:
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_inspector": None}
 
-    def _decide(self, images: list[tuple[str, object]]) -> list[Result]:
+    def _decide(self, images: list[tuple[str, object]]) -> Iterator[ScoredRow]:
         if self._inspector is None:
             self._inspector = self._load()
         inspector = self._inspector
         captured = [_capture(path, content, number, inspector) for number, (path, content) in enumerate(images)]
-        return inspector.try_to_infer([inspector.try_to_prepare(each) for each in captured])
+        results = inspector.try_to_infer([inspector.try_to_prepare(each) for each in captured])
+        limits = trained_limits(inspector.bundle.manifest)
+        for one, result in zip(captured, results):
+            untrained = ""
+            if one.image is not None and result.anomaly_map is not None:
+                _, untrained = limits.why_untrained((one.image.shape[0], one.image.shape[1]))
+            yield self._row(result, untrained)
 
-    def _row(self, result: Result) -> ScoredRow:
-        found = result.to_dict()
+    def _row(self, result: Result, untrained: str) -> ScoredRow:
+        found = {**result.to_dict(), "untrained": untrained or None}
         score = math.nan if found["score"] is None else found["score"]
         boxes = json.dumps(result.boxes) if self.boxes else None
         return {**found, "path": result.path, "score": score, "threshold": result.threshold, "boxes": boxes}

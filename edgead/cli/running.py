@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections import defaultdict
@@ -121,8 +122,13 @@ def _predict_archive(
     scored = score_archive(scorer, paths, out, ray=ray, console=terminal())
     if scored.left_out:
         terminal().say(scored.left_out)
+    if scored.untrained:
+        terminal().say(
+            f"Warning: {scored.untrained} of {scored.images} images have another shape than the training images, or "
+            "too few pixels: the column untrained says which."
+        )
     counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(scored.verdicts.items()))
-    value = {"out": str(out), "images": scored.images, "verdicts": scored.verdicts, "left_out": scored.left_out}
+    value = {"out": str(out), "images": scored.images, **dataclasses.asdict(scored)}
     emit(value, as_json, f"{out}: {scored.images} rows, {counts}")
 
 

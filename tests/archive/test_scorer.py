@@ -28,17 +28,21 @@ def images(parts: Path) -> list[str]:
 
 def test_a_row_in_is_a_row_out(bundle: Bundle, images: list[str], tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(Path(images[0]).read_bytes()[:200])
-    paths = [images[0], str(tmp_path / "cut.png"), str(tmp_path / "absent.png"), images[1]]
-    table = pandas.DataFrame({"path": paths, "other": 1}, index=[5, 3, 9, 1])
+    (tmp_path / "point.png").write_bytes(encode_png(np.zeros((1, 1, 3), np.uint8)))
+    paths = [images[0], *(str(tmp_path / f"{name}.png") for name in ("cut", "absent")), images[1]]
+    paths.append(str(tmp_path / "point.png"))
+    table = pandas.DataFrame({"path": paths, "other": 1}, index=[5, 3, 9, 1, 7])
     rows = Scorer(bundle.path, engine="onnxruntime")(table)
     assert list(rows.columns) == list(COLUMNS)
-    assert list(rows.index) == [5, 3, 9, 1]
+    assert list(rows.index) == [5, 3, 9, 1, 7]
     assert list(rows["path"]) == paths
     assert list(rows["verdict"][[3, 9]]) == ["UNKNOWN", "UNKNOWN"]
     assert "absent.png" in rows["reason"][9]
-    assert rows["cause"].tolist() == [None, "unreadable", "unreadable", None]
+    assert rows["cause"].tolist() == [None, "unreadable", "unreadable", None, None]
+    assert [each is None for each in rows["untrained"]] == [True, True, True, True, False]
+    assert rows["untrained"][7].startswith("1×1 is less than half")
     assert math.isnan(rows["score"][3])
-    assert set(rows["verdict"][[5, 1]]) <= {"PASS", "FAIL"}
+    assert set(rows["verdict"][[5, 1, 7]]) <= {"PASS", "FAIL"}
 
 
 @pytest.mark.parametrize("batch", [1, 4])

@@ -8,6 +8,8 @@ TRITON := nvidia-pytriton tritonclient python-rapidjson
 # so that tests of one file share what they set up, and takes over from others when it is done.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
 INSTALLED := $(VENV)/installed
+# Tests start hundreds of processes. Where Python may not keep bytecode, each of them compiles what it imports.
+export PYTHONDONTWRITEBYTECODE :=
 
 # Seconds of `make fuzz` for each reader.
 SECONDS ?= 20

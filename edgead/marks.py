@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,50 @@ def marks_folder(folder: Path, named: Path | None = None) -> Path:
     if named is not None:
         return named
     return folder if (folder / FILE).is_file() else folder / "marks"
+
+
+def of_one_product(marks: Collection[Mark], folder: Path, bundle: str = "") -> list[Mark]:
+    """Return marks of the parts of one product: what is good on one part may be a defect on another.
+
+    A line with products saves the rejects of all in one folder. Products that share a bundle count as one; marks
+    without a product are anybody's.
+
+    Args:
+        marks: all of them.
+        folder: they are from, for the error.
+        bundle: name of one of the product's bundles; without it, or if no mark is of it, all must be of one product.
+
+    Raises:
+        ConfigError: they are of several products.
+    """
+    found = _products_in(marks)
+    own = [(names, bundles) for names, bundles in found if bundle in bundles] or found
+    if len(own) > 1:
+        shown = ", ".join(sorted("/".join(sorted(names)) for names, _ in found))
+        raise ConfigError(
+            f"The marks in {folder} are of several products: {shown}. Parts of one say nothing about another.\n"
+            "Mark those of one product in a folder of its own:  edgead review PICTURES --as MARK --marks DIR"
+        )
+    return [one for one in marks if not (name := _product_of(one)) or name in own[0][0]]
+
+
+def _products_in(marks: Iterable[Mark]) -> list[tuple[set[str], set[str]]]:
+    """Return for each product its name and those of its bundles; products with a common bundle are together."""
+    found: list[tuple[set[str], set[str]]] = []
+    for one in marks:
+        if name := _product_of(one):
+            names, bundles = {name}, {str(one.result.get("bundle"))}
+            for other in [each for each in found if each[0] & names or each[1] & bundles]:
+                found.remove(other)
+                names, bundles = names | other[0], bundles | other[1]
+            found.append((names, bundles))
+    return found
+
+
+def _product_of(mark: Mark) -> str:
+    """Return the product of a mark's recipe, ``NAME VERSION``; empty for none."""
+    recipe = mark.result.get("recipe")
+    return recipe.rpartition(" ")[0] if isinstance(recipe, str) else ""
 
 
 def read_marks(path: Path) -> dict[str, Mark]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgead.binomial import CONFIDENCE, upper_limit
-from edgead.bundle import Bundle
+from edgead.bundle import Bundle, read_manifest
 from edgead.console import Console
 from edgead.decision import Threshold, conformal_threshold
 from edgead.errors import ConfigError, DataError
 from edgead.images import read_image
 from edgead.manifest import Manifest, StoredThreshold
-from edgead.marks import FILE, FOLDERS, Mark, Marks, marks_folder
+from edgead.marks import FILE, FOLDERS, Mark, Marks, marks_folder, of_one_product
 from edgead.review.saved import saved_rejects
 from edgead.runtime.inspector import load
 from edgead.runtime.rules import choose_threshold
@@ -105,11 +105,14 @@ def review(
         console: shows the progress.
 
     Raises:
-        ConfigError: a folder is missing, nothing is marked, or a bundle with depth, which marked pictures do not have.
+        ConfigError: a folder is missing, nothing is marked, or marks are of several products, none of which the bundle
+            has decided; or a bundle with depth, which marked pictures do not have.
         EdgeadError: see `edgead.load`.
     """
     kept = Marks(marks_folder(folder, marks))
-    marked, known, unread = list(kept.all().values()), [], []
+    every = kept.all().values()
+    marked = of_one_product(every, kept.folder, read_manifest(bundle).name)
+    known, unread = [], [f"{len(every) - len(marked)} marks of other products"] * (len(marked) < len(every))
     for each in marked:
         if (kept.folder / each.picture).is_file():
             known.append(each)

@@ -134,7 +134,9 @@ class Capture:
         if prepared.inspector or health is None or prepared.limits is None or prepared.limits == active.limits:
             return
         health.limits = active.limits
-        again = active.inspector.try_to_prepare(prepared.captured, None, health.check_again)
+        # Into a buffer again: a frame of the model's size would be its own fitted one, and be written over later.
+        buffer = self._shared.buffers.take(active.inspector.shape)
+        again = active.inspector.try_to_prepare(prepared.captured, buffer, health.check_again)
         prepared.fitted, prepared.error, prepared.cause = again.fitted, again.error, again.cause
         prepared.geometry, prepared.limits = again.geometry, active.limits
 

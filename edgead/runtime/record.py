@@ -37,12 +37,13 @@ LONGEST_LINE = 16 << 20
 
 @dataclass(frozen=True)
 class RecordingFacts:
-    """The content of `recording.json`."""
+    """The content of `recording.json`. `bit_depth` of 16-bit images is None in recordings of earlier versions."""
 
     format: int
     bundle: str
     model_sha256: str
     depth_range: DepthRange | None = left_out()
+    bit_depth: int | None = left_out()
     engine: str = ""
 
 
@@ -88,8 +89,10 @@ class Recorder(BaseSink):
         self._folder, self.folder, self._line = folder, folder / "frames", 0
         (folder / "frames").mkdir(parents=True, exist_ok=True)
         manifest = inspector.bundle.manifest
-        model, depth_range = manifest.files[MODEL], inspector.depth_range
-        facts = RecordingFacts(FORMAT, manifest.name, model, depth_range, inspector.engine.name)
+        model, pixels = manifest.files[MODEL], inspector.pixels
+        facts = RecordingFacts(
+            FORMAT, manifest.name, model, pixels.depth_range, pixels.bit_depth, inspector.engine.name
+        )
         write_json(folder / "recording.json", schema.write(facts))
         self._events = LineFile(folder / "events.jsonl")
 
@@ -130,7 +133,8 @@ def open_replay(uri: str, pixels: PixelFormat = COLOUR) -> Source:
     """``replay:DIR``.
 
     Raises:
-        SourceError: not a recording, of a newer format, or with another depth range than the model's.
+        SourceError: not a recording, of a newer format, or its frames were made of depth or of 16-bit images
+            differently than the model's.
     """
     folder = Path(at_home(uri.partition(":")[2]))
     try:
@@ -149,6 +153,11 @@ def open_replay(uri: str, pixels: PixelFormat = COLOUR) -> Source:
         recorded = None if facts.depth_range is None else list(facts.depth_range)
         raise SourceError(
             f"{folder} was recorded with the depth range {recorded}; the model has {list(pixels.depth_range)}."
+        )
+    if facts.bit_depth not in (None, pixels.bit_depth):  # the recorded frames have 8 bits: which, was decided then
+        raise SourceError(
+            f"{folder} was recorded by a bundle that reads {facts.bit_depth} bits of 16-bit images; the model reads "
+            f"{pixels.bit_depth}."
         )
     return Replay(folder)
 

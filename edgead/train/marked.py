@@ -10,7 +10,7 @@ from edgead.datasets import Category
 from edgead.datasets.copies import look_at
 from edgead.errors import ConfigError
 from edgead.images import PixelFormat
-from edgead.marks import FILE, Mark, marks_folder, read_marks
+from edgead.marks import FILE, Mark, marks_folder, of_one_product, read_marks
 from edgead.train.run_config import MarkedConfig
 from edgead.train.split import Split
 
@@ -29,7 +29,7 @@ def find_marked(folder: Path, category: Category, parted: Split, pixels: PixelFo
         console: shows the progress.
 
     Raises:
-        ConfigError: there is no such folder, or no good part is marked.
+        ConfigError: there is no such folder, no good part is marked, or parts of several products are.
     """
     root = marks_folder(folder).resolve()
     marks = [one for one in read_marks(root / FILE).values() if one.mark == "false reject"]
@@ -39,6 +39,7 @@ def find_marked(folder: Path, category: Category, parted: Split, pixels: PixelFo
             f"No picture in {root} is marked as false reject.\n"
             "Mark some:  edgead review REJECT.png --as false-reject, or leave out --marked."
         )
+    of_one_product(marks, root)
     seen = _files_of([*parted.held_out, *(sample.path for sample in category.test)])
     kept = [one for one in marks if not _came_from(one, seen)]
     paths = [*parted.held_out, *(root / one.picture for one in kept)]

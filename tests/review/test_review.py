@@ -17,7 +17,7 @@ from edgead.decision import conformal_threshold
 from edgead.errors import ConfigError
 from edgead.images import encode_png
 from edgead.manifest import StoredThreshold
-from edgead.marks import Mark, Marks, marks_folder
+from edgead.marks import Mark, Marks, marks_folder, of_one_product
 from edgead.review.proposal import Scored, moved, propose
 from edgead.review.saved import mark_files, saved_rejects
 from edgead.review.version import write_version
@@ -165,6 +165,46 @@ def test_a_threshold_is_proposed_and_written_as_a_version(rejects: Path, bundle:
     assert "140 to 160.01 by Ada" in inside("inspect", new, "--engine", "onnxruntime").stdout
     line = json.loads((rejects / "marks" / "audit.jsonl").read_text().splitlines()[-1])
     assert (line["action"], line["who"], line["to"], line["out"]) == ("version", "Ada", value["proposed"], str(new))
+
+
+def test_marks_of_another_product_decide_nothing(rejects: Path, bundle: Bundle, tmp_path: Path) -> None:
+    """A line with products saves the rejects of all in one folder: a cap's defect is none of a bottle."""
+    mark_all(rejects)
+    file = rejects / "marks" / "marks.jsonl"
+    file.write_text(file.read_text().replace('"recipe": null', '"recipe": "bottle 1"'))
+    asked = ["review", rejects, "--engine", "onnxruntime", "--json", "--bundle"]
+    alone = json.loads(inside(*asked, bundle.path).stdout)
+    result = {"id": "of-a-cap", "recipe": "cap 1", "bundle": "cap"}
+    Marks(rejects / "marks").set("of-a-cap", result, "real defect", "Ada", lambda: encode_png(frame_of(155)))
+    beside = json.loads(inside(*asked, bundle.path).stdout)
+    assert beside["unread"] == ["1 marks of other products"]
+    assert (beside["proposed"], beside["marked"]) == (alone["proposed"], alone["marked"])
+    unknown = make_level_bundle(tmp_path / "unknown.edgead")
+    said = inside(*asked, unknown.path)
+    assert (said.returncode, "of several products: bottle, cap." in said.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("recipes", "several"),
+    [
+        ([("bottle 1", "b-1"), ("bottle 2", "b-2"), (None, "cap")], False),
+        ([("red 1", "both"), ("blue 1", "both"), ("red 2", "newer"), ("blue 2", "newest")], False),
+        ([("bottle 1", "b-1"), ("cap 1", "c-1")], True),
+        ([("red 1", "one"), ("blue 1", "other"), ("red 2", "both"), ("blue 2", "both"), ("cap 1", "cap")], True),
+    ],
+)
+def test_products_that_share_a_bundle_count_as_one(
+    recipes: list[tuple[str | None, str]], several: bool, tmp_path: Path
+) -> None:
+    marks = [
+        Mark(str(n), "unsure", "", "", "", {"recipe": recipe, "bundle": name})
+        for n, (recipe, name) in enumerate(recipes)
+    ]
+    if several:
+        with pytest.raises(ConfigError, match="of several products"):
+            of_one_product(marks, tmp_path)
+    else:
+        assert of_one_product(marks, tmp_path) == marks
 
 
 def test_no_threshold_is_proposed_without_all_marked_defects(rejects: Path, bundle: Bundle) -> None:

@@ -6,6 +6,7 @@ import inspect
 import itertools
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -195,6 +196,24 @@ def test_a_camera_that_its_input_fires_waits_without_end_and_is_not_lost(
     genicam._open_producers.cache_clear()
     with pytest.raises(SourceError, match=r"cannot be opened: .*Trigger"):
         open_source(uri)
+
+
+def test_cameras_that_are_opened_at_once_load_a_producer_once(
+    producer: Path, made_up: type[Harvester], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    def add_file(_self: Harvester, file_path: str, **_: bool) -> None:
+        loaded.append(file_path)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(Harvester, "add_file", add_file)
+    made_up.cameras = (Camera(), Camera())
+    with ThreadPoolExecutor(2) as pool:
+        opened = list(pool.map(open_source, [f"genicam://{producer}"] * 2))
+    for source in opened:
+        source.__exit__(None, None, None)
+    assert loaded == [str(producer)]
 
 
 def test_no_camera_and_pixels_that_are_not_supported(producer: Path, made_up: type[Harvester]) -> None:

@@ -18,6 +18,7 @@ from level_bundle import (
     OFFSETS,
     frame_of,
     is_its_own,
+    level_of,
     make_level_bundle,
     numbered,
     open_any,
@@ -210,6 +211,31 @@ def test_no_frame_is_decided_that_the_new_bundle_holds_for_unhealthy(
                 stream.swap(successor)
     decided = [(result.bundle, result.cause) for result in results]
     assert decided == [("first", "")] * 2 + [("second", "black")] * 6
+
+
+def test_kept_frames_of_the_models_size_stay_what_they_are_after_a_swap(
+    first: Bundle, second: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames that waited, checked again by the new bundle's limits, were written over by later ones: a reject had
+    another part's picture, and arrays of the caller were changed."""
+    limits = [HealthLimits(dark=True), HealthLimits(dark=True, blurred_below=0.2)]
+    monkeypatch.setattr(handover, "limits_from", lambda frames, *_: limits.pop(0))
+    frames, results = list(numbered(40)), list[Result]()
+    with (
+        edgead.load(first.path, engine="onnxruntime") as inspector,
+        edgead.load(second.path, engine="onnxruntime") as successor,
+        Stream(inspector, [IterableSource(frames)], Policy(health="all", frozen_after=0), keep_frames=True) as stream,
+    ):
+        for result in stream:
+            results.append(result)
+            if len(results) == 2:
+                wait_until(lambda: stream._queue._sources[0].frames > 0)
+                stream.swap(successor)
+    assert {result.bundle for result in results} == {"first", "second"}
+    assert all(is_its_own(result) for result in results)
+    levels = [level_of(number) for number in range(40)]
+    assert [int(result.frame.max()) for result in results if result.frame is not None] == levels
+    assert [int(frame.max()) for frame in frames] == levels
 
 
 def test_a_threshold_is_never_set_on_a_bundle_that_leaves(

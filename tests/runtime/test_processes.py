@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -31,6 +32,32 @@ from edgead.runtime.stream import Stream
 PATIENCE = 120
 """Seconds after which a process that should have ended hangs."""
 CPU_ENGINES = ["onnxruntime", pytest.param("openvino", marks=needs_openvino)]
+FIRST_AT_ONCE = """
+import sys, threading
+import numpy as np
+from edgead.bundle import read_bundle
+from edgead.runtime.engines.openvino_engine import the_core
+from edgead.runtime.engines.opening import open_engine
+
+sys.setswitchinterval(1e-6)
+together, cores = threading.Barrier(4), []
+
+def at_once(work):
+    def run():
+        together.wait()
+        work()
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+at_once(lambda: cores.append(the_core()))
+engines = [open_engine("openvino", read_bundle(sys.argv[1])) for _ in range(4)]
+left = engines.copy()
+at_once(lambda: left.pop().infer(np.zeros((1, 64, 64, 3), np.uint8)))
+print(len(set(map(id, cores))))
+"""
 
 
 def in_a_fork(work: Callable[[], str]) -> str:
@@ -298,3 +325,12 @@ def test_iterators_that_are_left_leave_nothing_running(first: Bundle, name: str)
                 assert time.monotonic() < until, threading.enumerate()
                 time.sleep(0.01)
         assert inspector.inspect(frame_of(75)).score == pytest.approx(75, abs=0.01)
+
+
+@needs_openvino
+def test_the_first_inferences_of_several_threads_do_not_wait_for_each_other(first: Bundle) -> None:
+    """The process stood still for ever, in about two of three cases: its binding made a table meanwhile."""
+    for _ in range(3):
+        command = [sys.executable, "-c", FIRST_AT_ONCE, str(first.path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr

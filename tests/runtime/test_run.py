@@ -27,7 +27,7 @@ from waiting import wait_until
 
 import edgead
 from edgead.decision import Verdict
-from edgead.errors import ConfigError, SinkError
+from edgead.errors import ConfigError, SinkError, SourceError
 from edgead.images import encode_png, read_frame
 from edgead.runtime.inspector import Inspector
 from edgead.runtime.ledger import Ledger
@@ -85,6 +85,26 @@ def test_replay_gives_the_same_scores_and_verdicts(inspector: Inspector, tmp_pat
         (r.source_id, r.frame_id, r.score, r.verdict) for r in replayed
     ]
     assert recorded
+
+
+def test_a_recording_is_not_replayed_to_a_bundle_that_reads_other_bits(tmp_path: Path) -> None:
+    """A picture of 12 bits, recorded as 16, is almost black: the other bundle would have seen it bright and failed."""
+    bundles = [make_level_bundle(tmp_path / f"{bits}.edgead", bit_depth=bits) for bits in (16, 12)]
+    bright = np.full((64, 64, 3), 200 << 4, np.uint16)
+    with (
+        edgead.load(bundles[0].path, engine="onnxruntime") as sixteen,
+        edgead.load(bundles[1].path, engine="onnxruntime") as twelve,
+    ):
+        assert [each.inspect(bright).verdict for each in (sixteen, twelve)] == [Verdict.PASS, Verdict.FAIL]
+        run_stream(sixteen, [bright], [SinkWorker(Recorder(tmp_path / "tape", sixteen))], Ledger())
+        uri = f"replay:{tmp_path / 'tape'}"
+        assert [result.score for result in sixteen.stream(uri)] == [12.0]
+        with pytest.raises(SourceError, match=r"reads 16 bits of 16-bit images; the model reads 12\."):
+            next(twelve.stream(uri))
+        facts = json.loads((tmp_path / "tape" / "recording.json").read_text())
+        del facts["bit_depth"]  # of an earlier version, which did not tell
+        (tmp_path / "tape" / "recording.json").write_text(json.dumps(facts))
+        assert [result.score for result in twelve.stream(uri)] == [12.0]
 
 
 def test_replay_repeats_what_time_decided(inspector: Inspector, tmp_path: Path) -> None:

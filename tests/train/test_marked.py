@@ -75,6 +75,17 @@ def test_marked_good_parts_are_trained_on_and_never_held_out(data: Path, tmp_pat
     assert "marked" not in json.loads((plain / run_config.CONFIG).read_text())
 
 
+def test_good_parts_of_another_product_are_not_trained_on(data: Path, tmp_path: Path) -> None:
+    """A line with products saves the rejects of all in one folder: caps would become good bottles."""
+    marks = Marks(tmp_path / "rejects" / "marks")
+    for number, product in enumerate(("bottle", "cap")):
+        result = {"id": product, "verdict": "FAIL", "recipe": f"{product} 1", "bundle": product}
+        marks.set(product, result, "false reject", "Ada", lambda number=number: picture(200 + number))
+    with pytest.raises(ConfigError, match=r"of several products: bottle, cap\.[^\n]*\n.*--marks DIR"):
+        train("draem", data, preset="nano", settings=QUICK, out=tmp_path / "run", marked=tmp_path / "rejects")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_is_resumed_with_the_same_marked_parts(data: Path, tmp_path: Path) -> None:
     mark(tmp_path / "rejects", 1, picture(101))
     [run] = train("draem", data, preset="nano", settings=QUICK, out=tmp_path / "run", marked=tmp_path / "rejects")

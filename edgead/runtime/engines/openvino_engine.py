@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,8 @@ from edgead.bundle import Bundle
 from edgead.errors import BundleError, DeviceError, require
 from edgead.runtime.engines import EngineSpec, Opening, cpu_model, first_line
 from edgead.runtime.engines.onnx_nodes import describe_refusal
+
+_making = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,11 @@ def _first_core() -> tuple[Any, int]:
     that stack with the last Core, in any thread. The next signal, Ctrl-C or the end of a child, would then cause a
     segmentation fault (seen with 2026.4).
     """
-    return require("openvino", "cpu").Core(), os.getpid()
+    openvino = require("openvino", "cpu")
+    # Its Python binding makes a table of types at the first inference, and gives the interpreter's lock away meanwhile.
+    # A second thread's first inference then takes that lock and waits for the table: the process stands still for ever.
+    openvino.Type.u8.to_dtype()
+    return openvino.Core(), os.getpid()
 
 
 def the_core() -> Any:
@@ -63,7 +70,8 @@ def the_core() -> Any:
         DeviceError: the process was forked from one that had used OpenVINO. Its threads are not in the copy, so that a
             call may wait for them for ever.
     """
-    core, process = _first_core()
+    with _making:  # two threads that load a bundle at once would make one each
+        core, process = _first_core()
     if process != os.getpid():
         raise DeviceError(
             "OpenVINO was used before this process was forked, and may hang in the copy.\n"

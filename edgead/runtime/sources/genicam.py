@@ -63,7 +63,8 @@ def open_genicam(uri: str, pixels: PixelFormat = COLOUR) -> Source:
             f"No GenTL producer found{' at ' + missing[0] if missing else ' for ' + uri}.\n"
             f"Install the camera maker's producer (a .cti file) and give its path, or its folder in {VARIABLE}."
         )
-    harvester = _open_producers(producers)
+    with _lock:  # a cache alone would let two threads load them both
+        harvester = _open_producers(producers)
     wanted = {"serial_number": options.serial} if options.serial else 0
     reasons: list[str] = []
     sources: list[LiveSource] = []
@@ -216,7 +217,8 @@ def to_bgr(data: NDArray[Any], height: int, width: int, pixel_format: str) -> Fr
     elif kind in _BAYER:
         lib = cv2()
         image = lib.cvtColor(image, getattr(lib, f"COLOR_{_BAYER[kind]}2BGR"))
-    return np.array(to_frame(image, PixelFormat(bits)), order="C")  # the buffer goes back to the camera
+    pixels = PixelFormat(bits) if bits > 8 else COLOUR  # which has a say on 16-bit images alone
+    return np.array(to_frame(image, pixels), order="C")  # the buffer goes back to the camera
 
 
 def split_format(pixel_format: str) -> tuple[str, int]:

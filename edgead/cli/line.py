@@ -105,6 +105,7 @@ def open_line(
     line, rules, triggers = line_of_run(), read_rules(given.part_rules), given.triggers
     named = {source.partition("=")[0] for source in options["sources"]}
     delays = {name: delay for name, delay in line.delays.items() if name in named}
+    _refuse_idle(given, line)
 
     every = {**click.get_current_context().params, **options}
     kept = {name: value for name, value in every.items() if name not in NOT_KEPT}
@@ -140,6 +141,17 @@ def check(given: Arguments, options: dict[str, Any], console: Console) -> list[A
     from edgead.line.part import read_rules
 
     read_rules(given.part_rules)
+    _refuse_idle(given, line_of_run())
     products, _ = products_of_run(given, options)
     names = {name: options[name] for name in ("sources", "sinks", "engine", "batch")}
     return check_line(products, triggers=given.triggers, control=given.control, console=console, **names)
+
+
+def _refuse_idle(given: Arguments, line: LineFile) -> None:
+    """Refuse what a line's file says about parts if nothing announces them."""
+    if given.triggers:
+        return
+    if given.part_rules:
+        raise click.UsageError("[part] of the file has no effect without a trigger.")
+    for name in line.delays:
+        raise click.UsageError(f"delay of the camera {name} has no effect without a trigger.")

@@ -262,3 +262,21 @@ def test_a_path_at_home_is_there(folder: Path, tmp_path: Path, monkeypatch: pyte
     assert done.exit_code == 0, done.output
     assert (home / "recorded").is_dir()
     assert [path.name for path in away.iterdir()] == ["line.toml"]
+
+
+def test_what_is_said_about_parts_needs_a_trigger(folder: Path) -> None:
+    """It had no effect, and nothing said so."""
+    file = folder / "line.toml"
+    text = file.read_text().replace('triggers = ["camera:"]', "")
+    for wrong, said in (
+        (text, "[part] of the file has no effect without a trigger"),
+        (
+            text.replace("[part]\nwithin = 500\n", "").replace('"pictures"', '"pictures"\ndelay = 5'),
+            "delay of the camera front has no effect without a trigger",
+        ),
+    ):
+        file.write_text(wrong)
+        for more in ([], ["--check"]):
+            done = CliRunner().invoke(run, ["--config", str(file), *more])
+            assert done.exit_code == 2
+            assert said in done.stderr

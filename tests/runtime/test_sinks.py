@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -116,12 +116,19 @@ def test_two_kinds_of_sinks_do_not_share_a_file(other: str, tmp_path: Path, monk
 
 
 def test_lines_are_not_appended_to_what_holds_something_else(tmp_path: Path) -> None:
-    """A picture got lines of JSON, and was refused from then on."""
-    picture = tmp_path / "part.png"
-    picture.write_bytes(encode_png(frame_of(50)))
-    with pytest.raises(ConfigError, match="holds something else than results"):
-        open_sink(f"jsonl:{picture}")
-    assert picture.read_bytes() == encode_png(frame_of(50))
+    """A picture, or a bundle's manifest, got lines of JSON, and was refused from then on."""
+    file = tmp_path / "part"
+    for held in (encode_png(frame_of(50)), b'{\n  "format": 1\n}\n', b'{"images": []}\n', b"[]", b"x"):
+        file.write_bytes(held)
+        with pytest.raises(ConfigError, match="holds something else than results"):
+            open_sink(f"jsonl:{file}")
+        assert file.read_bytes() == held
+    for held in (b"", b"{", b'{"schema": 1, "id": "a', b"\0\0\0"):  # the power failed in the first line
+        file.write_bytes(held)
+        with closing(open_sink(f"jsonl:{file}")) as sink:
+            sink.write(make_result(3))
+        assert file.read_bytes().startswith(held)
+        assert json.loads(file.read_bytes().splitlines()[-1])["schema"] == 1
 
 
 @pytest.mark.parametrize("uri", ["jsonl:~/r.jsonl", "sqlite:~/r.sqlite", "rejects:~/r"])

@@ -16,6 +16,9 @@ from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.sources.uri import NoOptions, split_options
 from edgead.terminal import CLOSED
 
+BEGINNING = b'{"schema": '
+"""How a result begins."""
+
 
 def open_jsonl(uri: str) -> JsonLines:
     """``jsonl:FILE``, or ``jsonl:-`` for standard output."""
@@ -66,8 +69,9 @@ class JsonLines(BaseSink):
 
 
 def _refuse_others(path: Path) -> None:
-    """Refuse a file that does not begin as results do, for instance a picture. A damaged disk leaves zeros."""
+    """Refuse a file that does not begin as results do: a picture, a bundle's manifest. A damaged disk leaves zeros."""
     if path.is_file():
         with path.open("rb") as file:
-            if file.read(1) not in (b"", b"{", b"\n", b"\0"):
+            begin = file.read(len(BEGINNING))
+            if begin[:1] not in (b"\n", b"\0") and not BEGINNING.startswith(begin):  # a first line may be cut off
                 raise ConfigError(f"{path} holds something else than results as JSON. Name another file.")

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,9 @@ from edgead.errors import ConfigError, DeviceError, first_line, require
 from edgead.machine import usable_cores
 
 LOCAL = "local"
+STARTS = 3
+"""Times that Ray is started on this machine: its own limit of 30 s, which cannot be set, is short for a busy one."""
+_log = logging.getLogger("edgead")
 
 
 @contextmanager
@@ -43,7 +46,7 @@ def connected(address: str = LOCAL) -> Iterator[Any]:
     init = functools.partial(ray.init, log_to_driver=False, logging_level="ERROR", configure_logging=True)
     try:
         if address == LOCAL:
-            init(address=LOCAL, num_cpus=usable_cores(), include_dashboard=False)
+            _start(ray, functools.partial(init, address=LOCAL, num_cpus=usable_cores(), include_dashboard=False))
         else:
             init(address=address)
     except Exception as error:  # also Ray's own errors have no common base
@@ -61,6 +64,22 @@ def connected(address: str = LOCAL) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
+
+
+def _start(ray: Any, init: Callable[[], object]) -> None:
+    """Start Ray on this machine, again where it was not ready in its time.
+
+    What was started in vain is not at hand. Ray ends it with this process, the last of it two minutes later.
+    """
+    for further in reversed(range(STARTS)):
+        try:
+            init()
+            return
+        except Exception as error:
+            ray.shutdown()
+            if further == 0 or "timed out" not in str(error):
+                raise
+            _log.warning("Ray was not ready in its 30 s; it is started again")
 
 
 def resources(ray: Any, cpus: int | None, gpus: float | None) -> dict[str, float]:

@@ -12,6 +12,7 @@ import every_method
 import pytest
 from small_bundles import make_bundles
 
+from edgead.machine import overflows_int8
 from edgead.train.methods import METHODS
 
 pytestmark = pytest.mark.long
@@ -42,6 +43,8 @@ def prepare(python: str) -> None:
 def test_bundles_give_the_same_scores_on_64_bit_arm(work: Path, python: str, method: str) -> None:
     prepare(python)
     for bundle in make_bundles(work, [method]):
+        if method == "transfusion" and "int8" in bundle.name and overflows_int8():
+            continue  # its layers share weights, so the sums of this processor cannot be exact: edgead.onnx_session
         here = every_method.use_here(bundle)
         there = every_method.use_there(bundle, here, python, CPU)
         assert there["good"], (bundle.name, there)

@@ -148,10 +148,10 @@ def check(given: Arguments, options: dict[str, Any], console: Console) -> list[A
 
 
 def _refuse_idle(given: Arguments, line: LineFile) -> None:
-    """Refuse what a line's file says about parts if nothing announces them."""
+    """Refuse rules of parts, and delays of cameras, if nothing announces parts."""
     if given.triggers:
         return
     if given.part_rules:
-        raise click.UsageError("[part] of the file has no effect without a trigger.")
+        raise click.UsageError("[part] or --part has no effect without a trigger.")
     for name in line.delays:
         raise click.UsageError(f"delay of the camera {name} has no effect without a trigger.")

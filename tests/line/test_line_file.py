@@ -269,7 +269,7 @@ def test_what_is_said_about_parts_needs_a_trigger(folder: Path) -> None:
     file = folder / "line.toml"
     text = file.read_text().replace('triggers = ["camera:"]', "")
     for wrong, said in (
-        (text, "[part] of the file has no effect without a trigger"),
+        (text, "[part] or --part has no effect without a trigger"),
         (
             text.replace("[part]\nwithin = 500\n", "").replace('"pictures"', '"pictures"\ndelay = 5'),
             "delay of the camera front has no effect without a trigger",

@@ -13,7 +13,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,29 @@ from edgead.train.methods.transfusion.preprocessing import preprocess
 from edgead.train.methods.transfusion.reference_model import WINDOW, ReferenceModel
 from edgead.train.run_config import RunConfig
 
-PICTURES, STEPS, BATCH, LEARNING_RATE = 200, 300, 8, 5e-4
-"""Fixed before the first run ([ADR 57](../docs/adr/0057-what-the-gate-can-predict.md))."""
 SEED = 57
 PATH = click.Path(path_type=Path)
 TEXTURES = 80
 AT_ONCE = 4
 """Images that go through the steps together."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of the distillation. Those of every trial are fixed before it runs (docs/adr/0057-what-the-gate-can-predict.md).
+
+    Attributes:
+        pictures: that the reverse steps are asked about.
+        steps: of the optimizer.
+        batch: images of one of them.
+        map_weight: of the L1 distance between the smoothed masks.
+    """
+
+    pictures: int = 200
+    steps: int = 300
+    batch: int = 8
+    learning_rate: float = 5e-4
+    map_weight: float = 5.0
 
 
 def to_images(frames: NDArray[np.uint8], config: TransfusionConfig) -> Tensor:
@@ -81,7 +97,7 @@ def smooth(masks: Tensor) -> Tensor:
     return F.avg_pool2d(masks, WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=True)
 
 
-def loss_of(network: UNet, x: Tensor, mask: Tensor, image: Tensor) -> Tensor:
+def loss_of(network: UNet, x: Tensor, mask: Tensor, image: Tensor, map_weight: float) -> Tensor:
     """Distance of one step from the mean mask and the last image of 18."""
     scaled, normal, logits = network(x, torch.zeros_like(mask), torch.full((len(x),), FIRST))
     probability, opacity = logits.sigmoid(), FIRST / LAST
@@ -90,13 +106,13 @@ def loss_of(network: UNet, x: Tensor, mask: Tensor, image: Tensor) -> Tensor:
     highest = (found.amax(dim=(1, 2, 3)) - wanted.amax(dim=(1, 2, 3))).abs().mean()
     return (
         F.binary_cross_entropy(probability, mask)
-        + 5 * (found - wanted).abs().mean()
+        + map_weight * (found - wanted).abs().mean()
         + highest
         + F.mse_loss(last, image)
     )
 
 
-def distil(network: UNet, config: TransfusionConfig, run: RunConfig, textures: Path) -> UNet:
+def distil(network: UNet, config: TransfusionConfig, run: RunConfig, textures: Path, settings: Settings) -> UNet:
     """Return a copy of the network that was trained to do in one step what 18 do."""
     rng = np.random.default_rng(SEED)
     normals = load_frames(run.training_images(Path(run.data)), config.size).frames
@@ -105,18 +121,18 @@ def distil(network: UNet, config: TransfusionConfig, run: RunConfig, textures: P
     frames = np.stack(
         [
             draw_anomalous(rng, data, student)[0] if number % 2 else draw_good(rng, data, student)
-            for number in range(PICTURES)
+            for number in range(settings.pictures)
         ]
     )
     masks, images = reverse(network, config, frames)
     copied = copy.deepcopy(network).train()
-    optimizer = torch.optim.AdamW(copied.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 if step < 0.8 * STEPS else 0.1)
-    with click.progressbar(range(STEPS), label="distilling") as steps:
+    optimizer = torch.optim.AdamW(copied.parameters(), lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 if step < 0.8 * settings.steps else 0.1)
+    with click.progressbar(range(settings.steps), label="distilling") as steps:
         for _ in steps:
-            rows = rng.integers(0, PICTURES, BATCH)
+            rows = rng.integers(0, settings.pictures, settings.batch)
             optimizer.zero_grad()
-            loss = loss_of(copied, to_images(frames[rows], config), masks[rows], images[rows])
+            loss = loss_of(copied, to_images(frames[rows], config), masks[rows], images[rows], settings.map_weight)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
@@ -172,9 +188,15 @@ class Judge:
 @click.argument("folder", metavar="RUN", type=PATH)
 @click.option("--textures", type=PATH, default=Path("benchmarks/data/textures"), show_default=True)
 @click.option("--weights", type=PATH, required=True, help="Weights of the distilled network; read if they exist.")
+@click.option("--pictures", type=int, default=Settings.pictures, show_default=True)
+@click.option("--steps", "optimizer_steps", type=int, default=Settings.steps, show_default=True)
+@click.option("--map-weight", type=float, default=Settings.map_weight, show_default=True)
 @click.option("--out", type=PATH, required=True)
-def main(folder: Path, textures: Path, weights: Path, out: Path) -> None:
+def main(
+    folder: Path, textures: Path, weights: Path, pictures: int, optimizer_steps: int, map_weight: float, out: Path
+) -> None:
     """Distil RUN's network into one step, and judge it on the labelled images of its data."""
+    settings = Settings(pictures=pictures, steps=optimizer_steps, map_weight=map_weight)
     run, method = load_method(folder)
     config: Any = method.config
     network: Any = method.network
@@ -185,12 +207,12 @@ def main(folder: Path, textures: Path, weights: Path, out: Path) -> None:
         distilled = copy.deepcopy(unet)
         distilled.load_state_dict(torch.load(weights, weights_only=True))
     else:
-        distilled = distil(unet, config, run, textures)
+        distilled = distil(unet, config, run, textures, settings)
         torch.save(distilled.state_dict(), weights)
     record = {
         "measured": asdict(describe_measurement("benchmarks/one_step.py", "torch")),
         "run": {"category": run.category, "preset": run.preset, "seed": run.seed, "config": run.stored_config},
-        "settings": {"pictures": PICTURES, "steps": STEPS, "batch": BATCH, "learning_rate": LEARNING_RATE},
+        "settings": asdict(settings),
         "images": {"good": judge.labels.count(False), "anomalous": judge.labels.count(True)},
         "rows": [*rows, judge.judge("1, distilled", distilled.eval(), config, 1)],
     }

@@ -20,7 +20,7 @@ OPCUA = "asyncua>=2,<3"
 GPIO = 'gpiod>=2.1; sys_platform == "linux"'
 SIGN = "cryptography>=42"  # Ed25519, by the Python Cryptographic Authority; wheels for x86-64 and aarch64
 VIEW = ["starlette>=0.40", "uvicorn>=0.30"]
-RELEASE = ["build>=1.2", "twine>=6.1", "cyclonedx-bom>=7"]
+RELEASE = ["build>=1.2", "twine>=6.1"]
 EXTRAS = {
     # jpeg: what a Jetson, which brings its own OpenCV, still needs for JPEG files and MJPEG cameras.
     "jpeg": [JPEG],
@@ -85,7 +85,7 @@ EXTRAS = {
     "docs": ["zensical>=0.0.73", "mkdocstrings-python>=2", "mkdocs-click>=0.9"],
     # atheris: fuzzing of the readers of files, guided by coverage (make fuzz). It has wheels for Linux on x86-64 alone.
     "fuzz": ['atheris>=2.3; platform_machine == "x86_64" and sys_platform == "linux"'],
-    # What .ci/release.py calls: packages, their check, and the bill of materials. Nothing is uploaded.
+    # What .ci/release.py calls: packages and their check. Nothing is uploaded.
     "release": RELEASE,
     # scikit-learn, scipy: independent implementations that our metrics are tested against. hypothesis: property tests.
     # paho-mqtt, av, harvesters: the tests of what needs them. pytest-instafail: a failure is shown when it happens, and

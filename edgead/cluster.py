@@ -18,7 +18,8 @@ from edgead.machine import usable_cores
 
 LOCAL = "local"
 STARTS = 3
-"""Times that Ray is started on this machine: its own limit of 30 s, which cannot be set, is short for a busy one."""
+"""Times that Ray is started on this machine: 30 s for its node and 15 s for a process of it, which cannot be set, are
+short for a busy one."""
 _log = logging.getLogger("edgead")
 
 
@@ -40,6 +41,8 @@ def connected(address: str = LOCAL) -> Iterator[Any]:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         # Ray's own is 15: whatever else the machine does would starve trainings, and disturb the timings of a cell.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        # The one limit of its start that can be set; 30 by default.
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
     ray = require("ray", "ray")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     stops = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -77,9 +80,9 @@ def _start(ray: Any, init: Callable[[], object]) -> None:
             return
         except Exception as error:
             ray.shutdown()
-            if further == 0 or "timed out" not in str(error):
+            if further == 0 or "timed out" not in str(error).lower():
                 raise
-            _log.warning("Ray was not ready in its 30 s; it is started again")
+            _log.warning("Ray was not ready in time; it is started again")
 
 
 def resources(ray: Any, cpus: int | None, gpus: float | None) -> dict[str, float]:

@@ -33,7 +33,7 @@ def release() -> ModuleType:
 @pytest.mark.long
 def test_a_release_is_built_and_checked(tmp_path: Path) -> None:
     """In a fast form: with the setuptools that is installed, and without an extra."""
-    pytest.importorskip("cyclonedx_py", reason="the extra `release` is not installed")
+    pytest.importorskip("twine", reason="the extra `release` is not installed")
     command = [sys.executable, SCRIPT, "--out", tmp_path, "--extra", "", "--no-isolation"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     if "No matching distribution" in done.stderr or "Could not fetch" in done.stderr:

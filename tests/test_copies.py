@@ -13,9 +13,10 @@ from listener import Listener
 
 from edgead.datasets import Category, open_category
 from edgead.datasets.copies import find_copies, keep_distinct, look_at
-from edgead.datasets.repeats import check_repeats
+from edgead.datasets.repeats import check_labelled
 from edgead.errors import DataError
-from edgead.images import COLOUR
+from edgead.export.imports.threshold_data import load_threshold_data
+from edgead.images import COLOUR, PixelFormat
 from edgead.train.split import split, split_normals
 
 Write = Callable[..., Path]
@@ -121,26 +122,64 @@ def test_equal_frames_count_once() -> None:
     assert keep_distinct(np.concatenate([frames, frames[1:2], frames[:1]])) == [0, 1, 2]
 
 
-def test_labelled_images_that_are_there_twice_are_named(tmp_path: Path, write_image: Write) -> None:
-    for name in ("train/good/0", "test/good/0", "test/good/1", "test/dent/0"):
-        write_image(tmp_path / f"{name}.png")
-    first = tmp_path / "test/good/0.png"
-    for path in tmp_path.rglob("*.png"):
-        path.write_bytes(path.read_bytes() + str(path).encode())  # behind the end of the picture: all files differ
+def rewritten(path: Path, to: Path, light: int = 0) -> Path:
+    """The same pixels in another file format, so other bytes; brighter by `light`."""
+    return write(to, cv2.add(cv2.imread(str(path)), np.full(3, light, np.float64)))
+
+
+def labelled(folder: Path) -> Path:
+    for number, name in enumerate(("train/good/0", "train/good/1", "test/good/0", "test/good/1", "test/dent/0")):
+        write(folder / f"{name}.png", part(number))
+    return folder
+
+
+def test_labelled_images_that_are_there_twice_are_named(tmp_path: Path) -> None:
     said = Listener()
-    check_repeats(open_category(tmp_path), said)
+    assert check_labelled(open_category(labelled(tmp_path)), said) == 0
     assert said.said == []
+    first = tmp_path / "test/good/0.png"
     shutil.copy(first, tmp_path / "test/good/again.png")
-    shutil.copy(first, tmp_path / "test/good/more.png")
-    check_repeats(open_category(tmp_path), said)
+    rewritten(first, tmp_path / "test/good/more.bmp")
+    assert check_labelled(open_category(tmp_path), said) == 0
     [line] = said.said
     assert "2 of 5 labelled images" in line
     assert "again.png of 0.png" in line
 
 
-def test_a_picture_that_is_labelled_good_and_defective_is_refused(tmp_path: Path, write_image: Write) -> None:
-    write_image(tmp_path / "train/good/0.png")
+def test_a_picture_that_is_labelled_good_and_defective_is_refused(tmp_path: Path) -> None:
+    rewritten(labelled(tmp_path) / "test/good/0.png", tmp_path / "test/dent/9.bmp")
+    with pytest.raises(DataError, match=r"labelled good and defective: .*test/good/0.png and .*test/dent/9.bmp"):
+        check_labelled(open_category(tmp_path), Listener())
+
+
+def test_labelled_images_that_were_trained_on_are_counted(tmp_path: Path) -> None:
+    """Whatever their format. Near copies are told of good images alone: a small defect hardly changes a picture."""
     for kind in ("good", "dent"):
-        shutil.copy(tmp_path / "train/good/0.png", write_image(tmp_path / "test" / kind / "9.png"))
-    with pytest.raises(DataError, match=r"labelled good and defective: .*test/good/9.png and .*test/dent/9.png"):
-        check_repeats(open_category(tmp_path), Listener())
+        number = int(kind == "dent")
+        rewritten(labelled(tmp_path) / f"train/good/{number}.png", tmp_path / "test" / kind / "copy.bmp")
+        rewritten(tmp_path / f"train/good/{number}.png", tmp_path / "test" / kind / "near.bmp", light=3)
+    said = Listener()
+    assert check_labelled(open_category(tmp_path), said) == 2
+    assert [line.partition(";")[0] for line in said.said[:1]] == [
+        f"Warning: 2 of 7 labelled images of {tmp_path.name} are copies of training images"
+    ]
+    assert said.said[1].startswith(f"Warning: 1 of 4 good labelled images of {tmp_path.name} look almost like")
+    assert len(said.said) == 2
+
+
+def test_images_for_a_threshold_that_were_trained_on_are_counted(tmp_path: Path) -> None:
+    rewritten(labelled(tmp_path) / "train/good/1.png", tmp_path / "test/good/copy.bmp")
+    said = Listener()
+    load_threshold_data(tmp_path, (32, 32), said)
+    assert said.said[0] == "Warning: 1 of the 3 images for the threshold are copies of training images"
+
+
+def test_parts_that_differ_in_depth_alone_are_no_copies(tmp_path: Path) -> None:
+    for number, name in enumerate(("train/good", "test/good", "test/dent")):
+        write(tmp_path / name / "rgb/0.png", part(0))
+        write(tmp_path / name / "xyz/0.tiff", np.full((120, 160, 3), 100.0 + number, np.float32))
+    category = open_category(tmp_path)
+    assert check_labelled(category, said := Listener(), PixelFormat(depth_range=(90.0, 110.0))) == 0
+    assert len(said.said) == 1  # the good one looks almost like the training image
+    with pytest.raises(DataError, match="labelled good and defective"):
+        check_labelled(category, Listener())

@@ -28,9 +28,8 @@ from edgead.benchmark.tables import to_csv
 from edgead.benchmark.throughput import measure_throughput
 from edgead.console import Console
 from edgead.datasets import Category, open_categories
-from edgead.datasets.copies import find_copies
 from edgead.datasets.frames import fingerprint_of
-from edgead.datasets.repeats import check_repeats
+from edgead.datasets.repeats import check_labelled
 from edgead.errors import ConfigError, DataError, EdgeadError, first_line, require
 from edgead.files import new_folder, refuse_existing, write_json, write_text
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
@@ -202,19 +201,23 @@ def _open_all(
 ) -> list[Candidate]:
     """Open every bundle on every engine and measure its accuracy."""
     found = []
-    checked: dict[tuple[Path, str], int] = {}
+    described: set[Path] = set()
+    copies: dict[tuple[str, PixelFormat], int] = {}
     for path, engine in product(map(Path, bundles), engines):
         try:
             inspector = stack.enter_context(load(path, engine=engine, console=console))
             category = _category_of(inspector, categories)
-            key = (path, category.name)
-            if key not in checked:
-                checked[key] = _check_data(inspector, category, console)
+            if path not in described:
+                _describe_data(inspector, category, console)
+                described.add(path)
+            key = (category.name, inspector.pixels)
+            if key not in copies:
+                copies[key] = check_labelled(category, console, inspector.pixels)
             accuracy = measure_accuracy(inspector, category, pixel_size, console)
         except EdgeadError as error:
             failures.add(path, engine, error)
             continue
-        found.append(Candidate(path, inspector, engine, category, checked[key], accuracy))
+        found.append(Candidate(path, inspector, engine, category, copies[key], accuracy))
     failures.raise_if_nothing(found)
     return found
 
@@ -281,8 +284,8 @@ def _category_of(inspector: Inspector, categories: Sequence[Category]) -> Catego
     raise DataError(f"{inspector.bundle.path} was trained on '{wanted}'. Categories of the data set: {known}.")
 
 
-def _check_data(inspector: Inspector, category: Category, console: Console) -> int:
-    """Report doubts about the figures; return the number of labelled images that are copies of training images."""
+def _describe_data(inspector: Inspector, category: Category, console: Console) -> None:
+    """Report doubts about the figures of a bundle on this data."""
     manifest, name = inspector.bundle.manifest, category.name
     if name != manifest.category:
         console.say(f"{manifest.name} was trained on '{manifest.category}' and is measured on '{name}'.")
@@ -298,15 +301,6 @@ def _check_data(inspector: Inspector, category: Category, console: Console) -> i
         )
     for note in category.notes:
         console.say(f"{name}: {note}")
-    check_repeats(category, console)
-    images = [sample.path for sample in category.labelled()]
-    copies = len(find_copies(images, (*category.normals, *category.validation)))
-    if copies:
-        console.say(
-            f"Warning: {copies} of {len(images)} labelled images of {name} are copies of training images; "
-            "the figures are too optimistic."
-        )
-    return copies
 
 
 def _is_threshold_data(data: DataRecord, category: Category) -> bool:

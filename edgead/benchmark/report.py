@@ -172,7 +172,7 @@ class Row:
         protocol: a note for reading the figures; empty for methods that train on good images only.
         metrics, decisions, latency: the figures.
         images: counts of test images.
-        copies_of_training: test images that are copies of training images, byte for byte.
+        copies_of_training: labelled images with the same pixels as a training image.
         kinds: figures by kind of defect.
         comparison: with the row of the highest image AUROC on the same images.
         floor, start: see `Floor` and `Start`.

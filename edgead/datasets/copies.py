@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +45,12 @@ class Pictures:
             number if digest is None else first.setdefault(digest, number) for number, digest in enumerate(self.hashes)
         )
 
+    def copied(self, count: int) -> int:
+        """Return how many of the first `count` images show, pixel for pixel, what one behind them shows."""
+        groups = self.groups()
+        behind = set(groups[count:])
+        return sum(group in behind for group in groups[:count])
+
     def near(self, some: Sequence[int], others: Sequence[int]) -> list[tuple[int, int]]:
         """Return the pairs of one of `some` and one of `others` that are almost, but not quite, the same picture."""
         if not some or not others:
@@ -68,14 +74,13 @@ def look_at(
 
     Args:
         paths: of the images.
-        pixels: theirs. Depth is ignored.
+        pixels: theirs. With a depth range, pictures with other depth are different, but may be near copies.
         track: shows progress.
     """
-    colour = PixelFormat(pixels.bit_depth)
     hashes: list[str | None] = []
     small = np.full((len(paths), SIDE**2), np.nan, np.float32)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found = pool.map(lambda path: _look_at_one(path, colour), paths)
+        found = pool.map(lambda path: _look_at_one(path, pixels), paths)
         for number, (_, (digest, picture)) in enumerate(zip(track(paths), found)):
             hashes.append(digest)
             if picture is not None:
@@ -90,8 +95,8 @@ def _look_at_one(path: Path, pixels: PixelFormat) -> tuple[str | None, NDArray[n
         return None, None
     digest = hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16)
     digest.update(repr(frame.shape).encode())
-    grey = cv2().cvtColor(cv2().resize(frame, (SIDE, SIDE), interpolation=cv2().INTER_AREA), cv2().COLOR_BGR2GRAY)
-    picture = grey.astype(np.float32).reshape(-1)
+    small = cv2().resize(frame[..., :3], (SIDE, SIDE), interpolation=cv2().INTER_AREA)
+    picture = cv2().cvtColor(small, cv2().COLOR_BGR2GRAY).astype(np.float32).reshape(-1)
     return digest.hexdigest(), picture - picture.mean()
 
 
@@ -100,16 +105,13 @@ def find_contents(images: Iterable[Path], sizes: Container[int] | None = None) -
 
     What cannot be read is left out.
     """
-    return {content: image for image, content in contents_of(images, sizes)}
-
-
-def contents_of(images: Iterable[Path], sizes: Container[int] | None = None) -> Iterator[tuple[Path, str]]:
-    """Yield each image file with its ``BYTES-HASH``; see `find_contents`."""
+    found = {}
     for image in images:
         with suppress(OSError):
             facts = image.stat()
             if sizes is None or facts.st_size in sizes:
-                yield image, f"{facts.st_size}-{_hash(image.resolve(), facts.st_size, facts.st_mtime_ns)}"
+                found[f"{facts.st_size}-{_hash(image.resolve(), facts.st_size, facts.st_mtime_ns)}"] = image
+    return found
 
 
 def find_copies(images: Sequence[Path], others: Iterable[Path]) -> list[Path]:

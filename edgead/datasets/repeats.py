@@ -1,45 +1,61 @@
-"""Labelled images that are there several times: figures count each as an image of its own."""
+"""Labelled images that are there several times, or among those that were trained on: figures that say too much."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 from edgead.console import Console
 from edgead.datasets.category import Category
-from edgead.datasets.copies import contents_of
+from edgead.datasets.copies import look_at
 from edgead.errors import DataError
+from edgead.images import COLOUR, PixelFormat
 
 
-def find_repeats(images: Iterable[Path]) -> list[list[Path]]:
-    """Return the groups of images whose files are equal, byte for byte. Only files of equal sizes are read."""
-    paths = list(dict.fromkeys(images))
-    sizes = Counter(path.stat().st_size for path in paths if path.is_file())
-    groups: dict[str, list[Path]] = {}
-    for path, content in contents_of(paths, {size for size, count in sizes.items() if count > 1}):
-        groups.setdefault(content, []).append(path)
-    return [group for group in groups.values() if len(group) > 1]
+def check_labelled(category: Category, console: Console, pixels: PixelFormat = COLOUR) -> int:
+    """Warn of labelled images that show what others or training images show, pixel for pixel.
 
+    Args:
+        category: with the images.
+        console: for the warnings.
+        pixels: of the images.
 
-def check_repeats(category: Category, console: Console) -> None:
-    """Warn of labelled images that are there several times.
+    Returns:
+        The number of labelled images that are copies of training images.
 
     Raises:
-        DataError: one is labelled good and defective; with both files.
+        DataError: a picture is labelled good and defective; with both files.
     """
     kinds = {sample.path: sample.anomalous for sample in category.labelled()}
-    groups = find_repeats(kinds)
-    for group in groups:
-        good, defective = ([path for path in group if kinds[path] is anomalous] for anomalous in (False, True))
+    labelled, trained = [*kinds], [*category.normals, *category.validation]
+    pictures = look_at([*labelled, *trained], pixels, console.track("looking for copies"))
+    groups, count, name = pictures.groups(), len(labelled), category.name
+    members: dict[int, list[Path]] = {}
+    for path, group in zip(labelled, groups):
+        members.setdefault(group, []).append(path)
+    for paths in members.values():
+        good, defective = ([path for path in paths if kinds[path] is anomalous] for anomalous in (False, True))
         if good and defective:
             raise DataError(
                 f"The same picture is labelled good and defective: {good[0]} and {defective[0]}.\n"
                 "No figure can be right for both. Remove one of them."
             )
-    if groups:
+    if repeats := count - len(members):
+        first, again, *_ = next(paths for paths in members.values() if len(paths) > 1)
         console.say(
-            f"Warning: {sum(map(len, groups)) - len(groups)} of {len(kinds)} labelled images of {category.name} are "
-            f"copies of others, for instance {groups[0][1]} of {groups[0][0].name}. Each counts, so the intervals are "
-            "too narrow."
+            f"Warning: {repeats} of {count} labelled images of {name} are copies of others, for instance {again} of "
+            f"{first.name}. Each counts, so the intervals are too narrow."
         )
+    if copies := pictures.copied(count):
+        console.say(
+            f"Warning: {copies} of {count} labelled images of {name} are copies of training images; "
+            "the figures are too optimistic."
+        )
+    # A defect may be small: on a part that never moves, every defective picture is almost a good one.
+    good_ones = [number for number, path in enumerate(labelled) if not kinds[path]]
+    if near := {one for one, _ in pictures.near(good_ones, range(count, len(groups)))}:
+        console.say(
+            f"Warning: {len(near)} of {len(good_ones)} good labelled images of {name} look almost like a training "
+            "image. Are they frames of one recording, or photographs of one part?\n"
+            "Then the figures are too optimistic. Label parts that were not trained on."
+        )
+    return copies

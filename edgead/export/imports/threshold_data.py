@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgead.console import Console
 from edgead.datasets import Category, Frames, load_frames, open_category
-from edgead.datasets.copies import find_copies, keep_distinct
+from edgead.datasets.copies import keep_distinct, look_at
 from edgead.errors import DataError
 from edgead.images import COLOUR, PixelFormat
 
@@ -47,10 +47,10 @@ def load_threshold_data(
     """
     category = open_category(data)
     part, paths = _choose(category)
-    if part in ("validation", "test") and (copies := find_copies(paths, category.normals)):
-        console.say(
-            f"Warning: {len(copies)} of the {len(paths)} images for the threshold are copies of training images"
-        )
+    if part in ("validation", "test"):
+        pictures = look_at([*paths, *category.normals], pixels, console.track("looking for copies"))
+        if copies := pictures.copied(len(paths)):
+            console.say(f"Warning: {copies} of the {len(paths)} images for the threshold are copies of training images")
     frames = load_frames(paths, size, pixels, console.track("reading good images"))
     for line in frames.skipped[:3]:
         console.say(f"skipped: {line}")

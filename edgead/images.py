@@ -209,7 +209,7 @@ def to_frame(image: NDArray[Any], pixels: PixelFormat = COLOUR) -> Frame:
                 "Make it with  edgead.with_depth(frame, depth, inspector.depth_range)"
             )
         return image
-    if image.dtype == np.uint16:
+    if image.dtype.newbyteorder("=") == np.uint16:  # in either byte order
         image = np.minimum(image >> (pixels.bit_depth - 8), 255).astype(np.uint8)
     if image.dtype != np.uint8:
         raise DataError(f"A frame must hold uint8 or uint16 values, not {image.dtype}. Convert it to 0..255.")

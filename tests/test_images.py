@@ -70,6 +70,7 @@ def test_to_frame_converts_at_the_door() -> None:
     assert to_frame(COLOUR[:, :, 0]).shape == (60, 80, 3)
     assert to_frame(COLOUR[:, :, :1]).shape == (60, 80, 3)
     assert np.array_equal(to_frame(COLOUR.astype(np.uint16) * 256), COLOUR)
+    assert np.array_equal(to_frame((COLOUR.astype(np.uint16) * 256).astype(">u2")), COLOUR)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ class Hours:
 
     def __init__(self) -> None:
         self._last: Counter[str] = Counter()
-        self._hours: deque[tuple[int, Counter[str]]] = deque(maxlen=HOURS)
+        self._hours: dict[int, Counter[str]] = {}
 
     def update(self, figures: Figures, now: float) -> None:
         """Count what has happened since the last call in the present hour.
@@ -88,16 +88,16 @@ class Hours:
         """
         totals = Counter({name: figures[name] for name in ("passed", "failed", "unknown", "dropped")})
         began = int(now // 3600) * 3600
-        if not self._hours or self._hours[-1][0] != began:
-            self._hours.append((began, Counter()))
-        self._hours[-1][1].update(totals - self._last)
+        self._hours.setdefault(began, Counter()).update(totals - self._last)  # again, where the clock was set back
+        if len(self._hours) > HOURS:
+            del self._hours[next(iter(self._hours))]
         self._last = totals
 
     def state(self) -> list[Hour]:
         """Return the hours, oldest first."""
         return [
             Hour(began, counts["passed"], counts["failed"], counts["unknown"], counts["dropped"])
-            for began, counts in self._hours
+            for began, counts in sorted(self._hours.items())
         ]
 
 

@@ -127,6 +127,9 @@ def test_hours_are_those_of_the_ledger() -> None:
     frames(1, 0.5)
     hours.update(ledger.snapshot()["sources"]["front"], 10800.0)
     assert [(hour.began, hour.passed, hour.failed) for hour in hours.state()] == [(7200, 3, 2), (10800, 1, 0)]
+    frames(1, 2.0)
+    hours.update(ledger.snapshot()["sources"]["front"], 7200.0)  # the clock was set back
+    assert [(hour.began, hour.passed, hour.failed) for hour in hours.state()] == [(7200, 3, 3), (10800, 1, 0)]
     for second in range(30):
         rate.update(second * 4, float(second))
     assert rate.value() == 4.0

@@ -17,6 +17,8 @@ from edgead.schema import OneOf, SchemaError, Share, Within, left_out, transient
 
 FITS = ("stretch", "letterbox")
 """``stretch``: the window fills the canvas. ``letterbox``: its aspect is kept, and its edge pixels fill the rest."""
+AUTO = "auto"
+"""In place of a reference picture: one of the good pictures."""
 OVERLAP = 0.125
 """Of neighbouring tiles, as a share of a tile, where none is given."""
 MOST_OVERLAP = 0.5

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgead import schema
 from edgead.datasets import Category, open_categories, open_category
 from edgead.errors import ConfigError
+from edgead.geometry import AUTO
 from edgead.sweep import fingerprint
 from edgead.sweep.file import Entry
 from edgead.sweep.fingerprint import make_key
@@ -25,6 +26,7 @@ class Training:
         method, preset, settings, category, seed, holdout, bit_depth, mixed_precision, budget: see `Entry`.
         data: hash of the category.
         textures, weights, donors: hashes of files.
+        geometry: ``NAME=VALUE`` of its fields that are given; the hash of the file for ``align``.
         code: the label of the sweep file, or the hash of the sources.
     """
 
@@ -42,6 +44,7 @@ class Training:
     bit_depth: int = 16
     mixed_precision: str = "no"
     budget: str = ""
+    geometry: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -172,6 +175,10 @@ def _make_cell(entry: Entry, category: Category, seed: int) -> Cell:
         bit_depth=entry.bit_depth,
         mixed_precision=entry.mixed_precision,
         budget=entry.budget,
+        geometry=tuple(
+            f"{name}={content(value) if name == 'align' and value != AUTO else value}"
+            for name, value in entry.geometry.items()
+        ),
     )
     measuring = Measuring(
         code=entry.code or fingerprint.code_fingerprint(fingerprint.NOT_IN_MEASURING),

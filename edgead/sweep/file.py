@@ -6,18 +6,21 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from edgead import schema
 from edgead.errors import ConfigError
+from edgead.geometry import AUTO
 from edgead.home import at_home
 from edgead.schema import FilePath, SchemaError, Share, Within
 from edgead.toml import read_toml
 
 TABLES = "methods"
 """Name of the array of tables in the file."""
-PATHS = ("data", "textures", "weights")
+PATHS = ("data", "textures", "weights", "align")
 """Fields with paths; relative paths start at the file's folder."""
+GEOMETRY = ("crop", "fit", "tiles", "overlap", "align", "max_shift", "max_rotation")
+"""Fields of the geometry, written as the options of `edgead train`."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Entry:
         categories: to train on; all if empty.
         seeds, precisions: one training per seed, with one bundle per precision.
         textures, weights, donors, holdout, bit_depth, mixed_precision, budget: as for `edgead.train.train`.
+        crop, fit, tiles, overlap, align, max_shift, max_rotation: as for `edgead.train.train`.
         false_reject: as for `edgead.export.export`.
         engine, rounds, pixel_size: as for `edgead.benchmark.benchmark`.
         device, workers: as for `edgead.train.train`; not part of the key.
@@ -52,6 +56,13 @@ class Entry:
     bit_depth: Annotated[int, Within(9, 16)] = 16
     mixed_precision: str = "auto"
     budget: str = ""
+    crop: str | None = None
+    fit: str = "stretch"
+    tiles: str | None = None
+    overlap: float | None = None
+    align: str | None = None
+    max_shift: float | None = None
+    max_rotation: float | None = None
     false_reject: Share = 0.01
     engine: str = "auto"
     rounds: Annotated[int, Within(1, 100_000)] = 100
@@ -62,6 +73,15 @@ class Entry:
     gpus: Annotated[float, Within(0)] | None = None
     label: str = ""
     code: str = ""
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """The fields of `GEOMETRY` that are given."""
+        return {
+            field.name: value
+            for field in dataclasses.fields(self)
+            if field.name in GEOMETRY and (value := getattr(self, field.name)) != field.default
+        }
 
 
 def read_sweep_file(path: Path) -> list[Entry]:
@@ -110,6 +130,9 @@ def _read_entry(path: Path, number: int, table: Mapping[str, object]) -> Entry:
     if len({*entry.precisions}) < len(entry.precisions):
         raise ConfigError(f"{path}, [[{TABLES}]] number {number}: precisions names one twice.")
     folder = path.resolve().parent
-    paths = {name: str(folder / at_home(value)) for name in PATHS if (value := getattr(entry, name)) is not None}
+    given = {name: value for name in PATHS if (value := getattr(entry, name)) is not None}
+    if entry.align == AUTO:
+        del given["align"]
+    paths = {name: str(folder / at_home(value)) for name, value in given.items()}
     donors = tuple(str(folder / at_home(donor)) for donor in entry.donors)
     return dataclasses.replace(entry, donors=donors, **paths)  # type: ignore[arg-type]

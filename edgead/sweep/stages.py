@@ -37,7 +37,9 @@ def check_cell(cell: Cell) -> None:
         weights=entry.weights,
         donors=entry.donors,
         bit_depth=entry.bit_depth,
-        geometry=GeometryRequest(),
+        geometry=GeometryRequest.parse(
+            entry.crop, entry.fit, entry.tiles, entry.overlap, entry.align, entry.max_shift, entry.max_rotation
+        ),
         scale=None,
         marked=None,
     ).check()
@@ -77,6 +79,7 @@ def train_cell(cell: Cell, run: Path, workers: int, console: Console) -> None:
         weights=entry.weights,
         donors=entry.donors,
         bit_depth=entry.bit_depth,
+        **entry.geometry,
         console=console,
     )
 

@@ -14,12 +14,11 @@ import numpy as np
 from edgead.alignment import find_pose, reference_of
 from edgead.console import Console
 from edgead.errors import ConfigError, DataError, MisplacedError
-from edgead.geometry import Geometry, GeometryRequest
+from edgead.geometry import AUTO, Geometry, GeometryRequest
 from edgead.images import Frame, PixelFormat, fit_frame, read_frame
 from edgead.pose import Alignment
 
 T = TypeVar("T")
-AUTO = "auto"
 CHECKED = 60
 """Good pictures, evenly drawn, on which the part is looked for before the training."""
 TRIED, TRIED_ON = 5, 12

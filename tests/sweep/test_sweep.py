@@ -13,18 +13,20 @@ import time
 from pathlib import Path
 
 import pytest
+from listener import Listener
 from tiny import TINY
 from waiting import wait_until
 
 from edgead import schema
 from edgead.console import Console
 from edgead.errors import ConfigError, EdgeadError, GateError
-from edgead.sweep import fingerprint, worker
+from edgead.sweep import fingerprint, stages, worker
 from edgead.sweep.cell import Cell, make_cells
 from edgead.sweep.file import Entry, read_sweep_file
 from edgead.sweep.results import BundleFigures, SeedAverage, SweepRow, average, collect, format_table, write_results
 from edgead.sweep.run_sweep import plan, sweep
 from edgead.sweep.store import LOG, CellState, Outcome, Store
+from edgead.train.run_config import load_run_config
 
 
 def make_file(folder: Path, data: Path, **fields: object) -> Path:
@@ -72,8 +74,17 @@ def test_files_at_the_top_are_for_the_methods_that_take_them(parts: Path, tmp_pa
 def test_relative_paths_start_at_the_file(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
-    [entry] = read_sweep_file(make_file(tmp_path / "sub", Path("washer")))
-    assert entry.data == str(tmp_path / "sub" / "washer")
+    [entry] = read_sweep_file(make_file(tmp_path / "sub", Path("washer"), align="good.png"))
+    assert (entry.data, entry.align) == (str(tmp_path / "sub" / "washer"), str(tmp_path / "sub" / "good.png"))
+    [entry] = read_sweep_file(make_file(tmp_path / "sub", Path("washer"), align="auto"))
+    assert entry.align == "auto"
+
+
+def test_a_training_has_the_geometry_of_its_cell(parts: Path, tmp_path: Path) -> None:
+    [cell] = cells_of(tmp_path, parts, crop="0,0,1,0.5", fit="letterbox")
+    stages.train_cell(cell, tmp_path / "run", 0, Listener())
+    geometry = load_run_config(tmp_path / "run").geometry
+    assert (geometry.crop, geometry.fit) == ((0.0, 0.0, 1.0, 0.5), "letterbox")
 
 
 @pytest.mark.parametrize(
@@ -105,6 +116,8 @@ def test_a_wrong_field_is_named(parts: Path, tmp_path: Path, fields: dict[str, o
         ({"holdout": 1.0}, "--holdout must be a share"),
         ({"false_reject": 0.0}, "must lie between 0 and 1"),
         ({"settings": ["stepz=1"]}, "stepz"),
+        ({"crop": "0,0,2"}, "--crop"),
+        ({"max_shift": 0.1}, "--max-shift is a setting of --align"),
     ],
 )
 def test_what_a_cell_would_refuse_is_refused_before_any_training(
@@ -135,6 +148,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 # ---- the key
 
 
+GEOMETRIES: tuple[dict[str, object], ...] = (
+    {"crop": "0,0,1,0.5"},
+    {"fit": "letterbox"},
+    {"tiles": "2x2"},
+    {"tiles": "2x2", "overlap": 0.25},
+    {"align": "auto"},
+    {"align": "auto", "max_rotation": 180},
+)
+
+
 def test_a_key_depends_on_configuration_data_and_code(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +168,8 @@ def test_a_key_depends_on_configuration_data_and_code(
         cells_of(tmp_path, parts, settings=[*TINY[:-1], "batch_size=3"])[0].key,
         cells_of(tmp_path, parts, holdout=0.3)[0].key,
         cells_of(tmp_path, parts, textures=str(parts / "test"))[0].key,
+        *(cells_of(tmp_path, parts, **geometry)[0].key for geometry in GEOMETRIES),
+        cells_of(tmp_path, parts, align=str(next((parts / "train/good").iterdir())))[0].key,
         cells_of(tmp_path, parts, code="one")[0].key,
         cells_of(tmp_path, parts, code="two")[0].key,
     ]

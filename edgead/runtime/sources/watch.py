@@ -16,6 +16,7 @@ from edgead.folders import is_drawn, is_litter, list_folder, list_subfolders
 from edgead.images import COLOUR, PixelFormat, is_image
 from edgead.runtime.sources.files import cannot_read, capture_file
 from edgead.runtime.sources.notify import open_notifier
+from edgead.runtime.sources.paired import PairedDepth
 from edgead.runtime.sources.rewritten import LatestFiles
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.runtime.sources.uri import split_options
@@ -72,7 +73,8 @@ class WatchedFolder(FrameSource):
         folder: the folder.
         existing: also deliver the images that are there at the beginning.
         poll: seconds between two checks for changes, above 0.
-        pixels: of the images. A depth picture must exist before its colour image.
+        pixels: of the images. A depth image must be written before its colour image. One that may be of another part is
+            an error in place of the frame, see `edgead.runtime.sources.paired`.
         subfolders: watch them too.
 
     Raises:
@@ -95,7 +97,8 @@ class WatchedFolder(FrameSource):
         self._given: dict[str, _Stamp] = {}
         self._unsettled: dict[str, _Stamp] = {}
         self._inodes: dict[str, int] = {}  # of the unsettled ones
-        self._latest = LatestFiles()
+        self._latest, self._depth = LatestFiles(), PairedDepth()
+        self._again = set[str]()  # of the settled ones, those whose name was there before
         self._told: dict[Path, str] = {}
         self._most_at_once = 0
         self._notifier, self._polled_because = open_notifier(folder, subfolders)
@@ -162,8 +165,16 @@ class WatchedFolder(FrameSource):
                 yield cannot_read(Path(path), REPLACED, self.name, frame_id)
             else:
                 self._latest.note(path)
-                yield capture_file(Path(path), self.name, frame_id, self.pixels)
+                yield self._capture(path, frame_id)
             frame_id += 1
+
+    def _capture(self, path: str, frame_id: int) -> Captured:
+        if self.pixels.depth_range is None:
+            return capture_file(Path(path), self.name, frame_id, self.pixels)
+        depth = self._depth.look(path)
+        captured = capture_file(Path(path), self.name, frame_id, self.pixels)
+        why = self._depth.why_of_another(path, depth, path in self._again)
+        return cannot_read(Path(path), why, self.name, frame_id) if why and not captured.error else captured
 
     def _complain(self, path: Path, why: str, frame_id: int) -> Captured:
         if path != self.folder:
@@ -179,6 +190,7 @@ class WatchedFolder(FrameSource):
         settled = [path for path, stamp in new.items() if self._unsettled.get(path) == stamp]
         lost = self._replaced(new)
         self._unsettled = {path: stamp for path, stamp in new.items() if self._unsettled.get(path) != stamp}
+        self._again = self._given.keys() & settled
         self._given |= {path: stamps[path] for path in settled}
         return sorted(settled, key=lambda path: new[path]), lost
 

@@ -15,6 +15,7 @@ from edgead.line.part import Part, PartRules
 from edgead.line.part_ledger import PartLedger
 from edgead.line.products import Products
 from edgead.line.triggers import CameraTrigger, Trigger, open_triggers
+from edgead.runtime.clock import standstill
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
@@ -27,6 +28,8 @@ REMEMBERED = 4096
 """Ids of the latest parts. A trigger that brings one of them again is repeated, and no part."""
 CAPACITY = 16
 """Frames of one source that may wait for the engine: none of a part's frames is to be overtaken."""
+AFTER_PAUSE = 1.0
+"""Seconds after a pause of this process in which a trigger may be one that waited for its end, in a socket."""
 _log = logging.getLogger("edgead")
 
 
@@ -103,7 +106,8 @@ class Parts:
 
         Args:
             part_id: unique for ever; empty for one of our own.
-            at: when the trigger fired, `time.monotonic` seconds; None for now.
+            at: when the trigger fired, `time.monotonic` seconds; None for now. Then the part is UNKNOWN just after a
+                pause of this process: nobody knows how long the trigger waited, and the part may have passed.
 
         Returns:
             The part's id. One that a recent part has opens none: its trigger bounced, or was sent again.
@@ -122,7 +126,12 @@ class Parts:
                 return part_id
             if self._stream is None or self._ended:
                 raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be triggered.")
-            return self._open_part(part_id, now if at is None else at).id
+            part = self._open_part(part_id, now if at is None else at)
+            if at is None and (paused := standstill.since(now - AFTER_PAUSE)):
+                reason = f"this process was paused for {paused:.1f} s, and the part may have passed meanwhile"
+                self._give_up(part, "no_frame", reason)
+                self._settle()
+            return part.id
 
     def admit(self, source: str, captured: Captured) -> str:
         with self._changed:

@@ -464,3 +464,15 @@ def test_a_depth_that_changes_while_it_is_read_is_not_used(tmp_path: Path, monke
         captured = next(frames)
     assert captured.image is None
     assert "its depth image was replaced or changed" in captured.error
+
+
+def test_depth_images_and_masks_are_not_inspected(tmp_path: Path, listen: Listen) -> None:
+    """A listing left them out; what the system reported as changed was inspected, and a depth image got a verdict."""
+    for kind in ("rgb", "xyz", "gt"):
+        (tmp_path / "hole" / kind).mkdir(parents=True)
+    listener = listen(f"watch:{tmp_path}?poll={POLL}&subfolders=1")
+    put_part(tmp_path / "hole", 1, "xyz", "gt", "rgb")
+    (tmp_path / "alone").mkdir()
+    put_part(tmp_path / "alone", 1, "xyz", name="alone")  # no colour images are beside it
+    listener.wait_for("part.png", "alone.png")
+    assert [Path(each.path).parent.name for each in listener.captured] == ["rgb", "xyz"]

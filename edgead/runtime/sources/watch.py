@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgead.errors import ConfigError, SourceError
-from edgead.folders import is_drawn, is_litter, list_folder, list_subfolders
+from edgead.folders import is_beside_colours, is_drawn, is_litter, list_folder, list_subfolders
 from edgead.images import COLOUR, PixelFormat, is_image
 from edgead.runtime.sources.files import cannot_read, capture_file
 from edgead.runtime.sources.notify import open_notifier
@@ -210,10 +210,13 @@ class WatchedFolder(FrameSource):
         return None if changed is None else self._unsettled.keys() | set(filter(self._is_wanted, changed))
 
     def _is_wanted(self, path: str) -> bool:
-        inside = Path(path).relative_to(self.folder).parts
-        if is_drawn(inside[-1]) or not is_image(Path(path)):
+        inside = Path(path).relative_to(self.folder)
+        if is_drawn(inside.name) or not is_image(inside):
             return False
-        return (len(inside) == 1 or self.subfolders) and not any(map(is_litter, inside))
+        folders = [self.folder / each for each in inside.parents if each.name]
+        return (not folders or self.subfolders) and not (
+            any(map(is_litter, inside.parts)) or any(map(is_beside_colours, folders))
+        )
 
     def _look_at_everything(self) -> tuple[dict[str, _Stamp], dict[Path, str]]:
         """Return the stamps of all images, and the folders that cannot be read, with the reason."""

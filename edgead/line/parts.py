@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from edgead.errors import ConfigError
@@ -79,7 +80,7 @@ class Parts:
         self._ids: dict[str, None] = {}  # of the latest parts, in order
         self._frames: dict[tuple[str, int | None], tuple[Part, str]] = {}
         self._leaving: deque[Result] = deque()
-        self._ended = False
+        self._ended, self._resources = False, ExitStack()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._watch, name="parts", daemon=True)
         self.triggers = open_triggers(triggers, self.ledger.bounce, say)
@@ -91,6 +92,7 @@ class Parts:
 
     def begin(self, stream: Stream, send: Callable[[Result], None]) -> None:
         self._stream, self._send = stream, send
+        self._resources.enter_context(standstill.watch())
         self._cameras = [source.name for source in stream.sources]
         if unknown := set(self._delays) - set(self._cameras):
             raise ConfigError(f"There is no camera {min(unknown)}. Available: {', '.join(self._cameras)}.")
@@ -170,6 +172,7 @@ class Parts:
     def close(self) -> None:
         for trigger in self.triggers:
             trigger.close()
+        self._resources.close()
         with self._changed:
             self._ended = True
             for part in self._open:

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgead.errors import ConfigError, SourceError
@@ -29,6 +29,9 @@ LOOK_SHARE = 0.05
 """Without notifications: share of the time that listings may take."""
 REMEMBERED = 50_000
 """Deleted images that are remembered, at least twice as many as ever were there at once: about 15 MB."""
+
+FILE_TICK = 0.01
+"""Seconds by which the time of a file may be behind the clock: a tick of the kernel."""
 
 REPLACED = "it was replaced or changed before it could be inspected; give each image a name of its own"
 
@@ -67,7 +70,8 @@ class WatchedFolder(FrameSource):
 
     An image is complete when its size and time are unchanged between two checks. Delivered images are remembered by
     path, time and size, so neither a failed listing nor a temporarily missing folder delivers them again; the latest
-    ones also by their content, see `edgead.runtime.sources.rewritten`.
+    ones also by their content, see `edgead.runtime.sources.rewritten`. A picture counts as made when its file came; one
+    that is there at the beginning, when it is read.
 
     Args:
         folder: the folder.
@@ -97,6 +101,8 @@ class WatchedFolder(FrameSource):
         self._given: dict[str, _Stamp] = {}
         self._unsettled: dict[str, _Stamp] = {}
         self._inodes: dict[str, int] = {}  # of the unsettled ones
+        self._came: dict[str, float] = {}  # when: of the unsettled ones that were not there at the beginning
+        self._looked_at = time.monotonic()
         self._latest, self._depth = LatestFiles(), PairedDepth()
         self._again = set[str]()  # of the settled ones, those whose name was there before
         self._told: dict[Path, str] = {}
@@ -143,6 +149,7 @@ class WatchedFolder(FrameSource):
             self._notifier.close()
 
     def _captured(self, frame_id: int) -> Iterator[Captured]:
+        began = time.monotonic()
         changed = None if self._was_exchanged() or time.monotonic() >= self._next_check else self._take_changes()
         if changed is None:
             stamps, unreadable = self._look_at_everything()
@@ -157,16 +164,35 @@ class WatchedFolder(FrameSource):
         else:
             stamps = {path: stamp for path in changed if (stamp := _stamp_or_none(path))}
         settled, lost = self._settled(stamps)
+        came, self._came = self._came, self._when_they_came(lost)
+        self._looked_at = began
         for path in lost:
-            yield cannot_read(Path(path), REPLACED, self.name, frame_id)
+            yield _made_at(came.get(path), cannot_read(Path(path), REPLACED, self.name, frame_id))
             frame_id += 1
         for path in settled:
             if _stamp_or_none(path) not in (stamps[path], None):  # while it waited for its turn: it comes again
-                yield cannot_read(Path(path), REPLACED, self.name, frame_id)
+                captured = cannot_read(Path(path), REPLACED, self.name, frame_id)
             else:
                 self._latest.note(path)
-                yield self._capture(path, frame_id)
+                captured = self._capture(path, frame_id)
+            yield _made_at(came.get(path), captured)
             frame_id += 1
+
+    def _when_they_came(self, lost: list[str]) -> dict[str, float]:
+        """Return when the unsettled images came, `time.monotonic` seconds: between the last two looks.
+
+        There the time of the file's last change says when, if it is of this machine's clock; no copy keeps that time.
+        Otherwise it is now.
+
+        Args:
+            lost: those that another one has replaced meanwhile.
+        """
+        now, clock = time.monotonic(), time.time()
+        came = {path: moment for path, moment in self._came.items() if path in self._unsettled and path not in lost}
+        for path in self._unsettled.keys() - came.keys():
+            age = clock - (_change_or_none(path) or clock) - FILE_TICK if self._notifier else 0.0
+            came[path] = now - min(max(age, 0.0), now - self._looked_at)
+        return came
 
     def _capture(self, path: str, frame_id: int) -> Captured:
         if self.pixels.depth_range is None:
@@ -320,6 +346,19 @@ def _stamp(path: str | Path) -> _Stamp:
             raise
         status = os.lstat(path)  # a broken link is delivered, and reading it explains the error
     return status.st_mtime_ns, status.st_size
+
+
+def _made_at(moment: float | None, captured: Captured) -> Captured:
+    """Return what was captured with when its picture was made, if that is known."""
+    return captured if moment is None else replace(captured, t_made=moment)
+
+
+def _change_or_none(path: str) -> float | None:
+    """Return the time of a file's last change, of its content, its name or its rights, in seconds."""
+    try:
+        return os.stat(path).st_ctime
+    except OSError:
+        return None
 
 
 def _inode_or_none(path: str) -> int | None:

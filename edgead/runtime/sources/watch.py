@@ -15,9 +15,9 @@ from edgead.errors import ConfigError, SourceError
 from edgead.folders import is_beside_colours, is_drawn, is_litter, list_folder, list_subfolders
 from edgead.images import COLOUR, PixelFormat, is_image
 from edgead.runtime.sources.files import cannot_read, capture_file
-from edgead.runtime.sources.notify import open_notifier
+from edgead.runtime.sources.notify import LOCAL, file_system, open_notifier
 from edgead.runtime.sources.paired import PairedDepth
-from edgead.runtime.sources.rewritten import LatestFiles
+from edgead.runtime.sources.rewritten import COARSE, LatestFiles
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.runtime.sources.uri import split_options
 
@@ -108,6 +108,7 @@ class WatchedFolder(FrameSource):
         self._told: dict[Path, str] = {}
         self._most_at_once = 0
         self._notifier, self._polled_because = open_notifier(folder, subfolders)
+        self._has_our_clock = file_system(folder) in LOCAL
         self._identity = self._identify()
         self._next_check, self._began = 0.0, time.time_ns()
         stamps, unreadable = self._look_at_everything()
@@ -182,7 +183,7 @@ class WatchedFolder(FrameSource):
         """Return when the unsettled images came, `time.monotonic` seconds: between the last two looks.
 
         There the time of the file's last change says when, if it is of this machine's clock; no copy keeps that time.
-        Otherwise it is now.
+        On a network drive, or with a clock of whole seconds, it is now.
 
         Args:
             lost: those that another one has replaced meanwhile.
@@ -190,7 +191,7 @@ class WatchedFolder(FrameSource):
         now, clock = time.monotonic(), time.time()
         came = {path: moment for path, moment in self._came.items() if path in self._unsettled and path not in lost}
         for path in self._unsettled.keys() - came.keys():
-            age = clock - (_change_or_none(path) or clock) - FILE_TICK if self._notifier else 0.0
+            age = clock - (_change_or_none(path) or clock) - FILE_TICK if self._has_our_clock else 0.0
             came[path] = now - min(max(age, 0.0), now - self._looked_at)
         return came
 
@@ -277,6 +278,7 @@ class WatchedFolder(FrameSource):
             return False
         self.close()
         self._notifier = open_notifier(self.folder, self.subfolders)[0] if identity else None
+        self._has_our_clock = file_system(self.folder) in LOCAL
         self._identity = self._identify()
         return True
 
@@ -354,11 +356,15 @@ def _made_at(moment: float | None, captured: Captured) -> Captured:
 
 
 def _change_or_none(path: str) -> float | None:
-    """Return the time of a file's last change, of its content, its name or its rights, in seconds."""
+    """Return the time of a file's last change, of its content, its name or its rights, in seconds.
+
+    None where it is gone, or on a file system that counts seconds.
+    """
     try:
-        return os.stat(path).st_ctime
+        changed = os.stat(path).st_ctime_ns
     except OSError:
         return None
+    return changed / 1e9 if changed % COARSE else None
 
 
 def _inode_or_none(path: str) -> int | None:

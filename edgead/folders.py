@@ -40,6 +40,8 @@ OVERLAY, RECONSTRUCTION = ".overlay.png", ".reconstruction.png"
 """Endings of pictures that edgead draws of images (`predict --save`, a sink `rejects:`): nothing to decide on."""
 DRAWN = "picture that edgead has drawn"
 _DEPTH_OF_REJECT = re.compile(r"\d{8}T\d{6,}-.*\.depth\.png")
+COLOURS = "rgb"
+"""Folder of the colour images of a data set with depth."""
 NOT_REGULAR = "not a regular file"
 BROKEN_LINK = "the link is broken"
 
@@ -52,6 +54,15 @@ def is_litter(name: str) -> bool:
 def is_drawn(name: str) -> bool:
     """Tell by its name whether a file is an overlay, a reconstruction, or the depth codes of a reject."""
     return name.endswith((OVERLAY, RECONSTRUCTION)) or _DEPTH_OF_REJECT.fullmatch(name) is not None
+
+
+def is_beside_colours(folder: str | Path) -> bool:
+    """Tell whether a folder holds the depth images or masks of the colour images in ``rgb`` beside it (MVTec 3D-AD).
+
+    They are not data to decide on.
+    """
+    above, name = os.path.split(folder)
+    return name in (FOLDER, "gt") and all(os.path.isdir(os.path.join(above, each)) for each in (COLOURS, FOLDER))
 
 
 @dataclass
@@ -116,10 +127,7 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
 
 
 def list_folder(folder: Path, recursive: bool = False) -> Listing:
-    """List a folder, with its subfolders if `recursive`.
-
-    Where there are ``rgb`` and ``xyz`` (MVTec 3D-AD), ``xyz`` and ``gt`` are not data to decide on.
-    """
+    """List a folder, with its subfolders if `recursive`, but not those of depth images (`is_beside_colours`)."""
     listing, visited = Listing(), set[tuple[int, int]]()
     pending = [str(folder)]
     while pending:
@@ -169,10 +177,7 @@ def _list_one(path: str, listing: Listing, visited: set[tuple[int, int]]) -> lis
             listing.images.append(Path(entry.path))
         else:
             listing.left_out[f"{os.path.splitext(entry.name)[1].lower() or 'other'} file"] += 1
-    names = {os.path.basename(folder) for folder in folders}
-    if {"rgb", FOLDER} <= names:  # MVTec 3D-AD: depth images and masks are not images to decide on
-        folders = [folder for folder in folders if os.path.basename(folder) not in (FOLDER, "gt")]
-    return folders
+    return [folder for folder in folders if not is_beside_colours(folder)]
 
 
 def _is_image_name(name: str) -> bool:
@@ -262,6 +267,8 @@ def _matching(base: Path, pattern: str, listing: Listing, folders_only: bool) ->
         return
     for entry in entries:
         if not fnmatch.fnmatch(entry.name, pattern) or (folders_only and not _is_folder(entry)):
+            continue
+        if folders_only and is_beside_colours(entry.path):
             continue
         if pattern.startswith(".") or not is_litter(entry.name):
             yield entry.name

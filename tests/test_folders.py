@@ -120,5 +120,9 @@ def test_globs(tmp_path: Path, write_image: Write) -> None:
     assert names("?/*.png") == ["1.png", "3.png"]
     assert names("[ab]/**/2.png") == ["2.png"]
     assert names(".x/*.png") == ["5.png"]  # asked for
+    for kind in ("rgb", "xyz", "gt"):
+        write_image(tmp_path / "hole" / kind / f"{kind}.png")
+    assert names("hole/*/*.png") == names("hole/**/*.png") == ["rgb.png"]  # neither depth nor masks
+    assert names("hole/xyz/*.png") == ["xyz.png"]  # asked for
     assert names("nothing/*.png") == []
     assert names("a/1.png/*.png") == []

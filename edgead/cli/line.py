@@ -136,13 +136,22 @@ def open_line(
 
 
 def check(given: Arguments, options: dict[str, Any], console: Console) -> list[Any]:
-    """Open all that a run would open, and return what was found. See `edgead.line.check.check_line`."""
+    """Open all that a run would open, and return what was found. See `edgead.line.check.check_line`.
+
+    Raises:
+        ConfigError: rules that the cameras cannot meet, or a product that is not there.
+    """
+    from edgead.errors import ConfigError, unknown
     from edgead.line.check import check_line
     from edgead.line.part import read_rules
 
-    read_rules(given.part_rules)
+    rules = read_rules(given.part_rules)
     _refuse_idle(given, line_of_run())
-    products, _ = products_of_run(given, options)
+    if given.triggers:
+        rules.needed(rules.frames * len(options["sources"]))
+    products, first = products_of_run(given, options)
+    if first and first not in products:
+        raise ConfigError(unknown("product", first, products))
     names = {name: options[name] for name in ("sources", "sinks", "engine", "batch")}
     return check_line(products, triggers=given.triggers, control=given.control, console=console, **names)
 

@@ -7,17 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgead.console import Console
-from edgead.errors import EdgeadError, describe
+from edgead.errors import ConfigError, EdgeadError, describe
 from edgead.images import COLOUR, PixelFormat
 from edgead.line.channels import open_channels
 from edgead.line.products import Product, load_product
-from edgead.line.triggers import BaseTrigger, CameraTrigger, Trigger, open_trigger
+from edgead.line.triggers import BaseTrigger, CameraTrigger, Trigger, open_trigger, refuse_beside_camera
 from edgead.redaction import printable, redact, shown
-from edgead.runtime.sinks import open_sink
-from edgead.runtime.sources.opening import as_source
+from edgead.runtime.sinks import open_sink, refuse_twice
+from edgead.runtime.sources.opening import as_source, is_unnamed, refuse_alike
 from edgead.runtime.sources.source import Captured, Source
+from edgead.runtime.sources.watch import refuse_own_pictures
 
 WITHIN = 5.0
 """Seconds for the first frame of a source, and for a broker or a PLC to answer."""
@@ -28,7 +30,7 @@ class Finding:
     """One thing that a line needs.
 
     Attributes:
-        kind: ``product``, ``source``, ``trigger``, ``control`` or ``sink``.
+        kind: ``product``, ``source``, ``trigger``, ``control`` or ``sink``; ``line`` where they do not fit together.
         name: without credentials.
         ok: it can be used.
         text: what was found, or why it cannot be used.
@@ -61,6 +63,9 @@ def check_line(
     """
     findings: list[Finding] = []
     formats: list[PixelFormat] = []
+    opened_sources: list[tuple[bool, Source]] = []
+    opened_triggers: list[Trigger] = []
+    opened_sinks: list[object] = []
 
     def note(kind: str, name: str, look: Callable[[], str]) -> None:
         try:
@@ -79,19 +84,40 @@ def check_line(
         note("product", name, lambda product=product: look_at_product(product))  # type: ignore[misc]
     fired = any(uri.startswith("camera:") for uri in triggers)
     pixels = formats[0] if formats else COLOUR
+
+    def look_at_source(uri: str) -> str:
+        opened_sources.append((is_unnamed(uri), as_source(uri, pixels)))
+        return _look_at_source(opened_sources[-1][1], fired)
+
+    def look_at_trigger(uri: str) -> str:
+        opened_triggers.append(open_trigger(uri))
+        return _look_at_triggers(opened_triggers[-1:])
+
+    def look_at_sink(uri: str) -> str:
+        opened_sinks.append(open_sink(uri))
+        return _look_at_sink(opened_sinks[-1])
+
     for uri in sources:
-        note("source", uri, lambda uri=uri: _look_at_source(uri, pixels, fired))  # type: ignore[misc]
+        note("source", uri, lambda uri=uri: look_at_source(uri))  # type: ignore[misc]
     for uri in triggers:
-        note("trigger", uri, lambda uri=uri: _look_at_triggers([open_trigger(uri)]))  # type: ignore[misc]
+        note("trigger", uri, lambda uri=uri: look_at_trigger(uri))  # type: ignore[misc]
     for uri in control:
         note("control", uri, lambda uri=uri: _look_at_triggers(open_channels([uri], print)))  # type: ignore[misc]
     for uri in sinks:
-        note("sink", uri, lambda uri=uri: _look_at_sink(uri))  # type: ignore[misc]
+        note("sink", uri, lambda uri=uri: look_at_sink(uri))  # type: ignore[misc]
+    try:
+        if len(set(formats)) > 1:
+            raise ConfigError("The products read depth or 16-bit images differently: they cannot share frames.")
+        refuse_alike(opened_sources)
+        refuse_beside_camera(opened_triggers)
+        refuse_twice(sinks)
+        refuse_own_pictures([source for _, source in opened_sources], opened_sinks)
+    except ConfigError as error:
+        findings.append(Finding("line", "all of them", False, shown(describe(error))))
     return findings
 
 
-def _look_at_source(uri: str, pixels: PixelFormat, fired: bool) -> str:
-    source = as_source(uri, pixels)
+def _look_at_source(source: Source, fired: bool) -> str:
     first: queue.SimpleQueue[Captured | None] = queue.SimpleQueue()
     threading.Thread(target=_read_first, args=(source, first), daemon=True).start()
     try:
@@ -137,8 +163,7 @@ def _look_at_triggers(opened: Iterable[Trigger]) -> str:
     return "ready"
 
 
-def _look_at_sink(uri: str) -> str:
-    sink = open_sink(uri)
+def _look_at_sink(sink: Any) -> str:
     try:
         return str(sink.look()) if hasattr(sink, "look") else "can be opened"
     finally:

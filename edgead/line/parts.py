@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from edgead.errors import ConfigError
@@ -15,6 +16,7 @@ from edgead.line.part import Part, PartRules
 from edgead.line.part_ledger import PartLedger
 from edgead.line.products import Products
 from edgead.line.triggers import CameraTrigger, Trigger, open_triggers
+from edgead.runtime.clock import standstill
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
@@ -27,6 +29,8 @@ REMEMBERED = 4096
 """Ids of the latest parts. A trigger that brings one of them again is repeated, and no part."""
 CAPACITY = 16
 """Frames of one source that may wait for the engine: none of a part's frames is to be overtaken."""
+AFTER_PAUSE = 1.0
+"""Seconds after a pause of this process in which a trigger may be one that waited for its end, in a socket."""
 _log = logging.getLogger("edgead")
 
 
@@ -76,7 +80,7 @@ class Parts:
         self._ids: dict[str, None] = {}  # of the latest parts, in order
         self._frames: dict[tuple[str, int | None], tuple[Part, str]] = {}
         self._leaving: deque[Result] = deque()
-        self._ended = False
+        self._ended, self._resources = False, ExitStack()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._watch, name="parts", daemon=True)
         self.triggers = open_triggers(triggers, self.ledger.bounce, say)
@@ -88,6 +92,7 @@ class Parts:
 
     def begin(self, stream: Stream, send: Callable[[Result], None]) -> None:
         self._stream, self._send = stream, send
+        self._resources.enter_context(standstill.watch())
         self._cameras = [source.name for source in stream.sources]
         if unknown := set(self._delays) - set(self._cameras):
             raise ConfigError(f"There is no camera {min(unknown)}. Available: {', '.join(self._cameras)}.")
@@ -103,7 +108,8 @@ class Parts:
 
         Args:
             part_id: unique for ever; empty for one of our own.
-            at: when the trigger fired, `time.monotonic` seconds; None for now.
+            at: when the trigger fired, `time.monotonic` seconds; None for now. Then the part is UNKNOWN just after a
+                pause of this process: nobody knows how long the trigger waited, and the part may have passed.
 
         Returns:
             The part's id. One that a recent part has opens none: its trigger bounced, or was sent again.
@@ -122,7 +128,12 @@ class Parts:
                 return part_id
             if self._stream is None or self._ended:
                 raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be triggered.")
-            return self._open_part(part_id, now if at is None else at).id
+            part = self._open_part(part_id, now if at is None else at)
+            if at is None and (paused := standstill.since(now - AFTER_PAUSE)):
+                reason = f"this process was paused for {paused:.1f} s, and the part may have passed meanwhile"
+                self._give_up(part, "no_frame", reason)
+                self._settle()
+            return part.id
 
     def admit(self, source: str, captured: Captured) -> str:
         with self._changed:
@@ -161,6 +172,7 @@ class Parts:
     def close(self) -> None:
         for trigger in self.triggers:
             trigger.close()
+        self._resources.close()
         with self._changed:
             self._ended = True
             for part in self._open:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -92,7 +94,8 @@ class Products:
                     f"Product {opened.recipe}: {manifest.name} on {opened.engine.name}, threshold "
                     f"{opened.threshold:.6g}, {grown:.0f} MiB"
                 )
-            self._current = self._find(first or next(iter(self._inspectors), ""))
+            decides = self._find(first or next(iter(self._inspectors), ""))
+            self._latest = decides, decides, -math.inf  # since when, and what before
             self._open = stack.pop_all()
 
     @property
@@ -103,7 +106,12 @@ class Products:
     @property
     def current(self) -> FrameInspector:
         """The inspector of the product that decides on the parts that come now."""
-        return self._current
+        return self._latest[0]
+
+    def at(self, moment: float) -> FrameInspector:
+        """Return what decided at a moment of `time.monotonic`, as far back as before the latest changeover."""
+        decides, before, since = self._latest
+        return decides if moment >= since else before
 
     def choose(self, name: str) -> str:
         """Change over: parts that are triggered from now on are of this product. Thread-safe, and returns at once.
@@ -117,7 +125,9 @@ class Products:
         Raises:
             ConfigError: there is no such product; the old one still decides.
         """
-        self._current = inspector = self._find(name)
+        inspector, before = self._find(name), self.current
+        if inspector is not before:
+            self._latest = inspector, before, time.monotonic()
         stream = self._stream
         if stream is not None:  # so that pages and reports about cameras name it too
             stream.call_soon(lambda: stream.take_over(inspector))
@@ -169,7 +179,7 @@ class Products:
 
 
 class FreeRun:
-    """A gate (`edgead.runtime.gate.Gate`) without parts: every frame is decided by the product that is chosen then.
+    """A gate (`edgead.runtime.gate.Gate`) without parts: the product that is chosen when a frame is made decides on it.
 
     Args:
         products: to choose from.
@@ -190,7 +200,7 @@ class FreeRun:
         return ""
 
     def inspector(self, captured: Captured) -> FrameInspector:
-        return self._products.current
+        return self._products.at(captured.made)
 
     def drop(self, captured: Captured, cause: str) -> None:
         """Nothing waits for it."""

@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,3 +105,47 @@ def test_a_part_without_a_picture_is_unknown_and_metrics_count_it(
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=20)
     assert json.loads(out)["parts"]["triggered"] == 1
+
+
+@pytest.mark.parametrize("kind", ["http", "modbus"])
+def test_a_part_that_passed_while_the_process_was_paused_gets_no_later_picture(
+    kind: str, level: Bundle, tmp_path: Path, started: list[Any]
+) -> None:
+    """Its trigger waited in a socket and counted as one of now: the part got the verdict of what came after it."""
+    pytest.importorskip("pymodbus", reason="no pymodbus")
+    from plc_bench import Plc
+
+    plc, port, sink = Plc(), free_port(), tmp_path / "results.jsonl"
+    plc.start()
+    url = f"http://127.0.0.1:{port}/part"
+    command = edgead("run", level.path, "--source", "synthetic:?width=64&height=48&fps=20", "--engine", "onnxruntime")
+    command += ["--trigger", url, "--trigger", f"modbus://127.0.0.1:{plc.port}/coil/12?poll_ms=5"]
+    command += ["--threshold", "250", "--part", "within=2000", "--sink", f"jsonl:{sink}"]
+    started.append(subprocess.Popen(command))
+
+    def verdicts() -> list[tuple[str, str]]:
+        lines = sink.read_text().splitlines() if sink.exists() else []
+        return [(one["part_id"], one["verdict"]) for one in map(json.loads, lines) if one["part_id"]]
+
+    def passes(part: str) -> bool:
+        try:
+            post(url, json.dumps({"part_id": part}).encode())
+        except OSError:
+            return False
+        return (part, "PASS") in verdicts()
+
+    wait_until(lambda: passes("before"))
+    time.sleep(0.1)  # the trigger has read the coil
+    started[0].send_signal(signal.SIGSTOP)
+    late = threading.Thread(target=post, args=(url, b'{"part_id": "late"}'))
+    late.start() if kind == "http" else plc.set("co", 12, 1)
+    time.sleep(2.6)
+    started[0].send_signal(signal.SIGCONT)
+    wait_until(lambda: len(verdicts()) == 2)
+    assert verdicts()[1][1] == "UNKNOWN"
+    assert "paused" in sink.read_text()
+    time.sleep(1.0)
+    wait_until(lambda: passes("after"))
+    if late.ident:
+        late.join()
+    plc.close()

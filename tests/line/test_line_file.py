@@ -198,6 +198,35 @@ def test_a_check_opens_everything_and_names_what_fails(folder: Path) -> None:
     assert "needs a token.\n  Set one:  --trigger 'http://0.0.0.0:8090/part?token=${TRIGGER_TOKEN}'" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--sink", "jsonl:r.jsonl", "--sink", "jsonl:./r.jsonl"],
+        ["--trigger", "camera:", "--trigger", "camera:?tolerance=5"],
+        ["--source", "pictures/0.png", "--source", "./pictures/0.png"],
+        ["--source", "a=pictures", "--source", "a=pictures/0.png"],
+        ["--source", "front=watch:pictures?existing=1", "--sink", "rejects:pictures"],
+        ["--part", "fails=3"],
+        ["--product", "lid"],
+        ["--config", "depths.toml"],
+    ],
+    ids=lambda wrong: wrong[-1],
+)
+def test_a_check_refuses_what_a_run_refuses(folder: Path, wrong: list[str]) -> None:
+    """Each thing alone could be opened: the check ended with success, and the run did not start."""
+    make_level_bundle(folder / "twelve.edgead", bit_depth=12)
+    text = TEXT.replace('bundle = "bottle.edgead"', 'bundle = "twelve.edgead"')
+    (folder / "depths.toml").write_text(text)
+    said = []
+    for more in (["--check"], []):
+        done = edgead(folder, *more, *wrong)
+        assert done.returncode == 2
+        said.append(done.stdout + done.stderr)
+    if wrong[0] != "--config":
+        reason = next(line for line in said[1].splitlines() if line.startswith("Error: ")).removeprefix("Error: ")
+        assert reason in said[0]
+
+
 def test_a_check_asks_the_plc(folder: Path) -> None:
     pytest.importorskip("pymodbus", reason="no pymodbus")
     from edgead.line.outputs.modbus_plc import ServingPlc

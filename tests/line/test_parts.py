@@ -8,14 +8,17 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from level_bundle import frame_of
 from line_bench import BAD, GOOD, Hand, is_balanced, running
 from waiting import wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
+from edgead.images import encode_png
 from edgead.line.part import PartRules
 from edgead.line.parts import UNTRIGGERED, Parts
 from edgead.runtime.inspector import Inspector
@@ -509,3 +512,24 @@ def test_a_trigger_with_the_id_of_a_recent_part_opens_none(inspector: Inspector,
         bench.parts.trigger("A")
         assert bench.parts.ledger.snapshot()["triggered"] == 8
     assert is_balanced(bench.parts.ledger.snapshot())
+
+
+@pytest.mark.parametrize("notified", [True, False], ids=["notified", "polled"])
+def test_a_picture_of_a_watched_folder_is_of_the_part_that_it_came_for(
+    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notified: bool
+) -> None:
+    """Pictures counted as made when they were read: at three parts a second, defective ones got the PASS of another."""
+    if not notified:
+        monkeypatch.setattr("edgead.runtime.sources.watch.open_notifier", lambda *_: (None, "a test wants it so"))
+    shown = {f"{number}": BAD if number in (1, 2, 5) else GOOD for number in range(7)}
+    with running(inspector, Parts(PartRules(within=20_000)), [f"watch:{tmp_path}"]) as bench:
+        for part_id, level in shown.items():
+            bench.parts.trigger(part_id)
+            (tmp_path / ".writing").write_bytes(encode_png(frame_of(level)))
+            (tmp_path / ".writing").rename(tmp_path / f"{part_id}.png")
+            time.sleep(0.05)
+        answers = bench.wait(len(shown), 30)
+    assert {one.part_id: Path(one.path).stem for one in answers} == {part_id: part_id for part_id in shown}
+    assert [one.verdict for one in answers] == [
+        Verdict.FAIL if level == BAD else Verdict.PASS for level in shown.values()
+    ]

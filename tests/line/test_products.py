@@ -106,6 +106,19 @@ def test_a_free_run_changes_over_between_two_frames(open_products: Callable[...,
     assert [one.bundle for one in bench.results] == ["cap", "bottle"]
 
 
+def test_a_frame_from_before_a_changeover_is_of_the_product_before(open_products: Callable[..., Products]) -> None:
+    """Its picture was on the way, or its file waited to be read: the next product decided on it."""
+    products, camera = open_products(first="cap"), Hand()
+    with running(products.current, FreeRun(products), [camera]) as bench:  # type: ignore[arg-type]
+        before = time.monotonic()
+        products.choose("bottle")
+        products.choose("bottle")  # nothing new
+        camera.show(GOOD, before)
+        camera.show(GOOD)
+        bench.wait(2)
+    assert [one.bundle for one in bench.results] == ["cap", "bottle"]
+
+
 def test_a_sink_that_takes_orders_changes_over(open_products: Callable[..., Products]) -> None:
     class Ordering(Callback):
         def take_recipes(self, names: list[str], choose: Callable[[str], str]) -> None:

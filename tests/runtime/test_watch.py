@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from waiting import wait_until
 
 from edgead.errors import ConfigError, SourceError
-from edgead.images import encode_png
+from edgead.images import PixelFormat, encode_png
 from edgead.runtime.sources import Captured, notify, open_source, rewritten, watch
 from edgead.runtime.sources.notify import Notifier, file_system, open_notifier
 from edgead.runtime.sources.opening import open_all
@@ -405,3 +406,73 @@ def test_a_folder_that_cannot_be_read_at_the_beginning(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(SourceError, match="Stale file handle"):
         open_source(f"watch:{tmp_path}")
+
+
+DEPTH = PixelFormat(depth_range=(0.0, 254.0))
+
+
+def put_part(folder: Path, number: int, *kinds: str, name: str = "part") -> None:
+    """Write colour and depth of a part in the given order. The clock of a file system ticks in steps."""
+    for kind in kinds:
+        time.sleep(0.02)
+        put(folder / kind / f"{name}.png", encode_png(np.full((8, 8), number, np.uint8)))
+
+
+def test_no_picture_is_inspected_with_the_depth_of_another_part(tmp_path: Path) -> None:
+    """A camera that writes one name again and again, the depth first, and does not wait for the inspection."""
+    put_part(tmp_path, 1, "xyz", "rgb")
+    folder = watch.WatchedFolder(tmp_path / "rgb", pixels=DEPTH)
+
+    def inspected() -> list[tuple[int, int] | str]:
+        found = []
+        for _ in range(2):  # an image is complete when it is unchanged between two looks
+            folder._next_check = 0
+            found += list(folder._captured(0))
+        return [
+            each.error if each.image is None else (int(each.image[0, 0, 0]), int(each.image[0, 0, 3]) - 1)
+            for each in found
+        ]
+
+    put_part(tmp_path, 2, "xyz", "rgb")
+    assert inspected() == [(2, 2)]
+    put_part(tmp_path, 3, "xyz", "rgb")
+    put_part(tmp_path, 4, "xyz")
+    [error] = inspected()
+    assert "rgb/part.png: its depth image was written after it" in str(error)
+    put_part(tmp_path, 4, "rgb")
+    assert inspected() == [(4, 4)]
+    put_part(tmp_path, 5, "rgb")  # the depth camera missed it
+    [error] = inspected()
+    assert "rgb/part.png: its depth image was not written again" in str(error)
+    put_part(tmp_path, 6, "xyz", "rgb")
+    assert inspected() == [(6, 6)]
+    put_part(tmp_path, 7, "rgb", "xyz", name="new")  # a name that was never used has one depth
+    assert inspected() == [(7, 7)]
+    folder.close()
+
+
+def test_a_depth_that_changes_while_it_is_read_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_part(tmp_path, 1, "xyz", "rgb")
+    read = watch.capture_file
+
+    def read_late(*arguments: Any) -> Captured:
+        put_part(tmp_path, 2, "xyz")
+        return read(*arguments)
+
+    monkeypatch.setattr(watch, "capture_file", read_late)
+    with watch.WatchedFolder(tmp_path / "rgb", existing=True, pixels=DEPTH) as frames:
+        captured = next(frames)
+    assert captured.image is None
+    assert "its depth image was replaced or changed" in captured.error
+
+
+def test_depth_images_and_masks_are_not_inspected(tmp_path: Path, listen: Listen) -> None:
+    """A listing left them out; what the system reported as changed was inspected, and a depth image got a verdict."""
+    for kind in ("rgb", "xyz", "gt"):
+        (tmp_path / "hole" / kind).mkdir(parents=True)
+    listener = listen(f"watch:{tmp_path}?poll={POLL}&subfolders=1")
+    put_part(tmp_path / "hole", 1, "xyz", "gt", "rgb")
+    (tmp_path / "alone").mkdir()
+    put_part(tmp_path / "alone", 1, "xyz", name="alone")  # no colour images are beside it
+    listener.wait_for("part.png", "alone.png")
+    assert [Path(each.path).parent.name for each in listener.captured] == ["rgb", "xyz"]

@@ -64,10 +64,19 @@ def open_triggers(
             opened.append(open_trigger(each) if isinstance(each, str) else each)
             if isinstance(opened[-1], BaseTrigger):
                 opened[-1].bounced, opened[-1].say = bounced, say
-        if len(opened) > 1 and any(isinstance(one, CameraTrigger) for one in opened):
-            raise ConfigError("camera: opens a part for every picture, so it must be the only trigger.")
+        refuse_beside_camera(opened)
     except BaseException:
         for trigger in opened:
             trigger.close()
         raise
     return opened
+
+
+def refuse_beside_camera(opened: Sequence[Trigger]) -> None:
+    """Refuse another trigger beside the cameras.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if len(opened) > 1 and any(isinstance(one, CameraTrigger) for one in opened):
+        raise ConfigError("camera: opens a part for every picture, so it must be the only trigger.")

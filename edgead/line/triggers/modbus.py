@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from edgead.errors import ConfigError, require
 from edgead.line.triggers.trigger import BaseTrigger, OpenPart
 from edgead.redaction import redact
+from edgead.runtime.clock import standstill
 from edgead.runtime.sources.uri import parse_options
 
 PORT = 502
@@ -120,9 +121,10 @@ class ModbusTrigger(BaseTrigger):
 
     def _work(self) -> None:
         last: int | None = None
+        at = time.monotonic()
         while not self.stopped.is_set():
             try:
-                value = self._ask(_READ[self._kind], self._number, 1)[0]
+                value, before = self._ask(_READ[self._kind], self._number, 1)[0], at
                 at = time.monotonic()
                 steps = 0 if last is None else self._steps(last, value)
                 last = value
@@ -133,7 +135,8 @@ class ModbusTrigger(BaseTrigger):
                 self.stopped.wait(AGAIN_AFTER)
                 continue
             self._note("")
-            self._fire(steps, self._read_id() if steps else "", at)
+            paused = standstill.since(before)  # it may have risen at any time since
+            self._fire(steps, self._read_id() if steps else "", None if paused else at)
             self.stopped.wait(self._options.poll_ms / 1e3)
         self._client.close()
 
@@ -146,7 +149,7 @@ class ModbusTrigger(BaseTrigger):
         # The PLC has reset the counter: the reset itself is no part, and what it has counted since is.
         return value if value <= MOST_AT_ONCE else 1
 
-    def _fire(self, steps: int, part_id: str, at: float) -> None:
+    def _fire(self, steps: int, part_id: str, at: float | None) -> None:
         if steps > 1:
             self.say(f"{self.name}: {steps} parts came between two polls; only the last one can get a frame")
         for left in reversed(range(steps)):

@@ -79,7 +79,7 @@ class BaseTrigger:
                 self.bounced()
                 return ""
             self._last = now
-        return self._open_part(part_id, now)
+        return self._open_part(part_id, at)
 
     def close(self) -> None:
         self.stopped.set()

@@ -99,14 +99,32 @@ def open_all(
                 ours.append(opened[-1])
         if dead and (need_all or len(dead) == len(opened)):
             raise dead[0]
-        _refuse_equal_names(opened)
-        refuse_watched_twice(opened)
-        _refuse_equal_files([source for source, unnamed in zip(opened, map(_is_unnamed, named)) if unnamed])
+        refuse_alike(list(zip(map(_is_unnamed, named), opened)))
     except BaseException:
         for each in ours:
             each.__exit__(None, None, None)
         raise
     return opened
+
+
+def refuse_alike(opened: Sequence[tuple[bool, Source]]) -> None:
+    """Refuse sources that cannot be used together.
+
+    Args:
+        opened: whether the user has not named it, and the source.
+
+    Raises:
+        ConfigError: two have the same name, watch the same folder or, unnamed, read the same file.
+    """
+    sources = [source for _, source in opened]
+    _refuse_equal_names(sources)
+    refuse_watched_twice(sources)
+    _refuse_equal_files([source for unnamed, source in opened if unnamed])
+
+
+def is_unnamed(uri: str) -> bool:
+    """Tell whether a URI has no ``NAME=`` in front of it."""
+    return not split_name(uri)[0]
 
 
 def _is_uri(source: object) -> bool:
@@ -130,7 +148,7 @@ def _refuse_equal_names(sources: Sequence[Source]) -> None:
 
 def _is_unnamed(given: tuple[str, Any]) -> bool:
     name, source = given
-    return not name and isinstance(source, str | Path) and not split_name(str(source))[0]
+    return not name and isinstance(source, str | Path) and is_unnamed(str(source))
 
 
 def _refuse_equal_files(sources: Sequence[Source]) -> None:

@@ -8,15 +8,16 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgead.errors import ConfigError, SourceError
-from edgead.folders import is_drawn, is_litter, list_folder, list_subfolders
+from edgead.folders import is_beside_colours, is_drawn, is_litter, list_folder, list_subfolders
 from edgead.images import COLOUR, PixelFormat, is_image
 from edgead.runtime.sources.files import cannot_read, capture_file
-from edgead.runtime.sources.notify import open_notifier
-from edgead.runtime.sources.rewritten import LatestFiles
+from edgead.runtime.sources.notify import LOCAL, file_system, open_notifier
+from edgead.runtime.sources.paired import PairedDepth
+from edgead.runtime.sources.rewritten import COARSE, LatestFiles
 from edgead.runtime.sources.source import Captured, FrameSource, Source
 from edgead.runtime.sources.uri import split_options
 
@@ -28,6 +29,9 @@ LOOK_SHARE = 0.05
 """Without notifications: share of the time that listings may take."""
 REMEMBERED = 50_000
 """Deleted images that are remembered, at least twice as many as ever were there at once: about 15 MB."""
+
+FILE_TICK = 0.01
+"""Seconds by which the time of a file may be behind the clock: a tick of the kernel."""
 
 REPLACED = "it was replaced or changed before it could be inspected; give each image a name of its own"
 
@@ -66,13 +70,15 @@ class WatchedFolder(FrameSource):
 
     An image is complete when its size and time are unchanged between two checks. Delivered images are remembered by
     path, time and size, so neither a failed listing nor a temporarily missing folder delivers them again; the latest
-    ones also by their content, see `edgead.runtime.sources.rewritten`.
+    ones also by their content, see `edgead.runtime.sources.rewritten`. A picture counts as made when its file came; one
+    that is there at the beginning, when it is read.
 
     Args:
         folder: the folder.
         existing: also deliver the images that are there at the beginning.
         poll: seconds between two checks for changes, above 0.
-        pixels: of the images. A depth picture must exist before its colour image.
+        pixels: of the images. A depth image must be written before its colour image. One that may be of another part is
+            an error in place of the frame, see `edgead.runtime.sources.paired`.
         subfolders: watch them too.
 
     Raises:
@@ -95,10 +101,14 @@ class WatchedFolder(FrameSource):
         self._given: dict[str, _Stamp] = {}
         self._unsettled: dict[str, _Stamp] = {}
         self._inodes: dict[str, int] = {}  # of the unsettled ones
-        self._latest = LatestFiles()
+        self._came: dict[str, float] = {}  # when: of the unsettled ones that were not there at the beginning
+        self._looked_at = time.monotonic()
+        self._latest, self._depth = LatestFiles(), PairedDepth()
+        self._again = set[str]()  # of the settled ones, those whose name was there before
         self._told: dict[Path, str] = {}
         self._most_at_once = 0
         self._notifier, self._polled_because = open_notifier(folder, subfolders)
+        self._has_our_clock = file_system(folder) in LOCAL
         self._identity = self._identify()
         self._next_check, self._began = 0.0, time.time_ns()
         stamps, unreadable = self._look_at_everything()
@@ -140,6 +150,7 @@ class WatchedFolder(FrameSource):
             self._notifier.close()
 
     def _captured(self, frame_id: int) -> Iterator[Captured]:
+        began = time.monotonic()
         changed = None if self._was_exchanged() or time.monotonic() >= self._next_check else self._take_changes()
         if changed is None:
             stamps, unreadable = self._look_at_everything()
@@ -154,16 +165,43 @@ class WatchedFolder(FrameSource):
         else:
             stamps = {path: stamp for path in changed if (stamp := _stamp_or_none(path))}
         settled, lost = self._settled(stamps)
+        came, self._came = self._came, self._when_they_came(lost)
+        self._looked_at = began
         for path in lost:
-            yield cannot_read(Path(path), REPLACED, self.name, frame_id)
+            yield _made_at(came.get(path), cannot_read(Path(path), REPLACED, self.name, frame_id))
             frame_id += 1
         for path in settled:
             if _stamp_or_none(path) not in (stamps[path], None):  # while it waited for its turn: it comes again
-                yield cannot_read(Path(path), REPLACED, self.name, frame_id)
+                captured = cannot_read(Path(path), REPLACED, self.name, frame_id)
             else:
                 self._latest.note(path)
-                yield capture_file(Path(path), self.name, frame_id, self.pixels)
+                captured = self._capture(path, frame_id)
+            yield _made_at(came.get(path), captured)
             frame_id += 1
+
+    def _when_they_came(self, lost: list[str]) -> dict[str, float]:
+        """Return when the unsettled images came, `time.monotonic` seconds: between the last two looks.
+
+        There the time of the file's last change says when, if it is of this machine's clock; no copy keeps that time.
+        On a network drive, or with a clock of whole seconds, it is now.
+
+        Args:
+            lost: those that another one has replaced meanwhile.
+        """
+        now, clock = time.monotonic(), time.time()
+        came = {path: moment for path, moment in self._came.items() if path in self._unsettled and path not in lost}
+        for path in self._unsettled.keys() - came.keys():
+            age = clock - (_change_or_none(path) or clock) - FILE_TICK if self._has_our_clock else 0.0
+            came[path] = now - min(max(age, 0.0), now - self._looked_at)
+        return came
+
+    def _capture(self, path: str, frame_id: int) -> Captured:
+        if self.pixels.depth_range is None:
+            return capture_file(Path(path), self.name, frame_id, self.pixels)
+        depth = self._depth.look(path)
+        captured = capture_file(Path(path), self.name, frame_id, self.pixels)
+        why = self._depth.why_of_another(path, depth, path in self._again)
+        return cannot_read(Path(path), why, self.name, frame_id) if why and not captured.error else captured
 
     def _complain(self, path: Path, why: str, frame_id: int) -> Captured:
         if path != self.folder:
@@ -179,6 +217,7 @@ class WatchedFolder(FrameSource):
         settled = [path for path, stamp in new.items() if self._unsettled.get(path) == stamp]
         lost = self._replaced(new)
         self._unsettled = {path: stamp for path, stamp in new.items() if self._unsettled.get(path) != stamp}
+        self._again = self._given.keys() & settled
         self._given |= {path: stamps[path] for path in settled}
         return sorted(settled, key=lambda path: new[path]), lost
 
@@ -198,10 +237,13 @@ class WatchedFolder(FrameSource):
         return None if changed is None else self._unsettled.keys() | set(filter(self._is_wanted, changed))
 
     def _is_wanted(self, path: str) -> bool:
-        inside = Path(path).relative_to(self.folder).parts
-        if is_drawn(inside[-1]) or not is_image(Path(path)):
+        inside = Path(path).relative_to(self.folder)
+        if is_drawn(inside.name) or not is_image(inside):
             return False
-        return (len(inside) == 1 or self.subfolders) and not any(map(is_litter, inside))
+        folders = [self.folder / each for each in inside.parents if each.name]
+        return (not folders or self.subfolders) and not (
+            any(map(is_litter, inside.parts)) or any(map(is_beside_colours, folders))
+        )
 
     def _look_at_everything(self) -> tuple[dict[str, _Stamp], dict[Path, str]]:
         """Return the stamps of all images, and the folders that cannot be read, with the reason."""
@@ -236,6 +278,7 @@ class WatchedFolder(FrameSource):
             return False
         self.close()
         self._notifier = open_notifier(self.folder, self.subfolders)[0] if identity else None
+        self._has_our_clock = file_system(self.folder) in LOCAL
         self._identity = self._identify()
         return True
 
@@ -305,6 +348,23 @@ def _stamp(path: str | Path) -> _Stamp:
             raise
         status = os.lstat(path)  # a broken link is delivered, and reading it explains the error
     return status.st_mtime_ns, status.st_size
+
+
+def _made_at(moment: float | None, captured: Captured) -> Captured:
+    """Return what was captured with when its picture was made, if that is known."""
+    return captured if moment is None else replace(captured, t_made=moment)
+
+
+def _change_or_none(path: str) -> float | None:
+    """Return the time of a file's last change, of its content, its name or its rights, in seconds.
+
+    None where it is gone, or on a file system that counts seconds.
+    """
+    try:
+        changed = os.stat(path).st_ctime_ns
+    except OSError:
+        return None
+    return changed / 1e9 if changed % COARSE else None
 
 
 def _inode_or_none(path: str) -> int | None:

@@ -284,6 +284,32 @@ def test_recipes_are_those_of_the_run(server: OpcuaServer) -> None:
     assert asked == ["cap 1", "bottle 3"]
 
 
+def test_a_recipe_that_the_state_refuses_does_not_decide(server: OpcuaServer) -> None:
+    asked: list[str] = []
+
+    async def refused(client: Client) -> None:
+        named = ua.RecipeIdExternalDataType(Id="cap 1"), ua.RecipeIdInternalDataType()
+        with pytest.raises(ua.UaStatusCodeError, match="BadInvalidState"):
+            await client.call(await client.at("RecipeManagement"), "PrepareRecipe", *named)
+
+    async def work(client: Client) -> None:
+        await refused(client)  # not operational
+        await client.become_ready()
+        for job in ("StartSingleJob", "StartContinuous"):
+            await client.start(job)
+            await refused(client)
+            assert await client.stop() == 0
+        assert await client.stop("Halt") == 0
+        await refused(client)
+
+    server.take_recipes(["bottle 3", "cap 1"], asked.append)
+    try:
+        with_client(server, work)
+    finally:
+        server.take_recipes([], lambda name: None)
+    assert asked == ["bottle 3"]
+
+
 def test_a_call_in_the_wrong_state_or_with_wrong_arguments_is_refused(server: OpcuaServer) -> None:
     async def work(client: Client) -> None:
         with pytest.raises(ua.UaStatusCodeError, match="BadInvalidState"):

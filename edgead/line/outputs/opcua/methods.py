@@ -35,10 +35,11 @@ class System(Protocol):
         """The recipes that can be prepared."""
 
     def prepare(self, name: str) -> None:
-        """Let the line decide by a recipe.
+        """Let the line decide by a recipe, and be ready for a job.
 
         Raises:
             EdgeadError: it cannot.
+            WrongState: the state does not allow it.
         """
 
     def call(self, method: str) -> str:
@@ -47,9 +48,6 @@ class System(Protocol):
         Raises:
             WrongState: the state does not allow it.
         """
-
-    def details(self) -> dict[str, Any]:
-        """Return the state, among others."""
 
 
 class Methods:
@@ -109,8 +107,6 @@ class Methods:
             except EdgeadError:
                 error = NOT_PREPARED
         if not error:
-            if self._system.details()["state"] != "Ready":  # another recipe may be prepared while it is ready
-                self._system.call("PrepareRecipe")
             await self._space.tell_prepared(out)
         return [self._ua.Variant(out), self._ua.Variant(not error), self._error(error)]
 

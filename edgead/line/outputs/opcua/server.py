@@ -151,13 +151,21 @@ class OpcuaServer(PlcSink):
         return self._names or ([self._recipe] if self._recipe else [])
 
     def prepare(self, name: str) -> None:
-        """Let a recipe decide.
+        """Let a recipe decide, and be ready for a job. Another recipe may be prepared while it is ready.
 
         Raises:
             EdgeadError: it cannot, and the old one still decides.
+            WrongState: a job runs, or it is not operational; the old one still decides.
         """
-        if self._choose:
-            self._choose(name)
+        with self._lock:
+            ready = self._machine.main == "Operational" and self._machine.automatic == "Ready"
+            if not ready:
+                self._machine.check("PrepareRecipe")
+            if self._choose:
+                self._choose(name)
+            if not ready:
+                self._transitions.append(self._machine.call("PrepareRecipe"))
+            self._loop.loop.call_soon_threadsafe(self._wake.set)
 
     def begin(self, idle: Callable[[], float]) -> None:
         """See `Handshake.begin`. With ``start=auto`` it executes from now on."""

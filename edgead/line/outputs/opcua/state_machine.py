@@ -46,9 +46,17 @@ class VisionStateMachine:
         Raises:
             WrongState: this state does not allow it.
         """
+        return self.take(self.check(method))
+
+    def check(self, method: str) -> str:
+        """Return the transition of a method, without taking it.
+
+        Raises:
+            WrongState: this state does not allow it.
+        """
         for name in _CALLS[method]:
             if self._leaves(name):
-                return self.take(name)
+                return name
         state = self.automatic if self.main == "Operational" else self.main
         raise WrongState(f"{method} is not allowed in the state {state}")
 

@@ -55,8 +55,7 @@ class Settings:
 
     Attributes:
         pictures: that the reverse steps are asked about.
-        steps: of the optimizer.
-        batch: images of one of them.
+        steps: of the optimizer, each with `batch` pictures and `learning_rate`.
         map_weight: of the L1 distance between the smoothed masks.
     """
 

@@ -97,8 +97,8 @@ class Scorer:
 
         Returns:
             `COLUMNS`, one row per row of the table, with the same order and index. An unreadable image is UNKNOWN with
-            the reason. A missing ``score`` is NaN. ``cause`` is None if there is none, and ``untrained`` if the image
-            is like the training images. ``boxes`` is a JSON list as in docs/results.md, or None.
+            the reason. A missing ``score`` is NaN. ``cause`` is None where there is none; ``untrained`` is None where
+            the image is like the training images. ``boxes`` is a JSON list as in docs/results.md, or None.
 
         Raises:
             EdgeadError: the table has neither column, or the bundle cannot be loaded.

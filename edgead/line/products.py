@@ -24,6 +24,9 @@ from edgead.runtime.sources.source import Captured
 from edgead.runtime.stream import Stream
 from edgead.schema import FilePath, Within
 
+REMEMBERED = 1000
+"""Changeovers that are remembered, for frames that waited meanwhile."""
+
 
 @dataclass(frozen=True)
 class Product:
@@ -95,7 +98,7 @@ class Products:
                     f"{opened.threshold:.6g}, {grown:.0f} MiB"
                 )
             decides = self._find(first or next(iter(self._inspectors), ""))
-            self._latest = decides, decides, -math.inf  # since when, and what before
+            self._changeovers: tuple[tuple[float, FrameInspector], ...] = ((-math.inf, decides),)
             self._open = stack.pop_all()
 
     @property
@@ -106,12 +109,13 @@ class Products:
     @property
     def current(self) -> FrameInspector:
         """The inspector of the product that decides on the parts that come now."""
-        return self._latest[0]
+        return self._changeovers[-1][1]
 
     def at(self, moment: float) -> FrameInspector:
-        """Return what decided at a moment of `time.monotonic`, as far back as before the latest changeover."""
-        decides, before, since = self._latest
-        return decides if moment >= since else before
+        """Return what decided at a moment, `time.monotonic` seconds, as far back as changeovers are remembered."""
+        changeovers = self._changeovers
+        found = (decides for since, decides in reversed(changeovers) if moment >= since)
+        return next(found, changeovers[0][1])
 
     def choose(self, name: str) -> str:
         """Change over: parts that are triggered from now on are of this product. Thread-safe, and returns at once.
@@ -125,9 +129,9 @@ class Products:
         Raises:
             ConfigError: there is no such product; the old one still decides.
         """
-        inspector, before = self._find(name), self.current
-        if inspector is not before:
-            self._latest = inspector, before, time.monotonic()
+        inspector = self._find(name)
+        if inspector is not self.current:  # replaced as a whole: threads of sources read it
+            self._changeovers = (*self._changeovers[1 - REMEMBERED :], (time.monotonic(), inspector))
         stream = self._stream
         if stream is not None:  # so that pages and reports about cameras name it too
             stream.call_soon(lambda: stream.take_over(inspector))

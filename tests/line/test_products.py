@@ -113,10 +113,24 @@ def test_a_frame_from_before_a_changeover_is_of_the_product_before(open_products
         before = time.monotonic()
         products.choose("bottle")
         products.choose("bottle")  # nothing new
+        between = time.monotonic()
+        products.choose("cap")
         camera.show(GOOD, before)
+        camera.show(GOOD, between)
         camera.show(GOOD)
-        bench.wait(2)
-    assert [one.bundle for one in bench.results] == ["cap", "bottle"]
+        bench.wait(3)
+    assert [one.bundle for one in bench.results] == ["cap", "bottle", "cap"]
+
+
+def test_the_oldest_changeovers_are_forgotten(
+    open_products: Callable[..., Products], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgead.line.products.REMEMBERED", 2)
+    with open_products(first="cap") as products:
+        for name in ("bottle", "cap", "bottle"):
+            products.choose(name)
+        assert products.at(time.monotonic()) is products.current
+        assert products.at(0.0).bundle.manifest.name == "cap"  # the last but one
 
 
 def test_a_sink_that_takes_orders_changes_over(open_products: Callable[..., Products]) -> None:

@@ -160,6 +160,11 @@ def _make_cell(entry: Entry, category: Category, seed: int) -> Cell:
     def content(path: str | None) -> str:
         return fingerprint.files_fingerprint(Path(path)) if path else ""
 
+    def written(name: str, value: str | float) -> str:
+        if isinstance(value, str):
+            return content(value) if name == "align" and value != AUTO else value
+        return f"{value:g}"  # 180 and 180.0 are one angle
+
     training = Training(
         method=entry.method,
         preset=entry.preset,
@@ -175,10 +180,7 @@ def _make_cell(entry: Entry, category: Category, seed: int) -> Cell:
         bit_depth=entry.bit_depth,
         mixed_precision=entry.mixed_precision,
         budget=entry.budget,
-        geometry=tuple(
-            f"{name}={content(value) if name == 'align' and value != AUTO else value}"
-            for name, value in entry.geometry.items()
-        ),
+        geometry=tuple(f"{name}={written(name, value)}" for name, value in entry.geometry.items()),
     )
     measuring = Measuring(
         code=entry.code or fingerprint.code_fingerprint(fingerprint.NOT_IN_MEASURING),

@@ -188,6 +188,11 @@ def test_a_key_does_not_depend_on_what_cannot_change_the_training(parts: Path, t
     assert cells_of(tmp_path, parts, precisions=["int8"])[0].measuring.key == cell.measuring.key
 
 
+def test_a_number_may_be_written_in_two_ways(parts: Path, tmp_path: Path) -> None:
+    [one], [other] = (cells_of(tmp_path, parts, align="auto", max_rotation=angle) for angle in (180, 180.0))
+    assert one.key == other.key
+
+
 def test_a_changed_image_changes_the_key(parts: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(parts, tmp_path / parts.name)
     [cell] = cells_of(tmp_path, copy)

@@ -208,6 +208,8 @@ def to_frame(image: NDArray[Any], pixels: PixelFormat = COLOUR) -> Frame:
                 f"This model needs depth: a frame must be (H, W, 4) uint8, not {image.shape} {image.dtype}.\n"
                 "Make it with  edgead.with_depth(frame, depth, inspector.depth_range)"
             )
+        if not image[:, :, 3].any():
+            raise DataError("The frame holds no depth: the code of every pixel is 0.")
         return image
     if image.dtype.newbyteorder("=") == np.uint16:  # in either byte order
         image = np.minimum(image >> (pixels.bit_depth - 8), 255).astype(np.uint8)

@@ -24,9 +24,11 @@ from edgead.images import read_depth, read_frame
 from edgead.masks import draw_overlay
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
+from edgead.runtime.health import Health, HealthLimits, limits_from
 from edgead.runtime.inspector import Inspector, load
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.pipeline import run_stream
+from edgead.runtime.policy import Policy
 from edgead.runtime.predict import collect_images, predict
 from edgead.runtime.record import Recorder
 from edgead.runtime.result import Result
@@ -120,6 +122,29 @@ def test_what_has_no_depth_is_never_decided_on(rgbd: Inspector, rgbd_parts: Path
         open_source("synthetic:", rgbd.pixels)
     with pytest.raises(SourceError, match="needs depth"):
         Stream(rgbd, [open_source("synthetic:")])
+
+
+def test_a_depth_camera_that_dies_or_freezes_is_unknown(rgbd: Inspector) -> None:
+    good = rgbd.bundle.golden().frames[0]
+    dead, nearly, most = good.copy(), good.copy(), good.copy()
+    dead[:, :, 3] = 0
+    nearly[1:, :, 3] = 0
+    most[::4, :, 3] = 0
+    with Stream(rgbd, [[good, dead, nearly, most]], Policy(health="all")) as stream:
+        causes, reasons = zip(*((result.cause, result.reason) for result in stream))
+    assert causes == ("", "unreadable", "black", "")
+    assert "holds no depth" in reasons[1]
+    assert "3% of the pixels have depth, on good parts at least" in reasons[2]
+    assert Health(HealthLimits()).check(nearly, nearly, 0.0)[0] == ""  # limits of a bundle without depth
+
+    limits = limits_from(rgbd.bundle.golden().frames, frozen_after=2.0)
+    for moving, stale in ((slice(3, 4), "pixel"), (slice(0, 3), "depth")):
+        health = Health(limits)
+        frames = np.tile(good, (4, 1, 1, 1))
+        frames[:, :, :, moving] ^= np.arange(4, dtype=np.uint8)[:, None, None, None]
+        found = [health.check(frame, frame, float(second))[1] for second, frame in enumerate(frames)]
+        assert [bool(reason) for reason in found] == [False, False, True, True]
+        assert f"no {stale} has changed for 2.0 s" in found[2]
 
 
 def test_a_recording_keeps_depth_and_its_range(rgbd: Inspector, rgbd_parts: Path, tmp_path: Path) -> None:

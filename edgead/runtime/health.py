@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from edgead.images import Frame, cv2
 from edgead.runtime.look import sharpness_of
 
+COLOURS = 3
+"""Channels of a frame before depth."""
 BLACK_MEAN, BLACK_SPREAD = 8.0, 4.0
 """A frame is black if the mean and the standard deviation of its grey values (0 to 255) are below these."""
 SAME_ASPECT = 0.02
 """Relative difference up to which two aspect ratios count as equal: rounding and cropped rows."""
 SAMPLES_A_SIDE = 64
 """Pixels per side that are compared between frames; a camera's noise changes some of them."""
+LEAST_MEASURED = 0.5
+"""Of the pixels with depth that good parts have at least. With fewer, too much of the part is not seen."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class HealthLimits:
     Attributes:
         sharpness: of good parts, see `measure_sharpness`; 0 if unknown, which turns the check for blur off.
         dark: good parts are almost black, which turns the check for black off.
+        measured: least share of pixels with depth that good parts have; 0 without depth.
         blurred_below: share of `sharpness` below which a frame is blurred; 0 turns the check off.
         frozen_after: seconds in which not one sampled pixel changes; 0 turns the check off.
         aspects: lowest and highest width / height of the training images; None if unknown.
@@ -36,6 +41,7 @@ class HealthLimits:
 
     sharpness: float = 0.0
     dark: bool = False
+    measured: float = 0.0
     blurred_below: float = 0.1
     frozen_after: float = 5.0
     aspects: tuple[float, float] | None = None
@@ -64,6 +70,8 @@ class HealthLimits:
         """Return cause and reason if a frame at the model's size is black or blurred; both empty if not."""
         if not self.dark and is_black(fitted):
             return "black", "black: the frame shows nothing"
+        if self.measured and (seen := measured_share(fitted)) < LEAST_MEASURED * self.measured:
+            return "black", f"black: {seen:.0%} of the pixels have depth, on good parts at least {self.measured:.0%}"
         if self.sharpness and self.blurred_below:
             share = measure_sharpness(fitted) / self.sharpness
             if share < self.blurred_below:
@@ -72,10 +80,11 @@ class HealthLimits:
 
 
 def limits_from(frames: NDArray[np.uint8], blurred_below: float = 0.1, frozen_after: float = 5.0) -> HealthLimits:
-    """Derive limits from frames ``[K, H, W, 3]`` at the model's size, for instance a bundle's golden frames."""
+    """Derive limits from frames ``[K, H, W, 3 or 4]`` at the model's size, for instance a bundle's golden frames."""
     return HealthLimits(
         sharpness=min(measure_sharpness(frame) for frame in frames),
         dark=any(is_black(frame) for frame in frames),
+        measured=min(map(measured_share, frames)),
         blurred_below=blurred_below,
         frozen_after=frozen_after,
     )
@@ -86,6 +95,11 @@ def measure_sharpness(fitted: Frame) -> float:
     return sharpness_of(cv2().cvtColor(fitted, cv2().COLOR_BGR2GRAY))
 
 
+def measured_share(fitted: Frame) -> float:
+    """Return the share of pixels of a frame ``(h, w, 4) uint8`` with depth; 0 of one without a channel for it."""
+    return float(np.count_nonzero(fitted[:, :, COLOURS:]) / (fitted.shape[0] * fitted.shape[1]))
+
+
 def is_black(fitted: Frame) -> bool:
     """Return whether a frame shows nothing: a dead sensor, a closed lens, no light."""
     mean, spread = cv2().meanStdDev(cv2().cvtColor(fitted, cv2().COLOR_BGR2GRAY))
@@ -94,6 +108,28 @@ def is_black(fitted: Frame) -> bool:
 
 def _ignore(name: str, text: str) -> None:
     """Default `notice`: does nothing."""
+
+
+class _Stillness:
+    """How long a camera has shown the same."""
+
+    def __init__(self) -> None:
+        self._samples: NDArray[np.uint8] | None = None
+        self._changed_at = 0.0
+
+    def seconds(self, frame: Frame, now: float) -> float:
+        """Take a frame; return for how long not one sampled pixel has changed."""
+        step = [max(1, side // SAMPLES_A_SIDE) for side in frame.shape[:2]]
+        view = frame[:: step[0], :: step[1]]
+        before = self._samples
+        if before is not None and before.shape == view.shape and np.array_equal(before, view):
+            return now - self._changed_at
+        if before is not None and before.shape == view.shape:
+            np.copyto(before, view)
+        else:
+            self._samples = view.copy()
+        self._changed_at = now
+        return 0.0
 
 
 class Health:
@@ -111,8 +147,7 @@ class Health:
         self._first_size: tuple[int, int] | None = None
         self._judged: tuple[tuple[int, int], HealthLimits] | None = None
         self._shape_answer = "", ""
-        self._samples: NDArray[np.uint8] | None = None
-        self._changed_at = 0.0
+        self._sensors = _Stillness(), _Stillness()
 
     def check(self, frame: Frame, fitted: Frame, now: float) -> tuple[str, str]:
         """Return cause and reason why a frame must not be judged; both empty if it may.
@@ -127,9 +162,11 @@ class Health:
             return cause, reason
         if not self._picky:
             return "", ""
-        still = self._seconds_without_change(frame, now)
-        if 0 < self.limits.frozen_after <= still:
-            return "frozen", f"frozen: no pixel has changed for {still:.1f} s"
+        parts = frame[:, :, :COLOURS], frame[:, :, COLOURS:]  # colour and depth may come from two cameras
+        for sensor, part, name in zip(self._sensors, parts, ("pixel", "depth")):
+            still = sensor.seconds(part, now) if part.size else 0.0
+            if 0 < self.limits.frozen_after <= still:
+                return "frozen", f"frozen: no {name} has changed for {still:.1f} s"
         return self.limits.why_unclear(fitted)
 
     def check_again(self, frame: Frame, fitted: Frame, now: float) -> tuple[str, str]:
@@ -157,19 +194,6 @@ class Health:
             text = f"{_words(size)} has another aspect ratio than {_words(first)}, this source's first frame size"
             self._shape_answer = "resized", f"resized: {text}"
         return self._shape_answer
-
-    def _seconds_without_change(self, frame: Frame, now: float) -> float:
-        step = [max(1, side // SAMPLES_A_SIDE) for side in frame.shape[:2]]
-        view = frame[:: step[0], :: step[1]]
-        before = self._samples
-        if before is not None and before.shape == view.shape and np.array_equal(before, view):
-            return now - self._changed_at
-        if before is not None and before.shape == view.shape:
-            np.copyto(before, view)
-        else:
-            self._samples = view.copy()
-        self._changed_at = now
-        return 0.0
 
 
 def _words(size: tuple[int, int]) -> str:

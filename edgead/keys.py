@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +45,29 @@ def new_key(path: Path, passphrase: str = "") -> tuple[Path, str]:
     if passphrase:
         cipher = serialization.BestAvailableEncryption(passphrase.encode())
     form = serialization.PrivateFormat.PKCS8
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _create(path, key.private_bytes(serialization.Encoding.PEM, form, cipher), 0o600)
     kind = serialization.PublicFormat.SubjectPublicKeyInfo
-    _create(public, key.public_key().public_bytes(serialization.Encoding.PEM, kind), 0o644)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        _created(path, key.private_bytes(serialization.Encoding.PEM, form, cipher), 0o600),
+        _created(public, key.public_key().public_bytes(serialization.Encoding.PEM, kind), 0o644),
+    ):
+        pass
     return public, fingerprint(key.public_key())
 
 
-def _create(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that is not there yet; it never exists with another mode."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+@contextmanager
+def _created(path: Path, content: bytes, mode: int) -> Iterator[None]:
+    """Write a file that is not there yet; it never exists with another mode. After an error it is gone again."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def read_private_key(path: Path, passphrase: str = "") -> Any:

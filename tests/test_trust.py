@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from command_line import inside
+from full_disk import limited_files
 from level_bundle import make_level_bundle
 
 import edgead
@@ -258,6 +259,14 @@ def test_keys_and_sign_from_the_command_line(bundle: Bundle, tmp_path: Path, mon
 def test_a_key_needs_a_name(name: str) -> None:
     with pytest.raises(ConfigError, match="has no name"):
         new_key(Path(name))
+
+
+def test_half_of_a_key_is_not_left(tmp_path: Path) -> None:
+    with limited_files(10), pytest.raises(OSError, match="too large"):
+        new_key(tmp_path / "ours")
+    with pytest.raises(OSError, match="name too long"):  # of the public key alone
+        new_key(tmp_path / ("k" * 253))
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_must_not_sign(bundle: Bundle, key: Path, public: Path, tmp_path: Path) -> None:

@@ -81,7 +81,8 @@ def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, 
     metrics only.
 
     Raises:
-        DataError: no labelled images, no good or no defective ones, or a mask with another size than its image.
+        DataError: no labelled images, no good or no defective ones, a mask with another size than its image, or a score
+            or map that is not finite.
     """
     if not category.labelled():
         raise DataError(f"{category.root} has no labelled test images (test/good, test/KIND).")
@@ -121,6 +122,8 @@ def _inspect(inspector: Inspector, category: Category, pixel_size: int, console:
         if result.cause == "misplaced":  # it has no score
             unreadable.append(f"{sample.path}: {result.reason}")
             continue
+        if result.cause == "score":  # left out, the figures would be those of another model
+            raise DataError(f"{sample.path}: {result.reason}. No figures can be computed with it.")
         found.samples.append(sample)
         found.scores.append(result.score)
         found.fails.append(result.verdict is Verdict.FAIL)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 import edgead
 from edgead.benchmark import Report, benchmark, to_table
+from edgead.benchmark.accuracy import measure_accuracy
 from edgead.benchmark.latency import measure_latency
 from edgead.benchmark.report import ImageCounts
 from edgead.bundle import Bundle, manifest_digest
@@ -24,6 +27,7 @@ from edgead.datasets import open_category
 from edgead.datasets.frames import fingerprint_of
 from edgead.errors import ConfigError, DataError
 from edgead.images import read_frame
+from edgead.runtime.inspector import Inspector
 
 QUICK: dict[str, Any] = {"rounds": 1, "pixel_size": 64, "engine": "onnxruntime", "quick": True}
 """For tests of what does not depend on the engine, the floor or the start."""
@@ -46,6 +50,25 @@ def test_the_image_auroc_is_that_of_the_scores(measured: Report, bundle: Bundle,
     assert row.decisions.false_reject_rate == pytest.approx(fails[~np.array(labels)].mean())
     assert row.decisions.detection_rate == pytest.approx(fails[labels].mean())
     assert row.images == ImageCounts(good=4, defective=8, with_mask=8, skipped=0)
+
+
+@pytest.mark.parametrize("of", ["score", "map"])
+def test_an_image_without_a_finite_score_is_named(bundle: Bundle, parts: Path, of: str) -> None:
+    with edgead.load(bundle.path, engine="onnxruntime") as inspector:
+        engine, second = inspector.engine, itertools.count()
+
+        class Breaks:
+            name, closed = engine.name, False
+
+            def infer(self, frames: np.ndarray) -> Any:
+                scores, maps = engine.infer(frames)
+                if next(second) == 1:
+                    (scores if of == "score" else maps)[:] = np.nan
+                return scores, maps
+
+        broken = open_category(parts).test[1].path
+        with pytest.raises(DataError, match=rf"^{re.escape(str(broken))}: .*{of} is not finite"):
+            measure_accuracy(Inspector(inspector.bundle, Breaks()), open_category(parts), 64, Console())
 
 
 def test_every_metric_and_percentile_is_there(measured: Report) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import listener
 import numpy as np
-import pytest
 
 from edgead.runtime.sources import Captured, FrameSource
 
@@ -65,15 +64,3 @@ class Listener(listener.Listener):
     @contextmanager
     def clock(self, label: str) -> Iterator[Callable[[str], None]]:
         yield self.shown.append
-
-
-@contextmanager
-def limited_files(size: int) -> Iterator[None]:
-    """Let no file of this process grow above a size in bytes, as on a full disk."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from full_disk import limited_files
 from ports import free_port
-from running import limited_files
 from self_signed import make_certificate
 from waiting import wait_until
 

@@ -21,8 +21,9 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
+from full_disk import limited_files
 from level_bundle import frame_of, make_level_bundle
-from running import Camera, Listener, limited_files, start_process
+from running import Camera, Listener, start_process
 from waiting import wait_until
 
 import edgead

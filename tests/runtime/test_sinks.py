@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from full_disk import limited_files
 from level_bundle import frame_of, make_level_bundle
 from made_result import FRAME, adds_up, make_result, rows_of
-from running import limited_files
 from waiting import wait_until
 
 import edgead

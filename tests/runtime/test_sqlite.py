@@ -13,8 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from full_disk import limited_files
 from made_result import adds_up, make_result, rows_of
-from running import limited_files
 from waiting import wait_until
 
 from edgead.errors import ConfigError

@@ -23,7 +23,7 @@ def hand_over(done: Pulled, line: RunningLine, link: Path, seconds: float, most:
             raise PullError("the line does not answer any more")
         report, old = Report(seen.counts), seen.digest
         line.reload()
-        report.failed = wait_for(line, done.digest, seen.refused)
+        report.failed = wait_for(line, done.digest, seen)
         if not report.failed:
             console.say(f"{done.bundle} decides. Watching it for {seconds / 60:g} minutes.")
             report = watch(line, done.digest, seen.counts, seconds, most, console.say)
@@ -38,6 +38,6 @@ def hand_over(done: Pulled, line: RunningLine, link: Path, seconds: float, most:
         line.reload()
     except EdgeadError as error:  # a service manager may be starting it again, with the old bundle
         console.say(f"Warning: the line was not told to go back: {describe(error)}")
-    if old and (why := wait_for(line, old, seen.refused if seen else 0, gone=BACK_WITHIN)):
+    if old and (why := wait_for(line, old, seen, gone=BACK_WITHIN)):
         console.say(f"Warning: the line may not have gone back: {why}. Restart it.")
     return dataclasses.replace(done, switched=False, line=report)

@@ -22,6 +22,8 @@ POLL = 1.0
 """Seconds between two looks."""
 TAKEN_WITHIN = 900.0
 """Seconds for a line to open a bundle; TensorRT may build its engine."""
+DECIDES_WITHIN = 15.0
+"""Seconds from the end of a reload to the first decision: a frame may be in the engine."""
 GONE, UNHEALTHY = 15.0, 15.0
 """Seconds without an answer, or with late decisions, after which a line has failed."""
 FEWEST = 20
@@ -57,12 +59,13 @@ class Seen:
     Attributes:
         digest: of the bundle that decides.
         counts: of its results since it started.
-        refused: reloads that it refused.
+        reloaded, refused: reloads that it has done and refused.
         unhealthy: why decisions are not on time; empty if they are.
     """
 
     digest: str
     counts: Counts
+    reloaded: int
     refused: int
     unhealthy: str
 
@@ -140,17 +143,18 @@ class RunningLine:
             status, health = self._get("/healthz")
         except (OSError, http.client.HTTPException):
             return None
-        digest, refused, counts = "", 0, {"PASS": 0, "FAIL": 0, "UNKNOWN": 0}
+        digest, reloads, counts = "", {"done": 0, "refused": 0}, {"PASS": 0, "FAIL": 0, "UNKNOWN": 0}
         for name, labels, value in _SAMPLE.findall(text):
             known = dict(_LABEL.findall(labels))
             if name == "edgead_bundle_info":
                 digest = known.get("digest", "")
-            elif name == "edgead_bundle_reloads_total" and known.get("outcome") == "refused":
-                refused = int(float(value))
+            elif name == "edgead_bundle_reloads_total" and known.get("outcome") in reloads:
+                reloads[known["outcome"]] = int(float(value))
             elif name == "edgead_frames_inferred_total" and known.get("verdict") in counts:
                 counts[known["verdict"]] += int(float(value))
         unhealthy = "" if status == 200 else health.strip()[:200]
-        return Seen(digest, Counts(counts["PASS"], counts["FAIL"], counts["UNKNOWN"]), refused, unhealthy)
+        decided = Counts(counts["PASS"], counts["FAIL"], counts["UNKNOWN"])
+        return Seen(digest, decided, reloads["done"], reloads["refused"], unhealthy)
 
     def _get(self, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=5)
@@ -166,16 +170,18 @@ class RunningLine:
             connection.close()
 
 
-def wait_for(line: RunningLine, digest: str, refused: int, gone: float = GONE) -> str:
+def wait_for(line: RunningLine, digest: str, before: Seen | None, gone: float = GONE) -> str:
     """Wait until a bundle decides; return why it does not, or an empty text.
 
     Args:
         line: that was told.
         digest: of the bundle.
-        refused: reloads that it had refused before.
+        before: what its metrics said then.
         gone: seconds without an answer that are allowed.
     """
     began = answered = time.monotonic()
+    reloaded, refused = (before.reloaded, before.refused) if before else (0, 0)
+    done_at: float | None = None
     while time.monotonic() - began < TAKEN_WITHIN:
         seen, now = line.look(), time.monotonic()
         if seen is None and now - answered > gone:
@@ -186,6 +192,9 @@ def wait_for(line: RunningLine, digest: str, refused: int, gone: float = GONE) -
                 return ""
             if seen.refused > refused:
                 return "the line refused it; its log says why"
+            done_at = done_at or (now if seen.reloaded > reloaded else None)
+            if done_at and now - done_at > DECIDES_WITHIN:
+                return "the line has loaded another bundle: it reads another path, as its live page can make it do"
         time.sleep(POLL)
     return f"the line did not take it within {TAKEN_WITHIN / 60:g} minutes"
 

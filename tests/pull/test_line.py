@@ -167,6 +167,18 @@ def test_a_bundle_that_is_in_place_and_not_on_the_line_is_handed_over(cell: Cell
 
 
 @pytest.mark.slow
+def test_a_line_that_reads_another_path_is_told_apart(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its live page can let it decide by a bundle at another path."""
+    monkeypatch.setattr(watch, "DECIDES_WITHIN", 0.5)
+    first, elsewhere = digest_of(cell.link), cell.link.with_name("elsewhere.edgead")
+    elsewhere.symlink_to("current.edgead.versions/first.edgead")
+    cell.link = elsewhere
+    with pytest.raises(RolledBackError, match="the line has loaded another bundle"):
+        cell.pull("good")
+    assert cell.deciding() == first == digest_of(elsewhere)
+
+
+@pytest.mark.slow
 def test_a_line_that_ends_under_the_new_bundle(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     """The link is back before a service manager starts the line again."""
     monkeypatch.setattr(watch, "GONE", 0.5)

@@ -1,6 +1,6 @@
 """edgead on 64-bit Arm, under emulation: the installed package gives the reference outputs, in float32 and in INT8.
 
-`every_method.py` does the same with more Pythons and processors.
+`every_method.py` does the same with every method and with more Pythons and processors: minutes for each method.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ import emulation
 import every_method
 import pytest
 from small_bundles import make_bundles
-
-from edgead.machine import overflows_int8
-from edgead.train.methods import METHODS
 
 pytestmark = pytest.mark.long
 CPU, JETPACK_7 = emulation.CPUS[0], "3.12"
@@ -39,12 +36,10 @@ def prepare(python: str) -> None:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize(("python", "method"), [("3.10", "draem"), *((JETPACK_7, method) for method in METHODS)])
+@pytest.mark.parametrize(("python", "method"), [("3.10", "draem"), (JETPACK_7, "patchcore"), (JETPACK_7, "student")])
 def test_bundles_give_the_same_scores_on_64_bit_arm(work: Path, python: str, method: str) -> None:
     prepare(python)
     for bundle in make_bundles(work, [method]):
-        if method == "transfusion" and "int8" in bundle.name and overflows_int8():
-            continue  # its layers share weights, so the sums of this processor cannot be exact: edgead.onnx_session
         here = every_method.use_here(bundle)
         there = every_method.use_there(bundle, here, python, CPU)
         assert there["good"], (bundle.name, there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from typing import TypedDict
 
 from edgead.decision import Verdict
@@ -70,8 +71,8 @@ class PartLedger:
                 "unknown_by_cause": dict(self._causes),
             }
 
-    def to_prometheus(self) -> str:
-        """Return the counts as Prometheus text."""
+    def to_prometheus(self, triggers: Iterable[tuple[str, bool]]) -> str:
+        """Return the counts, and whether signals arrive from each trigger, as Prometheus text."""
         figures = self.snapshot()
         verdicts = {"PASS": figures["passed"], "FAIL": figures["failed"], "UNKNOWN": figures["unknown"]}
         lines = [
@@ -88,6 +89,8 @@ class PartLedger:
             f"edgead_parts_in_flight {figures['in_flight']}",
             *_head("trigger_bounces_total", "counter", "Signals within the debounce time, which open no part."),
             f"edgead_trigger_bounces_total {figures['bounced']}",
+            *_head("trigger_ready", "gauge", "Signals of the trigger arrive."),
+            *(f"edgead_trigger_ready{{{label('trigger', name)}}} {int(ready)}" for name, ready in triggers),
         ]
         return "\n".join(lines) + "\n"
 

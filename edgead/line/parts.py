@@ -190,7 +190,7 @@ class Parts:
         return {"parts": self.ledger.snapshot()}
 
     def to_prometheus(self) -> str:
-        return self.ledger.to_prometheus()
+        return self.ledger.to_prometheus([(one.name, getattr(one, "ready", True)) for one in self.triggers])
 
     def _open_part(self, part_id: str, at: float) -> Part:
         """Open a part. Triggers of several threads may come in another order than they fired; parts have one order."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
+import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from ports import free_port
 from waiting import wait_until
 
 from edgead.errors import ConfigError
+from edgead.line.parts import Parts
 from edgead.line.triggers import BaseTrigger, open_trigger, open_triggers
 from edgead.line.triggers.http import HttpTrigger
 
@@ -240,6 +245,7 @@ def test_mqtt_opens_a_part_for_each_message(begin: Callable[[Any], Any], broker:
     assert any("without a readable id" in text for text in taken.said)
     broker.stop()
     wait_until(lambda: any("unreachable" in text for text in taken.said))
+    assert not trigger.ready
     broker.start()
     wait_until(lambda: trigger.ready)
     send(b'{"part_id": "back"}')
@@ -385,8 +391,25 @@ def test_gpio_opens_a_part_at_each_edge(begin: Callable[[Any], Any], monkeypatch
     wait_until(lambda: len(taken.parts) == 5)
     assert [round(at * 1e9) - now for _, at in taken.parts[:2]] == pytest.approx([0, 10**6], abs=1000)
     assert any("2 edges came faster" in text for text in taken.said)
+    assert trigger.ready
+    monkeypatch.setattr(request, "wait_edge_events", _removed)
+    wait_until(lambda: not trigger.ready)
+    assert "no more edges can be read: No such device. Restart the run" in taken.said[-1]
     trigger.close()
     assert request.released
+
+
+def _removed(_timeout: float) -> bool:
+    raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+
+def test_the_metrics_tell_a_trigger_whose_signals_do_not_arrive() -> None:
+    pytest.importorskip("pymodbus", reason="no pymodbus")
+    http, modbus = free_port(), free_port()
+    with closing(Parts(triggers=[f"http://127.0.0.1:{http}/part", f"modbus://127.0.0.1:{modbus}/coil/0"])) as parts:
+        text = parts.to_prometheus()
+    assert f'edgead_trigger_ready{{trigger="http://127.0.0.1:{http}/part"}} 1\n' in text
+    assert re.search(rf'edgead_trigger_ready{{trigger="modbus://127.0.0.1:{modbus}.*"}} 0\n', text)
 
 
 def _with_signature(call: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,28 +112,43 @@ class Health:
         self._first_size: tuple[int, int] | None = None
         self._judged: tuple[tuple[int, int], HealthLimits] | None = None
         self._shape_answer = "", ""
-        self._samples: NDArray[np.uint8] | None = None
-        self._changed_at = 0.0
+        self._samples: NDArray[Any] | None = None
+        self._changed_at, self._still = 0.0, 0.0
 
-    def check(self, frame: Frame, fitted: Frame, now: float) -> tuple[str, str]:
+    def look(self, image: NDArray[Any], now: float) -> None:
+        """Note for how long the pictures have been the same. Before `check`, and for each frame that is not inspected.
+
+        A camera may freeze while no part is there, and then its picture shows an earlier one.
+
+        Args:
+            image: as captured.
+            now: when it was captured, `time.monotonic` seconds.
+        """
+        if not self._picky or not isinstance(image, np.ndarray) or image.ndim < 2:
+            return
+        step = [max(1, side // SAMPLES_A_SIDE) for side in image.shape[:2]]
+        view, before = image[:: step[0], :: step[1]], self._samples
+        if before is None or before.shape != view.shape or not np.array_equal(before, view):
+            self._samples, self._changed_at = view.copy(), now
+        self._still = now - self._changed_at
+
+    def check(self, frame: Frame, fitted: Frame) -> tuple[str, str]:
         """Return cause and reason why a frame must not be judged; both empty if it may.
 
         Args:
             frame: as captured.
             fitted: the same at the model's size.
-            now: when it was captured, `time.monotonic` seconds.
         """
         cause, reason = self._check_size((frame.shape[0], frame.shape[1]))
         if cause == "untrained" or (cause and self._picky):
             return cause, reason
         if not self._picky:
             return "", ""
-        still = self._seconds_without_change(frame, now)
-        if 0 < self.limits.frozen_after <= still:
-            return "frozen", f"frozen: no pixel has changed for {still:.1f} s"
+        if 0 < self.limits.frozen_after <= self._still:
+            return "frozen", f"frozen: no pixel has changed for {self._still:.1f} s"
         return self.limits.why_unclear(fitted)
 
-    def check_again(self, frame: Frame, fitted: Frame, now: float) -> tuple[str, str]:
+    def check_again(self, frame: Frame, fitted: Frame) -> tuple[str, str]:
         """Check by `limits` a frame that other limits have let pass. What changes over time was looked at then."""
         text = self.limits.why_untrained((frame.shape[0], frame.shape[1]))[1] if self.limits.refuse_untrained else ""
         if text:
@@ -157,19 +173,6 @@ class Health:
             text = f"{_words(size)} has another aspect ratio than {_words(first)}, this source's first frame size"
             self._shape_answer = "resized", f"resized: {text}"
         return self._shape_answer
-
-    def _seconds_without_change(self, frame: Frame, now: float) -> float:
-        step = [max(1, side // SAMPLES_A_SIDE) for side in frame.shape[:2]]
-        view = frame[:: step[0], :: step[1]]
-        before = self._samples
-        if before is not None and before.shape == view.shape and np.array_equal(before, view):
-            return now - self._changed_at
-        if before is not None and before.shape == view.shape:
-            np.copyto(before, view)
-        else:
-            self._samples = view.copy()
-        self._changed_at = now
-        return 0.0
 
 
 def _words(size: tuple[int, int]) -> str:

@@ -135,16 +135,28 @@ def test_a_depth_camera_that_dies_or_freezes_is_unknown(rgbd: Inspector) -> None
     assert causes == ("", "unreadable", "black", "")
     assert "holds no depth" in reasons[1]
     assert "3% of the pixels have depth, on good parts at least" in reasons[2]
-    assert Health(HealthLimits()).check(nearly, nearly, 0.0)[0] == ""  # limits of a bundle without depth
+    assert Health(HealthLimits()).check(nearly, nearly)[0] == ""  # limits of a bundle without depth
 
     limits = limits_from(rgbd.bundle.golden().frames, frozen_after=2.0)
     for moving, stale in ((slice(3, 4), "pixel"), (slice(0, 3), "depth")):
         health = Health(limits)
         frames = np.tile(good, (4, 1, 1, 1))
         frames[:, :, :, moving] ^= np.arange(4, dtype=np.uint8)[:, None, None, None]
-        found = [health.check(frame, frame, float(second))[1] for second, frame in enumerate(frames)]
+        found = []
+        for second, frame in enumerate(frames):
+            health.look(frame, float(second))
+            found.append(health.check(frame, frame)[1])
         assert [bool(reason) for reason in found] == [False, False, True, True]
         assert f"no {stale} has changed for 2.0 s" in found[2]
+
+
+def test_an_alpha_channel_is_no_depth_camera(inspector: Inspector) -> None:
+    golden = inspector.bundle.golden().frames
+    health = Health(limits_from(golden, frozen_after=2.0))
+    opaque = np.full((*golden.shape[1:3], 1), 255, np.uint8)
+    for second, frame in enumerate([*golden[:2], *golden[:2]]):
+        health.look(np.dstack([frame, opaque]), 2.0 * second)
+        assert health.check(frame, frame)[0] == ""
 
 
 def test_a_recording_keeps_depth_and_its_range(rgbd: Inspector, rgbd_parts: Path, tmp_path: Path) -> None:

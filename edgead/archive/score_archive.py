@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from edgead.errors import DeviceError, require
 from edgead.files import atomic_file
 from edgead.runtime.predict import Collected, collect_images
 from edgead.runtime.rules import describe_threshold
+from edgead.text import valid
 
 BLOCK = 64
 """Images per table; a process scores one table at a time, and repeats it after a failure."""
@@ -98,7 +100,7 @@ def _rows(ray: Any, scorer: Scorer, collected: Collected, asked: dict[str, float
         if path in collected.unreadable
     }
     given, next_number = set(waiting), 0
-    for table in _scored(ray, pandas, scorer, [(number, str(paths[number])) for number in readable], asked):
+    for table in _scored(ray, pandas, scorer, [(number, os.fsencode(paths[number])) for number in readable], asked):
         for number, row in zip(table["number"], table.drop(columns="number").to_dict("records")):
             if number in given:
                 raise DeviceError(f"Ray returned two rows for {paths[number]}. Nothing is written.")
@@ -116,9 +118,12 @@ def _rows(ray: Any, scorer: Scorer, collected: Collected, asked: dict[str, float
 
 
 def _scored(
-    ray: Any, pandas: Any, scorer: Scorer, images: list[tuple[int, str]], asked: dict[str, float]
+    ray: Any, pandas: Any, scorer: Scorer, images: list[tuple[int, bytes]], asked: dict[str, float]
 ) -> Iterator[Any]:
-    """Score in processes of Ray Data; yield the scorer's tables with a column ``number``."""
+    """Score in processes of Ray Data; yield the scorer's tables with a column ``number``.
+
+    Paths travel as bytes: the name of a file need not be text that a table can hold.
+    """
     if not images:
         return
     context = ray.data.DataContext.get_current()
@@ -146,15 +151,16 @@ class _Decider:
         self._scorer = scorer
 
     def __call__(self, table: Any) -> Any:
-        return self._scorer(table).assign(number=table["number"])
+        names = require("pandas", "ray").Series([*map(os.fsdecode, table["path"])], table.index, dtype=object)
+        return self._scorer(table.assign(path=names)).assign(number=table["number"])
 
 
 def _unreadable(path: Path, why: str) -> ScoredRow:
     row: ScoredRow = dict.fromkeys(COLUMNS)
     return {
         **row,
-        "path": str(path),
+        "path": valid(str(path)),
         "verdict": "UNKNOWN",
-        "reason": f"cannot read {path}: {why}",
+        "reason": valid(f"cannot read {path}: {why}"),
         "cause": "unreadable",
     }

@@ -19,6 +19,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.sources.files import capture_file
 from edgead.runtime.sources.source import Captured
 from edgead.settings import check_batch
+from edgead.text import valid
 from edgead.trust import trusted_places
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Scorer:
         found = {**result.to_dict(), "untrained": untrained or None}
         score = math.nan if found["score"] is None else found["score"]
         boxes = json.dumps(result.boxes) if self.boxes else None
-        return {**found, "path": result.path, "score": score, "threshold": result.threshold, "boxes": boxes}
+        return {**found, "path": valid(result.path), "score": score, "threshold": result.threshold, "boxes": boxes}
 
 
 def _is_missing(value: object) -> bool:

@@ -262,9 +262,9 @@ class Parts:
     def _settle(self) -> None:
         """Let the answers at the head of the line leave."""
         while self._open and (result := self._open[0].answer) is not None:
-            part = self._open.popleft()
-            result.part_id = part.id
-            result.latency_ms["part"] = (time.monotonic() - part.at) * 1e3
+            part, now = self._open.popleft(), time.monotonic()
+            result.part_id, result.t_answer = part.id, min(now, part.until)
+            result.latency_ms["part"] = (now - part.at) * 1e3
             self.ledger.answer(result)
             self._leaving.append(result)
 

@@ -177,6 +177,8 @@ class Capture:
             return False
         prepared: Prepared | None = _without_image(captured, "failed", "the frame could not be prepared")
         try:
+            if captured.image is not None:
+                self._health_of(captured.source_id).look(captured.image, captured.t_capture)
             if cause := self._why_not(captured):
                 prepared = None
                 shared.queue.turn_away(self._number, captured, cause)
@@ -207,14 +209,17 @@ class Capture:
         reason = shared.freshness.why_stale(captured, self.source.live)
         if reason:  # not worth fitting: a backlog must be processed quickly
             return _without_image(captured, "stale", reason)
-        health = self._health.get(captured.source_id)
-        if health is None:
-            notice = functools.partial(self._notice, captured.source_id)
-            health = self._health[captured.source_id] = Health(active.limits, notice, self._checked)
+        health = self._health_of(captured.source_id)
         health.limits = active.limits
         prepared = active.inspector.try_to_prepare(captured, shared.buffers.take(active.inspector.shape), health.check)
         prepared.limits = active.limits
         return prepared
+
+    def _health_of(self, source_id: str) -> Health:
+        if source_id not in self._health:
+            limits, notice = self._shared.deciding.active.limits, functools.partial(self._notice, source_id)
+            self._health[source_id] = Health(limits, notice, self._checked)
+        return self._health[source_id]
 
     def _notice(self, source_id: str, name: str, text: str) -> None:
         """Report something about a source's frames."""

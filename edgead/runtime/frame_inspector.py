@@ -211,7 +211,7 @@ class FrameInspector(LiveRules):
         self,
         captured: Captured,
         out: Frame | None = None,
-        check: Callable[[Frame, Frame, float], tuple[str, str]] | None = None,
+        check: Callable[[Frame, Frame], tuple[str, str]] | None = None,
     ) -> Prepared:
         """Fit a frame to the model. Any thread may do this while another infers.
 
@@ -232,7 +232,7 @@ class FrameInspector(LiveRules):
         fitted: Frame | None = fit_frame(frame, self.size, out, geometry)
         cause, error = captured.cause or ("unreadable" if captured.error else ""), captured.error
         if check and fitted is not None and not error:  # also of a misplaced frame: it may be black
-            cause, error = check(frame, fitted, captured.t_capture)
+            cause, error = check(frame, fitted)
             fitted = None if error else fitted
         if misplaced:
             fitted = None
@@ -353,7 +353,7 @@ class FrameInspector(LiveRules):
         self,
         captured: Captured,
         out: Frame | None = None,
-        check: Callable[[Frame, Frame, float], tuple[str, str]] | None = None,
+        check: Callable[[Frame, Frame], tuple[str, str]] | None = None,
     ) -> Prepared:
         """Call `prepare`; an error becomes the reason of an UNKNOWN."""
         try:

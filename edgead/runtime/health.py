@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,25 +112,23 @@ def _ignore(name: str, text: str) -> None:
 
 
 class _Stillness:
-    """How long a camera has shown the same."""
+    """How long a camera has shown the same.
+
+    Attributes:
+        seconds: in which not one sampled pixel has changed.
+    """
 
     def __init__(self) -> None:
-        self._samples: NDArray[np.uint8] | None = None
-        self._changed_at = 0.0
+        self._samples: NDArray[Any] | None = None
+        self._changed_at, self.seconds = 0.0, 0.0
 
-    def seconds(self, frame: Frame, now: float) -> float:
-        """Take a frame; return for how long not one sampled pixel has changed."""
-        step = [max(1, side // SAMPLES_A_SIDE) for side in frame.shape[:2]]
-        view = frame[:: step[0], :: step[1]]
-        before = self._samples
-        if before is not None and before.shape == view.shape and np.array_equal(before, view):
-            return now - self._changed_at
-        if before is not None and before.shape == view.shape:
-            np.copyto(before, view)
-        else:
-            self._samples = view.copy()
-        self._changed_at = now
-        return 0.0
+    def look(self, image: NDArray[Any], now: float) -> None:
+        """Compare a picture with the one before."""
+        step = [max(1, side // SAMPLES_A_SIDE) for side in image.shape[:2]]
+        view, before = image[:: step[0], :: step[1]], self._samples
+        if before is None or before.shape != view.shape or not np.array_equal(before, view):
+            self._samples, self._changed_at = view.copy(), now
+        self.seconds = now - self._changed_at
 
 
 class Health:
@@ -149,27 +148,41 @@ class Health:
         self._shape_answer = "", ""
         self._sensors = _Stillness(), _Stillness()
 
-    def check(self, frame: Frame, fitted: Frame, now: float) -> tuple[str, str]:
+    def look(self, image: NDArray[Any], now: float) -> None:
+        """Note for how long the pictures have been the same. Before `check`, and for each frame that is not inspected.
+
+        A camera may freeze while no part is there, and then its picture shows an earlier one.
+
+        Args:
+            image: as captured.
+            now: when it was captured, `time.monotonic` seconds.
+        """
+        if not self._picky or not isinstance(image, np.ndarray) or image.ndim < 2:
+            return
+        parts = [image]
+        if self.limits.measured and image.ndim == 3:  # colour and depth may come from two cameras
+            parts = [image[:, :, :COLOURS], image[:, :, COLOURS:]]
+        for sensor, part in zip(self._sensors, parts):
+            sensor.look(part, now)
+
+    def check(self, frame: Frame, fitted: Frame) -> tuple[str, str]:
         """Return cause and reason why a frame must not be judged; both empty if it may.
 
         Args:
             frame: as captured.
             fitted: the same at the model's size.
-            now: when it was captured, `time.monotonic` seconds.
         """
         cause, reason = self._check_size((frame.shape[0], frame.shape[1]))
         if cause == "untrained" or (cause and self._picky):
             return cause, reason
         if not self._picky:
             return "", ""
-        parts = frame[:, :, :COLOURS], frame[:, :, COLOURS:]  # colour and depth may come from two cameras
-        for sensor, part, name in zip(self._sensors, parts, ("pixel", "depth")):
-            still = sensor.seconds(part, now) if part.size else 0.0
-            if 0 < self.limits.frozen_after <= still:
-                return "frozen", f"frozen: no {name} has changed for {still:.1f} s"
+        for sensor, name in zip(self._sensors, ("pixel", "depth")):
+            if 0 < self.limits.frozen_after <= sensor.seconds:
+                return "frozen", f"frozen: no {name} has changed for {sensor.seconds:.1f} s"
         return self.limits.why_unclear(fitted)
 
-    def check_again(self, frame: Frame, fitted: Frame, now: float) -> tuple[str, str]:
+    def check_again(self, frame: Frame, fitted: Frame) -> tuple[str, str]:
         """Check by `limits` a frame that other limits have let pass. What changes over time was looked at then."""
         text = self.limits.why_untrained((frame.shape[0], frame.shape[1]))[1] if self.limits.refuse_untrained else ""
         if text:

@@ -120,6 +120,8 @@ class Result:
         part_id: id of the part that this result is for; empty for a frame without a part.
         recipe: name and version of the product that decided, as in ``"bottle 3"``; empty without products.
         geometry: how the frame was fitted to the canvas; with `Geometry.pose` where the part lies, if it was aligned.
+        t_answer: when it left as the answer of a part, at the latest when the part's time was over, in seconds of
+            `time.monotonic`; 0 for a frame without a part.
     """
 
     score: float
@@ -147,6 +149,7 @@ class Result:
     part_id: str = ""
     recipe: str = ""
     geometry: Geometry = STRETCH
+    t_answer: float = 0.0
 
     @cached_property
     def mask(self) -> Mask:

@@ -75,15 +75,17 @@ class Bench:
 
 
 @contextmanager
-def running(inspector: FrameInspector, parts: Parts, cameras: Sequence[Any], **options: Any) -> Iterator[Bench]:
+def running(
+    inspector: FrameInspector, parts: Parts, cameras: Sequence[Any], *, sinks: Sequence[Any] = (), **options: Any
+) -> Iterator[Bench]:
     """Run a line in a thread for as long as the block runs, and end it as a signal would."""
     bench = Bench(parts)
     options.setdefault("policy", Policy(health="off", capacity=16, silence=1e6))
 
     def go() -> None:
         try:
-            sink = Callback(bench.results.append)
-            run_stream(inspector, list(cameras), [sink], bench.ledger, gate=parts, on_start=bench.start, **options)
+            every = [Callback(bench.results.append), *sinks]
+            run_stream(inspector, list(cameras), every, bench.ledger, gate=parts, on_start=bench.start, **options)
         except BaseException as error:
             bench.error = error
             bench.begun.set()

@@ -68,6 +68,30 @@ def test_frames_that_no_trigger_asked_for_are_dropped_by_name(inspector: Inspect
     assert figures["dropped_by_cause"] == {UNTRIGGERED: 4}
 
 
+def test_a_camera_that_froze_between_two_parts_decides_on_none(inspector: Inspector) -> None:
+    """Nobody looked at the frames between the parts: the first part after them passed by the picture of another one."""
+    camera, policy = Hand(), Policy(health="live", frozen_after=0.2, blurred_below=0, capacity=16, silence=1e6)
+    with running(inspector, Parts(), [camera], policy=policy) as bench:
+        bench.parts.trigger("A")
+        camera.show(GOOD)
+        bench.wait(1)
+        for _ in range(4):  # the belt is empty, and the camera goes on
+            camera.show(GOOD + 1)
+            time.sleep(0.1)
+        bench.parts.trigger("B")
+        camera.show(GOOD + 1)
+        bench.wait(2)
+        bench.parts.trigger("C")
+        camera.show(GOOD)
+        answers = bench.wait(3)
+    assert [(one.part_id, one.verdict, one.cause) for one in answers] == [
+        ("A", Verdict.PASS, ""),
+        ("B", Verdict.UNKNOWN, "frozen"),
+        ("C", Verdict.PASS, ""),
+    ]
+    assert bench.ledger.snapshot()["dropped_by_cause"] == {UNTRIGGERED: 4}
+
+
 def test_a_part_without_a_frame_is_unknown_in_time(inspector: Inspector) -> None:
     with running(inspector, Parts(SOON), [Hand()]) as bench:
         began = time.monotonic()

@@ -211,11 +211,16 @@ def test_health_names_black_blurred_and_frozen(inspector: Inspector) -> None:
         "blurred": cv2.GaussianBlur(good, (0, 0), 6),
     }
     for cause, picture in pictures.items():
-        assert Health(limits_from(golden)).check(picture, picture, 0.0)[0] == cause
+        assert Health(limits_from(golden)).check(picture, picture)[0] == cause
     health = Health(limits_from(golden, frozen_after=2.0))
-    assert [health.check(good, good, now)[0] for now in (0.0, 1.0, 1.9, 2.0, 2.5)] == ["", "", "", "frozen", "frozen"]
-    assert health.check(golden[1], golden[1], 3.0)[0] == ""
-    assert health.check(golden[1][::2, ::2], golden[1], 3.1)[0] == ""  # another resolution
+
+    def check(frame: np.ndarray, now: float) -> str:
+        health.look(frame, now)
+        return health.check(frame, good)[0]
+
+    assert [check(good, now) for now in (0.0, 1.0, 1.9, 2.0, 2.5)] == ["", "", "", "frozen", "frozen"]
+    assert check(golden[1], 3.0) == ""
+    assert check(golden[1][::2, ::2], 3.1) == ""  # another resolution
 
 
 @pytest.mark.parametrize("trained", [None, (1.30, 1.34), (1.0, 1.0)])
@@ -225,7 +230,7 @@ def test_frames_that_change_their_shape_are_not_judged(trained: tuple[float, flo
     health = Health(limits, lambda name, text: noticed.append(name))
 
     def check(width: int, height: int) -> str:
-        return health.check(np.full((height, width, 3), 90, np.uint8), NOISE[0], 0.0)[0]
+        return health.check(np.full((height, width, 3), 90, np.uint8), NOISE[0])[0]
 
     assert [check(640, 480), check(640, 480), check(1280, 960), check(1920, 480)] == ["", "", "", "resized"]
     assert [check(1920, 480), check(640, 480), check(644, 480)] == ["resized", "", ""]
@@ -236,10 +241,10 @@ def test_frames_that_change_their_shape_are_not_judged(trained: tuple[float, flo
 def test_aspect_that_was_trained_is_judged_whatever_came_before() -> None:
     health = Health(HealthLimits(aspects=(1.3, 1.35), blurred_below=0, frozen_after=0))
     shapes = [(480, 1920), (480, 640), (480, 1920)]
-    causes = [health.check(np.full((*shape, 3), 90, np.uint8), NOISE[0], 0.0)[0] for shape in shapes]
+    causes = [health.check(np.full((*shape, 3), 90, np.uint8), NOISE[0])[0] for shape in shapes]
     assert causes == ["", "", ""]  # it began with 1920×480, which is only reported
     strict = Health(HealthLimits(aspects=(1.3, 1.35), refuse_untrained=True, blurred_below=0, frozen_after=0))
-    causes = [strict.check(np.full((*shape, 3), 90, np.uint8), NOISE[0], 0.0)[0] for shape in shapes]
+    causes = [strict.check(np.full((*shape, 3), 90, np.uint8), NOISE[0])[0] for shape in shapes]
     assert causes == ["untrained", "", "untrained"]
 
 
@@ -293,7 +298,7 @@ def test_camera_that_comes_back_with_another_aspect_is_unknown(inspector: Inspec
 def test_health_checks_can_be_turned_off() -> None:
     flat = np.zeros((64, 64, 3), np.uint8)
     off = Health(HealthLimits(dark=True, blurred_below=0, frozen_after=0, sharpness=9.0))
-    assert [off.check(flat, flat, now)[0] for now in (0.0, 100.0)] == ["", ""]
+    assert [(off.look(flat, now), off.check(flat, flat)[0])[1] for now in (0.0, 100.0)] == ["", ""]
 
 
 @pytest.mark.parametrize(("health", "cause"), [("all", "black"), ("live", ""), ("off", "")])

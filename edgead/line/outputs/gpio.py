@@ -23,7 +23,7 @@ class GpioOptions:
     Attributes:
         pulse_ms: length of a pulse.
         on: verdicts that make a pulse. With PASS alone, a dead computer and a cut cable reject.
-        late_ms: a result that comes later than this after its decision makes no pulse: the part is elsewhere by then.
+        late_ms: a result that comes later than this makes no pulse, see `delay_of`: the part is elsewhere by then.
         active_low: a pulse pulls the line down.
 
     Raises:

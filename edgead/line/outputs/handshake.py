@@ -40,7 +40,7 @@ class Timing:
         hold_ms: longest time that a verdict is shown, and time for its acknowledgement.
         heartbeat_ms: time between two counts of the heartbeat.
         stall_ms: time without a turn of the thread that decides, after which `valid` is 0.
-        late_ms: a result that arrives here later than this after its decision is shown as UNKNOWN, cause ``late``.
+        late_ms: a result that arrives here later than this is shown as UNKNOWN, cause ``late``, see `delay_of`.
 
     Raises:
         ConfigError: a value that makes no sense.
@@ -282,6 +282,11 @@ class PlcSink(BaseSink):
 
 
 def delay_of(result: Result, now: float) -> float:
-    """Return the seconds since a result was decided; 0 where that is not known."""
+    """Return the seconds since a result was decided, or left as the answer of a part; 0 where that is not known.
+
+    A part may be decided long before its answer leaves, which waits for those of earlier parts.
+    """
+    if result.t_answer:
+        return now - result.t_answer
     total = result.latency_ms.get("total")
     return 0.0 if total is None or not result.t_capture else now - result.t_capture - total / 1e3

@@ -7,11 +7,16 @@ import time
 from typing import Any
 
 import pytest
+from line_bench import BAD, GOOD, Hand, running
 from plc_parts import make_result
+from waiting import wait_until
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
 from edgead.line.outputs.gpio import GpioOutput
+from edgead.line.part import PartRules
+from edgead.line.parts import Parts
+from edgead.runtime.inspector import Inspector
 from edgead.runtime.sink_worker import SinkWorker
 from edgead.runtime.sinks import open_sink
 
@@ -76,6 +81,39 @@ def test_a_result_that_comes_late_makes_no_pulse(lines: list[Line]) -> None:
     assert (line.line, line.settings.active_low, line.released) == ("EJECT", True, True)
     assert [level for level, _ in line.levels] == [False]
     assert worker.account()["dropped_by_cause"] == {"late": 1}
+
+
+def test_a_part_that_waited_for_the_one_before_is_ejected(inspector: Inspector, lines: list[Line]) -> None:
+    """With one camera dead, all parts were ejected but those in which the other one had seen a defect."""
+    ejector = open_sink("gpio:/dev/gpiochip0/EJECT?pulse_ms=1&on=FAIL,UNKNOWN&late_ms=100")
+    front, side = Hand("front"), Hand("side")
+    with running(inspector, Parts(PartRules(within=600)), [front, side], sinks=[ejector]) as bench:
+        for name, shown in (("A", GOOD), ("B", BAD), ("C", None)):
+            bench.parts.trigger(name)
+            front.show(shown)
+            time.sleep(0.05)
+        bench.wait(3)
+    assert [(one.part_id, one.verdict.value) for one in bench.results] == [
+        ("A", "UNKNOWN"),
+        ("B", "FAIL"),
+        ("C", "UNKNOWN"),
+    ]
+    assert [level for level, _ in lines[0].levels].count(True) == 3
+
+
+def test_the_answer_of_a_part_whose_time_is_over_makes_no_pulse(inspector: Inspector, lines: list[Line]) -> None:
+    """It was decided in time, and the process did not run when it had to leave."""
+    front, side, parts = Hand("front"), Hand("side"), Parts(PartRules(within=500, fails="all"))
+    with running(inspector, parts, [front, side], sinks=[open_sink("gpio:gpiochip0/17?late_ms=200")]) as bench:
+        for count, shown in enumerate((BAD, GOOD), 1):
+            parts.trigger()
+            front.show(shown)
+            wait_until(lambda count=count: bench.ledger.passed + bench.ledger.failed == count)
+        with parts._changed:
+            time.sleep(1.2)
+        bench.wait(2)
+    assert [one.verdict.value for one in bench.results] == ["UNKNOWN", "PASS"]
+    assert True not in [level for level, _ in lines[0].levels]
 
 
 def test_the_end_of_a_run_ends_a_pulse(lines: list[Line]) -> None:

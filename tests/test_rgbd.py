@@ -150,15 +150,6 @@ def test_a_depth_camera_that_dies_or_freezes_is_unknown(rgbd: Inspector) -> None
         assert f"no {stale} has changed for 2.0 s" in found[2]
 
 
-def test_an_alpha_channel_is_no_depth_camera(inspector: Inspector) -> None:
-    golden = inspector.bundle.golden().frames
-    health = Health(limits_from(golden, frozen_after=2.0))
-    opaque = np.full((*golden.shape[1:3], 1), 255, np.uint8)
-    for second, frame in enumerate([*golden[:2], *golden[:2]]):
-        health.look(np.dstack([frame, opaque]), 2.0 * second)
-        assert health.check(frame, frame)[0] == ""
-
-
 def test_a_recording_keeps_depth_and_its_range(rgbd: Inspector, rgbd_parts: Path, tmp_path: Path) -> None:
     source = open_source(str(rgbd_parts / "test"), rgbd.pixels)
     recorded: list[Result] = []

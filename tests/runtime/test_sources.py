@@ -223,6 +223,15 @@ def test_health_names_black_blurred_and_frozen(inspector: Inspector) -> None:
     assert check(golden[1][::2, ::2], 3.1) == ""  # another resolution
 
 
+def test_an_alpha_channel_is_no_depth_camera(inspector: Inspector) -> None:
+    golden = inspector.bundle.golden().frames
+    health = Health(limits_from(golden, frozen_after=2.0))
+    opaque = np.full((*golden.shape[1:3], 1), 255, np.uint8)
+    for second, frame in enumerate([*golden[:2], *golden[:2]]):
+        health.look(np.dstack([frame, opaque]), 2.0 * second)
+        assert health.check(frame, frame)[0] == ""
+
+
 @pytest.mark.parametrize("trained", [None, (1.30, 1.34), (1.0, 1.0)])
 def test_frames_that_change_their_shape_are_not_judged(trained: tuple[float, float] | None) -> None:
     noticed: list[str] = []

@@ -25,7 +25,7 @@ demo: $(INSTALLED)  ## the whole path on sample parts
 test: $(INSTALLED)  ## every test but a few long ones
 	$(PYTEST) -m "not long"
 
-test-long: $(INSTALLED)  ## the long ones: a cluster that loses a node, the release, every extra alone, no network, 64-bit Arm, GPU scripts, a few trainings
+test-long: $(INSTALLED)  ## the long ones: a cluster that loses a node, the release, every extra alone, no network, 64-bit Arm, GPU scripts, wrong engines, a few trainings
 	$(PYTEST) -m long
 
 test-all: test test-long

@@ -58,6 +58,7 @@ class Interrupter(Console):
         yield lambda text: signal.raise_signal(signal.SIGINT) if (label, next(steps)) == (self.stage, 2) else None
 
 
+@pytest.mark.long
 def test_a_pretraining_that_was_stopped_within_a_stage_goes_on_to_the_same_result(
     parts: Path, donor: Path, tmp_path: Path
 ) -> None:

@@ -164,7 +164,7 @@ def test_lower_precisions_are_the_network_up_to_their_rounding(
 FAULTS = {"transposed weights", "no bias", "wrong scale"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_engine_that_sums_in_float16_is_accepted_and_a_wrong_one_is_not(
     traced: tuple[onnx.ModelProto, Ranges, Golden], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -188,7 +188,7 @@ def test_an_engine_that_sums_in_float16_is_accepted_and_a_wrong_one_is_not(
     assert {fault for fault, found in refused.items() if any(found)} >= FAULTS - hidden, refused
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_golden_frames_of_int8_accept_what_is_right_and_refuse_what_is_not(
     traced: tuple[onnx.ModelProto, Ranges, Golden], tmp_path: Path
 ) -> None:

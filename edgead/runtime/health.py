@@ -18,7 +18,7 @@ BLACK_MEAN, BLACK_SPREAD = 8.0, 4.0
 SAME_ASPECT = 0.02
 """Relative difference up to which two aspect ratios count as equal: rounding and cropped rows."""
 FEWER_PIXELS = 0.9
-"""Share of a source's first frame size below which a smallest area in pixels is a clearly larger part of the picture."""
+"""Share of a source's first frame size below which a smallest area in pixels is clearly more of the picture."""
 SAMPLES_A_SIDE = 64
 """Pixels per side that are compared between frames; a camera's noise changes some of them."""
 

@@ -20,6 +20,13 @@ if "geometry" in manifest:
     sys.exit("This bundle aligns, crops, letterboxes or cuts frames (docs/geometry.md); this example only stretches.")
 session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
 size = (manifest["input"]["width"], manifest["input"]["height"])
-frame = cv2.resize(cv2.imread(sys.argv[2]), size, interpolation=cv2.INTER_AREA)
+image = cv2.imread(sys.argv[2])
+if image is None:
+    sys.exit(f"UNKNOWN: {sys.argv[2]} cannot be read.")
+frame = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 scores, maps = session.run(["scores", "maps"], {"frames": np.ascontiguousarray(frame[None])})
-print("FAIL" if scores[0] > manifest["threshold"]["value"] else "PASS", scores[0])
+if not (np.isfinite(scores).all() and np.isfinite(maps).all()):  # NaN is not above the threshold either
+    verdict = "UNKNOWN"
+else:
+    verdict = "FAIL" if scores[0] > manifest["threshold"]["value"] else "PASS"
+print(verdict, scores[0])

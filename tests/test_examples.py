@@ -6,11 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from command_line import program
+from level_bundle import frame_of, make_level_bundle
 from ports import free_port
 
-from edgead.bundle import Bundle
+from edgead.bundle import MODEL, Bundle
+from edgead.images import encode_png
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = ["steps=2", "size=64", "reconstructive_width=4", "discriminative_width=4", "batch_size=2"]
@@ -44,6 +48,17 @@ def test_what_edgead_decides_can_be_computed_without_it(bundle: Bundle, parts: P
         again, plain_score = run("plain_onnxruntime.py", bundle.path, path).split()
         assert float(plain_score) == pytest.approx(float(score), abs=0.01)
         assert again == verdict or float(plain_score) == pytest.approx(limit, abs=0.01)
+
+
+def test_what_is_computed_without_edgead_is_no_pass_where_there_is_no_score(tmp_path: Path) -> None:
+    bundle, image = make_level_bundle(tmp_path / "level.edgead"), tmp_path / "good.png"
+    image.write_bytes(encode_png(frame_of(50)))
+    assert run("plain_onnxruntime.py", bundle.path, image).split() == ["PASS", "50.0"]
+    graph = onnx.load(bundle.path / MODEL)
+    [offset] = [each for each in graph.graph.initializer if each.name == "offset"]
+    offset.CopyFrom(onnx.numpy_helper.from_array(np.float32(np.nan), "offset"))
+    onnx.save(graph, bundle.path / MODEL)
+    assert run("plain_onnxruntime.py", bundle.path, image).split() == ["UNKNOWN", "nan"]
 
 
 def test_any_function_is_a_source(bundle: Bundle) -> None:

@@ -210,7 +210,7 @@ class Capture:
         if reason:  # not worth fitting: a backlog must be processed quickly
             return _without_image(captured, "stale", reason)
         health = self._health_of(captured.source_id)
-        health.limits = active.limits
+        health.limits, health.counts_pixels = active.limits, active.inspector.min_area > 0
         prepared = active.inspector.try_to_prepare(captured, shared.buffers.take(active.inspector.shape), health.check)
         prepared.limits = active.limits
         return prepared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ BLACK_MEAN, BLACK_SPREAD = 8.0, 4.0
 """A frame is black if the mean and the standard deviation of its grey values (0 to 255) are below these."""
 SAME_ASPECT = 0.02
 """Relative difference up to which two aspect ratios count as equal: rounding and cropped rows."""
+FEWER_PIXELS = 0.9
+"""Share of a source's first frame size below which a smallest area in pixels is clearly more of the picture."""
 SAMPLES_A_SIDE = 64
 """Pixels per side that are compared between frames; a camera's noise changes some of them."""
 LEAST_MEASURED = 0.5
@@ -139,12 +142,17 @@ class Health:
         notice: called with a cause and a line if the size of the frames changes (``resized``), and if no training image
             had their aspect ratio, or if they are too coarse (``untrained``).
         picky: unhealthy frames must not be judged; otherwise only their size is checked.
+
+    Attributes:
+        counts_pixels: a rule counts pixels of the frame (`min_area`), so that frames with fewer of them must not be
+            judged by it. May be set at any time.
     """
 
     def __init__(self, limits: HealthLimits, notice: Callable[[str, str], None] = _ignore, picky: bool = True) -> None:
         self.limits, self._notice, self._picky = limits, notice, picky
+        self.counts_pixels = False
         self._first_size: tuple[int, int] | None = None
-        self._judged: tuple[tuple[int, int], HealthLimits] | None = None
+        self._judged: tuple[tuple[int, int], HealthLimits, bool] | None = None
         self._shape_answer = "", ""
         self._sensors = _Stillness(), _Stillness()
 
@@ -190,10 +198,9 @@ class Health:
         return self.limits.why_unclear(fitted) if self._picky else ("", "")
 
     def _check_size(self, size: tuple[int, int]) -> tuple[str, str]:
-        limits, before = self.limits, self._judged
-        if before == (size, limits):
+        limits, before, self._judged = self.limits, self._judged, (size, self.limits, self.counts_pixels)
+        if before == self._judged:
             return self._shape_answer
-        self._judged = size, limits
         first = self._first_size = self._first_size or size
         if before and before[0] != size:
             self._notice("resized", f"frames are now {_words(size)}, before {_words(before[0])}")
@@ -206,6 +213,9 @@ class Health:
         elif not limits.has_trained(size) and not _same_aspect(size, first):
             text = f"{_words(size)} has another aspect ratio than {_words(first)}, this source's first frame size"
             self._shape_answer = "resized", f"resized: {text}"
+        elif self.counts_pixels and math.prod(size) < FEWER_PIXELS * math.prod(first):
+            text = f"{_words(size)} has fewer pixels than {_words(first)}, this source's first frame size"
+            self._shape_answer = "resized", f"resized: {text}, and the smallest area of a defect is in pixels"
         return self._shape_answer
 
 

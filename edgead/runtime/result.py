@@ -33,7 +33,7 @@ CAUSES = {
     "late": "the decision came after its deadline",
     "black": "the frame shows nothing",
     "blurred": "the frame is far less sharp than good parts are",
-    "resized": "the frame has another aspect ratio than the frames before: the part is stretched",
+    "resized": "the frame has another aspect ratio than the frames before, or fewer pixels, which min_area counts",
     "untrained": "the frame has an aspect ratio that no training image had, or far fewer pixels",
     "misplaced": "the part is not found, or lies too far from where it is on the reference picture",
     "drift": "a report, not a verdict: frames that passed look different from the held-out good images",

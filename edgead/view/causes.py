@@ -26,7 +26,7 @@ ADVICE = {
     "blurred": Advice("The picture is not sharp", "Clean the lens. Check the focus, and that the part stands still."),
     "drift": Advice("Good parts look different from before", "Check lamp, lens and focus. Send the reference parts."),
     "frozen": Advice("The camera repeats one picture", "Restart the camera."),
-    "resized": Advice("The picture has another shape", "Restore the camera's settings, then restart the run."),
+    "resized": Advice("The picture has another shape or size", "Restore the camera's settings, then restart the run."),
     "untrained": Advice(
         "The picture has a shape or size the model never saw", "Restore the camera's settings or its crop."
     ),

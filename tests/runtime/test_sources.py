@@ -304,6 +304,27 @@ def test_camera_that_comes_back_with_another_aspect_is_unknown(inspector: Inspec
     assert [result.cause for result in stream] == ["", "resized", ""]
 
 
+def test_camera_that_comes_back_with_fewer_pixels_passes_no_defect_as_too_small(tmp_path: Path) -> None:
+    """After a power cut it has its default format: a quarter of the pixels, and every defect was below the limit."""
+    rng = np.random.default_rng(0)
+
+    def shown(side: int) -> np.ndarray:
+        frame = rng.integers(40, 60, (side, side, 3), dtype=np.uint8)
+        frame[: side // 4, : side // 4] = 220
+        return frame
+
+    frames = [shown(side) for side in (256, 252, 128, 256, 512)]
+    bundle = make_level_bundle(tmp_path / "level.edgead")
+    with edgead.load(bundle.path, engine="onnxruntime", min_area=2000) as level:
+        stream = Stream(level, [IterableSource(frames, live=True)], Policy(on_full="wait"))
+        results = list(stream)
+        assert [result.verdict.value for result in results] == ["FAIL", "FAIL", "UNKNOWN", "FAIL", "FAIL"]
+        assert (results[2].cause, "128×128 has fewer pixels than 256×256" in results[2].reason) == ("resized", True)
+        level.min_area = 0
+        without = Stream(level, [IterableSource(frames, live=True)], Policy(on_full="wait"))
+        assert {result.verdict.value for result in without} == {"FAIL"}
+
+
 def test_health_checks_can_be_turned_off() -> None:
     flat = np.zeros((64, 64, 3), np.uint8)
     off = Health(HealthLimits(dark=True, blurred_below=0, frozen_after=0, sharpness=9.0))

@@ -39,8 +39,8 @@ class Hub:
         self._soon(self._put, key, message)
 
     def forget(self) -> None:
-        """Drop all messages, from any thread: nobody watches, and who comes later must not see old ones."""
-        self._soon(self._messages.clear)
+        """Drop all messages where nobody watches, from any thread: who comes later must not see old ones."""
+        self._soon(self._forget)
 
     def close(self) -> None:
         """End all viewers' streams, from any thread."""
@@ -54,6 +54,10 @@ class Hub:
         self._count += 1
         self._messages[key] = self._count, message
         self._wake()
+
+    def _forget(self) -> None:
+        if not self._waiting:  # a viewer may have come since the caller looked
+            self._messages.clear()
 
     def _close(self) -> None:
         self.closed = True

@@ -42,6 +42,28 @@ def test_a_slow_viewer_gets_the_newest_of_each_kind() -> None:
     assert last == b"event: ended\ndata: {}\n\n"
 
 
+def test_a_viewer_that_comes_while_nobody_was_seen_misses_nothing() -> None:
+    async def look(leaves: bool) -> list[bytes]:
+        hub = Hub()
+        hub.begin()
+        viewer, got = hub.messages(), []
+        hub.publish("state", "state", b"0")
+        await asyncio.sleep(0)
+        got.append(await viewer.__anext__())
+        if leaves:
+            await viewer.aclose()
+        hub.publish("state", "state", b"1")
+        hub.forget()  # whoever looked before the viewer came
+        await asyncio.sleep(0)
+        viewer = hub.messages() if leaves else viewer
+        hub.publish("picture", "picture front", b"a")
+        await asyncio.sleep(0)
+        return [*got, await viewer.__anext__()]
+
+    assert asyncio.run(look(leaves=False))[1] == b"event: state\ndata: 1\n\nevent: picture\ndata: a\n\n"
+    assert asyncio.run(look(leaves=True))[1] == b"event: picture\ndata: a\n\n"
+
+
 def test_a_hub_without_a_server_takes_messages_and_does_nothing() -> None:
     hub = Hub()
     hub.publish("state", "state", b"1")

@@ -23,7 +23,7 @@ POLL = 1.0
 TAKEN_WITHIN = 900.0
 """Seconds for a line to open a bundle; TensorRT may build its engine."""
 DECIDES_WITHIN = 15.0
-"""Seconds from the end of a reload to the first decision: a frame may be in the engine."""
+"""Seconds after a reload within which the loaded bundle decides: a frame may still be in the engine."""
 GONE, UNHEALTHY = 15.0, 15.0
 """Seconds without an answer, or with late decisions, after which a line has failed."""
 FEWEST = 20

@@ -126,7 +126,7 @@ class _Stillness:
         self._changed_at, self.seconds = 0.0, 0.0
 
     def look(self, image: NDArray[Any], now: float) -> None:
-        """Compare a picture with the one before."""
+        """Compare a picture ``(H, W)`` or ``(H, W, C)`` with the one before; `now` is in seconds."""
         step = [max(1, side // SAMPLES_A_SIDE) for side in image.shape[:2]]
         view, before = image[:: step[0], :: step[1]], self._samples
         if before is None or before.shape != view.shape or not np.array_equal(before, view):
@@ -162,7 +162,7 @@ class Health:
         A camera may freeze while no part is there, and then its picture shows an earlier one.
 
         Args:
-            image: as captured.
+            image: as captured, ``(H, W)`` or ``(H, W, C)`` of any type; with depth ``(H, W, 4) uint8``.
             now: when it was captured, `time.monotonic` seconds.
         """
         if not self._picky or not isinstance(image, np.ndarray) or image.ndim < 2:

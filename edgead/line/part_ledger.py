@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TypedDict
 
 from edgead.decision import Verdict
@@ -71,7 +71,7 @@ class PartLedger:
                 "unknown_by_cause": dict(self._causes),
             }
 
-    def to_prometheus(self, triggers: Iterable[tuple[str, bool]]) -> str:
+    def to_prometheus(self, triggers: Mapping[str, bool]) -> str:
         """Return the counts, and whether signals arrive from each trigger, as Prometheus text."""
         figures = self.snapshot()
         verdicts = {"PASS": figures["passed"], "FAIL": figures["failed"], "UNKNOWN": figures["unknown"]}
@@ -90,7 +90,7 @@ class PartLedger:
             *_head("trigger_bounces_total", "counter", "Signals within the debounce time, which open no part."),
             f"edgead_trigger_bounces_total {figures['bounced']}",
             *_head("trigger_ready", "gauge", "Signals of the trigger arrive."),
-            *(f"edgead_trigger_ready{{{label('trigger', name)}}} {int(ready)}" for name, ready in triggers),
+            *(f"edgead_trigger_ready{{{label('trigger', name)}}} {int(ready)}" for name, ready in triggers.items()),
         ]
         return "\n".join(lines) + "\n"
 

@@ -190,7 +190,10 @@ class Parts:
         return {"parts": self.ledger.snapshot()}
 
     def to_prometheus(self) -> str:
-        return self.ledger.to_prometheus([(one.name, getattr(one, "ready", True)) for one in self.triggers])
+        ready: dict[str, bool] = {}
+        for one in self.triggers:  # two may have one name, and no series may be there twice
+            ready[one.name] = ready.get(one.name, True) and getattr(one, "ready", True)
+        return self.ledger.to_prometheus(ready)
 
     def _open_part(self, part_id: str, at: float) -> Part:
         """Open a part. Triggers of several threads may come in another order than they fired; parts have one order."""

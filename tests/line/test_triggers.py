@@ -406,8 +406,10 @@ def _removed(_timeout: float) -> bool:
 def test_the_metrics_tell_a_trigger_whose_signals_do_not_arrive() -> None:
     pytest.importorskip("pymodbus", reason="no pymodbus")
     http, modbus = free_port(), free_port()
-    with closing(Parts(triggers=[f"http://127.0.0.1:{http}/part", f"modbus://127.0.0.1:{modbus}/coil/0"])) as parts:
+    absent = f"modbus://127.0.0.1:{modbus}/coil/0"
+    with closing(Parts(triggers=[f"http://127.0.0.1:{http}/part", absent, absent])) as parts:
         text = parts.to_prometheus()
+    assert text.count('edgead_trigger_ready{trigger="modbus') == 1
     assert f'edgead_trigger_ready{{trigger="http://127.0.0.1:{http}/part"}} 1\n' in text
     assert re.search(rf'edgead_trigger_ready{{trigger="modbus://127.0.0.1:{modbus}.*"}} 0\n', text)
 

@@ -22,10 +22,10 @@ SEED ?= 1
 demo: $(INSTALLED)  ## the whole path on sample parts
 	$(BIN)/edgead demo
 
-test: $(INSTALLED)  ## every test but a few long ones
+test: $(INSTALLED)  ## every test but the long ones
 	$(PYTEST) -m "not long"
 
-test-long: $(INSTALLED)  ## the long ones: a cluster that loses a node, the release, every extra alone, no network, 64-bit Arm, GPU scripts, wrong engines, a few trainings
+test-long: $(INSTALLED)  ## the long ones: two nodes, the release, every extra alone, no network, 64-bit Arm, JetPack, GPU scripts, pages that train, large networks in lower precisions
 	$(PYTEST) -m long
 
 test-all: test test-long

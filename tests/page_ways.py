@@ -29,8 +29,6 @@ TRAINING = (
     "training.md",
 )
 """Pages that train, or that begin with a trained run."""
-LONG = ("geometry.md", "training.md")
-"""Those of them with many trainings."""
 DESK = "run by test_the_path_at_a_desk"
 GPU = "needs a GPU"
 HOURS = "takes hours"

@@ -100,6 +100,7 @@ def test_a_damaged_report_says_so(distilled: tuple[Path, Path, str], tmp_path: P
         build_report(tmp_path)
 
 
+@pytest.mark.long
 def test_the_family_is_measured_in_int8(teacher: Bundle) -> None:
     times = measure_family(teacher, "onnxruntime", "int8")
     assert list(times) == list(FAMILY)

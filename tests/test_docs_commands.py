@@ -21,7 +21,7 @@ import pytest
 from command_line import inside
 from level_bundle import frame_of, make_level_bundle
 from page_steps import PAGES, ROOT, Page, absent, check_unrun, follow, free_port, name_of, steps
-from page_ways import ELSEWHERE, LONG, TRAINING, WAYS
+from page_ways import ELSEWHERE, TRAINING, WAYS
 from tiny import TINY
 
 from edgead import doctor
@@ -87,10 +87,8 @@ def test_a_page_says_what_works(name: str, shelf: Path, tmp_path: Path) -> None:
     follow(TEXTS[name], tmp_path / "work", WAYS.get(name, Page()))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in TRAINING]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", TRAINING)
 def test_a_page_that_trains_says_what_works(
     name: str, shelf: Path, trained: Path, rgbd_parts: Path, tmp_path: Path
 ) -> None:

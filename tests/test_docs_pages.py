@@ -125,7 +125,7 @@ def test_from_lookout(parts: Path, tmp_path: Path) -> None:
     assert row["images"] == {"good": 4, "defective": 2, "with_mask": 2, "skipped": 0}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "FRAMES", 20)
     said = follow(

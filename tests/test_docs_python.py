@@ -19,7 +19,7 @@ SMALLER = {
 """What a test has no time for ↦ what it does."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_programs_run(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

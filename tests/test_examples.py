@@ -101,7 +101,7 @@ def test_two_precisions_are_compared(trained: Path, tmp_path: Path) -> None:
     assert "fp32.edgead: " in run("int8.py", trained, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_is_trained_and_measured(parts: Path, tmp_path: Path) -> None:
     assert str(tmp_path / "report") in run("train.py", parts, tmp_path, *TINY)
 

@@ -86,6 +86,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("version", "numpy", "opencv"), JETPACKS)
 def test_the_systems_packages_stay_and_work(version: str, numpy: str, opencv: str, wheel: Path, tmp_path: Path) -> None:
     python = find_python(version)

@@ -26,7 +26,7 @@ def outputs(notebook: Any, kind: str) -> list[str]:
     return [output["data"][kind] for output in shown if kind in output.get("data", {})]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the packages that run notebooks
 def test_the_notebook_runs_and_shows_pictures(tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat", reason="no nbformat (pip install 'edgead[dev]')")

@@ -190,7 +190,7 @@ def test_bundles_with_and_without_depth_are_measured_together(
     assert all(row.latency.latency_ms.p50 > 0 for row in report.rows)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_lower_precision(run_folder: Path, tmp_path: Path) -> None:
     made = export(
         run_folder,

@@ -21,3 +21,5 @@ SMALL = {
     "student": ("size=64x96", "widths=16,16", "pictures=8", "rounds=2", "steps=4", "batch_size=2"),
 }
 """Settings under which each method trains in seconds; a new method adds a line. The name begins with the method's."""
+LARGE = ("aand", "transfusion", "transfusion with depth")
+"""Of these, the methods whose graphs take longest to write: their lower precisions are judged by the long tests."""

@@ -276,7 +276,7 @@ def test_a_wrong_value_in_a_run_is_refused_with_its_place(trained: Path, tmp_pat
         run_config.load_run_config(run)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_bundle_is_kept(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names say the precision; what is made in another way gets another name, or is refused."""
     monkeypatch.chdir(tmp_path)

@@ -67,6 +67,7 @@ def test_a_page_is_rebuilt_from_its_folder_alone(trained: Path, tmp_path: Path) 
         report([tmp_path / "run"])
 
 
+@pytest.mark.long
 def test_watching_changes_nothing_and_a_broken_report_costs_nothing(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def full_state(name: str) -> dict[str, Tensor]:
     return network.state_dict()
 
 
+@pytest.mark.long
 def test_torchvision_imports_in_a_fresh_process_and_only_there() -> None:
     code = (
         "import sys, edgead.train.backbones as b\n"

@@ -116,7 +116,7 @@ def test_benchmark_masks_and_predict_use_the_frames_pixels(cut: Bundle, parts: P
     assert reconstruction.shape == (56, 56, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lower_precisions_are_judged_on_canvases(run: Path, parts: Path, tmp_path: Path) -> None:
     from edgead.export.options import Budget, Calibration, PrecisionOptions
 

@@ -105,6 +105,7 @@ def test_defects_that_cannot_be_seen_stop_training_before_it_begins(
     assert not (tmp_path / "run" / "synthetic.png").exists()
 
 
+@pytest.mark.long
 def test_few_defects_that_can_be_seen_are_said(transferred: Path, parts: Path, tmp_path: Path) -> None:
     recorder, given = Listener(), faint(transferred, tmp_path / "faint", 0.2)
     train("drept", parts, preset="nano", settings=QUICK, donors=[given], out=tmp_path / "run", console=recorder)

@@ -91,6 +91,7 @@ def test_a_pretraining_that_was_stopped_within_a_stage_goes_on_to_the_same_resul
     assert all(np.array_equal(kept[name], made[name]) for name in kept)
 
 
+@pytest.mark.long
 def test_a_training_that_diverged_goes_on_with_a_lower_rate(parts: Path, donor: Path, tmp_path: Path) -> None:
     run, settings = tmp_path / "run", (*QUICK, "learning_rate=1e20")
     with pytest.raises(TrainingError) as caught:
@@ -130,6 +131,7 @@ def test_changed_sources_are_noticed(transferred: Path, donor: Path, tmp_path: P
         load_transferred(run, run_config.load_run_config(run))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["remove", "segment", ""])
 def test_categories_share_what_they_learned_after_a_stop(parts: Path, donor: Path, tmp_path: Path, stage: str) -> None:
     """Stopped in the pretraining of the first, after it, and between the first category and the second."""

@@ -116,7 +116,7 @@ def test_a_float16_bundle(trained: Path, tmp_path: Path) -> None:
         engine.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_int8_beside_float16(trained: Path, tmp_path: Path) -> None:
     bundle = export(trained, out=tmp_path / "mixed.edgead", precision=PrecisionOptions("int8-fp16", budget=ANYTHING))
     model = onnx.load(bundle.model)
@@ -149,7 +149,7 @@ def test_a_lower_precision_must_be_faster_than_noise() -> None:
     assert _fastest({"fp32": {"a": 10}, "fp16": {"a": 11}, "int8": {"a": 6}}) == "int8"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_slower_precision_is_said(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgead.export.quantization import selection
 
@@ -164,7 +164,7 @@ def test_a_slower_precision_is_said(trained: Path, tmp_path: Path, monkeypatch: 
     assert "Warning: fp16 is slower than fp32 on this machine; --precision auto selects the fastest." in console.said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_labelled_images_in_data_are_judged(trained: Path, parts: Path, tmp_path: Path) -> None:
     bundle = export(trained, precision="fp16", data=parts, out=tmp_path / "labelled.edgead")
     assert bundle.manifest.gate.labelled_images == len(open_category(parts).test)

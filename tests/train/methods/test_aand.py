@@ -210,16 +210,6 @@ def test_the_export_model_is_the_reference(fitted: Aand, frames: NDArray[np.uint
     check_parity(reference, *OnnxRuntimeEngine(tmp_path / "model.onnx").infer(frames))
 
 
-def test_the_same_seed_gives_the_same_weights(
-    fitted: Aand, frames: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    for seed, equal in ((0, True), (1, False)):
-        again = small(seed)
-        fit(again, again.stages(TrainingData(frames)), tmp_path_factory.mktemp("run"), seed=seed, device="cpu")
-        pairs = zip(fitted.network.state_dict().values(), again.network.state_dict().values())
-        assert all(torch.equal(a, b) for a, b in pairs) is equal
-
-
 def test_a_stopped_run_goes_on_to_the_same_weights(fitted: Aand, frames: NDArray[np.uint8], tmp_path: Path) -> None:
     """Stopped in the middle of stage II; what `prepare` computes or freezes is made again."""
     stopped, drawn = small(), 0
@@ -244,7 +234,8 @@ def test_a_stopped_run_goes_on_to_the_same_weights(fitted: Aand, frames: NDArray
 
 
 def test_official_state_dict_keys_and_sizes() -> None:
-    network = AandNetwork(AandConfig())
+    with torch.device("meta"):  # shapes alone: no weights are drawn
+        network = AandNetwork(AandConfig())
     shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     for letter, width, hidden in (("a", 256, 512), ("b", 512, 1024), ("c", 1024, 1024)):
         at = f"encoder_AT.feat_recons_{letter}"
@@ -345,6 +336,7 @@ def test_anomalies_stay_on_the_part() -> None:
     assert not any((where & ~each["mask"][0].astype(bool)).any() for where, each in zip(changed, drawn))
 
 
+@pytest.mark.long
 def test_stage_one_finds_anomalies_better_than_chance(tmp_path: Path) -> None:
     """On random features of plain grey parts with foreign patches, the gates alone must rank patches."""
     frames = np.random.default_rng(0).normal(120, 4, (6, 65, 65, 3)).clip(0, 255).astype(np.uint8)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from tensorrt_on_cpu import make_shim, needs_rtx
 from test_contract import small
-from tiny import SMALL
+from tiny import LARGE, SMALL
 
 from edgead.bundle import MODEL
 from edgead.console import Console
@@ -39,7 +39,9 @@ FORMS: dict[str, tuple[Callable[[Graph, dict[str, tuple[float, float]]], Graph],
 builds = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the bindings warn, as in the process that builds
 
 
-@pytest.fixture(scope="module", params=list(SMALL))
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.long if name in LARGE else ()) for name in SMALL]
+)
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, tuple[int, int], int, dict[str, tuple[float, float]]]:

@@ -413,7 +413,7 @@ def test_depth_counts_in_the_map_as_published() -> None:
     "settings",
     [
         ("depth=true", "multipliers=1,2", "attention_levels=1", "reverse_steps=2"),
-        pytest.param(("reverse_steps=18", "attention_levels=", "multipliers=1", "size=16x24"), marks=pytest.mark.slow),
+        pytest.param(("reverse_steps=18", "attention_levels=", "multipliers=1", "size=16x24"), marks=pytest.mark.long),
         ("reverse_steps=1", "reconstruction_weight=0", "attention_levels=1"),
     ],
 )
@@ -495,6 +495,7 @@ def test_it_overfits_a_toy_set(tmp_path: Path) -> None:
     assert metrics.rank(np.arange(len(scores)) >= len(normals), scores).auroc() > 0.9
 
 
+@pytest.mark.long
 def test_where_no_anomaly_can_be_it_is_said_and_not_looked_for_forever() -> None:
     """The part is bright and too shiny to be measured; the dark ground beside it has depth."""
     frames = np.zeros((3, 32, 32, 4), np.uint8)

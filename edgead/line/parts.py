@@ -200,7 +200,7 @@ class Parts:
         last = self._latest[-1] if self._latest else None
         at = max(at, last.at) if last else at
         assert self._stream is not None
-        inspector = self._products.current if self._products else self._stream.inspector
+        inspector = self._products.at(at) if self._products else self._stream.inspector
         part = Part(part_id or new_id(), at, self._cameras, self.rules, inspector)
         self.ledger.trigger()
         self._remember(part_id)

@@ -197,10 +197,10 @@ class Parts:
 
     def _open_part(self, part_id: str, at: float) -> Part:
         """Open a part. Triggers of several threads may come in another order than they fired; parts have one order."""
-        last = self._latest[-1] if self._latest else None
-        at = max(at, last.at) if last else at
         assert self._stream is not None
         inspector = self._products.at(at) if self._products else self._stream.inspector
+        last = self._latest[-1] if self._latest else None
+        at = max(at, last.at) if last else at
         part = Part(part_id or new_id(), at, self._cameras, self.rules, inspector)
         self.ledger.trigger()
         self._remember(part_id)

@@ -518,6 +518,23 @@ def test_a_frame_after_the_window_is_not_of_the_part(inspector: Inspector) -> No
         assert bench.wait(2)[1].verdict is PASS
 
 
+def test_an_id_that_comes_again_after_its_part_is_told(inspector: Inspector) -> None:
+    """As the number of a carrier that comes round again: its part had no result, without a word."""
+    said: list[str] = []
+    with running(inspector, Parts(PartRules(within=50), say=said.append), [Hand()]) as bench:
+        bench.parts.trigger("A")
+        bench.parts.trigger("A")  # sent twice
+        bench.wait(1)
+        assert said == []
+        for _ in range(2):
+            bench.parts.trigger("A")
+        assert bench.parts.ledger.snapshot()["bounced"] == 3
+    assert said == [
+        "Warning: the id A came again after the time of its part: no part is opened, and nothing answers. "
+        "Each part needs an id of its own, or none."
+    ]
+
+
 def test_a_trigger_with_the_id_of_a_recent_part_opens_none(inspector: Inspector, monkeypatch: Any) -> None:
     monkeypatch.setattr("edgead.line.parts.REMEMBERED", 2)
     camera = Hand()

@@ -130,7 +130,7 @@ class Parts:
             self.ledger.bounce()
             is_over = self._ids[part_id] < now
         if is_over:  # no bounce, and hardly a message that was sent twice
-            text = f"Warning: the id {printable(part_id)} came again after the time of its part: no part is opened"
+            text = f"the id {printable(part_id)} came again after the time of its part: no part is opened"
             self._say_once(f"{text}, and nothing answers. Each part needs an id of its own, or none.", "id")
         return part_id
 

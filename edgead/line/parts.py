@@ -105,13 +105,14 @@ class Parts:
         for trigger in self.triggers:
             trigger.begin(self.trigger)
 
-    def trigger(self, part_id: str = "", at: float | None = None) -> str:
+    def trigger(self, part_id: str = "", at: float | None = None, doubt: str = "") -> str:
         """Open a part. Thread-safe, and returns at once.
 
         Args:
             part_id: unique for ever; empty for one of our own.
             at: when the trigger fired, `time.monotonic` seconds; None for now. Then the part is UNKNOWN just after a
                 pause of this process: nobody knows how long the trigger waited, and the part may have passed.
+            doubt: why nobody knows when the trigger fired, so that the part is UNKNOWN; empty if it is known.
 
         Returns:
             The part's id. One that a recent part has opens none: its trigger bounced, or was sent again.
@@ -126,7 +127,7 @@ class Parts:
             raise ConfigError(f"No part can be triggered: {why}.")
         with self._changed:
             if part_id not in self._ids:
-                return self._trigger(part_id, at, now)
+                return self._trigger(part_id, at, now, doubt)
             self.ledger.bounce()
             is_over = self._ids[part_id] < now
         if is_over:  # no bounce, and hardly a message that was sent twice
@@ -134,13 +135,14 @@ class Parts:
             self._say_once(f"{text}, and nothing answers. Each part needs an id of its own, or none.", "id")
         return part_id
 
-    def _trigger(self, part_id: str, at: float | None, now: float) -> str:
+    def _trigger(self, part_id: str, at: float | None, now: float, doubt: str) -> str:
         if self._stream is None or self._ended:
             raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be triggered.")
         part = self._open_part(part_id, now if at is None else at)
         if at is None and (paused := standstill.since(now - AFTER_PAUSE)):
-            reason = f"this process was paused for {paused:.1f} s, and the part may have passed meanwhile"
-            self._give_up(part, "no_frame", reason)
+            doubt = f"this process was paused for {paused:.1f} s"
+        if doubt:
+            self._give_up(part, "no_frame", f"{doubt}, and the part may have passed meanwhile")
             self._settle()
         return part.id
 

@@ -40,7 +40,7 @@ class DriftSettings:
     Attributes:
         window: compared frames of a source that are looked at together; 0 turns it off.
         alarms: false alarms in a million compared frames, at most and on average over bundles.
-        every: of a live source and a bundle, at most one frame in so many seconds is compared: neighbours show the same.
+        every: of a live source and bundle, at most one frame in so many seconds is compared: neighbours show the same.
 
     Raises:
         ConfigError: a value that makes no sense.

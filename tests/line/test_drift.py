@@ -145,7 +145,7 @@ def test_a_camera_is_compared_once_in_a_while(watched: Bundle) -> None:
 
 
 def test_products_that_come_in_turn_are_all_watched(watched: Bundle) -> None:
-    """Two products, each with a threshold of its own, take turns every half second: the second one was never compared."""
+    """Two products, each with its threshold, take turns every half second: the second one was never compared."""
     drift, rng = Drift(DriftSettings(window=20)), np.random.default_rng(7)
     with load(watched.path, engine="onnxruntime") as inspector:
         for number in range(84):

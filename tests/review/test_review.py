@@ -121,7 +121,7 @@ def test_a_picture_lies_in_the_folder_of_its_last_mark_alone(rejects: Path, befo
     if before:
         log.rename(kept)
     log.mkdir(parents=True)  # nothing can be written to it
-    with pytest.raises(OSError, match="marks.jsonl"):
+    with pytest.raises(OSError, match=r"marks\.jsonl"):
         mark_files([picture], "false reject")
     assert pictures_in(rejects) == ([before] if before else [])
     log.rmdir()

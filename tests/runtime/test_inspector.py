@@ -254,7 +254,7 @@ def test_a_mask_of_another_shape_than_the_frames_is_refused(bundle: Bundle, tmp_
     mask = np.zeros((96, 128), np.uint8)
     mask[:48] = 255
     (tmp_path / "mask.png").write_bytes(encode_png(mask))
-    with pytest.raises(ConfigError, match="128×96 is an aspect ratio of 1.33; the training images had 1.00"):
+    with pytest.raises(ConfigError, match=r"128×96 is an aspect ratio of 1\.33; the training images had 1\.00"):
         edgead.load(bundle.path, engine="onnxruntime", **{rule: [tmp_path / "mask.png"]})
 
 

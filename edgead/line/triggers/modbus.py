@@ -127,7 +127,7 @@ class ModbusTrigger(BaseTrigger):
         at = asked = time.monotonic()
         while not self.stopped.is_set():
             try:
-                since, asked = asked, time.monotonic()  # it has risen after the question before, whose answer was `last`
+                since, asked = asked, time.monotonic()  # it has risen since the question before
                 value, before = self._ask(_READ[self._kind], self._number, 1)[0], at
                 at = time.monotonic()
                 steps = 0 if last is None else self._steps(last, value)

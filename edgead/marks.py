@@ -84,6 +84,8 @@ class Marks:
     ) -> None:
         """Keep a mark: the picture first, then the line, so that a line always has its picture.
 
+        The picture lies in the folder of the last mark alone: the folders are labels.
+
         Args:
             stem: name of the result's files, see `edgead.runtime.sinks.rejects.stem_of`.
             result: `edgead.runtime.result.ResultFields`.
@@ -106,9 +108,14 @@ class Marks:
             name = path.relative_to(self.folder).as_posix()
             made = Mark(str(result["id"]), mark, by, utc_now("milliseconds"), name, dict(result), why)
             line = dataclasses.asdict(made)
-            append_line(self._path, line if why else {key: value for key, value in line.items() if key != "why"})
-            if before and before != mark:
-                self._place(before, stem).unlink(missing_ok=True)
+            try:
+                append_line(self._path, line if why else {key: value for key, value in line.items() if key != "why"})
+            except BaseException:
+                if mark != before:
+                    path.unlink(missing_ok=True)
+                raise
+            for other in FOLDERS.keys() - {mark}:  # where it was, or was left by a process that was killed
+                self._place(other, stem).unlink(missing_ok=True)
 
     def _place(self, mark: str, stem: str) -> Path:
         folder = FOLDERS[mark]

@@ -18,6 +18,9 @@ from edgead.runtime.sources import open_source
 engine = sys.argv[3] if len(sys.argv) > 3 else "tensorrt"
 with edgead.load(sys.argv[1], engine=engine) as inspector, open_source(sys.argv[2]) as frames:
     for captured in frames:
+        if captured.image is None or captured.error:  # damaged, or not to be trusted
+            print(captured.path, edgead.Verdict.UNKNOWN, captured.error)
+            continue
         # In your program a kernel or a decoder has written the frame there; here it is copied there.
         frame = gpuarray.to_gpu(np.ascontiguousarray(captured.image)[None])  # [1, H, W, 3] uint8 BGR
         [result] = inspector.inspect_on_gpu(frame, source_id=captured.source_id, frame_id=captured.frame_id)

@@ -312,9 +312,10 @@ def interrupt(
 @pytest.fixture(scope="module")
 def many(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set large enough to be interrupted."""
-    root, sources = tmp_path_factory.mktemp("many"), sorted((parts / "train" / "good").iterdir())
-    for kind in ("train/good", "test/good", "test/bad"):
+    root = tmp_path_factory.mktemp("many")
+    for kind, folder in (("train/good", "train/good"), ("test/good", "train/good"), ("test/bad", "test/chip")):
         (root / kind).mkdir(parents=True)
+        sources = sorted((parts / folder).iterdir())
         for index in range(1500):
             (root / kind / f"{index:04}.png").symlink_to(sources[index % len(sources)])
     return root

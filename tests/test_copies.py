@@ -146,22 +146,33 @@ def test_labelled_images_that_are_there_twice_are_named(tmp_path: Path) -> None:
     assert "again.png of 0.png" in line
 
 
-def test_a_picture_that_is_labelled_good_and_defective_is_refused(tmp_path: Path) -> None:
-    rewritten(labelled(tmp_path) / "test/good/0.png", tmp_path / "test/dent/9.bmp")
-    with pytest.raises(DataError, match=r"labelled good and defective: .*test/good/0.png and .*test/dent/9.bmp"):
-        check_labelled(open_category(tmp_path), Listener())
+@pytest.mark.parametrize(
+    ("look", "part"),
+    [
+        (lambda root: check_labelled(open_category(root), Listener()), "test/good"),
+        (lambda root: check_labelled(open_category(root), Listener()), "train/good"),
+        (lambda root: split(open_category(root), 0.2, 0, COLOUR, Listener()), "train/good"),
+        (lambda root: load_threshold_data(root, (32, 32), Listener()), "test/good"),
+    ],
+)
+def test_a_picture_that_is_good_and_defective_is_refused(
+    tmp_path: Path, look: Callable[[Path], object], part: str
+) -> None:
+    """Where it was trained on, or set the threshold, its defect was good."""
+    rewritten(labelled(tmp_path) / part / "0.png", tmp_path / "test/dent/9.bmp")
+    with pytest.raises(DataError, match=rf"labelled good and defective: .*{part}/0.png and .*test/dent/9.bmp"):
+        look(tmp_path)
 
 
 def test_labelled_images_that_were_trained_on_are_counted(tmp_path: Path) -> None:
     """Whatever their format. Near copies are told of good images alone: a small defect hardly changes a picture."""
-    for kind in ("good", "dent"):
-        number = int(kind == "dent")
-        rewritten(labelled(tmp_path) / f"train/good/{number}.png", tmp_path / "test" / kind / "copy.bmp")
+    rewritten(labelled(tmp_path) / "train/good/0.png", tmp_path / "test/good/copy.bmp")
+    for number, kind in enumerate(("good", "dent")):
         rewritten(tmp_path / f"train/good/{number}.png", tmp_path / "test" / kind / "near.bmp", light=3)
     said = Listener()
-    assert check_labelled(open_category(tmp_path), said) == 2
+    assert check_labelled(open_category(tmp_path), said) == 1
     assert [line.partition(";")[0] for line in said.said[:1]] == [
-        f"Warning: 2 of 7 labelled images of {tmp_path.name} are copies of training images"
+        f"Warning: 1 of 6 labelled images of {tmp_path.name} are copies of training images"
     ]
     assert said.said[1].startswith(f"Warning: 1 of 4 good labelled images of {tmp_path.name} look almost like")
     assert len(said.said) == 2
@@ -183,3 +194,5 @@ def test_parts_that_differ_in_depth_alone_are_no_copies(tmp_path: Path) -> None:
     assert len(said.said) == 1  # the good one looks almost like the training image
     with pytest.raises(DataError, match="labelled good and defective"):
         check_labelled(category, Listener())
+    write(tmp_path / "train/good/rgb/1.png", part(1))
+    assert split(open_category(tmp_path), 0.5, 0, COLOUR, Listener()).copies == 0

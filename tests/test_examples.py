@@ -27,7 +27,12 @@ def run(name: str, *arguments: object) -> str:
 
 def test_photographs_are_collected(tmp_path: Path) -> None:
     assert "3 of 3" in run("collect_photographs.py", "synthetic:?fps=25&frames=20", tmp_path / "photos", 3, 0)
+    first, _, last = sorted((tmp_path / "photos").glob("*.png"))
+    kept = last.read_bytes()
+    first.unlink()  # somebody has looked at them: the next photograph took the place of the last one
+    run("collect_photographs.py", "synthetic:?fps=25&frames=20&seed=2", tmp_path / "photos", 3, 0)
     assert len(list((tmp_path / "photos").glob("*.png"))) == 3
+    assert last.read_bytes() == kept
 
 
 def test_an_output_is_high_only_while_parts_pass(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

@@ -157,10 +157,17 @@ def check(given: Arguments, options: dict[str, Any], console: Console) -> list[A
 
 
 def _refuse_idle(given: Arguments, line: LineFile) -> None:
-    """Refuse rules of parts, and delays of cameras, if nothing announces parts."""
-    if given.triggers:
+    """Refuse rules of parts, and delays of cameras, where they have no effect."""
+    from edgead.line.part import read_rules
+
+    delays = [f"delay of the camera {name}" for name in line.delays]
+    if not given.triggers:
+        idle, where = [*["[part] or --part"] * bool(given.part_rules), *delays], "without a trigger"
+    elif any(trigger.startswith("camera:") for trigger in given.triggers):
+        rules = read_rules(given.part_rules)
+        idle = [*(f"{name} of a part" for name in ("delay", "window") if getattr(rules, name)), *delays]
+        where = "with the trigger camera:, where each picture is the moment of its part; tolerance has"
+    else:
         return
-    if given.part_rules:
-        raise click.UsageError("[part] or --part has no effect without a trigger.")
-    for name in line.delays:
-        raise click.UsageError(f"delay of the camera {name} has no effect without a trigger.")
+    for what in idle:
+        raise click.UsageError(f"{what} has no effect {where}.")

@@ -1,14 +1,36 @@
-"""Labelled images that are there several times, or among those that were trained on: figures that say too much."""
+"""Images that are there several times: with two labels, or so that figures say too much."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edgead.console import Console
 from edgead.datasets.category import Category
-from edgead.datasets.copies import look_at
+from edgead.datasets.copies import Pictures, look_at
 from edgead.errors import DataError
 from edgead.images import COLOUR, PixelFormat
+
+
+def refuse_two_labels(paths: Sequence[Path], pictures: Pictures, defective: Collection[Path]) -> None:
+    """Refuse pictures that are good by one file and defective by another one.
+
+    Args:
+        paths: of the images, in the order of `pictures`.
+        pictures: what they show.
+        defective: those of them that are; the others are good.
+
+    Raises:
+        DataError: with both files.
+    """
+    groups = pictures.groups()
+    bad = {group: path for path, group in zip(paths, groups) if path in defective}
+    for path, group in zip(paths, groups):
+        if group in bad and path not in defective:
+            raise DataError(
+                f"The same picture is labelled good and defective: {path} and {bad[group]}.\n"
+                "Nothing can be right for both. Remove one of them."
+            )
 
 
 def check_labelled(category: Category, console: Console, pixels: PixelFormat = COLOUR) -> int:
@@ -23,22 +45,16 @@ def check_labelled(category: Category, console: Console, pixels: PixelFormat = C
         The number of labelled images that are copies of training images.
 
     Raises:
-        DataError: a picture is labelled good and defective; with both files.
+        DataError: see `refuse_two_labels`; what was trained on is good.
     """
     kinds = {sample.path: sample.anomalous for sample in category.labelled()}
     labelled, trained = [*kinds], [*category.normals, *category.validation]
     pictures = look_at([*labelled, *trained], pixels, console.track("looking for copies"))
+    refuse_two_labels([*labelled, *trained], pictures, {path for path, anomalous in kinds.items() if anomalous})
     groups, count, name = pictures.groups(), len(labelled), category.name
     members: dict[int, list[Path]] = {}
     for path, group in zip(labelled, groups):
         members.setdefault(group, []).append(path)
-    for paths in members.values():
-        good, defective = ([path for path in paths if kinds[path] is anomalous] for anomalous in (False, True))
-        if good and defective:
-            raise DataError(
-                f"The same picture is labelled good and defective: {good[0]} and {defective[0]}.\n"
-                "No figure can be right for both. Remove one of them."
-            )
     if repeats := count - len(members):
         first, again, *_ = next(paths for paths in members.values() if len(paths) > 1)
         console.say(

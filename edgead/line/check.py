@@ -150,7 +150,7 @@ def _look_at_triggers(opened: Iterable[Trigger]) -> str:
         if isinstance(trigger, BaseTrigger):
             trigger.say = said.append
         try:
-            trigger.begin(lambda part_id, at: part_id)
+            trigger.begin(lambda part_id="", at=None, doubt="": part_id)
             until = time.monotonic() + WITHIN
             while not getattr(trigger, "ready", True):
                 if said or time.monotonic() > until:

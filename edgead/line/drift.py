@@ -40,7 +40,7 @@ class DriftSettings:
     Attributes:
         window: compared frames of a source that are looked at together; 0 turns it off.
         alarms: false alarms in a million compared frames, at most and on average over bundles.
-        every: of a live source, at most one frame in so many seconds is compared: neighbours show the same.
+        every: of a live source and bundle, at most one frame in so many seconds is compared: neighbours show the same.
 
     Raises:
         ConfigError: a value that makes no sense.
@@ -78,13 +78,14 @@ class Windows:
     Attributes:
         active: measure ↦ what is different, of the last window.
         compared: number of windows.
+        taken_at: when the last frame was captured, `time.monotonic` seconds.
     """
 
     def __init__(self, reference: Values, window: int, alpha: float) -> None:
         self.reference = np.sort(reference, axis=0)
         self.limit = smallest_significant(len(reference), window, alpha) if len(reference) else None
         self.active: dict[str, str] = {}
-        self.compared = 0
+        self.compared, self.taken_at = 0, -math.inf
         self._frames = np.empty((window, len(MEASURES)))
         self._filled = 0
 
@@ -133,16 +134,15 @@ class Drift:
         self._lock = threading.Lock()
         self._windows: dict[tuple[str, str, float], Windows | None] = {}
         self._current: dict[str, Windows] = {}
-        self._taken_at: dict[str, float] = {}
         self._told: set[str] = set()
 
     def see(self, inspector: FrameInspector, result: Result, fitted: Frame, live: bool) -> str:
         if not self.settings.window or result.verdict is not Verdict.PASS or result.score > result.threshold:
             return ""
-        source = result.source_id
         windows = self._windows_of(inspector.bundle.manifest, result, live)
-        if windows is None or (live and self._is_too_early(source, result.t_capture)):
+        if windows is None or (live and result.t_capture - windows.taken_at < self.settings.every):
             return ""
+        windows.taken_at = result.t_capture
         new = windows.add((result.score, *look_at(fitted, result.frame_size)))
         return f"passed frames look different: {'; '.join(new)}" if new else ""
 
@@ -170,12 +170,6 @@ class Drift:
             for source, windows in current.items()
         ]
         return "\n".join(lines) + "\n"
-
-    def _is_too_early(self, source: str, at: float) -> bool:
-        if at - self._taken_at.get(source, -math.inf) < self.settings.every:
-            return True
-        self._taken_at[source] = at
-        return False
 
     def _windows_of(self, manifest: Manifest, result: Result, live: bool) -> Windows | None:
         """Return the windows of a source with the bundle and the threshold that decide now; None for none, or not yet.

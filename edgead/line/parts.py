@@ -16,10 +16,12 @@ from edgead.line.part import Part, PartRules
 from edgead.line.part_ledger import PartLedger
 from edgead.line.products import Products
 from edgead.line.triggers import CameraTrigger, Trigger, open_triggers
+from edgead.redaction import printable
 from edgead.runtime.clock import standstill
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.identity import new_id
 from edgead.runtime.result import Result
+from edgead.runtime.saying import SayOnce, harmless
 from edgead.runtime.sources.source import Captured, why_no_moment
 from edgead.runtime.stream import Stream
 
@@ -66,7 +68,7 @@ class Parts:
         products: Products | None = None,
         say: Callable[[str], None] = _log.warning,
     ) -> None:
-        self.rules, self.ledger, self._say = rules or PartRules(), PartLedger(), say
+        self.rules, self.ledger, self._say_once = rules or PartRules(), PartLedger(), SayOnce(harmless(say))
         self._delays, self._products = delays or {}, products
         if self._delays and max(self._delays.values()) >= self.rules.within:
             raise ConfigError(f"within, {self.rules.within:g} ms, must be longer than every camera's delay.")
@@ -77,7 +79,7 @@ class Parts:
         self._sending = threading.Lock()
         self._open: deque[Part] = deque()
         self._latest: deque[Part] = deque(maxlen=CAPACITY)  # also those that are answered
-        self._ids: dict[str, None] = {}  # of the latest parts, in order
+        self._ids: dict[str, float] = {}  # of the latest parts, in order; when each must be answered
         self._frames: dict[tuple[str, int | None], tuple[Part, str]] = {}
         self._leaving: deque[Result] = deque()
         self._ended, self._resources = False, ExitStack()
@@ -103,13 +105,14 @@ class Parts:
         for trigger in self.triggers:
             trigger.begin(self.trigger)
 
-    def trigger(self, part_id: str = "", at: float | None = None) -> str:
+    def trigger(self, part_id: str = "", at: float | None = None, doubt: str = "") -> str:
         """Open a part. Thread-safe, and returns at once.
 
         Args:
             part_id: unique for ever; empty for one of our own.
             at: when the trigger fired, `time.monotonic` seconds; None for now. Then the part is UNKNOWN just after a
                 pause of this process: nobody knows how long the trigger waited, and the part may have passed.
+            doubt: why nobody knows when the trigger fired, so that the part is UNKNOWN; empty if it is known.
 
         Returns:
             The part's id. One that a recent part has opens none: its trigger bounced, or was sent again.
@@ -123,17 +126,25 @@ class Parts:
         if at is not None and (why := why_no_moment("at", at, now)):  # its answer would never be due
             raise ConfigError(f"No part can be triggered: {why}.")
         with self._changed:
-            if part_id in self._ids:
-                self.ledger.bounce()
-                return part_id
-            if self._stream is None or self._ended:
-                raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be triggered.")
-            part = self._open_part(part_id, now if at is None else at)
-            if at is None and (paused := standstill.since(now - AFTER_PAUSE)):
-                reason = f"this process was paused for {paused:.1f} s, and the part may have passed meanwhile"
-                self._give_up(part, "no_frame", reason)
-                self._settle()
-            return part.id
+            if part_id not in self._ids:
+                return self._trigger(part_id, at, now, doubt)
+            self.ledger.bounce()
+            is_over = self._ids[part_id] < now
+        if is_over:  # no bounce, and hardly a message that was sent twice
+            text = f"the id {printable(part_id)} came again after the time of its part: no part is opened"
+            self._say_once(f"{text}, and nothing answers. Each part needs an id of its own, or none.", "id")
+        return part_id
+
+    def _trigger(self, part_id: str, at: float | None, now: float, doubt: str) -> str:
+        if self._stream is None or self._ended:
+            raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be triggered.")
+        part = self._open_part(part_id, now if at is None else at)
+        if at is None and (paused := standstill.since(now - AFTER_PAUSE)):
+            doubt = f"this process was paused for {paused:.1f} s"
+        if doubt:
+            self._give_up(part, "no_frame", f"{doubt}, and the part may have passed meanwhile")
+            self._settle()
+        return part.id
 
     def admit(self, source: str, captured: Captured) -> str:
         with self._changed:
@@ -197,13 +208,14 @@ class Parts:
 
     def _open_part(self, part_id: str, at: float) -> Part:
         """Open a part. Triggers of several threads may come in another order than they fired; parts have one order."""
+        assert self._stream is not None
+        inspector = self._products.at(at) if self._products else self._stream.inspector
         last = self._latest[-1] if self._latest else None
         at = max(at, last.at) if last else at
-        assert self._stream is not None
-        inspector = self._products.current if self._products else self._stream.inspector
         part = Part(part_id or new_id(), at, self._cameras, self.rules, inspector)
         self.ledger.trigger()
-        self._remember(part_id)
+        if part_id:
+            self._remember(part)
         self._open.append(part)
         self._latest.append(part)
         if last and self.rules.min_distance and (at - last.at) * 1e3 < self.rules.min_distance:
@@ -214,9 +226,8 @@ class Parts:
         self._changed.notify_all()  # its time runs
         return part
 
-    def _remember(self, part_id: str) -> None:
-        if part_id:
-            self._ids[part_id] = None
+    def _remember(self, part: Part) -> None:
+        self._ids[part.id] = part.until
         if len(self._ids) > REMEMBERED:
             del self._ids[next(iter(self._ids))]
 

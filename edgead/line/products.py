@@ -161,9 +161,10 @@ class Products:
             channel.close()
         self._open.close()
 
-    def _hear(self, name: str, _at: float | None) -> str:
+    def _hear(self, part_id: str = "", at: float | None = None, doubt: str = "") -> str:
+        """Change over. A channel is a trigger whose id is the name of a product."""
         try:
-            recipe = self.choose(name)
+            recipe = self.choose(part_id)
         except ConfigError as error:
             self._say(f"Warning: no changeover: {error}")
             raise

@@ -64,7 +64,7 @@ def load(
     if roi or ignore:
         if region is not None:
             raise ConfigError("Pass either region, or roi and ignore, but not both.")
-        region = read_region(roi, ignore, opened.manifest.region_size)
+        region = read_region(roi, ignore, opened.manifest.region_size, opened.manifest.aspects)
     runner = open_validated(engine, opened, batch=batch_for(opened.manifest, batch), console=console)
     try:
         inspector = Inspector(opened, runner, threshold=threshold, region=region, min_area=min_area, shapes=shapes)

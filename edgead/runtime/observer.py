@@ -21,6 +21,7 @@ from edgead.runtime.watch import Watch
 
 ANSWER_WITHIN = 5.0
 """Seconds for a change between two frames."""
+OTHER_DECIDES = "Another bundle or product decides now. Look at its scores before you set a threshold."
 
 
 class Line:
@@ -87,7 +88,7 @@ class Line:
         """Infer again."""
         self._stream.paused = False
 
-    def set_threshold(self, digest: str, threshold: float) -> None:
+    def set_threshold(self, digest: str, threshold: float, recipe: str = "") -> None:
         """Let a bundle decide by another threshold from the next frame on. It returns when it does.
 
         It is set between two frames, as bundles are exchanged, so that none that leaves at the same moment takes the
@@ -96,9 +97,10 @@ class Line:
         Args:
             digest: of the bundle.
             threshold: of its scores.
+            recipe: of the product, several of which may share a bundle; empty without products.
 
         Raises:
-            ConfigError: another bundle decides, the threshold is invalid, or nothing is decided now.
+            ConfigError: another bundle or product decides, the threshold is invalid, or nothing is decided now.
         """
         done: queue.SimpleQueue[ConfigError | None] = queue.SimpleQueue()
         given_up = threading.Event()
@@ -107,9 +109,10 @@ class Line:
             try:
                 if given_up.is_set():
                     return
-                if self.inspector.bundle.manifest.digest != digest:
-                    raise ConfigError("Another bundle decides now. Look at its scores before you set a threshold.")
-                self.inspector.threshold = threshold
+                inspector = self.inspector
+                if (inspector.bundle.manifest.digest, inspector.recipe) != (digest, recipe):
+                    raise ConfigError(OTHER_DECIDES)
+                inspector.threshold = threshold
             except ConfigError as error:
                 done.put(error)
             else:

@@ -19,6 +19,7 @@ from edgead.images import Mask
 from edgead.manifest import Manifest
 from edgead.masks import fit_region, read_mask
 from edgead.runtime.defects import boxes_of, is_finite, mark, mark_in_frame, seen_part
+from edgead.runtime.health import HealthLimits
 from edgead.settings import refuse_text
 
 SHAPES = ("boxes", "contours")
@@ -251,7 +252,12 @@ def check_shapes(shapes: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
-def read_region(roi: Sequence[str | Path], ignore: Sequence[str | Path], size: tuple[int, int]) -> Mask | None:
+def read_region(
+    roi: Sequence[str | Path],
+    ignore: Sequence[str | Path],
+    size: tuple[int, int],
+    aspects: tuple[float, float] | None = None,
+) -> Mask | None:
     """Combine regions of interest and regions to ignore into the mask of the inspected part.
 
     Args:
@@ -260,12 +266,14 @@ def read_region(roi: Sequence[str | Path], ignore: Sequence[str | Path], size: t
         ignore: the same, for parts that are not inspected.
         size: (height, width) of the region in pixels, `Manifest.region_size`. Masks of frames are stretched to it. A
             pixel of it is inspected if any part of it is to be.
+        aspects: lowest and highest width / height of the training images, between which those of masks must be; None if
+            unknown.
 
     Returns:
         ``(height, width) bool``, or None for the whole frame.
 
     Raises:
-        ConfigError: not a region, or nothing is left to inspect.
+        ConfigError: not a region, a mask of another shape than the frames, or nothing is left to inspect.
         DataError: the image cannot be read.
     """
     refuse_text("roi", roi)
@@ -274,19 +282,23 @@ def read_region(roi: Sequence[str | Path], ignore: Sequence[str | Path], size: t
         return None
     counts = np.zeros(size, np.bool_) if roi else np.ones(size, np.bool_)
     for text in roi:
-        counts |= _read_mask(text, size)
+        counts |= _read_region(text, size, aspects)
     for text in ignore:
-        counts &= _read_mask(text, size, inverse=True)
+        counts &= _read_region(text, size, aspects, inverse=True)
     if not counts.any():
         raise ConfigError("The regions exclude the whole frame.")
     return counts
 
 
-def _read_mask(region: str | Path, size: tuple[int, int], inverse: bool = False) -> Mask:
+def _read_region(
+    region: str | Path, size: tuple[int, int], aspects: tuple[float, float] | None, inverse: bool = False
+) -> Mask:
     """Return the pixels of which any part is in a region, or with `inverse` outside it."""
     text = at_home(str(region))
     if is_path(text) and Path(text).is_file():
-        return fit_region(read_mask(Path(text)) != inverse, size)
+        mask = read_mask(Path(text))
+        _refuse_other_shape(text, mask, size, aspects)
+        return fit_region(mask != inverse, size)
     try:
         x, y, width, height = (float(part) for part in text.split(","))
     except ValueError:
@@ -303,3 +315,11 @@ def _read_mask(region: str | Path, size: tuple[int, int], inverse: bool = False)
     mask = np.full(size, inverse)
     mask[slice(*rows), slice(*columns)] = not inverse
     return mask
+
+
+def _refuse_other_shape(name: str, mask: Mask, size: tuple[int, int], aspects: tuple[float, float] | None) -> None:
+    """Refuse a mask image that frames do not have the shape of: stretched over them, it would mark another place."""
+    shape = mask.shape[0], mask.shape[1]
+    why = HealthLimits(aspects=aspects).why_untrained(shape)[1]
+    if why and shape != size:
+        raise ConfigError(f"The region {name}: {why}.\nDraw it on a picture of the camera.")

@@ -40,13 +40,14 @@ def find_marked(folder: Path, category: Category, parted: Split, pixels: PixelFo
             "Mark some:  edgead review REJECT.png --as false-reject, or leave out --marked."
         )
     of_one_product(marks, root)
-    seen = _files_of([*parted.held_out, *(sample.path for sample in category.test)])
+    unseen = [*parted.held_out, *(sample.path for sample in category.test)]
+    seen = _files_of(unseen)
     kept = [one for one in marks if not _came_from(one, seen)]
-    paths = [*parted.held_out, *(root / one.picture for one in kept)]
+    paths = [*unseen, *(root / one.picture for one in kept)]
     pictures = look_at(paths, pixels, console.track("comparing marked pictures"))
-    first, unseen = len(parted.held_out), range(len(parted.held_out))
+    first, held_out = len(unseen), range(len(parted.held_out))
     groups, numbers = pictures.groups(), range(first, len(paths))
-    alike = {one for one, _ in pictures.near(numbers, unseen)} | {one for one in numbers if groups[one] < first}
+    alike = {one for one, _ in pictures.near(numbers, held_out)} | {one for one in numbers if groups[one] < first}
     names = tuple(one.picture for number, one in zip(numbers, kept) if number not in alike)
     left_out = len(marks) - len(names)
     if not names:

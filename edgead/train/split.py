@@ -11,6 +11,7 @@ import numpy as np
 from edgead.console import Console
 from edgead.datasets import Category
 from edgead.datasets.copies import look_at
+from edgead.datasets.repeats import refuse_two_labels
 from edgead.errors import DataError
 from edgead.images import PixelFormat
 
@@ -40,10 +41,13 @@ def split(category: Category, holdout: float, seed: int, pixels: PixelFormat, co
     """Look at all good images, split them, and say what is there twice.
 
     Raises:
-        DataError: fewer than two different good images.
+        DataError: fewer than two different good images, or one that is also labelled as defective.
     """
     paths = [*category.normals, *category.validation]
-    pictures = look_at(paths, pixels, console.track("looking for copies"))
+    # With depth, good and defective parts may have the same colours.
+    defective = [sample.path for sample in category.test if sample.anomalous and category.layout != "mvtec3d"]
+    pictures = look_at([*paths, *defective], pixels, console.track("looking for copies"))
+    refuse_two_labels([*paths, *defective], pictures, set(defective))
     groups = dict(zip(paths, pictures.groups()))
     normals, held_out = split_normals(category, holdout, seed, groups)
     copies = len(groups) - len(set(groups.values()))

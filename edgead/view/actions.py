@@ -10,7 +10,7 @@ from edgead.audit import Audit
 from edgead.errors import ConfigError, EdgeadError, describe
 from edgead.marks import Marks, check_mark
 from edgead.redaction import printable, redact
-from edgead.runtime.observer import Line
+from edgead.runtime.observer import OTHER_DECIDES, Line
 from edgead.schema import SchemaError, parse_json
 from edgead.view.access import Refused
 from edgead.view.bundles import Bundles
@@ -91,11 +91,11 @@ class Actions:
         if isinstance(wanted, bool) or not isinstance(wanted, int | float) or not math.isfinite(wanted):
             raise ConfigError("The threshold must be a finite number.")
         inspector = self._line.inspector
-        digest = inspector.bundle.manifest.digest
-        if values.get("digest") != digest:
-            raise ConfigError("Another bundle decides now. Look at its scores before you set a threshold.")
+        digest, recipe = inspector.bundle.manifest.digest, inspector.recipe
+        if (values.get("digest"), values.get("recipe", "")) != (digest, recipe):
+            raise ConfigError(OTHER_DECIDES)
         noted: dict[str, object] = {"from": inspector.threshold, "to": wanted, "bundle": inspector.bundle.manifest.name}
-        return noted, lambda: self._line.set_threshold(digest, wanted)
+        return noted, lambda: self._line.set_threshold(digest, wanted, recipe)
 
     def _pause(self, _values: dict[str, Any], _who: str) -> tuple[dict[str, object], Do]:
         return {}, self._line.pause

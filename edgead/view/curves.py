@@ -50,16 +50,16 @@ class Curves:
     def __init__(self) -> None:
         self.scores: deque[Point] = deque(maxlen=SHOWN_SCORES)
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
-        self._digest = ""
+        self._model = "", ""
 
     def add(self, fact: Fact) -> None:
-        """Add a result. Scores of another bundle cannot be compared: they begin again."""
+        """Add a result. Scores of another model cannot be compared: they begin again."""
         if not fact.is_frame:
             return
         if math.isfinite(fact.score):
-            if fact.digest != self._digest:
+            if fact.model != self._model:
                 self.scores.clear()
-                self._digest = fact.digest
+                self._model = fact.model
             self.scores.append((float(f"{fact.score:.5g}"), fact.verdict.value[0]))
         if math.isfinite(fact.total_ms):
             self._latencies.append(fact.total_ms)
@@ -134,19 +134,19 @@ class Samples:
     """The last decided frames of all cameras under the bundle that decides."""
 
     def __init__(self) -> None:
-        self._digest = ""
+        self._model = "", ""
         self._kept: deque[Sample] = deque(maxlen=SAMPLES)
 
-    def of(self, digest: str) -> list[Sample]:
-        """Return those of a bundle, oldest first. Any thread may ask."""
-        return list(self._kept) if digest == self._digest else []
+    def of(self, model: tuple[str, str]) -> list[Sample]:
+        """Return those of a `Fact.model`, oldest first. Any thread may ask."""
+        return list(self._kept) if model == self._model else []
 
     def add(self, facts: Iterable[Fact]) -> None:
         """Add results. UNKNOWN ones stay UNKNOWN at any threshold and are left out."""
         for fact in facts:
             if fact.verdict is Verdict.UNKNOWN or not math.isfinite(fact.score):
                 continue
-            if fact.digest != self._digest:
+            if fact.model != self._model:
                 self._kept = deque(maxlen=SAMPLES)
-                self._digest = fact.digest
+                self._model = fact.model
             self._kept.append(Sample(fact.score, fact.threshold, fact.verdict is Verdict.FAIL))

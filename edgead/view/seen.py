@@ -25,7 +25,7 @@ class Fact(NamedTuple):
         camera: name of the source.
         verdict, cause, score, threshold: of the result; the score is NaN if nothing was inferred.
         total_ms: from picture made to decision.
-        digest: of the bundle's manifest.
+        model: digest of the bundle's manifest, and recipe: scores of one model belong together.
         is_frame: not a report about the source.
     """
 
@@ -35,7 +35,7 @@ class Fact(NamedTuple):
     score: float
     threshold: float
     total_ms: float
-    digest: str
+    model: tuple[str, str]
     is_frame: bool
 
 
@@ -76,7 +76,7 @@ class Seen:
                 result.score,
                 result.threshold,
                 total,
-                result.bundle_digest,
+                (result.bundle_digest, result.recipe),
                 result.frame_id is not None,
             )
         )

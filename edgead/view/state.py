@@ -58,6 +58,7 @@ class ModelState:
     """The bundle that decides.
 
     Attributes:
+        recipe: product and version; empty without products.
         promise: of the bundle's threshold, as one line.
         own_threshold: the bundle's threshold; `threshold` is the one in use.
         held_out_median: of the scores of the held-out good images; None if they are not in the bundle.
@@ -65,6 +66,7 @@ class ModelState:
 
     name: str
     digest: str
+    recipe: str
     method: str
     preset: str
     category: str
@@ -120,6 +122,7 @@ def model_of(line: Line) -> ModelState:
     return ModelState(
         name=manifest.name,
         digest=manifest.digest,
+        recipe=inspector.recipe,
         method=manifest.method,
         preset=manifest.preset,
         category=manifest.category,

@@ -142,7 +142,7 @@ class View:
 
     def _known_scores(self, inspector: FrameInspector) -> tuple[list[Sample], Sequence[float]]:
         manifest = inspector.bundle.manifest
-        return self._log.samples.of(manifest.digest), manifest.threshold.scores
+        return self._log.samples.of((manifest.digest, inspector.recipe)), manifest.threshold.scores
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -16,10 +16,14 @@ BLOCKS = {1: "co", 2: "di", 3: "hr", 4: "ir"}
 
 
 class Plc:
-    """Serves coils, discrete inputs, holding and input registers 0 to 207 on a free port of loopback."""
+    """Serves coils, discrete inputs, holding and input registers 0 to 207 on a free port of loopback.
+
+    Attributes:
+        takes: seconds from a question to its answer, which says how it was when it was asked.
+    """
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port, self.takes = free_port(), 0.0
         self._values = {name: [0] * SIZE for name in BLOCKS.values()}
         self._loop = asyncio.new_event_loop()
         self._server: Any = None
@@ -42,6 +46,7 @@ class Plc:
         else:
             for place in range(len(words)):
                 words[place] = sum(bit << number for number, bit in enumerate(values[16 * place : 16 * place + 16]))
+        await asyncio.sleep(self.takes)
 
     async def _listen(self) -> None:
         bits = [SimData(0, values=[False] * SIZE, datatype=DataType.BITS)]

@@ -144,6 +144,20 @@ def test_a_camera_is_compared_once_in_a_while(watched: Bundle) -> None:
     assert 'edgead_drift_windows_total{source="front"} 2' in drift.to_prometheus()
 
 
+def test_products_that_come_in_turn_are_all_watched(watched: Bundle) -> None:
+    """Two products, each with its threshold, take turns every half second: the second one was never compared."""
+    drift, rng = Drift(DriftSettings(window=20)), np.random.default_rng(7)
+    with load(watched.path, engine="onnxruntime") as inspector:
+        for number in range(84):
+            inspector.threshold = watched.manifest.threshold.value + number % 2
+            frame = part(rng)
+            result = inspector.inspect(frame, source_id="front", t_capture=number / 2)
+            while not drift._windows.get(("front", watched.manifest.digest, result.threshold)):
+                drift.see(inspector, result, frame, live=True)  # the limit is being computed
+            drift.see(inspector, result, frame, live=True)
+    assert [windows.compared for windows in drift._windows.values() if windows] == [2, 2]
+
+
 def test_only_frames_that_pass_are_compared(watched: Bundle) -> None:
     drift = Drift(DriftSettings(window=5))
     with load(watched.path, engine="onnxruntime") as inspector:

@@ -293,6 +293,24 @@ def test_a_path_at_home_is_there(folder: Path, tmp_path: Path, monkeypatch: pyte
     assert [path.name for path in away.iterdir()] == ["line.toml"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("within = 500", "within = 500\ndelay = 40"), "delay of a part has no effect with the trigger camera:"),
+        (("within = 500", "within = 500\nwindow = 90"), "window of a part has no effect with the trigger camera:"),
+        (('"pictures"', '"pictures"\ndelay = 5'), "delay of the camera front has no effect with the trigger camera:"),
+    ],
+)
+def test_times_that_the_pictures_themselves_decide_are_refused(folder: Path, wrong: tuple[str, str], said: str) -> None:
+    """With camera:, a picture is the moment of its part: they had no effect, and nothing said so."""
+    file = folder / "line.toml"
+    file.write_text(file.read_text().replace(*wrong))
+    for more in ([], ["--check"]):
+        done = CliRunner().invoke(run, ["--config", str(file), *more])
+        assert done.exit_code == 2, done.output
+        assert said in done.stderr
+
+
 def test_what_is_said_about_parts_needs_a_trigger(folder: Path) -> None:
     """It had no effect, and nothing said so."""
     file = folder / "line.toml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -516,6 +517,59 @@ def test_a_frame_after_the_window_is_not_of_the_part(inspector: Inspector) -> No
         bench.parts.trigger("B", later)
         camera.show(GOOD, later + 0.05)
         assert bench.wait(2)[1].verdict is PASS
+
+
+def test_an_id_that_comes_again_after_its_part_is_told(inspector: Inspector) -> None:
+    """As the number of a carrier that comes round again: its part had no result, without a word."""
+    said: list[str] = []
+    with running(inspector, Parts(PartRules(within=50), say=said.append), [Hand()]) as bench:
+        bench.parts.trigger("A")
+        bench.parts.trigger("A")  # sent twice
+        bench.wait(1)
+        assert said == []
+        for _ in range(2):
+            bench.parts.trigger("A")
+        assert bench.parts.ledger.snapshot()["bounced"] == 3
+    assert said == [
+        "the id A came again after the time of its part: no part is opened, and nothing answers. "
+        "Each part needs an id of its own, or none."
+    ]
+
+
+@pytest.mark.parametrize("id_option", ["", "&id=100&id_registers=1"])
+def test_parts_that_a_slow_plc_announces_are_unknown(inspector: Inspector, id_option: str) -> None:
+    """A defective part got the PASS of the next one: its own picture had come before its trigger was known."""
+    pytest.importorskip("pymodbus", reason="no pymodbus")
+    from plc_bench import Plc
+
+    plc, camera = Plc(), Hand()
+    plc.start()
+    try:
+        trigger = f"modbus://127.0.0.1:{plc.port}/holding/1?poll_ms=2{id_option}"
+        parts = Parts(PartRules(within=1500), [trigger])
+        with running(inspector, parts, [camera]) as bench:
+            wait_until(lambda: parts.triggers[0].ready)  # type: ignore[attr-defined]
+            time.sleep(0.1)
+            for number, (level, takes) in enumerate(((BAD, 0.0), (BAD, 0.3), (GOOD, 0.3), (BAD, 0.0)), 1):
+                plc.takes = takes
+                time.sleep(0.7)  # the question before is answered
+                plc.set("hr", 1, number)
+                plc.set("hr", 100, int.from_bytes(f"{number} ".encode(), "big"))
+                time.sleep(0.05)
+                camera.show(level)
+            bench.wait(4)
+    finally:
+        plc.close()
+    assert [(one.verdict.value, one.cause) for one in bench.results] == [
+        ("FAIL", ""),
+        ("UNKNOWN", "no_frame"),
+        ("UNKNOWN", "no_frame"),
+        ("FAIL", ""),
+    ]
+    assert re.fullmatch(
+        r"the PLC answers slowly: a trigger is known up to \d{3,4} ms late, and the part may have passed meanwhile",
+        bench.results[1].reason,
+    )
 
 
 def test_a_trigger_with_the_id_of_a_recent_part_opens_none(inspector: Inspector, monkeypatch: Any) -> None:

@@ -122,6 +122,24 @@ def test_a_frame_from_before_a_changeover_is_of_the_product_before(open_products
     assert [one.bundle for one in bench.results] == ["cap", "bottle", "cap"]
 
 
+def test_a_part_that_is_announced_late_is_of_the_product_before(open_products: Callable[..., Products]) -> None:
+    """A picture announced it, or the kernel noted when its edge came: the next product decided on it."""
+    for triggers in (["camera:"], []):
+        products, camera = open_products(first="cap"), Hand()
+        parts = Parts(PartRules(within=60_000), triggers, products=products)
+        with running(products.current, parts, [camera]) as bench:
+            moments = []
+            for name in ("bottle", "cap"):
+                moments.append(time.monotonic())
+                products.choose(name)
+            for made in (*moments, time.monotonic(), moments[1]):  # the last one comes after one of the next product
+                if not triggers:
+                    parts.trigger(at=made)
+                camera.show(GOOD, made if triggers else None)
+                bench.wait(len(bench.results) + 1)
+        assert [one.bundle for one in bench.results] == ["cap", "bottle", "cap", "bottle"]
+
+
 def test_the_oldest_changeovers_are_forgotten(
     open_products: Callable[..., Products], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,7 @@ class Opened:
         self.parts: list[tuple[str, float]] = []
         self.said: list[str] = []
 
-    def open_part(self, part_id: str, at: float | None) -> str:
+    def open_part(self, part_id: str = "", at: float | None = None, doubt: str = "") -> str:
         self.parts.append((part_id, time.monotonic() if at is None else at))
         return part_id or f"own-{len(self.parts)}"
 
@@ -310,11 +310,11 @@ def test_modbus_changes_over_to_the_last_of_two_products(begin: Callable[[Any], 
     trigger, _ = begin(f"modbus://127.0.0.1:{plc.port}/input/5?poll_ms=2&id=100&id_registers=2")
     chosen: list[str] = []
 
-    def choose(name: str, _at: float | None) -> str:
-        if name != "nut":
-            raise ConfigError(f"Unknown product '{name}'.")
-        chosen.append(name)
-        return name
+    def choose(part_id: str = "", at: float | None = None, doubt: str = "") -> str:
+        if part_id != "nut":
+            raise ConfigError(f"Unknown product '{part_id}'.")
+        chosen.append(part_id)
+        return part_id
 
     trigger._open_part = choose
     polled(trigger)

@@ -107,6 +107,33 @@ def test_rejects_are_marked_listed_and_marked_again(rejects: Path) -> None:
     assert lines[0]["why"] == "dust"
 
 
+def pictures_in(rejects: Path) -> list[str]:
+    return sorted(path.parent.name for path in (rejects / "marks").rglob("*.png"))
+
+
+@pytest.mark.parametrize("before", [None, "unsure"])
+def test_a_picture_lies_in_the_folder_of_its_last_mark_alone(rejects: Path, before: str | None) -> None:
+    """``images`` is a data set: a defect that is left among the good ones is trained on."""
+    picture = picture_of(rejects, 180)
+    if before:
+        mark_files([picture], before)
+    log, kept = rejects / "marks" / "marks.jsonl", rejects / "kept"
+    if before:
+        log.rename(kept)
+    log.mkdir(parents=True)  # nothing can be written to it
+    with pytest.raises(OSError, match=r"marks\.jsonl"):
+        mark_files([picture], "false reject")
+    assert pictures_in(rejects) == ([before] if before else [])
+    log.rmdir()
+    left = rejects / "marks" / "images" / "good" / picture.name  # by a process that was killed before its line
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_bytes(picture.read_bytes())
+    if before:
+        kept.rename(log)
+    mark_files([picture], "real defect")
+    assert pictures_in(rejects) == ["bad"]
+
+
 def test_the_page_sees_a_mark_of_the_command_line(rejects: Path) -> None:
     page = Marks(rejects / "marks")
     [result] = [one.result for one in saved_rejects(rejects, page) if one.result["score"] == 180]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,9 +90,13 @@ def test_another_context_is_refused_with_the_way_out_and_stays_current(found: di
 @needs_rtx
 def test_the_example_decides_as_on_the_host(cuda: Path, first: Bundle, line_parts: Path, tmp_path: Path) -> None:
     """Real builds of the model and of the resize."""
-    images = line_parts / "test" / "good"
+    images = Path(shutil.copytree(line_parts / "test" / "good", tmp_path / "images"))
+    (images / "damaged.png").write_bytes(b"\x89PNG")
     printed = run(cuda, [make_shim(tmp_path / "shim", "tensorrt_with_kernels")], first.path, images)
     lines = [line.split() for line in printed.splitlines()]
+    (images / "damaged.png").unlink()
+    assert [line[1] for line in lines if line[0].endswith("damaged.png")] == ["UNKNOWN"]
+    lines = [line for line in lines if not line[0].endswith("damaged.png")]
     import cv2
 
     with load(first.path, engine="onnxruntime") as inspector:

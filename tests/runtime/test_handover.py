@@ -238,6 +238,26 @@ def test_kept_frames_of_the_models_size_stay_what_they_are_after_a_swap(
     assert [int(frame.max()) for frame in frames] == levels
 
 
+def test_a_threshold_is_not_set_on_another_product_of_the_same_bundle(first: Bundle) -> None:
+    """Somebody looked at the scores of one product, and the line changed over to one that shares its bundle."""
+    with (
+        edgead.load(first.path, engine="onnxruntime", threshold=500.0) as bottle,
+        edgead.load(first.path, engine="onnxruntime", threshold=600.0) as sample,
+        Stream(bottle, [IterableSource(numbered(8))]) as stream,
+    ):
+        bottle.recipe, sample.recipe = "bottle 1", "sample 1"
+        line = Line(stream, Control(None, print), stream.ledger, [])
+        stream.swap(sample)
+        results = iter(stream)
+        next(results)
+        asks = threading.Thread(target=lambda: list(results))
+        asks.start()
+        with pytest.raises(ConfigError, match="Another bundle or product decides now"):
+            line.set_threshold(first.manifest.digest, 7.0, "bottle 1")
+        asks.join()
+        assert (bottle.threshold, sample.threshold) == (500.0, 600.0)
+
+
 def test_a_threshold_is_never_set_on_a_bundle_that_leaves(
     first: Bundle, second: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,7 +292,7 @@ def test_a_threshold_is_never_set_on_a_bundle_that_leaves(
         wait_until(lambda: len(stream._requests._actions) == 2)
         assert {result.threshold for result in results} == {500.0}
         asks.join()
-        assert said[1:] == ["Another bundle decides now. Look at its scores before you set a threshold."]
+        assert said[1:] == ["Another bundle or product decides now. Look at its scores before you set a threshold."]
 
 
 def test_a_retire_that_raises_does_not_end_the_stream(

@@ -248,6 +248,16 @@ def test_a_region_may_be_the_path_of_a_mask(bundle: Bundle, tmp_path: Path) -> N
         assert inspector.region.all()
 
 
+@pytest.mark.parametrize("rule", ["roi", "ignore"])
+def test_a_mask_of_another_shape_than_the_frames_is_refused(bundle: Bundle, tmp_path: Path, rule: str) -> None:
+    """Stretched over the frame, it let defects pass in a place that nobody had marked."""
+    mask = np.zeros((96, 128), np.uint8)
+    mask[:48] = 255
+    (tmp_path / "mask.png").write_bytes(encode_png(mask))
+    with pytest.raises(ConfigError, match=r"128×96 is an aspect ratio of 1\.33; the training images had 1\.00"):
+        edgead.load(bundle.path, engine="onnxruntime", **{rule: [tmp_path / "mask.png"]})
+
+
 def test_a_number_of_numpy_numbers_a_frame(inspector: Inspector, frame: NDArray[np.uint8]) -> None:
     result = inspector.inspect(frame, frame_id=np.int64(7))  # type: ignore[arg-type]
     assert json.loads(json.dumps(result.to_dict()))["frame_id"] == 7

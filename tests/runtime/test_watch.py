@@ -137,10 +137,26 @@ def test_replaced_files_come_again_and_unchanged_ones_do_not(tmp_path: Path, lis
     listener.wait_for("b.png")
     put(tmp_path / "a.png")
     wait_until(lambda: listener.count()["a.png"] == 2)
-    (tmp_path / "a.png").write_bytes(PICTURE)  # in its place
-    os.utime(tmp_path / "a.png", (1, 1))
+    (tmp_path / "a.png").write_bytes(encode_png(np.zeros((24, 32, 3), np.uint8)))  # in its place
     put(tmp_path / "c.png")
     wait_until(lambda: listener.count()["a.png"] >= 3)
+
+
+def test_a_picture_whose_time_is_set_after_it_was_inspected_does_not_come_again(
+    tmp_path: Path, listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a server that gives an uploaded file the time of the camera: one part had two results."""
+    monkeypatch.setattr(watch, "CHECK_SECONDS", POLL)
+    listener = listen(f"watch:{tmp_path}?poll={POLL}")
+    put(tmp_path / "a.png")
+    listener.wait_for("a.png")
+    for moment in (1_700_000_000, 1_700_000_001):
+        os.utime(tmp_path / "a.png", (moment, moment))
+        put(tmp_path / f"{moment}.png")
+        listener.wait_for(f"{moment}.png")
+    time.sleep(5 * POLL)
+    assert listener.count()["a.png"] == 1
+    assert listener.causes() == []
 
 
 @pytest.mark.parametrize("how", ["in its place", "renamed", "deleted before"])

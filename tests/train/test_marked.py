@@ -59,12 +59,13 @@ def test_marked_good_parts_are_trained_on_and_never_held_out(data: Path, tmp_pat
     mark(rejects, 7, picture(107), path=data / "test" / "good" / "0.png")  # a labelled image, inspected
     mark(rejects, 8, picture(108))
     mark(rejects, 8, picture(108), "real defect")  # the last mark counts
+    mark(rejects, 9, encode_png(read_image(data / "test" / "good" / "0.png")))  # the same, seen by a camera
     [run] = train("draem", data, preset="nano", settings=QUICK, out=tmp_path / "run", marked=rejects)
     config = run_config.load_run_config(run)
     assert (config.normals, config.held_out) == (normals, held_out)
     assert config.marked is not None
     assert config.marked.names == ("images/good/reject-1.png", "images/good/reject-2.png")
-    assert (config.marked.left_out, config.trained_on, config.epoch_images) == (3, len(normals) + 2, 8)
+    assert (config.marked.left_out, config.trained_on, config.epoch_images) == (4, len(normals) + 2, 8)
     plain_config = run_config.load_run_config(plain)
     assert config.fingerprint != plain_config.fingerprint
     assert config.held_out_fingerprint == plain_config.held_out_fingerprint

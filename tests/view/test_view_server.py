@@ -171,6 +171,8 @@ def test_the_threshold_is_asked_about_then_set(page: Page) -> None:
     digest = state["model"]["digest"]
     assert page.change("threshold", threshold=230, digest="another")[0] == 409
     assert page.change("threshold", threshold="230", digest=digest)[0] == 409
+    assert state["model"]["recipe"] == ""
+    assert page.change("threshold", threshold=230, digest=digest, recipe="cap 1")[0] == 409
     assert page.change("threshold", threshold=230, digest=digest, who="Ada") == (200, "{}")
     state = page.show("good")
     assert state["model"]["threshold"] == 230

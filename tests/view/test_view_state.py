@@ -92,21 +92,24 @@ def test_every_cause_has_words_and_a_place_in_the_document() -> None:
         assert advice.what in page
 
 
-def fact(score: float, verdict: Verdict = Verdict.PASS, digest: str = "a", threshold: float = 1.0) -> Fact:
-    return Fact("front", verdict, "", score, threshold, 4.0, digest, True)
+def fact(
+    score: float, verdict: Verdict = Verdict.PASS, model: tuple[str, str] = ("a", ""), threshold: float = 1.0
+) -> Fact:
+    return Fact("front", verdict, "", score, threshold, 4.0, model, True)
 
 
-def test_scores_of_another_bundle_begin_again() -> None:
+@pytest.mark.parametrize(("one_model", "other"), [(("a", ""), ("b", "")), (("a", "bottle 1"), ("a", "cap 1"))])
+def test_scores_of_another_bundle_or_product_begin_again(one_model: tuple[str, str], other: tuple[str, str]) -> None:
     curves, samples = Curves(), Samples()
-    for digest in ("a", "a", "b"):
-        one = fact(0.25, digest=digest)
+    for model in (one_model, one_model, other):
+        one = fact(0.25, model=model)
         curves.add(one)
         samples.add([one])
     curves.add(fact(math.nan, Verdict.UNKNOWN))
-    samples.add([fact(0.5, Verdict.UNKNOWN, "b")])
+    samples.add([fact(0.5, Verdict.UNKNOWN, other)])
     assert list(curves.scores) == [(0.25, "P")]
-    assert samples.of("b") == [Sample(0.25, 1.0, False)]
-    assert samples.of("a") == []
+    assert samples.of(other) == [Sample(0.25, 1.0, False)]
+    assert samples.of(one_model) == []
     latency = curves.latency()
     assert latency is not None
     assert (latency.p50, latency.p99, latency.frames) == (4.0, 4.0, 4)

@@ -8,6 +8,7 @@ from pathlib import Path
 from edgead.console import Console
 from edgead.datasets import Category, Frames, load_frames, open_category
 from edgead.datasets.copies import keep_distinct, look_at
+from edgead.datasets.repeats import refuse_two_labels
 from edgead.errors import DataError
 from edgead.images import COLOUR, PixelFormat
 
@@ -43,12 +44,16 @@ def load_threshold_data(
     """Read the good images of a folder, or the validation or test images of a data set.
 
     Raises:
-        DataError: no readable image.
+        DataError: no readable image, or one that is also labelled as defective.
     """
     category = open_category(data)
     part, paths = _choose(category)
-    if part in ("validation", "test"):
-        pictures = look_at([*paths, *category.normals], pixels, console.track("looking for copies"))
+    trained = category.normals if part in ("validation", "test") else ()
+    defective = [sample.path for sample in category.test if sample.anomalous]
+    if trained or defective:
+        every = [*paths, *trained, *defective]
+        pictures = look_at(every, pixels, console.track("looking for copies"))
+        refuse_two_labels(every, pictures, set(defective))
         if copies := pictures.copied(len(paths)):
             console.say(f"Warning: {copies} of the {len(paths)} images for the threshold are copies of training images")
     frames = load_frames(paths, size, pixels, console.track("reading good images"))

@@ -18,6 +18,8 @@ from edgead.runtime.sources.uri import parse_options
 PORT = 502
 AGAIN_AFTER = 0.5
 """Seconds before the next attempt after an error."""
+LATEST = 0.1
+"""Seconds after which nobody knows when a part came, at least: a frame of it may have been taken for none."""
 MOST_AT_ONCE = 100
 """Parts that a counter may have counted between two polls; a larger step is a new start of the counter."""
 LAST = 65535
@@ -81,7 +83,8 @@ class ModbusTrigger(BaseTrigger):
 
     A part that only a counter knows of, because two came between two polls, is opened too and gets its answer. What
     the first poll finds, also after an outage, is where counting begins. A part whose id cannot be read is opened
-    without one.
+    without one. A part that may have come more than `LATEST`, or two pauses between polls, before it is opened is in
+    doubt: the PLC answers too slowly.
 
     Args:
         host, port: of the PLC, which may still be unreachable.
@@ -121,9 +124,10 @@ class ModbusTrigger(BaseTrigger):
 
     def _work(self) -> None:
         last: int | None = None
-        at = time.monotonic()
+        at = asked = time.monotonic()
         while not self.stopped.is_set():
             try:
+                since, asked = asked, time.monotonic()  # it has risen since the question before
                 value, before = self._ask(_READ[self._kind], self._number, 1)[0], at
                 at = time.monotonic()
                 steps = 0 if last is None else self._steps(last, value)
@@ -136,7 +140,8 @@ class ModbusTrigger(BaseTrigger):
                 continue
             self._note("")
             paused = standstill.since(before)  # it may have risen at any time since
-            self._fire(steps, self._read_id() if steps else "", None if paused else at)
+            part_id = self._read_id() if steps else ""
+            self._fire(steps, part_id, None if paused else at, self._doubt(time.monotonic() - since))
             self.stopped.wait(self._options.poll_ms / 1e3)
         self._client.close()
 
@@ -149,12 +154,18 @@ class ModbusTrigger(BaseTrigger):
         # The PLC has reset the counter: the reset itself is no part, and what it has counted since is.
         return value if value <= MOST_AT_ONCE else 1
 
-    def _fire(self, steps: int, part_id: str, at: float | None) -> None:
+    def _doubt(self, took: float) -> str:
+        """Return why nobody knows when a part came that is opened so many seconds after it may have come."""
+        if took <= max(LATEST, 2 * self._options.poll_ms / 1e3):
+            return ""
+        return f"the PLC answers slowly: a trigger is known up to {took * 1e3:.0f} ms late"
+
+    def _fire(self, steps: int, part_id: str, at: float | None, doubt: str) -> None:
         if steps > 1:
             self.say(f"{self.name}: {steps} parts came between two polls; only the last one can get a frame")
         for left in reversed(range(steps)):
             try:
-                self.fire("" if left else part_id, at)
+                self.fire("" if left else part_id, at, doubt)
             except ConfigError:  # the run has ended; or this is a changeover, and only its last name is known
                 continue
 

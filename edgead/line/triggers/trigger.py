@@ -10,9 +10,13 @@ from typing import Protocol
 
 from edgead.errors import ConfigError
 
-OpenPart = Callable[[str, float | None], str]
-"""Opens a part: its id or empty text, and when the trigger fired (None: now). Returns the part's id."""
 _log = logging.getLogger("edgead")
+
+
+class OpenPart(Protocol):
+    """Opens a part and returns its id; see `edgead.line.parts.Parts.trigger`."""
+
+    def __call__(self, part_id: str = "", at: float | None = None, doubt: str = "") -> str: ...
 
 
 class Trigger(Protocol):
@@ -58,12 +62,13 @@ class BaseTrigger:
     def begin(self, open_part: OpenPart) -> None:
         self._open_part = open_part
 
-    def fire(self, part_id: str = "", at: float | None = None) -> str:
+    def fire(self, part_id: str = "", at: float | None = None, doubt: str = "") -> str:
         """Open a part.
 
         Args:
             part_id: that the signal brought; empty for none.
             at: when it fired, `time.monotonic` seconds; None for now.
+            doubt: why nobody knows when it fired; empty if it is known.
 
         Returns:
             The part's id; empty for a bounce.
@@ -79,7 +84,7 @@ class BaseTrigger:
                 self.bounced()
                 return ""
             self._last = now
-        return self._open_part(part_id, at)
+        return self._open_part(part_id, at, doubt)
 
     def close(self) -> None:
         self.stopped.set()

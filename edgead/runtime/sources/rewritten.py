@@ -1,4 +1,4 @@
-"""Notices that a delivered file holds another picture, although its time and size are the same."""
+"""Tells what happened to a delivered file: another picture with the same time and size, or only another time."""
 
 from __future__ import annotations
 
@@ -47,6 +47,19 @@ class LatestFiles:
             return
         if len(self._files) > LATEST:
             del self._files[next(iter(self._files))]
+
+    def holds_same(self, path: str) -> bool:
+        """Return whether a file is the one that was delivered and has the same content: only its time was changed."""
+        delivered = self._files.get(path)
+        if delivered is None:
+            return False
+        try:
+            facts = _facts(path)[1]
+            same = facts[1] == delivered.facts[1] and _checksum(path) == delivered.checksum
+        except (OSError, DataError):  # deleted or written at this moment
+            return False
+        delivered.facts = facts if same else delivered.facts
+        return same
 
     def rewritten(self, unchanged: Callable[[str], bool], unsettled: Container[str]) -> dict[str, int]:
         """Return the files that hold other pictures than were delivered, with the checksums of these.

@@ -70,8 +70,8 @@ class WatchedFolder(FrameSource):
 
     An image is complete when its size and time are unchanged between two checks. Delivered images are remembered by
     path, time and size, so neither a failed listing nor a temporarily missing folder delivers them again; the latest
-    ones also by their content, see `edgead.runtime.sources.rewritten`. A picture counts as made when its file came; one
-    that is there at the beginning, when it is read.
+    ones also by their content, see `edgead.runtime.sources.rewritten`, so that a new time alone does not. A picture
+    counts as made when its file came; one that is there at the beginning, when it is read.
 
     Args:
         folder: the folder.
@@ -219,6 +219,7 @@ class WatchedFolder(FrameSource):
         self._unsettled = {path: stamp for path, stamp in new.items() if self._unsettled.get(path) != stamp}
         self._again = self._given.keys() & settled
         self._given |= {path: stamps[path] for path in settled}
+        settled = [path for path in settled if path in rewritten or not self._latest.holds_same(path)]
         return sorted(settled, key=lambda path: new[path]), lost
 
     def _replaced(self, new: dict[str, _Stamp]) -> list[str]:

@@ -37,7 +37,7 @@ export class Controls {
     const dialog = byId("threshold");
     setText(dialog.querySelector(".told"), "");
     this.proposed = this.state.model.threshold;
-    this.digest = this.state.model.digest;
+    this.of = { digest: this.state.model.digest, recipe: this.state.model.recipe };
     if (!dialog.open) dialog.showModal();
     clearInterval(this.timer);
     this.timer = setInterval(() => dialog.open ? this.loadScores() : clearInterval(this.timer), 2000);
@@ -102,7 +102,7 @@ export class Controls {
 
   async applyThreshold() {
     const text = `Set the threshold from ${number(this.state.model.threshold)} to ${number(this.proposed, 6)}.`;
-    const problem = await this.changes.make("threshold", { threshold: this.proposed, digest: this.digest }, text);
+    const problem = await this.changes.make("threshold", { threshold: this.proposed, ...this.of }, text);
     this.tellThreshold(problem ?? `The threshold is now ${number(this.proposed, 6)}.`);
   }
 

@@ -322,4 +322,7 @@ def _refuse_other_shape(name: str, mask: Mask, size: tuple[int, int], aspects: t
     shape = mask.shape[0], mask.shape[1]
     why = HealthLimits(aspects=aspects).why_untrained(shape)[1]
     if why and shape != size:
-        raise ConfigError(f"The region {name}: {why}.\nDraw it on a picture of the camera.")
+        raise ConfigError(
+            f"The region {name}: {why}.\nDraw it on a picture of the camera. If its pictures have this shape, too, write "
+            "the region as shares of the frame:  x,y,width,height"
+        )

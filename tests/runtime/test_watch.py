@@ -137,7 +137,7 @@ def test_replaced_files_come_again_and_unchanged_ones_do_not(tmp_path: Path, lis
     listener.wait_for("b.png")
     put(tmp_path / "a.png")
     wait_until(lambda: listener.count()["a.png"] == 2)
-    (tmp_path / "a.png").write_bytes(encode_png(np.zeros((24, 32, 3), np.uint8)))  # in its place
+    (tmp_path / "a.png").write_bytes(PICTURE)  # in its place: the same picture again, of a frozen camera
     put(tmp_path / "c.png")
     wait_until(lambda: listener.count()["a.png"] >= 3)
 

@@ -49,13 +49,18 @@ class LatestFiles:
             del self._files[next(iter(self._files))]
 
     def holds_same(self, path: str) -> bool:
-        """Return whether a file is the one that was delivered and has the same content: only its time was changed."""
+        """Return whether only the time of a delivered file was set since.
+
+        Whoever writes it again, even with the same content, leaves the time of that write. Then it is another picture:
+        a frozen camera is noticed by it.
+        """
         delivered = self._files.get(path)
         if delivered is None:
             return False
         try:
-            facts = _facts(path)[1]
-            same = facts[1] == delivered.facts[1] and _checksum(path) == delivered.checksum
+            modified, facts = _facts(path)
+            is_set = modified != facts[0] and facts[1] == delivered.facts[1]
+            same = is_set and _checksum(path) == delivered.checksum
         except (OSError, DataError):  # deleted or written at this moment
             return False
         delivered.facts = facts if same else delivered.facts

@@ -25,7 +25,6 @@ import click
 import numpy as np
 
 import edgead
-from edgead.alignment import find_pose, locate, reference_of
 from edgead.benchmark.accuracy import Accuracy, measure_accuracy
 from edgead.cli.output import terminal
 from edgead.datasets import open_category
@@ -33,10 +32,11 @@ from edgead.decision import conformal_threshold
 from edgead.errors import MisplacedError
 from edgead.files import write_json
 from edgead.geometry import Geometry, GeometryRequest, Size
+from edgead.geometry.alignment import find_pose, locate, reference_of
+from edgead.geometry.pose import Alignment, Matrix, Pose, points_of
+from edgead.geometry.resampling import warp
 from edgead.images import COLOUR, Frame, cv2, fit_frame, read_frame
 from edgead.machine import describe_measurement
-from edgead.pose import Alignment, Matrix, Pose, points_of
-from edgead.resampling import warp
 from edgead.train.canvas import fix_geometry
 
 SIZES: tuple[Size, ...] = ((480, 640), (1024, 1024), (1080, 1920), (3000, 4096))

@@ -49,11 +49,11 @@ from edgead.datasets import Category, open_category
 from edgead.errors import EdgeadError
 from edgead.export import export
 from edgead.files import write_json
+from edgead.geometry.tiling import Tiling, at_once
 from edgead.images import Frame, cv2, fit_frame, read_frame
 from edgead.machine import describe_measurement, resident_mib
 from edgead.runtime.engines.opening import open_validated
 from edgead.runtime.engines.tiled import batch_for
-from edgead.tiling import Tiling, at_once
 from edgead.train import train
 
 LARGE = (3000, 4096)

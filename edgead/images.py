@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.alignment import locate
 from edgead.depth import (
     FARTHEST,
     NEAREST,
@@ -29,8 +28,9 @@ from edgead.formats import identify
 from edgead.formats.decoding import decode_image
 from edgead.formats.reading import read_file
 from edgead.geometry import STRETCH, Geometry
-from edgead.resampling import halve
-from edgead.turning import align_window
+from edgead.geometry.alignment import locate
+from edgead.geometry.resampling import halve
+from edgead.geometry.turning import align_window
 
 Frame = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -236,7 +236,8 @@ def fit_frame(frame: Frame, size: tuple[int, int], out: Frame | None = None, geo
         size: (height, width) of the canvas in pixels; without tiles the model's input size.
         out: ``(height, width, 3 or 4) uint8``, written and returned, so that a stream allocates nothing here.
         geometry: the model's: what it is aligned to, crop, and stretch or letterbox. Its tiles are cut by
-            `edgead.tiling`. To know where the part lies, pass the geometry that `edgead.alignment.locate` returns.
+            `edgead.geometry.tiling`. To know where the part lies, pass the geometry that
+            `edgead.geometry.alignment.locate` returns.
 
     Returns:
         ``(height, width, 3 or 4) uint8``, C-contiguous. Without `out` it is `frame` itself when that has the size

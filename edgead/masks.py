@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from edgead.formats import identify
 from edgead.geometry import STRETCH, Geometry
+from edgead.geometry.turning import align_mask, turn_back
 from edgead.images import Frame, Mask, cv2, read_image
-from edgead.turning import align_mask, turn_back
 
 
 def read_mask(path: Path, background: tuple[int, int, int] | None = None) -> Mask:

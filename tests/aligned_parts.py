@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.alignment import reference_of
 from edgead.geometry import Geometry
-from edgead.pose import Alignment, Pose, points_of
-from edgead.resampling import warp
+from edgead.geometry.alignment import reference_of
+from edgead.geometry.pose import Alignment, Pose, points_of
+from edgead.geometry.resampling import warp
 
 SIZE = (200, 280)
 """(height, width) of `part_frame`."""

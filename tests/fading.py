@@ -12,7 +12,7 @@ import numpy as np
 from level_bundle import SIDE, make_level_bundle
 
 from edgead.bundle import Bundle, read_bundle, write_manifest
-from edgead.manifest import HeldOutRecord, StoredThreshold
+from edgead.bundle.manifest import HeldOutRecord, StoredThreshold
 from edgead.runtime.look import look_at
 from edgead.runtime.sources.source import Captured, FrameSource
 

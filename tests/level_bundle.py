@@ -18,9 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import edgead
 from edgead.bundle import MODEL, Bundle, Golden, format_of, read_bundle, write_bundle
+from edgead.bundle.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold
+from edgead.bundle.provenance import TrainingRecord
 from edgead.geometry import STRETCH, Geometry
-from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold
-from edgead.provenance import TrainingRecord
 from edgead.runtime.engines.checked import CheckedEngine, check
 from edgead.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine, Target
 from edgead.runtime.engines.opening import open_engine

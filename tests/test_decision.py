@@ -12,9 +12,9 @@ from scipy import stats
 
 from edgead import schema
 from edgead.binomial import at_least_as_many, interval, upper_limit
+from edgead.bundle.manifest import StoredThreshold
 from edgead.decision import Threshold, Verdict, conformal_threshold, decide, images_needed
 from edgead.errors import DataError
-from edgead.manifest import StoredThreshold
 
 
 def test_the_stated_bound_holds_on_average() -> None:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgead.bundle import FORMAT, MODEL, Golden, write_bundle
+from edgead.bundle.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold
+from edgead.bundle.provenance import TrainingRecord
 from edgead.images import Frame
-from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold
-from edgead.provenance import TrainingRecord
 
 SIDE = 16
 BUNDLES = 3

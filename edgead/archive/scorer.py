@@ -19,8 +19,8 @@ from edgead.runtime.result import Result
 from edgead.runtime.sources.files import capture_file
 from edgead.runtime.sources.source import Captured
 from edgead.settings import check_batch
+from edgead.signatures.trust import trusted_places
 from edgead.text import valid
-from edgead.trust import trusted_places
 
 if TYPE_CHECKING:
     import pandas

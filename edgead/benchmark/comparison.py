@@ -15,7 +15,6 @@ from typing import Annotated, TypeVar
 import numpy as np
 
 from edgead import schema
-from edgead.alignment import locate
 from edgead.benchmark.accuracy import FPR_LIMIT, Miss, measure_accuracy
 from edgead.benchmark.disturbance import describe_state
 from edgead.benchmark.figures import FailedRow
@@ -26,15 +25,16 @@ from edgead.benchmark.rows import Candidate, average, compare, make_row
 from edgead.benchmark.start import measure_start
 from edgead.benchmark.tables import to_csv
 from edgead.benchmark.throughput import measure_throughput
+from edgead.bundle.manifest import DataRecord
 from edgead.console import Console
 from edgead.datasets import Category, open_categories
 from edgead.datasets.frames import fingerprint_of
 from edgead.datasets.repeats import check_labelled
 from edgead.errors import ConfigError, DataError, EdgeadError, first_line, require
 from edgead.files import new_folder, refuse_existing, write_json, write_text
+from edgead.geometry.alignment import locate
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
 from edgead.machine import describe_machine, versions
-from edgead.manifest import DataRecord
 from edgead.reports.build import build_report
 from edgead.reports.pictures import Group, Picture, picture, write_pictures
 from edgead.runtime.inspector import Inspector, load

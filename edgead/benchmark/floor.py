@@ -17,9 +17,9 @@ from edgead.benchmark.figures import Floor
 from edgead.benchmark.peak import bandwidth_per_second, peak_per_second
 from edgead.bundle import MODEL, Bundle
 from edgead.errors import DeviceError, require
+from edgead.geometry.tiling import at_once
 from edgead.runtime.engines import cpu_model
 from edgead.runtime.engines.opening import runs_on_gpu
-from edgead.tiling import at_once
 
 Shapes = list[list[int]]
 

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle import FORMAT, MODEL, Bundle, Golden, write_bundle
+from edgead.bundle.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold
+from edgead.bundle.provenance import TrainingRecord
 from edgead.machine import usable_cores
-from edgead.manifest import DataRecord, InputRecord, Manifest, ParityRecord, StoredThreshold
-from edgead.provenance import TrainingRecord
 from edgead.runtime.engines import CPU_MODEL
 from edgead.runtime.engines.opening import open_engine, runs_on_gpu
 

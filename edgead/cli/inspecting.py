@@ -15,7 +15,7 @@ from edgead.settings import BATCH_LIMIT
 
 if TYPE_CHECKING:
     from edgead.bundle import Bundle
-    from edgead.manifest import Manifest
+    from edgead.bundle.manifest import Manifest
 
 
 @click.command()
@@ -79,7 +79,7 @@ def _facts(bundle: Bundle) -> dict[str, str]:
 
 def _facts_of_precision(manifest: Manifest) -> dict[str, str]:
     """Return what a lower precision changed, in words; nothing for float32."""
-    from edgead.gate_record import describe_sensitivity
+    from edgead.bundle.gate_record import describe_sensitivity
 
     facts = {}
     if manifest.gate:
@@ -99,7 +99,7 @@ def _facts_of_precision(manifest: Manifest) -> dict[str, str]:
 def _signature_words(bundle: Bundle) -> str:
     if bundle.signer:
         return f"by the trusted key {bundle.signer}"
-    from edgead.trust import SIGNATURE
+    from edgead.signatures.trust import SIGNATURE
 
     return "not checked; name trusted keys with --trust" if (bundle.path / SIGNATURE).exists() else "none"
 

@@ -15,7 +15,7 @@ from edgead.cli.output import QUIET
 from edgead.home import at_home
 from edgead.runtime.engine_table import ENGINES
 from edgead.settings import BATCH_LIMIT
-from edgead.trust import TRUST
+from edgead.signatures.trust import TRUST
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -25,8 +25,8 @@ def keys(action: str, file: Path, passphrase: str, as_json: bool) -> None:
 
     FILE is the private key, which signs bundles: keep it off the line. FILE.pub is what the line trusts.
     """
-    from edgead.keys import fingerprint, new_key, read_public_key
     from edgead.runtime.sources.uri import read_secret
+    from edgead.signatures.keys import fingerprint, new_key, read_public_key
 
     if action == "show":
         if passphrase:
@@ -47,7 +47,7 @@ def keys(action: str, file: Path, passphrase: str, as_json: bool) -> None:
 def sign(bundle: Path, key: Path, passphrase: str, as_json: bool) -> None:
     """Sign a bundle: write manifest.sig. `--trust` then refuses it if one byte of any file is changed."""
     from edgead.runtime.sources.uri import read_secret
-    from edgead.signing import sign as make
+    from edgead.signatures.signing import sign as make
 
     opened, name = make(bundle, key=key, passphrase=read_secret(passphrase, "--passphrase"))
     value = {"bundle": str(bundle), "digest": opened.manifest.digest, "key": name}

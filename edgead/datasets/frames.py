@@ -18,9 +18,9 @@ from edgead.datasets.category import some
 from edgead.depth import DepthRange, find_depth_file, find_ends, measure_range
 from edgead.errors import DataError, MisplacedError
 from edgead.geometry import STRETCH, Geometry
+from edgead.geometry.pose import SAME_ASPECT
+from edgead.geometry.tiling import Tiling
 from edgead.images import COLOUR, PixelFormat, fit_frame, read_depth, read_frame
-from edgead.pose import SAME_ASPECT
-from edgead.tiling import Tiling
 
 T = TypeVar("T", bound=np.generic)
 LARGEST_IN_MEMORY = 2 << 30

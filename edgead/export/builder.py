@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 import edgead
 from edgead import schema
 from edgead.bundle import MODEL, Bundle, Golden, format_of
+from edgead.bundle.manifest import DataRecord, ImageSizes, InputRecord, Manifest, ParityRecord, ReconstructionRecord
+from edgead.bundle.provenance import Origin, TrainingRecord
 from edgead.console import Console
 from edgead.datasets import Category, Frames
 from edgead.errors import ConfigError, describe
@@ -28,15 +30,13 @@ from edgead.export.settings_gate import check_settings
 from edgead.export.target import choose_target
 from edgead.files import atomic_folder, scratch_folder
 from edgead.geometry import STRETCH, Geometry
-from edgead.manifest import DataRecord, ImageSizes, InputRecord, Manifest, ParityRecord, ReconstructionRecord
-from edgead.provenance import Origin, TrainingRecord
+from edgead.geometry.tiling import Tiling
 from edgead.reports.build import build_report
 from edgead.reports.export_page import write_export_results
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.tiled import with_tiles
 from edgead.text import utc_now
-from edgead.tiling import Tiling
 
 GATE_ANOMALIES = 40
 """Synthetic anomalies on which the gate evaluates a lower precision."""

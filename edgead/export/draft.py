@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle import MODEL, Golden, write_bundle
+from edgead.bundle.manifest import HeldOutRecord, Manifest, StoredThreshold
 from edgead.console import Console
 from edgead.datasets import Frames
 from edgead.decision import Threshold, conformal_threshold
@@ -18,7 +19,6 @@ from edgead.export.graph.subgraph import computes
 from edgead.export.graph.tensorrt_rules import warn_of_refusals
 from edgead.export.inference import infer_singly
 from edgead.export.odd_images import warn_of_odd_images
-from edgead.manifest import HeldOutRecord, Manifest, StoredThreshold
 from edgead.runtime.engines import Engine
 from edgead.runtime.health import is_black
 from edgead.runtime.look import look_at

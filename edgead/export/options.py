@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 from edgead import schema
+from edgead.bundle.manifest import LARGEST_SIDE
 from edgead.console import Console
 from edgead.decision import check_false_reject
 from edgead.errors import ConfigError
-from edgead.manifest import LARGEST_SIDE
 from edgead.schema import OneOf, Share, Within
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")

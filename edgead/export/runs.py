@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 import edgead.train  # noqa: F401  first: it reports what to install if PyTorch is missing
 from edgead.bundle import Bundle
+from edgead.bundle.manifest import DataRecord, InputRecord, sizes_of
+from edgead.bundle.provenance import LearnedSource, TrainingRecord
 from edgead.console import Console
 from edgead.datasets import Category, Frames, load_frames, open_categories, open_category
 from edgead.datasets.copies import keep_distinct
@@ -19,8 +21,6 @@ from edgead.export.builder import GATE_ANOMALIES, ModelSource, SourceImages, bui
 from edgead.export.graph.to_onnx import reconstruction_record, write_network
 from edgead.export.inference import run_reference
 from edgead.export.options import BuildOptions, PrecisionOptions
-from edgead.manifest import DataRecord, InputRecord, sizes_of
-from edgead.provenance import LearnedSource, TrainingRecord
 from edgead.text import typed
 from edgead.train import checkpoint, run_config
 from edgead.train.canvas import busiest_tile, draw_on_tiles, tile_masks

@@ -13,8 +13,8 @@ from edgead.errors import GateError
 from edgead.export.draft import BundleDraft
 from edgead.export.options import BuildOptions
 from edgead.export.quantization.gate import Gate
+from edgead.geometry.tiling import Tiling
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from edgead.tiling import Tiling
 
 
 def check_settings(

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgead.bundle import is_bundle, read_manifest
+from edgead.bundle.manifest import Manifest
 from edgead.errors import DataError
-from edgead.manifest import Manifest
 from edgead.text import file_name, valid
 
 

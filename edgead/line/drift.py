@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgead.bundle.manifest import Manifest
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
 from edgead.images import Frame
 from edgead.line.two_samples import distance, smallest_significant
-from edgead.manifest import Manifest
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.ledger import label
 from edgead.runtime.look import look_at

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgead import schema
+from edgead.bundle.manifest import LARGEST_SIDE
 from edgead.console import Console
 from edgead.errors import ConfigError, unknown
 from edgead.files import refuse_existing, write_json
-from edgead.manifest import LARGEST_SIDE
 from edgead.plan.advise import Advice, advise, meets
 from edgead.plan.measure import measure_profile
 from edgead.plan.profile import Candidate, Profile, read_profile

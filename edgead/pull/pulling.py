@@ -13,10 +13,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from edgead.bundle import MANIFEST, Bundle, parse_manifest, read_bundle, read_manifest
+from edgead.bundle.manifest import Manifest
 from edgead.console import Console
 from edgead.errors import BundleError, ConfigError, PullError, RolledBackError, first_line
 from edgead.files import file_lock, sha256
-from edgead.manifest import Manifest
 from edgead.pull.download import Folder
 from edgead.pull.on_the_line import hand_over
 from edgead.pull.place import VERSIONS, Pulled, check_link, point, remove_older, to_disk, write_log
@@ -24,7 +24,7 @@ from edgead.pull.watch import RunningLine
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden, require_agreement
 from edgead.schema import LARGEST_JSON
-from edgead.trust import SIGNATURE, SIGNATURE_BYTES, Trust, read_trust
+from edgead.signatures.trust import SIGNATURE, SIGNATURE_BYTES, Trust, read_trust
 
 MAX_SIZE = 4096
 """Default of the most MB of all files."""

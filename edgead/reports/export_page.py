@@ -11,11 +11,11 @@ import numpy as np
 
 from edgead import schema
 from edgead.bundle import Bundle
+from edgead.bundle.gate_record import AttemptRecord, GateRecord, VariantRecord
+from edgead.bundle.manifest import Manifest
 from edgead.decision import decide
 from edgead.files import write_json
-from edgead.gate_record import AttemptRecord, GateRecord, VariantRecord
 from edgead.machine import Machine, describe_machine, versions
-from edgead.manifest import Manifest
 from edgead.masks import draw_overlay, fit_mask
 from edgead.reports.charts import Chart, histogram
 from edgead.reports.page import DASH, RESULTS, describe_device, milliseconds, percent, read_page_results, render, when

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from edgead.binomial import CONFIDENCE, upper_limit
 from edgead.bundle import Bundle, read_manifest
+from edgead.bundle.manifest import Manifest, StoredThreshold
 from edgead.console import Console
 from edgead.decision import Threshold, conformal_threshold
 from edgead.errors import ConfigError, DataError
 from edgead.images import read_image
-from edgead.manifest import Manifest, StoredThreshold
 from edgead.marks import FILE, FOLDERS, Mark, Marks, marks_folder, of_one_product
 from edgead.review.saved import saved_rejects
 from edgead.runtime.inspector import load

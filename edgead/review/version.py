@@ -8,9 +8,9 @@ from pathlib import Path
 
 from edgead.audit import Audit
 from edgead.bundle import Bundle, is_bundle, write_manifest
+from edgead.bundle.manifest import Manifest, ThresholdChange
 from edgead.errors import ConfigError, describe
 from edgead.files import atomic_folder, refuse_existing
-from edgead.manifest import Manifest, ThresholdChange
 from edgead.review.proposal import moved
 from edgead.review.saved import COMMAND_LINE
 from edgead.text import utc_now

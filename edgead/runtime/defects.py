@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.geometry import STRETCH, Geometry
+from edgead.geometry.turning import turn_mask_back
 from edgead.images import Mask, cv2
 from edgead.masks import fit_mask, fit_region
-from edgead.turning import turn_mask_back
 
 SAMPLES_A_SIDE = 64
 """Values per side from which a map's median is computed; all values of a large map would take milliseconds."""

@@ -14,12 +14,12 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.alignment import locate
 from edgead.bundle import Bundle
 from edgead.decision import Verdict
 from edgead.depth import DepthRange
 from edgead.errors import ConfigError, DataError, DeviceError, MisplacedError
 from edgead.geometry import STRETCH, Geometry
+from edgead.geometry.alignment import locate
 from edgead.images import Frame, Mask, fit_frame, to_frame
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.device_frames import find_device_frames

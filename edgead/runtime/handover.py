@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgead.bundle.manifest import Manifest
 from edgead.images import Frame
-from edgead.manifest import Manifest
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.health import HealthLimits, limits_from
 from edgead.runtime.policy import Policy

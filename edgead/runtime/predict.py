@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgead.errors import ConfigError, SourceError
 from edgead.files import atomic_file
 from edgead.folders import OVERLAY, RECONSTRUCTION, describe_left_out, list_folder
+from edgead.geometry.tiling import Tiling
 from edgead.images import Frame, encode_png, fit_frame, read_frame, to_frame
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.handover import trained_limits
@@ -24,7 +25,6 @@ from edgead.runtime.result import Result
 from edgead.runtime.sink_worker import SinkWorker, open_workers
 from edgead.runtime.sinks import Sink
 from edgead.runtime.sources import ImageSource
-from edgead.tiling import Tiling
 
 REPEATED = "image that was named before"
 

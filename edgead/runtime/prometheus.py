@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edgead.manifest import Manifest
+from edgead.bundle.manifest import Manifest
 from edgead.runtime.ledger import label
 from edgead.runtime.sink_worker import SinkAccount, SinkWorker
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgead.bundle.manifest import Manifest
 from edgead.decision import Verdict, conformal_threshold, decide
 from edgead.errors import BundleError, ConfigError
 from edgead.files import is_path
 from edgead.geometry import STRETCH, Geometry
 from edgead.home import at_home
 from edgead.images import Mask
-from edgead.manifest import Manifest
 from edgead.masks import fit_region, read_mask
 from edgead.runtime.defects import boxes_of, is_finite, mark, mark_in_frame, seen_part
 from edgead.runtime.health import HealthLimits
@@ -323,6 +323,6 @@ def _refuse_other_shape(name: str, mask: Mask, size: tuple[int, int], aspects: t
     why = HealthLimits(aspects=aspects).why_untrained(shape)[1]
     if why and shape != size:
         raise ConfigError(
-            f"The region {name}: {why}.\nDraw it on a picture of the camera. If its pictures have this shape, too, write "
-            "the region as shares of the frame:  x,y,width,height"
+            f"The region {name}: {why}.\n"
+            "Draw it on a picture of the camera. If that has this shape, too, write shares of the frame:  x,y,w,h"
         )

@@ -14,8 +14,8 @@ from edgead.console import Console
 from edgead.datasets.frames import allocate, cut_tiles
 from edgead.errors import DataError
 from edgead.geometry import Geometry, GeometryRequest, Size
+from edgead.geometry.tiling import Tiling
 from edgead.images import Frame, PixelFormat, read_frame
-from edgead.tiling import Tiling
 from edgead.train.foreground import FOREGROUNDS, foreground_mask
 from edgead.train.method import Method, TrainingData
 from edgead.train.reference import fix_alignment

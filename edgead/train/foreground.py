@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgead.alignment import locate
 from edgead.errors import ConfigError, DataError
 from edgead.folders import list_images
 from edgead.geometry import STRETCH, Geometry
+from edgead.geometry.alignment import locate
 from edgead.images import Frame, Mask, cv2, read_frame
 from edgead.masks import place_mask, read_mask
 from edgead.train.method import TrainingData

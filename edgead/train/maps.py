@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgead.interpolation import interpolation_matrix
+from edgead.geometry.interpolation import interpolation_matrix
 
 TRUNCATE = 4.0
 """Radius of the Gaussian in standard deviations, as in SciPy."""

@@ -9,8 +9,8 @@ from fractions import Fraction
 from typing import Annotated, Any, ClassVar
 
 from edgead import schema
+from edgead.bundle.manifest import Side
 from edgead.errors import ConfigError
-from edgead.manifest import Side
 from edgead.schema import Within
 
 LARGEST = 1e30

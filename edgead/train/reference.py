@@ -11,12 +11,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from edgead.alignment import find_pose, reference_of
 from edgead.console import Console
 from edgead.errors import ConfigError, DataError, MisplacedError
 from edgead.geometry import AUTO, Geometry, GeometryRequest
+from edgead.geometry.alignment import find_pose, reference_of
+from edgead.geometry.pose import Alignment
 from edgead.images import Frame, PixelFormat, fit_frame, read_frame
-from edgead.pose import Alignment
 
 T = TypeVar("T")
 CHECKED = 60

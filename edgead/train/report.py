@@ -16,6 +16,7 @@ from edgead.console import Console
 from edgead.decision import conformal_threshold
 from edgead.errors import describe
 from edgead.files import write_json
+from edgead.geometry.tiling import Tiling
 from edgead.images import Frame, Mask, cv2
 from edgead.machine import describe_machine
 from edgead.masks import draw_overlay
@@ -24,7 +25,6 @@ from edgead.reports.page import RESULTS
 from edgead.reports.pictures import Group, picture, write_pictures
 from edgead.reports.training_page import TrainingResults
 from edgead.text import utc_now
-from edgead.tiling import Tiling
 from edgead.train.method import Method, Stage, TrainingData
 from edgead.train.watching import FOLDER, SHARE, Watch, infer, shrink
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from edgead import schema
+from edgead.bundle.manifest import ImageSizes
 from edgead.depth import DepthRange
 from edgead.errors import CheckpointError, ConfigError
 from edgead.files import write_json
 from edgead.geometry import STRETCH, Geometry
+from edgead.geometry.tiling import Tiling
 from edgead.images import PixelFormat
-from edgead.manifest import ImageSizes
 from edgead.schema import FilePath, FolderName, SchemaError, Share, Within, left_out, stored_as
-from edgead.tiling import Tiling
 from edgead.train.configuration import read_config
 from edgead.train.method_config import MethodConfig, steps_in_epoch
 from edgead.train.methods import get_method

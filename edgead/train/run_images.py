@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgead.bundle.manifest import sizes_of
 from edgead.console import Console
 from edgead.datasets import Frames, cut_tiles, find_depth_range, load_frames
 from edgead.errors import CheckpointError, DataError
-from edgead.manifest import sizes_of
 from edgead.train.canvas import tile_masks
 from edgead.train.donors import open_donor
 from edgead.train.foreground import count_without_part, load_foreground_masks, masks_fingerprint

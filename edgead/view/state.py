@@ -6,8 +6,8 @@ import json
 import statistics
 from dataclasses import dataclass, field
 
+from edgead.bundle.manifest import Manifest
 from edgead.decision import CONDITION
-from edgead.manifest import Manifest
 from edgead.runtime.ledger import Figures
 from edgead.runtime.observer import Line
 from edgead.runtime.sink_worker import SinkAccount

@@ -17,10 +17,10 @@ from mutate import change_bytes, change_message, change_png, change_safetensors,
 from reader import Reader
 
 from edgead import npz
+from edgead.bundle.graph_file import GraphError, check_graph
 from edgead.errors import BundleError, DataError, ModelError
 from edgead.formats import limits
 from edgead.formats.decoding import decode_image
-from edgead.graph_file import GraphError, check_graph
 from edgead.runtime.engines.onnx_nodes import read_nodes
 from edgead.runtime.engines.onnx_types import float_types
 from edgead.runtime.sources import pyav, video

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from settings import few
 
-from edgead.alignment import find_pose
 from edgead.errors import MisplacedError
-from edgead.pose import Pose
+from edgead.geometry.alignment import find_pose
+from edgead.geometry.pose import Pose
 
 SHIFT = 0.2
 """Largest shift, as a share of the longer side."""

@@ -16,7 +16,7 @@ from settings import some
 
 from edgead import schema
 from edgead.bundle import manifest_digest
-from edgead.manifest import Manifest
+from edgead.bundle.manifest import Manifest
 from edgead.plan.profile import Profile
 from edgead.reports.pictures import Pictures
 from edgead.runtime.record import RecordedDrop, RecordedResult, RecordingFacts

@@ -23,9 +23,9 @@ from test_pull import change
 
 import edgead
 from edgead.errors import PullError, RolledBackError
-from edgead.keys import new_key
 from edgead.pull import Pulled, on_the_line, pull, watch
 from edgead.pull.watch import Counts, judge
+from edgead.signatures.keys import new_key
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,9 @@ from listener import Listener
 
 from edgead.bundle import manifest_digest, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError, EdgeadError, PullError
-from edgead.keys import new_key, read_private_key
 from edgead.pull import Pulled, download, pull
-from edgead.signing import sign
+from edgead.signatures.keys import new_key, read_private_key
+from edgead.signatures.signing import sign
 
 Answer = Callable[[BaseHTTPRequestHandler, str, bytes], bool]
 

@@ -11,9 +11,9 @@ import pytest
 from page_reader import HOSTILE, check_alone
 
 from edgead.bundle import Bundle, is_bundle
+from edgead.bundle.gate_record import AttemptRecord, GateRecord
 from edgead.errors import DataError
 from edgead.export import export
-from edgead.gate_record import AttemptRecord, GateRecord
 from edgead.reports.build import report
 from edgead.reports.export_page import gate_in_words, report_folder
 from edgead.reports.pictures import read_pictures

@@ -13,10 +13,10 @@ from command_line import inside
 from level_bundle import frame_of, make_level_bundle
 
 from edgead.bundle import Bundle, read_bundle, write_manifest
+from edgead.bundle.manifest import StoredThreshold
 from edgead.decision import conformal_threshold
 from edgead.errors import ConfigError
 from edgead.images import encode_png
-from edgead.manifest import StoredThreshold
 from edgead.marks import Mark, Marks, marks_folder, of_one_product
 from edgead.review.proposal import Scored, moved, propose
 from edgead.review.saved import mark_files, saved_rejects

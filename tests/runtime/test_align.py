@@ -19,8 +19,8 @@ from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError
 from edgead.export.triton import write_triton_model
 from edgead.geometry import STRETCH, Geometry
+from edgead.geometry.pose import Pose
 from edgead.plan.measure import measure
-from edgead.pose import Pose
 from edgead.runtime.health import Health, HealthLimits
 from edgead.runtime.policy import Policy
 from edgead.runtime.sources.source import Captured

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 import edgead
 from edgead.bundle import Bundle, read_bundle
+from edgead.bundle.manifest import StoredThreshold
 from edgead.decision import Verdict, conformal_threshold
 from edgead.errors import BundleError, ConfigError
 from edgead.geometry import Geometry
 from edgead.images import encode_png
-from edgead.manifest import StoredThreshold
 from edgead.masks import fit_region
 from edgead.runtime.defects import boxes_of, contours_of
 from edgead.runtime.inspector import Inspector

@@ -22,7 +22,7 @@ import edgead
 from edgead.bundle import FORMAT, Bundle, manifest_digest, read_bundle
 from edgead.errors import BundleError
 from edgead.files import sha256
-from edgead.pose import Pose
+from edgead.geometry.pose import Pose
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 

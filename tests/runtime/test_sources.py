@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import edgead
+from edgead.bundle.manifest import ImageSizes
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, SourceError
 from edgead.geometry import Geometry
 from edgead.images import PixelFormat, encode_png
-from edgead.manifest import ImageSizes
 from edgead.runtime.handover import activate
 from edgead.runtime.health import Health, HealthLimits, limits_from
 from edgead.runtime.inspector import Inspector

@@ -32,7 +32,7 @@ from edgead.runtime.engines.tensorrt_build import BuildRequest, BuildSettings, _
 from edgead.runtime.engines.tensorrt_cache import CachedPlan, find_plan
 from edgead.runtime.engines.tensorrt_process import build_in_process
 from edgead.runtime.engines.tensorrt_trtexec import trtexec_line
-from edgead.seal import KEY, NotOursError, private_folder, read_sealed
+from edgead.signatures.seal import KEY, NotOursError, private_folder, read_sealed
 
 pytestmark = needs_rtx
 GPU = Gpu("Host", "8.7", "12.6 (none)")

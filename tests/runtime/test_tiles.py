@@ -18,6 +18,7 @@ from edgead.bundle import Bundle, read_bundle
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, DataError
 from edgead.geometry import Geometry
+from edgead.geometry.tiling import Tiling
 from edgead.runtime import sink_worker
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.engines.tiled import TiledEngine, batch_for
@@ -26,7 +27,6 @@ from edgead.runtime.rules import read_region
 from edgead.runtime.sink_worker import SinkWorker
 from edgead.runtime.sinks.sink import BaseSink
 from edgead.runtime.stream import Stream
-from edgead.tiling import Tiling
 from edgead.view.pictures import draw, outline_of
 
 LARGE = Geometry((0.25, 0, 0.5, 1), "letterbox", (3, 4), 0.125)

@@ -21,9 +21,9 @@ from edgead.decision import conformal_threshold
 from edgead.errors import ConfigError, DataError
 from edgead.export import export
 from edgead.geometry import STRETCH, Geometry, GeometryRequest
+from edgead.geometry.tiling import Tiling
 from edgead.images import COLOUR, encode_png, fit_frame, read_frame
 from edgead.masks import place_mask
-from edgead.tiling import Tiling
 from edgead.train import resume, train
 from edgead.train.canvas import busiest_tile, describe_shrink, fix_geometry, tile_masks
 from edgead.train.foreground import load_foreground_masks

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from tiny import TINY
 
 import edgead
-from edgead.alignment import locate
 from edgead.console import Console
 from edgead.datasets import load_frames
 from edgead.decision import Verdict
@@ -21,9 +20,10 @@ from edgead.errors import ConfigError, DataError
 from edgead.export import export
 from edgead.export.quantization.gate import read_labelled
 from edgead.geometry import STRETCH, Geometry, GeometryRequest
+from edgead.geometry.alignment import locate
+from edgead.geometry.pose import Pose
 from edgead.images import COLOUR, encode_png, read_frame
 from edgead.masks import place_mask
-from edgead.pose import Pose
 from edgead.train import resume, train
 from edgead.train.canvas import fix_geometry
 from edgead.train.foreground import load_foreground_masks

@@ -12,7 +12,7 @@ from edgead.export.graph.io_spec import GREY, IoSpec, top_count
 from edgead.export.graph.opset import opset_of
 from edgead.export.graph.sensitive import MARK
 from edgead.export.graph.subgraph import prune, set_size
-from edgead.interpolation import interpolation_matrix
+from edgead.geometry.interpolation import interpolation_matrix
 
 PREFIX = "model/"
 """Prefix of the model's names, which keeps them apart from the bundle's."""

@@ -12,12 +12,12 @@ import onnx
 import torch
 from torch import nn
 
+from edgead.bundle.manifest import ReconstructionRecord
 from edgead.console import Console
 from edgead.errors import ConfigError
 from edgead.export.graph.opset import OPSET
 from edgead.export.graph.sensitive import MARK
 from edgead.export.graph.simplify import simplify
-from edgead.manifest import ReconstructionRecord
 from edgead.train.method import Method
 
 RECONSTRUCTIONS = "reconstructions"

@@ -13,6 +13,8 @@ from onnx import TensorProto
 
 import edgead
 from edgead.bundle import Bundle
+from edgead.bundle.manifest import InputRecord
+from edgead.bundle.provenance import HeadRecord, Origin
 from edgead.decision import Threshold
 from edgead.errors import ConfigError, ModelError
 from edgead.export.builder import ModelSource, build_bundle
@@ -34,8 +36,6 @@ from edgead.export.imports.third_party_onnx import (
 from edgead.export.imports.threshold_data import ThresholdData, load_threshold_data
 from edgead.export.options import SOURCES, BuildOptions, OnnxOptions
 from edgead.images import COLOUR
-from edgead.manifest import InputRecord
-from edgead.provenance import HeadRecord, Origin
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,8 @@ import numpy as np
 
 import edgead.train  # noqa: F401  first: it reports what to install if PyTorch is missing
 from edgead.bundle import Bundle
+from edgead.bundle.manifest import InputRecord
+from edgead.bundle.provenance import Origin, ResizeRecord
 from edgead.console import Console
 from edgead.datasets import find_depth_range, open_category
 from edgead.errors import ConfigError, DataError
@@ -21,8 +23,6 @@ from edgead.export.imports.threshold_data import ThresholdData, load_threshold_d
 from edgead.export.inference import run_reference, run_singly
 from edgead.export.options import BuildOptions
 from edgead.images import COLOUR, Frame, PixelFormat, cv2, fit_frame, read_frame
-from edgead.manifest import InputRecord
-from edgead.provenance import Origin, ResizeRecord
 from edgead.runtime.engines import Engine
 from edgead.train.method import Method
 from edgead.train.methods import get_method

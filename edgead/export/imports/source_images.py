@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgead.bundle.manifest import DataRecord, sizes_of
 from edgead.datasets import open_category
 from edgead.export.builder import GATE_ANOMALIES, SourceImages
 from edgead.export.imports.threshold_data import ThresholdData
 from edgead.files import sha256
-from edgead.manifest import DataRecord, sizes_of
 
 PROBES = 6
 """Images, and as many with noise, on which graph and model are compared."""

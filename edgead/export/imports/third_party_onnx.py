@@ -10,10 +10,10 @@ from google.protobuf.message import DecodeError
 from onnx import defs, inliner
 from onnx.external_data_helper import load_external_data_for_model
 
+from edgead.bundle.graph_file import ENDLESS
 from edgead.errors import ModelError
 from edgead.export.graph.opset import is_standard, opset_of
 from edgead.files import stays_below
-from edgead.graph_file import ENDLESS
 
 OLDEST_OPSET = 13
 """Models of older operator sets are converted to this one first."""

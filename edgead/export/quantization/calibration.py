@@ -20,9 +20,9 @@ from edgead.export.options import LEAST_IMAGES, Calibration
 from edgead.export.quantization.entropy import narrowed
 from edgead.export.quantization.int8 import Ranges
 from edgead.geometry import STRETCH, Geometry
+from edgead.geometry.tiling import Tiling
 from edgead.images import PixelFormat
 from edgead.runtime.engines import Engine
-from edgead.tiling import Tiling
 
 PERCENTILE = 99.999
 """Percentage of a tensor's values that `percentile` keeps."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead import metrics
-from edgead.alignment import locate
 from edgead.bundle import Outputs
+from edgead.bundle.gate_record import VariantRecord
 from edgead.console import Console
 from edgead.datasets import Category, read_labelled_mask
 from edgead.datasets.frames import allocate
@@ -20,13 +20,13 @@ from edgead.errors import DataError, MisplacedError
 from edgead.export.inference import run_singly
 from edgead.export.options import Budget
 from edgead.export.quantization.perturb import perturb
-from edgead.gate_record import VariantRecord
 from edgead.geometry import STRETCH, Geometry
+from edgead.geometry.alignment import locate
+from edgead.geometry.tiling import Tiling
 from edgead.images import Mask, PixelFormat, fit_frame, read_frame
 from edgead.masks import spread_map
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.tiled import with_tiles
-from edgead.tiling import Tiling
 
 PIXEL_SIZE = 256
 """Side of masks and maps for AUPRO in pixels, as in `edgead benchmark`."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgead.bundle import MODEL, Outputs
+from edgead.bundle.gate_record import AttemptRecord, LayerRecord, VariantRecord, describe_sensitivity
 from edgead.console import Console
 from edgead.errors import BundleError, GateError
 from edgead.export.graph.sensitive import is_sensitive
@@ -24,7 +25,6 @@ from edgead.export.quantization.accumulation import with_half_sums
 from edgead.export.quantization.float16 import overflowing, to_float16
 from edgead.export.quantization.gate import Gate, Judgement
 from edgead.export.quantization.int8 import Ranges, quantizable, to_int8
-from edgead.gate_record import AttemptRecord, LayerRecord, VariantRecord, describe_sensitivity
 from edgead.runtime.engines import CPU_MODEL
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 

@@ -13,6 +13,8 @@ import onnx
 from numpy.typing import NDArray
 
 from edgead.bundle import MODEL, Bundle, write_bundle
+from edgead.bundle.gate_record import AttemptRecord, BudgetRecord, CalibrationRecord, GateRecord
+from edgead.bundle.manifest import ParityRecord
 from edgead.console import Console
 from edgead.datasets import Frames
 from edgead.errors import GateError
@@ -28,14 +30,12 @@ from edgead.export.quantization.mixed_precision import (
     finite,
     search_mixed_precision,
 )
-from edgead.gate_record import AttemptRecord, BudgetRecord, CalibrationRecord, GateRecord
-from edgead.manifest import ParityRecord
+from edgead.geometry.tiling import Tiling
 from edgead.runtime.engines import Engine, first_line
 from edgead.runtime.engines.auto import time_engines
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.engines.opening import open_agreeing, runs_on_gpu, usable_engines
 from edgead.runtime.golden import MOST_OF_SPREAD
-from edgead.tiling import Tiling
 
 SLACK = 1.5
 """Allowed difference of an engine, relative to the differences seen between graphs here."""

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.geometry import Geometry, Size
-from edgead.interpolation import area_matrix, interpolation_matrix
+from edgead.geometry.interpolation import area_matrix, interpolation_matrix
+from edgead.geometry.resampling import halvings
 from edgead.protobuf import message
-from edgead.resampling import halvings
 
 FRAMES, FITTED = "frames", "fitted"
 """Names of the input ``[N, H, W, C] uint8`` and of the output ``[N, h, w, C] uint8``."""

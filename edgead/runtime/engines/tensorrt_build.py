@@ -23,7 +23,7 @@ from edgead.runtime.engines.onnx_nodes import Node, read_nodes
 from edgead.runtime.engines.onnx_types import float_types
 from edgead.runtime.engines.tensorrt_logger import last_error, make_logger
 from edgead.runtime.engines.tensorrt_types import find_unused, is_strong, network_flags, set_precision
-from edgead.seal import read_sealed, write_sealed
+from edgead.signatures.seal import read_sealed, write_sealed
 
 REPORTED = 2
 """Parser errors in an error message."""

@@ -5,7 +5,7 @@ KEY.json   its inputs, device, SHA-256 and seal, and the trtexec command that bu
 KEY.lock   held by the process that builds the plan; the system releases it when that process ends
 resize-*.onnx   the graph of a resize on the device; its plan is another KEY.plan
 
-A plan is code: it is loaded only if this user has built it (`edgead.seal`). Another one is built again.
+A plan is code: it is loaded only if this user has built it (`edgead.signatures.seal`). Another one is built again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from edgead.runtime.engines.tensorrt_process import build_in_process, disk_error
 from edgead.runtime.engines.tensorrt_trtexec import trtexec_line
 from edgead.runtime.engines.tensorrt_types import is_strong
 from edgead.schema import parse_json
-from edgead.seal import NotOursError, holds, mac, private_folder, read_own
+from edgead.signatures.seal import NotOursError, holds, mac, private_folder, read_own
 
 
 @dataclasses.dataclass(frozen=True)

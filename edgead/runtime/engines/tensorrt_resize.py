@@ -19,7 +19,7 @@ from edgead.runtime.engines.tensorrt_build import BuildSettings
 from edgead.runtime.engines.tensorrt_cache import GraphFile, find_plan_of
 from edgead.runtime.engines.tensorrt_logger import last_error
 from edgead.runtime.engines.tensorrt_process import disk_error
-from edgead.seal import private_folder
+from edgead.signatures.seal import private_folder
 
 Plans = Callable[[ResizeBuffers, bytes], bytes]
 """Returns the plan of a resize; another one than the given one, which does not load."""

@@ -6,17 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle import Bundle, Outputs
-from edgead.manifest import Manifest
+from edgead.bundle.manifest import Manifest
+from edgead.geometry.tiling import Tiling, at_once
 from edgead.runtime.engines import Engine
 from edgead.runtime.engines.checked import CheckedEngine, check
-from edgead.tiling import Tiling, at_once
 
 
 class TiledEngine:
     """An engine for canvases whose maps are stitched and whose score is that of the highest tile.
 
     The tiles of all canvases of a call are one batch of the graph, or several of equal size where they are more than
-    `edgead.tiling.AT_ONCE`. Beside the graph's own memory it takes one batch of tiles, and the maps that it returns.
+    `edgead.geometry.tiling.AT_ONCE`. Beside the graph's own memory it takes one batch of tiles, and the maps that it
+    returns.
 
     Args:
         engine: of the graph.

@@ -36,16 +36,16 @@ from third_party_models import (
 )
 
 from edgead.bundle import Bundle, read_bundle
+from edgead.bundle.gate_record import describe_sensitivity
+from edgead.bundle.provenance import HeadRecord
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError, GateError, ModelError
 from edgead.export import import_model
 from edgead.export.graph.opset import OPSET, downgrade, opset_of
 from edgead.export.options import Budget, Calibration, OnnxOptions, PrecisionOptions
 from edgead.folders import list_images
-from edgead.gate_record import describe_sensitivity
+from edgead.geometry.interpolation import interpolation_matrix
 from edgead.images import cv2, fit_frame, read_frame
-from edgead.interpolation import interpolation_matrix
-from edgead.provenance import HeadRecord
 from edgead.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgead.runtime.golden import check_golden
 from edgead.runtime.inspector import load

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from tensorrt_on_cpu import make_shim
 
 from edgead.bundle import MANIFEST, Bundle, manifest_digest, read_bundle
+from edgead.bundle.gate_record import BudgetRecord
 from edgead.cli import main
 from edgead.datasets import open_category
 from edgead.errors import ConfigError
 from edgead.export import PrecisionOptions, export
 from edgead.export.options import Budget, Calibration
 from edgead.export.quantization.selection import FASTER_RATIO, _fastest
-from edgead.gate_record import BudgetRecord
 from edgead.machine import overflows_int8
 from edgead.runtime.engines import CPU_MODEL
 from edgead.runtime.engines.opening import open_engine

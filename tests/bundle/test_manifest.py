@@ -13,11 +13,11 @@ import pytest
 
 from edgead import schema
 from edgead.bundle import manifest_digest
+from edgead.bundle.manifest import Manifest
 from edgead.files import write_json
-from edgead.manifest import Manifest
 from edgead.schema import SchemaError
 
-FOLDER = Path(__file__).parent / "format_1" / "manifests"
+FOLDER = Path(__file__).parents[1] / "format_1" / "manifests"
 KINDS = sorted(path.stem for path in FOLDER.glob("*.json"))
 WRONG = [None, "x", "", -1, 10**30, 1e308, True, [], {}, [1, 2], {"a": 1}, "\ud800", [[[]]], float("nan"), float("inf")]
 

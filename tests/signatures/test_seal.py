@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgead.errors import ConfigError
-from edgead.seal import KEY, holds, mac, read_sealed, write_sealed
+from edgead.signatures.seal import KEY, holds, mac, read_sealed, write_sealed
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_the_key_is_made_once_for_its_owner_alone(folders: Path) -> None:
 
 
 def test_several_processes_make_one_key(folders: Path) -> None:
-    program = [sys.executable, "-c", "from edgead.seal import mac; print(mac('x'))"]
+    program = [sys.executable, "-c", "from edgead.signatures.seal import mac; print(mac('x'))"]
     processes = [subprocess.Popen(program, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     assert len({process.communicate(timeout=60)[0] for process in processes}) == 1
 

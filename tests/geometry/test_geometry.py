@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from edgead.errors import ConfigError
 from edgead.geometry import STRETCH, Geometry, GeometryRequest
+from edgead.geometry.tiling import AT_ONCE, Tiling, at_once
 from edgead.images import fit_frame
 from edgead.masks import draw_overlay, fit_mask, place_mask, spread_map
 from edgead.runtime.defects import boxes_of, mark_in_frame
 from edgead.schema import SchemaError
-from edgead.tiling import AT_ONCE, Tiling, at_once
 
 CROP = (0.25, 0.125, 0.5, 0.75)
 GEOMETRIES = [

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from edgead.errors import MisplacedError, require
 from edgead.geometry import Geometry, Size
-from edgead.pose import LEAST_SIDE, SIDE, Alignment, Matrix, Pose, points_of
-from edgead.resampling import halve, warp
+from edgead.geometry.pose import LEAST_SIDE, SIDE, Alignment, Matrix, Pose, points_of
+from edgead.geometry.resampling import halve, warp
 
 COARSE = 64
 """Longest side of the reference picture in the coarse search, in pixels."""

@@ -1,8 +1,9 @@
 """How a frame is brought to a model: which part of it is seen, whether its aspect is kept, how it is cut to tiles.
 
-A frame may be turned and shifted first, so that its part lies as on a reference picture (`edgead.alignment`). Then the
-frame's *window* (all of it, or a crop) is fitted to the *canvas*, which the graph sees in tiles of its own size.
-Without tiles the canvas has the graph's size. `edgead.images.fit_frame` applies it, `edgead.tiling` cuts and stitches.
+A frame may be turned and shifted first, so that its part lies as on a reference picture
+(`edgead.geometry.alignment`). Then the frame's *window* (all of it, or a crop) is fitted to the *canvas*, which the
+graph sees in tiles of its own size. Without tiles the canvas has the graph's size. `edgead.images.fit_frame` applies
+it, `edgead.geometry.tiling` cuts and stitches.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from edgead.errors import ConfigError, unknown
-from edgead.pose import Alignment, Pose
+from edgead.geometry.pose import Alignment, Pose
 from edgead.schema import OneOf, SchemaError, Share, Within, left_out, transient
 
 FITS = ("stretch", "letterbox")
@@ -67,8 +68,9 @@ class Geometry:
         tiles: rows and columns of tiles.
         overlap: of neighbouring tiles, as a share of a tile.
         align: what frames are aligned to before they are cropped; None where they stay as they are.
-        pose: where the part lies on the one frame that this geometry is for, see `edgead.alignment.locate`; None for
-            the geometry of a run or bundle. It is not stored, and does not count where geometries are compared.
+        pose: where the part lies on the one frame that this geometry is for, see `edgead.geometry.alignment.locate`;
+            None for the geometry of a run or bundle. It is not stored, and does not count where geometries are
+            compared.
     """
 
     crop: tuple[Share, Share, Share, Share] | None = left_out()
@@ -168,7 +170,7 @@ class GeometryRequest:
         crop: x, y, width, height; shares of the picture where width and height are at most 1, else pixels.
         fit, overlap: see `Geometry`.
         align: file of the reference picture, or ``"auto"``; None where frames are not aligned.
-        max_shift, max_rotation: see `edgead.pose.Alignment`.
+        max_shift, max_rotation: see `edgead.geometry.pose.Alignment`.
         tiles: rows and columns, or with `tiles_in_pixels` the height and width of a tile in pixels of the pictures.
     """
 

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 
 from edgead import schema
 from edgead.binomial import CONFIDENCE
+from edgead.bundle.gate_record import CalibrationRecord, GateRecord
+from edgead.bundle.provenance import Origin, TrainingRecord
 from edgead.decision import CONDITION, Normals, RequestedBound, Threshold
-from edgead.gate_record import CalibrationRecord, GateRecord
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import PixelFormat
-from edgead.provenance import Origin, TrainingRecord
 from edgead.schema import Count, Float32, NonNegative, OneOf, SchemaError, Share, Within, left_out, section, stored_as
 
 LARGEST_SIDE = 1 << 14

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgead.errors import BundleError, ConfigError
-from edgead.keys import PUBLIC, fingerprint, read_public_key, read_small
+from edgead.signatures.keys import PUBLIC, fingerprint, read_public_key, read_small
 
 SIGNATURE = "manifest.sig"
 SIGNATURE_BYTES = 64

@@ -1,4 +1,4 @@
-"""Turns frames so that their part lies as on the reference picture, and maps and masks back. See `edgead.pose`."""
+"""Turns frames so that their part lies as on the reference picture, and maps and masks back. See `pose`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from edgead.errors import require
 from edgead.geometry import Geometry, Placement, Size
-from edgead.pose import Matrix, points_of
-from edgead.resampling import halve, warp
+from edgead.geometry.pose import Matrix, points_of
+from edgead.geometry.resampling import halve, warp
 
 T = TypeVar("T", bound=np.generic)
 

@@ -1,4 +1,4 @@
-"""Signs bundles: `edgead sign`. What is signed, and who checks it: `edgead.trust`."""
+"""Signs bundles: `edgead sign`. What is signed, and who checks it: `edgead.signatures.trust`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from edgead.bundle import Bundle, parse_manifest, read_bundle, read_manifest_file, refuse_others
 from edgead.errors import BundleError
 from edgead.files import atomic_file
-from edgead.keys import fingerprint, read_private_key
-from edgead.trust import SIGNATURE
+from edgead.signatures.keys import fingerprint, read_private_key
+from edgead.signatures.trust import SIGNATURE
 
 
 def sign(bundle: str | Path, *, key: str | Path, passphrase: str = "") -> tuple[Bundle, str]:

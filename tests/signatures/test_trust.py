@@ -18,9 +18,9 @@ import edgead
 from edgead.archive.scorer import Scorer
 from edgead.bundle import Bundle, manifest_digest, read_bundle
 from edgead.errors import BundleError, ConfigError
-from edgead.keys import fingerprint, new_key, read_private_key, read_public_key
-from edgead.signing import sign
-from edgead.trust import REVOKED, TRUST, read_trust
+from edgead.signatures.keys import fingerprint, new_key, read_private_key, read_public_key
+from edgead.signatures.signing import sign
+from edgead.signatures.trust import REVOKED, TRUST, read_trust
 
 FILES = ("manifest.json", "manifest.sig", "model.onnx", "golden.npz")
 

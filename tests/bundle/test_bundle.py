@@ -17,9 +17,9 @@ import onnx
 import pytest
 
 from edgead.bundle import FORMAT, Bundle, manifest_digest, read_bundle
+from edgead.bundle.graph_file import GraphError, check_graph
 from edgead.errors import BundleError
 from edgead.files import sha256
-from edgead.graph_file import GraphError, check_graph
 from edgead.runtime.engines.opening import open_engine
 from edgead.runtime.golden import check_golden
 

@@ -12,12 +12,12 @@ import pytest
 from aligned_parts import SIZE, aligning, distance, lying, part_frame
 
 from edgead import schema
-from edgead.alignment import find_pose, locate, reference_of
 from edgead.errors import ConfigError, MisplacedError
 from edgead.geometry import STRETCH, Geometry, GeometryRequest
+from edgead.geometry.alignment import find_pose, locate, reference_of
+from edgead.geometry.pose import LEAST_SIDE, SIDE, Pose
 from edgead.images import fit_frame
 from edgead.masks import place_mask, spread_map
-from edgead.pose import LEAST_SIDE, SIDE, Pose
 from edgead.runtime.defects import boxes_of, mark_in_frame
 from edgead.schema import SchemaError
 

@@ -6,7 +6,7 @@ golden.npz      a few frames and their reference outputs, which are re-run on th
 manifest.sig    of a signed bundle: the signature of manifest.json
 
 Every file is checked against its hash in the manifest, a graph contains all of its weights, and files that the manifest
-does not list are never read. Where only signed bundles are loaded (`edgead.trust`), there must not be any.
+does not list are never read. Where only signed bundles are loaded (`edgead.signatures.trust`), there must not be any.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead import schema
+from edgead.bundle.graph_file import GraphError, check_graph
+from edgead.bundle.manifest import Manifest
 from edgead.errors import BundleError, ConfigError
 from edgead.files import atomic_file, sha256, write_json
 from edgead.geometry import STRETCH, Geometry
-from edgead.graph_file import GraphError, check_graph
-from edgead.manifest import Manifest
 from edgead.npz import Headers, read_arrays, read_headers
 from edgead.schema import PathText, SchemaError
+from edgead.signatures.trust import SIGNATURE, SIGNATURE_BYTES, read_trust
 from edgead.text import typed
-from edgead.trust import SIGNATURE, SIGNATURE_BYTES, read_trust
 
 FORMAT, FORMAT_OF_GEOMETRY, FORMAT_OF_STRETCH = 3, 2, 1
 """Of manifests: that of an alignment, of any other geometry, of none. Older versions of edgead read the older ones."""

@@ -102,7 +102,7 @@ def test_ids_of_parts_over_http(trigger: HttpTrigger, name: str, capfd: pytest.C
     """An id is data of the line: it is kept as it is, or refused, and comes back as JSON."""
     taken: list[str] = []
 
-    def take(part_id: str, at: float | None) -> str:
+    def take(part_id: str = "", at: float | None = None, doubt: str = "") -> str:
         taken.append(part_id)
         return part_id
 

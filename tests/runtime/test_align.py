@@ -13,8 +13,8 @@ from level_bundle import make_level_bundle
 from numpy.typing import NDArray
 
 import edgead
-from edgead import bundle as bundle_module
 from edgead.bundle import FORMAT, Bundle, format_of, read_bundle
+from edgead.bundle import bundle as bundle_module
 from edgead.decision import Verdict
 from edgead.errors import BundleError, ConfigError, DataError
 from edgead.export.triton import write_triton_model

@@ -37,7 +37,7 @@ TESTS = (
     "runtime/test_tiles.py",
     "runtime/test_device_resize.py",
     "test_decision.py",
-    "test_geometry.py",
+    "geometry/test_geometry.py",
     "test_images.py",
 )
 """The runtime's tests that need no PyTorch, but for those marked slow."""

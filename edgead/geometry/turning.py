@@ -1,4 +1,7 @@
-"""Turns frames so that their part lies as on the reference picture, and maps and masks back. See `pose`."""
+"""Turns frames so that their part lies as on the reference picture, and maps and masks back.
+
+The poses are those of `edgead.geometry.pose`.
+"""
 
 from __future__ import annotations
 

@@ -567,7 +567,7 @@ def test_parts_that_a_slow_plc_announces_are_unknown(inspector: Inspector, id_op
         ("FAIL", ""),
     ]
     assert re.fullmatch(
-        r"the PLC answers slowly: a trigger is known up to \d{3,4} ms late, and the part may have passed meanwhile",
+        r"the trigger is known up to \d+ ms late: the PLC answers slowly, .*, and the part may have passed meanwhile",
         bench.results[1].reason,
     )
 

@@ -84,7 +84,7 @@ class ModbusTrigger(BaseTrigger):
     A part that only a counter knows of, because two came between two polls, is opened too and gets its answer. What
     the first poll finds, also after an outage, is where counting begins. A part whose id cannot be read is opened
     without one. A part that may have come more than `LATEST`, or two pauses between polls, before it is opened is in
-    doubt: the PLC answers too slowly.
+    doubt: the PLC answers too slowly, or this thread does not run.
 
     Args:
         host, port: of the PLC, which may still be unreachable.
@@ -158,7 +158,7 @@ class ModbusTrigger(BaseTrigger):
         """Return why nobody knows when a part came that is opened so many seconds after it may have come."""
         if took <= max(LATEST, 2 * self._options.poll_ms / 1e3):
             return ""
-        return f"the PLC answers slowly: a trigger is known up to {took * 1e3:.0f} ms late"
+        return f"the trigger is known up to {took * 1e3:.0f} ms late: the PLC answers slowly, or this machine is busy"
 
     def _fire(self, steps: int, part_id: str, at: float | None, doubt: str) -> None:
         if steps > 1:

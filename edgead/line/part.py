@@ -85,6 +85,7 @@ class Part:
 
     Attributes:
         answer: its result; None until it is certain.
+        taken: when the newest frame that it took was made, by camera.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Part:
         self.id, self.at, self.until = part_id, at, at + rules.within / 1e3
         self.inspector = inspector
         self.answer: Result | None = None
+        self.taken: dict[str, float] = {}
         self._lacks = dict.fromkeys(cameras, rules.frames)
         self._frames = rules.frames * len(cameras)
         self._fails_at = rules.needed(self._frames)
@@ -108,8 +110,9 @@ class Part:
         """Return whether no further frame of this camera can be its."""
         return self._lacks[camera] == 0
 
-    def take(self, camera: str) -> None:
+    def take(self, camera: str, made: float) -> None:
         """Give it a frame of a camera, whose result or loss follows."""
+        self.taken[camera] = made
         self._lacks[camera] -= 1
         self._awaited += 1
 

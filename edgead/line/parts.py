@@ -16,6 +16,7 @@ from edgead.line.part import Part, PartRules
 from edgead.line.part_ledger import PartLedger
 from edgead.line.products import Products
 from edgead.line.triggers import CameraTrigger, Trigger, open_triggers
+from edgead.line.triggers.trigger import LATEST
 from edgead.redaction import printable
 from edgead.runtime.clock import standstill
 from edgead.runtime.frame_inspector import FrameInspector
@@ -81,6 +82,7 @@ class Parts:
         self._latest: deque[Part] = deque(maxlen=CAPACITY)  # also those that are answered
         self._ids: dict[str, float] = {}  # of the latest parts, in order; when each must be answered
         self._frames: dict[tuple[str, int | None], tuple[Part, str]] = {}
+        self._made: dict[str, float] = {}  # when each camera's newest frame was made
         self._leaving: deque[Result] = deque()
         self._ended, self._resources = False, ExitStack()
         self._error: BaseException | None = None
@@ -110,8 +112,9 @@ class Parts:
 
         Args:
             part_id: unique for ever; empty for one of our own.
-            at: when the trigger fired, `time.monotonic` seconds; None for now. Then the part is UNKNOWN just after a
-                pause of this process: nobody knows how long the trigger waited, and the part may have passed.
+            at: when the trigger fired, `time.monotonic` seconds. More than `LATEST` ago, the part is UNKNOWN if frames
+                of it have come already. None for now. Then the part is UNKNOWN just after a pause of this process:
+                nobody knows how long the trigger waited, and the part may have passed.
             doubt: why nobody knows when the trigger fired, so that the part is UNKNOWN; empty if it is known.
 
         Returns:
@@ -138,19 +141,45 @@ class Parts:
     def _trigger(self, part_id: str, at: float | None, now: float, doubt: str) -> str:
         if self._stream is None or self._ended:
             raise ConfigError(f"The run has {'ended' if self._ended else 'not begun'}: no part can be triggered.")
-        part = self._open_part(part_id, now if at is None else at)
+        fired = now if at is None else at
+        part = self._open_part(part_id, fired)
         if at is None and (paused := standstill.since(now - AFTER_PAUSE)):
             doubt = f"this process was paused for {paused:.1f} s"
+        if now - fired > LATEST and self._by_frame is None:
+            late = f"was read {(now - fired) * 1e3:.0f} ms after it fired"
+            self._give_up_before(fired, late)
+            if any(self._is_after(fired, camera, made) for camera, made in self._made.items()):
+                doubt = doubt or f"its trigger {late}, when frames of the part had come"
         if doubt:
             self._give_up(part, "no_frame", f"{doubt}, and the part may have passed meanwhile")
-            self._settle()
+        self._settle()
         return part.id
+
+    def _give_up_before(self, fired: float, late: str) -> None:
+        """Give up the parts before a trigger that took frames after it, when nobody knew yet of the next part."""
+        for part in self._latest:
+            if part.at >= fired or not any(self._is_after(fired, *frame) for frame in part.taken.items()):
+                continue
+            if part.answer is None:
+                self._give_up(part, "no_frame", f"a frame may show the next part, whose trigger {late}")
+            else:
+                text = f"part {printable(part.id)} may have been decided on a frame of the next one, whose trigger"
+                self._say_once(f"{text} {late}", "late")
+
+    def _is_after(self, fired: float, camera: str, made: float) -> bool:
+        """Return whether a frame was made when the part of a trigger was in front of the camera, or later."""
+        return made >= fired + self._delay(camera)
+
+    def _delay(self, camera: str) -> float:
+        """Seconds."""
+        return self._delays.get(camera, self.rules.delay) / 1e3
 
     def admit(self, source: str, captured: Captured) -> str:
         with self._changed:
+            self._made[source] = max(captured.made, self._made.get(source, captured.made))
             part = None if self._ended else self._part_of(source, captured.made)
             if part is not None:
-                part.take(source)
+                part.take(source, captured.made)
                 self._frames[captured.source_id, captured.frame_id] = part, source
             self._wake()
         return UNTRIGGERED if part is None else ""
@@ -234,8 +263,7 @@ class Parts:
     def _part_of(self, source: str, made: float) -> Part | None:
         if self._by_frame is not None:
             return self._joined(source, made, self._by_frame.tolerance)
-        delay = self._delays.get(source, self.rules.delay) / 1e3
-        in_front = (part for part in reversed(self._open) if part.at + delay <= made)
+        in_front = (part for part in reversed(self._open) if self._is_after(part.at, source, made))
         found = next(in_front, None)
         past = list(itertools.takewhile(lambda part: not part.owes_nothing(source), in_front))  # newest first
         for part in reversed(past):
@@ -243,7 +271,7 @@ class Parts:
             self._conclude(part)
         if found is None or not found.lacks(source):
             return None
-        is_past = self.rules.window and made > found.at + delay + self.rules.window / 1e3
+        is_past = self.rules.window and made > found.at + self._delay(source) + self.rules.window / 1e3
         return None if is_past else found
 
     def _joined(self, source: str, made: float, tolerance: float) -> Part | None:

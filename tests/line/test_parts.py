@@ -572,6 +572,52 @@ def test_parts_that_a_slow_plc_announces_are_unknown(inspector: Inspector, id_op
     )
 
 
+def test_a_part_whose_trigger_is_read_after_its_frame_came_is_unknown(inspector: Inspector) -> None:
+    """As GPIO on a busy machine: the part was decided on the frame of the next one, and passed."""
+    camera = Hand()
+    with running(inspector, Parts(), [camera]) as bench:
+        fired = time.monotonic()
+        camera.show(BAD)
+        time.sleep(0.15)
+        bench.parts.trigger("A", fired)
+        camera.show(GOOD)
+        [late] = bench.wait(1)
+        fired = time.monotonic()
+        time.sleep(0.15)
+        bench.parts.trigger("B", fired)  # as late, and its frame is still to come
+        camera.show(BAD, fired + 0.01)
+        in_time = bench.wait(2)[1]
+    assert (late.part_id, late.verdict, late.cause) == ("A", UNKNOWN, "no_frame")
+    assert re.fullmatch(
+        r"its trigger was read 1\d\d ms after it fired, when frames of the part had come, and the part may have .*",
+        late.reason,
+    )
+    assert (in_time.part_id, in_time.verdict) == ("B", FAIL)
+
+
+def test_a_part_that_took_a_frame_of_one_whose_trigger_is_late_is_unknown(inspector: Inspector) -> None:
+    """A frame of A is lost. A takes one of B, of which nobody knows yet."""
+    camera, said = Hand(), list[str]()
+    with running(inspector, Parts(PartRules(frames=2), say=said.append), [camera]) as bench:
+        for name, shown in (("A", 1), ("C", 2)):  # C is answered when the next trigger is read, A is not
+            bench.parts.trigger(name)
+            for _ in range(shown):
+                fired = time.monotonic()
+                camera.show(GOOD)
+            time.sleep(0.15)
+            bench.parts.trigger(f"after {name}", fired)
+        bench.wait(4)
+    assert [(one.part_id, one.verdict.value) for one in bench.results] == [
+        ("A", "UNKNOWN"),
+        ("after A", "UNKNOWN"),
+        ("C", "PASS"),
+        ("after C", "UNKNOWN"),
+    ]
+    assert bench.results[0].reason.startswith("a frame may show the next part, whose trigger was read 1")
+    [line] = said
+    assert re.fullmatch(r"part C may have been decided on a frame of the next one, whose trigger was read .*", line)
+
+
 def test_a_trigger_with_the_id_of_a_recent_part_opens_none(inspector: Inspector, monkeypatch: Any) -> None:
     monkeypatch.setattr("edgead.line.parts.REMEMBERED", 2)
     camera = Hand()

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edgead.errors import ConfigError, require
-from edgead.line.triggers.trigger import BaseTrigger, OpenPart
+from edgead.line.triggers.trigger import LATEST, BaseTrigger, OpenPart
 from edgead.redaction import redact
 from edgead.runtime.clock import standstill
 from edgead.runtime.sources.uri import parse_options
@@ -18,8 +18,6 @@ from edgead.runtime.sources.uri import parse_options
 PORT = 502
 AGAIN_AFTER = 0.5
 """Seconds before the next attempt after an error."""
-LATEST = 0.1
-"""Seconds after which nobody knows when a part came, at least: a frame of it may have been taken for none."""
 MOST_AT_ONCE = 100
 """Parts that a counter may have counted between two polls; a larger step is a new start of the counter."""
 LAST = 65535

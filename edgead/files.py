@@ -161,7 +161,15 @@ def refuse_existing(paths: Iterable[Path], force: bool) -> None:
 
 
 def _neighbour(path: Path, suffix: str) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.{suffix}")
+    ending = f".{uuid.uuid4().hex[:12]}.{suffix}"
+    return path.with_name(f".{cut_name(path.name, 1 + len(ending))}{ending}")
+
+
+def cut_name(name: str, added: int) -> str:
+    """Return the beginning of a name that is still one with so many bytes added: the whole of it, if it has room."""
+    room = LONGEST_NAME - added
+    data = os.fsencode(name)
+    return name if len(data) <= room else data[:room].decode(errors="ignore")
 
 
 def is_path(text: str) -> bool:

@@ -296,9 +296,7 @@ class WatchedFolder(FrameSource):
             seen.add(self.folder)  # watched before its share was mounted
         for folder in seen:
             self._given |= {
-                path: stamp
-                for path, stamp in stamps.items()
-                if stamp[0] < began and Path(path).is_relative_to(folder)
+                path: stamp for path, stamp in stamps.items() if stamp[0] < began and Path(path).is_relative_to(folder)
             }
         self._hidden -= seen
         if self._given or seen:

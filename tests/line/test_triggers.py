@@ -116,6 +116,19 @@ def test_bounces_are_counted_and_open_nothing() -> None:
     assert [at for _, at in taken.parts] == [1.0, 1.011, 1.5]
 
 
+def test_two_signals_of_several_threads_may_come_in_another_order() -> None:
+    """The one that fired first and came second was a bounce, also without debouncing: its part got no answer."""
+    trigger, taken = BaseTrigger("two lanes"), Opened()
+    trigger.begin(taken.open_part)
+    assert [bool(trigger.fire(name, at)) for name, at in (("B", 2.0), ("A", 1.9999), ("C", 2.0))] == [True, True, True]
+    trigger.debounce = 10.0
+    assert [bool(trigger.fire(name, at)) for name, at in (("E", 3.0), ("D", 2.5), ("D again", 2.495))] == [
+        True,
+        True,
+        False,
+    ]
+
+
 def post(url: str, body: bytes = b"{}", **headers: str) -> tuple[int, dict[str, Any]]:
     headers = {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
     try:

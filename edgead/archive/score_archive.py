@@ -90,8 +90,8 @@ def _refuse_another_bundle(rows: Sequence[ScoredRow], scorer: Scorer, digest: st
     """Each process loads the bundle when it begins, on a machine that may have another one under this path."""
     if other := next((row for row in rows if row["bundle_digest"] not in (None, digest)), None):
         raise DeviceError(
-            f"{other['path']} was decided by another bundle: {scorer.bundle} was replaced meanwhile, or is not the same "
-            "on all machines. Nothing is written."
+            f"{other['path']} was decided by another bundle: {scorer.bundle} was replaced meanwhile, or is not the "
+            "same on all machines. Nothing is written."
         )
 
 

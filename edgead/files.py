@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -47,6 +48,28 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def reserve(stream: BinaryIO, size: int, name: str) -> None:
+    """Give a file its bytes on the disk now, where the system can. Those it has stay.
+
+    A file in memory needs this: a write to a page that finds no room on the disk ends the process with a signal.
+
+    Args:
+        stream: of the file.
+        size: of it.
+        name: for the error.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(stream.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot
+            raise OSError(error.errno, error.strerror, name) from error
 
 
 @contextmanager

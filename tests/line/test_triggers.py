@@ -305,6 +305,20 @@ def test_modbus_opens_a_part_when_a_coil_rises(begin: Callable[[Any], Any], plc:
     assert len(taken.said) == 2
 
 
+@pytest.mark.parametrize(("code", "encoding"), [("Größe-3", "utf-8"), ("Größe-3", "latin-1"), ("№ 7", "utf-8")])
+def test_modbus_reads_an_id_in_the_text_in_which_the_plc_gets_it_back(
+    begin: Callable[[Any], Any], plc: Any, code: str, encoding: str
+) -> None:
+    """An id in UTF-8 came back as other bytes, and a product with such a name was unknown."""
+    data = code.encode(encoding).ljust(10, b"\0")
+    plc.set("hr", 100, *(int.from_bytes(data[place : place + 2], "big") for place in range(0, 10, 2)))
+    trigger, taken = begin(f"modbus://127.0.0.1:{plc.port}/coil/12?poll_ms=2&id=100&id_registers=5")
+    polled(trigger)
+    plc.set("co", 12, 1)
+    wait_until(lambda: taken.ids)
+    assert taken.ids == [code]
+
+
 def test_modbus_opens_a_part_for_each_step_of_a_counter(begin: Callable[[Any], Any], plc: Any) -> None:
     plc.set("ir", 5, 65534)
     trigger, taken = begin(f"modbus://127.0.0.1:{plc.port}/input/5?poll_ms=2")

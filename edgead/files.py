@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -47,6 +48,28 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def reserve(stream: BinaryIO, size: int, name: str) -> None:
+    """Give a file its bytes on the disk now, where the system can. Those it has stay.
+
+    A file in memory needs this: a write to a page that finds no room on the disk ends the process with a signal.
+
+    Args:
+        stream: of the file.
+        size: of it.
+        name: for the error.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(stream.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot
+            raise OSError(error.errno, error.strerror, name) from error
 
 
 @contextmanager
@@ -161,7 +184,15 @@ def refuse_existing(paths: Iterable[Path], force: bool) -> None:
 
 
 def _neighbour(path: Path, suffix: str) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.{suffix}")
+    ending = f".{uuid.uuid4().hex[:12]}.{suffix}"
+    return path.with_name(f".{cut_name(path.name, 1 + len(ending))}{ending}")
+
+
+def cut_name(name: str, added: int) -> str:
+    """Return the beginning of a name that is still one with so many bytes added: the whole of it, if it has room."""
+    room = LONGEST_NAME - added
+    data = os.fsencode(name)
+    return name if len(data) <= room else data[:room].decode(errors="ignore")
 
 
 def is_path(text: str) -> bool:

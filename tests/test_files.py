@@ -42,6 +42,17 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
     assert len(list((tmp_path / "sub").iterdir())) == 1
 
 
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127, "caf\udce9" * 63])
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path, name: str) -> None:
+    """The name of the file that comes before it was longer."""
+    with atomic_file(tmp_path / "in" / name) as stream:
+        stream.write(b"all of it")
+    with atomic_folder(tmp_path / "folders" / name) as folder:
+        (folder / "file").write_bytes(b"all of it")
+    assert [path.name for path in (tmp_path / "in").iterdir()] == [name]
+    assert [path.name for path in (tmp_path / "folders").iterdir()] == [name]
+
+
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("old")

@@ -58,7 +58,7 @@ def score_archive(
 
     Raises:
         SourceError: a path does not exist, or there is no image.
-        DeviceError: Ray returned missing or repeated rows.
+        DeviceError: Ray returned missing or repeated rows, or its processes decided by different bundles.
     """
     console = console or Console()
     arrow, parquet = require("pyarrow", "ray"), require("pyarrow.parquet", "ray")
@@ -77,12 +77,22 @@ def score_archive(
     ):
         asked = resources(module, None, None)
         for rows in _rows(module, scorer, collected, asked):
+            _refuse_another_bundle(rows, scorer, manifest.digest)
             verdicts.update(str(row["verdict"]) for row in rows)
             untrained += sum(row["untrained"] is not None for row in rows)
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
             for _ in rows:
                 step("")
     return Scored(dict(verdicts), untrained, collected.left_out)
+
+
+def _refuse_another_bundle(rows: Sequence[ScoredRow], scorer: Scorer, digest: str) -> None:
+    """Each process loads the bundle when it begins, on a machine that may have another one under this path."""
+    if other := next((row for row in rows if row["bundle_digest"] not in (None, digest)), None):
+        raise DeviceError(
+            f"{other['path']} was decided by another bundle: {scorer.bundle} was replaced meanwhile, or is not the "
+            "same on all machines. Nothing is written."
+        )
 
 
 def _rows(ray: Any, scorer: Scorer, collected: Collected, asked: dict[str, float]) -> Iterator[list[ScoredRow]]:

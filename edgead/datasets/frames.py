@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgead.datasets.category import some
 from edgead.depth import DepthRange, find_depth_file, find_ends, measure_range
 from edgead.errors import DataError, MisplacedError
+from edgead.files import reserve
 from edgead.geometry import STRETCH, Geometry
 from edgead.geometry.pose import SAME_ASPECT
 from edgead.geometry.tiling import Tiling
@@ -85,10 +86,15 @@ def allocate(shape: tuple[int, ...], kind: type[T]) -> NDArray[T]:
     """Return an array of any content, in memory or, if it is larger than `LARGEST_IN_MEMORY`, in a temporary file.
 
     The file lies where Python's `tempfile` puts it (``TMPDIR``) and is gone when the array is.
+
+    Raises:
+        OSError: there is no room for the file.
     """
-    if math.prod(shape) * np.dtype(kind).itemsize <= LARGEST_IN_MEMORY:
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    if size <= LARGEST_IN_MEMORY:
         return np.empty(shape, kind)
     with tempfile.TemporaryFile(prefix="edgead-") as stream:
+        reserve(stream, size, f"{size / 1e9:.1f} GB for images in {tempfile.gettempdir()}")
         return np.asarray(np.memmap(stream, kind, "w+", shape=shape))
 
 

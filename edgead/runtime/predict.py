@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgead.errors import ConfigError, SourceError
-from edgead.files import atomic_file
+from edgead.files import atomic_file, cut_name
 from edgead.folders import OVERLAY, RECONSTRUCTION, describe_left_out, list_folder
 from edgead.geometry.tiling import Tiling
 from edgead.images import Frame, encode_png, fit_frame, read_frame, to_frame
@@ -80,20 +80,21 @@ def collect_images(paths: Sequence[Path]) -> Collected:
 
 
 def _name_overlays(found: Sequence[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
-    taken: set[Path] = set()
+    taken: set[str] = set()
     named = []
     for path, name in found:
         tries = (name.with_name(f"{stem}{OVERLAY}") for stem in _stems(name))
-        overlay = next(each for each in tries if each not in taken)
-        taken.add(overlay)
+        overlay = next(each for each in tries if str(each).casefold() not in taken)
+        taken.add(str(overlay).casefold())  # USB sticks and shares may not tell A.png from a.png
         named.append((path, overlay))
     return named
 
 
 def _stems(name: Path) -> Iterator[str]:
-    yield name.stem
-    yield name.name
-    yield from (f"{name.name}-{number}" for number in itertools.count(2))
+    longest = len(RECONSTRUCTION)
+    yield cut_name(name.stem, longest)
+    yield cut_name(name.name, longest)
+    yield from (f"{cut_name(name.name, longest + 1 + len(str(number)))}-{number}" for number in itertools.count(2))
 
 
 def predict(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgead.console import Track
-from edgead.files import write_json
+from edgead.files import reserve, write_json
 from edgead.schema import SchemaError, load_json
 
 FOLDER = "features"
@@ -82,18 +82,35 @@ class FeatureCache:
             if found["key"] != key:
                 return 0
             paths = {name: note.with_name(f"{name}.npy") for name in found["names"]}
-            arrays = {name: np.load(path, mmap_mode="r+") for name, path in paths.items()}
-            if any(len(array) != count for array in arrays.values()):
-                return 0
-            self._arrays = arrays
-            return int(found["rows"])
+            whole = [np.load(path, mmap_mode="r") for path in paths.values()]  # "r+" would fill up a file that was cut
+            done = int(found["rows"])
         except (OSError, SchemaError, KeyError, TypeError, ValueError):
             return 0
+        if any(len(array) != count for array in whole):
+            return 0
+        self._arrays = {name: _open_whole(path) for name, path in paths.items()}
+        return done
 
     def _create(self, name: str, count: int, value: NDArray[Any]) -> np.memmap[Any, Any]:
         assert self._folder is not None
         path, shape = self._folder / f"{name}.npy", (count, *value.shape)
-        return np.lib.format.open_memmap(path, mode="w+", dtype=value.dtype, shape=shape)
+        np.lib.format.open_memmap(path, mode="w+", dtype=value.dtype, shape=shape)
+        try:
+            return _open_whole(path)
+        except OSError:
+            path.unlink()  # what it has got of a full disk
+            raise
+
+
+def _open_whole(path: Path) -> np.memmap[Any, Any]:
+    """Open an array for writing when all of it has its place on the disk.
+
+    Raises:
+        OSError: there is no room.
+    """
+    with path.open("r+b") as stream:
+        reserve(stream, path.stat().st_size, str(path))
+    return np.load(path, mmap_mode="r+")  # type: ignore[no-any-return]
 
 
 def pays(count: int, row_bytes: int, draws: int) -> bool:

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
 from edgead.console import Console
-from edgead.errors import ConfigError, TrainingError
+from edgead.errors import ConfigError, DeviceError, TrainingError
 from edgead.train.accelerator import make_accelerator
 from edgead.train.checkpoint import save_weights
 from edgead.train.method import Arrays, Batch, Stage, Trainable
@@ -80,7 +81,7 @@ def fit(
     Raises:
         TrainingError: a loss is not finite, or a stage ends with one that ran away; the last state with a good loss is
             kept.
-        DeviceError: the device is not there.
+        DeviceError: the device is not there, or the workers have too little shared memory.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the state is saved first.
     """
     accelerator = make_accelerator(device, mixed_precision, alternating=any(stage.alternating for stage in stages))
@@ -195,6 +196,7 @@ class StageLoop:
         self.module.train()
         saved_at = time.monotonic()
         with (
+            _ending_workers(),
             _stop_requests() as stop,
             (self.folder / METRICS).open("a", buffering=1, encoding="utf-8") as metrics,
             console.bar(self.stage.name, len(batches)) as advance,
@@ -304,6 +306,24 @@ def _ignore_stop_requests(worker: int) -> None:
     """Ctrl-C and SIGTERM often go to all processes of a group; only the one that trains is to answer."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _ending_workers() -> Iterator[None]:
+    """Let the processes that prepare examples end when the training fails.
+
+    They end with the loader, which the frames of their error hold; at its own end Python would wait for them for ever.
+    """
+    try:
+        yield
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        if isinstance(error, RuntimeError) and "shared memory" in str(error):  # a container has 64 MB of it
+            raise DeviceError(
+                "The processes that prepare examples find no room in /dev/shm.\n"
+                "Give it more (docker run --shm-size=1g), or train with --workers 0."
+            ) from error
+        raise
 
 
 @contextmanager

@@ -116,6 +116,19 @@ def test_bounces_are_counted_and_open_nothing() -> None:
     assert [at for _, at in taken.parts] == [1.0, 1.011, 1.5]
 
 
+def test_two_signals_of_several_threads_may_come_in_another_order() -> None:
+    """The one that fired first and came second was a bounce, also without debouncing: its part got no answer."""
+    trigger, taken = BaseTrigger("two lanes"), Opened()
+    trigger.begin(taken.open_part)
+    assert [bool(trigger.fire(name, at)) for name, at in (("B", 2.0), ("A", 1.9999), ("C", 2.0))] == [True, True, True]
+    trigger.debounce = 10.0
+    assert [bool(trigger.fire(name, at)) for name, at in (("E", 3.0), ("D", 2.5), ("D again", 2.495))] == [
+        True,
+        True,
+        False,
+    ]
+
+
 def post(url: str, body: bytes = b"{}", **headers: str) -> tuple[int, dict[str, Any]]:
     headers = {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
     try:
@@ -290,6 +303,20 @@ def test_modbus_opens_a_part_when_a_coil_rises(begin: Callable[[Any], Any], plc:
     plc.set("co", 12, 1)
     wait_until(lambda: len(taken.parts) == 3)
     assert len(taken.said) == 2
+
+
+@pytest.mark.parametrize(("code", "encoding"), [("Größe-3", "utf-8"), ("Größe-3", "latin-1"), ("№ 7", "utf-8")])
+def test_modbus_reads_an_id_in_the_text_in_which_the_plc_gets_it_back(
+    begin: Callable[[Any], Any], plc: Any, code: str, encoding: str
+) -> None:
+    """An id in UTF-8 came back as other bytes, and a product with such a name was unknown."""
+    data = code.encode(encoding).ljust(10, b"\0")
+    plc.set("hr", 100, *(int.from_bytes(data[place : place + 2], "big") for place in range(0, 10, 2)))
+    trigger, taken = begin(f"modbus://127.0.0.1:{plc.port}/coil/12?poll_ms=2&id=100&id_registers=5")
+    polled(trigger)
+    plc.set("co", 12, 1)
+    wait_until(lambda: taken.ids)
+    assert taken.ids == [code]
 
 
 def test_modbus_opens_a_part_for_each_step_of_a_counter(begin: Callable[[Any], Any], plc: Any) -> None:

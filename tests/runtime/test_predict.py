@@ -47,6 +47,21 @@ def test_an_image_that_is_named_twice_has_one_result(images: Collected, tmp_path
     assert found.left_out == "left out: 15 × image that was named before"
 
 
+def test_overlays_of_long_and_of_like_names(level: Path, tmp_path: Path) -> None:
+    """The first long name ended the command: the images behind it had no result."""
+    longest = 255 - len(".png")
+    names = ["a" * longest, "a" * (longest - 1), "é" * (longest // 2), "b", "B"]
+    (tmp_path / "images").mkdir()
+    for name in names:
+        (tmp_path / "images" / f"{name}.png").write_bytes(encode_png(frame_of(100)))
+    collected, overlays = collect_images([tmp_path / "images"]), tmp_path / "overlays"
+    with edgead.load(level, engine="onnxruntime") as inspector:
+        assert len(list(predict(inspector, collected, overlays))) == len(names)
+    saved = {path.name for path in overlays.iterdir()}
+    assert saved == {name.name for _, name in collected.images}
+    assert len({name.casefold() for name in saved}) == len(names)  # also on a stick that does not tell b from B
+
+
 def test_images_that_show_too_little_are_named(line_bundle: Path, tmp_path: Path) -> None:
     for name, size in (("good", (256, 256)), ("point", (1, 1)), ("wide", (64, 256))):
         (tmp_path / f"{name}.png").write_bytes(encode_png(np.full((*size, 3), 90, np.uint8)))

@@ -406,6 +406,26 @@ def test_folders_and_links_that_are_named_like_rejects_are_left_alone(tmp_path: 
     assert (tmp_path / f"{name}.json").is_symlink()
 
 
+def test_a_reject_that_cannot_be_deleted_keeps_no_other_out(tmp_path: Path) -> None:
+    """As on a share where somebody looks at it. Every new reject failed, and its bytes were counted as free again."""
+    sink = RejectFolder(tmp_path)
+    for number in range(4):
+        sink.write(make_result(number))
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    small = RejectFolder(tmp_path, max_bytes=size)
+    [held] = tmp_path.glob("*00000000.png")
+    held.unlink()
+    held.mkdir()
+    for number in range(4, 12):
+        small.write(make_result(number))
+    held.rmdir()
+    left = {path.name.split("-")[-1].split(".")[0] for path in tmp_path.iterdir()}
+    assert left == {"00000009", "00000010", "00000011"}
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) + small._rejects[held.stem][held] == small._bytes
+    small.write(make_result(12))
+    assert held.stem not in small._rejects
+
+
 def test_reject_that_is_larger_than_the_folder_may_be_is_dropped_by_name(tmp_path: Path) -> None:
     worker = SinkWorker(RejectFolder(tmp_path, max_bytes=1000))
     worker.offer(make_result())

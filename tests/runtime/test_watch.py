@@ -322,6 +322,49 @@ def test_a_folder_watched_before_its_share_was_mounted(tmp_path: Path, monkeypat
     assert given == ["new.png"]
 
 
+@pytest.mark.parametrize("ahead", [-50 * 365.0 * 86400.0, -3600.0, 3600.0], ids=["since 1970", "behind", "ahead"])
+def test_a_clock_that_is_set_before_the_share_is_mounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    """A Jetson starts in 1970: all old images had results. With a clock that was ahead, new ones had none."""
+    with monkeypatch.context() as before:
+        set_clock(before, ahead)
+        folder = watch.WatchedFolder(tmp_path, poll=POLL)
+    time.sleep(2 * watch.FILE_TICK)
+    put(tmp_path / "old.png")
+    os.utime(tmp_path / "old.png", (time.time() - 60, time.time() - 60))
+    put(tmp_path / "new.png")
+    monkeypatch.setattr(folder, "_identify", lambda: (99, 2))
+    given = [Path(captured.path).name for _ in range(3) for captured in folder._captured(0)]
+    folder.close()
+    assert given == ["new.png"]
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+def test_an_image_came_when_it_came_although_the_clock_was_set_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    """It counted as of the look before or of this one, and a trigger between them gave it to another part."""
+    folder = watch.WatchedFolder(tmp_path, poll=POLL)
+    if not folder._has_our_clock:
+        pytest.skip(f"the time of files on {file_system(tmp_path)} is not of this machine's clock")
+    time.sleep(0.4)
+    put(tmp_path / "a.png")
+    came = time.monotonic()
+    time.sleep(0.4)
+    set_clock(monkeypatch, step)
+    [captured] = [captured for _ in range(2) for captured in folder._captured(0)]
+    folder.close()
+    assert captured.made == pytest.approx(came, abs=0.2)
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
+    """Let the wall clock be ahead of the real one by so many seconds."""
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + ahead)
+    monkeypatch.setattr(time, "time_ns", lambda: round((real() + ahead) * 1e9))
+
+
 @pytest.mark.parametrize("target", ["gone.png", "link.png"])
 def test_a_broken_link_is_told(tmp_path: Path, listen: Listen, target: str) -> None:
     """One to itself was taken for a folder that cannot be read, and a run did not start."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import run_on_small_disk
 from listener import Listener
 from tiny import TINY
 
@@ -229,3 +230,23 @@ def test_large_arrays_lie_in_a_file(
     np.testing.assert_array_equal(cut_tiles(kept.frames, tiling), tiling.cut(usual.frames))
     np.testing.assert_array_equal(kept.only([2, 0]).frames, usual.frames[[2, 0]])
     assert dataclasses.replace(kept).sizes == usual.sizes
+
+
+LARGE = """
+import errno, sys, tempfile
+import numpy as np
+from edgead.datasets import frames
+
+tempfile.tempdir, frames.LARGEST_IN_MEMORY = sys.argv[1], 100
+try:
+    frames.allocate((100, 64, 64), np.float32)[:] = 1
+except OSError as error:
+    print(error.errno == errno.ENOSPC, error.filename)
+"""
+
+
+def test_a_large_array_that_finds_no_room_is_an_error(tmp_path: Path) -> None:
+    """The training ended with a bus error, and no word."""
+    done = run_on_small_disk(LARGE, tmp_path / "disk", 400)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"True 0.0 GB for images in {tmp_path / 'disk'}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from full_disk import run_on_small_disk
 from torch import nn
 
 from edgead.train import feature_cache, step_metrics
@@ -72,6 +74,38 @@ def test_a_damaged_cache_is_computed_again(tmp_path: Path, damage: str) -> None:
     (tmp_path / "features-0" / "rows.json").write_text(damage)
     FeatureCache(tmp_path / "features-0").fill(5, "key", rows, iter)
     assert rows.computed == [*range(5)] * 2
+
+
+def test_a_cache_that_was_cut_is_computed_again(tmp_path: Path) -> None:
+    """As by a copy of the run that was broken off. What was missing was filled up with zeros, and learned."""
+    rows = Rows()
+    FeatureCache(tmp_path / "features-0").fill(5, "key", rows, iter)
+    os.truncate(tmp_path / "features-0" / "a.npy", (tmp_path / "features-0" / "a.npy").stat().st_size - 20)
+    cache = FeatureCache(tmp_path / "features-0")
+    cache.fill(5, "key", rows, iter)
+    assert rows.computed == [*range(5)] * 2
+    assert (cache.row(4)["a"] == 4).all()
+
+
+FILLED = """
+import errno, sys
+from pathlib import Path
+import numpy as np
+from edgead.train.feature_cache import FeatureCache
+
+folder = Path(sys.argv[1], "features-0")
+try:
+    FeatureCache(folder).fill(100, "key", lambda number: {"a": np.ones((64, 64), np.float32)}, iter)
+except OSError as error:
+    print(error.errno == errno.ENOSPC, error.filename, [path.name for path in folder.iterdir()])
+"""
+
+
+def test_a_cache_that_finds_no_room_is_an_error(tmp_path: Path) -> None:
+    """The training ended with a bus error, and no word."""
+    done = run_on_small_disk(FILLED, tmp_path / "disk", 400)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"True {tmp_path / 'disk' / 'features-0' / 'a.npy'} []\n"
 
 
 def test_the_key_depends_on_images_weights_and_settings() -> None:

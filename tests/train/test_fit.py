@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +19,10 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from full_disk import run_on_small_disk
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from waiting import wait_until
 
 from edgead.console import Console
 from edgead.errors import CheckpointError, ConfigError, DeviceError, TrainingError
@@ -26,7 +30,7 @@ from edgead.train import checkpoint, run_config, step_metrics, training_state
 from edgead.train.accelerator import make_accelerator
 from edgead.train.configuration import configure
 from edgead.train.fit import fit
-from edgead.train.method import Stage, TrainingData
+from edgead.train.method import Arrays, Stage, TrainingData
 from edgead.train.methods import get_method
 from edgead.train.methods.draem.config import DraemConfig
 from edgead.train.methods.draem.method import Draem
@@ -139,6 +143,51 @@ def test_workers_do_not_change_the_result(
     tmp_path: Path, undisturbed: tuple[dict[str, Tensor], list[dict[str, object]]]
 ) -> None:
     assert_same(tmp_path, run(tmp_path, workers=2), undisturbed)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_workers_end_with_an_error(tmp_path: Path) -> None:
+    """They ignore a request to stop, and Python waited for them at its end: the command never ended."""
+    method = Draem(CONFIG)
+
+    def fail(rng: np.random.Generator) -> Arrays:
+        raise ZeroDivisionError("in a worker")
+
+    stages = [dataclasses.replace(stage, sample=fail) for stage in method.stages(DATA)]
+    with pytest.raises(ZeroDivisionError, match="in a worker") as failure:
+        fit(method, stages, tmp_path, seed=3, device="cpu", workers=2)
+    try:
+        wait_until(lambda: not multiprocessing.active_children(), seconds=20)
+    finally:
+        traceback.clear_frames(failure.tb)  # which hold them
+
+
+LITTLE_SHARED_MEMORY = """
+import sys
+from pathlib import Path
+import numpy as np
+from edgead.errors import DeviceError
+from edgead.train.fit import fit
+from edgead.train.method import TrainingData
+from edgead.train.methods.draem.config import DraemConfig
+from edgead.train.methods.draem.method import Draem
+
+method = Draem(DraemConfig(size=(128, 128), reconstructive_width=2, discriminative_width=2, steps=8, batch_size=2))
+data = TrainingData(np.zeros((5, 128, 128, 3), np.uint8))
+try:
+    fit(method, method.stages(data), Path(FOLDER), seed=3, device="cpu", workers=1)
+except DeviceError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_too_little_shared_memory_is_said(tmp_path: Path) -> None:
+    """A container has 64 MB of it. It was an internal error, to be reported."""
+    code = LITTLE_SHARED_MEMORY.replace("FOLDER", repr(str(tmp_path)))
+    done = run_on_small_disk(code, Path("/dev/shm"), 300)
+    assert "no room in /dev/shm" in done.stdout, done.stderr
+    assert "--workers 0" in done.stdout
 
 
 def test_metrics_hold_every_step(undisturbed: tuple[dict[str, Tensor], list[StepMetrics]]) -> None:

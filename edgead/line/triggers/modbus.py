@@ -89,7 +89,7 @@ class ModbusTrigger(BaseTrigger):
         kind: ``coil``, ``discrete``, ``holding`` or ``input``.
         number: of the bit or register, from 0.
         options: `unit` behind a gateway; pause between polls; time for an answer; `debounce`; `id`: first of
-            `id_registers` holding registers with the part's id as text, two characters each, that are read at each
+            `id_registers` holding registers with the part's id as text, two bytes each, that are read at each
             trigger.
 
     Raises:
@@ -175,8 +175,7 @@ class ModbusTrigger(BaseTrigger):
         except ConnectionError as error:  # the part is there all the same, and the PLC waits for its answer
             self.say(f"{self.name}: the id of a part cannot be read; it gets one of our own: {error}")
             return ""
-        text = b"".join(word.to_bytes(2, "big") for word in words).partition(b"\0")[0]
-        return text.decode("latin-1").strip()
+        return _as_text(b"".join(word.to_bytes(2, "big") for word in words).partition(b"\0")[0]).strip()
 
     def _ask(self, request: str, address: int, count: int) -> list[int]:
         """Send one request and return bits or registers.
@@ -204,6 +203,14 @@ class ModbusTrigger(BaseTrigger):
             lost = f"{trouble}; its triggers are lost until it answers"
             self.say(f"{self.name}: {lost if trouble else 'the PLC answers again'}")
         self._trouble, self.ready = trouble, not trouble
+
+
+def _as_text(data: bytes) -> str:
+    """Read an id in UTF-8, in which the PLC gets it back with the verdict; a PLC that knows no UTF-8 has Latin-1."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def _leave_errors_to_us() -> None:

@@ -82,7 +82,7 @@ class BaseTrigger:
         if self._open_part is None or self.stopped.is_set():
             raise ConfigError("The run has ended, or has not begun: no part can be triggered.")
         with self._lock:
-            if self._last is not None and (now - self._last) * 1e3 < self.debounce:
+            if self._last is not None and abs(now - self._last) * 1e3 < self.debounce:  # threads overtake each other
                 self.bounced()
                 return ""
             self._last = now

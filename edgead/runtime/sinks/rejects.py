@@ -123,9 +123,8 @@ class RejectFolder(BaseSink):
         if size > self.max_bytes:
             raise LeftOut("max_mb")
         self._forget(stem)  # the same result, written again
-        while self._rejects and self._bytes + size > self.max_bytes:
-            self._forget(next(iter(self._rejects)))
-            self.deleted += 1
+        if self._bytes + size > self.max_bytes:
+            self._make_room(size)
         saved: dict[Path, int] = {}
         try:
             for ending, data in files.items():
@@ -140,10 +139,30 @@ class RejectFolder(BaseSink):
         self._rejects[stem] = saved
         self._bytes += size
 
+    def _make_room(self, size: int) -> None:
+        """Delete the oldest rejects. One that cannot be, as of a share where somebody looks at it, is left for later.
+
+        Raises:
+            OSError: there are none left that can be deleted.
+        """
+        stuck: OSError | None = None
+        for stem in list(self._rejects):
+            try:
+                self._forget(stem)
+            except OSError as error:
+                stuck = error
+                continue
+            self.deleted += 1
+            if self._bytes + size <= self.max_bytes:
+                return
+        if stuck:
+            raise stuck
+
     def _forget(self, stem: str) -> None:
-        for path, size in self._rejects.get(stem, {}).items():
+        files = self._rejects.get(stem, {})
+        for path in list(files):
             path.unlink(missing_ok=True)
-            self._bytes -= size
+            self._bytes -= files.pop(path)
         self._rejects.pop(stem, None)
 
 

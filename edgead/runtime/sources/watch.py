@@ -14,6 +14,7 @@ from pathlib import Path
 from edgead.errors import ConfigError, SourceError
 from edgead.folders import is_beside_colours, is_drawn, is_litter, list_folder, list_subfolders
 from edgead.images import COLOUR, PixelFormat, is_image
+from edgead.runtime.clock import elapsed
 from edgead.runtime.sources.files import cannot_read, capture_file
 from edgead.runtime.sources.notify import LOCAL, file_system, open_notifier
 from edgead.runtime.sources.paired import PairedDepth
@@ -102,7 +103,7 @@ class WatchedFolder(FrameSource):
         self._unsettled: dict[str, _Stamp] = {}
         self._inodes: dict[str, int] = {}  # of the unsettled ones
         self._came: dict[str, float] = {}  # when: of the unsettled ones that were not there at the beginning
-        self._looked_at = time.monotonic()
+        self._looked_at, self._offset = time.monotonic(), _clock_offset()
         self._latest, self._depth = LatestFiles(), PairedDepth()
         self._again = set[str]()  # of the settled ones, those whose name was there before
         self._told: dict[Path, str] = {}
@@ -110,7 +111,7 @@ class WatchedFolder(FrameSource):
         self._notifier, self._polled_because = open_notifier(folder, subfolders)
         self._has_our_clock = file_system(folder) in LOCAL
         self._identity = self._identify()
-        self._next_check, self._began = 0.0, time.time_ns()
+        self._next_check, self._began = 0.0, elapsed()
         stamps, unreadable = self._look_at_everything()
         if folder in unreadable:
             raise SourceError(f"{self.name}: cannot read {folder}: {unreadable[folder]}.")
@@ -183,16 +184,20 @@ class WatchedFolder(FrameSource):
         """Return when the unsettled images came, `time.monotonic` seconds: between the last two looks.
 
         There the time of the file's last change says when, if it is of this machine's clock; no copy keeps that time.
-        On a network drive, or with a clock of whole seconds, it is now.
+        If the clock was set between the looks, it is of the clock before or after. On a network drive, or with a clock
+        of whole seconds, it is now.
 
         Args:
             lost: those that another one has replaced meanwhile.
         """
-        now, clock = time.monotonic(), time.time()
+        offsets, now = (_clock_offset(), self._offset), time.monotonic()
+        self._offset = offsets[0]
         came = {path: moment for path, moment in self._came.items() if path in self._unsettled and path not in lost}
         for path in self._unsettled.keys() - came.keys():
-            age = clock - (_change_or_none(path) or clock) - FILE_TICK if self._has_our_clock else 0.0
-            came[path] = now - min(max(age, 0.0), now - self._looked_at)
+            changed = _change_or_none(path) if self._has_our_clock else None
+            moments = [changed + FILE_TICK - offset for offset in offsets] if changed else [now]
+            possible = [each for each in moments if self._looked_at <= each <= now + FILE_TICK] or moments
+            came[path] = min(max(possible[0], self._looked_at), now)
         return came
 
     def _capture(self, path: str, frame_id: int) -> Captured:
@@ -285,14 +290,13 @@ class WatchedFolder(FrameSource):
 
     def _take_as_existing(self, stamps: dict[str, _Stamp], unreadable: dict[Path, str]) -> None:
         """Mark images as delivered that, by their time, existed at the beginning but could not be listed then."""
+        began = (time.time() - (elapsed() - self._began)) * 1e9  # the clock may have been set since
         seen = self._hidden - unreadable.keys()
         if self._empty_on and self._identity and self._identity[0] != self._empty_on[0]:
             seen.add(self.folder)  # watched before its share was mounted
         for folder in seen:
             self._given |= {
-                path: stamp
-                for path, stamp in stamps.items()
-                if stamp[0] < self._began and Path(path).is_relative_to(folder)
+                path: stamp for path, stamp in stamps.items() if stamp[0] < began and Path(path).is_relative_to(folder)
             }
         self._hidden -= seen
         if self._given or seen:
@@ -354,6 +358,11 @@ def _stamp(path: str | Path) -> _Stamp:
 def _made_at(moment: float | None, captured: Captured) -> Captured:
     """Return what was captured with when its picture was made, if that is known."""
     return captured if moment is None else replace(captured, t_made=moment)
+
+
+def _clock_offset() -> float:
+    """Return by how many seconds the wall clock is ahead of `time.monotonic`; it changes when the clock is set."""
+    return time.time() - time.monotonic()
 
 
 def _change_or_none(path: str) -> float | None:

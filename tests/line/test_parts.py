@@ -545,7 +545,7 @@ def test_parts_that_a_slow_plc_announces_are_unknown(inspector: Inspector, id_op
     plc, camera = Plc(), Hand()
     plc.start()
     try:
-        trigger = f"modbus://127.0.0.1:{plc.port}/holding/1?poll_ms=2{id_option}"
+        trigger = f"modbus://127.0.0.1:{plc.port}/holding/1?poll_ms=2&timeout_ms=5000{id_option}"
         parts = Parts(PartRules(within=1500), [trigger])
         with running(inspector, parts, [camera]) as bench:
             wait_until(lambda: parts.triggers[0].ready)  # type: ignore[attr-defined]

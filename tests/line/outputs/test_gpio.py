@@ -85,9 +85,9 @@ def test_a_result_that_comes_late_makes_no_pulse(lines: list[Line]) -> None:
 
 def test_a_part_that_waited_for_the_one_before_is_ejected(inspector: Inspector, lines: list[Line]) -> None:
     """With one camera dead, all parts were ejected but those in which the other one had seen a defect."""
-    ejector = open_sink("gpio:/dev/gpiochip0/EJECT?pulse_ms=1&on=FAIL,UNKNOWN&late_ms=100")
+    ejector = open_sink("gpio:/dev/gpiochip0/EJECT?pulse_ms=1&on=FAIL,UNKNOWN&late_ms=500")
     front, side = Hand("front"), Hand("side")
-    with running(inspector, Parts(PartRules(within=600)), [front, side], sinks=[ejector]) as bench:
+    with running(inspector, Parts(PartRules(within=1200)), [front, side], sinks=[ejector]) as bench:
         for name, shown in (("A", GOOD), ("B", BAD), ("C", None)):
             bench.parts.trigger(name)
             front.show(shown)

@@ -16,7 +16,7 @@ from edgead.line.part import Part, PartRules
 from edgead.line.part_ledger import PartLedger
 from edgead.line.products import Products
 from edgead.line.triggers import CameraTrigger, Trigger, open_triggers
-from edgead.line.triggers.trigger import LATEST
+from edgead.line.triggers.trigger import LATE_AFTER
 from edgead.redaction import printable
 from edgead.runtime.clock import standstill
 from edgead.runtime.frame_inspector import FrameInspector
@@ -112,9 +112,9 @@ class Parts:
 
         Args:
             part_id: unique for ever; empty for one of our own.
-            at: when the trigger fired, `time.monotonic` seconds. More than `LATEST` ago, the part is UNKNOWN if frames
-                of it have come already. None for now. Then the part is UNKNOWN just after a pause of this process:
-                nobody knows how long the trigger waited, and the part may have passed.
+            at: when the trigger fired, `time.monotonic` seconds. If that is more than `LATE_AFTER` ago, the part is
+                UNKNOWN if frames of it have come already. None for now. Then the part is UNKNOWN just after a pause of
+                this process: nobody knows how long the trigger waited, and the part may have passed.
             doubt: why nobody knows when the trigger fired, so that the part is UNKNOWN; empty if it is known.
 
         Returns:
@@ -145,7 +145,7 @@ class Parts:
         part = self._open_part(part_id, fired)
         if at is None and (paused := standstill.since(now - AFTER_PAUSE)):
             doubt = f"this process was paused for {paused:.1f} s"
-        if now - fired > LATEST and self._by_frame is None:
+        if now - fired > LATE_AFTER and self._by_frame is None:
             late = f"was read {(now - fired) * 1e3:.0f} ms after it fired"
             self._give_up_before(fired, late)
             if any(self._is_after(fired, camera, made) for camera, made in self._made.items()):

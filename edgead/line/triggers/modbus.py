@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edgead.errors import ConfigError, require
-from edgead.line.triggers.trigger import LATEST, BaseTrigger, OpenPart
+from edgead.line.triggers.trigger import LATE_AFTER, BaseTrigger, OpenPart
 from edgead.redaction import redact
 from edgead.runtime.clock import standstill
 from edgead.runtime.sources.uri import parse_options
@@ -81,8 +81,8 @@ class ModbusTrigger(BaseTrigger):
 
     A part that only a counter knows of, because two came between two polls, is opened too and gets its answer. What
     the first poll finds, also after an outage, is where counting begins. A part whose id cannot be read is opened
-    without one. A part that may have come more than `LATEST`, or two pauses between polls, before it is opened is in
-    doubt: the PLC answers too slowly, or this thread does not run.
+    without one. A part that may have come more than `LATE_AFTER`, or two pauses between polls, before it is opened is
+    in doubt: the PLC answers too slowly, or this thread does not run.
 
     Args:
         host, port: of the PLC, which may still be unreachable.
@@ -154,7 +154,7 @@ class ModbusTrigger(BaseTrigger):
 
     def _doubt(self, took: float) -> str:
         """Return why nobody knows when a part came that is opened so many seconds after it may have come."""
-        if took <= max(LATEST, 2 * self._options.poll_ms / 1e3):
+        if took <= max(LATE_AFTER, 2 * self._options.poll_ms / 1e3):
             return ""
         return f"the trigger is known up to {took * 1e3:.0f} ms late: the PLC answers slowly, or this machine is busy"
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from edgead.errors import ConfigError
 
-LATEST = 0.1
+LATE_AFTER = 0.1
 """Seconds after which a trigger is late: a frame of its part may have come before it, and been taken for none."""
 _log = logging.getLogger("edgead")
 

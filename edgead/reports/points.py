@@ -36,6 +36,7 @@ class Point:
         created: when it was measured, ISO 8601.
         where: machine, or publication.
         conditions: further facts, name ↦ text.
+        unstable: why the machine was too busy for the latency to count; empty if it was not.
         unusable: why there is no figure; empty if there is one.
     """
 
@@ -59,6 +60,7 @@ class Point:
     created: str = ""
     where: str = ""
     conditions: tuple[tuple[str, str], ...] = ()
+    unstable: str = ""
     unusable: str = ""
 
     @property
@@ -70,6 +72,11 @@ class Point:
     def plotted(self) -> bool:
         """Whether it has both figures."""
         return self.p50 is not None and self.p50 > 0 and self.auroc is not None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may be in the front: its latency was measured here, on a machine that was not too busy."""
+        return self.plotted and self.kind != PUBLISHED and not self.unstable
 
 
 EFFICIENTAD = Point(
@@ -176,7 +183,7 @@ def _point(row: Mapping[str, Any], file: Mapping[str, Any]) -> Point:
     own = "bundle" in row
     general = file.get("conditions") or {}
     conditions = {name: general.get(name) for name in TIMING} | {name: row.get(name) for name in NOTED}
-    conditions["unstable"] = (row.get("stability") or {}).get("unstable")
+    conditions["unstable"] = unstable = str((row.get("stability") or {}).get("unstable") or "")
     return Point(
         name=str(row.get("name") or row.get("label") or row.get("bundle") or row.get("method") or "unnamed"),
         method=str(row.get("method") or row.get("name") or row.get("bundle") or ""),
@@ -196,6 +203,7 @@ def _point(row: Mapping[str, Any], file: Mapping[str, Any]) -> Point:
         created=str(row.get("created") or file.get("created") or ""),
         where=describe_device(machine),
         conditions=tuple((name.replace("_", " "), _text(value)) for name, value in conditions.items() if value),
+        unstable=unstable,
         unusable=str(row.get("reason") or ""),
     )
 
@@ -248,6 +256,7 @@ def _mean(members: Sequence[Point]) -> Point:
         auroc=mean("auroc"),
         aupro=mean("aupro"),
         interval=None,
+        unstable=next((each.unstable for each in members if each.unstable), ""),
         seeds=len(members),
         spread=statistics.stdev(aurocs) if len(aurocs) > 1 else None,
         created=max(each.created for each in members),
@@ -281,11 +290,10 @@ def with_means(points: Sequence[Point]) -> list[Point]:
 def front(points: Sequence[Point]) -> list[Point]:
     """Return the Pareto front, sorted by latency: points that no other one beats in latency and AUROC.
 
-    Only measured points and peers count; among equal ones the first.
+    Only points that count do (`Point.counts`); among equal ones the first.
     """
     found: list[Point] = []
-    candidates = [point for point in points if point.plotted and point.kind != PUBLISHED]
-    for point in sorted(candidates, key=lambda each: (each.p50 or 0, -(each.auroc or 0))):
+    for point in sorted((each for each in points if each.counts), key=lambda each: (each.p50 or 0, -(each.auroc or 0))):
         if not found or (point.auroc or 0) > (found[-1].auroc or 0):
             found.append(point)
     return found

@@ -44,6 +44,16 @@ def test_the_front_holds_what_nothing_beats() -> None:
     assert [point.name for point in front([*found, published, Point("none", p50=1)])] == ["1", "0", "2"]
 
 
+def test_a_time_of_a_busy_machine_does_not_make_the_front(tmp_path: Path) -> None:
+    """The table said unstable in place of the time, and the plot drew the front through it."""
+    busy = {"stability": {"unstable": "other processes took 40 % of the processor time"}}
+    file = write(tmp_path / "a.json", row("quiet", 10, 0.8), row("busy", 5, 0.9, **busy))
+    assert [point.name for point in front(read_points([file]))] == ["quiet"]
+    report([file], out=tmp_path / "page.html")
+    picture = (tmp_path / "pareto.svg").read_text()
+    assert (picture.count('class="mark measured counts'), picture.count('class="mark measured unstable')) == (1, 1)
+
+
 def test_points_of_benchmarks_sweeps_and_peers(tmp_path: Path) -> None:
     measured = write(tmp_path / "a.json", row("a", 10, 0.9, image_auroc_interval=[0.85, 0.94]))
     peer = write(

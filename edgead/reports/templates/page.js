@@ -41,7 +41,7 @@
   // The same rule as edgead.reports.points.front: sorted by latency, each better than all before.
   const drawFront = (plot) => {
     const shown = [...plot.querySelectorAll(".mark")]
-      .filter((mark) => !mark.hasAttribute("hidden") && !mark.classList.contains("published"))
+      .filter((mark) => !mark.hasAttribute("hidden") && mark.classList.contains("counts"))
       .map((mark) => [Number(mark.dataset.x), Number(mark.dataset.y)])
       .sort((one, two) => one[0] - two[0] || one[1] - two[1]);
     const steps = [];

@@ -96,8 +96,9 @@ class Comparison:
     def _lead(self) -> str:
         measured = [point for point in self.points if point.kind != PUBLISHED and point.category != ALL]
         devices = sorted({point.device for point in measured})
+        files = "one file" if len(self.files) == 1 else f"{len(self.files)} files"
         return (
-            f"{len(measured)} configurations from {len(self.files)} files, measured on {'; '.join(devices)}. Latency "
+            f"{len(measured)} configurations from {files}, measured on {'; '.join(devices)}. Latency "
             "is the whole call on one frame, from the frame in memory to score and map in memory. Compare latencies of "
             "one device only: times of different runs on a shared machine differ."
         )
@@ -157,6 +158,9 @@ def _cells(point: Point) -> tuple[str, ...]:
     name = " ".join(filter(None, (point.name, point.preset if point.preset not in point.name else "")))
     missing = "not measured" if point.auroc is None and point.p50 is None else ""
     source = point.where if point.kind == PUBLISHED else ""
+    times = [milliseconds(value) for value in (point.p50, point.p90, point.p99)]
+    if point.unstable:
+        times = ["unstable", DASH, DASH]
     return (
         name,
         _category(point),
@@ -167,9 +171,7 @@ def _cells(point: Point) -> tuple[str, ...]:
         percent(point.auroc),
         interval,
         percent(point.aupro),
-        milliseconds(point.p50),
-        milliseconds(point.p90),
-        milliseconds(point.p99),
+        *times,
         ", ".join(filter(None, (SOURCES[point.kind], source, missing, point.unusable))),
         when(point.created) if point.created else DASH,
     )

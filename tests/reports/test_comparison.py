@@ -49,7 +49,8 @@ def test_a_time_of_a_busy_machine_does_not_make_the_front(tmp_path: Path) -> Non
     busy = {"stability": {"unstable": "other processes took 40 % of the processor time"}}
     file = write(tmp_path / "a.json", row("quiet", 10, 0.8), row("busy", 5, 0.9, **busy))
     assert [point.name for point in front(read_points([file]))] == ["quiet"]
-    report([file], out=tmp_path / "page.html")
+    page = report([file], out=tmp_path / "page.html").read_text()
+    assert page.count(">unstable</td>") == 1
     picture = (tmp_path / "pareto.svg").read_text()
     assert (picture.count('class="mark measured counts'), picture.count('class="mark measured unstable')) == (1, 1)
 

@@ -426,6 +426,35 @@ def test_a_reject_that_cannot_be_deleted_keeps_no_other_out(tmp_path: Path) -> N
     assert held.stem not in small._rejects
 
 
+def test_what_a_kill_leaves_of_a_reject_has_no_result_and_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill while an old reject was deleted left its result without a picture; the next run counted it again."""
+    sink = RejectFolder(tmp_path)
+    for number in range(4):
+        sink.write(make_result(number))
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    unlink = Path.unlink
+
+    def unlink_and_end(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    def results() -> list[Path]:
+        return list(tmp_path.glob("*.json"))
+
+    sink.max_bytes = size
+    monkeypatch.setattr(Path, "unlink", unlink_and_end)
+    with pytest.raises(KeyboardInterrupt):
+        sink.write(make_result(4))
+    assert len(results()) == 3
+    assert all(path.with_suffix(".png").exists() for path in results())
+    small = RejectFolder(tmp_path, max_bytes=size // 2)
+    small.write(make_result(5))
+    assert len(results()) == 3 + 1 - small.details()["deleted"]
+
+
 def test_reject_that_is_larger_than_the_folder_may_be_is_dropped_by_name(tmp_path: Path) -> None:
     worker = SinkWorker(RejectFolder(tmp_path, max_bytes=1000))
     worker.offer(make_result())

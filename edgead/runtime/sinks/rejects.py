@@ -71,7 +71,8 @@ class RejectFolder(BaseSink):
         verdicts: of rejects.
 
     Attributes:
-        deleted: rejects deleted to make room.
+        deleted: rejects deleted to make room, or because they came again. What is left of one that a kill cut short
+            is none.
     """
 
     wants_frames = True
@@ -151,8 +152,6 @@ class RejectFolder(BaseSink):
                 self._forget(stem)
             except OSError as error:
                 stuck = error
-                continue
-            self.deleted += 1
             if self._bytes + size <= self.max_bytes:
                 return
         if stuck:
@@ -160,9 +159,10 @@ class RejectFolder(BaseSink):
 
     def _forget(self, stem: str) -> None:
         files = self._rejects.get(stem, {})
-        for path in list(files):
+        for path in sorted(files, key=lambda path: path.suffix):  # .json first: where it is, the pictures are, too
             path.unlink(missing_ok=True)
             self._bytes -= files.pop(path)
+            self.deleted += path.suffix == ".json"
         self._rejects.pop(stem, None)
 
 

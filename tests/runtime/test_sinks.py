@@ -455,6 +455,27 @@ def test_what_a_kill_leaves_of_a_reject_has_no_result_and_is_not_counted(
     assert len(results()) == 3 + 1 - small.details()["deleted"]
 
 
+def test_files_that_a_kill_cut_short_count_and_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kill while a picture was written left a hidden file for ever, outside `max_mb`."""
+
+    def end(*paths: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgead.files.os.replace", end)
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # a killed process tidies nothing
+    with pytest.raises(KeyboardInterrupt):
+        RejectFolder(tmp_path).write(make_result(0))
+    monkeypatch.undo()
+    [left] = tmp_path.iterdir()
+    assert left.stat().st_size > 0
+    sink = RejectFolder(tmp_path, max_bytes=100_000)
+    assert sink._bytes == left.stat().st_size
+    sink.max_bytes = sink._bytes
+    sink.write(make_result(1, frame=FRAME[:4, :4]))
+    assert not left.exists()
+    assert sink.details() == {"deleted": 0}
+
+
 def test_reject_that_is_larger_than_the_folder_may_be_is_dropped_by_name(tmp_path: Path) -> None:
     worker = SinkWorker(RejectFolder(tmp_path, max_bytes=1000))
     worker.offer(make_result())

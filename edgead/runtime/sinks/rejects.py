@@ -27,7 +27,8 @@ from edgead.runtime.sinks.lines import append_configuration
 from edgead.runtime.sinks.sink import BaseSink, LeftOut
 from edgead.runtime.sources.uri import split_options
 
-_OURS = re.compile(r"(\d{8}T\d{6,}-.*?)(?:\.overlay|\.depth)?\.(?:json|png)")
+_OURS = re.compile(r"\.?(\d{8}T\d{6,}-.*?)(?:\.overlay|\.depth)?\.(?:json|png)(?:\.[0-9a-f]+\.part)?")
+"""Also matches what a kill leaves of `edgead.files.atomic_file`, so that it counts and is deleted in its turn."""
 
 
 @dataclass(frozen=True)

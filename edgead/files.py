@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,8 @@ if sys.platform != "win32":
 
 LONGEST_NAME, LONGEST_PATH = 255, 3000
 """Bytes of a name, and of a path that a file names; Linux takes 4095 with the folder before it."""
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}\.part", re.DOTALL)
+"""Names of `_neighbour`."""
 _thread_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -116,6 +119,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             raise
         finally:
             shutil.rmtree(displaced, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete the files and folders that a killed process was writing in a folder. No other process may write there."""
+    for left in [path for path in folder.iterdir() if _UNFINISHED.fullmatch(path.name)]:
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def new_folder(path: Path) -> Path:

@@ -21,7 +21,7 @@ from pathlib import Path
 from edgead import schema
 from edgead.console import Console, Terminal
 from edgead.errors import DataError
-from edgead.files import file_lock, write_json
+from edgead.files import file_lock, remove_unfinished, write_json
 from edgead.redaction import shown
 from edgead.schema import SchemaError
 from edgead.sweep.cell import Cell, Training
@@ -156,10 +156,14 @@ class Store:
 
     @contextmanager
     def sole_worker(self, cell: Cell, console: Console) -> Iterator[None]:
-        """Lock a cell. Wait while another process works on it; its lock ends with that process."""
+        """Lock a cell. Wait while another process works on it; its lock ends with that process.
+
+        What earlier processes were writing when they were killed is deleted: it may be gigabytes.
+        """
         folder = self.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
         with file_lock(folder / LOCK, lambda: console.say("waiting for another process to finish this cell")):
+            remove_unfinished(folder)
             yield
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from edgead import schema
 from edgead.errors import CheckpointError
-from edgead.files import file_lock
+from edgead.files import file_lock, remove_unfinished
 from edgead.schema import Within
 from edgead.train.method import Trainable
 from edgead.train.weights import pack, write
@@ -36,6 +36,8 @@ LOCK = ".lock"
 def sole_trainer(folder: Path) -> Iterator[None]:
     """Keep a second process out of a run's folder; the system lets it in when this one is gone.
 
+    What a killed process was writing in the folder is deleted.
+
     Raises:
         CheckpointError: another process is training there.
     """
@@ -45,6 +47,7 @@ def sole_trainer(folder: Path) -> Iterator[None]:
 
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / LOCK, refuse):
+        remove_unfinished(folder)
         yield
 
 

@@ -20,6 +20,7 @@ from waiting import wait_until
 from edgead import schema
 from edgead.console import Console
 from edgead.errors import ConfigError, EdgeadError, GateError
+from edgead.files import write_json
 from edgead.sweep import fingerprint, stages, worker
 from edgead.sweep.cell import Cell, make_cells
 from edgead.sweep.file import Entry, read_sweep_file
@@ -27,6 +28,7 @@ from edgead.sweep.results import BundleFigures, SeedAverage, SweepRow, average, 
 from edgead.sweep.run_sweep import plan, sweep
 from edgead.sweep.store import LOG, CellState, Outcome, Store
 from edgead.train.run_config import load_run_config
+from edgead.train.training_state import sole_trainer
 
 
 def make_file(folder: Path, data: Path, **fields: object) -> Path:
@@ -361,6 +363,26 @@ def test_two_processes_do_not_work_on_one_cell(parts: Path, tmp_path: Path) -> N
     with store.sole_worker(cell, Console()):
         assert holder.wait(5) == 0  # it was waited for
     holder.stdout.close()
+
+
+@pytest.mark.parametrize("kind", ["cell", "run"])
+def test_what_a_killed_process_was_writing_is_deleted(parts: Path, tmp_path: Path, kind: str) -> None:
+    """Each kill during the export of a large network left a hidden folder of hundreds of megabytes."""
+    [cell] = cells_of(tmp_path, parts)
+    store = Store(tmp_path / "store")
+    folder = store.folder(cell)
+    write_json(folder / "cell.json", {})
+    killed = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom edgead.files import atomic_file, atomic_folder\n"
+        "bundle, weights = map(Path, sys.argv[1:])\n"
+        "with atomic_folder(bundle) as folder, atomic_file(weights) as stream:\n"
+        "    (folder / 'model.onnx').write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", killed, folder / "nut.edgead", folder / "state.safetensors"], check=False)
+    assert len(list(folder.glob("*.part"))) == 2
+    (folder / ".other.part").touch()
+    with store.sole_worker(cell, Console()) if kind == "cell" else sole_trainer(folder):
+        assert sorted(path.name for path in folder.iterdir()) == [".lock", ".other.part", "cell.json"]
 
 
 # ---- results

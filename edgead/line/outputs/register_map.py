@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from edgead.decision import Verdict
+from edgead.errors import SinkError
 from edgead.text import valid
 
 VERSION = 1
@@ -125,6 +126,20 @@ def to_registers(snapshot: Snapshot) -> list[int]:
 def from_registers(words: Sequence[int]) -> Snapshot:
     """Return what the registers mean; further registers are ignored."""
     return Snapshot(**{register.name: _decode(register, words) for register in REGISTERS})
+
+
+def refuse_foreign(snapshot: Snapshot) -> None:
+    """Refuse registers that hold something else than this map. Those that nobody has written yet are all 0.
+
+    Raises:
+        SinkError: they are of another device, or of another version.
+    """
+    empty = not (snapshot.version or snapshot.valid or snapshot.verdict)
+    if not empty and (snapshot.version != VERSION or snapshot.verdict not in VERDICTS.values()):
+        raise SinkError(
+            f"These are no registers of edgead (version {snapshot.version}, verdict {snapshot.verdict}). "
+            "Check the address and ?base="
+        )
 
 
 def cut(text: str, size: int = 40) -> str:

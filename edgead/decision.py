@@ -34,7 +34,9 @@ class Verdict(str, enum.Enum):
 
 Normals = Annotated[int, Within(0, 1_000_000)]
 """Number of held-out images."""
-RequestedBound = Annotated[float, Within(1e-12, 1)]
+LEAST_BOUND = 1e-12
+"""Of the false-reject rate: no number of images that fits on a disk would support less."""
+RequestedBound = Annotated[float, Within(LEAST_BOUND, 1)]
 CONDITION = "the same part, camera and light as those images"
 """The condition of every promise about good parts."""
 
@@ -117,13 +119,13 @@ def _rank(normals: int, bound: float) -> int:
 
 
 def check_false_reject(bound: float) -> None:
-    """Refuse a bound of the false-reject rate that is not between 0 and 1, both excluded.
+    """Refuse a bound of the false-reject rate that is not from `LEAST_BOUND` to below 1.
 
     Raises:
         DataError: it is not.
     """
-    if not 0 < bound < 1:
-        raise DataError(f"The false-reject bound must lie between 0 and 1, not {bound}.")
+    if not LEAST_BOUND <= bound < 1:
+        raise DataError(f"The false-reject bound must lie between 0 and 1, not {bound}; {LEAST_BOUND:g} is the least.")
 
 
 def conformal_threshold(scores: ArrayLike, bound: float = 0.01) -> Threshold:
@@ -136,10 +138,10 @@ def conformal_threshold(scores: ArrayLike, bound: float = 0.01) -> Threshold:
 
     Args:
         scores: ``[n]``, one raw score per held-out good image.
-        bound: wanted upper bound of the false-reject rate, between 0 and 1, both excluded.
+        bound: wanted upper bound of the false-reject rate, from `LEAST_BOUND` to below 1.
 
     Raises:
-        DataError: no scores, scores that are not finite, or a bound outside (0, 1).
+        DataError: no scores, scores that are not finite, or a bound outside this range.
     """
     values = np.sort(np.asarray(scores, dtype=np.float64))
     if values.size == 0:

@@ -102,21 +102,39 @@ def fit_region(region: Mask, size: tuple[int, int]) -> Mask:
     return fit_mask(np.asarray(share > 0), size)
 
 
-def draw_overlay(frame: Frame, anomaly_map: NDArray[np.float32], mask: Mask, scale: float) -> Frame:
+def heat_of(anomaly_map: NDArray[np.float32], limit: float) -> NDArray[np.float32]:
+    """Return how hot the values of a map are drawn: 0 and below not at all, 0.5 at the limit, 1 and above fully.
+
+    A map without a defect is about 0 if the limit is above 0. If the limit is below 0, as with likelihoods, full heat
+    is at 0.
+
+    Args:
+        anomaly_map: float32, of any shape.
+        limit: of its values, above which a pixel is in the mask.
+    """
+    return np.asarray(anomaly_map / max(2 * abs(limit), 1e-12) + (limit < 0), np.float32)
+
+
+def cold(limit: float) -> float:
+    """Return a map value without heat, for what shows nothing of a map with this limit."""
+    return min(0.0, 2 * limit)
+
+
+def draw_overlay(frame: Frame, anomaly_map: NDArray[np.float32], mask: Mask, limit: float) -> Frame:
     """Blend an anomaly map over a frame and outline its mask.
 
     Args:
         frame: ``(H, W, 3) uint8 BGR``; depth is left out.
         anomaly_map: ``(h, w) float32`` of the whole frame, see `spread_map`; resized to the frame.
         mask: ``(H, W) bool``; outlined in red.
-        scale: the map's value that is drawn at full heat, typically twice the pixel threshold.
+        limit: see `heat_of`; typically the pixel threshold.
 
     Returns:
         A new ``(H, W, 3) uint8 BGR`` picture.
     """
     lib = cv2()
     height, width = frame.shape[:2]
-    heat = np.clip(np.nan_to_num(anomaly_map) / max(scale, 1e-12), 0.0, 1.0).astype(np.float32)
+    heat = np.clip(np.nan_to_num(heat_of(anomaly_map, limit)), 0.0, 1.0)
     heat = lib.resize(heat, (width, height), interpolation=lib.INTER_LINEAR)[:, :, None]
     colours = lib.applyColorMap((heat * 255).astype(np.uint8), lib.COLORMAP_TURBO)
     mixed = frame[:, :, :3] * (1 - 0.6 * heat) + colours * (0.6 * heat)

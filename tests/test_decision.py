@@ -125,6 +125,7 @@ def test_thresholds_of_older_manifests_promise_the_same() -> None:
         ([math.nan], 0.01, "not finite"),
         ([1.0], 0.0, "must lie between 0 and 1, not 0"),
         ([1.0], 1.0, "must lie between 0 and 1, not 1"),
+        ([1.0], 1e-310, "not 1e-310; 1e-12 is the least"),
     ],
 )
 def test_nonsense_is_refused(scores: list[float], bound: float, message: str) -> None:

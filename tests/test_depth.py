@@ -160,7 +160,7 @@ def test_a_frame_is_put_together(tmp_path: Path) -> None:
     write_picture(tmp_path / "xyz" / "a.tiff", POINTS[:, :, ::-1])
     assert np.array_equal(read_frame(file, PixelFormat(depth_range=(0.3, 0.6))), frame)
     assert np.array_equal(read_frame(file), colour)
-    picture = draw_overlay(frame, np.ones((5, 5), np.float32), np.zeros((20, 30), np.bool_), 2.0)
+    picture = draw_overlay(frame, np.ones((5, 5), np.float32), np.zeros((20, 30), np.bool_), 1.0)
     assert picture.shape == (20, 30, 3)
 
 

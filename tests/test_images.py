@@ -133,7 +133,7 @@ def test_overlay_is_hot_where_the_map_is_and_leaves_the_rest() -> None:
     heat = np.zeros((30, 40), np.float32)
     heat[10:20, 10:20] = 1
     mask = cv2.resize(heat, (80, 60)) > 0.5
-    picture = draw_overlay(COLOUR, heat, mask, 1.0)
+    picture = draw_overlay(COLOUR, heat, mask, 0.5)
     assert picture.shape == COLOUR.shape
     assert np.array_equal(picture[50:, 60:], COLOUR[50:, 60:])
     assert np.abs(picture[25:35, 25:35].astype(int) - COLOUR[25:35, 25:35]).mean() > 20
@@ -143,7 +143,7 @@ def test_an_overlay_is_drawn_on_frames_of_any_memory_layout() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     values = np.zeros((20, 30), np.float32)
     values[5:9, 5:9] = 1
-    wanted = draw_overlay(frame, values, values > 0, 1.0)
+    wanted = draw_overlay(frame, values, values > 0, 0.5)
     planes = np.ascontiguousarray(frame.transpose(2, 0, 1)).transpose(1, 2, 0)
     for view in (planes, np.asfortranarray(frame), frame[::-1].copy()[::-1], frame[:, :, ::-1].copy()[:, :, ::-1]):
-        np.testing.assert_array_equal(draw_overlay(view, values, values > 0, 1.0), wanted)
+        np.testing.assert_array_equal(draw_overlay(view, values, values > 0, 0.5), wanted)

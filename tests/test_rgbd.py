@@ -99,7 +99,7 @@ def test_files_and_frames_of_a_depth_camera_give_the_same(rgbd: Inspector, rgbd_
     flat = rgbd.inspect(edgead.with_depth(colour, np.where(depth > 0.49, depth, 0.49), rgbd.depth_range))
     assert flat.score != own.score  # the depth is looked at
     assert own.anomaly_map is not None
-    expected = draw_overlay(colour, own.anomaly_map, own.mask, 2 * own.mask_threshold)
+    expected = draw_overlay(colour, own.anomaly_map, own.mask, own.mask_threshold)
     assert np.array_equal(read_frame(tmp_path / images.images[0][1]), expected)
 
 

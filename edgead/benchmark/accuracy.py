@@ -15,10 +15,11 @@ from edgead.benchmark.promise import check_promise
 from edgead.benchmark.report import Decisions, ImageCounts, Metrics
 from edgead.benchmark.uncertainty import auroc_interval
 from edgead.binomial import interval
+from edgead.bundle.manifest import StoredThreshold
 from edgead.console import Console
 from edgead.datasets import Category, Sample, read_labelled_mask
 from edgead.datasets.category import GOOD
-from edgead.decision import Threshold, Verdict
+from edgead.decision import Verdict
 from edgead.errors import DataError
 from edgead.images import Frame, Mask, read_frame
 from edgead.masks import spread_map
@@ -93,7 +94,7 @@ def measure_accuracy(inspector: Inspector, category: Category, pixel_size: int, 
             raise DataError(
                 f"{category.root} has no readable {missing} test images (test/{place}), which a benchmark needs."
             )
-    decisions = _count_decisions(inspector.bundle.manifest.threshold.rule, found)
+    decisions = _count_decisions(inspector.bundle.manifest.threshold, found)
     kinds = [sample.kind for sample in found.samples]
     return Accuracy(
         metrics=_compute_metrics(found),
@@ -182,7 +183,7 @@ def _pixel_metrics(
     return pixels.auroc(), pixels.average_precision(), pixels.f1_max()[0], metrics.aupro(masks, maps, FPR_LIMIT)
 
 
-def _count_decisions(threshold: Threshold, found: _Inspected) -> Decisions:
+def _count_decisions(threshold: StoredThreshold, found: _Inspected) -> Decisions:
     scores, wrong = np.asarray(found.scores, np.float64), np.asarray(found.labels)
     good, bad = found.labels.count(False), found.labels.count(True)
     rejected = sum(fail and not label for fail, label in zip(found.fails, found.labels))
@@ -192,7 +193,7 @@ def _count_decisions(threshold: Threshold, found: _Inspected) -> Decisions:
         false_reject_interval=interval(rejected, good),
         detection_rate=detected / bad,
         detection_interval=interval(detected, bad),
-        promise=check_promise(threshold, rejected, good),
+        promise=check_promise(threshold.rule, rejected, good, threshold.scores),
         operating_points=tuple(operating_point(scores[~wrong], scores[wrong], each) for each in ALLOWED),
     )
 

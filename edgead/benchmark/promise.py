@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgead.benchmark.report import Promise
 from edgead.binomial import CONFIDENCE, at_least_as_many
 from edgead.decision import CONDITION, Threshold
@@ -10,13 +12,15 @@ SIGNIFICANT = 1 - CONFIDENCE
 """A count with a lower probability under the promise contradicts it."""
 
 
-def check_promise(threshold: Threshold, failed: int, good: int) -> Promise | None:
+def check_promise(threshold: Threshold, failed: int, good: int, scores: Sequence[float] = ()) -> Promise | None:
     """Compare a threshold's promise with its false rejects.
 
     Args:
         threshold: the bundle's own.
         failed: number of rejected good test images.
         good: number of good test images.
+        scores: of the held-out good images. If fewer are above the threshold than its promise allows, because
+            `edgead review` has raised it or scores are equal, few false rejects contradict nothing.
 
     Returns:
         The promise, with the probability under it of a count at least as extreme. None for a threshold without a
@@ -27,6 +31,8 @@ def check_promise(threshold: Threshold, failed: int, good: int) -> Promise | Non
         return None
     as_many = at_least_as_many(failed, good, above, held_out)
     as_few = 1 - at_least_as_many(failed + 1, good, above, held_out)
+    if scores and sum(score > threshold.value for score in scores) < above:
+        as_few = 1.0
     warning = ""
     if as_many < SIGNIFICANT:
         warning = (

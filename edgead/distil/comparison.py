@@ -239,5 +239,5 @@ def _picture(seen: _Seen, number: int, teacher: Bundle, student: Bundle) -> Pict
     for name, bundle, (scores, maps) in (("teacher", teacher, seen.teacher), ("student", student, seen.student)):
         limit = bundle.manifest.threshold.value
         texts.append(f"{name} {'FAIL' if scores[number] > limit else 'PASS'} ({scores[number]:.3g} of {limit:.3g})")
-        drawn.append(draw_overlay(frame, maps[number], nothing, 2 * bundle.manifest.mask_threshold))
+        drawn.append(draw_overlay(frame, maps[number], nothing, bundle.manifest.mask_threshold))
     return picture(", ".join(texts), *drawn)

@@ -120,6 +120,8 @@ class Products:
     def choose(self, name: str) -> str:
         """Change over: parts that are triggered from now on are of this product. Thread-safe, and returns at once.
 
+        A threshold that was set on it during the run, before another product decided, is over.
+
         Args:
             name: of the product.
 
@@ -130,11 +132,16 @@ class Products:
             ConfigError: there is no such product; the old one still decides.
         """
         inspector = self._find(name)
-        if inspector is not self.current:  # replaced as a whole: threads of sources read it
+        over = ""
+        if inspector is not self.current:
+            over = inspector.restore_threshold()
+            # Replaced as a whole: threads of sources read it.
             self._changeovers = (*self._changeovers[1 - REMEMBERED :], (time.monotonic(), inspector))
         stream = self._stream
         if stream is not None:  # so that pages and reports about cameras name it too
             stream.call_soon(lambda: stream.take_over(inspector))
+        if over:
+            self._say(f"{inspector.recipe}: {over}")
         return inspector.recipe
 
     def meet(self, sinks: Sequence[object]) -> None:

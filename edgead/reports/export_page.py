@@ -96,7 +96,7 @@ def _golden(bundle: Bundle) -> Group:
     for frame, score, anomaly_map in zip(golden.frames, golden.scores, golden.maps):
         verdict, _ = decide(float(score), manifest.threshold.value)
         mask = fit_mask(anomaly_map > manifest.mask_threshold, (frame.shape[0], frame.shape[1]))
-        drawn = draw_overlay(frame, anomaly_map, mask & (verdict == "FAIL"), 2 * manifest.mask_threshold)
+        drawn = draw_overlay(frame, anomaly_map, mask & (verdict == "FAIL"), manifest.mask_threshold)
         pictures.append(picture(f"{verdict}, score {score:.4g}", np.ascontiguousarray(drawn)))
     note = "The first half are held-out good images, the rest synthetic anomalies." if manifest.origin is None else ""
     return Group("Golden frames, which are re-run on the target machine", tuple(pictures), note)

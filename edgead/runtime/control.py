@@ -300,7 +300,9 @@ class Control:
         if promoted is None:
             self._say("Warning: signal USR1 has no effect before the shadow's bundle is there.")
             return
-        self.shadow.inspector = self._stream.take_over(promoted)
+        self.shadow.inspector = left = self._stream.take_over(promoted)
+        if over := left.restore_threshold():
+            self._say(over)
         self._say(
             f"The shadow {promoted.bundle.manifest.name} now decides; the bundle that decided before is now the shadow."
         )

@@ -17,7 +17,7 @@ from edgead.errors import ConfigError
 from edgead.files import atomic_file
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import Frame, Mask, encode_image, encode_png, to_frame
-from edgead.masks import draw_overlay, spread_map
+from edgead.masks import cold, draw_overlay, spread_map
 from edgead.redaction import redact
 from edgead.runtime.defects import boxes_of, contours_of, is_finite, mark_in_frame
 from edgead.text import valid
@@ -202,8 +202,9 @@ class Result:
             raise ConfigError(f"The inspected frame has {width}×{height} pixels, the given one {w}×{h}.")
         heat = self.anomaly_map
         if self.geometry != STRETCH:
-            heat = spread_map(heat, self.geometry, self.frame_size, self.frame_size, outside=0.0)
-        return draw_overlay(frame, heat, self.mask, 2 * self.mask_threshold)
+            size, nothing = self.frame_size, cold(self.mask_threshold)
+            heat = spread_map(heat, self.geometry, size, size, outside=nothing)
+        return draw_overlay(frame, heat, self.mask, self.mask_threshold)
 
     def save(self, path: str | Path, frame: Frame | None = None) -> Path:
         """Write the overlay to a file; one that exists is replaced.

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgead.bundle.manifest import Manifest
-from edgead.decision import Verdict, conformal_threshold, decide
+from edgead.decision import LEAST_BOUND, Verdict, conformal_threshold, decide
 from edgead.errors import BundleError, ConfigError
 from edgead.files import is_path
 from edgead.geometry import STRETCH, Geometry
@@ -93,7 +94,7 @@ class LiveRules:
         shapes: Sequence[str],
     ) -> None:
         self._manifest = manifest
-        self._threshold = choose_threshold(manifest, threshold)
+        self._threshold = self._first_threshold = choose_threshold(manifest, threshold)
         self.region, self.min_area, self.shapes = region, min_area, shapes
 
     @property
@@ -111,6 +112,20 @@ class LiveRules:
         if wanted is None:
             raise ConfigError("The threshold must be a finite number, or fpr:SHARE as in fpr:0.001, not None.")
         self._threshold = choose_threshold(self._manifest, wanted)
+
+    def restore_threshold(self) -> str:
+        """Decide by the threshold again that was given at the beginning.
+
+        Returns:
+            A line for the user; empty if no other one was set.
+        """
+        if self._threshold == self._first_threshold:
+            return ""
+        over, self._threshold = self._threshold, self._first_threshold
+        name = self._manifest.name
+        return (
+            f"{name}: the threshold that was set during the run, {over:.6g}, is over; it is {self.threshold:.6g} again"
+        )
 
     @property
     def region(self) -> Mask | None:
@@ -156,12 +171,13 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None) -> float:
     """
     if wanted is None:
         return float(manifest.threshold.value)
-    text = str(wanted)
+    text, given = str(wanted), cast(object, wanted)
     try:
-        value = float(text.removeprefix("fpr:"))
+        # A text of a float32 is another number: a score that is equal to it would be above it.
+        value = float(given) if isinstance(given, np.floating) else float(text.removeprefix("fpr:"))
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or (text.startswith("fpr:") and not 0 < value < 1):
+    if not math.isfinite(value) or "_" in text or (text.startswith("fpr:") and not LEAST_BOUND <= value < 1):
         raise ConfigError(f"The threshold must be a finite number, or fpr:SHARE as in fpr:0.001, not {wanted}.")
     if not text.startswith("fpr:"):
         return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edgead.decision import Verdict
 from edgead.errors import DeviceError
 from edgead.runtime.frame_inspector import FrameInspector
 from edgead.runtime.result import Result
@@ -32,6 +33,10 @@ class Shadow:
     def write(self, result: Result) -> None:
         # Without a champion's inference there is nothing to compare; after an exchange, older results may still arrive.
         if result.frame is None or result.anomaly_map is None:
+            return
+        if (
+            result.verdict is Verdict.UNKNOWN and result.cause != "score"
+        ):  # late, or of a damaged frame: no bundle said so
             return
         inspector = self.inspector
         if inspector is None:

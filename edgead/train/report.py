@@ -92,10 +92,10 @@ def write_report(
         seconds = begin - started
         scores, maps = _score(method, held_out, max(SHORTEST, SHARE * seconds), console)
         threshold = conformal_threshold(scores)
-        heat = 2 * conformal_threshold(maps.max(axis=(1, 2))).value
-        groups = [_highest(held_out, scores, maps, heat)]
+        limit = conformal_threshold(maps.max(axis=(1, 2))).value
+        groups = [_highest(held_out, scores, maps, limit)]
         if watch:
-            groups.append(_animation(method, watch, heat))
+            groups.append(_animation(method, watch, limit))
         groups.append(_examples(examples(), method.learns_anomalies))
         write_pictures(folder, groups)
         results = TrainingResults(
@@ -132,29 +132,29 @@ def _score(
     return np.concatenate(scores), np.concatenate(maps)
 
 
-def _overlay(frame: Frame, anomaly_map: NDArray[np.float16], heat: float) -> Frame:
+def _overlay(frame: Frame, anomaly_map: NDArray[np.float16], limit: float) -> Frame:
     none = np.zeros(frame.shape[:2], np.bool_)
-    return draw_overlay(frame, anomaly_map.astype(np.float32), none, heat)
+    return draw_overlay(frame, anomaly_map.astype(np.float32), none, limit)
 
 
-def _highest(held_out: HeldOut, scores: NDArray[np.float32], maps: NDArray[np.float16], heat: float) -> Group:
+def _highest(held_out: HeldOut, scores: NDArray[np.float32], maps: NDArray[np.float16], limit: float) -> Group:
     order = np.argsort(-scores, kind="stable")[:SHOWN]
     pictures = (
         picture(
             f"score {scores[index]:.4g}, {held_out.names[index]}",
-            _overlay(held_out.frames[index], maps[index], heat),
+            _overlay(held_out.frames[index], maps[index], limit),
         )
         for index in order
     )
     return Group("Good images with the highest scores", tuple(pictures), "Red is twice the level of a defect, or more.")
 
 
-def _animation(method: Method, watch: Watch, heat: float) -> Group:
+def _animation(method: Method, watch: Watch, limit: float) -> Group:
     _, last = infer(method, watch.frames)
     moments = [*watch.moments(), ("trained", shrink(last))]
     captions = ("good image, held out", "synthetic anomaly", "synthetic anomaly")
     pictures = (
-        picture(caption, frame[:, :, :3], *(_overlay(frame, maps[index], heat) for _, maps in moments))
+        picture(caption, frame[:, :, :3], *(_overlay(frame, maps[index], limit) for _, maps in moments))
         for index, (caption, frame) in enumerate(zip(captions, watch.frames))
     )
     texts = ("picture alone", *(text for text, _ in moments))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgead.decision import Verdict
 from edgead.geometry import STRETCH
 from edgead.images import Frame, cv2, fit_frame
-from edgead.masks import spread_map
+from edgead.masks import cold, heat_of, spread_map
 from edgead.runtime.defects import is_finite, mark_in_frame
 from edgead.runtime.result import Result
 
@@ -77,16 +77,17 @@ def _heat_of(result: Result, anomaly_map: NDArray[np.float32]) -> NDArray[np.flo
         return anomaly_map
     scale = min(1.0, 4 * HEAT_SIDE / max(result.frame_size))
     height, width = (max(1, round(side * scale)) for side in result.frame_size)
-    return spread_map(anomaly_map, result.geometry, result.frame_size, (height, width), outside=0.0)
+    nothing = cold(result.mask_threshold)
+    return spread_map(anomaly_map, result.geometry, result.frame_size, (height, width), outside=nothing)
 
 
 def encode_heat(anomaly_map: NDArray[np.float32], mask_threshold: float) -> bytes:
-    """Encode a finite ``(h, w) float32`` map as PNG. Full heat is twice the mask's threshold, as in overlays."""
+    """Encode a finite ``(h, w) float32`` map as PNG. Its heat is that of overlays."""
     lib = cv2()
     height, width = anomaly_map.shape
     scale = min(1.0, HEAT_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    heat = np.asarray(lib.resize(anomaly_map, size, interpolation=lib.INTER_AREA)) / max(2 * mask_threshold, 1e-12)
+    heat = heat_of(np.asarray(lib.resize(anomaly_map, size, interpolation=lib.INTER_AREA)), mask_threshold)
     grey, opacity = ((np.clip(value, 0.0, 1.0) * 255).astype(np.uint8) for value in (heat, 2 * heat - 0.4))
     colours = lib.applyColorMap(grey, lib.COLORMAP_TURBO)
     _, data = lib.imencode(".png", np.dstack([colours, opacity]), [lib.IMWRITE_PNG_COMPRESSION, 1])

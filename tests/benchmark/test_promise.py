@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from edgead.benchmark.promise import check_promise
+from edgead.bundle.manifest import StoredThreshold
 from edgead.decision import Threshold, conformal_threshold
+from edgead.review.proposal import moved
 
 
 def test_seven_of_fourteen_contradict_a_promise_from_six() -> None:
@@ -29,6 +31,18 @@ def test_far_fewer_than_likely_are_named_too() -> None:
     found = check_promise(conformal_threshold(np.arange(199.0), 0.1), 0, 200)
     assert found is not None
     assert found.warning.startswith("Only 0 of 200")
+
+
+def test_few_rejects_of_a_threshold_that_a_review_has_raised_are_no_surprise() -> None:
+    """The images were said to differ from the held-out ones, and a lower threshold was advised."""
+    scores = tuple(np.arange(199.0))
+    first = StoredThreshold.of(conformal_threshold(scores, 0.1), scores)
+    raised, lowered = moved(first, 300.0), moved(first, 100.0)
+    warned = [check_promise(each.rule, 0, 200, each.scores) for each in (first, raised, lowered)]
+    assert [bool(found and found.warning) for found in warned] == [True, False, True]
+    many = check_promise(raised.rule, 60, 200, raised.scores)
+    assert many is not None
+    assert many.warning.startswith("60 of 200")
 
 
 def test_warnings_come_by_chance_as_often_as_they_may() -> None:

@@ -88,7 +88,7 @@ def test_the_map_comes_back_to_the_frame(geometry: Geometry, box: tuple[int, int
     assert abs(columns.mean() - wanted_columns.mean()) < pixel / 4
     spread = spread_map(anomaly_map, geometry, FRAME, FRAME, outside=0.0)
     np.testing.assert_array_equal(spread > 0.5, found)
-    overlay = draw_overlay(np.full((*FRAME, 3), 128, np.uint8), spread, found, 1.0)
+    overlay = draw_overlay(np.full((*FRAME, 3), 128, np.uint8), spread, found, 0.5)
     assert (overlay[found] != 128).any(axis=1).all()
     outside[:] = True
     outside[window] = False

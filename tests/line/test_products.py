@@ -106,6 +106,28 @@ def test_a_free_run_changes_over_between_two_frames(open_products: Callable[...,
     assert [one.bundle for one in bench.results] == ["cap", "bottle"]
 
 
+def test_a_threshold_of_the_live_page_ends_with_its_product(open_products: Callable[..., Products]) -> None:
+    """The page says so. It came back with the product, hours later, when nobody remembered it."""
+    console = Listener()
+    products, camera = open_products(first="cap", console=console), Hand()
+    with running(products.current, FreeRun(products), [camera]) as bench:  # type: ignore[arg-type]
+
+        def show() -> tuple[float, Verdict]:
+            camera.show(GOOD)
+            bench.wait(len(bench.results) + 1)
+            return bench.results[-1].threshold, bench.results[-1].verdict
+
+        products.current.threshold = 5.0
+        products.choose("cap")  # it decides already
+        assert show() == (5.0, Verdict.FAIL)
+        products.choose("bottle")
+        assert show() == (130.0, Verdict.PASS)
+        recipe = products.choose("cap")
+        assert show() == (1130.0, Verdict.PASS)
+    told = f"{recipe}: cap: the threshold that was set during the run, 5, is over; it is 1130 again"
+    assert [text for text in console.said if "is over" in text] == [told]
+
+
 def test_a_frame_from_before_a_changeover_is_of_the_product_before(open_products: Callable[..., Products]) -> None:
     """Its picture was on the way, or its file waited to be read: the next product decided on it."""
     products, camera = open_products(first="cap"), Hand()

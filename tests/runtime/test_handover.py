@@ -395,6 +395,22 @@ def test_the_same_bundle_keeps_the_threshold_that_was_set_during_the_run(first: 
         assert other.threshold == second.manifest.threshold.value
 
 
+def test_a_threshold_of_the_live_page_ends_when_the_shadow_decides(first: Bundle, second: Bundle) -> None:
+    """It came back with its bundle at the second signal USR1."""
+    champion, challenger = (edgead.load(bundle.path, engine="onnxruntime") for bundle in (first, second))
+    own = champion.threshold
+    with Reloading(champion, Shadow(challenger), lambda path: champion) as running:
+        champion.threshold = 77.0
+        running.control._want_exchange(0, None)
+        running.hear("The shadow second now decides")
+        running.hear(f"first: the threshold that was set during the run, 77, is over; it is {own:.6g} again")
+        running.control._want_exchange(0, None)
+        running.hear("The shadow first now decides")
+        assert champion.threshold == own
+    champion.close()
+    challenger.close()
+
+
 def test_a_successor_that_cannot_take_over_is_closed_and_said(first: Bundle, tmp_path: Path) -> None:
     """Its 16-bit images have 12 significant bits; a running camera's frames would mean something else to it."""
     twelve = make_level_bundle(tmp_path / "first.edgead", bit_depth=12)

@@ -83,7 +83,17 @@ def test_a_threshold_far_above_the_good_parts_is_pointed_out(line_bundle: Path) 
     assert sum("far above their scores" in line for line in console.said) == 1
 
 
-@pytest.mark.parametrize("wanted", ["fpr:", "fpr:2", "fpr:0", "high", "nan", float("inf")])
+def test_a_threshold_of_numpy_is_the_number_itself(line_bundle: Path) -> None:
+    """It was read from its text, which is another number: half of all parts with just that score failed."""
+    manifest = read_bundle(line_bundle).manifest
+    for score in np.random.default_rng(0).random(50, dtype=np.float32):
+        assert choose_threshold(manifest, score) == float(score)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["fpr:", "fpr:2", "fpr:0", "fpr:1e-13", "fpr:1e-310", "high", "0_8", "nan", float("inf"), np.float32("nan")],
+)
 def test_threshold_that_makes_no_sense(line_bundle: Path, wanted: Any) -> None:
     with pytest.raises(ConfigError, match="finite number, or fpr:"):
         choose_threshold(read_bundle(line_bundle).manifest, wanted)

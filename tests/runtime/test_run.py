@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -39,7 +40,7 @@ from edgead.runtime.result import Result
 from edgead.runtime.run import run
 from edgead.runtime.shadow import Shadow
 from edgead.runtime.sink_worker import SinkWorker
-from edgead.runtime.sources import open_source
+from edgead.runtime.sources import Captured, open_source
 from edgead.runtime.stream import Policy
 
 NOISE = np.random.default_rng(1).integers(0, 256, (12, 48, 64, 3), dtype=np.uint8)
@@ -276,6 +277,28 @@ def test_shadow_reports_disagreements_and_never_decides(line_bundle: Path) -> No
         assert len(said) == 12
         assert "says PASS" in said[0]
         assert "says FAIL" in said[0]
+
+
+def test_what_no_bundle_has_said_is_no_disagreement(line_bundle: Path) -> None:
+    """Every late frame counted as one, and every damaged one whose picture can be shown."""
+    damaged = Captured(NOISE[0], "half of it is missing", "a", 0, 0.0, cause="unreadable")
+    with (
+        edgead.load(line_bundle, engine="onnxruntime", threshold=1e9) as champion,
+        edgead.load(line_bundle, engine="onnxruntime", threshold=1e9 + 1) as challenger,
+    ):
+        shadow, results, ledger = Shadow(challenger), list[Result](), Ledger()
+        policy = Policy(deadline=1e-6)
+        run_stream(champion, iter(NOISE), [shadow], ledger, policy=policy, on_result=results.append)
+        assert {result.cause for result in results} == {"late"}
+        result = champion.judge(damaged)
+        result.frame = NOISE[0]
+        assert (result.cause, result.anomaly_map is None) == ("unreadable", False)
+        shadow.write(result)
+        assert shadow.account() == {"agreed": 0, "disagreed": 0}
+        result = champion.judge(dataclasses.replace(damaged, error="", cause=""))
+        result.frame = NOISE[0]
+        shadow.write(result)
+        assert shadow.account() == {"agreed": 1, "disagreed": 0}
 
 
 @pytest.mark.parametrize("threshold", [None, 0.7])

@@ -176,6 +176,24 @@ def focused(page: Any) -> str:
     return str(page.evaluate("document.activeElement.id || document.activeElement.className"))
 
 
+@pytest.mark.parametrize("typed", ["", "-", "1e999"])
+def test_a_number_that_is_none_is_not_set_as_the_threshold(line: Line, typed: str) -> None:
+    """A field that is empty, or holds half a number or "0,5", set the threshold to 0."""
+    page = line.page
+    before = page.text_content("#model")
+    page.keyboard.press("t")
+    page.fill("#slider-value", "")
+    page.type("#slider-value", typed)
+    time.sleep(2.5)  # scores are fetched every 2 s
+    page.click("#apply-threshold")
+    page.wait_for_function("() => document.querySelector('#threshold .told').textContent.includes('no number')")
+    assert not page.is_visible("#sign")
+    page.click("#own-threshold")
+    page.wait_for_function("() => document.querySelector('#slider-value').value > 100")
+    page.keyboard.press("Escape")
+    assert page.text_content("#model") == before
+
+
 def test_every_control_is_reached_with_tab(line: Line) -> None:
     page = line.page
     line.show("bad", "fail")

@@ -9,11 +9,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
+from edgead.geometry import STRETCH, Geometry
 from edgead.marks import Marks
 from edgead.runtime.ledger import Ledger
 from edgead.runtime.result import CAUSES, Result
@@ -203,6 +205,27 @@ def test_the_outline_is_where_the_map_is_high() -> None:
     assert shrink(result.frame, 320).shape == (240, 320, 3)
     result.verdict = Verdict.PASS
     assert draw(result, result.frame, 320).outline == ""
+
+
+@pytest.mark.parametrize(("limit", "good", "bad"), [(0.5, 0.0, 1.0), (-0.1, -0.9, -0.02), (-3.0, -7.0, 5.0)])
+@pytest.mark.parametrize("geometry", [STRETCH, Geometry(crop=(0.5, 0.0, 0.5, 1.0), fit="letterbox")])
+def test_a_defect_is_hot_whatever_the_sign_of_the_map(
+    limit: float, good: float, bad: float, geometry: Geometry
+) -> None:
+    """Maps of likelihoods are below 0: neither the page nor an overlay had any heat."""
+    frame = np.full((64, 128, 3), 100, np.uint8)
+    values = np.full((32, 32), good, np.float32)
+    values[12:20, 12:20] = bad
+    result = Result(1.0, Verdict.FAIL, "", 0.5, values, limit, (64, 128), frame=frame, geometry=geometry)
+    changed = (result.overlay() != 100).any(axis=2)
+    centre = 64 if geometry == STRETCH else 96
+    hot = cv2.imdecode(np.frombuffer(base64.b64decode(draw(result, frame, 128).heat), np.uint8), -1)[:, :, 3]
+    seen = cv2.resize(hot, (128, 64)) > 64
+    for found in (changed, seen):
+        rows, columns = np.nonzero(found)
+        assert found[32, centre]
+        assert (rows.mean(), columns.mean()) == pytest.approx((32, centre), abs=3)
+        assert found.mean() < 0.15
 
 
 def test_marks_are_labelled_images(tmp_path: Path) -> None:

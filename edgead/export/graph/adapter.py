@@ -14,6 +14,8 @@ from edgead.export.graph.sensitive import MARK
 from edgead.export.graph.subgraph import prune, set_size
 from edgead.geometry.interpolation import interpolation_matrix
 
+OWN_CONSTANTS = 4
+"""Version of the file format from which on a constant need not be an input, too. It has no other effect on a graph."""
 PREFIX = "model/"
 """Prefix of the model's names, which keeps them apart from the bundle's."""
 
@@ -91,7 +93,8 @@ def add_adapter(
         ],
         [*graph.graph.initializer, *nodes.constants],
     )
-    adapted = helper.make_model(whole, opset_imports=list(graph.opset_import), ir_version=graph.ir_version)
+    ir_version = max(graph.ir_version, OWN_CONSTANTS)
+    adapted = helper.make_model(whole, opset_imports=list(graph.opset_import), ir_version=ir_version)
     adapted.producer_name, adapted.producer_version = model.producer_name, model.producer_version
     try:
         onnx.checker.check_model(adapted, full_check=True)

@@ -211,8 +211,20 @@ def _with_adapter(model: onnx.ModelProto, spec: IoSpec, reference: OnnxReference
     blank = np.zeros((1, *spec.size, 3), np.uint8)
     found, kinds = reference.raw(blank), reference.kinds()
     size = None if spec.map == "none" else as_maps(found[spec.map], spec.map).shape[1:]
+    if size is not None:
+        _refuse_turned(size, spec)
     types = tuple(kinds.get(name, TensorProto.FLOAT) for name in (spec.input, spec.score or "", spec.map))
     return add_adapter(model, spec, None if size is None else (size[0], size[1]), (types[0], types[1], types[2]))
+
+
+def _refuse_turned(size: tuple[int, ...], spec: IoSpec) -> None:
+    """Refuse a map that lies across the image: stretched over it, it would mark other places. A square one may."""
+    height, width = spec.crop or spec.size
+    if height != width and size[0] * height == size[1] * width:
+        raise ModelError(
+            f"The map '{spec.map}' has {size[0]}×{size[1]} values for an image of {height}×{width}: its sides are "
+            "exchanged.\nTranspose it in the model, or select another tensor with --map."
+        )
 
 
 def _origin(path: Path, source: str, parsed: _ParsedModel, opset: int) -> Origin:

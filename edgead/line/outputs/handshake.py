@@ -150,7 +150,7 @@ class Handshake:
             verdict=register_map.VERDICTS[verdict],
             cause=register_map.CAUSES.get(cause, register_map.OTHER) if cause else 0,
             score=result.score,
-            threshold=result.threshold,
+            threshold=register_map.at_most(result.threshold),
             part_id=short,
             recipe=register_map.cut(result.recipe or result.bundle),
         )

@@ -6,12 +6,16 @@ first one high, in UTF-8, filled with zeros.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from edgead.decision import Verdict
+from edgead.errors import SinkError
 from edgead.text import valid
 
 VERSION = 1
@@ -42,6 +46,7 @@ CAUSES = {
 OTHER = 99
 MISSING_ACKNOWLEDGEMENT, STALLED, ID_CUT, CAMERA_REPORTED = 1, 2, 4, 8
 """Bits of `status`."""
+LARGEST = float(np.finfo(np.float32).max)
 _FORMATS = {"UINT16": "H", "UINT32": "I", "FLOAT32": "f"}
 
 
@@ -127,6 +132,29 @@ def from_registers(words: Sequence[int]) -> Snapshot:
     return Snapshot(**{register.name: _decode(register, words) for register in REGISTERS})
 
 
+def refuse_foreign(snapshot: Snapshot) -> None:
+    """Refuse registers that hold something else than this map. Those that nobody has written yet are all 0.
+
+    Raises:
+        SinkError: they are of another device, or of another version.
+    """
+    empty = not (snapshot.version or snapshot.valid or snapshot.verdict)
+    if not empty and (snapshot.version != VERSION or snapshot.verdict not in VERDICTS.values()):
+        raise SinkError(
+            f"These are no registers of edgead (version {snapshot.version}, verdict {snapshot.verdict}). "
+            "Check the address and ?base="
+        )
+
+
+def at_most(value: float) -> float:
+    """Return the largest number of 32 bits that is not above a number.
+
+    A score, which has 32 bits, is above both or neither. A rounded threshold could be equal to the score of a FAIL.
+    """
+    rounded: float = struct.unpack(">f", struct.pack(">f", _float32(value)))[0]
+    return float(np.nextafter(np.float32(rounded), np.float32(-np.inf))) if rounded > value else rounded
+
+
 def cut(text: str, size: int = 40) -> str:
     """Return the beginning of a text that fits into so many bytes of UTF-8, without half a character."""
     return valid(text).encode()[:size].decode(errors="ignore")
@@ -153,7 +181,9 @@ def _encode(register: Register, value: Any) -> list[int]:
 
 def _float32(value: float) -> float:
     """Return a number that 32 bits can hold; one that is too large becomes infinite."""
-    return value if abs(value) < 3.4e38 or value != value else float("inf") if value > 0 else float("-inf")
+    if abs(value) <= LARGEST or math.isnan(value):
+        return value
+    return math.copysign(math.inf, value)
 
 
 def _decode(register: Register, words: Sequence[int]) -> Any:

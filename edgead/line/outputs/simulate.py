@@ -15,7 +15,7 @@ from edgead.line.outputs.modbus_server import PORT, ServerOptions
 from edgead.line.outputs.opcua.plc import OpcuaPlc
 from edgead.line.outputs.opcua.server import PORT as OPCUA_PORT
 from edgead.line.outputs.opcua.server import OpcuaOptions
-from edgead.line.outputs.register_map import Snapshot
+from edgead.line.outputs.register_map import Snapshot, refuse_foreign
 from edgead.runtime.sources.uri import redact, scheme_of
 
 POLL = 0.01
@@ -130,6 +130,7 @@ def simulate(
     while not stopped.wait(POLL):
         try:
             snapshot = plc.read()
+            refuse_foreign(snapshot)  # another device must not be written to
             is_new = program.see(snapshot, time.monotonic())
             state = "edgead is alive." if program.alive else "edgead is not alive: the line must not trust a verdict."
             if is_new:

@@ -14,7 +14,7 @@ export class Controls {
     byId("apply-threshold").addEventListener("click", () => this.applyThreshold());
     byId("own-threshold").addEventListener("click", () => this.propose(this.state.model.own_threshold));
     byId("slider").addEventListener("input", () => this.propose(Number(byId("slider").value), "slider"));
-    byId("slider-value").addEventListener("input", () => this.propose(Number(byId("slider-value").value), "number"));
+    byId("slider-value").addEventListener("input", () => this.propose(byId("slider-value").valueAsNumber, "number"));
   }
 
   update(state) {
@@ -51,6 +51,7 @@ export class Controls {
     } catch (error) {
       return this.tellThreshold(error.message);
     }
+    if (Number.isNaN(this.proposed)) return;
     const { low, high } = this.scores;
     const slider = byId("slider");
     slider.min = low;
@@ -61,13 +62,14 @@ export class Controls {
     await this.askWhatIf();
   }
 
+  // NaN: the field is empty, or holds what is no number here, as "0,5".
   propose(value, from) {
-    if (!Number.isFinite(value)) return;
     this.proposed = value;
+    clearTimeout(this.asking);
+    if (Number.isNaN(value)) return byId("what-if").replaceChildren();
     if (from !== "slider") byId("slider").value = value;
     if (from !== "number") byId("slider-value").value = Number(value.toPrecision(6));
     if (this.scores) drawHistogram(byId("histogram"), this.scores, this.state.model.threshold, value);
-    clearTimeout(this.asking);
     this.asking = setTimeout(() => this.askWhatIf(), 120);
   }
 
@@ -101,6 +103,7 @@ export class Controls {
   }
 
   async applyThreshold() {
+    if (Number.isNaN(this.proposed)) return this.tellThreshold("The field holds no number. Nothing was changed.");
     const text = `Set the threshold from ${number(this.state.model.threshold)} to ${number(this.proposed, 6)}.`;
     const problem = await this.changes.make("threshold", { threshold: this.proposed, ...this.of }, text);
     this.tellThreshold(problem ?? `The threshold is now ${number(this.proposed, 6)}.`);

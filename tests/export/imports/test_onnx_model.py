@@ -384,6 +384,31 @@ def test_old_operator_sets_are_raised(parts: Path, tmp_path: Path) -> None:
     assert opset_of(onnx.load(bundle.model)) == 13
 
 
+def test_a_model_of_the_first_file_format_is_imported(parts: Path, tmp_path: Path) -> None:
+    """Its weights are inputs, too, as those of the adapter had to be: the import blamed the model."""
+    model = plain_model(opset=8)
+    model.ir_version = 3
+    for weight in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    path = save(model, tmp_path / "m.onnx")
+    bundle = import_model(path, score="score", map="heat", threshold_data=parts, out=tmp_path / "b.edgead")
+    with load(bundle.path, engine="onnxruntime") as inspector:
+        assert inspector.inspect(np.zeros((24, 32, 3), np.uint8)).score == pytest.approx(0, abs=1e-6)
+
+
+def test_a_map_that_lies_across_the_image_is_refused(parts: Path, tmp_path: Path) -> None:
+    """It was stretched over the image: a defect on the left was marked at the top."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    main (float[N, 3, 24, 32] image) => (float[N, 1, 32, 24] heat) {
+        grey = ReduceMean <axes = [1], keepdims = 1> (image)
+        heat = Transpose <perm = [0, 1, 3, 2]> (grey)
+    }"""
+    path = save(build(text, {}), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="32×24 values for an image of 24×32: its sides are exchanged"):
+        import_model(path, threshold_data=parts, out=tmp_path / "b.edgead")
+
+
 def write(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path

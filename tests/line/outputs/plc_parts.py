@@ -14,7 +14,15 @@ from edgead.runtime.result import Result
 
 def make_result(verdict: Verdict = Verdict.PASS, part: str = "part-1", **fields: Any) -> Result:
     """A result of a part."""
-    return Result(fields.pop("score", 1.5), verdict, "made for a test", 2.5, part_id=part, recipe="bottle 3", **fields)
+    return Result(
+        fields.pop("score", 1.5),
+        verdict,
+        "made for a test",
+        fields.pop("threshold", 2.5),
+        part_id=part,
+        recipe="bottle 3",
+        **fields,
+    )
 
 
 class Writing:

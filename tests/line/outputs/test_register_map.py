@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from plc_parts import make_result
 
 from edgead.line.outputs import register_map
+from edgead.line.outputs.handshake import Handshake, Timing
 from edgead.line.outputs.register_map import ACKNOWLEDGE, REGISTERS, Snapshot, from_registers, to_registers
 from edgead.runtime import result
 
@@ -37,6 +41,18 @@ def test_the_registers_hold_what_was_put_in() -> None:
 def test_any_score_can_be_shown(score: float) -> None:
     shown = from_registers(to_registers(replace(FULL, score=score))).score
     assert math.isnan(shown) if math.isnan(score) else shown == math.copysign(math.inf, score)
+
+
+def test_the_plc_finds_a_score_above_the_threshold_where_edgead_does() -> None:
+    """A threshold of 64 bits was rounded to 32: the PLC compared a FAIL of 0.8 with 0.8."""
+    scores = np.random.default_rng(0).normal(0, 10, 200).astype(np.float32)
+    for score in map(float, [*scores, np.float32(0.8), 0.0, np.float32(3.402e38), np.float32(-3.402e38)]):
+        near = [score, float(str(np.float32(score))), math.nextafter(score, 1e300), math.nextafter(score, -1e300)]
+        for threshold in (*near, 1e300, -1e300, 1e-300, -1e-300):
+            shake = Handshake(Timing(ack=False))
+            shake.show(make_result(score=score, threshold=threshold), threading.Event())
+            shown = from_registers(to_registers(shake.snapshot()))
+            assert (shown.score > shown.threshold) == (score > threshold)
 
 
 def test_a_text_is_cut_between_characters() -> None:

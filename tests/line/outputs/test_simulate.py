@@ -19,12 +19,14 @@ from waiting import wait_until
 from edgead.cli import cli
 from edgead.decision import Verdict
 from edgead.errors import INTERRUPTED, ConfigError, SinkError
-from edgead.line.outputs.modbus_plc import PollingPlc
+from edgead.line.outputs.modbus_plc import PollingPlc, ServingPlc
 from edgead.line.outputs.register_map import REGISTERS, Snapshot
 from edgead.line.outputs.simulate import SILENT_AFTER, PlcProgram, open_plc, simulate
 from edgead.runtime.sinks import open_sink
 
-pytest.importorskip("pymodbus.client", reason="no pymodbus (pip install 'edgead[modbus]')")
+ModbusTcpClient = pytest.importorskip(
+    "pymodbus.client", reason="no pymodbus (pip install 'edgead[modbus]')"
+).ModbusTcpClient
 
 SHOWN = Snapshot(session=7, heartbeat=1, valid=1, sequence=65534, verdict=1)
 
@@ -190,3 +192,24 @@ def test_a_server_with_too_few_registers_is_told_from_edgead() -> None:
         told = pytest.raises(SinkError, match=r"answers with 1 registers instead of \d+\. Is it edgead\?")
         with closing(PollingPlc("127.0.0.1", link.getsockname()[1])) as plc, told:
             plc.read()
+
+
+@pytest.mark.parametrize("words", [[7, 1, 1, 1, 0, 9, 1], [1, 1, 1, 1, 0, 9, 7], [0, 0, 0, 1, 0, 0, 0]])
+def test_the_registers_of_another_device_are_no_results_and_are_not_written(words: list[int]) -> None:
+    """A wrong address was acknowledged as edgead's; a verdict that does not exist ended with a traceback."""
+    written: list[Snapshot] = []
+    stopped, said, results = threading.Event(), list[str](), list[Snapshot]()
+
+    def say(text: str) -> None:
+        said.append(text)
+        stopped.set()
+
+    with (
+        closing(ServingPlc("127.0.0.1", 0, on_write=written.append)) as other,
+        closing(PollingPlc("127.0.0.1", other.port)) as plc,
+    ):
+        with ModbusTcpClient("127.0.0.1", port=other.port) as client:
+            client.write_registers(0, words)
+        simulate(plc, results.append, say=say, stopped=stopped)
+    told = f"These are no registers of edgead (version {words[0]}, verdict {words[6]}). Check the address and ?base="
+    assert (said, results, len(written)) == ([told], [], 1)

@@ -34,10 +34,8 @@ class Shadow:
         # Without a champion's inference there is nothing to compare; after an exchange, older results may still arrive.
         if result.frame is None or result.anomaly_map is None:
             return
-        if (
-            result.verdict is Verdict.UNKNOWN and result.cause != "score"
-        ):  # late, or of a damaged frame: no bundle said so
-            return
+        if result.verdict is Verdict.UNKNOWN and result.cause != "score":
+            return  # late, or of a damaged frame: no bundle said so
         inspector = self.inspector
         if inspector is None:
             return

@@ -57,7 +57,8 @@ def find_python(version: str) -> str:
 def pip(python: Path | str, arguments: Sequence[str | Path]) -> None:
     """Call this environment's pip for another Python; skip where no packages are to be had."""
     command = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "install", "-q"]
-    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # or edgead is there already
+    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False, env=own)
     if "ImpImporter" in done.stderr:
         pytest.skip(f"this environment's pip is too old for {python}")
     if "No matching distribution" in done.stderr or "Could not fetch" in done.stderr:

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -303,6 +304,36 @@ def test_modbus_opens_a_part_when_a_coil_rises(begin: Callable[[Any], Any], plc:
     plc.set("co", 12, 1)
     wait_until(lambda: len(taken.parts) == 3)
     assert len(taken.said) == 2
+
+
+def test_a_pause_while_modbus_waited_for_the_answer_before_is_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was named a PLC that answers slowly: the answer from before the pause came first."""
+    trigger: Any = open_trigger("modbus://127.0.0.1:9/coil/12?poll_ms=1")
+    resumed: list[float] = []
+    answers = iter([0, 0, 1])
+    fired: list[float | None] = []
+
+    def ask(request: str, address: int, count: int) -> list[int]:
+        answer = next(answers, 1)
+        if answer == 0:
+            time.sleep(0.01)
+            resumed.append(time.monotonic())  # the process was paused, and now the answer is read
+            time.sleep(0.01)
+        return [answer]
+
+    def since(moment: float) -> float:
+        return 2.6 if resumed and moment < resumed[-1] else 0.0
+
+    def open_part(part_id: str = "", at: float | None = None, doubt: str = "") -> str:
+        fired.append(at)
+        return part_id
+
+    monkeypatch.setattr(trigger, "_ask", ask)
+    monkeypatch.setattr("edgead.line.triggers.modbus.standstill", SimpleNamespace(since=since))
+    with closing(trigger):
+        trigger.begin(open_part)
+        wait_until(lambda: bool(fired))
+    assert fired == [None]  # nobody knows when: the part is UNKNOWN, and the pause its cause
 
 
 @pytest.mark.parametrize(("code", "encoding"), [("Größe-3", "utf-8"), ("Größe-3", "latin-1"), ("№ 7", "utf-8")])

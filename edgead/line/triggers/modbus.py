@@ -122,11 +122,11 @@ class ModbusTrigger(BaseTrigger):
 
     def _work(self) -> None:
         last: int | None = None
-        at = asked = time.monotonic()
+        asked = time.monotonic()
         while not self.stopped.is_set():
             try:
                 since, asked = asked, time.monotonic()  # it has risen since the question before
-                value, before = self._ask(_READ[self._kind], self._number, 1)[0], at
+                value = self._ask(_READ[self._kind], self._number, 1)[0]
                 at = time.monotonic()
                 steps = 0 if last is None else self._steps(last, value)
                 last = value
@@ -137,7 +137,7 @@ class ModbusTrigger(BaseTrigger):
                 self.stopped.wait(AGAIN_AFTER)
                 continue
             self._note("")
-            paused = standstill.since(before)  # it may have risen at any time since
+            paused = standstill.since(since)
             part_id = self._read_id() if steps else ""
             self._fire(steps, part_id, None if paused else at, self._doubt(time.monotonic() - since))
             self.stopped.wait(self._options.poll_ms / 1e3)

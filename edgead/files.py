@@ -26,7 +26,7 @@ if sys.platform != "win32":
 
 LONGEST_NAME, LONGEST_PATH = 255, 3000
 """Bytes of a name, and of a path that a file names; Linux takes 4095 with the folder before it."""
-_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}\.part", re.DOTALL)
+_UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{12}\.part", re.DOTALL)
 """Names of `_neighbour`."""
 _thread_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
@@ -121,9 +121,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(displaced, ignore_errors=True)
 
 
+def intended_name(name: str) -> str:
+    """Return the name that a file or folder was to get which a killed process was writing; the same for any other."""
+    found = _UNFINISHED.fullmatch(name)
+    return found[1] if found else name
+
+
 def remove_unfinished(folder: Path) -> None:
     """Delete the files and folders that a killed process was writing in a folder. No other process may write there."""
-    for left in [path for path in folder.iterdir() if _UNFINISHED.fullmatch(path.name)]:
+    for left in [path for path in folder.iterdir() if intended_name(path.name) != path.name]:
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:

@@ -115,7 +115,7 @@ def heat_of(anomaly_map: NDArray[np.float32], limit: float) -> NDArray[np.float3
     return np.asarray(anomaly_map / max(2 * abs(limit), 1e-12) + (limit < 0), np.float32)
 
 
-def cold(limit: float) -> float:
+def cold_value(limit: float) -> float:
     """Return a map value without heat, for what shows nothing of a map with this limit."""
     return min(0.0, 2 * limit)
 

@@ -17,7 +17,7 @@ from edgead.errors import ConfigError
 from edgead.files import atomic_file
 from edgead.geometry import STRETCH, Geometry
 from edgead.images import Frame, Mask, encode_image, encode_png, to_frame
-from edgead.masks import cold, draw_overlay, spread_map
+from edgead.masks import cold_value, draw_overlay, spread_map
 from edgead.redaction import redact
 from edgead.runtime.defects import boxes_of, contours_of, is_finite, mark_in_frame
 from edgead.text import valid
@@ -202,7 +202,7 @@ class Result:
             raise ConfigError(f"The inspected frame has {width}×{height} pixels, the given one {w}×{h}.")
         heat = self.anomaly_map
         if self.geometry != STRETCH:
-            size, nothing = self.frame_size, cold(self.mask_threshold)
+            size, nothing = self.frame_size, cold_value(self.mask_threshold)
             heat = spread_map(heat, self.geometry, size, size, outside=nothing)
         return draw_overlay(frame, heat, self.mask, self.mask_threshold)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,7 +158,7 @@ class LiveRules:
         self._shapes = check_shapes(shapes)
 
 
-def choose_threshold(manifest: Manifest, wanted: float | str | None) -> float:
+def choose_threshold(manifest: Manifest, wanted: float | np.floating[Any] | str | None) -> float:
     """Return the threshold that scores are compared with.
 
     Args:
@@ -171,10 +171,10 @@ def choose_threshold(manifest: Manifest, wanted: float | str | None) -> float:
     """
     if wanted is None:
         return float(manifest.threshold.value)
-    text, given = str(wanted), cast(object, wanted)
+    text = str(wanted)
     try:
         # A text of a float32 is another number: a score that is equal to it would be above it.
-        value = float(given) if isinstance(given, np.floating) else float(text.removeprefix("fpr:"))
+        value = float(wanted) if isinstance(wanted, np.floating) else float(text.removeprefix("fpr:"))
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or "_" in text or (text.startswith("fpr:") and not LEAST_BOUND <= value < 1):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgead.decision import Verdict
 from edgead.geometry import STRETCH
 from edgead.images import Frame, cv2, fit_frame
-from edgead.masks import cold, heat_of, spread_map
+from edgead.masks import cold_value, heat_of, spread_map
 from edgead.runtime.defects import is_finite, mark_in_frame
 from edgead.runtime.result import Result
 
@@ -77,7 +77,7 @@ def _heat_of(result: Result, anomaly_map: NDArray[np.float32]) -> NDArray[np.flo
         return anomaly_map
     scale = min(1.0, 4 * HEAT_SIDE / max(result.frame_size))
     height, width = (max(1, round(side * scale)) for side in result.frame_size)
-    nothing = cold(result.mask_threshold)
+    nothing = cold_value(result.mask_threshold)
     return spread_map(anomaly_map, result.geometry, result.frame_size, (height, width), outside=nothing)
 
 

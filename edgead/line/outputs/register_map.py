@@ -47,6 +47,7 @@ OTHER = 99
 MISSING_ACKNOWLEDGEMENT, STALLED, ID_CUT, CAMERA_REPORTED = 1, 2, 4, 8
 """Bits of `status`."""
 LARGEST = float(np.finfo(np.float32).max)
+"""Number that 32 bits can hold."""
 _FORMATS = {"UINT16": "H", "UINT32": "I", "FLOAT32": "f"}
 
 
@@ -151,7 +152,7 @@ def at_most(value: float) -> float:
 
     A score, which has 32 bits, is above both or neither. A rounded threshold could be equal to the score of a FAIL.
     """
-    rounded: float = struct.unpack(">f", struct.pack(">f", _float32(value)))[0]
+    rounded = float(np.float32(_float32(value)))
     return float(np.nextafter(np.float32(rounded), np.float32(-np.inf))) if rounded > value else rounded
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
-from edgead.files import atomic_file
+from edgead.files import atomic_file, intended_name
 from edgead.folders import OVERLAY
 from edgead.images import encode_png
 from edgead.redaction import redact
@@ -27,8 +27,7 @@ from edgead.runtime.sinks.lines import append_configuration
 from edgead.runtime.sinks.sink import BaseSink, LeftOut
 from edgead.runtime.sources.uri import split_options
 
-_OURS = re.compile(r"\.?(\d{8}T\d{6,}-.*?)(?:\.overlay|\.depth)?\.(?:json|png)(?:\.[0-9a-f]+\.part)?")
-"""Also matches what a kill leaves of `edgead.files.atomic_file`, so that it counts and is deleted in its turn."""
+_OURS = re.compile(r"(\d{8}T\d{6,}-.*?)(?:\.overlay|\.depth)?\.(?:json|png)")
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ class RejectFolder(BaseSink):
         verdicts: of rejects.
 
     Attributes:
-        deleted: rejects deleted to make room, or because they came again. What is left of one that a kill cut short
-            is none.
+        deleted: whole rejects that were deleted, to make room or because the same result came again. What a kill left
+            of a reject does not count.
     """
 
     wants_frames = True
@@ -91,10 +90,11 @@ class RejectFolder(BaseSink):
         self.deleted = 0
         self._written_at: deque[float] = deque()
         folder.mkdir(parents=True, exist_ok=True)
-        # Names begin with the time and so sort by age. Other files in the folder are never touched.
+        # Names begin with the time and so sort by age. Other files in the folder are never touched. What a kill left
+        # of a file that was being written counts with its reject.
         self._rejects: dict[str, dict[Path, int]] = {}
-        for path in sorted(folder.iterdir()):
-            if (stem := stem_in(path.name)) and (size := _size_of(path)) is not None:
+        for path in sorted(folder.iterdir(), key=lambda path: intended_name(path.name)):
+            if (stem := stem_in(intended_name(path.name))) and (size := _size_of(path)) is not None:
                 self._rejects.setdefault(stem, {})[path] = size
         self._bytes = sum(sum(sizes.values()) for sizes in self._rejects.values())
 

@@ -16,6 +16,7 @@ Every step runs in a process of its own with a time limit, so that a crash or a 
     accuracy   trains DRAEM for --seconds, exports and benchmarks it, and keeps the weights
 
 DIR/gpu_check.json holds the results with the name of the device, and DIR/gpu_check.log what the steps wrote to stderr.
+A later call adds its steps to them.
 With --cpu every step does what is possible without a GPU; this tests the scripts, not the GPU code.
 """
 
@@ -34,6 +35,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,7 @@ class Step:
     packed: bool = False
 
 
+RESULTS = "gpu_check.json"
 STEPS = {
     "machine": Step("hardware:machine", 15),
     "ceilings": Step("hardware:ceilings", 15),
@@ -111,8 +114,12 @@ def run_all(names: list[str], options: Options, limit: int | None) -> int:
         "cpu_test": options.cpu,
         "steps": {},
     }
+    with suppress(FileNotFoundError):  # an earlier call on this device
+        before = json.loads((options.out / RESULTS).read_text(encoding="utf-8"))
+        if (before["device"], before["cpu_test"]) == (results["device"], options.cpu):
+            results["steps"] = before["steps"]
     sound = True
-    with (options.out / "gpu_check.log").open("w", encoding="utf-8") as log:
+    with (options.out / "gpu_check.log").open("a", encoding="utf-8") as log:
         for name in names:
             seconds = limit or round(STEPS[name].limit + (options.seconds if name == "accuracy" else 0))
             entry = {"seconds": 0.0, "ended": "running", "results": []}
@@ -145,7 +152,7 @@ def run_step(name: str, options: Options, limit: int, results: dict[str, Any], e
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
-        env=environment(name, options),
+        env=step_environment(name, options),
         start_new_session=True,
     )
     stopped = threading.Event()
@@ -175,26 +182,36 @@ def run_step(name: str, options: Options, limit: int, results: dict[str, Any], e
 
 
 def write(folder: Path, results: dict[str, Any]) -> None:
-    (folder / "gpu_check.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    (folder / RESULTS).write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
-def environment(name: str, options: Options) -> dict[str, str]:
+def step_environment(name: str, options: Options) -> dict[str, str]:
     """Return the environment of a step's process."""
-    paths = [str(SITE)] if STEPS[name].packed and SITE.is_dir() else []
-    libraries = cuda_folders()
+    first, libraries = [], []
     if name == "rtx":
         from rtx import write_shim
 
-        paths.append(str(write_shim()))
+        first.append(str(write_shim()))
     if options.cpu and name in ("machine", "cuda", "ort"):
-        libraries.insert(0, str(compile_host_cuda()))
-    paths += [str(ROOT), *metadata_folder(), os.environ.get("PYTHONPATH", "")]
-    libraries.append(os.environ.get("LD_LIBRARY_PATH", ""))
+        libraries.append(str(compile_host_cuda()))
+    found = environment(STEPS[name].packed and SITE.is_dir(), first, libraries)
+    return {**found, "EDGEAD_TEST_EAGER": "1"} if options.cpu else found  # the CPU's kernels use no streams
+
+
+def environment(packed: bool, first: Sequence[str] = (), libraries: Sequence[str] = ()) -> dict[str, str]:
+    """Return the environment of a process that imports edgead from this checkout.
+
+    Args:
+        packed: whether it takes the packages in `SITE` rather than the machine's own.
+        first: folders of modules that come before the checkout.
+        libraries: folders of libraries that come before CUDA's.
+    """
+    paths = [*([str(SITE)] if packed else []), *first, str(ROOT), *metadata_folder(), os.environ.get("PYTHONPATH", "")]
+    folders = [*libraries, *cuda_folders(), os.environ.get("LD_LIBRARY_PATH", "")]
     return {
         **os.environ,
-        **({"EDGEAD_TEST_EAGER": "1"} if options.cpu else {}),  # the CPU's kernels use no streams
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, folders)),
         "XDG_CACHE_HOME": str(WORK / "cache"),
         "PYTHONUNBUFFERED": "1",
         "EDGEAD_GPU_FOLDER": str(WORK),

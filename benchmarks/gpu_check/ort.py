@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -32,24 +33,27 @@ def ort(options: Options) -> None:
     made = graphs_made()
     if not made:
         raise SystemExit("There are no graphs. Run the step graphs first.")
-    for name, precision, path in made:
-        checks = GraphChecks(name, path, options)
+    failed: set[tuple[str, str]] = set()
 
-        def tried(variant: str, settings: dict[str, str]) -> bool:
-            return attempt(f"{name} {precision}, {variant}", partial(checks.measure, precision, settings))  # noqa: B023
+    def tried(variant: str, settings: dict[str, str], *, only: Callable[[str, str], bool]) -> None:
+        for name, precision, path in made:
+            if only(name, precision):
+                call = partial(GraphChecks(name, path, options).measure, precision, settings)
+                if not attempt(f"{name} {precision}, {variant}", call):
+                    failed.add((name, precision))
 
-        if not tried("CUDA graph", RECORDED) or precision == "fp32":
-            tried("no CUDA graph", EXACT)
-        if precision in ("fp32", "fp16"):
-            tried("CUDA graph, channels last", {**RECORDED, "prefer_nhwc": "1"})
-        if precision == "fp32":
-            tried("CUDA graph, TF32", {**RECORDED, "use_tf32": "1"})
+    # What matters most comes first: the step may be stopped by its limit.
+    tried("CUDA graph", RECORDED, only=lambda name, precision: True)
     name, _, path = made[0]
     checks = GraphChecks(name, path, options)
     attempt("batches of every size", checks.batches)
     attempt("a frame on the GPU, resized there", checks.resized)
     attempt("inference in another thread", checks.other_thread)
     attempt("engines opened during inference", checks.opened_meanwhile)
+    tried("no CUDA graph", EXACT, only=lambda name, precision: precision == "fp32" or (name, precision) in failed)
+    nhwc = {**RECORDED, "prefer_nhwc": "1"}
+    tried("CUDA graph, channels last", nhwc, only=lambda name, precision: precision in ("fp32", "fp16"))
+    tried("CUDA graph, TF32", {**RECORDED, "use_tf32": "1"}, only=lambda name, precision: precision == "fp32")
 
 
 class GraphChecks:

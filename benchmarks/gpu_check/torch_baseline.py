@@ -16,7 +16,7 @@ def torch_baseline(options: Options) -> None:
     def measure(method: str, preset: str, settings: tuple[str, ...], half: bool) -> dict[str, Any]:
         made = new_method(method, preset, settings)
         network = made.reference_model().to(options.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        frames = torch.zeros((1, *made.config.size, 3), dtype=torch.uint8, device=options.device)
+        frames = torch.randint(0, 256, (1, *made.config.size, 3), dtype=torch.uint8, device=options.device)
         with torch.inference_mode(), torch.autocast(options.device, torch.float16, enabled=half and not options.cpu):
             for _ in range(3):
                 network(frames)

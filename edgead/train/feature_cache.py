@@ -71,6 +71,11 @@ class FeatureCache:
                 write_json(note, {"key": key, "rows": number + 1, "names": list(row)})
                 noted = time.monotonic()
 
+    @property
+    def is_filled(self) -> bool:
+        """Whether `fill` has been called, or has taken up what an earlier process computed."""
+        return bool(self._arrays)
+
     def row(self, number: int) -> dict[str, NDArray[Any]]:
         """Return what was computed for an image."""
         return {name: array[number] for name, array in self._arrays.items()}

@@ -127,12 +127,13 @@ class Aand(Method):
 
         def draw_normal(rng: np.random.Generator) -> Arrays:
             number = int(rng.integers(len(normals)))
-            return {"frames": normals[number]} if cache is None else cache.row(number)
+            return cache.row(number) if cache is not None and cache.is_filled else {"frames": normals[number]}
 
         def stage(name: str, module: nn.Module, sample: Callable[[np.random.Generator], Arrays], steps: int) -> Stage:
             def prepare(device: torch.device, track: Track) -> None:
                 amplifiers.requires_grad_(name == "amplify")
-                if name == "distill" and cache is not None:
+                # A GPU computes the features of a batch sooner than a hundred times as many bytes reach it.
+                if name == "distill" and cache is not None and device.type == "cpu":
                     key = fingerprint(normals, teacher, {"method": "aand", "device": device.type})
                     cache.fill(len(normals), key, lambda number: teach(teacher, normals[number]), track)
 

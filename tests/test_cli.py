@@ -106,7 +106,7 @@ LINE = {"triggers", "part_rules", "control", "product", "check"}
     [
         ("train", ["edgead.train.train", "edgead.train.resume"], {"continue_run", "quick"}),
         ("synthesise", ["edgead.train.synthesise.synthesise"], set()),
-        ("distil", ["edgead.distil.distil"], set()),
+        ("distil", ["edgead.distil.distil"], {"continue_run"}),
         ("export", ["edgead.export.export"], {"method", "category", "format"} | PRECISION),
         ("import", ["edgead.export.import_model"], {"data"} | PRECISION),
         (

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from level_bundle import SIDE, frame_of, make_level_bundle
 
 from edgead import images
 from edgead.bundle import Bundle, read_bundle
 from edgead.cli import cli
 from edgead.console import Console
-from edgead.distil import architecture, distil
+from edgead.distil import architecture, distil, resume
 from edgead.distil.architecture import FAMILY, Timing, choose, measure_family
 from edgead.errors import CheckpointError, ConfigError, DataError, EdgeadError
 from edgead.files import write_json
@@ -92,6 +95,66 @@ def test_the_report_shows_teacher_against_student(distilled: tuple[Path, Path, s
     page = build_report(run / "distillation").read_text()
     assert "Image AUROC on 10 labelled images, which nothing was chosen by: teacher 100.0, student 100.0." in page
     assert "which nothing was chosen by" in said
+
+
+class Stopping(Console):
+    """Stops a training after some steps, as Ctrl-C does."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
+        left = iter(range(20))
+
+        def advance(_: str) -> None:
+            if next(left, None) is None:
+                signal.raise_signal(signal.SIGINT)
+
+        yield advance
+
+
+def test_a_stopped_distillation_is_finished(
+    distilled: tuple[Path, Path, str], teacher: Bundle, grey: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    console = Stopping()
+    with pytest.raises(KeyboardInterrupt):
+        distil(
+            teacher.path,
+            grey,
+            target_ms=5,
+            precision="fp32",
+            settings=TINY,
+            out=run,
+            mixed_precision="no",
+            console=console,
+        )
+    assert f"edgead distil {teacher.path} --target TIME --resume --out {run}" in console.said[-1]
+
+    def finish(*words: object) -> Result:
+        given = ("distil", teacher.path, "--target", "5ms", "--precision", "fp32", "--resume", "--out", run, *words)
+        return CliRunner().invoke(cli, [str(each) for each in (*given, "--bundle-out", tmp_path / "student.edgead")])
+
+    assert "--seed cannot be changed when a run is resumed" in finish("--seed", 1).output
+    for _ in range(2):  # also what was stopped after the training
+        done = finish()
+        assert done.exit_code == 0, done.output
+        assert (run / "distillation" / "report.html").is_file()
+    assert read_bundle(tmp_path / "student.edgead").manifest.threshold == read_bundle(distilled[1]).manifest.threshold
+
+
+def test_a_run_that_is_no_students_is_not_finished_here(
+    distilled: tuple[Path, Path, str], teacher: Bundle, trained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="no run of a student"):
+        resume(teacher.path, target_ms=5, out=trained)
+    other = make_level_bundle(tmp_path / "other.edgead", offset=1.0)
+    with pytest.raises(CheckpointError, match="learns from another bundle"):
+        resume(other.path, target_ms=5, out=distilled[0])
 
 
 def test_a_damaged_report_says_so(distilled: tuple[Path, Path, str], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgead.cli.options import PATH, json_option, training_options
+from edgead.cli.options import PATH, json_option, refuse_to_change, required, training_options
 from edgead.cli.output import emit, terminal
 from edgead.text import typed
 
@@ -23,7 +23,7 @@ def _read_target(context: click.Context, parameter: click.Parameter, text: str) 
 
 @click.command()
 @click.argument("bundle", type=PATH)
-@click.option("--data", required=True, type=PATH, help="Images of good parts, as for `edgead train`.")
+@click.option("--data", type=PATH, help="Images of good parts, as for `edgead train`.")
 @click.option("--category", help="Category to distil on, if the data set has several.")
 @click.option(
     "--target",
@@ -44,21 +44,33 @@ def _read_target(context: click.Context, parameter: click.Parameter, text: str) 
 @click.option("--false-reject", default=0.01, show_default=True, help="Largest share of good parts that may fail.")
 @click.option("--holdout", default=0.2, show_default=True, help="Share of good images held out for the threshold.")
 @training_options
+@click.option(
+    "--resume", "continue_run", is_flag=True, help="Finish the run in --out, or the newest unfinished run of a student."
+)
 @click.option("--out", type=PATH, help="Folder of the run. [default: runs/train/student-CATEGORY-TIME]")
 @click.option("--bundle-out", type=PATH, help="Folder of the bundle. [default: runs/export/RUN-PRECISION.edgead]")
 @json_option
-def distil(bundle: Path, data: Path, target_ms: float, as_json: bool, **options: Any) -> None:
+def distil(
+    bundle: Path, data: Path | None, target_ms: float, continue_run: bool, as_json: bool, **options: Any
+) -> None:
     """Train a small, fast network that decides like a bundle.
 
     \b
     edgead distil bottle.edgead --data photos/ --target 10ms --budget 20m
 
     The bundle may come from `edgead export` or `edgead import`. The network is exported, too, and a report compares it
-    with the bundle (docs/training.md).
+    with the bundle (docs/training.md). Stop any time; repeat the command with --resume.
     """
     from edgead.distil import distil as make
+    from edgead.distil import resume
 
-    made = make(bundle, data, target_ms=target_ms, console=terminal(), **options)
+    if continue_run:
+        kept = ("target_ms", "engine", "settings", "precision", "false_reject", "device", "workers", "track", "out")
+        refuse_to_change(*kept, "bundle_out", "bundle", "data", "continue_run", "as_json", "quiet")
+        left = {name: options[name] for name in (*kept[1:], "bundle_out")}
+        made = resume(bundle, data=data, target_ms=target_ms, console=terminal(), **left)
+    else:
+        made = make(bundle, required(data), target_ms=target_ms, console=terminal(), **options)
     text = (
         f"{made.bundle.path}\n"
         f"Compare:  {made.report}\n"

@@ -254,6 +254,23 @@ def refuse_given(when: str, *names: str) -> None:
             raise click.UsageError(f"{parameter.opts[0]} has no effect {when}.")
 
 
+def refuse_to_change(*allowed: str) -> None:
+    """Refuse options that were fixed when the run was started, all but these."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and name not in allowed:
+            raise click.UsageError(f"{parameter.opts[0]} cannot be changed when a run is resumed.")
+
+
+def required(data: Path | None) -> Path:
+    """Return --data; refuse its absence where nothing else says which images are meant."""
+    if data is None:
+        raise click.UsageError("Missing option '--data'.")
+    return data
+
+
 def check_method(run: Path, method: str) -> None:
     """Refuse a --method that differs from the run's."""
     from edgead.train.run_config import load_run_config

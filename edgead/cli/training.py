@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from edgead.cli.options import PATH, check_method, json_option, refuse_given, training_options
+from edgead.cli.options import (
+    PATH,
+    check_method,
+    json_option,
+    refuse_given,
+    refuse_to_change,
+    required,
+    training_options,
+)
 from edgead.cli.output import emit, terminal
 from edgead.text import typed
 
@@ -115,16 +123,16 @@ def train(
         del options["holdout"]
     if quick:
         refuse_given("with --quick", "method", "preset", "textures", "donors", "budget", "continue_run")
-        _train_quick(_required(data), out, as_json, options)
+        _train_quick(required(data), out, as_json, options)
         return
     if continue_run:
         kept = ("settings", "device", "workers", "track")
-        _refuse_others(*kept, "method", "data", "out", "continue_run", "as_json", "quiet")
+        refuse_to_change(*kept, "method", "data", "out", "continue_run", "as_json", "quiet")
         folder = out or find_unfinished(method)
         check_method(folder, method)
         folders = [resume(folder, data=data, console=terminal(), **{name: options[name] for name in kept})]
     else:
-        folders = start(method, _required(data), out=out, console=terminal(), **options)
+        folders = start(method, required(data), out=out, console=terminal(), **options)
     text = "\n".join(f"{folder}\nNext:  edgead export --checkpoint {typed(folder)}" for folder in folders)
     emit({"runs": [str(folder) for folder in folders]}, as_json, text)
 
@@ -145,22 +153,6 @@ def _train_quick(data: Path, out: Path | None, as_json: bool, options: dict[str,
     )
     value = {"runs": [str(run) for run, _ in made], "bundles": [str(bundle.path) for _, bundle in made]}
     emit(value, as_json, text)
-
-
-def _required(data: Path | None) -> Path:
-    if data is None:
-        raise click.UsageError("Missing option '--data'.")
-    return data
-
-
-def _refuse_others(*allowed: str) -> None:
-    """Refuse options that were fixed when the run was started."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if given and name not in allowed:
-            raise click.UsageError(f"{parameter.opts[0]} cannot be changed when a run is resumed.")
 
 
 @click.command()

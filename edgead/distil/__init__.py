@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import edgead.train  # noqa: F401  first: it reports what to install if PyTorch is missing
 from edgead.bundle import read_bundle
 from edgead.console import Console
-from edgead.errors import ConfigError, GateError
+from edgead.errors import CheckpointError, ConfigError, GateError
 from edgead.text import typed
 
 if TYPE_CHECKING:
@@ -92,10 +92,6 @@ def distil(
         EdgeadError: see `edgead.errors`.
     """
     from edgead.distil.architecture import choose
-    from edgead.distil.comparison import compare
-    from edgead.export import export
-    from edgead.export.options import BuildOptions, to_precision_options
-    from edgead.runtime.engines.opening import find_spec
     from edgead.train import train
     from edgead.train.configuration import configure
     from edgead.train.methods import get_method
@@ -103,12 +99,9 @@ def distil(
     from edgead.train.teacher import Teacher
 
     console = console or Console()
-    if not target_ms > 0:
-        raise ConfigError(f"--target takes milliseconds above 0, not {target_ms:g}.")
+    finish = _Finish(target_ms, engine, bundle_out, precision, false_reject, console)
     if category == "all":
         raise ConfigError("A teacher covers one product: distil one category at a time, with --category NAME.")
-    if find_spec(engine.partition(":")[0]).chooses:
-        raise ConfigError(f"The target is for one engine: name it with --engine, not {engine}. See:  edgead doctor")
     path = Path(bundle).resolve()
     teacher = Teacher(path)
     named = {setting.partition("=")[0] for setting in settings}
@@ -117,7 +110,6 @@ def distil(
     height, width = teacher.size
     fixed = (f"teacher={path}", f"teacher_digest={teacher.digest}", f"size={height}x{width}")
     configure(get_method(METHOD), "paper", (*fixed, *settings))  # errors are reported before any work
-    BuildOptions(bundle_out, false_reject, to_precision_options(precision))
     if bundle_out and Path(bundle_out).exists():
         raise ConfigError(f"{bundle_out} exists already and was kept. Choose another --bundle-out.")
     if out:
@@ -142,12 +134,99 @@ def distil(
         track=track,
         console=console,
     )
-    try:
-        student = export(run, out=bundle_out, precision=precision, false_reject=false_reject, console=console)
-    except GateError as error:
-        first = str(error).splitlines()[0]
-        raise GateError(
-            f"{first}\nThe student is kept: export it with  edgead export --checkpoint {typed(run)} --precision auto\n"
-            "or distil again with a longer --budget, or with more good images (--holdout)."
-        ) from error
-    return Distilled(run, student, compare(read_bundle(path), student, run, engine, target_ms, console))
+    return finish(path, run)
+
+
+def resume(
+    bundle: str | Path,
+    *,
+    target_ms: float,
+    data: str | Path | None = None,
+    engine: str = ENGINE,
+    settings: tuple[str, ...] = (),
+    out: str | Path | None = None,
+    bundle_out: str | Path | None = None,
+    precision: str = "int8",
+    false_reject: float = 0.01,
+    device: str = "auto",
+    workers: int | None = None,
+    track: Sequence[str] = (),
+    console: Console | None = None,
+) -> Distilled:
+    """Finish a distillation that was stopped: the rest of the training, the export and the comparison.
+
+    Args:
+        bundle: the teacher of the run.
+        target_ms, engine, bundle_out, precision, false_reject: as for `distil`; the run does not hold them.
+        data, settings, device, workers, track: as for `edgead.train.resume`.
+        out: folder of the run. None: the newest unfinished run of a student below ``runs/train``.
+        console: shows progress.
+
+    Raises:
+        CheckpointError: no run of a student, or one of another teacher.
+        EdgeadError: see `distil` and `edgead.train.resume`.
+    """
+    from edgead.train import checkpoint, run_config
+    from edgead.train import resume as resume_training
+    from edgead.train.methods.student.config import StudentConfig
+    from edgead.train.training import find_unfinished
+
+    console = console or Console()
+    finish = _Finish(target_ms, engine, bundle_out, precision, false_reject, console)
+    path, folder = Path(bundle).resolve(), find_unfinished(METHOD) if out is None else Path(out)
+    config = run_config.load_run_config(folder).config
+    if not isinstance(config, StudentConfig):
+        raise CheckpointError(f"{folder} is no run of a student. Resume it with  edgead train --resume")
+    if config.teacher_digest != read_bundle(path).manifest.digest:
+        raise CheckpointError(f"The run in {folder} learns from another bundle than {path}, from {config.teacher}.")
+    if settings or not checkpoint.is_finished(folder):
+        resume_training(
+            folder, data=data, settings=settings, device=device, workers=workers, track=track, console=console
+        )
+    return finish(path, folder)
+
+
+@dataclass(frozen=True)
+class _Finish:
+    """What follows the training of a student: export and comparison. Wrong arguments are refused before any work."""
+
+    target_ms: float
+    engine: str
+    bundle_out: str | Path | None
+    precision: str
+    false_reject: float
+    console: Console
+
+    def __post_init__(self) -> None:
+        from edgead.export.options import BuildOptions, to_precision_options
+        from edgead.runtime.engines.opening import find_spec
+
+        if not self.target_ms > 0:
+            raise ConfigError(f"--target takes milliseconds above 0, not {self.target_ms:g}.")
+        if find_spec(self.engine.partition(":")[0]).chooses:
+            raise ConfigError(
+                f"The target is for one engine: name it with --engine, not {self.engine}. See:  edgead doctor"
+            )
+        BuildOptions(self.bundle_out, self.false_reject, to_precision_options(self.precision))
+
+    def __call__(self, teacher: Path, run: Path) -> Distilled:
+        """Export a finished run, and compare the student with its teacher."""
+        from edgead.distil.comparison import compare
+        from edgead.export import export
+
+        try:
+            student = export(
+                run,
+                out=self.bundle_out,
+                precision=self.precision,
+                false_reject=self.false_reject,
+                console=self.console,
+            )
+        except GateError as error:
+            first = str(error).splitlines()[0]
+            raise GateError(
+                f"{first}\nThe student is kept: export it with  edgead export --checkpoint {typed(run)} --precision "
+                "auto\nor distil again with a longer --budget, or with more good images (--holdout)."
+            ) from error
+        page = compare(read_bundle(teacher), student, run, self.engine, self.target_ms, self.console)
+        return Distilled(run, student, page)

@@ -266,6 +266,10 @@ class Method(ABC):
         """Describe in a few words each how training always differs from the published one."""
         return []
 
+    def resume_command(self) -> str:
+        """Return the command that resumes a stopped run, without ``--out``."""
+        return "edgead train --resume"
+
     @abstractmethod
     def stages(self, data: TrainingData) -> list[Stage]:
         """Return what has to be optimised, in order."""

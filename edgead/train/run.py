@@ -111,7 +111,7 @@ def _learn_and_train(
     if method.takes_donors:
         console.say(method.card.reporting_note if opened else method.card.without_donors)
     _introduce(run, method, console)
-    with _telling_how_to_resume(run, folder, console):
+    with _telling_how_to_resume(method, run, folder, console):
         run = _estimate(method, run, folder, data, opened, execution)
         if is_main():
             run_config.save_run_config(folder, run)  # before the first step: a resumed run keeps the precision
@@ -205,9 +205,9 @@ def _remedy(run: RunConfig, method: Method, estimate: Estimate) -> str:
 
 
 @contextmanager
-def _telling_how_to_resume(run: RunConfig, folder: Path, console: Console) -> Iterator[None]:
+def _telling_how_to_resume(method: Method, run: RunConfig, folder: Path, console: Console) -> Iterator[None]:
     """Say how to resume a training, whatever ended it."""
-    go_on = f"edgead train --resume --out {typed(folder)}"
+    go_on = f"{method.resume_command()} --out {typed(folder)}"
     try:
         yield
     except KeyboardInterrupt:

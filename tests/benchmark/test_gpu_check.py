@@ -66,6 +66,43 @@ def test_the_table_has_a_column_for_a_device_and_none_for_a_test(checked: Result
     assert "| step `rtx` | not measured |\n" in text
 
 
+SWEEP = """
+data = "{data}"
+engine = "onnxruntime"
+rounds = 3
+mixed_precision = "no"
+code = "test"
+
+[[methods]]
+label = "A tiny DRAEM"
+method = "draem"
+preset = "nano"
+settings = ["size=64", "reconstructive_width=4", "discriminative_width=4", "steps=2"]
+categories = ["{name}"]
+
+[[methods]]
+label = "no such data"
+method = "drept"
+preset = "nano"
+categories = ["absent"]
+"""
+
+
+@pytest.mark.long
+def test_chosen_cells_of_a_sweep_run_without_ray(parts: Path, tmp_path: Path) -> None:
+    file, out, ready = tmp_path / "sweep.toml", tmp_path / "out", tmp_path / "ready"
+    file.write_text(SWEEP.format(data=parts.parent, name=parts.name))
+    ready.touch()
+    words = (file, "--out", out, "--wait", ready, "--workers", "0", "--label", "A tiny DRAEM")
+    done = run("cells.py", *words, EDGEAD_GPU_FOLDER=str(tmp_path / "work"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"A tiny DRAEM, {parts.name}, seed 0: done" in done.stdout
+    [row] = json.loads((out / f"a-tiny-draem-{parts.name}-0.json").read_text())["rows"]
+    assert row["engine"] == "onnxruntime-cpu"
+    assert "Trained" in (out / f"a-tiny-draem-{parts.name}-0.log").read_text()
+    assert "no cell" in run("cells.py", *words, "--label", "another", "--category", "another").stderr
+
+
 def test_the_page_holds_what_the_command_writes(tmp_path: Path) -> None:
     page = Path(shutil.copy(PAGE, tmp_path / "page.md"))
     text = PAGE.read_text(encoding="utf-8")

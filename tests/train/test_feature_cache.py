@@ -152,6 +152,17 @@ def test_aands_teacher_looks_at_each_image_once(tmp_path: Path, monkeypatch: pyt
     assert losses[True] == pytest.approx(losses[False], rel=1e-3)
 
 
+def test_a_gpu_gets_images_and_not_their_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgead.train.methods.aand.method.pays", lambda *sizes: True)
+    kind = get_method("aand")
+    method = kind(configure(kind, "nano", ["size=65", "batch_size=2", "steps=8"]))
+    _, distill = method.stages(TrainingData(FRAMES, cache=tmp_path / f"{FOLDER}-0"))
+    distill.prepare(torch.device("cuda"), iter)
+    assert set(distill.sample(np.random.default_rng(0))) == {"frames"}
+    distill.prepare(torch.device("cpu"), iter)
+    assert set(distill.sample(np.random.default_rng(0))) == {"fine", "middle", "coarse"}
+
+
 def test_a_finished_run_keeps_no_cache(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgead.train import train
 

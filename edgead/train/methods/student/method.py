@@ -10,6 +10,7 @@ from torch import nn
 
 from edgead.console import Track
 from edgead.errors import ConfigError
+from edgead.text import typed
 from edgead.train.method import Arrays, Card, Method, Stage, TrainingData
 from edgead.train.methods.student.config import StudentConfig
 from edgead.train.methods.student.examples import draw_anomalous
@@ -47,6 +48,9 @@ class Student(Method):
 
     def published(self) -> StudentConfig:
         return self.config  # nobody published one that it could depart from
+
+    def resume_command(self) -> str:
+        return f"edgead distil {typed(self.config.teacher)} --target TIME --resume"  # it exports and compares, too
 
     def stages(self, data: TrainingData) -> list[Stage]:
         config = self.config

@@ -195,13 +195,8 @@ def _product_of(mark: Mark) -> str:
     return recipe.rpartition(" ")[0] if isinstance(recipe, str) else ""
 
 
-def read_marks(path: Path) -> dict[str, Mark]:
-    """Read ``marks.jsonl``; the last mark of a result counts. Damaged lines are left out."""
-    return _read(path)[0]
-
-
 def _read(path: Path) -> tuple[dict[str, Mark], int]:
-    """Return the marks, and how many lines are damaged."""
+    """Return the last mark of each result, and how many lines are damaged."""
     marks, damaged = dict[str, Mark](), 0
     with contextlib.suppress(OSError):
         if not path.is_file():  # a pipe would never end

@@ -10,7 +10,7 @@ from edgead.datasets import Category
 from edgead.datasets.copies import look_at
 from edgead.errors import ConfigError
 from edgead.images import PixelFormat
-from edgead.marks import FILE, Mark, marks_folder, of_one_product, read_marks
+from edgead.marks import FILE, Mark, Marks, marks_folder, of_one_product
 from edgead.train.run_config import MarkedConfig
 from edgead.train.split import Split
 
@@ -32,7 +32,10 @@ def find_marked(folder: Path, category: Category, parted: Split, pixels: PixelFo
         ConfigError: there is no such folder, no good part is marked, or parts of several products are.
     """
     root = marks_folder(folder).resolve()
-    marks = [one for one in read_marks(root / FILE).values() if one.mark == "false reject"]
+    known = Marks(root)
+    marks = [one for one in known.all().values() if one.mark == "false reject"]
+    if known.damaged:
+        console.say(f"Warning: {known.damaged} damaged lines of {root / FILE} are left out")
     marks = sorted((one for one in marks if (root / one.picture).is_file()), key=lambda one: one.picture)
     if not marks:
         raise ConfigError(

@@ -22,7 +22,7 @@ from edgead.images import COLOUR, encode_png
 from edgead.line.line_file import read_line_file
 from edgead.line.triggers.http import read_id
 from edgead.machine import describe_machine
-from edgead.marks import read_marks
+from edgead.marks import Marks
 from edgead.plan.profile import read_profile
 from edgead.redaction import redact, shown
 from edgead.reports import page
@@ -261,7 +261,7 @@ gpus = 0.5
 
 
 def _read_marks(data: bytes, folder: Path) -> object:
-    return read_marks(_put(folder, "marks.jsonl", data))
+    return Marks(_put(folder, "marks.jsonl", data).parent).all()
 
 
 MARKS = '{"id": "a-1", "mark": "false reject", "by": "x"}\n{"id": "a-2", "mark": "unsure"}\n'

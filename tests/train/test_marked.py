@@ -107,7 +107,11 @@ def test_marked_parts_that_cannot_be_used_are_named(data: Path, tmp_path: Path) 
     assert done.returncode == 2
     assert "is marked as false reject" in done.stderr
     assert not (tmp_path / "run").exists()
+    with (rejects / "marks" / "marks.jsonl").open("a") as stream:
+        stream.write('{"id": "id-2", "mark": "real de\n')
     mark(rejects, 1, picture(101), "false reject", data / "test" / "good" / "0.png")
+    done = inside("train", "--data", data, "--preset", "nano", "--marked", rejects, "--out", tmp_path / "run")
+    assert "1 damaged lines of" in done.stderr
     with pytest.raises(ConfigError, match="show held-out or labelled images"):
         train("draem", data, preset="nano", settings=QUICK, out=tmp_path / "run", marked=rejects)
     with pytest.raises(ConfigError, match="belong to one product"):

@@ -64,6 +64,10 @@ class ConfigError(EdgeadError):
     """An option or a configuration value that makes no sense."""
 
 
+class DiskError(ConfigError):
+    """A disk is full or fails: what cannot be opened now may be opened later."""
+
+
 class TrainingError(EdgeadError):
     """Training cannot continue.
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import metadata
 
-from edgead.errors import ConfigError
+from edgead.errors import ConfigError, DiskError
 from edgead.home import at_home
 from edgead.runtime.sinks.callback import Callback
 from edgead.runtime.sinks.jsonl import JsonLines
+from edgead.runtime.sinks.late import LateSink
 from edgead.runtime.sinks.sink import BaseSink, LeftOut, Sink
 from edgead.runtime.sources.uri import complete, redact, refuse_bare_address, scheme_of
 
@@ -37,6 +39,8 @@ __all__ = ["BaseSink", "Callback", "JsonLines", "LeftOut", "Sink", "open_sink", 
 def open_sink(uri: str) -> Sink:
     """Open a sink by its URI, see docs/sinks.md. Plug-ins may add schemes.
 
+    A sink whose disk is full or fails is opened later: a line must not stand still for its records.
+
     Raises:
         ConfigError: an unknown scheme or option, or a missing secret.
         MissingDependencyError: its package is not installed.
@@ -45,8 +49,11 @@ def open_sink(uri: str) -> Sink:
     scheme = scheme_of(uri)
     if scheme in _SCHEMES and uri.partition(":")[2].lstrip("/"):
         module, _, function = _SCHEMES[scheme].partition(":")
-        sink: Sink = getattr(importlib.import_module(module), function)(uri)
-        return sink
+        opening: Callable[[str], Sink] = getattr(importlib.import_module(module), function)
+        try:
+            return opening(uri)
+        except DiskError as error:
+            return LateSink(redact(uri), partial(opening, uri), error)
     plugins = list(metadata.entry_points(group=PLUGINS))
     for plugin in plugins:
         if plugin.name == scheme:

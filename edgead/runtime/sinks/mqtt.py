@@ -22,7 +22,7 @@ from edgead.redaction import printable, redact
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import was_moved
 from edgead.runtime.sinks.sink import BaseSink
-from edgead.runtime.sinks.sqlite import Transactions, connect
+from edgead.runtime.sinks.sqlite import Transactions, connect, unusable
 from edgead.runtime.sources.uri import parse_options
 
 WINDOW = 20
@@ -123,7 +123,11 @@ def default_store(host: str, port: int, topic: str) -> Path:
 def _open_store(path: Path) -> sqlite3.Connection:
     try:
         store = connect(path, exclusive=True)
-        store.execute("CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, payload TEXT)")
+        try:
+            store.execute("CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, payload TEXT)")
+        except sqlite3.Error as error:
+            store.close()
+            raise unusable(f"{path} cannot hold unsent results", error) from error
         return store
     except ConfigError as error:
         if "locked" not in str(error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import threading
@@ -11,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from edgead.errors import ConfigError, SinkError
+from edgead.errors import ConfigError, DiskError, SinkError
 from edgead.runtime.result import Result
 from edgead.runtime.sinks.lines import was_moved
 from edgead.runtime.sinks.sink import BaseSink
@@ -22,6 +23,8 @@ RETRY_FOR = 10.0
 """Seconds of retries for a database that is locked or on a full disk."""
 _BUSY = 1.0
 """Seconds that SQLite itself waits for a lock: short, because this wait cannot be interrupted."""
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_PASSING_IN_SQLITE = {"database or disk is full", "disk I/O error"}
 Lock = AbstractContextManager[object]
 _NO_LOCK = nullcontext()
 _COLUMNS = (
@@ -47,8 +50,10 @@ def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
         exclusive: lock out other processes while it is open.
 
     Raises:
+        DiskError: the disk is full or fails.
         ConfigError: not a database, or it cannot be created, written or locked.
     """
+    connection = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Opened by one thread and used by another, never at the same time: the worker ensures that.
@@ -62,8 +67,16 @@ def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
         connection.execute("COMMIT")
         connection.execute(f"PRAGMA busy_timeout = {_BUSY * 1000:.0f}")
     except (OSError, sqlite3.Error) as error:
-        raise ConfigError(f"{path} cannot be used as an SQLite database: {error}.") from error
+        if connection is not None:
+            connection.close()  # it may hold the lock
+        raise unusable(f"{path} cannot be used as an SQLite database", error) from error
     return connection
+
+
+def unusable(what: str, error: OSError | sqlite3.Error) -> ConfigError:
+    """Return the error for a database that cannot be used; a DiskError where that may pass."""
+    passing = error.errno in _PASSING if isinstance(error, OSError) else str(error) in _PASSING_IN_SQLITE
+    return (DiskError if passing else ConfigError)(f"{what}: {error}.")
 
 
 class Transactions:
@@ -130,6 +143,7 @@ class SqliteSink(BaseSink):
     twice. If the file is renamed, replaced or deleted, the next ones go into a new database under its name.
 
     Raises:
+        DiskError: the disk is full or fails.
         ConfigError: the file cannot be written, or has another table of that name.
     """
 
@@ -146,7 +160,7 @@ class SqliteSink(BaseSink):
             self._transactions.try_once(self._make_table)
         except sqlite3.Error as error:
             self._connection.close()
-            raise ConfigError(f"{path}: its table 'results' cannot be used: {error}.") from error
+            raise unusable(f"{path}: its table 'results' cannot be used", error) from error
         self._opened = path.stat()
 
     def _make_table(self) -> None:

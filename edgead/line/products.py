@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -79,6 +80,7 @@ class Products:
         self._inspectors: dict[str, FrameInspector] = {}
         self.recipes: dict[str, dict[str, Any]] = {}
         self._stream: Stream | None = None
+        self._choosing = threading.Lock()
         with ExitStack() as stack:
             for name, product in products.items():
                 before = resident_mib()
@@ -133,13 +135,14 @@ class Products:
         """
         inspector = self._find(name)
         over = ""
-        if inspector is not self.current:
-            over = inspector.restore_threshold()
-            # Replaced as a whole: threads of sources read it.
-            self._changeovers = (*self._changeovers[1 - REMEMBERED :], (time.monotonic(), inspector))
-        stream = self._stream
-        if stream is not None:  # so that pages and reports about cameras name it too
-            stream.call_soon(lambda: stream.take_over(inspector))
+        with self._choosing:  # of several at once, the last one that parts follow is the last one that pages show
+            if inspector is not self.current:
+                over = inspector.restore_threshold()
+                # Replaced as a whole: threads of sources read it.
+                self._changeovers = (*self._changeovers[1 - REMEMBERED :], (time.monotonic(), inspector))
+            stream = self._stream
+            if stream is not None:  # so that pages and reports about cameras name it too
+                stream.call_soon(lambda: stream.take_over(inspector))
         if over:
             self._say(f"{inspector.recipe}: {over}")
         return inspector.recipe

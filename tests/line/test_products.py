@@ -128,6 +128,28 @@ def test_a_threshold_of_the_live_page_ends_with_its_product(open_products: Calla
     assert [text for text in console.said if "is over" in text] == [told]
 
 
+def test_two_changeovers_at_once_have_one_order(open_products: Callable[..., Products]) -> None:
+    """Of two channels: parts followed one of them, and the page, the metrics and reports named the other product."""
+    products, camera = open_products(first="cap"), Hand()
+    with running(products.current, FreeRun(products), [camera]) as bench:  # type: ignore[arg-type]
+        assert bench.stream
+        call_soon, others = bench.stream.call_soon, list[threading.Thread]()
+
+        def interrupted(action: Callable[[], object]) -> bool:
+            if not others:
+                others.append(threading.Thread(target=products.choose, args=("cap",)))
+                others[0].start()
+                others[0].join(0.3)
+            return call_soon(action)
+
+        bench.stream.call_soon = interrupted  # type: ignore[method-assign]
+        products.choose("bottle")
+        others[0].join()
+        camera.show(GOOD)
+        [result] = bench.wait(1)
+        assert result.bundle == bench.stream.inspector.bundle.manifest.name == "cap"
+
+
 def test_a_frame_from_before_a_changeover_is_of_the_product_before(open_products: Callable[..., Products]) -> None:
     """Its picture was on the way, or its file waited to be read: the next product decided on it."""
     products, camera = open_products(first="cap"), Hand()

@@ -35,7 +35,8 @@ class Product:
 
     Attributes:
         bundle: folder of the bundle.
-        version: of this recipe; empty for the first 8 digits of a hash of all that decides.
+        version: of this recipe, without spaces: one stands between name and version. Empty for the first 8 digits of a
+            hash of all that decides.
         threshold, roi, ignore, min_area: see `edgead.load`.
     """
 
@@ -61,7 +62,8 @@ class Products:
         recipes: the resolved settings of each product, by its ``name version``, as JSON values.
 
     Raises:
-        EdgeadError: there is no product of that name, a bundle cannot be loaded, or two cannot share frames.
+        EdgeadError: there is no product of that name, a version has spaces, a bundle cannot be loaded, or two cannot
+            share frames.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Products:
         with ExitStack() as stack:
             for name, product in products.items():
                 before = resident_mib()
+                if why := why_no_version(product.version):
+                    raise ConfigError(f"Product {name}: {why}")
                 try:
                     opened = stack.enter_context(load_product(product, engine, batch, shapes, console))
                 except EdgeadError as error:
@@ -231,6 +235,11 @@ class FreeRun:
 
     def to_prometheus(self) -> str:
         return ""
+
+
+def why_no_version(version: str) -> str:
+    """Return why a text cannot be a version, as its results would seem to be of another product; or nothing."""
+    return f"the version {version!a} may hold no spaces." if any(map(str.isspace, version)) else ""
 
 
 def load_product(

@@ -95,6 +95,12 @@ def test_the_version_follows_from_what_decides(described: dict[str, Product]) ->
     assert len({first, version(threshold=5), version(min_area=3), version(roi=("0,0,1,0.5",))}) == 4
 
 
+def test_a_version_with_spaces_is_refused(described: dict[str, Product]) -> None:
+    """In a review, the marks of version 3 were not those of the product in version "rev B"."""
+    with pytest.raises(ConfigError, match="Product cap: the version 'rev B' may hold no spaces"):
+        Products({"cap": Product(described["cap"].bundle, version="rev B")}, engine="onnxruntime")
+
+
 def test_a_free_run_changes_over_between_two_frames(open_products: Callable[..., Products]) -> None:
     products, camera = open_products(first="cap"), Hand()
     with running(products.current, FreeRun(products), [camera]) as bench:  # type: ignore[arg-type]

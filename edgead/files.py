@@ -201,6 +201,24 @@ def refuse_existing(paths: Iterable[Path], force: bool) -> None:
         raise ConfigError(f"{found} exists already and was kept.\nChoose another folder, or replace it with --force.")
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Fail before a long computation, and not after it, if its results could not be written to a folder.
+
+    Args:
+        folder: it need not exist; nothing is left of the try.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    place = next((each for each in (folder, *folder.absolute().parents) if os.path.lexists(each)), folder)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        error.filename = str(folder)
+        raise
+
+
 def _neighbour(path: Path, suffix: str) -> Path:
     ending = f".{uuid.uuid4().hex[:12]}.{suffix}"
     return path.with_name(f".{cut_name(path.name, 1 + len(ending))}{ending}")

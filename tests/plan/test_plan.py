@@ -174,6 +174,15 @@ def stored(level: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_a_profile_that_could_not_be_stored_is_not_measured(
+    level: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgead.plan.planning.measure_profile", lambda *_: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file/profiles"):
+        plan([level.path], cameras=1, fps=10, deadline=50, save_profile=tmp_path / "file" / "profiles" / "p.json")
+
+
 def test_a_stored_profile_plans_without_measuring(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "measure", None)  # a measurement would fail
     profile = read_profile(stored)

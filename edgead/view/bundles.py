@@ -41,13 +41,18 @@ class Bundles:
         return found[name]
 
     def _found(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
+        """Return the bundles by name; those of one name by their paths, so that each can be told and chosen."""
+        same: dict[str, dict[Path, Path]] = {}
         for place in self._places:
             inside = [place] if _is_bundle(place) else sorted(place.glob("*/"))
             for path in inside:
                 if _is_bundle(path) and not path.name.startswith("."):
-                    found.setdefault(path.name.removesuffix(".edgead"), path)
-        return found
+                    same.setdefault(path.name.removesuffix(".edgead"), {}).setdefault(path.resolve(), path)
+        return {
+            str(path).removesuffix(".edgead") if len(paths) > 1 else name: path
+            for name, paths in same.items()
+            for path in paths.values()
+        }
 
 
 def _is_bundle(path: Path) -> bool:

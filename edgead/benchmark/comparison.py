@@ -21,7 +21,7 @@ from edgead.benchmark.figures import FailedRow
 from edgead.benchmark.floor import measure_floor
 from edgead.benchmark.latency import WARM_UP_ROUNDS, measure_latency, measure_single_stream
 from edgead.benchmark.report import FILES, Conditions, Latency, Report, Row
-from edgead.benchmark.rows import Candidate, average, compare, make_row
+from edgead.benchmark.rows import Candidate, average, compare, make_row, tell_apart
 from edgead.benchmark.start import measure_start
 from edgead.benchmark.tables import to_csv
 from edgead.benchmark.throughput import measure_throughput
@@ -132,7 +132,7 @@ def benchmark(
             else:
                 timed.append((candidate, latency))
         after = describe_state()
-        rows = [make_row(*each) for each in timed]
+        rows = tell_apart([make_row(*each) for each in timed], [candidate.path for candidate, _ in timed])
         for index, (candidate, _) in enumerate(timed):
             rows[index] = _extend(rows[index], candidate, frames, quick, throughput, mlperf, console)
     failures.raise_if_nothing(rows)

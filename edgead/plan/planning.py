@@ -174,8 +174,9 @@ def _only(profile: Profile, bundles: Sequence[str | Path], engines: Sequence[str
     Raises:
         ConfigError: it has no such bundle or engine.
     """
-    names = [Path(bundle).name.removesuffix(".edgead") for bundle in bundles]
     known = {each.bundle for each in profile.candidates}
+    paths = [str(bundle).removesuffix(".edgead") for bundle in bundles]
+    names = [path if path in known else Path(path).name for path in paths]
     for name in names:
         if name not in known:
             raise ConfigError(unknown("bundle", name, sorted(known), "the profile"))

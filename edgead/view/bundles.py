@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgead.bundle import MANIFEST
 from edgead.errors import ConfigError
+from edgead.files import names_apart
 
 
 class Bundles:
@@ -42,17 +43,14 @@ class Bundles:
 
     def _found(self) -> dict[str, Path]:
         """Return the bundles by name; those of one name by their paths, so that each can be told and chosen."""
-        same: dict[str, dict[Path, Path]] = {}
+        found: dict[Path, Path] = {}
         for place in self._places:
             inside = [place] if _is_bundle(place) else sorted(place.glob("*/"))
             for path in inside:
                 if _is_bundle(path) and not path.name.startswith("."):
-                    same.setdefault(path.name.removesuffix(".edgead"), {}).setdefault(path.resolve(), path)
-        return {
-            str(path).removesuffix(".edgead") if len(paths) > 1 else name: path
-            for name, paths in same.items()
-            for path in paths.values()
-        }
+                    found.setdefault(path.absolute(), path)
+        names = names_apart([(path.name.removesuffix(".edgead"), path) for path in found.values()])
+        return dict(zip(names, found.values()))
 
 
 def _is_bundle(path: Path) -> bool:

@@ -122,6 +122,7 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
     for force in (True, False):  # the second time it is the report of the same command
         report = benchmark(both, tmp_path / "data", **QUICK, out=tmp_path / "out", force=force, command=["edgead"])
     assert not report.averages  # which of two on one category would count?
+    assert [row.bundle for row in report.rows] == [str(tmp_path / "bolt"), "nut", str(tmp_path / "twin")]
     with pytest.raises(DataError, match=r"was trained on 'washer'\. Categories of the data set: bolt, nut"):
         benchmark([bundle.path], tmp_path / "data", **QUICK, out=tmp_path / "other")
 

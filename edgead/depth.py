@@ -47,7 +47,7 @@ def as_depth(picture: NDArray[Any]) -> Depth:
 
     Args:
         picture: ``(H, W)`` or ``(H, W, 1)`` of any real type, or ``(H, W, 3)`` points x, y, z, of which z is taken.
-            What is not finite or not positive is no measurement.
+            What is masked, not finite or not positive is no measurement.
 
     Returns:
         ``(H, W) float32``, a new array.
@@ -61,7 +61,7 @@ def as_depth(picture: NDArray[Any]) -> Depth:
         picture = picture[:, :, -1]
     if picture.ndim != 2:
         raise DataError(f"A depth image must be (H, W), or (H, W, 3) points, not {picture.shape}.")
-    depth = picture.astype(np.float32)
+    depth = np.ma.filled(picture, 0).astype(np.float32)
     measured = (depth > 0) & (depth < np.inf)  # false of NaN
     depth = np.where(measured, depth, np.float32(0))
     if not measured.any():

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
@@ -199,6 +199,36 @@ def refuse_existing(paths: Iterable[Path], force: bool) -> None:
     found = None if force else next((path for path in paths if path.exists()), None)
     if found is not None:
         raise ConfigError(f"{found} exists already and was kept.\nChoose another folder, or replace it with --force.")
+
+
+def names_apart(named: Sequence[tuple[str, Path]]) -> list[str]:
+    """Return a name for each bundle: its own, or its path if another one of them has this name.
+
+    Args:
+        named: name and folder of each. The same folder may be there several times.
+    """
+    folders: defaultdict[str, set[Path]] = defaultdict(set)
+    for name, path in named:
+        folders[name].add(path.resolve())
+    return [str(path).removesuffix(".edgead") if len(folders[name]) > 1 else name for name, path in named]
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Fail before a long computation, and not after it, if its results could not be written to a folder.
+
+    Args:
+        folder: it need not exist; nothing is left of the try.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    place = next((each for each in (folder, *folder.absolute().parents) if os.path.lexists(each)), folder)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        error.filename = str(folder)
+        raise
 
 
 def _neighbour(path: Path, suffix: str) -> Path:

@@ -158,7 +158,7 @@ def with_depth(frame: NDArray[Any], depth: NDArray[Any], depth_range: DepthRange
     Args:
         frame: ``(H, W, 3) uint8 BGR``, or anything else that `to_frame` takes.
         depth: ``(H, W)`` distances of any real type, or ``(H, W, 3)`` points x, y, z, seen by the same camera, in the
-            unit of the training's depth. What is 0, negative or not finite was not measured.
+            unit of the training's depth. What is 0, negative, not finite or masked was not measured.
         depth_range: the model's, `edgead.Inspector.depth_range`.
         bit_depth: significant bits of a uint16 `frame`.
 

@@ -24,6 +24,7 @@ from command_line import inside
 from edgead.bundle import Bundle, manifest_digest
 from edgead.cli import cli
 from edgead.datasets import load_frames
+from edgead.runtime.result import Result
 
 VERBS = sorted(cli.commands)
 Write = Callable[..., Path]
@@ -160,14 +161,31 @@ def test_predict_decides_by_the_rules_of_run(bundle: Bundle, parts: Path, tmp_pa
     assert len(by_predict) == 2
     free = json.loads(inside("predict", bundle.path, images, "--threshold", "0", "--boxes", "--json").stdout)["results"]
     assert [[line[name] for name in fields] for line in free] != by_predict  # the rules had a say
-    full = inside("predict", bundle.path, images, "--sink", "jsonl:/dev/full")
+
+
+def test_predict_tells_its_results_also_where_a_sink_takes_none(bundle: Bundle, parts: Path) -> None:
+    """Hours of verdicts were lost with one of them."""
+    full = inside("predict", bundle.path, parts / "test" / "chip", "--json", "--sink", "jsonl:/dev/full")
     assert (full.returncode, "did not take 2 of 2 results" in full.stderr) == (2, True)
+    assert len(json.loads(full.stdout)["results"]) == 2
 
 
 def test_standard_output_can_be_a_sink(bundle: Bundle, parts: Path) -> None:
     done = edgead("run", bundle.path, "--source", parts / "test" / "good", "--sink", "jsonl:-")
     assert [json.loads(line)["frame_id"] for line in done.stdout.splitlines()] == [0, 1, 2, 3]
     assert "\ncaptured 4 =" in done.stderr
+    done = edgead("predict", bundle.path, parts / "test" / "good", "--json", "--quiet", "--sink", "jsonl:-")
+    assert [json.loads(line)["frame_id"] for line in done.stdout.splitlines()] == [0, 1, 2, 3]
+    assert json.loads(done.stderr)["captured"] == 4
+
+
+def test_predict_keeps_no_results_that_nobody_reads(
+    bundle: Bundle, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an archive, with their outlines, filled the memory."""
+    monkeypatch.setattr(Result, "to_dict", lambda _: pytest.fail("made for nobody"))
+    done = inside("predict", bundle.path, parts / "test" / "good", "--contours")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 4), done.stderr
 
 
 @pytest.mark.parametrize(

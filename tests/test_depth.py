@@ -95,6 +95,10 @@ def test_what_opencv_reads_wrongly_is_refused(tmp_path: Path, order: str) -> Non
 
 def test_what_is_no_measurement() -> None:
     found = as_depth(np.array([[0.5, 0, -1], [np.nan, np.inf, 2]]))
+    masked = np.ma.masked_equal([[0.5, 7, 7], [7, 7, 2]], 7)  # the values below the mask were distances
+    assert np.array_equal(as_depth(masked), found)
+    points = as_depth(np.ma.dstack([masked, masked, masked]))
+    assert np.array_equal(points, found)
     assert found.dtype == np.float32
     assert found.tolist() == [[0.5, 0, 0], [0, 0, 2]]
     for picture, message in (

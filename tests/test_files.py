@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgead.files import atomic_file, atomic_folder, file_lock, is_path, stays_below, write_json
+from edgead.files import atomic_file, atomic_folder, file_lock, is_path, refuse_unwritable, stays_below, write_json
 
 LIMITED = """
 # The system refuses to let a file grow further, as a full disk does.
@@ -182,3 +182,14 @@ def test_other_names_can(text: str) -> None:
     assert is_path(text)
     assert stays_below(text)
     assert not stays_below(f"../{text}")
+
+
+def test_where_nothing_can_be_written_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in (tmp_path, tmp_path / "a" / "b", Path("a", "b"), Path()):
+        refuse_unwritable(place)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", Path("file", "a"), Path("/proc/a")):
+        with pytest.raises(OSError, match=str(place)):
+            refuse_unwritable(place)

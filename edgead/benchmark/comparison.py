@@ -21,7 +21,7 @@ from edgead.benchmark.figures import FailedRow
 from edgead.benchmark.floor import measure_floor
 from edgead.benchmark.latency import WARM_UP_ROUNDS, measure_latency, measure_single_stream
 from edgead.benchmark.report import FILES, Conditions, Latency, Report, Row
-from edgead.benchmark.rows import Candidate, average, compare, make_row
+from edgead.benchmark.rows import Candidate, average, compare, make_row, tell_apart
 from edgead.benchmark.start import measure_start
 from edgead.benchmark.tables import to_csv
 from edgead.benchmark.throughput import measure_throughput
@@ -31,7 +31,7 @@ from edgead.datasets import Category, open_categories
 from edgead.datasets.frames import fingerprint_of
 from edgead.datasets.repeats import check_labelled
 from edgead.errors import ConfigError, DataError, EdgeadError, first_line, require
-from edgead.files import new_folder, refuse_existing, write_json, write_text
+from edgead.files import new_folder, refuse_existing, refuse_unwritable, write_json, write_text
 from edgead.geometry.alignment import locate
 from edgead.images import COLOUR, Frame, PixelFormat, read_frame
 from edgead.machine import describe_machine, versions
@@ -42,6 +42,8 @@ from edgead.schema import Within
 from edgead.text import utc_now
 
 T = TypeVar("T")
+FOLDER = Path("runs", "benchmark")
+"""Of reports without another one."""
 TIMED_FRAMES = 32
 """Different images for timing; more would only need memory."""
 
@@ -116,6 +118,7 @@ def benchmark(
     require("jinja2", "benchmark")
     if out and not _is_repeated(Path(out), command):
         refuse_existing((Path(out, name) for name in FILES), force)
+    refuse_unwritable(Path(out) if out else FOLDER)
     console, machine, before = console or Console(), describe_machine(), describe_state()
     failures = _Failures(console)
     with ExitStack() as stack:
@@ -129,7 +132,7 @@ def benchmark(
             else:
                 timed.append((candidate, latency))
         after = describe_state()
-        rows = [make_row(*each) for each in timed]
+        rows = tell_apart([make_row(*each) for each in timed], [candidate.path for candidate, _ in timed])
         for index, (candidate, _) in enumerate(timed):
             rows[index] = _extend(rows[index], candidate, frames, quick, throughput, mlperf, console)
     failures.raise_if_nothing(rows)
@@ -157,7 +160,7 @@ def benchmark(
         averages=average(rows),
         failed=tuple(failures.rows) or None,
         exit_code=failures.exit_code,
-        folder=Path(out) if out else new_folder(Path("runs", "benchmark", f"{datetime.now():%Y%m%d-%H%M%S}")),
+        folder=Path(out) if out else new_folder(FOLDER / f"{datetime.now():%Y%m%d-%H%M%S}"),
     )
     titles = [f"{row.bundle} · {row.engine} on {row.category}" for row in rows]
     write_report(report, [(title, candidate.accuracy.misses) for title, (candidate, _) in zip(titles, timed)])

@@ -15,6 +15,7 @@ from edgead.benchmark.figures import Comparison
 from edgead.benchmark.report import Average, Latency, Metrics, Percentiles, Row
 from edgead.benchmark.uncertainty import auroc_difference
 from edgead.datasets import Category
+from edgead.files import names_apart
 from edgead.runtime.engine_table import ENGINES
 from edgead.runtime.inspector import Inspector
 
@@ -74,6 +75,22 @@ def make_row(candidate: Candidate, latency: Latency) -> Row:
         kinds=accuracy.kinds,
         bundle_bytes=candidate.size,
     )
+
+
+def tell_apart(rows: Sequence[Row], paths: Sequence[Path]) -> list[Row]:
+    """Return rows whose bundles have different names on each category: those of one name have their paths.
+
+    Args:
+        rows: of bundles, one for each engine.
+        paths: of the same bundles.
+    """
+    found = list(rows)
+    for category in {row.category for row in rows}:
+        own = [index for index, row in enumerate(rows) if row.category == category]
+        names = names_apart([(rows[index].bundle, paths[index]) for index in own])
+        for index, name in zip(own, names):
+            found[index] = replace(rows[index], bundle=name)
+    return found
 
 
 def compare(rows: Sequence[Row], accuracies: Sequence[Accuracy]) -> tuple[Row, ...]:

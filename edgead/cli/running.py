@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from edgead.cli.options import PATH, decision_options, force_option, json_option
 from edgead.cli.output import emit, ledger_line, parts_line, show_result, terminal
 from edgead.cli.visible import check_visible_secrets
 from edgead.console import Console, limit_waiting
-from edgead.errors import INTERRUPTED
+from edgead.errors import INTERRUPTED, SinkError
 from edgead.terminal import is_screen
 
 
@@ -78,26 +79,44 @@ def predict(
         load(bundle, batch=batch, console=console, **options) as inspector,
         drawn.bar("inspecting", len(images)) as step,
     ):
-        results = []
+        results: list[Any] = []
         odd: defaultdict[str, list[str]] = defaultdict(list)
-        for result in decide(
-            inspector, images, save, batch=batch, sinks=sinks, notice=lambda headline, line: odd[headline].append(line)
-        ):
-            ledger.enter(result.source_id)
-            ledger.count(result)
-            results.append(result.to_dict())
-            step("")
-            if printed:
-                show_result(result)
+        lost: SinkError | None = None
+        try:
+            for result in decide(
+                inspector,
+                images,
+                save,
+                batch=batch,
+                sinks=sinks,
+                notice=lambda headline, line: odd[headline].append(line),
+            ):
+                ledger.enter(result.source_id)
+                ledger.count(result)
+                if as_json:
+                    results.append(result.to_dict())
+                step("")
+                if printed:
+                    show_result(result)
+        except SinkError as error:  # comes behind the last result; what was decided is still told
+            lost = error
     for headline, lines in odd.items():
         console.say(f"Warning: {headline}: {len(lines)} of {len(images)} images, first {lines[0]}")
     summary = {"bundle": str(bundle), **ledger.snapshot(), "speed_ms": ledger.speed_ms()}
     if as_json:
-        emit({**summary, "left_out": images.left_out, "results": results}, True, "")
+        value = {**summary, "left_out": images.left_out, "results": results}
+        click.echo(json.dumps(value, indent=2), err=_take_output(sinks))
     else:
         counts = f"{ledger.passed} PASS, {ledger.failed} FAIL, {ledger.unknown} UNKNOWN"
         console.say(f"{counts}; threshold {inspector.threshold:.6g}")
     console.say(describe_speed(ledger.speed_ms()))
+    if lost is not None:
+        raise lost
+
+
+def _take_output(sinks: Sequence[str]) -> bool:
+    """Return whether standard output belongs to a sink, so that anything else goes to standard error."""
+    return any(sink.endswith(":-") for sink in sinks)
 
 
 def _predict_archive(
@@ -325,12 +344,11 @@ def run(
     from edgead.runtime.speed import describe_speed
 
     show = None if options["sinks"] or as_json else show_result
-    taken = any(sink.endswith(":-") for sink in options["sinks"])  # standard output is a sink's
 
     def finish(summary: RunSummary) -> None:
         ended.append(True)
         if as_json:
-            click.echo(json.dumps(summary), err=taken)
+            click.echo(json.dumps(summary), err=_take_output(options["sinks"]))
         else:
             console.say(ledger_line(summary))
             if "parts" in summary:

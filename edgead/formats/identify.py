@@ -32,7 +32,7 @@ class _Format(NamedTuple):
     Attributes:
         starts: first bytes of its files.
         check: raises DataError where a file must not be decoded, and may return its EXIF orientation.
-        keep_pixels: returns a checked file without what a decoder does not need, but would unpack.
+        keep_pixels: returns a checked file without what a decoder does not need, but would unpack or apply.
     """
 
     starts: tuple[bytes, ...]
@@ -43,7 +43,7 @@ class _Format(NamedTuple):
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _FORMATS = (
     _Format((b"\x89PNG\r\n\x1a\n",), png.check, png.keep_pixels),
-    _Format(_TIFF_STARTS, tiff.check),
+    _Format(_TIFF_STARTS, tiff.check, tiff.keep_colours),
     _Format((b"RIFF",), webp.check),
     _Format((b"BM",), plain.check_bmp),
     _Format((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), plain.check_pnm),

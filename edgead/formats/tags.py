@@ -47,6 +47,14 @@ def claimed_bytes(data: bytes) -> int:
     return sum(number * _BYTES.get(kind, 1) for _, kind, number in heads)
 
 
+def replace_value(data: bytes, tag: int, old: int, new: int) -> bytes:
+    """Return a whole TIFF in which a tag of the first table has another 16-bit value; as it is without the old one."""
+    order, entries = next(_tables(data, 1), ("<", range(0)))
+    wanted, other = (struct.pack(f"{order}HHIH", tag, 3, 1, value) for value in (old, new))
+    place = next((entry for entry in entries if data.startswith(wanted, entry)), None)
+    return data if place is None else data[:place] + other + data[place + len(other) :]
+
+
 def _tables(data: bytes, limit: int) -> Iterator[tuple[str, range]]:
     """Yield the byte order and the places of the entries of each table."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])

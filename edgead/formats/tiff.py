@@ -10,11 +10,13 @@ import zlib
 from edgead.errors import DataError
 from edgead.formats import lzw
 from edgead.formats.limits import refuse_pages, refuse_size
-from edgead.formats.tags import Tags, claimed_bytes, read_tables
+from edgead.formats.tags import Tags, claimed_bytes, read_tables, replace_value
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _STRIPS, _STRIP_SIZES, _ROWS, _SAMPLES, _PLANAR = 273, 279, 278, 277, 284
 _TILES, _TILE_SIZES, _TILE_WIDTH, _TILE_HEIGHT, _FORMAT = 324, 325, 322, 323, 339
+_EXTRA, _MULTIPLIED, _SEPARATE = 338, 1, 2
+"""What a fourth channel is: alpha by which the colours are multiplied already, or are not."""
 _WANTED = {
     *(_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _STRIP_SIZES, _ROWS, _SAMPLES, _PLANAR),
     *(_TILES, _TILE_SIZES, _TILE_WIDTH, _TILE_HEIGHT, _FORMAT),
@@ -52,6 +54,14 @@ def check(data: bytes) -> None:
         _check_page(data, pages[0])
     except (KeyError, ValueError, ZeroDivisionError) as error:
         raise DataError("the file is damaged (a tag is missing or invalid)") from error
+
+
+def keep_colours(data: bytes) -> bytes:
+    """Return a checked TIFF of which a decoder returns the colours as they are stored.
+
+    libtiff multiplies colours of 8 bits by an alpha channel that they are not multiplied by yet.
+    """
+    return replace_value(data, _EXTRA, _SEPARATE, _MULTIPLIED)
 
 
 def refuse_numbers(data: bytes) -> None:

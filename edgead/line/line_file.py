@@ -14,7 +14,7 @@ from edgead.errors import ConfigError, unknown
 from edgead.files import is_path
 from edgead.home import at_home
 from edgead.line.part import PartRules
-from edgead.line.products import Product
+from edgead.line.products import Product, why_no_version
 from edgead.redaction import redact
 from edgead.runtime.frame_queue import ON_FULL
 from edgead.runtime.policy import HEALTH, UNTRAINED_ASPECT
@@ -139,6 +139,8 @@ def read_line_file(path: Path) -> LineFile:
         if not Path(product.bundle).is_dir():
             where = _where(path, text, ("products", name, "bundle"))
             raise ConfigError(f"{where}: the bundle {product.bundle} does not exist.")
+        if why := why_no_version(product.version):
+            raise ConfigError(f"{_where(path, text, ('products', name, 'version'))}: {why}")
     run = line.run
     if run.trust is not None:
         run = dataclasses.replace(run, trust=tuple(str(folder / at_home(place)) for place in run.trust))

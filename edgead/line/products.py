@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -34,7 +35,8 @@ class Product:
 
     Attributes:
         bundle: folder of the bundle.
-        version: of this recipe; empty for the first 8 digits of a hash of all that decides.
+        version: of this recipe, without spaces: one stands between name and version. Empty for the first 8 digits of a
+            hash of all that decides.
         threshold, roi, ignore, min_area: see `edgead.load`.
     """
 
@@ -60,7 +62,8 @@ class Products:
         recipes: the resolved settings of each product, by its ``name version``, as JSON values.
 
     Raises:
-        EdgeadError: there is no product of that name, a bundle cannot be loaded, or two cannot share frames.
+        EdgeadError: there is no product of that name, a version has spaces, a bundle cannot be loaded, or two cannot
+            share frames.
     """
 
     def __init__(
@@ -79,9 +82,12 @@ class Products:
         self._inspectors: dict[str, FrameInspector] = {}
         self.recipes: dict[str, dict[str, Any]] = {}
         self._stream: Stream | None = None
+        self._choosing = threading.Lock()
         with ExitStack() as stack:
             for name, product in products.items():
                 before = resident_mib()
+                if why := why_no_version(product.version):
+                    raise ConfigError(f"Product {name}: {why}")
                 try:
                     opened = stack.enter_context(load_product(product, engine, batch, shapes, console))
                 except EdgeadError as error:
@@ -133,13 +139,14 @@ class Products:
         """
         inspector = self._find(name)
         over = ""
-        if inspector is not self.current:
-            over = inspector.restore_threshold()
-            # Replaced as a whole: threads of sources read it.
-            self._changeovers = (*self._changeovers[1 - REMEMBERED :], (time.monotonic(), inspector))
-        stream = self._stream
-        if stream is not None:  # so that pages and reports about cameras name it too
-            stream.call_soon(lambda: stream.take_over(inspector))
+        with self._choosing:  # of several at once, the last one that parts follow is the last one that pages show
+            if inspector is not self.current:
+                over = inspector.restore_threshold()
+                # Replaced as a whole: threads of sources read it.
+                self._changeovers = (*self._changeovers[1 - REMEMBERED :], (time.monotonic(), inspector))
+            stream = self._stream
+            if stream is not None:  # so that pages and reports about cameras name it too
+                stream.call_soon(lambda: stream.take_over(inspector))
         if over:
             self._say(f"{inspector.recipe}: {over}")
         return inspector.recipe
@@ -228,6 +235,11 @@ class FreeRun:
 
     def to_prometheus(self) -> str:
         return ""
+
+
+def why_no_version(version: str) -> str:
+    """Return why a text cannot be a version, as its results would seem to be of another product; or nothing."""
+    return f"the version {version!a} may hold no spaces." if any(map(str.isspace, version)) else ""
 
 
 def load_product(

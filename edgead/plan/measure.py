@@ -6,6 +6,7 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from edgead.bundle import Bundle, read_bundle
 from edgead.console import Console
 from edgead.decision import Verdict
 from edgead.errors import ConfigError, DeviceError, EdgeadError, first_line
+from edgead.files import names_apart
 from edgead.images import Frame, cv2
 from edgead.machine import describe_machine, resident_mib, versions
 from edgead.plan.profile import FORMAT, Candidate, Profile, Times
@@ -86,16 +88,18 @@ def measure_profile(
     """
     machine, names = describe_machine(), list(engines) or usable_engines()
     found, reasons = [], []
-    jobs = [(read_bundle(bundle), engine) for bundle in bundles for engine in names]
+    opened = [read_bundle(bundle) for bundle in bundles]
+    titles = names_apart([(bundle.manifest.name, bundle.path) for bundle in opened])
+    jobs = [(bundle, title, engine) for bundle, title in zip(opened, titles) for engine in names]
     with console.bar("measuring", len(jobs)) as step:
-        for bundle, engine in jobs:
+        for bundle, title, engine in jobs:
             try:
-                found.append(measure(bundle, engine, streams, frame_size))
+                found.append(replace(measure(bundle, engine, streams, frame_size), bundle=title))
             except EdgeadError as error:
                 if len(jobs) == 1:
                     raise
-                reasons.append(f"{bundle.manifest.name} on {engine}: {first_line(error)}")
-            step(f"{bundle.manifest.name} on {engine}")
+                reasons.append(f"{title} on {engine}: {first_line(error)}")
+            step(f"{title} on {engine}")
     for reason in reasons:
         console.say(f"Left out: {reason}")
     if not found:

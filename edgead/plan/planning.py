@@ -10,7 +10,7 @@ from edgead import schema
 from edgead.bundle.manifest import LARGEST_SIDE
 from edgead.console import Console
 from edgead.errors import ConfigError, unknown
-from edgead.files import refuse_existing, write_json
+from edgead.files import refuse_existing, refuse_unwritable, write_json
 from edgead.plan.advise import Advice, advise, meets
 from edgead.plan.measure import measure_profile
 from edgead.plan.profile import Candidate, Profile, read_profile
@@ -153,7 +153,9 @@ def plan(
     else:
         if not bundles:
             raise ConfigError("Pass a bundle to measure (--bundle), or a stored profile (--profile).")
-        refuse_existing([Path(save_profile)] if save_profile else (), force)
+        if save_profile:
+            refuse_existing([Path(save_profile)], force)
+            refuse_unwritable(Path(save_profile).parent)
         height, width = frame_size or FRAME_SIZE
         if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in (height, width)):
             raise ConfigError(
@@ -172,8 +174,9 @@ def _only(profile: Profile, bundles: Sequence[str | Path], engines: Sequence[str
     Raises:
         ConfigError: it has no such bundle or engine.
     """
-    names = [Path(bundle).name.removesuffix(".edgead") for bundle in bundles]
     known = {each.bundle for each in profile.candidates}
+    paths = [str(bundle).removesuffix(".edgead") for bundle in bundles]
+    names = [path if path in known else Path(path).name for path in paths]
     for name in names:
         if name not in known:
             raise ConfigError(unknown("bundle", name, sorted(known), "the profile"))

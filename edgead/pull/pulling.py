@@ -217,19 +217,22 @@ def _refuse_unlike(manifest: Manifest, before: Path) -> None:
             f"{manifest.name} is for '{manifest.category}', and '{old.category}' is in its place.\n"
             "Pull it to another link, or replace it with --force."
         )
-    if _made(manifest) < _made(old):
+    made, made_before = _made(manifest), _made(old)
+    if made < made_before:
         raise PullError(
-            f"{manifest.name} was made {manifest.created}, before the one in its place ({old.created}).\n"
+            f"{manifest.name} was made {made.isoformat()}, before the one in its place ({made_before.isoformat()}).\n"
             "Go back to it with --force."
         )
 
 
 def _made(manifest: Manifest) -> datetime:
+    """Return when a bundle was made: when it was exported, or its threshold was changed for the last time."""
+    texts = [manifest.created, *(change.at for change in manifest.changes or ())]
     try:
-        made = datetime.fromisoformat(manifest.created.replace("Z", "+00:00"))
+        moments = [datetime.fromisoformat(text.replace("Z", "+00:00")) for text in texts]
     except ValueError as error:
-        raise PullError(f"The manifest of {manifest.name} has no time of creation: '{manifest.created}'.") from error
-    return made if made.tzinfo else made.replace(tzinfo=timezone.utc)
+        raise PullError(f"The manifest of {manifest.name} has a time that is none: {', '.join(texts)}.") from error
+    return max(moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc) for moment in moments)
 
 
 def _fetch(source: Folder, manifest: Manifest, part: Path, console: Console) -> None:

@@ -129,17 +129,23 @@ class _File:
 
 
 def read_points(paths: Iterable[Path]) -> list[Point]:
-    """Read all points of results files, or of folders with `RESULTS`; copies of a row count once.
+    """Read all points of results files, or of folders with `RESULTS`; a row that several files have counts once.
 
     Raises:
         DataError: a file has no rows of a benchmark, sweep or peer.
     """
-    found: dict[tuple[object, ...], Point] = {}
+    found: list[Point] = []
+    known = set[tuple[object, ...]]()
     for path in paths:
-        for point in _read_file(path / RESULTS if path.is_dir() else path):
-            # A sweep's row and the report of its cell are the same measurement.
-            found.setdefault((point.method, point.category, point.created, point.p50, point.auroc, point.name), point)
-    return list(found.values())
+        points = _read_file(path / RESULTS if path.is_dir() else path)
+        # A sweep's row and the report of its cell are one measurement. Two rows of one file never are.
+        found += [point for point in points if _measurement(point) not in known]
+        known.update(map(_measurement, points))
+    return found
+
+
+def _measurement(point: Point) -> tuple[object, ...]:
+    return point.method, point.category, point.created, point.p50, point.auroc, point.name
 
 
 def _read_file(path: Path) -> list[Point]:

@@ -208,15 +208,19 @@ class Control:
         self._say(f"Shadow: {self._bring_in(stream, path, put)} is the shadow now; it decides nothing.")
 
     def _replace(self, stream: Stream, path: Path) -> None:
-        """Replace a bundle where it is in use by then: USR1 may arrive while it is loaded."""
+        """Replace a bundle where it is in use by then: USR1, or a changeover, may come while it is loaded."""
 
         def put(new: FrameInspector) -> FrameInspector | None:
-            shadow = self.shadow
+            shadow, decides = self.shadow, stream.inspector
             beside = shadow.inspector if shadow else None
-            if not shadow or not beside or not beside.bundle.path == path != stream.inspector.bundle.path:
-                self._keep_threshold(stream.inspector, new)
+            if _is_of(decides, path):
+                self._keep_threshold(decides, new)
                 return stream.take_over(new)
-            refuse_other_depth(new, stream.inspector)
+            if not shadow or not beside or not _is_of(beside, path):
+                raise ConfigError(
+                    f"{path.stem} decides no longer: {decides.bundle.manifest.name} was chosen meanwhile."
+                )
+            refuse_other_depth(new, decides)
             old, shadow.inspector = shadow.inspector, new
             return old
 
@@ -306,6 +310,11 @@ class Control:
         self._say(
             f"The shadow {promoted.bundle.manifest.name} now decides; the bundle that decided before is now the shadow."
         )
+
+
+def _is_of(inspector: FrameInspector, bundle: Path) -> bool:
+    """Return whether an inspector is of a bundle, however its path is written."""
+    return bundle.resolve() == inspector.bundle.path.resolve() or bundle == inspector.bundle.path
 
 
 def _files_of(bundle: Path) -> object:

@@ -8,6 +8,7 @@ frames/          the inferred frames as PNG, named after their line; depth is in
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ from edgead.schema import FilePath, OneOf, SchemaError, left_out, parse_json
 FORMAT = 1
 LONGEST_LINE = 16 << 20
 """Bytes of a line of `events.jsonl`."""
+_RECIPE = re.compile(rb'"recipe": "((?:[ !#-\[\]-~]|\\u[0-9a-f]{4}|\\["\\bfnrt]){1,500}) [^ "]+"')
+"""Product and version in a line that `Recorder` has written: inside a text, each quote has a backslash."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,8 @@ class Replay(FrameSource):
 
     A frame that was UNKNOWN because of time (late, stale, silent …) is UNKNOWN again for the same reason. Dropped
     frames are not in a recording; `dropped` lists them after the replay. An unreadable line is an error in place of a
-    frame, except an incomplete last line of a recording that was killed: it is skipped, and `remark` says so.
+    frame, except an incomplete last line of a recording that was killed: it is skipped, and `remark` says so. It also
+    names the products of a recorded line, if there were several: frames of all are delivered.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -176,9 +180,14 @@ class Replay(FrameSource):
         self.dropped: list[RecordedDrop] = []
         self._events = folder / "events.jsonl"
         self.paths = [self._events]
-        self._last = _cut_line(self._events)
+        self._last, products = _look_through(self._events)
+        remarks = []
         if self._last is not None:
-            self.remark = f"the recording was killed while it wrote line {self._last}; that line is skipped"
+            remarks.append(f"the recording was killed while it wrote line {self._last}; that line is skipped")
+        if len(products) > 1:
+            names = ", ".join(sorted(products))
+            remarks.append(f"it has frames of several products ({names}); those of all are decided, whatever they show")
+        self.remark = "; ".join(remarks)
 
     def read(self) -> Iterator[Captured]:
         with self._events.open("rb") as events:
@@ -229,23 +238,24 @@ def _lines(events: BinaryIO) -> Iterator[bytes]:
     return iter(lambda: events.readline(LONGEST_LINE), b"")
 
 
-def _cut_line(path: Path) -> int | None:
-    """Return the number of the last line if it is incomplete because its writer was killed.
+def _look_through(path: Path) -> tuple[int | None, set[str]]:
+    """Return the number of the last line if it is incomplete because its writer was killed, and the recorded products.
 
     Raises:
         SourceError: the file cannot be read.
     """
-    number, line = 0, b"\n"
+    number, line, found = 0, b"\n", set[bytes]()
     try:
         with path.open("rb") as events:
             for number, line in enumerate(_lines(events), 1):  # noqa: B007  only the last one is used
-                pass
+                found.update(_RECIPE.findall(line))
     except OSError as error:
         raise SourceError(f"Cannot read {path}: {error.strerror}.") from error
+    products = {str(json.loads(b'"' + name + b'"')) for name in found}
     if line.endswith(b"\n"):
-        return None
+        return None, products
     try:
         parse_json(line)
     except ValueError:
-        return number
-    return None
+        return number, products
+    return None, products

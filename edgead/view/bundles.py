@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgead.bundle import MANIFEST
 from edgead.errors import ConfigError
+from edgead.files import names_apart
 
 
 class Bundles:
@@ -41,13 +42,15 @@ class Bundles:
         return found[name]
 
     def _found(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
+        """Return the bundles by name; those of one name by their paths, so that each can be told and chosen."""
+        found: dict[Path, Path] = {}
         for place in self._places:
             inside = [place] if _is_bundle(place) else sorted(place.glob("*/"))
             for path in inside:
                 if _is_bundle(path) and not path.name.startswith("."):
-                    found.setdefault(path.name.removesuffix(".edgead"), path)
-        return found
+                    found.setdefault(path.absolute(), path)
+        names = names_apart([(path.name.removesuffix(".edgead"), path) for path in found.values()])
+        return dict(zip(names, found.values()))
 
 
 def _is_bundle(path: Path) -> bool:

@@ -17,7 +17,7 @@ from listener import Listener
 from sklearn.metrics import roc_auc_score
 
 import edgead
-from edgead.benchmark import Report, benchmark, to_table
+from edgead.benchmark import Report, benchmark, comparison, to_table
 from edgead.benchmark.accuracy import measure_accuracy
 from edgead.benchmark.latency import measure_latency
 from edgead.benchmark.report import ImageCounts
@@ -122,6 +122,7 @@ def test_categories_are_matched_and_averaged(bundle: Bundle, parts: Path, tmp_pa
     for force in (True, False):  # the second time it is the report of the same command
         report = benchmark(both, tmp_path / "data", **QUICK, out=tmp_path / "out", force=force, command=["edgead"])
     assert not report.averages  # which of two on one category would count?
+    assert [row.bundle for row in report.rows] == [str(tmp_path / "bolt"), "nut", str(tmp_path / "twin")]
     with pytest.raises(DataError, match=r"was trained on 'washer'\. Categories of the data set: bolt, nut"):
         benchmark([bundle.path], tmp_path / "data", **QUICK, out=tmp_path / "other")
 
@@ -202,6 +203,20 @@ def test_a_wrong_argument_is_refused_before_any_work(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         benchmark(**{"bundles": [bundle.path], "data": parts, **options})
+
+
+def test_a_report_that_could_not_be_written_is_not_measured(
+    bundle: Bundle, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour of measurements ended with "Not a directory"."""
+    monkeypatch.setattr(comparison, "load", lambda *_, **__: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        benchmark([bundle.path], parts, out=tmp_path / "file" / "report")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").touch()
+    with pytest.raises(NotADirectoryError):
+        benchmark([bundle.path], parts)
 
 
 def test_masks_that_are_empty_or_inverted_are_warned_of(bundle: Bundle, parts: Path, tmp_path: Path) -> None:

@@ -278,6 +278,16 @@ def test_other_kinds_of_pixels_are_read() -> None:
         assert np.array_equal(decode_image(stream.getvalue()), np.asarray(image.convert("RGB"))[:, :, ::-1])
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_colours_under_alpha_are_as_they_are_stored(kind: str) -> None:
+    """libtiff multiplies them by the alpha: a half-transparent TIFF was half as bright as the same PNG."""
+    alpha = RNG.integers(1, 256, PART.shape[:2], dtype=np.uint8)
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    data = by_pillow(kind, np.dstack([PART[:, :, ::-1], alpha]), **options)
+    assert np.array_equal(decode_image(data), PART)
+    assert np.array_equal(decode_image(data, cv2.IMREAD_UNCHANGED), np.dstack([PART, alpha]))
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_size_is_limited_before_decoding(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(limits.VARIABLE, "0")

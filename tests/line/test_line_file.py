@@ -131,6 +131,7 @@ def test_the_configuration_is_complete_also_with_a_bundle_on_the_command_line(fo
         ("cap.edgead", "cup.edgead", "line 13: the bundle .*cup.edgead does not exist"),
         ("cap.edgead", "c" * 300, "line 13: products.cap.bundle is .*it must be a path"),
         ("cap.edgead", "cap\\u0000", "line 13: products.cap.bundle is .*it must be a path"),
+        ('version = "3"', 'version = "rev B"', "line 10: the version 'rev B' may hold no spaces"),
         ("[run]", "[run", "is not valid TOML"),
         ("[cameras.front]", '[cameras."fr=ont"]', "line 5: the camera's name 'fr=ont' may hold letters"),
     ],

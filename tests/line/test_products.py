@@ -95,6 +95,12 @@ def test_the_version_follows_from_what_decides(described: dict[str, Product]) ->
     assert len({first, version(threshold=5), version(min_area=3), version(roi=("0,0,1,0.5",))}) == 4
 
 
+def test_a_version_with_spaces_is_refused(described: dict[str, Product]) -> None:
+    """In a review, the marks of version 3 were not those of the product in version "rev B"."""
+    with pytest.raises(ConfigError, match="Product cap: the version 'rev B' may hold no spaces"):
+        Products({"cap": Product(described["cap"].bundle, version="rev B")}, engine="onnxruntime")
+
+
 def test_a_free_run_changes_over_between_two_frames(open_products: Callable[..., Products]) -> None:
     products, camera = open_products(first="cap"), Hand()
     with running(products.current, FreeRun(products), [camera]) as bench:  # type: ignore[arg-type]
@@ -126,6 +132,28 @@ def test_a_threshold_of_the_live_page_ends_with_its_product(open_products: Calla
         assert show() == (1130.0, Verdict.PASS)
     told = f"{recipe}: cap: the threshold that was set during the run, 5, is over; it is 1130 again"
     assert [text for text in console.said if "is over" in text] == [told]
+
+
+def test_two_changeovers_at_once_have_one_order(open_products: Callable[..., Products]) -> None:
+    """Of two channels: parts followed one of them, and the page, the metrics and reports named the other product."""
+    products, camera = open_products(first="cap"), Hand()
+    with running(products.current, FreeRun(products), [camera]) as bench:  # type: ignore[arg-type]
+        assert bench.stream
+        call_soon, others = bench.stream.call_soon, list[threading.Thread]()
+
+        def interrupted(action: Callable[[], object]) -> bool:
+            if not others:
+                others.append(threading.Thread(target=products.choose, args=("cap",)))
+                others[0].start()
+                others[0].join(0.3)
+            return call_soon(action)
+
+        bench.stream.call_soon = interrupted  # type: ignore[method-assign]
+        products.choose("bottle")
+        others[0].join()
+        camera.show(GOOD)
+        [result] = bench.wait(1)
+        assert result.bundle == bench.stream.inspector.bundle.manifest.name == "cap"
 
 
 def test_a_frame_from_before_a_changeover_is_of_the_product_before(open_products: Callable[..., Products]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -172,6 +173,33 @@ def stored(level: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.raises(ConfigError, match="--force"):
         plan([level.path], save_profile=path, **numbers)
     return path
+
+
+def test_bundles_of_one_name_are_told_apart(
+    stored: Path, level: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer was "level on onnxruntime-cpu", sorted by latency: nobody knew which one."""
+    [candidate] = read_profile(stored).candidates
+    monkeypatch.setattr(measure, "measure", lambda *_: candidate)
+    copy, file = Path(shutil.copytree(level.path, tmp_path / "copy.edgead")), tmp_path / "profile.json"
+    numbers = {"cameras": 1, "fps": 1.0, "deadline": 60_000.0}
+    both = plan([level.path, copy], engines=["onnxruntime"], save_profile=file, **numbers)
+    assert {row.candidate.bundle for row in both.rows} == {
+        str(level.path).removesuffix(".edgead"),
+        str(tmp_path / "copy"),
+    }
+    assert [row.candidate.bundle for row in plan([copy], profile=file, **numbers).rows] == [str(tmp_path / "copy")]
+    twice = plan([level.path, level.path], engines=["onnxruntime"], **numbers)
+    assert {row.candidate.bundle for row in twice.rows} == {"level"}
+
+
+def test_a_profile_that_could_not_be_stored_is_not_measured(
+    level: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgead.plan.planning.measure_profile", lambda *_: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file/profiles"):
+        plan([level.path], cameras=1, fps=10, deadline=50, save_profile=tmp_path / "file" / "profiles" / "p.json")
 
 
 def test_a_stored_profile_plans_without_measuring(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

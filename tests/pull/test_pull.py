@@ -25,6 +25,7 @@ from listener import Listener
 from edgead.bundle import manifest_digest, read_bundle
 from edgead.errors import BundleError, ConfigError, DeviceError, EdgeadError, PullError
 from edgead.pull import Pulled, download, pull
+from edgead.review.version import write_version
 from edgead.signatures.keys import new_key, read_private_key
 from edgead.signatures.signing import sign
 
@@ -394,6 +395,20 @@ def test_what_is_not_as_good_as_what_is_there(
     change(server.folder, shared / "ours", created="2026-01-01T00:00:00+00:00", category="cap")
     refused(go, link, PullError, "is for 'cap', and 'grey' is in its place")
     assert go(force=True).switched
+
+
+def test_the_bundle_before_a_review_is_an_older_one(
+    go: Callable[..., Pulled], server: HttpsFolder, shared: Path, link: Path, tmp_path: Path
+) -> None:
+    """A version of a review keeps the time of the export: the bundle with the threshold before came back."""
+    before = shutil.copytree(server.folder, tmp_path / "before")
+    reviewed = tmp_path / "reviewed.edgead"
+    write_version(read_bundle(before), reviewed, 1100.0, marks=tmp_path / "marks", marked={})
+    sign(reviewed, key=shared / "ours")
+    server.folder = reviewed
+    assert go().switched
+    server.folder = before
+    refused(go, link, PullError, "was made 2026-01-01T00:00:00.00:00, before the one in its place")
 
 
 def test_what_fails_its_golden_frames_here(

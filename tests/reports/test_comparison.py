@@ -84,6 +84,21 @@ def test_points_of_benchmarks_sweeps_and_peers(tmp_path: Path) -> None:
     assert dict(both.conditions)["training"] == "10 min"
 
 
+def test_every_row_that_could_not_be_measured_is_shown(tmp_path: Path) -> None:
+    """Of one bundle that two engines could not run, only the first was."""
+    failed = [{"bundle": "a", "engine": engine, "reason": "not installed"} for engine in ("tensorrt", "openvino")]
+    measured = write(tmp_path / "a.json", row("a", 10, 0.9), failed=failed)
+    cells = [{**row("L", 1, 1), "label": "L", "seed": seed, "state": "failed", "figures": None} for seed in (0, 1)]
+    sweep = write(tmp_path / "sweep.json", *cells, file="s.toml")
+    points = read_points([measured, sweep, measured])
+    assert [point.engine for point in points if point.unusable] == [
+        "tensorrt",
+        "openvino",
+        "openvino-cpu",
+        "openvino-cpu",
+    ]
+
+
 def test_means_only_over_the_same_categories(tmp_path: Path) -> None:
     rows = [row("n", 10, 0.8), row("n", 20, 0.9, category="tile"), row("m", 5, 0.5, method="aand")]
     found = [point for point in compare([write(tmp_path / "a.json", *rows)]).points if point.category == ALL]

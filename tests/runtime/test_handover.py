@@ -452,6 +452,32 @@ def test_a_reload_replaces_what_it_read_wherever_that_is_by_then(first: Bundle, 
     assert all(inspector.closed for inspector in opened)
 
 
+@pytest.mark.parametrize("with_shadow", [False, True])
+def test_a_reload_does_not_undo_a_changeover(first: Bundle, second: Bundle, with_shadow: bool, tmp_path: Path) -> None:
+    """Somebody chose another bundle on the live page while HUP still opened the old one, which decided in the end."""
+    third = make_level_bundle(tmp_path / "first.edgead").path
+    champion, beside = (edgead.load(path, engine="onnxruntime") for path in (first.path, third))
+    read, go_on, opened = [], threading.Event(), []
+
+    def opens(path: Path) -> Inspector:
+        read.append(path)
+        assert path != first.path or go_on.wait(20)
+        opened.append(edgead.load(path, engine="onnxruntime"))
+        return opened[-1]
+
+    shadow = Shadow(beside)
+    with beside, Reloading(champion, shadow if with_shadow else None, opens) as running:
+        running.control._want_reload(0, None)
+        wait_until(lambda: read == [first.path])
+        running.control.change_over(running.stream, second.path)
+        go_on.set()
+        running.hear("first decides no longer")
+        assert running.stream.inspector is opened[0]
+        assert shadow.inspector is beside
+        assert running.control.reloads == {"done": 0, "refused": 1}
+        assert opened[1].closed
+
+
 def test_a_shadow_that_is_copied_file_by_file_is_taken_when_it_is_whole(
     first: Bundle, second: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,17 @@ def test_a_damaged_line_of_a_recording_is_unknown_and_a_cut_last_one_is_told(tmp
     assert len(list(source.__enter__())) == 2
 
 
+def test_a_recording_of_several_products_is_told(tmp_path: Path) -> None:
+    """A bundle decided on the parts of all of them, and nothing said so."""
+    event = {"frame": None, "verdict": "PASS", "source_id": "a", "frame_id": 0, "reason": 'a "recipe": "none 1"'}
+    recipes = ["Größe-3 1", "Größe-3 2", None, 'cap "small" 2026-11']
+    lines = [json.dumps({**event, "recipe": recipe}).encode() + b"\n" for recipe in recipes]
+    for count, said in ((4, 'several products (Größe-3, cap "small")'), (3, "")):
+        source = open_source(f"replay:{write_recording(tmp_path / str(count), *lines[:count])}")
+        assert said in getattr(source, "remark", "")
+        assert bool(getattr(source, "remark", "")) == bool(said)
+
+
 def test_recording_on_a_full_disk_counts_what_is_there(inspector: Inspector, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     worker = SinkWorker(Recorder(tmp_path / "rec", inspector))

@@ -21,6 +21,7 @@ from edgead.runtime.ledger import Ledger
 from edgead.runtime.result import CAUSES, Result
 from edgead.runtime.sinks.rejects import RejectFolder
 from edgead.view.banner import banner_of
+from edgead.view.bundles import Bundles
 from edgead.view.causes import ADVICE
 from edgead.view.curves import Curves, Hours, Rate, Sample, Samples
 from edgead.view.marks import mark_reject
@@ -55,6 +56,20 @@ def picture_of(number: int, size: tuple[int, int] = (48, 64)) -> Result:
         mask_threshold=1.0,
         captured_at=at,
     )
+
+
+def test_every_bundle_can_be_chosen(tmp_path: Path) -> None:
+    """Of two with one name in two folders, the page had the first one alone, whichever was meant."""
+    for name in ("old/bottle.edgead", "new/bottle.edgead", "new/cap.edgead"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "manifest.json").touch()
+    old, new = tmp_path / "old", tmp_path / "new"
+    bundles = Bundles([old, new, old / "bottle.edgead"])
+    assert bundles.names() == [str(new / "bottle"), str(old / "bottle"), "cap"]
+    assert bundles.path(str(new / "bottle")) == new / "bottle.edgead"
+    with pytest.raises(ConfigError, match="no such bundle"):
+        bundles.path("bottle")
+    assert Bundles([old, old / "bottle.edgead"]).names() == ["bottle"]
 
 
 def show(result: Result | None, age: float = 0.1, paused: bool = False, failure: str = "") -> tuple[str, str]:

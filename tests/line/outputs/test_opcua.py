@@ -17,6 +17,7 @@ from waiting import wait_until
 from edgead.decision import Verdict
 from edgead.errors import ConfigError
 from edgead.runtime.sinks import open_sink
+from edgead.runtime.sinks.sink import LeftOut
 
 pytest.importorskip("asyncua", reason="no asyncua (pip install 'edgead[opcua]')")
 
@@ -73,12 +74,12 @@ class Client:
     async def call(self, place: Any, name: str, *inputs: Any) -> Any:
         return await place.call_method(f"{self.index}:{name}", *inputs)
 
-    async def start(self, name: str) -> str:
+    async def start(self, name: str, recipe: str | None = None, expected: int = 0) -> str:
         """Start a job and return its id."""
-        kinds = ua.MeasIdDataType, ua.PartIdDataType, ua.RecipeIdExternalDataType, ua.ProductIdDataType
+        ids = ua.MeasIdDataType(), ua.PartIdDataType(), ua.RecipeIdExternalDataType(Id=recipe), ua.ProductIdDataType()
         parameters = ua.Variant([], ua.VariantType.Variant, is_array=True)
-        job, error = await self.call(self.automatic, name, *(kind() for kind in kinds), parameters)
-        assert error == 0
+        job, error = await self.call(self.automatic, name, *ids, parameters)
+        assert error == expected
         return str(job.Id)
 
     async def become_ready(self) -> None:
@@ -214,6 +215,61 @@ def test_a_single_job_takes_one_result(server: OpcuaServer) -> None:
         await client.state_is("Ready")
 
     with_client(server, work)
+
+
+def test_a_result_of_an_earlier_job_is_not_the_answer_of_a_single_one(server: OpcuaServer) -> None:
+    """It waited for the acknowledgement of the one before: the next job ended with the verdict of another part."""
+    server.handshake.timing = type(server.handshake.timing)(ack=True, hold_ms=5000)
+
+    async def work(client: Client) -> None:
+        await client.become_ready()
+        await client.start("StartContinuous")
+        first, waits = (make_result(part=part, t_capture=time.monotonic()) for part in ("first", "waits"))
+        assert server.wants(first)
+        assert server.wants(waits)
+        writing = Writing(server.write, first)
+        await asyncio.to_thread(wait_until, lambda: server.handshake.snapshot().part_id == "first")
+        assert await client.stop() == 0
+        await client.listen("ResultReadyEventType")
+        job = await client.start("StartSingleJob")
+        assert server.handshake.acknowledge(server.handshake.snapshot().sequence)
+        assert await asyncio.to_thread(writing.end) == ""
+        with pytest.raises(LeftOut, match="stopped"):
+            await asyncio.to_thread(server.write, waits)
+        own = make_result(part="own", t_capture=time.monotonic())
+        assert server.wants(own)
+        writing = Writing(server.write, own)
+        await client.has(f"Result {server.details()['sequence']}: PASS")
+        assert server.handshake.acknowledge(server.handshake.snapshot().sequence)
+        assert await asyncio.to_thread(writing.end) == ""
+        assert [(event.PartId.Id, event.JobId.Id) for event in client.events] == [("own", job)]
+
+    with_client(server, work)
+
+
+def test_a_job_is_decided_by_the_recipe_that_it_names(server: OpcuaServer) -> None:
+    """Another one decided, and the client was told that there was no error."""
+    asked: list[str] = []
+
+    def choose(name: str) -> None:
+        if name == "cup 1":
+            raise ConfigError("Its bundle is missing.")
+        asked.append(name)
+
+    async def work(client: Client) -> None:
+        await client.become_ready()
+        for name, expected in (("cap", 1), ("cup 1", 3), ("cap 1", 0)):
+            await client.start("StartSingleJob", name, expected)
+            await client.state_is("Ready" if expected else "SingleExecution")
+        with pytest.raises(ua.UaStatusCodeError, match="BadInvalidState"):
+            await client.start("StartContinuous", "bottle 3")
+
+    server.take_recipes(["bottle 3", "cap 1", "cup 1"], choose)
+    try:
+        with_client(server, work)
+    finally:
+        server.take_recipes([], lambda name: None)
+    assert asked == ["bottle 3", "cap 1"]
 
 
 def test_results_can_be_listed(server: OpcuaServer) -> None:
@@ -428,7 +484,11 @@ def test_certificates_decide_who_may_connect(tmp_path: Path) -> None:
         assert server.details()["state"] == "Preoperational"
         server.begin(lambda: 0.0)
         assert server.details()["state"] == "ContinuousExecution"
-        assert server.wants(make_result())
+        before = make_result(t_capture=time.monotonic())
+        assert server.wants(before)
+        server.call("Stop")
+        server.start("StartSingleJob")
+        assert not server.wants(before)  # a picture from before the call
     with pytest.raises(ConfigError, match=f"The key {friend[1]} does not belong to the certificate {own[0]}"):
         open_opcua(f"opcua:127.0.0.1:0?cert={own[0]}&key={friend[1]}")
     with pytest.raises(ConfigError, match="cannot be read"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from itertools import islice
 from typing import Any, Protocol
 
@@ -42,10 +43,18 @@ class System(Protocol):
             WrongState: the state does not allow it.
         """
 
-    def call(self, method: str) -> str:
-        """Take the transition of a method; return the job's id, if it starts one.
+    def call(self, method: str) -> None:
+        """Take the transition of a method.
 
         Raises:
+            WrongState: the state does not allow it.
+        """
+
+    def start(self, method: str, recipe: str) -> str:
+        """Start a job by a recipe, empty for the one that decides; return the job's id.
+
+        Raises:
+            EdgeadError: the recipe cannot decide.
             WrongState: the state does not allow it.
         """
 
@@ -85,27 +94,35 @@ class Methods:
         self._system.call(name)
         return [self._error(0)]
 
-    async def _StartSingleJob(self, *_: Any) -> list[Any]:  # noqa: N802
-        return self._start("StartSingleJob")
+    async def _StartSingleJob(self, _measurement: Any, _part: Any, recipe: Any, *_: Any) -> list[Any]:  # noqa: N802
+        return await self._start("StartSingleJob", recipe)
 
-    async def _StartContinuous(self, *_: Any) -> list[Any]:  # noqa: N802
-        return self._start("StartContinuous")
+    async def _StartContinuous(self, _measurement: Any, _part: Any, recipe: Any, *_: Any) -> list[Any]:  # noqa: N802
+        return await self._start("StartContinuous", recipe)
 
-    def _start(self, name: str) -> list[Any]:
-        job = self._space.types.classes["JobIdDataType"](Id=self._system.call(name))
-        return [self._ua.Variant(job), self._error(0)]
+    async def _start(self, method: str, recipe: Any) -> list[Any]:
+        name, job = (recipe.Id if recipe else "") or "", self._space.types.classes["JobIdDataType"]()
+
+        def start() -> None:
+            job.Id = self._system.start(method, name)
+
+        error = await self._try_recipe(name, start)
+        return [self._ua.Variant(job), self._error(error)]
+
+    async def _try_recipe(self, name: str, action: Callable[[], None]) -> int:
+        """Do what makes a recipe decide, empty for the one that does; return the number of the error, 0 for none."""
+        if name and name not in self._system.recipes:
+            return UNKNOWN_RECIPE
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, action)
+        except EdgeadError:
+            return NOT_PREPARED
+        return 0
 
     async def _PrepareRecipe(self, external: Any, internal: Any) -> list[Any]:  # noqa: N802
         name = (external.Id if external else "") or (internal.Id if internal else "") or ""
         out = self._space.types.classes["RecipeIdInternalDataType"](Id=name)
-        error = 0
-        if name not in self._system.recipes:
-            error = UNKNOWN_RECIPE
-        else:
-            try:
-                await asyncio.get_running_loop().run_in_executor(None, self._system.prepare, name)
-            except EdgeadError:
-                error = NOT_PREPARED
+        error = await self._try_recipe(name, lambda: self._system.prepare(name)) if name else UNKNOWN_RECIPE
         if not error:
             await self._space.tell_prepared(out)
         return [self._ua.Variant(out), self._ua.Variant(not error), self._error(error)]

@@ -26,6 +26,7 @@ from edgead.line.outputs.register_map import Snapshot
 from edgead.runtime.connections import ConnectionLimits
 from edgead.runtime.metrics_server import is_local
 from edgead.runtime.result import Result
+from edgead.runtime.sinks.sink import LeftOut
 
 _log = logging.getLogger("edgead")
 PORT = 4840
@@ -180,7 +181,7 @@ class OpcuaServer(PlcSink):
             if self._options.start == "auto":
                 self._take("PreoperationalToOperationalAuto")
                 self._take("InitializedToReadyAuto")
-                self._new_job()
+                self._new_job(0.0)
                 self._take("ReadyToContinuousExecutionAuto")
 
     def wants(self, result: Result) -> bool:
@@ -189,7 +190,7 @@ class OpcuaServer(PlcSink):
             return False
         with self._lock:
             self._recipe = result.recipe or result.bundle or self._recipe
-            if not self._machine.executes or 0 < result.t_capture < self._job_began:
+            if not self._machine.executes or self._is_before(result):
                 return False
             if self._machine.automatic == "SingleExecution":
                 if self._single_taken:
@@ -198,37 +199,66 @@ class OpcuaServer(PlcSink):
             return True
 
     def write(self, result: Result) -> None:
-        """Show a result; see `Handshake.show`."""
+        """Show a result; see `Handshake.show`.
+
+        Raises:
+            LeftOut: while it waited, a job began that it does not belong to.
+        """
         self._begin()  # where there is no stream
+        with self._lock:
+            if self._is_before(result):
+                raise LeftOut("stopped")
         super().write(result)
+
+    def _is_before(self, result: Result) -> bool:
+        """Return whether the picture of a result was taken before the job."""
+        return 0 < result.t_capture < self._job_began
 
     def _on_show(self, result: Result, shown: Snapshot) -> None:
         with self._lock:
             self._shown.append((result, shown, self._job))
-            if self._machine.main == "Operational" and self._machine.automatic == "SingleExecution":
+            single = self._machine.main == "Operational" and self._machine.automatic == "SingleExecution"
+            if single and not self._is_before(result):
                 self._take("SingleExecutionToReadyAuto")
         self._loop.loop.call_soon_threadsafe(self._wake.set)
 
-    def call(self, method: str) -> str:
-        """Take the transition of a method; return the id of the job that it starts, or empty.
+    def call(self, method: str) -> None:
+        """Take the transition of a method.
 
         Raises:
             WrongState: this state does not allow it.
         """
         with self._lock:
             self._transitions.append(self._machine.call(method))
-            if method.startswith("Start"):
-                self._new_job()
             self._loop.loop.call_soon_threadsafe(self._wake.set)
-            return self._job if method.startswith("Start") else ""
+
+    def start(self, method: str, recipe: str = "") -> str:
+        """Start a job and return its id.
+
+        Args:
+            method: StartSingleJob or StartContinuous.
+            recipe: that decides from now on; empty for the one that decides.
+
+        Raises:
+            EdgeadError: the recipe cannot decide, and no job starts.
+            WrongState: this state does not allow it.
+        """
+        with self._lock:
+            self._machine.check(method)
+            if recipe and self._choose:
+                self._choose(recipe)
+            self._transitions.append(self._machine.call(method))
+            self._new_job(time.monotonic())
+            self._loop.loop.call_soon_threadsafe(self._wake.set)
+            return self._job
 
     def _take(self, transition: str) -> None:
         self._transitions.append(self._machine.take(transition))
 
-    def _new_job(self) -> None:
+    def _new_job(self, began: float) -> None:
         self._jobs += 1
         self._job, self._single_taken = f"{self.handshake.session}-{self._jobs}", False
-        self._job_began = time.monotonic() if self._options.start == "client" else 0.0
+        self._job_began = began
 
     async def _publish_for_ever(self) -> None:
         failing = False

@@ -8,6 +8,7 @@ from typing import cast
 
 from edgead import __version__
 from edgead.marks import Marks
+from edgead.runtime.identity import new_id
 from edgead.runtime.ledger import Snapshot
 from edgead.runtime.observer import Line
 from edgead.runtime.result import Result
@@ -45,7 +46,7 @@ class Log:
     ) -> None:
         self._line, self._seen, self._rejects, self._marks = line, seen, rejects, marks
         self._bundles, self._may_change = bundles, may_change
-        self._cameras: dict[str, _Camera] = {}
+        self._run, self._cameras = new_id(), dict[str, _Camera]()
         self.samples = Samples()
 
     def update(self) -> Snapshot:
@@ -81,6 +82,7 @@ class Log:
         failures = self._line.failed_sources
         return State(
             at=utc_now("milliseconds"),
+            run=self._run,
             version=__version__,
             paused=self._line.paused,
             may_change=self._may_change,

@@ -85,6 +85,7 @@ class State:
 
     Attributes:
         at: UTC in ISO 8601.
+        run: differs from that of every other run: what the page has of another one is old.
         version: of edgead.
         paused: the inspection is paused.
         may_change: a token is set, so changes are possible.
@@ -96,6 +97,7 @@ class State:
     """
 
     at: str
+    run: str
     version: str
     paused: bool
     may_change: bool

@@ -61,21 +61,26 @@ class Line:
         self.page.wait_for_selector(f'.banner[data-kind="{kind}"]')
 
 
-@pytest.fixture(scope="module")
-def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
-    folder = tmp_path_factory.mktemp("page")
-    bundle = make_level_bundle(folder / "first.edgead").path
+def start(bundle: Path, marks: Path, *port_and_name: str) -> tuple[subprocess.Popen[str], str]:
+    """Start the process of a line; return it with the address of its page."""
     path = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "view")))
     process = subprocess.Popen(
-        [sys.executable, str(TESTS / "view" / "view_line.py"), str(bundle), str(folder / "marks")],
+        [sys.executable, str(TESTS / "view" / "view_line.py"), str(bundle), str(marks), *port_and_name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "VIEW_TOKEN": TOKEN, "PYTHONPATH": path},
     )
+    assert process.stdout
+    return process, process.stdout.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    folder = tmp_path_factory.mktemp("page")
+    bundle = make_level_bundle(folder / "first.edgead").path
+    process, url = start(bundle, folder / "marks")
     try:
-        assert process.stdout
-        url = process.stdout.readline().strip()
         with playwright.sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -86,11 +91,13 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
             page.asked = []
             page.on("request", lambda request: page.asked.append(request.url))
             page.goto(url)
-            yield Line(process, url, page, folder / "marks")
+            started = Line(process, url, page, folder / "marks")
+            yield started
             browser.close()
     finally:
-        process.kill()
-        process.communicate()
+        for each in {process, started.process}:
+            each.kill()
+            each.communicate()
 
 
 def is_seen(page: Any, selector: str) -> bool:
@@ -194,6 +201,22 @@ def test_a_number_that_is_none_is_not_set_as_the_threshold(line: Line, typed: st
     assert page.text_content("#model") == before
 
 
+def test_scores_that_come_late_leave_what_is_typed_as_it_is(line: Line) -> None:
+    """A page far from the line: while somebody typed 0.5, "0." became "0", and then 50."""
+    page, held = line.page, list[Any]()
+    page.route("**/api/scores", lambda route: held.append(route))
+    page.keyboard.press("t")
+    page.fill("#slider-value", "")
+    page.locator("#slider-value").press_sequentially("0.", delay=10)
+    while not held:
+        page.wait_for_timeout(10)
+    page.unroute("**/api/scores")  # they arrive now
+    page.wait_for_timeout(500)
+    page.locator("#slider-value").press_sequentially("5")
+    assert page.input_value("#slider-value") == "0.5"
+    page.keyboard.press("Escape")
+
+
 def test_every_control_is_reached_with_tab(line: Line) -> None:
     page = line.page
     line.show("bad", "fail")
@@ -248,6 +271,27 @@ def test_the_page_asks_nobody_else_and_breaks_no_rule(line: Line) -> None:
     expected = ("401", "Failed to load resource")  # the browser notes the wrong token
     assert [text for text in line.page.complaints if not any(one in text for one in expected)] == []
     assert all(url.startswith((line.url, "data:", "blob:")) for url in line.page.asked)
+
+
+def test_nothing_of_an_earlier_run_is_left_on_the_page(line: Line) -> None:
+    """A page stays open beside the line. Cameras, pictures and rejects of before the restart are not those of now."""
+    page, port = line.page, line.url.rpartition(":")[2].strip("/")
+    line.show("bad", "fail")
+    page.wait_for_selector(".held .box")
+    page.wait_for_selector(".strip li")
+    for name in ("<b>front</b>", "side"):
+        line.process.kill()
+        line.process.communicate()
+        page.wait_for_selector('.banner[data-kind="lost"]')
+        line.process, _ = start(line.folder.parent / "first.edgead", line.folder, port, name)
+        page.wait_for_selector('.banner[data-kind="waiting"]')
+        assert page.locator(".camera .name").all_inner_texts() == [name]
+        assert page.locator(".stage .none").all_inner_texts()[:2] == ["No picture yet", "No reject in this run"]
+        assert page.locator(".held-age").inner_text() == ""
+        assert page.locator(".strip li").count() == 0
+    line.show("bad", "fail")
+    page.wait_for_selector(".held .box")
+    page.wait_for_selector(".strip li img[src^=data]")
 
 
 def test_a_killed_process_is_noticed(line: Line) -> None:

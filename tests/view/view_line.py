@@ -77,9 +77,10 @@ def running(bundle: Path, page: View, camera: Hand, sinks: Sequence[str] = (), *
 
 
 def main() -> None:
-    bundle, folder = map(Path, sys.argv[1:])
-    camera = Hand("<b>front</b>")  # a name is text, whatever is in it
-    page = View("0", token="${VIEW_TOKEN}", folder=folder)
+    bundle, folder = map(Path, sys.argv[1:3])
+    port, name = sys.argv[3:] or ("0", "<b>front</b>")  # a name is text, whatever is in it
+    camera = Hand(name)
+    page = View(port, token="${VIEW_TOKEN}", folder=folder)
     # A browser may take long to start: meanwhile the camera waits, and is not silent.
     with running(bundle, page, camera, silence=120.0):
         print(page.url, flush=True)

@@ -41,8 +41,8 @@ export class Controls {
     if (!dialog.open) dialog.showModal();
     clearInterval(this.timer);
     this.timer = setInterval(() => dialog.open ? this.loadScores() : clearInterval(this.timer), 2000);
+    this.propose(this.proposed); // before the wait: meanwhile somebody may type
     await this.loadScores();
-    this.propose(this.proposed);
   }
 
   async loadScores() {

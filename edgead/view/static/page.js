@@ -27,6 +27,7 @@ const rejects = new Rejects(connection, changes);
 const controls = new Controls(connection, changes, (problem) => problem && showNote(problem));
 
 function showState(next) {
+  if (state?.run !== next.run) forgetCameras();
   state = next;
   if (document.body.dataset.link !== "ok") showLink("ok", "Live", "");
   rejects.update(state);
@@ -36,6 +37,13 @@ function showState(next) {
   byId("empty").hidden = state.cameras.length > 0;
   byId("cameras").dataset.count = Math.min(state.cameras.length, 3);
   announce();
+}
+
+// Cameras, pictures and rejects of another run are not those of this one.
+function forgetCameras() {
+  for (const camera of cameras.values()) camera.node.remove();
+  cameras.clear();
+  rejects.forgetAll();
 }
 
 function cameraOf(name) {

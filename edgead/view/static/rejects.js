@@ -50,6 +50,11 @@ export class Rejects {
     this.pictures.delete(id);
   }
 
+  forgetAll() {
+    this.pictures.clear();
+    this.dialog.close();
+  }
+
   openNewest() {
     const [newest] = this.all();
     if (newest) this.open(newest);
